@@ -1,0 +1,71 @@
+//! One-way flow: who builds the catalogue publishes it, everybody else reads it.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwapOption, Guard};
+use event_listener::Event;
+
+use crate::Catalogue;
+
+#[derive(Debug)]
+struct Shared {
+    current: ArcSwapOption<Catalogue>,
+    published: Event,
+}
+
+/// The one writing end.
+#[derive(Debug)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+    generation: u64,
+}
+
+/// A reading end; reading takes no lock.
+#[derive(Debug, Clone)]
+pub struct Reader(Arc<Shared>);
+
+/// A new channel. Readers see nothing until the first catalogue is published: that is how
+/// "the first survey is not finished" looks.
+pub fn channel() -> (Publisher, Reader) {
+    let shared = Arc::new(Shared { current: ArcSwapOption::empty(), published: Event::new() });
+    (Publisher { shared: Arc::clone(&shared), generation: 0 }, Reader(shared))
+}
+
+impl Publisher {
+    /// Publishes a catalogue, unless it says the same as the one before.
+    ///
+    /// Returns whether it was published.
+    pub fn publish(&mut self, mut catalogue: Catalogue) -> bool {
+        let unchanged =
+            self.shared.current.load().as_deref().is_some_and(|old| old.says_the_same(&catalogue));
+        if unchanged {
+            return false;
+        }
+        self.generation += 1;
+        catalogue.generation = self.generation;
+        self.shared.current.store(Some(Arc::new(catalogue)));
+        self.shared.published.notify(usize::MAX);
+        true
+    }
+}
+
+impl Reader {
+    /// The catalogue now; `None` before the first survey has finished.
+    pub fn load(&self) -> Guard<Option<Arc<Catalogue>>> {
+        self.0.current.load()
+    }
+
+    /// Waits until a catalogue other than that of `generation` is there, and returns it.
+    /// Generation 0 stands for "none yet".
+    pub async fn changed_since(&self, generation: u64) -> Arc<Catalogue> {
+        loop {
+            let listener = self.0.published.listen();
+            if let Some(catalogue) = self.0.current.load_full()
+                && catalogue.generation != generation
+            {
+                return catalogue;
+            }
+            listener.await;
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! From a container, as Docker describes it, to a server: labels, address and state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    HealthMode, Problem, ServerId, ServerSpec, ServerState, ServerUrl, Source,
+    label::{self, Labels, Reading},
+};
+
+/// The port that is assumed when neither label nor image names one: vLLM's.
+const DEFAULT_PORT: u16 = 8000;
+
+/// What Docker calls a container's status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerStatus {
+    /// Created, never started.
+    Created,
+    /// Running.
+    Running,
+    /// Frozen by `docker pause`.
+    Paused,
+    /// Between two runs.
+    Restarting,
+    /// Not running any more, or being removed.
+    Exited,
+}
+
+/// What the container's HEALTHCHECK says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerHealth {
+    /// It has not passed yet.
+    Starting,
+    /// It passes.
+    Healthy,
+    /// It fails.
+    Unhealthy,
+}
+
+/// A container port that the Docker host offers to the outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedPort {
+    /// The port inside the container.
+    pub container_port: u16,
+    /// The port on the host.
+    pub host_port: u16,
+}
+
+/// A container as Docker's list and inspect describe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerRecord {
+    /// Its full id.
+    pub id: String,
+    /// Its name, without the leading slash.
+    pub name: String,
+    /// The image's name.
+    pub image: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its status.
+    pub status: ContainerStatus,
+    /// What its HEALTHCHECK says; `None` if it has none.
+    pub health: Option<ContainerHealth>,
+    /// When it was last started, as Docker writes it.
+    pub started_at: String,
+    /// The networks that it is attached to, with its address in each (empty while it has none).
+    pub networks: BTreeMap<String, String>,
+    /// Docker's network mode: `host`, `none`, `container:<id>`, or a network's name.
+    pub network_mode: String,
+    /// The TCP ports that image and container expose.
+    pub exposed_ports: BTreeSet<u16>,
+    /// The TCP ports that the host publishes.
+    pub published_ports: Vec<PublishedPort>,
+}
+
+/// From where servers are to be reached. Modelgate asks a server at the same address at which
+/// Traefik sends it requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vantage {
+    /// The network to use, from the configuration.
+    pub network: Option<String>,
+    /// The Docker host's address, from the configuration.
+    pub host_address: Option<String>,
+    /// Use the ports that the Docker host publishes and never a container's own address.
+    pub published: bool,
+    /// The networks that Modelgate's own container is on; `None` if it runs on the host, from
+    /// where every bridge network can be reached.
+    pub own_networks: Option<BTreeSet<String>>,
+    /// The same for the Traefik that polls us; `None` while unknown, or if it runs on the host.
+    pub traefik_networks: Option<BTreeSet<String>>,
+}
+
+/// What became of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interpretation {
+    /// It is not labelled `inference.enable=true`.
+    NotEnabled,
+    /// It is ours, but cannot be used; the problems say why.
+    Rejected,
+    /// It is ours and does not run; it has no address now.
+    Down(ServerState),
+    /// A server. [`ServerState::Ready`] means: as far as Docker knows; it can be asked.
+    Server(ServerSpec, ServerState),
+}
+
+/// Reads a container. The problems name what is wrong with it.
+pub fn interpret(container: &ContainerRecord, vantage: &Vantage) -> (Interpretation, Vec<Problem>) {
+    let problem = |message: String| Problem::container(&container.name, message);
+    let (labels, warnings) = match label::read(&container.labels) {
+        Reading::NotEnabled => return (Interpretation::NotEnabled, Vec::new()),
+        Reading::Faulty(faults) => {
+            return (Interpretation::Rejected, faults.into_iter().map(problem).collect());
+        }
+        Reading::Read(labels, warnings) => (labels, warnings),
+    };
+    let mut problems: Vec<Problem> = warnings.into_iter().map(problem).collect();
+    match container.status {
+        ContainerStatus::Created => {
+            return (Interpretation::Down(starting("it has been created, but not started")), problems);
+        }
+        ContainerStatus::Restarting => {
+            return (Interpretation::Down(starting("Docker is restarting it")), problems);
+        }
+        ContainerStatus::Exited => {
+            return (Interpretation::Down(ServerState::Stopped("it has stopped".into())), problems);
+        }
+        ContainerStatus::Running | ContainerStatus::Paused => {}
+    }
+    match describe(container, &labels, vantage) {
+        Ok((spec, state)) => (Interpretation::Server(spec, state), problems),
+        Err(message) => {
+            problems.push(problem(message));
+            (Interpretation::Rejected, problems)
+        }
+    }
+}
+
+fn starting(why: &str) -> ServerState {
+    ServerState::Starting(why.into())
+}
+
+fn describe(
+    container: &ContainerRecord,
+    labels: &Labels,
+    vantage: &Vantage,
+) -> Result<(ServerSpec, ServerState), String> {
+    let health = match (labels.health, container.health) {
+        (Some(HealthMode::Docker), None) => {
+            return Err("label inference.health=\"docker\", but the container has no HEALTHCHECK: \
+                        give it one, or write inference.health=probe"
+                .into());
+        }
+        (Some(mode), _) => mode,
+        (None, Some(_)) => HealthMode::Docker,
+        (None, None) => HealthMode::Probe,
+    };
+    let spec = ServerSpec {
+        id: ServerId::docker(&container.id),
+        name: container.name.clone(),
+        source: Source::Docker { container_id: container.id.clone(), image: container.image.clone() },
+        url: url(container, labels, vantage)?,
+        base_path: labels.base_path.clone(),
+        models: labels.models.clone(),
+        health,
+        incarnation: container.started_at.clone(),
+    };
+    let state = match (container.status, health, container.health) {
+        (ContainerStatus::Paused, ..) => ServerState::Draining("it is paused".into()),
+        (_, HealthMode::Docker, Some(ContainerHealth::Starting)) => {
+            starting("its HEALTHCHECK has not passed yet")
+        }
+        (_, HealthMode::Docker, Some(ContainerHealth::Unhealthy)) => {
+            ServerState::Draining("its HEALTHCHECK fails".into())
+        }
+        _ => ServerState::Ready,
+    };
+    Ok((spec, state))
+}
+
+fn url(container: &ContainerRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerUrl, String> {
+    let port = labels.port.unwrap_or_else(|| {
+        let mut exposed = container.exposed_ports.iter();
+        match (exposed.next(), exposed.next()) {
+            (Some(only), None) => *only,
+            _ => DEFAULT_PORT,
+        }
+    });
+    if vantage.published {
+        return published(container, port, vantage);
+    }
+    if container.network_mode == "host" {
+        let on_host = vantage.own_networks.is_none().then_some("127.0.0.1");
+        let address = vantage.host_address.as_deref().or(on_host).ok_or(
+            "it uses network_mode: host, and Modelgate runs in a container: set docker.host_address to an address \
+             of the Docker host that Traefik and Modelgate can reach",
+        )?;
+        return Ok(ServerUrl::http(address, port));
+    }
+    address(container, labels, vantage).map(|address| ServerUrl::http(address, port))
+}
+
+fn published(container: &ContainerRecord, port: u16, vantage: &Vantage) -> Result<ServerUrl, String> {
+    let host = vantage
+        .host_address
+        .as_deref()
+        .ok_or("docker.reach is published, but docker.host_address is not set")?;
+    if container.network_mode == "host" {
+        return Ok(ServerUrl::http(host, port));
+    }
+    let found = container.published_ports.iter().find(|p| p.container_port == port).ok_or_else(|| {
+        format!("docker.reach is published, but its port {port} is not published: add ports: [\"{port}\"]")
+    })?;
+    Ok(ServerUrl::http(host, found.host_port))
+}
+
+fn address<'a>(
+    container: &'a ContainerRecord,
+    labels: &Labels,
+    vantage: &Vantage,
+) -> Result<&'a str, String> {
+    let attached = || container.networks.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    if container.networks.is_empty() {
+        return Err(format!(
+            "it is on no network (network mode {:?}): attach it to one that Traefik and Modelgate are on",
+            container.network_mode
+        ));
+    }
+    if let Some(wanted) = labels.network.as_ref().or(vantage.network.as_ref()) {
+        let key = if labels.network.is_some() { "label inference.network" } else { "docker.network" };
+        let network = resolve(container, wanted)
+            .ok_or_else(|| format!("{key} is {wanted:?}, but it is attached to: {}", attached()))?;
+        return with_address(container, network);
+    }
+    let shared = |name: &str, with: &Option<BTreeSet<String>>| with.as_ref().is_none_or(|w| w.contains(name));
+    let network = container
+        .networks
+        .keys()
+        .find(|name| shared(name, &vantage.own_networks) && shared(name, &vantage.traefik_networks))
+        .ok_or_else(|| not_shared(&attached(), vantage))?;
+    with_address(container, network)
+}
+
+/// The network of that name, or of Compose's short name for it.
+fn resolve<'a>(container: &'a ContainerRecord, wanted: &str) -> Option<&'a String> {
+    let project = container.labels.get("com.docker.compose.project");
+    let full = project.map(|p| format!("{p}_{wanted}"));
+    container
+        .networks
+        .keys()
+        .find(|n| *n == wanted)
+        .or_else(|| container.networks.keys().find(|n| Some(*n) == full.as_ref()))
+}
+
+fn with_address<'a>(container: &'a ContainerRecord, network: &str) -> Result<&'a str, String> {
+    match container.networks.get(network).map(String::as_str) {
+        Some(address) if !address.is_empty() => Ok(address),
+        _ => Err(format!("it has no address on network {network:?}")),
+    }
+}
+
+fn not_shared(attached: &str, vantage: &Vantage) -> String {
+    let list = |who: &str, networks: &Option<BTreeSet<String>>| {
+        networks.as_ref().map(|n| {
+            format!("; {who} is on: {}", n.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+        })
+    };
+    format!(
+        "it is not on a network shared with Traefik and Modelgate: it is on: {attached}{}{}",
+        list("Modelgate", &vantage.own_networks).unwrap_or_default(),
+        list("Traefik", &vantage.traefik_networks).unwrap_or_default(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(labels: &[(&str, &str)]) -> ContainerRecord {
+        let labels = labels.iter().chain(&[("inference.enable", "true")]);
+        ContainerRecord {
+            id: "c1".into(),
+            name: "vllm".into(),
+            image: "vllm/vllm-openai".into(),
+            labels: labels.map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            status: ContainerStatus::Running,
+            health: None,
+            started_at: "2026-01-01T00:00:00Z".into(),
+            networks: BTreeMap::from([("ai".into(), "10.1.0.2".into()), ("back".into(), "10.2.0.2".into())]),
+            network_mode: "ai".into(),
+            exposed_ports: BTreeSet::new(),
+            published_ports: Vec::new(),
+        }
+    }
+
+    fn on(networks: &[&str]) -> Option<BTreeSet<String>> {
+        Some(networks.iter().map(|n| (*n).into()).collect())
+    }
+
+    /// The URL, or the first problem.
+    fn url_of(container: &ContainerRecord, vantage: &Vantage) -> String {
+        match interpret(container, vantage) {
+            (Interpretation::Server(spec, _), _) => spec.url.to_string(),
+            (_, problems) => problems[0].message.clone(),
+        }
+    }
+
+    #[test]
+    fn the_port_comes_from_label_then_image_then_default() {
+        let mut c = container(&[]);
+        assert_eq!(url_of(&c, &Vantage::default()), "http://10.1.0.2:8000");
+        c.exposed_ports = BTreeSet::from([30000]);
+        assert_eq!(url_of(&c, &Vantage::default()), "http://10.1.0.2:30000");
+        c.exposed_ports = BTreeSet::from([30000, 9090]);
+        assert_eq!(
+            url_of(&c, &Vantage::default()),
+            "http://10.1.0.2:8000",
+            "two exposed ports decide nothing"
+        );
+        c.labels.insert("inference.port".into(), "9090".into());
+        assert_eq!(url_of(&c, &Vantage::default()), "http://10.1.0.2:9090");
+    }
+
+    #[test]
+    fn the_address_is_one_that_modelgate_and_traefik_share() {
+        let c = container(&[]);
+        let vantage =
+            |own, traefik| Vantage { own_networks: own, traefik_networks: traefik, ..Vantage::default() };
+        assert_eq!(url_of(&c, &vantage(on(&["back", "x"]), None)), "http://10.2.0.2:8000");
+        assert_eq!(url_of(&c, &vantage(on(&["ai", "back"]), on(&["back"]))), "http://10.2.0.2:8000");
+        assert_eq!(
+            url_of(&c, &vantage(on(&["x"]), on(&["back"]))),
+            "it is not on a network shared with Traefik and Modelgate: it is on: ai, back; Modelgate is on: x; Traefik is on: back"
+        );
+    }
+
+    #[test]
+    fn a_named_network_wins_and_must_be_there() {
+        let vantage =
+            Vantage { network: Some("back".into()), own_networks: on(&["ai"]), ..Vantage::default() };
+        assert_eq!(url_of(&container(&[]), &vantage), "http://10.2.0.2:8000");
+        assert_eq!(url_of(&container(&[("inference.network", "ai")]), &vantage), "http://10.1.0.2:8000");
+        assert_eq!(
+            url_of(&container(&[("inference.network", "nope")]), &vantage),
+            "label inference.network is \"nope\", but it is attached to: ai, back"
+        );
+    }
+
+    #[test]
+    fn compose_short_names_of_networks_work() {
+        let mut c = container(&[("inference.network", "gpu"), ("com.docker.compose.project", "stack")]);
+        c.networks = BTreeMap::from([("stack_gpu".into(), "10.3.0.2".into())]);
+        assert_eq!(url_of(&c, &Vantage::default()), "http://10.3.0.2:8000");
+    }
+
+    #[test]
+    fn host_network() {
+        let mut c = container(&[]);
+        c.network_mode = "host".into();
+        c.networks = BTreeMap::from([("host".into(), String::new())]);
+        assert_eq!(url_of(&c, &Vantage::default()), "http://127.0.0.1:8000", "Modelgate is on the host");
+        let in_container = Vantage { own_networks: on(&["ai"]), ..Vantage::default() };
+        assert!(url_of(&c, &in_container).contains("set docker.host_address"));
+        let told = Vantage { host_address: Some("10.0.0.5".into()), ..in_container };
+        assert_eq!(url_of(&c, &told), "http://10.0.0.5:8000");
+    }
+
+    #[test]
+    fn published_ports_of_a_remote_host() {
+        let vantage = Vantage { published: true, host_address: Some("gpu2".into()), ..Vantage::default() };
+        let mut c = container(&[]);
+        assert!(url_of(&c, &vantage).contains("its port 8000 is not published"));
+        c.published_ports = vec![PublishedPort { container_port: 8000, host_port: 32768 }];
+        assert_eq!(url_of(&c, &vantage), "http://gpu2:32768");
+    }
+
+    #[test]
+    fn who_decides_about_health() {
+        let state = |labels: &[(&str, &str)], health| {
+            let c = ContainerRecord { health, ..container(labels) };
+            match interpret(&c, &Vantage::default()) {
+                (Interpretation::Server(spec, state), _) => (spec.health, state.name()),
+                other => panic!("{other:?}"),
+            }
+        };
+        use ContainerHealth::{Healthy, Starting, Unhealthy};
+        assert_eq!(state(&[], None), (HealthMode::Probe, "ready"));
+        assert_eq!(state(&[], Some(Starting)), (HealthMode::Docker, "starting"));
+        assert_eq!(state(&[], Some(Healthy)), (HealthMode::Docker, "ready"));
+        assert_eq!(state(&[], Some(Unhealthy)), (HealthMode::Docker, "draining"));
+        assert_eq!(state(&[("inference.health", "probe")], Some(Unhealthy)), (HealthMode::Probe, "ready"));
+        let (what, problems) = interpret(&container(&[("inference.health", "docker")]), &Vantage::default());
+        assert_eq!(what, Interpretation::Rejected);
+        assert!(problems[0].message.contains("has no HEALTHCHECK"));
+    }
+
+    #[test]
+    fn a_stopped_container_is_down_and_a_foreign_one_is_not_ours() {
+        let mut c = container(&[]);
+        c.status = ContainerStatus::Exited;
+        assert!(matches!(
+            interpret(&c, &Vantage::default()).0,
+            Interpretation::Down(ServerState::Stopped(_))
+        ));
+        c.labels.clear();
+        assert_eq!(interpret(&c, &Vantage::default()).0, Interpretation::NotEnabled);
+    }
+}

@@ -1,0 +1,253 @@
+//! The `inference.*` labels of a container: what each means and how it is read.
+
+use std::collections::BTreeMap;
+
+use crate::{BasePath, HealthMode, ModelName};
+
+/// One row of the label reference.
+#[derive(Debug, Clone, Copy)]
+pub struct LabelDoc {
+    /// The label.
+    pub name: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    /// What holds when it is absent.
+    pub default: &'static str,
+    /// What may be written.
+    pub allowed: &'static str,
+}
+
+/// Every label that is understood.
+pub const LABELS: &[LabelDoc] = &[
+    LabelDoc {
+        name: "inference.enable",
+        meaning: "Opts the container in",
+        default: "false",
+        allowed: "true or false",
+    },
+    LabelDoc {
+        name: "inference.port",
+        meaning: "Port on which the server listens inside the container",
+        default: "the one port that the image exposes, else 8000",
+        allowed: "a number from 1 to 65535",
+    },
+    LabelDoc {
+        name: "inference.api.base_path",
+        meaning: "Prefix of the server's OpenAI-compatible API; clients always use /v1",
+        default: "/v1",
+        allowed: "\"/\", or a path of letters, digits and -._~",
+    },
+    LabelDoc {
+        name: "inference.network",
+        meaning: "Docker network whose address is used",
+        default: "the first, by name, that Modelgate and Traefik are on too",
+        allowed: "a network that the container is attached to; Compose's short name will do",
+    },
+    LabelDoc {
+        name: "inference.models",
+        meaning: "Models by hand, for a server without a model list",
+        default: "the server is asked",
+        allowed: "names, separated by commas",
+    },
+    LabelDoc {
+        name: "inference.health",
+        meaning: "Who decides whether the server is ready",
+        default: "docker if the container has a HEALTHCHECK, else probe",
+        allowed: "docker or probe",
+    },
+];
+
+/// The labels of one container, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Labels {
+    pub(crate) port: Option<u16>,
+    pub(crate) base_path: BasePath,
+    pub(crate) network: Option<String>,
+    pub(crate) models: Vec<ModelName>,
+    pub(crate) health: Option<HealthMode>,
+}
+
+/// How a container's labels were read.
+pub(crate) enum Reading {
+    /// It is not ours.
+    NotEnabled,
+    /// All that counts was read. The warnings name labels that nobody understands.
+    Read(Labels, Vec<String>),
+    /// It is ours, but at least one label is wrong; every fault is listed.
+    Faulty(Vec<String>),
+}
+
+pub(crate) fn read(labels: &BTreeMap<String, String>) -> Reading {
+    let mut faults = Vec::new();
+    match labels.get("inference.enable").map(|v| (v, parse_bool(v))) {
+        Some((_, Some(true))) => {}
+        None | Some((_, Some(false))) => return Reading::NotEnabled,
+        Some((found, None)) => {
+            return Reading::Faulty(vec![fault("inference.enable", found, "true or false")]);
+        }
+    }
+    let mut get = |name: &'static str| {
+        let found = labels.get(name)?.trim();
+        if found.is_empty() {
+            faults.push(fault(name, found, allowed(name)));
+            return None;
+        }
+        Some(found)
+    };
+    let (port, base_path, network, models, health) = (
+        get("inference.port"),
+        get("inference.api.base_path"),
+        get("inference.network"),
+        get("inference.models"),
+        get("inference.health"),
+    );
+    let read = Labels {
+        port: port.and_then(|found| {
+            let port = found.parse().ok().filter(|p: &u16| *p > 0);
+            port.or_else(|| push(&mut faults, fault("inference.port", found, allowed("inference.port"))))
+        }),
+        base_path: base_path
+            .and_then(|found| match BasePath::parse(found) {
+                Ok(path) => Some(path),
+                Err(e) => push(&mut faults, format!("label inference.api.base_path: {e}")),
+            })
+            .unwrap_or_default(),
+        network: network.map(str::to_owned),
+        models: models.map(|list| read_models(list, &mut faults)).unwrap_or_default(),
+        health: health.and_then(|found| match found {
+            "docker" => Some(HealthMode::Docker),
+            "probe" => Some(HealthMode::Probe),
+            _ => push(&mut faults, fault("inference.health", found, allowed("inference.health"))),
+        }),
+    };
+    if !faults.is_empty() {
+        return Reading::Faulty(faults);
+    }
+    Reading::Read(read, unknown(labels))
+}
+
+fn read_models(list: &str, faults: &mut Vec<String>) -> Vec<ModelName> {
+    let mut models = Vec::new();
+    for name in list.split(',').map(str::trim) {
+        match ModelName::new(name) {
+            Ok(name) => models.push(name),
+            Err(e) => faults.push(format!("label inference.models: {e}")),
+        }
+    }
+    models.sort();
+    models.dedup();
+    models
+}
+
+fn unknown(labels: &BTreeMap<String, String>) -> Vec<String> {
+    let known = || LABELS.iter().map(|l| l.name);
+    labels
+        .keys()
+        .filter(|name| name.starts_with("inference.") && !known().any(|k| k == name.as_str()))
+        .map(|name| {
+            format!(
+                "label {name} is not known and has no effect; known are {}",
+                known().collect::<Vec<_>>().join(", ")
+            )
+        })
+        .collect()
+}
+
+fn allowed(name: &str) -> &'static str {
+    LABELS.iter().find(|l| l.name == name).map_or("", |l| l.allowed)
+}
+
+fn fault(name: &str, found: &str, allowed: &str) -> String {
+    let found: String = found.chars().take(64).collect();
+    format!("label {name}={found:?} is not allowed: write {allowed}")
+}
+
+fn push<T>(faults: &mut Vec<String>, fault: String) -> Option<T> {
+    faults.push(fault);
+    None
+}
+
+/// What Traefik takes for a boolean label (Go's `strconv.ParseBool`).
+fn parse_bool(text: &str) -> Option<bool> {
+    match text.trim() {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(pairs: &[(&str, &str)]) -> Reading {
+        read(&pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect())
+    }
+
+    fn faults(pairs: &[(&str, &str)]) -> Vec<String> {
+        let mut all = vec![("inference.enable", "true")];
+        all.extend_from_slice(pairs);
+        match read_all(&all) {
+            Reading::Faulty(faults) => faults,
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_bad_label_is_named_with_what_is_allowed() {
+        for (label, value, message) in [
+            (
+                "inference.port",
+                "abc",
+                "label inference.port=\"abc\" is not allowed: write a number from 1 to 65535",
+            ),
+            (
+                "inference.port",
+                "0",
+                "label inference.port=\"0\" is not allowed: write a number from 1 to 65535",
+            ),
+            (
+                "inference.health",
+                "maybe",
+                "label inference.health=\"maybe\" is not allowed: write docker or probe",
+            ),
+            ("inference.models", "a,,b", "label inference.models: \"\" is not a model name: it is empty"),
+            (
+                "inference.network",
+                " ",
+                "label inference.network=\"\" is not allowed: write a network that the container is attached to; Compose's short name will do",
+            ),
+        ] {
+            assert_eq!(faults(&[(label, value)]), [message]);
+        }
+        assert!(
+            faults(&[("inference.api.base_path", "v1")])[0]
+                .starts_with("label inference.api.base_path: \"v1\" is not a base path")
+        );
+    }
+
+    #[test]
+    fn all_faults_are_told_together() {
+        assert_eq!(faults(&[("inference.port", "x"), ("inference.health", "y")]).len(), 2);
+    }
+
+    #[test]
+    fn an_unreadable_opt_in_is_a_fault_and_not_a_silent_no() {
+        assert!(
+            matches!(read_all(&[("inference.enable", "yes")]), Reading::Faulty(f) if f[0].contains("\"yes\""))
+        );
+        assert!(matches!(read_all(&[("inference.enable", "false")]), Reading::NotEnabled));
+        assert!(matches!(read_all(&[]), Reading::NotEnabled));
+    }
+
+    #[test]
+    fn a_misspelt_label_is_named_but_the_container_lives() {
+        let Reading::Read(labels, warnings) =
+            read_all(&[("inference.enable", "True"), ("inference.prot", "1")])
+        else {
+            panic!("it must be read");
+        };
+        assert_eq!(labels.port, None);
+        assert!(warnings[0].starts_with("label inference.prot is not known"), "{warnings:?}");
+    }
+}

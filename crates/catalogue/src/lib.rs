@@ -1,0 +1,38 @@
+//! What is known about inference servers and the models they serve.
+//!
+//! Plain observation records go in ([`ServerRecord`], [`ContainerRecord`]); an immutable
+//! [`Catalogue`] and named [`Problem`]s come out. Nothing here does I/O, so nothing here can
+//! fail in odd ways.
+//!
+//! ```text
+//! ContainerRecord ─interpret()─▶ ServerSpec ─(discovery asks it for its models)─▶ ServerRecord
+//!                                                        ServerRecords ─assemble()─▶ Catalogue
+//! ```
+//!
+//! The finished catalogue travels one way only: [`channel`] gives one [`Publisher`] and any
+//! number of [`Reader`]s.
+
+mod assemble;
+mod channel;
+mod container;
+mod label;
+mod listing;
+mod model;
+mod problem;
+mod route;
+mod server;
+
+pub use assemble::{Catalogue, Pool, Readiness};
+pub use channel::{Publisher, Reader, channel};
+pub use container::{
+    ContainerHealth, ContainerRecord, ContainerStatus, Interpretation, PublishedPort, Vantage, interpret,
+};
+pub use label::{LABELS, LabelDoc};
+pub use listing::{ListingError, MAX_LISTING_BYTES, MAX_MODELS_PER_SERVER, parse_listing};
+pub use model::{InvalidModelName, ModelCard, ModelName};
+pub use problem::{Problem, Subject};
+pub use route::RouteId;
+pub use server::{
+    BasePath, HealthMode, InvalidBasePath, InvalidServerUrl, ServerId, ServerRecord, ServerSpec, ServerState,
+    ServerUrl, Source,
+};

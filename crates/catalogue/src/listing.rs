@@ -1,0 +1,134 @@
+//! Reading a server's answer to `GET {base_path}/models`.
+//!
+//! The shape is OpenAI's list (<https://platform.openai.com/docs/api-reference/models/list>):
+//! `{"data": [{"id": …}, …]}`; a bare array, as some servers give, is taken as well. Replies are
+//! untrusted: size, number and names are limited, and a bad entry is skipped and named.
+
+use serde_json::Value;
+
+use crate::{ModelCard, ModelName};
+
+/// The longest reply that is read, in bytes.
+pub const MAX_LISTING_BYTES: usize = 4 * 1024 * 1024;
+/// The most models that one server may have.
+pub const MAX_MODELS_PER_SERVER: usize = 2_000;
+/// The longest `owned_by`, `root` or `parent` that is kept, in bytes.
+const MAX_TEXT: usize = 512;
+
+/// A reply that is not a model list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ListingError {
+    /// Not JSON at all.
+    #[error("the reply is not JSON")]
+    NotJson,
+    /// JSON of another shape.
+    #[error("the reply has no list named \"data\"")]
+    NoData,
+}
+
+/// Reads a reply. The second part names entries that were left out, and why.
+///
+/// # Errors
+/// If the reply is not JSON or has no list of models.
+pub fn parse_listing(body: &[u8]) -> Result<(Vec<ModelCard>, Vec<String>), ListingError> {
+    let reply: Value = serde_json::from_slice(body).map_err(|_| ListingError::NotJson)?;
+    let entries = match &reply {
+        Value::Array(entries) => entries,
+        Value::Object(fields) => match fields.get("data") {
+            Some(Value::Array(entries)) => entries,
+            _ => return Err(ListingError::NoData),
+        },
+        _ => return Err(ListingError::NoData),
+    };
+    let mut cards: Vec<ModelCard> = Vec::new();
+    let mut left_out = Vec::new();
+    for entry in entries {
+        if cards.len() == MAX_MODELS_PER_SERVER {
+            left_out.push(format!(
+                "it lists {} models; the first {MAX_MODELS_PER_SERVER} are used",
+                entries.len()
+            ));
+            break;
+        }
+        match card(entry) {
+            Ok(card) if cards.iter().any(|c| c.name == card.name) => {}
+            Ok(card) => cards.push(card),
+            Err(why) if left_out.len() < 10 => left_out.push(why),
+            Err(_) => {}
+        }
+    }
+    cards.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok((cards, left_out))
+}
+
+fn card(entry: &Value) -> Result<ModelCard, String> {
+    let id = entry.get("id").and_then(Value::as_str).ok_or("it lists an entry without an \"id\"")?;
+    let name = ModelName::new(id).map_err(|e| format!("it lists a model that is left out: {e}"))?;
+    let text = |key: &str| {
+        let found = entry.get(key).and_then(Value::as_str)?;
+        (found.len() <= MAX_TEXT && !found.chars().any(char::is_control)).then(|| found.to_owned())
+    };
+    let number = |pointer: &str| entry.pointer(pointer).and_then(Value::as_u64).filter(|n| *n > 0);
+    let context =
+        ["/max_model_len", "/context_length", "/context_window", "/meta/n_ctx", "/meta/n_ctx_train"];
+    Ok(ModelCard {
+        name,
+        owned_by: text("owned_by"),
+        created: entry.get("created").and_then(Value::as_i64),
+        context_length: context.into_iter().find_map(number),
+        root: text("root"),
+        parent: text("parent"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(body: &str) -> Vec<String> {
+        let (cards, _) = parse_listing(body.as_bytes()).expect("a listing");
+        cards.iter().map(|c| c.name.to_string()).collect()
+    }
+
+    #[test]
+    fn what_vllm_says_of_an_adapter_is_kept() {
+        let body = r#"{"object":"list","data":[{"id":"sql","object":"model","created":1700000000,"owned_by":"vllm",
+            "root":"/adapters/sql","parent":"llama","max_model_len":null},
+            {"id":"llama","owned_by":"vllm","root":"llama","parent":null,"max_model_len":8192}]}"#;
+        let (cards, left_out) = parse_listing(body.as_bytes()).expect("a listing");
+        assert!(left_out.is_empty());
+        assert_eq!(cards[0].context_length, Some(8192));
+        assert_eq!(cards[1].parent.as_deref(), Some("llama"));
+        assert_eq!(cards[1].root.as_deref(), Some("/adapters/sql"));
+    }
+
+    #[test]
+    fn what_llama_cpp_says_is_kept() {
+        let body = r#"{"models":[],"object":"list","data":[{"id":"tiny.gguf","owned_by":"llamacpp","meta":{"n_ctx_train":128}}]}"#;
+        let (cards, _) = parse_listing(body.as_bytes()).expect("a listing");
+        assert_eq!(cards[0].context_length, Some(128));
+    }
+
+    #[test]
+    fn a_bad_entry_is_named_and_the_rest_lives() {
+        let body = r#"{"data":[{"id":"a"},{"id":7},{"id":"x\ny"},{"id":"b"},{"id":"a"}]}"#;
+        let (cards, left_out) = parse_listing(body.as_bytes()).expect("a listing");
+        assert_eq!(cards.len(), 2);
+        assert_eq!(left_out.len(), 2);
+        assert!(left_out[1].contains("only printable ASCII"), "{left_out:?}");
+    }
+
+    #[test]
+    fn the_number_of_models_is_limited() {
+        let entries: Vec<String> = (0..3000).map(|i| format!(r#"{{"id":"m{i}"}}"#)).collect();
+        let body = format!(r#"{{"data":[{}]}}"#, entries.join(","));
+        assert_eq!(names(&body).len(), MAX_MODELS_PER_SERVER);
+    }
+
+    #[test]
+    fn other_replies_are_refused() {
+        assert_eq!(parse_listing(b"<html>"), Err(ListingError::NotJson));
+        assert_eq!(parse_listing(b"{\"detail\":\"Not Found\"}"), Err(ListingError::NoData));
+        assert_eq!(parse_listing(b"7"), Err(ListingError::NoData));
+    }
+}

@@ -1,0 +1,56 @@
+//! What is wrong, in words that name the culprit and what would be right.
+
+use std::fmt;
+
+/// Whom a problem is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// A container, by its name.
+    Container(String),
+    /// A server, by its name.
+    Server(String),
+    /// A source of servers as a whole, such as a Docker host.
+    Source(String),
+}
+
+/// Something that keeps a server, or part of it, from being routed. The rest lives.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Whom it is about.
+    pub subject: Subject,
+    /// What was found and what is allowed, for the operator. Never holds a secret.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem of a container.
+    pub fn container(name: &str, message: impl Into<String>) -> Self {
+        Self { subject: Subject::Container(name.into()), message: message.into() }
+    }
+
+    /// A problem of a server.
+    pub fn server(name: &str, message: impl Into<String>) -> Self {
+        Self { subject: Subject::Server(name.into()), message: message.into() }
+    }
+
+    /// A problem of a whole source.
+    pub fn source(name: &str, message: impl Into<String>) -> Self {
+        Self { subject: Subject::Source(name.into()), message: message.into() }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Container(name) => write!(f, "container {name}"),
+            Self::Server(name) => write!(f, "server {name}"),
+            Self::Source(name) => write!(f, "source {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.message)
+    }
+}

@@ -1,0 +1,86 @@
+//! The name that stands for a model inside Traefik.
+
+use std::{fmt, sync::Arc};
+
+use sha2::{Digest, Sha256};
+
+use crate::ModelName;
+
+/// Stands for a model in router names and in the `X-Inference-Route` header: a slug of the
+/// model's name, for people, and a short hash, for uniqueness. Only `[a-z0-9-]` occur.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteId(Arc<str>);
+
+impl RouteId {
+    /// The route id of a model; the same name always gives the same id.
+    pub fn of(model: &ModelName) -> Self {
+        Self(slug_with_hash(model.as_str()).into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RouteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `meta-llama/Llama-3.1` becomes `meta-llama-llama-3-1-<8 hex digits of its SHA-256>`.
+fn slug_with_hash(text: &str) -> String {
+    const MAX_SLUG: usize = 40;
+    let mut slug = String::with_capacity(MAX_SLUG + 9);
+    for c in text.chars().map(|c| c.to_ascii_lowercase()) {
+        if slug.len() == MAX_SLUG {
+            break;
+        }
+        match c {
+            'a'..='z' | '0'..='9' => slug.push(c),
+            _ if !slug.is_empty() && !slug.ends_with('-') => slug.push('-'),
+            _ => {}
+        }
+    }
+    if !slug.is_empty() && !slug.ends_with('-') {
+        slug.push('-');
+    }
+    for byte in &Sha256::digest(text.as_bytes())[..4] {
+        slug.push_str(&format!("{byte:02x}"));
+    }
+    slug
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(name: &str) -> String {
+        RouteId::of(&ModelName::new(name).expect(name)).to_string()
+    }
+
+    #[test]
+    fn a_route_id_reads_like_the_model() {
+        assert_eq!(id("meta-llama/Llama-3.1"), "meta-llama-llama-3-1-97d7c1e8");
+        assert_eq!(id("`"), "8d33f520");
+    }
+
+    #[test]
+    fn names_with_the_same_slug_differ() {
+        assert_ne!(id("a/b"), id("a-b"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_gets_a_character_through(name in "[ -~]{1,256}") {
+            if let Ok(name) = ModelName::new(&name) {
+                let id = RouteId::of(&name);
+                prop_assert!(id.as_str().bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-')));
+                prop_assert!(id.as_str().len() <= 49);
+            }
+        }
+    }
+}

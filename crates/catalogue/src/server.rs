@@ -1,0 +1,285 @@
+//! One inference server at one URL.
+
+use std::{fmt, sync::Arc};
+
+use crate::{ModelCard, ModelName};
+
+/// What tells servers apart: `docker:<container id>` or `file:<name>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerId(Arc<str>);
+
+impl ServerId {
+    /// The id of a Docker container's server.
+    pub fn docker(container_id: &str) -> Self {
+        Self(format!("docker:{container_id}").into())
+    }
+
+    /// The id of a server from the configuration file.
+    pub fn file(name: &str) -> Self {
+        Self(format!("file:{name}").into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a server is known from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A labelled Docker container.
+    Docker {
+        /// The container's full id.
+        container_id: String,
+        /// The image it runs.
+        image: String,
+    },
+    /// `servers:` in the configuration file.
+    File,
+}
+
+/// `http://host:port` or `https://host:port`, with no path, query or credential.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerUrl(Arc<str>);
+
+/// A server URL that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}; write it as http://host:port or https://host:port")]
+pub struct InvalidServerUrl {
+    /// What is wrong with it. Never repeats the URL, which might hold a credential.
+    pub reason: &'static str,
+}
+
+impl ServerUrl {
+    /// Checks a URL; a single trailing slash is dropped.
+    ///
+    /// # Errors
+    /// If the scheme is not http or https, the authority is not a host (name, IPv4 or bracketed
+    /// IPv6 address) with an optional port, or anything follows it.
+    pub fn parse(url: &str) -> Result<Self, InvalidServerUrl> {
+        let fail = |reason| Err(InvalidServerUrl { reason });
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return fail("it has no scheme");
+        };
+        if scheme != "http" && scheme != "https" {
+            return fail("its scheme is neither http nor https");
+        }
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if authority.contains('@') {
+            return fail("it holds a user name or password");
+        }
+        if authority.contains(['/', '?', '#']) {
+            return fail("it has a path, a query or a fragment (the path goes into base_path)");
+        }
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(v6) => match v6.split_once(']') {
+                Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => (host, port),
+                _ => return fail("what stands in brackets is not an IPv6 address"),
+            },
+            None => match authority.split_once(':') {
+                Some((host, _)) => (host, &authority[host.len()..]),
+                None => (authority, ""),
+            },
+        };
+        let host_ok = !host.is_empty()
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'));
+        if !host_ok {
+            return fail("its host is not a name or an address");
+        }
+        let port_ok =
+            port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
+        if !port_ok {
+            return fail("its port is not a number from 1 to 65535");
+        }
+        Ok(Self(format!("{scheme}://{authority}").into()))
+    }
+
+    /// The URL of an address and port, over plain HTTP.
+    pub fn http(host: &str, port: u16) -> Self {
+        match host.contains(':') {
+            true => Self(format!("http://[{host}]:{port}").into()),
+            false => Self(format!("http://{host}:{port}").into()),
+        }
+    }
+
+    /// The URL as text, without a trailing slash.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The prefix under which a server offers its OpenAI-compatible API: `/v1`, or empty for the root.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BasePath(Arc<str>);
+
+/// A base path that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{found:?} is not a base path: it must be \"/\", or start with \"/\" and have only letters, digits and -._~/ with no empty, \".\" or \"..\" segment"
+)]
+pub struct InvalidBasePath {
+    found: String,
+}
+
+impl BasePath {
+    /// Checks a base path; a trailing slash is dropped, and `/` means the root.
+    ///
+    /// # Errors
+    /// If it does not start with `/`, has other characters than unreserved ones (RFC 3986 §2.3),
+    /// or an empty, `.` or `..` segment.
+    pub fn parse(path: &str) -> Result<Self, InvalidBasePath> {
+        let err = || InvalidBasePath { found: path.chars().take(64).collect() };
+        if path == "/" {
+            return Ok(Self("".into()));
+        }
+        let rest = path.strip_prefix('/').ok_or_else(err)?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let unreserved = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+        let segment_ok = |s: &str| !s.is_empty() && s != "." && s != ".." && s.bytes().all(unreserved);
+        if rest.len() > 256 || !rest.split('/').all(segment_ok) {
+            return Err(err());
+        }
+        Ok(Self(format!("/{rest}").into()))
+    }
+
+    /// The path without a trailing slash; empty for the root.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is the path that clients use, so that nothing needs rewriting.
+    pub fn is_default(&self) -> bool {
+        &*self.0 == "/v1"
+    }
+}
+
+impl Default for BasePath {
+    fn default() -> Self {
+        Self("/v1".into())
+    }
+}
+
+/// Who decides whether a server is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealthMode {
+    /// The container's own HEALTHCHECK.
+    Docker,
+    /// Modelgate asks the server itself, again and again.
+    Probe,
+}
+
+/// A server as its labels or the configuration file describe it, before it has been asked anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSpec {
+    /// What tells it apart.
+    pub id: ServerId,
+    /// For people: the container's name, or the name in the configuration file.
+    pub name: String,
+    /// Where it is known from.
+    pub source: Source,
+    /// Where it listens.
+    pub url: ServerUrl,
+    /// The prefix of its API.
+    pub base_path: BasePath,
+    /// Names given by hand, for a server without a model list; empty means: ask it.
+    pub models: Vec<ModelName>,
+    /// Who decides whether it is ready.
+    pub health: HealthMode,
+    /// Changes when the same server has started anew (a container's start time).
+    pub incarnation: String,
+}
+
+/// What state a server is in. Only [`ServerState::Ready`] ones get requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerState {
+    /// It has not been seen ready yet; why is said in words.
+    Starting(String),
+    /// It answers.
+    Ready,
+    /// It was ready and has been withdrawn: it was told to stop, is paused, or stopped answering.
+    Draining(String),
+    /// It no longer runs. Its models are remembered for a while, so that clients hear
+    /// "come back" and not "never heard of it".
+    Stopped(String),
+}
+
+impl ServerState {
+    /// One word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Starting(_) => "starting",
+            Self::Ready => "ready",
+            Self::Draining(_) => "draining",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+
+    /// Why it is not ready, in words.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Ready => None,
+            Self::Starting(why) | Self::Draining(why) | Self::Stopped(why) => Some(why),
+        }
+    }
+}
+
+/// A server, its state and the models that it is known to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerRecord {
+    /// What it is.
+    pub spec: ServerSpec,
+    /// What state it is in.
+    pub state: ServerState,
+    /// What it serves, as far as known.
+    pub models: Vec<ModelCard>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_urls() {
+        for (given, kept) in [
+            ("http://vllm:8000", "http://vllm:8000"),
+            ("https://api.example.com/", "https://api.example.com"),
+            ("http://[::1]:8000", "http://[::1]:8000"),
+        ] {
+            assert_eq!(ServerUrl::parse(given).expect(given).as_str(), kept);
+        }
+        for (given, reason) in [
+            ("vllm:8000", "it has no scheme"),
+            ("ftp://vllm", "its scheme is neither http nor https"),
+            ("http://u:p@vllm", "it holds a user name or password"),
+            ("http://vllm:8000/v1", "it has a path, a query or a fragment (the path goes into base_path)"),
+            ("http://vllm:99999", "its port is not a number from 1 to 65535"),
+            ("http://", "its host is not a name or an address"),
+            ("http://a b", "its host is not a name or an address"),
+            ("http://[zz]:1", "what stands in brackets is not an IPv6 address"),
+        ] {
+            assert_eq!(ServerUrl::parse(given).expect_err(given).reason, reason, "{given}");
+        }
+    }
+
+    #[test]
+    fn base_paths() {
+        assert_eq!(BasePath::parse("/v1/").expect("trailing slash"), BasePath::default());
+        assert_eq!(BasePath::parse("/").expect("root").as_str(), "");
+        for bad in ["", "v1", "//", "/a/../b", "/a?b", "/a b", "/`"] {
+            assert!(BasePath::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What an event of the Docker Engine means for a server.
+//!
+//! Source: <https://docs.docker.com/reference/cli/docker/system/events/>.
+
+use std::collections::HashMap;
+
+use bollard::models::{EventMessage, EventMessageTypeEnum};
+
+/// The events that say anything about a server. `exec_*`, which every HEALTHCHECK causes, stay out.
+pub(crate) const ACTIONS: [&str; 15] = [
+    "create",
+    "start",
+    "restart",
+    "kill",
+    "die",
+    "pause",
+    "unpause",
+    "destroy",
+    "rename",
+    "update",
+    "health_status",
+    "health_status: healthy",
+    "health_status: unhealthy",
+    "connect",
+    "disconnect",
+];
+
+const SIGKILL: i64 = 9;
+const SIGTERM: i64 = 15;
+
+/// A server is to get no more requests, from this moment on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Withdrawal {
+    pub(crate) container_id: String,
+    /// Why, in words.
+    pub(crate) reason: &'static str,
+    /// The container is on its way out: although the list will go on calling it running, it stays
+    /// withdrawn until it has been started anew. Otherwise the next list decides.
+    pub(crate) until_restart: bool,
+}
+
+/// What an event means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// Withdraw at once, then look again.
+    Withdraw(Withdrawal),
+    /// The container has been started: what was said of its last run is void. Look again.
+    Started(String),
+    /// Look again.
+    Look,
+}
+
+/// Reads an event. `stop_signals` gives the signal that stops a container, if it is known.
+pub(crate) fn read(event: &EventMessage, stop_signals: &HashMap<String, i64>) -> Meaning {
+    let actor = event.actor.as_ref();
+    let attribute = |name: &str| actor?.attributes.as_ref()?.get(name).map(String::as_str);
+    let action = event.action.as_deref().unwrap_or_default();
+    let container_id = match event.typ {
+        Some(EventMessageTypeEnum::NETWORK) => attribute("container"),
+        _ => actor.and_then(|a| a.id.as_deref()),
+    };
+    let Some(id) = container_id else { return Meaning::Look };
+    let withdraw = |reason, until_restart| {
+        Meaning::Withdraw(Withdrawal { container_id: id.to_owned(), reason, until_restart })
+    };
+    match action {
+        "kill" => {
+            let signal = attribute("signal").and_then(signal_number).unwrap_or(SIGKILL);
+            let stops = stop_signals.get(id).copied().unwrap_or(SIGTERM);
+            if signal == stops || signal == SIGKILL {
+                withdraw("it has been told to stop", true)
+            } else {
+                Meaning::Look
+            }
+        }
+        "die" => withdraw("it has stopped", true),
+        "destroy" => withdraw("it has been removed", true),
+        "pause" => withdraw("it is paused", false),
+        "disconnect" => withdraw("it has been disconnected from a network", false),
+        "health_status: unhealthy" => withdraw("its HEALTHCHECK fails", false),
+        "start" | "restart" => Meaning::Started(id.to_owned()),
+        _ => Meaning::Look,
+    }
+}
+
+/// A signal by number or name, as events (`15`) and images (`SIGTERM`, `TERM`, `15`) write it.
+pub(crate) fn signal_number(text: &str) -> Option<i64> {
+    if let Ok(number) = text.parse() {
+        return Some(number);
+    }
+    match text.strip_prefix("SIG").unwrap_or(text) {
+        "HUP" => Some(1),
+        "INT" => Some(2),
+        "QUIT" => Some(3),
+        "KILL" => Some(SIGKILL),
+        "USR1" => Some(10),
+        "USR2" => Some(12),
+        "TERM" => Some(SIGTERM),
+        "WINCH" => Some(28),
+        "PWR" => Some(30),
+        name => name.strip_prefix("RTMIN+").and_then(|n| n.parse::<i64>().ok()).map(|n| 34 + n),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::EventActor;
+
+    use super::*;
+
+    fn event(action: &str, attributes: &[(&str, &str)]) -> EventMessage {
+        EventMessage {
+            typ: Some(EventMessageTypeEnum::CONTAINER),
+            action: Some(action.into()),
+            actor: Some(EventActor {
+                id: Some("c1".into()),
+                attributes: Some(attributes.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()),
+            }),
+            ..EventMessage::default()
+        }
+    }
+
+    fn withdraws(event: &EventMessage, stop_signal: &str) -> Option<bool> {
+        let signals = HashMap::from([("c1".to_owned(), signal_number(stop_signal).expect("a signal"))]);
+        match read(event, &signals) {
+            Meaning::Withdraw(w) => Some(w.until_restart),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn only_the_containers_own_stop_signal_withdraws_it() {
+        assert_eq!(withdraws(&event("kill", &[("signal", "15")]), "SIGTERM"), Some(true));
+        assert_eq!(withdraws(&event("kill", &[("signal", "1")]), "SIGTERM"), None, "nginx reloads on SIGHUP");
+        assert_eq!(withdraws(&event("kill", &[("signal", "2")]), "SIGINT"), Some(true));
+        assert_eq!(withdraws(&event("kill", &[("signal", "15")]), "SIGINT"), None);
+        assert_eq!(
+            withdraws(&event("kill", &[("signal", "9")]), "SIGINT"),
+            Some(true),
+            "nothing survives SIGKILL"
+        );
+        assert_eq!(withdraws(&event("kill", &[("signal", "37")]), "SIGRTMIN+3"), Some(true));
+    }
+
+    #[test]
+    fn what_the_next_list_may_take_back() {
+        for action in ["pause", "disconnect", "health_status: unhealthy"] {
+            assert_eq!(withdraws(&event(action, &[]), "15"), Some(false), "{action}");
+        }
+        for action in ["die", "destroy"] {
+            assert_eq!(withdraws(&event(action, &[]), "15"), Some(true), "{action}");
+        }
+    }
+
+    #[test]
+    fn a_network_event_names_its_container_in_an_attribute() {
+        let mut disconnect = event("disconnect", &[("container", "c2")]);
+        disconnect.typ = Some(EventMessageTypeEnum::NETWORK);
+        assert!(matches!(read(&disconnect, &HashMap::new()), Meaning::Withdraw(w) if w.container_id == "c2"));
+    }
+
+    #[test]
+    fn coming_back() {
+        assert_eq!(read(&event("start", &[]), &HashMap::new()), Meaning::Started("c1".into()));
+        assert_eq!(read(&event("unpause", &[]), &HashMap::new()), Meaning::Look);
+        assert_eq!(read(&event("health_status: healthy", &[]), &HashMap::new()), Meaning::Look);
+    }
+}

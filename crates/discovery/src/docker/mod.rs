@@ -1,0 +1,84 @@
+//! Docker as a source of servers.
+//!
+//! The Engine API in use: `GET /containers/json`, `GET /containers/{id}/json`, `GET /events`
+//! (<https://docs.docker.com/reference/api/engine/>); nothing is ever written.
+
+mod event;
+mod own;
+mod survey;
+mod watch;
+
+use std::path::PathBuf;
+
+use bollard::{API_DEFAULT_VERSION, Docker};
+
+pub(crate) use event::Withdrawal;
+pub(crate) use survey::Survey;
+pub(crate) use watch::{DockerUpdate, watch};
+
+/// How long one call may take, in seconds.
+const CALL_TIMEOUT: u64 = 10;
+
+/// Where the Docker Engine listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerEndpoint {
+    /// `unix:///var/run/docker.sock`, as a path.
+    Unix(PathBuf),
+    /// `tcp://host:port`, without encryption; a socket proxy, for instance.
+    Tcp(String),
+    /// `tcp://host:port` with TLS client authentication.
+    Tls(String, DockerTls),
+}
+
+/// Files in PEM for a Docker Engine that is protected by TLS
+/// (<https://docs.docker.com/engine/security/protect-access/>).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerTls {
+    /// The CA of the Engine's certificate.
+    pub ca: PathBuf,
+    /// Our certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// A Docker host to discover servers on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerOptions {
+    /// Where the Engine listens.
+    pub endpoint: DockerEndpoint,
+    /// The network whose addresses are used.
+    pub network: Option<String>,
+    /// The host's own address, for host networking and published ports.
+    pub host_address: Option<String>,
+    /// Use published ports only: the host is a remote one.
+    pub published: bool,
+}
+
+impl DockerEndpoint {
+    fn connect(&self) -> Result<Docker, bollard::errors::Error> {
+        match self {
+            Self::Unix(path) => {
+                Docker::connect_with_unix(&path.to_string_lossy(), CALL_TIMEOUT, API_DEFAULT_VERSION)
+            }
+            Self::Tcp(address) => Docker::connect_with_http(address, CALL_TIMEOUT, API_DEFAULT_VERSION),
+            Self::Tls(address, tls) => Docker::connect_with_ssl(
+                address,
+                &tls.key,
+                &tls.cert,
+                &tls.ca,
+                CALL_TIMEOUT,
+                API_DEFAULT_VERSION,
+            ),
+        }
+    }
+}
+
+impl std::fmt::Display for DockerEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp(address) | Self::Tls(address, _) => f.write_str(address),
+        }
+    }
+}

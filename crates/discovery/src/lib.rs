@@ -1,0 +1,20 @@
+//! Where servers come from, and what they serve.
+//!
+//! ```text
+//! Docker ─(events, list)─┐
+//!                        ├─▶ reconcile loop ─▶ roster ─▶ Publisher
+//! configuration file ────┤        │   ▲
+//!                        │        ▼   │
+//!                        └──  probe: GET {base_path}/models
+//! ```
+//!
+//! The loop is level-triggered: an event means "look again", so a missed event heals itself at the
+//! next look, every 30 s at the latest. Only a withdrawal takes effect at the event itself.
+
+mod docker;
+mod probe;
+mod reconcile;
+mod roster;
+
+pub use docker::{DockerEndpoint, DockerOptions, DockerTls};
+pub use reconcile::{Sources, run};
