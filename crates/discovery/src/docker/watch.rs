@@ -40,6 +40,9 @@ pub(crate) enum DockerUpdate {
     Unreachable(String),
 }
 
+/// A look that is being taken.
+type Look<'a> = Pin<Box<dyn Future<Output = Result<Survey, Error>> + Send + 'a>>;
+
 /// Watches until the receiver is gone.
 pub(crate) async fn watch(
     options: DockerOptions,
@@ -86,7 +89,7 @@ async fn follow(
     // The events first, then the look: what happens in between is not missed.
     let mut events = events(docker);
     let mut stop_signals = HashMap::new();
-    let mut look: Option<Pin<Box<dyn Future<Output = Result<Survey, Error>> + Send + '_>>> = None;
+    let mut look: Option<Look<'_>> = None;
     let mut look_again = true;
     let mut withdrawn_meanwhile = Vec::new();
     let mut resync_at = Instant::now() + RESYNC;

@@ -1,0 +1,129 @@
+//! How long a decision takes, by the size of the body and the number of keys.
+//!
+//! `cargo bench -p access`. Compare the ratios, not the figures: they depend on the machine.
+
+use std::{hint::black_box, time::Instant};
+
+use access::{
+    Decision, Key, KeyDigest, Limiters, ModelGlobs, ModelLimit, Policy, Rate, Request, SystemClock, decide,
+};
+use catalogue::{
+    BasePath, Catalogue, HealthMode, ModelCard, ModelName, ServerId, ServerRecord, ServerSpec, ServerState,
+    ServerUrl, Source,
+};
+use http::{HeaderMap, HeaderValue, header};
+
+const ROUNDS: usize = 11;
+/// Bytes to read in a round, so that rounds of small bodies are long enough to measure.
+const ROUND_BYTES: usize = 16 << 20;
+
+fn main() {
+    let catalogue = catalogue();
+    let policies = [10, 100_000].map(|keys| (keys, policy(keys)));
+    let bodies = [("2 KB", 2 << 10), ("200 KB", 200 << 10), ("8 MB", 8 << 20)];
+    let mut base = None;
+    say(&format!("{:>8} {:>8} {:>14} {:>10} {:>9}", "keys", "body", "ns/decide", "ratio", "GB/s"));
+    for (keys, policy) in &policies {
+        for (label, size) in bodies {
+            let headers = headers(keys / 2);
+            for (kind, body) in [("", json_body(size)), ("form", form_body(size))] {
+                let ns = measure(policy, &catalogue, &headers[usize::from(!kind.is_empty())], &body);
+                let base = *base.get_or_insert(ns);
+                let speed = body.len() as f64 / ns;
+                say(&format!("{keys:>8} {label:>8} {ns:>14.0} {:>10.2} {speed:>9.2} {kind}", ns / base));
+            }
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+/// The median of several rounds, in nanoseconds per decision.
+fn measure(policy: &Policy, catalogue: &Catalogue, headers: &HeaderMap, body: &[u8]) -> f64 {
+    let limiters = Limiters::new(SystemClock::new());
+    let request = Request { method: "POST", uri: "/v1/chat/completions", headers, body };
+    let times = (ROUND_BYTES / body.len()).max(1);
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..times {
+                let decision = decide(policy, catalogue, &limiters, black_box(&request));
+                assert!(matches!(black_box(decision), Decision::Allow(_)));
+            }
+            start.elapsed().as_nanos() as f64 / times as f64
+        })
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    rounds[ROUNDS / 2]
+}
+
+/// Of a key in the middle, for JSON and for a form.
+fn headers(key: usize) -> [HeaderMap; 2] {
+    ["application/json", "multipart/form-data; boundary=----WebKitFormBoundaryAbc"].map(|kind| {
+        let mut headers = HeaderMap::new();
+        let bearer = HeaderValue::from_str(&format!("Bearer mg-{key}")).expect("a header value");
+        headers.insert(header::AUTHORIZATION, bearer);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers
+    })
+}
+
+/// A chat about an image in base64, which is most of the body; the model stands first.
+fn json_body(size: usize) -> Vec<u8> {
+    let (head, tail) = (
+        r#"{"model":"llama-7","stream":true,"messages":[{"role":"user","content":[{"type":"text","text":"What\nis this?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,"#,
+        r#""}}]}],"temperature":0.7}"#,
+    );
+    let image = "iVBORw0KGgoAAAANSUhEUgAA".repeat(size / 24);
+    format!("{head}{}{tail}", &image[..size.saturating_sub(head.len() + tail.len()).min(image.len())])
+        .into_bytes()
+}
+
+/// A sound file to transcribe.
+fn form_body(size: usize) -> Vec<u8> {
+    let disposition = "------WebKitFormBoundaryAbc\r\nContent-Disposition: form-data; name=";
+    let mut body = format!("{disposition}\"file\"; filename=\"a.wav\"\r\n\r\n").into_bytes();
+    body.extend((0..size).map(|i| ((i * i) >> 7) as u8));
+    body.extend(
+        format!("\r\n{disposition}\"model\"\r\n\r\nllama-7\r\n------WebKitFormBoundaryAbc--\r\n")
+            .into_bytes(),
+    );
+    body
+}
+
+/// Keys with all three limits, wide enough never to refuse.
+fn policy(keys: usize) -> Policy {
+    let wide = Rate::per_minute(Rate::MAX, None).expect("a rate");
+    let models = ModelGlobs::parse(&["llama*".to_owned()]).expect("a pattern");
+    let key = |i: usize| Key {
+        name: format!("key-{i}"),
+        consumer: "someone".into(),
+        digest: KeyDigest::of(&format!("mg-{i}")),
+        models: models.clone(),
+        limit: Some(wide),
+        limit_per_model: Some(wide),
+    };
+    Policy::new((0..keys).map(key).collect(), vec![ModelLimit { models: models.clone(), limit: wide }])
+}
+
+fn catalogue() -> Catalogue {
+    let card = |i| ModelCard::named(ModelName::new(&format!("llama-{i}")).expect("a model name"));
+    let server = ServerRecord {
+        spec: ServerSpec {
+            id: ServerId::file("a"),
+            name: "a".into(),
+            source: Source::File,
+            url: ServerUrl::http("a", 8000),
+            base_path: BasePath::default(),
+            models: Vec::new(),
+            health: HealthMode::Probe,
+            incarnation: String::new(),
+        },
+        state: ServerState::Ready,
+        models: (0..100).map(card).collect(),
+    };
+    Catalogue::assemble([server], Vec::new())
+}

@@ -1,0 +1,140 @@
+//! Patterns for model names: `llama*`, `org/*`, `{a,b}-instruct`.
+
+use std::sync::Arc;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+/// Patterns, any of which may match. `*` matches any characters, `/` included: model names are
+/// not paths. Upper and lower case differ, as they do for the servers.
+#[derive(Debug, Clone)]
+pub struct ModelGlobs(Arc<[Pattern]>);
+
+/// A pattern that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} is not a pattern for model names: {reason}")]
+pub struct InvalidGlob {
+    /// The pattern as it was given, shortened to 64 characters.
+    pub found: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// The usual patterns are told apart, because compiling an expression for each of 100,000 keys
+/// takes long and much memory.
+#[derive(Debug)]
+enum Pattern {
+    Exactly(Box<str>),
+    StartsWith(Box<str>),
+    Glob(Box<GlobMatcher>),
+}
+
+impl ModelGlobs {
+    /// The longest pattern, in bytes.
+    const MAX_LEN: usize = 512;
+
+    /// Reads patterns. No pattern at all matches nothing.
+    ///
+    /// # Errors
+    /// If one is empty, too long, or not a glob.
+    pub fn parse(patterns: &[String]) -> Result<Self, InvalidGlob> {
+        patterns.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Matches every model.
+    pub fn all() -> Self {
+        Self(Arc::new([Pattern::StartsWith("".into())]))
+    }
+
+    /// Whether any of the patterns matches.
+    pub fn matches(&self, model: &str) -> bool {
+        self.0.iter().any(|pattern| match pattern {
+            Pattern::Exactly(name) => model == &**name,
+            Pattern::StartsWith(start) => model.starts_with(&**start),
+            Pattern::Glob(glob) => glob.is_match(model),
+        })
+    }
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Result<Self, InvalidGlob> {
+        let refuse = |reason: String| InvalidGlob { found: text.chars().take(64).collect(), reason };
+        if text.is_empty() {
+            return Err(refuse("it is empty".into()));
+        }
+        if text.len() > ModelGlobs::MAX_LEN {
+            return Err(refuse(format!("it is longer than {} bytes", ModelGlobs::MAX_LEN)));
+        }
+        let is_plain = |text: &str| !text.contains(['*', '?', '[', ']', '{', '}', '\\']);
+        if is_plain(text) {
+            return Ok(Self::Exactly(text.into()));
+        }
+        if let Some(start) = text.strip_suffix('*').filter(|start| is_plain(start)) {
+            return Ok(Self::StartsWith(start.into()));
+        }
+        let glob = GlobBuilder::new(text).literal_separator(false).backslash_escape(true).build();
+        let glob = glob.map_err(|error| refuse(error.kind().to_string()))?;
+        // A matcher of one glob is its regular expression alone. A GlobSet takes short cuts for
+        // file names and extensions, which mean nothing in a model name.
+        Ok(Self::Glob(Box::new(glob.compile_matcher())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn globs(patterns: &[&str]) -> ModelGlobs {
+        let patterns: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+        ModelGlobs::parse(&patterns).expect("patterns")
+    }
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, matching, others) in [
+            ("*", &["llama", "org/name", "a:b", ".hidden", "a/../b"][..], &[][..]),
+            ("llama", &["llama"], &["llama3", "Llama", "xllama", "org/llama"]),
+            ("llama*", &["llama", "llama3", "llama/3"], &["Llama3", "xllama"]),
+            ("*llama", &["llama", "org/llama"], &["llama3", "Llama"]),
+            ("org/*", &["org/", "org/a", "org/a/b"], &["org", "other/a"]),
+            ("*/*-instruct", &["org/a-instruct", "a/b/c-instruct"], &["a-instruct", "org/a-instruct-2"]),
+            ("**", &["a", "a/b"], &[]),
+            ("ll?ma", &["llama", "ll/ma"], &["llma", "llaama"]),
+            ("{qwen,llama}*", &["qwen3", "llama3"], &["gpt", "{qwen"]),
+            ("gpt-[34]", &["gpt-3", "gpt-4"], &["gpt-5", "gpt-[34]"]),
+            ("*.gguf", &["a.gguf", ".gguf", "/models/a.gguf"], &["agguf", "a.gguf.bak"]),
+            (r"a\*", &["a*"], &["ab", r"a\*"]),
+        ] {
+            let globs = globs(&[pattern]);
+            for name in matching {
+                assert!(globs.matches(name), "{pattern} matches {name}");
+            }
+            for name in others {
+                assert!(!globs.matches(name), "{pattern} does not match {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_pattern_will_do_and_none_matches_nothing() {
+        assert!(globs(&["a", "b"]).matches("b"));
+        assert!(!globs(&["a", "b"]).matches("c"));
+        assert!(!globs(&[]).matches("a"));
+        assert!(ModelGlobs::all().matches("org/anything:at-all"));
+    }
+
+    #[test]
+    fn what_is_not_a_pattern_is_refused_with_a_reason() {
+        let long = "x".repeat(513);
+        for (pattern, reason) in [
+            ("", "it is empty"),
+            (long.as_str(), "longer than 512 bytes"),
+            ("a[", "unclosed character class"),
+            ("{a", "unclosed alternate group"),
+            ("[z-a]", "invalid range"),
+            ("a\\", "dangling '\\'"),
+        ] {
+            let error = ModelGlobs::parse(&["ok".into(), pattern.into()]).expect_err(pattern);
+            assert!(error.reason.contains(reason), "{pattern}: {error}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! API keys. Only their SHA-256 digests are kept: who reads the configuration learns no key.
+
+use std::{fmt, sync::Arc};
+
+use sha2::{Digest, Sha256};
+
+use crate::{ModelGlobs, Rate};
+
+/// The SHA-256 digest of an API key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyDigest([u8; 32]);
+
+/// A text that is not a digest. It does not repeat the text: people paste keys by mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is not a SHA-256 digest: it must be 64 hexadecimal digits")]
+pub struct InvalidDigest;
+
+/// A key that was just made, in clear. It is shown once and never stored.
+pub struct NewKey {
+    secret: String,
+}
+
+/// The operating system gave no random bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("the operating system gave no random bytes: {0}")]
+pub struct NoRandomness(#[from] getrandom::Error);
+
+/// An API key and what it is good for.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// What people call it; unique.
+    pub name: String,
+    /// Who owns it.
+    pub consumer: Arc<str>,
+    /// What it is recognised by; unique.
+    pub digest: KeyDigest,
+    /// The models that it may use.
+    pub models: ModelGlobs,
+    /// Its limit over all models.
+    pub limit: Option<Rate>,
+    /// Its limit for each model on its own.
+    pub limit_per_model: Option<Rate>,
+}
+
+impl KeyDigest {
+    /// The digest of a key.
+    pub fn of(key: &str) -> Self {
+        Self::of_bytes(key.as_bytes())
+    }
+
+    pub(crate) fn of_bytes(key: &[u8]) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+
+    /// Reads 64 hexadecimal digits.
+    ///
+    /// # Errors
+    /// If it is anything else.
+    pub fn parse_hex(text: &str) -> Result<Self, InvalidDigest> {
+        let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+        let text: &[u8; 64] = text.as_bytes().try_into().map_err(|_| InvalidDigest)?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            *byte = digit(pair[0]).ok_or(InvalidDigest)? << 4 | digit(pair[1]).ok_or(InvalidDigest)?;
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The digest as 64 hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The first half of it, which is enough to tell keys apart.
+    pub(crate) fn prefix(&self) -> u128 {
+        self.0.iter().take(16).fold(0, |sum, byte| sum << 8 | u128::from(*byte))
+    }
+}
+
+/// Shows the first four digits only: enough to find the key, too little to look it up in a table.
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyDigest({:02x}{:02x}…)", self.0[0], self.0[1])
+    }
+}
+
+impl NewKey {
+    const PREFIX: &str = "mg-";
+    const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    /// 62^43 is just above 2^256.
+    const LENGTH: usize = 43;
+
+    /// Makes a key of 256 random bits.
+    ///
+    /// # Errors
+    /// If the operating system gives no random bytes.
+    pub fn generate() -> Result<Self, NoRandomness> {
+        let mut secret = String::from(Self::PREFIX);
+        while secret.len() < Self::PREFIX.len() + Self::LENGTH {
+            let mut bytes = [0; 64];
+            getrandom::fill(&mut bytes)?;
+            let missing = Self::PREFIX.len() + Self::LENGTH - secret.len();
+            secret.extend(bytes.iter().filter_map(|byte| Self::letter(*byte)).take(missing));
+        }
+        Ok(Self { secret })
+    }
+
+    /// The letter of a byte. The last eight values have none: they would make the first eight
+    /// letters likelier than the others.
+    fn letter(byte: u8) -> Option<char> {
+        let byte = usize::from(byte);
+        (byte < 4 * Self::ALPHABET.len()).then(|| char::from(Self::ALPHABET[byte % Self::ALPHABET.len()]))
+    }
+
+    /// The key in clear.
+    pub fn reveal(&self) -> &str {
+        &self.secret
+    }
+
+    /// Its digest, for the configuration.
+    pub fn digest(&self) -> KeyDigest {
+        KeyDigest::of(&self.secret)
+    }
+}
+
+impl fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NewKey(…)")
+    }
+}
+
+impl Key {
+    /// Whether this key may use a model.
+    pub fn may_use(&self, model: &str) -> bool {
+        self.models.matches(model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_digest_survives_being_written_and_read() {
+        // From `printf abc | sha256sum`.
+        let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let digest = KeyDigest::of("abc");
+        assert_eq!(digest.to_hex(), hex);
+        assert_eq!(KeyDigest::parse_hex(hex), Ok(digest));
+        assert_eq!(KeyDigest::parse_hex(&hex.to_uppercase()), Ok(digest));
+        assert_eq!(format!("{digest:?}"), "KeyDigest(ba78…)");
+        assert_eq!(digest.prefix(), 0xba78_16bf_8f01_cfea_4141_40de_5dae_2223);
+    }
+
+    #[test]
+    fn what_is_not_a_digest_is_refused_without_repeating_it() {
+        let almost = format!("{}+f", "0".repeat(62));
+        for text in
+            ["", "mg-secret", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), &almost, &"é".repeat(32)]
+        {
+            let error = KeyDigest::parse_hex(text).expect_err(text);
+            assert!(text.is_empty() || !error.to_string().contains(text));
+        }
+    }
+
+    #[test]
+    fn new_keys_are_long_plain_and_different() {
+        let keys: Vec<_> = (0..200).map(|_| NewKey::generate().expect("random bytes")).collect();
+        let mut letters = HashSet::new();
+        for key in &keys {
+            let tail = key.reveal().strip_prefix("mg-").expect("the prefix");
+            assert_eq!(tail.len(), 43);
+            assert!(tail.bytes().all(|b| b.is_ascii_alphanumeric()));
+            assert_eq!(key.digest(), KeyDigest::of(key.reveal()));
+            assert_eq!(format!("{key:?}"), "NewKey(…)");
+            letters.extend(tail.chars());
+        }
+        assert_eq!(letters.len(), 62, "every letter occurs");
+        assert_eq!(keys.iter().map(NewKey::reveal).collect::<HashSet<_>>().len(), keys.len());
+    }
+
+    #[test]
+    fn every_letter_stands_for_four_bytes() {
+        let mut counts = std::collections::BTreeMap::new();
+        for letter in (0..=u8::MAX).filter_map(NewKey::letter) {
+            *counts.entry(letter).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 62);
+        assert!(counts.values().all(|count| *count == 4), "no letter is likelier than another");
+    }
+}

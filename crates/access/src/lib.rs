@@ -1,0 +1,38 @@
+//! Who may do what: API keys, the request reader, limits, and the decision. No I/O.
+//!
+//! ```text
+//! Request ─authenticate()─▶ Key ─(closed path?)─read_model()─▶ model ─(allowed? known? ready?)─limits─▶ Decision
+//! ```
+//!
+//! [`decide`] is the whole of it. What it needs comes from three places with lives of their own:
+//! the [`Policy`] (from the configuration, replaced on reload), the [`Catalogue`](catalogue::Catalogue)
+//! (replaced whenever a server comes or goes) and the [`Limiters`] (what was taken so far, which
+//! outlives both).
+//!
+//! A refusal is a value, a [`Reason`]; HTTP statuses are chosen elsewhere.
+//!
+//! Reading the model out of a request is a security boundary: what is read here and what the
+//! server behind reads must be the same, or a key that may use one model reaches another. So the
+//! reader refuses whatever two readers could read differently; it never guesses.
+
+mod clock;
+mod decide;
+mod glob;
+mod key;
+mod limits;
+mod policy;
+mod rate;
+mod read;
+mod reason;
+mod request;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use decide::{Decision, Denial, Grant, decide};
+pub use glob::{InvalidGlob, ModelGlobs};
+pub use key::{InvalidDigest, Key, KeyDigest, NewKey, NoRandomness};
+pub use limits::Limiters;
+pub use policy::{ModelLimit, Policy};
+pub use rate::{InvalidRate, Rate};
+pub use read::{Unreadable, Where, read_model};
+pub use reason::{RateLimited, Reason, Scope};
+pub use request::Request;

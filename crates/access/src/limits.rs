@@ -1,0 +1,251 @@
+//! What was taken so far.
+//!
+//! Each limit is a cell of one atomic number, after the *generic cell rate algorithm* (GCRA; ITU-T
+//! I.371, and <https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>). The number is the
+//! *theoretical arrival time*: when the limit will be all fresh again. A request moves it
+//! by one interval into the future; if that would take it further than a full burst from now, the
+//! request is refused. Nothing has to run in the background to fill a bucket up.
+//!
+//! Cells live beside the [`Policy`](crate::Policy), so that a reload does not reset them. Requests
+//! share no lock: the map is lock-free and a cell is changed by compare-and-swap.
+//!
+//! Two rules keep this right however threads interleave:
+//! - the clock is read *after* the cell was found, so it never shows less than what an earlier
+//!   writer of the cell, or the sweep that removed its predecessor, had seen;
+//! - the sweep marks a cell dead before it removes it, and nobody takes from a dead cell.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use papaya::HashMap;
+
+use crate::{Clock, KeyDigest, Rate, RateLimited, Scope, SystemClock};
+
+/// All limits' cells.
+#[derive(Debug, Default)]
+pub struct Limiters<C: Clock = SystemClock> {
+    cells: HashMap<CellId, Cell>,
+    clock: C,
+}
+
+/// Which cell: of a key, of a model, or of both. Halves of SHA-256 digests, so that a look-up
+/// allocates nothing; an absent half is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct CellId {
+    key: u128,
+    model: u128,
+}
+
+/// One limit that a request has to pass.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Demand {
+    pub(crate) scope: Scope,
+    pub(crate) cell: CellId,
+    pub(crate) rate: Rate,
+}
+
+/// The theoretical arrival time in nanoseconds of the clock, or [`DEAD`].
+#[derive(Debug, Default)]
+struct Cell(AtomicU64);
+
+/// The sweep has condemned the cell. Times never get there: they stop at [`LAST`].
+const DEAD: u64 = u64::MAX;
+/// The last time, 584 years after the clock's start.
+const LAST: u64 = DEAD - 1;
+
+/// What taking from a cell came to.
+enum Taken {
+    /// It passed, at this time.
+    At(u64),
+    Refused(RateLimited),
+    /// The sweep was quicker; a new cell is needed.
+    Dead,
+}
+
+impl CellId {
+    pub(crate) fn of_key(key: &KeyDigest) -> Self {
+        Self { key: key.prefix(), model: 0 }
+    }
+
+    pub(crate) fn of_model(model: &str) -> Self {
+        Self { key: 0, model: KeyDigest::of(model).prefix() }
+    }
+
+    pub(crate) fn of_both(key: &KeyDigest, model: &str) -> Self {
+        Self { key: key.prefix(), ..Self::of_model(model) }
+    }
+}
+
+impl<C: Clock> Limiters<C> {
+    /// No limit has been used yet.
+    pub fn new(clock: C) -> Self {
+        Self { cells: HashMap::new(), clock }
+    }
+
+    /// How many cells there are.
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Whether there is no cell.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Drops the cells that are all fresh again; a new cell says the same.
+    pub fn sweep(&self) {
+        let now = self.now();
+        let cells = self.cells.pin();
+        for (id, cell) in &cells {
+            if cell.condemn(now) {
+                self.bury(*id);
+            }
+        }
+    }
+
+    /// Takes one request from all limits, or from none.
+    ///
+    /// Of several limits that are used up, the one with the longest wait is named: whoever waits
+    /// that long passes.
+    pub(crate) fn admit(&self, demands: &[Option<Demand>]) -> Result<(), RateLimited> {
+        let waits = demands.iter().flatten().filter_map(|demand| self.peek(demand).err());
+        // Of equals, `max_by_key` gives the last one; the first is the more telling.
+        if let Some(longest) = waits.rev().max_by_key(|refused| refused.retry_after) {
+            return Err(longest);
+        }
+        let mut taken = [None; 3];
+        debug_assert!(demands.len() <= taken.len());
+        for (demand, slot) in demands.iter().flatten().zip(&mut taken) {
+            match self.take(demand) {
+                Ok(at) => *slot = Some((demand, at)),
+                // Somebody else took the last one since the peek.
+                Err(refused) => {
+                    taken.iter().flatten().for_each(|(demand, at)| self.give_back(demand, *at));
+                    return Err(refused);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a dead cell, unless somebody else has done so; a new one may be in its place by now.
+    fn bury(&self, id: CellId) {
+        // The error only says that the cell which was found is not dead.
+        let _ = self.cells.pin().remove_if(&id, |_, found| found.is_dead());
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.clock.now().as_nanos()).unwrap_or(LAST).min(LAST)
+    }
+
+    /// Whether a request would pass. Makes no cell.
+    ///
+    /// A cell is further away than a full burst only when a reload has made its limit more generous:
+    /// then the old debt, in the old limit's longer intervals, is cut to a burst that is used up.
+    fn peek(&self, demand: &Demand) -> Result<(), RateLimited> {
+        let cells = self.cells.pin();
+        let Some(cell) = cells.get(&demand.cell) else { return Ok(()) };
+        let arrival = cell.arrival();
+        let now = self.now();
+        let ceiling = demand.ceiling(now);
+        if arrival > ceiling {
+            // If this fails, somebody else has changed the cell; the next one will cut it.
+            let _ = cell.0.compare_exchange(arrival, ceiling, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        demand.next_arrival(arrival.min(ceiling), now).map(|_| ())
+    }
+
+    fn take(&self, demand: &Demand) -> Result<u64, RateLimited> {
+        let cells = self.cells.pin();
+        loop {
+            let cell = cells.get_or_insert_with(demand.cell, Cell::default);
+            match cell.take(demand, self.now()) {
+                Taken::At(now) => return Ok(now),
+                Taken::Refused(refused) => return Err(refused),
+                Taken::Dead => self.bury(demand.cell),
+            }
+        }
+    }
+
+    /// Undoes a take. Time that has passed since is not given back: the limit has recovered by that
+    /// much on its own, and had others taken meanwhile, they would get it twice.
+    fn give_back(&self, demand: &Demand, taken_at: u64) {
+        let cells = self.cells.pin();
+        // A cell that was swept has recovered completely.
+        let Some(cell) = cells.get(&demand.cell) else { return };
+        let mut arrival = cell.0.load(Ordering::Acquire);
+        while arrival != DEAD {
+            let passed = self.now().saturating_sub(taken_at);
+            let earlier = arrival.saturating_sub(demand.rate.interval().saturating_sub(passed));
+            match cell.0.compare_exchange_weak(arrival, earlier, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(found) => arrival = found,
+            }
+        }
+    }
+}
+
+impl Cell {
+    /// The time it holds; a dead cell is all fresh.
+    fn arrival(&self) -> u64 {
+        match self.0.load(Ordering::Acquire) {
+            DEAD => 0,
+            arrival => arrival,
+        }
+    }
+
+    fn is_dead(&self) -> bool {
+        self.0.load(Ordering::Acquire) == DEAD
+    }
+
+    /// Marks it dead if it is all fresh. Whoever takes from it meanwhile makes this fail.
+    fn condemn(&self, now: u64) -> bool {
+        let arrival = self.0.load(Ordering::Acquire);
+        arrival == DEAD
+            || arrival <= now
+                && self.0.compare_exchange(arrival, DEAD, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    fn take(&self, demand: &Demand, now: u64) -> Taken {
+        let mut arrival = self.0.load(Ordering::Acquire);
+        while arrival != DEAD {
+            let next = match demand.next_arrival(arrival, now) {
+                Ok(next) => next,
+                Err(refused) => return Taken::Refused(refused),
+            };
+            match self.0.compare_exchange_weak(arrival, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Taken::At(now),
+                Err(found) => arrival = found,
+            }
+        }
+        Taken::Dead
+    }
+}
+
+impl Demand {
+    /// The arrival time of a burst that is used up.
+    fn ceiling(&self, now: u64) -> u64 {
+        now.saturating_add(self.rate.burst_time()).min(LAST)
+    }
+
+    /// Where one more request moves the arrival time.
+    fn next_arrival(&self, arrival: u64, now: u64) -> Result<u64, RateLimited> {
+        let busy_until = arrival.max(now);
+        let next = busy_until.saturating_add(self.rate.interval()).min(LAST);
+        let ceiling = self.ceiling(now);
+        if next <= ceiling {
+            return Ok(next);
+        }
+        Err(RateLimited {
+            scope: self.scope,
+            rate: self.rate,
+            retry_after: Duration::from_nanos(next - ceiling),
+            reset_after: Duration::from_nanos(busy_until - now),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,416 @@
+use std::{
+    sync::atomic::{AtomicBool, AtomicU32},
+    thread,
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ManualClock;
+
+const MS: u64 = 1_000_000;
+
+fn rate(requests_per_minute: u32, burst: u32) -> Rate {
+    Rate::per_minute(requests_per_minute, Some(burst)).expect("a rate")
+}
+
+fn demand(cell: u128, rate: Rate) -> Demand {
+    Demand { scope: Scope::Key, cell: CellId { key: cell, model: 0 }, rate }
+}
+
+fn limiters() -> (Limiters<ManualClock>, ManualClock) {
+    let clock = ManualClock::new();
+    (Limiters::new(clock.clone()), clock)
+}
+
+/// How many requests pass at once.
+fn burst_of(limiters: &Limiters<ManualClock>, demand: Demand) -> usize {
+    (0..1_000).take_while(|_| limiters.admit(&[Some(demand)]).is_ok()).count()
+}
+
+/// What a cell still owes, in nanoseconds.
+fn debt(limiters: &Limiters<ManualClock>, demand: Demand) -> u64 {
+    let cells = limiters.cells.pin();
+    cells.get(&demand.cell).map_or(0, |cell| cell.arrival().saturating_sub(limiters.now()))
+}
+
+#[test]
+fn a_request_without_limits_passes_and_leaves_no_cell() {
+    let (limiters, _) = limiters();
+    assert_eq!(limiters.admit(&[None, None, None]), Ok(()));
+    assert!(limiters.is_empty());
+}
+
+#[test]
+fn waiting_as_long_as_told_is_exactly_enough() {
+    let (limiters, clock) = limiters();
+    let demand = demand(1, rate(7, 3));
+    assert_eq!(burst_of(&limiters, demand), 3);
+    clock.advance(Duration::from_millis(1_234));
+    let refused = limiters.admit(&[Some(demand)]).expect_err("the burst is used up");
+    assert_eq!(refused.retry_after, Duration::from_nanos(8_571_428_572 - 1_234 * MS));
+    assert_eq!(refused.reset_after, Duration::from_nanos(3 * 8_571_428_572 - 1_234 * MS));
+
+    clock.advance(refused.retry_after - Duration::from_nanos(1));
+    assert!(limiters.admit(&[Some(demand)]).is_err());
+    clock.advance(Duration::from_nanos(1));
+    assert_eq!(burst_of(&limiters, demand), 1);
+    clock.advance(Duration::from_nanos(3 * 8_571_428_572));
+    assert_eq!(burst_of(&limiters, demand), 3);
+}
+
+#[test]
+fn the_longest_wait_is_named_and_of_equals_the_first() {
+    let (limiters, _) = limiters();
+    let key = demand(1, rate(60, 1));
+    let slow = Demand { scope: Scope::KeyAndModel, ..demand(2, rate(6, 1)) };
+    let model = Demand { scope: Scope::Model, ..demand(3, rate(6, 1)) };
+    assert_eq!(limiters.admit(&[Some(key), Some(slow), Some(model)]), Ok(()));
+    let refused = limiters.admit(&[Some(key), Some(slow), Some(model)]).expect_err("used up");
+    assert_eq!((refused.scope, refused.retry_after), (Scope::KeyAndModel, Duration::from_secs(10)));
+    assert_eq!(refused.rate, slow.rate);
+}
+
+#[test]
+fn a_refusal_takes_nothing() {
+    let (limiters, _) = limiters();
+    let (wide, narrow) = (demand(1, rate(60, 5)), demand(2, rate(60, 1)));
+    assert_eq!(limiters.admit(&[Some(wide), Some(narrow)]), Ok(()));
+    for _ in 0..10 {
+        assert!(limiters.admit(&[Some(wide), Some(narrow), Some(demand(3, rate(60, 5)))]).is_err());
+    }
+    assert_eq!(limiters.len(), 2, "nor does it make a cell");
+    assert_eq!(burst_of(&limiters, wide), 4);
+}
+
+#[test]
+fn what_was_taken_can_be_given_back() {
+    let (limiters, clock) = limiters();
+    let demand = demand(1, rate(60, 5));
+    let at = limiters.take(&demand).expect("fresh");
+    limiters.take(&demand).expect("fresh");
+    limiters.give_back(&demand, at);
+    assert_eq!(debt(&limiters, demand), 1_000 * MS, "the other one's");
+
+    // A second request finds the cell all fresh and takes anew; giving the first back late must not
+    // undo the second.
+    clock.advance(Duration::from_secs(2));
+    let first = limiters.take(&demand).expect("fresh");
+    clock.advance(Duration::from_secs(3));
+    limiters.take(&demand).expect("fresh");
+    limiters.give_back(&demand, first);
+    assert_eq!(debt(&limiters, demand), 1_000 * MS);
+
+    // Swept, and taken from anew.
+    clock.advance(Duration::from_secs(1));
+    limiters.sweep();
+    limiters.give_back(&demand, first);
+    assert!(limiters.is_empty());
+}
+
+#[test]
+fn a_reload_keeps_what_was_taken_and_applies_the_new_rate_at_once() {
+    let (limiters, clock) = limiters();
+    // One a minute, three at once; all three are taken. The cell owes three minutes.
+    let strict = demand(1, rate(1, 3));
+    assert_eq!(burst_of(&limiters, strict), 3);
+
+    // 60 a minute, ten at once: three minutes are more than a used-up burst of ten, which is 10 s.
+    let generous = demand(1, rate(60, 10));
+    let refused = limiters.admit(&[Some(generous)]).expect_err("it is not a fresh start");
+    assert_eq!(refused.retry_after, Duration::from_secs(1), "but nobody waits for the old rate");
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(burst_of(&limiters, generous), 2);
+
+    // Back to one a minute: the ten seconds that are owed are a small part of its three minutes.
+    assert_eq!(burst_of(&limiters, strict), 2);
+    assert_eq!(limiters.len(), 1);
+}
+
+#[test]
+fn the_sweep_drops_cells_that_are_all_fresh() {
+    let (limiters, clock) = limiters();
+    let (short, long) = (demand(1, rate(60, 5)), demand(2, rate(6, 5)));
+    limiters.admit(&[Some(short), Some(long)]).expect("fresh");
+    limiters.sweep();
+    assert_eq!(limiters.len(), 2);
+    clock.advance(Duration::from_secs(1));
+    limiters.sweep();
+    assert_eq!(limiters.len(), 1);
+    assert_eq!(burst_of(&limiters, long), 4, "the other one still owes");
+    assert_eq!(burst_of(&limiters, short), 5, "a new cell says the same");
+    clock.advance(Duration::from_secs(60));
+    limiters.sweep();
+    assert!(limiters.is_empty());
+}
+
+#[test]
+fn nobody_takes_from_a_condemned_cell() {
+    let (limiters, _) = limiters();
+    let demand = demand(1, rate(60, 2));
+    // As if the sweep were between its two steps.
+    limiters.cells.pin().insert(demand.cell, Cell(AtomicU64::new(DEAD)));
+    assert_eq!(limiters.peek(&demand), Ok(()));
+    limiters.give_back(&demand, 0);
+    assert_eq!(burst_of(&limiters, demand), 2);
+    assert_eq!(debt(&limiters, demand), 2_000 * MS);
+
+    // A sweep that comes late to its second step leaves the new cell alone.
+    limiters.bury(demand.cell);
+    assert_eq!(debt(&limiters, demand), 2_000 * MS);
+
+    // A cell that somebody takes from is not condemned.
+    let cell = Cell::default();
+    assert!(matches!(cell.take(&demand, 5), Taken::At(5)));
+    assert!(!cell.condemn(6));
+    assert!(cell.condemn(5 + 1_000 * MS));
+    assert!(matches!(cell.take(&demand, 5 + 1_000 * MS), Taken::Dead));
+}
+
+#[test]
+fn extreme_times_and_rates_do_not_overflow() {
+    for rate in [rate(1, Rate::MAX), rate(Rate::MAX, 1), rate(Rate::MAX, Rate::MAX), rate(1, 1)] {
+        let (limiters, clock) = limiters();
+        let demand = demand(1, rate);
+        for _ in 0..20 {
+            assert_eq!(limiters.admit(&[Some(demand)]), Ok(()));
+            clock.advance(Duration::from_secs(100 * 365 * 86_400));
+        }
+        assert_eq!(limiters.now(), LAST);
+        limiters.sweep();
+        limiters.give_back(&demand, 0);
+        let _ = limiters.admit(&[Some(demand)]);
+    }
+}
+
+#[test]
+fn cells_of_keys_and_models_are_told_apart() {
+    let (a, b) = (KeyDigest::of("a"), KeyDigest::of("b"));
+    let ids = [
+        CellId::of_key(&a),
+        CellId::of_key(&b),
+        CellId::of_model("a"),
+        CellId::of_model("b"),
+        CellId::of_both(&a, "a"),
+        CellId::of_both(&a, "b"),
+        CellId::of_both(&b, "a"),
+    ];
+    assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
+}
+
+/// Four threads take ten times each from every one of many cells, in the same order, while a fifth
+/// sweeps. Cells are at their most fragile when they are new, so there are many of them.
+#[test]
+fn threads_never_exceed_the_burst_and_a_sweep_loses_nothing() {
+    const CELLS: u32 = 3_000;
+    const BURST: u32 = 13;
+    let (limiters, _) = limiters();
+    let passed: Vec<AtomicU32> = (0..CELLS).map(|_| AtomicU32::new(0)).collect();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let takers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    for (cell, passed) in (0..).zip(&passed) {
+                        let demand = demand(cell, rate(60, BURST));
+                        let count = (0..10).filter(|_| limiters.admit(&[Some(demand)]).is_ok()).count();
+                        passed.fetch_add(u32::try_from(count).expect("at most ten"), Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                limiters.sweep();
+            }
+        });
+        for taker in takers {
+            taker.join().expect("no panic");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    for (cell, passed) in passed.iter().enumerate() {
+        assert_eq!(passed.load(Ordering::Relaxed), BURST, "cell {cell}");
+    }
+    assert_eq!(limiters.len(), CELLS as usize);
+}
+
+/// The sweep condemns a cell that is all fresh at the very moment in which somebody takes from it. Each
+/// round makes the cell all fresh, and lets one thread take while another sweeps.
+#[test]
+fn a_sweep_that_meets_a_taker_loses_nothing() {
+    const ROUNDS: u32 = 30_000;
+    let (limiters, clock) = limiters();
+    let demand = demand(1, rate(60, 3));
+    // Even: between rounds; odd: a round is on.
+    let phase = AtomicU32::new(0);
+    let mut wrong = Vec::new();
+    let wait_for = |wanted: u32| {
+        while phase.load(Ordering::Acquire) < wanted {
+            thread::yield_now();
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                wait_for(2 * round + 1);
+                while phase.load(Ordering::Acquire) == 2 * round + 1 {
+                    limiters.sweep();
+                }
+            }
+        });
+        for round in 0..ROUNDS {
+            limiters.admit(&[Some(demand)]).expect("all fresh");
+            clock.advance(Duration::from_secs(3));
+            phase.store(2 * round + 1, Ordering::Release);
+            // A different moment each time.
+            (0..round % 64).for_each(|_| std::hint::spin_loop());
+            let passed = burst_of(&limiters, demand);
+            phase.store(2 * round + 2, Ordering::Release);
+            // A panic here would leave the sweeping thread waiting.
+            if passed != 3 {
+                wrong.push((round, passed));
+            }
+            clock.advance(Duration::from_secs(3));
+        }
+    });
+    assert_eq!(wrong, [], "rounds in which more or less than the burst passed");
+}
+
+/// Each thread has a wide limit of its own to pay back to when the narrow one, which all share, turns
+/// out to be used up after all.
+#[test]
+fn threads_give_back_what_a_late_refusal_took() {
+    let (limiters, _) = limiters();
+    for round in 0..300 {
+        let shared = demand(1_000 + round, rate(60, 6));
+        let both = demand(1_000_000 + round, rate(60, 1_000));
+        let passed: usize = thread::scope(|scope| {
+            let taker = || (0..5).filter(|_| limiters.admit(&[Some(both), Some(shared)]).is_ok()).count();
+            let takers: Vec<_> = (0..4).map(|_| scope.spawn(taker)).collect();
+            takers.into_iter().map(|taker| taker.join().expect("no panic")).sum()
+        });
+        assert_eq!(passed, 6);
+        assert_eq!(debt(&limiters, shared), 6_000 * MS);
+        assert_eq!(debt(&limiters, both), 6_000 * MS, "every other debit was given back");
+    }
+}
+
+/// Time moves on, cells come and go, and still no more passes than the burst and what has flowed in.
+#[test]
+fn threads_never_exceed_the_rate_while_time_moves_and_cells_are_swept() {
+    let (limiters, clock) = limiters();
+    let demand = demand(1, rate(60_000, 5));
+    let taker = || {
+        let mut passed = 0;
+        for step in 0..20_000 {
+            // From a fraction of an interval to more than a whole burst.
+            clock.advance(Duration::from_nanos(step % 97 * 100_000));
+            limiters.sweep();
+            passed += (0..4).filter(|_| limiters.admit(&[Some(demand)]).is_ok()).count();
+        }
+        passed
+    };
+    let passed: usize = thread::scope(|scope| {
+        let takers: Vec<_> = (0..3).map(|_| scope.spawn(taker)).collect();
+        takers.into_iter().map(|taker| taker.join().expect("no panic")).sum()
+    });
+    let most = 5 + clock.now().as_millis();
+    assert!(passed as u128 <= most, "{passed} passed, {most} may");
+    assert!(passed > 20_000, "only {passed} passed");
+}
+
+/// A limit, thought of as a bucket that leaks: nothing of arrival times.
+#[derive(Clone, Default)]
+struct Bucket {
+    level: u64,
+    at: u64,
+    passed: Vec<u64>,
+}
+
+impl Bucket {
+    fn level(&mut self, now: u64, rate: Rate) -> u64 {
+        self.level = self.level.saturating_sub(now - self.at).min(rate.burst_time());
+        self.at = now;
+        self.level
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Wait(u64),
+    /// Asks for these cells, with the first or the second set of rates.
+    Ask {
+        cells: [bool; 3],
+        reloaded: bool,
+    },
+    Sweep,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0u64..3_000 * MS).prop_map(Step::Wait),
+        1 => Just(Step::Wait(600_000 * MS)),
+        8 => any::<[bool; 3]>().prop_map(|cells| Step::Ask { cells, reloaded: false }),
+        1 => any::<[bool; 3]>().prop_map(|cells| Step::Ask { cells, reloaded: true }),
+        1 => Just(Step::Sweep),
+    ]
+}
+
+fn any_rate() -> impl Strategy<Value = Rate> {
+    (1u32..300, 1u32..8).prop_map(|(requests, burst)| rate(requests, burst))
+}
+
+/// Three limits, before and after a reload.
+fn any_rates() -> impl Strategy<Value = [[Rate; 3]; 2]> {
+    let three = || [any_rate(), any_rate(), any_rate()];
+    [three(), three()]
+}
+
+proptest! {
+    #[test]
+    fn limits_behave_like_leaking_buckets(
+        rates in any_rates(),
+        steps in prop::collection::vec(any_step(), 1..120),
+    ) {
+        let (limiters, clock) = limiters();
+        let mut buckets = vec![Bucket::default(); 3];
+        let mut ever_reloaded = false;
+        for step in steps {
+            let now = limiters.now();
+            match step {
+                Step::Wait(ns) => clock.advance(Duration::from_nanos(ns)),
+                Step::Sweep => limiters.sweep(),
+                Step::Ask { cells, reloaded } => {
+                    ever_reloaded |= reloaded;
+                    let asked = |i: usize| cells[i].then(|| demand(i as u128, rates[usize::from(reloaded)][i]));
+                    let demands = [asked(0), asked(1), asked(2)];
+                    let mut longest = 0;
+                    for (bucket, demand) in buckets.iter_mut().zip(demands) {
+                        let Some(Demand { rate, .. }) = demand else { continue };
+                        let wanted = bucket.level(now, rate) + rate.interval();
+                        longest = longest.max(wanted.saturating_sub(rate.burst_time()));
+                    }
+                    let refused = limiters.admit(&demands).err();
+                    prop_assert_eq!(refused.map_or(0, |r| r.retry_after.as_nanos()), u128::from(longest));
+                    if refused.is_none() {
+                        for (bucket, demand) in buckets.iter_mut().zip(demands) {
+                            let Some(Demand { rate, .. }) = demand else { continue };
+                            bucket.level += rate.interval();
+                            bucket.passed.push(now);
+                        }
+                    }
+                }
+            }
+        }
+        // The promise itself, in every window from one passing request to another.
+        for (bucket, rate) in buckets.iter().zip(rates[0]).filter(|_| !ever_reloaded) {
+            for (i, from) in bucket.passed.iter().enumerate() {
+                for (j, to) in bucket.passed.iter().enumerate().skip(i) {
+                    let most = u64::from(rate.burst()) + (to - from) / rate.interval();
+                    prop_assert!((j - i + 1) as u64 <= most);
+                }
+            }
+        }
+    }
+}

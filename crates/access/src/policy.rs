@@ -1,0 +1,205 @@
+//! What the configuration allows: the keys, and the limits of the models.
+
+use std::{collections::HashMap, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
+
+use crate::{Key, KeyDigest, ModelGlobs, Rate, Reason};
+
+/// A limit of some models over all keys.
+#[derive(Debug, Clone)]
+pub struct ModelLimit {
+    /// The models; each has the limit on its own.
+    pub models: ModelGlobs,
+    /// The limit.
+    pub limit: Rate,
+}
+
+/// All keys and limits. A reload makes a new one; what was taken so far lives in
+/// [`Limiters`](crate::Limiters).
+#[derive(Debug, Default)]
+pub struct Policy {
+    keys: HashMap<KeyDigest, Arc<Key>>,
+    model_limits: Vec<ModelLimit>,
+}
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
+
+/// The longest key that is looked up, in bytes.
+const MAX_KEY_LEN: usize = 512;
+
+impl Policy {
+    /// Puts a policy together. Of keys with the same digest the first one counts.
+    pub fn new(keys: Vec<Key>, model_limits: Vec<ModelLimit>) -> Self {
+        let mut by_digest = HashMap::with_capacity(keys.len());
+        for key in keys {
+            by_digest.entry(key.digest).or_insert_with(|| Arc::new(key));
+        }
+        Self { keys: by_digest, model_limits }
+    }
+
+    /// How many keys there are.
+    pub fn key_count(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The limit of a model over all keys: that of the first entry which matches.
+    pub fn model_limit(&self, model: &str) -> Option<Rate> {
+        self.model_limits.iter().find(|entry| entry.models.matches(model)).map(|entry| entry.limit)
+    }
+
+    /// Whose request this is.
+    ///
+    /// The key stands in `Authorization: Bearer` (RFC 6750 §2.1; OpenAI's clients), `x-api-key`
+    /// (Anthropic's) or `api-key` (Azure's). It may stand in several of them, if it is the same.
+    ///
+    /// # Errors
+    /// If there is no key, an unknown one, or more than one.
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Key>, Reason> {
+        let given = given_key(headers)?.ok_or(Reason::MissingKey)?;
+        // The map is keyed by digests, so how long a look-up takes tells nothing about a key.
+        match given.len() {
+            0..=MAX_KEY_LEN => self.keys.get(&KeyDigest::of_bytes(given)).cloned().ok_or(Reason::UnknownKey),
+            _ => Err(Reason::UnknownKey),
+        }
+    }
+}
+
+/// The one key that the headers give.
+fn given_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Reason> {
+    let mut given = None;
+    let sources = [
+        single(headers, &AUTHORIZATION)?.and_then(bearer),
+        single(headers, &X_API_KEY)?.map(|value| value.as_bytes().trim_ascii()),
+        single(headers, &API_KEY)?.map(|value| value.as_bytes().trim_ascii()),
+    ];
+    for key in sources.into_iter().flatten().filter(|key| !key.is_empty()) {
+        match given {
+            Some(other) if other != key => return Err(Reason::ConflictingKeys),
+            _ => given = Some(key),
+        }
+    }
+    Ok(given)
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Reason> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (first, None) => Ok(first),
+        _ => Err(Reason::ConflictingKeys),
+    }
+}
+
+/// The key in `Bearer <key>`; the scheme's case does not matter (RFC 9110 §11.1). Another scheme
+/// is none of ours.
+fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer";
+    let (scheme, key) = value.as_bytes().trim_ascii().split_at_checked(SCHEME.len())?;
+    (scheme.eq_ignore_ascii_case(SCHEME) && key.first() == Some(&b' ')).then(|| key.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> Policy {
+        let key = |name: &str| Key {
+            name: name.into(),
+            consumer: name.into(),
+            digest: KeyDigest::of(&format!("mg-{name}")),
+            models: ModelGlobs::all(),
+            limit: None,
+            limit_per_model: None,
+        };
+        Policy::new(vec![key("alice"), key("bob"), key("alice")], Vec::new())
+    }
+
+    /// Who it is: a name, or the code of the refusal.
+    fn who(headers: &[(&str, &str)]) -> String {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().expect("a header name");
+            map.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a header value"));
+        }
+        policy().authenticate(&map).map_or_else(|reason| reason.code().to_owned(), |key| key.name.clone())
+    }
+
+    #[test]
+    fn a_key_is_found_in_any_of_three_headers() {
+        for headers in [
+            &[("authorization", "Bearer mg-alice")][..],
+            &[("authorization", "bEARER mg-alice")],
+            &[("authorization", "Bearer   mg-alice ")],
+            &[("x-api-key", "mg-alice")],
+            &[("api-key", "mg-alice")],
+            &[("authorization", "Bearer mg-alice"), ("x-api-key", "mg-alice"), ("api-key", "mg-alice")],
+            &[("authorization", "Basic dTpw"), ("x-api-key", "mg-alice")],
+            &[("authorization", "Bearer "), ("x-api-key", "mg-alice")],
+            &[("authorization", "Bearer mg-alice"), ("x-api-key", "")],
+        ] {
+            assert_eq!(who(headers), "alice", "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        let long = format!("Bearer {}", "x".repeat(513));
+        for (headers, code) in [
+            (&[][..], "missing_api_key"),
+            (&[("authorization", "Bearer ")], "missing_api_key"),
+            (&[("authorization", "Bearer")], "missing_api_key"),
+            (&[("authorization", "Bea")], "missing_api_key"),
+            (&[("authorization", "Basic dTpw")], "missing_api_key"),
+            (&[("authorization", "Bearermg-alice")], "missing_api_key"),
+            (&[("authorization", "mg-alice")], "missing_api_key"),
+            (&[("x-api-key", "  ")], "missing_api_key"),
+            (&[("authorization", "Bearer mg-eve")], "invalid_api_key"),
+            (&[("authorization", "Bearer MG-ALICE")], "invalid_api_key"),
+            (&[("authorization", "Bearer mg-alice, Bearer mg-bob")], "invalid_api_key"),
+            (&[("authorization", "Bearer \u{e9}")], "invalid_api_key"),
+            (&[("authorization", long.as_str())], "invalid_api_key"),
+        ] {
+            assert_eq!(who(headers), code, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn two_keys_are_one_too_many() {
+        for headers in [
+            [("authorization", "Bearer mg-alice"), ("x-api-key", "mg-bob")],
+            [("authorization", "Bearer mg-eve"), ("x-api-key", "mg-alice")],
+            [("x-api-key", "mg-alice"), ("api-key", "mg-bob")],
+            [("authorization", "Bearer mg-alice"), ("authorization", "Bearer mg-alice")],
+            [("authorization", "Basic dTpw"), ("authorization", "Bearer mg-alice")],
+            [("x-api-key", "mg-alice"), ("x-api-key", "mg-alice")],
+        ] {
+            assert_eq!(who(&headers), "conflicting_api_keys", "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn keys_are_counted_by_digest() {
+        assert_eq!(policy().key_count(), 2, "alice is there twice");
+    }
+
+    #[test]
+    fn the_longest_key_is_still_looked_up() {
+        let long = "x".repeat(MAX_KEY_LEN);
+        let key = Key { digest: KeyDigest::of(&long), ..(*policy().keys[&KeyDigest::of("mg-bob")]).clone() };
+        let policy = Policy::new(vec![key], Vec::new());
+        let headers = HeaderMap::from_iter([(X_API_KEY, HeaderValue::from_str(&long).expect("a value"))]);
+        assert_eq!(policy.authenticate(&headers).expect("the key").name, "bob");
+    }
+
+    #[test]
+    fn the_first_matching_limit_wins() {
+        let entry = |pattern: &str, requests| ModelLimit {
+            models: ModelGlobs::parse(&[pattern.to_owned()]).expect("a pattern"),
+            limit: Rate::per_minute(requests, None).expect("a rate"),
+        };
+        let policy = Policy::new(Vec::new(), vec![entry("llama3*", 1), entry("llama*", 2)]);
+        let limit = |model| policy.model_limit(model).map(|rate| rate.requests_per_minute());
+        assert_eq!((limit("llama3.1"), limit("llama2"), limit("qwen")), (Some(1), Some(2), None));
+    }
+}

@@ -1,0 +1,69 @@
+//! When two names are the same to somebody.
+
+/// Whether some reader could take `given` for `name`.
+///
+/// - Go's `encoding/json` (so Ollama) matches names whatever their case, by Unicode's simple folding:
+///   `ſ` is an `s` and the Kelvin sign a `k` (<https://pkg.go.dev/encoding/json#Unmarshal>);
+/// - others ignore `_` and `-` (Go's json v2 with `MatchCaseInsensitiveNames`), trim blanks, cut at a
+///   NUL, or read `name[]` as a list of `name`s.
+///
+/// So only letters and digits are compared, and those without their case. A name that resembles
+/// another by accident is refused as well; the names in question are few and rare.
+pub(super) fn resembles(given: &str, name: &str) -> bool {
+    let before_nul = given.split('\0').next().unwrap_or_default();
+    same_letters(given, name) || same_letters(before_nul, name)
+}
+
+fn same_letters(a: &str, b: &str) -> bool {
+    let letters = |text| str::chars(text).filter(|c| c.is_alphanumeric()).map(fold);
+    letters(a).eq(letters(b))
+}
+
+/// A character without its case.
+pub(super) fn fold(c: char) -> char {
+    match c {
+        _ if c.is_ascii() => c.to_ascii_lowercase(),
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        // Dotless and dotted i: the same as i to readers that fold by Turkish or by lax rules.
+        '\u{131}' | '\u{130}' => 'i',
+        _ => c.to_lowercase().next().unwrap_or(c),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_somebody_takes_for_model() {
+        for given in [
+            "model",
+            "Model",
+            "MODEL",
+            "mOdEl",
+            " model",
+            "model ",
+            "model\0",
+            "model\0x",
+            "mo_del",
+            "model[]",
+            "\u{feff}model",
+            "mode\u{200b}l",
+            "model\n",
+            "m\0odel",
+        ] {
+            assert!(resembles(given, "model"), "{given:?}");
+        }
+        for given in ["", "mode", "models", "model2", "my_model", "model_name", "xmodel", "modèl"] {
+            assert!(!resembles(given, "model"), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn letters_that_fold_to_ascii() {
+        assert!(resembles("\u{17f}\u{212a}\u{130}ll\u{17f}", "skills"));
+        assert!(resembles("LoraPath", "lora_path"));
+        assert!(resembles("lora-path", "lora_path"));
+    }
+}

@@ -1,0 +1,378 @@
+//! The model of a JSON body (RFC 8259).
+//!
+//! The whole body is scanned, even when the model stands first: a second `model` may stand last, and
+//! Python and Go would take that one.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
+
+use super::{
+    Unreadable, Where,
+    field::{Field, MODEL, OtherField},
+};
+
+/// The model that a JSON body names.
+pub(super) fn model(body: &[u8]) -> Result<Option<Cow<'_, str>>, Unreadable> {
+    refuse_other_encodings(body)?;
+    let text = std::str::from_utf8(body).map_err(|_| Unreadable::NotUtf8)?;
+    let mut found = Found::default();
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let parsed = deserializer.deserialize_map(&mut found).and_then(|()| deserializer.end());
+    match (found.refusal, parsed) {
+        (Some(refusal), _) => Err(refusal),
+        (None, Ok(())) => Ok(found.model),
+        (None, Err(error)) if error.classify() == Category::Data => Err(Unreadable::NotAnObject),
+        (None, Err(error)) => Err(Unreadable::Json { line: error.line(), column: error.column() }),
+    }
+}
+
+/// Python's `json.loads` recognises UTF-16 and UTF-32 by their byte order mark, or by NULs among the
+/// first four bytes (as RFC 4627 §3 did), and skips UTF-8's mark.
+fn refuse_other_encodings(body: &[u8]) -> Result<(), Unreadable> {
+    let has_mark = [&b"\xef\xbb\xbf"[..], b"\xfe\xff", b"\xff\xfe"].iter().any(|mark| body.starts_with(mark));
+    match has_mark || body.iter().take(4).any(|byte| *byte == 0) {
+        true => Err(Unreadable::TextEncoding),
+        false => Ok(()),
+    }
+}
+
+/// What the top-level object has shown so far.
+#[derive(Default)]
+struct Found<'de> {
+    model: Option<Cow<'de, str>>,
+    refusal: Option<Unreadable>,
+}
+
+impl<'de> Found<'de> {
+    /// Notes why the body is refused; the returned error only ends the scan.
+    fn refuse<E: serde::de::Error>(&mut self, refusal: Unreadable) -> E {
+        self.refusal = Some(refusal);
+        E::custom("refused")
+    }
+
+    fn model<A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
+        if self.model.is_some() {
+            return Err(self.refuse(Unreadable::ModelRepeated(Where::Json)));
+        }
+        match map.next_value_seed(Text)? {
+            Some(model) => self.model = Some(model),
+            None => return Err(self.refuse(Unreadable::ModelNotText)),
+        }
+        Ok(())
+    }
+
+    fn other<A: MapAccess<'de>>(&mut self, map: &mut A, field: &OtherField) -> Result<(), A::Error> {
+        match map.next_value::<Option<IgnoredAny>>()? {
+            None => Ok(()),
+            Some(_) => Err(self.refuse(field.refusal())),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Found<'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(field) = map.next_key_seed(Key)? {
+            match field {
+                Err(refusal) => return Err(self.refuse(refusal)),
+                Ok(Field::Model) => self.model(&mut map)?,
+                Ok(Field::Other(field)) => self.other(&mut map, field)?,
+                Ok(Field::Any) => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a key. Serde lends it straight from the body unless it has escapes.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Result<Field, Unreadable>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = Result<Field, Unreadable>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Self::Value, E> {
+        Ok(Field::of(key, Where::Json))
+    }
+
+    /// A key with escapes: it may be anything but one of the fields that matter, since scanners that
+    /// look for the plain bytes would pass over it.
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        let disguised = |field| Err(Unreadable::Disguised { field, place: Where::Json });
+        Ok(match Field::of(key, Where::Json) {
+            Ok(Field::Model) => disguised(MODEL),
+            Ok(Field::Other(field)) => disguised(field.name),
+            other => other,
+        })
+    }
+}
+
+/// Reads a string, or nothing of anything else.
+struct Text;
+
+impl<'de> DeserializeSeed<'de> for Text {
+    type Value = Option<Cow<'de, str>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Text {
+    type Value = Option<Cow<'de, str>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Some(text.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text.to_owned().into()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(body: &str) -> Result<Option<String>, Unreadable> {
+        model(body.as_bytes()).map(|model| model.map(Cow::into_owned))
+    }
+
+    #[test]
+    fn the_model_is_read_wherever_it_stands() {
+        for (body, expected) in [
+            (r#"{"model":"llama"}"#, Some("llama")),
+            (" \r\n\t{ \"model\" : \"llama\" }\n", Some("llama")),
+            (r#"{"messages":[{"model":"x","role":"user"}],"model":"llama","stream":true}"#, Some("llama")),
+            (r#"{"model":"org\/name\u0041"}"#, Some("org/nameA")),
+            (r#"{"model":""}"#, Some("")),
+            (r#"{"prompt":"\"model\":\"x\""}"#, None),
+            (r#"{"a\u0062c":1,"mode":"x","models":["x"]}"#, None),
+            (r#"{"model":"llama","lora_path":null,"x":1e999,"y":"\ud800"}"#, Some("llama")),
+            ("{}", None),
+        ] {
+            assert_eq!(read(body).expect(body).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn whatever_can_be_read_differently_is_refused() {
+        for (body, code) in [
+            // Python and Go take the last of two, others the first.
+            (r#"{"model":"a","model":"b"}"#, "model_ambiguous"),
+            (r#"{"model":"a","model":"a"}"#, "model_ambiguous"),
+            (r#"{"model":"a","x":[1,2,{"y":3}],"model":"b"}"#, "model_ambiguous"),
+            // Go's decoder takes any case, and the last of them.
+            (r#"{"model":"a","Model":"b"}"#, "model_ambiguous"),
+            (r#"{"MODEL":"a"}"#, "model_ambiguous"),
+            (r#"{"LORA_PATH":"a","model":"b"}"#, "model_ambiguous"),
+            // Escapes in the key.
+            (r#"{"mod\u0065l":"a"}"#, "model_ambiguous"),
+            (r#"{"model":"a","\u006dodel":"b"}"#, "model_ambiguous"),
+            (r#"{"model":"a","\u004dodel":"b"}"#, "model_ambiguous"),
+            (r#"{"model":"a","lora\u005fpath":null}"#, "model_ambiguous"),
+            // Cut at the NUL, trimmed, or read as a list by somebody.
+            (r#"{"model\u0000":"a"}"#, "model_ambiguous"),
+            (r#"{"model\u0000x":"a"}"#, "model_ambiguous"),
+            (r#"{" model":"a"}"#, "model_ambiguous"),
+            (r#"{"model[]":"a"}"#, "model_ambiguous"),
+            ("{\"\u{feff}model\":\"a\"}", "model_ambiguous"),
+            // Not a name.
+            (r#"{"model":null}"#, "model_invalid"),
+            (r#"{"model":1}"#, "model_invalid"),
+            (r#"{"model":-1}"#, "model_invalid"),
+            (r#"{"model":1.5}"#, "model_invalid"),
+            (r#"{"model":true}"#, "model_invalid"),
+            (r#"{"model":["a"]}"#, "model_invalid"),
+            (r#"{"model":{"name":"a"}}"#, "model_invalid"),
+            // Other fields that choose a model.
+            (r#"{"model":"a","lora_path":"b"}"#, "field_not_accepted"),
+            (r#"{"model":"a","lora_path":["b"]}"#, "field_not_accepted"),
+            (r#"{"model":"a","lora_path":null,"lora_path":""}"#, "field_not_accepted"),
+            (r#"{"model":"a","adapters":"b"}"#, "field_not_accepted"),
+            (r#"{"model":"a","draft_model":"b"}"#, "field_not_accepted"),
+            // Not exactly one object.
+            ("[]", "invalid_json"),
+            (r#"[{"model":"a"}]"#, "invalid_json"),
+            (r#""model""#, "invalid_json"),
+            ("null", "invalid_json"),
+            ("3", "invalid_json"),
+            (" ", "invalid_json"),
+            (r#"{"model":"a"}{"model":"b"}"#, "invalid_json"),
+            (r#"{"model":"a"} x"#, "invalid_json"),
+            ("{\"model\":\"a\"}\0", "invalid_json"),
+            (r#"{"model":"a""#, "invalid_json"),
+            (r#"{"model":"a",}"#, "invalid_json"),
+            (r#"{'model':'a'}"#, "invalid_json"),
+            (r#"{"model":"a","x":NaN}"#, "invalid_json"),
+            (r#"{"model":"a","x":01}"#, "invalid_json"),
+            (r#"{"model":"a","x":"\x"}"#, "invalid_json"),
+            ("{\"model\":\"a\",\"x\":\"\n\"}", "invalid_json"),
+            (r#"{"model":"a"/**/}"#, "invalid_json"),
+            (r#"{"model":"a","\ud800":1}"#, "invalid_json"),
+            (r#"{"model":"\ud800"}"#, "invalid_json"),
+            (")]}'\n{\"model\":\"a\"}", "invalid_json"),
+        ] {
+            let refused = read(body).expect_err(body);
+            assert_eq!(refused.code(), code, "{body}: {refused}");
+            assert!(!refused.is_media_type(), "{body}: {refused}");
+        }
+    }
+
+    #[test]
+    fn other_encodings_are_named() {
+        let utf16 =
+            |text: &str, bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<_>>();
+        let text = r#"{"model":"a"}"#;
+        let utf32 =
+            |bytes: fn(u32) -> [u8; 4]| text.chars().flat_map(|c| bytes(c.into())).collect::<Vec<_>>();
+        for body in [
+            format!("\u{feff}{text}").into_bytes(),
+            utf16(text, u16::to_le_bytes),
+            utf16(text, u16::to_be_bytes),
+            utf16(&format!("\u{feff}{text}"), u16::to_le_bytes),
+            utf16(&format!("\u{feff}{text}"), u16::to_be_bytes),
+            utf32(u32::to_le_bytes),
+            utf32(u32::to_be_bytes),
+        ] {
+            assert_eq!(model(&body), Err(Unreadable::TextEncoding), "{body:?}");
+        }
+        // Neither in a value that is passed over, nor anywhere else.
+        assert_eq!(model(b"{\"model\":\"a\",\"x\":\"\xff\"}"), Err(Unreadable::NotUtf8));
+        assert_eq!(model(b"{\"model\":\"a\"}\xc0\xaf"), Err(Unreadable::NotUtf8));
+    }
+
+    #[test]
+    fn depth_does_not_exhaust_the_stack() {
+        let deep = "[".repeat(100_000);
+        assert!(read(&deep).is_err());
+        assert!(read(&format!(r#"{{"model":{deep}"#)).is_err());
+        assert!(read(&format!(r#"{{"model":"a","x":{deep}"#)).is_err());
+        assert!(read(&r#"{"model":"#.repeat(100_000)).is_err());
+        let closed = format!("{deep}{}", "]".repeat(100_000));
+        let body = format!(r#"{{"x":{closed},"model":"a"}}"#);
+        assert_eq!(read(&body).expect("an object").as_deref(), Some("a"));
+        let refused = read(&format!(r#"{{"model":{closed}}}"#)).expect_err("a list");
+        assert_eq!(refused, Unreadable::ModelNotText);
+        assert_eq!(
+            read(&format!(r#"{{"lora_path":{closed}}}"#)).expect_err("a list").code(),
+            "field_not_accepted"
+        );
+    }
+
+    /// Any JSON, often an object with something like a model.
+    fn any_body() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,12}".prop_map(Value::from),
+        ];
+        let key = prop_oneof![
+            Just("model".to_owned()),
+            prop::sample::select(vec!["Model", "lora_path", "model ", "messages"]).prop_map(str::to_owned),
+            ".{0,8}",
+        ];
+        leaf.prop_recursive(3, 24, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(key.clone(), inner, 0..4).prop_map(|map| json!(map)),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_is_what_others_read(body in any_body(), pretty: bool) {
+            let text = if pretty { serde_json::to_string_pretty(&body) } else { serde_json::to_string(&body) };
+            if let Ok(model) = read(&text.expect("JSON")) {
+                prop_assert!(body.is_object());
+                prop_assert_eq!(model.as_deref(), body.get("model").and_then(Value::as_str));
+                prop_assert!(body.get("lora_path").is_none_or(Value::is_null));
+            }
+        }
+
+        /// Small changes to a good body reach further into the parser than random bytes do.
+        #[test]
+        fn a_body_with_changed_bytes_is_refused_or_read_alike(
+            changes in prop::collection::vec((0usize..64, any::<u8>()), 0..4),
+        ) {
+            let mut body = br#"{"x":[1,{"model":"no"}],"mo\u0064e":"a","model":"llama","y":"z"}"#.to_vec();
+            for (at, byte) in changes {
+                let at = at % body.len();
+                body[at] = byte;
+            }
+            if let Ok(found) = model(&body) {
+                // An ignored value may hold a lone surrogate or a number out of range, which Value refuses.
+                if let Ok(value) = serde_json::from_slice::<Value>(&body) {
+                    prop_assert_eq!(found.as_deref(), value.get("model").and_then(Value::as_str));
+                }
+            }
+        }
+
+        #[test]
+        fn random_bytes_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(Some(found)) = model(&body) {
+                let value: Value = serde_json::from_slice(&body).expect("JSON");
+                prop_assert_eq!(Some(&*found), value.get("model").and_then(Value::as_str));
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What kind a body is of (RFC 9110 §8.3).
+
+use http::{
+    HeaderMap,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
+
+use super::{
+    Unreadable,
+    parameters::{self, Parameter},
+};
+
+/// The kinds of body that are read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BodyKind<'a> {
+    /// `application/json`, or `application/…+json` (RFC 6839 §3.1).
+    Json,
+    /// `multipart/form-data` (RFC 7578).
+    Form { boundary: &'a str },
+}
+
+/// The kind of a body that is not empty.
+pub(super) fn of(headers: &HeaderMap) -> Result<BodyKind<'_>, Unreadable> {
+    refuse_content_encoding(headers)?;
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Unreadable::ContentTypeCount);
+    };
+    let value = value.to_str().map_err(|_| Unreadable::ContentType("it is not plain ASCII"))?;
+    kind(value).map_err(Unreadable::ContentType)
+}
+
+/// A server may unpack a body that is read packed here, or the other way round.
+fn refuse_content_encoding(headers: &HeaderMap) -> Result<(), Unreadable> {
+    let mut values = headers.get_all(CONTENT_ENCODING).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(()),
+        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(()),
+        _ => Err(Unreadable::ContentEncoding),
+    }
+}
+
+fn kind(value: &str) -> Result<BodyKind<'_>, &'static str> {
+    let (media_type, parameters) = parameters::split(value)?;
+    let is_json = media_type.eq_ignore_ascii_case("application/json") || is_json_suffixed(media_type);
+    let is_form = media_type.eq_ignore_ascii_case("multipart/form-data");
+    if !is_json && !is_form {
+        return Err("it is of another type");
+    }
+    let boundary = check_parameters(&parameters)?;
+    match (is_json, boundary) {
+        (true, None) => Ok(BodyKind::Json),
+        (true, Some(_)) => Err("JSON has no boundary"),
+        (false, None) => Err("the boundary is missing"),
+        (false, Some(boundary)) => Ok(BodyKind::Form { boundary }),
+    }
+}
+
+/// `application/vnd.example+json`.
+fn is_json_suffixed(media_type: &str) -> bool {
+    let lower = media_type.to_ascii_lowercase();
+    let stem = lower.strip_prefix("application/").and_then(|subtype| subtype.strip_suffix("+json"));
+    stem.is_some_and(parameters::is_token)
+}
+
+/// Accepts `charset=utf-8` and a boundary, each once, and returns the boundary.
+fn check_parameters<'a>(parameters: &[Parameter<'a>]) -> Result<Option<&'a str>, &'static str> {
+    let (mut boundary, mut charset) = (None, None);
+    for parameter in parameters {
+        let slot = match parameter.name.to_ascii_lowercase().as_str() {
+            "boundary" => &mut boundary,
+            "charset" => &mut charset,
+            _ => return Err("it has an unknown parameter"),
+        };
+        if slot.replace(parameter.value).is_some() {
+            return Err("a parameter is given twice");
+        }
+    }
+    if !charset.is_none_or(is_utf8) {
+        return Err("the charset must be utf-8");
+    }
+    match boundary {
+        Some(boundary) if !is_boundary(boundary) => Err("the boundary is not a valid one"),
+        _ => Ok(boundary),
+    }
+}
+
+/// Whether a charset's name means UTF-8.
+pub(super) fn is_utf8(charset: &str) -> bool {
+    charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("utf8")
+}
+
+/// A boundary as RFC 2046 §5.1.1 has it, without blanks: readers differ in trimming those.
+fn is_boundary(text: &str) -> bool {
+    let is_bchar = |b: u8| b.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&b);
+    (1..=70).contains(&text.len()) && text.bytes().all(is_bchar)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_that_are_read() {
+        for value in [
+            "application/json",
+            "Application/JSON",
+            "application/json;",
+            "application/json; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+            "application/vnd.api+json",
+        ] {
+            assert_eq!(kind(value), Ok(BodyKind::Json), "{value}");
+        }
+        for (value, boundary) in [
+            ("multipart/form-data; boundary=----WebKitFormBoundaryAbc", "----WebKitFormBoundaryAbc"),
+            ("Multipart/Form-Data; Boundary=\"a:b=c\"; charset=utf-8", "a:b=c"),
+        ] {
+            assert_eq!(kind(value), Ok(BodyKind::Form { boundary }), "{value}");
+        }
+    }
+
+    #[test]
+    fn kinds_that_are_not() {
+        let long = format!("multipart/form-data; boundary={}", "x".repeat(71));
+        for value in [
+            "",
+            "text/plain",
+            "text/json",
+            "application/x-www-form-urlencoded",
+            "application/json, text/plain",
+            "application/json charset=utf-8",
+            "application/+json",
+            "application/json+xml",
+            "application/x/y+json",
+            "application/json; charset=utf-16",
+            "application/json; charset=utf-8; charset=latin1",
+            "application/json; charset=utf-8; Charset=utf-8",
+            "application/json; boundary=x",
+            "application/json; profile=x",
+            "multipart/form-data",
+            "multipart/mixed; boundary=x",
+            "multipart/form-data; boundary=",
+            "multipart/form-data; boundary=\"\"",
+            "multipart/form-data; boundary=a; boundary=b",
+            "multipart/form-data; boundary=a; boundary*=b",
+            "multipart/form-data; boundary*0=a",
+            "multipart/form-data; boundary=a:b",
+            "multipart/form-data; boundary=\"a b\"",
+            "multipart/form-data; boundary=\"a \"",
+            "multipart/form-data; boundary=\"a\\b\"",
+            "multipart/form-data; boundary=a, boundary=b",
+            "multipart/form-data; boundary=a; charset=utf-16",
+            long.as_str(),
+        ] {
+            assert!(kind(value).is_err(), "{value}");
+        }
+    }
+}

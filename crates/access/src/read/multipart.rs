@@ -1,0 +1,388 @@
+//! The model of a multipart form (RFC 7578, RFC 2046 §5.1): uploads of audio and images.
+//!
+//! Form readers forgive different faults: text before the first part, line ends without a carriage
+//! return, folded headers, two names for one part. This one forgives none, so that what it accepts
+//! means the same to all. It knows only what clients really send.
+
+use memchr::memmem;
+use percent_encoding::percent_decode_str;
+
+use super::{
+    Unreadable, Where,
+    field::{Field, MODEL},
+    media_type::is_utf8,
+    parameters::{self, BLANKS, Parameter},
+};
+
+/// As many as Starlette reads; vLLM and SGLang are built on it.
+const MAX_PARTS: usize = 1_000;
+/// The longest headers of a part, in bytes, all together.
+const MAX_HEADERS_LEN: usize = 8 * 1024;
+/// The most headers of a part.
+const MAX_HEADERS: usize = 8;
+
+type Refused = &'static str;
+
+/// What the headers of a part say.
+#[derive(Debug, Default)]
+struct Head<'a> {
+    disposition: Option<&'a str>,
+    content_type: Option<&'a str>,
+    length: Option<&'a str>,
+    transfer_encoding: Option<&'a str>,
+}
+
+/// The model that a form names.
+pub(super) fn model(body: &[u8], boundary: &str) -> Result<Option<String>, Unreadable> {
+    let mut model = None;
+    for part in split(body, boundary).map_err(Unreadable::Multipart)? {
+        let (head, content) = Head::read(part).map_err(Unreadable::Multipart)?;
+        let (name, is_file) = head.name().map_err(Unreadable::Multipart)?;
+        match field(name)? {
+            Field::Any => {}
+            Field::Other(field) => return Err(field.refusal()),
+            Field::Model if model.is_some() => return Err(Unreadable::ModelRepeated(Where::Form)),
+            Field::Model => {
+                head.check_model(is_file).map_err(Unreadable::Multipart)?;
+                model = Some(std::str::from_utf8(content).map_err(|_| Unreadable::NotUtf8)?.to_owned());
+            }
+        }
+    }
+    Ok(model)
+}
+
+/// What a part's name stands for. Browsers percent-encode quotes in names, and some readers decode.
+fn field(name: &str) -> Result<Field, Unreadable> {
+    let decoded = percent_decode_str(name).decode_utf8_lossy();
+    let refuse = |field| Err(Unreadable::Disguised { field, place: Where::Form });
+    match Field::of(&decoded, Where::Form)? {
+        Field::Model if decoded != name => refuse(MODEL),
+        Field::Other(field) if decoded != name => refuse(field.name),
+        field => Ok(field),
+    }
+}
+
+/// Splits a body into its parts: each is headers, an empty line, and content.
+///
+/// The boundary may stand nowhere else: readers differ in what they make of `--boundary` in the middle
+/// of a line, or with something after it.
+fn split<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<&'a [u8]>, Refused> {
+    let delimiter = format!("--{boundary}");
+    let finder = memmem::Finder::new(&delimiter);
+    let mut rest = body.strip_prefix(delimiter.as_bytes()).ok_or("it does not start with its boundary")?;
+    let mut parts = Vec::new();
+    while let Some(part_onwards) = rest.strip_prefix(b"\r\n") {
+        if parts.len() == MAX_PARTS {
+            return Err("it has too many parts");
+        }
+        let end = finder.find(part_onwards).ok_or("its last boundary is missing")?;
+        let part = part_onwards[..end].strip_suffix(b"\r\n").ok_or("its boundary occurs within a line")?;
+        parts.push(part);
+        rest = &part_onwards[end + delimiter.len()..];
+    }
+    match rest {
+        b"--" | b"--\r\n" => Ok(parts),
+        _ => Err("something else than the end of a line follows a boundary"),
+    }
+}
+
+impl<'a> Head<'a> {
+    /// Reads a part's headers, and returns its content as well.
+    fn read(part: &'a [u8]) -> Result<(Self, &'a [u8]), Refused> {
+        // The headers' last line end is part of the empty line's search, so that "no headers" is found too.
+        let window = &part[..part.len().min(MAX_HEADERS_LEN)];
+        let end = memmem::find(window, b"\r\n\r\n").ok_or("a part's headers do not end")?;
+        let text = std::str::from_utf8(&part[..end]).map_err(|_| "a part's headers are not UTF-8")?;
+        let content = &part[end + 4..];
+        let mut head = Self::default();
+        for (count, line) in text.split("\r\n").enumerate() {
+            if count == MAX_HEADERS {
+                return Err("a part has too many headers");
+            }
+            head.add(line)?;
+        }
+        // A reader that goes by the length would see other parts.
+        if head.length.is_some_and(|length| length != content.len().to_string()) {
+            return Err("a part has another length than it says");
+        }
+        Ok((head, content))
+    }
+
+    fn add(&mut self, line: &'a str) -> Result<(), Refused> {
+        let (name, value) = line.split_once(':').ok_or("a part has a header without a colon")?;
+        // This refuses folded lines as well: those start with a blank.
+        if !parameters::is_token(name) {
+            return Err("a part has a header with a wrong name");
+        }
+        if value.chars().any(|c| c.is_control() && c != '\t') {
+            return Err("a part has a header with a control character");
+        }
+        let slot = match name.to_ascii_lowercase().as_str() {
+            "content-disposition" => &mut self.disposition,
+            "content-type" => &mut self.content_type,
+            "content-length" => &mut self.length,
+            "content-transfer-encoding" => &mut self.transfer_encoding,
+            _ => return Ok(()),
+        };
+        match slot.replace(value.trim_matches(BLANKS)) {
+            None => Ok(()),
+            Some(_) => Err("a part has a header twice"),
+        }
+    }
+
+    /// The part's name, and whether it is a file.
+    fn name(&self) -> Result<(&'a str, bool), Refused> {
+        let disposition = self.disposition.ok_or("a part has no Content-Disposition")?;
+        let (kind, parameters) = parameters::split(disposition)?;
+        if !kind.eq_ignore_ascii_case("form-data") {
+            return Err("a part is not form-data");
+        }
+        let content_type = self.content_type.unwrap_or_default().as_bytes();
+        if content_type.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/")) {
+            return Err("a part has parts of its own");
+        }
+        let (mut name, mut file, mut encoded_file) = (None, None, None);
+        for Parameter { name: parameter, value } in parameters {
+            let slot = match parameter {
+                "name" => &mut name,
+                "filename" => &mut file,
+                "filename*" => &mut encoded_file,
+                _ => return Err("a Content-Disposition has an unknown parameter"),
+            };
+            if slot.replace(value).is_some() {
+                return Err("a Content-Disposition has a parameter twice");
+            }
+        }
+        let name = name.ok_or("a part has no name")?;
+        match name {
+            // RFC 7578 §4.6: it would change how the other parts are read.
+            _ if name.trim().eq_ignore_ascii_case("_charset_") => Err("a part sets the charset"),
+            _ if name.contains('\\') => Err("a part's name has a backslash"),
+            _ => Ok((name, file.or(encoded_file).is_some())),
+        }
+    }
+
+    /// Checks that the part is plain text to every reader.
+    fn check_model(&self, is_file: bool) -> Result<(), Refused> {
+        if is_file {
+            return Err("\"model\" is a file");
+        }
+        if self.transfer_encoding.is_some() {
+            return Err("\"model\" has a Content-Transfer-Encoding");
+        }
+        let Some(content_type) = self.content_type else { return Ok(()) };
+        let (media_type, parameters) = parameters::split(content_type)?;
+        let plain = media_type.eq_ignore_ascii_case("text/plain");
+        let utf8 = |p: &Parameter<'_>| {
+            p.name.eq_ignore_ascii_case("charset")
+                && (is_utf8(p.value) || p.value.eq_ignore_ascii_case("us-ascii"))
+        };
+        match plain && parameters.len() <= 1 && parameters.iter().all(utf8) {
+            true => Ok(()),
+            false => Err("\"model\" is not plain text in UTF-8"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A form of parts, each given as headers and content.
+    fn form(parts: &[(&str, &str)]) -> String {
+        let parts: String =
+            parts.iter().map(|(head, content)| format!("--xyz\r\n{head}\r\n\r\n{content}\r\n")).collect();
+        format!("{parts}--xyz--\r\n")
+    }
+
+    fn read(body: &str) -> Result<Option<String>, Unreadable> {
+        model(body.as_bytes(), "xyz")
+    }
+
+    const MODEL_HEAD: &str = "Content-Disposition: form-data; name=\"model\"";
+    const FILE_HEAD: &str =
+        "Content-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\nContent-Type: audio/wav";
+
+    #[test]
+    fn forms_as_clients_send_them_are_read() {
+        let file = (FILE_HEAD, "RIFF\r\n-- \r\n--x\r\n\r\n\0");
+        for head in [
+            MODEL_HEAD,
+            "content-disposition: Form-Data; name=model",
+            "Content-Disposition:form-data;name=\"model\"",
+            "Content-Disposition: form-data; name=\"model\"\r\nContent-Type: text/plain; charset=UTF-8",
+            "Content-Type: text/plain\r\nContent-Disposition: form-data; name=\"model\"\r\nContent-Length: 5",
+            "Content-Disposition: form-data; name=\"model\"\r\nX-Other: 1",
+        ] {
+            for parts in [[(head, "llama"), file], [file, (head, "llama")]] {
+                assert_eq!(read(&form(&parts)).expect(head).as_deref(), Some("llama"), "{head}");
+            }
+        }
+        assert_eq!(read(&form(&[file])).expect("a form"), None);
+        assert_eq!(read("--xyz--").expect("an empty form"), None);
+        assert_eq!(read(&form(&[(MODEL_HEAD, "")])).expect("a form").as_deref(), Some(""));
+        for head in [
+            "Content-Disposition: form-data; name=\"f\"; filename=\"d\u{e9}j\u{e0}.wav\"",
+            "Content-Disposition: form-data; name=\"f\"; filename=\"x\"; filename*=utf-8''%e2%82%ac.wav",
+            "Content-Disposition: form-data; name=\"f\"; filename=\"C:\\a.wav\"",
+            "Content-Disposition: form-data; name=\"messages[0][model]\"",
+        ] {
+            assert_eq!(read(&form(&[(head, "x"), (MODEL_HEAD, "a")])).expect(head).as_deref(), Some("a"));
+        }
+    }
+
+    #[test]
+    fn parts_that_readers_take_differently_are_refused() {
+        let name = |text: &str| format!("Content-Disposition: form-data; name={text}");
+        let model_and = |text: &str| format!("{MODEL_HEAD}{text}");
+        let many = format!("{MODEL_HEAD}{}", "\r\nX: 1".repeat(MAX_HEADERS));
+        let long = format!("{MODEL_HEAD}\r\nX: {}", "x".repeat(MAX_HEADERS_LEN));
+        for (head, code) in [
+            // Another name for it.
+            (name("\"Model\""), "model_ambiguous"),
+            (name("\" model\""), "model_ambiguous"),
+            (name("\"model[]\""), "model_ambiguous"),
+            (name("\"mod%65l\""), "model_ambiguous"),
+            (name("\"%4dodel\""), "model_ambiguous"),
+            (name("\"mod\\el\""), "invalid_multipart"),
+            (name("\"model\\\""), "invalid_multipart"),
+            (name("\"x\\\"; name=\"model\""), "invalid_multipart"),
+            (name("x; name=model"), "invalid_multipart"),
+            (name("x; Name=model"), "invalid_multipart"),
+            (name("x; name*=utf-8''model"), "invalid_multipart"),
+            (name("mo; name*0=model"), "invalid_multipart"),
+            (name("x; size=1"), "invalid_multipart"),
+            (name("'model'"), "model_ambiguous"),
+            (name("_charset_"), "invalid_multipart"),
+            ("Content-Disposition: form-data; filename=x".into(), "invalid_multipart"),
+            ("Content-Disposition: form-data".into(), "invalid_multipart"),
+            ("Content-Disposition: attachment; name=model".into(), "invalid_multipart"),
+            ("Content-Type: text/plain".into(), "invalid_multipart"),
+            // A file, or encoded.
+            (model_and("; filename=\"x\""), "invalid_multipart"),
+            (model_and("; filename=\"\""), "invalid_multipart"),
+            (model_and("; filename*=utf-8''x"), "invalid_multipart"),
+            (model_and("\r\nContent-Transfer-Encoding: base64"), "invalid_multipart"),
+            (model_and("\r\nContent-Transfer-Encoding: 8bit"), "invalid_multipart"),
+            (model_and("\r\nContent-Type: application/json"), "invalid_multipart"),
+            (model_and("\r\nContent-Type: text/plain; charset=utf-16"), "invalid_multipart"),
+            (model_and("\r\nContent-Type: text/plain; charset=utf-8; charset=utf-16"), "invalid_multipart"),
+            (model_and("\r\nContent-Length: 9"), "invalid_multipart"),
+            // Faulty headers.
+            (model_and("\r\nContent-Disposition: form-data; name=\"x\""), "invalid_multipart"),
+            (model_and("\r\nContent-Type: text/plain\r\ncontent-type: text/plain"), "invalid_multipart"),
+            (model_and(";\r\n filename=\"x\""), "invalid_multipart"),
+            (model_and("\nX: 1"), "invalid_multipart"),
+            (model_and("\rX: 1"), "invalid_multipart"),
+            (model_and("\0"), "invalid_multipart"),
+            (model_and("\r\nX"), "invalid_multipart"),
+            (model_and("\r\nX : 1"), "invalid_multipart"),
+            ("Content-Disposition : form-data; name=\"model\"".into(), "invalid_multipart"),
+            (" Content-Disposition: form-data; name=\"model\"".into(), "invalid_multipart"),
+            ("\u{feff}Content-Disposition: form-data; name=\"model\"".into(), "invalid_multipart"),
+            (
+                "Content-Disposition: form-data; name=\"f\"\r\nContent-Type: Multipart/mixed; boundary=y"
+                    .into(),
+                "invalid_multipart",
+            ),
+            (many, "invalid_multipart"),
+            (long, "invalid_multipart"),
+            // Other fields that choose a model.
+            (name("lora_path"), "field_not_accepted"),
+            (name("Lora_Path"), "model_ambiguous"),
+        ] {
+            let refused = read(&form(&[(&head, "llama")])).expect_err(&head);
+            assert_eq!(refused.code(), code, "{head}: {refused}");
+            assert!(!refused.is_media_type());
+        }
+        let twice = form(&[(MODEL_HEAD, "a"), (FILE_HEAD, ""), (MODEL_HEAD, "a")]);
+        assert_eq!(read(&twice), Err(Unreadable::ModelRepeated(Where::Form)));
+        let latin1 = form(&[(MODEL_HEAD, "l?ma")]).replace('?', "\u{1}").into_bytes();
+        let latin1: Vec<_> = latin1.into_iter().map(|b| if b == 1 { 0xe9 } else { b }).collect();
+        assert_eq!(model(&latin1, "xyz"), Err(Unreadable::NotUtf8));
+    }
+
+    #[test]
+    fn boundaries_stand_exactly_where_they_must() {
+        let part = format!("{MODEL_HEAD}\r\n\r\nllama");
+        let good = format!("--xyz\r\n{part}\r\n--xyz--\r\n");
+        assert_eq!(read(&good).expect("a form").as_deref(), Some("llama"));
+        for body in [
+            String::new(),
+            "x".into(),
+            format!("preamble\r\n{good}"),
+            format!("\r\n{good}"),
+            format!("{good}epilogue"),
+            format!("{good}\r\n"),
+            good.replace("\r\n", "\n"),
+            good.replace("--xyz\r\n", "--xyz \r\n"),
+            good.replace("--xyz\r\n", "--xyz\n"),
+            good.replace("--xyz--\r\n", "--xyz-- "),
+            good.replace("--xyz--\r\n", "--xyz-"),
+            good.replace("--xyz--\r\n", "--xyz\r\n"),
+            good.replace("--xyz--\r\n", "--XYZ--\r\n"),
+            good.replace("--xyz--", ""),
+            // Within the content: another boundary to somebody.
+            good.replace("llama", "llama\r\n--xyzzy"),
+            good.replace("llama", "llama\n--xyz\n"),
+            good.replace("llama", "llama\r--xyz\r"),
+            good.replace("llama", "--xyz"),
+            good.replace("llama", "llama--xyz--"),
+            good.replace("llama", "llama\r\n--xyz \r\n"),
+            good.replace("llama", "llama\r\n--xyz--\r\nmore"),
+            // Within the headers.
+            good.replace("\"model\"", "\"model--xyz\""),
+            good.replace("\r\n\r\nllama", "\r\n--xyz\r\n\r\nllama"),
+            // The empty line and the boundary share a line end.
+            format!("--xyz\r\n{MODEL_HEAD}\r\n\r\n--xyz--\r\n"),
+            // No headers at all.
+            "--xyz\r\n\r\nllama\r\n--xyz--\r\n".into(),
+            "--xyz\r\n--xyz--\r\n".into(),
+            form(&vec![(FILE_HEAD, ""); MAX_PARTS + 1]),
+        ] {
+            let refused = read(&body).expect_err(&body);
+            assert!(matches!(refused, Unreadable::Multipart(_)), "{body:?}: {refused}");
+        }
+        assert!(read(&form(&vec![(FILE_HEAD, ""); MAX_PARTS])).is_ok());
+    }
+
+    #[test]
+    fn a_boundary_of_dashes_is_found() {
+        let body = format!("------\r\n{MODEL_HEAD}\r\n\r\nllama\r\n--------\r\n");
+        assert_eq!(model(body.as_bytes(), "----").expect("a form").as_deref(), Some("llama"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_content_comes_back_or_is_refused(contents in prop::collection::vec("[a-z\r\n\\-]{0,40}", 0..4)) {
+            let mut parts: Vec<_> = contents.iter().map(|content| (FILE_HEAD, content.as_str())).collect();
+            parts.insert(parts.len() / 2, (MODEL_HEAD, "llama"));
+            if let Ok(found) = read(&form(&parts)) {
+                prop_assert_eq!(found.as_deref(), Some("llama"));
+            }
+        }
+
+        #[test]
+        fn a_form_with_changed_bytes_does_not_panic(
+            changes in prop::collection::vec((0usize..400, any::<u8>()), 1..6),
+        ) {
+            let mut body = form(&[(FILE_HEAD, "RIFF"), (MODEL_HEAD, "llama")]).into_bytes();
+            for (at, byte) in changes {
+                let at = at % body.len();
+                body[at] = byte;
+            }
+            if let Ok(Some(found)) = model(&body, "xyz") {
+                prop_assert!(memmem::find(&body, found.as_bytes()).is_some());
+            }
+        }
+
+        #[test]
+        fn random_bytes_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..200), boundary in "[a-z-]{1,3}") {
+            let mut marked = format!("--{boundary}\r\n").into_bytes();
+            marked.extend(body);
+            prop_assert!(!matches!(model(&marked, &boundary), Err(refused) if refused.is_media_type()));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Why the model of a request cannot be told.
+
+use std::fmt;
+
+use super::field::MODEL;
+
+/// Why the model of a request cannot be told without guessing. Its text is for the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// A body of an unknown kind.
+    #[error(
+        "the request needs exactly one Content-Type header: \"application/json\" or \"multipart/form-data\""
+    )]
+    ContentTypeCount,
+    /// A body of a kind that is not read.
+    #[error("the Content-Type must be \"application/json\" or \"multipart/form-data\" with a boundary: {0}")]
+    ContentType(&'static str),
+    /// A compressed body.
+    #[error("the body must be sent without a Content-Encoding")]
+    ContentEncoding,
+    /// A body in UTF-16, UTF-32 or with a byte order mark.
+    #[error("the body must be UTF-8 without a byte order mark")]
+    TextEncoding,
+
+    /// A URI that servers read differently.
+    #[error("the request's URI is refused: {0}")]
+    Uri(&'static str),
+    /// Bytes that are not UTF-8.
+    #[error("the body is not valid UTF-8")]
+    NotUtf8,
+    /// Not JSON, or more than one value.
+    #[error("the body is not one valid JSON value (line {line}, column {column})")]
+    Json {
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+    },
+    /// JSON, but a list, a text or such.
+    #[error("the body must be a JSON object")]
+    NotAnObject,
+    /// Not a form, or one that servers read differently.
+    #[error("the multipart body is refused: {0}")]
+    Multipart(&'static str),
+
+    /// Nothing names a model.
+    #[error("the request names no model: put it into \"model\"")]
+    ModelMissing,
+    /// Only a header or the query names the model, which the server would not look at.
+    #[error("the body names no model, and the server has several: put it into \"model\"")]
+    ModelNotInBody,
+    /// `model` is a number, null, or the like.
+    #[error("\"model\" must be a string")]
+    ModelNotText,
+    /// No model could be called so.
+    #[error("\"model\" is not the name of a model: {0}")]
+    ModelInvalid(&'static str),
+    /// `model` is given more than once.
+    #[error("\"model\" is given more than once in {0}")]
+    ModelRepeated(Where),
+    /// Two places name different models.
+    #[error("the request names two models: one in {0}, another in {1}")]
+    ModelsDisagree(Where, Where),
+    /// A name that some servers take for one of the fields that choose a model.
+    #[error("{place} has a field that can be taken for \"{field}\": spell it exactly so, without escapes")]
+    Disguised {
+        /// The field that it can be taken for.
+        field: &'static str,
+        /// Where it stands.
+        place: Where,
+    },
+    /// A field by which some server chooses a model.
+    #[error("\"{field}\" is not accepted: {advice}")]
+    OtherField {
+        /// The field.
+        field: &'static str,
+        /// What to do instead.
+        advice: &'static str,
+    },
+}
+
+/// A place of a request that can name a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// The JSON body.
+    Json,
+    /// The multipart body.
+    Form,
+    /// The `X-Model` header.
+    Header,
+    /// The query.
+    Query,
+}
+
+impl Unreadable {
+    /// Whether the kind of body is the trouble (415), rather than what it says (400).
+    pub fn is_media_type(&self) -> bool {
+        matches!(
+            self,
+            Self::ContentTypeCount | Self::ContentType(_) | Self::ContentEncoding | Self::TextEncoding
+        )
+    }
+
+    /// The field that is the trouble, as OpenAI's errors name it in `param`.
+    pub fn param(&self) -> Option<&'static str> {
+        match self {
+            Self::ModelMissing
+            | Self::ModelNotInBody
+            | Self::ModelNotText
+            | Self::ModelInvalid(_)
+            | Self::ModelRepeated(_)
+            | Self::ModelsDisagree(..) => Some(MODEL),
+            Self::Disguised { field, .. } | Self::OtherField { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+
+    /// One word for it, for metrics and logs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::ContentTypeCount | Self::ContentType(_) => "unsupported_content_type",
+            Self::ContentEncoding | Self::TextEncoding => "unsupported_encoding",
+            Self::Uri(_) => "invalid_uri",
+            Self::NotUtf8 | Self::Json { .. } | Self::NotAnObject => "invalid_json",
+            Self::Multipart(_) => "invalid_multipart",
+            Self::ModelMissing | Self::ModelNotInBody => "model_missing",
+            Self::ModelNotText | Self::ModelInvalid(_) => "model_invalid",
+            Self::ModelRepeated(_) | Self::ModelsDisagree(..) | Self::Disguised { .. } => "model_ambiguous",
+            Self::OtherField { .. } => "field_not_accepted",
+        }
+    }
+}
+
+impl fmt::Display for Where {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Json => "the JSON body",
+            Self::Form => "the multipart body",
+            Self::Header => "the X-Model header",
+            Self::Query => "the query",
+        })
+    }
+}

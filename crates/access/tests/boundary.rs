@@ -1,0 +1,224 @@
+//! The security boundary, from outside: a key that may use one model reaches no other.
+//!
+//! The readers' own tests list every trick; here are the decision's order, the places that name a
+//! model together, and each known trick once through the whole of it.
+
+mod common;
+
+use access::{Decision, Policy, Reason, Unreadable, Where, read_model};
+use catalogue::{ModelName, RouteId, ServerState};
+use common::{Call, World, key, server};
+use proptest::prelude::*;
+
+/// Alice may use `cheap` and `lone`; `cheap` and `dear` share a server, `lone` has one to itself.
+fn world() -> World {
+    let starting = ServerState::Starting(String::new());
+    World::new(
+        Policy::new(vec![key("alice", "[!d]*", None, None)], Vec::new()),
+        vec![
+            server("a", ServerState::Ready, &["cheap", "dear"]),
+            server("b", ServerState::Ready, &["lone"]),
+            server("c", starting, &["soon"]),
+            server("d", ServerState::Draining(String::new()), &["gone"]),
+        ],
+    )
+}
+
+fn alice() -> Call {
+    Call::new("mg-alice")
+}
+
+fn form(parts: &str) -> Call {
+    alice()
+        .header("content-type", "multipart/form-data; boundary=xyz")
+        .body(parts.replace('\n', "\r\n"))
+        .uri("/v1/audio/transcriptions")
+}
+
+#[test]
+fn an_allowed_request_learns_its_route() {
+    let Decision::Allow(grant) = world().decide(&Call::chat("mg-alice", "cheap")) else { panic!("refused") };
+    assert_eq!(grant.route, RouteId::of(&ModelName::new("cheap").expect("a name")));
+    assert_eq!(
+        (grant.model.as_str(), &*grant.consumer, grant.key.name.as_str()),
+        ("cheap", "alice", "alice")
+    );
+}
+
+#[test]
+fn a_refusal_says_what_is_known() {
+    let denial = |call: &Call| match world().decide(call) {
+        Decision::Deny(denial) => (denial.reason.code(), denial.consumer.is_some(), denial.model),
+        Decision::Allow(_) => panic!("allowed"),
+    };
+    assert_eq!(denial(&Call::chat("mg-eve", "dear")), ("invalid_api_key", false, None));
+    assert_eq!(denial(&alice().json("{}")), ("model_missing", true, None));
+    assert_eq!(denial(&Call::chat("mg-alice", "dear")), ("model_not_found", true, Some("dear".into())));
+}
+
+#[test]
+fn unknown_and_forbidden_models_look_the_same() {
+    for model in ["dear", "does-not-exist"] {
+        let reason = world().reason(&Call::chat("mg-alice", model));
+        assert_eq!(reason, Some(Reason::ModelNotFound { model: model.into() }));
+    }
+}
+
+#[test]
+fn the_checks_have_an_order() {
+    // Each has the fault of all that follow it as well.
+    let bad_body = |call: Call| call.header("content-type", "text/plain").body("x");
+    for (call, code) in [
+        (bad_body(Call::new("mg-eve").uri("/v1/sleep")), "invalid_api_key"),
+        (bad_body(alice().uri("/v1/../sleep")), "invalid_uri"),
+        (bad_body(alice().uri("/v1/%73leep")), "closed_path"),
+        (bad_body(alice()), "unsupported_content_type"),
+        (Call::chat("mg-alice", "dear"), "model_not_found"),
+        (Call::chat("mg-alice", "soon"), "model_starting"),
+        (Call::chat("mg-alice", "gone"), "model_draining"),
+        (Call::chat("mg-alice", "cheap"), "ok"),
+    ] {
+        assert_eq!(world().code(&call), code, "{call:?}");
+    }
+}
+
+#[test]
+fn every_known_trick_is_refused() {
+    let json = |body: &str| alice().json(body);
+    let typed = |value: &str| alice().header("content-type", value).body(r#"{"model":"cheap"}"#);
+    let part = "--xyz\nContent-Disposition: form-data; name=\"model\"";
+    let utf16: Vec<u8> = r#"{"model":"dear"}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (call, code) in [
+        (json(r#"{"model":"cheap","model":"dear"}"#), "model_ambiguous"),
+        (json(r#"{"model":"cheap","Model":"dear"}"#), "model_ambiguous"),
+        (json(r#"{"model":"cheap","mod\u0065l":"dear"}"#), "model_ambiguous"),
+        (json(r#"{"model":"cheap","lora_path":"dear"}"#), "field_not_accepted"),
+        (json(r#"{"model":"cheap"}{"model":"dear"}"#), "invalid_json"),
+        (json("\u{feff}{\"model\":\"cheap\"}"), "unsupported_encoding"),
+        (json("").body(utf16), "unsupported_encoding"),
+        (json(r#"{"model":"cheap"}"#).header("content-encoding", "gzip"), "unsupported_encoding"),
+        (json(r#"{"model":"cheap"}"#).header("content-encoding", ""), "unsupported_encoding"),
+        (
+            json(r#"{"model":"cheap"}"#)
+                .header("content-encoding", "identity")
+                .header("content-encoding", "br"),
+            "unsupported_encoding",
+        ),
+        (alice().body(r#"{"model":"cheap"}"#), "unsupported_content_type"),
+        (typed("text/plain"), "unsupported_content_type"),
+        (typed("application/x-www-form-urlencoded"), "unsupported_content_type"),
+        (typed("application/json; charset=utf-16"), "unsupported_content_type"),
+        (typed("application/json").header("content-type", "text/plain"), "unsupported_content_type"),
+        (typed("multipart/form-data; boundary=xyz"), "invalid_multipart"),
+        (form(&format!("{part}\n\ncheap\n{part}\n\ndear\n--xyz--\n")), "model_ambiguous"),
+        (form(&format!("{part}; filename=\"x\"\n\ncheap\n--xyz--\n")), "invalid_multipart"),
+        (form(&format!("--xyz--\n{part}\n\ncheap\n--xyz--\n")), "invalid_multipart"),
+        (json(r#"{"model":"cheap"}"#).header("x-model", "dear"), "model_ambiguous"),
+        (
+            json(r#"{"model":"cheap"}"#).header("x-model", "cheap").header("x-model", "cheap"),
+            "model_ambiguous",
+        ),
+        (json(r#"{"model":"cheap"}"#).uri("/v1/realtime?model=dear"), "model_ambiguous"),
+        (json(r#"{"model":"cheap"}"#).uri("/v1/realtime?Model=dear"), "model_ambiguous"),
+        (json(r#"{"model":"cheap"}"#).uri("/v1/realtime?mod%65l=dear"), "model_ambiguous"),
+        (json(r#"{"model":"cheap"}"#).uri("/v1/realtime?x=1;model=dear"), "invalid_uri"),
+        (json(r#"{"model":"cheap"}"#).uri("/v1/x/../load_lora_adapter"), "invalid_uri"),
+        (json(r#"{"model":"cheap"}"#).uri("/v1/load%5Flora%5Fadapter/"), "closed_path"),
+        (json(r#"{"model":"cheap "}"#), "model_invalid"),
+        (json(r#"{"model":""}"#).header("x-model", "cheap"), "model_ambiguous"),
+        (json(r#"{"model":""}"#), "model_invalid"),
+        (json("{\"model\":\"ch\u{e9}ap\"}"), "model_invalid"),
+        (json(r#"{"model":"cheap\u0000"}"#), "model_invalid"),
+        (json(&format!(r#"{{"model":"{}"}}"#, "x".repeat(257))), "model_invalid"),
+        (alice().header("x-model", "ch\u{e9}ap"), "model_invalid"),
+        (alice(), "model_missing"),
+    ] {
+        assert_eq!(world().code(&call), code, "{call:?}");
+    }
+}
+
+#[test]
+fn refusals_of_the_kind_of_body_are_told_from_the_others() {
+    let unreadable = |call: &Call| match world().reason(call) {
+        Some(Reason::Unreadable(unreadable)) => (unreadable.is_media_type(), unreadable.param()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(unreadable(&alice().body("x")), (true, None));
+    assert_eq!(unreadable(&alice().json("x").header("content-encoding", "gzip")), (true, None));
+    assert_eq!(unreadable(&alice().json("\u{feff}{}")), (true, None));
+    assert_eq!(unreadable(&alice().json("x")), (false, None));
+    assert_eq!(unreadable(&alice().json("{}")), (false, Some("model")));
+    assert_eq!(unreadable(&alice().json(r#"{"lora_path":"x"}"#)), (false, Some("lora_path")));
+}
+
+#[test]
+fn places_that_name_a_model_must_agree() {
+    let part = "--xyz\nContent-Disposition: form-data; name=\"model\"\n\ncheap\n--xyz--\n";
+    for call in [
+        Call::chat("mg-alice", "cheap"),
+        Call::chat("mg-alice", "cheap").header("x-model", "cheap").uri("/v1/realtime?model=cheap"),
+        alice().header("x-model", "cheap"),
+        alice().uri("/v1/realtime?model=cheap"),
+        form(part),
+        form(part).header("x-model", "cheap"),
+    ] {
+        assert_eq!(world().code(&call), "ok", "{call:?}");
+    }
+    for (call, first, second) in [
+        (Call::chat("mg-alice", "cheap").header("x-model", "Cheap"), Where::Json, Where::Header),
+        (form(part).uri("/v1/x?model=lone"), Where::Form, Where::Query),
+        (alice().header("x-model", "cheap").uri("/v1/x?model=lone"), Where::Header, Where::Query),
+    ] {
+        let expected = Unreadable::ModelsDisagree(first, second);
+        assert_eq!(world().reason(&call), Some(Reason::Unreadable(expected)), "{call:?}");
+    }
+}
+
+/// vLLM answers a body without `model` with its base model, whatever a header says: a key for one
+/// adapter would reach the base model, and with it every adapter's.
+#[test]
+fn a_body_that_names_no_model_passes_only_where_the_server_has_no_choice() {
+    let silent = |model: &str| alice().json(r#"{"input":"x"}"#).header("x-model", model);
+    assert_eq!(world().code(&silent("lone")), "ok");
+    assert_eq!(world().code(&silent("cheap")), "model_missing");
+    assert_eq!(world().code(&silent("cheap").uri("/v1/x?model=cheap")), "model_missing");
+    assert_eq!(world().code(&silent("dear")), "model_not_found", "says no more than that");
+}
+
+#[test]
+fn reasons_never_repeat_the_key() {
+    let calls = [
+        Call::chat("mg-secret", "cheap"),
+        Call::chat("mg-secret", "cheap").header("x-api-key", "mg-other-secret"),
+        alice().json("{}"),
+    ];
+    for call in calls {
+        let reason = world().reason(&call).expect("a refusal");
+        assert!(!format!("{reason} {reason:?}").contains("secret"));
+    }
+    let headers = alice().headers();
+    let request =
+        access::Request { method: "GET", uri: "/v1/x?key=secret", headers: &headers, body: b"secret" };
+    assert_eq!(format!("{request:?}"), "Request(GET /v1/x, 6 bytes)");
+}
+
+proptest! {
+    #[test]
+    fn no_request_panics_and_none_reaches_another_model(
+        body in prop::collection::vec(any::<u8>(), 0..80),
+        uri in "/(v1)?[/a-z%2.;?&=+]{0,20}",
+        header in prop::option::of("[ -~]{0,12}"),
+        content_type in prop::sample::select(vec!["application/json", "multipart/form-data; boundary=a"]),
+    ) {
+        let mut call = alice().uri(&uri).header("content-type", content_type).body(body);
+        if let Some(header) = header {
+            call = call.header("x-model", &header);
+        }
+        let headers = call.headers();
+        let request = access::Request { method: "POST", uri: &uri, headers: &headers, body: &call.body };
+        if let Decision::Allow(grant) = world().decide(&call) {
+            prop_assert_ne!(grant.model.as_str(), "dear");
+            prop_assert_eq!(Ok(grant.model), read_model(&request));
+        }
+    }
+}

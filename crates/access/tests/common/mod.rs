@@ -1,0 +1,131 @@
+//! A small world to decide in.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use access::{
+    Decision, Key, KeyDigest, Limiters, ManualClock, ModelGlobs, ModelLimit, Policy, Rate, Reason, Request,
+    decide,
+};
+use catalogue::{
+    BasePath, Catalogue, HealthMode, ModelCard, ModelName, ServerId, ServerRecord, ServerSpec, ServerState,
+    ServerUrl, Source,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Policy, catalogue and limits together.
+pub(crate) struct World {
+    pub(crate) policy: Policy,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) limiters: Limiters<ManualClock>,
+    pub(crate) clock: ManualClock,
+}
+
+impl World {
+    pub(crate) fn new(policy: Policy, servers: Vec<ServerRecord>) -> Self {
+        let clock = ManualClock::new();
+        let catalogue = Catalogue::assemble(servers, Vec::new());
+        Self { policy, catalogue, limiters: Limiters::new(clock.clone()), clock }
+    }
+
+    pub(crate) fn decide(&self, request: &Call) -> Decision {
+        let headers = request.headers();
+        let request = Request { method: "POST", uri: &request.uri, headers: &headers, body: &request.body };
+        decide(&self.policy, &self.catalogue, &self.limiters, &request)
+    }
+
+    /// `ok`, or the code of the refusal.
+    pub(crate) fn code(&self, request: &Call) -> &'static str {
+        self.reason(request).map_or("ok", |reason| reason.code())
+    }
+
+    pub(crate) fn reason(&self, request: &Call) -> Option<Reason> {
+        match self.decide(request) {
+            Decision::Allow(_) => None,
+            Decision::Deny(denial) => Some(denial.reason),
+        }
+    }
+}
+
+/// A request in the making.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) uri: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Call {
+    /// A chat request of a key for a model.
+    pub(crate) fn chat(key: &str, model: &str) -> Self {
+        Self::new(key).json(&format!(r#"{{"model":"{model}","messages":[]}}"#))
+    }
+
+    pub(crate) fn new(key: &str) -> Self {
+        let call = Self { uri: "/v1/chat/completions".into(), headers: Vec::new(), body: Vec::new() };
+        call.header("authorization", &format!("Bearer {key}"))
+    }
+
+    pub(crate) fn json(self, body: &str) -> Self {
+        self.header("content-type", "application/json").body(body)
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub(crate) fn uri(mut self, uri: &str) -> Self {
+        self.uri = uri.into();
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    pub(crate) fn headers(&self) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let name: HeaderName = name.parse().expect("a header name");
+            map.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a header value"));
+        }
+        map
+    }
+}
+
+pub(crate) fn rate(requests_per_minute: u32, burst: u32) -> Rate {
+    Rate::per_minute(requests_per_minute, Some(burst)).expect("a rate")
+}
+
+pub(crate) fn globs(pattern: &str) -> ModelGlobs {
+    ModelGlobs::parse(&[pattern.to_owned()]).expect("a pattern")
+}
+
+/// A key `mg-<name>` of the consumer `<name>`.
+pub(crate) fn key(name: &str, models: &str, limit: Option<Rate>, limit_per_model: Option<Rate>) -> Key {
+    let digest = KeyDigest::of(&format!("mg-{name}"));
+    Key { name: name.into(), consumer: name.into(), digest, models: globs(models), limit, limit_per_model }
+}
+
+pub(crate) fn model_limit(models: &str, limit: Rate) -> ModelLimit {
+    ModelLimit { models: globs(models), limit }
+}
+
+pub(crate) fn server(name: &str, state: ServerState, models: &[&str]) -> ServerRecord {
+    let card = |model: &&str| ModelCard::named(ModelName::new(model).expect("a model name"));
+    ServerRecord {
+        spec: ServerSpec {
+            id: ServerId::file(name),
+            name: name.into(),
+            source: Source::File,
+            url: ServerUrl::http(name, 8000),
+            base_path: BasePath::default(),
+            models: Vec::new(),
+            health: HealthMode::Probe,
+            incarnation: String::new(),
+        },
+        state,
+        models: models.iter().map(card).collect(),
+    }
+}

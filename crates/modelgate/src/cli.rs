@@ -1,0 +1,116 @@
+//! The command line, and the commands that need no running server.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use access::NewKey;
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config, ConfigErrors, Env};
+
+/// One OpenAI- and Anthropic-compatible endpoint over all your inference servers, beside Traefik.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub(crate) struct Args {
+    /// The configuration file [default: $MODELGATE_CONFIG, or modelgate.yaml if it is here]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What to do [default: serve]
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Command {
+    /// Answer Traefik until told to stop
+    Serve,
+    /// Check the configuration and do nothing else
+    Check,
+    /// Ask the running Modelgate whether it is ready; for a container's HEALTHCHECK
+    Healthcheck,
+    /// Look for servers once and print what Traefik would be told
+    Render,
+    /// Work with API keys
+    #[command(subcommand)]
+    Keys(Keys),
+}
+
+/// What to do with API keys.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Keys {
+    /// Make an API key and print it, with the lines that go into the configuration
+    Generate(Generate),
+}
+
+/// For whom the key is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Generate {
+    /// What the key is called; unique
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = key_name)]
+    pub(crate) name: String,
+    /// Who owns it [default: the key's name]
+    #[arg(long, value_name = "NAME", value_parser = key_name)]
+    pub(crate) consumer: Option<String>,
+}
+
+/// `EX_USAGE` of sysexits.h: the configuration is wrong.
+pub(crate) const BAD_CONFIGURATION: u8 = 64;
+
+/// `modelgate check`.
+#[allow(clippy::print_stdout, reason = "a command's answer goes to its user")]
+pub(crate) fn check(args: &Args) -> ExitCode {
+    let env = Env::of_this_process();
+    match Config::load(args.config.as_deref(), &env) {
+        Ok(config) => {
+            let file = config::locate(args.config.as_deref(), &env);
+            let file = file.map_or_else(|| "no file, all defaults".into(), |path| path.display().to_string());
+            println!(
+                "ok: {file}: {}, {}",
+                count(config.servers.len(), "server"),
+                count(config.keys.len(), "key")
+            );
+            for warning in &config.warnings {
+                println!("warning: {warning}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(errors) => refuse(&errors),
+    }
+}
+
+/// `modelgate keys generate`. The key in clear is printed here and nowhere else.
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's answer goes to its user")]
+pub(crate) fn keys_generate(wanted: &Generate) -> ExitCode {
+    let key = match NewKey::generate() {
+        Ok(key) => key,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let consumer = wanted.consumer.as_ref().unwrap_or(&wanted.name);
+    let digest = key.digest().to_hex();
+    println!("API key, shown this once; give it to its owner:\n\n  {}\n", key.reveal());
+    println!("SHA-256 of it:\n\n  {digest}\n");
+    println!("For the configuration file:\n");
+    println!("keys:");
+    println!("  - name: {:?}\n    consumer: {:?}\n    sha256: {digest:?}", wanted.name, consumer);
+    ExitCode::SUCCESS
+}
+
+/// A name that the configuration accepts, too; all such names are good YAML between quotes.
+fn key_name(text: &str) -> Result<String, String> {
+    config::key_name(text).ok_or_else(|| format!("allowed: {}", config::KEY_NAME))
+}
+
+/// Prints what is wrong with the configuration.
+#[allow(clippy::print_stderr, reason = "the log is not set up without a configuration")]
+pub(crate) fn refuse(errors: &ConfigErrors) -> ExitCode {
+    eprintln!("error: {errors}");
+    ExitCode::from(BAD_CONFIGURATION)
+}
+
+fn count(n: usize, thing: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {thing}{plural}")
+}

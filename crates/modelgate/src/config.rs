@@ -1,0 +1,267 @@
+//! The configuration: one YAML file, and environment variables that override it.
+//!
+//! Everything is read and checked before any port is bound. Unknown keys and variables are
+//! refused, and all errors are reported together, each with its key, what was found (unless it
+//! may be secret) and what is allowed. A file of nothing but comments means: all defaults.
+//!
+//! ```text
+//! file ─parse─▶ YAML ◀─put in─ environment      (env.rs)
+//!                 └─Section by Section─▶ Config  (section.rs; one file per section)
+//! ```
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde_yaml::{Mapping, Value};
+
+mod docker;
+mod env;
+mod error;
+mod host;
+mod keys;
+mod section;
+mod servers;
+mod traefik;
+
+pub(crate) use docker::{DockerConfig, Enabled};
+pub(crate) use env::Env;
+pub(crate) use error::ConfigErrors;
+pub(crate) use keys::{NAME as KEY_NAME, name as key_name};
+pub(crate) use servers::StaticServer;
+pub(crate) use traefik::TraefikConfig;
+
+use section::{Report, Section, size};
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// Where to listen.
+    pub(crate) listen: Listen,
+    /// What is rendered for Traefik.
+    pub(crate) traefik: TraefikConfig,
+    /// Limits on request bodies.
+    pub(crate) requests: RequestsConfig,
+    /// The Docker host.
+    pub(crate) docker: DockerConfig,
+    /// Servers that no label announces.
+    pub(crate) servers: Vec<StaticServer>,
+    /// API keys.
+    pub(crate) keys: Vec<access::Key>,
+    /// Limits per model over all keys; the first that matches counts.
+    pub(crate) model_limits: Vec<access::ModelLimit>,
+    /// Where the CA is kept over restarts.
+    pub(crate) state_dir: Option<PathBuf>,
+    /// The log.
+    pub(crate) log: LogConfig,
+    /// What is allowed, but probably not meant; for the operator.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// `listen:` in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listen {
+    /// Traefik polls here.
+    pub(crate) provider: SocketAddr,
+    /// Traefik asks about requests here.
+    pub(crate) requests: SocketAddr,
+    /// Health and administration.
+    pub(crate) admin: SocketAddr,
+}
+
+/// `requests:` in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RequestsConfig {
+    /// The longest body, in bytes.
+    pub(crate) max_body: u64,
+    /// The longest body without a `Content-Length`; 0 refuses them.
+    pub(crate) max_chunked_body: u64,
+}
+
+/// `log:` in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogConfig {
+    /// A filter that `tracing_subscriber::EnvFilter` has accepted.
+    pub(crate) level: String,
+    /// How lines look.
+    pub(crate) format: LogFormat,
+}
+
+/// `log.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The file that is read if none is named and it is there.
+const DEFAULT_FILE: &str = "modelgate.yaml";
+
+/// The file to read: the one on the command line, or in `MODELGATE_CONFIG`, or `modelgate.yaml` here if it is there.
+pub(crate) fn locate(command_line: Option<&Path>, env: &Env) -> Option<PathBuf> {
+    let named = command_line.map(Path::to_owned).or_else(|| env.get(env::CONFIG_FILE).map(PathBuf::from));
+    named.or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()))
+}
+
+impl Config {
+    /// Reads and checks the file, if there is one, with the environment over it.
+    ///
+    /// # Errors
+    /// All that is wrong, in the order of the keys in the documentation.
+    pub(crate) fn load(command_line: Option<&Path>, env: &Env) -> Result<Self, ConfigErrors> {
+        let yaml = match locate(command_line, env) {
+            Some(path) => parse(&path)?,
+            None => Value::Null,
+        };
+        Self::read(yaml, env)
+    }
+
+    fn read(yaml: Value, env: &Env) -> Result<Self, ConfigErrors> {
+        let mut root = match yaml {
+            Value::Null => Mapping::new(),
+            Value::Mapping(mapping) => mapping,
+            _ => {
+                return Err(ConfigErrors::one(
+                    "the file",
+                    "found a list or a single value; allowed: keys with values",
+                ));
+            }
+        };
+        let mut errors = Vec::new();
+        env.refuse_unknown(&mut errors);
+        let keys_in_file = root.get("keys").and_then(Value::as_sequence).map_or(0, Vec::len);
+        let origins = env.override_file(&mut root, &mut errors);
+        let report = Report::new(origins, errors);
+        let config = Self::read_sections(Section::root(&report, &root), keys_in_file);
+        match report.into_errors() {
+            errors if errors.is_empty() => Ok(config),
+            errors => Err(ConfigErrors(errors)),
+        }
+    }
+
+    fn read_sections(mut root: Section<'_>, keys_in_file: usize) -> Self {
+        let key_variable = root.variable("keys");
+        let mut config = Self {
+            listen: listen(root.section("listen")),
+            traefik: traefik::read(root.section("traefik")),
+            requests: requests(root.section("requests")),
+            docker: docker::read(root.section("docker")),
+            servers: servers::read(root.sections("servers")),
+            keys: keys::read(root.sections("keys")),
+            model_limits: keys::read_model_limits(root.sections("models")),
+            state_dir: root.try_get("state_dir", "the path of a folder", state_dir),
+            log: log(root.section("log")),
+            warnings: Vec::new(),
+        };
+        root.finish();
+        config.warn(key_variable.filter(|_| keys_in_file > 0));
+        config
+    }
+
+    fn warn(&mut self, keys_replaced_by: Option<&str>) {
+        if let Some(variable) = keys_replaced_by {
+            self.warnings.push(format!("{variable} is set, so the keys in the file are not used"));
+        }
+        if self.keys.is_empty() {
+            self.warnings.push(
+                "there are no keys, so every request will be refused; `modelgate keys generate` makes one"
+                    .into(),
+            );
+        }
+        if self.servers.is_empty() && self.docker.enabled == Enabled::Never {
+            self.warnings
+                .push("docker.enabled is false and there are no servers, so there are no models".into());
+        }
+    }
+
+    /// The parts that differ and cannot be changed while running; everything else can be reloaded.
+    pub(crate) fn restart_needed(&self, new: &Self) -> Vec<&'static str> {
+        let differ = [
+            ("listen.provider", self.listen.provider != new.listen.provider),
+            ("listen.requests", self.listen.requests != new.listen.requests),
+            ("listen.admin", self.listen.admin != new.listen.admin),
+            ("docker", self.docker != new.docker),
+            ("state_dir", self.state_dir != new.state_dir),
+            ("log.level", self.log.level != new.log.level),
+            ("log.format", self.log.format != new.log.format),
+        ];
+        differ.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
+    }
+}
+
+fn parse(path: &Path) -> Result<Value, ConfigErrors> {
+    let fail = |message: String| ConfigErrors::one(path.display().to_string(), message);
+    let text = fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+    let mut yaml: Value = serde_yaml::from_str(&text).map_err(|e| fail(format!("is not YAML: {e}")))?;
+    yaml.apply_merge().map_err(|e| fail(format!("is not YAML: {e}")))?;
+    Ok(yaml)
+}
+
+fn listen(mut section: Section<'_>) -> Listen {
+    let mut addr = |key, default: ([u8; 4], u16)| section.socket_addr(key).unwrap_or_else(|| default.into());
+    let listen = Listen {
+        provider: addr("provider", ([0, 0, 0, 0], 8100)),
+        requests: addr("requests", ([0, 0, 0, 0], 8101)),
+        admin: addr("admin", ([127, 0, 0, 1], 8102)),
+    };
+    let all = [("provider", listen.provider), ("requests", listen.requests), ("admin", listen.admin)];
+    for (i, (key, addr)) in all.iter().enumerate() {
+        // Port 0 lets the system choose, each time another one.
+        if let Some((other, _)) = all[..i].iter().find(|(_, a)| a.port() == addr.port() && addr.port() != 0) {
+            section.error(
+                key,
+                format!("found \"{addr}\"; listen.{other} has that port too; allowed: a port of its own"),
+            );
+        }
+    }
+    section.finish();
+    listen
+}
+
+fn requests(mut section: Section<'_>) -> RequestsConfig {
+    const CHUNKED: u64 = 1 << 20;
+    let max_body = section.bytes("max_body", 1 << 10..=1 << 30);
+    let limit = max_body.unwrap_or(32 << 20);
+    let chunked = section.bytes("max_chunked_body", 0..=1 << 30);
+    if let Some(found) = chunked.filter(|found| *found > limit) {
+        section.error(
+            "max_chunked_body",
+            format!(
+                "found {}; it is more than requests.max_body; allowed: 0 to {}",
+                size(found),
+                size(limit)
+            ),
+        );
+    }
+    section.finish();
+    RequestsConfig { max_body: limit, max_chunked_body: chunked.unwrap_or(CHUNKED.min(limit)) }
+}
+
+fn log(mut section: Section<'_>) -> LogConfig {
+    const LEVEL: &str = "off, error, warn, info, debug or trace, or a list such as info,modelgate=debug (tracing's EnvFilter)";
+    let level = section.get("level", LEVEL, log_level);
+    let format = section.one_of("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    section.finish();
+    LogConfig { level: level.unwrap_or_else(|| "info".into()), format: format.unwrap_or(LogFormat::Text) }
+}
+
+/// `EnvFilter` takes any word for the name of a module, so `inof` would silence the log; refuse that.
+fn log_level(text: &str) -> Option<String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let directive = |part: &str| {
+        part.contains(['=', '[']) || LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part.trim()))
+    };
+    let accepted = text.split(',').all(directive) && tracing_subscriber::EnvFilter::try_new(text).is_ok();
+    accepted.then(|| text.into())
+}
+
+/// It need not be there yet, but what is there must be a folder.
+fn state_dir(path: &str) -> Result<PathBuf, io::Error> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_dir() => Err(io::Error::other("it is not a folder")),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(path.into()),
+    }
+}

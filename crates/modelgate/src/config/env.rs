@@ -1,0 +1,201 @@
+//! Which environment variable stands for which key, and how its text gets there.
+//!
+//! The variables are put into the parsed file before it is read, so that a value is checked in
+//! one place, wherever it came from; [`Origins`] remembers which key came from which variable.
+
+use std::{collections::BTreeMap, fmt, fs};
+
+use serde_yaml::{Mapping, Value};
+
+use super::{
+    error::{ConfigError, closest},
+    keys,
+};
+
+/// The environment, as far as it concerns Modelgate. Its values may be secret, so its `Debug` output has
+/// the names only.
+#[derive(Clone, Default)]
+pub(crate) struct Env(BTreeMap<String, String>);
+
+/// Which key came from which variable.
+#[derive(Debug, Default)]
+pub(super) struct Origins(Vec<(String, &'static str)>);
+
+/// Names the configuration file; read before all else.
+pub(super) const CONFIG_FILE: &str = "MODELGATE_CONFIG";
+/// Every variable of Modelgate's own starts with this.
+const OURS: &str = "MODELGATE_";
+/// Variables for tests; never read here.
+const TEST: &str = "MODELGATE_TEST_";
+const API_KEY: &str = "MODELGATE_API_KEY";
+const API_KEY_FILE: &str = "MODELGATE_API_KEY_FILE";
+const DOCKER_HOST: &str = "DOCKER_HOST";
+const DOCKER_ENDPOINT: [&str; 2] = ["docker", "endpoint"];
+
+/// What the text of a variable becomes.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    /// One value.
+    Scalar,
+    /// A list of values, separated by commas.
+    List,
+    /// A list of servers, given by their URLs, separated by commas.
+    Servers,
+}
+
+/// Variable, key path, shape: all of them but the two for an API key.
+const VARIABLES: &[(&str, &[&str], Shape)] = &[
+    ("MODELGATE_LISTEN_PROVIDER", &["listen", "provider"], Shape::Scalar),
+    ("MODELGATE_LISTEN_REQUESTS", &["listen", "requests"], Shape::Scalar),
+    ("MODELGATE_LISTEN_ADMIN", &["listen", "admin"], Shape::Scalar),
+    ("MODELGATE_TRAEFIK_VERSION", &["traefik", "version"], Shape::Scalar),
+    ("MODELGATE_TRAEFIK_ENTRY_POINTS", &["traefik", "entry_points"], Shape::List),
+    ("MODELGATE_TRAEFIK_HOSTS", &["traefik", "hosts"], Shape::List),
+    ("MODELGATE_TRAEFIK_PATH_PREFIXES", &["traefik", "path_prefixes"], Shape::List),
+    ("MODELGATE_TRAEFIK_CERT_RESOLVER", &["traefik", "cert_resolver"], Shape::Scalar),
+    ("MODELGATE_TRAEFIK_TLS", &["traefik", "tls"], Shape::Scalar),
+    ("MODELGATE_TRAEFIK_ADVERTISE", &["traefik", "advertise"], Shape::Scalar),
+    ("MODELGATE_TRAEFIK_POLL_TIMEOUT", &["traefik", "poll_timeout"], Shape::Scalar),
+    ("MODELGATE_REQUESTS_MAX_BODY", &["requests", "max_body"], Shape::Scalar),
+    ("MODELGATE_REQUESTS_MAX_CHUNKED_BODY", &["requests", "max_chunked_body"], Shape::Scalar),
+    ("MODELGATE_DOCKER_ENABLED", &["docker", "enabled"], Shape::Scalar),
+    ("MODELGATE_DOCKER_ENDPOINT", &DOCKER_ENDPOINT, Shape::Scalar),
+    ("MODELGATE_DOCKER_TLS_CA", &["docker", "tls", "ca"], Shape::Scalar),
+    ("MODELGATE_DOCKER_TLS_CERT", &["docker", "tls", "cert"], Shape::Scalar),
+    ("MODELGATE_DOCKER_TLS_KEY", &["docker", "tls", "key"], Shape::Scalar),
+    ("MODELGATE_DOCKER_NETWORK", &["docker", "network"], Shape::Scalar),
+    ("MODELGATE_DOCKER_HOST_ADDRESS", &["docker", "host_address"], Shape::Scalar),
+    ("MODELGATE_DOCKER_REACH", &["docker", "reach"], Shape::Scalar),
+    ("MODELGATE_SERVERS", &["servers"], Shape::Servers),
+    ("MODELGATE_STATE_DIR", &["state_dir"], Shape::Scalar),
+    ("MODELGATE_LOG_LEVEL", &["log", "level"], Shape::Scalar),
+    ("MODELGATE_LOG_FORMAT", &["log", "format"], Shape::Scalar),
+];
+
+impl Env {
+    /// The environment of this process. A value that is not UTF-8 is kept with replacement
+    /// characters, and fails where it is checked.
+    pub(crate) fn of_this_process() -> Self {
+        let all = std::env::vars_os();
+        all.map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    /// A variable. An empty one counts as not given: Compose makes `${HOST:-}` empty, not absent.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Refuses variables that nothing reads; most likely they are misspelt.
+    pub(super) fn refuse_unknown(&self, errors: &mut Vec<ConfigError>) {
+        let known = || VARIABLES.iter().map(|v| v.0).chain([API_KEY, API_KEY_FILE, CONFIG_FILE]);
+        for name in self.0.keys().filter(|name| name.starts_with(OURS) && !name.starts_with(TEST)) {
+            if !known().any(|k| k == name) {
+                let message = match closest(name, known()) {
+                    Some(meant) => format!("unknown environment variable; did you mean {meant}?"),
+                    None => "unknown environment variable".into(),
+                };
+                errors.push(ConfigError { place: name.clone(), variable: None, message });
+            }
+        }
+    }
+
+    /// Puts the variables into a parsed file.
+    pub(super) fn override_file(&self, root: &mut Mapping, errors: &mut Vec<ConfigError>) -> Origins {
+        let mut origins = Origins::default();
+        for (variable, path, shape) in VARIABLES {
+            if let Some(text) = self.get(variable) {
+                origins.put(root, variable, path, shape.value_of(text));
+            }
+        }
+        if let Some(text) = self.get(DOCKER_HOST)
+            && origins.variable_of("docker.endpoint").is_none()
+        {
+            origins.put(root, DOCKER_HOST, &DOCKER_ENDPOINT, Shape::Scalar.value_of(text));
+        }
+        match self.api_key() {
+            Ok(Some((variable, key))) => origins.put(root, variable, &["keys"], key),
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
+        origins
+    }
+
+    /// The API key that is given in clear, as the list of keys that it stands for.
+    fn api_key(&self) -> Result<Option<(&'static str, Value)>, ConfigError> {
+        let fail =
+            |place: &str, message: String| Err(ConfigError { place: place.into(), variable: None, message });
+        let (variable, text) = match (self.get(API_KEY), self.get(API_KEY_FILE)) {
+            (Some(_), Some(_)) => {
+                return fail(API_KEY, format!("{API_KEY_FILE} is given too; only one of the two is allowed"));
+            }
+            (Some(text), None) => (API_KEY, text.to_owned()),
+            (None, Some(path)) => match fs::read_to_string(path) {
+                Ok(text) => (API_KEY_FILE, text.trim_end_matches(['\r', '\n']).to_owned()),
+                Err(error) => return fail(API_KEY_FILE, format!("cannot read {path:?}: {error}")),
+            },
+            (None, None) => return Ok(None),
+        };
+        match keys::from_clear(&text) {
+            Ok(list) => Ok(Some((variable, list))),
+            Err(reason) => fail(variable, format!("{reason} (the value is not shown)")),
+        }
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Env {
+    /// Keeps what concerns Modelgate and drops the rest.
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
+        let all = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Self(all.filter(|(name, _): &(String, _)| name.starts_with(OURS) || name == DOCKER_HOST).collect())
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Shape {
+    fn value_of(self, text: &str) -> Value {
+        let items = || text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        match self {
+            Self::Scalar => text.trim().into(),
+            Self::List => Value::Sequence(items().map(Value::from).collect()),
+            Self::Servers => items()
+                .map(|url| Value::Mapping([("url".into(), url.into())].into_iter().collect()))
+                .collect::<Vec<_>>()
+                .into(),
+        }
+    }
+}
+
+impl Origins {
+    /// The variable that a key, or what it is part of, came from.
+    pub(super) fn variable_of(&self, path: &str) -> Option<&'static str> {
+        let part_of = |whole: &str| {
+            path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.0.iter().find(|(whole, _)| part_of(whole)).map(|(_, variable)| *variable)
+    }
+
+    /// Puts a value at a path and makes the sections on the way. Where something else than a
+    /// section is in the way, it is left there: reading it gives the error.
+    fn put(&mut self, root: &mut Mapping, variable: &'static str, path: &[&str], value: Value) {
+        let Some((last, sections)) = path.split_last() else { return };
+        let mut at = root;
+        for section in sections {
+            let next = at.entry((*section).into()).or_insert(Value::Null);
+            if next.is_null() {
+                *next = Value::Mapping(Mapping::new());
+            }
+            match next {
+                Value::Mapping(mapping) => at = mapping,
+                _ => return,
+            }
+        }
+        at.insert((*last).into(), value);
+        self.0.push((path.join("."), variable));
+    }
+}

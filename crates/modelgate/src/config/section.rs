@@ -1,0 +1,383 @@
+//! A small reader over YAML.
+//!
+//! serde's derive stops at the first error and cannot say what would be allowed. A [`Section`]
+//! reads one mapping, key by key; what is wrong goes to a shared [`Report`] and reading goes on.
+
+use std::{cell::RefCell, fmt::Display, net::SocketAddr, ops::RangeInclusive, time::Duration};
+
+use bytesize::ByteSize;
+use serde_yaml::{Mapping, Value};
+
+use super::{
+    env::Origins,
+    error::{ConfigError, closest},
+};
+
+/// What is wrong so far, and where values came from.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    origins: Origins,
+    errors: RefCell<Vec<ConfigError>>,
+}
+
+/// One mapping of the file. Its getters give `None` if the key is not there or was refused.
+#[derive(Debug)]
+pub(super) struct Section<'a> {
+    report: &'a Report,
+    path: String,
+    mapping: Option<&'a Mapping>,
+    known: Vec<&'static str>,
+}
+
+/// Whether an error may repeat the value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Show {
+    Always,
+    /// Not if it could be a URL with a credential in it.
+    UnlessCredential,
+    Never,
+}
+
+impl Report {
+    pub(super) fn new(origins: Origins, errors: Vec<ConfigError>) -> Self {
+        Self { origins, errors: RefCell::new(errors) }
+    }
+
+    pub(super) fn into_errors(self) -> Vec<ConfigError> {
+        self.errors.into_inner()
+    }
+
+    fn error(&self, place: String, message: String) {
+        let variable = self.origins.variable_of(&place);
+        self.errors.borrow_mut().push(ConfigError { place, variable, message });
+    }
+}
+
+impl<'a> Section<'a> {
+    /// The whole file.
+    pub(super) fn root(report: &'a Report, mapping: &'a Mapping) -> Self {
+        Self { report, path: String::new(), mapping: Some(mapping), known: Vec::new() }
+    }
+
+    /// Reports the keys that nothing has asked for.
+    pub(super) fn finish(self) {
+        for key in self.mapping.into_iter().flat_map(Mapping::keys) {
+            let name = scalar(key).unwrap_or_default();
+            if self.known.contains(&name.as_str()) {
+                continue;
+            }
+            let place = if self.path.is_empty() { "the file" } else { self.path.as_str() };
+            let meant = match closest(&name, self.known.iter().copied()) {
+                Some(known) => format!("; did you mean `{known}`?"),
+                None => ";".into(),
+            };
+            let message =
+                format!("unknown key {}{meant} allowed here: {}", nameable(&name), self.known.join(", "));
+            self.report.error(place.into(), message);
+        }
+    }
+
+    /// Reports that something is wrong with a key.
+    pub(super) fn error(&self, key: &str, message: impl Into<String>) {
+        self.report.error(self.path_of(key), message.into());
+    }
+
+    /// The environment variable that a key came from.
+    pub(super) fn variable(&self, key: &str) -> Option<&'static str> {
+        self.report.origins.variable_of(&self.path_of(key))
+    }
+
+    /// Whether a key is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.mapping.and_then(|m| m.get(key)).is_some_and(|value| !value.is_null())
+    }
+
+    /// Reports a key that must be there and is not.
+    pub(super) fn require(&self, key: &str, allowed: &str) {
+        if !self.has(key) {
+            self.error(key, format!("is missing; allowed: {allowed}"));
+        }
+    }
+
+    /// Reports a list that is there and has nothing in it.
+    pub(super) fn require_some<T>(&self, key: &str, list: &[T]) {
+        let empty =
+            self.mapping.and_then(|m| m.get(key)).and_then(Value::as_sequence).is_some_and(Vec::is_empty);
+        if empty && list.is_empty() {
+            self.error(key, "found an empty list; allowed: at least one, or leave the key out");
+        }
+    }
+
+    /// Accepts a key without looking at it.
+    pub(super) fn skip(&mut self, key: &'static str) {
+        self.known.push(key);
+    }
+
+    /// One value, by a parser that knows only yes and no.
+    pub(super) fn get<T>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        self.one(key, Show::Always, allowed, |text| parse(text).ok_or_else(|| allowed_is(allowed)))
+    }
+
+    /// One value, by a parser that explains itself.
+    pub(super) fn try_get<T, E: Display>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        self.one(key, Show::Always, allowed, |text| parse(text).map_err(|e| e.to_string()))
+    }
+
+    /// Like [`Self::try_get`], for a URL: it is not repeated if it may hold a credential.
+    pub(super) fn url<T, E: Display>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        self.one(key, Show::UnlessCredential, allowed, |text| parse(text).map_err(|e| e.to_string()))
+    }
+
+    /// Like [`Self::get`], for what must never be repeated.
+    pub(super) fn secret<T>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        self.one(key, Show::Never, allowed, |text| parse(text).ok_or_else(|| allowed_is(allowed)))
+    }
+
+    /// One of some words.
+    pub(super) fn one_of<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+        let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        self.get(key, &allowed.join(", "), |text| {
+            words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning)
+        })
+    }
+
+    /// `true` or `false`.
+    pub(super) fn bool(&mut self, key: &'static str) -> Option<bool> {
+        self.one_of(key, &[("true", true), ("false", false)])
+    }
+
+    /// A whole number.
+    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
+        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+        self.get(key, &allowed, |text| text.parse().ok().filter(|n| range.contains(n)))
+    }
+
+    /// An address to listen on.
+    pub(super) fn socket_addr(&mut self, key: &'static str) -> Option<SocketAddr> {
+        let allowed = "an IP address and a port, such as 0.0.0.0:8100 or [::]:8100";
+        self.get(key, allowed, |text| text.parse().ok())
+    }
+
+    /// A time span, with its unit.
+    pub(super) fn duration(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let (from, to) = (*range.start(), *range.end());
+        let [shortest, longest] = [from, to].map(|d| format!("{}s", d.as_secs()));
+        let allowed = format!("a time with its unit, from {shortest} to {longest}, such as 5s");
+        self.get(key, &allowed, |text| humantime::parse_duration(text).ok().filter(|d| range.contains(d)))
+    }
+
+    /// A number of bytes, with or without a unit.
+    pub(super) fn bytes(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let [least, most] = [*range.start(), *range.end()].map(size);
+        let allowed = format!("a size from {least} to {most}, such as 1MiB");
+        self.get(key, &allowed, |text| {
+            text.parse::<ByteSize>().ok().map(|s| s.as_u64()).filter(|n| range.contains(n))
+        })
+    }
+
+    /// A list of values, by a parser that knows only yes and no; each value may occur once.
+    pub(super) fn list<T: PartialEq>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        self.many(key, allowed, |text| parse(text).ok_or_else(|| allowed_is(allowed)))
+    }
+
+    /// A list of values, by a parser that explains itself; each value may occur once.
+    pub(super) fn try_list<T: PartialEq, E: Display>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<Vec<T>> {
+        self.many(key, allowed, |text| parse(text).map_err(|e| e.to_string()))
+    }
+
+    /// A section within this one; an empty one if it is not there.
+    pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
+        let value = self.take(key);
+        Section::of(self.report, self.path_of(key), value)
+    }
+
+    /// A list of sections.
+    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
+        let (report, path) = (self.report, self.path_of(key));
+        match self.take(key) {
+            None => Vec::new(),
+            Some(Value::Sequence(items)) => {
+                let numbered = items.iter().enumerate();
+                numbered.map(|(i, item)| Section::of(report, format!("{path}[{i}]"), Some(item))).collect()
+            }
+            Some(other) => {
+                report.error(path, format!("found {}; allowed: a list", kind(other)));
+                Vec::new()
+            }
+        }
+    }
+
+    fn of(report: &'a Report, path: String, value: Option<&'a Value>) -> Self {
+        let mapping = match value {
+            None => None,
+            Some(Value::Mapping(mapping)) => Some(mapping),
+            Some(other) => {
+                report.error(path.clone(), format!("found {}; allowed: keys with values", kind(other)));
+                None
+            }
+        };
+        Self { report, path, mapping, known: Vec::new() }
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        match self.path.is_empty() {
+            true => key.into(),
+            false => format!("{}.{key}", self.path),
+        }
+    }
+
+    /// The value of a key, which is thereby known; a key with nothing after it is not there.
+    fn take(&mut self, key: &'static str) -> Option<&'a Value> {
+        self.known.push(key);
+        self.mapping?.get(key).filter(|value| !value.is_null())
+    }
+
+    fn one<T>(
+        &mut self,
+        key: &'static str,
+        show: Show,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        let read = match scalar(value) {
+            Some(text) => parse(&text).map_err(|remark| show.message(&text, &remark)),
+            None => Err(format!("found {}; allowed: {allowed}", kind(value))),
+        };
+        read.map_err(|message| self.error(key, message)).ok()
+    }
+
+    fn many<T: PartialEq>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let items = match self.take(key)? {
+            Value::Sequence(items) => items,
+            other => {
+                self.error(key, format!("found {}; allowed: a list, each {allowed}", kind(other)));
+                return None;
+            }
+        };
+        let mut list = Vec::with_capacity(items.len());
+        for (i, item) in items.iter().enumerate() {
+            let read = match scalar(item) {
+                Some(text) => parse(&text).map_err(|remark| Show::Always.message(&text, &remark)),
+                None => Err(format!("found {}; allowed: {allowed}", kind(item))),
+            };
+            match read {
+                Ok(value) if list.contains(&value) => {
+                    self.error(&format!("{key}[{i}]"), "is in the list already");
+                }
+                Ok(value) => list.push(value),
+                Err(message) => self.error(&format!("{key}[{i}]"), message),
+            }
+        }
+        Some(list)
+    }
+}
+
+impl Show {
+    /// What was found and what is to say about it.
+    fn message(self, found: &str, remark: &str) -> String {
+        let hidden = match self {
+            Self::Always => false,
+            Self::UnlessCredential => found.contains(['@', '?', '#']),
+            Self::Never => true,
+        };
+        match hidden {
+            true => format!("{remark} (the value is not shown)"),
+            false => format!("found {}; {remark}", quoted(found)),
+        }
+    }
+}
+
+/// A number of bytes as people write it.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        b if b >= 1 << 30 && b % (1 << 30) == 0 => format!("{}GiB", b >> 30),
+        b if b >= 1 << 20 && b % (1 << 20) == 0 => format!("{}MiB", b >> 20),
+        b if b >= 1 << 10 && b % (1 << 10) == 0 => format!("{}KiB", b >> 10),
+        b => format!("{b}"),
+    }
+}
+
+fn allowed_is(allowed: &str) -> String {
+    format!("allowed: {allowed}")
+}
+
+/// A single value as text; YAML makes `8000` a number and `true` a boolean, the environment does not.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(bool) => Some(bool.to_string()),
+        _ => None,
+    }
+}
+
+/// What a value is, without what it says: where it stands in the wrong place it may be a secret.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Sequence(_) => "a list",
+        Value::Mapping(_) => "keys with values",
+        Value::Tagged(_) => "a value with a YAML tag",
+    }
+}
+
+/// Text as found, on one line and not too long.
+fn quoted(text: &str) -> String {
+    const LONGEST: usize = 80;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// An unknown key as found, unless it may be an API key that stands in the wrong place.
+fn nameable(name: &str) -> String {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    match plain && (1..=30).contains(&name.len()) {
+        true => format!("`{name}`"),
+        false => "(not shown)".into(),
+    }
+}

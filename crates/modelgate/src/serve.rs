@@ -1,0 +1,232 @@
+//! The wiring: sources ▶ discovery ▶ catalogue ▶ listeners.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use access::Policy;
+use catalogue::{HealthMode, ServerId, ServerSpec, Source};
+use discovery::Sources;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{interval, timeout},
+};
+use tracing::{info, warn};
+use traefik_config::{Gateway, Options};
+use web::{CertificateAuthority, Listeners, Settings, Shared};
+
+use crate::{
+    cli::Args,
+    config::{self, Config, Env},
+    log, reload,
+};
+
+/// A poll is answered this long before Traefik gives it up.
+const POLL_MARGIN: Duration = Duration::from_millis(500);
+/// How often limits that nobody uses are forgotten.
+const SWEEP: Duration = Duration::from_secs(60);
+/// How long `modelgate render` looks for servers.
+const RENDER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `modelgate serve`.
+pub(crate) fn serve(args: &Args, config: Config) -> ExitCode {
+    log::start(&config.log);
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    finish(runtime().and_then(|runtime| runtime.block_on(run(args, config))))
+}
+
+/// `modelgate render`: looks once and prints what Traefik would be told.
+#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
+pub(crate) fn render(config: &Config) -> ExitCode {
+    let rendered = runtime().and_then(|runtime| {
+        runtime.block_on(async {
+            let (publisher, reader) = catalogue::channel();
+            let (_servers, _peers, sources) = sources(config);
+            let survey = discovery::run(sources, publisher);
+            let catalogue = tokio::select! {
+                ended = survey => return Err(io::Error::other(format!("discovery has ended: {ended:?}"))),
+                found = timeout(RENDER_TIMEOUT, reader.changed_since(0)) => {
+                    found.map_err(|_| io::Error::other("the first survey did not finish; is the Docker endpoint right?"))?
+                }
+            };
+            let host = config.traefik.advertise.as_ref().map_or("modelgate", |h| h.as_str());
+            let authority = format!("{host}:{}", config.listen.requests.port());
+            let ca_pem = "(made when Modelgate starts)".into();
+            Ok(traefik_config::render(&catalogue, &options(config), &Gateway { authority, ca_pem }).to_json_pretty())
+        })
+    });
+    finish(rendered.map(|document| println!("{document}")))
+}
+
+/// `modelgate healthcheck`: asks the running Modelgate whether it is ready, for a container's HEALTHCHECK.
+pub(crate) fn healthcheck(config: &Config) -> ExitCode {
+    let mut admin = config.listen.admin;
+    if admin.ip().is_unspecified() {
+        admin.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    finish(ask_ready(admin))
+}
+
+fn ask_ready(admin: SocketAddr) -> io::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status)?;
+    match status.ends_with(b" 200") {
+        true => Ok(()),
+        false => Err(io::Error::other("it is not ready")),
+    }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    // Before any TLS: reqwest takes the process's default.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Runtime::new()
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a command that failed")]
+fn finish(result: io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args, config: Config) -> io::Result<()> {
+    let authority = CertificateAuthority::open(config.state_dir.as_deref()).map_err(io::Error::other)?;
+    let listeners = bind(&config).await?;
+    let requests_port = listeners.requests.local_addr()?.port();
+    let (publisher, reader) = catalogue::channel();
+    let (servers, peers, sources) = sources(&config);
+    let shared = Arc::new(Shared::new(reader, settings(&config), authority, requests_port, peers));
+    let file = config::locate(args.config.as_deref(), &Env::of_this_process());
+    let (stop, stopped) = watch::channel(false);
+    let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), stopped));
+    let background = background(file, config, Arc::clone(&shared), servers);
+    tokio::select! {
+        ended = discovery::run(sources, publisher) => {
+            return Err(io::Error::other(format!("discovery has ended: {ended:?}")));
+        }
+        ended = &mut serving => return ended.map_err(io::Error::other)?,
+        () = background => {}
+        signal = stop_signal() => info!(signal = signal?, "stopping"),
+    }
+    stop.send_replace(true);
+    // A poll may be held for seconds; Traefik does not mind if it breaks off.
+    match timeout(Duration::from_secs(6), serving).await {
+        Ok(ended) => ended.map_err(io::Error::other)?,
+        Err(_) => Ok(()),
+    }
+}
+
+/// What goes on beside the requests; never returns.
+async fn background(
+    file: Option<std::path::PathBuf>,
+    config: Config,
+    shared: Arc<Shared>,
+    servers: watch::Sender<Vec<ServerSpec>>,
+) {
+    let sweep = async {
+        let mut tick = interval(SWEEP);
+        loop {
+            tick.tick().await;
+            shared.sweep_limits();
+        }
+    };
+    let reload = async {
+        match file {
+            Some(path) => reload::watch(path, config, Arc::clone(&shared), servers).await,
+            // The sender must stay: without it discovery would hear of changes that are none.
+            None => {
+                let _servers = servers;
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::join!(sweep, reload);
+}
+
+async fn stop_signal() -> io::Result<&'static str> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}
+
+async fn bind(config: &Config) -> io::Result<Listeners> {
+    let bind = async |name: &str, address: SocketAddr| {
+        let failed = |e| io::Error::other(format!("listen.{name}: cannot listen on {address}: {e}"));
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        info!(listener = name, address = %listener.local_addr()?, "listening");
+        Ok::<_, io::Error>(listener)
+    };
+    Ok(Listeners {
+        provider: bind("provider", config.listen.provider).await?,
+        requests: bind("requests", config.listen.requests).await?,
+        admin: bind("admin", config.listen.admin).await?,
+    })
+}
+
+type Feeds = (watch::Sender<Vec<ServerSpec>>, watch::Sender<BTreeSet<IpAddr>>, Sources);
+
+fn sources(config: &Config) -> Feeds {
+    let (servers, configured) = watch::channel(specs(config));
+    let (peers, traefik_peers) = watch::channel(BTreeSet::new());
+    let docker = config.docker.is_wanted().then(|| config.docker.options.clone());
+    if docker.is_none() {
+        info!("no Docker host: only the servers of the configuration are used");
+    }
+    (servers, peers, Sources { docker, servers: configured, traefik_peers })
+}
+
+/// The servers of the configuration, as discovery takes them.
+pub(crate) fn specs(config: &Config) -> Vec<ServerSpec> {
+    let spec = |server: &config::StaticServer| ServerSpec {
+        id: ServerId::file(&server.name),
+        name: server.name.clone(),
+        source: Source::File,
+        url: server.url.clone(),
+        base_path: server.base_path.clone(),
+        models: server.models.clone(),
+        health: HealthMode::Probe,
+        incarnation: String::new(),
+    };
+    config.servers.iter().map(spec).collect()
+}
+
+/// What the handlers are to know of the configuration.
+pub(crate) fn settings(config: &Config) -> Settings {
+    Settings {
+        policy: Policy::new(config.keys.clone(), config.model_limits.clone()),
+        traefik: options(config),
+        advertise: config.traefik.advertise.as_ref().map(|host| host.as_str().to_owned()),
+        hold: config.traefik.poll_timeout.saturating_sub(POLL_MARGIN),
+    }
+}
+
+fn options(config: &Config) -> Options {
+    Options {
+        version: config.traefik.version,
+        entry_points: config.traefik.entry_points.clone(),
+        hosts: config.traefik.hosts.clone(),
+        path_prefixes: config.traefik.path_prefixes.clone(),
+        tls: config.traefik.tls.clone(),
+        max_body: config.requests.max_body,
+        max_chunked_body: config.requests.max_chunked_body,
+    }
+}

@@ -1,0 +1,189 @@
+//! The real [Docker Engine](https://docs.docker.com/engine/), through the `docker` command: images built from the
+//! machine's own programs (no registry needed), containers and networks that are removed on drop, and a private engine
+//! for tests that restart it.
+//!
+//! Everything carries a label that names the test process. What a killed test process left behind is removed when the
+//! next one begins to use the engine.
+
+mod container;
+mod daemon;
+mod image;
+
+pub use container::{Container, Network, RunOptions};
+pub use daemon::Daemon;
+pub use image::{Image, sim_image};
+
+use std::{
+    collections::BTreeSet,
+    fs, process,
+    process::Stdio,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use tokio::{process::Command, sync::OnceCell};
+
+/// Marks everything that tests made in an engine; the value is the [`owner`].
+const OWNER_LABEL: &str = "modelgate-test.owner";
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Which Docker Engine to talk to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Engine {
+    host: Option<String>,
+}
+
+impl Engine {
+    /// The engine that the `docker` command talks to by itself: `DOCKER_HOST`, or the machine's own.
+    #[must_use]
+    pub fn local() -> Self {
+        Self::default()
+    }
+
+    /// The engine at an address such as `unix:///tmp/docker.sock`.
+    #[must_use]
+    pub fn at(host: impl Into<String>) -> Self {
+        Self { host: Some(host.into()) }
+    }
+
+    /// Its address, for Modelgate's `docker.endpoint`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        let environment = || std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+        self.host.clone().or_else(environment).unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned())
+    }
+
+    /// Runs a `docker` command and returns what it prints, trimmed.
+    ///
+    /// # Errors
+    /// The command failed, or took more than two minutes; the text is what it said.
+    pub async fn docker<S: AsRef<str>>(&self, args: &[S]) -> Result<String, String> {
+        let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
+        let mut command = Command::new("docker");
+        command.args(self.host_args()).args(&args).stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(COMMAND_TIMEOUT, command.output()).await;
+        let output = output.map_err(|_| format!("docker {args:?} took too long"))?;
+        let output = output.map_err(|error| format!("docker: {error}"))?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        } else {
+            Err(format!("docker {args:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        }
+    }
+
+    /// Copies an image from the local engine into this one.
+    ///
+    /// # Errors
+    /// One of the two engines refused.
+    pub async fn load_from_local(&self, image: &str) -> Result<(), String> {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let file = folder.path().join("image.tar").to_string_lossy().into_owned();
+        Self::local().docker(&["save", "--output", &file, image]).await?;
+        self.docker(&["load", "--quiet", "--input", &file]).await.map(|_| ())
+    }
+
+    fn host_args(&self) -> Vec<String> {
+        self.host.iter().flat_map(|host| ["--host".to_owned(), host.clone()]).collect()
+    }
+
+    /// For drops, which cannot wait for a future.
+    fn docker_in_drop(&self, args: &[&str]) {
+        let mut command = process::Command::new("docker");
+        command
+            .args(self.host_args())
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let _ = command.status();
+    }
+}
+
+/// Whether there is a Docker Engine that tests may use. The first call removes what killed test processes left.
+///
+/// # Errors
+/// There is none; the text says why.
+pub async fn available() -> Result<(), String> {
+    static AVAILABLE: OnceCell<Result<(), String>> = OnceCell::const_new();
+    let look = || async {
+        Engine::local().docker(&["version", "--format", "{{.Server.Version}}"]).await?;
+        sweep().await;
+        Ok(())
+    };
+    AVAILABLE.get_or_init(look).await.clone()
+}
+
+/// Removes the containers and networks of test processes of this machine that are no more.
+async fn sweep() {
+    let engine = Engine::local();
+    for (list, remove) in [
+        (["ps", "--all"].as_slice(), ["rm", "--force", "--volumes"].as_slice()),
+        (&["network", "ls"], &["network", "rm"]),
+    ] {
+        let filter = format!("label={OWNER_LABEL}");
+        let format = format!("{{{{.ID}}}} {{{{.Label \"{OWNER_LABEL}\"}}}}");
+        let args = [list, &["--filter", &filter, "--format", &format]].concat();
+        for line in engine.docker(&args).await.unwrap_or_default().lines() {
+            if let Some((id, owner)) = line.split_once(' ')
+                && is_gone(owner)
+            {
+                // Another process may be sweeping, too.
+                let _ = engine.docker(&[remove, &[id]].concat()).await;
+            }
+        }
+    }
+}
+
+/// This test process: machine, process id, and start time, since process ids come again.
+fn owner() -> String {
+    format!("{}/{}/{}", machine(), process::id(), start_time(process::id()).unwrap_or_default())
+}
+
+/// Whether an owner was a process of this machine and has ended.
+fn is_gone(owner: &str) -> bool {
+    let parts: Vec<&str> = owner.split('/').collect();
+    let [of, id, started] = parts[..] else { return false };
+    of == machine() && id.parse().is_ok_and(|id| start_time(id).is_none_or(|time| time != started))
+}
+
+fn machine() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Field 22 of [`/proc/<pid>/stat`](https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html); the second field, in
+/// parentheses, may hold blanks.
+fn start_time(id: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(19).map(str::to_owned)
+}
+
+/// A name that no other test uses: `mgt-<process>-<number>-<what>`.
+fn unique_name(what: &str) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    format!("mgt-{}-{}-{what}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The processes of this machine whose command line has a text in it.
+fn processes_with(text: &str) -> BTreeSet<u32> {
+    let ids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = ids.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+    ids.filter(|id| {
+        let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        *id != process::id() && String::from_utf8_lossy(&line).contains(text)
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_the_living_from_the_dead() {
+        assert!(!is_gone(&owner()));
+        let earlier = format!("{}/{}/1", machine(), process::id());
+        assert!(is_gone(&earlier), "the same process id at another time");
+        assert!(!is_gone("another-machine/1/1"));
+        assert!(!is_gone("nonsense"));
+    }
+}

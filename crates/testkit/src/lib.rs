@@ -1,0 +1,61 @@
+//! What the integration tests and the demo need around Modelgate: a simulated inference server ([`sim`]), the real
+//! Traefik ([`traefik`]), the built Modelgate ([`modelgate`]), the real Docker Engine ([`docker`]), and a small load
+//! generator ([`load`]).
+//!
+//! Everything listens on loopback ports that were free a moment before, everything has a name of its own per test
+//! process, and nothing outlives the test: values stop what they started when they are dropped, and the kernel kills
+//! the programs when the test process itself is killed.
+//!
+//! A test that needs a real part starts with [`need`]:
+//!
+//! ```no_run
+//! # async fn test() {
+//! use testkit::traefik::{Traefik, traefik_binary};
+//!
+//! let Some(binary) = testkit::need(traefik_binary("3.7.15"), "Traefik 3.7.15") else { return };
+//! let traefik = Traefik::builder(&binary).endpoint("http://127.0.0.1:8100/traefik").start().await;
+//! # }
+//! ```
+
+pub mod docker;
+pub mod load;
+pub mod modelgate;
+pub mod sim;
+pub mod traefik;
+
+mod parts;
+mod poll;
+mod ports;
+mod process;
+mod stats;
+
+pub use parts::{build_sim_server, need, skip_or_fail};
+pub use poll::{eventually, within};
+pub use ports::free_port;
+pub use stats::{median, percentile};
+
+use std::sync::Once;
+
+/// Makes ring the cryptography of this process, once. reqwest is built without one of its own (`rustls-no-provider`).
+pub fn install_crypto() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // An error means that somebody installed one before: just as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
+
+/// A plain HTTP client for tests: no proxy from the environment, no redirects followed.
+///
+/// # Panics
+/// If reqwest cannot be set up at all.
+#[must_use]
+pub fn client() -> reqwest::Client {
+    client_builder().build().expect("an HTTP client")
+}
+
+/// What [`client`] is built from, for tests that need time-outs, HTTP/2 or a CA of their own.
+pub fn client_builder() -> reqwest::ClientBuilder {
+    install_crypto();
+    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none())
+}

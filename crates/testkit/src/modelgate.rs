@@ -1,0 +1,260 @@
+//! The built Modelgate as a child program. The test passes its path: `env!("CARGO_BIN_EXE_modelgate")`.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    client, free_port,
+    process::{Launch, Process, read_log},
+    within,
+};
+
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// How a Modelgate is started.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    binary: PathBuf,
+    config: String,
+    bind: IpAddr,
+    keeps_state: bool,
+    env: Vec<(String, OsString)>,
+}
+
+/// A running Modelgate, killed on drop. Its folder holds `modelgate.yaml`, `modelgate.log` and perhaps `state/`.
+#[derive(Debug)]
+pub struct Modelgate {
+    launch: Launch,
+    ports: Ports,
+    process: Option<Process>,
+    folder: TempDir,
+}
+
+/// Where a Modelgate listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Polled by Traefik.
+    pub provider: u16,
+    /// Asked by Traefik for every request; TLS.
+    pub requests: u16,
+    /// Health and readiness.
+    pub admin: u16,
+}
+
+/// The program for a command that ends by itself (`check`, `render`, `keys generate`), with none of the settings that
+/// the test's own environment may hold: `MODELGATE_TEST_*` are for the tests and unknown to Modelgate, and `DOCKER_HOST`
+/// would win over the endpoint in a configuration file.
+#[must_use]
+pub fn command(binary: impl AsRef<Path>) -> Command {
+    let mut command = Command::new(binary.as_ref());
+    for name in own_variables() {
+        command.env_remove(name);
+    }
+    command
+}
+
+impl Builder {
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// The address of the provider's and the requests' listeners, loopback unless told otherwise. A Traefik in a
+    /// container needs `0.0.0.0`.
+    #[must_use]
+    pub fn bind(mut self, address: impl Into<IpAddr>) -> Self {
+        self.bind = address.into();
+        self
+    }
+
+    /// Gives it a folder for its state, kept over [`Modelgate::restart`].
+    #[must_use]
+    pub fn keep_state(mut self) -> Self {
+        self.keeps_state = true;
+        self
+    }
+
+    /// Starts it and waits until it is alive (`/healthz`); see [`Modelgate::wait_ready`] for its first survey.
+    ///
+    /// # Panics
+    /// If it does not start; the message has its log.
+    pub async fn start(self) -> Modelgate {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ports = Ports { provider: free_port(), requests: free_port(), admin: free_port() };
+        let launch = self.launch(folder.path(), ports);
+        let mut modelgate = Modelgate { launch, ports, process: None, folder };
+        modelgate.write_config(&self.config);
+        modelgate.start().await;
+        modelgate
+    }
+
+    fn launch(&self, folder: &Path, ports: Ports) -> Launch {
+        let launch = Launch::new(&self.binary).arg("--config").arg(folder.join("modelgate.yaml"));
+        let mut launch = own_variables()
+            .fold(launch, Launch::env_remove)
+            .env("MODELGATE_LISTEN_PROVIDER", format!("{}:{}", self.bind, ports.provider))
+            .env("MODELGATE_LISTEN_REQUESTS", format!("{}:{}", self.bind, ports.requests))
+            .env("MODELGATE_LISTEN_ADMIN", format!("127.0.0.1:{}", ports.admin));
+        // Left to itself it looks for the machine's Docker Engine, and would find the containers of other tests.
+        if !self.config.lines().any(|line| line.starts_with("docker:")) {
+            launch = launch.env("MODELGATE_DOCKER_ENABLED", "false");
+        }
+        if self.keeps_state {
+            launch = launch.env("MODELGATE_STATE_DIR", folder.join("state"));
+        }
+        self.env.iter().fold(launch, |launch, (name, value)| launch.env(name, value))
+    }
+}
+
+impl Modelgate {
+    /// Prepares a start with a configuration file. The listeners are set by environment, and Docker is off unless the
+    /// file has a `docker:` section (or the environment says otherwise).
+    #[must_use]
+    pub fn builder(binary: impl AsRef<Path>, config: &str) -> Builder {
+        Builder {
+            binary: binary.as_ref().to_owned(),
+            config: config.to_owned(),
+            bind: Ipv4Addr::LOCALHOST.into(),
+            keeps_state: false,
+            env: Vec::new(),
+        }
+    }
+
+    /// Starts it with a configuration file and nothing special; see [`Builder::start`].
+    pub async fn start_with(binary: impl AsRef<Path>, config: &str) -> Self {
+        Self::builder(binary, config).start().await
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        self.ports
+    }
+
+    /// For Traefik's `--providers.http.endpoint`.
+    #[must_use]
+    pub fn provider_endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}/traefik", self.ports.provider)
+    }
+
+    /// The listener that Traefik's ForwardAuth asks.
+    #[must_use]
+    pub fn requests_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports.requests)
+    }
+
+    /// The listener for health and readiness.
+    #[must_use]
+    pub fn admin_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.admin)
+    }
+
+    /// The process id; the benchmarks read its CPU time.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("Modelgate runs").id()
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Everything that it logged, over all its starts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        read_log(&self.folder.path().join("modelgate.log"))
+    }
+
+    /// Replaces the configuration file; it is read at the next start.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    pub fn write_config(&self, config: &str) {
+        fs::write(self.folder.path().join("modelgate.yaml"), config)
+            .expect("the configuration file is written");
+    }
+
+    /// Waits until `/readyz` answers 200: the first survey is done.
+    ///
+    /// # Panics
+    /// If that takes longer than 30 seconds, or it ended; the message has its log.
+    pub async fn wait_ready(&mut self) {
+        self.wait("/readyz").await;
+    }
+
+    /// Asks it to stop (SIGTERM) and waits until it has.
+    ///
+    /// # Panics
+    /// If it does not run or does not stop within 40 seconds.
+    pub async fn stop(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("Modelgate runs");
+        process.stop(STOP_TIMEOUT).await
+    }
+
+    /// Sends a signal, such as `TERM` or `STOP`, and does not wait.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn signal(&self, name: &str) {
+        self.process.as_ref().expect("Modelgate runs").signal(name);
+    }
+
+    /// Kills it at once, as the kernel does when memory runs out.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it again on the same ports, after [`Modelgate::stop`] or [`Modelgate::kill`]; one that runs is stopped.
+    pub async fn restart(&mut self) {
+        if self.process.is_some() {
+            self.stop().await;
+        }
+        self.start().await;
+    }
+
+    async fn start(&mut self) {
+        let log = self.folder.path().join("modelgate.log");
+        self.process = Some(Process::start(&self.launch, &log).expect("Modelgate starts"));
+        self.wait("/healthz").await;
+    }
+
+    async fn wait(&mut self, path: &str) {
+        let url = format!("{}{path}", self.admin_url());
+        let client = client();
+        let process = self.process.as_mut().expect("Modelgate runs");
+        let ready = within(START_TIMEOUT, || {
+            let ended = process.ended();
+            let answer = client.get(&url).send();
+            async move {
+                match ended {
+                    Some(_) => Some(false),
+                    None => answer.await.is_ok_and(|answer| answer.status().is_success()).then_some(true),
+                }
+            }
+        })
+        .await;
+        assert_eq!(ready, Some(true), "no 200 from {path} of Modelgate:\n{}", self.log());
+    }
+}
+
+fn own_variables() -> impl Iterator<Item = OsString> {
+    let is_own = |name: &OsString| name == "DOCKER_HOST" || name.to_string_lossy().starts_with("MODELGATE_");
+    env::vars_os().map(|(name, _)| name).filter(is_own)
+}

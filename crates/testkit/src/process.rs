@@ -1,0 +1,233 @@
+//! Child programs that must not outlive the test: each in a process group of its own, killed with its group on drop,
+//! and killed by the kernel ([`PR_SET_PDEATHSIG`]) when the test process itself dies without running any drop.
+//!
+//! [`PR_SET_PDEATHSIG`]: https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::OpenOptions,
+    io,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Mutex, OnceLock,
+        mpsc::{Sender, SyncSender, channel, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::within;
+
+/// What to start: a program, its arguments and its environment (the test's own, less what is removed).
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, Option<OsString>)>,
+}
+
+impl Launch {
+    pub(crate) fn new(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), args: Vec::new(), env: Vec::new() }
+    }
+
+    pub(crate) fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    pub(crate) fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    pub(crate) fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), Some(value.into())));
+        self
+    }
+
+    pub(crate) fn env_remove(mut self, name: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), None));
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = if has_setpriv() {
+            let mut command = Command::new("setpriv");
+            // setpriv replaces itself with the program, so the process id stays the one that was started.
+            command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program);
+            command
+        } else {
+            Command::new(&self.program)
+        };
+        command.args(&self.args);
+        for (name, value) in &self.env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.process_group(0).stdin(Stdio::null());
+        command
+    }
+}
+
+/// A running child program whose output goes to a file.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts the program; what it prints is appended to the file `log`.
+    pub(crate) fn start(launch: &Launch, log: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(log)?;
+        let mut command = launch.command();
+        command.stdout(file.try_clone()?).stderr(file);
+        Ok(Self { child: spawn_from_lasting_thread(command)?, log: log.to_owned() })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How the program ended, `None` while it runs.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Everything that was printed so far.
+    pub(crate) fn log(&self) -> String {
+        read_log(&self.log)
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        send(name, &self.id().to_string());
+    }
+
+    /// Asks the program to stop (SIGTERM) and waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end in time: a program that ignores SIGTERM is a defect.
+    pub(crate) async fn stop(&mut self, timeout: Duration) -> ExitStatus {
+        if let Some(status) = self.ended() {
+            return status;
+        }
+        self.signal("TERM");
+        let status = within(timeout, || {
+            let status = self.ended();
+            async move { status }
+        })
+        .await;
+        status.unwrap_or_else(|| panic!("still running {timeout:?} after SIGTERM:\n{}", self.log()))
+    }
+
+    /// Kills the program and all that it started, at once.
+    pub(crate) fn kill(&mut self) {
+        if self.ended().is_none() {
+            send("KILL", &format!("-{}", self.id()));
+            // If there was no shell to do that, at least the program itself.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A log file's text; programs may print bytes that are not UTF-8.
+pub(crate) fn read_log(path: &Path) -> String {
+    std::fs::read(path).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Sends a signal to a process, or with `-<id>` to a process group. The shell's own `kill` is on every machine.
+pub(crate) fn send(signal: &str, target: &str) {
+    // `-s` and `--` together: the one spelling that dash, bash and busybox all take for a group.
+    let script = format!("kill -s {signal} -- {target}");
+    let _ = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
+}
+
+/// Whether a process runs. A zombie, dead but not yet collected by its parent, does not.
+pub(crate) fn is_alive(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // The state follows the name, which is in parentheses and may hold anything.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Runs a short program to its end and returns its standard output.
+pub(crate) fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, String> {
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("{program}: {e}"))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}
+
+/// PR_SET_PDEATHSIG fires when the *thread* that started the child ends, and a test's thread ends before a part that
+/// several tests share. So one thread that lasts as long as the process starts all children.
+fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
+    type Job = (Command, SyncSender<io::Result<Child>>);
+    static JOBS: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
+    let jobs = JOBS.get_or_init(|| {
+        let (sender, receiver) = channel::<Job>();
+        thread::spawn(move || {
+            for (mut command, answer) in receiver {
+                let _ = answer.send(command.spawn());
+            }
+        });
+        Mutex::new(sender)
+    });
+    let (sender, receiver) = sync_channel(1);
+    let gone = |_| io::Error::other("the thread that starts children is gone");
+    jobs.lock().map_err(|_| io::Error::other("poisoned"))?.send((command, sender)).map_err(|_| gone(()))?;
+    receiver.recv().map_err(|_| gone(()))?
+}
+
+/// util-linux's setpriv can set the parent death signal, which Rust's standard library cannot without unsafe code.
+/// Without it a killed test process leaves its children behind; nothing else changes.
+fn has_setpriv() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| run("setpriv", &["--pdeathsig", "KILL", "--", "true"]).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dropped_process_takes_its_children_along() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = folder.path().join("log");
+        let script = "sleep 1000 & echo $!; wait";
+        let process = Process::start(&Launch::new("sh").args(["-c", script]), &log).expect("starts");
+        let grandchild: u32 =
+            crate::eventually(Duration::from_secs(5), || async { process.log().trim().parse().ok() }).await;
+        assert!(is_alive(grandchild));
+        drop(process);
+        crate::eventually(Duration::from_secs(5), || async { (!is_alive(grandchild)).then_some(()) }).await;
+    }
+
+    #[tokio::test]
+    async fn stop_waits_for_the_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = folder.path().join("log");
+        let script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.01; done";
+        let mut process = Process::start(&Launch::new("sh").args(["-c", script]), &log).expect("starts");
+        crate::eventually(Duration::from_secs(5), || async { process.log().contains("up").then_some(()) })
+            .await;
+        assert_eq!(process.stop(Duration::from_secs(5)).await.code(), Some(3));
+        assert_eq!(process.log(), "up\nbye\n");
+    }
+}

@@ -1,0 +1,146 @@
+//! The JSON that an inference server answers, one function per endpoint. Shapes from the API references of
+//! [OpenAI](https://platform.openai.com/docs/api-reference) and
+//! [Anthropic](https://docs.anthropic.com/en/api/messages); errors and the listing as vLLM writes them.
+
+use serde_json::{Value, json};
+
+use super::state::State;
+
+/// A fixed time, so that the same request gets the same bytes.
+const CREATED: u64 = 1_700_000_000;
+
+/// `GET /v1/models`.
+pub(super) fn listing(state: &State) -> Value {
+    let card = |model: &String| {
+        json!({
+            "id": model, "object": "model", "created": CREATED, "owned_by": "sim", "root": model, "parent": null,
+            "max_model_len": state.options.max_model_len, "permission": [],
+        })
+    };
+    let data: Vec<Value> = state.switches().models.iter().map(card).collect();
+    json!({"object": "list", "data": data})
+}
+
+/// An error in vLLM's shape.
+pub(super) fn error(status: u16, kind: &str, message: &str, param: Option<&str>) -> Value {
+    json!({"error": {"message": message, "type": kind, "param": param, "code": status}})
+}
+
+/// The pieces of text of an answer; whole answers are the pieces in a row.
+pub(super) fn pieces(state: &State, model: &str) -> Vec<String> {
+    let first = format!("Answer from {} for {model}.", state.options.name);
+    let more = (1..state.options.chunks).map(|number| format!(" word{number}"));
+    std::iter::once(first).chain(more).collect()
+}
+
+pub(super) fn chat(state: &State, model: &str) -> Value {
+    let message = json!({"role": "assistant", "content": pieces(state, model).concat()});
+    json!({
+        "id": "chatcmpl-sim", "object": "chat.completion", "created": CREATED, "model": model,
+        "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"}],
+        "usage": usage(state),
+    })
+}
+
+/// One chunk of a streamed chat.
+pub(super) fn chat_chunk(model: &str, delta: &Value, finish: Option<&str>) -> Value {
+    json!({
+        "id": "chatcmpl-sim", "object": "chat.completion.chunk", "created": CREATED, "model": model,
+        "choices": [{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}],
+    })
+}
+
+/// The last chunk of a stream whose client set `stream_options.include_usage`: no choices, only the usage.
+pub(super) fn usage_chunk(state: &State, model: &str, object: &str) -> Value {
+    json!({
+        "id": "chatcmpl-sim", "object": object, "created": CREATED, "model": model, "choices": [], "usage": usage(state),
+    })
+}
+
+pub(super) fn completion(state: &State, model: &str) -> Value {
+    let mut answer = completion_chunk(model, &pieces(state, model).concat(), Some("stop"));
+    answer["usage"] = usage(state);
+    answer
+}
+
+/// One chunk of a streamed completion; a whole answer has the same shape.
+pub(super) fn completion_chunk(model: &str, text: &str, finish: Option<&str>) -> Value {
+    json!({
+        "id": "cmpl-sim", "object": "text_completion", "created": CREATED, "model": model,
+        "choices": [{"index": 0, "text": text, "logprobs": null, "finish_reason": finish}],
+    })
+}
+
+pub(super) fn usage(state: &State) -> Value {
+    let completion = state.options.chunks;
+    json!({"prompt_tokens": 7, "completion_tokens": completion, "total_tokens": 7 + completion})
+}
+
+/// `POST /v1/embeddings`: one vector per input.
+pub(super) fn embeddings(model: &str, request: &Value) -> Value {
+    let inputs = request["input"].as_array().map_or(1, Vec::len);
+    let data: Vec<Value> = (0..inputs)
+        .map(|index| json!({"object": "embedding", "index": index, "embedding": [0.25, -0.5, 0.125, 1.0]}))
+        .collect();
+    json!({
+        "id": "embd-sim", "object": "list", "created": CREATED, "model": model, "data": data,
+        "usage": {"prompt_tokens": 7, "total_tokens": 7},
+    })
+}
+
+/// `POST /v1/responses`.
+pub(super) fn response(state: &State, model: &str) -> Value {
+    let text = json!({"type": "output_text", "text": pieces(state, model).concat(), "annotations": []});
+    let output = json!({
+        "id": "msg-sim", "type": "message", "role": "assistant", "status": "completed", "content": [text],
+    });
+    json!({
+        "id": "resp-sim", "object": "response", "created_at": CREATED, "status": "completed", "model": model,
+        "output": [output], "parallel_tool_calls": true, "tool_choice": "auto", "tools": [],
+        "usage": {
+            "input_tokens": 7, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": state.options.chunks,
+            "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 7 + state.options.chunks,
+        },
+    })
+}
+
+/// `POST /v1/messages`; with no text yet and no reason to stop it is the start of a stream.
+pub(super) fn message(state: &State, model: &str, text: Option<&str>) -> Value {
+    let content: Vec<Value> = text.iter().map(|text| json!({"type": "text", "text": text})).collect();
+    let output = if text.is_some() { state.options.chunks } else { 0 };
+    json!({
+        "id": "msg_sim", "type": "message", "role": "assistant", "model": model, "content": content,
+        "stop_reason": text.map(|_| "end_turn"), "stop_sequence": null,
+        "usage": {"input_tokens": 7, "output_tokens": output},
+    })
+}
+
+/// `POST /v1/audio/transcriptions`.
+pub(super) fn transcription(state: &State, model: &str, file_size: usize) -> Value {
+    json!({"text": format!("{} heard {file_size} bytes for {model}", state.options.name)})
+}
+
+/// `POST /predict`, a FastAPI endpoint without models.
+pub(super) fn prediction(state: &State, request: &Value) -> Value {
+    json!({"server": state.options.name, "prediction": 0.5, "input": request})
+}
+
+/// `GET /metrics`: the gauges of [vLLM](https://docs.vllm.ai/en/stable/usage/metrics.html) that tell how busy it is.
+pub(super) fn metrics(state: &State) -> String {
+    let counts = state.counts();
+    let gauge = |name: &str, help: &str, value: &dyn Fn(&super::state::Counts) -> usize| {
+        let mut text = format!("# HELP vllm:{name} {help}\n# TYPE vllm:{name} gauge\n");
+        for (model, counts) in &counts {
+            let label = model.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            text.push_str(&format!(
+                "vllm:{name}{{engine=\"0\",model_name=\"{label}\"}} {}.0\n",
+                value(counts)
+            ));
+        }
+        text
+    };
+    gauge("num_requests_running", "Number of requests in model execution batches.", &|counts| counts.running)
+        + &gauge("num_requests_waiting", "Number of requests waiting to be processed.", &|counts| {
+            counts.waiting
+        })
+}

@@ -1,0 +1,64 @@
+//! The endpoints under `/sim/`, by which a test changes a server in a container and asks what reached it. They are not
+//! counted among the received requests.
+
+use axum::{
+    body::Bytes,
+    http::{HeaderMap, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Json, Response},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::state::{Failure, RawListing, State};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Health {
+    healthy: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Models {
+    models: Vec<String>,
+}
+
+pub(super) fn answer(
+    state: &State,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Response {
+    match (method.as_str(), uri.path()) {
+        ("GET", "/sim/requests") => return Json(state.requests()).into_response(),
+        ("DELETE", "/sim/requests") => state.forget_requests(),
+        ("DELETE", "/sim/models/raw") => state.switches().raw_listing = None,
+        ("POST", "/sim/models/raw") => state.switches().raw_listing = Some(raw_listing(uri, headers, body)),
+        ("POST", "/sim/health") => return set(body, |Health { healthy }| state.switches().healthy = healthy),
+        ("POST", "/sim/models") => return set(body, |Models { models }| state.switches().models = models),
+        ("POST", "/sim/fail") => return set(body, |failure: Failure| state.switches().failure = failure),
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+fn set<T: DeserializeOwned>(body: &[u8], apply: impl FnOnce(T)) -> Response {
+    match serde_json::from_slice(body) {
+        Ok(value) => {
+            apply(value);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    }
+}
+
+fn raw_listing(uri: &Uri, headers: &HeaderMap, body: &Bytes) -> RawListing {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let status =
+        uri.query().and_then(|query| query.strip_prefix("status=")).and_then(|status| status.parse().ok());
+    RawListing {
+        status: status.unwrap_or(200),
+        content_type: content_type.unwrap_or("application/json").to_owned(),
+        body: body.to_vec(),
+    }
+}

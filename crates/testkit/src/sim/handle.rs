@@ -1,0 +1,150 @@
+//! A simulated server inside the test process.
+
+use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
+
+use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
+
+use super::{Failure, Options, RawListing, Received, serve::serve_state, state::State};
+
+/// A running simulated server. Dropping it kills it, connections and all; [`Sim::stop`] lets it finish.
+#[derive(Debug)]
+pub struct Sim {
+    addr: SocketAddr,
+    state: Arc<State>,
+    stop: Option<oneshot::Sender<()>>,
+    serving: Option<JoinHandle<()>>,
+    // On threads of its own: a test that blocks its own runtime (a slow command, a long drop) must not make the
+    // server look slow to Modelgate's probes.
+    runtime: Option<Runtime>,
+}
+
+impl Sim {
+    /// Starts a server with a name and models on a free loopback port.
+    #[must_use]
+    pub fn start(name: &str, models: &[&str]) -> Self {
+        Self::start_with(Options::named(name, models))
+    }
+
+    /// Starts a server on a free loopback port.
+    #[must_use]
+    pub fn start_with(options: Options) -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), options)
+    }
+
+    /// Starts a server on an address, for example where another was before.
+    ///
+    /// # Panics
+    /// If the address is taken.
+    #[must_use]
+    pub fn start_at(addr: SocketAddr, options: Options) -> Self {
+        let state = State::new(options);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime for the simulated server");
+        let listener = std::net::TcpListener::bind(addr).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        let listener = listener.unwrap_or_else(|error| panic!("cannot listen on {addr}: {error}"));
+        let addr = listener.local_addr().expect("the bound address");
+        let (stop, stopped) = oneshot::channel();
+        let serving_state = Arc::clone(&state);
+        let serving = runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).expect("a listener for tokio");
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            serve_state(listener, serving_state, stopped).await.expect("the simulated server serves");
+        });
+        Self { addr, state, stop: Some(stop), serving: Some(serving), runtime: Some(runtime) }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// `http://127.0.0.1:<port>`, as a server's URL in Modelgate's configuration.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// The name in its answers.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.state.options.name
+    }
+
+    /// The last 200 requests that it received, probes and health checks included.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Received> {
+        self.state.requests()
+    }
+
+    /// The requests that ask for something to be computed: those with POST.
+    #[must_use]
+    pub fn posts(&self) -> Vec<Received> {
+        self.requests().into_iter().filter(|request| request.method == "POST").collect()
+    }
+
+    /// Forgets the requests received so far.
+    pub fn forget_requests(&self) {
+        self.state.forget_requests();
+    }
+
+    /// How many requests run now, and how many wait, over all models.
+    #[must_use]
+    pub fn running_and_waiting(&self) -> (usize, usize) {
+        let counts = self.state.counts();
+        (
+            counts.values().map(|counts| counts.running).sum(),
+            counts.values().map(|counts| counts.waiting).sum(),
+        )
+    }
+
+    /// How many clients left before their answer was complete.
+    #[must_use]
+    pub fn abandoned(&self) -> usize {
+        self.state.abandoned()
+    }
+
+    /// Makes `/health` answer 200 or 503.
+    pub fn set_healthy(&self, healthy: bool) {
+        self.state.switches().healthy = healthy;
+    }
+
+    /// Replaces the models that it lists and serves.
+    pub fn set_models(&self, models: &[&str]) {
+        self.state.switches().models = models.iter().map(ToString::to_string).collect();
+    }
+
+    /// Makes the listing answer something of the test's choice, or `None` for the true listing again.
+    pub fn set_raw_listing(&self, listing: Option<RawListing>) {
+        self.state.switches().raw_listing = listing;
+    }
+
+    /// Makes inference requests fail; `Failure::default()` ends it.
+    pub fn set_failure(&self, failure: Failure) {
+        self.state.switches().failure = failure;
+    }
+
+    /// Stops as a server in a container does on SIGTERM: requests in flight are finished, then it is gone.
+    pub async fn stop(mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(serving) = self.serving.take() {
+            let _ = serving.await;
+        }
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Waiting for the end, so that the port is free again, is not allowed on a runtime's own thread.
+            let _ = thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(2))).join();
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! A simulated inference server that answers like [vLLM's OpenAI-compatible server]: the same paths, the same shapes,
+//! and above all the same 404 for a model that it does not serve, so that a wrong route shows.
+//!
+//! In a test, [`Sim::start`] runs it on a loopback port, on threads of its own, so that a test that blocks does not
+//! stop it. In a container the program `sim-server` runs the same code. Every answer says which server gave it: in the
+//! header `X-Sim-Server` and in the text.
+//!
+//! | path | what |
+//! |---|---|
+//! | `GET {base}/models`, `POST {base}/chat/completions`, `completions`, `embeddings`, `responses`, `messages`, `audio/transcriptions` | as in vLLM; `stream: true` for chat, completions and messages |
+//! | `GET /health`, `GET /metrics`, `POST /predict` | as in vLLM; a FastAPI endpoint |
+//! | `GET` and `DELETE /sim/requests`, `POST /sim/health`, `/sim/models`, `/sim/models/raw`, `/sim/fail` | for the tests, see below |
+//!
+//! `POST /sim/health {"healthy": false}` makes `/health` answer 503; `POST /sim/models {"models": ["a"]}` replaces the
+//! models; `POST /sim/models/raw` makes the listing answer the posted bytes with the posted content type (`?status=`
+//! for another status; `DELETE` ends it); `POST /sim/fail` takes a [`Failure`] as JSON; `GET /sim/requests` gives the last
+//! 200 requests, each a [`Received`]. Requests to `/sim/…` itself are not among them.
+//!
+//! [vLLM's OpenAI-compatible server]: https://docs.vllm.ai/en/stable/serving/openai_compatible_server/
+
+mod answers;
+mod control;
+mod form;
+mod handle;
+mod serve;
+mod state;
+mod stream;
+
+pub use handle::Sim;
+pub use serve::serve;
+pub use state::{Failure, RawListing, Received};
+
+use std::time::Duration;
+
+/// How a simulated server behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Says in every answer who gave it.
+    pub name: String,
+    /// The models it serves; any text is allowed.
+    pub models: Vec<String>,
+    /// Where the OpenAI endpoints are, `/v1` in vLLM.
+    pub base_path: String,
+    /// Everything answers 503 for so long after the start, like a server that still loads its weights.
+    pub startup_delay: Duration,
+    /// Between two chunks of a streamed answer.
+    pub chunk_delay: Duration,
+    /// How many chunks of text a streamed answer has.
+    pub chunks: usize,
+    /// Before an answer that is not streamed, and before the first chunk of one that is.
+    pub latency: Duration,
+    /// How many requests run at once; the others wait, and `vllm:num_requests_waiting` counts them.
+    pub max_running: usize,
+    /// `max_model_len` of the listing.
+    pub max_model_len: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            name: "sim".to_owned(),
+            models: vec!["sim-model".to_owned()],
+            base_path: "/v1".to_owned(),
+            startup_delay: Duration::ZERO,
+            chunk_delay: Duration::from_millis(10),
+            chunks: 5,
+            latency: Duration::ZERO,
+            max_running: 1024,
+            max_model_len: 8192,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults, under a name and with models.
+    pub fn named(name: impl Into<String>, models: &[&str]) -> Self {
+        Self {
+            name: name.into(),
+            models: models.iter().map(ToString::to_string).collect(),
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! From a connection to an answer: reads the request, remembers it, finds out which model it wants, and answers.
+
+use std::{future::Future, io, sync::Arc};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State as Shared},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Json, Response},
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, time::sleep};
+
+use super::{
+    Options, answers, control,
+    form::Form,
+    state::{RawListing, Received, State},
+    stream::Events,
+};
+
+/// Serves until `stop` is ready, then ends as uvicorn does on SIGTERM: stops listening, closes idle connections,
+/// finishes the requests in flight.
+///
+/// # Errors
+/// The listener broke.
+pub async fn serve(
+    listener: TcpListener,
+    options: Options,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    serve_state(listener, State::new(options), stop).await
+}
+
+pub(super) async fn serve_state(
+    listener: TcpListener,
+    state: Arc<State>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let app = Router::new().fallback(answer).with_state(state);
+    axum::serve(listener, app).with_graceful_shutdown(stop).await
+}
+
+async fn answer(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    // A client that breaks off while it sends gets no answer anyway.
+    let Ok(body) = to_bytes(body, usize::MAX).await else { return StatusCode::BAD_REQUEST.into_response() };
+    let mut response = if parts.uri.path().starts_with("/sim/") {
+        control::answer(&state, &parts.method, &parts.uri, &parts.headers, &body)
+    } else {
+        route(&state, &parts, &body).await
+    };
+    if let Ok(name) = HeaderValue::from_str(&state.options.name) {
+        response.headers_mut().insert("x-sim-server", name);
+    }
+    response
+}
+
+/// The endpoints that name a model in their body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    Chat,
+    Completions,
+    Embeddings,
+    Responses,
+    Messages,
+    Transcriptions,
+}
+
+impl Endpoint {
+    fn find(path: &str) -> Option<Self> {
+        Some(match path {
+            "/chat/completions" => Self::Chat,
+            "/completions" => Self::Completions,
+            "/embeddings" => Self::Embeddings,
+            "/responses" => Self::Responses,
+            "/messages" => Self::Messages,
+            "/audio/transcriptions" => Self::Transcriptions,
+            _ => return None,
+        })
+    }
+}
+
+/// A request's body as far as the server understands it.
+enum Content {
+    Json(Value),
+    Form(Form),
+    Other,
+}
+
+impl Content {
+    fn read(headers: &HeaderMap, body: &Bytes) -> Self {
+        let content_type =
+            headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if let Some(form) = Form::read(content_type, body) {
+            return Self::Form(form);
+        }
+        // Like Python's decoder, serde_json keeps the last of two equal keys.
+        serde_json::from_slice(body).map_or(Self::Other, Self::Json)
+    }
+
+    fn model(&self) -> Option<&str> {
+        match self {
+            Self::Json(body) => body["model"].as_str(),
+            Self::Form(form) => form.model.as_deref(),
+            Self::Other => None,
+        }
+    }
+}
+
+async fn route(state: &Arc<State>, parts: &Parts, body: &Bytes) -> Response {
+    let content = Content::read(&parts.headers, body);
+    state.remember(received(parts, body, &content));
+    let path = parts.uri.path();
+    let api_path = path.strip_prefix(state.options.base_path.trim_end_matches('/'));
+    match (parts.method.as_str(), path) {
+        ("GET", "/health") if state.is_loading() || !state.switches().healthy => unavailable(),
+        ("GET", "/health") => StatusCode::OK.into_response(),
+        ("GET", "/metrics") => text("text/plain; version=0.0.4; charset=utf-8", answers::metrics(state)),
+        ("POST", "/predict") => predict(state, &content),
+        ("GET", _) if api_path == Some("/models") => models(state),
+        ("POST", _) => match api_path.and_then(Endpoint::find) {
+            Some(endpoint) => infer(state, endpoint, &content).await,
+            None => not_found(),
+        },
+        _ => not_found(),
+    }
+}
+
+fn received(parts: &Parts, body: &Bytes, content: &Content) -> Received {
+    let header = |(name, value): (&header::HeaderName, &HeaderValue)| {
+        (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    Received {
+        method: parts.method.to_string(),
+        path: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+        headers: parts.headers.iter().map(header).collect(),
+        model: content.model().map(str::to_owned),
+        body_length: body.len(),
+    }
+}
+
+fn models(state: &State) -> Response {
+    if state.is_loading() {
+        return unavailable();
+    }
+    let raw = state.switches().raw_listing.clone();
+    match raw {
+        Some(RawListing { status, content_type, body }) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+            (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
+        }
+        None => Json(answers::listing(state)).into_response(),
+    }
+}
+
+fn predict(state: &State, content: &Content) -> Response {
+    match content {
+        Content::Json(body) => Json(answers::prediction(state, body)).into_response(),
+        Content::Form(_) | Content::Other => {
+            let detail = json!([{"type": "json_invalid", "loc": ["body"], "msg": "JSON decode error"}]);
+            (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({"detail": detail}))).into_response()
+        }
+    }
+}
+
+async fn infer(state: &Arc<State>, endpoint: Endpoint, content: &Content) -> Response {
+    if state.is_loading() {
+        return unavailable();
+    }
+    let failure = state.switches().failure.clone();
+    if let Some(status) = failure.status {
+        let retry_after = failure.retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
+        return (retry_after, error(status, "InternalServerError", "told to fail", None)).into_response();
+    }
+    let model = match wanted_model(state, endpoint, content) {
+        Ok(model) => model,
+        Err(refusal) => return *refusal,
+    };
+    let mut running = state.run(&model).await;
+    sleep(state.options.latency).await;
+    let json = match content {
+        Content::Json(json) => json,
+        Content::Form(_) | Content::Other => &Value::Null,
+    };
+    if let Some(events) = streamed(state, endpoint, &model, json) {
+        let body = events.into_body(running, state.options.chunk_delay, failure.break_after);
+        return text("text/event-stream; charset=utf-8", body);
+    }
+    running.finish();
+    let file_size = if let Content::Form(form) = content { form.file_size } else { None };
+    Json(match endpoint {
+        Endpoint::Chat => answers::chat(state, &model),
+        Endpoint::Completions => answers::completion(state, &model),
+        Endpoint::Embeddings => answers::embeddings(&model, json),
+        Endpoint::Responses => answers::response(state, &model),
+        Endpoint::Messages => answers::message(state, &model, Some(&answers::pieces(state, &model).concat())),
+        Endpoint::Transcriptions => answers::transcription(state, &model, file_size.unwrap_or_default()),
+    })
+    .into_response()
+}
+
+/// The model as vLLM chooses it: the one the body names, its only model if the body names none, 404 for any other.
+fn wanted_model(state: &State, endpoint: Endpoint, content: &Content) -> Result<String, Box<Response>> {
+    let is_form = matches!(content, Content::Form(_));
+    if matches!(content, Content::Other) || is_form != (endpoint == Endpoint::Transcriptions) {
+        return Err(Box::new(error(400, "BadRequestError", "the body cannot be read", None)));
+    }
+    let models = state.switches().models.clone();
+    let wanted = content.model().filter(|model| !model.is_empty()).or(models.first().map(String::as_str));
+    let wanted = wanted.unwrap_or_default();
+    if models.iter().any(|model| model == wanted) {
+        Ok(wanted.to_owned())
+    } else {
+        let message = format!("The model `{wanted}` does not exist.");
+        Err(Box::new(error(404, "NotFoundError", &message, Some("model"))))
+    }
+}
+
+fn streamed(state: &State, endpoint: Endpoint, model: &str, request: &Value) -> Option<Events> {
+    if request["stream"] != true {
+        return None;
+    }
+    let with_usage = request["stream_options"]["include_usage"] == true;
+    match endpoint {
+        Endpoint::Chat => Some(Events::chat(state, model, with_usage)),
+        Endpoint::Completions => Some(Events::completion(state, model, with_usage)),
+        Endpoint::Messages => Some(Events::messages(state, model)),
+        Endpoint::Embeddings | Endpoint::Responses | Endpoint::Transcriptions => None,
+    }
+}
+
+fn error(status: u16, kind: &str, message: &str, param: Option<&str>) -> Response {
+    let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (code, Json(answers::error(status, kind, message, param))).into_response()
+}
+
+fn unavailable() -> Response {
+    StatusCode::SERVICE_UNAVAILABLE.into_response()
+}
+
+fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, Json(json!({"detail": "Not Found"}))).into_response()
+}
+
+fn text(content_type: &'static str, body: impl Into<Body>) -> Response {
+    ([(header::CONTENT_TYPE, content_type)], body.into()).into_response()
+}

@@ -1,0 +1,214 @@
+//! What a simulated server remembers: its switches, the requests it received, and how many run and wait per model.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Options;
+
+/// Enough for any test, and a container that runs for days does not grow.
+const KEPT_REQUESTS: usize = 200;
+
+/// One request as it reached the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// Path and query as they came, percent-encoding included.
+    pub path: String,
+    /// All headers in order, names in lower case, repeated ones repeated.
+    pub headers: Vec<(String, String)>,
+    /// The model that the server read from the body.
+    pub model: Option<String>,
+    /// Bytes of the body.
+    pub body_length: usize,
+}
+
+impl Received {
+    /// The first value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// A listing answered as it is, for hostile or broken servers.
+#[derive(Clone, Debug)]
+pub struct RawListing {
+    /// The HTTP status.
+    pub status: u16,
+    /// The `Content-Type`.
+    pub content_type: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl RawListing {
+    /// The bytes as a 200 answer that claims to be JSON.
+    pub fn json(body: impl Into<Vec<u8>>) -> Self {
+        Self { status: 200, content_type: "application/json".to_owned(), body: body.into() }
+    }
+}
+
+/// How inference requests fail. The default is not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Failure {
+    /// Every inference request is answered with this status.
+    pub status: Option<u16>,
+    /// Adds `Retry-After` to that answer.
+    pub retry_after: Option<u32>,
+    /// A streamed answer breaks off after so many chunks: the connection closes without an end.
+    pub break_after: Option<usize>,
+}
+
+/// Shared by all requests of one server.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) options: Options,
+    pub(super) started: Instant,
+    pub(super) switches: Mutex<Switches>,
+    requests: Mutex<VecDeque<Received>>,
+    counts: Mutex<BTreeMap<String, Counts>>,
+    slots: Arc<Semaphore>,
+    abandoned: AtomicUsize,
+}
+
+/// What tests change while the server runs.
+#[derive(Debug)]
+pub(super) struct Switches {
+    pub(super) healthy: bool,
+    pub(super) models: Vec<String>,
+    pub(super) raw_listing: Option<RawListing>,
+    pub(super) failure: Failure,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) running: usize,
+    pub(super) waiting: usize,
+}
+
+impl State {
+    pub(super) fn new(options: Options) -> Arc<Self> {
+        let switches = Switches {
+            healthy: true,
+            models: options.models.clone(),
+            raw_listing: None,
+            failure: Failure::default(),
+        };
+        Arc::new(Self {
+            slots: Arc::new(Semaphore::new(options.max_running)),
+            options,
+            started: Instant::now(),
+            switches: Mutex::new(switches),
+            requests: Mutex::default(),
+            counts: Mutex::default(),
+            abandoned: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn switches(&self) -> MutexGuard<'_, Switches> {
+        lock(&self.switches)
+    }
+
+    pub(super) fn is_loading(&self) -> bool {
+        self.started.elapsed() < self.options.startup_delay
+    }
+
+    pub(super) fn remember(&self, request: Received) {
+        let mut requests = lock(&self.requests);
+        if requests.len() == KEPT_REQUESTS {
+            requests.pop_front();
+        }
+        requests.push_back(request);
+    }
+
+    pub(super) fn requests(&self) -> Vec<Received> {
+        lock(&self.requests).iter().cloned().collect()
+    }
+
+    pub(super) fn forget_requests(&self) {
+        lock(&self.requests).clear();
+    }
+
+    /// The gauges of each model that is served or was asked for.
+    pub(super) fn counts(&self) -> BTreeMap<String, Counts> {
+        let mut counts = lock(&self.counts).clone();
+        for model in &self.switches().models {
+            counts.entry(model.clone()).or_default();
+        }
+        counts
+    }
+
+    pub(super) fn abandoned(&self) -> usize {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Waits for one of the slots and holds it until the guard is dropped.
+    pub(super) async fn run(self: &Arc<Self>, model: &str) -> Running {
+        let waiting = Waiting { state: Arc::clone(self), model: model.to_owned() };
+        self.count(model, |counts| counts.waiting += 1);
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+        drop(waiting);
+        self.count(model, |counts| counts.running += 1);
+        Running { state: Arc::clone(self), model: model.to_owned(), finished: false, _slot: slot }
+    }
+
+    fn count(&self, model: &str, change: impl FnOnce(&mut Counts)) {
+        change(lock(&self.counts).entry(model.to_owned()).or_default());
+    }
+}
+
+/// Counts a request as waiting; a client that leaves meanwhile is no longer counted.
+struct Waiting {
+    state: Arc<State>,
+    model: String,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.state.count(&self.model, |counts| counts.waiting -= 1);
+    }
+}
+
+/// Counts a request as running until its answer is finished, or its client gone.
+#[derive(Debug)]
+pub(super) struct Running {
+    state: Arc<State>,
+    model: String,
+    finished: bool,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Running {
+    /// The answer is complete. A guard dropped before that belonged to a client that left.
+    pub(super) fn finish(&mut self) {
+        self.finished = true;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.state.count(&self.model, |counts| counts.running -= 1);
+        if !self.finished {
+            self.state.abandoned.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A test that panicked elsewhere must not change what this one sees.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,129 @@
+//! Streamed answers as [server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html), each piece
+//! sent when its time has come.
+
+use std::{io, time::Duration, vec};
+
+use axum::body::{Body, Bytes};
+use futures_util::stream;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{
+    answers,
+    state::{Running, State},
+};
+
+/// A streamed answer, ready to be sent.
+#[derive(Debug, Default)]
+pub(super) struct Events(Vec<Event>);
+
+#[derive(Debug)]
+struct Event {
+    text: String,
+    /// Part of the answer's text, so that the chunk delay goes before it.
+    is_piece: bool,
+}
+
+impl Events {
+    /// `POST /v1/chat/completions` with `stream: true`.
+    pub(super) fn chat(state: &State, model: &str, with_usage: bool) -> Self {
+        let mut events = Self::default();
+        let chunk = |delta: Value, finish| answers::chat_chunk(model, &delta, finish);
+        events.data(&chunk(json!({"role": "assistant", "content": ""}), None));
+        for piece in answers::pieces(state, model) {
+            events.piece(&chunk(json!({"content": piece}), None));
+        }
+        events.data(&chunk(json!({}), Some("stop")));
+        events.end(with_usage.then(|| answers::usage_chunk(state, model, "chat.completion.chunk")))
+    }
+
+    /// `POST /v1/completions` with `stream: true`.
+    pub(super) fn completion(state: &State, model: &str, with_usage: bool) -> Self {
+        let mut events = Self::default();
+        for piece in answers::pieces(state, model) {
+            events.piece(&answers::completion_chunk(model, &piece, None));
+        }
+        events.data(&answers::completion_chunk(model, "", Some("stop")));
+        events.end(with_usage.then(|| answers::usage_chunk(state, model, "text_completion")))
+    }
+
+    /// [`POST /v1/messages`](https://docs.anthropic.com/en/docs/build-with-claude/streaming) with `stream: true`.
+    pub(super) fn messages(state: &State, model: &str) -> Self {
+        let mut events = Self::default();
+        events
+            .named(json!({"type": "message_start", "message": answers::message(state, model, None)}), false);
+        let empty = json!({"type": "text", "text": ""});
+        events.named(json!({"type": "content_block_start", "index": 0, "content_block": empty}), false);
+        for piece in answers::pieces(state, model) {
+            let delta = json!({"type": "text_delta", "text": piece});
+            events.named(json!({"type": "content_block_delta", "index": 0, "delta": delta}), true);
+        }
+        events.named(json!({"type": "content_block_stop", "index": 0}), false);
+        let end = json!({"stop_reason": "end_turn", "stop_sequence": null});
+        let usage = json!({"output_tokens": state.options.chunks});
+        events.named(json!({"type": "message_delta", "delta": end, "usage": usage}), false);
+        events.named(json!({"type": "message_stop"}), false);
+        events
+    }
+
+    fn data(&mut self, data: &Value) {
+        self.0.push(Event { text: format!("data: {data}\n\n"), is_piece: false });
+    }
+
+    fn piece(&mut self, data: &Value) {
+        self.0.push(Event { text: format!("data: {data}\n\n"), is_piece: true });
+    }
+
+    /// Anthropic's events carry their type twice: in the data and as the event's name.
+    #[expect(clippy::needless_pass_by_value, reason = "the callers write the event in place")]
+    fn named(&mut self, data: Value, is_piece: bool) {
+        let kind = data["type"].as_str().unwrap_or_default();
+        self.0.push(Event { text: format!("event: {kind}\ndata: {data}\n\n"), is_piece });
+    }
+
+    fn end(mut self, usage: Option<Value>) -> Self {
+        if let Some(usage) = usage {
+            self.data(&usage);
+        }
+        self.0.push(Event { text: "data: [DONE]\n\n".to_owned(), is_piece: false });
+        self
+    }
+
+    /// The body that sends the events; it holds the request's slot until the last one is out. With `break_after` the
+    /// connection closes in the middle.
+    pub(super) fn into_body(self, running: Running, delay: Duration, break_after: Option<usize>) -> Body {
+        let sending = Sending { events: self.0.into_iter(), running, delay, break_after, sent_pieces: 0 };
+        Body::from_stream(stream::unfold(sending, |mut sending| async move {
+            sending.next().await.map(|item| (item, sending))
+        }))
+    }
+}
+
+struct Sending {
+    events: vec::IntoIter<Event>,
+    running: Running,
+    delay: Duration,
+    break_after: Option<usize>,
+    sent_pieces: usize,
+}
+
+impl Sending {
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        let Some(event) = self.events.next() else {
+            self.running.finish();
+            return None;
+        };
+        if event.is_piece {
+            if self.break_after == Some(self.sent_pieces) {
+                // Not the client's doing.
+                self.running.finish();
+                return Some(Err(io::Error::other("told to break off")));
+            }
+            if self.sent_pieces > 0 {
+                sleep(self.delay).await;
+            }
+            self.sent_pieces += 1;
+        }
+        Some(Ok(Bytes::from(event.text)))
+    }
+}

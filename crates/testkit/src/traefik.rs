@@ -1,0 +1,295 @@
+//! The real [Traefik](https://doc.traefik.io/traefik/), started with the [HTTP provider] pointed at Modelgate.
+//!
+//! It listens on loopback: entry point `web` for clients, entry point `traefik` for its [API] and ping. The options are
+//! those of the files under `deploy/`, with a fast provider.
+//!
+//! [HTTP provider]: https://doc.traefik.io/traefik/reference/install-configuration/providers/others/http/
+//! [API]: https://doc.traefik.io/traefik/reference/install-configuration/api-dashboard/
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    client, free_port, parts,
+    process::{Launch, Process, read_log, run},
+    within,
+};
+
+/// Generous: a small machine that compiles at the same time.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The Traefik of a version: the path in `MODELGATE_TEST_TRAEFIK_3_7_15`, else where `cargo xtask` puts it,
+/// `target/tools/traefik-3.7.15/bin/traefik`.
+#[must_use]
+pub fn traefik_binary(version: &str) -> Option<PathBuf> {
+    let variable = format!("MODELGATE_TEST_TRAEFIK_{}", version.replace('.', "_"));
+    let path = match env::var_os(variable) {
+        Some(path) => PathBuf::from(path),
+        None => parts::target_folder()?.join(format!("tools/traefik-{version}/bin/traefik")),
+    };
+    path.is_file().then_some(path)
+}
+
+/// How a Traefik is started.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    binary: PathBuf,
+    endpoint: Option<String>,
+    provider_args: Vec<String>,
+    log_level: String,
+    read_timeout: String,
+    args: Vec<String>,
+}
+
+/// A running Traefik, killed on drop.
+#[derive(Debug)]
+pub struct Traefik {
+    launch: Launch,
+    web: u16,
+    api: u16,
+    version: (u32, u32, u32),
+    process: Option<Process>,
+    folder: TempDir,
+}
+
+impl Builder {
+    /// The URL that Traefik polls for its configuration.
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// One more command line argument, after all others.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// How often Traefik polls, and how long a poll and the delay between two reloads may last (`100ms`, `5s` and
+    /// `100ms` unless told otherwise).
+    #[must_use]
+    pub fn provider(mut self, poll_interval: &str, poll_timeout: &str, throttle: &str) -> Self {
+        self.provider_args = provider_args(poll_interval, poll_timeout, throttle);
+        self
+    }
+
+    /// `INFO` unless told otherwise; `DEBUG` tells of every request and configuration.
+    #[must_use]
+    pub fn log_level(mut self, level: &str) -> Self {
+        level.clone_into(&mut self.log_level);
+        self
+    }
+
+    /// How long a client may take to send its request. Traefik's own default of 60 s cuts slow uploads; here it is 10 minutes.
+    #[must_use]
+    pub fn read_timeout(mut self, timeout: &str) -> Self {
+        timeout.clone_into(&mut self.read_timeout);
+        self
+    }
+
+    /// Starts Traefik and waits until it answers pings (not until it has a configuration: [`Traefik::wait_configured`]).
+    ///
+    /// # Panics
+    /// If it does not start; the message has its log.
+    pub async fn start(self) -> Traefik {
+        let version = version_of(&self.binary);
+        let (web, api) = (free_port(), free_port());
+        let launch = self.launch(web, api, version);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut traefik = Traefik { launch, web, api, version, process: None, folder };
+        traefik.start().await;
+        traefik
+    }
+
+    fn launch(&self, web: u16, api: u16, version: (u32, u32, u32)) -> Launch {
+        let mut args = vec![
+            "--global.checkNewVersion=false".to_owned(),
+            "--global.sendAnonymousUsage=false".to_owned(),
+            format!("--log.level={}", self.log_level),
+            format!("--entryPoints.web.address=127.0.0.1:{web}"),
+            format!("--entryPoints.web.transport.respondingTimeouts.readTimeout={}", self.read_timeout),
+            format!("--entryPoints.traefik.address=127.0.0.1:{api}"),
+            "--api.insecure=true".to_owned(),
+            "--ping=true".to_owned(),
+        ];
+        // `models.retrieve("org/name")` sends %2F. Traefik refuses it by default in 3.6.4 to 3.6.6, and does not know
+        // the option before; see https://doc.traefik.io/traefik/migrate/v3/#v364.
+        if version >= (3, 6, 4) {
+            args.push("--entryPoints.web.http.encodedCharacters.allowEncodedSlash=true".to_owned());
+        }
+        if let Some(endpoint) = &self.endpoint {
+            args.push(format!("--providers.http.endpoint={endpoint}"));
+            args.extend(self.provider_args.clone());
+        }
+        args.extend(self.args.clone());
+        // Traefik reads its options from TRAEFIK_* variables as well.
+        env::vars_os()
+            .map(|(name, _)| name)
+            .filter(|name| name.to_string_lossy().starts_with("TRAEFIK_"))
+            .fold(Launch::new(&self.binary).args(args), Launch::env_remove)
+    }
+}
+
+impl Traefik {
+    /// Prepares the start of a Traefik.
+    #[must_use]
+    pub fn builder(binary: impl AsRef<Path>) -> Builder {
+        Builder {
+            binary: binary.as_ref().to_owned(),
+            endpoint: None,
+            provider_args: provider_args("100ms", "5s", "100ms"),
+            log_level: "INFO".to_owned(),
+            read_timeout: "10m".to_owned(),
+            args: Vec::new(),
+        }
+    }
+
+    /// `http://127.0.0.1:<port>` of the entry point `web`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.web)
+    }
+
+    /// The port of the entry point `web`.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.web
+    }
+
+    /// What the program says its version is.
+    #[must_use]
+    pub fn version(&self) -> (u32, u32, u32) {
+        self.version
+    }
+
+    /// The process id; the benchmarks read its CPU time.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("Traefik runs").id()
+    }
+
+    /// What Traefik's API answers, for example for `/api/http/routers?per_page=1000`.
+    ///
+    /// # Panics
+    /// If Traefik does not answer with JSON.
+    pub async fn api(&self, path: &str) -> Value {
+        self.try_api(path)
+            .await
+            .unwrap_or_else(|| panic!("no JSON from Traefik's API at {path}:\n{}", self.log()))
+    }
+
+    /// The names of the routers from the HTTP provider, without `@http`, that Traefik holds to be valid.
+    pub async fn routers(&self) -> Vec<String> {
+        let routers = self.api("/api/http/routers?per_page=10000").await;
+        let name = |router: &Value| {
+            let is_enabled = router["status"] == "enabled";
+            let name = router["name"].as_str()?.strip_suffix("@http")?;
+            is_enabled.then(|| name.to_owned())
+        };
+        routers.as_array().into_iter().flatten().filter_map(name).collect()
+    }
+
+    /// Waits until the HTTP provider's configuration is in use.
+    ///
+    /// # Panics
+    /// If that takes longer than 30 seconds; the message has Traefik's log.
+    pub async fn wait_configured(&self) {
+        let configured =
+            within(START_TIMEOUT, || async { (!self.routers().await.is_empty()).then_some(()) }).await;
+        assert!(configured.is_some(), "Traefik has no routers:\n{}", self.log());
+    }
+
+    /// Waits until Traefik answers pings.
+    ///
+    /// # Panics
+    /// If that takes longer than 30 seconds, or it ended; the message has its log.
+    pub async fn wait_ready(&mut self) {
+        let url = format!("http://127.0.0.1:{}/ping", self.api);
+        let client = client();
+        let process = self.process.as_mut().expect("Traefik runs");
+        let ready = within(START_TIMEOUT, || {
+            let ended = process.ended();
+            let ping = client.get(&url).send();
+            async move {
+                match ended {
+                    Some(_) => Some(false),
+                    None => ping.await.is_ok_and(|answer| answer.status().is_success()).then_some(true),
+                }
+            }
+        })
+        .await;
+        assert_eq!(ready, Some(true), "Traefik does not run:\n{}", self.log());
+    }
+
+    /// Everything that it logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        read_log(&self.folder.path().join("traefik.log"))
+    }
+
+    /// Kills it at once.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it again on the same ports, after [`Traefik::kill`] or instead of the one that runs.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.start().await;
+    }
+
+    async fn start(&mut self) {
+        let log = self.folder.path().join("traefik.log");
+        self.process = Some(Process::start(&self.launch, &log).expect("Traefik starts"));
+        self.wait_ready().await;
+    }
+
+    async fn try_api(&self, path: &str) -> Option<Value> {
+        let url = format!("http://127.0.0.1:{}{path}", self.api);
+        client().get(url).send().await.ok()?.json().await.ok()
+    }
+}
+
+fn provider_args(poll_interval: &str, poll_timeout: &str, throttle: &str) -> Vec<String> {
+    vec![
+        format!("--providers.http.pollInterval={poll_interval}"),
+        format!("--providers.http.pollTimeout={poll_timeout}"),
+        format!("--providers.providersThrottleDuration={throttle}"),
+    ]
+}
+
+/// Asks the program: `Version:      3.7.15`.
+fn version_of(binary: &Path) -> (u32, u32, u32) {
+    let text = run(&binary.to_string_lossy(), &["version"]).unwrap_or_else(|error| panic!("{error}"));
+    parse_version(&text).unwrap_or_else(|| panic!("no version of Traefik in {text:?}"))
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
+    let version = text.lines().find_map(|line| line.strip_prefix("Version:"))?.trim();
+    // A release candidate (`3.8.0-rc1`) has the options of the release.
+    let mut numbers = version.split(['.', '-']).map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next()??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_versions() {
+        assert_eq!(parse_version("Version:      3.7.15\nCodename:     langres\n"), Some((3, 7, 15)));
+        assert_eq!(parse_version("Version:      3.8.0-rc1\n"), Some((3, 8, 0)));
+        assert_eq!(parse_version("nothing"), None);
+    }
+}

@@ -1,0 +1,227 @@
+//! The simulated server behaves like the servers that it stands for.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use testkit::{
+    client, eventually,
+    load::{Load, Until},
+    sim::{Failure, Options, RawListing, Received, Sim},
+};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+async fn post(sim: &Sim, path: &str, body: &Value) -> reqwest::Response {
+    client().post(format!("{}{path}", sim.url())).json(body).send().await.expect("an answer")
+}
+
+async fn get(sim: &Sim, path: &str) -> reqwest::Response {
+    client().get(format!("{}{path}", sim.url())).send().await.expect("an answer")
+}
+
+#[tokio::test]
+async fn says_which_server_answered() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let answer = post(&sim, "/v1/chat/completions", &json!({"model": "llama", "messages": []})).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["x-sim-server"], "gpu-1");
+    let answer: Value = answer.json().await.expect("JSON");
+    let text = answer["choices"][0]["message"]["content"].as_str().expect("text");
+    assert!(text.starts_with("Answer from gpu-1 for llama."), "{text}");
+    assert_eq!(answer["usage"]["completion_tokens"], 5);
+}
+
+#[tokio::test]
+async fn answers_404_for_a_model_that_it_does_not_serve() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    for path in ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"]
+    {
+        let answer = post(&sim, path, &json!({"model": "qwen", "input": "x"})).await;
+        assert_eq!(answer.status(), 404, "{path}");
+        let answer: Value = answer.json().await.expect("JSON");
+        assert_eq!(answer["error"]["type"], "NotFoundError", "{path}");
+        assert_eq!(answer["error"]["message"], "The model `qwen` does not exist.", "{path}");
+        let answer = post(&sim, path, &json!({"model": "llama", "input": "x"})).await;
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn streams_chunk_by_chunk() {
+    let delay = Duration::from_millis(150);
+    let sim =
+        Sim::start_with(Options { chunk_delay: delay, chunks: 4, ..Options::named("gpu-1", &["llama"]) });
+    let body = json!({"model": "llama", "stream": true, "stream_options": {"include_usage": true}});
+    let mut stream = post(&sim, "/v1/chat/completions", &body).await.bytes_stream();
+    let begin = Instant::now();
+    let mut text = String::new();
+    let mut times = Vec::new();
+    while let Some(bytes) = stream.next().await {
+        let bytes = bytes.expect("bytes");
+        times.push(begin.elapsed());
+        text.push_str(std::str::from_utf8(&bytes).expect("text"));
+    }
+    let first = times.first().expect("a chunk");
+    assert!(*first < delay, "the first chunk came after {first:?}");
+    assert!(begin.elapsed() >= delay * 3, "all was over after {:?}", begin.elapsed());
+    let events: Vec<&str> =
+        text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").expect("data")).collect();
+    assert_eq!(events.last(), Some(&"[DONE]"));
+    let events: Vec<Value> =
+        events[..events.len() - 1].iter().map(|event| serde_json::from_str(event).expect("JSON")).collect();
+    let content: String =
+        events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(content, "Answer from gpu-1 for llama. word1 word2 word3");
+    let usage = events.last().expect("the usage");
+    assert_eq!((&usage["choices"], &usage["usage"]["completion_tokens"]), (&json!([]), &json!(4)));
+}
+
+#[tokio::test]
+async fn streams_messages_with_anthropics_events() {
+    let sim = Sim::start_with(Options { chunks: 2, ..Options::named("gpu-1", &["llama"]) });
+    let text = post(&sim, "/v1/messages", &json!({"model": "llama", "stream": true}))
+        .await
+        .text()
+        .await
+        .expect("text");
+    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    let delta = "content_block_delta";
+    let expected = [
+        "message_start",
+        "content_block_start",
+        delta,
+        delta,
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ];
+    assert_eq!(names, expected);
+    let types = text.lines().filter_map(|line| line.strip_prefix("data: ")).map(|data| {
+        let data: Value = serde_json::from_str(data).expect("JSON");
+        data["type"].as_str().expect("a type").to_owned()
+    });
+    assert_eq!(types.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn remembers_what_it_received() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let request =
+        client().post(format!("{}/v1/embeddings?a=%2F", sim.url())).header("X-Inference-Model", "llama");
+    request.json(&json!({"model": "llama", "input": ["a", "b"]})).send().await.expect("an answer");
+    let requests: Vec<Received> = get(&sim, "/sim/requests").await.json().await.expect("requests");
+    assert_eq!(requests, sim.requests());
+    let [request] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/embeddings?a=%2F"));
+    assert_eq!(request.header("x-inference-model"), Some("llama"));
+    assert_eq!(request.model.as_deref(), Some("llama"));
+    assert_eq!(request.body_length, r#"{"input":["a","b"],"model":"llama"}"#.len());
+}
+
+#[tokio::test]
+async fn changes_while_it_runs() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    assert_eq!(get(&sim, "/health").await.status(), 200);
+    assert_eq!(post(&sim, "/sim/health", &json!({"healthy": false})).await.status(), 204);
+    assert_eq!(get(&sim, "/health").await.status(), 503);
+
+    post(&sim, "/sim/models", &json!({"models": ["qwen", "a\"b\n"]})).await;
+    let listing: Value = get(&sim, "/v1/models").await.json().await.expect("JSON");
+    let ids: Vec<&Value> =
+        listing["data"].as_array().expect("models").iter().map(|model| &model["id"]).collect();
+    assert_eq!(ids, ["qwen", "a\"b\n"]);
+    assert_eq!(listing["data"][0]["max_model_len"], 8192);
+
+    sim.set_raw_listing(Some(RawListing { status: 418, ..RawListing::json("{\"data\": [") }));
+    let answer = get(&sim, "/v1/models").await;
+    assert_eq!(answer.status(), 418);
+    assert_eq!(answer.text().await.expect("text"), "{\"data\": [");
+
+    sim.set_failure(Failure { status: Some(429), retry_after: Some(7), ..Failure::default() });
+    let answer = post(&sim, "/v1/completions", &json!({"model": "qwen"})).await;
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["retry-after"]),
+        (429, &"7".parse().expect("a value"))
+    );
+}
+
+#[tokio::test]
+async fn is_unavailable_while_it_loads() {
+    let startup_delay = Duration::from_millis(400);
+    let sim = Sim::start_with(Options { startup_delay, ..Options::named("gpu-1", &["llama"]) });
+    assert_eq!(get(&sim, "/health").await.status(), 503);
+    assert_eq!(get(&sim, "/v1/models").await.status(), 503);
+    eventually(TIMEOUT, || async { (get(&sim, "/health").await.status() == 200).then_some(()) }).await;
+    assert_eq!(get(&sim, "/v1/models").await.status(), 200);
+}
+
+#[tokio::test]
+async fn transcribes_a_form() {
+    let sim = Sim::start("gpu-1", &["whisper"]);
+    let body = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\n12345\r\n\
+        --b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b--\r\n";
+    let request = client().post(format!("{}/v1/audio/transcriptions", sim.url()));
+    let request = request.header("content-type", "multipart/form-data; boundary=b").body(body);
+    let answer: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+    assert_eq!(answer, json!({"text": "gpu-1 heard 5 bytes for whisper"}));
+    assert_eq!(sim.requests()[0].model.as_deref(), Some("whisper"));
+}
+
+#[tokio::test]
+async fn counts_who_runs_and_who_waits() {
+    let latency = Duration::from_secs(30);
+    let sim = Sim::start_with(Options { max_running: 2, latency, ..Options::named("gpu-1", &["llama"]) });
+    let load =
+        tokio::spawn(Load::chat(&sim.url(), "llama", false).connections(5).until(Until::Sent(5)).run());
+    eventually(TIMEOUT, || async { (sim.running_and_waiting() == (2, 3)).then_some(()) }).await;
+    let metrics = get(&sim, "/metrics").await.text().await.expect("text");
+    assert!(
+        metrics.contains("vllm:num_requests_running{engine=\"0\",model_name=\"llama\"} 2.0\n"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("vllm:num_requests_waiting{engine=\"0\",model_name=\"llama\"} 3.0\n"),
+        "{metrics}"
+    );
+    // The clients leave, and the server notices.
+    load.abort();
+    eventually(TIMEOUT, || async { (sim.running_and_waiting() == (0, 0)).then_some(()) }).await;
+    assert!(sim.abandoned() >= 2, "{}", sim.abandoned());
+}
+
+#[tokio::test]
+async fn finishes_a_stream_before_it_stops() {
+    let options =
+        Options { chunks: 10, chunk_delay: Duration::from_millis(50), ..Options::named("gpu-1", &["llama"]) };
+    let sim = Sim::start_with(options);
+    let url = sim.url();
+    let load = tokio::spawn(Load::chat(&url, "llama", true).connections(3).until(Until::Sent(3)).run());
+    eventually(TIMEOUT, || async { (sim.running_and_waiting().0 == 3).then_some(()) }).await;
+    sim.stop().await;
+    let report = load.await.expect("a report");
+    assert_eq!((report.answered(200), report.errors.len()), (3, 0), "{report:?}");
+    assert!(client().get(format!("{url}/health")).send().await.is_err(), "it still listens");
+}
+
+#[tokio::test]
+async fn breaks_a_stream_when_told_to_or_dropped() {
+    let options = Options {
+        chunks: 200,
+        chunk_delay: Duration::from_millis(50),
+        ..Options::named("gpu-1", &["llama"])
+    };
+    let sim = Sim::start_with(options.clone());
+    sim.set_failure(Failure { break_after: Some(2), ..Failure::default() });
+    let report = Load::chat(&sim.url(), "llama", true).until(Until::Sent(4)).run().await;
+    assert_eq!((report.answers(), report.errors.len()), (0, 4), "{report:?}");
+
+    sim.set_failure(Failure::default());
+    let addr = sim.addr();
+    let load = tokio::spawn(Load::chat(&sim.url(), "llama", true).connections(1).until(Until::Sent(1)).run());
+    eventually(TIMEOUT, || async { (sim.running_and_waiting().0 == 1).then_some(()) }).await;
+    drop(sim);
+    assert_eq!(load.await.expect("a report").errors.len(), 1);
+    let again = Sim::start_at(addr, options);
+    assert_eq!(again.addr(), addr);
+}

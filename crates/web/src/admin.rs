@@ -1,0 +1,47 @@
+//! Health of Modelgate itself.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use catalogue::Readiness;
+use serde_json::json;
+
+use crate::Shared;
+
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(shared)
+}
+
+/// Ready once the first survey is finished; says what is known and what is wrong.
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let loaded = shared.catalogue().load();
+    let Some(catalogue) = loaded.as_deref() else {
+        let body = json!({ "status": "starting", "reason": "the first survey is not finished" });
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    };
+    let servers: Vec<_> = catalogue
+        .servers()
+        .map(|s| {
+            json!({
+                "name": s.spec.name,
+                "url": s.spec.url.as_str(),
+                "state": s.state.name(),
+                "why": s.state.why(),
+                "models": s.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let models: Vec<_> = catalogue
+        .pools()
+        .map(|p| json!({ "name": p.model.as_str(), "route": p.route.as_str(), "ready": p.readiness() == Readiness::Ready, "servers": p.ready.len() }))
+        .collect();
+    let problems: Vec<String> = catalogue.problems().iter().map(ToString::to_string).collect();
+    Json(json!({ "status": "ready", "models": models, "servers": servers, "problems": problems }))
+        .into_response()
+}

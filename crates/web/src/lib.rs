@@ -1,0 +1,74 @@
+//! The listeners: Traefik's poll, ForwardAuth and the model list, and administration.
+//!
+//! ```text
+//! provider  plain HTTP   GET /traefik                    provider.rs   what Traefik is told, long-polled
+//! requests  TLS, HTTP/2  /auth                           auth.rs       may this request pass, and where to
+//!                        GET /v1/models                  models.rs     what this key may use
+//!                        /refuse/…                       refuse.rs     native answers to what has no route
+//! admin     plain HTTP   /healthz /readyz                admin.rs      for people and health checks
+//! ```
+//!
+//! HTTP statuses are chosen in [`refusal`](mod@refusal) and nowhere else.
+
+mod admin;
+mod auth;
+mod connection;
+mod models;
+mod provider;
+mod refusal;
+mod refuse;
+mod state;
+mod tls;
+
+use std::{io, sync::Arc};
+
+use tokio::{net::TcpListener, sync::watch};
+
+pub use state::{Settings, Shared};
+pub use tls::{CertificateAuthority, TlsError};
+
+/// The three listeners, already bound.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For Traefik's poll. It stands alone: over plain HTTP Traefik polls from the connection pool
+    /// that other middlewares use, and the long poll remembers what each connection was sent.
+    pub provider: TcpListener,
+    /// For requests.
+    pub requests: TcpListener,
+    /// For administration.
+    pub admin: TcpListener,
+}
+
+/// Serves until `shutdown` becomes true, then lets requests finish.
+///
+/// # Errors
+/// If a listener breaks.
+pub async fn serve(
+    listeners: Listeners,
+    shared: Arc<Shared>,
+    shutdown: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let stopped = |mut shutdown: watch::Receiver<bool>| async move {
+        let _ = shutdown.wait_for(|stop| *stop).await;
+    };
+    let provider = axum::serve(
+        listeners.provider,
+        provider::router(Arc::clone(&shared)).into_make_service_with_connect_info::<provider::Connection>(),
+    )
+    .with_graceful_shutdown(stopped(shutdown.clone()));
+    let admin = axum::serve(listeners.admin, admin::router(Arc::clone(&shared)))
+        .with_graceful_shutdown(stopped(shutdown.clone()));
+    let requests =
+        connection::serve_tls(listeners.requests, requests_router(&shared), shared.tls(), shutdown);
+    let (provider, admin, ()) = tokio::join!(provider, admin, requests);
+    provider.and(admin)
+}
+
+fn requests_router(shared: &Arc<Shared>) -> axum::Router {
+    axum::Router::new()
+        .route("/auth", axum::routing::any(auth::handle))
+        .route("/refuse/{why}", axum::routing::any(refuse::handle))
+        .route("/refuse/{why}/{*path}", axum::routing::any(refuse::handle))
+        .fallback(models::handle)
+        .with_state(Arc::clone(shared))
+}

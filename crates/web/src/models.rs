@@ -1,0 +1,135 @@
+//! The model list: what this key may use, and can use now.
+//!
+//! Shapes: OpenAI's <https://platform.openai.com/docs/api-reference/models> and, when
+//! `anthropic-version` is sent, Anthropic's <https://docs.anthropic.com/en/api/models-list>.
+
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use access::{Key, Reason};
+use axum::{
+    Json,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, Response, Uri},
+    response::IntoResponse,
+};
+use catalogue::{Catalogue, Pool, Readiness};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use crate::{
+    Shared, auth,
+    refusal::{Dialect, Refusal},
+};
+
+/// Answers `GET {prefix}/models` and `GET {prefix}/models/{id}`.
+pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let (parts, _) = request.into_parts();
+    let request_id = auth::request_id(&shared, &parts.headers);
+    let dialect = Dialect::of("", &parts.headers);
+    match answer(&shared, &parts.method, &parts.uri, &parts.headers, dialect) {
+        Ok(body) => {
+            let mut response = Json(body).into_response();
+            if let Ok(id) = HeaderValue::from_str(&request_id) {
+                response.headers_mut().insert(auth::REQUEST_ID, id);
+            }
+            response
+        }
+        Err(refusal) => refusal.answer(dialect, &request_id),
+    }
+}
+
+fn answer(
+    shared: &Shared,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    dialect: Dialect,
+) -> Result<Value, Refusal> {
+    let settings = shared.settings();
+    let key = settings.policy.authenticate(headers).map_err(|r| Refusal::from(&r))?;
+    let rest = settings
+        .traefik
+        .path_prefixes
+        .iter()
+        .find_map(|p| uri.path().strip_prefix(p.as_str())?.strip_prefix("/models"));
+    let rest =
+        rest.filter(|_| method == Method::GET || method == Method::HEAD).ok_or_else(Refusal::not_found)?;
+    let loaded = shared.catalogue().load();
+    let catalogue = loaded.as_deref().ok_or_else(Refusal::surveying)?;
+    match rest.strip_prefix('/') {
+        None if rest.is_empty() => Ok(list(catalogue, &key, dialect)),
+        None => Err(Refusal::not_found()),
+        Some("") => Ok(list(catalogue, &key, dialect)),
+        Some(id) => retrieve(catalogue, &key, id, dialect),
+    }
+}
+
+fn list(catalogue: &Catalogue, key: &Key, dialect: Dialect) -> Value {
+    let usable = |p: &&Arc<Pool>| p.readiness() == Readiness::Ready && key.may_use(p.model.as_str());
+    let data: Vec<Value> = catalogue.pools().filter(usable).map(|p| describe(p, dialect)).collect();
+    match dialect {
+        Dialect::OpenAi => json!({ "object": "list", "data": data }),
+        Dialect::Anthropic => {
+            let id = |model: Option<&Value>| model.map(|m| m["id"].clone());
+            let (first, last) = (id(data.first()), id(data.last()));
+            json!({ "data": data, "has_more": false, "first_id": first, "last_id": last })
+        }
+    }
+}
+
+fn retrieve(catalogue: &Catalogue, key: &Key, id: &str, dialect: Dialect) -> Result<Value, Refusal> {
+    let id = percent_decode_str(id).decode_utf8_lossy();
+    let unknown = || Refusal::from(&Reason::ModelNotFound { model: id.chars().take(256).collect() });
+    let pool = catalogue.pool(&id).filter(|_| key.may_use(&id)).ok_or_else(unknown)?;
+    match pool.readiness() {
+        Readiness::Ready => Ok(describe(pool, dialect)),
+        other => {
+            let reason = Reason::NotReady { model: id.into_owned(), draining: other == Readiness::Draining };
+            Err(Refusal::from(&reason))
+        }
+    }
+}
+
+fn describe(pool: &Pool, dialect: Dialect) -> Value {
+    let card = &pool.card;
+    let created = card.created.unwrap_or(0);
+    match dialect {
+        Dialect::OpenAi => {
+            let mut model = json!({
+                "id": card.name.as_str(),
+                "object": "model",
+                "created": created,
+                "owned_by": card.owned_by.as_deref().unwrap_or("modelgate"),
+            });
+            // vLLM's names for what OpenAI's list does not have.
+            let more = [
+                ("max_model_len", card.context_length.map(Value::from)),
+                ("root", card.root.as_deref().map(Value::from)),
+                ("parent", card.parent.as_deref().map(Value::from)),
+            ];
+            for (name, value) in more {
+                if let Some(value) = value {
+                    model[name] = value;
+                }
+            }
+            model
+        }
+        Dialect::Anthropic => {
+            let created =
+                UNIX_EPOCH + Duration::from_secs(u64::try_from(created).unwrap_or(0).min(MAX_TIMESTAMP));
+            json!({
+                "type": "model",
+                "id": card.name.as_str(),
+                "display_name": card.name.as_str(),
+                "created_at": humantime::format_rfc3339_seconds(created).to_string(),
+            })
+        }
+    }
+}
+
+/// The last second of the year 9999, past which RFC 3339 cannot write.
+const MAX_TIMESTAMP: u64 = 253_402_300_799;

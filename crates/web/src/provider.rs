@@ -1,0 +1,196 @@
+//! The endpoint that Traefik's HTTP provider polls
+//! (<https://doc.traefik.io/traefik/reference/install-configuration/providers/others/http/>).
+//!
+//! It is a long poll: each TCP connection remembers what it was sent, and an answer is held until
+//! there is something else, or until shortly before Traefik would give up. So a change is live
+//! almost at once, with hardly any traffic. A new connection is always answered at once.
+//!
+//! An empty document would make Traefik drop every route, so before the first survey there is
+//! none: the poll is answered 503, and Traefik keeps what it has.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::{
+    Router,
+    extract::{ConnectInfo, Query, State, connect_info::Connected},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+    serve::IncomingStream,
+};
+use bytes::Bytes;
+use catalogue::Catalogue;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep_until},
+};
+use traefik_config::{Gateway, TraefikVersion};
+
+use crate::{Settings, Shared};
+
+/// A TCP connection from Traefik.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    peer: SocketAddr,
+    /// The fingerprint of the document that it was sent last; 0 for none.
+    sent: Arc<AtomicU64>,
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Connection {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self { peer: *stream.remote_addr(), sent: Arc::default() }
+    }
+}
+
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    Router::new().route("/traefik", get(poll)).with_state(shared)
+}
+
+#[derive(Debug, Deserialize)]
+struct PollQuery {
+    /// Renders for this Traefik and not for the configured one.
+    version: Option<String>,
+}
+
+async fn poll(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    Query(query): Query<PollQuery>,
+    headers: HeaderMap,
+) -> Response {
+    let version = match query.version.map(|v| v.parse::<TraefikVersion>()).transpose() {
+        Ok(version) => version,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("version: {error}\n")).into_response(),
+    };
+    let Some(polled_host) = headers.get(header::HOST).and_then(|h| host_of(h.to_str().ok()?)) else {
+        return (StatusCode::BAD_REQUEST, "the Host header names no host\n").into_response();
+    };
+    shared.polled_from(connection.peer.ip().to_canonical());
+    let mut settings_revision = shared.settings_revision();
+    let deadline = Instant::now() + shared.settings().hold;
+    loop {
+        // Marked as seen before the settings are read, so that no change falls in between.
+        let revision = *settings_revision.borrow_and_update();
+        let catalogue = shared.catalogue().load().clone();
+        let document = catalogue.as_deref().map(|catalogue| {
+            let settings = shared.settings();
+            let gateway = gateway(&shared, &settings, polled_host);
+            let version = version.unwrap_or(settings.traefik.version);
+            shared.render_cache.render(catalogue, &settings, revision, gateway, version)
+        });
+        if let Some(document) = &document
+            && connection.sent.load(Ordering::Relaxed) != document.fingerprint
+        {
+            return send(&connection, document);
+        }
+        let generation = catalogue.map_or(0, |c| c.generation());
+        tokio::select! {
+            _ = shared.catalogue().changed_since(generation) => {}
+            // The sender lives in `shared`, so this cannot fail.
+            _ = settings_revision.changed() => {}
+            () = sleep_until(deadline) => return match &document {
+                Some(document) => send(&connection, document),
+                None => (StatusCode::SERVICE_UNAVAILABLE, "the first survey is not finished\n").into_response(),
+            },
+        }
+    }
+}
+
+fn send(connection: &Connection, document: &Rendered) -> Response {
+    connection.sent.store(document.fingerprint, Ordering::Relaxed);
+    ([(header::CONTENT_TYPE, "application/json")], document.bytes.clone()).into_response()
+}
+
+fn gateway(shared: &Shared, settings: &Settings, polled_host: &str) -> Gateway {
+    let host = settings.advertise.as_deref().unwrap_or(polled_host);
+    let host = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(ip) => {
+            shared.authority().answer_for(ip);
+            if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() }
+        }
+        Err(_) => host.to_owned(),
+    };
+    Gateway {
+        authority: format!("{host}:{}", shared.requests_port()),
+        ca_pem: shared.authority().certificate_pem().to_owned(),
+    }
+}
+
+/// The host in a `Host` header, without the port; `None` if it is not a plain host.
+fn host_of(header: &str) -> Option<&str> {
+    let host = match header.strip_prefix('[') {
+        Some(rest) => &header[..rest.find(']')? + 2],
+        None => header.split(':').next()?,
+    };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'[' | b']' | b':');
+    (!host.is_empty() && host.len() <= 255 && host.bytes().all(plain)).then_some(host)
+}
+
+/// A rendered document.
+#[derive(Debug, Clone)]
+struct Rendered {
+    bytes: Bytes,
+    /// Tells documents apart; never 0.
+    fingerprint: u64,
+}
+
+/// The last document, so that several polls of one state render it once.
+#[derive(Debug, Default)]
+pub(crate) struct RenderCache(Mutex<Option<(CacheKey, Rendered)>>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct CacheKey {
+    generation: u64,
+    settings_revision: u64,
+    gateway: Gateway,
+    version: TraefikVersion,
+}
+
+impl RenderCache {
+    fn render(
+        &self,
+        catalogue: &Catalogue,
+        settings: &Settings,
+        settings_revision: u64,
+        gateway: Gateway,
+        version: TraefikVersion,
+    ) -> Rendered {
+        let key = CacheKey { generation: catalogue.generation(), settings_revision, gateway, version };
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((cached_key, rendered)) = &*cached
+            && *cached_key == key
+        {
+            return rendered.clone();
+        }
+        let options = traefik_config::Options { version, ..settings.traefik.clone() };
+        let bytes = traefik_config::render(catalogue, &options, &key.gateway).to_json();
+        let digest = Sha256::digest(&bytes);
+        let fingerprint = digest.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)).max(1);
+        let rendered = Rendered { bytes: bytes.into(), fingerprint };
+        *cached = Some((key, rendered.clone()));
+        rendered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_that_traefik_polled() {
+        assert_eq!(host_of("modelgate:8100"), Some("modelgate"));
+        assert_eq!(host_of("10.0.0.2"), Some("10.0.0.2"));
+        assert_eq!(host_of("[::1]:8100"), Some("[::1]"));
+        for bad in ["", ":80", "a b", "a/b", "[::1", "x`y"] {
+            assert_eq!(host_of(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! From a reason to an answer that the client's SDK understands. HTTP statuses are chosen here.
+//!
+//! Shapes: OpenAI's <https://platform.openai.com/docs/guides/error-codes> and Anthropic's
+//! <https://docs.anthropic.com/en/api/errors>. The `x-ratelimit-*` headers are OpenAI's
+//! (<https://platform.openai.com/docs/guides/rate-limits>); `retry-after-ms` is read by both SDKs.
+
+use std::time::Duration;
+
+use access::{RateLimited, Reason};
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+};
+use serde_json::json;
+
+/// Whose error shape the client expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    OpenAi,
+    Anthropic,
+}
+
+impl Dialect {
+    /// Anthropic's paths are its own; only its SDK sends `anthropic-version`.
+    pub(crate) fn of(path: &str, headers: &HeaderMap) -> Self {
+        let messages = path
+            .split_once("/messages")
+            .is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with(['/', '?']));
+        if messages || headers.contains_key("anthropic-version") { Self::Anthropic } else { Self::OpenAi }
+    }
+}
+
+/// An answer that is no success, before it is put into a dialect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    /// OpenAI's `code`.
+    pub(crate) code: &'static str,
+    /// OpenAI's `param`.
+    pub(crate) param: Option<&'static str>,
+    pub(crate) message: String,
+    pub(crate) retry_after: Option<Duration>,
+    limited: Option<Box<RateLimited>>,
+}
+
+/// A model whose servers start takes a while; asking more often does not help.
+const WHILE_STARTING: Duration = Duration::from_secs(5);
+/// Servers that leave may be followed by others.
+const WHILE_DRAINING: Duration = Duration::from_secs(2);
+/// Traefik has a new route within a few hundred milliseconds.
+const WHILE_PUBLISHING: Duration = Duration::from_millis(500);
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, param: None, message: message.into(), retry_after: None, limited: None }
+    }
+
+    /// Traefik has no route yet, or no longer, for what `/auth` has let pass.
+    pub(crate) fn unrouted() -> Self {
+        let message = "The model's route is being changed; try again in a moment.";
+        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_ready", message);
+        Self { retry_after: Some(WHILE_PUBLISHING), ..refusal }
+    }
+
+    /// Modelgate has just started and does not know yet what there is.
+    pub(crate) fn surveying() -> Self {
+        let message = "The gateway is starting; try again in a moment.";
+        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "starting", message);
+        Self { retry_after: Some(Duration::from_secs(1)), ..refusal }
+    }
+
+    pub(crate) fn too_large(max_body: u64) -> Self {
+        let message = format!("The request body is too large: at most {max_body} bytes are allowed.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
+    }
+
+    pub(crate) fn length_required() -> Self {
+        let message = "The request has no Content-Length; chunked request bodies are not accepted here.";
+        Self::new(StatusCode::LENGTH_REQUIRED, "length_required", message)
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this path.")
+    }
+
+    pub(crate) fn not_for_you() -> Self {
+        let message = "This address answers Traefik's ForwardAuth; send requests to Traefik.";
+        Self::new(StatusCode::BAD_REQUEST, "not_a_forward_auth_request", message)
+    }
+
+    fn kind_openai(&self) -> &'static str {
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS => "requests",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    fn kind_anthropic(&self) -> &'static str {
+        match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::NOT_FOUND => "not_found_error",
+            StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
+            status if status.is_server_error() => "api_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// The answer in the client's dialect.
+    pub(crate) fn answer(&self, dialect: Dialect, request_id: &str) -> Response<Body> {
+        let body = match dialect {
+            Dialect::OpenAi => json!({ "error": {
+                "message": self.message, "type": self.kind_openai(), "param": self.param, "code": self.code,
+            }}),
+            Dialect::Anthropic => json!({
+                "type": "error",
+                "error": { "type": self.kind_anthropic(), "message": self.message },
+                "request_id": request_id,
+            }),
+        };
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.add_headers(headers);
+        if let Ok(id) = HeaderValue::from_str(request_id) {
+            headers.insert("request-id", id.clone());
+            headers.insert("x-request-id", id);
+        }
+        response
+    }
+
+    fn add_headers(&self, headers: &mut HeaderMap) {
+        let mut set = |name: &'static str, value: String| {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
+        };
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §11.6.1: a 401 carries a challenge.
+            set("www-authenticate", "Bearer".into());
+        }
+        if let Some(wait) = self.retry_after {
+            set("retry-after", round_up(wait, 1_000_000_000).to_string());
+            set("retry-after-ms", round_up(wait, 1_000_000).to_string());
+        }
+        if let Some(limited) = &self.limited {
+            set("x-ratelimit-limit-requests", limited.rate.requests_per_minute().to_string());
+            set("x-ratelimit-remaining-requests", "0".into());
+            set("x-ratelimit-reset-requests", format!("{}ms", round_up(limited.reset_after, 1_000_000)));
+        }
+    }
+}
+
+/// A time in whole units of `nanos`, rounded up: a client that waits it out is not too early.
+fn round_up(time: Duration, nanos: u128) -> u128 {
+    time.as_nanos().div_ceil(nanos).max(1)
+}
+
+impl From<&Reason> for Refusal {
+    fn from(reason: &Reason) -> Self {
+        let message = sentence(&reason.to_string());
+        match reason {
+            Reason::MissingKey | Reason::UnknownKey | Reason::ConflictingKeys => {
+                Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+            }
+            Reason::Unreadable(unreadable) if unreadable.is_media_type() => {
+                Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason.code(), message)
+            }
+            Reason::Unreadable(unreadable) => Self {
+                param: unreadable.param(),
+                ..Self::new(StatusCode::BAD_REQUEST, reason.code(), message)
+            },
+            Reason::ModelNotFound { .. } => {
+                Self { param: Some("model"), ..Self::new(StatusCode::NOT_FOUND, "model_not_found", message) }
+            }
+            Reason::ClosedPath => Self::not_found(),
+            Reason::NotReady { draining, .. } => {
+                let wait = if *draining { WHILE_DRAINING } else { WHILE_STARTING };
+                let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_ready", message);
+                Self { param: Some("model"), retry_after: Some(wait), ..refusal }
+            }
+            Reason::RateLimited(limited) => {
+                let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message);
+                Self { retry_after: Some(limited.retry_after), limited: Some(Box::new(*limited)), ..refusal }
+            }
+        }
+    }
+}
+
+/// Reasons read like the rest of a sentence; clients are told whole ones.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_ascii_uppercase());
+    let mut sentence: String = first.into_iter().chain(chars).collect();
+    if !sentence.ends_with('.') {
+        sentence.push('.');
+    }
+    sentence
+}
+
+#[cfg(test)]
+mod tests {
+    use access::{Rate, Scope};
+
+    use super::*;
+
+    async fn parts(refusal: &Refusal, dialect: Dialect) -> (u16, HeaderMap, serde_json::Value) {
+        let response = refusal.answer(dialect, "req_1");
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, 10_000).await.expect("a body");
+        (parts.status.as_u16(), parts.headers, serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn a_used_up_limit_says_when_to_come_back() {
+        let limited = RateLimited {
+            scope: Scope::Key,
+            rate: Rate::per_minute(60, Some(10)).expect("a rate"),
+            retry_after: Duration::from_micros(700_100),
+            reset_after: Duration::from_secs(10),
+        };
+        let (status, headers, body) =
+            parts(&Refusal::from(&Reason::RateLimited(limited)), Dialect::OpenAi).await;
+        assert_eq!(status, 429);
+        for (name, value) in [
+            ("retry-after", "1"),
+            ("retry-after-ms", "701"),
+            ("x-ratelimit-limit-requests", "60"),
+            ("x-ratelimit-remaining-requests", "0"),
+            ("x-ratelimit-reset-requests", "10000ms"),
+            ("x-request-id", "req_1"),
+        ] {
+            assert_eq!(headers[name], value, "{name}");
+        }
+        assert_eq!(body["error"]["code"], "rate_limit_exceeded");
+        assert_eq!(body["error"]["type"], "requests");
+    }
+
+    #[tokio::test]
+    async fn anthropics_shape() {
+        let reason = Reason::ModelNotFound { model: "x".into() };
+        let (status, headers, body) = parts(&Refusal::from(&reason), Dialect::Anthropic).await;
+        assert_eq!((status, body["type"].as_str()), (404, Some("error")));
+        assert_eq!(body["error"]["type"], "not_found_error");
+        assert_eq!(body["request_id"], "req_1");
+        assert_eq!(headers["request-id"], "req_1");
+    }
+
+    #[test]
+    fn dialects() {
+        let none = HeaderMap::new();
+        assert_eq!(Dialect::of("/v1/messages", &none), Dialect::Anthropic);
+        assert_eq!(Dialect::of("/v1/messages/count_tokens?x=1", &none), Dialect::Anthropic);
+        assert_eq!(Dialect::of("/v1/messagesx", &none), Dialect::OpenAi);
+        assert_eq!(Dialect::of("/v1/chat/completions", &none), Dialect::OpenAi);
+    }
+}

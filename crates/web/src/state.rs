@@ -1,0 +1,134 @@
+//! What the handlers share.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use access::{Limiters, Policy, SystemClock};
+use arc_swap::{ArcSwap, Guard};
+use catalogue::Reader;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::{CertificateAuthority, provider::RenderCache};
+
+/// What the configuration says to the handlers; replaced as a whole on reload.
+#[derive(Debug)]
+pub struct Settings {
+    /// Keys and limits.
+    pub policy: Policy,
+    /// How the document for Traefik is rendered.
+    pub traefik: traefik_config::Options,
+    /// The host under which Traefik reaches us; `None`: the one that it polls.
+    pub advertise: Option<String>,
+    /// How long a poll is held when there is nothing new; shorter than Traefik's `pollTimeout`.
+    pub hold: Duration,
+}
+
+/// What the handlers share. `/auth` takes no lock here: all that it reads is an atomic pointer.
+#[derive(Debug)]
+pub struct Shared {
+    catalogue: Reader,
+    settings: ArcSwap<Settings>,
+    settings_revision: watch::Sender<u64>,
+    limiters: Limiters<SystemClock>,
+    authority: Arc<CertificateAuthority>,
+    requests_port: u16,
+    traefik_peers: watch::Sender<BTreeSet<IpAddr>>,
+    request_ids: RequestIds,
+    pub(crate) render_cache: RenderCache,
+}
+
+/// Numbers requests: a random start, so that two runs do not share ids, and a counter.
+#[derive(Debug)]
+struct RequestIds {
+    run: u32,
+    next: AtomicU64,
+}
+
+impl Shared {
+    /// Puts it together. `requests_port` is the port of the requests listener; the addresses from
+    /// which Traefik polls go into `traefik_peers`.
+    pub fn new(
+        catalogue: Reader,
+        settings: Settings,
+        authority: CertificateAuthority,
+        requests_port: u16,
+        traefik_peers: watch::Sender<BTreeSet<IpAddr>>,
+    ) -> Self {
+        let mut run = [0; 4];
+        // Without randomness ids repeat after a restart; nothing depends on them.
+        let _ = getrandom::fill(&mut run);
+        Self {
+            catalogue,
+            settings: ArcSwap::from_pointee(settings),
+            settings_revision: watch::Sender::new(0),
+            limiters: Limiters::new(SystemClock::new()),
+            authority: Arc::new(authority),
+            requests_port,
+            traefik_peers,
+            request_ids: RequestIds { run: u32::from_ne_bytes(run), next: AtomicU64::new(0) },
+            render_cache: RenderCache::default(),
+        }
+    }
+
+    /// Puts new settings in force. What limits have counted so far is kept.
+    pub fn replace_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+        self.settings_revision.send_modify(|revision| *revision += 1);
+    }
+
+    /// Forgets limits that nobody uses; to be called now and then.
+    pub fn sweep_limits(&self) {
+        self.limiters.sweep();
+    }
+
+    pub(crate) fn catalogue(&self) -> &Reader {
+        &self.catalogue
+    }
+
+    pub(crate) fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
+    /// Tells when the settings are replaced; its value counts the times.
+    pub(crate) fn settings_revision(&self) -> watch::Receiver<u64> {
+        self.settings_revision.subscribe()
+    }
+
+    pub(crate) fn limiters(&self) -> &Limiters<SystemClock> {
+        &self.limiters
+    }
+
+    pub(crate) fn authority(&self) -> &CertificateAuthority {
+        &self.authority
+    }
+
+    pub(crate) fn tls(&self) -> TlsAcceptor {
+        CertificateAuthority::acceptor(&self.authority)
+    }
+
+    pub(crate) fn requests_port(&self) -> u16 {
+        self.requests_port
+    }
+
+    /// Remembers from where Traefik polls.
+    pub(crate) fn polled_from(&self, peer: IpAddr) {
+        /// More Traefiks than anybody runs; a bound against whoever else finds the port.
+        const MAX_PEERS: usize = 64;
+        self.traefik_peers
+            .send_if_modified(|peers| peers.len() < MAX_PEERS && !peer.is_loopback() && peers.insert(peer));
+    }
+
+    /// A new request id.
+    pub(crate) fn request_id(&self) -> String {
+        let number = self.request_ids.next.fetch_add(1, Ordering::Relaxed);
+        format!("req_{:08x}{number:012x}", self.request_ids.run)
+    }
+}

@@ -1,0 +1,232 @@
+//! Our own certificate authority for the connection from Traefik to `/auth`.
+//!
+//! ForwardAuth over plain HTTP opens a TCP connection per request as soon as there are more than
+//! two at a time; over TLS it speaks HTTP/2 and needs one. Traefik takes the CA inline, so nobody
+//! has to set anything up. Only Traefik trusts this CA, and only for this.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs, io,
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls::{
+    ServerConfig,
+    crypto::ring::{default_provider, sign::any_ecdsa_type},
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::{ClientHello, ResolvesServerCert},
+    sign::{CertifiedKey, SigningKey},
+};
+use tokio_rustls::TlsAcceptor;
+
+/// Names and addresses for which certificates are kept; more than Traefiks can have names for us.
+const MAX_NAMES: usize = 64;
+
+const CERTIFICATE_FILE: &str = "ca.pem";
+const KEY_FILE: &str = "ca-key.pem";
+
+/// What goes wrong with certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file of the state directory cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A key or certificate cannot be made, or a kept key cannot be read.
+    #[error("certificate authority: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// A key that the TLS library does not take.
+    #[error("certificate authority: {0}")]
+    Key(#[from] rustls::Error),
+}
+
+/// Signs certificates for the names under which Traefik calls us, when it calls.
+pub struct CertificateAuthority {
+    certificate_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    /// One key for all certificates of the listener; it lives as long as the process.
+    key: KeyPair,
+    signing_key: Arc<dyn SigningKey>,
+    by_name: Mutex<HashMap<String, Arc<CertifiedKey>>>,
+    addresses: Mutex<(BTreeSet<IpAddr>, Arc<CertifiedKey>)>,
+}
+
+impl CertificateAuthority {
+    /// A new authority or, with a state directory, the one that is kept there: after a restart
+    /// Traefik still trusts us before it has polled.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, or the kept key is damaged.
+    pub fn open(state_dir: Option<&Path>) -> Result<Self, TlsError> {
+        let (ca_key, certificate_pem) = match state_dir {
+            Some(dir) => kept(dir)?,
+            None => made()?,
+        };
+        let issuer = Issuer::new(ca_params(), ca_key);
+        let key = KeyPair::generate()?;
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let signing_key = any_ecdsa_type(&der)?;
+        let loopback = BTreeSet::from([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        let certified = certify(&issuer, &key, &signing_key, addresses(&loopback))?;
+        let addresses = Mutex::new((loopback, certified));
+        Ok(Self { certificate_pem, issuer, key, signing_key, by_name: Mutex::default(), addresses })
+    }
+
+    /// The authority's certificate in PEM, for Traefik. No secret.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// From now on answer for this address too. A client that calls an address sends no name
+    /// (RFC 6066 §3), so one certificate stands for all addresses.
+    pub(crate) fn answer_for(&self, address: IpAddr) {
+        let mut guard = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, certified) = &mut *guard;
+        if known.len() < MAX_NAMES
+            && known.insert(address)
+            && let Ok(new) = certify(&self.issuer, &self.key, &self.signing_key, addresses(known))
+        {
+            *certified = new;
+        }
+    }
+
+    /// Accepts TLS connections, and HTTP/2 in them.
+    pub(crate) fn acceptor(authority: &Arc<Self>) -> TlsAcceptor {
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(authority) as _;
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring supports TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(resolver);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    fn for_name(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(certified) = by_name.get(name) {
+            return Some(Arc::clone(certified));
+        }
+        let san = SanType::DnsName(name.try_into().ok()?);
+        let certified = certify(&self.issuer, &self.key, &self.signing_key, vec![san]).ok()?;
+        if by_name.len() >= MAX_NAMES {
+            by_name.clear();
+        }
+        by_name.insert(name.to_owned(), Arc::clone(&certified));
+        Some(certified)
+    }
+}
+
+impl ResolvesServerCert for CertificateAuthority {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        match hello.server_name() {
+            Some(name) => self.for_name(name),
+            None => Some(Arc::clone(&self.addresses.lock().unwrap_or_else(PoisonError::into_inner).1)),
+        }
+    }
+}
+
+impl std::fmt::Debug for CertificateAuthority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CertificateAuthority")
+    }
+}
+
+fn ca_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "Modelgate");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params
+}
+
+fn made() -> Result<(KeyPair, String), TlsError> {
+    let key = KeyPair::generate()?;
+    let certificate = ca_params().self_signed(&key)?;
+    Ok((key, certificate.pem()))
+}
+
+fn kept(dir: &Path) -> Result<(KeyPair, String), TlsError> {
+    let at = |file: &str| dir.join(file);
+    let failed = |file: &str| {
+        let path = at(file).display().to_string();
+        move |source| TlsError::File { path, source }
+    };
+    match (fs::read_to_string(at(KEY_FILE)), fs::read_to_string(at(CERTIFICATE_FILE))) {
+        (Ok(key), Ok(certificate)) => return Ok((KeyPair::from_pem(&key)?, certificate)),
+        (Err(e), _) if e.kind() != io::ErrorKind::NotFound => return Err(failed(KEY_FILE)(e)),
+        (_, Err(e)) if e.kind() != io::ErrorKind::NotFound => return Err(failed(CERTIFICATE_FILE)(e)),
+        _ => {}
+    }
+    let (key, certificate) = made()?;
+    fs::create_dir_all(dir).map_err(failed(""))?;
+    write_private(&at(KEY_FILE), &key.serialize_pem()).map_err(failed(KEY_FILE))?;
+    fs::write(at(CERTIFICATE_FILE), &certificate).map_err(failed(CERTIFICATE_FILE))?;
+    Ok((key, certificate))
+}
+
+/// Writes a file that only its owner may read, from the first byte on.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.write_all(text.as_bytes())
+}
+
+fn addresses(of: &BTreeSet<IpAddr>) -> Vec<SanType> {
+    of.iter().copied().map(SanType::IpAddress).collect()
+}
+
+fn certify(
+    issuer: &Issuer<'static, KeyPair>,
+    key: &KeyPair,
+    signing_key: &Arc<dyn SigningKey>,
+    names: Vec<SanType>,
+) -> Result<Arc<CertifiedKey>, TlsError> {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = names;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let certificate = params.signed_by(key, issuer)?;
+    Ok(Arc::new(CertifiedKey::new(vec![certificate.der().clone()], Arc::clone(signing_key))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_authority_is_kept_and_its_key_is_private() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = CertificateAuthority::open(Some(dir.path())).expect("made");
+        let second = CertificateAuthority::open(Some(dir.path())).expect("read again");
+        assert_eq!(first.certificate_pem(), second.certificate_pem());
+        assert!(second.for_name("modelgate").is_some());
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &fs::metadata(dir.path().join(KEY_FILE)).expect("the key").permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600);
+        let other = CertificateAuthority::open(None).expect("made");
+        assert_ne!(first.certificate_pem(), other.certificate_pem());
+    }
+
+    #[test]
+    fn a_damaged_key_is_an_error_and_not_a_new_authority() {
+        let dir = tempfile::tempdir().expect("a directory");
+        CertificateAuthority::open(Some(dir.path())).expect("made");
+        fs::write(dir.path().join(KEY_FILE), "nonsense").expect("written");
+        assert!(CertificateAuthority::open(Some(dir.path())).is_err());
+    }
+}

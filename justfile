@@ -1,0 +1,29 @@
+# Short names for the project's commands: https://just.systems. CI runs the same ones.
+
+# List the recipes
+default:
+    @just --list
+
+# Run the tests with whatever real programs are there, or only those whose name contains PATTERN
+test PATTERN="":
+    cargo xtask test {{ if PATTERN == "" { "" } else { "--only " + quote(PATTERN) } }}
+
+# Install what the tests use, then run them all; none may skip
+test-all:
+    cargo xtask test --install
+
+# Show it: Traefik, Modelgate and two simulated servers (`just demo --docker` for containers)
+demo *OPTIONS:
+    cargo xtask demo {{ OPTIONS }}
+
+# Compile everything, quickly
+check:
+    cargo check --workspace --all-targets
+
+# Formatting, lints, documentation, dependencies, Dockerfile
+lint:
+    cargo xtask lint --install
+
+# Everything that CI does
+ci:
+    .ci/run

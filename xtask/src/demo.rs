@@ -1,0 +1,117 @@
+//! `cargo xtask demo`: the whole of it on this machine, with simulated inference servers.
+
+mod containers;
+mod processes;
+mod talk;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use crate::service::{AtExit, Service, wait_for};
+use crate::{Result, http, layout, run};
+
+/// How long the first survey and Traefik's first poll may take; they take a second or two.
+const READY: Duration = Duration::from_secs(60);
+
+/// Everything that runs. Dropping it stops it all.
+struct Stack {
+    services: Vec<Service>,
+    /// Shows why it does not work, where the logs are not in files.
+    logs: Option<Command>,
+    /// Held only to be dropped.
+    _cleanup: Option<AtExit>,
+    /// Where clients send their requests: Traefik.
+    web: SocketAddr,
+    /// An API key that Modelgate accepts.
+    key: String,
+    /// The models that the simulated servers serve; the first one by more than one server.
+    models: &'static [&'static str],
+    /// Other pages to look at, each with what it is.
+    pages: Vec<(String, &'static str)>,
+}
+
+/// Shows it.
+pub(crate) fn demo(docker: bool, once: bool) -> Result {
+    run::step("build", || {
+        // One at a time, as the tests build them: together they would share features, and all be compiled again.
+        for arguments in
+            ["build --locked --package testkit --bin sim-server", "build --locked --package modelgate"]
+        {
+            run::shown(run::cargo().args(arguments.split(' ')))?;
+        }
+        Ok(())
+    })?;
+    let folder = layout::target().join("demo");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+
+    // Declared first, so that it is stopped last.
+    let _engine = if docker { crate::engine::ensure()? } else { None };
+    let mut stack = run::step("start", || {
+        let mut stack = if docker { containers::start(&folder)? } else { processes::start(&folder)? };
+        stack.wait_until_ready()?;
+        Ok(stack)
+    })?;
+    talk::streamed_answer(&stack)?;
+    talk::who_answers(&stack)?;
+    if once {
+        return Ok(());
+    }
+    talk::instructions(&stack);
+    loop {
+        stack.services.iter_mut().try_for_each(Service::check)?;
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+impl Stack {
+    /// Waits until every model can be asked for through Traefik.
+    fn wait_until_ready(&mut self) -> Result {
+        let (web, key, models) = (self.web, &self.key, self.models);
+        let listed = || {
+            let answer = http::get(web, "/v1/models", Some(key));
+            answer
+                .is_ok_and(|(status, body)| status == 200 && models.iter().all(|model| body.contains(model)))
+        };
+        let outcome =
+            wait_for("all models to be listed by GET /v1/models", READY, &mut self.services, listed);
+        if let (Err(_), Some(logs)) = (&outcome, &mut self.logs) {
+            run::shown(logs)?;
+        }
+        outcome
+    }
+}
+
+/// An API key as `modelgate keys generate` makes it.
+struct Key {
+    clear: String,
+    sha256: String,
+}
+
+impl Key {
+    fn generate() -> Result<Self> {
+        let text = run::output(modelgate().args(["keys", "generate", "--name", "demo"]))?;
+        let words = || text.split_whitespace().map(|word| word.trim_matches('"'));
+        let is_digest = |word: &&str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let clear =
+            words().find(|word| word.starts_with("mg-")).ok_or("`modelgate keys generate` printed no key")?;
+        let sha256 = words().find(is_digest).ok_or("`modelgate keys generate` printed no SHA-256")?;
+        Ok(Self { clear: clear.to_owned(), sha256: sha256.to_owned() })
+    }
+}
+
+/// Modelgate, without the settings that the environment may hold for another one.
+fn modelgate() -> Command {
+    let mut command = Command::new(layout::built("modelgate"));
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MODELGATE_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn log(folder: &std::path::Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.log"))
+}

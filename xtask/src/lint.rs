@@ -1,0 +1,36 @@
+//! `cargo xtask lint`: everything that can be checked without running the program.
+
+use std::process::Command;
+
+use crate::{Result, layout, run, tools};
+
+/// Runs every check; each must pass.
+pub(crate) fn lint(install: bool) -> Result {
+    let tools = tools::for_lints();
+    if install {
+        tools::install(&tools)?;
+    }
+    let [deny, hadolint] = tools.each_ref().map(|tool| {
+        tool.path()
+            .ok_or_else(|| format!("{} is missing; `cargo xtask lint --install` installs it", tool.name))
+    });
+    let (deny, hadolint) = (deny?, hadolint?);
+
+    run::step("formatting", || run::shown(run::cargo().args(["fmt", "--all", "--check"])))?;
+    run::step("lints", || {
+        let command = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+        run::shown(run::cargo().args(command))
+    })?;
+    run::step("documentation", || {
+        let command = ["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"];
+        run::shown(run::cargo().args(command).env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    // Not `advisories`: that check fetches a database that not every network lets through. Run it where it can.
+    run::step("dependencies", || {
+        let command = ["--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
+        run::shown(Command::new(deny).args(command).current_dir(layout::root()))
+    })?;
+    run::step("Dockerfile", || {
+        run::shown(Command::new(hadolint).arg("deploy/Dockerfile").current_dir(layout::root()))
+    })
+}

@@ -1,0 +1,73 @@
+//! The project's own commands: run the tests against the real programs, check the source, show the demo.
+//!
+//! Run as `cargo xtask …` (see <https://github.com/matklad/cargo-xtask> for the idea). Nothing here is part of Modelgate.
+//! It builds first on a fresh machine, so clap is its only dependency.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is for the person who runs it")]
+
+mod demo;
+mod engine;
+mod http;
+mod layout;
+mod lint;
+mod run;
+mod service;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What every step returns; the text is for the person at the terminal.
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs all tests, with the real programs that are there.
+    Test {
+        /// First install what is missing into target/tools (and, as root, Debian packages); then no test may skip.
+        #[arg(long)]
+        install: bool,
+        /// Only the tests whose name contains this.
+        #[arg(long, value_name = "PATTERN")]
+        only: Option<String>,
+    },
+    /// Checks formatting, lints, documentation, dependencies and the Dockerfile.
+    Lint {
+        /// First install what is missing into target/tools.
+        #[arg(long)]
+        install: bool,
+    },
+    /// Starts Traefik, Modelgate and two simulated inference servers, and asks them something.
+    Demo {
+        /// In containers on the local Docker Engine, from deploy/compose.yaml.
+        #[arg(long)]
+        docker: bool,
+        /// Stop after the answer, rather than at Ctrl-C.
+        #[arg(long)]
+        once: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Test { install, only } => test::test(install, only.as_deref()),
+        Command::Lint { install } => lint::lint(install),
+        Command::Demo { docker, once } => demo::demo(docker, once),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

