@@ -43,7 +43,7 @@ pub(crate) async fn watch(
                 running = config;
             }
             Err(errors) => {
-                error!(path = %path.display(), "the new configuration is refused, the old one stays: {errors}")
+                error!(path = %path.display(), "the new configuration is refused, the old one stays: {errors}");
             }
         }
     }

@@ -8,7 +8,7 @@
 //! admin     plain HTTP   /healthz /readyz                admin.rs      for people and health checks
 //! ```
 //!
-//! HTTP statuses are chosen in [`refusal`](mod@refusal) and nowhere else.
+//! HTTP statuses are chosen in `refusal.rs` and nowhere else.
 
 mod admin;
 mod auth;
