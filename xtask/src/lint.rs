@@ -22,7 +22,7 @@ pub(crate) fn lint(install: bool) -> Result {
         run::shown(run::cargo().args(command))
     })?;
     run::step("documentation", || {
-        let command = ["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"];
+        let command = ["doc", "--workspace", "--no-deps", "--locked"];
         run::shown(run::cargo().args(command).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     // Not `advisories`: that check fetches a database that not every network lets through. Run it where it can.
