@@ -69,7 +69,7 @@ pub fn render(catalogue: &Catalogue, options: &Options, gateway: &Gateway) -> Do
     let tiers = tiers(options);
     let mut http = Http::default();
     add_roots(&mut http, &tiers, options, gateway);
-    add_modelgate(&mut http, gateway);
+    add_modelgate(&mut http, options, gateway);
     let parents: Vec<String> = tiers.iter().map(|t| t.name.to_owned()).collect();
     for pool in catalogue.pools().filter(|p| !p.ready.is_empty()) {
         add_pool(&mut http, pool, &parents, options);
@@ -175,7 +175,7 @@ fn forward_auth(tier: &Tier, options: &Options, gateway: &Gateway) -> Middleware
     })
 }
 
-fn add_modelgate(http: &mut Http, gateway: &Gateway) {
+fn add_modelgate(http: &mut Http, options: &Options, gateway: &Gateway) {
     let tiers: Vec<String> =
         http.routers.iter().filter(|(_, r)| r.service.is_none()).map(|(name, _)| name.clone()).collect();
     http.routers.insert(
@@ -190,9 +190,17 @@ fn add_modelgate(http: &mut Http, gateway: &Gateway) {
         },
     );
     http.middlewares.insert(UNROUTED.into(), refusal("unrouted"));
-    // Only a refused connection is tried again: Traefik repeats nothing that a server has begun to read.
-    // Balancing goes on between attempts under load, so one attempt per server would not do.
-    let retry = Retry { attempts: 5, initial_interval: "50ms" };
+    // Before 3.7 Traefik tries only a refused connection again. From 3.7 on also a request that a server
+    // took and then dropped without an answer, which Traefik turns into a 502: a prompt can be asked twice.
+    // Balancing goes on between attempts under load, so one attempt per server would not do: with two
+    // servers, one of them gone, each attempt meets the dead one with even odds.
+    let on_status = options.version.retries_on_status();
+    let retry = Retry {
+        attempts: 12,
+        initial_interval: "25ms",
+        status: if on_status { vec!["502"] } else { Vec::new() },
+        retry_non_idempotent_method: on_status,
+    };
     http.middlewares.insert(RETRY.into(), Middleware::Retry(retry));
     http.services.insert(
         MODELGATE_SERVICE.into(),
@@ -209,7 +217,9 @@ fn add_modelgate(http: &mut Http, gateway: &Gateway) {
         root_cas,
         max_idle_conns_per_host: 200,
         forwarding_timeouts: ForwardingTimeouts {
-            dial_timeout: "3s",
+            // A container that has gone leaves an address at which nobody even refuses. The retry makes
+            // up for a connection that was given up too early.
+            dial_timeout: "500ms",
             // A long answer that is not streamed sends its headers last.
             response_header_timeout: "0s",
             idle_conn_timeout,

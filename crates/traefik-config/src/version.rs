@@ -30,6 +30,11 @@ impl TraefikVersion {
     /// The oldest version that is rendered for, and the default: what it knows, later ones know.
     pub const OLDEST: Self = Self { major: 3, minor: 6, patch: 2 };
 
+    /// `retry.status` and `retry.retryNonIdempotentMethod` are known.
+    pub(crate) fn retries_on_status(self) -> bool {
+        self >= Self { major: 3, minor: 7, patch: 0 }
+    }
+
     /// `forwardAuth.maxResponseBodySize` is known.
     pub(crate) fn limits_auth_answers(self) -> bool {
         self >= Self { major: 3, minor: 6, patch: 9 }

@@ -94,6 +94,10 @@ pub(crate) struct ClientTls {
 pub(crate) struct Retry {
     pub(crate) attempts: u32,
     pub(crate) initial_interval: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) status: Vec<&'static str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) retry_non_idempotent_method: bool,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]

@@ -1,0 +1,174 @@
+//! Containers of a real Docker Engine, discovered and routed through a real Traefik.
+
+mod common;
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
+
+use common::{KEY, NEWEST, Stack, chat, refusal, server};
+use testkit::{
+    docker::{self, Container, Engine, RunOptions},
+    eventually,
+    load::{Load, Until},
+    median, need,
+};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// One test at a time: some of them measure.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+async fn docker_stack() -> Option<(Stack, String)> {
+    need(docker::available().await, "a Docker Engine")?;
+    let image = need(docker::sim_image().await, "the image of the simulated server")?;
+    let mut yaml = String::new();
+    let _ = writeln!(
+        yaml,
+        "traefik: {{ version: {NEWEST} }}\ndocker:\n  endpoint: {}",
+        Engine::local().endpoint()
+    );
+    Some((common::stack(NEWEST, &[], &yaml).await?, image))
+}
+
+fn options(image: &str, name: &str, model: &str) -> RunOptions {
+    RunOptions::new(image)
+        .name(name)
+        .label("inference.enable", "true")
+        .env("SIM_NAME", name)
+        .env("SIM_MODELS", model)
+}
+
+fn with_health(options: RunOptions) -> RunOptions {
+    options.health("/sim-server healthcheck", Duration::from_millis(500))
+}
+
+async fn run(options: RunOptions) -> Container {
+    Container::run(options).await.expect("a container")
+}
+
+async fn wait_for_status(stack: &Stack, model: &str, wanted: u16) {
+    eventually(SOON, || async { (stack.chat(model).await.status() == wanted).then_some(()) }).await;
+}
+
+/// When the first native 503 arrives. A request every 10 ms, none waiting for another: one that was
+/// let pass just before the server went hangs until Traefik gives up connecting.
+async fn first_refusal(stack: &Stack, model: &str) -> Instant {
+    let mut requests = tokio::task::JoinSet::new();
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                let request = stack.post("/v1/chat/completions", &chat(model));
+                requests.spawn(async move { (refusal(request).await, Instant::now()) });
+            }
+            Some(Ok(((status, body), at))) = requests.join_next() => {
+                if status == 503 && body["error"]["code"] == "model_not_ready" {
+                    return at;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_container_is_live_soon_after_it_is_healthy_and_refused_at_once_when_killed() {
+    let _alone = ALONE.lock().await;
+    let Some((stack, image)) = docker_stack().await else { return };
+    let (mut to_live, mut to_refusal) = (Vec::new(), Vec::new());
+    for round in 0..7 {
+        let model = format!("dk-live-{round}");
+        let container = run(with_health(options(&image, &model, &model))).await;
+        container.wait_health("healthy", SOON).await.expect("healthy");
+        let healthy = Instant::now();
+        eventually(SOON, || async { (stack.chat(&model).await.status() == 200).then_some(()) }).await;
+        to_live.push(healthy.elapsed());
+
+        let killed = Instant::now();
+        let (kill, refused) = tokio::join!(container.kill(), first_refusal(&stack, &model));
+        to_refusal.push(refused - killed);
+        kill.expect("killed");
+    }
+    println!("live after {to_live:?}; refused after {to_refusal:?}");
+    assert!(median(&to_live) < Duration::from_millis(500), "{to_live:?}");
+    assert!(median(&to_refusal) < Duration::from_millis(100), "{to_refusal:?}");
+}
+
+#[tokio::test]
+async fn a_stopped_replica_fails_no_request_but_those_already_on_it() {
+    let _alone = ALONE.lock().await;
+    let Some((stack, image)) = docker_stack().await else { return };
+    let a = run(with_health(options(&image, "dk-stop-a", "dk-stop"))).await;
+    let b = run(with_health(options(&image, "dk-stop-b", "dk-stop"))).await;
+    for container in [&a, &b] {
+        container.wait_health("healthy", SOON).await.expect("healthy");
+    }
+    let servers = async |wanted: usize| {
+        eventually(SOON, || async {
+            let mut seen = std::collections::BTreeSet::new();
+            for _ in 0..6 {
+                let answer = stack.chat("dk-stop").await;
+                if answer.status() == 200 {
+                    seen.insert(server(&answer));
+                }
+            }
+            (seen.len() == wanted).then_some(())
+        })
+        .await;
+    };
+    servers(2).await;
+    let load = Load::chat(&stack.traefik.url(), "dk-stop", false)
+        .key(KEY)
+        .connections(32)
+        .until(Until::Elapsed(Duration::from_secs(5)));
+    let (report, stopped) = tokio::join!(load.run(), async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        a.stop().await
+    });
+    stopped.expect("stopped");
+    println!("{} answers, statuses {:?}, errors {:?}", report.answers(), report.statuses, report.errors);
+    assert!(report.answered(200) > 100, "{report:?}");
+    // The server finishes what it has begun before it exits, so none of those is lost either.
+    assert_eq!(report.answers(), report.answered(200), "{:?}", report.statuses);
+    assert!(report.errors.is_empty(), "{:?}", report.errors);
+    servers(1).await;
+}
+
+#[tokio::test]
+async fn pause_and_restart_withdraw_and_bring_back() {
+    let _alone = ALONE.lock().await;
+    let Some((stack, image)) = docker_stack().await else { return };
+    let container = run(with_health(options(&image, "dk-pause", "dk-pause"))).await;
+    wait_for_status(&stack, "dk-pause", 200).await;
+    container.pause().await.expect("paused");
+    wait_for_status(&stack, "dk-pause", 503).await;
+    container.unpause().await.expect("unpaused");
+    wait_for_status(&stack, "dk-pause", 200).await;
+    container.stop().await.expect("stopped");
+    wait_for_status(&stack, "dk-pause", 503).await;
+    container.start().await.expect("started");
+    wait_for_status(&stack, "dk-pause", 200).await;
+}
+
+#[tokio::test]
+async fn without_a_healthcheck_the_server_is_probed_and_a_bad_label_is_named() {
+    let _alone = ALONE.lock().await;
+    let Some((stack, image)) = docker_stack().await else { return };
+    let _bad = run(options(&image, "dk-bad", "dk-bad").label("inference.port", "abc")).await;
+    let _good = run(options(&image, "dk-probe", "dk-probe").flag("--no-healthcheck")).await;
+    wait_for_status(&stack, "dk-probe", 200).await;
+    assert_eq!(stack.chat("dk-bad").await.status(), 404);
+    let ready: serde_json::Value = stack
+        .client
+        .get(format!("{}/readyz", stack.modelgate.admin_url()))
+        .send()
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("JSON");
+    let problems = ready["problems"].to_string();
+    assert!(problems.contains("dk-bad") && problems.contains("inference.port"), "{problems}");
+    assert!(problems.contains("a number from 1 to 65535"), "{problems}");
+}
