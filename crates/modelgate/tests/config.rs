@@ -1,0 +1,85 @@
+//! Bad configuration, one file per key: each gives the message expected, and exit status 64.
+//!
+//! `config/bad.txt` holds, for each bad file, the file behind `>` and the message behind it.
+//! `UPDATE_EXPECT=1 cargo test -p modelgate --test config` writes the messages anew; read the difference.
+
+use std::{env, fmt::Write as _, fs, process::Output};
+
+fn check(yaml: &str, variables: &[(&str, &str)]) -> Output {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("modelgate.yaml");
+    fs::write(&file, yaml).expect("written");
+    let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+    // Named from inside, so that messages do not hold the folder's name.
+    command.current_dir(folder.path()).envs(variables.iter().copied());
+    command.args(["check", "--config", "modelgate.yaml"]).output().expect("it runs")
+}
+
+fn message(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn each_bad_value_is_told_with_its_key_and_what_is_allowed() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/bad.txt");
+    let expected = fs::read_to_string(path).expect("the cases");
+    let mut found = String::new();
+    let mut lines = expected.lines().peekable();
+    let mut cases = 0;
+    while lines.peek().is_some() {
+        let mut yaml = String::new();
+        while let Some(line) = lines.next_if(|l| l.starts_with('>')) {
+            let _ = writeln!(found, "{line}");
+            let _ = writeln!(yaml, "{}", line.get(2..).unwrap_or_default());
+        }
+        while lines.next_if(|l| !l.starts_with('>')).is_some() {}
+        let told = message(&check(&yaml, &[]));
+        let _ = writeln!(found, "{}\n", told.trim_end());
+        assert!(told.contains("the configuration has"), "{told}");
+        cases += 1;
+    }
+    assert!(cases > 30, "there are {cases} cases");
+    if env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(path, &found).expect("written");
+    }
+    assert_eq!(found, if env::var_os("UPDATE_EXPECT").is_some() { found.clone() } else { expected });
+}
+
+#[test]
+fn all_errors_are_told_together() {
+    let told = message(&check("listen: { admin: nowhere }\nlog: { format: xml }\nkyes: []\n", &[]));
+    for part in ["listen.admin", "log.format", "kyes", "3 errors"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_is_named_when_it_is_wrong() {
+    let told = message(&check("listen: { admin: 127.0.0.1:1 }\n", &[("MODELGATE_LISTEN_ADMIN", "nowhere")]));
+    assert!(told.contains("listen.admin (from MODELGATE_LISTEN_ADMIN)"), "{told}");
+    let told = message(&check("", &[("MODELGATE_LISTEN_ADMN", "127.0.0.1:1")]));
+    assert!(told.contains("MODELGATE_LISTEN_ADMN"), "{told}");
+    assert!(
+        check("listen: { admin: nowhere }\n", &[("MODELGATE_LISTEN_ADMIN", "127.0.0.1:1")]).status.success()
+    );
+}
+
+#[test]
+fn no_secret_is_told() {
+    let secret = "mg-this-is-a-secret-key";
+    let yaml = format!("keys:\n  - {{ name: a, consumer: a, sha256: \"{secret}\" }}\n");
+    let variables = [("MODELGATE_API_KEY", secret), ("MODELGATE_API_KEY_FILE", "/nonexistent")];
+    for told in [message(&check(&yaml, &[])), message(&check("", &variables))] {
+        assert!(!told.contains(secret), "{told}");
+    }
+}
+
+#[test]
+fn a_file_with_every_key_is_good_and_so_is_the_example() {
+    for file in ["tests/config/full.yaml", "../../deploy/modelgate.example.yaml"] {
+        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+        let output = check(&fs::read_to_string(&path).expect(&path), &[]);
+        assert!(output.status.success(), "{file}: {output:?}");
+    }
+}
