@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use catalogue::{MAX_LISTING_BYTES, ModelCard, ServerSpec, Source, parse_listing};
 use reqwest::{Client, Response, StatusCode, redirect::Policy};
+use tracing::warn;
 
 /// How long a server may take to answer. It is asked again later, so this need not be generous.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -21,14 +22,21 @@ pub(crate) enum Answer {
 }
 
 /// A client for probes: no proxy, no redirects, no connection kept for longer than uvicorn keeps one.
+///
+/// A bare image may have no CA certificates; then plain HTTP works all the same.
 pub(crate) fn client() -> reqwest::Result<Client> {
-    Client::builder()
-        .no_proxy()
-        .redirect(Policy::none())
-        .timeout(TIMEOUT)
-        .pool_idle_timeout(Duration::from_secs(4))
-        .user_agent(concat!("modelgate/", env!("CARGO_PKG_VERSION")))
-        .build()
+    let builder = || {
+        Client::builder()
+            .no_proxy()
+            .redirect(Policy::none())
+            .timeout(TIMEOUT)
+            .pool_idle_timeout(Duration::from_secs(4))
+            .user_agent(concat!("modelgate/", env!("CARGO_PKG_VERSION")))
+    };
+    builder().build().or_else(|error| {
+        warn!(?error, "the system's CA certificates cannot be used; https servers will not be trusted");
+        builder().tls_certs_only([]).build()
+    })
 }
 
 /// Asks a server. One whose models are given by hand is only asked whether it answers.
