@@ -73,8 +73,14 @@ impl Stack {
         let (web, key, models) = (self.web, &self.key, self.models);
         let listed = || {
             let answer = http::get(web, "/v1/models", Some(key));
-            answer
-                .is_ok_and(|(status, body)| status == 200 && models.iter().all(|model| body.contains(model)))
+            let all = |body: &str| models.iter().all(|model| body.contains(model));
+            // Traefik has a model's route a moment after the list has the model. A server answers 404 at
+            // a path that it does not have; as long as there is no route, Modelgate answers 503.
+            let routed = |model: &&str| {
+                let answer = http::get(web, &format!("/v1/none?model={model}"), Some(key));
+                answer.is_ok_and(|(status, _)| status == 404)
+            };
+            answer.is_ok_and(|(status, body)| status == 200 && all(&body)) && models.iter().all(routed)
         };
         let outcome =
             wait_for("all models to be listed by GET /v1/models", READY, &mut self.services, listed);
