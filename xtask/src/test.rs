@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use crate::tools::{self, Tool};
-use crate::{Result, engine, run};
+use crate::{Result, demo, engine, run};
 
 /// Tests that start Traefik and containers share the machine; more at a time only makes them slow.
 const TEST_THREADS: &str = "2";
@@ -28,6 +28,9 @@ pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
         command.envs(environment(&tools, install));
         run::shown(&mut command)
     });
+    // deploy/compose.yaml itself, with images made here in place of those that a registry would have.
+    let outcome =
+        outcome.and_then(|()| if install && only.is_none() { demo::demo(true, true) } else { Ok(()) });
     drop(engine);
     outcome
 }
