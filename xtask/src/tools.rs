@@ -11,8 +11,9 @@ use std::{env, fs};
 
 use crate::{Result, layout, run};
 
-/// The Traefik releases tested: the newest, the newest of 3.6, and the oldest that Modelgate supports.
-const TRAEFIKS: [&str; 3] = [TRAEFIK_NEWEST, "3.6.15", "3.6.2"];
+/// The Traefik releases tested: the newest, the borders at which it learned something, and the oldest that
+/// Modelgate supports.
+const TRAEFIKS: [&str; 7] = [TRAEFIK_NEWEST, "3.7.0", "3.6.15", "3.6.2", "3.5.3", "3.3.6", "3.0.4"];
 
 /// The Traefik release that the demo runs.
 pub(crate) const TRAEFIK_NEWEST: &str = "3.7.15";

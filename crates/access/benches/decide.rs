@@ -5,7 +5,8 @@
 use std::{hint::black_box, time::Instant};
 
 use access::{
-    Decision, Key, KeyDigest, Limiters, ModelGlobs, ModelLimit, Policy, Rate, Request, SystemClock, decide,
+    Decision, Key, KeyDigest, Limiters, Mode, ModelGlobs, ModelLimit, Policy, Rate, Request, SystemClock,
+    decide,
 };
 use catalogue::{
     BasePath, Catalogue, HealthMode, ModelCard, ModelName, ServerId, ServerRecord, ServerSpec, ServerState,
@@ -44,7 +45,15 @@ fn say(line: &str) {
 /// The median of several rounds, in nanoseconds per decision.
 fn measure(policy: &Policy, catalogue: &Catalogue, headers: &HeaderMap, body: &[u8]) -> f64 {
     let limiters = Limiters::new(SystemClock::new());
-    let request = Request { method: "POST", uri: "/v1/chat/completions", headers, body };
+    let request = Request {
+        method: "POST",
+        uri: "/v1/chat/completions",
+        host: Some("llm.example.com"),
+        headers,
+        body,
+        mode: Mode::Layered,
+        trusted: false,
+    };
     let times = (ROUND_BYTES / body.len()).max(1);
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {
@@ -105,6 +114,7 @@ fn policy(keys: usize) -> Policy {
         models: models.clone(),
         limit: Some(wide),
         limit_per_model: Some(wide),
+        manage: false,
     };
     Policy::new((0..keys).map(key).collect(), vec![ModelLimit { models: models.clone(), limit: wide }])
 }
@@ -121,6 +131,9 @@ fn catalogue() -> Catalogue {
             models: Vec::new(),
             health: HealthMode::Probe,
             incarnation: String::new(),
+            settings: Default::default(),
+            model_settings: Default::default(),
+            credential: None,
         },
         state: ServerState::Ready,
         models: (0..100).map(card).collect(),

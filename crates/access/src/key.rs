@@ -40,6 +40,8 @@ pub struct Key {
     pub limit: Option<Rate>,
     /// Its limit for each model on its own.
     pub limit_per_model: Option<Rate>,
+    /// Whether it may use paths that manage a server.
+    pub manage: bool,
 }
 
 impl KeyDigest {
@@ -130,6 +132,11 @@ impl fmt::Debug for NewKey {
 }
 
 impl Key {
+    /// Whether this key may use every model.
+    pub fn may_use_all(&self) -> bool {
+        self.models.match_all()
+    }
+
     /// Whether this key may use a model.
     pub fn may_use(&self, model: &str) -> bool {
         self.models.matches(model)

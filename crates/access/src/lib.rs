@@ -1,7 +1,7 @@
 //! Who may do what: API keys, the request reader, limits, and the decision. No I/O.
 //!
 //! ```text
-//! Request ─authenticate()─▶ Key ─(closed path?)─read_model()─▶ model ─(allowed? known? ready?)─limits─▶ Decision
+//! Request ─authenticate()─▶ Key ─(path, selectors, body)─▶ model ─(allowed? known? ready?)─limits─▶ Decision
 //! ```
 //!
 //! [`decide`] is the whole of it. What it needs comes from three places with lives of their own:
@@ -17,7 +17,7 @@
 
 mod clock;
 mod decide;
-mod glob;
+mod explain;
 mod key;
 mod limits;
 mod policy;
@@ -25,14 +25,16 @@ mod rate;
 mod read;
 mod reason;
 mod request;
+mod select;
 
+pub use catalogue::{InvalidGlob, ModelGlobs};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use decide::{Decision, Denial, Grant, decide};
-pub use glob::{InvalidGlob, ModelGlobs};
+pub use explain::{Explanation, explain};
 pub use key::{InvalidDigest, Key, KeyDigest, NewKey, NoRandomness};
 pub use limits::Limiters;
 pub use policy::{ModelLimit, Policy};
 pub use rate::{InvalidRate, Rate};
-pub use read::{Unreadable, Where, read_model};
+pub use read::{Unreadable, Where};
 pub use reason::{RateLimited, Reason, Scope};
-pub use request::Request;
+pub use request::{Mode, Request};

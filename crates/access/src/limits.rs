@@ -73,8 +73,9 @@ impl CellId {
         Self { key: 0, model: KeyDigest::of(model).prefix() }
     }
 
-    pub(crate) fn of_both(key: &KeyDigest, model: &str) -> Self {
-        Self { key: key.prefix(), ..Self::of_model(model) }
+    /// Of a model's cell, that of one key.
+    pub(crate) fn with_key(self, key: &KeyDigest) -> Self {
+        Self { key: key.prefix(), ..self }
     }
 }
 

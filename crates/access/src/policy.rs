@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
+};
 
 use crate::{Key, KeyDigest, ModelGlobs, Rate, Reason};
 
@@ -25,6 +28,9 @@ pub struct Policy {
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
+
+/// What stands before a key among WebSocket protocols.
+const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
 
 /// The longest key that is looked up, in bytes.
 const MAX_KEY_LEN: usize = 512;
@@ -52,7 +58,10 @@ impl Policy {
     /// Whose request this is.
     ///
     /// The key stands in `Authorization: Bearer` (RFC 6750 §2.1; OpenAI's clients), `x-api-key`
-    /// (Anthropic's) or `api-key` (Azure's). It may stand in several of them, if it is the same.
+    /// (Anthropic's), `api-key` (Azure's) or, since pages cannot set headers of a WebSocket, among
+    /// the protocols of `Sec-WebSocket-Protocol`, behind `openai-insecure-api-key.`
+    /// (<https://platform.openai.com/docs/guides/realtime-websocket>). It may stand in several of
+    /// them, if it is the same.
     ///
     /// # Errors
     /// If there is no key, an unknown one, or more than one.
@@ -74,13 +83,33 @@ fn given_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Reason> {
         single(headers, &X_API_KEY)?.map(|value| value.as_bytes().trim_ascii()),
         single(headers, &API_KEY)?.map(|value| value.as_bytes().trim_ascii()),
     ];
-    for key in sources.into_iter().flatten().filter(|key| !key.is_empty()) {
+    let protocols = websocket_protocols(headers).filter_map(key_among_protocols).map(str::as_bytes);
+    for key in sources.into_iter().flatten().chain(protocols).filter(|key| !key.is_empty()) {
         match given {
             Some(other) if other != key => return Err(Reason::ConflictingKeys),
             _ => given = Some(key),
         }
     }
     Ok(given)
+}
+
+/// The protocols that a WebSocket client offers (RFC 6455 §11.3.4).
+fn websocket_protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    lists.flat_map(|list| list.split(',')).map(str::trim).filter(|protocol| !protocol.is_empty())
+}
+
+/// The key that a protocol holds. Nobody writes the prefix in another case, but then it would be no
+/// less a key, which must not reach a server.
+fn key_among_protocols(protocol: &str) -> Option<&str> {
+    let (prefix, key) = protocol.split_at_checked(KEY_PROTOCOL.len())?;
+    prefix.eq_ignore_ascii_case(KEY_PROTOCOL).then_some(key)
+}
+
+/// The protocols that the server is to see: those that hold no key. `None` if there are none.
+pub(crate) fn protocols_without_key(headers: &HeaderMap) -> Option<String> {
+    let kept: Vec<&str> = websocket_protocols(headers).filter(|p| key_among_protocols(p).is_none()).collect();
+    (!kept.is_empty()).then(|| kept.join(", "))
 }
 
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Reason> {
@@ -111,6 +140,7 @@ mod tests {
             models: ModelGlobs::all(),
             limit: None,
             limit_per_model: None,
+            manage: false,
         };
         Policy::new(vec![key("alice"), key("bob"), key("alice")], Vec::new())
     }
@@ -137,6 +167,15 @@ mod tests {
             &[("authorization", "Basic dTpw"), ("x-api-key", "mg-alice")],
             &[("authorization", "Bearer "), ("x-api-key", "mg-alice")],
             &[("authorization", "Bearer mg-alice"), ("x-api-key", "")],
+            &[(
+                "sec-websocket-protocol",
+                "realtime, openai-insecure-api-key.mg-alice, openai-beta.realtime-v1",
+            )],
+            &[
+                ("sec-websocket-protocol", "realtime"),
+                ("sec-websocket-protocol", "openai-insecure-api-key.mg-alice"),
+            ],
+            &[("sec-websocket-protocol", "realtime"), ("x-api-key", "mg-alice")],
         ] {
             assert_eq!(who(headers), "alice", "{headers:?}");
         }
@@ -165,6 +204,19 @@ mod tests {
     }
 
     #[test]
+    fn a_server_sees_the_protocols_without_the_key() {
+        let seen = |protocols: &'static str| {
+            let headers =
+                HeaderMap::from_iter([(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocols))]);
+            protocols_without_key(&headers)
+        };
+        assert_eq!(seen("realtime, openai-insecure-api-key.mg-alice,b").as_deref(), Some("realtime, b"));
+        assert_eq!(seen("openai-insecure-api-key.mg-alice"), None);
+        assert_eq!(seen("OpenAI-Insecure-API-Key.mg-alice, a, openai-insecure-api-key."), Some("a".into()));
+        assert_eq!(protocols_without_key(&HeaderMap::new()), None);
+    }
+
+    #[test]
     fn two_keys_are_one_too_many() {
         for headers in [
             [("authorization", "Bearer mg-alice"), ("x-api-key", "mg-bob")],
@@ -173,6 +225,11 @@ mod tests {
             [("authorization", "Bearer mg-alice"), ("authorization", "Bearer mg-alice")],
             [("authorization", "Basic dTpw"), ("authorization", "Bearer mg-alice")],
             [("x-api-key", "mg-alice"), ("x-api-key", "mg-alice")],
+            [("sec-websocket-protocol", "openai-insecure-api-key.mg-alice"), ("api-key", "mg-bob")],
+            [
+                ("sec-websocket-protocol", "openai-insecure-api-key.mg-alice"),
+                ("sec-websocket-protocol", "openai-insecure-api-key.mg-bob"),
+            ],
         ] {
             assert_eq!(who(&headers), "conflicting_api_keys", "{headers:?}");
         }

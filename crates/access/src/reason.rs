@@ -25,7 +25,18 @@ pub enum Reason {
         /// The model that was asked for.
         model: String,
     },
-    /// The path manages a server; no key opens it.
+    /// A header, the query or the host chooses servers that do not have the model.
+    #[error("the servers that this request chooses, by {chosen_by}, do not serve the model {model:?}")]
+    NotServedThere {
+        /// The model that was asked for.
+        model: String,
+        /// What the request has that chooses them, as the operator wrote it.
+        chosen_by: String,
+    },
+    /// The servers demand a credential, and whoever asks has not proven to be Traefik.
+    #[error("the model's servers cannot be used at the moment; the operator's log says why")]
+    UntrustedPeer,
+    /// The path manages a server, and the key has no such right.
     #[error("this path is not available")]
     ClosedPath,
     /// No server can take requests for the model now.
@@ -75,6 +86,8 @@ impl Reason {
             Self::ConflictingKeys => "conflicting_api_keys",
             Self::Unreadable(unreadable) => unreadable.code(),
             Self::ModelNotFound { .. } => "model_not_found",
+            Self::NotServedThere { .. } => "model_not_served_there",
+            Self::UntrustedPeer => "untrusted_peer",
             Self::ClosedPath => "closed_path",
             Self::NotReady { draining: false, .. } => "model_starting",
             Self::NotReady { draining: true, .. } => "model_draining",

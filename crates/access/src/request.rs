@@ -7,10 +7,47 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// Path and query in origin form (RFC 9112 §3.2.1), as `X-Forwarded-Uri` has them.
     pub uri: &'a str,
+    /// The host that was asked, perhaps with a port, as `X-Forwarded-Host` has it.
+    pub host: Option<&'a str>,
     /// The headers.
     pub headers: &'a http::HeaderMap,
     /// The whole body.
     pub body: &'a [u8],
+    /// What the answer is for.
+    pub mode: Mode<'a>,
+    /// Whether whoever asks has proven to be Traefik, so that it may learn servers' credentials.
+    pub trusted: bool,
+}
+
+/// What the answer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode<'a> {
+    /// The answer chooses the route.
+    Layered,
+    /// Traefik has chosen the route already, before it asks.
+    Routed {
+        /// The route.
+        route: &'a str,
+        /// Whether Traefik hands bodies over; before 3.3 it cannot.
+        body_forwarded: bool,
+    },
+    /// A router of the user's own, which leads where its owner wants.
+    Gate {
+        /// The model to which it leads, if its owner says so.
+        model: Option<&'a str>,
+        /// Whether Traefik hands bodies over.
+        body_forwarded: bool,
+    },
+}
+
+impl Mode<'_> {
+    /// Whether the body that was handed over is the client's.
+    pub(crate) fn body_forwarded(self) -> bool {
+        match self {
+            Self::Layered => true,
+            Self::Routed { body_forwarded, .. } | Self::Gate { body_forwarded, .. } => body_forwarded,
+        }
+    }
 }
 
 /// Without headers and body: those hold keys and prompts. A query may hold a key as well.

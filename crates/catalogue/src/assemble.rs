@@ -5,7 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use crate::{ModelCard, ModelName, Problem, RouteId, ServerId, ServerRecord, ServerState};
+use crate::{
+    Credential, GivenModelSettings, ModelCard, ModelGlobs, ModelName, ModelSettings, Problem, RouteId,
+    Selector, ServerId, ServerRecord, ServerState,
+};
+
+mod branch;
+mod draft;
+
+use draft::Draft;
 
 /// An immutable snapshot of all that is known.
 #[derive(Debug, Default)]
@@ -15,7 +23,17 @@ pub struct Catalogue {
     pools: BTreeMap<ModelName, Arc<Pool>>,
     /// The same pools for look-ups by name; a hash is quicker than a walk down the tree.
     by_name: HashMap<ModelName, Arc<Pool>>,
+    selections: Vec<Selection>,
+    by_route: HashMap<RouteId, Arc<Pool>>,
     problems: Vec<Problem>,
+}
+
+/// The pools of servers that only some requests choose.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// What those requests have.
+    pub selector: Arc<Selector>,
+    pools: BTreeMap<ModelName, Arc<Pool>>,
 }
 
 /// The servers that serve one model.
@@ -23,8 +41,10 @@ pub struct Catalogue {
 pub struct Pool {
     /// What clients call it.
     pub model: ModelName,
-    /// What Traefik calls it.
-    pub route: RouteId,
+    /// The model that it is another name for; itself, if it is none.
+    pub stands_for: ModelName,
+    /// What a request must have to get there, beside the model's name.
+    pub selector: Option<Arc<Selector>>,
     /// What the servers say about it: from each field, the first server (by id) that fills it in;
     /// the context length is the smallest of all, since any of them may get the request.
     pub card: ModelCard,
@@ -32,7 +52,42 @@ pub struct Pool {
     pub ready: Vec<Arc<ServerRecord>>,
     /// Those that serve it but get no requests now.
     pub waiting: Vec<Arc<ServerRecord>>,
+    /// The ready servers by the credential that they demand: `/auth` sets one credential for a
+    /// request before Traefik chooses a server, so it chooses the leg. The first is to be used.
+    pub legs: Vec<Leg>,
+    /// How its requests are spread.
+    pub settings: ModelSettings,
+    /// Another model whose servers get a part of the requests.
+    pub canary: Option<Branch>,
+    /// Another model whose servers get copies of requests.
+    pub mirror: Option<Branch>,
 }
+
+/// Ready servers of a pool that demand the same credential, or none.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Leg {
+    /// What Traefik calls it.
+    pub route: RouteId,
+    /// What all of its servers demand.
+    pub credential: Option<Arc<Credential>>,
+    /// At least one server.
+    pub ready: Vec<Arc<ServerRecord>>,
+}
+
+/// A part of a pool's requests that goes to another model's servers, which accept its name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// The other model.
+    pub model: ModelName,
+    /// How large a part, in percent.
+    pub percent: u8,
+    /// The other model's ready servers; at least one.
+    pub ready: Vec<Arc<ServerRecord>>,
+}
+
+/// Settings that the operator gives for models by name, whatever their servers say.
+#[derive(Debug, Clone, Default)]
+pub struct ModelOverrides(Vec<(ModelGlobs, GivenModelSettings)>);
 
 /// Whether a pool can take requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,34 +111,105 @@ impl Pool {
             Readiness::Draining
         }
     }
+
+    /// The route that Traefik is to send its requests to, if a server is ready.
+    pub fn leg(&self) -> Option<&Leg> {
+        self.legs.first()
+    }
+
+    /// Whether none of the servers has another model: then a body that names none, or that nobody
+    /// has read, cannot choose one.
+    pub fn has_no_choice(&self) -> bool {
+        let canary = self.canary.iter().flat_map(|branch| &branch.ready);
+        self.ready.iter().chain(canary).all(|server| server.models.len() == 1)
+    }
+}
+
+impl Selection {
+    /// The pool of a model.
+    pub fn pool(&self, model: &str) -> Option<&Arc<Pool>> {
+        self.pools.get(model)
+    }
+
+    /// All pools, by model name.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.pools.values()
+    }
+}
+
+impl ModelOverrides {
+    /// Settings with the patterns of the models that they are for. For each setting, the first
+    /// entry counts that matches and has it.
+    pub fn new(entries: Vec<(ModelGlobs, GivenModelSettings)>) -> Self {
+        Self(entries)
+    }
+
+    fn of(&self, model: &ModelName) -> GivenModelSettings {
+        let mut given = GivenModelSettings::default();
+        for (globs, settings) in &self.0 {
+            if globs.matches(model.as_str()) {
+                given.fill_in(settings);
+            }
+        }
+        given
+    }
 }
 
 impl Catalogue {
     /// Puts a catalogue together. Servers that serve one name form one pool.
-    pub fn assemble(records: impl IntoIterator<Item = ServerRecord>, mut problems: Vec<Problem>) -> Self {
+    pub fn assemble(records: impl IntoIterator<Item = ServerRecord>, problems: Vec<Problem>) -> Self {
+        Self::assemble_with(records, problems, &ModelOverrides::default())
+    }
+
+    /// The same, with settings that count more than what the servers say.
+    #[expect(clippy::mutable_key_type, reason = "selectors are compared by their text")]
+    pub fn assemble_with(
+        records: impl IntoIterator<Item = ServerRecord>,
+        mut problems: Vec<Problem>,
+        overrides: &ModelOverrides,
+    ) -> Self {
         let servers: BTreeMap<_, _> = records.into_iter().map(|r| (r.spec.id.clone(), Arc::new(r))).collect();
-        let mut drafts: BTreeMap<ModelName, Pool> = BTreeMap::new();
+        let mut drafts: BTreeMap<Option<Arc<Selector>>, BTreeMap<ModelName, Draft>> = BTreeMap::new();
         for server in servers.values() {
-            for card in &server.models {
-                let pool = drafts.entry(card.name.clone()).or_insert_with(|| Pool {
-                    model: card.name.clone(),
-                    route: RouteId::of(&card.name),
-                    card: ModelCard::named(card.name.clone()),
-                    ready: Vec::new(),
-                    waiting: Vec::new(),
-                });
-                merge(&mut pool.card, card);
-                match server.state {
-                    ServerState::Ready => pool.ready.push(Arc::clone(server)),
-                    _ => pool.waiting.push(Arc::clone(server)),
+            draft::check_aliases(server, &mut problems);
+            let selector = server.spec.settings.selector();
+            let everybody = selector.is_none() || server.spec.settings.select_others;
+            let places = selector.map(Some).into_iter().chain(everybody.then_some(None));
+            for place in places {
+                let pools = drafts.entry(place.clone()).or_default();
+                for name in draft::names(server) {
+                    pools.entry(name.name.clone()).or_default().add(server, &name);
                 }
             }
         }
-        let pools: BTreeMap<_, _> = drafts.into_iter().map(|(name, pool)| (name, Arc::new(pool))).collect();
+        branch::resolve(&mut drafts, overrides, &mut problems);
+        let mut finished = drafts.into_iter().map(|(selector, pools)| {
+            let finish = |(name, draft): (ModelName, Draft)| {
+                let pool = Arc::new(draft.finish(name.clone(), selector.clone()));
+                (name, pool)
+            };
+            (selector.clone(), pools.into_iter().map(finish).collect::<BTreeMap<_, _>>())
+        });
+        let mut pools = BTreeMap::new();
+        let mut selections = Vec::new();
+        for (selector, found) in &mut finished {
+            match selector {
+                None => pools = found,
+                Some(selector) => selections.push(Selection { selector, pools: found }),
+            }
+        }
+        // The one with the most conditions is asked first, as Traefik does with rules.
+        selections.sort_by_key(|s| std::cmp::Reverse(s.selector.conditions().len()));
         let by_name = pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool))).collect();
         problems.sort();
         problems.dedup();
-        Self { generation: 0, servers, pools, by_name, problems }
+        let mut catalogue = Self { servers, pools, by_name, selections, problems, ..Self::default() };
+        let routes = |pool: &Arc<Pool>| {
+            let of = |leg: &Leg| (leg.route.clone(), Arc::clone(pool));
+            pool.legs.iter().map(of).collect::<Vec<_>>()
+        };
+        catalogue.by_route = catalogue.pools().flat_map(routes).collect();
+        catalogue
     }
 
     /// Counts published catalogues from 1; 0 for one that was not published.
@@ -91,14 +217,29 @@ impl Catalogue {
         self.generation
     }
 
-    /// The pool of a model.
+    /// The pool of a model, for requests that choose no servers of their own.
     pub fn pool(&self, model: &str) -> Option<&Arc<Pool>> {
         self.by_name.get(model)
     }
 
-    /// All pools, by model name.
+    /// The pool that a route leads to, if one of its servers is ready.
+    pub fn pool_of_route(&self, route: &str) -> Option<&Arc<Pool>> {
+        self.by_route.get(route)
+    }
+
+    /// Whether any server is known for a name, whoever may choose it.
+    pub fn knows(&self, model: &str) -> bool {
+        self.by_name.contains_key(model) || self.selections.iter().any(|s| s.pool(model).is_some())
+    }
+
+    /// All pools: by model name, then those of the selections.
     pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
-        self.pools.values()
+        self.pools.values().chain(self.selections.iter().flat_map(Selection::pools))
+    }
+
+    /// The servers that only some requests choose; the most demanding selector first.
+    pub fn selections(&self) -> &[Selection] {
+        &self.selections
     }
 
     /// All servers, by id.
@@ -113,80 +254,12 @@ impl Catalogue {
 
     /// Whether both tell readers the same; the generation does not count.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
-        self.servers == other.servers && self.problems == other.problems
+        self.servers == other.servers
+            && self.pools == other.pools
+            && self.selections == other.selections
+            && self.problems == other.problems
     }
-}
-
-fn merge(into: &mut ModelCard, from: &ModelCard) {
-    into.owned_by = into.owned_by.take().or_else(|| from.owned_by.clone());
-    into.created = into.created.or(from.created);
-    into.root = into.root.take().or_else(|| from.root.clone());
-    into.parent = into.parent.take().or_else(|| from.parent.clone());
-    into.context_length = match (into.context_length, from.context_length) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    };
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{BasePath, HealthMode, ServerSpec, ServerUrl, Source};
-
-    fn record(name: &str, state: ServerState, context: u64) -> ServerRecord {
-        let model = ModelName::new("llama").expect("a name");
-        ServerRecord {
-            spec: ServerSpec {
-                id: ServerId::file(name),
-                name: name.into(),
-                source: Source::File,
-                url: ServerUrl::http(name, 8000),
-                base_path: BasePath::default(),
-                models: Vec::new(),
-                health: HealthMode::Probe,
-                incarnation: String::new(),
-            },
-            state,
-            models: vec![ModelCard { context_length: Some(context), ..ModelCard::named(model) }],
-        }
-    }
-
-    #[test]
-    fn servers_of_one_model_form_one_pool() {
-        let catalogue = Catalogue::assemble(
-            [
-                record("b", ServerState::Ready, 8192),
-                record("a", ServerState::Starting("loading".into()), 4096),
-            ],
-            Vec::new(),
-        );
-        let pool = catalogue.pool("llama").expect("a pool");
-        assert_eq!(pool.readiness(), Readiness::Ready);
-        assert_eq!(pool.ready.iter().map(|s| s.spec.name.as_str()).collect::<Vec<_>>(), ["b"]);
-        assert_eq!(pool.waiting.len(), 1);
-        assert_eq!(pool.card.context_length, Some(4096), "any server may get the request");
-        assert!(catalogue.pool("other").is_none());
-    }
-
-    #[test]
-    fn readiness_prefers_the_hopeful_word() {
-        let readiness = |states: Vec<ServerState>| {
-            let records = states.into_iter().enumerate().map(|(i, s)| record(&format!("s{i}"), s, 1));
-            Catalogue::assemble(records, Vec::new()).pool("llama").expect("a pool").readiness()
-        };
-        let starting = || ServerState::Starting(String::new());
-        let stopped = || ServerState::Stopped(String::new());
-        assert_eq!(readiness(vec![stopped(), starting()]), Readiness::Starting);
-        assert_eq!(readiness(vec![stopped(), ServerState::Draining(String::new())]), Readiness::Draining);
-    }
-
-    #[test]
-    fn an_unchanged_catalogue_is_not_published_again() {
-        let (mut publisher, reader) = crate::channel();
-        assert!(reader.load().is_none());
-        assert!(publisher.publish(Catalogue::assemble([record("a", ServerState::Ready, 1)], Vec::new())));
-        assert!(!publisher.publish(Catalogue::assemble([record("a", ServerState::Ready, 1)], Vec::new())));
-        assert!(publisher.publish(Catalogue::assemble([], Vec::new())));
-        assert_eq!(reader.load().as_ref().expect("published").generation(), 2);
-    }
-}
+mod tests;

@@ -76,6 +76,8 @@ pub struct ContainerRecord {
 /// Traefik sends it requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vantage {
+    /// The Docker host's name in `docker.hosts`; `None` for the one that `docker` itself describes.
+    pub host: Option<String>,
     /// The network to use, from the configuration.
     pub network: Option<String>,
     /// The Docker host's address, from the configuration.
@@ -89,6 +91,16 @@ pub struct Vantage {
     pub traefik_networks: Option<BTreeSet<String>>,
 }
 
+impl Vantage {
+    /// What a key of this Docker host is called in the configuration, for error texts.
+    pub(crate) fn key(&self, key: &str) -> String {
+        match &self.host {
+            None => format!("docker.{key}"),
+            Some(host) => format!("docker.hosts[{host}].{key}"),
+        }
+    }
+}
+
 /// What became of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Interpretation {
@@ -99,7 +111,7 @@ pub enum Interpretation {
     /// It is ours and does not run; it has no address now.
     Down(ServerState),
     /// A server. [`ServerState::Ready`] means: as far as Docker knows; it can be asked.
-    Server(ServerSpec, ServerState),
+    Server(Box<ServerSpec>, ServerState),
 }
 
 /// Reads a container. The problems name what is wrong with it.
@@ -126,7 +138,7 @@ pub fn interpret(container: &ContainerRecord, vantage: &Vantage) -> (Interpretat
         ContainerStatus::Running | ContainerStatus::Paused => {}
     }
     match describe(container, &labels, vantage) {
-        Ok((spec, state)) => (Interpretation::Server(spec, state), problems),
+        Ok((spec, state)) => (Interpretation::Server(Box::new(spec), state), problems),
         Err(message) => {
             problems.push(problem(message));
             (Interpretation::Rejected, problems)
@@ -134,7 +146,7 @@ pub fn interpret(container: &ContainerRecord, vantage: &Vantage) -> (Interpretat
     }
 }
 
-fn starting(why: &str) -> ServerState {
+pub(crate) fn starting(why: &str) -> ServerState {
     ServerState::Starting(why.into())
 }
 
@@ -162,6 +174,9 @@ fn describe(
         models: labels.models.clone(),
         health,
         incarnation: container.started_at.clone(),
+        settings: labels.settings.clone(),
+        model_settings: labels.model_settings.clone(),
+        credential: None,
     };
     let state = match (container.status, health, container.health) {
         (ContainerStatus::Paused, ..) => ServerState::Draining("it is paused".into()),
@@ -177,42 +192,52 @@ fn describe(
 }
 
 fn url(container: &ContainerRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerUrl, String> {
-    let port = labels.port.unwrap_or_else(|| {
-        let mut exposed = container.exposed_ports.iter();
-        match (exposed.next(), exposed.next()) {
-            (Some(only), None) => *only,
-            _ => DEFAULT_PORT,
-        }
-    });
+    let port = port(labels, &container.exposed_ports);
     if vantage.published {
         return published(container, port, vantage);
     }
     if container.network_mode == "host" {
         let on_host = vantage.own_networks.is_none().then_some("127.0.0.1");
-        let address = vantage.host_address.as_deref().or(on_host).ok_or(
-            "it uses network_mode: host, and Modelgate runs in a container: set docker.host_address to an address \
-             of the Docker host that Traefik and Modelgate can reach",
-        )?;
+        let address = vantage.host_address.as_deref().or(on_host).ok_or_else(|| {
+            format!(
+                "it uses network_mode: host, and Modelgate runs in a container: set {} to an address of the Docker \
+                 host that Traefik and Modelgate can reach",
+                vantage.key("host_address")
+            )
+        })?;
         return Ok(ServerUrl::http(address, port));
     }
     address(container, labels, vantage).map(|address| ServerUrl::http(address, port))
 }
 
+/// The port to use: by label, or the only one that there is, or vLLM's.
+pub(crate) fn port(labels: &Labels, exposed: &BTreeSet<u16>) -> u16 {
+    labels.port.unwrap_or_else(|| {
+        let mut exposed = exposed.iter();
+        match (exposed.next(), exposed.next()) {
+            (Some(only), None) => *only,
+            _ => DEFAULT_PORT,
+        }
+    })
+}
+
 fn published(container: &ContainerRecord, port: u16, vantage: &Vantage) -> Result<ServerUrl, String> {
+    let [reach, host_address] = ["reach", "host_address"].map(|key| vantage.key(key));
     let host = vantage
         .host_address
         .as_deref()
-        .ok_or("docker.reach is published, but docker.host_address is not set")?;
+        .ok_or_else(|| format!("{reach} is published, but {host_address} is not set"))?;
     if container.network_mode == "host" {
         return Ok(ServerUrl::http(host, port));
     }
     let found = container.published_ports.iter().find(|p| p.container_port == port).ok_or_else(|| {
-        format!("docker.reach is published, but its port {port} is not published: add ports: [\"{port}\"]")
+        format!("{reach} is published, but its port {port} is not published: add ports: [\"{port}\"]")
     })?;
     Ok(ServerUrl::http(host, found.host_port))
 }
 
-fn address<'a>(
+/// Its address on the network that labels, configuration and vantage choose.
+pub(crate) fn address<'a>(
     container: &'a ContainerRecord,
     labels: &Labels,
     vantage: &Vantage,
@@ -225,7 +250,10 @@ fn address<'a>(
         ));
     }
     if let Some(wanted) = labels.network.as_ref().or(vantage.network.as_ref()) {
-        let key = if labels.network.is_some() { "label inference.network" } else { "docker.network" };
+        let key = match labels.network.is_some() {
+            true => "label inference.network".into(),
+            false => vantage.key("network"),
+        };
         let network = resolve(container, wanted)
             .ok_or_else(|| format!("{key} is {wanted:?}, but it is attached to: {}", attached()))?;
         return with_address(container, network);
@@ -239,15 +267,13 @@ fn address<'a>(
     with_address(container, network)
 }
 
-/// The network of that name, or of Compose's short name for it.
+/// The network of that name, or of the short name that Compose and `docker stack` know it by.
 fn resolve<'a>(container: &'a ContainerRecord, wanted: &str) -> Option<&'a String> {
-    let project = container.labels.get("com.docker.compose.project");
-    let full = project.map(|p| format!("{p}_{wanted}"));
-    container
-        .networks
-        .keys()
-        .find(|n| *n == wanted)
-        .or_else(|| container.networks.keys().find(|n| Some(*n) == full.as_ref()))
+    const PROJECTS: [&str; 2] = ["com.docker.compose.project", "com.docker.stack.namespace"];
+    let projects = PROJECTS.iter().filter_map(|label| container.labels.get(*label));
+    let full: Vec<String> = projects.map(|project| format!("{project}_{wanted}")).collect();
+    let networks = || container.networks.keys();
+    networks().find(|n| *n == wanted).or_else(|| networks().find(|n| full.contains(n)))
 }
 
 fn with_address<'a>(container: &'a ContainerRecord, network: &str) -> Result<&'a str, String> {
@@ -341,6 +367,12 @@ mod tests {
         assert_eq!(
             url_of(&container(&[("inference.network", "nope")]), &vantage),
             "label inference.network is \"nope\", but it is attached to: ai, back"
+        );
+        let of_host =
+            Vantage { host: Some("gpu1".into()), network: Some("nope".into()), ..Vantage::default() };
+        assert_eq!(
+            url_of(&container(&[]), &of_host),
+            "docker.hosts[gpu1].network is \"nope\", but it is attached to: ai, back"
         );
     }
 

@@ -1,14 +1,21 @@
 //! The `inference.*` labels of a container: what each means and how it is read.
+//!
+//! Those that say where a server is stand here; how it is routed is said by
+//! [settings](crate::Setting), which the configuration file knows as well.
 
 use std::collections::BTreeMap;
 
-use crate::{BasePath, HealthMode, ModelName};
+use crate::{
+    BasePath, GivenModelSettings, HealthMode, ModelName, ServerSettings, Setting, setting, settings,
+};
 
 /// One row of the label reference.
 #[derive(Debug, Clone, Copy)]
 pub struct LabelDoc {
     /// The label.
     pub name: &'static str,
+    /// Its equal in an entry of `servers:` in the configuration file, if it has one.
+    pub file_key: &'static str,
     /// What it does.
     pub meaning: &'static str,
     /// What holds when it is absent.
@@ -17,45 +24,54 @@ pub struct LabelDoc {
     pub allowed: &'static str,
 }
 
-/// Every label that is understood.
+/// Every label that is understood, except for the [settings](crate::Setting).
 pub const LABELS: &[LabelDoc] = &[
     LabelDoc {
         name: "inference.enable",
+        file_key: "",
         meaning: "Opts the container in",
         default: "false",
         allowed: "true or false",
     },
     LabelDoc {
         name: "inference.port",
+        file_key: "url",
         meaning: "Port on which the server listens inside the container",
         default: "the one port that the image exposes, else 8000",
         allowed: "a number from 1 to 65535",
     },
     LabelDoc {
         name: "inference.api.base_path",
+        file_key: "base_path",
         meaning: "Prefix of the server's OpenAI-compatible API; clients always use /v1",
         default: "/v1",
         allowed: "\"/\", or a path of letters, digits and -._~",
     },
     LabelDoc {
         name: "inference.network",
+        file_key: "",
         meaning: "Docker network whose address is used",
         default: "the first, by name, that Modelgate and Traefik are on too",
         allowed: "a network that the container is attached to; Compose's short name will do",
     },
     LabelDoc {
         name: "inference.models",
+        file_key: "models",
         meaning: "Models by hand, for a server without a model list",
         default: "the server is asked",
         allowed: "names, separated by commas",
     },
     LabelDoc {
         name: "inference.health",
+        file_key: "",
         meaning: "Who decides whether the server is ready",
         default: "docker if the container has a HEALTHCHECK, else probe",
         allowed: "docker or probe",
     },
 ];
+
+/// What stands before a setting's key in a label.
+const PREFIX: &str = "inference.";
 
 /// The labels of one container, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +81,8 @@ pub(crate) struct Labels {
     pub(crate) network: Option<String>,
     pub(crate) models: Vec<ModelName>,
     pub(crate) health: Option<HealthMode>,
+    pub(crate) settings: ServerSettings,
+    pub(crate) model_settings: GivenModelSettings,
 }
 
 /// How a container's labels were read.
@@ -72,14 +90,14 @@ pub(crate) enum Reading {
     /// It is not ours.
     NotEnabled,
     /// All that counts was read. The warnings name labels that nobody understands.
-    Read(Labels, Vec<String>),
+    Read(Box<Labels>, Vec<String>),
     /// It is ours, but at least one label is wrong; every fault is listed.
     Faulty(Vec<String>),
 }
 
 pub(crate) fn read(labels: &BTreeMap<String, String>) -> Reading {
     let mut faults = Vec::new();
-    match labels.get("inference.enable").map(|v| (v, parse_bool(v))) {
+    match labels.get("inference.enable").map(|v| (v, setting::parse_bool(v))) {
         Some((_, Some(true))) => {}
         None | Some((_, Some(false))) => return Reading::NotEnabled,
         Some((found, None)) => {
@@ -101,6 +119,7 @@ pub(crate) fn read(labels: &BTreeMap<String, String>) -> Reading {
         get("inference.models"),
         get("inference.health"),
     );
+    let (settings, model_settings) = read_settings(labels, &mut faults);
     let read = Labels {
         port: port.and_then(|found| {
             let port = found.parse().ok().filter(|p: &u16| *p > 0);
@@ -119,11 +138,32 @@ pub(crate) fn read(labels: &BTreeMap<String, String>) -> Reading {
             "probe" => Some(HealthMode::Probe),
             _ => push(&mut faults, fault("inference.health", found, allowed("inference.health"))),
         }),
+        settings,
+        model_settings,
     };
     if !faults.is_empty() {
         return Reading::Faulty(faults);
     }
-    Reading::Read(read, unknown(labels))
+    Reading::Read(Box::new(read), unknown(labels))
+}
+
+fn read_settings(
+    labels: &BTreeMap<String, String>,
+    faults: &mut Vec<String>,
+) -> (ServerSettings, GivenModelSettings) {
+    let (mut server, mut model) = (ServerSettings::default(), GivenModelSettings::default());
+    for setting in settings() {
+        let name = format!("{PREFIX}{}", setting.key);
+        if let Some(found) = labels.get(&name)
+            && let Err(allowed) = setting.read(found, &mut server, &mut model)
+        {
+            faults.push(fault(&name, found, &allowed));
+        }
+    }
+    for fault in [server.check(), model.check()].into_iter().filter_map(Result::err) {
+        faults.push(format!("label {PREFIX}{fault}"));
+    }
+    (server, model)
 }
 
 fn read_models(list: &str, faults: &mut Vec<String>) -> Vec<ModelName> {
@@ -140,15 +180,19 @@ fn read_models(list: &str, faults: &mut Vec<String>) -> Vec<ModelName> {
 }
 
 fn unknown(labels: &BTreeMap<String, String>) -> Vec<String> {
-    let known = || LABELS.iter().map(|l| l.name);
-    labels
-        .keys()
-        .filter(|name| name.starts_with("inference.") && !known().any(|k| k == name.as_str()))
+    let is_known = |name: &str| {
+        LABELS.iter().any(|l| l.name == name)
+            || name.strip_prefix(PREFIX).is_some_and(|key| Setting::find(key).is_some())
+    };
+    let known = || {
+        let of_labels = LABELS.iter().map(|l| l.name.to_owned());
+        of_labels.chain(settings().map(|s| format!("{PREFIX}{}", s.key)))
+    };
+    let unknown = labels.keys().filter(|name| name.starts_with(PREFIX) && !is_known(name));
+    unknown
         .map(|name| {
-            format!(
-                "label {name} is not known and has no effect; known are {}",
-                known().collect::<Vec<_>>().join(", ")
-            )
+            let all = known().collect::<Vec<_>>().join(", ");
+            format!("label {name} is not known and has no effect; known are {all}")
         })
         .collect()
 }
@@ -165,15 +209,6 @@ fn fault(name: &str, found: &str, allowed: &str) -> String {
 fn push<T>(faults: &mut Vec<String>, fault: String) -> Option<T> {
     faults.push(fault);
     None
-}
-
-/// What Traefik takes for a boolean label (Go's `strconv.ParseBool`).
-fn parse_bool(text: &str) -> Option<bool> {
-    match text.trim() {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -12,27 +12,41 @@
 //! The finished catalogue travels one way only: [`channel`] gives one [`Publisher`] and any
 //! number of [`Reader`]s.
 
+mod api;
 mod assemble;
 mod channel;
 mod container;
+mod credential;
+mod glob;
 mod label;
 mod listing;
 mod model;
 mod problem;
 mod route;
+mod selector;
 mod server;
+mod setting;
+mod swarm;
 
-pub use assemble::{Catalogue, Pool, Readiness};
+pub use api::Api;
+pub use assemble::{Branch, Catalogue, Leg, ModelOverrides, Pool, Readiness, Selection};
 pub use channel::{Publisher, Reader, channel};
 pub use container::{
     ContainerHealth, ContainerRecord, ContainerStatus, Interpretation, PublishedPort, Vantage, interpret,
 };
+pub use credential::{Credential, CredentialHeader};
+pub use glob::{InvalidGlob, ModelGlobs};
 pub use label::{LABELS, LabelDoc};
 pub use listing::{ListingError, MAX_LISTING_BYTES, MAX_MODELS_PER_SERVER, parse_listing};
 pub use model::{InvalidModelName, ModelCard, ModelName};
 pub use problem::{Problem, Subject};
 pub use route::RouteId;
+pub use selector::{Condition, Expression, Selector, Traits};
 pub use server::{
-    BasePath, HealthMode, InvalidBasePath, InvalidServerUrl, ServerId, ServerRecord, ServerSpec, ServerState,
-    ServerUrl, Source,
+    BasePath, Configured, HealthMode, InvalidBasePath, InvalidServerUrl, ServerId, ServerRecord, ServerSpec,
+    ServerState, ServerUrl, Source,
 };
+pub use setting::{
+    Accepts, Alias, GivenModelSettings, ModelSettings, SameSite, ServerSettings, Setting, Strategy, settings,
+};
+pub use swarm::{TaskRecord, TaskStatus, interpret_task};

@@ -1,6 +1,6 @@
 //! The name that stands for a model inside Traefik.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
@@ -17,8 +17,22 @@ impl RouteId {
         Self(slug_with_hash(model.as_str()).into())
     }
 
+    /// The route id of a model on the servers that a selector chooses, or that demand a credential;
+    /// `of` says in words which.
+    pub(crate) fn of_part(model: &ModelName, of: &str) -> Self {
+        let slug = slug(model.as_str());
+        // A name holds no control characters, so no other model and part give the same text.
+        Self(format!("{slug}{}", hash(&format!("{model}\n{of}"))).into())
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for RouteId {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -31,6 +45,10 @@ impl fmt::Display for RouteId {
 
 /// `meta-llama/Llama-3.1` becomes `meta-llama-llama-3-1-<8 hex digits of its SHA-256>`.
 fn slug_with_hash(text: &str) -> String {
+    slug(text) + &hash(text)
+}
+
+fn slug(text: &str) -> String {
     const MAX_SLUG: usize = 40;
     let mut slug = String::with_capacity(MAX_SLUG + 9);
     for c in text.chars().map(|c| c.to_ascii_lowercase()) {
@@ -46,10 +64,11 @@ fn slug_with_hash(text: &str) -> String {
     if !slug.is_empty() && !slug.ends_with('-') {
         slug.push('-');
     }
-    for byte in &Sha256::digest(text.as_bytes())[..4] {
-        slug.push_str(&format!("{byte:02x}"));
-    }
     slug
+}
+
+fn hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes())[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{ModelCard, ModelName};
+use crate::{Accepts, Credential, GivenModelSettings, ModelCard, ModelName, ModelOverrides, ServerSettings};
 
 /// What tells servers apart: `docker:<container id>` or `file:<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -200,6 +200,21 @@ pub struct ServerSpec {
     pub health: HealthMode,
     /// Changes when the same server has started anew (a container's start time).
     pub incarnation: String,
+    /// How it takes part in its pools.
+    pub settings: ServerSettings,
+    /// What it says about its models as a whole.
+    pub model_settings: GivenModelSettings,
+    /// What it demands of whoever asks it.
+    pub credential: Option<Arc<Credential>>,
+}
+
+/// What the configuration file says about servers and models.
+#[derive(Debug, Clone, Default)]
+pub struct Configured {
+    /// The servers that it names.
+    pub servers: Vec<ServerSpec>,
+    /// What it says about models, whatever their servers say.
+    pub models: ModelOverrides,
 }
 
 /// What state a server is in. Only [`ServerState::Ready`] ones get requests.
@@ -245,6 +260,24 @@ pub struct ServerRecord {
     pub state: ServerState,
     /// What it serves, as far as known.
     pub models: Vec<ModelCard>,
+}
+
+impl ServerRecord {
+    /// Whether the server answers to a name in a body: one that it lists or has for an alias, or
+    /// any, if it is told or known to be of a kind that does not look.
+    pub fn accepts(&self, name: &ModelName) -> bool {
+        const LOOKS_AT_NO_NAME: [&str; 2] = ["llamacpp", "sglang"];
+        let known = || {
+            self.models.iter().all(|m| m.owned_by.as_deref().is_some_and(|o| LOOKS_AT_NO_NAME.contains(&o)))
+        };
+        let any = match self.spec.settings.accepts {
+            Some(Accepts::Any) => true,
+            Some(Accepts::Listed) => false,
+            None => !self.models.is_empty() && known(),
+        };
+        any || self.models.iter().any(|m| m.name == *name)
+            || self.spec.settings.aliases.iter().any(|a| a.name == *name)
+    }
 }
 
 #[cfg(test)]

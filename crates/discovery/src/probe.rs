@@ -1,16 +1,30 @@
-//! Asking a server which models it serves: `GET {base_path}/models`
-//! (<https://platform.openai.com/docs/api-reference/models/list>).
+//! Asking a server which models it serves, `GET {base_path}/models`
+//! (<https://platform.openai.com/docs/api-reference/models/list>), and whether it is ready, in a way
+//! that its operator chose: vLLM's `/health`, or Ollama's `/api/ps` with the name of a loaded model in it
+//! (<https://github.com/ollama/ollama/blob/main/docs/api.md#list-running-models>).
 
 use std::time::Duration;
 
 use catalogue::{MAX_LISTING_BYTES, ModelCard, ServerSpec, Source, parse_listing};
-use reqwest::{Client, Response, StatusCode, redirect::Policy};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header::HeaderValue, redirect::Policy};
 use tracing::warn;
 
 /// How long a server may take to answer. It is asked again later, so this need not be generous.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a server answered.
+/// So much of an answer is looked through for the text that means "ready".
+const MAX_READY_BYTES: usize = 1 << 20;
+
+/// What a server answered to all that it was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Findings {
+    /// To which models it serves.
+    pub(crate) models: Answer,
+    /// To whether it is ready, if that is asked: why not, in words.
+    pub(crate) ready: Option<Result<(), String>>,
+}
+
+/// What a server answered when it was asked for its models.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Its models, and what was left out of its list.
@@ -39,10 +53,16 @@ pub(crate) fn client() -> reqwest::Result<Client> {
     })
 }
 
-/// Asks a server. One whose models are given by hand is only asked whether it answers.
-pub(crate) async fn ask(client: &Client, spec: &ServerSpec) -> Answer {
+/// Asks a server all that there is to ask.
+pub(crate) async fn ask(client: &Client, spec: &ServerSpec) -> Findings {
+    let (models, ready) = tokio::join!(models(client, spec), ready(client, spec));
+    Findings { models, ready }
+}
+
+/// Asks for the models. A server whose models are given by hand is only asked whether it answers.
+async fn models(client: &Client, spec: &ServerSpec) -> Answer {
     let url = format!("{}{}/models", spec.url, spec.base_path.as_str());
-    let mut response = match client.get(&url).send().await {
+    let mut response = match get(client, &url, spec).send().await {
         Ok(response) => response,
         Err(error) => return Answer::Unreachable(unreachable(&error, spec)),
     };
@@ -66,23 +86,74 @@ pub(crate) async fn ask(client: &Client, spec: &ServerSpec) -> Answer {
     }
 }
 
-async fn read(response: &mut Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|_| "the answer broke off".to_owned())? {
-        if body.len() + chunk.len() > MAX_LISTING_BYTES {
-            return Err(format!("the answer is longer than {MAX_LISTING_BYTES} bytes"));
+/// Asks `ready.path`, if there is one.
+async fn ready(client: &Client, spec: &ServerSpec) -> Option<Result<(), String>> {
+    let path = spec.settings.ready_path.as_ref()?;
+    let wanted = spec.settings.ready_contains.as_deref();
+    Some(is_ready(client, &format!("{}{path}", spec.url), wanted, spec).await)
+}
+
+async fn is_ready(client: &Client, url: &str, wanted: Option<&str>, spec: &ServerSpec) -> Result<(), String> {
+    let response = get(client, url, spec).send().await;
+    let mut response = response.map_err(|error| unreachable(&error, spec))?;
+    let status = response.status();
+    if !status.is_success() {
+        return Err(match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => unusable(url, status, spec),
+            _ => format!("GET {url} answers {}, so it is not ready", status.as_u16()),
+        });
+    }
+    let Some(wanted) = wanted else { return Ok(()) };
+    let body = read_up_to(&mut response, MAX_READY_BYTES).await.map_err(|why| format!("GET {url}: {why}"))?;
+    match body.windows(wanted.len()).any(|part| part == wanted.as_bytes()) {
+        true => Ok(()),
+        false => {
+            Err(format!("GET {url} answers {} without {wanted:?} in it, so it is not ready", status.as_u16()))
         }
+    }
+}
+
+/// A question with the server's credential; redirects, which could carry it elsewhere, are not followed.
+fn get(client: &Client, url: &str, spec: &ServerSpec) -> RequestBuilder {
+    let request = client.get(url);
+    let Some(credential) = &spec.credential else { return request };
+    let mut value = HeaderValue::from_str(credential.reveal()).expect("a credential is visible ASCII");
+    value.set_sensitive(true);
+    request.header(credential.header(), value)
+}
+
+async fn read(response: &mut Response) -> Result<Vec<u8>, String> {
+    let body = read_up_to(response, MAX_LISTING_BYTES + 1).await?;
+    match body.len() > MAX_LISTING_BYTES {
+        true => Err(format!("the answer is longer than {MAX_LISTING_BYTES} bytes")),
+        false => Ok(body),
+    }
+}
+
+/// The beginning of a body; what follows is not waited for.
+async fn read_up_to(response: &mut Response, limit: usize) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while body.len() < limit
+        && let Some(chunk) = response.chunk().await.map_err(|_| "the answer broke off".to_owned())?
+    {
         body.extend_from_slice(&chunk);
     }
+    body.truncate(limit);
     Ok(body)
 }
 
 fn unusable(url: &str, status: StatusCode, spec: &ServerSpec) -> String {
     match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => format!(
-            "GET {url} answers {}: it wants a credential; start it without one (Modelgate checks the keys)",
-            status.as_u16()
-        ),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let what = match (&spec.credential, &spec.source) {
+                (Some(_), _) => "it does not take its credential",
+                (None, Source::File) => "it wants a credential; give it one in its entry of servers",
+                (None, Source::Docker { .. }) => {
+                    "it wants a credential; start it without one (Modelgate checks the keys)"
+                }
+            };
+            format!("GET {url} answers {}: {what}", status.as_u16())
+        }
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
             format!("GET {url} answers {}: {}", status.as_u16(), hint(spec))
         }

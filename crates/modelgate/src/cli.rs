@@ -5,7 +5,11 @@ use std::{path::PathBuf, process::ExitCode};
 use access::NewKey;
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, ConfigErrors, Env};
+use crate::{
+    config::{self, Config, ConfigErrors, Env},
+    explain::Explain,
+    serve,
+};
 
 /// One OpenAI- and Anthropic-compatible endpoint over all your inference servers, beside Traefik.
 #[derive(Debug, Parser)]
@@ -24,12 +28,21 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Answer Traefik until told to stop
     Serve,
-    /// Check the configuration and do nothing else
-    Check,
+    /// Check the configuration
+    Check {
+        /// Also look at containers and servers once, and say what is wrong with them
+        #[arg(long)]
+        servers: bool,
+    },
     /// Ask the running Modelgate whether it is ready; for a container's HEALTHCHECK
     Healthcheck,
     /// Look for servers once and print what Traefik would be told
     Render,
+    /// Say why a container, a model or a request is routed as it is, or is not
+    #[command(subcommand)]
+    Explain(Explain),
+    /// Print all labels and their equals in the configuration file, as Markdown
+    Reference,
     /// Work with API keys
     #[command(subcommand)]
     Keys(Keys),
@@ -58,7 +71,7 @@ pub(crate) const BAD_CONFIGURATION: u8 = 64;
 
 /// `modelgate check`.
 #[allow(clippy::print_stdout, reason = "a command's answer goes to its user")]
-pub(crate) fn check(args: &Args) -> ExitCode {
+pub(crate) fn check(args: &Args, servers: bool) -> ExitCode {
     let env = Env::of_this_process();
     match Config::load(args.config.as_deref(), &env) {
         Ok(config) => {
@@ -72,10 +85,29 @@ pub(crate) fn check(args: &Args) -> ExitCode {
             for warning in &config.warnings {
                 println!("warning: {warning}");
             }
-            ExitCode::SUCCESS
+            if servers { check_servers(&config) } else { ExitCode::SUCCESS }
         }
         Err(errors) => refuse(&errors),
     }
+}
+
+#[allow(clippy::print_stdout, reason = "a command's answer goes to its user")]
+fn check_servers(config: &Config) -> ExitCode {
+    let catalogue = match serve::survey(config) {
+        Ok(catalogue) => catalogue,
+        Err(error) => return serve::finish(Err(error)),
+    };
+    for server in catalogue.servers() {
+        let why = server.state.why().map(|why| format!(": {why}")).unwrap_or_default();
+        println!("server {}: {}{why}", server.spec.name, server.state.name());
+    }
+    for problem in catalogue.problems() {
+        println!("problem: {problem}");
+    }
+    for shortcoming in traefik_config::shortcomings(&catalogue, &serve::options(config)) {
+        println!("problem: {shortcoming}");
+    }
+    if catalogue.problems().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// `modelgate keys generate`. The key in clear is printed here and nowhere else.

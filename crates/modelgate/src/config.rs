@@ -15,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use catalogue::{GivenModelSettings, ModelGlobs};
 use serde_yaml::{Mapping, Value};
 
 mod docker;
@@ -50,8 +51,8 @@ pub(crate) struct Config {
     pub(crate) servers: Vec<StaticServer>,
     /// API keys.
     pub(crate) keys: Vec<access::Key>,
-    /// Limits per model over all keys; the first that matches counts.
-    pub(crate) model_limits: Vec<access::ModelLimit>,
+    /// Settings of models by pattern; for each setting the first that matches and has it counts.
+    pub(crate) models: Vec<(ModelGlobs, GivenModelSettings)>,
     /// Where the CA is kept over restarts.
     pub(crate) state_dir: Option<PathBuf>,
     /// The log.
@@ -150,14 +151,31 @@ impl Config {
             docker: docker::read(root.section("docker")),
             servers: servers::read(root.sections("servers")),
             keys: keys::read(root.sections("keys")),
-            model_limits: keys::read_model_limits(root.sections("models")),
+            models: keys::read_models(root.sections("models")),
             state_dir: root.try_get("state_dir", "the path of a folder", state_dir),
             log: log(root.section("log")),
             warnings: Vec::new(),
         };
+        config.refuse_unproven_credentials(&root);
         root.finish();
         config.warn(key_variable.filter(|_| keys_in_file > 0));
         config
+    }
+
+    /// Whoever can ask `/auth` reads the credentials that it sets, so it must be known who is Traefik.
+    fn refuse_unproven_credentials(&self, root: &Section<'_>) {
+        let proven = self.traefik.client_certificate.is_some() || !self.traefik.trusted_addresses.is_empty();
+        let with_credential = self.servers.iter().find(|server| server.credential.is_some());
+        if let Some(server) = with_credential.filter(|_| !proven) {
+            root.error(
+                "servers",
+                format!(
+                    "{:?} has a credential, which is given only to a Traefik that has proven itself: set \
+                     traefik.client_certificate (ca, cert, key) or traefik.trusted_addresses",
+                    server.name
+                ),
+            );
+        }
     }
 
     fn warn(&mut self, keys_replaced_by: Option<&str>) {
@@ -182,6 +200,7 @@ impl Config {
             ("listen.provider", self.listen.provider != new.listen.provider),
             ("listen.requests", self.listen.requests != new.listen.requests),
             ("listen.admin", self.listen.admin != new.listen.admin),
+            ("traefik.client_certificate.ca", self.traefik.client_ca != new.traefik.client_ca),
             ("docker", self.docker != new.docker),
             ("state_dir", self.state_dir != new.state_dir),
             ("log.level", self.log.level != new.log.level),

@@ -9,7 +9,9 @@ use config::{Config, Env};
 
 mod cli;
 mod config;
+mod explain;
 mod log;
+mod reference;
 mod reload;
 mod serve;
 
@@ -18,7 +20,9 @@ fn main() -> ExitCode {
     match &args.command {
         None | Some(Command::Serve) => with_config(&args, serve::serve),
         Some(Command::Render) => with_config(&args, |_, config| serve::render(&config)),
-        Some(Command::Check) => cli::check(&args),
+        Some(Command::Check { servers }) => cli::check(&args, *servers),
+        Some(Command::Explain(what)) => with_config(&args, |_, config| explain::explain(&config, what)),
+        Some(Command::Reference) => reference::print(),
         Some(Command::Healthcheck) => with_config(&args, |_, config| serve::healthcheck(&config)),
         Some(Command::Keys(Keys::Generate(wanted))) => cli::keys_generate(wanted),
     }

@@ -5,7 +5,7 @@
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
-use catalogue::ServerSpec;
+use catalogue::Configured;
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, info, warn};
 use web::Shared;
@@ -22,7 +22,7 @@ pub(crate) async fn watch(
     path: PathBuf,
     mut running: Config,
     shared: Arc<Shared>,
-    servers: watch::Sender<Vec<ServerSpec>>,
+    servers: watch::Sender<Configured>,
 ) {
     let mut seen = fs::read(&path).ok();
     loop {
@@ -37,7 +37,7 @@ pub(crate) async fn watch(
                 for part in running.restart_needed(&config) {
                     warn!(part, "has changed, but takes effect only after a restart");
                 }
-                servers.send_replace(serve::specs(&config));
+                servers.send_replace(serve::configured(&config));
                 shared.replace_settings(serve::settings(&config));
                 info!(path = %path.display(), keys = config.keys.len(), servers = config.servers.len(), "configuration reloaded");
                 running = config;

@@ -9,8 +9,11 @@ use std::{
     time::Duration,
 };
 
-use access::Policy;
-use catalogue::{HealthMode, ServerId, ServerSpec, Source};
+use access::{ModelLimit, Policy, Rate};
+use catalogue::{
+    Catalogue, Configured, GivenModelSettings, HealthMode, ModelGlobs, ModelOverrides, ServerId, ServerSpec,
+    Source,
+};
 use discovery::Sources;
 use tokio::{
     net::TcpListener,
@@ -19,7 +22,7 @@ use tokio::{
     time::{interval, timeout},
 };
 use tracing::{info, warn};
-use traefik_config::{Gateway, Options};
+use traefik_config::{Document, Gateway, Options};
 use web::{CertificateAuthority, Listeners, Settings, Shared};
 
 use crate::{
@@ -32,8 +35,8 @@ use crate::{
 const POLL_MARGIN: Duration = Duration::from_millis(500);
 /// How often limits that nobody uses are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How long `modelgate render` looks for servers.
-const RENDER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a command looks for servers.
+const SURVEY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `modelgate serve`.
 pub(crate) fn serve(args: &Args, config: Config) -> ExitCode {
@@ -47,24 +50,33 @@ pub(crate) fn serve(args: &Args, config: Config) -> ExitCode {
 /// `modelgate render`: looks once and prints what Traefik would be told.
 #[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 pub(crate) fn render(config: &Config) -> ExitCode {
-    let rendered = runtime().and_then(|runtime| {
-        runtime.block_on(async {
-            let (publisher, reader) = catalogue::channel();
-            let (_servers, _peers, sources) = sources(config);
-            let survey = discovery::run(sources, publisher);
-            let catalogue = tokio::select! {
-                ended = survey => return Err(io::Error::other(format!("discovery has ended: {ended:?}"))),
-                found = timeout(RENDER_TIMEOUT, reader.changed_since(0)) => {
-                    found.map_err(|_| io::Error::other("the first survey did not finish; is the Docker endpoint right?"))?
-                }
-            };
-            let host = config.traefik.advertise.as_ref().map_or("modelgate", |h| h.as_str());
-            let authority = format!("{host}:{}", config.listen.requests.port());
-            let ca_pem = "(made when Modelgate starts)".into();
-            Ok(traefik_config::render(&catalogue, &options(config), &Gateway { authority, ca_pem }).to_json_pretty())
-        })
-    });
-    finish(rendered.map(|document| println!("{document}")))
+    finish(survey(config).map(|catalogue| println!("{}", document(&catalogue, config).to_json_pretty())))
+}
+
+/// What Traefik would be told.
+pub(crate) fn document(catalogue: &Catalogue, config: &Config) -> Document {
+    let host = config.traefik.advertise.as_ref().map_or_else(|| "modelgate".into(), ToString::to_string);
+    let authority = format!("{host}:{}", config.listen.requests.port());
+    let ca_pem = "(made when Modelgate starts)".into();
+    traefik_config::render(catalogue, &options(config), &Gateway { authority, ca_pem })
+}
+
+/// Looks for servers once.
+///
+/// # Errors
+/// If discovery breaks, or nothing answers in time.
+pub(crate) fn survey(config: &Config) -> io::Result<Arc<Catalogue>> {
+    runtime()?.block_on(async {
+        let (publisher, reader) = catalogue::channel();
+        let (_servers, _peers, sources) = sources(config);
+        let survey = discovery::run(sources, publisher);
+        tokio::select! {
+            ended = survey => Err(io::Error::other(format!("discovery has ended: {ended:?}"))),
+            found = timeout(SURVEY_TIMEOUT, reader.changed_since(0)) => {
+                found.map_err(|_| io::Error::other("the first survey did not finish; is the Docker endpoint right?"))
+            }
+        }
+    })
 }
 
 /// `modelgate healthcheck`: asks the running Modelgate whether it is ready, for a container's HEALTHCHECK.
@@ -96,7 +108,7 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a command that failed")]
-fn finish(result: io::Result<()>) -> ExitCode {
+pub(crate) fn finish(result: io::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -107,7 +119,9 @@ fn finish(result: io::Result<()>) -> ExitCode {
 }
 
 async fn run(args: &Args, config: Config) -> io::Result<()> {
-    let authority = CertificateAuthority::open(config.state_dir.as_deref()).map_err(io::Error::other)?;
+    let authority =
+        CertificateAuthority::open(config.state_dir.as_deref(), config.traefik.client_ca.as_deref())
+            .map_err(io::Error::other)?;
     let listeners = bind(&config).await?;
     let requests_port = listeners.requests.local_addr()?.port();
     let (publisher, reader) = catalogue::channel();
@@ -138,7 +152,7 @@ async fn background(
     file: Option<std::path::PathBuf>,
     config: Config,
     shared: Arc<Shared>,
-    servers: watch::Sender<Vec<ServerSpec>>,
+    servers: watch::Sender<Configured>,
 ) {
     let sweep = async {
         let mut tick = interval(SWEEP);
@@ -182,20 +196,20 @@ async fn bind(config: &Config) -> io::Result<Listeners> {
     })
 }
 
-type Feeds = (watch::Sender<Vec<ServerSpec>>, watch::Sender<BTreeSet<IpAddr>>, Sources);
+type Feeds = (watch::Sender<Configured>, watch::Sender<BTreeSet<IpAddr>>, Sources);
 
 fn sources(config: &Config) -> Feeds {
-    let (servers, configured) = watch::channel(specs(config));
+    let (sender, configured) = watch::channel(configured(config));
     let (peers, traefik_peers) = watch::channel(BTreeSet::new());
-    let docker = config.docker.is_wanted().then(|| config.docker.options.clone());
-    if docker.is_none() {
+    let docker = if config.docker.is_wanted() { config.docker.hosts.clone() } else { Vec::new() };
+    if docker.is_empty() {
         info!("no Docker host: only the servers of the configuration are used");
     }
-    (servers, peers, Sources { docker, servers: configured, traefik_peers })
+    (sender, peers, Sources { docker, configured, traefik_peers })
 }
 
-/// The servers of the configuration, as discovery takes them.
-pub(crate) fn specs(config: &Config) -> Vec<ServerSpec> {
+/// The servers and models of the configuration, as discovery takes them.
+pub(crate) fn configured(config: &Config) -> Configured {
     let spec = |server: &config::StaticServer| ServerSpec {
         id: ServerId::file(&server.name),
         name: server.name.clone(),
@@ -205,26 +219,48 @@ pub(crate) fn specs(config: &Config) -> Vec<ServerSpec> {
         models: server.models.clone(),
         health: HealthMode::Probe,
         incarnation: String::new(),
+        settings: server.settings.clone(),
+        model_settings: server.model_settings.clone(),
+        credential: server.credential.clone().map(Arc::new),
     };
-    config.servers.iter().map(spec).collect()
+    let servers = config.servers.iter().map(spec).collect();
+    Configured { servers, models: ModelOverrides::new(config.models.clone()) }
 }
 
 /// What the handlers are to know of the configuration.
 pub(crate) fn settings(config: &Config) -> Settings {
     Settings {
-        policy: Policy::new(config.keys.clone(), config.model_limits.clone()),
+        policy: Policy::new(config.keys.clone(), model_limits(config)),
+        trusted_networks: config.traefik.trusted_addresses.clone(),
         traefik: options(config),
         advertise: config.traefik.advertise.as_ref().map(|host| host.as_str().to_owned()),
         hold: config.traefik.poll_timeout.saturating_sub(POLL_MARGIN),
     }
 }
 
-fn options(config: &Config) -> Options {
+/// The limits of `models:`, which also hold for models that no server is known for.
+fn model_limits(config: &Config) -> Vec<ModelLimit> {
+    let limit = |(models, given): &(ModelGlobs, GivenModelSettings)| {
+        let settings = given.resolve();
+        let limit = Rate::per_minute(settings.limit_requests_per_minute?, settings.limit_burst).ok()?;
+        Some(ModelLimit { models: models.clone(), limit })
+    };
+    config.models.iter().filter_map(limit).collect()
+}
+
+pub(crate) fn options(config: &Config) -> Options {
     Options {
         version: config.traefik.version,
         entry_points: config.traefik.entry_points.clone(),
         hosts: config.traefik.hosts.clone(),
+        apis: config.traefik.apis.clone(),
         path_prefixes: config.traefik.path_prefixes.clone(),
+        redirect_entry_points: config.traefik.redirect_entry_points.clone(),
+        hsts: config.traefik.hsts.clone(),
+        cors: config.traefik.cors.clone(),
+        allow_ips: config.traefik.allow_ips.iter().map(ToString::to_string).collect(),
+        ip_depth: config.traefik.ip_depth,
+        client_certificate: config.traefik.client_certificate.clone(),
         tls: config.traefik.tls.clone(),
         max_body: config.requests.max_body,
         max_chunked_body: config.requests.max_chunked_body,

@@ -29,7 +29,7 @@ mod ports;
 mod process;
 mod stats;
 
-pub use parts::{build_sim_server, need, skip_or_fail};
+pub use parts::{build_sim_server, need, skip_or_fail, target_folder};
 pub use poll::{eventually, within};
 pub use ports::free_port;
 pub use stats::{median, percentile};

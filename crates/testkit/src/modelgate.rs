@@ -191,6 +191,16 @@ impl Modelgate {
             .expect("the configuration file is written");
     }
 
+    /// What `/readyz` says of servers, models and problems.
+    ///
+    /// # Panics
+    /// If it does not answer with JSON.
+    pub async fn readyz(&self) -> serde_json::Value {
+        let url = format!("{}/readyz", self.admin_url());
+        let answer = client().get(url).send().await.expect("an answer of /readyz");
+        answer.json().await.expect("JSON of /readyz")
+    }
+
     /// Waits until `/readyz` answers 200: the first survey is done.
     ///
     /// # Panics

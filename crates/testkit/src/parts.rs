@@ -106,7 +106,7 @@ fn profile_folder() -> Result<PathBuf, String> {
 }
 
 /// The workspace's `target` folder, where `cargo xtask` keeps the real parts under `tools`.
-pub(crate) fn target_folder() -> Option<PathBuf> {
+pub fn target_folder() -> Option<PathBuf> {
     profile_folder().ok()?.parent().map(Path::to_owned)
 }
 

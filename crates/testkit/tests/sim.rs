@@ -225,3 +225,48 @@ async fn breaks_a_stream_when_told_to_or_dropped() {
     let again = Sim::start_at(addr, options);
     assert_eq!(again.addr(), addr);
 }
+
+#[tokio::test]
+async fn speaks_ollamas_and_llama_cpps_own_apis() {
+    let options = Options {
+        owned_by: "library".into(),
+        loaded_after: Duration::from_millis(400),
+        ..Options::named("gpu-1", &["llama3:latest"])
+    };
+    let sim = Sim::start_with(options);
+    let url = |path: &str| format!("{}{path}", sim.url());
+    let ps =
+        async || client().get(url("/api/ps")).send().await.expect("an answer").text().await.expect("text");
+    assert_eq!(ps().await, r#"{"models":[]}"#);
+    eventually(TIMEOUT, || async { ps().await.contains("llama3").then_some(()) }).await;
+    for (path, body, status) in [
+        ("/api/chat", json!({"model": "llama3"}), 200),
+        ("/api/show", json!({"Name": "llama3"}), 200),
+        ("/api/chat", json!({"model": "other"}), 404),
+        ("/tokenize", json!({"content": "x"}), 200),
+        ("/v1/chat/completions", json!({"model": "llama3", "messages": []}), 200),
+        ("/v1/rerank", json!({"model": "llama3", "documents": ["a"]}), 200),
+    ] {
+        let answer = client().post(url(path)).json(&body).send().await.expect("an answer");
+        assert_eq!(answer.status(), status, "{path} {body}");
+    }
+    let stream = client().post(url("/api/generate")).json(&json!({"model": "llama3"})).send().await;
+    assert_eq!(stream.expect("an answer").text().await.expect("text").lines().count(), 2);
+}
+
+#[tokio::test]
+async fn demands_a_key_and_accepts_any_name_when_told() {
+    let options = Options {
+        required_key: Some("sk-1".into()),
+        required_header: "x-api-key".into(),
+        accept_any: true,
+        ..Options::named("cloud", &["claude"])
+    };
+    let sim = Sim::start_with(options);
+    let ask = |key: &str| {
+        let request = client().post(format!("{}/v1/messages", sim.url())).header("x-api-key", key.to_owned());
+        request.json(&json!({"model": "any", "messages": []})).send()
+    };
+    assert_eq!(ask("sk-1").await.expect("an answer").status(), 200);
+    assert_eq!(ask("sk-2").await.expect("an answer").status(), 401);
+}

@@ -5,19 +5,44 @@
 //! The shape is that of the HTTP provider
 //! (<https://doc.traefik.io/traefik/reference/install-configuration/providers/others/http/>),
 //! which decodes strictly: one field that its version does not know loses the whole document.
-//! So each field that came later stands behind a [`TraefikVersion`].
+//! So each field that came later stands behind a [`TraefikVersion`]; what is lost by that,
+//! [`shortcomings()`] says.
 //!
-//! Requests take two layers of routers
+//! From 3.6.2 on requests take two layers of routers
 //! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/routing/multi-layer-routing/>):
-//! a root router per body-size [`tier`](Tier) asks Modelgate, whose answer names the child router.
+//! a root router per body size asks Modelgate, whose answer names the child router (`layered.rs`).
+//! Before, Traefik chooses the model and asks Modelgate about it (`flat.rs`). What both have in common
+//! stands in `front.rs`, before the choice, and in `upstream.rs`, behind it.
 
 mod content_length;
+mod flat;
+mod front;
 mod layered;
 mod options;
+mod rule;
+mod shortcomings;
+mod upstream;
 mod version;
 mod wire;
 
-pub use layered::{MODELGATE_SERVICE, REFUSE_PREFIX, Tier, render};
-pub use options::{Gateway, Options, Tls};
+use catalogue::Catalogue;
+pub use front::{MODELGATE_SERVICE, REFUSE_PREFIX};
+pub use options::{ClientCertificate, Cors, Gateway, Hsts, Options, Tls};
+pub use shortcomings::shortcomings;
 pub use version::{InvalidVersion, TraefikVersion};
 pub use wire::Document;
+
+/// Renders the document. The same catalogue, options and gateway give the same bytes.
+pub fn render(catalogue: &Catalogue, options: &Options, gateway: &Gateway) -> Document {
+    let mut http = wire::Http::default();
+    let front = front::Front::new(&mut http, catalogue, options, gateway);
+    if options.version.is_layered() {
+        layered::add(&mut http, catalogue, options, &front);
+    } else {
+        flat::add(&mut http, catalogue, options, &front);
+    }
+    Document { http }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,9 @@
 //! What the operator chose about routing.
 
+use std::{collections::BTreeSet, time::Duration};
+
+use catalogue::Api;
+
 use crate::TraefikVersion;
 
 /// How the document is rendered, apart from what is in the catalogue.
@@ -11,10 +15,25 @@ pub struct Options {
     pub entry_points: Vec<String>,
     /// Host names that the routers are bound to; empty: any.
     pub hosts: Vec<String>,
-    /// Paths under which the API is offered, such as `/v1`.
+    /// The APIs that are offered.
+    pub apis: BTreeSet<Api>,
+    /// Paths under which OpenAI's API is offered, such as `/v1`.
     pub path_prefixes: Vec<String>,
     /// TLS on the routers.
     pub tls: Option<Tls>,
+    /// Entry points that answer with a redirect to https; empty: none.
+    pub redirect_entry_points: Vec<String>,
+    /// `Strict-Transport-Security` (RFC 6797).
+    pub hsts: Option<Hsts>,
+    /// Cross-origin requests (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
+    pub cors: Option<Cors>,
+    /// Client networks that are let in, in CIDR notation; empty: any.
+    pub allow_ips: Vec<String>,
+    /// How many proxies stand before Traefik: the client's address is that many places from the
+    /// right in `X-Forwarded-For`. 0: the address that connects.
+    pub ip_depth: u8,
+    /// A certificate with which Traefik proves itself: paths of PEM files on Traefik's side.
+    pub client_certificate: Option<ClientCertificate>,
     /// The longest request body with a `Content-Length`, in bytes.
     pub max_body: u64,
     /// The longest one without, in bytes; 0 refuses them with 411.
@@ -28,14 +47,52 @@ pub struct Tls {
     pub cert_resolver: Option<String>,
 }
 
+/// `Strict-Transport-Security`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hsts {
+    /// For how long browsers insist on https.
+    pub max_age: Duration,
+    /// Whether it is for subdomains too.
+    pub include_subdomains: bool,
+    /// Whether browsers may have it built in.
+    pub preload: bool,
+}
+
+/// What pages of other origins may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// Origins such as `https://app.example.com`, or `*`.
+    pub origins: Vec<String>,
+    /// Request headers that pages may send; empty: those of OpenAI's and Anthropic's clients.
+    pub headers: Vec<String>,
+    /// For how long a browser keeps the answer.
+    pub max_age: Duration,
+}
+
+/// Paths of PEM files on Traefik's side; the key itself must not travel, since Traefik's API shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate.
+    pub cert: String,
+    /// Its key.
+    pub key: String,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             version: TraefikVersion::default(),
             entry_points: Vec::new(),
             hosts: Vec::new(),
+            apis: Api::DEFAULT.into(),
             path_prefixes: vec!["/v1".into()],
             tls: None,
+            redirect_entry_points: Vec::new(),
+            hsts: None,
+            cors: None,
+            allow_ips: Vec::new(),
+            ip_depth: 0,
+            client_certificate: None,
             max_body: 32 * 1024 * 1024,
             max_chunked_body: 1024 * 1024,
         }

@@ -1,4 +1,7 @@
 //! Which Traefik the document is for.
+//!
+//! When each field came was read from `pkg/config/dynamic` of Traefik's tags, and the golden documents are
+//! decoded by real Traefiks at these borders.
 
 use std::{fmt, str::FromStr};
 
@@ -16,10 +19,8 @@ pub enum InvalidVersion {
     /// Not of the form `3.7.15`.
     #[error("a Traefik version is written like 3.7.15")]
     Syntax,
-    /// Traefik before 3.6.2 cannot do layered routing, or gets it wrong.
-    #[error(
-        "Traefik 3.6.2 is the oldest that works: layered routing came with 3.6.0, and 3.6.0 and 3.6.1 have faults in it"
-    )]
+    /// Traefik 2 has other rules.
+    #[error("Traefik 3.0.0 is the oldest that works")]
     TooOld,
     /// Not released when this was written.
     #[error("only Traefik 3 is known")]
@@ -27,23 +28,65 @@ pub enum InvalidVersion {
 }
 
 impl TraefikVersion {
-    /// The oldest version that is rendered for, and the default: what it knows, later ones know.
-    pub const OLDEST: Self = Self { major: 3, minor: 6, patch: 2 };
+    /// The oldest version that is rendered for.
+    pub const OLDEST: Self = Self::new(3, 0, 0);
+    /// The oldest version with two layers of routers, and the default: what it knows, later ones know.
+    /// Layered routing came with 3.6.0; 3.6.0 and 3.6.1 have faults in it.
+    pub const LAYERED: Self = Self::new(3, 6, 2);
+
+    const fn new(major: u16, minor: u16, patch: u16) -> Self {
+        Self { major, minor, patch }
+    }
+
+    /// Routers have parents (`parentRefs`): the model can be read from the body.
+    pub fn is_layered(self) -> bool {
+        self >= Self::LAYERED
+    }
+
+    /// `forwardAuth.forwardBody` and `maxBodySize` are known: Modelgate sees bodies.
+    pub fn forwards_body(self) -> bool {
+        self >= Self::new(3, 3, 0)
+    }
+
+    /// `server.preservePath` is known: each server can have a base path of its own.
+    pub(crate) fn preserves_path(self) -> bool {
+        self >= Self::new(3, 2, 0)
+    }
+
+    /// `loadBalancer.strategy` is known, with `p2c`.
+    pub(crate) fn has_p2c(self) -> bool {
+        self >= Self::new(3, 4, 0)
+    }
+
+    /// The strategies `hrw` and `leasttime` are known.
+    pub(crate) fn has_hrw_and_leasttime(self) -> bool {
+        self >= Self::new(3, 6, 0)
+    }
+
+    /// `loadBalancer.passiveHealthCheck` is known.
+    pub(crate) fn checks_passively(self) -> bool {
+        self >= Self::new(3, 6, 0)
+    }
+
+    /// `failover.errors` is known.
+    pub(crate) fn fails_over_on_status(self) -> bool {
+        self >= Self::new(3, 7, 0)
+    }
 
     /// `retry.status` and `retry.retryNonIdempotentMethod` are known.
     pub(crate) fn retries_on_status(self) -> bool {
-        self >= Self { major: 3, minor: 7, patch: 0 }
+        self >= Self::new(3, 7, 0)
     }
 
     /// `forwardAuth.maxResponseBodySize` is known.
     pub(crate) fn limits_auth_answers(self) -> bool {
-        self >= Self { major: 3, minor: 6, patch: 9 }
+        self >= Self::new(3, 6, 9)
     }
 }
 
 impl Default for TraefikVersion {
     fn default() -> Self {
-        Self::OLDEST
+        Self::LAYERED
     }
 }
 
@@ -82,7 +125,26 @@ mod tests {
     fn versions() {
         assert_eq!("v3.7.15".parse::<TraefikVersion>().expect("good").to_string(), "3.7.15");
         assert_eq!("3.6".parse::<TraefikVersion>(), Err(InvalidVersion::Syntax));
-        assert_eq!("3.6.1".parse::<TraefikVersion>(), Err(InvalidVersion::TooOld));
+        assert_eq!("2.11.53".parse::<TraefikVersion>(), Err(InvalidVersion::TooOld));
         assert_eq!("4.0.0".parse::<TraefikVersion>(), Err(InvalidVersion::TooNew));
+    }
+
+    #[test]
+    fn layers_came_with_3_6_2_and_bodies_with_3_3() {
+        let version = |text: &str| text.parse::<TraefikVersion>().expect(text);
+        for (text, layered, body) in [
+            ("3.0.0", false, false),
+            ("3.2.5", false, false),
+            ("3.3.0", false, true),
+            ("3.6.1", false, true),
+            ("3.6.2", true, true),
+            ("3.7.15", true, true),
+        ] {
+            assert_eq!(
+                (version(text).is_layered(), version(text).forwards_body()),
+                (layered, body),
+                "{text}"
+            );
+        }
     }
 }

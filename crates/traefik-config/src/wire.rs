@@ -3,9 +3,20 @@
 //! Source: <https://doc.traefik.io/traefik/reference/routing-configuration/dynamic-configuration-methods/>
 //! and Traefik's `pkg/config/dynamic`. Maps are sorted, so that the same state gives the same bytes.
 
-use std::collections::BTreeMap;
+mod middleware;
+mod service;
 
+use std::{collections::BTreeMap, time::Duration};
+
+pub(crate) use middleware::{
+    AddPrefix, ClientTls, ErrorPage, ForwardAuth, Headers, InFlightReq, IpAllowList, IpStrategy, Middleware,
+    RedirectScheme, ReplacePathRegex, Retry, SourceCriterion,
+};
 use serde::Serialize;
+pub(crate) use service::{
+    Cookie, Failover, FailoverErrors, ForwardingTimeouts, HealthCheck, LoadBalancer, Mirror, Mirroring,
+    PassiveHealthCheck, Server, ServersTransport, Service, Sticky, Watched, Weighted, WeightedService,
+};
 
 /// The whole document. Only `http` is used.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -25,6 +36,7 @@ impl Document {
     }
 }
 
+/// None of the maps is ever empty: Traefik refuses a document with `"services": {}`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Http {
@@ -34,7 +46,7 @@ pub(crate) struct Http {
     pub(crate) servers_transports: BTreeMap<String, ServersTransport>,
 }
 
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Router {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -42,6 +54,7 @@ pub(crate) struct Router {
     pub(crate) rule: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) priority: Option<usize>,
+    /// Since 3.6.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) parent_refs: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -59,104 +72,12 @@ pub(crate) struct RouterTls {
     pub(crate) cert_resolver: Option<String>,
 }
 
-/// Each has exactly one of the kinds.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Middleware {
-    ForwardAuth(ForwardAuth),
-    Retry(Retry),
-    StripPrefix(StripPrefix),
-    AddPrefix(AddPrefix),
+/// A time as Go's `time.ParseDuration` reads it; nothing is finer than a millisecond.
+pub(crate) fn go_duration(time: Duration) -> String {
+    if time.subsec_millis() == 0 { format!("{}s", time.as_secs()) } else { format!("{}ms", time.as_millis()) }
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ForwardAuth {
-    pub(crate) address: String,
-    pub(crate) tls: ClientTls,
-    pub(crate) trust_forward_header: bool,
-    pub(crate) forward_body: bool,
-    pub(crate) max_body_size: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) max_response_body_size: Option<u64>,
-    pub(crate) auth_response_headers: Vec<&'static str>,
-    pub(crate) auth_response_headers_regex: &'static str,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ClientTls {
-    pub(crate) ca: String,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Retry {
-    pub(crate) attempts: u32,
-    pub(crate) initial_interval: &'static str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) status: Vec<&'static str>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) retry_non_idempotent_method: bool,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct StripPrefix {
-    pub(crate) prefixes: Vec<String>,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct AddPrefix {
-    pub(crate) prefix: String,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Service {
-    pub(crate) load_balancer: LoadBalancer,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct LoadBalancer {
-    pub(crate) servers: Vec<Server>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) health_check: Option<HealthCheck>,
-    pub(crate) pass_host_header: bool,
-    pub(crate) servers_transport: &'static str,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Server {
-    pub(crate) url: String,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) preserve_path: bool,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct HealthCheck {
-    pub(crate) path: String,
-    pub(crate) interval: &'static str,
-    pub(crate) timeout: &'static str,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ServersTransport {
-    #[serde(rename = "rootCAs", skip_serializing_if = "Vec::is_empty")]
-    pub(crate) root_cas: Vec<String>,
-    pub(crate) max_idle_conns_per_host: u32,
-    pub(crate) forwarding_timeouts: ForwardingTimeouts,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ForwardingTimeouts {
-    pub(crate) dial_timeout: &'static str,
-    pub(crate) response_header_timeout: &'static str,
-    pub(crate) idle_conn_timeout: &'static str,
+/// For `skip_serializing_if`: what Traefik takes for granted is left out.
+fn is_false(value: &bool) -> bool {
+    !*value
 }

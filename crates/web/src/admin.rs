@@ -39,9 +39,19 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
         .collect();
     let models: Vec<_> = catalogue
         .pools()
-        .map(|p| json!({ "name": p.model.as_str(), "route": p.route.as_str(), "ready": p.readiness() == Readiness::Ready, "servers": p.ready.len() }))
+        .map(|p| {
+            json!({
+                "name": p.model.as_str(),
+                "stands_for": p.stands_for.as_str(),
+                "selector": p.selector.as_ref().map(ToString::to_string),
+                "routes": p.legs.iter().map(|leg| leg.route.as_str()).collect::<Vec<_>>(),
+                "ready": p.readiness() == Readiness::Ready,
+                "servers": p.ready.len(),
+            })
+        })
         .collect();
-    let problems: Vec<String> = catalogue.problems().iter().map(ToString::to_string).collect();
+    let mut problems: Vec<String> = catalogue.problems().iter().map(ToString::to_string).collect();
+    problems.extend(traefik_config::shortcomings(catalogue, &shared.settings().traefik));
     Json(json!({ "status": "ready", "models": models, "servers": servers, "problems": problems }))
         .into_response()
 }

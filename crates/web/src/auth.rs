@@ -2,27 +2,40 @@
 //! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/forwardauth/>).
 //!
 //! This is the hot path: no lock shared between requests, no I/O.
+//!
+//! ```text
+//! /auth                    layered layout: the answer chooses the route
+//! /auth?route=<route id>   flat layout: Traefik has chosen it
+//! /auth?gate               a router of the user's own
+//! /auth?model=<name>       the same, and its owner says which model it leads to
+//! …&body=none              that Traefik does not forward bodies
+//! ```
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use access::{Decision, Grant, Request, decide};
+use access::{Decision, Grant, Mode, Reason, Request, decide};
 use axum::{
     body::Body,
     extract::{Request as HttpRequest, State},
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
 };
-use tracing::debug;
+use percent_encoding::percent_decode_str;
+use tracing::{debug, warn};
 
 use crate::{
     Shared,
+    connection::Peer,
     refusal::{Dialect, Refusal},
 };
 
 const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ROUTE: HeaderName = HeaderName::from_static("x-inference-route");
 const MODEL: HeaderName = HeaderName::from_static("x-inference-model");
 const CONSUMER: HeaderName = HeaderName::from_static("x-inference-consumer");
+const KEY: HeaderName = HeaderName::from_static("x-inference-key");
+const WEBSOCKET_PROTOCOL: HeaderName = HeaderName::from_static("sec-websocket-protocol");
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Answers Traefik. The question is a GET with the client's headers and body; the client's own
@@ -36,6 +49,9 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
         return Refusal::not_for_you().answer(Dialect::OpenAi, &request_id);
     };
     let dialect = Dialect::of(uri, headers);
+    let Some(asked) = Asked::parse(parts.uri.query().unwrap_or_default()) else {
+        return Refusal::not_for_you().answer(dialect, &request_id);
+    };
     let settings = shared.settings();
     let max_body = settings.traefik.max_body;
     let limit = usize::try_from(max_body).unwrap_or(usize::MAX);
@@ -48,10 +64,15 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
             settings.policy.authenticate(headers).map_or_else(|r| Refusal::from(&r), |_| Refusal::surveying())
         }
         Some(catalogue) => {
-            let request = Request { method, uri, headers, body: &body };
+            let trusted = parts.extensions.get::<Peer>().is_some_and(|peer| settings.trusts(*peer));
+            let host = forwarded(&FORWARDED_HOST);
+            let request = Request { method, uri, host, headers, body: &body, mode: asked.mode(), trusted };
             match decide(&settings.policy, catalogue, shared.limiters(), &request) {
                 Decision::Allow(grant) => return allow(&grant, &request_id),
                 Decision::Deny(denial) => {
+                    if denial.reason == Reason::UntrustedPeer {
+                        warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
+                    }
                     debug!(request_id, reason = denial.reason.code(), consumer = denial.consumer.as_deref(), model = ?denial.model, "refused");
                     Refusal::from(&denial.reason)
                 }
@@ -59,6 +80,46 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
         }
     };
     refusal.answer(dialect, &request_id)
+}
+
+/// What the middleware's address says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Asked<'a> {
+    route: Option<&'a str>,
+    model: Option<Cow<'a, str>>,
+    gate: bool,
+    no_body: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// Reads the query; `None` for anything that no middleware of ours has: a misspelt word must not
+    /// open more than was meant.
+    fn parse(query: &'a str) -> Option<Self> {
+        let mut asked = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=').unwrap_or((pair, "")) {
+                ("route", route) if asked.route.is_none() => asked.route = Some(route),
+                ("model", model) if asked.model.is_none() && !model.is_empty() => {
+                    asked.model = Some(percent_decode_str(model).decode_utf8().ok()?);
+                }
+                ("gate", "") => asked.gate = true,
+                ("body", "none") => asked.no_body = true,
+                _ => return None,
+            }
+        }
+        let ways = usize::from(asked.route.is_some()) + usize::from(asked.gate || asked.model.is_some());
+        (ways <= 1 && (ways == 1 || !asked.no_body)).then_some(asked)
+    }
+
+    fn mode(&self) -> Mode<'_> {
+        let body_forwarded = !self.no_body;
+        match (self.route, &self.model) {
+            (Some(route), _) => Mode::Routed { route, body_forwarded },
+            (None, Some(model)) => Mode::Gate { model: Some(model), body_forwarded },
+            (None, None) if self.gate => Mode::Gate { model: None, body_forwarded },
+            (None, None) => Mode::Layered,
+        }
+    }
 }
 
 /// The client's own id, if it is harmless, so that it finds its request in the server's log.
@@ -75,17 +136,61 @@ fn allow(grant: &Grant, request_id: &str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
-    for (name, value) in [
-        (ROUTE, grant.route.as_str()),
-        (MODEL, grant.model.as_str()),
-        (CONSUMER, &*grant.consumer),
-        (REQUEST_ID, request_id),
-    ] {
-        match HeaderValue::from_str(value) {
-            Ok(value) => headers.insert(name, value),
-            // Model names, consumers and ids are checked when they are read; this is the last line.
-            Err(_) => return Refusal::unrouted().answer(Dialect::OpenAi, request_id),
-        };
+    let mut set = |name: HeaderName, value: &str| {
+        // Model names, consumers and ids are checked when they are read; this is the last line.
+        HeaderValue::from_str(value).map(|value| drop(headers.insert(name, value))).is_ok()
+    };
+    let mut good = set(CONSUMER, &grant.consumer) && set(KEY, &grant.key.name) && set(REQUEST_ID, request_id);
+    if let Some(route) = &grant.route {
+        good &= set(ROUTE, route.as_str());
     }
-    response
+    if let Some(model) = &grant.model {
+        good &= set(MODEL, model.as_str());
+    }
+    if let Some(protocols) = &grant.websocket_protocols {
+        good &= set(WEBSOCKET_PROTOCOL, protocols);
+    }
+    if let Some(credential) = &grant.credential {
+        good &= set(HeaderName::from_static(credential.header()), credential.reveal());
+        // Never into a log of header values, whoever writes one.
+        if let Some(value) = headers.get_mut(credential.header()) {
+            value.set_sensitive(true);
+        }
+    }
+    match good {
+        true => response,
+        false => Refusal::unrouted().answer(Dialect::OpenAi, request_id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_says_how_to_decide() {
+        let mode = |query| Asked::parse(query).map(|asked| format!("{:?}", asked.mode()));
+        for (query, expected) in [
+            ("", "Layered"),
+            ("route=llama-1", "Routed { route: \"llama-1\", body_forwarded: true }"),
+            ("route=llama-1&body=none", "Routed { route: \"llama-1\", body_forwarded: false }"),
+            ("gate", "Gate { model: None, body_forwarded: true }"),
+            ("gate&body=none", "Gate { model: None, body_forwarded: false }"),
+            ("model=org%2Fllama", "Gate { model: Some(\"org/llama\"), body_forwarded: true }"),
+        ] {
+            assert_eq!(mode(query).as_deref(), Some(expected), "{query}");
+        }
+        for query in [
+            "modle=a",
+            "route=a&model=b",
+            "route=a&gate",
+            "body=none",
+            "model=",
+            "model=%ff",
+            "gate=1",
+            "route=a&route=b",
+        ] {
+            assert_eq!(mode(query), None, "{query}");
+        }
+    }
 }

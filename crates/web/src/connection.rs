@@ -6,6 +6,7 @@
 use std::{
     convert::Infallible,
     future::Future,
+    net::IpAddr,
     pin::pin,
     sync::{
         Arc,
@@ -39,6 +40,14 @@ const MAX_STREAMS: u32 = 4096;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    /// It has shown a certificate that was accepted.
+    pub(crate) has_certificate: bool,
+}
+
 /// Serves until `shutdown` becomes true.
 pub(crate) async fn serve_tls(
     listener: TcpListener,
@@ -55,11 +64,11 @@ pub(crate) async fn serve_tls(
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let (router, acceptor, shutdown, open) =
                     (router.clone(), acceptor.clone(), shutdown.clone(), open.clone());
                 tokio::spawn(async move {
-                    serve_one(stream, router, acceptor, shutdown).await;
+                    serve_one(stream, peer.ip().to_canonical(), router, acceptor, shutdown).await;
                     drop(open);
                 });
             }
@@ -82,6 +91,7 @@ async fn wait_for(mut shutdown: watch::Receiver<bool>) {
 
 async fn serve_one(
     stream: TcpStream,
+    address: IpAddr,
     router: Router,
     acceptor: TlsAcceptor,
     shutdown: watch::Receiver<bool>,
@@ -92,9 +102,12 @@ async fn serve_one(
         Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
         Err(_) => return debug!("TLS handshake took too long"),
     };
+    let has_certificate = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
+    let peer = Peer { address, has_certificate };
     let activity = Arc::new(Activity::new());
     let seen = Arc::clone(&activity);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         answer(router.clone(), Arc::clone(&seen), request)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -4,8 +4,9 @@
 //! `anthropic-version` is sent, Anthropic's <https://docs.anthropic.com/en/api/models-list>.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use access::{Key, Reason};
@@ -25,7 +26,8 @@ use crate::{
     refusal::{Dialect, Refusal},
 };
 
-/// Answers `GET {prefix}/models` and `GET {prefix}/models/{id}`.
+/// Answers `GET {prefix}/models` and `GET {prefix}/models/{id}`, and Ollama's `GET /api/tags`,
+/// `/api/ps` and `/api/version`.
 pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
     let request_id = auth::request_id(&shared, &parts.headers);
@@ -51,26 +53,49 @@ fn answer(
 ) -> Result<Value, Refusal> {
     let settings = shared.settings();
     let key = settings.policy.authenticate(headers).map_err(|r| Refusal::from(&r))?;
-    let rest = settings
+    let list_of = settings
         .traefik
         .path_prefixes
         .iter()
         .find_map(|p| uri.path().strip_prefix(p.as_str())?.strip_prefix("/models"));
-    let rest =
-        rest.filter(|_| method == Method::GET || method == Method::HEAD).ok_or_else(Refusal::not_found)?;
+    if method != Method::GET && method != Method::HEAD {
+        return Err(Refusal::not_found());
+    }
     let loaded = shared.catalogue().load();
     let catalogue = loaded.as_deref().ok_or_else(Refusal::surveying)?;
-    match rest.strip_prefix('/') {
-        None if rest.is_empty() => Ok(list(catalogue, &key, dialect)),
-        None => Err(Refusal::not_found()),
-        Some("") => Ok(list(catalogue, &key, dialect)),
-        Some(id) => retrieve(catalogue, &key, id, dialect),
+    match (list_of, uri.path()) {
+        (Some("" | "/"), _) => Ok(list(catalogue, &key, dialect)),
+        (Some(rest), _) => match rest.strip_prefix('/') {
+            Some(id) => retrieve(catalogue, &key, id, dialect),
+            None => Err(Refusal::not_found()),
+        },
+        (None, "/api/tags") => Ok(ollama_list(catalogue, &key, true)),
+        (None, "/api/ps") => Ok(ollama_list(catalogue, &key, false)),
+        (None, "/api/version") => Ok(json!({ "version": env!("CARGO_PKG_VERSION") })),
+        (None, _) => Err(Refusal::not_found()),
     }
 }
 
+/// The models that a key may use, by name; of several pools of one name, one that is ready.
+fn usable<'c>(catalogue: &'c Catalogue, key: &Key) -> BTreeMap<&'c str, &'c Pool> {
+    let mut pools: BTreeMap<&str, &Pool> = BTreeMap::new();
+    for pool in catalogue.pools().filter(|pool| may_use(key, pool)) {
+        let known = pools.entry(pool.model.as_str()).or_insert(pool);
+        if known.readiness() != Readiness::Ready {
+            *known = pool;
+        }
+    }
+    pools
+}
+
+/// An alias may be used by whoever may use the model that it stands for.
+fn may_use(key: &Key, pool: &Pool) -> bool {
+    key.may_use(pool.model.as_str()) || key.may_use(pool.stands_for.as_str())
+}
+
 fn list(catalogue: &Catalogue, key: &Key, dialect: Dialect) -> Value {
-    let usable = |p: &&Arc<Pool>| p.readiness() == Readiness::Ready && key.may_use(p.model.as_str());
-    let data: Vec<Value> = catalogue.pools().filter(usable).map(|p| describe(p, dialect)).collect();
+    let usable = usable(catalogue, key).into_values().filter(|p| p.readiness() == Readiness::Ready);
+    let data: Vec<Value> = usable.map(|p| describe(p, dialect)).collect();
     match dialect {
         Dialect::OpenAi => json!({ "object": "list", "data": data }),
         Dialect::Anthropic => {
@@ -81,10 +106,28 @@ fn list(catalogue: &Catalogue, key: &Key, dialect: Dialect) -> Value {
     }
 }
 
+/// Ollama's list (<https://github.com/ollama/ollama/blob/main/docs/api.md#list-local-models>), of
+/// its own names or of those that are loaded. What Modelgate does not know is left empty.
+fn ollama_list(catalogue: &Catalogue, key: &Key, all: bool) -> Value {
+    let usable = usable(catalogue, key).into_values().filter(|p| p.readiness() == Readiness::Ready);
+    // To Ollama's clients, `llama3` and `llama3:latest` would be two models.
+    let own = usable.filter(|p| p.model == p.stands_for);
+    let describe = |pool: &Pool| {
+        let created = i64_to_time(pool.card.created.unwrap_or(0));
+        let time = humantime::format_rfc3339_seconds(created).to_string();
+        let name = pool.model.as_str();
+        let when = if all { "modified_at" } else { "expires_at" };
+        let mut model = json!({ "name": name, "model": name, "size": 0, "digest": "", "details": {} });
+        model[when] = time.into();
+        model
+    };
+    json!({ "models": own.map(describe).collect::<Vec<_>>() })
+}
+
 fn retrieve(catalogue: &Catalogue, key: &Key, id: &str, dialect: Dialect) -> Result<Value, Refusal> {
     let id = percent_decode_str(id).decode_utf8_lossy();
     let unknown = || Refusal::from(&Reason::ModelNotFound { model: id.chars().take(256).collect() });
-    let pool = catalogue.pool(&id).filter(|_| key.may_use(&id)).ok_or_else(unknown)?;
+    let pool = *usable(catalogue, key).get(&*id).ok_or_else(unknown)?;
     match pool.readiness() {
         Readiness::Ready => Ok(describe(pool, dialect)),
         other => {
@@ -119,8 +162,7 @@ fn describe(pool: &Pool, dialect: Dialect) -> Value {
             model
         }
         Dialect::Anthropic => {
-            let created =
-                UNIX_EPOCH + Duration::from_secs(u64::try_from(created).unwrap_or(0).min(MAX_TIMESTAMP));
+            let created = i64_to_time(created);
             json!({
                 "type": "model",
                 "id": card.name.as_str(),
@@ -129,6 +171,10 @@ fn describe(pool: &Pool, dialect: Dialect) -> Value {
             })
         }
     }
+}
+
+fn i64_to_time(seconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0).min(MAX_TIMESTAMP))
 }
 
 /// The last second of the year 9999, past which RFC 3339 cannot write.

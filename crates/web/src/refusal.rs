@@ -47,6 +47,8 @@ pub(crate) struct Refusal {
 const WHILE_STARTING: Duration = Duration::from_secs(5);
 /// Servers that leave may be followed by others.
 const WHILE_DRAINING: Duration = Duration::from_secs(2);
+/// Until one of many requests has finished.
+const WHILE_BUSY: Duration = Duration::from_secs(1);
 /// Traefik has a new route within a few hundred milliseconds.
 const WHILE_PUBLISHING: Duration = Duration::from_millis(500);
 
@@ -62,6 +64,14 @@ impl Refusal {
         Self { retry_after: Some(WHILE_PUBLISHING), ..refusal }
     }
 
+    /// In the flat layout, where Traefik chooses by what it can see, the request names no model there.
+    pub(crate) fn unnamed() -> Self {
+        let message = "No model that is ready is named where this gateway looks: in the path (/models/NAME/...), the \
+                       header X-Model or the query (?model=NAME). The body alone cannot choose one here.";
+        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_named", message);
+        Self { param: Some("model"), retry_after: Some(WHILE_STARTING), ..refusal }
+    }
+
     /// Modelgate has just started and does not know yet what there is.
     pub(crate) fn surveying() -> Self {
         let message = "The gateway is starting; try again in a moment.";
@@ -72,6 +82,14 @@ impl Refusal {
     pub(crate) fn too_large(max_body: u64) -> Self {
         let message = format!("The request body is too large: at most {max_body} bytes are allowed.");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
+    }
+
+    /// Traefik's limit of requests at once is reached.
+    pub(crate) fn too_many_at_once() -> Self {
+        let message =
+            "Too many requests for this model are under way at once; try again when one has finished.";
+        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
+        Self { retry_after: Some(WHILE_BUSY), ..refusal }
     }
 
     pub(crate) fn length_required() -> Self {
@@ -175,6 +193,12 @@ impl From<&Reason> for Refusal {
             },
             Reason::ModelNotFound { .. } => {
                 Self { param: Some("model"), ..Self::new(StatusCode::NOT_FOUND, "model_not_found", message) }
+            }
+            Reason::NotServedThere { .. } => {
+                Self { param: Some("model"), ..Self::new(StatusCode::BAD_REQUEST, reason.code(), message) }
+            }
+            Reason::UntrustedPeer => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_available", message)
             }
             Reason::ClosedPath => Self::not_found(),
             Reason::NotReady { draining, .. } => {

@@ -10,6 +10,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
+use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 use traefik_config::REFUSE_PREFIX;
 
@@ -29,10 +30,15 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     let path =
         parts.uri.path().strip_prefix(REFUSE_PREFIX).and_then(|p| p.strip_prefix('/')).unwrap_or_default();
     let (why, client_path) = path.split_once('/').unwrap_or((path, ""));
-    let dialect = Dialect::of(&format!("/{client_path}"), &parts.headers);
+    // An errors middleware asks a page of its own, and puts the client's URL into the query.
+    let client_url = parts.uri.query().and_then(|query| query.strip_prefix("url=")).unwrap_or_default();
+    let client_url = percent_decode_str(client_url).decode_utf8_lossy();
+    let dialect = Dialect::of(&format!("/{client_path}{client_url}"), &parts.headers);
     let refusal = match why {
         "413" => Refusal::too_large(shared.settings().traefik.max_body),
         "411" => Refusal::length_required(),
+        "429" => Refusal::too_many_at_once(),
+        "unrouted" if !shared.settings().traefik.version.is_layered() => Refusal::unnamed(),
         "unrouted" => Refusal::unrouted(),
         _ => Refusal::not_found(),
     };

@@ -13,22 +13,32 @@ use std::{
 use access::{Limiters, Policy, SystemClock};
 use arc_swap::{ArcSwap, Guard};
 use catalogue::Reader;
+use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::{CertificateAuthority, provider::RenderCache};
+use crate::{CertificateAuthority, connection::Peer, provider::RenderCache};
 
 /// What the configuration says to the handlers; replaced as a whole on reload.
 #[derive(Debug)]
 pub struct Settings {
     /// Keys and limits.
     pub policy: Policy,
+    /// Networks whose every address is taken for Traefik's: it is given servers' credentials.
+    pub trusted_networks: Vec<IpNet>,
     /// How the document for Traefik is rendered.
     pub traefik: traefik_config::Options,
     /// The host under which Traefik reaches us; `None`: the one that it polls.
     pub advertise: Option<String>,
     /// How long a poll is held when there is nothing new; shorter than Traefik's `pollTimeout`.
     pub hold: Duration,
+}
+
+impl Settings {
+    /// Whether a peer has proven that it is Traefik.
+    pub(crate) fn trusts(&self, peer: Peer) -> bool {
+        peer.has_certificate || self.trusted_networks.iter().any(|network| network.contains(&peer.address))
+    }
 }
 
 /// What the handlers share. `/auth` takes no lock here: all that it reads is an atomic pointer.

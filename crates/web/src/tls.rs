@@ -18,10 +18,10 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::ring::{default_provider, sign::any_ecdsa_type},
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-    server::{ClientHello, ResolvesServerCert},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SigningKey},
 };
 use tokio_rustls::TlsAcceptor;
@@ -60,15 +60,20 @@ pub struct CertificateAuthority {
     signing_key: Arc<dyn SigningKey>,
     by_name: Mutex<HashMap<String, Arc<CertifiedKey>>>,
     addresses: Mutex<(BTreeSet<IpAddr>, Arc<CertifiedKey>)>,
+    /// Checks certificates that clients show; they need not show any.
+    clients: Arc<dyn ClientCertVerifier>,
 }
 
 impl CertificateAuthority {
     /// A new authority or, with a state directory, the one that is kept there: after a restart
     /// Traefik still trusts us before it has polled.
     ///
+    /// Clients may prove that they are Traefik with a certificate signed by one in `client_ca`, a PEM
+    /// file; without it no client can.
+    ///
     /// # Errors
     /// If a file cannot be read or written, or the kept key is damaged.
-    pub fn open(state_dir: Option<&Path>) -> Result<Self, TlsError> {
+    pub fn open(state_dir: Option<&Path>, client_ca: Option<&Path>) -> Result<Self, TlsError> {
         let (ca_key, certificate_pem) = match state_dir {
             Some(dir) => kept(dir)?,
             None => made()?,
@@ -80,7 +85,9 @@ impl CertificateAuthority {
         let loopback = BTreeSet::from([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         let certified = certify(&issuer, &key, &signing_key, addresses(&loopback))?;
         let addresses = Mutex::new((loopback, certified));
-        Ok(Self { certificate_pem, issuer, key, signing_key, by_name: Mutex::default(), addresses })
+        let clients =
+            client_ca.map_or_else(|| Ok(WebPkiClientVerifier::no_client_auth()), client_verifier)?;
+        Ok(Self { certificate_pem, issuer, key, signing_key, by_name: Mutex::default(), addresses, clients })
     }
 
     /// The authority's certificate in PEM, for Traefik. No secret.
@@ -107,7 +114,7 @@ impl CertificateAuthority {
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring supports TLS 1.2 and 1.3")
-            .with_no_client_auth()
+            .with_client_cert_verifier(Arc::clone(&authority.clients))
             .with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         TlsAcceptor::from(Arc::new(config))
@@ -150,6 +157,20 @@ fn ca_params() -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     params
+}
+
+/// Takes certificates signed by one in a PEM file, and clients without any.
+fn client_verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let failed = |source| TlsError::File { path: path.display().to_string(), source };
+    let pem = fs::read(path).map_err(failed)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        roots.add(certificate.map_err(|e| failed(io::Error::other(e.to_string())))?)?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| failed(io::Error::other(e.to_string())))
 }
 
 fn made() -> Result<(KeyPair, String), TlsError> {
@@ -210,23 +231,23 @@ mod tests {
     #[test]
     fn the_authority_is_kept_and_its_key_is_private() {
         let dir = tempfile::tempdir().expect("a directory");
-        let first = CertificateAuthority::open(Some(dir.path())).expect("made");
-        let second = CertificateAuthority::open(Some(dir.path())).expect("read again");
+        let first = CertificateAuthority::open(Some(dir.path()), None).expect("made");
+        let second = CertificateAuthority::open(Some(dir.path()), None).expect("read again");
         assert_eq!(first.certificate_pem(), second.certificate_pem());
         assert!(second.for_name("modelgate").is_some());
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &fs::metadata(dir.path().join(KEY_FILE)).expect("the key").permissions(),
         );
         assert_eq!(mode & 0o777, 0o600);
-        let other = CertificateAuthority::open(None).expect("made");
+        let other = CertificateAuthority::open(None, None).expect("made");
         assert_ne!(first.certificate_pem(), other.certificate_pem());
     }
 
     #[test]
     fn a_damaged_key_is_an_error_and_not_a_new_authority() {
         let dir = tempfile::tempdir().expect("a directory");
-        CertificateAuthority::open(Some(dir.path())).expect("made");
+        CertificateAuthority::open(Some(dir.path()), None).expect("made");
         fs::write(dir.path().join(KEY_FILE), "nonsense").expect("written");
-        assert!(CertificateAuthority::open(Some(dir.path())).is_err());
+        assert!(CertificateAuthority::open(Some(dir.path()), None).is_err());
     }
 }

@@ -191,9 +191,9 @@ fn cells_of_keys_and_models_are_told_apart() {
         CellId::of_key(&b),
         CellId::of_model("a"),
         CellId::of_model("b"),
-        CellId::of_both(&a, "a"),
-        CellId::of_both(&a, "b"),
-        CellId::of_both(&b, "a"),
+        CellId::of_model("a").with_key(&a),
+        CellId::of_model("b").with_key(&a),
+        CellId::of_model("a").with_key(&b),
     ];
     assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
 }

@@ -1,9 +1,9 @@
-//! Paths that manage a server. No key opens them: they load models, change them under other people's
-//! requests, or show what other people asked.
+//! Paths that manage a server. Only a key with that right opens them: they load models, change them
+//! under other people's requests, or show what other people asked.
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use super::fold::fold;
+use super::segment::{folded, segments};
 
 /// Management endpoints, without what stands before them: `/v1`, or nothing at all where a server's
 /// base path is the root and Traefik takes `/v1` off.
@@ -82,7 +82,8 @@ const ENDPOINTS: &[&str] = &[
     "models/unload",
     "props",
     "slots",
-    // Ollama: its models; and `show`, which reads the model from `name`.
+    "tools",
+    // Ollama: its models.
     // https://github.com/ollama/ollama/blob/main/docs/api.md
     "api/blobs",
     "api/copy",
@@ -91,7 +92,6 @@ const ENDPOINTS: &[&str] = &[
     "api/ps",
     "api/pull",
     "api/push",
-    "api/show",
     "api/tags",
     // TabbyAPI and Aphrodite.
     // https://github.com/theroyallab/tabbyAPI/wiki/API-Reference
@@ -121,25 +121,53 @@ static BY_FIRST_SEGMENT: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
     endpoints
 });
 
+/// To whom a path is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// To keys without the right to manage servers.
+    ToMost,
+    /// To all: it leads to other hosts, or asks for a model where nobody reads it.
+    ToAll,
+}
+
+/// Endpoints that no key opens.
+const CLOSED_TO_ALL: &[&str] = &[
+    // They fetch from, or send weights to, wherever the caller says.
+    "cors-proxy",
+    "init_weight_transfer_engine",
+    "init_weights_send_group_for_remote_instance",
+    "init_weights_update_group",
+    "send_weights_to_remote_instance",
+    // They answer prompts. The body of a management request is not read, so a key for one model of
+    // a server would reach the others.
+    "invocations",
+    "vertex_generate",
+];
+
 /// Whether a decoded path leads to a management endpoint.
 ///
 /// Its segments may stand anywhere in the path, so neither a prefix nor an id behind them gets around
 /// this; upper and lower case are the same.
-pub(crate) fn is_closed(path: &str) -> bool {
-    let path: String = path.chars().map(fold).collect();
-    // Some servers cut parameters off a segment: `sleep;x`.
-    let names: Vec<&str> =
-        path.split('/').map(|segment| segment.split(';').next().unwrap_or_default().trim()).collect();
-    names.iter().enumerate().any(|(at, name)| {
-        let mut endpoints = BY_FIRST_SEGMENT.get(name).into_iter().flatten();
-        endpoints.any(|endpoint| starts_with(&names[at..], endpoint))
-    })
-}
-
-/// Whether a path goes on with the segments of an endpoint.
-fn starts_with(names: &[&str], endpoint: &str) -> bool {
-    let mut names = names.iter();
-    endpoint.split('/').all(|wanted| names.next() == Some(&wanted))
+pub(crate) fn closed(path: &str, method: &str) -> Option<Closed> {
+    let path = folded(path);
+    let mut rest = segments(&path);
+    let (mut found, mut names_models) = (None, false);
+    while let Some(name) = rest.next() {
+        names_models |= name == "models";
+        for endpoint in BY_FIRST_SEGMENT.get(name).into_iter().flatten() {
+            let mut following = rest.clone();
+            if endpoint.split('/').skip(1).all(|wanted| following.next() == Some(wanted)) {
+                match CLOSED_TO_ALL.contains(endpoint) {
+                    true => return Some(Closed::ToAll),
+                    false => found = Some(Closed::ToMost),
+                }
+            }
+        }
+    }
+    // OpenAI's way to delete a fine-tuned model; LocalAI has it too.
+    // https://platform.openai.com/docs/api-reference/models/delete
+    let deletes = names_models && method.eq_ignore_ascii_case("DELETE");
+    found.or(deletes.then_some(Closed::ToMost))
 }
 
 #[cfg(test)]
@@ -163,8 +191,25 @@ mod tests {
             "/v1/api/pull",
             "/v1/props",
         ] {
-            assert!(is_closed(path), "{path}");
+            assert_eq!(closed(path, "POST"), Some(Closed::ToMost), "{path}");
         }
+    }
+
+    #[test]
+    fn a_way_to_other_hosts_is_closed_to_all() {
+        for path in
+            ["/v1/cors-proxy", "/v1/sleep/cors-proxy", "/v1/CORS-proxy/http:/x", "/cors-proxy;x/sleep"]
+        {
+            assert_eq!(closed(path, "GET"), Some(Closed::ToAll), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_model_is_deleted_by_whoever_manages_it() {
+        assert_eq!(closed("/v1/models/ft:gpt", "DELETE"), Some(Closed::ToMost));
+        assert_eq!(closed("/v1/Models/a", "delete"), Some(Closed::ToMost));
+        assert_eq!(closed("/v1/models/ft:gpt", "GET"), None);
+        assert_eq!(closed("/v1/responses/resp_1", "DELETE"), None);
     }
 
     #[test]
@@ -184,16 +229,24 @@ mod tests {
             "/v1/rerank",
             "/v1/model",
             "/v1/load",
+            "/api/chat",
+            "/api/show",
+            "/completion",
+            "/infill",
+            "/tokenize",
+            "/predict",
         ] {
-            assert!(!is_closed(path), "{path}");
+            assert_eq!(closed(path, "POST"), None, "{path}");
         }
     }
 
     #[test]
     fn every_endpoint_is_closed_and_listed_once() {
         for endpoint in ENDPOINTS {
-            assert!(is_closed(&format!("/v1/{endpoint}")), "{endpoint} must be written in lower case");
+            let found = closed(&format!("/v1/{endpoint}"), "POST");
+            assert!(found.is_some(), "{endpoint} must be written in lower case");
         }
+        assert!(CLOSED_TO_ALL.iter().all(|endpoint| ENDPOINTS.contains(endpoint)));
         let unique: std::collections::HashSet<_> = ENDPOINTS.iter().collect();
         assert_eq!(unique.len(), ENDPOINTS.len());
     }

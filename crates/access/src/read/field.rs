@@ -1,9 +1,12 @@
 //! The fields by which servers choose a model.
 
-use super::{Unreadable, Where, fold::resembles};
+use super::{NameField, Unreadable, Where, fold::resembles};
 
 /// The field that names the model.
 pub(super) const MODEL: &str = "model";
+
+/// The field that names it too, for Ollama's `/api/show`.
+pub(super) const NAME: &str = "name";
 
 /// A field other than `model` by which some server chooses one.
 #[derive(Debug)]
@@ -25,6 +28,11 @@ const OTHER_FIELDS: &[OtherField] = &[
     // https://lmstudio.ai/docs/app/advanced/speculative-decoding
     OtherField { name: "adapters", advice: "put the adapter's name into \"model\"" },
     OtherField { name: "draft_model", advice: "the server's operator chooses the draft model" },
+    // OpenRouter and LiteLLM: models that answer if the first does not.
+    // https://openrouter.ai/docs/features/model-routing
+    // https://docs.litellm.ai/docs/proxy/reliability
+    OtherField { name: "models", advice: "put one model's name into \"model\"" },
+    OtherField { name: "fallbacks", advice: "put one model's name into \"model\"" },
 ];
 
 /// What a field's name stands for.
@@ -32,6 +40,8 @@ const OTHER_FIELDS: &[OtherField] = &[
 pub(super) enum Field {
     /// The model.
     Model,
+    /// The model, for Ollama's own API.
+    Name,
     /// Another choice of a model.
     Other(&'static OtherField),
     /// Nothing that matters here.
@@ -54,6 +64,20 @@ impl Field {
             Some(other) if other.name == name => Ok(Self::Other(other)),
             Some(other) => Err(Unreadable::Disguised { field: other.name, place }),
             None => Ok(Self::Any),
+        }
+    }
+}
+
+impl Field {
+    /// Looks the name of a JSON field up.
+    pub(super) fn in_json(name: &str, rule: NameField) -> Result<Self, Unreadable> {
+        let matters = rule != NameField::Ignored;
+        match Self::of(name, Where::Json)? {
+            Self::Any if matters && name == NAME => Ok(Self::Name),
+            Self::Any if matters && resembles(name, NAME) => {
+                Err(Unreadable::Disguised { field: NAME, place: Where::Json })
+            }
+            other => Ok(other),
         }
     }
 }
@@ -97,7 +121,6 @@ mod tests {
             "file",
             "language",
             "adapter",
-            "models",
             "modalities",
             "mode",
             "lora",

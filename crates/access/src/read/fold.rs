@@ -10,8 +10,8 @@
 /// So only letters and digits are compared, and those without their case. A name that resembles
 /// another by accident is refused as well; the names in question are few and rare.
 pub(super) fn resembles(given: &str, name: &str) -> bool {
-    let before_nul = given.split('\0').next().unwrap_or_default();
-    same_letters(given, name) || same_letters(before_nul, name)
+    let cut = || given.split_once('\0').is_some_and(|(before_nul, _)| same_letters(before_nul, name));
+    same_letters(given, name) || cut()
 }
 
 fn same_letters(a: &str, b: &str) -> bool {

@@ -9,20 +9,20 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::error::Category;
 
 use super::{
-    Unreadable, Where,
-    field::{Field, MODEL, OtherField},
+    NameField, Unreadable, Where,
+    field::{Field, MODEL, NAME, OtherField},
 };
 
 /// The model that a JSON body names.
-pub(super) fn model(body: &[u8]) -> Result<Option<Cow<'_, str>>, Unreadable> {
+pub(super) fn model(body: &[u8], rule: NameField) -> Result<Option<Cow<'_, str>>, Unreadable> {
     refuse_other_encodings(body)?;
     let text = std::str::from_utf8(body).map_err(|_| Unreadable::NotUtf8)?;
-    let mut found = Found::default();
+    let mut found = Found::new(rule);
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = deserializer.deserialize_map(&mut found).and_then(|()| deserializer.end());
-    match (found.refusal, parsed) {
+    match (found.refusal.take(), parsed) {
         (Some(refusal), _) => Err(refusal),
-        (None, Ok(())) => Ok(found.model),
+        (None, Ok(())) => found.result(),
         (None, Err(error)) if error.classify() == Category::Data => Err(Unreadable::NotAnObject),
         (None, Err(error)) => Err(Unreadable::Json { line: error.line(), column: error.column() }),
     }
@@ -39,13 +39,18 @@ fn refuse_other_encodings(body: &[u8]) -> Result<(), Unreadable> {
 }
 
 /// What the top-level object has shown so far.
-#[derive(Default)]
 struct Found<'de> {
     model: Option<Cow<'de, str>>,
+    name: Option<Cow<'de, str>>,
     refusal: Option<Unreadable>,
+    rule: NameField,
 }
 
 impl<'de> Found<'de> {
+    fn new(rule: NameField) -> Self {
+        Self { model: None, name: None, refusal: None, rule }
+    }
+
     /// Notes why the body is refused; the returned error only ends the scan.
     fn refuse<E: serde::de::Error>(&mut self, refusal: Unreadable) -> E {
         self.refusal = Some(refusal);
@@ -61,6 +66,28 @@ impl<'de> Found<'de> {
             None => return Err(self.refuse(Unreadable::ModelNotText)),
         }
         Ok(())
+    }
+
+    fn name<A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
+        match (&self.name, map.next_value_seed(Text)?) {
+            (None, Some(name)) => self.name = Some(name),
+            (Some(_), _) => return Err(self.refuse(Unreadable::ModelRepeated(Where::Json))),
+            (None, None) => return Err(self.refuse(Unreadable::ModelNotText)),
+        }
+        Ok(())
+    }
+
+    fn result(self) -> Result<Option<Cow<'de, str>>, Unreadable> {
+        match (self.model, self.name) {
+            (Some(model), Some(name)) if model != name => {
+                Err(Unreadable::ModelsDisagree(Where::Json, Where::Json))
+            }
+            (None, Some(_)) if self.rule != NameField::IsModel => {
+                let advice = "put the model's name into \"model\"";
+                Err(Unreadable::OtherField { field: NAME, advice })
+            }
+            (model, name) => Ok(model.or(name)),
+        }
     }
 
     fn other<A: MapAccess<'de>>(&mut self, map: &mut A, field: &OtherField) -> Result<(), A::Error> {
@@ -79,10 +106,11 @@ impl<'de> Visitor<'de> for &mut Found<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(field) = map.next_key_seed(Key)? {
+        while let Some(field) = map.next_key_seed(Key(self.rule))? {
             match field {
                 Err(refusal) => return Err(self.refuse(refusal)),
                 Ok(Field::Model) => self.model(&mut map)?,
+                Ok(Field::Name) => self.name(&mut map)?,
                 Ok(Field::Other(field)) => self.other(&mut map, field)?,
                 Ok(Field::Any) => {
                     map.next_value::<IgnoredAny>()?;
@@ -94,7 +122,7 @@ impl<'de> Visitor<'de> for &mut Found<'de> {
 }
 
 /// Reads a key. Serde lends it straight from the body unless it has escapes.
-struct Key;
+struct Key(NameField);
 
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = Result<Field, Unreadable>;
@@ -112,15 +140,16 @@ impl<'de> Visitor<'de> for Key {
     }
 
     fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Self::Value, E> {
-        Ok(Field::of(key, Where::Json))
+        Ok(Field::in_json(key, self.0))
     }
 
     /// A key with escapes: it may be anything but one of the fields that matter, since scanners that
     /// look for the plain bytes would pass over it.
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
         let disguised = |field| Err(Unreadable::Disguised { field, place: Where::Json });
-        Ok(match Field::of(key, Where::Json) {
+        Ok(match Field::in_json(key, self.0) {
             Ok(Field::Model) => disguised(MODEL),
+            Ok(Field::Name) => disguised(NAME),
             Ok(Field::Other(field)) => disguised(field.name),
             other => other,
         })
@@ -192,7 +221,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Result<Option<String>, Unreadable> {
-        model(body.as_bytes()).map(|model| model.map(Cow::into_owned))
+        model(body.as_bytes(), NameField::Ignored).map(|model| model.map(Cow::into_owned))
     }
 
     #[test]
@@ -204,7 +233,7 @@ mod tests {
             (r#"{"model":"org\/name\u0041"}"#, Some("org/nameA")),
             (r#"{"model":""}"#, Some("")),
             (r#"{"prompt":"\"model\":\"x\""}"#, None),
-            (r#"{"a\u0062c":1,"mode":"x","models":["x"]}"#, None),
+            (r#"{"a\u0062c":1,"mode":"x","my_models":["x"]}"#, None),
             (r#"{"model":"llama","lora_path":null,"x":1e999,"y":"\ud800"}"#, Some("llama")),
             ("{}", None),
         ] {
@@ -248,6 +277,8 @@ mod tests {
             (r#"{"model":"a","lora_path":null,"lora_path":""}"#, "field_not_accepted"),
             (r#"{"model":"a","adapters":"b"}"#, "field_not_accepted"),
             (r#"{"model":"a","draft_model":"b"}"#, "field_not_accepted"),
+            (r#"{"model":"a","models":["a","b"]}"#, "field_not_accepted"),
+            (r#"{"model":"a","fallbacks":["b"]}"#, "field_not_accepted"),
             // Not exactly one object.
             ("[]", "invalid_json"),
             (r#"[{"model":"a"}]"#, "invalid_json"),
@@ -292,11 +323,33 @@ mod tests {
             utf32(u32::to_le_bytes),
             utf32(u32::to_be_bytes),
         ] {
-            assert_eq!(model(&body), Err(Unreadable::TextEncoding), "{body:?}");
+            assert_eq!(model(&body, NameField::Ignored), Err(Unreadable::TextEncoding), "{body:?}");
         }
         // Neither in a value that is passed over, nor anywhere else.
-        assert_eq!(model(b"{\"model\":\"a\",\"x\":\"\xff\"}"), Err(Unreadable::NotUtf8));
-        assert_eq!(model(b"{\"model\":\"a\"}\xc0\xaf"), Err(Unreadable::NotUtf8));
+        assert_eq!(model(b"{\"model\":\"a\",\"x\":\"\xff\"}", NameField::Ignored), Err(Unreadable::NotUtf8));
+        assert_eq!(model(b"{\"model\":\"a\"}\xc0\xaf", NameField::Ignored), Err(Unreadable::NotUtf8));
+    }
+
+    #[test]
+    fn a_name_counts_where_ollama_reads_it() {
+        let read = |body: &str, rule| model(body.as_bytes(), rule).map(|model| model.map(Cow::into_owned));
+        for rule in [NameField::MustAgree, NameField::IsModel] {
+            let both = read(r#"{"name":"a","model":"a"}"#, rule);
+            assert_eq!(both.expect("they agree").as_deref(), Some("a"));
+            for (body, code) in [
+                (r#"{"name":"b","model":"a"}"#, "model_ambiguous"),
+                (r#"{"model":"a","Name":"b"}"#, "model_ambiguous"),
+                (r#"{"model":"a","n\u0061me":"a"}"#, "model_ambiguous"),
+                (r#"{"model":"a","name":"a","name":"a"}"#, "model_ambiguous"),
+                (r#"{"model":"a","name":null}"#, "model_invalid"),
+            ] {
+                assert_eq!(read(body, rule).expect_err(body).code(), code, "{body}");
+            }
+        }
+        let alone = r#"{"name":"a"}"#;
+        assert_eq!(read(alone, NameField::IsModel).expect("a model").as_deref(), Some("a"));
+        assert_eq!(read(alone, NameField::Ignored), Ok(None));
+        assert_eq!(read(alone, NameField::MustAgree).expect_err(alone).code(), "field_not_accepted");
     }
 
     #[test]
@@ -359,7 +412,7 @@ mod tests {
                 let at = at % body.len();
                 body[at] = byte;
             }
-            if let Ok(found) = model(&body) {
+            if let Ok(found) = model(&body, NameField::Ignored) {
                 // An ignored value may hold a lone surrogate or a number out of range, which Value refuses.
                 if let Ok(value) = serde_json::from_slice::<Value>(&body) {
                     prop_assert_eq!(found.as_deref(), value.get("model").and_then(Value::as_str));
@@ -369,7 +422,7 @@ mod tests {
 
         #[test]
         fn random_bytes_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(Some(found)) = model(&body) {
+            if let Ok(Some(found)) = model(&body, NameField::Ignored) {
                 let value: Value = serde_json::from_slice(&body).expect("JSON");
                 prop_assert_eq!(Some(&*found), value.get("model").and_then(Value::as_str));
             }

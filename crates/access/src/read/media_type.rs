@@ -65,11 +65,13 @@ fn is_json_suffixed(media_type: &str) -> bool {
 
 /// Accepts `charset=utf-8` and a boundary, each once, and returns the boundary.
 fn check_parameters<'a>(parameters: &[Parameter<'a>]) -> Result<Option<&'a str>, &'static str> {
-    let (mut boundary, mut charset) = (None, None);
+    let (mut boundary, mut charset, mut profile) = (None, None, None);
     for parameter in parameters {
         let slot = match parameter.name.to_ascii_lowercase().as_str() {
             "boundary" => &mut boundary,
             "charset" => &mut charset,
+            // RFC 6906: it says what the JSON is about, and changes nothing in how it is read.
+            "profile" => &mut profile,
             _ => return Err("it has an unknown parameter"),
         };
         if slot.replace(parameter.value).is_some() {
@@ -107,6 +109,7 @@ mod tests {
             "Application/JSON",
             "application/json;",
             "application/json; charset=utf-8",
+            "application/json; profile=code",
             "application/json;charset=\"UTF-8\"",
             "application/vnd.api+json",
         ] {
@@ -137,7 +140,7 @@ mod tests {
             "application/json; charset=utf-8; charset=latin1",
             "application/json; charset=utf-8; Charset=utf-8",
             "application/json; boundary=x",
-            "application/json; profile=x",
+            "application/json; version=1",
             "multipart/form-data",
             "multipart/mixed; boundary=x",
             "multipart/form-data; boundary=",

@@ -39,7 +39,7 @@ pub(super) fn model(body: &[u8], boundary: &str) -> Result<Option<String>, Unrea
         let (head, content) = Head::read(part).map_err(Unreadable::Multipart)?;
         let (name, is_file) = head.name().map_err(Unreadable::Multipart)?;
         match field(name)? {
-            Field::Any => {}
+            Field::Any | Field::Name => {}
             Field::Other(field) => return Err(field.refusal()),
             Field::Model if model.is_some() => return Err(Unreadable::ModelRepeated(Where::Form)),
             Field::Model => {

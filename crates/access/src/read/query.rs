@@ -38,12 +38,12 @@ fn names_model(name: &str) -> Result<bool, Unreadable> {
         Field::Model if name == MODEL => Ok(true),
         Field::Model => Err(Unreadable::Disguised { field: MODEL, place: Where::Query }),
         Field::Other(field) => Err(field.refusal()),
-        Field::Any => Ok(false),
+        Field::Any | Field::Name => Ok(false),
     }
 }
 
 /// Decodes a name as often as it changes: some chain of readers may do so too.
-fn decode_fully(name: &str) -> Cow<'_, str> {
+pub(crate) fn decode_fully(name: &str) -> Cow<'_, str> {
     let mut name = Cow::Borrowed(name);
     for _ in 0..4 {
         match percent_decode_str(&name).decode_utf8_lossy() {
@@ -80,7 +80,7 @@ mod tests {
             (None, None),
             (Some(""), None),
             (Some("a=b&c;d=e"), None),
-            (Some("models=a&my_model=b"), None),
+            (Some("model_a=a&my_model=b"), None),
             (Some("model=llama"), Some("llama")),
             (Some("a=1&model=org%2Fname&b"), Some("org/name")),
             (Some("model=a=b"), Some("a=b")),
@@ -111,6 +111,7 @@ mod tests {
             ("model=%4", "invalid_uri"),
             ("model=%ff", "invalid_uri"),
             ("lora_path=a", "field_not_accepted"),
+            ("models=a", "field_not_accepted"),
         ] {
             assert_eq!(model(Some(query)).expect_err(query).code(), code, "{query}");
         }

@@ -49,6 +49,19 @@ pub enum Unreadable {
     /// Only a header or the query names the model, which the server would not look at.
     #[error("the body names no model, and the server has several: put it into \"model\"")]
     ModelNotInBody,
+    /// The server does not look at what names the model.
+    #[error(
+        "the server has several models and would not see which one is meant: put it into \"model\" in the body, or in the query of a WebSocket"
+    )]
+    ModelUnseen,
+    /// The body is not handed over, so it may name any model.
+    #[error("the body cannot be read here, and the server has several models")]
+    BodyUnseen,
+    /// The model is named once the WebSocket is open.
+    #[error(
+        "the server reads the model from the WebSocket's messages, and has several: use one with a single model"
+    )]
+    ModelInMessages,
     /// `model` is a number, null, or the like.
     #[error("\"model\" must be a string")]
     ModelNotText,
@@ -90,6 +103,10 @@ pub enum Where {
     Header,
     /// The query.
     Query,
+    /// The path.
+    Path,
+    /// The address of the middleware that asks, written by the router's owner.
+    Router,
 }
 
 impl Unreadable {
@@ -106,6 +123,9 @@ impl Unreadable {
         match self {
             Self::ModelMissing
             | Self::ModelNotInBody
+            | Self::ModelUnseen
+            | Self::BodyUnseen
+            | Self::ModelInMessages
             | Self::ModelNotText
             | Self::ModelInvalid(_)
             | Self::ModelRepeated(_)
@@ -123,7 +143,11 @@ impl Unreadable {
             Self::Uri(_) => "invalid_uri",
             Self::NotUtf8 | Self::Json { .. } | Self::NotAnObject => "invalid_json",
             Self::Multipart(_) => "invalid_multipart",
-            Self::ModelMissing | Self::ModelNotInBody => "model_missing",
+            Self::ModelMissing
+            | Self::ModelNotInBody
+            | Self::ModelUnseen
+            | Self::BodyUnseen
+            | Self::ModelInMessages => "model_missing",
             Self::ModelNotText | Self::ModelInvalid(_) => "model_invalid",
             Self::ModelRepeated(_) | Self::ModelsDisagree(..) | Self::Disguised { .. } => "model_ambiguous",
             Self::OtherField { .. } => "field_not_accepted",
@@ -138,6 +162,8 @@ impl fmt::Display for Where {
             Self::Form => "the multipart body",
             Self::Header => "the X-Model header",
             Self::Query => "the query",
+            Self::Path => "the path",
+            Self::Router => "the gateway's own settings",
         })
     }
 }

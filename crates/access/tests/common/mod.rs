@@ -3,12 +3,12 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use access::{
-    Decision, Key, KeyDigest, Limiters, ManualClock, ModelGlobs, ModelLimit, Policy, Rate, Reason, Request,
-    decide,
+    Decision, Key, KeyDigest, Limiters, ManualClock, Mode, ModelGlobs, ModelLimit, Policy, Rate, Reason,
+    Request, decide,
 };
 use catalogue::{
     BasePath, Catalogue, HealthMode, ModelCard, ModelName, ServerId, ServerRecord, ServerSpec, ServerState,
-    ServerUrl, Source,
+    ServerUrl, Setting, Source,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -29,7 +29,15 @@ impl World {
 
     pub(crate) fn decide(&self, request: &Call) -> Decision {
         let headers = request.headers();
-        let request = Request { method: "POST", uri: &request.uri, headers: &headers, body: &request.body };
+        let request = Request {
+            method: request.method,
+            uri: &request.uri,
+            host: request.host.as_deref(),
+            headers: &headers,
+            body: &request.body,
+            mode: request.mode,
+            trusted: request.trusted,
+        };
         decide(&self.policy, &self.catalogue, &self.limiters, &request)
     }
 
@@ -49,9 +57,13 @@ impl World {
 /// A request in the making.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
+    pub(crate) method: &'static str,
     pub(crate) uri: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    pub(crate) host: Option<String>,
+    pub(crate) mode: Mode<'static>,
+    pub(crate) trusted: bool,
 }
 
 impl Call {
@@ -61,7 +73,15 @@ impl Call {
     }
 
     pub(crate) fn new(key: &str) -> Self {
-        let call = Self { uri: "/v1/chat/completions".into(), headers: Vec::new(), body: Vec::new() };
+        let call = Self {
+            method: "POST",
+            uri: "/v1/chat/completions".into(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            host: None,
+            mode: Mode::Layered,
+            trusted: false,
+        };
         call.header("authorization", &format!("Bearer {key}"))
     }
 
@@ -82,6 +102,14 @@ impl Call {
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
         self
+    }
+
+    pub(crate) fn host(self, host: &str) -> Self {
+        Self { host: Some(host.into()), ..self }
+    }
+
+    pub(crate) fn mode(self, mode: Mode<'static>) -> Self {
+        Self { mode, ..self }
     }
 
     pub(crate) fn headers(&self) -> HeaderMap {
@@ -105,11 +133,29 @@ pub(crate) fn globs(pattern: &str) -> ModelGlobs {
 /// A key `mg-<name>` of the consumer `<name>`.
 pub(crate) fn key(name: &str, models: &str, limit: Option<Rate>, limit_per_model: Option<Rate>) -> Key {
     let digest = KeyDigest::of(&format!("mg-{name}"));
-    Key { name: name.into(), consumer: name.into(), digest, models: globs(models), limit, limit_per_model }
+    Key {
+        name: name.into(),
+        consumer: name.into(),
+        digest,
+        models: globs(models),
+        limit,
+        limit_per_model,
+        manage: false,
+    }
 }
 
 pub(crate) fn model_limit(models: &str, limit: Rate) -> ModelLimit {
     ModelLimit { models: globs(models), limit }
+}
+
+/// A ready server with settings as labels give them.
+pub(crate) fn server_with(name: &str, models: &[&str], settings: &[(&str, &str)]) -> ServerRecord {
+    let mut server = server(name, ServerState::Ready, models);
+    for (key, text) in settings {
+        let setting = Setting::find(key).expect(key);
+        setting.read(text, &mut server.spec.settings, &mut server.spec.model_settings).expect(text);
+    }
+    server
 }
 
 pub(crate) fn server(name: &str, state: ServerState, models: &[&str]) -> ServerRecord {
@@ -124,6 +170,9 @@ pub(crate) fn server(name: &str, state: ServerState, models: &[&str]) -> ServerR
             models: Vec::new(),
             health: HealthMode::Probe,
             incarnation: String::new(),
+            settings: Default::default(),
+            model_settings: Default::default(),
+            credential: None,
         },
         state,
         models: models.iter().map(card).collect(),

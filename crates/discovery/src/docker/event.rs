@@ -1,13 +1,14 @@
 //! What an event of the Docker Engine means for a server.
 //!
-//! Source: <https://docs.docker.com/reference/cli/docker/system/events/>.
+//! Source: <https://docs.docker.com/reference/cli/docker/system/events/>. In a Swarm every manager
+//! hears of services and nodes, but of containers only those of its own node; there is no event of a task.
 
 use std::collections::HashMap;
 
 use bollard::models::{EventMessage, EventMessageTypeEnum};
 
-/// The events that say anything about a server. `exec_*`, which every HEALTHCHECK causes, stay out.
-pub(crate) const ACTIONS: [&str; 15] = [
+/// The events that say anything about a container. `exec_*`, which every HEALTHCHECK causes, stay out.
+const ACTIONS: [&str; 15] = [
     "create",
     "start",
     "restart",
@@ -24,6 +25,10 @@ pub(crate) const ACTIONS: [&str; 15] = [
     "connect",
     "disconnect",
 ];
+/// What happens to services and nodes, beside `create` and `update`.
+const REMOVE: &str = "remove";
+/// Which task a container belongs to.
+const TASK: &str = "com.docker.swarm.task.id";
 
 const SIGKILL: i64 = 9;
 const SIGTERM: i64 = 15;
@@ -31,7 +36,8 @@ const SIGTERM: i64 = 15;
 /// A server is to get no more requests, from this moment on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Withdrawal {
-    pub(crate) container_id: String,
+    /// The container's id, or in a Swarm the task's.
+    pub(crate) id: String,
     /// Why, in words.
     pub(crate) reason: &'static str,
     /// The container is on its way out: although the list will go on calling it running, it stays
@@ -41,7 +47,7 @@ pub(crate) struct Withdrawal {
 
 /// What an event means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(super) enum Meaning {
     /// Withdraw at once, then look again.
     Withdraw(Withdrawal),
     /// The container has been started: what was said of its last run is void. Look again.
@@ -50,19 +56,33 @@ pub(crate) enum Meaning {
     Look,
 }
 
-/// Reads an event. `stop_signals` gives the signal that stops a container, if it is known.
-pub(crate) fn read(event: &EventMessage, stop_signals: &HashMap<String, i64>) -> Meaning {
+/// What to ask the Engine's events for.
+pub(super) fn filters(swarm: bool) -> HashMap<&'static str, Vec<&'static str>> {
+    let mut actions = ACTIONS.to_vec();
+    let types = match swarm {
+        false => vec!["container", "network"],
+        true => {
+            actions.push(REMOVE);
+            vec!["container", "service", "node"]
+        }
+    };
+    HashMap::from([("type", types), ("event", actions)])
+}
+
+/// Reads an event. `stop_signals` gives the signal that stops a container or task, if it is known.
+pub(super) fn read(event: &EventMessage, swarm: bool, stop_signals: &HashMap<String, i64>) -> Meaning {
     let actor = event.actor.as_ref();
     let attribute = |name: &str| actor?.attributes.as_ref()?.get(name).map(String::as_str);
     let action = event.action.as_deref().unwrap_or_default();
-    let container_id = match event.typ {
+    let id = match event.typ {
+        Some(EventMessageTypeEnum::CONTAINER) if swarm => attribute(TASK),
+        Some(EventMessageTypeEnum::CONTAINER) => actor.and_then(|a| a.id.as_deref()),
         Some(EventMessageTypeEnum::NETWORK) => attribute("container"),
-        _ => actor.and_then(|a| a.id.as_deref()),
+        _ => None,
     };
-    let Some(id) = container_id else { return Meaning::Look };
-    let withdraw = |reason, until_restart| {
-        Meaning::Withdraw(Withdrawal { container_id: id.to_owned(), reason, until_restart })
-    };
+    let Some(id) = id else { return Meaning::Look };
+    let withdraw =
+        |reason, until_restart| Meaning::Withdraw(Withdrawal { id: id.to_owned(), reason, until_restart });
     match action {
         "kill" => {
             let signal = attribute("signal").and_then(signal_number).unwrap_or(SIGKILL);
@@ -84,7 +104,7 @@ pub(crate) fn read(event: &EventMessage, stop_signals: &HashMap<String, i64>) ->
 }
 
 /// A signal by number or name, as events (`15`) and images (`SIGTERM`, `TERM`, `15`) write it.
-pub(crate) fn signal_number(text: &str) -> Option<i64> {
+pub(super) fn signal_number(text: &str) -> Option<i64> {
     if let Ok(number) = text.parse() {
         return Some(number);
     }
@@ -122,7 +142,7 @@ mod tests {
 
     fn withdraws(event: &EventMessage, stop_signal: &str) -> Option<bool> {
         let signals = HashMap::from([("c1".to_owned(), signal_number(stop_signal).expect("a signal"))]);
-        match read(event, &signals) {
+        match read(event, false, &signals) {
             Meaning::Withdraw(w) => Some(w.until_restart),
             _ => None,
         }
@@ -156,13 +176,22 @@ mod tests {
     fn a_network_event_names_its_container_in_an_attribute() {
         let mut disconnect = event("disconnect", &[("container", "c2")]);
         disconnect.typ = Some(EventMessageTypeEnum::NETWORK);
-        assert!(matches!(read(&disconnect, &HashMap::new()), Meaning::Withdraw(w) if w.container_id == "c2"));
+        assert!(matches!(read(&disconnect, false, &HashMap::new()), Meaning::Withdraw(w) if w.id == "c2"));
     }
 
     #[test]
     fn coming_back() {
-        assert_eq!(read(&event("start", &[]), &HashMap::new()), Meaning::Started("c1".into()));
-        assert_eq!(read(&event("unpause", &[]), &HashMap::new()), Meaning::Look);
-        assert_eq!(read(&event("health_status: healthy", &[]), &HashMap::new()), Meaning::Look);
+        assert_eq!(read(&event("start", &[]), false, &HashMap::new()), Meaning::Started("c1".into()));
+        assert_eq!(read(&event("unpause", &[]), false, &HashMap::new()), Meaning::Look);
+        assert_eq!(read(&event("health_status: healthy", &[]), false, &HashMap::new()), Meaning::Look);
+    }
+
+    #[test]
+    fn in_a_swarm_a_container_stands_for_its_task() {
+        let mut die = event("die", &[(TASK, "t1")]);
+        assert!(matches!(read(&die, true, &HashMap::new()), Meaning::Withdraw(w) if w.id == "t1"));
+        assert_eq!(read(&event("die", &[]), true, &HashMap::new()), Meaning::Look, "no task's container");
+        die.typ = Some(EventMessageTypeEnum::SERVICE);
+        assert_eq!(read(&die, true, &HashMap::new()), Meaning::Look, "a service is not a task");
     }
 }

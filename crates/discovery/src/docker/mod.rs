@@ -1,14 +1,18 @@
-//! Docker as a source of servers.
+//! Docker as a source of servers: any number of hosts, each an Engine or a manager of a Swarm.
 //!
-//! The Engine API in use: `GET /containers/json`, `GET /containers/{id}/json`, `GET /events`
-//! (<https://docs.docker.com/reference/api/engine/>); nothing is ever written.
+//! The Engine API in use: `GET /containers/json`, `GET /containers/{id}/json` and `GET /events`; for
+//! a Swarm `GET /services`, `GET /tasks`, `GET /containers/json` and, for tasks on their node's own
+//! network, `GET /nodes` (<https://docs.docker.com/reference/api/engine/>). Nothing is ever written.
 
+mod api;
+mod containers;
 mod event;
 mod own;
 mod survey;
+mod swarm;
 mod watch;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use bollard::{API_DEFAULT_VERSION, Docker};
 
@@ -45,6 +49,8 @@ pub struct DockerTls {
 /// A Docker host to discover servers on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerOptions {
+    /// Tells it from other hosts; [`DockerOptions::DEFAULT_NAME`] if it needs none.
+    pub name: String,
     /// Where the Engine listens.
     pub endpoint: DockerEndpoint,
     /// The network whose addresses are used.
@@ -53,6 +59,37 @@ pub struct DockerOptions {
     pub host_address: Option<String>,
     /// Use published ports only: the host is a remote one.
     pub published: bool,
+    /// It is a manager of a Swarm, whose tasks are the servers.
+    pub swarm: bool,
+}
+
+/// The name of a Docker host; unique.
+pub(crate) type HostName = Arc<str>;
+
+impl DockerOptions {
+    /// The name of the only host.
+    pub const DEFAULT_NAME: &str = "docker";
+
+    /// The name, unless it is the default one.
+    fn given_name(&self) -> Option<&str> {
+        (self.name != Self::DEFAULT_NAME).then_some(&self.name)
+    }
+
+    /// What people are told a container or task is called: with several hosts, each may have one of that name.
+    fn full_name(&self, name: &str) -> String {
+        match self.given_name() {
+            Some(host) => format!("{host}/{name}"),
+            None => name.into(),
+        }
+    }
+}
+
+/// What a host is called as a source of servers.
+pub(crate) fn source_name(host: &str) -> String {
+    match host {
+        DockerOptions::DEFAULT_NAME => host.into(),
+        _ => format!("docker {host}"),
+    }
 }
 
 impl DockerEndpoint {

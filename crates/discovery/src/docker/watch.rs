@@ -1,4 +1,4 @@
-//! Watching a Docker host: its events, and a fresh look after each and every 30 s.
+//! Watching a Docker host: its events, and a fresh look after each and every 30 s (a Swarm: 5 s).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bollard::{Docker, errors::Error, models::EventMessage, query_parameters::EventsOptionsBuilder};
+use bollard::{errors::Error, models::EventMessage, query_parameters::EventsOptionsBuilder};
 use futures_util::{Stream, StreamExt as _};
 use tokio::{
     sync::{mpsc, watch},
@@ -17,13 +17,17 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    DockerOptions, Survey, Withdrawal,
+    DockerOptions, HostName, Survey, Withdrawal,
     event::{self, Meaning},
-    survey::survey,
+    survey::Connection,
 };
 
 /// A full look is taken this often, even if no event came.
 const RESYNC: Duration = Duration::from_secs(30);
+/// The same in a Swarm, where what happens to tasks on other nodes causes no event.
+const SWARM_RESYNC: Duration = Duration::from_secs(5);
+/// What a Swarm decides is done a little later, and nothing tells when.
+const SWARM_SETTLES: Duration = Duration::from_secs(1);
 /// Pauses between attempts to connect.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -32,42 +36,59 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::f
 pub(crate) enum DockerUpdate {
     /// A server is to get no more requests.
     Withdrawn(Withdrawal),
-    /// A container has been started anew.
+    /// A container (in a Swarm: a task) has been started anew.
     Started(String),
     /// A full look, and the withdrawals that came while it was taken: it may be older than they are.
-    Surveyed(Survey, Vec<Withdrawal>),
+    Surveyed(Box<Survey>, Vec<Withdrawal>),
     /// The host does not answer. What is known stays.
     Unreachable(String),
 }
 
-/// A look that is being taken.
-type Look<'a> = Pin<Box<dyn Future<Output = Result<Survey, Error>> + Send + 'a>>;
+/// Where the news of all hosts go.
+pub(crate) type Updates = mpsc::Sender<(HostName, DockerUpdate)>;
 
-/// Watches until the receiver is gone.
+/// A look that is being taken.
+type Look<'a> = Pin<Box<dyn Future<Output = Result<Survey, String>> + Send + 'a>>;
+
+/// The end of the channel that tells of one host.
+struct News {
+    host: HostName,
+    updates: Updates,
+}
+
+impl News {
+    async fn send(&self, update: DockerUpdate) {
+        let _ = self.updates.send((self.host.clone(), update)).await;
+    }
+}
+
+/// Watches a host until the receiver is gone.
 pub(crate) async fn watch(
     options: DockerOptions,
     mut traefik_peers: watch::Receiver<BTreeSet<IpAddr>>,
-    updates: mpsc::Sender<DockerUpdate>,
+    updates: Updates,
 ) {
+    let news = News { host: options.name.as_str().into(), updates };
+    let (host, endpoint) = (&options.name, &options.endpoint);
     let mut pause = RECONNECT.0;
     loop {
-        match connect(&options).await {
-            Ok(docker) => {
-                info!(endpoint = %options.endpoint, "connected to Docker");
+        match Connection::open(&options).await {
+            Ok(connection) => {
+                info!(%host, %endpoint, "connected to Docker");
                 let connected_at = Instant::now();
-                let error = follow(&docker, &options, &mut traefik_peers, &updates).await;
-                warn!(endpoint = %options.endpoint, %error, "connection to Docker lost; what is known stays");
-                let _ = updates.send(DockerUpdate::Unreachable(error)).await;
+                let error = follow(&connection, &options, &mut traefik_peers, &news).await;
+                warn!(%host, %endpoint, %error, "connection to Docker lost; what is known stays");
+                news.send(DockerUpdate::Unreachable(error)).await;
                 if connected_at.elapsed() > RECONNECT.1 {
                     pause = RECONNECT.0;
                 }
             }
             Err(error) => {
-                warn!(endpoint = %options.endpoint, %error, "cannot connect to Docker");
-                let _ = updates.send(DockerUpdate::Unreachable(error.to_string())).await;
+                warn!(%host, %endpoint, %error, "cannot connect to Docker");
+                news.send(DockerUpdate::Unreachable(error)).await;
             }
         }
-        if updates.is_closed() {
+        if news.updates.is_closed() {
             return;
         }
         sleep(pause).await;
@@ -75,40 +96,40 @@ pub(crate) async fn watch(
     }
 }
 
-async fn connect(options: &DockerOptions) -> Result<Docker, Error> {
-    options.endpoint.connect()?.negotiate_version().await
-}
-
 /// Follows the events of a connection until it breaks; returns why it did.
 async fn follow(
-    docker: &Docker,
+    connection: &Connection,
     options: &DockerOptions,
     traefik_peers: &mut watch::Receiver<BTreeSet<IpAddr>>,
-    updates: &mpsc::Sender<DockerUpdate>,
+    news: &News,
 ) -> String {
+    let resync = if options.swarm { SWARM_RESYNC } else { RESYNC };
     // The events first, then the look: what happens in between is not missed.
-    let mut events = events(docker);
+    let mut events = events(connection, options.swarm);
     let mut stop_signals = HashMap::new();
     let mut look: Option<Look<'_>> = None;
     let mut look_again = true;
     let mut withdrawn_meanwhile = Vec::new();
-    let mut resync_at = Instant::now() + RESYNC;
+    let mut resync_at = Instant::now() + resync;
     loop {
         if look_again && look.is_none() {
             look_again = false;
             withdrawn_meanwhile.clear();
             let peers = traefik_peers.borrow_and_update().clone();
-            look = Some(Box::pin(async move { survey(docker, options, &peers).await }));
+            look = Some(Box::pin(async move { connection.survey(options, &peers).await }));
         }
         tokio::select! {
             // Events before the look's result, so that a withdrawal is never late.
             biased;
-            () = updates.closed() => return "shutting down".into(),
+            () = news.updates.closed() => return "shutting down".into(),
             event = events.next() => match event {
                 Some(Ok(event)) => {
                     debug!(action = ?event.action, id = ?event.actor.as_ref().and_then(|a| a.id.as_deref()), "Docker event");
                     look_again = true;
-                    let update = match event::read(&event, &stop_signals) {
+                    if options.swarm {
+                        resync_at = resync_at.min(Instant::now() + SWARM_SETTLES);
+                    }
+                    let update = match event::read(&event, options.swarm, &stop_signals) {
                         Meaning::Withdraw(withdrawal) => {
                             withdrawn_meanwhile.push(withdrawal.clone());
                             DockerUpdate::Withdrawn(withdrawal)
@@ -116,7 +137,7 @@ async fn follow(
                         Meaning::Started(id) => DockerUpdate::Started(id),
                         Meaning::Look => continue,
                     };
-                    let _ = updates.send(update).await;
+                    news.send(update).await;
                 }
                 Some(Err(error)) => return error.to_string(),
                 None => return "the event stream has ended".into(),
@@ -126,11 +147,10 @@ async fn follow(
                 match result {
                     Ok(survey) => {
                         stop_signals.clone_from(&survey.stop_signals);
-                        resync_at = Instant::now() + RESYNC;
                         let meanwhile = std::mem::take(&mut withdrawn_meanwhile);
-                        let _ = updates.send(DockerUpdate::Surveyed(survey, meanwhile)).await;
+                        news.send(DockerUpdate::Surveyed(Box::new(survey), meanwhile)).await;
                     }
-                    Err(error) => return error.to_string(),
+                    Err(error) => return error,
                 }
             }
             changed = traefik_peers.changed() => {
@@ -141,13 +161,16 @@ async fn follow(
             }
             () = sleep_until(resync_at) => {
                 look_again = true;
-                resync_at = Instant::now() + RESYNC;
+                resync_at = Instant::now() + resync;
             }
         }
     }
 }
 
-fn events(docker: &Docker) -> Pin<Box<dyn Stream<Item = Result<EventMessage, Error>> + Send + '_>> {
-    let filters = HashMap::from([("type", vec!["container", "network"]), ("event", event::ACTIONS.to_vec())]);
-    Box::pin(docker.events(Some(EventsOptionsBuilder::default().filters(&filters).build())))
+fn events(
+    connection: &Connection,
+    swarm: bool,
+) -> Pin<Box<dyn Stream<Item = Result<EventMessage, Error>> + Send + '_>> {
+    let filters = event::filters(swarm);
+    Box::pin(connection.docker.events(Some(EventsOptionsBuilder::default().filters(&filters).build())))
 }

@@ -1,10 +1,15 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use catalogue::{
-    BasePath, ContainerHealth, ContainerRecord, ContainerStatus, ModelName, Readiness, ServerUrl, Vantage,
+    BasePath, ContainerHealth, ContainerRecord, ContainerStatus, GivenModelSettings, HealthMode, ModelCard,
+    ModelName, Readiness, ServerSettings, ServerUrl, Source, TaskRecord, TaskStatus,
 };
 
-use super::*;
+use super::{
+    entry::{BACKOFF, LIVENESS, RECHECK, REFRESH},
+    *,
+};
+use crate::probe::Answer;
 
 /// A roster with a clock that a test advances.
 struct Scene {
@@ -18,19 +23,29 @@ impl Scene {
     }
 
     fn survey(&mut self, containers: Vec<ContainerRecord>) {
-        let survey = Survey { containers, vantage: Vantage::default(), stop_signals: HashMap::new() };
-        self.roster.surveyed(&survey, Vec::new(), self.now);
+        self.survey_of("docker", containers);
+    }
+
+    fn survey_of(&mut self, host: &str, containers: Vec<ContainerRecord>) {
+        let survey = Survey { containers, ..Survey::default() };
+        self.roster.surveyed(&host.into(), survey, Vec::new(), self.now);
     }
 
     fn withdraw(&mut self, reason: &'static str, until_restart: bool) {
-        self.roster.withdraw(Withdrawal { container_id: "c1".into(), reason, until_restart });
+        self.roster.withdraw(Withdrawal { id: "c1".into(), reason, until_restart });
     }
 
-    /// Answers every question that is due; returns how many were.
+    /// Answers all that is due; returns for how many servers.
     fn answer(&mut self, answer: &Answer) -> usize {
+        self.answer_both(answer, None)
+    }
+
+    fn answer_both(&mut self, answer: &Answer, ready: Option<Result<(), &str>>) -> usize {
         let due = self.roster.take_due(self.now);
+        let ready = ready.map(|r| r.map_err(str::to_owned));
         for spec in &due {
-            self.roster.answered(spec, answer.clone(), self.now);
+            let findings = Findings { models: answer.clone(), ready: ready.clone() };
+            self.roster.answered(spec, findings, self.now);
         }
         due.len()
     }
@@ -64,6 +79,22 @@ fn container(started_at: &str, health: Option<ContainerHealth>) -> ContainerReco
 
 fn healthy(started_at: &str) -> ContainerRecord {
     container(started_at, Some(ContainerHealth::Healthy))
+}
+
+fn file_spec() -> ServerSpec {
+    ServerSpec {
+        id: ServerId::file("gpu"),
+        name: "gpu".into(),
+        source: Source::File,
+        url: ServerUrl::http("gpu", 8000),
+        base_path: BasePath::default(),
+        models: Vec::new(),
+        health: HealthMode::Probe,
+        incarnation: String::new(),
+        settings: ServerSettings::default(),
+        model_settings: GivenModelSettings::default(),
+        credential: None,
+    }
 }
 
 fn llama() -> Answer {
@@ -126,10 +157,9 @@ fn a_withdrawal_that_came_during_a_look_outlives_it() {
     let mut scene = Scene::new();
     scene.survey(vec![healthy("t0")]);
     scene.answer(&llama());
-    let survey =
-        Survey { containers: vec![healthy("t0")], vantage: Vantage::default(), stop_signals: HashMap::new() };
-    let meanwhile = Withdrawal { container_id: "c1".into(), reason: "it is paused", until_restart: false };
-    scene.roster.surveyed(&survey, vec![meanwhile], scene.now);
+    let survey = Survey { containers: vec![healthy("t0")], ..Survey::default() };
+    let meanwhile = Withdrawal { id: "c1".into(), reason: "it is paused", until_restart: false };
+    scene.roster.surveyed(&"docker".into(), survey, vec![meanwhile], scene.now);
     assert_eq!(scene.llama(), Some(Readiness::Draining));
 }
 
@@ -185,7 +215,7 @@ fn a_docker_host_that_does_not_answer_takes_nothing_away() {
     let mut scene = Scene::new();
     scene.survey(vec![healthy("t0")]);
     scene.answer(&llama());
-    scene.roster.unreachable("unix:///run/docker.sock", "connection refused");
+    scene.roster.unreachable(&"docker".into(), "unix:///run/docker.sock", "connection refused");
     assert_eq!(scene.llama(), Some(Readiness::Ready));
     assert!(
         scene.roster.catalogue().problems()[0].to_string().contains("does not answer: connection refused")
@@ -215,29 +245,181 @@ fn an_answer_of_the_run_before_is_not_believed() {
     scene.survey(vec![healthy("t0")]);
     let due = scene.roster.take_due(scene.now);
     scene.survey(vec![healthy("t1")]);
-    scene.roster.answered(&due[0], llama(), scene.now);
+    scene.roster.answered(&due[0], Findings { models: llama(), ready: None }, scene.now);
     assert_eq!(scene.llama(), None);
     assert_eq!(scene.answer(&llama()), 1, "the new run is asked at once");
 }
 
 #[test]
 fn servers_of_the_file_come_and_go_with_it() {
-    let spec = ServerSpec {
-        id: ServerId::file("gpu"),
-        name: "gpu".into(),
-        source: Source::File,
-        url: ServerUrl::http("gpu", 8000),
-        base_path: BasePath::default(),
-        models: Vec::new(),
-        health: HealthMode::Probe,
-        incarnation: String::new(),
-    };
+    let spec = file_spec();
     let mut scene = Scene::new();
-    scene.roster.configured(std::slice::from_ref(&spec), scene.now);
+    scene.roster.configured(&of(std::slice::from_ref(&spec)), scene.now);
     scene.answer(&llama());
     assert_eq!(scene.llama(), Some(Readiness::Ready));
     scene.survey(vec![]);
     assert_eq!(scene.llama(), Some(Readiness::Ready), "a look at Docker says nothing about the file");
-    scene.roster.configured(&[], scene.now);
+    scene.roster.configured(&of(&[]), scene.now);
     assert_eq!(scene.llama(), None);
+}
+
+#[test]
+fn hosts_take_nothing_away_from_each_other() {
+    let mut scene = Scene::new();
+    let on = |id: &str, name: &str| ContainerRecord { id: id.into(), name: name.into(), ..healthy("t0") };
+    scene.survey_of("gpu1", vec![on("c1", "gpu1/vllm")]);
+    scene.survey_of("gpu2", vec![on("c2", "gpu2/vllm")]);
+    scene.answer(&llama());
+    let servers = |scene: &Scene| {
+        let catalogue = scene.roster.catalogue();
+        catalogue.servers().map(|s| format!("{} {}", s.spec.name, s.state.name())).collect::<Vec<_>>()
+    };
+    scene.roster.unreachable(&"gpu1".into(), "tcp://gpu1:2376", "connection refused");
+    scene.survey_of("gpu2", vec![on("c2", "gpu2/vllm")]);
+    assert_eq!(servers(&scene), ["gpu1/vllm ready", "gpu2/vllm ready"]);
+    let problems = |scene: &Scene| {
+        scene.roster.catalogue().problems().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        problems(&scene),
+        ["source docker gpu1: tcp://gpu1:2376 does not answer: connection refused"],
+        "a look at the other host does not heal it"
+    );
+    scene.survey_of("gpu1", vec![]);
+    assert_eq!(servers(&scene), ["gpu1/vllm stopped", "gpu2/vllm ready"]);
+    assert!(problems(&scene).is_empty());
+}
+
+#[test]
+fn two_ways_to_the_same_engine_are_told_and_change_nothing() {
+    let mut scene = Scene::new();
+    scene.survey_of("a", vec![healthy("t0")]);
+    scene.survey_of("b", vec![healthy("t0")]);
+    scene.answer(&llama());
+    let problems = scene.roster.catalogue().problems().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert!(
+        problems.len() == 1 && problems[0].starts_with("source docker b: it shows containers"),
+        "{problems:?}"
+    );
+    scene.survey_of("b", vec![]);
+    assert_eq!(scene.llama(), Some(Readiness::Ready), "it is a's");
+    scene.survey_of("a", vec![]);
+    scene.survey_of("b", vec![healthy("t0")]);
+    assert_eq!(scene.llama(), Some(Readiness::Ready), "a has lost it, b has it");
+}
+
+#[test]
+fn a_task_comes_and_goes() {
+    let mut scene = Scene::new();
+    let task = |status: TaskStatus| TaskRecord {
+        id: "t1".into(),
+        name: "vllm.1".into(),
+        image: "vllm".into(),
+        labels: BTreeMap::from([("inference.enable".into(), "true".into())]),
+        status,
+        said: "as told".into(),
+        failed: false,
+        container_id: None,
+        has_healthcheck: false,
+        networks: BTreeMap::from([("ai".into(), "10.0.1.2".into())]),
+        on_host_network: false,
+        node_address: None,
+        exposed_ports: BTreeSet::new(),
+        published_ports: Vec::new(),
+    };
+    let survey = |scene: &mut Scene, tasks: Vec<TaskRecord>| {
+        let survey = Survey { tasks, ..Survey::default() };
+        scene.roster.surveyed(&"docker".into(), survey, Vec::new(), scene.now);
+    };
+    survey(&mut scene, vec![task(TaskStatus::Starting)]);
+    assert_eq!(scene.answer(&llama()), 0);
+    survey(&mut scene, vec![task(TaskStatus::Running)]);
+    assert_eq!(scene.answer(&llama()), 1);
+    assert_eq!(scene.llama(), Some(Readiness::Ready));
+    scene.roster.withdraw(Withdrawal {
+        id: "t1".into(),
+        reason: "it has been told to stop",
+        until_restart: true,
+    });
+    survey(&mut scene, vec![task(TaskStatus::Running)]);
+    assert_eq!(scene.llama(), Some(Readiness::Draining), "a task never runs twice");
+    survey(&mut scene, vec![]);
+    scene.pass(LINGER);
+    assert_eq!(scene.llama(), None);
+}
+
+/// A container with a HEALTHCHECK that passes, and a `ready.path`.
+fn with_ready_path() -> ContainerRecord {
+    let mut container = healthy("t0");
+    container.labels.insert("inference.ready.path".into(), "/api/ps".into());
+    container
+}
+
+#[test]
+fn a_server_is_ready_only_once_its_ready_path_says_so() {
+    let mut scene = Scene::new();
+    scene.survey(vec![with_ready_path()]);
+    let state = |scene: &Scene| scene.roster.catalogue().servers().next().expect("it").state.clone();
+    assert_eq!(state(&scene), ServerState::Starting("it has not been asked for its models yet".into()));
+    scene.answer_both(&llama(), Some(Err("no model is loaded")));
+    assert_eq!(state(&scene), ServerState::Starting("no model is loaded".into()));
+    assert_eq!(scene.roster.catalogue().problems()[0].to_string(), "container vllm: no model is loaded");
+    scene.pass(BACKOFF.0);
+    assert_eq!(scene.answer_both(&llama(), Some(Ok(()))), 1, "asked again soon while it starts");
+    assert_eq!(state(&scene), ServerState::Ready);
+    assert!(scene.roster.catalogue().problems().is_empty());
+
+    scene.pass(LIVENESS);
+    scene.answer_both(&llama(), Some(Err("it answers 503")));
+    assert_eq!(state(&scene), ServerState::Ready, "one failure is not enough");
+    scene.pass(RECHECK);
+    scene.answer_both(&llama(), Some(Err("it answers 503")));
+    assert_eq!(
+        state(&scene),
+        ServerState::Draining("it answers 503".into()),
+        "although its HEALTHCHECK passes"
+    );
+    for _ in 0..5 {
+        scene.pass(LIVENESS);
+        assert_eq!(
+            scene.answer_both(&llama(), Some(Err("it answers 503"))),
+            1,
+            "every 5 s, however long it lasts"
+        );
+    }
+    scene.pass(LIVENESS);
+    scene.answer_both(&llama(), Some(Ok(())));
+    assert_eq!(state(&scene), ServerState::Ready);
+}
+
+#[test]
+fn both_must_be_true() {
+    let mut scene = Scene::new();
+    let unhealthy = || ContainerRecord { health: Some(ContainerHealth::Unhealthy), ..with_ready_path() };
+    scene.survey(vec![with_ready_path()]);
+    scene.answer_both(&llama(), Some(Ok(())));
+    assert_eq!(scene.llama(), Some(Readiness::Ready));
+    scene.survey(vec![unhealthy()]);
+    assert_eq!(scene.llama(), Some(Readiness::Draining), "its HEALTHCHECK fails");
+    scene.survey(vec![with_ready_path()]);
+    assert_eq!(scene.llama(), Some(Readiness::Ready));
+}
+
+#[test]
+fn another_ready_path_is_asked_anew() {
+    let mut scene = Scene::new();
+    let mut spec = file_spec();
+    spec.settings.ready_path = Some("/a".into());
+    scene.roster.configured(&of(std::slice::from_ref(&spec)), scene.now);
+    scene.answer_both(&llama(), Some(Ok(())));
+    assert_eq!(scene.llama(), Some(Readiness::Ready));
+    spec.settings.ready_path = Some("/b".into());
+    scene.roster.configured(&of(std::slice::from_ref(&spec)), scene.now);
+    assert_eq!(scene.llama(), Some(Readiness::Starting));
+    assert_eq!(scene.answer_both(&llama(), Some(Ok(()))), 1);
+    assert_eq!(scene.llama(), Some(Readiness::Ready));
+}
+
+fn of(servers: &[ServerSpec]) -> Configured {
+    Configured { servers: servers.to_vec(), ..Configured::default() }
 }

@@ -1,4 +1,6 @@
-//! `docker:` — the Docker host whose containers are looked at.
+//! `docker:` — the Docker hosts whose containers, or Swarm tasks, are looked at.
+//!
+//! Its keys describe one host; `docker.hosts` is a list of several, each with the same keys and a name.
 
 use std::{
     fs, io,
@@ -15,10 +17,10 @@ use super::{host::Host, section::Section};
 pub(crate) struct DockerConfig {
     /// Whether to look at containers at all.
     pub(crate) enabled: Enabled,
-    /// How to look at them.
-    pub(crate) options: DockerOptions,
-    /// Whether the endpoint came from `DOCKER_HOST`.
-    pub(crate) endpoint_from_docker_host: bool,
+    /// Where to look; one at least.
+    pub(crate) hosts: Vec<DockerOptions>,
+    /// Whether an operator named the hosts, by `docker.hosts` or by `DOCKER_HOST`.
+    pub(crate) named: bool,
 }
 
 /// `docker.enabled`.
@@ -31,14 +33,17 @@ pub(crate) enum Enabled {
 }
 
 impl DockerConfig {
-    /// Whether to look at containers: with `auto`, if the endpoint is remote or was given by
-    /// `DOCKER_HOST`, or if its socket is there now.
+    /// Whether to look at containers: with `auto`, if the host is remote or was named by
+    /// `docker.hosts` or `DOCKER_HOST`, or if its socket is there now.
     pub(crate) fn is_wanted(&self) -> bool {
-        match (self.enabled, &self.options.endpoint) {
-            (Enabled::Always, _) => true,
-            (Enabled::Never, _) => false,
-            (Enabled::Auto, DockerEndpoint::Unix(path)) => self.endpoint_from_docker_host || path.exists(),
-            (Enabled::Auto, DockerEndpoint::Tcp(_) | DockerEndpoint::Tls(..)) => true,
+        let is_there = |host: &DockerOptions| match &host.endpoint {
+            DockerEndpoint::Unix(path) => path.exists(),
+            DockerEndpoint::Tcp(_) | DockerEndpoint::Tls(..) => true,
+        };
+        match self.enabled {
+            Enabled::Always => true,
+            Enabled::Never => false,
+            Enabled::Auto => self.named || self.hosts.iter().any(is_there),
         }
     }
 }
@@ -87,33 +92,89 @@ fn host_of(authority: &str) -> Option<Host> {
     Host::parse(host)
 }
 
+/// The keys that describe one host.
+const KEYS_OF_A_HOST: [&str; 6] = ["endpoint", "tls", "network", "host_address", "reach", "swarm"];
+const DOCKER_HOST: &str = "DOCKER_HOST";
+const NAME: &str = "1 to 64 letters, digits and ._-";
+
 pub(super) fn read(mut section: Section<'_>) -> DockerConfig {
     let enabled = section
         .one_of("enabled", &[("auto", Enabled::Auto), ("true", Enabled::Always), ("false", Enabled::Never)])
         .unwrap_or(Enabled::Auto);
-    let from_docker_host = section.variable("endpoint") == Some("DOCKER_HOST");
-    let endpoint = if from_docker_host && enabled == Enabled::Never {
+    let listed = section.has("hosts");
+    let sections = section.sections("hosts");
+    section.require_some("hosts", &sections);
+    let from_docker_host = section.variable("endpoint") == Some(DOCKER_HOST);
+    let hosts = if listed {
+        for key in KEYS_OF_A_HOST {
+            // DOCKER_HOST is meant for other programs as well, and the list says more.
+            if section.has(key) && section.variable(key) != Some(DOCKER_HOST) {
+                section.error(
+                    key,
+                    "is given beside docker.hosts; allowed: one of the two, with this key in the list",
+                );
+            }
+            section.skip(key);
+        }
+        read_list(sections)
+    } else {
         // Meant for other programs; its value is none of our business, even if we could not use it.
+        let skip_endpoint = from_docker_host && enabled == Enabled::Never;
+        vec![read_host(&mut section, "docker", DockerOptions::DEFAULT_NAME.into(), skip_endpoint)]
+    };
+    section.finish();
+    DockerConfig { enabled, hosts, named: listed || from_docker_host }
+}
+
+fn read_list(sections: Vec<Section<'_>>) -> Vec<DockerOptions> {
+    let mut hosts: Vec<DockerOptions> = Vec::with_capacity(sections.len());
+    for (i, mut section) in sections.into_iter().enumerate() {
+        let name = section.get("name", NAME, host_name);
+        section.require("name", NAME);
+        section.require("endpoint", Endpoint::ALLOWED);
+        // Whatever stands for a name that is wrong is never seen: there is an error already.
+        let host = read_host(&mut section, &format!("docker.hosts[{i}]"), name.unwrap_or_default(), false);
+        if !host.name.is_empty()
+            && let Some(other) = hosts.iter().position(|other| other.name == host.name)
+        {
+            section.error(
+                "name",
+                format!("docker.hosts[{other}] is called {:?} too; allowed: a name of its own", host.name),
+            );
+        }
+        hosts.push(host);
+        section.finish();
+    }
+    hosts
+}
+
+/// Reads what describes one host; `place` is where that stands, for error texts.
+fn read_host(section: &mut Section<'_>, place: &str, name: String, skip_endpoint: bool) -> DockerOptions {
+    let endpoint = if skip_endpoint {
         section.skip("endpoint");
         None
     } else {
         section.url("endpoint", Endpoint::ALLOWED, Endpoint::parse)
     };
     let endpoint = endpoint.unwrap_or_default();
-    let tls = read_tls(&mut section, endpoint.scheme);
+    let tls = read_tls(section, endpoint.scheme);
     let network = section.get("network", "the name of a Docker network", network_name);
     let host_address =
         section.get("host_address", Host::ALLOWED, Host::parse).or_else(|| endpoint.host.clone());
     let published = section.one_of("reach", &[("network", false), ("published", true)]).unwrap_or(false);
-    if published && host_address.is_none() && !section.has("host_address") {
+    let swarm = section.bool("swarm").unwrap_or(false);
+    // The nodes of a Swarm know their own addresses.
+    if published && !swarm && host_address.is_none() && !section.has("host_address") {
         section.error(
             "reach",
-            "found \"published\"; with a unix endpoint it needs docker.host_address, the address whose ports are \
-             published",
+            format!(
+                "found \"published\"; with a unix endpoint it needs {place}.host_address, the address whose ports \
+                 are published"
+            ),
         );
     }
-    section.finish();
-    let options = DockerOptions {
+    DockerOptions {
+        name,
         endpoint: match (endpoint.url.strip_prefix("unix://"), tls) {
             (Some(path), _) => DockerEndpoint::Unix(path.into()),
             (None, None) => DockerEndpoint::Tcp(endpoint.url),
@@ -122,8 +183,13 @@ pub(super) fn read(mut section: Section<'_>) -> DockerConfig {
         network,
         host_address: host_address.map(|host| host.as_str().into()),
         published,
-    };
-    DockerConfig { enabled, options, endpoint_from_docker_host: from_docker_host }
+        swarm,
+    }
+}
+
+fn host_name(text: &str) -> Option<String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    ((1..=64).contains(&text.len()) && text.bytes().all(allowed)).then(|| text.into())
 }
 
 /// Reads `tls`, which must suit the endpoint's scheme.
@@ -164,5 +230,98 @@ fn readable_file(path: &str) -> Result<PathBuf, io::Error> {
     match fs::File::open(path)?.metadata()?.is_file() {
         true => Ok(path.into()),
         false => Err(io::Error::other("it is not a file")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Config, Env},
+        *,
+    };
+
+    fn load(yaml: &str, variables: &[(&str, &str)]) -> Result<DockerConfig, String> {
+        let env: Env = variables.iter().copied().collect();
+        let yaml = serde_yaml::from_str(yaml).expect("YAML");
+        Config::read(yaml, &env).map(|config| config.docker).map_err(|errors| errors.to_string())
+    }
+
+    const TWO: &str = "
+docker:
+  hosts:
+    - { name: gpu1, endpoint: \"tcp://10.0.0.5:2375\", reach: published }
+    - { name: swarm, endpoint: unix:///run/swarm.sock, swarm: true, network: ai }
+";
+
+    #[test]
+    fn one_host_by_the_keys_of_docker_itself() {
+        let one = load("docker: { endpoint: \"tcp://h:2375\", swarm: true }", &[]).expect("good");
+        assert_eq!(one.hosts.len(), 1);
+        assert_eq!((one.hosts[0].name.as_str(), one.hosts[0].swarm, one.named), ("docker", true, false));
+        let default = load("{}", &[]).expect("good");
+        assert_eq!(default.hosts[0].endpoint, DockerEndpoint::Unix("/var/run/docker.sock".into()));
+        let variable = load("{}", &[("DOCKER_HOST", "unix:///nowhere.sock")]).expect("good");
+        assert!(variable.named && variable.is_wanted(), "it was named, so that it fails loudly");
+    }
+
+    #[test]
+    fn several_hosts() {
+        let two = load(TWO, &[]).expect("good");
+        assert!(two.is_wanted());
+        let names: Vec<_> = two.hosts.iter().map(|h| (h.name.as_str(), h.swarm, h.published)).collect();
+        assert_eq!(names, [("gpu1", false, true), ("swarm", true, false)]);
+        assert_eq!(two.hosts[0].host_address.as_deref(), Some("10.0.0.5"), "the endpoint's");
+        assert_eq!(two.hosts[1].network.as_deref(), Some("ai"));
+        let ignored = load(TWO, &[("DOCKER_HOST", "ssh://elsewhere")]).expect("meant for other programs");
+        assert_eq!(ignored, two);
+        let never = load(&TWO.replace("  hosts:", "  enabled: false\n  hosts:"), &[]).expect("good");
+        assert!(!never.is_wanted());
+    }
+
+    #[test]
+    fn keys_of_one_host_beside_the_list() {
+        let yaml = TWO.replace("  hosts:", "  network: ai\n  swarm: true\n  hosts:");
+        let told = load(&yaml, &[]).expect_err("both");
+        for key in
+            ["docker.network: is given beside docker.hosts", "docker.swarm: is given beside docker.hosts"]
+        {
+            assert!(told.contains(key), "{told}");
+        }
+        let told = load(TWO, &[("MODELGATE_DOCKER_ENDPOINT", "tcp://h:1")]).expect_err("both");
+        assert!(told.contains("docker.endpoint (from MODELGATE_DOCKER_ENDPOINT): is given beside"), "{told}");
+    }
+
+    #[test]
+    fn entries_that_are_wrong() {
+        for (entries, message) in [
+            ("[]", "docker.hosts: found an empty list"),
+            ("[{ endpoint: \"tcp://h:1\" }]", "docker.hosts[0].name: is missing; allowed: 1 to 64 letters"),
+            ("[{ name: a }]", "docker.hosts[0].endpoint: is missing; allowed: unix:///PATH, tcp://HOST:PORT"),
+            (
+                "[{ name: \"a/b\", endpoint: \"tcp://h:1\" }]",
+                "docker.hosts[0].name: found \"a/b\"; allowed: 1 to 64",
+            ),
+            (
+                "[{ name: a, endpoint: \"tcp://h:1\" }, { name: a, endpoint: \"tcp://i:1\" }]",
+                "docker.hosts[1].name: docker.hosts[0] is called \"a\" too; allowed: a name of its own",
+            ),
+            (
+                "[{ name: a, endpoint: unix:///s, reach: published }]",
+                "it needs docker.hosts[0].host_address, the address whose ports are published",
+            ),
+            (
+                "[{ name: a, endpoint: \"tcp://h:1\", swarm: maybe }]",
+                "docker.hosts[0].swarm: found \"maybe\"",
+            ),
+            (
+                "[{ name: a, endpoint: \"https://h:1\" }]",
+                "docker.hosts[0].tls: is missing; an https endpoint needs",
+            ),
+            ("[{ name: a, endpoint: \"tcp://h:1\", netwrok: x }]", "docker.hosts[0]: unknown key `netwrok`"),
+        ] {
+            let told = load(&format!("docker: {{ hosts: {entries} }}"), &[]).expect_err(entries);
+            assert!(told.contains(message), "{entries}: {told}");
+            assert!(told.contains("has 1 error:") || !told.contains("errors"), "{entries}: {told}");
+        }
     }
 }

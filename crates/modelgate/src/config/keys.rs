@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use access::{Key, KeyDigest, ModelGlobs, ModelLimit, Rate};
+use access::{Key, KeyDigest, ModelGlobs, Rate};
+use catalogue::{GivenModelSettings, ServerSettings, Setting};
 use serde_yaml::Value;
 
 use super::section::Section;
@@ -45,14 +46,24 @@ pub(super) fn read(sections: Vec<Section<'_>>) -> Vec<Key> {
     keys.into_iter().map(|(_, key)| key).collect()
 }
 
-pub(super) fn read_model_limits(sections: Vec<Section<'_>>) -> Vec<ModelLimit> {
+/// `models:` — settings of the models that a pattern matches, whatever their servers say.
+pub(super) fn read_models(sections: Vec<Section<'_>>) -> Vec<(ModelGlobs, GivenModelSettings)> {
     let read = |mut section: Section<'_>| {
         let models = section.try_get("match", GLOB, |text| glob(text).and_then(|g| globs(&[g])));
         section.require("match", GLOB);
-        let limit = rate(&mut section, "limit");
-        section.require("limit", "requests_per_minute and, if wanted, burst");
+        let mut given = GivenModelSettings::default();
+        section.settings(&mut ServerSettings::default(), &mut given, Setting::is_of_model);
+        if let Err(fault) = given.check() {
+            section.error(fault.split(' ').next().unwrap_or_default(), fault);
+        }
+        if section.has_only("match") {
+            section.error(
+                "match",
+                "is all there is; allowed: with at least one setting, such as limit or timeout",
+            );
+        }
         section.finish();
-        Some(ModelLimit { models: models?, limit: limit? })
+        Some((models?, given))
     };
     sections.into_iter().filter_map(read).collect()
 }
@@ -74,7 +85,8 @@ fn read_one(section: &mut Section<'_>) -> Option<Key> {
     };
     let limit = rate(section, "limit");
     let limit_per_model = rate(section, "limit_per_model");
-    Some(Key { name: name?, consumer: consumer?, digest: digest?, models, limit, limit_per_model })
+    let manage = section.bool("manage").unwrap_or(false);
+    Some(Key { name: name?, consumer: consumer?, digest: digest?, models, limit, limit_per_model, manage })
 }
 
 fn rate(section: &mut Section<'_>, key: &'static str) -> Option<Rate> {

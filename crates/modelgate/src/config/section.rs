@@ -6,6 +6,7 @@
 use std::{cell::RefCell, fmt::Display, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use bytesize::ByteSize;
+use catalogue::{GivenModelSettings, ServerSettings, Setting, settings};
 use serde_yaml::{Mapping, Value};
 
 use super::{
@@ -92,6 +93,11 @@ impl<'a> Section<'a> {
         self.mapping.and_then(|m| m.get(key)).is_some_and(|value| !value.is_null())
     }
 
+    /// Whether a key is there and no other.
+    pub(super) fn has_only(&self, key: &str) -> bool {
+        self.has(key) && self.mapping.is_some_and(|m| m.len() == 1)
+    }
+
     /// Reports a key that must be there and is not.
     pub(super) fn require(&self, key: &str, allowed: &str) {
         if !self.has(key) {
@@ -105,6 +111,72 @@ impl<'a> Section<'a> {
             self.mapping.and_then(|m| m.get(key)).and_then(Value::as_sequence).is_some_and(Vec::is_empty);
         if empty && list.is_empty() {
             self.error(key, "found an empty list; allowed: at least one, or leave the key out");
+        }
+    }
+
+    /// Reads what is left as settings; those that are not for this place are unknown keys. Levels of
+    /// the file are dots of a setting's key.
+    pub(super) fn settings(
+        &mut self,
+        server: &mut ServerSettings,
+        model: &mut GivenModelSettings,
+        allowed_here: impl Fn(&Setting) -> bool,
+    ) {
+        let here: Vec<&'static Setting> = settings().filter(|s| allowed_here(s)).collect();
+        for setting in &here {
+            let first = setting.key.split('.').next().unwrap_or_default();
+            if !self.known.contains(&first) {
+                self.known.push(first);
+            }
+        }
+        let Some(mapping) = self.mapping else { return };
+        for (key, value) in mapping {
+            let name = scalar(key).unwrap_or_default();
+            if here.iter().any(|s| s.key.split('.').next() == Some(&name)) && !value.is_null() {
+                self.setting(&name, value, &here, server, model);
+            }
+        }
+    }
+
+    fn setting(
+        &self,
+        path: &str,
+        value: &Value,
+        here: &[&'static Setting],
+        server: &mut ServerSettings,
+        model: &mut GivenModelSettings,
+    ) {
+        if let Some(setting) = here.iter().find(|s| s.key == path) {
+            let text = match value {
+                Value::Sequence(items) => {
+                    items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|v| v.join(","))
+                }
+                other => scalar(other),
+            };
+            let Some(text) = text else {
+                return self.error(path, format!("found {}; allowed: {}", kind(value), setting.allowed));
+            };
+            if let Err(allowed) = setting.read(&text, server, model) {
+                self.error(path, Show::Always.message(&text, &allowed_is(&allowed)));
+            }
+            return;
+        }
+        let Value::Mapping(levels) = value else {
+            return self.error(path, format!("found {}; allowed: keys with values", kind(value)));
+        };
+        let prefix = format!("{path}.");
+        let below = || here.iter().filter_map(|s| s.key.strip_prefix(&prefix));
+        for (key, value) in levels.iter().filter(|(_, value)| !value.is_null()) {
+            let name = scalar(key).unwrap_or_default();
+            match below().any(|k| k == name || k.starts_with(&format!("{name}."))) {
+                true => self.setting(&format!("{path}.{name}"), value, here, server, model),
+                false => {
+                    let known: Vec<&str> = below().map(|k| k.split('.').next().unwrap_or_default()).collect();
+                    let message =
+                        format!("unknown key {}; allowed here: {}", nameable(&name), known.join(", "));
+                    self.error(path, message);
+                }
+            }
         }
     }
 

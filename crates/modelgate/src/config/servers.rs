@@ -1,6 +1,10 @@
 //! `servers:` — servers that no container's label announces.
 
-use catalogue::{BasePath, ModelName, ServerUrl};
+use std::{env, fs};
+
+use catalogue::{
+    BasePath, Credential, CredentialHeader, GivenModelSettings, ModelName, ServerSettings, ServerUrl,
+};
 
 use super::section::Section;
 
@@ -15,6 +19,12 @@ pub(crate) struct StaticServer {
     pub(crate) base_path: BasePath,
     /// Names given by hand; none means: ask it.
     pub(crate) models: Vec<ModelName>,
+    /// How it takes part in its pools.
+    pub(crate) settings: ServerSettings,
+    /// What it says about its models.
+    pub(crate) model_settings: GivenModelSettings,
+    /// What it demands of whoever asks it.
+    pub(crate) credential: Option<Credential>,
 }
 
 const NAME: &str = "1 to 64 letters, digits and ._-:[]";
@@ -47,6 +57,12 @@ fn read_one(section: &mut Section<'_>) -> Option<StaticServer> {
     let models = section.try_list("models", "the name of a model", |text| {
         ModelName::new(text).map_err(|invalid| invalid.reason)
     });
+    let credential = credential(section);
+    let (mut settings, mut model_settings) = (ServerSettings::default(), GivenModelSettings::default());
+    section.settings(&mut settings, &mut model_settings, |_| true);
+    for fault in [settings.check(), model_settings.check()].into_iter().filter_map(Result::err) {
+        section.error(fault.split(' ').next().unwrap_or_default(), fault);
+    }
     let url = url?;
     let authority = || url.as_str().split("://").last().unwrap_or_default().to_owned();
     Some(StaticServer {
@@ -54,7 +70,41 @@ fn read_one(section: &mut Section<'_>) -> Option<StaticServer> {
         url: url.clone(),
         base_path: base_path.unwrap_or_default(),
         models: models.unwrap_or_default(),
+        settings,
+        model_settings,
+        credential,
     })
+}
+
+/// `credential:` — a header, and where its secret is. The secret itself does not stand in the file,
+/// which people show to each other.
+fn credential(server: &mut Section<'_>) -> Option<Credential> {
+    const SECRET: &str = "1 to 4096 visible ASCII characters, without spaces";
+    let given = server.has("credential");
+    let mut section = server.section("credential");
+    let headers = [
+        ("bearer", CredentialHeader::Bearer),
+        ("x-api-key", CredentialHeader::XApiKey),
+        ("api-key", CredentialHeader::ApiKey),
+    ];
+    let header = section.one_of("header", &headers).unwrap_or(CredentialHeader::Bearer);
+    let read = |secret: &str| Credential::new(header, secret);
+    let from_env =
+        section.try_get("env", "the name of an environment variable", |name| match env::var(name) {
+            Ok(secret) => read(&secret).ok_or_else(|| format!("its value is not allowed: {SECRET}")),
+            Err(_) => Err("this variable is not set, or is not UTF-8".into()),
+        });
+    let from_file = section.try_get("file", "the path of a file", |path| match fs::read_to_string(path) {
+        Ok(secret) => read(secret.trim_end_matches(['\r', '\n']))
+            .ok_or_else(|| format!("its content is not allowed: {SECRET}")),
+        Err(error) => Err(error.to_string()),
+    });
+    if given && section.has("env") == section.has("file") {
+        section
+            .error("env", "credential needs exactly one of env, an environment variable, and file, a path");
+    }
+    section.finish();
+    from_env.or(from_file)
 }
 
 fn name(text: &str) -> Option<String> {

@@ -1,8 +1,10 @@
 //! `traefik:` — what is rendered for Traefik, and how it is reached.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, fs, io, net::IpAddr, path::PathBuf, time::Duration};
 
-use traefik_config::{Tls, TraefikVersion};
+use catalogue::Api;
+use ipnet::IpNet;
+use traefik_config::{ClientCertificate, Cors, Hsts, Tls, TraefikVersion};
 
 use super::{
     host::{Host, dns_name, plain_name},
@@ -18,10 +20,28 @@ pub(crate) struct TraefikConfig {
     pub(crate) entry_points: Vec<String>,
     /// Host names to answer for, in lower case; none means all.
     pub(crate) hosts: Vec<String>,
+    /// The APIs that are offered.
+    pub(crate) apis: BTreeSet<Api>,
     /// Path prefixes to answer for, without a trailing slash; at least one.
     pub(crate) path_prefixes: Vec<String>,
     /// TLS on the routers, from `tls` and `cert_resolver`.
     pub(crate) tls: Option<Tls>,
+    /// Entry points that redirect to https.
+    pub(crate) redirect_entry_points: Vec<String>,
+    /// `Strict-Transport-Security`.
+    pub(crate) hsts: Option<Hsts>,
+    /// Cross-origin requests.
+    pub(crate) cors: Option<Cors>,
+    /// Client networks that are let in; none means any.
+    pub(crate) allow_ips: Vec<IpNet>,
+    /// How many proxies stand before Traefik.
+    pub(crate) ip_depth: u8,
+    /// What Traefik proves itself with, on its side.
+    pub(crate) client_certificate: Option<ClientCertificate>,
+    /// Who signed that certificate, in PEM.
+    pub(crate) client_ca: Option<PathBuf>,
+    /// Networks whose every address is taken for Traefik's.
+    pub(crate) trusted_addresses: Vec<IpNet>,
     /// Where Traefik reaches the requests listener; `None`: at the host that it polls.
     pub(crate) advertise: Option<Host>,
     /// Traefik's own `providers.http.pollTimeout`.
@@ -29,6 +49,7 @@ pub(crate) struct TraefikConfig {
 }
 
 const NAME: &str = "a name of letters, digits, _ and -";
+const NETWORK: &str = "an IP address, or a network such as 10.0.0.0/8";
 const PREFIX: &str = "/v1, or a path under it such as /v1/chat, of letters, digits and -._~";
 
 pub(super) fn read(mut section: Section<'_>) -> TraefikConfig {
@@ -37,7 +58,15 @@ pub(super) fn read(mut section: Section<'_>) -> TraefikConfig {
     let entry_points = section.list("entry_points", NAME, plain_name);
     let hosts = section.list("hosts", "a DNS name such as llm.example.com, without a wildcard", dns_name);
     let path_prefixes = path_prefixes(&mut section);
+    let apis = apis(&mut section);
     let tls = tls(&mut section);
+    let redirect_entry_points = redirect(&mut section, entry_points.as_deref(), tls.as_ref());
+    let hsts = hsts(&mut section);
+    let cors = cors(&mut section);
+    let allow_ips = section.list("allow_ips", NETWORK, network).unwrap_or_default();
+    let ip_depth = section.number("ip_depth", 0..=16).unwrap_or(0);
+    let (client_ca, client_certificate) = client_certificate(section.section("client_certificate"));
+    let trusted_addresses = section.list("trusted_addresses", NETWORK, network).unwrap_or_default();
     let advertise = section.get("advertise", Host::ALLOWED, Host::parse);
     let poll_timeout = section.duration("poll_timeout", Duration::from_secs(1)..=Duration::from_secs(60));
     section.finish();
@@ -45,8 +74,17 @@ pub(super) fn read(mut section: Section<'_>) -> TraefikConfig {
         version: version.unwrap_or_default(),
         entry_points: entry_points.unwrap_or_default(),
         hosts: hosts.unwrap_or_default(),
+        apis,
         path_prefixes,
         tls,
+        redirect_entry_points,
+        hsts,
+        cors,
+        allow_ips,
+        ip_depth: u8::try_from(ip_depth).unwrap_or(0),
+        client_certificate,
+        client_ca,
+        trusted_addresses,
         advertise,
         poll_timeout: poll_timeout.unwrap_or(Duration::from_secs(5)),
     }
@@ -62,6 +100,117 @@ fn tls(section: &mut Section<'_>) -> Option<Tls> {
         );
     }
     tls.unwrap_or(cert_resolver.is_some()).then_some(Tls { cert_resolver })
+}
+
+fn apis(section: &mut Section<'_>) -> BTreeSet<Api> {
+    let words = Api::ALL.map(Api::name).join(", ");
+    let found = section.list("apis", &words, |text| Api::ALL.into_iter().find(|api| api.name() == text));
+    match found {
+        Some(apis) => {
+            section.require_some("apis", &apis);
+            apis.into_iter().collect()
+        }
+        None => Api::DEFAULT.into(),
+    }
+}
+
+/// An entry point can redirect only if the routers are on others, over TLS.
+fn redirect(section: &mut Section<'_>, own: Option<&[String]>, tls: Option<&Tls>) -> Vec<String> {
+    let redirect = section.list("redirect_entry_points", NAME, plain_name).unwrap_or_default();
+    let own = own.unwrap_or_default();
+    for (i, name) in redirect.iter().enumerate() {
+        if own.contains(name) {
+            section.error(
+                &format!("redirect_entry_points[{i}]"),
+                format!("found {name:?}; it is one of traefik.entry_points, too; allowed: another one"),
+            );
+        }
+    }
+    if !redirect.is_empty() && (own.is_empty() || tls.is_none()) {
+        section.error(
+            "redirect_entry_points",
+            "needs traefik.entry_points, the ones to which it redirects, and TLS on them: traefik.tls or \
+             traefik.cert_resolver",
+        );
+    }
+    redirect
+}
+
+fn hsts(section: &mut Section<'_>) -> Option<Hsts> {
+    let given = section.has("hsts");
+    let mut section = section.section("hsts");
+    let max_age = section.duration("max_age", Duration::ZERO..=Duration::from_secs(10 * 365 * 24 * 3600));
+    let (include_subdomains, preload) = (section.bool("include_subdomains"), section.bool("preload"));
+    section.finish();
+    given.then(|| Hsts {
+        max_age: max_age.unwrap_or(Duration::from_secs(365 * 24 * 3600)),
+        include_subdomains: include_subdomains.unwrap_or(false),
+        preload: preload.unwrap_or(false),
+    })
+}
+
+fn cors(section: &mut Section<'_>) -> Option<Cors> {
+    const ORIGIN: &str = "* or an origin such as https://app.example.com, without a path";
+    let given = section.has("cors");
+    let mut section = section.section("cors");
+    let origins = section.list("origins", ORIGIN, origin);
+    if given {
+        section.require("origins", &format!("a list, each {ORIGIN}"));
+    }
+    if let Some(origins) = &origins {
+        section.require_some("origins", origins);
+    }
+    let headers = section.list("headers", "the name of a header", header_name);
+    let max_age = section.duration("max_age", Duration::ZERO..=Duration::from_secs(24 * 3600));
+    section.finish();
+    Some(Cors {
+        origins: origins?,
+        headers: headers.unwrap_or_default(),
+        max_age: max_age.unwrap_or(Duration::from_secs(600)),
+    })
+}
+
+/// An origin as browsers write it (RFC 6454 §6.2).
+fn origin(text: &str) -> Option<String> {
+    let (scheme, rest) = match text {
+        "*" => return Some(text.into()),
+        _ => text.split_once("://")?,
+    };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
+    let fits =
+        matches!(scheme, "http" | "https") && (1..=253).contains(&rest.len()) && rest.bytes().all(plain);
+    fits.then(|| text.to_ascii_lowercase())
+}
+
+fn header_name(text: &str) -> Option<String> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    ((1..=64).contains(&text.len()) && text.bytes().all(token)).then(|| text.to_ascii_lowercase())
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().map(IpNet::from).ok())
+}
+
+/// What Traefik shows us (paths on its side), and who must have signed it (a file on ours).
+fn client_certificate(mut section: Section<'_>) -> (Option<PathBuf>, Option<ClientCertificate>) {
+    const OURS: &str = "the path of a PEM file here: who signed Traefik's certificate";
+    const THEIRS: &str = "the path of a PEM file where Traefik runs";
+    let ca = section.try_get("ca", OURS, |path| match fs::read(path) {
+        Ok(_) => Ok(PathBuf::from(path)),
+        Err(error) => Err::<_, io::Error>(error),
+    });
+    let path =
+        |text: &str| (text.starts_with('/') && !text.contains(char::is_control)).then(|| text.to_owned());
+    let cert = section.get("cert", THEIRS, path);
+    let key = section.get("key", THEIRS, path);
+    if section.has("ca") || section.has("cert") || section.has("key") {
+        section.require("ca", OURS);
+        section.require("cert", THEIRS);
+        section.require("key", THEIRS);
+    }
+    section.finish();
+    (ca, cert.zip(key).map(|(cert, key)| ClientCertificate { cert, key }))
 }
 
 fn path_prefixes(section: &mut Section<'_>) -> Vec<String> {

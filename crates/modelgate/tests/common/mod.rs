@@ -1,7 +1,7 @@
 //! A real Traefik in front of Modelgate in front of simulated servers.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -29,6 +29,12 @@ pub(crate) struct Stack {
 
 /// The configuration: the servers, two keys and whatever a test adds.
 pub(crate) fn config(sims: &[&Sim], more: &str) -> String {
+    let plain: Vec<(&Sim, &str)> = sims.iter().map(|sim| (*sim, "")).collect();
+    config_of(&plain, more)
+}
+
+/// The same; each server with settings of its own, as YAML between braces: `weight: 3, priority: 1`.
+pub(crate) fn config_of(servers: &[(&Sim, &str)], more: &str) -> String {
     let mut yaml = String::from("keys:\n");
     for (name, key, models) in [("alice", KEY, "*"), ("bob", LLAMA_KEY, "llama*")] {
         let digest = access::KeyDigest::of(key).to_hex();
@@ -37,11 +43,11 @@ pub(crate) fn config(sims: &[&Sim], more: &str) -> String {
             "  - {{ name: {name}, consumer: {name}, sha256: \"{digest}\", models: [\"{models}\"] }}"
         );
     }
-    if !sims.is_empty() {
+    if !servers.is_empty() {
         yaml.push_str("servers:\n");
     }
-    for sim in sims {
-        let _ = writeln!(yaml, "  - {{ url: \"{}\", name: {} }}", sim.url(), sim.name());
+    for (sim, settings) in servers {
+        let _ = writeln!(yaml, "  - {{ url: \"{}\", name: {}, {settings} }}", sim.url(), sim.name());
     }
     yaml.push_str(more);
     yaml
@@ -49,8 +55,14 @@ pub(crate) fn config(sims: &[&Sim], more: &str) -> String {
 
 /// Starts it all; `None` if that Traefik is not installed and may be missing.
 pub(crate) async fn stack(version: &str, sims: &[&Sim], more: &str) -> Option<Stack> {
+    stack_of(version, &config(sims, more)).await
+}
+
+/// The same with a configuration of its own. What the document may hold depends on the version, so
+/// Modelgate is told.
+pub(crate) async fn stack_of(version: &str, config: &str) -> Option<Stack> {
     let binary = need(traefik_binary(version), &format!("Traefik {version}"))?;
-    let mut modelgate = Modelgate::start_with(env!("CARGO_BIN_EXE_modelgate"), &config(sims, more)).await;
+    let mut modelgate = Modelgate::start_with(env!("CARGO_BIN_EXE_modelgate"), config).await;
     modelgate.wait_ready().await;
     let traefik = Traefik::builder(binary).endpoint(modelgate.provider_endpoint()).start().await;
     traefik.wait_configured().await;
@@ -103,6 +115,17 @@ pub(crate) async fn refusal(request: RequestBuilder) -> (u16, Value) {
     let status = response.status().as_u16();
     let text = response.text().await.expect("a body");
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// Which simulated servers answered so many requests, and how many each.
+pub(crate) async fn spread(stack: &Stack, model: &str, count: usize) -> BTreeMap<String, usize> {
+    let mut servers = BTreeMap::new();
+    for _ in 0..count {
+        let response = stack.chat(model).await;
+        assert_eq!(response.status(), 200);
+        *servers.entry(server(&response)).or_insert(0) += 1;
+    }
+    servers
 }
 
 /// Which simulated server answered.

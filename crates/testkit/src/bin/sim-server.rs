@@ -7,7 +7,8 @@
 //!
 //! Environment: `SIM_NAME` (default: the host's name), `SIM_MODELS` (comma separated; `--model` takes any text),
 //! `SIM_PORT` (8000), `SIM_BASE_PATH` (/v1), `SIM_STARTUP_DELAY` (seconds; everything answers 503 until then),
-//! `SIM_CHUNKS`, `SIM_CHUNK_DELAY_MS`, `SIM_LATENCY_MS`, `SIM_MAX_RUNNING`. It stops on SIGTERM and SIGINT like uvicorn.
+//! `SIM_HOST` (0.0.0.0), `SIM_CHUNKS`, `SIM_CHUNK_DELAY_MS`, `SIM_LATENCY_MS`, `SIM_MAX_RUNNING`, `SIM_OWNED_BY`,
+//! `SIM_ACCEPT_ANY`, `SIM_REQUIRE_KEY` and `SIM_REQUIRE_HEADER`, `SIM_LOADED_AFTER` (seconds). It stops on SIGTERM and SIGINT like uvicorn.
 
 use std::{
     env,
@@ -28,6 +29,7 @@ use tokio::{
 
 /// What the environment and the command line say.
 struct Settings {
+    host: Ipv4Addr,
     port: u16,
     options: Options,
     is_health_check: bool,
@@ -62,9 +64,15 @@ fn settings(args: impl Iterator<Item = String>) -> Result<Settings, Failure> {
         chunks: variable("SIM_CHUNKS")?.unwrap_or(defaults.chunks),
         latency: variable("SIM_LATENCY_MS")?.map_or(defaults.latency, Duration::from_millis),
         max_running: variable("SIM_MAX_RUNNING")?.unwrap_or(defaults.max_running),
+        owned_by: variable("SIM_OWNED_BY")?.unwrap_or(defaults.owned_by),
+        accept_any: variable("SIM_ACCEPT_ANY")?.unwrap_or(defaults.accept_any),
+        required_key: variable("SIM_REQUIRE_KEY")?,
+        required_header: variable("SIM_REQUIRE_HEADER")?.unwrap_or(defaults.required_header),
+        loaded_after: variable("SIM_LOADED_AFTER")?.map_or(defaults.loaded_after, Duration::from_secs_f64),
         ..Options::default()
     };
     let mut port = variable("SIM_PORT")?.unwrap_or(8000);
+    let host = variable("SIM_HOST")?.unwrap_or(Ipv4Addr::UNSPECIFIED);
     let mut is_health_check = false;
     let mut args = args;
     while let Some(arg) = args.next() {
@@ -72,16 +80,18 @@ fn settings(args: impl Iterator<Item = String>) -> Result<Settings, Failure> {
         match arg.as_str() {
             "healthcheck" => is_health_check = true,
             "--name" => options.name = value()?,
-            "--model" => models.push(value()?),
+            "--model" | "--model-path" | "--served-model-name" => models.push(value()?),
             "--port" => port = value()?.parse()?,
             "--base-path" => options.base_path = value()?,
+            // How SGLang is started: `python -m sglang.launch_server …`.
+            "python" | "-m" | "sglang.launch_server" => {}
             other => return Err(format!("unknown argument {other}").into()),
         }
     }
     if !models.is_empty() {
         options.models = models;
     }
-    Ok(Settings { port, options, is_health_check })
+    Ok(Settings { host, port, options, is_health_check })
 }
 
 fn variable<T>(name: &str) -> Result<Option<T>, Failure>
@@ -109,7 +119,7 @@ fn run(settings: Settings) -> Result<(), Failure> {
         // As PID 1 a program has no default handlers: without these, SIGTERM would be ignored.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port)).await?;
+        let listener = TcpListener::bind((settings.host, settings.port)).await?;
         announce(&settings);
         let stop = async move {
             tokio::select! {

@@ -13,7 +13,7 @@ const CREATED: u64 = 1_700_000_000;
 pub(super) fn listing(state: &State) -> Value {
     let card = |model: &String| {
         json!({
-            "id": model, "object": "model", "created": CREATED, "owned_by": "sim", "root": model, "parent": null,
+            "id": model, "object": "model", "created": CREATED, "owned_by": state.options.owned_by, "root": model, "parent": null,
             "max_model_len": state.options.max_model_len, "permission": [],
         })
     };
@@ -121,8 +121,26 @@ pub(super) fn transcription(state: &State, model: &str, file_size: usize) -> Val
 }
 
 /// `POST /predict`, a FastAPI endpoint without models.
-pub(super) fn prediction(state: &State, request: &Value) -> Value {
-    json!({"server": state.options.name, "prediction": 0.5, "input": request})
+pub(super) fn prediction(state: &State, path: &str, request: &Value) -> Value {
+    json!({"server": state.options.name, "path": path, "prediction": 0.5, "input": request})
+}
+
+/// `POST /v1/rerank`, as Jina and vLLM have it: one score for each document.
+pub(super) fn rerank(model: &str, request: &Value) -> Value {
+    let count = request["documents"].as_array().map_or(0, Vec::len);
+    let results: Vec<Value> =
+        (0..count).map(|index| json!({"index": index, "relevance_score": 0.5})).collect();
+    json!({"id": "rerank-sim", "model": model, "results": results})
+}
+
+/// `POST /v1/moderations`.
+pub(super) fn moderation(model: &str) -> Value {
+    json!({"id": "modr-sim", "model": model, "results": [{"flagged": false, "categories": {}, "category_scores": {}}]})
+}
+
+/// `POST /v1/images/generations`.
+pub(super) fn image() -> Value {
+    json!({"created": CREATED, "data": [{"b64_json": "aVZCT1J3MEtHZ28="}]})
 }
 
 /// `GET /metrics`: the gauges of [vLLM](https://docs.vllm.ai/en/stable/usage/metrics.html) that tell how busy it is.

@@ -8,7 +8,10 @@
 //! | path | what |
 //! |---|---|
 //! | `GET {base}/models`, `POST {base}/chat/completions`, `completions`, `embeddings`, `responses`, `messages`, `audio/transcriptions` | as in vLLM; `stream: true` for chat, completions and messages |
-//! | `GET /health`, `GET /metrics`, `POST /predict` | as in vLLM; a FastAPI endpoint |
+//! | `rerank`, `moderations`, `images/generations`, `messages/count_tokens`; `GET {base}/realtime` | a WebSocket that sends back what it gets |
+//! | `/api/chat`, `generate`, `embed`, `show`, `tags`, `ps` | as in Ollama |
+//! | `POST /completion`, `/infill`, `/tokenize` | as in llama.cpp |
+//! | `GET /health`, `GET /metrics`, `/predict` | as in vLLM; a FastAPI endpoint |
 //! | `GET` and `DELETE /sim/requests`, `POST /sim/health`, `/sim/models`, `/sim/models/raw`, `/sim/fail` | for the tests, see below |
 //!
 //! `POST /sim/health {"healthy": false}` makes `/health` answer 503; `POST /sim/models {"models": ["a"]}` replaces the
@@ -22,7 +25,9 @@ mod answers;
 mod control;
 mod form;
 mod handle;
+mod native;
 mod serve;
+mod socket;
 mod state;
 mod stream;
 
@@ -53,6 +58,16 @@ pub struct Options {
     pub max_running: usize,
     /// `max_model_len` of the listing.
     pub max_model_len: u32,
+    /// `owned_by` of the listing: `vllm`, `sglang`, `llamacpp`, or `library` for Ollama.
+    pub owned_by: String,
+    /// Any model in a body is answered, as llama.cpp does.
+    pub accept_any: bool,
+    /// The secret without which everything but `/health` is answered 401.
+    pub required_key: Option<String>,
+    /// The header in which it stands: `authorization` (behind `Bearer `), `x-api-key` or `api-key`.
+    pub required_header: String,
+    /// Ollama's `/api/ps` lists no model for so long after the start.
+    pub loaded_after: Duration,
 }
 
 impl Default for Options {
@@ -67,6 +82,11 @@ impl Default for Options {
             latency: Duration::ZERO,
             max_running: 1024,
             max_model_len: 8192,
+            owned_by: "sim".to_owned(),
+            accept_any: false,
+            required_key: None,
+            required_header: "authorization".to_owned(),
+            loaded_after: Duration::ZERO,
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::{net::TcpListener, time::sleep};
 use super::{
     Options, answers, control,
     form::Form,
+    native, socket,
     state::{RawListing, Received, State},
     stream::Events,
 };
@@ -42,13 +43,13 @@ pub(super) async fn serve_state(
 }
 
 async fn answer(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     // A client that breaks off while it sends gets no answer anyway.
     let Ok(body) = to_bytes(body, usize::MAX).await else { return StatusCode::BAD_REQUEST.into_response() };
     let mut response = if parts.uri.path().starts_with("/sim/") {
         control::answer(&state, &parts.method, &parts.uri, &parts.headers, &body)
     } else {
-        route(&state, &parts, &body).await
+        route(&state, &mut parts, &body).await
     };
     if let Ok(name) = HeaderValue::from_str(&state.options.name) {
         response.headers_mut().insert("x-sim-server", name);
@@ -64,6 +65,10 @@ enum Endpoint {
     Embeddings,
     Responses,
     Messages,
+    CountTokens,
+    Rerank,
+    Moderations,
+    Images,
     Transcriptions,
 }
 
@@ -75,6 +80,10 @@ impl Endpoint {
             "/embeddings" => Self::Embeddings,
             "/responses" => Self::Responses,
             "/messages" => Self::Messages,
+            "/messages/count_tokens" => Self::CountTokens,
+            "/rerank" => Self::Rerank,
+            "/moderations" => Self::Moderations,
+            "/images/generations" => Self::Images,
             "/audio/transcriptions" => Self::Transcriptions,
             _ => return None,
         })
@@ -82,7 +91,7 @@ impl Endpoint {
 }
 
 /// A request's body as far as the server understands it.
-enum Content {
+pub(super) enum Content {
     Json(Value),
     Form(Form),
     Other,
@@ -108,16 +117,28 @@ impl Content {
     }
 }
 
-async fn route(state: &Arc<State>, parts: &Parts, body: &Bytes) -> Response {
+async fn route(state: &Arc<State>, parts: &mut Parts, body: &Bytes) -> Response {
     let content = Content::read(&parts.headers, body);
     state.remember(received(parts, body, &content));
-    let path = parts.uri.path();
+    let uri = parts.uri.clone();
+    let path = uri.path();
     let api_path = path.strip_prefix(state.options.base_path.trim_end_matches('/'));
+    if path != "/health" && !has_required_key(state, &parts.headers) {
+        return error(401, "AuthenticationError", "Unauthorized", None);
+    }
+    if api_path == Some("/realtime") {
+        return socket::answer(state, parts).await;
+    }
+    if let Some(response) = native::answer(state, &parts.method, path, &content).await {
+        return response;
+    }
     match (parts.method.as_str(), path) {
         ("GET", "/health") if state.is_loading() || !state.switches().healthy => unavailable(),
         ("GET", "/health") => StatusCode::OK.into_response(),
         ("GET", "/metrics") => text("text/plain; version=0.0.4; charset=utf-8", answers::metrics(state)),
-        ("POST", "/predict") => predict(state, &content),
+        ("POST" | "GET", "/predict") => predict(state, path, &content).await,
+        // Ollama answers `Ollama is running`.
+        ("GET", "/") => text("text/plain", "running"),
         ("GET", _) if api_path == Some("/models") => models(state),
         ("POST", _) => match api_path.and_then(Endpoint::find) {
             Some(endpoint) => infer(state, endpoint, &content).await,
@@ -154,14 +175,18 @@ fn models(state: &State) -> Response {
     }
 }
 
-fn predict(state: &State, content: &Content) -> Response {
-    match content {
-        Content::Json(body) => Json(answers::prediction(state, body)).into_response(),
-        Content::Form(_) | Content::Other => {
-            let detail = json!([{"type": "json_invalid", "loc": ["body"], "msg": "JSON decode error"}]);
-            (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({"detail": detail}))).into_response()
-        }
-    }
+/// Any body will do: some predict from an image.
+async fn predict(state: &State, path: &str, content: &Content) -> Response {
+    sleep(state.options.latency).await;
+    let input = if let Content::Json(body) = content { body } else { &Value::Null };
+    Json(answers::prediction(state, path, input)).into_response()
+}
+
+fn has_required_key(state: &State, headers: &HeaderMap) -> bool {
+    let Some(required) = &state.options.required_key else { return true };
+    let given = headers.get(&state.options.required_header).and_then(|value| value.to_str().ok());
+    let given = given.map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
+    given == Some(required.as_str())
 }
 
 async fn infer(state: &Arc<State>, endpoint: Endpoint, content: &Content) -> Response {
@@ -195,6 +220,10 @@ async fn infer(state: &Arc<State>, endpoint: Endpoint, content: &Content) -> Res
         Endpoint::Embeddings => answers::embeddings(&model, json),
         Endpoint::Responses => answers::response(state, &model),
         Endpoint::Messages => answers::message(state, &model, Some(&answers::pieces(state, &model).concat())),
+        Endpoint::CountTokens => json!({"input_tokens": 7}),
+        Endpoint::Rerank => answers::rerank(&model, json),
+        Endpoint::Moderations => answers::moderation(&model),
+        Endpoint::Images => answers::image(),
         Endpoint::Transcriptions => answers::transcription(state, &model, file_size.unwrap_or_default()),
     })
     .into_response()
@@ -206,10 +235,17 @@ fn wanted_model(state: &State, endpoint: Endpoint, content: &Content) -> Result<
     if matches!(content, Content::Other) || is_form != (endpoint == Endpoint::Transcriptions) {
         return Err(Box::new(error(400, "BadRequestError", "the body cannot be read", None)));
     }
+    served_model(state, content.model())
+}
+
+/// The model of that name, the only one if none is named, or the 404 of a server that does not have it.
+pub(super) fn served_model(state: &State, wanted: Option<&str>) -> Result<String, Box<Response>> {
     let models = state.switches().models.clone();
-    let wanted = content.model().filter(|model| !model.is_empty()).or(models.first().map(String::as_str));
+    let wanted = wanted.filter(|model| !model.is_empty()).or(models.first().map(String::as_str));
     let wanted = wanted.unwrap_or_default();
-    if models.iter().any(|model| model == wanted) {
+    let is_ollama = state.options.owned_by == "library";
+    let is = |model: &String| model == wanted || (is_ollama && *model == format!("{wanted}:latest"));
+    if state.options.accept_any || models.iter().any(is) {
         Ok(wanted.to_owned())
     } else {
         let message = format!("The model `{wanted}` does not exist.");
@@ -226,7 +262,7 @@ fn streamed(state: &State, endpoint: Endpoint, model: &str, request: &Value) -> 
         Endpoint::Chat => Some(Events::chat(state, model, with_usage)),
         Endpoint::Completions => Some(Events::completion(state, model, with_usage)),
         Endpoint::Messages => Some(Events::messages(state, model)),
-        Endpoint::Embeddings | Endpoint::Responses | Endpoint::Transcriptions => None,
+        _ => None,
     }
 }
 

@@ -45,6 +45,11 @@ impl ModelGlobs {
         Self(Arc::new([Pattern::StartsWith("".into())]))
     }
 
+    /// Whether every model matches, by a pattern `*`.
+    pub fn match_all(&self) -> bool {
+        self.0.iter().any(|pattern| matches!(pattern, Pattern::StartsWith(start) if start.is_empty()))
+    }
+
     /// Whether any of the patterns matches.
     pub fn matches(&self, model: &str) -> bool {
         self.0.iter().any(|pattern| match pattern {

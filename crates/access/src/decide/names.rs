@@ -1,0 +1,130 @@
+//! The places of a request that name a model, and what the server behind will see of them.
+
+use http::{
+    HeaderMap,
+    header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION},
+};
+
+use crate::{
+    Mode, Request, Unreadable, Where,
+    read::{NameField, Named, PathForm, Target, from_body, from_header, from_query},
+};
+
+/// All places that name a model.
+pub(super) struct Names<'a> {
+    /// In the order in which a disagreement is told: body, header, query, path, the router's owner.
+    all: [Option<Named<'a>>; 5],
+    body: Body,
+    handshake: bool,
+}
+
+/// What there is to know about a body.
+enum Body {
+    Absent,
+    Named,
+    /// It was read, and names no model.
+    Silent,
+    /// It is of a kind that is not read.
+    Faulty(Unreadable),
+    /// It was not handed over; there may be one.
+    Unseen,
+}
+
+/// What must be known before names are read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// `X-Model` chose the servers, so it is no model's name.
+    pub(super) header_chose: bool,
+    /// The body of a request that manages a server is about other things.
+    pub(super) skip_body: bool,
+    /// It may not matter what the body is, if the server has but one model.
+    pub(super) any_body: bool,
+}
+
+impl<'a> Names<'a> {
+    pub(super) fn read(
+        request: &Request<'a>,
+        target: &Target<'a>,
+        form: PathForm<'a>,
+        rules: Rules,
+    ) -> Result<Self, Unreadable> {
+        let path = match form {
+            PathForm::Named { name, .. } => Some((Where::Path, name.into())),
+            PathForm::Plain(_) | PathForm::Unknown { .. } => None,
+        };
+        let router = match request.mode {
+            Mode::Gate { model: Some(model), .. } => Some((Where::Router, model.into())),
+            _ => None,
+        };
+        let any_body = rules.any_body || path.is_some() || router.is_some();
+        let (named, body) = match rules.skip_body {
+            true => (None, Body::Absent),
+            false => read_body(request, form, any_body)?,
+        };
+        let header = if rules.header_chose { None } else { from_header(request.headers)? };
+        let all = [named, header, from_query(target)?, path, router];
+        Ok(Self { all, body, handshake: is_handshake(request.headers) })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Named<'a>> {
+        self.all.iter().flatten()
+    }
+
+    /// The name by which Traefik routes: the one in the path, which it takes off, else the first.
+    pub(super) fn routing(&self) -> Option<&str> {
+        self.all[3].iter().chain(self.iter()).next().map(|(_, name)| &**name)
+    }
+
+    /// Whether this opens a WebSocket.
+    pub(super) fn is_handshake(&self) -> bool {
+        self.handshake
+    }
+
+    /// Why a server with several models might take another than the one that is named: it looks at
+    /// the body, and without one at the query. Traefik takes the path off; `sees_path` says that it
+    /// need not. For a plain request without a body the header is enough, since no prompt is in it;
+    /// a WebSocket's prompts are still to come.
+    pub(super) fn left_open(&self, sees_path: bool) -> Option<Unreadable> {
+        let [_, header, query, path, _] = &self.all;
+        match &self.body {
+            Body::Named => None,
+            Body::Silent => Some(Unreadable::ModelNotInBody),
+            Body::Faulty(fault) => Some(fault.clone()),
+            Body::Unseen => Some(Unreadable::BodyUnseen),
+            Body::Absent if query.is_some() => None,
+            Body::Absent if !self.handshake && (header.is_some() || sees_path && path.is_some()) => None,
+            Body::Absent => Some(Unreadable::ModelUnseen),
+        }
+    }
+
+    /// Why the body could not be read, if it is of a kind that is not.
+    pub(super) fn fault(&self) -> Option<&Unreadable> {
+        match &self.body {
+            Body::Faulty(fault) => Some(fault),
+            _ => None,
+        }
+    }
+}
+
+fn read_body<'a>(
+    request: &Request<'a>,
+    form: PathForm<'a>,
+    any_body: bool,
+) -> Result<(Option<Named<'a>>, Body), Unreadable> {
+    if !request.mode.body_forwarded() {
+        return Ok((None, Body::Unseen));
+    }
+    match from_body(request, NameField::on(form.seen())) {
+        Ok(None) if request.body.is_empty() => Ok((None, Body::Absent)),
+        Ok(None) => Ok((None, Body::Silent)),
+        Ok(named) => Ok((named, Body::Named)),
+        Err(fault) if fault.is_media_type() && any_body => Ok((None, Body::Faulty(fault))),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Whether a WebSocket is opened (RFC 6455 §4.1). Traefik takes `Upgrade` off its question, but not
+/// these, without which no server opens one.
+fn is_handshake(headers: &HeaderMap) -> bool {
+    headers.contains_key(SEC_WEBSOCKET_KEY) || headers.contains_key(SEC_WEBSOCKET_VERSION)
+}

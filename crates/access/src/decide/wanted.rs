@@ -1,0 +1,341 @@
+//! Which model a request wants, and whether it may have it.
+//!
+//! Whatever names a model must name the same one, by that name or by an alias. What chooses the
+//! servers is, in this order: the path, which Traefik takes off by the name that stands there; the
+//! body, which the server reads; the `X-Model` header; the query.
+//!
+//! A model that the key may not use is not known here: neither its name nor an alias of it is looked
+//! up, so that no difference between two refusals tells that there is one.
+
+use catalogue::{Catalogue, Leg, ModelName, Pool, Readiness, Selection};
+
+use super::{
+    Trace,
+    names::{Names, Rules},
+};
+use crate::{
+    Key, Mode, Reason, Request, Unreadable, Where,
+    read::{Closed, PathForm, Target, closed, shows_models},
+    select::{chooses, selection},
+};
+
+/// A request of a known key.
+pub(super) struct Question<'q> {
+    pub(super) key: &'q Key,
+    pub(super) catalogue: &'q Catalogue,
+    pub(super) request: &'q Request<'q>,
+}
+
+/// What it wants, and may have.
+pub(super) struct Wanted<'c> {
+    /// By the name that the client used.
+    pub(super) model: Option<ModelName>,
+    pub(super) pool: Option<&'c Pool>,
+    /// The pool of the model that the name stands for, among the same servers.
+    pub(super) main: Option<&'c Pool>,
+    pub(super) leg: Option<&'c Leg>,
+}
+
+/// Why it may not, and the model that it asks for.
+pub(super) struct Refused {
+    pub(super) reason: Reason,
+    pub(super) model: Option<String>,
+}
+
+/// What is known of a request before its names are read.
+struct Place<'q> {
+    /// The servers that it chooses, if they are those of some requests only.
+    chosen: Option<&'q Selection>,
+    /// What Traefik has chosen already.
+    routed: Option<(&'q Pool, &'q Leg)>,
+    /// It manages a server, and may.
+    manages: bool,
+}
+
+impl<R: Into<Reason>> From<R> for Refused {
+    fn from(reason: R) -> Self {
+        Self { reason: reason.into(), model: None }
+    }
+}
+
+impl<'q> Question<'q> {
+    pub(super) fn answer(&self, trace: &mut impl Trace) -> Result<Wanted<'q>, Refused> {
+        let target = Target::parse(self.request.uri)?;
+        let mut place = self.place(&target)?;
+        if let Some(chosen) = place.chosen {
+            trace.step(|| format!("it chooses servers by {}", chosen.selector));
+        }
+        let form = self.path_form(&target, place.chosen);
+        place.manages = self.opens(&target, form, place.routed.is_some())?;
+        if place.manages {
+            trace.step(|| "the path manages a server, which this API key may".to_owned());
+        }
+        if let PathForm::Unknown { name } = form {
+            let name: String = name.chars().take(ModelName::MAX_LEN).collect();
+            return Err(Refused { reason: not_found(&name), model: Some(name) });
+        }
+        let names = self.names(&target, form, &place)?;
+        for (at, name) in names.iter() {
+            trace.step(|| format!("{at} names the model {name:?}"));
+        }
+        self.agree(&names, &place)?;
+        let Some(name) = names.routing() else {
+            return self.nothing_named(&names, &place, form);
+        };
+        let model = ModelName::new(name).map_err(|error| Unreadable::ModelInvalid(error.reason))?;
+        let of_model = |reason: Reason| Refused { reason, model: Some(model.as_str().to_owned()) };
+        if let Mode::Gate { .. } = self.request.mode {
+            return self.gate(&names, &place, form, &model).map_err(of_model);
+        }
+        let pool = match place.routed {
+            Some((pool, _)) => self.allowed(pool).ok_or_else(|| not_found(name)),
+            None => self.pool(place.chosen, name),
+        };
+        pool.and_then(|pool| self.check(pool, &names, &place, form)).map_err(of_model)
+    }
+
+    fn place(&self, target: &Target<'_>) -> Result<Place<'q>, Reason> {
+        let (chosen, routed) = match self.request.mode {
+            Mode::Layered => (selection(self.catalogue, self.request, target.query), None),
+            Mode::Routed { route, .. } => {
+                let (pool, leg) = self.route(route)?;
+                let selections = self.catalogue.selections();
+                let chosen =
+                    pool.selector.as_ref().and_then(|s| selections.iter().find(|c| c.selector == *s));
+                (chosen, Some((pool, leg)))
+            }
+            Mode::Gate { .. } => (None, None),
+        };
+        Ok(Place { chosen, routed, manages: false })
+    }
+
+    /// The pool of a route, and the one leg of it to which Traefik will send the request: another
+    /// leg's credential must not go there.
+    fn route(&self, route: &str) -> Result<(&'q Pool, &'q Leg), Reason> {
+        let found = self.catalogue.pool_of_route(route).and_then(|pool| {
+            let leg = pool.legs.iter().find(|leg| leg.route.as_str() == route)?;
+            Some((pool.as_ref(), leg))
+        });
+        found.ok_or_else(|| Reason::NotReady { model: route.to_owned(), draining: true })
+    }
+
+    fn path_form<'t>(&self, target: &'t Target<'_>, chosen: Option<&'q Selection>) -> PathForm<'t> {
+        let path = &*target.path;
+        if let Mode::Gate { model, .. } = self.request.mode {
+            return match PathForm::read(path, |name| self.catalogue.knows(name)) {
+                // Its owner knows better what a path of theirs means.
+                PathForm::Unknown { .. } if model.is_some() => PathForm::Plain(path),
+                PathForm::Unknown { .. } => PathForm::by_first_segment(path),
+                form => form,
+            };
+        }
+        let among = |chosen| PathForm::read(path, |name| self.find(chosen, name).is_some());
+        match among(chosen) {
+            // A model that other servers have is told from one that is not there.
+            PathForm::Unknown { .. } if chosen.is_some() => among(None),
+            form => form,
+        }
+    }
+
+    /// Refuses paths that manage a server, unless the key has that right and it is known which
+    /// server; tells whether this is such a path. The name in the path counts too: not every router
+    /// takes it off.
+    fn opens(&self, target: &Target<'_>, form: PathForm<'_>, routed: bool) -> Result<bool, Reason> {
+        let names_server = matches!(form, PathForm::Named { .. }) || routed;
+        let closed = |path: &str| closed(path, self.request.method);
+        match closed(&target.path) {
+            None => Ok(false),
+            Some(Closed::ToMost) if self.key.manage && names_server => Ok(true),
+            Some(Closed::ToMost) if form.is_ollamas_list() => {
+                let before = target.path.strip_suffix(form.seen()).unwrap_or_default();
+                closed(before).map_or(Ok(false), |_| Err(Reason::ClosedPath))
+            }
+            Some(_) => Err(Reason::ClosedPath),
+        }
+    }
+
+    fn names<'a>(
+        &self,
+        target: &Target<'a>,
+        form: PathForm<'a>,
+        place: &Place<'q>,
+    ) -> Result<Names<'a>, Unreadable>
+    where
+        'q: 'a,
+    {
+        // A header that chooses servers is no model's name.
+        let header_chose = place.chosen.is_some_and(|chosen| {
+            let looks = chosen.selector.conditions().iter().any(|c| c.header_name() == Some("x-model"));
+            looks && chooses(&chosen.selector, self.request, target.query)
+        });
+        let rules = Rules { header_chose, skip_body: place.manages, any_body: place.routed.is_some() };
+        Names::read(self.request, target, form, rules)
+    }
+
+    /// Refuses names of different models, and those of another model than Traefik has chosen.
+    fn agree(&self, names: &Names<'_>, place: &Place<'q>) -> Result<(), Reason> {
+        let stands_for = |name: &str| self.find(place.chosen, name).map(|pool| &pool.stands_for);
+        let same = |a: &str, b: &str| a == b || stands_for(a).is_some_and(|of| stands_for(b) == Some(of));
+        let mut named = names.iter();
+        let Some((first, name)) = named.next() else { return Ok(()) };
+        for (at, other) in named {
+            if !same(name, other) {
+                return Err(Unreadable::ModelsDisagree(*first, *at).into());
+            }
+        }
+        // Who may not use the model hears that, whatever they call it.
+        match place.routed.filter(|(pool, _)| self.allowed(pool).is_some()) {
+            Some((pool, _)) if !same(name, pool.model.as_str()) => {
+                Err(Unreadable::ModelsDisagree(*first, Where::Router).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn nothing_named(
+        &self,
+        names: &Names<'_>,
+        place: &Place<'q>,
+        form: PathForm<'_>,
+    ) -> Result<Wanted<'q>, Refused> {
+        let missing = || Unreadable::ModelMissing;
+        let pool = match (self.request.mode, place.routed) {
+            (Mode::Gate { .. }, _) if self.key.may_use_all() => {
+                return Ok(Wanted { model: None, pool: None, main: None, leg: None });
+            }
+            // The name of a model that the key may not use is not told either.
+            (_, Some((pool, _))) => self.allowed(pool).ok_or_else(missing)?,
+            (_, None) => place.chosen.and_then(|chosen| self.only_pool(chosen)).ok_or_else(missing)?,
+        };
+        Ok(self.check(pool, names, place, form)?)
+    }
+
+    /// The only model of the servers that a request chooses, as far as the key may use them.
+    fn only_pool(&self, chosen: &'q Selection) -> Option<&'q Pool> {
+        let mut pools = chosen.pools().filter_map(|pool| self.allowed(pool));
+        let only = pools.next()?;
+        pools.all(|pool| pool.stands_for == only.stands_for).then_some(())?;
+        self.find(Some(chosen), only.stands_for.as_str()).or(Some(only))
+    }
+
+    /// The pool of a name. Unknown and forbidden ones look the same, so that nobody can ask which
+    /// models there are.
+    fn pool(&self, chosen: Option<&'q Selection>, name: &str) -> Result<&'q Pool, Reason> {
+        match (self.find(chosen, name), chosen) {
+            (Some(pool), _) => Ok(pool),
+            (None, Some(chosen)) if self.key.may_use(name) => {
+                let chosen_by = chosen.selector.to_string();
+                Err(Reason::NotServedThere { model: name.to_owned(), chosen_by })
+            }
+            (None, _) => Err(not_found(name)),
+        }
+    }
+
+    /// The pool of a name among the servers in question, if the key may use it.
+    fn find(&self, chosen: Option<&'q Selection>, name: &str) -> Option<&'q Pool> {
+        self.among(chosen, name).and_then(|pool| self.allowed(pool))
+    }
+
+    fn among(&self, chosen: Option<&'q Selection>, name: &str) -> Option<&'q Pool> {
+        let pool = match chosen {
+            Some(chosen) => chosen.pool(name),
+            None => self.catalogue.pool(name),
+        };
+        pool.map(AsRef::as_ref)
+    }
+
+    /// The pool of the model that a pool's name stands for, among the same servers.
+    fn main(&self, chosen: Option<&'q Selection>, pool: &'q Pool) -> Option<&'q Pool> {
+        match pool.stands_for == pool.model {
+            true => Some(pool),
+            false => self.among(chosen, pool.stands_for.as_str()),
+        }
+    }
+
+    /// The pool, if the key may use its name or the model that it stands for.
+    fn allowed(&self, pool: &'q Pool) -> Option<&'q Pool> {
+        let may = self.key.may_use(pool.model.as_str()) || self.key.may_use(pool.stands_for.as_str());
+        may.then_some(pool)
+    }
+
+    fn check(
+        &self,
+        pool: &'q Pool,
+        names: &Names<'_>,
+        place: &Place<'q>,
+        form: PathForm<'_>,
+    ) -> Result<Wanted<'q>, Reason> {
+        let not_ready = |draining| Err(Reason::NotReady { model: pool.model.as_str().to_owned(), draining });
+        match pool.readiness() {
+            Readiness::Starting => return not_ready(false),
+            Readiness::Draining => return not_ready(true),
+            Readiness::Ready => {}
+        }
+        if !place.manages && !pool.has_no_choice() {
+            self.leave_no_choice(pool, names, form)?;
+        }
+        let may_learn = |leg: &Leg| leg.credential.is_none() || self.request.trusted;
+        let leg = match place.routed {
+            Some((_, leg)) => may_learn(leg).then_some(leg),
+            None => pool.legs.iter().find(|leg| may_learn(leg)),
+        };
+        Ok(Wanted {
+            model: Some(pool.model.clone()),
+            pool: Some(pool),
+            main: self.main(place.chosen, pool),
+            leg: Some(leg.ok_or(Reason::UntrustedPeer)?),
+        })
+    }
+
+    /// Refuses what a server with several models could take for a request for another one.
+    fn leave_no_choice(&self, pool: &Pool, names: &Names<'_>, form: PathForm<'_>) -> Result<(), Reason> {
+        // A key that manages servers may see their lists.
+        if shows_models(form.seen()) {
+            return if self.key.manage { Ok(()) } else { Err(Reason::ClosedPath) };
+        }
+        if let Some(open) = names.left_open(false) {
+            return Err(open.into());
+        }
+        // vLLM ignores the query of `/v1/realtime`: the model stands in the message `session.update`
+        // (https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html).
+        let mut cards = pool.ready.iter().flat_map(|server| &server.models);
+        match names.is_handshake() && cards.any(|card| card.owned_by.as_deref() == Some("vllm")) {
+            true => Err(Unreadable::ModelInMessages.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// A router of the user's own: its server reads what was read here, unless its owner has said
+    /// which model it is.
+    fn gate(
+        &self,
+        names: &Names<'_>,
+        place: &Place<'q>,
+        form: PathForm<'_>,
+        model: &ModelName,
+    ) -> Result<Wanted<'q>, Reason> {
+        let pool = self.among(None, model.as_str());
+        if !self.key.may_use(model.as_str()) && pool.and_then(|pool| self.allowed(pool)).is_none() {
+            return Err(not_found(model.as_str()));
+        }
+        let owner_says = matches!(self.request.mode, Mode::Gate { model: Some(_), .. });
+        match names.fault() {
+            Some(fault) if !owner_says => return Err(fault.clone().into()),
+            _ => {}
+        }
+        if !owner_says && !place.manages && !self.key.may_use_all() {
+            if shows_models(form.seen()) {
+                return Err(Reason::ClosedPath);
+            }
+            if let Some(open) = names.left_open(true) {
+                return Err(open.into());
+            }
+        }
+        let main = pool.and_then(|pool| self.main(None, pool));
+        Ok(Wanted { model: Some(model.clone()), pool, main, leg: None })
+    }
+}
+
+fn not_found(name: &str) -> Reason {
+    Reason::ModelNotFound { model: name.to_owned() }
+}

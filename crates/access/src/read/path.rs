@@ -1,0 +1,193 @@
+//! The model in the path: `/models/<name>/…`, and Azure's `/openai/deployments/<name>/…`
+//! (<https://learn.microsoft.com/azure/ai-services/openai/reference>).
+//!
+//! A name may have slashes. Traefik takes as many segments off as the name of the route's pool has,
+//! so the longest run of segments that is a known name is the name.
+
+use super::segment::{folded, segments};
+
+const MODELS: &str = "/models/";
+const AZURE: &str = "/openai/deployments/";
+/// The most slashes in a name that are looked for.
+const MAX_SLASHES: usize = 7;
+
+/// What a decoded path says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PathForm<'p> {
+    /// Nothing about a model.
+    Plain(&'p str),
+    /// A model, which stands before what the server will see.
+    Named {
+        /// The model's name.
+        name: &'p str,
+        /// What follows it; empty, or from a slash on.
+        rest: &'p str,
+    },
+    /// A model that nobody knows.
+    Unknown {
+        /// What might be its name: what stands before an API that is known, or the first segment. It
+        /// depends on the path alone, or it would tell which longer names there are.
+        name: &'p str,
+    },
+}
+
+impl<'p> PathForm<'p> {
+    /// Reads a decoded path; `is_known` tells names of models.
+    pub(crate) fn read(path: &'p str, is_known: impl Fn(&str) -> bool) -> Self {
+        let Some(names) = after_prefix(path) else { return Self::Plain(path) };
+        let ends = names.match_indices('/').map(|(at, _)| at).chain([names.len()]);
+        let ends: Vec<usize> = ends.take(MAX_SLASHES + 1).collect();
+        let longest = ends.iter().rev().find(|end| is_known(&names[..**end]));
+        match longest {
+            Some(end) => Self::Named { name: &names[..*end], rest: &names[*end..] },
+            None => {
+                let first = ends.first().copied().unwrap_or_default();
+                let end = ["/v1/", "/api/"].iter().find_map(|api| names.find(api)).unwrap_or(first);
+                Self::Unknown { name: &names[..end] }
+            }
+        }
+    }
+
+    /// Takes the first segment for the name, where nobody knows what the names are.
+    pub(crate) fn by_first_segment(path: &'p str) -> Self {
+        let Some(names) = after_prefix(path) else { return Self::Plain(path) };
+        let (name, rest) = names.split_at(names.find('/').unwrap_or(names.len()));
+        if name.is_empty() { Self::Plain(path) } else { Self::Named { name, rest } }
+    }
+
+    /// The path as the server behind sees it, as far as it can be told here.
+    pub(crate) fn seen(self) -> &'p str {
+        match self {
+            Self::Plain(path) => path,
+            Self::Named { rest, .. } => rest,
+            Self::Unknown { .. } => "",
+        }
+    }
+
+    /// Whether this is Ollama's list of models, behind a name.
+    pub(crate) fn is_ollamas_list(self) -> bool {
+        matches!(self, Self::Named { rest: "/api/tags" | "/api/ps", .. })
+    }
+}
+
+/// What stands where a name begins.
+fn after_prefix(path: &str) -> Option<&str> {
+    [MODELS, AZURE].iter().find_map(|prefix| path.strip_prefix(prefix))
+}
+
+/// How a server reads `name` in a JSON body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NameField {
+    /// As a field like any other.
+    Ignored,
+    /// Ollama's endpoints: perhaps as another word for `model`.
+    MustAgree,
+    /// Ollama's `/api/show`: as the model, if `model` is not there.
+    IsModel,
+}
+
+impl NameField {
+    /// What it is on a path, as the server sees that.
+    pub(crate) fn on(path: &str) -> Self {
+        let path = folded(path);
+        let mut rest = segments(&path).skip_while(|name| *name != "api");
+        match (rest.next(), rest.next()) {
+            (None, _) => Self::Ignored,
+            (Some(_), Some("show")) => Self::IsModel,
+            (Some(_), _) => Self::MustAgree,
+        }
+    }
+}
+
+/// Whether a server that has several models would list them on a path, as the server sees that, or
+/// read there which of them is meant (KServe's `/v2/models/<name>/infer`, Azure's deployments).
+pub(crate) fn shows_models(path: &str) -> bool {
+    let path = folded(path);
+    let mut names = segments(&path);
+    while let Some(name) = names.next() {
+        let listed = || matches!(names.clone().next(), Some("tags" | "ps"));
+        if matches!(name, "models" | "deployments") || name == "api" && listed() {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_known_name_wins() {
+        let known = |name: &str| ["llama", "org", "org/llama", "org/llama/v1"].contains(&name);
+        for (path, expected) in [
+            ("/v1/chat", PathForm::Plain("/v1/chat")),
+            ("/models", PathForm::Plain("/models")),
+            ("/models/llama/predict", PathForm::Named { name: "llama", rest: "/predict" }),
+            ("/models/llama", PathForm::Named { name: "llama", rest: "" }),
+            ("/models/org/llama/v2/x", PathForm::Named { name: "org/llama", rest: "/v2/x" }),
+            ("/models/org/llama/v1/x", PathForm::Named { name: "org/llama/v1", rest: "/x" }),
+            ("/models/org/other/x", PathForm::Named { name: "org", rest: "/other/x" }),
+            ("/models/Llama/x", PathForm::Unknown { name: "Llama" }),
+            ("/models//x", PathForm::Unknown { name: "" }),
+            (
+                "/openai/deployments/llama/chat/completions",
+                PathForm::Named { name: "llama", rest: "/chat/completions" },
+            ),
+        ] {
+            assert_eq!(PathForm::read(path, known), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_without_a_look_at_the_known_ones() {
+        for (path, name) in [
+            ("/models/org/name/v1/chat/completions", "org/name"),
+            ("/models/org/name/api/chat", "org/name"),
+            ("/models/org/name/predict", "org"),
+            ("/models/", ""),
+        ] {
+            assert_eq!(PathForm::read(path, |_| false), PathForm::Unknown { name }, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_first_segment_is_a_name_of_last_resort() {
+        let named = |name, rest| PathForm::Named { name, rest };
+        assert_eq!(PathForm::by_first_segment("/models/a/b/c"), named("a", "/b/c"));
+        assert_eq!(PathForm::by_first_segment("/openai/deployments/a"), named("a", ""));
+        for path in ["/models/", "/models", "/v1/chat"] {
+            assert_eq!(PathForm::by_first_segment(path), PathForm::Plain(path));
+        }
+    }
+
+    #[test]
+    fn where_a_server_shows_its_models() {
+        for path in ["/v1/models", "/v1/Models/", "/v1/models/b", "/v1/models;x", "/api/tags", "/v1/API/ps/"]
+        {
+            assert!(shows_models(path), "{path}");
+        }
+        for path in ["/v2/models/dear/infer", "/openai/deployments/dear/chat/completions"] {
+            assert!(shows_models(path), "{path}");
+        }
+        for path in ["/v1/chat/completions", "/predict", "", "/api/chat", "/tags", "/v1/model"] {
+            assert!(!shows_models(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn where_a_name_is_a_model() {
+        for (path, expected) in [
+            ("/v1/chat/completions", NameField::Ignored),
+            ("/api/chat", NameField::MustAgree),
+            // Traefik may take the prefix off.
+            ("/v1/api/chat", NameField::MustAgree),
+            ("/v1/API/Show;x", NameField::IsModel),
+            ("/api/show", NameField::IsModel),
+            ("/api/shown", NameField::MustAgree),
+            ("/show", NameField::Ignored),
+        ] {
+            assert_eq!(NameField::on(path), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A pool while servers are still added to it.
+
+use std::sync::Arc;
+
+use super::{Branch, Leg, Pool};
+use crate::{
+    Accepts, Credential, GivenModelSettings, ModelCard, ModelName, Problem, RouteId, Selector, ServerRecord,
+    ServerState,
+};
+
+/// A pool to be.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    /// The models that the name stands for on its servers; the name itself where they list it.
+    pub(super) stands_for: Vec<ModelName>,
+    card: Option<ModelCard>,
+    pub(super) servers: Vec<Arc<ServerRecord>>,
+    pub(super) given: GivenModelSettings,
+    pub(super) canary: Option<Branch>,
+    pub(super) mirror: Option<Branch>,
+}
+
+/// Servers that demand the same credential, or none.
+type Group = (Option<Arc<Credential>>, Vec<Arc<ServerRecord>>);
+
+/// A name under which a server can be asked for.
+pub(super) struct Name<'a> {
+    pub(super) name: ModelName,
+    /// The model that answers to it.
+    card: &'a ModelCard,
+}
+
+/// The names of a server: those that it lists, and its aliases.
+pub(super) fn names(server: &ServerRecord) -> Vec<Name<'_>> {
+    let listed = |name: &ModelName| server.models.iter().any(|m| m.name == *name);
+    let mut names: Vec<Name<'_>> =
+        server.models.iter().map(|card| Name { name: card.name.clone(), card }).collect();
+    for alias in &server.spec.settings.aliases {
+        let card = match &alias.of {
+            Some(of) => server.models.iter().find(|m| m.name == *of),
+            None => server.models.first().filter(|_| server.models.len() == 1),
+        };
+        if let Some(card) = card.filter(|_| !listed(&alias.name)) {
+            names.push(Name { name: alias.name.clone(), card });
+        }
+    }
+    // To Ollama, `llama3` is `llama3:latest`; `library` is how it signs its models.
+    for card in server.models.iter().filter(|m| m.owned_by.as_deref() == Some("library")) {
+        let short = card.name.as_str().strip_suffix(":latest").and_then(|short| ModelName::new(short).ok());
+        if let Some(name) = short.filter(|short| !listed(short)) {
+            names.push(Name { name, card });
+        }
+    }
+    names.dedup_by(|a, b| a.name == b.name);
+    names
+}
+
+/// Names aliases that lead nowhere, or that the server will refuse in a body.
+pub(super) fn check_aliases(server: &ServerRecord, problems: &mut Vec<Problem>) {
+    let settings = &server.spec.settings;
+    // What it serves is not known yet.
+    if server.models.is_empty() {
+        return;
+    }
+    let mut problem = |message| problems.push(Problem::server(&server.spec.name, message));
+    for alias in &settings.aliases {
+        let name = &alias.name;
+        match &alias.of {
+            Some(of) if !server.models.iter().any(|m| m.name == *of) => {
+                problem(format!("aliases: {name:?} stands for {of:?}, which this server does not have"));
+                continue;
+            }
+            None if server.models.len() > 1 => {
+                problem(format!(
+                    "aliases: {name:?} names no model, and this server has {}: write {name}=MODEL",
+                    server.models.len()
+                ));
+                continue;
+            }
+            _ => {}
+        }
+        let listed = server.models.iter().any(|m| m.name == *name);
+        let is_vllm = server.models.iter().all(|m| m.owned_by.as_deref() == Some("vllm"));
+        if !listed && is_vllm && settings.accepts != Some(Accepts::Any) {
+            problem(format!(
+                "aliases: vLLM answers 404 to {name:?} in a body, which Traefik cannot change: start it with \
+                 --served-model-name and both names; by path, header or query the alias works"
+            ));
+        }
+    }
+}
+
+impl Draft {
+    pub(super) fn add(&mut self, server: &Arc<ServerRecord>, name: &Name<'_>) {
+        if !self.stands_for.contains(&name.card.name) {
+            self.stands_for.push(name.card.name.clone());
+        }
+        match &mut self.card {
+            None => self.card = Some(ModelCard { name: name.name.clone(), ..name.card.clone() }),
+            Some(card) => merge(card, name.card),
+        }
+        self.servers.push(Arc::clone(server));
+    }
+
+    pub(super) fn ready(&self) -> impl Iterator<Item = &Arc<ServerRecord>> {
+        self.servers.iter().filter(|s| s.state == ServerState::Ready)
+    }
+
+    pub(super) fn finish(self, model: ModelName, selector: Option<Arc<Selector>>) -> Pool {
+        // A name that stands for several models is a model of its own.
+        let stands_for = match <[ModelName; 1]>::try_from(self.stands_for) {
+            Ok([only]) => only,
+            Err(_) => model.clone(),
+        };
+        let legs = legs(&self.servers, &model, selector.as_deref());
+        let (ready, waiting) = self.servers.into_iter().partition(|s| s.state == ServerState::Ready);
+        Pool {
+            stands_for,
+            selector,
+            card: self.card.unwrap_or_else(|| ModelCard::named(model.clone())),
+            ready,
+            waiting,
+            legs,
+            settings: self.given.resolve(),
+            canary: self.canary,
+            mirror: self.mirror,
+            model,
+        }
+    }
+}
+
+/// Groups servers by credential; the group with the most preferred server first. A group keeps its
+/// route while servers come and go.
+fn legs(servers: &[Arc<ServerRecord>], model: &ModelName, selector: Option<&Selector>) -> Vec<Leg> {
+    let mut groups: Vec<Group> = Vec::new();
+    for server in servers {
+        let credential = &server.spec.credential;
+        match groups.iter_mut().find(|(known, _)| known == credential) {
+            Some((_, group)) => group.push(Arc::clone(server)),
+            None => groups.push((credential.clone(), vec![Arc::clone(server)])),
+        }
+    }
+    groups.sort_by_key(|(credential, group)| {
+        (group.iter().map(|s| s.spec.settings.priority).min(), credential.is_some())
+    });
+    let leg = |(credential, group): Group| {
+        let part = match (&credential, selector) {
+            (None, None) => None,
+            (None, Some(selector)) => Some(selector.to_string()),
+            // The secret must not be guessed from its hash, so a name stands for it.
+            (Some(_), selector) => {
+                let selector = selector.map(ToString::to_string).unwrap_or_default();
+                Some(format!("{selector}\n{}", group.first().map_or("", |s| s.spec.name.as_str())))
+            }
+        };
+        let route = part.map_or_else(|| RouteId::of(model), |part| RouteId::of_part(model, &part));
+        let ready: Vec<_> = group.into_iter().filter(|s| s.state == ServerState::Ready).collect();
+        (!ready.is_empty()).then_some(Leg { route, credential, ready })
+    };
+    groups.into_iter().filter_map(leg).collect()
+}
+
+fn merge(into: &mut ModelCard, from: &ModelCard) {
+    into.owned_by = into.owned_by.take().or_else(|| from.owned_by.clone());
+    into.created = into.created.or(from.created);
+    into.root = into.root.take().or_else(|| from.root.clone());
+    into.parent = into.parent.take().or_else(|| from.parent.clone());
+    into.context_length = match (into.context_length, from.context_length) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+}

@@ -1,0 +1,244 @@
+use super::*;
+use crate::{
+    BasePath, CredentialHeader, HealthMode, ServerSettings, ServerSpec, ServerUrl, Setting, Source, Strategy,
+};
+
+fn record(name: &str, state: ServerState, context: u64) -> ServerRecord {
+    let model = ModelName::new("llama").expect("a name");
+    ServerRecord {
+        spec: ServerSpec {
+            id: ServerId::file(name),
+            name: name.into(),
+            source: Source::File,
+            url: ServerUrl::http(name, 8000),
+            base_path: BasePath::default(),
+            models: Vec::new(),
+            health: HealthMode::Probe,
+            incarnation: String::new(),
+            settings: ServerSettings::default(),
+            model_settings: GivenModelSettings::default(),
+            credential: None,
+        },
+        state,
+        models: vec![ModelCard { context_length: Some(context), ..ModelCard::named(model) }],
+    }
+}
+
+#[test]
+fn servers_of_one_model_form_one_pool() {
+    let catalogue = Catalogue::assemble(
+        [record("b", ServerState::Ready, 8192), record("a", ServerState::Starting("loading".into()), 4096)],
+        Vec::new(),
+    );
+    let pool = catalogue.pool("llama").expect("a pool");
+    assert_eq!(pool.readiness(), Readiness::Ready);
+    assert_eq!(pool.ready.iter().map(|s| s.spec.name.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(pool.waiting.len(), 1);
+    assert_eq!(pool.card.context_length, Some(4096), "any server may get the request");
+    assert!(catalogue.pool("other").is_none());
+}
+
+#[test]
+fn readiness_prefers_the_hopeful_word() {
+    let readiness = |states: Vec<ServerState>| {
+        let records = states.into_iter().enumerate().map(|(i, s)| record(&format!("s{i}"), s, 1));
+        Catalogue::assemble(records, Vec::new()).pool("llama").expect("a pool").readiness()
+    };
+    let starting = || ServerState::Starting(String::new());
+    let stopped = || ServerState::Stopped(String::new());
+    assert_eq!(readiness(vec![stopped(), starting()]), Readiness::Starting);
+    assert_eq!(readiness(vec![stopped(), ServerState::Draining(String::new())]), Readiness::Draining);
+}
+
+#[test]
+fn an_unchanged_catalogue_is_not_published_again() {
+    let (mut publisher, reader) = crate::channel();
+    assert!(reader.load().is_none());
+    assert!(publisher.publish(Catalogue::assemble([record("a", ServerState::Ready, 1)], Vec::new())));
+    assert!(!publisher.publish(Catalogue::assemble([record("a", ServerState::Ready, 1)], Vec::new())));
+    assert!(publisher.publish(Catalogue::assemble([], Vec::new())));
+    assert_eq!(reader.load().as_ref().expect("published").generation(), 2);
+}
+
+/// A server with models and settings as labels give them.
+fn server(name: &str, models: &[&str], settings: &[(&str, &str)]) -> ServerRecord {
+    let mut server = record(name, ServerState::Ready, 4096);
+    server.models = models.iter().map(|m| ModelCard::named(model(m))).collect();
+    for (key, text) in settings {
+        let setting = Setting::find(key).expect(key);
+        setting.read(text, &mut server.spec.settings, &mut server.spec.model_settings).expect(text);
+    }
+    server
+}
+
+fn model(name: &str) -> ModelName {
+    ModelName::new(name).expect("a name")
+}
+
+fn problems(catalogue: &Catalogue) -> Vec<String> {
+    catalogue.problems().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_alias_is_a_pool_that_stands_for_the_model() {
+    let catalogue = Catalogue::assemble(
+        [
+            server("a", &["llama"], &[("aliases", "fast")]),
+            server("b", &["llama", "qwen"], &[("aliases", "fast=llama,smart")]),
+        ],
+        Vec::new(),
+    );
+    let fast = catalogue.pool("fast").expect("a pool");
+    assert_eq!((fast.stands_for.as_str(), fast.ready.len()), ("llama", 2));
+    assert_ne!(
+        fast.leg().expect("ready").route,
+        catalogue.pool("llama").expect("a pool").leg().expect("ready").route
+    );
+    assert!(!fast.has_no_choice(), "b also has qwen");
+    assert!(catalogue.pool("smart").is_none());
+    assert!(problems(&catalogue)[0].contains("write smart=MODEL"), "{:?}", catalogue.problems());
+}
+
+#[test]
+fn an_alias_of_two_models_is_a_name_of_its_own() {
+    let catalogue = Catalogue::assemble(
+        [server("a", &["llama"], &[("aliases", "chat")]), server("b", &["qwen"], &[("aliases", "chat")])],
+        Vec::new(),
+    );
+    let chat = catalogue.pool("chat").expect("a pool");
+    assert_eq!((chat.stands_for.as_str(), chat.ready.len()), ("chat", 2));
+    assert!(chat.has_no_choice());
+}
+
+#[test]
+fn vllm_is_known_to_refuse_an_alias_in_a_body() {
+    let mut vllm = server("a", &["llama"], &[("aliases", "fast")]);
+    vllm.models[0].owned_by = Some("vllm".into());
+    let catalogue = Catalogue::assemble([vllm], Vec::new());
+    assert!(catalogue.pool("fast").is_some(), "by path it works");
+    assert!(problems(&catalogue)[0].contains("--served-model-name"));
+}
+
+#[test]
+fn ollamas_latest_needs_no_tag() {
+    let mut ollama = server("a", &["llama3:latest", "qwen:7b"], &[]);
+    for card in &mut ollama.models {
+        card.owned_by = Some("library".into());
+    }
+    let catalogue = Catalogue::assemble([ollama], Vec::new());
+    assert_eq!(catalogue.pool("llama3").expect("a pool").stands_for.as_str(), "llama3:latest");
+    assert!(catalogue.pool("qwen").is_none());
+}
+
+#[test]
+fn a_selector_keeps_a_server_to_the_requests_that_choose_it() {
+    let catalogue = Catalogue::assemble(
+        [
+            server("plain", &["llama"], &[]),
+            server("fast", &["llama", "tiny"], &[("select.query", "fast=true")]),
+            server(
+                "both",
+                &["llama"],
+                &[("select.query", "fast=true"), ("select.host", "x.example"), ("select.others", "true")],
+            ),
+        ],
+        Vec::new(),
+    );
+    let names = |pool: Option<&Arc<Pool>>| {
+        let ready = pool.map(|p| p.ready.iter().map(|s| s.spec.name.clone()).collect::<Vec<_>>());
+        ready.unwrap_or_default()
+    };
+    assert_eq!(names(catalogue.pool("llama")), ["both", "plain"]);
+    assert!(catalogue.pool("tiny").is_none(), "only for requests that choose it");
+    let selections = catalogue.selections();
+    assert_eq!(names(selections[0].pool("llama")), ["both"], "two conditions come first");
+    assert_eq!(names(selections[1].pool("llama")), ["fast"]);
+    assert_eq!(catalogue.pools().count(), 4);
+    let routes: std::collections::BTreeSet<_> =
+        catalogue.pools().filter_map(|p| p.leg()).map(|leg| &leg.route).collect();
+    assert_eq!(routes.len(), 4, "each has a route of its own");
+}
+
+#[test]
+fn servers_with_a_credential_form_a_leg_of_their_own() {
+    let cloud = |name: &str, secret: &str, priority: &str| {
+        let mut cloud = server(name, &["llama"], &[("priority", priority)]);
+        cloud.spec.credential = Credential::new(CredentialHeader::Bearer, secret).map(Arc::new);
+        cloud
+    };
+    let legs = |records: Vec<ServerRecord>| {
+        let catalogue = Catalogue::assemble(records, Vec::new());
+        let pool = Arc::clone(catalogue.pool("llama").expect("a pool"));
+        pool.legs
+            .iter()
+            .map(|l| (l.ready[0].spec.name.clone(), l.ready.len(), l.route.clone()))
+            .collect::<Vec<_>>()
+    };
+    let all = legs(vec![
+        cloud("a-cloud", "one", "1"),
+        cloud("b-cloud", "one", "1"),
+        cloud("c-cloud", "two", "1"),
+        server("local", &["llama"], &[]),
+    ]);
+    let names: Vec<_> = all.iter().map(|(name, count, _)| (name.as_str(), *count)).collect();
+    assert_eq!(names, [("local", 1), ("a-cloud", 2), ("c-cloud", 1)]);
+    assert_eq!(all[0].2, RouteId::of(&model("llama")));
+    let mut down = server("local", &["llama"], &[]);
+    down.state = ServerState::Starting(String::new());
+    let rest = legs(vec![cloud("a-cloud", "one", "1"), down]);
+    assert_eq!((rest.len(), &rest[0].2), (1, &all[1].2), "the route stays while others come and go");
+}
+
+#[test]
+fn settings_of_a_model_come_from_its_servers_unless_the_operator_says_otherwise() {
+    let records = || {
+        [
+            server("a", &["llama"], &[("strategy", "p2c"), ("retry.attempts", "3")]),
+            server("b", &["llama"], &[("strategy", "hrw"), ("timeout.dial", "1s")]),
+        ]
+    };
+    let catalogue = Catalogue::assemble(records(), Vec::new());
+    let settings = &catalogue.pool("llama").expect("a pool").settings;
+    assert_eq!((settings.strategy, settings.retry_attempts), (Some(Strategy::P2c), Some(3)));
+    assert!(settings.timeout_dial.is_some(), "a setting need stand on one server only");
+    assert_eq!(
+        problems(&catalogue),
+        [
+            "server b: strategy=\"hrw\", but a, which serves \"llama\" too, has \"p2c\", which counts: give all servers of a model the same"
+        ]
+    );
+    let mut given = GivenModelSettings::default();
+    let setting = Setting::find("strategy").expect("a setting");
+    setting.read("wrr", &mut ServerSettings::default(), &mut given).expect("a strategy");
+    let overrides = ModelOverrides::new(vec![(ModelGlobs::parse(&["lla*".into()]).expect("a glob"), given)]);
+    let catalogue = Catalogue::assemble_with(records(), Vec::new(), &overrides);
+    assert_eq!(catalogue.pool("llama").expect("a pool").settings.strategy, Some(Strategy::Wrr));
+}
+
+#[test]
+fn a_canary_must_accept_the_name_and_says_so() {
+    let canary = |target: ServerRecord| {
+        let main = server("a", &["llama"], &[("canary.model", "llama-next"), ("canary.percent", "20")]);
+        Catalogue::assemble([main, target], Vec::new())
+    };
+    let fits = canary(server("b", &["llama-next"], &[("accepts", "any")]));
+    let pool = fits.pool("llama").expect("a pool");
+    let branch = pool.canary.as_ref().expect("a canary");
+    assert_eq!(
+        (branch.model.as_str(), branch.percent, branch.ready[0].spec.name.as_str()),
+        ("llama-next", 20, "b")
+    );
+    assert_eq!(fits.problems(), []);
+    for (target, message) in [
+        (server("b", &["llama-next"], &[]), "does not answer to \"llama\""),
+        (server("b", &["other"], &[]), "there is no such model"),
+        (
+            ServerRecord { state: ServerState::Starting(String::new()), ..server("b", &["llama-next"], &[]) },
+            "none of its servers is ready",
+        ),
+    ] {
+        let catalogue = canary(target);
+        assert!(catalogue.pool("llama").expect("a pool").canary.is_none());
+        assert!(problems(&catalogue)[0].contains(message), "{:?}", catalogue.problems());
+    }
+}

@@ -1,0 +1,170 @@
+//! The settings by which servers and models are routed, beyond what makes a server a server.
+//!
+//! One [`Setting`] is one label (`inference.weight`) and one key of the configuration file
+//! (`servers[].weight`, and for those of a model also `models[].strategy`): both are read by the same
+//! function and described by the same row of the reference, so that they cannot drift apart.
+//!
+//! What they are called follows Traefik's own labels where it has one
+//! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/load-balancing/service/>).
+
+mod model;
+mod parse;
+mod server;
+
+use std::collections::BTreeMap;
+
+pub use model::{ModelSettings, SameSite, Strategy};
+pub(crate) use parse::bool as parse_bool;
+pub use server::{Accepts, Alias, ServerSettings};
+
+/// One setting: a label, and a key of the configuration file.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// What follows `inference.` in a label; a dot is a level of the configuration file.
+    pub key: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    /// What holds when it is absent.
+    pub default: &'static str,
+    /// What may be written.
+    pub allowed: &'static str,
+    /// The first Traefik version in which it has an effect; empty for any.
+    pub since: &'static str,
+    read: Read,
+}
+
+/// Reads a value into the settings, or says what is wrong with it beyond not being allowed.
+#[derive(Debug, Clone, Copy)]
+enum Read {
+    Server(fn(&mut ServerSettings, &str) -> Option<()>),
+    Model(fn(&mut ModelSettings, &str) -> Option<()>),
+}
+
+/// Settings of a model, as they were given: checked, not yet put together with what others say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GivenModelSettings(BTreeMap<&'static str, String>);
+
+/// All settings in the order of the reference.
+pub fn settings() -> impl Iterator<Item = &'static Setting> {
+    server::SETTINGS.iter().chain(model::SETTINGS)
+}
+
+impl Setting {
+    /// Looks a setting up by its key.
+    pub fn find(key: &str) -> Option<&'static Self> {
+        settings().find(|setting| setting.key == key)
+    }
+
+    /// Whether it is about a model (all servers of it) and not about one server.
+    pub fn is_of_model(&self) -> bool {
+        matches!(self.read, Read::Model(_))
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// If it is not allowed; the error says what is.
+    pub fn read(
+        &'static self,
+        text: &str,
+        server: &mut ServerSettings,
+        model: &mut GivenModelSettings,
+    ) -> Result<(), String> {
+        let text = text.trim();
+        let read = match self.read {
+            Read::Server(read) => read(server, text).map(|()| {
+                server.given.insert(self.key, text.to_owned());
+            }),
+            Read::Model(read) => read(&mut ModelSettings::default(), text).map(|()| {
+                model.0.insert(self.key, text.to_owned());
+            }),
+        };
+        read.ok_or_else(|| self.allowed.to_owned())
+    }
+}
+
+impl GivenModelSettings {
+    /// Whether nothing was given.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What was given, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(key, value)| (*key, value.as_str()))
+    }
+
+    /// Checks what settings have to do with each other.
+    ///
+    /// # Errors
+    /// The fault, beginning with the setting's key.
+    pub fn check(&self) -> Result<(), &'static str> {
+        const NEEDS: [(&str, &str, &str); 9] = [
+            (
+                "limit.burst",
+                "limit.requests_per_minute",
+                "limit.burst is given without limit.requests_per_minute",
+            ),
+            ("canary.percent", "canary.model", "canary.percent is given without canary.model"),
+            ("mirror.percent", "mirror.model", "mirror.percent is given without mirror.model"),
+            ("sticky.secure", "sticky.cookie", "sticky.secure is given without sticky.cookie"),
+            ("sticky.http_only", "sticky.cookie", "sticky.http_only is given without sticky.cookie"),
+            ("sticky.same_site", "sticky.cookie", "sticky.same_site is given without sticky.cookie"),
+            ("sticky.max_age", "sticky.cookie", "sticky.max_age is given without sticky.cookie"),
+            (
+                "passive_healthcheck.failure_window",
+                "passive_healthcheck.max_failed_attempts",
+                "passive_healthcheck.failure_window is given without passive_healthcheck.max_failed_attempts",
+            ),
+            (
+                "concurrency.native",
+                "concurrency",
+                "concurrency.native is given without concurrency.max or concurrency.per_key",
+            ),
+        ];
+        let has = |key: &str| match key {
+            "concurrency" => {
+                self.0.contains_key("concurrency.max") || self.0.contains_key("concurrency.per_key")
+            }
+            key => self.0.contains_key(key),
+        };
+        let fault = NEEDS.iter().find(|(key, needed, _)| has(key) && !has(needed));
+        fault.map_or(Ok(()), |(_, _, fault)| Err(*fault))
+    }
+
+    /// Takes over what is not given here yet. Returns the keys about which both say something, and
+    /// not the same: what was here stays.
+    pub(crate) fn fill_in(&mut self, other: &Self) -> Vec<&'static str> {
+        let mut conflicts = Vec::new();
+        for (key, value) in &other.0 {
+            match self.0.get(key) {
+                Some(here) if here != value => conflicts.push(*key),
+                Some(_) => {}
+                None => {
+                    self.0.insert(key, value.clone());
+                }
+            }
+        }
+        conflicts
+    }
+
+    /// What was given for a key.
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    /// The settings that this makes.
+    pub fn resolve(&self) -> ModelSettings {
+        let mut settings = ModelSettings::default();
+        for (key, value) in &self.0 {
+            if let Some(Read::Model(read)) = Setting::find(key).map(|setting| setting.read) {
+                // It was read once before, when it was given.
+                let _ = read(&mut settings, value);
+            }
+        }
+        settings
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! Settings of one server.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Read, Setting, parse};
+use crate::{Condition, ModelName, Selector, selector};
+
+/// How one server takes part in its pools.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Its share of requests beside other servers of the pool; 1 by default.
+    pub weight: Option<u16>,
+    /// 0 is asked first; a server of a higher number only when none of a lower one is left.
+    pub priority: u8,
+    /// It is ready only if this path answers with a 2xx.
+    pub ready_path: Option<String>,
+    /// And only if that answer contains this text.
+    pub ready_contains: Option<String>,
+    /// More names for its models.
+    pub aliases: Vec<Alias>,
+    /// Which names it answers to.
+    pub accepts: Option<Accepts>,
+    /// The requests that choose it.
+    pub conditions: Vec<Condition>,
+    /// Whether it also gets requests that do not choose it.
+    pub select_others: bool,
+    /// Whether it is sent the client's `Host`; by default if it is reached over plain HTTP.
+    pub pass_host_header: Option<bool>,
+    /// All of this as it was written, by key.
+    pub given: BTreeMap<&'static str, String>,
+}
+
+/// Another name for a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alias {
+    /// The name that clients may use.
+    pub name: ModelName,
+    /// The model; `None`: the only one that the server has.
+    pub of: Option<ModelName>,
+}
+
+/// Which names in a body a server answers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepts {
+    /// Those that it lists.
+    Listed,
+    /// Any, whatever it lists.
+    Any,
+}
+
+impl ServerSettings {
+    /// The share of requests.
+    pub fn weight(&self) -> u16 {
+        self.weight.unwrap_or(1)
+    }
+
+    /// Checks what settings have to do with each other.
+    ///
+    /// # Errors
+    /// The fault, beginning with the setting's key.
+    pub fn check(&self) -> Result<(), &'static str> {
+        if self.ready_contains.is_some() && self.ready_path.is_none() {
+            return Err("ready.contains is given without ready.path, the path whose answer it is about");
+        }
+        Ok(())
+    }
+
+    /// What a request must have to choose this server, if anything.
+    pub fn selector(&self) -> Option<Arc<Selector>> {
+        (!self.conditions.is_empty()).then(|| Arc::new(Selector::new(self.conditions.clone())))
+    }
+}
+
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "weight",
+        meaning: "Share of requests beside the other servers of its models",
+        default: "1",
+        allowed: "a whole number from 1 to 1000",
+        since: "",
+        read: Read::Server(|s, text| {
+            s.weight = Some(parse::number(text, 1..=1000)?);
+            Some(())
+        }),
+    },
+    Setting {
+        key: "priority",
+        meaning: "0 is primary; a higher number is a backup, used when no server of a lower number is left",
+        default: "0",
+        allowed: "a whole number from 0 to 9",
+        since: "",
+        read: Read::Server(|s, text| {
+            s.priority = parse::number(text, 0..=9)?;
+            Some(())
+        }),
+    },
+    Setting {
+        key: "ready.path",
+        meaning: "The server is ready only while this path answers with a 2xx; Modelgate asks every 5 s",
+        default: "none",
+        allowed: "a path such as /api/ps",
+        since: "",
+        read: Read::Server(|s, text| {
+            s.ready_path = Some(parse::path(text)?);
+            Some(())
+        }),
+    },
+    Setting {
+        key: "ready.contains",
+        meaning: "And only while that answer contains this text, such as the name of a model that must be loaded",
+        default: "none",
+        allowed: "1 to 256 characters, with ready.path",
+        since: "",
+        read: Read::Server(|s, text| {
+            let fits = (1..=256).contains(&text.len()) && !text.chars().any(char::is_control);
+            s.ready_contains = Some(fits.then(|| text.to_owned())?);
+            Some(())
+        }),
+    },
+    Setting {
+        key: "aliases",
+        meaning: "More names for its models. Traefik cannot change a body: a server that refuses the name there \
+                  can still be chosen with it by path, header or query",
+        default: "none; Ollama's name:latest is also known as name",
+        allowed: "names separated by commas, each NAME, or NAME=MODEL where the server has more than one model",
+        since: "",
+        read: Read::Server(|s, text| {
+            s.aliases = text.split(',').map(|part| alias(part.trim())).collect::<Option<_>>()?;
+            Some(())
+        }),
+    },
+    Setting {
+        key: "accepts",
+        meaning: "Which model names in a body the server answers to; canary and mirror need to know",
+        default: "any for llama.cpp and SGLang, else listed",
+        allowed: "listed or any",
+        since: "",
+        read: Read::Server(|s, text| {
+            s.accepts = Some(match text {
+                "listed" => Accepts::Listed,
+                "any" => Accepts::Any,
+                _ => return None,
+            });
+            Some(())
+        }),
+    },
+    Setting {
+        key: "select.header",
+        meaning: "The server takes the requests with this header",
+        default: "none",
+        allowed: "NAME: VALUE, such as X-Model-Size: 70b; not a header that holds a credential",
+        since: "",
+        read: Read::Server(|s, text| add(s, selector::header(text)?)),
+    },
+    Setting {
+        key: "select.header_regexp",
+        meaning: "The server takes the requests with a header that this expression matches anywhere",
+        default: "none",
+        allowed: "NAME: EXPRESSION, such as X-Model: ^llama; RE2 syntax, without a backtick",
+        since: "",
+        read: Read::Server(|s, text| add(s, selector::header_regexp(text)?)),
+    },
+    Setting {
+        key: "select.query",
+        meaning: "The server takes the requests with this query parameter",
+        default: "none",
+        allowed: "NAME=VALUE of letters, digits and -._~, such as fast=true; not model",
+        since: "",
+        read: Read::Server(|s, text| add(s, selector::query(text)?)),
+    },
+    Setting {
+        key: "select.host",
+        meaning: "The server takes the requests to this host name",
+        default: "none",
+        allowed: "a DNS name such as code.example.com",
+        since: "",
+        read: Read::Server(|s, text| add(s, selector::host(text)?)),
+    },
+    Setting {
+        key: "select.others",
+        meaning: "Whether it also takes requests that do not choose it by select.*",
+        default: "false",
+        allowed: "true or false",
+        since: "",
+        read: Read::Server(|s, text| {
+            s.select_others = parse::bool(text)?;
+            Some(())
+        }),
+    },
+    Setting {
+        key: "pass_host_header",
+        meaning: "Whether the server is sent the Host that the client sent",
+        default: "true for http, false for https",
+        allowed: "true or false",
+        since: "",
+        read: Read::Server(|s, text| {
+            s.pass_host_header = Some(parse::bool(text)?);
+            Some(())
+        }),
+    },
+];
+
+fn alias(text: &str) -> Option<Alias> {
+    let (name, of) = match text.split_once('=') {
+        Some((name, of)) => (name.trim(), Some(ModelName::new(of.trim()).ok()?)),
+        None => (text, None),
+    };
+    Some(Alias { name: ModelName::new(name).ok()?, of })
+}
+
+/// All conditions of a server must hold.
+fn add(settings: &mut ServerSettings, condition: Condition) -> Option<()> {
+    settings.conditions.push(condition);
+    Some(())
+}

@@ -1,0 +1,133 @@
+use super::*;
+
+fn read(key: &str, text: &str) -> Result<(ServerSettings, ModelSettings), String> {
+    let (mut server, mut model) = (ServerSettings::default(), GivenModelSettings::default());
+    Setting::find(key).expect(key).read(text, &mut server, &mut model)?;
+    Ok((server, model.resolve()))
+}
+
+#[test]
+fn keys_are_unique_and_no_key_is_a_section_of_another_value() {
+    let keys: Vec<_> = settings().map(|s| s.key).collect();
+    for (i, key) in keys.iter().enumerate() {
+        assert!(!keys[..i].contains(key), "{key}");
+        assert!(
+            !keys.iter().any(|other| other.starts_with(&format!("{key}."))),
+            "{key} cannot be both in YAML"
+        );
+    }
+}
+
+#[test]
+fn good_values_change_something() {
+    for (key, text) in [
+        ("weight", "3"),
+        ("priority", "1"),
+        ("ready.path", "/api/ps"),
+        ("ready.contains", "llama"),
+        ("aliases", "fast, smart=org/llama"),
+        ("accepts", "any"),
+        ("select.header", "X-Model-Size: 70b"),
+        ("select.header_regexp", "Content-Type: .*code.*"),
+        ("select.query", "fast=true"),
+        ("select.host", "code.example.com"),
+        ("select.others", "true"),
+        ("pass_host_header", "false"),
+        ("strategy", "leasttime"),
+        ("failover.status", "500-599, 429"),
+        ("sticky.cookie", "llm_backend"),
+        ("sticky.secure", "true"),
+        ("sticky.http_only", "false"),
+        ("sticky.same_site", "lax"),
+        ("sticky.max_age", "1h"),
+        ("canary.model", "llama-next"),
+        ("canary.percent", "0"),
+        ("mirror.model", "llama-next"),
+        ("mirror.percent", "100"),
+        ("healthcheck.path", "/health"),
+        ("healthcheck.interval", "15s"),
+        ("healthcheck.timeout", "100ms"),
+        ("healthcheck.status", "200"),
+        ("passive_healthcheck.max_failed_attempts", "3"),
+        ("passive_healthcheck.failure_window", "30s"),
+        ("timeout.response_header", "120s"),
+        ("timeout.dial", "2s"),
+        ("timeout.idle", "1m 30s"),
+        ("retry.attempts", "1"),
+        ("concurrency.max", "8"),
+        ("concurrency.per_key", "2"),
+        ("concurrency.native", "true"),
+        ("limit.requests_per_minute", "600"),
+        ("limit.burst", "20"),
+    ] {
+        let nothing = (ServerSettings::default(), ModelSettings::default());
+        assert_ne!(read(key, text).expect(key), nothing, "{key}={text}");
+        assert_ne!(Ok(nothing), read(key, &format!(" {text} ")), "{key}: spaces around it");
+    }
+}
+
+#[test]
+fn every_setting_refuses_nonsense_and_says_what_is_allowed() {
+    for setting in settings() {
+        for text in ["", "a\nb", "-1", "99999999999"] {
+            let refused = read(setting.key, text);
+            let plain_text = matches!(
+                setting.key,
+                "ready.contains"
+                    | "aliases"
+                    | "canary.model"
+                    | "mirror.model"
+                    | "sticky.cookie"
+                    | "select.host"
+            );
+            if plain_text && !text.is_empty() && !text.contains('\n') {
+                continue;
+            }
+            assert_eq!(refused, Err(setting.allowed.to_owned()), "{}={text:?}", setting.key);
+        }
+    }
+}
+
+#[test]
+fn the_ends_of_ranges() {
+    for (key, text, allowed) in [
+        ("weight", "1", true),
+        ("weight", "1000", true),
+        ("weight", "0", false),
+        ("weight", "1001", false),
+        ("weight", "+1", false),
+        ("priority", "9", true),
+        ("priority", "10", false),
+        ("canary.percent", "101", false),
+        ("failover.status", "599-500", false),
+        ("failover.status", "99", false),
+        ("healthcheck.status", "600", false),
+        ("timeout.response_header", "0s", true),
+        ("timeout.response_header", "120", false),
+        ("timeout.dial", "1us", false),
+        ("healthcheck.path", "health", false),
+        ("healthcheck.path", "/a`b", false),
+        ("healthcheck.path", "off", true),
+        ("strategy", "random", false),
+    ] {
+        assert_eq!(read(key, text).is_ok(), allowed, "{key}={text}");
+    }
+}
+
+#[test]
+fn what_was_said_first_stays_and_the_difference_is_told() {
+    let given = |pairs: &[(&str, &str)]| {
+        let (mut server, mut model) = (ServerSettings::default(), GivenModelSettings::default());
+        for (key, text) in pairs {
+            Setting::find(key).expect(key).read(text, &mut server, &mut model).expect(key);
+        }
+        model
+    };
+    let mut first = given(&[("strategy", "p2c"), ("retry.attempts", "3")]);
+    let conflicts =
+        first.fill_in(&given(&[("strategy", "wrr"), ("retry.attempts", "3"), ("timeout.dial", "1s")]));
+    assert_eq!(conflicts, ["strategy"]);
+    let settings = first.resolve();
+    assert_eq!(settings.strategy, Some(Strategy::P2c));
+    assert_eq!(settings.timeout_dial, Some(std::time::Duration::from_secs(1)));
+}

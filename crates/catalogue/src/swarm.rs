@@ -1,0 +1,277 @@
+//! From a task of Docker Swarm, as a manager describes it, to a server.
+//!
+//! The labels are the service's (`deploy.labels` in Compose), which every manager knows; those of
+//! the containers are known to their own nodes only. One task is one run of one server: Swarm never
+//! starts a task anew but replaces it by another. See
+//! <https://docs.docker.com/engine/swarm/how-swarm-mode-works/swarm-task-states/>.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    ContainerHealth, ContainerRecord, ContainerStatus, HealthMode, Interpretation, Problem, PublishedPort,
+    ServerId, ServerSpec, ServerState, ServerUrl, Source, Vantage,
+    container::{self, starting},
+    label::{self, Labels, Reading},
+};
+
+/// How far a task has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskStatus {
+    /// On its way to a node, or being started there. With a HEALTHCHECK this lasts until it passes.
+    Starting,
+    /// Running.
+    Running,
+    /// It has ended, or could never begin.
+    Ended,
+}
+
+/// A task as Swarm's list describes it, with what its service says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskRecord {
+    /// The task's id.
+    pub id: String,
+    /// For people: the service's name and the slot, or the node if it runs once on each.
+    pub name: String,
+    /// The image's name.
+    pub image: String,
+    /// The labels of the service.
+    pub labels: BTreeMap<String, String>,
+    /// How far it has come.
+    pub status: TaskStatus,
+    /// What Swarm calls that, and why it is so if Swarm says that.
+    pub said: String,
+    /// Whether Swarm reports something that keeps it from running.
+    pub failed: bool,
+    /// The id of its container, once it has one.
+    pub container_id: Option<String>,
+    /// Whether the service itself gives it a HEALTHCHECK; one in the image cannot be seen from afar.
+    pub has_healthcheck: bool,
+    /// Its networks but for the ingress one, with its address in each (empty where it is not known).
+    pub networks: BTreeMap<String, String>,
+    /// Whether it shares its node's network.
+    pub on_host_network: bool,
+    /// The address of its node, if it is known.
+    pub node_address: Option<String>,
+    /// The TCP ports that the service says it listens on.
+    pub exposed_ports: BTreeSet<u16>,
+    /// The TCP ports that its own node publishes for it alone (`mode: host`).
+    pub published_ports: Vec<PublishedPort>,
+}
+
+/// Reads a task. The problems name what is wrong with it.
+pub fn interpret_task(task: &TaskRecord, vantage: &Vantage) -> (Interpretation, Vec<Problem>) {
+    let problem = |message: String| Problem::container(&task.name, message);
+    let (labels, warnings) = match label::read(&task.labels) {
+        Reading::NotEnabled => return (Interpretation::NotEnabled, Vec::new()),
+        Reading::Faulty(faults) => {
+            return (Interpretation::Rejected, faults.into_iter().map(problem).collect());
+        }
+        Reading::Read(labels, warnings) => (labels, warnings),
+    };
+    let mut problems: Vec<Problem> = warnings.into_iter().map(problem).collect();
+    if task.failed {
+        problems.push(problem(format!("Swarm says: {}", task.said)));
+    }
+    let said = format!("Swarm says: {}", task.said);
+    let interpretation = match task.status {
+        TaskStatus::Starting => Interpretation::Down(starting(&said)),
+        TaskStatus::Ended => Interpretation::Down(ServerState::Stopped(said)),
+        TaskStatus::Running => match describe(task, &labels, vantage) {
+            Ok(spec) => Interpretation::Server(Box::new(spec), ServerState::Ready),
+            Err(message) => {
+                problems.push(problem(message));
+                Interpretation::Rejected
+            }
+        },
+    };
+    (interpretation, problems)
+}
+
+fn describe(task: &TaskRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerSpec, String> {
+    // A task runs only once its HEALTHCHECK has passed, and one that fails it is replaced.
+    let health = labels.health.unwrap_or(match task.has_healthcheck {
+        true => HealthMode::Docker,
+        false => HealthMode::Probe,
+    });
+    let container_id = task.container_id.as_ref().unwrap_or(&task.id).clone();
+    Ok(ServerSpec {
+        id: ServerId::docker(&task.id),
+        name: task.name.clone(),
+        source: Source::Docker { container_id, image: task.image.clone() },
+        url: url(task, labels, vantage)?,
+        base_path: labels.base_path.clone(),
+        models: labels.models.clone(),
+        health,
+        incarnation: task.id.clone(),
+        settings: labels.settings.clone(),
+        model_settings: labels.model_settings.clone(),
+        credential: None,
+    })
+}
+
+fn url(task: &TaskRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerUrl, String> {
+    let port = container::port(labels, &task.exposed_ports);
+    // The nodes of a swarm have an address each, so the one that Swarm knows is the better one.
+    let node = || task.node_address.as_deref().or(vantage.host_address.as_deref());
+    if task.on_host_network {
+        let address = node().ok_or_else(|| {
+            format!(
+                "it uses its node's network, and the node's address is not known: set {}",
+                vantage.key("host_address")
+            )
+        })?;
+        return Ok(ServerUrl::http(address, port));
+    }
+    if vantage.published {
+        let reach = vantage.key("reach");
+        let found = task.published_ports.iter().find(|p| p.container_port == port).ok_or_else(|| {
+            format!(
+                "{reach} is published, but its node does not publish its port {port} for it alone: publish it with \
+                 mode: host (with mode: ingress each request would go to any task)"
+            )
+        })?;
+        let address =
+            node().ok_or_else(|| format!("{reach} is published, but its node's address is not known"))?;
+        return Ok(ServerUrl::http(address, found.host_port));
+    }
+    container::address(&as_container(task), labels, vantage).map(|address| ServerUrl::http(address, port))
+}
+
+/// The task's container, as far as a manager knows it; networks are chosen in the same way for both.
+fn as_container(task: &TaskRecord) -> ContainerRecord {
+    ContainerRecord {
+        id: task.id.clone(),
+        name: task.name.clone(),
+        image: task.image.clone(),
+        labels: task.labels.clone(),
+        status: ContainerStatus::Running,
+        health: task.has_healthcheck.then_some(ContainerHealth::Healthy),
+        started_at: task.id.clone(),
+        networks: task.networks.clone(),
+        network_mode: "swarm".into(),
+        exposed_ports: task.exposed_ports.clone(),
+        published_ports: task.published_ports.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(labels: &[(&str, &str)]) -> TaskRecord {
+        let labels = labels.iter().chain(&[("inference.enable", "true")]);
+        TaskRecord {
+            id: "t1".into(),
+            name: "vllm.1".into(),
+            image: "vllm/vllm-openai".into(),
+            labels: labels.map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            status: TaskStatus::Running,
+            said: "running".into(),
+            failed: false,
+            container_id: Some("c1".into()),
+            has_healthcheck: false,
+            networks: BTreeMap::from([("ai".into(), "10.0.1.3".into()), ("back".into(), "10.0.2.3".into())]),
+            on_host_network: false,
+            node_address: Some("192.0.2.7".into()),
+            exposed_ports: BTreeSet::new(),
+            published_ports: Vec::new(),
+        }
+    }
+
+    fn spec(task: &TaskRecord, vantage: &Vantage) -> ServerSpec {
+        match interpret_task(task, vantage) {
+            (Interpretation::Server(spec, ServerState::Ready), problems) if problems.is_empty() => *spec,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn rejected(task: &TaskRecord, vantage: &Vantage) -> String {
+        match interpret_task(task, vantage) {
+            (Interpretation::Rejected, problems) => problems[0].to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_running_task_is_a_server() {
+        let spec = spec(&task(&[("inference.port", "9000")]), &Vantage::default());
+        assert_eq!((spec.id.as_str(), spec.name.as_str()), ("docker:t1", "vllm.1"));
+        assert_eq!((spec.url.as_str(), spec.incarnation.as_str()), ("http://10.0.1.3:9000", "t1"));
+        assert_eq!(
+            spec.source,
+            Source::Docker { container_id: "c1".into(), image: "vllm/vllm-openai".into() }
+        );
+    }
+
+    #[test]
+    fn networks_are_chosen_as_for_containers() {
+        let on = |network: &str| Some(BTreeSet::from([network.to_owned()]));
+        let shared = Vantage { own_networks: on("back"), ..Vantage::default() };
+        assert_eq!(spec(&task(&[]), &shared).url.as_str(), "http://10.0.2.3:8000");
+        assert_eq!(spec(&task(&[("inference.network", "ai")]), &shared).url.as_str(), "http://10.0.1.3:8000");
+        let elsewhere = Vantage { own_networks: on("x"), ..Vantage::default() };
+        assert!(rejected(&task(&[]), &elsewhere).contains("Modelgate is on: x"));
+        let mut stack = task(&[("inference.network", "gpu"), ("com.docker.stack.namespace", "llm")]);
+        stack.networks =
+            BTreeMap::from([("a".into(), "10.0.1.3".into()), ("llm_gpu".into(), "10.0.3.3".into())]);
+        assert_eq!(spec(&stack, &Vantage::default()).url.as_str(), "http://10.0.3.3:8000");
+        // The node itself gives out the addresses of a bridge, so a manager does not know them.
+        let unknown = TaskRecord { networks: BTreeMap::from([("br".into(), String::new())]), ..task(&[]) };
+        assert_eq!(
+            rejected(&unknown, &Vantage::default()),
+            "container vllm.1: it has no address on network \"br\""
+        );
+    }
+
+    #[test]
+    fn the_address_of_the_node() {
+        let host = TaskRecord { on_host_network: true, networks: BTreeMap::new(), ..task(&[]) };
+        let told = Vantage { host_address: Some("manager".into()), ..Vantage::default() };
+        assert_eq!(spec(&host, &told).url.as_str(), "http://192.0.2.7:8000", "each node has its own");
+        let unknown = TaskRecord { node_address: None, ..host };
+        assert_eq!(spec(&unknown, &told).url.as_str(), "http://manager:8000");
+        assert!(rejected(&unknown, &Vantage::default()).contains("set docker.host_address"));
+    }
+
+    #[test]
+    fn published_means_by_its_own_node() {
+        let published = Vantage { published: true, ..Vantage::default() };
+        assert!(rejected(&task(&[]), &published).contains("publish it with mode: host"));
+        let port = PublishedPort { container_port: 8000, host_port: 30001 };
+        let task = TaskRecord { published_ports: vec![port], ..task(&[]) };
+        assert_eq!(spec(&task, &published).url.as_str(), "http://192.0.2.7:30001");
+    }
+
+    #[test]
+    fn the_port_is_the_only_one_that_the_service_has() {
+        let one = TaskRecord { exposed_ports: BTreeSet::from([30000]), ..task(&[]) };
+        assert_eq!(spec(&one, &Vantage::default()).url.as_str(), "http://10.0.1.3:30000");
+        let two = TaskRecord { exposed_ports: BTreeSet::from([30000, 9090]), ..one };
+        assert_eq!(spec(&two, &Vantage::default()).url.as_str(), "http://10.0.1.3:8000");
+    }
+
+    #[test]
+    fn who_decides_about_health() {
+        let health = |task: &TaskRecord| spec(task, &Vantage::default()).health;
+        assert_eq!(health(&task(&[])), HealthMode::Probe);
+        assert_eq!(health(&TaskRecord { has_healthcheck: true, ..task(&[]) }), HealthMode::Docker);
+        // The image may have a HEALTHCHECK that nobody but the node can see.
+        assert_eq!(health(&task(&[("inference.health", "docker")])), HealthMode::Docker);
+    }
+
+    #[test]
+    fn tasks_that_do_not_run() {
+        let said = |status, failed| {
+            let task = TaskRecord { status, failed, said: "pending: no suitable node".into(), ..task(&[]) };
+            interpret_task(&task, &Vantage::default())
+        };
+        let why = "Swarm says: pending: no suitable node";
+        assert_eq!(said(TaskStatus::Starting, false), (Interpretation::Down(starting(why)), Vec::new()));
+        let (what, problems) = said(TaskStatus::Ended, true);
+        assert_eq!(what, Interpretation::Down(ServerState::Stopped(why.into())));
+        assert_eq!(problems[0].to_string(), format!("container vllm.1: {why}"));
+        let foreign = TaskRecord { labels: BTreeMap::new(), ..task(&[]) };
+        assert_eq!(interpret_task(&foreign, &Vantage::default()).0, Interpretation::NotEnabled);
+        assert!(rejected(&task(&[("inference.port", "x")]), &Vantage::default()).contains("inference.port"));
+    }
+}

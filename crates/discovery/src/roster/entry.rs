@@ -1,0 +1,214 @@
+//! One server: what its source says, what it answers, and the state that this makes.
+
+use std::time::{Duration, Instant};
+
+use catalogue::{HealthMode, ModelCard, Problem, ServerSpec, ServerState, Source};
+
+use crate::{
+    docker::{HostName, Withdrawal},
+    probe::{Answer, Findings},
+};
+
+/// How often a server is asked for its models once it has answered: LoRA adapters and pulled
+/// models come later.
+pub(super) const REFRESH: Duration = Duration::from_secs(30);
+/// The same where a question also tells whether the server lives, or is ready.
+pub(super) const LIVENESS: Duration = Duration::from_secs(5);
+/// Pauses between questions to a server that does not answer yet.
+pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// A server that has answered before is asked again this soon after a failure.
+pub(super) const RECHECK: Duration = Duration::from_secs(1);
+/// So many failures in a row withdraw a server.
+const MAX_FAILURES: u32 = 2;
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) spec: ServerSpec,
+    /// The Docker host that it is on; `None` if it is from the configuration file.
+    pub(super) host: Option<HostName>,
+    /// What the source says; `Ready` means that it can be asked.
+    pub(super) reported: ServerState,
+    /// Withdrawn at an event.
+    pub(super) withdrawn: Option<Withdrawal>,
+    pub(super) models: Vec<ModelCard>,
+    left_out: Vec<String>,
+    pub(super) probe: Probe,
+    /// When it stopped or went; its models linger from then on.
+    pub(super) gone_since: Option<Instant>,
+}
+
+/// What this run of a server has answered.
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) under_way: bool,
+    pub(super) due: Instant,
+    /// It has been asked during this run, whatever came of it.
+    pub(super) asked: bool,
+    /// For its models. Failures withdraw it if no HEALTHCHECK looks after it.
+    models: Question,
+    /// Whether it is ready, if it is asked that. Failures withdraw it.
+    ready: Question,
+}
+
+/// How it went with one question.
+#[derive(Debug, Default)]
+struct Question {
+    /// It was answered during this run.
+    answered: bool,
+    /// In a row.
+    failures: u32,
+    error: Option<String>,
+}
+
+impl Question {
+    fn succeeded(&mut self) {
+        *self = Self { answered: true, ..Self::default() };
+    }
+
+    /// Returns when to ask again.
+    fn failed(&mut self, error: String) -> Duration {
+        let backoff = BACKOFF.0.saturating_mul(1 << self.failures.min(10)).min(BACKOFF.1);
+        let first_after_success = self.answered && self.failures < MAX_FAILURES;
+        self.failures = self.failures.saturating_add(1);
+        self.error = Some(error);
+        if first_after_success { RECHECK } else { backoff }
+    }
+
+    fn withdraws(&self) -> bool {
+        self.failures >= MAX_FAILURES
+    }
+
+    fn error_or(&self, otherwise: &str) -> String {
+        self.error.clone().unwrap_or_else(|| otherwise.into())
+    }
+}
+
+impl Probe {
+    fn new(now: Instant) -> Self {
+        let (models, ready) = (Question::default(), Question::default());
+        Self { under_way: false, due: now, asked: false, models, ready }
+    }
+}
+
+impl Entry {
+    pub(super) fn new(spec: ServerSpec, host: Option<HostName>, reported: ServerState, now: Instant) -> Self {
+        let models = spec.models.iter().cloned().map(ModelCard::named).collect();
+        Self {
+            spec,
+            host,
+            reported,
+            withdrawn: None,
+            models,
+            left_out: Vec::new(),
+            probe: Probe::new(now),
+            gone_since: None,
+        }
+    }
+
+    /// Takes over what the source says now.
+    pub(super) fn update(&mut self, spec: ServerSpec, reported: ServerState, now: Instant) {
+        let other_run = self.spec.incarnation != spec.incarnation;
+        if other_run || asked_otherwise(&self.spec, &spec) {
+            self.ask_anew(now);
+        } else if self.reported != ServerState::Ready && reported == ServerState::Ready {
+            // Ready again: what it serves is asked at once.
+            self.probe.due = now;
+        }
+        if self.withdrawn.as_ref().is_some_and(|w| !w.until_restart || other_run) {
+            self.withdrawn = None;
+        }
+        self.spec = spec;
+        self.reported = reported;
+        self.gone_since = None;
+    }
+
+    /// What it has answered so far is void.
+    pub(super) fn ask_anew(&mut self, now: Instant) {
+        let under_way = self.probe.under_way;
+        self.probe = Probe { under_way, ..Probe::new(now) };
+    }
+
+    pub(super) fn state(&self) -> ServerState {
+        if self.reported != ServerState::Ready {
+            return self.reported.clone();
+        }
+        if let Some(withdrawal) = &self.withdrawn {
+            return ServerState::Draining(withdrawal.reason.into());
+        }
+        let Probe { models, ready, .. } = &self.probe;
+        let asks_ready = self.spec.settings.ready_path.is_some();
+        if !models.answered {
+            return ServerState::Starting(models.error_or("it has not been asked for its models yet"));
+        }
+        if asks_ready && !ready.answered {
+            return ServerState::Starting(ready.error_or("it has not been asked whether it is ready yet"));
+        }
+        if self.spec.health == HealthMode::Probe && models.withdraws() {
+            return ServerState::Draining(models.error_or("it does not answer"));
+        }
+        if asks_ready && ready.withdraws() {
+            return ServerState::Draining(ready.error_or("it is not ready"));
+        }
+        ServerState::Ready
+    }
+
+    pub(super) fn can_be_asked(&self) -> bool {
+        self.reported == ServerState::Ready && self.withdrawn.is_none()
+    }
+
+    /// Takes over what it answered.
+    pub(super) fn answered(&mut self, findings: Findings, now: Instant) {
+        self.probe.under_way = false;
+        self.probe.asked = true;
+        let models = match findings.models {
+            Answer::Models(models, left_out) => {
+                self.probe.models.succeeded();
+                self.models = models;
+                self.left_out = left_out;
+                if self.spec.health == HealthMode::Probe { LIVENESS } else { REFRESH }
+            }
+            Answer::Unreachable(error) | Answer::Unusable(error) => self.probe.models.failed(error),
+        };
+        let ready = match findings.ready {
+            None => REFRESH,
+            Some(Ok(())) => {
+                self.probe.ready.succeeded();
+                LIVENESS
+            }
+            Some(Err(why)) => self.probe.ready.failed(why).min(LIVENESS),
+        };
+        self.probe.due = now + models.min(ready);
+    }
+
+    pub(super) fn gone(&mut self, state: ServerState, now: Instant) {
+        self.reported = state;
+        self.gone_since.get_or_insert(now);
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        if !self.can_be_asked() {
+            return Vec::new();
+        }
+        let problem = |message: &String| match self.spec.source {
+            Source::Docker { .. } => Problem::container(&self.spec.name, message),
+            Source::File => Problem::server(&self.spec.name, message),
+        };
+        let Probe { models, ready, .. } = &self.probe;
+        let none = (models.answered && self.models.is_empty()).then(|| "it lists no models".to_owned());
+        let mut problems: Vec<Problem> =
+            self.left_out.iter().chain(&models.error).chain(&ready.error).chain(&none).map(problem).collect();
+        // A server that cannot be reached fails both questions in the same words.
+        problems.dedup();
+        problems
+    }
+}
+
+/// Whether what a server has answered says nothing about what it is to be asked now.
+fn asked_otherwise(before: &ServerSpec, now: &ServerSpec) -> bool {
+    let of = |spec: &ServerSpec| {
+        let settings = &spec.settings;
+        let ready = (settings.ready_path.clone(), settings.ready_contains.clone());
+        (spec.url.clone(), spec.base_path.clone(), spec.models.clone(), spec.credential.clone(), ready)
+    };
+    of(before) != of(now)
+}

@@ -1,0 +1,93 @@
+//! A private Docker Engine with flags of the test's own.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use testkit::docker::{Daemon, Engine};
+
+/// What testkit's [`Daemon`] prepares (folders, bridge), with an engine of other flags on its socket: one
+/// that speaks TLS, or one without live-restore, which no member of a Swarm may have.
+pub(crate) struct PrivateEngine {
+    process: Child,
+    daemon: Daemon,
+    folder: PathBuf,
+}
+
+impl PrivateEngine {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// There is no `dockerd`, no right to start one, or it does not come up.
+    pub(crate) async fn start(flags: &[String]) -> Result<Self, String> {
+        let mut daemon = Daemon::start().await?;
+        daemon.stop().await;
+        let endpoint = daemon.engine().endpoint();
+        let socket = Path::new(endpoint.trim_start_matches("unix://"));
+        let folder = socket.parent().ok_or("a socket is in a folder")?.to_owned();
+        let log = File::create(folder.join("private.log")).map_err(|error| error.to_string())?;
+        let in_folder = |name: &str| folder.join(name).to_string_lossy().into_owned();
+        // The data are new as well: without live-restore an engine that finds those of another removes the
+        // bridge `docker0`, which is the machine's engine's.
+        let process = Command::new("dockerd")
+            .args([
+                "--host",
+                &endpoint,
+                "--data-root",
+                &in_folder("private"),
+                "--exec-root",
+                &in_folder("exec"),
+            ])
+            .args(["--pidfile", &in_folder("dockerd.pid"), "--config-file", &in_folder("daemon.json")])
+            .args(["--bridge", daemon.bridge(), "--iptables=false", "--ip6tables=false", "--ip-masq=false"])
+            .args(["--default-address-pool", "base=10.216.0.0/16,size=24", "--log-level=warn"])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|error| format!("dockerd: {error}"))?;
+        let mut engine = Self { process, daemon, folder };
+        engine.wait().await?;
+        Ok(engine)
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        self.daemon.engine()
+    }
+
+    /// Kills it; its containers run on.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Runs a `docker` command on it.
+    pub(crate) async fn docker(&self, args: &[&str]) -> String {
+        self.engine().docker(args).await.expect("docker")
+    }
+
+    async fn wait(&mut self) -> Result<(), String> {
+        for _ in 0..600 {
+            if self.engine().docker(&["version"]).await.is_ok() {
+                return Ok(());
+            }
+            if self.process.try_wait().is_ok_and(|ended| ended.is_some()) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let log = std::fs::read_to_string(self.folder.join("private.log")).unwrap_or_default();
+        Err(format!("dockerd does not run:\n{log}"))
+    }
+}
+
+impl Drop for PrivateEngine {
+    fn drop(&mut self) {
+        // What else it has started is ended with the daemon's folder.
+        self.kill();
+    }
+}

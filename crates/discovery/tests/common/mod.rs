@@ -1,0 +1,79 @@
+//! Discovery, running; and Docker Engines to discover servers on.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub(crate) mod engine;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use catalogue::{Catalogue, Configured, Reader, ServerSpec, ServerState};
+use discovery::{DockerEndpoint, DockerOptions, Sources};
+use tokio::{sync::watch, task::JoinHandle};
+
+/// Ends when it is dropped.
+pub(crate) struct Discovery {
+    reader: Reader,
+    task: JoinHandle<()>,
+    _servers: watch::Sender<Configured>,
+}
+
+impl Discovery {
+    pub(crate) fn start(docker: Vec<DockerOptions>, servers: Vec<ServerSpec>) -> Self {
+        testkit::install_crypto();
+        let (publisher, reader) = catalogue::channel();
+        let configured = Configured { servers, ..Configured::default() };
+        let (sender, configured) = watch::channel(configured);
+        let (peers, traefik_peers) = watch::channel(BTreeSet::new());
+        let sources = Sources { docker, configured, traefik_peers };
+        let task = tokio::spawn(async move {
+            let _peers = peers;
+            discovery::run(sources, publisher).await.expect("discovery runs");
+        });
+        Self { reader, task, _servers: sender }
+    }
+
+    /// What is published; `None` while nothing is.
+    pub(crate) fn now(&self) -> Option<Arc<Catalogue>> {
+        self.reader.load().clone()
+    }
+
+    /// Waits for something in the catalogue.
+    pub(crate) async fn wait<T>(&self, wanted: impl Fn(&Catalogue) -> Option<T>) -> T {
+        let found = testkit::within(Duration::from_secs(30), || async {
+            self.now().and_then(|catalogue| wanted(&catalogue))
+        });
+        match found.await {
+            Some(found) => found,
+            None => panic!("it did not come: {:#?}", self.now()),
+        }
+    }
+
+    pub(crate) async fn wait_state(&self, name: &str, wanted: &ServerState) {
+        self.wait(|catalogue| (state(catalogue, name)? == *wanted).then_some(())).await;
+    }
+}
+
+impl Drop for Discovery {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub(crate) fn state(catalogue: &Catalogue, name: &str) -> Option<ServerState> {
+    catalogue.servers().find(|s| s.spec.name == name).map(|s| s.state.clone())
+}
+
+pub(crate) fn problems(catalogue: &Catalogue) -> Vec<String> {
+    catalogue.problems().iter().map(ToString::to_string).collect()
+}
+
+/// A Docker host by name and endpoint.
+pub(crate) fn host(name: &str, endpoint: DockerEndpoint) -> DockerOptions {
+    DockerOptions {
+        name: name.into(),
+        endpoint,
+        network: None,
+        host_address: None,
+        published: false,
+        swarm: false,
+    }
+}

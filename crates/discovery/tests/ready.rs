@@ -1,0 +1,173 @@
+//! Readiness beyond "the port is open": `ready.path`, `ready.contains`, and a server's credential.
+
+mod common;
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use catalogue::{
+    BasePath, Credential, CredentialHeader, GivenModelSettings, HealthMode, ServerId, ServerSettings,
+    ServerSpec, ServerState, ServerUrl, Source,
+};
+use common::{Discovery, problems, state};
+
+/// A server that lists the model `llama` and answers `/api/ps` as it is told.
+#[derive(Clone)]
+struct Server {
+    address: SocketAddr,
+    shared: Arc<Mutex<Shared>>,
+}
+
+struct Shared {
+    ready: Box<dyn Fn() -> Response + Send>,
+    /// Path and `Authorization` of each request.
+    asked: Vec<(String, Option<String>)>,
+}
+
+impl Server {
+    async fn start(ready: impl Fn() -> Response + Send + 'static) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let shared = Arc::new(Mutex::new(Shared { ready: Box::new(ready), asked: Vec::new() }));
+        let server = Self { address: listener.local_addr().expect("an address"), shared };
+        let app = Router::new().fallback(answer).with_state(server.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        server
+    }
+
+    fn says(&self, ready: impl Fn() -> Response + Send + 'static) {
+        self.lock().ready = Box::new(ready);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spec(&self, contains: Option<&str>) -> ServerSpec {
+        let settings = ServerSettings {
+            ready_path: Some("/api/ps".into()),
+            ready_contains: contains.map(str::to_owned),
+            ..ServerSettings::default()
+        };
+        ServerSpec {
+            id: ServerId::file("ollama"),
+            name: "ollama".into(),
+            source: Source::File,
+            url: ServerUrl::http("127.0.0.1", self.address.port()),
+            base_path: BasePath::default(),
+            models: Vec::new(),
+            health: HealthMode::Probe,
+            incarnation: String::new(),
+            settings,
+            model_settings: GivenModelSettings::default(),
+            credential: None,
+        }
+    }
+}
+
+async fn answer(State(server): State<Server>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    let credential = request.headers().get(header::AUTHORIZATION);
+    let credential = credential.map(|value| value.to_str().expect("text").to_owned());
+    let mut shared = server.lock();
+    shared.asked.push((path.clone(), credential));
+    match path.as_str() {
+        "/v1/models" => r#"{"object":"list","data":[{"id":"llama","object":"model"}]}"#.into_response(),
+        "/api/ps" => (shared.ready)(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+#[tokio::test]
+async fn a_model_must_be_loaded_and_stay_so() {
+    let server = Server::start(|| r#"{"models":[]}"#.into_response()).await;
+    let discovery = Discovery::start(Vec::new(), vec![server.spec(Some("\"llama:latest\""))]);
+    let url = format!("http://{}/api/ps", server.address);
+    let not_loaded =
+        format!("GET {url} answers 200 without \"\\\"llama:latest\\\"\" in it, so it is not ready");
+    discovery.wait_state("ollama", &ServerState::Starting(not_loaded.clone())).await;
+    let catalogue = discovery.now().expect("published");
+    assert_eq!(problems(&catalogue), [format!("server ollama: {not_loaded}")]);
+    assert!(catalogue.pool("llama").is_some_and(|pool| pool.ready.is_empty()));
+
+    server.says(|| r#"{"models":[{"name":"llama:latest"}]}"#.into_response());
+    discovery.wait_state("ollama", &ServerState::Ready).await;
+    server.says(|| StatusCode::SERVICE_UNAVAILABLE.into_response());
+    let unavailable = format!("GET {url} answers 503, so it is not ready");
+    discovery.wait_state("ollama", &ServerState::Draining(unavailable)).await;
+    server.says(|| r#"{"models":[{"name":"llama:latest"}]}"#.into_response());
+    discovery.wait_state("ollama", &ServerState::Ready).await;
+}
+
+#[tokio::test]
+async fn without_a_text_any_success_will_do() {
+    let server = Server::start(|| StatusCode::NO_CONTENT.into_response()).await;
+    let discovery = Discovery::start(Vec::new(), vec![server.spec(None)]);
+    discovery.wait_state("ollama", &ServerState::Ready).await;
+}
+
+#[tokio::test]
+async fn only_the_first_mebibyte_counts_and_the_rest_is_not_waited_for() {
+    /// A mebibyte in all with the text at its end, or one byte later; then the body never ends.
+    fn endless(before: usize) -> Response {
+        let head = [vec![b'x'; before], b"llama".to_vec()].concat();
+        let head = futures_util::stream::iter([Ok::<_, Infallible>(Bytes::from(head))]);
+        let body = futures_util::StreamExt::chain(
+            head,
+            futures_util::stream::repeat_with(|| Ok(Bytes::from_static(&[b'.'; 1024]))),
+        );
+        Body::from_stream(body).into_response()
+    }
+    const LIMIT: usize = (1 << 20) - "llama".len();
+    let (within, beyond) =
+        (Server::start(|| endless(LIMIT)).await, Server::start(|| endless(LIMIT + 1)).await);
+    let discovery = Discovery::start(Vec::new(), vec![within.spec(Some("llama"))]);
+    discovery.wait_state("ollama", &ServerState::Ready).await;
+    let discovery = Discovery::start(Vec::new(), vec![beyond.spec(Some("llama"))]);
+    discovery
+        .wait(|catalogue| match state(catalogue, "ollama")? {
+            ServerState::Starting(why) => why.contains("without \"llama\" in it").then_some(()),
+            _ => None,
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn the_credential_goes_to_the_server_and_nowhere_else() {
+    const SECRET: &str = "sk-very-secret";
+    let elsewhere = Server::start(|| StatusCode::OK.into_response()).await;
+    let server = Server::start(|| StatusCode::OK.into_response()).await;
+    let credential = Credential::new(CredentialHeader::Bearer, SECRET).map(Arc::new);
+    let spec = ServerSpec { credential, ..server.spec(None) };
+    let discovery = Discovery::start(Vec::new(), vec![spec]);
+    discovery.wait_state("ollama", &ServerState::Ready).await;
+    let asked = std::mem::take(&mut server.lock().asked);
+    for path in ["/v1/models", "/api/ps"] {
+        let sent = (path.to_owned(), Some(format!("Bearer {SECRET}")));
+        assert!(asked.contains(&sent), "{path}: {asked:?}");
+    }
+
+    let there = format!("http://{}/api/ps", elsewhere.address);
+    server
+        .says(move || (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, there.clone())]).into_response());
+    let redirected = format!("GET http://{}/api/ps answers 307, so it is not ready", server.address);
+    discovery.wait_state("ollama", &ServerState::Draining(redirected)).await;
+    assert!(elsewhere.lock().asked.is_empty(), "no redirect is followed");
+
+    server.says(|| StatusCode::UNAUTHORIZED.into_response());
+    let refused =
+        format!("GET http://{}/api/ps answers 401: it does not take its credential", server.address);
+    discovery.wait_state("ollama", &ServerState::Draining(refused)).await;
+    let told = format!("{:?}", discovery.now());
+    assert!(!told.contains(SECRET), "{told}");
+}

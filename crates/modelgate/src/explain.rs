@@ -1,0 +1,162 @@
+//! `modelgate explain`: why a container, a model or a request is routed as it is, or is not.
+//!
+//! It looks once, as the running Modelgate does again and again, and decides with the same code.
+//! No request is counted and nothing is sent to a model.
+
+mod request;
+
+use std::{fmt::Write as _, io, process::ExitCode};
+
+use catalogue::{Catalogue, Pool, Problem, ServerRecord, Subject};
+use clap::Subcommand;
+use serde_json::Value;
+
+use crate::{config::Config, serve};
+
+pub(crate) use request::RequestArgs;
+
+/// What to explain.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Explain {
+    /// Why a container, or a server of the configuration, is routed or not
+    Container {
+        /// Its name
+        name: String,
+    },
+    /// Where the requests for a model go
+    Model {
+        /// The name that clients use
+        name: String,
+    },
+    /// What would become of a request
+    Request(RequestArgs),
+}
+
+/// `modelgate explain …`.
+#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
+pub(crate) fn explain(config: &Config, what: &Explain) -> ExitCode {
+    let explained = serve::survey(config).and_then(|catalogue| match what {
+        Explain::Container { name } => container(&catalogue, name).map_err(io::Error::other),
+        Explain::Model { name } => model(&catalogue, config, name).map_err(io::Error::other),
+        Explain::Request(args) => request::explain(&catalogue, config, args),
+    });
+    serve::finish(explained.map(|text| print!("{text}")))
+}
+
+fn container(catalogue: &Catalogue, name: &str) -> Result<String, String> {
+    let found: Vec<&ServerRecord> =
+        catalogue.servers().map(AsRef::as_ref).filter(|s| s.spec.name == name).collect();
+    let problems: Vec<&Problem> = catalogue.problems().iter().filter(|p| is_about(p, name)).collect();
+    if found.is_empty() && problems.is_empty() {
+        let known: Vec<&str> = catalogue.servers().map(|s| s.spec.name.as_str()).collect();
+        return Err(format!(
+            "no server is called {name:?}; known are: {}. A container is looked at if it has the label \
+             inference.enable=true",
+            list(&known)
+        ));
+    }
+    let mut text = String::new();
+    for server in found {
+        describe(&mut text, server, catalogue);
+    }
+    for problem in problems {
+        let _ = writeln!(text, "problem: {}", problem.message);
+    }
+    Ok(text)
+}
+
+fn is_about(problem: &Problem, name: &str) -> bool {
+    matches!(&problem.subject, Subject::Container(n) | Subject::Server(n) if n == name)
+}
+
+fn describe(text: &mut String, server: &ServerRecord, catalogue: &Catalogue) {
+    let spec = &server.spec;
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<10} {value}");
+    };
+    line("server", spec.name.clone());
+    line("id", spec.id.to_string());
+    line("address", format!("{}, API below {}/", spec.url, spec.base_path.as_str()));
+    let why = server.state.why().map(|why| format!(": {why}")).unwrap_or_default();
+    line("state", format!("{}{why}", server.state.name()));
+    let models: Vec<&str> = server.models.iter().map(|m| m.name.as_str()).collect();
+    let origin = if spec.models.is_empty() { "it lists them" } else { "given by hand" };
+    line("models", format!("{} ({origin})", list(&models)));
+    if let Some(selector) = spec.settings.selector() {
+        line("select", format!("only requests with {selector}"));
+    }
+    let of_server = spec.settings.given.iter().map(|(key, value)| (*key, value.as_str()));
+    let settings: Vec<String> =
+        of_server.chain(spec.model_settings.iter()).map(|(key, value)| format!("{key}={value}")).collect();
+    if !settings.is_empty() {
+        line("settings", settings.join(", "));
+    }
+    let pools = catalogue.pools().filter(|p| p.ready.iter().any(|s| s.spec.id == spec.id));
+    for pool in pools {
+        let route = pool.legs.iter().find(|leg| leg.ready.iter().any(|s| s.spec.id == spec.id));
+        line(
+            "routed",
+            format!("as {:?} by route {}", pool.model.as_str(), route.map_or("none", |l| l.route.as_str())),
+        );
+    }
+}
+
+fn model(catalogue: &Catalogue, config: &Config, name: &str) -> Result<String, String> {
+    let pools: Vec<&Pool> =
+        catalogue.pools().map(AsRef::as_ref).filter(|p| p.model.as_str() == name).collect();
+    if pools.is_empty() {
+        let known: Vec<&str> = catalogue.pools().map(|p| p.model.as_str()).collect();
+        return Err(format!("no server has a model {name:?}; known are: {}", list(&known)));
+    }
+    let document: Value = serde_json::from_slice(&serve::document(catalogue, config).to_json())
+        .map_err(|e| format!("the rendered document: {e}"))?;
+    let mut text = String::new();
+    for pool in pools {
+        describe_pool(&mut text, pool, &document);
+    }
+    let shortcomings = traefik_config::shortcomings(catalogue, &serve::options(config));
+    for shortcoming in shortcomings {
+        let _ = writeln!(text, "Traefik {}: {shortcoming}", config.traefik.version);
+    }
+    Ok(text)
+}
+
+fn describe_pool(text: &mut String, pool: &Pool, document: &Value) {
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<11} {value}");
+    };
+    line("model", pool.model.to_string());
+    if pool.stands_for != pool.model {
+        line("stands for", pool.stands_for.to_string());
+    }
+    if let Some(selector) = &pool.selector {
+        line("chosen by", selector.to_string());
+    }
+    for server in pool.ready.iter().chain(&pool.waiting) {
+        let why = server.state.why().map(|why| format!(": {why}")).unwrap_or_default();
+        line("server", format!("{} at {}, {}{why}", server.spec.name, server.spec.url, server.state.name()));
+    }
+    for (what, branch) in [("canary", &pool.canary), ("mirror", &pool.mirror)] {
+        if let Some(branch) = branch {
+            line(what, format!("{} % to {}", branch.percent, branch.model));
+        }
+    }
+    for leg in &pool.legs {
+        line("route", leg.route.to_string());
+        let routers = document["http"]["routers"].as_object().into_iter().flatten();
+        for (name, router) in routers.filter(|(name, _)| name.starts_with(leg.route.as_str())) {
+            line("  router", format!("{name}: {}", router["rule"].as_str().unwrap_or_default()));
+            if let Some(middlewares) = router["middlewares"].as_array() {
+                let names: Vec<&str> = middlewares.iter().filter_map(Value::as_str).collect();
+                line("  through", list(&names));
+            }
+            let service = router["service"].as_str().unwrap_or_default();
+            line("  service", format!("{service}: {}", document["http"]["services"][service]));
+        }
+    }
+    text.push('\n');
+}
+
+fn list(items: &[&str]) -> String {
+    if items.is_empty() { "none".into() } else { items.join(", ") }
+}

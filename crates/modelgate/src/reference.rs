@@ -1,0 +1,86 @@
+//! `modelgate reference`: every label, its equal in the configuration file and what it means, as
+//! Markdown. `deploy/reference.md` is its output; a test compares them.
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use catalogue::{LABELS, settings};
+
+const HEAD: &str = "\
+# Reference: labels and their equals in the configuration file
+
+Printed by `modelgate reference`. A label stands on an inference container (in a Swarm, on the service). What stands
+before the dots of a key is a level in the file: `inference.sticky.cookie=llm` is
+
+```yaml
+servers:
+  - url: http://10.0.0.7:8000
+    sticky: { cookie: llm }
+```
+
+A label that is wrong keeps its container from being routed, and is named by `modelgate check --servers`,
+`modelgate explain container NAME` and the admin listener's `/readyz`. The rest goes on.
+
+## Where a server is and what it serves
+
+| label | in `servers:` | meaning | default | allowed |
+|---|---|---|---|---|
+";
+
+const SERVERS: &str = "
+A server in the file also has `name`, and `credential: {header: bearer|x-api-key|api-key, env: VARIABLE}` (or `file: PATH`)
+for one that demands a key of its own.
+
+## How a server takes part
+
+| label `inference.…`, key in `servers:` | meaning | default | allowed |
+|---|---|---|---|
+";
+
+const MODELS: &str = "
+## How the requests for a model are spread
+
+These are about all servers of a model. Put them on each of its containers (one is enough; if two differ, the first by id
+counts and the other is named), or into `models:`, where they count more than what servers say:
+
+```yaml
+models:
+  - match: \"llama*\"
+    strategy: p2c
+    timeout: { response_header: 120s }
+```
+
+| label `inference.…`, key in `servers:` and `models:` | meaning | default | allowed | Traefik |
+|---|---|---|---|---|
+";
+
+/// Prints the reference.
+#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
+pub(crate) fn print() -> ExitCode {
+    print!("{}", text());
+    ExitCode::SUCCESS
+}
+
+fn text() -> String {
+    let mut text = String::from(HEAD);
+    for label in LABELS {
+        let key = if label.file_key.is_empty() { "" } else { &format!("`{}`", label.file_key) };
+        let cells = [&format!("`{}`", label.name), key, label.meaning, label.default, label.allowed];
+        row(&mut text, &cells);
+    }
+    text.push_str(SERVERS);
+    for setting in settings().filter(|s| !s.is_of_model()) {
+        row(&mut text, &[&format!("`{}`", setting.key), setting.meaning, setting.default, setting.allowed]);
+    }
+    text.push_str(MODELS);
+    for setting in settings().filter(|s| s.is_of_model()) {
+        let since = if setting.since.is_empty() { "any" } else { setting.since };
+        let cells = [&format!("`{}`", setting.key), setting.meaning, setting.default, setting.allowed, since];
+        row(&mut text, &cells);
+    }
+    text
+}
+
+fn row(text: &mut String, cells: &[&str]) {
+    let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    let _ = writeln!(text, "| {} |", cells.join(" | "));
+}

@@ -1,0 +1,199 @@
+//! How the requests for one model are spread over its servers, by a real Traefik.
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use common::{KEY, LAYERED, NEWEST, Stack, chat, config_of, refusal, send, server, spread, stack_of};
+use testkit::sim::{Failure, Options, Sim};
+
+/// Servers of one model, by name, with settings.
+async fn with(version: &str, servers: &[(&Sim, &str)], more: &str) -> Option<Stack> {
+    let version_line = format!("{more}\ntraefik: {{ version: {version:?} }}\n");
+    let stack = stack_of(version, &config_of(servers, &version_line)).await?;
+    stack.wait_for("llama").await;
+    Some(stack)
+}
+
+fn counts(pairs: &[(&str, usize)]) -> BTreeMap<String, usize> {
+    pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_are_shares() {
+    let (a, b, c) = (Sim::start("a", &["llama"]), Sim::start("b", &["llama"]), Sim::start("c", &["llama"]));
+    for version in LAYERED {
+        let servers = [(&a, "weight: 5"), (&b, "weight: 3"), (&c, "weight: 2")];
+        let Some(stack) = with(version, &servers, "").await else { continue };
+        assert_eq!(spread(&stack, "llama", 20).await, counts(&[("a", 10), ("b", 6), ("c", 4)]), "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_gets_requests_only_while_the_primary_is_gone() {
+    let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["llama"]));
+    for version in LAYERED {
+        let Some(stack) = with(version, &[(&a, ""), (&b, "priority: 1")], "").await else { continue };
+        assert_eq!(spread(&stack, "llama", 10).await, counts(&[("a", 10)]), "{version}");
+    }
+    let Some(stack) = with(NEWEST, &[(&a, ""), (&b, "priority: 1")], "").await else { return };
+    let address = a.addr();
+    drop(a);
+    testkit::eventually(Duration::from_secs(20), || async {
+        let response = stack.chat("llama").await;
+        (response.status() == 200 && server(&response) == "b").then_some(())
+    })
+    .await;
+    let _a = Sim::start_at(address, Options::named("a", &["llama"]));
+    testkit::eventually(Duration::from_secs(40), || async {
+        (server(&stack.chat("llama").await) == "a").then_some(())
+    })
+    .await;
+    assert_eq!(spread(&stack, "llama", 10).await, counts(&[("a", 10)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_takes_over_on_an_error_status() {
+    let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["llama"]));
+    let servers = [(&a, "failover: { status: 500-599 }"), (&b, "priority: 1")];
+    let Some(stack) = with(NEWEST, &servers, "").await else { return };
+    assert_eq!(spread(&stack, "llama", 4).await, counts(&[("a", 4)]));
+    a.set_failure(Failure { status: Some(503), ..Failure::default() });
+    assert_eq!(spread(&stack, "llama", 4).await, counts(&[("b", 4)]));
+    a.set_failure(Failure { status: Some(429), retry_after: Some(7), ..Failure::default() });
+    let response = stack.chat("llama").await;
+    assert_eq!(response.status(), 429, "not one of the statuses");
+    assert_eq!(response.headers()["retry-after"], "7", "a server's own answer is left alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_sticks() {
+    let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["llama"]));
+    let sticky = "sticky: { cookie: llm_backend, secure: true, same_site: lax, max_age: 1h }";
+    for version in LAYERED {
+        let Some(stack) = with(version, &[(&a, sticky), (&b, sticky)], "").await else { continue };
+        let first = stack.chat("llama").await;
+        let cookie = first.headers()["set-cookie"].to_str().expect("text").to_owned();
+        for part in ["llm_backend=", "HttpOnly", "Secure", "SameSite=Lax", "Max-Age=3600"] {
+            assert!(cookie.contains(part), "{version}: {part} in {cookie}");
+        }
+        let pair = cookie.split(';').next().expect("the pair").to_owned();
+        for _ in 0..6 {
+            let request = stack.post("/v1/chat/completions", &chat("llama")).header("cookie", &pair);
+            assert_eq!(server(&send(request).await), server(&first), "{version}");
+        }
+        assert_eq!(spread(&stack, "llama", 4).await, counts(&[("a", 2), ("b", 2)]), "{version}: without it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strategies_are_traefiks() {
+    let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["llama"]));
+    for strategy in ["wrr", "p2c", "hrw", "leasttime"] {
+        let setting = format!("strategy: {strategy}");
+        let Some(stack) = with(NEWEST, &[(&a, &setting), (&b, &setting)], "").await else { return };
+        let servers = spread(&stack, "llama", 12).await;
+        match strategy {
+            "wrr" => assert_eq!(servers, counts(&[("a", 6), ("b", 6)])),
+            "hrw" => assert_eq!(servers.len(), 1, "one client stays with one server: {servers:?}"),
+            _ => assert_eq!(servers.values().sum::<usize>(), 12),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_gets_its_part_and_a_mirror_a_copy() {
+    let (a, next) = (Sim::start("a", &["llama"]), Sim::start("next", &["llama-next"]));
+    for version in LAYERED {
+        let next_server = (&next, "accepts: any");
+        let canary = [(&a, "canary: { model: llama-next, percent: 25 }"), next_server];
+        let Some(stack) = with(version, &canary, "").await else { continue };
+        next.set_models(&["llama-next", "llama"]);
+        assert_eq!(spread(&stack, "llama", 12).await, counts(&[("a", 9), ("next", 3)]), "{version}");
+        drop(stack);
+        let mirror = [(&a, "mirror: { model: llama-next, percent: 50 }"), next_server];
+        next.set_models(&["llama-next"]);
+        let stack = with(version, &mirror, "").await.expect("started before");
+        next.forget_requests();
+        assert_eq!(spread(&stack, "llama", 10).await, counts(&[("a", 10)]), "{version}");
+        // Whether the first of two is copied depends on how many came before.
+        let enough = || async { (4..=6).contains(&next.posts().len()).then_some(()) };
+        testkit::eventually(Duration::from_secs(5), enough).await;
+        assert!(
+            next.posts().iter().all(|copy| copy.model.as_deref() == Some("llama") && copy.body_length > 0)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_does_not_know_the_name_is_told_and_left_out() {
+    let (a, next) = (Sim::start("a", &["llama"]), Sim::start("next", &["llama-next"]));
+    let servers = [(&a, "canary: { model: llama-next, percent: 50 }"), (&next, "")];
+    let Some(stack) = with(NEWEST, &servers, "").await else { return };
+    assert_eq!(spread(&stack, "llama", 6).await, counts(&[("a", 6)]));
+    let problems = stack.modelgate.readyz().await["problems"].to_string();
+    assert!(problems.contains("does not answer to"), "{problems}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_is_cut_only_where_told() {
+    let slow =
+        Options { latency: Duration::from_millis(2500), ..Options::named("slow", &["llama", "patient"]) };
+    let slow = Sim::start_with(slow);
+    let more = "models:\n  - { match: llama, timeout: { response_header: 1s }, retry: { attempts: 1 } }\n";
+    for version in LAYERED {
+        let Some(binary) = testkit::need(testkit::traefik::traefik_binary(version), version) else {
+            continue;
+        };
+        drop(binary);
+        let yaml = config_of(&[(&slow, "")], &format!("{more}traefik: {{ version: {version:?} }}\n"));
+        let stack = stack_of(version, &yaml).await.expect("it starts");
+        stack.wait_for("patient").await;
+        let began = Instant::now();
+        assert_eq!(stack.chat("llama").await.status(), 504, "{version}");
+        assert!(began.elapsed() < Duration::from_millis(2400), "{version}: {:?}", began.elapsed());
+        assert_eq!(stack.chat("patient").await.status(), 200, "{version}: no limit unless one is given");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_at_once_are_limited_per_model_and_per_key() {
+    for (setting, keys, expected) in [
+        ("concurrency: { max: 2, native: true }", [KEY, common::LLAMA_KEY], [true, false]),
+        ("concurrency: { per_key: 2, native: true }", [KEY, common::LLAMA_KEY], [true, true]),
+    ] {
+        let slow = Options { latency: Duration::from_millis(1500), ..Options::named("slow", &["llama"]) };
+        let slow = Sim::start_with(slow);
+        let Some(stack) = with(NEWEST, &[(&slow, setting)], "").await else { return };
+        let ask = |key: &'static str| {
+            let request = stack.client.post(format!("{}/v1/chat/completions", stack.traefik.url()));
+            tokio::spawn(refusal(request.bearer_auth(key).json(&chat("llama"))))
+        };
+        let under_way = [ask(keys[0]), ask(keys[0])];
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let (mine, others) = (ask(keys[0]), ask(keys[1]));
+        let (status, body) = mine.await.expect("an answer");
+        assert_eq!(
+            (status, body["error"]["code"].as_str()),
+            (429, Some("too_many_requests")),
+            "{setting}: {body}"
+        );
+        assert_eq!([true, others.await.expect("an answer").0 == 200], expected, "{setting}");
+        for request in under_way {
+            assert_eq!(request.await.expect("an answer").0, 200);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_servers_own_429_is_left_alone_unless_told_otherwise() {
+    let busy = Sim::start("busy", &["llama"]);
+    let Some(stack) = with(NEWEST, &[(&busy, "concurrency: { max: 9 }")], "").await else { return };
+    busy.set_failure(Failure { status: Some(429), retry_after: Some(33), ..Failure::default() });
+    let response = stack.chat("llama").await;
+    assert_eq!(response.status(), 429);
+    assert_eq!(response.headers()["retry-after"], "33");
+}

@@ -1,0 +1,261 @@
+//! What stands between clients and models: TLS, hosts, browsers, address lists, odd kinds of traffic.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{KEY, NEWEST, chat, config_of, send, server, stack_of};
+use futures_util::{SinkExt as _, StreamExt as _};
+use reqwest::{Client, Method, RequestBuilder, redirect::Policy};
+use serde_json::json;
+use testkit::{
+    free_port,
+    modelgate::Modelgate,
+    need,
+    sim::{Options, Sim},
+    traefik::{Traefik, traefik_binary},
+};
+use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest as _};
+
+const ORIGIN: &str = "https://app.example.com";
+
+/// A Traefik with entry points `web` and, over TLS with its own certificate, `websecure`.
+struct Edge {
+    traefik: Traefik,
+    _modelgate: Modelgate,
+    secure: u16,
+    client: Client,
+}
+
+async fn edge(version: &str, sims: &[(&Sim, &str)], traefik: &str) -> Option<Edge> {
+    let binary = need(traefik_binary(version), &format!("Traefik {version}"))?;
+    let yaml = config_of(sims, &format!("traefik: {{ version: {version:?}, {traefik} }}\n"));
+    let mut modelgate = Modelgate::start_with(env!("CARGO_BIN_EXE_modelgate"), &yaml).await;
+    modelgate.wait_ready().await;
+    let secure = free_port();
+    let builder = Traefik::builder(binary).endpoint(modelgate.provider_endpoint());
+    let traefik = builder.arg(format!("--entryPoints.websecure.address=127.0.0.1:{secure}")).start().await;
+    traefik.wait_configured().await;
+    let client = Client::builder()
+        .danger_accept_invalid_certs(true)
+        .resolve("llm.example.com", ([127, 0, 0, 1], secure).into())
+        .redirect(Policy::none())
+        .no_proxy()
+        .build()
+        .expect("a client");
+    Some(Edge { traefik, _modelgate: modelgate, secure, client })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn https_on_a_host_with_a_redirect_and_hsts() {
+    let sim = Sim::start("a", &["llama"]);
+    let options = "hosts: [llm.example.com], entry_points: [websecure], tls: true, redirect_entry_points: [web], \
+                   hsts: { max_age: 1h, include_subdomains: true }";
+    for version in ["3.6.2", "3.6.15", "3.7.0", NEWEST] {
+        let Some(edge) = edge(version, &[(&sim, "")], options).await else { continue };
+        let url = format!("https://llm.example.com:{}/v1/chat/completions", edge.secure);
+        let answer = send(edge.client.post(&url).bearer_auth(KEY).json(&chat("llama"))).await;
+        assert_eq!(answer.status(), 200, "{version}");
+        assert_eq!(
+            answer.headers()["strict-transport-security"],
+            "max-age=3600; includeSubDomains",
+            "{version}"
+        );
+        assert_eq!(answer.version(), reqwest::Version::HTTP_2, "{version}");
+        let refused = send(edge.client.post(&url).json(&chat("llama"))).await;
+        assert_eq!(refused.status(), 401, "{version}");
+        assert!(refused.headers().contains_key("strict-transport-security"), "{version}");
+        let other_host = edge.client.post(format!("https://127.0.0.1:{}/v1/chat/completions", edge.secure));
+        assert_eq!(send(other_host.bearer_auth(KEY).json(&chat("llama"))).await.status(), 404, "{version}");
+        let plain = edge.client.post(format!("{}/v1/chat/completions", edge.traefik.url()));
+        let plain = send(plain.header("host", "llm.example.com").json(&chat("llama"))).await;
+        assert!([301, 308].contains(&plain.status().as_u16()), "{version}: {}", plain.status());
+        assert_eq!(plain.headers()["location"], "https://llm.example.com/v1/chat/completions", "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_may_ask_from_allowed_origins() {
+    let sim = Sim::start("a", &["llama"]);
+    let options = format!("cors: {{ origins: [{ORIGIN:?}], max_age: 10m }}");
+    for version in ["3.6.2", "3.6.15", "3.7.0", NEWEST] {
+        let Some(edge) = edge(version, &[(&sim, "")], &options).await else { continue };
+        let url = format!("{}/v1/chat/completions", edge.traefik.url());
+        let preflight = |origin: &str| {
+            let request = edge.client.request(Method::OPTIONS, &url).header("origin", origin);
+            request
+                .header("access-control-request-method", "POST")
+                .header("access-control-request-headers", "authorization,content-type")
+        };
+        let answer = send(preflight(ORIGIN)).await;
+        assert_eq!(answer.status(), 200, "{version}: without a key");
+        assert_eq!(answer.headers()["access-control-allow-origin"], ORIGIN, "{version}");
+        assert_eq!(answer.headers()["access-control-max-age"], "600", "{version}");
+        let allowed = answer.headers()["access-control-allow-headers"].to_str().expect("text").to_lowercase();
+        for header in ["authorization", "content-type", "x-api-key", "anthropic-version", "x-stainless-lang"]
+        {
+            assert!(allowed.contains(header), "{version}: {header} in {allowed}");
+        }
+        let stranger = send(preflight("https://evil.example.com")).await;
+        assert!(!stranger.headers().contains_key("access-control-allow-origin"), "{version}");
+        let request = |key: &str| {
+            edge.client.post(&url).header("origin", ORIGIN).bearer_auth(key.to_owned()).json(&chat("llama"))
+        };
+        for (key, status) in [(KEY, 200), ("mg-wrong", 401)] {
+            let answer = send(request(key)).await;
+            assert_eq!(answer.status(), status, "{version}");
+            assert_eq!(answer.headers()["access-control-allow-origin"], ORIGIN, "{version}: {status}");
+            let exposed =
+                answer.headers()["access-control-expose-headers"].to_str().expect("text").to_lowercase();
+            assert!(
+                exposed.contains("x-request-id") && exposed.contains("retry-after"),
+                "{version}: {exposed}"
+            );
+        }
+        let too_large = edge.client.post(&url).header("origin", ORIGIN).body(vec![b'x'; 33 << 20]);
+        let too_large = send(too_large).await;
+        assert_eq!(too_large.status(), 413, "{version}");
+        assert_eq!(too_large.headers()["access-control-allow-origin"], ORIGIN, "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_networks_of_the_list_get_in() {
+    let sim = Sim::start("a", &["llama"]);
+    for (options, forwarded, status) in [
+        ("allow_ips: [127.0.0.0/8]", None, 200),
+        ("allow_ips: [10.0.0.0/8]", None, 403),
+        ("allow_ips: [10.0.0.0/8]", Some("10.1.2.3"), 403),
+    ] {
+        let Some(edge) = edge(NEWEST, &[(&sim, "")], options).await else { return };
+        for path in ["/v1/chat/completions", "/v1/models"] {
+            let url = format!("{}{path}", edge.traefik.url());
+            let mut request = match path {
+                "/v1/models" => edge.client.get(url),
+                _ => edge.client.post(url).json(&chat("llama")),
+            };
+            if let Some(address) = forwarded {
+                request = request.header("x-forwarded-for", address);
+            }
+            assert_eq!(send(request.bearer_auth(KEY)).await.status(), status, "{options} {path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_megabytes_pass_below_a_raised_limit() {
+    let sim = Sim::start("a", &["whisper"]);
+    let yaml = config_of(&[(&sim, "")], "requests: { max_body: 128MiB }\n");
+    let Some(stack) = stack_of(NEWEST, &yaml).await else { return };
+    let size = 100 << 20;
+    let form = |model: &str| {
+        reqwest::multipart::Form::new()
+            .text("model", model.to_owned())
+            .part("file", reqwest::multipart::Part::bytes(vec![7u8; size]).file_name("talk.wav"))
+    };
+    let url = format!("{}/v1/audio/transcriptions", stack.traefik.url());
+    let answer = send(stack.client.post(&url).bearer_auth(KEY).multipart(form("whisper"))).await;
+    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap_or_default());
+    assert!(sim.posts()[0].body_length >= size, "all of it arrived");
+    let larger = stack.client.post(&url).bearer_auth(KEY).header("content-type", "application/json");
+    assert_eq!(send(larger.body(vec![b' '; 129 << 20])).await.status(), 413);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_flows_chunk_by_chunk_over_http_1_and_2() {
+    let options =
+        Options { chunks: 5, chunk_delay: Duration::from_millis(200), ..Options::named("a", &["llama"]) };
+    let sim = Sim::start_with(options);
+    let Some(edge) = edge(NEWEST, &[(&sim, "")], "tls: true, entry_points: [websecure]").await else {
+        return;
+    };
+    let http1 = Client::builder()
+        .danger_accept_invalid_certs(true)
+        .http1_only()
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let http2 = Client::builder().danger_accept_invalid_certs(true).no_proxy().build().expect("a client");
+    for (client, version) in [(http1, reqwest::Version::HTTP_11), (http2, reqwest::Version::HTTP_2)] {
+        let mut body = chat("llama");
+        body["stream"] = json!(true);
+        let url = format!("https://127.0.0.1:{}/v1/chat/completions", edge.secure);
+        let began = Instant::now();
+        let mut answer = send(client.post(url).bearer_auth(KEY).json(&body)).await;
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
+        let mut first = None;
+        let mut text = String::new();
+        while let Some(chunk) = answer.chunk().await.expect("a chunk") {
+            first.get_or_insert_with(|| began.elapsed());
+            text.push_str(&String::from_utf8_lossy(&chunk));
+        }
+        assert!(text.contains("[DONE]"), "{text}");
+        let first = first.expect("a chunk");
+        assert!(began.elapsed() - first > Duration::from_millis(400), "it came all at once: {first:?}");
+        assert_eq!(server(&answer_of(client.clone(), &edge).await), "a");
+    }
+}
+
+async fn answer_of(client: Client, edge: &Edge) -> reqwest::Response {
+    let url = format!("https://127.0.0.1:{}/v1/chat/completions", edge.secure);
+    send(client.post(url).bearer_auth(KEY).json(&chat("llama"))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_of_openai_and_anthropic_reaches_its_server() {
+    let sim = Sim::start("a", &["llama"]);
+    let Some(stack) = stack_of(NEWEST, &config_of(&[(&sim, "")], "")).await else { return };
+    stack.wait_for("llama").await;
+    let messages = json!([{ "role": "user", "content": "Hello" }]);
+    for (path, body) in [
+        ("/v1/chat/completions", json!({ "model": "llama", "messages": messages })),
+        ("/v1/completions", json!({ "model": "llama", "prompt": "Hello" })),
+        ("/v1/embeddings", json!({ "model": "llama", "input": "Hello" })),
+        ("/v1/responses", json!({ "model": "llama", "input": "Hello" })),
+        ("/v1/rerank", json!({ "model": "llama", "query": "Hello", "documents": ["a", "b"] })),
+        ("/v1/moderations", json!({ "model": "llama", "input": "Hello" })),
+        ("/v1/images/generations", json!({ "model": "llama", "prompt": "Hello" })),
+        ("/v1/messages", json!({ "model": "llama", "max_tokens": 5, "messages": messages })),
+        ("/v1/messages/count_tokens", json!({ "model": "llama", "messages": messages })),
+    ] {
+        let request: RequestBuilder = stack.post(path, &body);
+        let answer = send(request).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        assert_eq!(server(&answer), "a", "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_flows_and_a_pages_key_stays_here() {
+    let sim = Sim::start("a", &["voice", "other"]);
+    for version in ["3.6.2", "3.6.15", "3.7.0", NEWEST] {
+        let Some(edge) = edge(version, &[(&sim, "")], "").await else { continue };
+        let url = format!("ws://127.0.0.1:{}/v1/realtime?model=voice", edge.traefik.port());
+        let protocols = format!("realtime, openai-insecure-api-key.{KEY}, openai-beta.realtime-v1");
+        for (header, value) in
+            [("authorization", format!("Bearer {KEY}")), ("sec-websocket-protocol", protocols)]
+        {
+            let mut request = url.as_str().into_client_request().expect("a request");
+            request.headers_mut().insert(header, value.parse().expect("a value"));
+            let (mut socket, answer) = tokio_tungstenite::connect_async(request).await.expect("an upgrade");
+            let greeting =
+                socket.next().await.expect("a message").expect("a greeting").into_text().expect("text");
+            assert!(
+                greeting.contains("\"model\":\"voice\"") && !greeting.contains(KEY),
+                "{version}: {greeting}"
+            );
+            if header == "sec-websocket-protocol" {
+                assert_eq!(answer.headers()["sec-websocket-protocol"], "realtime", "{version}");
+                assert!(greeting.contains("realtime, openai-beta.realtime-v1"), "{version}: {greeting}");
+            }
+            for text in ["one", "two"] {
+                socket.send(Message::text(text)).await.expect("sent");
+                assert_eq!(socket.next().await.expect("a message").expect("an echo"), Message::text(text));
+            }
+        }
+        let mut refused = url.as_str().into_client_request().expect("a request");
+        refused.headers_mut().insert("authorization", "Bearer mg-wrong".parse().expect("a value"));
+        let error = tokio_tungstenite::connect_async(refused).await.expect_err("refused");
+        assert!(error.to_string().contains("401"), "{version}: {error}");
+    }
+}

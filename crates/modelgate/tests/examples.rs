@@ -1,0 +1,432 @@
+//! Each Compose file under `examples/` is started as it is, on a real Docker Engine, and does what it says.
+//!
+//! Images that a registry would have are stood in for: the simulated server in place of vLLM, Ollama
+//! and the like, and the machine's own Traefik. An override makes health checks quick and leaves GPUs out.
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use common::{KEY, NEWEST, chat, refusal, send, server};
+use reqwest::{Client, RequestBuilder, redirect::Policy};
+use serde_json::{Value, json};
+use testkit::{
+    docker::{self, Image},
+    eventually, free_port, need,
+    traefik::traefik_binary,
+};
+
+/// The engine, and the networks of the examples, are shared.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+const LLAMA: &str = "meta-llama/Llama-3.1-8B-Instruct";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Example {
+    compose: PathBuf,
+    folder: PathBuf,
+    project: String,
+    overrides: tempfile::TempDir,
+    variables: Vec<(String, String)>,
+    http: u16,
+    https: u16,
+    client: Client,
+    _alone: tokio::sync::MutexGuard<'static, ()>,
+}
+
+impl Example {
+    /// Starts an example with an override; `None` if a part is missing and may be.
+    async fn up(name: &str, overrides: &str) -> Option<Self> {
+        let alone = ALONE.lock().await;
+        need(docker::available().await, "a Docker Engine")?;
+        let compose = need(compose_binary(), "Docker Compose (cargo xtask test --install)")?;
+        need(stand_ins().await, "the stand-in images")?;
+        let (http, https) = (free_port(), free_port());
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("override.yaml"), overrides).expect("written");
+        testkit::install_crypto();
+        let address = ([127, 0, 0, 1], https).into();
+        let client = Client::builder()
+            .danger_accept_invalid_certs(true)
+            .no_proxy()
+            .redirect(Policy::none())
+            .resolve("models.yourdomain.com", address)
+            .resolve("api.yourdomain.com", address)
+            .build();
+        let variables = [
+            ("MODELGATE_API_KEY", KEY.to_owned()),
+            ("PROVIDER_AUTH_TOKEN", "sk-provider".to_owned()),
+            ("HTTP_PORT", http.to_string()),
+            ("HTTPS_PORT", https.to_string()),
+        ];
+        let example = Self {
+            compose,
+            folder: Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples")).join(name),
+            project: format!("modelgate-test-{name}"),
+            overrides: folder,
+            variables: variables.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+            http,
+            https,
+            client: client.expect("a client"),
+            _alone: alone,
+        };
+        let output = example.run(&["up", "--detach", "--no-build", "--quiet-pull"]);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        Some(example)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.compose);
+        command.args(["--project-name", &self.project, "--file"]).arg(self.folder.join("compose.yaml"));
+        command.arg("--file").arg(self.overrides.path().join("override.yaml"));
+        command.args(arguments).envs(self.variables.iter().cloned()).output().expect("compose runs")
+    }
+
+    fn post(&self, path: &str, body: &Value) -> RequestBuilder {
+        self.client.post(format!("http://127.0.0.1:{}{path}", self.http)).bearer_auth(KEY).json(body)
+    }
+
+    fn chat(&self, model: &str) -> RequestBuilder {
+        self.post("/v1/chat/completions", &chat(model))
+    }
+
+    /// Waits until a request is answered by a server, and says which.
+    async fn answered(&self, request: impl Fn() -> RequestBuilder) -> String {
+        let began = Instant::now();
+        loop {
+            let last = match request().timeout(Duration::from_secs(20)).send().await {
+                Ok(answer) if answer.status() == 200 => return server(&answer),
+                Ok(answer) => format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()),
+                Err(error) => error.to_string(),
+            };
+            if began.elapsed() > PATIENCE {
+                let logs = self.run(&["logs", "--tail", "40"]);
+                panic!("{}: {last}\n{}", self.project, String::from_utf8_lossy(&logs.stdout));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Which containers answer so many requests, by the service's name and number.
+    async fn spread(&self, count: usize, request: impl Fn() -> RequestBuilder) -> BTreeMap<String, usize> {
+        let mut servers = BTreeMap::new();
+        for _ in 0..count {
+            *servers.entry(self.answered(&request).await).or_insert(0) += 1;
+        }
+        servers
+    }
+
+    /// Waits until a request is answered by so many different servers.
+    async fn settle(&self, servers: usize, request: impl Fn() -> RequestBuilder) {
+        eventually(PATIENCE, || async {
+            (self.spread(servers * 3, &request).await.len() == servers).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        self.run(&["down", "--volumes", "--timeout", "1", "--remove-orphans"]);
+    }
+}
+
+fn compose_binary() -> Option<PathBuf> {
+    let path = testkit::target_folder()?.join("tools/compose/docker-compose");
+    path.is_file().then_some(path)
+}
+
+/// Makes the images that the examples name.
+async fn stand_ins() -> Result<(), String> {
+    let traefik = traefik_binary(NEWEST).ok_or("Traefik is missing")?;
+    let sim = tokio::task::spawn_blocking(testkit::build_sim_server).await.map_err(|e| e.to_string())??;
+    let of_sim = |tag: &str| {
+        let image = Image::new(tag).program(&sim, "/sim-server").entrypoint(&["/sim-server"]);
+        image.with_curl().with_shell()
+    };
+    let ollama = of_sim("ollama/ollama:latest").program("/bin/true", "/usr/bin/ollama");
+    let ollama = ollama
+        .change("ENV SIM_PORT=11434")
+        .change("ENV SIM_OWNED_BY=library")
+        .change("ENV SIM_MODELS=llama3");
+    let own = of_sim("fastapi-model:local").program("/bin/true", "/usr/bin/python");
+    let images = [
+        Image::new("traefik:v3.7").program(traefik, "/traefik").entrypoint(&["/traefik"]),
+        Image::new("modelgate:local")
+            .program(env!("CARGO_BIN_EXE_modelgate"), "/modelgate")
+            .entrypoint(&["/modelgate"]),
+        of_sim("vllm/vllm-openai:latest").change("EXPOSE 8000").change("ENV SIM_OWNED_BY=vllm"),
+        of_sim("lmsysorg/sglang:latest").change("ENV SIM_OWNED_BY=sglang").change("ENV SIM_PORT=30000"),
+        ollama,
+        own.change("EXPOSE 8000"),
+    ];
+    for image in images {
+        image.build().await?;
+    }
+    Ok(())
+}
+
+/// An override for services: their health checks are quick, and they need no GPU.
+fn quick(services: &[&str]) -> String {
+    let check = "{ interval: 500ms, start_period: 1s }";
+    let service = |name: &&str| format!("  {name}: {{ healthcheck: {check} }}\n");
+    format!("services:\n{}", services.iter().map(service).collect::<String>())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fastapi() {
+    let Some(example) = Example::up("fastapi", "services: {}").await else { return };
+    for (model, service) in [("embeddings", "embeddings"), ("classification", "classification")] {
+        let predict = || example.post(&format!("/models/{model}/predict"), &json!({ "text": "Hello" }));
+        let answer = example.answered(predict).await;
+        assert!(!answer.is_empty(), "{service}");
+        let body: Value = send(predict()).await.json().await.expect("JSON");
+        assert_eq!(body["path"], "/predict", "the prefix is taken off: {body}");
+    }
+    let (status, _) = refusal(
+        example
+            .client
+            .post(format!("http://127.0.0.1:{}/models/embeddings/predict", example.http))
+            .json(&json!({})),
+    )
+    .await;
+    assert_eq!(status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fastapi_production() {
+    // 120 s would be long to wait: here the server takes 2 s, and 1 s is allowed for one of the two.
+    let overrides = "services:\n  embeddings: { healthcheck: { interval: 500ms, start_period: 1s }, environment: [SIM_LATENCY_MS=0] }\n  \
+                     classification: { healthcheck: { interval: 500ms, start_period: 1s } }\n";
+    let Some(example) = Example::up("fastapi-production", overrides).await else { return };
+    for model in ["embeddings", "classification"] {
+        let predict = || example.post(&format!("/models/{model}/predict"), &json!({ "text": "Hello" }));
+        example.settle(2, predict).await;
+        let spread = example.spread(10, predict).await;
+        assert_eq!(spread.values().copied().collect::<Vec<_>>(), [5, 5], "both replicas: {spread:?}");
+    }
+    let burst: Vec<_> = (0..320)
+        .map(|_| {
+            tokio::spawn(refusal(example.post("/models/embeddings/predict", &json!({ "text": "Hello" }))))
+        })
+        .collect();
+    let mut statuses = BTreeMap::new();
+    for request in burst {
+        *statuses.entry(request.await.expect("an answer").0).or_insert(0) += 1;
+    }
+    assert!(statuses.get(&429).is_some_and(|refused| *refused > 0), "more than 200 at once: {statuses:?}");
+    assert!(statuses[&200] >= 150, "{statuses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fastapi_tls() {
+    let Some(example) = Example::up("fastapi-tls", "services: {}").await else { return };
+    let url = format!("https://models.yourdomain.com:{}/models/embeddings/predict", example.https);
+    example.answered(|| example.client.post(&url).bearer_auth(KEY).json(&json!({ "text": "Hello" }))).await;
+    let plain =
+        example.post("/models/embeddings/predict", &json!({})).header("host", "models.yourdomain.com");
+    let plain = send(plain).await;
+    assert!([301, 308].contains(&plain.status().as_u16()), "{}", plain.status());
+    assert_eq!(plain.headers()["location"], "https://models.yourdomain.com/models/embeddings/predict");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kong() {
+    let Some(example) = Example::up("kong", "services: {}").await else { return };
+    let with_x_api_key = || {
+        let request = example.client.post(format!("http://127.0.0.1:{}/v1/chat/completions", example.http));
+        request.header("x-api-key", KEY).header("origin", "https://any.example").json(&chat(LLAMA))
+    };
+    example.answered(with_x_api_key).await;
+    assert_eq!(send(with_x_api_key()).await.headers()["access-control-allow-origin"], "*");
+    let embed = || example.post("/v1/embeddings", &json!({ "model": "BAAI/bge-m3", "input": "Hello" }));
+    example.answered(embed).await;
+    let mut refused = 0;
+    for _ in 0..61 {
+        let (status, body) = refusal(embed()).await;
+        if status == 429 {
+            refused += 1;
+            assert_eq!(body["error"]["code"], "rate_limit_exceeded");
+        }
+    }
+    assert!(refused > 0, "60 a minute");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kong_model_size() {
+    let Some(example) = Example::up("kong-model-size", "services: {}").await else { return };
+    let large = "meta-llama/Llama-3.1-70B-Instruct";
+    let small = example.answered(|| example.chat(LLAMA).header("x-model-size", "8b")).await;
+    let other = example.answered(|| example.chat(large).header("x-model-size", "70b")).await;
+    assert_ne!(small, other);
+    assert_eq!(refusal(example.chat(large).header("x-model-size", "8b")).await.0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vllm_tls() {
+    let Some(example) = Example::up("vllm-tls", "services: { vllm-llama: {} }").await else { return };
+    let url = format!("https://api.yourdomain.com:{}/v1/chat/completions", example.https);
+    example.answered(|| example.client.post(&url).bearer_auth(KEY).json(&chat(LLAMA))).await;
+    assert_eq!(send(example.chat(LLAMA)).await.status(), 404, "not over plain http");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ollama() {
+    let no_gpu = "services:\n  ollama-1: { deploy: !reset null }\n  ollama-2: { deploy: !reset null }\n";
+    let Some(example) = Example::up("ollama", no_gpu).await else { return };
+    example.settle(2, || example.chat("llama3")).await;
+    let own = || example.post("/api/chat", &json!({ "model": "llama3", "messages": [], "stream": false }));
+    let spread = example.spread(8, own).await;
+    assert_eq!(spread.values().copied().collect::<Vec<_>>(), [4, 4], "{spread:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ollama_code() {
+    let Some(example) = Example::up("ollama-code", "services: {}").await else { return };
+    let with = |content_type: &'static str| {
+        let request = example.client.post(format!("http://127.0.0.1:{}/v1/chat/completions", example.http));
+        request.bearer_auth(KEY).header("content-type", content_type).body(chat("llama3").to_string())
+    };
+    let plain = example.answered(|| with("application/json")).await;
+    let code = example.answered(|| with("application/json; profile=code")).await;
+    assert_ne!(plain, code);
+    for _ in 0..4 {
+        assert_eq!(example.answered(|| with("application/json; profile=code")).await, code);
+        assert_eq!(example.answered(|| with("application/json")).await, plain);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_weights() {
+    let Some(example) = Example::up("nginx-weights", "services: {}").await else { return };
+    example.settle(3, || example.chat("llama3")).await;
+    let spread = example.spread(20, || example.chat("llama3")).await;
+    let mut shares: Vec<_> = spread.values().copied().collect();
+    shares.sort_unstable();
+    // A turn of ten has 2, 3 and 5; twenty in a row may begin in the middle of one.
+    let near = shares.iter().zip([4, 6, 10]).all(|(found, share)| found.abs_diff(share) <= 1);
+    assert!(shares.len() == 3 && near, "{spread:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_backup() {
+    let Some(example) = Example::up("nginx-backup", "services: {}").await else { return };
+    let primary = example.answered(|| example.chat("llama3")).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let spread = example.spread(6, || example.chat("llama3")).await;
+    assert_eq!(spread.len(), 1, "the backup gets nothing: {spread:?}");
+    example.run(&["kill", "ollama-1"]);
+    eventually(PATIENCE, || async {
+        let backup = example.answered(|| example.chat("llama3")).await;
+        (backup != primary).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ollama_health() {
+    let overrides = "services:\n  ollama:\n    environment: [SIM_LOADED_AFTER=6]\n    healthcheck: { interval: 500ms, start_period: 1s }\n";
+    let Some(example) = Example::up("ollama-health", overrides).await else { return };
+    let began = Instant::now();
+    eventually(PATIENCE, || async { (send(example.chat("llama3")).await.status() == 503).then_some(()) })
+        .await;
+    example.answered(|| example.chat("llama3")).await;
+    assert!(began.elapsed() > Duration::from_secs(2), "only once the model is loaded: {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sticky() {
+    let Some(example) = Example::up("sticky", "services: {}").await else { return };
+    example.settle(2, || example.chat("llama3")).await;
+    let first = send(example.chat("llama3")).await;
+    let cookie = first.headers()["set-cookie"].to_str().expect("text").to_owned();
+    assert!(cookie.starts_with("llm_backend=") && cookie.contains("Secure"), "{cookie}");
+    let pair = cookie.split(';').next().expect("a pair").to_owned();
+    let spread = example.spread(6, || example.chat("llama3").header("cookie", &pair)).await;
+    assert_eq!(spread.into_keys().collect::<Vec<_>>(), [server(&first)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rate_limit() {
+    let Some(example) = Example::up("rate-limit", "services: {}").await else { return };
+    example.answered(|| example.chat("llama3")).await;
+    let burst: Vec<_> = (0..60).map(|_| tokio::spawn(refusal(example.chat("llama3")))).collect();
+    let mut refused = 0;
+    for request in burst {
+        refused += usize::from(request.await.expect("an answer").0 == 429);
+    }
+    assert!(refused > 10, "bursts of 20: {refused} of 60 refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn multi_model() {
+    let Some(example) = Example::up("multi-model", "services: {}").await else { return };
+    let fast = || example.post("/v1/chat/completions?fast=true", &chat("llama3"));
+    let servers = [
+        example.answered(|| example.chat("llama3").header("x-model", "llama3:70b")).await,
+        example.answered(|| example.chat("llama3").header("x-model", "deepseek-coder")).await,
+        example.answered(fast).await,
+    ];
+    for _ in 0..3 {
+        assert_eq!(
+            example.answered(|| example.chat("llama3").header("x-model", "codellama")).await,
+            servers[1]
+        );
+        assert_eq!(example.answered(fast).await, servers[2]);
+    }
+    assert!(servers[0] != servers[1] && servers[1] != servers[2] && servers[0] != servers[2], "{servers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ollama_production() {
+    let overrides = "services:\n  ollama-main: { deploy: !reset null, healthcheck: { interval: 500ms, start_period: 1s } }\n";
+    let Some(example) = Example::up("ollama-production", overrides).await else { return };
+    example.answered(|| example.chat("llama3")).await;
+    let log = example.run(&["logs", "traefik"]);
+    assert!(String::from_utf8_lossy(&log.stdout).contains("/v1/chat/completions"), "Traefik's access log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lw_inference_proxy() {
+    let Some(example) = Example::up("lw-inference-proxy", &quick(&["vllm", "sglang"])).await else { return };
+    for model in [LLAMA, "Qwen/Qwen2.5-7B-Instruct"] {
+        example.answered(|| example.chat(model)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cloud() {
+    // The provider is stood in for by a server on the example's network that demands the token.
+    let config =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/cloud/modelgate.yaml"));
+    let config = config.expect("the example").replace("https://api.ofox.ai", "http://provider:8000");
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("modelgate.yaml"), config).expect("written");
+    let mount = folder.path().join("modelgate.yaml").display().to_string();
+    let overrides = format!(
+        "services:\n  modelgate: {{ volumes: [\"{mount}:/modelgate.yaml:ro\"] }}\n  provider:\n    image: \
+         vllm/vllm-openai:latest\n    environment: {{ SIM_NAME: provider, SIM_REQUIRE_KEY: sk-provider, SIM_MODELS: \
+         claude-3-5-sonnet-20241022 }}\n"
+    );
+    let Some(example) = Example::up("cloud", &overrides).await else { return };
+    let answer = example.answered(|| example.chat("claude-3-5-sonnet-20241022")).await;
+    assert_eq!(answer, "provider");
+}
+
+#[test]
+fn every_example_has_a_test() {
+    let source = include_str!("examples.rs");
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"));
+    let mut count = 0;
+    for entry in fs::read_dir(folder).expect("the examples").flatten().filter(|e| e.path().is_dir()) {
+        let name = entry.file_name().to_string_lossy().replace('-', "_");
+        assert!(source.contains(&format!("async fn {name}()")), "examples/{name} has no test");
+        count += 1;
+    }
+    assert!(count >= 17, "{count}");
+}

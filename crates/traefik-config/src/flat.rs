@@ -1,0 +1,157 @@
+//! One layer of routers, for Traefik 3.0.0 to 3.6.1, which knows no `parentRefs`.
+//!
+//! Traefik cannot look into a body. So a model is chosen by what Traefik can see: the path
+//! (`/models/<name>/…`, `/openai/deployments/<name>/…`), the header `X-Model`, the parameter `model`, or what the
+//! operator made a condition. Each router asks Modelgate about its own route, `/auth?route=<route id>`; from 3.3
+//! on the question has the body, one router and one ForwardAuth per body size, and Modelgate sees to it that the
+//! body names the same model. Before, nobody reads the body, so only servers that have no
+//! other model get requests.
+//!
+//! ```text
+//! modelgate-models       GET /v1/models → Modelgate
+//! modelgate-too-large    → Modelgate, which answers 413
+//! <route id>-small  …    what a selector asks for, the most demanding first ─ ForwardAuth ─▶ servers
+//! <route id>-small  …    what names a model                                 ─ ForwardAuth ─▶ servers
+//! modelgate-unrouted     everything else → Modelgate
+//! ```
+//!
+//! Model names come from other people's servers. They are in these rules, but only as
+//! [escaped expressions](crate::rule::literal).
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use catalogue::{Api, Catalogue, Leg, ModelName, Pool};
+
+use crate::{
+    Options,
+    front::{CHUNKED, Front, TOO_LARGE, UNROUTED, exclusive_chunked, exclusive_too_large, tiers},
+    rule,
+    upstream::Upstream,
+    wire::Http,
+};
+
+/// Body sizes of one ForwardAuth.
+struct Size {
+    /// Added to names.
+    suffix: String,
+    matcher: String,
+    max_body: u64,
+}
+
+/// Adds the routers of the flat layout.
+pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, front: &Front<'_>) {
+    let default: Vec<_> = catalogue.pools().filter(|pool| pool.selector.is_none()).collect();
+    let selections = catalogue.selections().iter().rev().map(|selection| selection.pools().collect());
+    front.add_refusal(http, UNROUTED, "unrouted", "", 1);
+    let mut rank = 2;
+    for pools in std::iter::once(default).chain(selections) {
+        rank = add_group(http, catalogue, options, front, &pools, rank);
+    }
+    front.add_lists(http, rank);
+    front.add_refusal(http, TOO_LARGE, "413", &exclusive_too_large(options), rank);
+    if options.max_chunked_body == 0 {
+        front.add_refusal(http, CHUNKED, "411", &exclusive_chunked(), rank);
+    }
+}
+
+/// Adds the pools of the same requests, which are told apart by name. Returns the next free rank.
+fn add_group(
+    http: &mut Http,
+    catalogue: &Catalogue,
+    options: &Options,
+    front: &Front<'_>,
+    pools: &[&Arc<Pool>],
+    rank: usize,
+) -> usize {
+    let only = only_model(pools);
+    let mut next = rank;
+    for pool in pools {
+        // In /models/a/b/…, `a/b` goes before `a`.
+        let within =
+            |name: &str| pool.model.as_str().strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+        let depth = pools.iter().filter(|other| within(other.model.as_str())).count();
+        let rank = rank + 2 * depth;
+        next = next.max(rank + 2);
+        if let Some(leg) = pool.leg().filter(|_| can_be_served(pool, options)) {
+            let named = only.as_ref() != Some(&pool.model);
+            add_pool(&mut *http, catalogue, options, front, (pool, leg), named, rank);
+        }
+    }
+    next
+}
+
+/// Whether a body that nobody has read could choose another model.
+pub(crate) fn can_be_served(pool: &Pool, options: &Options) -> bool {
+    options.version.forwards_body() || pool.has_no_choice()
+}
+
+/// The one model of these pools, if there is only one: then it need not be named. Other names for it
+/// do not count; a model that is not ready does, lest its requests go elsewhere meanwhile.
+fn only_model(pools: &[&Arc<Pool>]) -> Option<ModelName> {
+    let models: BTreeSet<&ModelName> = pools.iter().map(|pool| &pool.stands_for).collect();
+    (models.len() == 1).then(|| models.first().map(|model| (*model).clone())).flatten()
+}
+
+fn add_pool(
+    http: &mut Http,
+    catalogue: &Catalogue,
+    options: &Options,
+    front: &Front<'_>,
+    (pool, leg): (&Pool, &Leg),
+    named: bool,
+    rank: usize,
+) {
+    let ways = Upstream { http: &mut *http, catalogue, options }.add(pool, leg);
+    if ways.is_empty() {
+        return;
+    }
+    let chosen = requests_of(pool, named, options);
+    for size in sizes(options) {
+        let auth = format!("{}{}", leg.route, size.suffix);
+        for way in &ways {
+            let matcher = rule::all(&[&chosen, &way.matcher, &size.matcher]);
+            // A way with a rule of its own goes before the one that takes the rest.
+            let mut router = front.root("", rank + usize::from(!way.matcher.is_empty()));
+            router.rule = rule::all(&[&front.hosts, &matcher]);
+            router.middlewares.push(auth.clone());
+            router.middlewares.extend(way.middlewares.iter().cloned());
+            router.service = Some(way.service.clone());
+            http.routers.insert(format!("{}{}{}", leg.route, way.suffix, size.suffix), router);
+        }
+        let query = format!("route={}", leg.route);
+        http.middlewares.insert(auth, front.forward_auth(&query, size.max_body));
+    }
+}
+
+/// The rule for a pool's requests: its selector, then every way to name the model.
+fn requests_of(pool: &Pool, named: bool, options: &Options) -> String {
+    let (name, name_in_path) = (rule::literal(&pool.model), rule::literal_in_path(&pool.model));
+    let mut plain = Vec::new();
+    let mut ways = Vec::new();
+    for api in &options.apis {
+        match api {
+            Api::Models => ways.push(format!("PathRegexp(`^/models/{name_in_path}/`)")),
+            Api::Azure => ways.push(format!("PathRegexp(`^/openai/deployments/{name_in_path}/`)")),
+            Api::OpenAi | Api::Ollama | Api::LlamaCpp => plain.extend(rule::paths(*api, options)),
+        }
+    }
+    if !plain.is_empty() {
+        let by_name = format!("(HeaderRegexp(`X-Model`, `^{name}$`) || QueryRegexp(`model`, `^{name}$`))");
+        ways.push(rule::all(&[&rule::any(&plain), if named { &by_name } else { "" }]));
+    }
+    let selector = pool.selector.as_deref().map(rule::selector).unwrap_or_default();
+    rule::all(&[&selector, &rule::any(&ways)])
+}
+
+/// From 3.3 on one per tier.
+fn sizes(options: &Options) -> Vec<Size> {
+    if !options.version.forwards_body() {
+        return vec![Size { suffix: String::new(), matcher: String::new(), max_body: 0 }];
+    }
+    let size = |tier: crate::front::Tier| Size {
+        suffix: format!("-{}", tier.size()),
+        matcher: tier.exclusive,
+        max_body: tier.max_body,
+    };
+    tiers(options).into_iter().map(size).collect()
+}

@@ -1,0 +1,135 @@
+//! Middlewares of every root router: who may connect, what browsers are told
+//! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/headers/>).
+//!
+//! They stand before ForwardAuth. So a preflight, which carries no key, is answered by Traefik, and a refusal
+//! carries the headers that let a page read it.
+
+use catalogue::{Catalogue, Condition};
+
+use super::Front;
+use crate::{
+    Cors, Options,
+    wire::{Headers, Http, IpAllowList, IpStrategy, Middleware, RedirectScheme, Router},
+};
+
+const ALLOW: &str = "modelgate-allow";
+const HEADERS: &str = "modelgate-headers";
+const REDIRECT: &str = "modelgate-redirect";
+/// Traefik's own service for routers whose middleware always answers.
+const NOOP: &str = "noop@internal";
+/// No other router of ours is on its entry points (the configuration sees to it).
+const RANK: usize = 1;
+
+const METHODS: [&str; 4] = ["GET", "POST", "DELETE", "OPTIONS"];
+/// What the SDKs of OpenAI and Anthropic send from a browser, and the ways to choose a model.
+const ALLOWED_HEADERS: [&str; 28] = [
+    "accept",
+    "anthropic-beta",
+    "anthropic-dangerous-direct-browser-access",
+    "anthropic-version",
+    "api-key",
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "openai-beta",
+    "openai-organization",
+    "openai-project",
+    "user-agent",
+    "x-api-key",
+    "x-model",
+    "x-request-id",
+    "x-stainless-arch",
+    "x-stainless-async",
+    "x-stainless-custom-poll-interval",
+    "x-stainless-helper",
+    "x-stainless-helper-method",
+    "x-stainless-lang",
+    "x-stainless-os",
+    "x-stainless-package-version",
+    "x-stainless-poll-helper",
+    "x-stainless-retry-count",
+    "x-stainless-runtime",
+    "x-stainless-runtime-version",
+    "x-stainless-timeout",
+];
+const EXPOSED_HEADERS: [&str; 7] = [
+    "request-id",
+    "retry-after",
+    "retry-after-ms",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-request-id",
+];
+
+/// Adds them, and says which there are, in their order.
+pub(super) fn add_middlewares(http: &mut Http, catalogue: &Catalogue, options: &Options) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut add = |name: &str, middleware| {
+        http.middlewares.insert(name.into(), middleware);
+        names.push(name.to_owned());
+    };
+    if !options.allow_ips.is_empty() {
+        let depth = options.ip_depth;
+        add(
+            ALLOW,
+            Middleware::IpAllowList(IpAllowList {
+                source_range: options.allow_ips.clone(),
+                ip_strategy: (depth > 0).then_some(IpStrategy { depth }),
+            }),
+        );
+    }
+    if options.hsts.is_some() || options.cors.is_some() {
+        add(HEADERS, Middleware::Headers(Box::new(headers(catalogue, options))));
+    }
+    names
+}
+
+fn headers(catalogue: &Catalogue, options: &Options) -> Headers {
+    let mut headers = Headers::default();
+    if let Some(hsts) = &options.hsts {
+        headers.sts_seconds = Some(hsts.max_age.as_secs());
+        headers.sts_include_subdomains = hsts.include_subdomains;
+        headers.sts_preload = hsts.preload;
+    }
+    if let Some(cors) = &options.cors {
+        headers.access_control_allow_origin_list = cors.origins.clone();
+        headers.access_control_allow_methods = METHODS.to_vec();
+        headers.access_control_allow_headers = allowed_headers(catalogue, cors);
+        headers.access_control_expose_headers = EXPOSED_HEADERS.to_vec();
+        headers.access_control_max_age = Some(cors.max_age.as_secs());
+        headers.add_vary_header = true;
+    }
+    headers
+}
+
+/// The operator's list, or the usual ones and those by which servers are chosen.
+fn allowed_headers(catalogue: &Catalogue, cors: &Cors) -> Vec<String> {
+    if !cors.headers.is_empty() {
+        return cors.headers.clone();
+    }
+    let conditions = catalogue.selections().iter().flat_map(|s| s.selector.conditions());
+    let chosen_by = conditions.filter_map(Condition::header_name);
+    let mut headers: Vec<String> = ALLOWED_HEADERS.into_iter().chain(chosen_by).map(str::to_owned).collect();
+    headers.sort();
+    headers.dedup();
+    headers
+}
+
+/// Requests on the entry points without TLS are sent to the others.
+pub(super) fn add_redirect(http: &mut Http, front: &Front<'_>) {
+    let entry_points = &front.options.redirect_entry_points;
+    if entry_points.is_empty() {
+        return;
+    }
+    let router = Router {
+        entry_points: entry_points.clone(),
+        middlewares: vec![REDIRECT.into()],
+        service: Some(NOOP.into()),
+        tls: None,
+        ..front.root("", RANK)
+    };
+    http.routers.insert(REDIRECT.into(), router);
+    let redirect = RedirectScheme { scheme: "https", permanent: true };
+    http.middlewares.insert(REDIRECT.into(), Middleware::RedirectScheme(redirect));
+}

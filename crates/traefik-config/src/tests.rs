@@ -1,0 +1,89 @@
+use catalogue::{
+    BasePath, Credential, CredentialHeader, GivenModelSettings, HealthMode, ModelCard, ModelName, ServerId,
+    ServerRecord, ServerSettings, ServerSpec, ServerState, ServerUrl, Setting, Source,
+};
+
+use super::*;
+use crate::wire::{Http, LoadBalancer, Middleware, Router, Service};
+
+mod documents;
+mod flat;
+mod golden;
+mod layered;
+
+/// A server that is ready, over plain HTTP.
+fn server(name: &str, base_path: &str, models: &[&str]) -> ServerRecord {
+    ServerRecord {
+        spec: ServerSpec {
+            id: ServerId::file(name),
+            name: name.into(),
+            source: Source::File,
+            url: ServerUrl::http(name, 8000),
+            base_path: BasePath::parse(base_path).expect("a base path"),
+            models: Vec::new(),
+            health: HealthMode::Probe,
+            incarnation: String::new(),
+            settings: ServerSettings::default(),
+            model_settings: GivenModelSettings::default(),
+            credential: None,
+        },
+        state: ServerState::Ready,
+        models: models.iter().map(|m| ModelCard::named(ModelName::new(m).expect("a model name"))).collect(),
+    }
+}
+
+/// With settings as labels give them.
+fn set(mut server: ServerRecord, settings: &[(&str, &str)]) -> ServerRecord {
+    for (key, text) in settings {
+        let setting = Setting::find(key).expect(key);
+        setting.read(text, &mut server.spec.settings, &mut server.spec.model_settings).expect(text);
+    }
+    server
+}
+
+/// With who says that it owns the models.
+fn of_kind(mut server: ServerRecord, kind: &str) -> ServerRecord {
+    for card in &mut server.models {
+        card.owned_by = Some(kind.into());
+    }
+    server
+}
+
+/// Far away, with a credential.
+fn cloud(name: &str, models: &[&str]) -> ServerRecord {
+    let mut server = server(name, "/v1", models);
+    server.spec.url = ServerUrl::parse(&format!("https://{name}.example.com")).expect("a URL");
+    server.spec.credential =
+        Credential::new(CredentialHeader::Bearer, "sk-secret-of-the-cloud").map(std::sync::Arc::new);
+    server
+}
+
+fn gateway() -> Gateway {
+    Gateway { authority: "modelgate:8101".into(), ca_pem: include_str!("tests/ca.pem").into() }
+}
+
+fn version(text: &str) -> TraefikVersion {
+    text.parse().expect("a version")
+}
+
+fn options(traefik: &str) -> Options {
+    Options { version: version(traefik), ..Options::default() }
+}
+
+fn render_servers(servers: Vec<ServerRecord>, options: &Options) -> Document {
+    render(&Catalogue::assemble(servers, Vec::new()), options, &gateway())
+}
+
+fn router<'a>(document: &'a Document, start: &str) -> &'a Router {
+    let found = document.http.routers.iter().find(|(name, _)| name.starts_with(start));
+    found.unwrap_or_else(|| panic!("no router {start}")).1
+}
+
+fn service<'a>(document: &'a Document, router: &Router) -> &'a Service {
+    &document.http.services[router.service.as_deref().expect("a service")]
+}
+
+fn load_balancer(service: &Service) -> &LoadBalancer {
+    let Service::LoadBalancer(found) = service else { panic!("no load balancer: {service:?}") };
+    found
+}

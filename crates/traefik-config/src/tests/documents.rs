@@ -1,0 +1,163 @@
+//! What holds for every document.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::{
+    golden::{balanced, edge},
+    *,
+};
+
+/// Everything that something refers to is there, and nothing else is.
+fn check_references(http: &Http) {
+    let mut middlewares = BTreeSet::from([MODELGATE_SERVICE]);
+    let mut services = Vec::new();
+    for (name, router) in &http.routers {
+        middlewares.extend(router.middlewares.iter().map(String::as_str));
+        services.extend(router.service.as_deref().filter(|s| *s != "noop@internal"));
+        assert!(
+            router.service.is_some() || http.routers.values().any(|r| r.parent_refs.contains(name)),
+            "{name}"
+        );
+        assert!(router.parent_refs.iter().all(|parent| http.routers.contains_key(parent)), "{name}");
+    }
+    assert_eq!(middlewares, http.middlewares.keys().map(String::as_str).collect());
+    let (mut used, mut transports) = (BTreeSet::new(), BTreeSet::new());
+    while let Some(name) = services.pop() {
+        if !used.insert(name) {
+            continue;
+        }
+        match http.services.get(name).unwrap_or_else(|| panic!("no service {name}")) {
+            Service::LoadBalancer(found) => {
+                transports.insert(found.servers_transport.as_str());
+                assert!(!found.servers.is_empty(), "{name}");
+            }
+            Service::Weighted(found) => services.extend(found.services.iter().map(|s| s.name.as_str())),
+            Service::Failover(found) => services.extend([found.service.as_str(), &found.fallback]),
+            Service::Mirroring(found) => {
+                services.push(&found.service);
+                services.extend(found.mirrors.iter().map(|m| m.name.as_str()));
+            }
+        }
+    }
+    assert_eq!(used, http.services.keys().map(String::as_str).collect());
+    assert_eq!(transports, http.servers_transports.keys().map(String::as_str).collect());
+}
+
+const VERSIONS: [&str; 8] = ["3.0.0", "3.2.0", "3.3.0", "3.4.0", "3.6.1", "3.6.2", "3.6.9", "3.7.15"];
+
+#[test]
+fn all_that_is_referred_to_is_there() {
+    for traefik in VERSIONS {
+        for options in [options(traefik), edge(traefik), Options { max_chunked_body: 0, ..options(traefik) }]
+        {
+            check_references(&render_servers(balanced(), &options).http);
+            check_references(&render_servers(Vec::new(), &options).http);
+        }
+    }
+}
+
+#[test]
+fn a_credential_is_in_no_document_and_no_message() {
+    for traefik in VERSIONS {
+        let document = render_servers(vec![cloud("cloud", &["gpt"])], &options(traefik));
+        assert!(document.to_json_pretty().contains("https://cloud.example.com"));
+        assert!(!document.to_json_pretty().contains("sk-secret"), "{traefik}");
+        let catalogue = Catalogue::assemble(balanced(), Vec::new());
+        assert!(!shortcomings(&catalogue, &options(traefik)).concat().contains("sk-secret"));
+    }
+}
+
+#[test]
+fn a_longer_rule_of_the_users_own_keeps_its_requests() {
+    for traefik in ["3.3.0", "3.7.15"] {
+        let document = render_servers(balanced(), &options(traefik));
+        let theirs = "Host(`app.example.com`) && PathPrefix(`/v1`)".len();
+        for (name, router) in document.http.routers.iter().filter(|(_, r)| r.parent_refs.is_empty()) {
+            assert!(router.priority.is_some_and(|p| p < theirs), "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_root_router_has_the_middlewares_of_the_edge() {
+    for traefik in ["3.0.0", "3.7.15"] {
+        let document = render_servers(balanced(), &edge(traefik));
+        for (name, router) in document.http.routers.iter().filter(|(_, r)| r.parent_refs.is_empty()) {
+            if name != "modelgate-redirect" {
+                assert_eq!(router.middlewares[..2], ["modelgate-allow", "modelgate-headers"], "{name}");
+                assert!(router.tls.is_some() && router.rule.contains("Host(`code.example.com`)"), "{name}");
+            } else {
+                assert_eq!((&router.entry_points, &router.tls), (&vec!["web".to_owned()], &None));
+            }
+        }
+        let Middleware::Headers(headers) = &document.http.middlewares["modelgate-headers"] else { panic!() };
+        assert!(headers.access_control_allow_headers.contains(&"x-model".to_owned()));
+    }
+}
+
+#[test]
+fn what_a_version_cannot_do_is_said() {
+    let said = |servers: Vec<ServerRecord>, traefik: &str| {
+        shortcomings(&Catalogue::assemble(servers, Vec::new()), &options(traefik)).join("\n")
+    };
+    let model = |settings: &[(&str, &str)]| vec![set(server("a", "/v1", &["llama"]), settings)];
+    for (settings, too_old, enough, message) in [
+        (&[("strategy", "p2c")][..], "3.3.7", "3.4.0", "strategy=p2c needs Traefik 3.4"),
+        (&[("strategy", "leasttime")], "3.5.6", "3.6.0", "strategy=leasttime needs Traefik 3.6"),
+        (&[("passive_healthcheck.max_failed_attempts", "1")], "3.5.6", "3.6.0", "passive_healthcheck needs"),
+        (&[("concurrency.max", "1")], "3.6.1", "3.6.2", "count by body size"),
+    ] {
+        assert!(said(model(settings), too_old).contains(message), "{message}");
+        assert!(!said(model(settings), enough).contains(message), "{message}");
+    }
+    let choice = || vec![server("a", "/v1", &["llama", "qwen"])];
+    assert!(
+        said(choice(), "3.2.5")
+            .contains("model \"llama\": it is left out: a server of it has other models too")
+    );
+    assert!(!said(choice(), "3.3.0").contains("left out"));
+    let bases = || vec![server("a", "/v1", &["llama"]), server("b", "/", &["llama"])];
+    assert!(said(bases(), "3.1.0").contains("differ in their base paths"));
+    assert_eq!(said(bases(), "3.6.2"), "");
+    let backup = |path| {
+        let mut servers = model(&[("healthcheck.path", path), ("failover.status", "500")]);
+        servers.push(set(server("b", "/v1", &["llama"]), &[("priority", "1")]));
+        servers
+    };
+    assert!(said(backup("off"), "3.6.2").contains("only once Modelgate has found all of them gone"));
+    assert!(said(backup("off"), "3.6.2").contains("failover.status needs Traefik 3.7"));
+    assert_eq!(said(backup("off"), "3.7.0"), "");
+}
+
+proptest! {
+    #[test]
+    fn no_name_of_a_model_or_server_leaves_its_string(name in "[ -~]{1,60}", flat in any::<bool>()) {
+        if let Ok(model) = ModelName::new(&name) {
+            let options = options(if flat { "3.5.0" } else { "3.6.2" });
+            let document = render_servers(vec![server("s", "/v1", &[model.as_str(), "other"])], &options);
+            check_references(&document.http);
+            for (router, r) in &document.http.routers {
+                prop_assert!(router.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-')));
+                prop_assert_eq!(r.rule.matches('`').count() % 2, 0);
+            }
+            let telling = model.as_str().bytes().any(|b| !b.is_ascii_alphanumeric() && b != b'-') && name.len() > 4;
+            let json = String::from_utf8(document.to_json()).expect("JSON is UTF-8");
+            let raw = format!("{}$", model.as_str());
+            prop_assert!(!telling || !json.contains(&raw));
+        }
+    }
+
+    #[test]
+    fn the_same_state_gives_the_same_bytes(mut order in Just((0..14usize).collect::<Vec<_>>()).prop_shuffle(), at in 0..VERSIONS.len()) {
+        let build = |order: &[usize]| {
+            let mut all: Vec<_> = balanced().into_iter().map(Some).collect();
+            let servers = order.iter().map(|i| all[*i].take().expect("each once")).collect();
+            render_servers(servers, &options(VERSIONS[at])).to_json()
+        };
+        let shuffled = build(&order);
+        order.sort_unstable();
+        prop_assert_eq!(shuffled, build(&order));
+    }
+}

@@ -1,0 +1,233 @@
+//! What stands behind a model's router: middlewares, then services, in either layout.
+//!
+//! ```text
+//! router ─▶ [modelgate-429] ─▶ inFlightReq per model ─▶ … per key ─▶ retry ─▶ path ─▶ mirroring
+//!                                                                                      └▶ weighted (canary)
+//!                                                        failover by priority ◀─────────┘
+//!                     weighted, if the servers differ ◀──┘
+//! loadBalancer ◀──────┘
+//! ```
+//!
+//! A step that is not asked for is not there.
+
+mod service;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use catalogue::{Api, BasePath, Catalogue, Leg, ModelSettings, Pool, ServerRecord};
+use serde::Serialize;
+pub(crate) use service::is_checked;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    MODELGATE_SERVICE, Options, REFUSE_PREFIX, rule,
+    wire::{ErrorPage, Http, InFlightReq, Middleware, ReplacePathRegex, Retry, SourceCriterion},
+};
+
+const RETRY: &str = "modelgate-retry";
+const NATIVE_429: &str = "modelgate-429";
+const STRIP: &str = "modelgate-strip";
+const DEFAULT_ATTEMPTS: u8 = 12;
+
+/// A router that leads to a leg's servers.
+pub(crate) struct Way {
+    /// Added to the router's name.
+    pub(crate) suffix: &'static str,
+    /// Of the leg's requests, those that this is for; empty: all that no other way takes.
+    pub(crate) matcher: String,
+    /// In their order.
+    pub(crate) middlewares: Vec<String>,
+    pub(crate) service: String,
+}
+
+/// How `/v1` in a path becomes a server's base path.
+pub(crate) enum Rewriting {
+    /// All servers have `/v1` themselves.
+    None,
+    /// One path for all.
+    All(BasePath),
+    /// Each has its own.
+    Each,
+}
+
+/// Adds what stands behind routers.
+pub(crate) struct Upstream<'a> {
+    pub(crate) http: &'a mut Http,
+    pub(crate) catalogue: &'a Catalogue,
+    pub(crate) options: &'a Options,
+}
+
+impl Upstream<'_> {
+    /// Adds a leg's services and middlewares. No way is left if this Traefik cannot do what its servers need.
+    pub(crate) fn add(&mut self, pool: &Pool, leg: &Leg) -> Vec<Way> {
+        let rewriting = rewriting(pool, leg);
+        if matches!(rewriting, Rewriting::Each) && !self.options.version.preserves_path() {
+            return Vec::new();
+        }
+        let mut middlewares = self.concurrency(&pool.settings, leg, pool);
+        middlewares.extend(self.retry(&pool.settings));
+        middlewares.extend(self.names_in_paths(pool));
+        let way = |suffix, matcher, middlewares, service| Way { suffix, matcher, middlewares, service };
+        match rewriting {
+            Rewriting::None => vec![way("", String::new(), middlewares, self.service(pool, leg, false))],
+            Rewriting::All(base) => {
+                middlewares.push(self.replace_v1(&format!("modelgate-base-{}", hash(&base.as_str())), &base));
+                vec![way("", String::new(), middlewares, self.service(pool, leg, false))]
+            }
+            // A base path in a server's URL comes before every path, but it is for those under /v1 only.
+            Rewriting::Each => {
+                let mut stripped = middlewares.clone();
+                stripped.push(self.replace_v1(STRIP, &BasePath::parse("/").expect("the root is one")));
+                vec![
+                    way("-v1", self.v1_paths(pool), stripped, self.service(pool, leg, true)),
+                    way("", String::new(), middlewares, self.service(pool, leg, false)),
+                ]
+            }
+        }
+    }
+
+    /// Traefik counts per router and source, so a header that is constant for a router limits all of its
+    /// requests together.
+    fn concurrency(&mut self, settings: &ModelSettings, leg: &Leg, pool: &Pool) -> Vec<String> {
+        let mut names = Vec::new();
+        for (limit, kind, header) in [
+            (settings.concurrency_max, "", "X-Inference-Route"),
+            (settings.concurrency_per_key, "-key", "X-Inference-Key"),
+        ] {
+            let Some(amount) = limit else { continue };
+            let name = format!("modelgate-inflight{kind}-{amount}");
+            let source_criterion = SourceCriterion { request_header_name: header };
+            let middleware = Middleware::InFlightReq(InFlightReq { amount, source_criterion });
+            self.http.middlewares.entry(name.clone()).or_insert(middleware);
+            names.push(name);
+        }
+        // The errors middleware replaces every 429 that comes out of what follows it, a server's own
+        // as well, whose body and Retry-After are lost. So it stands there only if the servers are of a kind
+        // that has none of its own, or if the operator wants it.
+        let native =
+            settings.concurrency_native.unwrap_or_else(|| all_servers(pool, leg).all(never_answers_429));
+        if native && !names.is_empty() {
+            names.insert(0, NATIVE_429.into());
+            let page = ErrorPage {
+                status: vec!["429"],
+                service: MODELGATE_SERVICE,
+                query: format!("{REFUSE_PREFIX}/429?url={{url}}"),
+            };
+            self.http.middlewares.entry(NATIVE_429.into()).or_insert(Middleware::Errors(page));
+        }
+        names
+    }
+
+    /// Before 3.7 Traefik tries only a refused connection again. From 3.7 on also a request that a server
+    /// took and then dropped without an answer, which Traefik turns into a 502: a prompt can be asked twice.
+    /// Balancing goes on between attempts under load, so one attempt per server would not do: with two
+    /// servers, one of them gone, each attempt meets the dead one with even odds.
+    fn retry(&mut self, settings: &ModelSettings) -> Option<String> {
+        let attempts = settings.retry_attempts.unwrap_or(DEFAULT_ATTEMPTS);
+        let name = match attempts {
+            0 | 1 => return None,
+            DEFAULT_ATTEMPTS => RETRY.to_owned(),
+            _ => format!("{RETRY}-{attempts}"),
+        };
+        let on_status = self.options.version.retries_on_status();
+        let retry = Retry {
+            attempts: attempts.into(),
+            initial_interval: "25ms",
+            status: if on_status { vec!["502"] } else { Vec::new() },
+            retry_non_idempotent_method: on_status,
+        };
+        self.http.middlewares.entry(name.clone()).or_insert(Middleware::Retry(retry));
+        Some(name)
+    }
+
+    /// Takes the model's name off a path, by the number of its segments: the name itself is not in the
+    /// expression. `replacePathRegex` looks at the escaped path; `stripPrefixRegex` looks at the
+    /// other one and, before 3.7, leaves the escaped one behind wrong if `%2F` is in it.
+    fn names_in_paths(&mut self, pool: &Pool) -> Vec<String> {
+        let slashes = slashes(pool);
+        let segments = rule::name_segments(slashes);
+        let mut names = Vec::new();
+        for (api, kind, prefix, replacement) in [
+            // What follows /models/<name> is the server's own, so it goes last.
+            (Api::Azure, "azure", "/openai/deployments", "/v1/${1}"),
+            (Api::Models, "models", "/models", "/${1}"),
+        ] {
+            if self.options.apis.contains(&api) {
+                let name = format!("modelgate-{kind}-{}", slashes + 1);
+                self.replace_path(&name, format!("^{prefix}/{segments}(?:/(.*))?$"), replacement.into());
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    fn replace_v1(&mut self, name: &str, base: &BasePath) -> String {
+        self.replace_path(name, "^/v1/(.*)$".into(), format!("{}/${{1}}", base.as_str()));
+        name.to_owned()
+    }
+
+    fn replace_path(&mut self, name: &str, regex: String, replacement: String) {
+        let replace = Middleware::ReplacePathRegex(ReplacePathRegex { regex, replacement });
+        self.http.middlewares.entry(name.to_owned()).or_insert(replace);
+    }
+
+    /// The paths that lead to `/v1` once the model's name is off.
+    fn v1_paths(&self, pool: &Pool) -> String {
+        let mut paths = vec!["PathPrefix(`/v1/`)".to_owned()];
+        if self.options.apis.contains(&Api::Models) {
+            paths.push(format!("PathRegexp(`^/models/{}/v1/`)", rule::name_segments(slashes(pool))));
+        }
+        if self.options.apis.contains(&Api::Azure) {
+            paths.push("PathPrefix(`/openai/deployments/`)".into());
+        }
+        rule::any(&paths)
+    }
+}
+
+fn slashes(pool: &Pool) -> usize {
+    pool.model.as_str().matches('/').count()
+}
+
+/// The servers of a leg and of what its requests may go to besides.
+fn all_servers<'a>(pool: &'a Pool, leg: &'a Leg) -> impl Iterator<Item = &'a Arc<ServerRecord>> {
+    let branches = pool.canary.iter().chain(&pool.mirror).filter(|_| leg.credential.is_none());
+    leg.ready.iter().chain(branches.flat_map(|branch| &branch.ready))
+}
+
+/// The router, its middlewares and so the path are the same for a leg, its canary and its mirror.
+pub(crate) fn rewriting(pool: &Pool, leg: &Leg) -> Rewriting {
+    let mut bases: Vec<&BasePath> = all_servers(pool, leg).map(|s| &s.spec.base_path).collect();
+    bases.dedup();
+    match bases[..] {
+        [] => Rewriting::None,
+        [base] if base.is_default() => Rewriting::None,
+        [base] => Rewriting::All(base.clone()),
+        _ => Rewriting::Each,
+    }
+}
+
+/// vLLM, SGLang, llama.cpp and Ollama (which signs its models `library`) queue requests; they have no limits of
+/// their own that they would answer 429 for.
+fn never_answers_429(server: &Arc<ServerRecord>) -> bool {
+    const KINDS: [&str; 4] = ["vllm", "sglang", "llamacpp", "library"];
+    let known =
+        |card: &catalogue::ModelCard| card.owned_by.as_deref().is_some_and(|kind| KINDS.contains(&kind));
+    !server.models.is_empty() && server.models.iter().all(known)
+}
+
+/// Servers by priority, the lowest number first.
+pub(crate) fn by_priority<'a>(
+    servers: impl IntoIterator<Item = &'a Arc<ServerRecord>>,
+) -> Vec<Vec<Arc<ServerRecord>>> {
+    let mut levels: BTreeMap<u8, Vec<Arc<ServerRecord>>> = BTreeMap::new();
+    for server in servers {
+        levels.entry(server.spec.settings.priority).or_default().push(Arc::clone(server));
+    }
+    levels.into_values().collect()
+}
+
+/// Stands for what something holds: the same content, the same name.
+fn hash(content: &impl Serialize) -> String {
+    let bytes = serde_json::to_vec(content).expect("plain values can be written");
+    Sha256::digest(&bytes)[..6].iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,278 @@
+//! From servers to a service
+//! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/load-balancing/service/>).
+//!
+//! Services are named by what they hold. So models of the same servers share one, and Traefik's health checks
+//! stay in proportion to servers and not to models.
+
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
+
+use catalogue::{Branch, Leg, ModelSettings, Pool, ServerRecord, Strategy};
+
+use super::{Upstream, by_priority, hash};
+use crate::{
+    TraefikVersion,
+    wire::{
+        Cookie, Failover, FailoverErrors, ForwardingTimeouts, HealthCheck, LoadBalancer, Mirror, Mirroring,
+        PassiveHealthCheck, Server, ServersTransport, Service, Sticky, Watched, Weighted, WeightedService,
+        go_duration,
+    },
+};
+
+const TRANSPORT: &str = "inference";
+
+/// A service that has been added.
+struct Built {
+    name: String,
+    /// Whether Traefik checks all of its servers, so that it notices when all are down.
+    checked: bool,
+}
+
+/// What servers of one load balancer have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Shape {
+    transport: String,
+    pass_host_header: bool,
+    check: Option<HealthCheck>,
+}
+
+impl Upstream<'_> {
+    /// Adds the services of a leg; with `each`, every server's base path stands in its URL.
+    pub(super) fn service(&mut self, pool: &Pool, leg: &Leg, each: bool) -> String {
+        let main = self.chain(&by_priority(&leg.ready), &pool.settings, each);
+        // A request carries the leg's credential.
+        if leg.credential.is_some() {
+            return main.name;
+        }
+        let split = match &pool.canary {
+            Some(canary) => self.canary(main, canary, &pool.settings, each),
+            None => main,
+        };
+        match &pool.mirror {
+            Some(mirror) => self.mirroring(split, mirror, each),
+            None => split.name,
+        }
+    }
+
+    /// The servers of another model, spread as that model says.
+    fn branch(&mut self, branch: &Branch, each: bool) -> Built {
+        let catalogue = self.catalogue;
+        let own = catalogue.pool(branch.model.as_str()).map(|pool| &pool.settings);
+        let default = ModelSettings::default();
+        self.chain(&by_priority(&branch.ready), own.unwrap_or(&default), each)
+    }
+
+    fn canary(&mut self, main: Built, canary: &Branch, settings: &ModelSettings, each: bool) -> Built {
+        let other = self.branch(canary, each);
+        if canary.percent >= 100 {
+            return other;
+        }
+        let percent = u32::from(canary.percent);
+        let parts = vec![(main, 100 - percent), (other, percent)];
+        self.weighted("canary", parts, sticky(settings, "-canary"))
+    }
+
+    /// Traefik keeps a body in memory to send it twice. With `maxBodySize` it would set aside that much for every
+    /// request, however short; without, as much as the body has. From 3.3 on the size is bounded before.
+    fn mirroring(&mut self, main: Built, mirror: &Branch, each: bool) -> String {
+        let copy = self.branch(mirror, each);
+        let options = self.options;
+        let bounded = options.version.forwards_body();
+        let service = Service::Mirroring(Mirroring {
+            service: main.name,
+            mirrors: vec![Mirror { name: copy.name, percent: mirror.percent }],
+            max_body_size: (!bounded).then_some(options.max_body),
+        });
+        self.add_service(format!("mirror-{}", hash(&service)), service)
+    }
+
+    /// Primary servers and their backups.
+    ///
+    /// Traefik's failover needs an active check of what it falls back from: without, it refuses the
+    /// service, since nothing would ever tell it to. Then the backups are left out: it is
+    /// Modelgate that notices that no primary is left, and renders the backups in their place.
+    /// Falling back on a status (3.7) needs no check. Its `maxRequestBodyBytes` is left alone for the same
+    /// reason as a mirror's. If the primary sends its error in chunks, Traefik (3.7.0 to 3.7.15 at least) has
+    /// begun its own answer by then: the client gets the backup's body with a bare 200.
+    fn chain(&mut self, levels: &[Vec<Arc<ServerRecord>>], settings: &ModelSettings, each: bool) -> Built {
+        let (first, rest) = levels.split_first().expect("a leg and a branch have at least one server");
+        let main = self.level(first, settings, each);
+        let on_status = settings.failover_status.clone();
+        let on_status = on_status.filter(|_| self.options.version.fails_over_on_status());
+        if rest.is_empty() || (!main.checked && on_status.is_none()) {
+            return main;
+        }
+        let fallback = self.chain(rest, settings, each);
+        let checked = main.checked && fallback.checked;
+        let service = Service::Failover(Failover {
+            service: main.name,
+            fallback: fallback.name,
+            health_check: checked.then_some(Watched {}),
+            errors: on_status.map(|status| FailoverErrors { status }),
+        });
+        Built { name: self.add_service(format!("failover-{}", hash(&service)), service), checked }
+    }
+
+    /// Servers of one priority. Those that cannot be in one load balancer are in several, of which each gets as
+    /// much as its servers together.
+    fn level(&mut self, servers: &[Arc<ServerRecord>], settings: &ModelSettings, each: bool) -> Built {
+        let mut groups: BTreeMap<Shape, Vec<&Arc<ServerRecord>>> = BTreeMap::new();
+        for server in servers {
+            groups.entry(self.shape(server, settings)).or_default().push(server);
+        }
+        let mut parts: Vec<(Built, u32)> = Vec::new();
+        for (shape, servers) in groups {
+            let weight = servers.iter().map(|s| u32::from(s.spec.settings.weight())).sum();
+            parts.push((self.load_balancer(shape, &servers, settings, each), weight));
+        }
+        match parts.len() {
+            1 => parts.remove(0).0,
+            _ => self.weighted("groups", parts, sticky(settings, "-group")),
+        }
+    }
+
+    fn load_balancer(
+        &mut self,
+        shape: Shape,
+        servers: &[&Arc<ServerRecord>],
+        settings: &ModelSettings,
+        each: bool,
+    ) -> Built {
+        let weighed = servers.iter().any(|s| s.spec.settings.weight() != 1);
+        let server = |s: &ServerRecord| {
+            let base = if each { s.spec.base_path.as_str() } else { "" };
+            Server {
+                url: format!("{}{base}", s.spec.url),
+                weight: weighed.then(|| s.spec.settings.weight()),
+                preserve_path: !base.is_empty(),
+            }
+        };
+        let strategy = strategy(settings, self.options.version);
+        let checked = shape.check.is_some();
+        let service = Service::LoadBalancer(LoadBalancer {
+            servers: servers.iter().map(|s| server(s)).collect(),
+            strategy: strategy.map(Strategy::as_str),
+            sticky: sticky(settings, "").filter(|_| strategy != Some(Strategy::Hrw)),
+            health_check: shape.check,
+            passive_health_check: passive(settings).filter(|_| self.options.version.checks_passively()),
+            pass_host_header: shape.pass_host_header,
+            servers_transport: shape.transport,
+        });
+        Built { name: self.add_service(name(servers, &service), service), checked }
+    }
+
+    fn weighted(&mut self, kind: &str, parts: Vec<(Built, u32)>, sticky: Option<Sticky>) -> Built {
+        let checked = parts.iter().all(|(part, _)| part.checked);
+        let services =
+            parts.into_iter().map(|(part, weight)| WeightedService { name: part.name, weight }).collect();
+        let service =
+            Service::Weighted(Weighted { services, sticky, health_check: checked.then_some(Watched {}) });
+        Built { name: self.add_service(format!("{kind}-{}", hash(&service)), service), checked }
+    }
+
+    fn add_service(&mut self, name: String, service: Service) -> String {
+        self.http.services.entry(name.clone()).or_insert(service);
+        name
+    }
+
+    fn shape(&mut self, server: &ServerRecord, settings: &ModelSettings) -> Shape {
+        let https = server.spec.url.as_str().starts_with("https://");
+        Shape {
+            transport: self.transport(settings, https),
+            pass_host_header: server.spec.settings.pass_host_header.unwrap_or(!https),
+            check: check(server, settings),
+        }
+    }
+
+    fn transport(&mut self, settings: &ModelSettings, https: bool) -> String {
+        let time = |set: Option<Duration>, default: &str| set.map_or_else(|| default.to_owned(), go_duration);
+        let transport = ServersTransport {
+            root_cas: Vec::new(),
+            max_idle_conns_per_host: 200,
+            forwarding_timeouts: ForwardingTimeouts {
+                // A container that has gone leaves an address at which nobody even refuses. The retry makes
+                // up for a connection that was given up too early. Far away servers take longer.
+                dial_timeout: time(settings.timeout_dial, if https { "5s" } else { "500ms" }),
+                // A long answer that is not streamed sends its headers last.
+                response_header_timeout: time(settings.timeout_response_header, "0s"),
+                // uvicorn, under vLLM and SGLang, closes connections that were idle for 5 s; a request sent into
+                // that moment fails and, being a POST, is not repeated. So Traefik closes them first.
+                idle_conn_timeout: time(settings.timeout_idle, "4s"),
+            },
+        };
+        let usual = settings.timeout_dial.or(settings.timeout_response_header).or(settings.timeout_idle);
+        let name = match (usual, https) {
+            (None, false) => TRANSPORT.to_owned(),
+            (None, true) => format!("{TRANSPORT}-https"),
+            (Some(_), _) => format!("{TRANSPORT}-{}", hash(&transport)),
+        };
+        self.http.servers_transports.entry(name.clone()).or_insert(transport);
+        name
+    }
+}
+
+/// The strategy, if it is not the default and this Traefik has it.
+fn strategy(settings: &ModelSettings, version: TraefikVersion) -> Option<Strategy> {
+    settings.strategy.filter(|strategy| match strategy {
+        Strategy::Wrr => false,
+        Strategy::P2c => version.has_p2c(),
+        Strategy::Hrw | Strategy::LeastTime => version.has_hrw_and_leasttime(),
+    })
+}
+
+/// The cookie of a balancer. One that stands above another needs a name of its own, or each
+/// would overwrite the other's.
+fn sticky(settings: &ModelSettings, suffix: &str) -> Option<Sticky> {
+    let name = format!("{}{suffix}", settings.sticky_cookie.as_ref()?);
+    Some(Sticky {
+        cookie: Cookie {
+            name,
+            secure: settings.sticky_secure.unwrap_or(false),
+            http_only: settings.sticky_http_only.unwrap_or(true),
+            same_site: settings.sticky_same_site.map(catalogue::SameSite::as_str),
+            max_age: settings.sticky_max_age.map(|age| age.as_secs()),
+        },
+    })
+}
+
+/// Whether Traefik checks a server by itself.
+pub(crate) fn is_checked(server: &ServerRecord, settings: &ModelSettings) -> bool {
+    check(server, settings).is_some()
+}
+
+/// By default the list of models, if the server is known to have one. Traefik has no credential for its
+/// checks, so servers that demand one are checked only if the operator names a path.
+fn check(server: &ServerRecord, settings: &ModelSettings) -> Option<HealthCheck> {
+    let path = match settings.healthcheck_path.as_deref() {
+        Some("") => return None,
+        Some(path) => path.to_owned(),
+        None if server.spec.models.is_empty() && server.spec.credential.is_none() => {
+            format!("{}/models", server.spec.base_path.as_str())
+        }
+        None => return None,
+    };
+    let time = |set: Option<Duration>, default: &str| set.map_or_else(|| default.to_owned(), go_duration);
+    Some(HealthCheck {
+        path,
+        interval: time(settings.healthcheck_interval, "10s"),
+        timeout: time(settings.healthcheck_timeout, "5s"),
+        status: settings.healthcheck_status,
+    })
+}
+
+fn passive(settings: &ModelSettings) -> Option<PassiveHealthCheck> {
+    Some(PassiveHealthCheck {
+        max_failed_attempts: settings.passive_max_failed_attempts?,
+        failure_window: go_duration(settings.passive_failure_window.unwrap_or(Duration::from_secs(10))),
+    })
+}
+
+/// The first server's name, for people, and a hash of what the service holds.
+fn name(servers: &[&Arc<ServerRecord>], service: &Service) -> String {
+    let name = servers.first().map_or("", |s| s.spec.name.as_str());
+    let mut slug: String =
+        name.chars().filter(char::is_ascii_alphanumeric).take(24).collect::<String>().to_lowercase();
+    if servers.len() > 1 {
+        let _ = write!(slug, "-and-{}-more", servers.len() - 1);
+    }
+    format!("servers-{slug}-{}", hash(service))
+}
