@@ -21,15 +21,19 @@ const SOON: Duration = Duration::from_secs(30);
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn docker_stack() -> Option<(Stack, String)> {
+    docker_stack_of(NEWEST).await
+}
+
+async fn docker_stack_of(version: &str) -> Option<(Stack, String)> {
     need(docker::available().await, "a Docker Engine")?;
     let image = need(docker::sim_image().await, "the image of the simulated server")?;
     let mut yaml = String::new();
     let _ = writeln!(
         yaml,
-        "traefik: {{ version: {NEWEST} }}\ndocker:\n  endpoint: {}",
+        "traefik: {{ version: {version} }}\ndocker:\n  endpoint: {}",
         Engine::local().endpoint()
     );
-    Some((common::stack(NEWEST, &[], &yaml).await?, image))
+    Some((common::stack(version, &[], &yaml).await?, image))
 }
 
 fn options(image: &str, name: &str, model: &str) -> RunOptions {
@@ -133,6 +137,57 @@ async fn a_stopped_replica_fails_no_request_but_those_already_on_it() {
     assert_eq!(report.answers(), report.answered(200), "{:?}", report.statuses);
     assert!(report.errors.is_empty(), "{:?}", report.errors);
     servers(1).await;
+}
+
+/// With 3.7 a request that a server took and dropped is asked again; before, just those are lost.
+#[tokio::test]
+async fn a_killed_server_of_three_costs_no_request_but_those_that_it_had_accepted() {
+    let _alone = ALONE.lock().await;
+    for (version, may_lose_accepted) in [("3.6.2", true), ("3.6.15", true), ("3.7.0", false), (NEWEST, false)]
+    {
+        let Some((stack, image)) = docker_stack_of(version).await else { continue };
+        let mut containers = Vec::new();
+        for name in ["dk-kill-a", "dk-kill-b", "dk-kill-c"] {
+            let options = options(&image, name, "dk-kill").env("SIM_LATENCY_MS", "50");
+            containers.push(run(with_health(options)).await);
+        }
+        eventually(SOON, || async {
+            let mut seen = std::collections::BTreeSet::new();
+            for _ in 0..9 {
+                let answer = stack.chat("dk-kill").await;
+                if answer.status() == 200 {
+                    seen.insert(server(&answer));
+                }
+            }
+            (seen.len() == 3).then_some(())
+        })
+        .await;
+        let load = Load::chat(&stack.traefik.url(), "dk-kill", false).key(KEY).connections(32);
+        let (report, accepted) =
+            tokio::join!(load.until(Until::Elapsed(Duration::from_secs(5))).run(), async {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                containers[0].kill().await.expect("killed");
+                // 32 connections have at most so many requests on one server.
+                32
+            });
+        println!(
+            "{version}: {} answers, statuses {:?}, errors {:?}",
+            report.answers(),
+            report.statuses,
+            report.errors
+        );
+        assert!(report.answered(200) > 300, "{version}: {:?}", report.statuses);
+        assert!(report.errors.is_empty(), "{version}: {:?}", report.errors);
+        let lost = report.answers() - report.answered(200);
+        match may_lose_accepted {
+            // Traefik answers 502 to what a server had taken; a 503 or 504 would be one that had a choice.
+            true => {
+                let all_accepted = lost <= accepted && report.answered(502) == lost;
+                assert!(all_accepted, "{version}: {:?}", report.statuses);
+            }
+            false => assert_eq!(lost, 0, "{version}: {:?}", report.statuses),
+        }
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use testkit::{
 
 pub(crate) const NEWEST: &str = "3.7.15";
 /// The versions that the layered layout is tested with.
-pub(crate) const LAYERED: [&str; 3] = ["3.6.2", "3.6.15", NEWEST];
+pub(crate) const LAYERED: [&str; 4] = ["3.6.2", "3.6.15", "3.7.0", NEWEST];
 
 /// May use everything.
 pub(crate) const KEY: &str = "mg-test-key-of-alice";
