@@ -197,3 +197,84 @@ async fn a_servers_own_429_is_left_alone_unless_told_otherwise() {
     assert_eq!(response.status(), 429);
     assert_eq!(response.headers()["retry-after"], "33");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traefiks_own_checks_leave_a_server_out_and_take_it_back() {
+    let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["llama"]));
+    let check = "healthcheck: { path: /health, interval: 1s, timeout: 500ms, status: 200 }";
+    for version in LAYERED {
+        a.set_healthy(true);
+        let Some(stack) = with(version, &[(&a, check), (&b, check)], "").await else { continue };
+        assert_eq!(spread(&stack, "llama", 4).await, counts(&[("a", 2), ("b", 2)]), "{version}");
+        // Modelgate asks for the list of models, which still answers: it is Traefik that looks at /health.
+        a.set_healthy(false);
+        let settled = |wanted: BTreeMap<String, usize>| {
+            let stack = &stack;
+            testkit::eventually(Duration::from_secs(10), move || {
+                let wanted = wanted.clone();
+                async move { (spread(stack, "llama", 4).await == wanted).then_some(()) }
+            })
+        };
+        settled(counts(&[("b", 4)])).await;
+        a.set_healthy(true);
+        settled(counts(&[("a", 2), ("b", 2)])).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_requests_leave_a_server_out_for_a_while() {
+    let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["llama"]));
+    let passive = "passive_healthcheck: { max_failed_attempts: 2, failure_window: 3s }";
+    for version in LAYERED {
+        a.set_failure(Failure::default());
+        let Some(stack) = with(version, &[(&a, passive), (&b, passive)], "").await else { continue };
+        a.set_failure(Failure { status: Some(500), ..Failure::default() });
+        let mut failed = 0;
+        for _ in 0..20 {
+            failed += usize::from(stack.chat("llama").await.status() == 500);
+        }
+        assert!((1..=4).contains(&failed), "{version}: {failed} of 20 met the broken server");
+        a.set_failure(Failure::default());
+        testkit::eventually(Duration::from_secs(15), || async {
+            spread(&stack, "llama", 4).await.contains_key("a").then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_of_one_model_may_differ_in_base_path_and_host() {
+    let root = Options { base_path: String::new(), ..Options::named("root", &["llama"]) };
+    let (root, usual) = (Sim::start_with(root), Sim::start("usual", &["llama"]));
+    for version in LAYERED {
+        let servers = [(&root, "base_path: /, pass_host_header: false"), (&usual, "")];
+        let Some(stack) = with(version, &servers, "").await else { continue };
+        (root.forget_requests(), usual.forget_requests());
+        for _ in 0..6 {
+            let request =
+                stack.post("/v1/chat/completions", &chat("llama")).header("host", "llm.example.com");
+            assert_eq!(send(request).await.status(), 200, "{version}");
+        }
+        for (sim, path, host) in [
+            (&root, "/chat/completions", root.addr().to_string()),
+            (&usual, "/v1/chat/completions", "llm.example.com".to_owned()),
+        ] {
+            let posts = sim.posts();
+            assert_eq!(posts.len(), 3, "{version}: {}", sim.name());
+            assert!(posts.iter().all(|p| p.path == path), "{version}: {posts:?}");
+            assert!(posts.iter().all(|p| p.header("host") == Some(host.as_str())), "{version}: {posts:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_may_take_requests_that_choose_it_and_others_too() {
+    let (a, both) = (Sim::start("a", &["llama"]), Sim::start("both", &["llama"]));
+    let servers = [(&a, ""), (&both, "select: { query: fast=true, others: true }")];
+    let Some(stack) = with(NEWEST, &servers, "").await else { return };
+    assert_eq!(spread(&stack, "llama", 4).await, counts(&[("a", 2), ("both", 2)]));
+    for _ in 0..4 {
+        let request = stack.post("/v1/chat/completions?fast=true", &chat("llama"));
+        assert_eq!(server(&send(request).await), "both");
+    }
+}
