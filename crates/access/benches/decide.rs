@@ -5,8 +5,8 @@
 use std::{hint::black_box, time::Instant};
 
 use access::{
-    Decision, Key, KeyDigest, Limiters, Mode, ModelGlobs, ModelLimit, Policy, Rate, Request, SystemClock,
-    decide,
+    Consumer, Decision, Key, KeyDigest, Limiters, Mode, ModelGlobs, ModelLimit, Policy, Rate, Request,
+    SystemClock, decide,
 };
 use catalogue::{
     BasePath, Catalogue, HealthMode, ModelCard, ModelName, ServerId, ServerRecord, ServerSpec, ServerState,
@@ -53,6 +53,8 @@ fn measure(policy: &Policy, catalogue: &Catalogue, headers: &HeaderMap, body: &[
         body,
         mode: Mode::Layered,
         trusted: false,
+        from: None,
+        now: std::time::SystemTime::UNIX_EPOCH,
     };
     let times = (ROUND_BYTES / body.len()).max(1);
     let mut rounds: Vec<f64> = (0..ROUNDS)
@@ -107,16 +109,17 @@ fn form_body(size: usize) -> Vec<u8> {
 fn policy(keys: usize) -> Policy {
     let wide = Rate::per_minute(Rate::MAX, None).expect("a rate");
     let models = ModelGlobs::parse(&["llama*".to_owned()]).expect("a pattern");
+    let consumer = std::sync::Arc::new(Consumer::new("someone"));
     let key = |i: usize| Key {
-        name: format!("key-{i}"),
-        consumer: "someone".into(),
-        digest: KeyDigest::of(&format!("mg-{i}")),
         models: models.clone(),
-        limit: Some(wide),
-        limit_per_model: Some(wide),
-        manage: false,
+        limits: wide.into(),
+        limits_per_model: wide.into(),
+        ..Key::new(format!("key-{i}"), consumer.clone(), KeyDigest::of(&format!("mg-{i}")))
     };
-    Policy::new((0..keys).map(key).collect(), vec![ModelLimit { models: models.clone(), limit: wide }])
+    Policy::new(
+        (0..keys).map(key).collect(),
+        vec![ModelLimit { models: models.clone(), limits: wide.into() }],
+    )
 }
 
 fn catalogue() -> Catalogue {

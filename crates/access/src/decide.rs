@@ -8,7 +8,7 @@ use std::sync::Arc;
 use catalogue::{Catalogue, Credential, ModelName, Pool, RouteId};
 
 use crate::{
-    Clock, Key, Limiters, Policy, Rate, Reason, Request, Scope,
+    Clock, Consumer, Key, Left, Limiters, Limits, Policy, Rate, Reason, Request, Scope, Unit, estimate,
     limits::{CellId, Demand},
     policy::protocols_without_key,
 };
@@ -31,7 +31,7 @@ pub struct Grant {
     /// The model that it asks for; `None` if it names none and need not.
     pub model: Option<ModelName>,
     /// Whose it is.
-    pub consumer: Arc<str>,
+    pub consumer: Arc<Consumer>,
     /// With which key.
     pub key: Arc<Key>,
     /// What the servers demand.
@@ -46,7 +46,7 @@ pub struct Denial {
     /// Why.
     pub reason: Reason,
     /// Whose it is, if its key is known.
-    pub consumer: Option<Arc<str>>,
+    pub consumer: Option<Arc<Consumer>>,
     /// The model that it asks for, if that could be read. It comes from the client: it need not exist.
     pub model: Option<String>,
 }
@@ -83,11 +83,11 @@ pub(crate) fn judge<C: Clock>(
     request: &Request<'_>,
     trace: &mut impl Trace,
 ) -> Decision {
-    let key = match policy.authenticate(request.headers) {
+    let key = match policy.authenticate(request.headers, request.from, request.now) {
         Ok(key) => key,
         Err(reason) => return Decision::Deny(Denial { reason, consumer: None, model: None }),
     };
-    trace.step(|| format!("the API key is {:?}, of consumer {:?}", key.name, &*key.consumer));
+    trace.step(|| format!("the API key is {:?}, of consumer {:?}", key.name, &key.consumer.name));
     let deny = |key: &Key, model: Option<String>, reason| {
         Decision::Deny(Denial { reason, consumer: Some(Arc::clone(&key.consumer)), model })
     };
@@ -95,10 +95,10 @@ pub(crate) fn judge<C: Clock>(
         Ok(wanted) => wanted,
         Err(Refused { reason, model }) => return deny(&key, model, reason),
     };
-    let demands = demands(policy, &key, &wanted);
-    for demand in demands.iter().flatten() {
+    let demands = demands(policy, &key, &wanted, request);
+    for demand in &demands {
         trace.step(|| {
-            format!("a limit of {} requests a minute {}", demand.rate.requests_per_minute(), demand.scope)
+            format!("a limit of {} {}, of which this takes {}", demand.rate, demand.scope, demand.cost)
         });
     }
     match limiters.admit(&demands) {
@@ -116,22 +116,84 @@ pub(crate) fn judge<C: Clock>(
 
 /// The limits of a request. Those of a model count for all its names together; one that its servers
 /// ask for is the model's own, so that no alias gets around it.
-fn demands(policy: &Policy, key: &Key, wanted: &Wanted<'_>) -> [Option<Demand>; 3] {
-    let demand = |scope, cell, rate| Demand { scope, cell, rate };
-    let of_key = key.limit.map(|rate| demand(Scope::Key, CellId::of_key(&key.digest), rate));
-    let Some(named) = &wanted.model else { return [of_key, None, None] };
+fn demands(policy: &Policy, key: &Key, wanted: &Wanted<'_>, request: &Request<'_>) -> Vec<Demand> {
+    let mut demands = Demands { all: Vec::new(), tokens: None, request };
+    demands.add(Scope::Key, &key.limits, || CellId::of_key(&key.digest));
+    demands.add(Scope::Consumer, &key.consumer.limits, || CellId::of_consumer(&key.consumer));
+    let Some(named) = &wanted.model else { return demands.all };
     let model = wanted.pool.map_or(named, |pool| &pool.stands_for).as_str();
-    let by_policy = policy.model_limit(model);
+    let by_policy = policy.model_limits(model).filter(|limits| !limits.is_empty());
+    let by_both = [&key.limits_per_model, &key.consumer.limits_per_model];
     // Its digest is not for nothing, so it is made once, and only if there is a limit.
-    let cell = (key.limit_per_model.is_some() || by_policy.is_some()).then(|| CellId::of_model(model));
-    let of_both = cell.zip(key.limit_per_model).map(|(cell, rate)| (cell.with_key(&key.digest), rate));
-    let own = || [wanted.main, wanted.pool].into_iter().flatten().find_map(own_limit);
-    let of_model = cell.zip(by_policy).or_else(own);
-    [
-        of_key,
-        of_both.map(|(cell, rate)| demand(Scope::KeyAndModel, cell, rate)),
-        of_model.map(|(cell, rate)| demand(Scope::Model, cell, rate)),
-    ]
+    if by_policy.is_some() || by_both.iter().any(|limits| !limits.is_empty()) {
+        let cell = CellId::of_model(model);
+        demands.add(Scope::KeyAndModel, by_both[0], || CellId::of_key(&key.digest).for_model(cell));
+        let of_consumer = || CellId::of_consumer(&key.consumer).for_model(cell);
+        demands.add(Scope::ConsumerAndModel, by_both[1], of_consumer);
+        if let Some(limits) = by_policy {
+            demands.add(Scope::Model, limits, || cell);
+        }
+    }
+    if by_policy.is_none() {
+        let own = [wanted.main, wanted.pool].into_iter().flatten().find_map(own_limit);
+        if let Some((cell, rate)) = own {
+            demands.all.push(Demand::new(Scope::Model, cell, rate, 1));
+        }
+    }
+    demands.all
+}
+
+/// Demands in the making; the tokens are estimated once, and only if they are limited.
+struct Demands<'r> {
+    all: Vec<Demand>,
+    tokens: Option<u32>,
+    request: &'r Request<'r>,
+}
+
+impl Demands<'_> {
+    fn add(&mut self, scope: Scope, limits: &Limits, subject: impl FnOnce() -> CellId) {
+        if limits.is_empty() {
+            return;
+        }
+        let subject = subject();
+        for rate in limits.rates() {
+            let cost = match rate.unit() {
+                Unit::Requests => 1,
+                Unit::Tokens => {
+                    *self.tokens.get_or_insert_with(|| estimate::tokens(self.request.uri, self.request.body))
+                }
+            };
+            self.all.push(Demand::new(scope, subject, *rate, cost));
+        }
+    }
+}
+
+/// What is left of a key's limits: its own, its consumer's, and for a model those of both and the
+/// model's. Takes nothing.
+pub fn limits_left<C: Clock>(
+    policy: &Policy,
+    limiters: &Limiters<C>,
+    key: &Key,
+    model: Option<&str>,
+) -> Vec<Left> {
+    let mut all = vec![
+        (Scope::Key, &key.limits, CellId::of_key(&key.digest)),
+        (Scope::Consumer, &key.consumer.limits, CellId::of_consumer(&key.consumer)),
+    ];
+    if let Some(model) = model {
+        let cell = CellId::of_model(model);
+        all.push((Scope::KeyAndModel, &key.limits_per_model, CellId::of_key(&key.digest).for_model(cell)));
+        let of_consumer = CellId::of_consumer(&key.consumer).for_model(cell);
+        all.push((Scope::ConsumerAndModel, &key.consumer.limits_per_model, of_consumer));
+        if let Some(limits) = policy.model_limits(model) {
+            all.push((Scope::Model, limits, cell));
+        }
+    }
+    let left = |(scope, limits, cell): (Scope, &Limits, CellId)| {
+        let of = |rate: &Rate| limiters.left(&Demand::new(scope, cell, *rate, 1));
+        limits.rates().iter().map(of).collect::<Vec<_>>()
+    };
+    all.into_iter().flat_map(left).collect()
 }
 
 /// The limit that the model's servers ask for. Servers that only some requests choose may ask for

@@ -1,10 +1,12 @@
 //! API keys. Only their SHA-256 digests are kept: who reads the configuration learns no key.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
+
+use ipnet::IpNet;
 
 use sha2::{Digest, Sha256};
 
-use crate::{ModelGlobs, Rate};
+use crate::{Consumer, Limits, ModelGlobs, Reason};
 
 /// The SHA-256 digest of an API key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,17 +33,25 @@ pub struct Key {
     /// What people call it; unique.
     pub name: String,
     /// Who owns it.
-    pub consumer: Arc<str>,
+    pub consumer: Arc<Consumer>,
     /// What it is recognised by; unique.
     pub digest: KeyDigest,
+    /// What it was recognised by before it was rotated, and until when that still works.
+    pub previous: Option<(KeyDigest, SystemTime)>,
     /// The models that it may use.
     pub models: ModelGlobs,
-    /// Its limit over all models.
-    pub limit: Option<Rate>,
-    /// Its limit for each model on its own.
-    pub limit_per_model: Option<Rate>,
+    /// Its limits over all models.
+    pub limits: Limits,
+    /// Its limits for each model on its own.
+    pub limits_per_model: Limits,
     /// Whether it may use paths that manage a server.
     pub manage: bool,
+    /// When it stops working.
+    pub expires: Option<SystemTime>,
+    /// It does not work.
+    pub disabled: bool,
+    /// The client networks from which it works; none means any.
+    pub networks: Vec<IpNet>,
 }
 
 impl KeyDigest {
@@ -91,6 +101,8 @@ impl NewKey {
     const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     /// 62^43 is just above 2^256.
     const LENGTH: usize = 43;
+    /// 62^6 is above 2^32.
+    const CHECKSUM: usize = 6;
 
     /// Makes a key of 256 random bits.
     ///
@@ -104,7 +116,30 @@ impl NewKey {
             let missing = Self::PREFIX.len() + Self::LENGTH - secret.len();
             secret.extend(bytes.iter().filter_map(|byte| Self::letter(*byte)).take(missing));
         }
+        secret.push_str(&Self::checksum(&secret));
         Ok(Self { secret })
+    }
+
+    /// Whether a text has the form of our keys, but was mistyped. Older keys have no checksum.
+    pub(crate) fn is_mistyped(text: &[u8]) -> bool {
+        let Some(letters) = text.strip_prefix(Self::PREFIX.as_bytes()) else { return false };
+        let long = letters.len().abs_diff(Self::LENGTH + Self::CHECKSUM) <= 3;
+        if !long || !letters.iter().all(u8::is_ascii_alphanumeric) || letters.len() == Self::LENGTH {
+            return false;
+        }
+        let (key, checksum) = text.split_at(text.len() - Self::CHECKSUM);
+        std::str::from_utf8(key).is_ok_and(|key| Self::checksum(key).as_bytes() != checksum)
+    }
+
+    /// The CRC-32 of a text in six letters, so that secret scanners know a key when they see one.
+    fn checksum(text: &str) -> String {
+        let mut rest = crc32fast::hash(text.as_bytes()) as usize;
+        let mut letters = [b'0'; Self::CHECKSUM];
+        for letter in letters.iter_mut().rev() {
+            *letter = Self::ALPHABET[rest % 62];
+            rest /= 62;
+        }
+        letters.map(char::from).iter().collect()
     }
 
     /// The letter of a byte. The last eight values have none: they would make the first eight
@@ -132,6 +167,42 @@ impl fmt::Debug for NewKey {
 }
 
 impl Key {
+    /// A key for every model, without limits.
+    pub fn new(name: impl Into<String>, consumer: Arc<Consumer>, digest: KeyDigest) -> Self {
+        Self {
+            name: name.into(),
+            consumer,
+            digest,
+            previous: None,
+            models: ModelGlobs::all(),
+            limits: Limits::default(),
+            limits_per_model: Limits::default(),
+            manage: false,
+            expires: None,
+            disabled: false,
+            networks: Vec::new(),
+        }
+    }
+
+    /// Whether it works now, from there, recognised by this digest.
+    pub(crate) fn check(&self, by: &KeyDigest, from: Option<IpAddr>, now: SystemTime) -> Result<(), Reason> {
+        let over = |time: SystemTime| now >= time;
+        if self.digest != *by && self.previous.as_ref().is_none_or(|(_, until)| over(*until)) {
+            return Err(Reason::ExpiredKey);
+        }
+        if self.disabled || self.consumer.disabled {
+            return Err(Reason::DisabledKey);
+        }
+        if self.expires.is_some_and(over) {
+            return Err(Reason::ExpiredKey);
+        }
+        let inside = |address: IpAddr| self.networks.iter().any(|network| network.contains(&address));
+        if !self.networks.is_empty() && !from.is_some_and(inside) {
+            return Err(Reason::WrongNetwork);
+        }
+        Ok(())
+    }
+
     /// Whether this key may use every model.
     pub fn may_use_all(&self) -> bool {
         self.models.match_all()
@@ -178,7 +249,12 @@ mod tests {
         let mut letters = HashSet::new();
         for key in &keys {
             let tail = key.reveal().strip_prefix("mg-").expect("the prefix");
-            assert_eq!(tail.len(), 43);
+            assert_eq!(tail.len(), 49);
+            assert!(!NewKey::is_mistyped(key.reveal().as_bytes()));
+            let mut mistyped = key.reveal().as_bytes().to_vec();
+            mistyped[20] = if mistyped[20] == b'a' { b'b' } else { b'a' };
+            assert!(NewKey::is_mistyped(&mistyped));
+            assert!(NewKey::is_mistyped(&key.reveal().as_bytes()[..50]), "cut off");
             assert!(tail.bytes().all(|b| b.is_ascii_alphanumeric()));
             assert_eq!(key.digest(), KeyDigest::of(key.reveal()));
             assert_eq!(format!("{key:?}"), "NewKey(…)");

@@ -17,6 +17,7 @@
 
 mod clock;
 mod decide;
+pub mod estimate;
 mod explain;
 mod key;
 mod limits;
@@ -29,12 +30,12 @@ mod select;
 
 pub use catalogue::{InvalidGlob, ModelGlobs};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use decide::{Decision, Denial, Grant, decide};
+pub use decide::{Decision, Denial, Grant, decide, limits_left};
 pub use explain::{Explanation, explain};
 pub use key::{InvalidDigest, Key, KeyDigest, NewKey, NoRandomness};
-pub use limits::Limiters;
+pub use limits::{Left, Limiters};
 pub use policy::{ModelLimit, Policy};
-pub use rate::{InvalidRate, Rate};
+pub use rate::{Consumer, InvalidRate, Limits, Per, Rate, Unit};
 pub use read::{Unreadable, Where};
 pub use reason::{RateLimited, Reason, Scope};
 pub use request::{Mode, Request};

@@ -21,7 +21,7 @@ use std::{
 
 use papaya::HashMap;
 
-use crate::{Clock, KeyDigest, Rate, RateLimited, Scope, SystemClock};
+use crate::{Clock, Consumer, KeyDigest, Rate, RateLimited, Scope, SystemClock};
 
 /// All limits' cells.
 #[derive(Debug, Default)]
@@ -30,12 +30,13 @@ pub struct Limiters<C: Clock = SystemClock> {
     clock: C,
 }
 
-/// Which cell: of a key, of a model, or of both. Halves of SHA-256 digests, so that a look-up
-/// allocates nothing; an absent half is zero.
+/// Which cell: of a key or a consumer, of a model, or of both, for one unit and time. Halves of
+/// SHA-256 digests, so that a look-up allocates nothing; an absent half is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct CellId {
-    key: u128,
+    who: u128,
     model: u128,
+    window: u8,
 }
 
 /// One limit that a request has to pass.
@@ -44,6 +45,8 @@ pub(crate) struct Demand {
     pub(crate) scope: Scope,
     pub(crate) cell: CellId,
     pub(crate) rate: Rate,
+    /// How much of it the request takes: 1, or its tokens.
+    pub(crate) cost: u32,
 }
 
 /// The theoretical arrival time in nanoseconds of the clock, or [`DEAD`].
@@ -54,6 +57,9 @@ struct Cell(AtomicU64);
 const DEAD: u64 = u64::MAX;
 /// The last time, 584 years after the clock's start.
 const LAST: u64 = DEAD - 1;
+
+/// The most limits that a request can have: five scopes, each with six units and times.
+pub(crate) const MAX_DEMANDS: usize = 30;
 
 /// What taking from a cell came to.
 enum Taken {
@@ -66,17 +72,51 @@ enum Taken {
 
 impl CellId {
     pub(crate) fn of_key(key: &KeyDigest) -> Self {
-        Self { key: key.prefix(), model: 0 }
+        Self { who: key.prefix(), model: 0, window: 0 }
+    }
+
+    pub(crate) fn of_consumer(consumer: &Consumer) -> Self {
+        Self { who: consumer.id, model: 0, window: 0 }
     }
 
     pub(crate) fn of_model(model: &str) -> Self {
-        Self { key: 0, model: KeyDigest::of(model).prefix() }
+        Self { who: 0, model: KeyDigest::of(model).prefix(), window: 0 }
     }
 
-    /// Of a model's cell, that of one key.
-    pub(crate) fn with_key(self, key: &KeyDigest) -> Self {
-        Self { key: key.prefix(), ..self }
+    /// Whoever fails to say who they are, by where they come from.
+    pub(crate) fn of_address(address: &str) -> Self {
+        Self { who: KeyDigest::of(&format!("address\n{address}")).prefix(), model: 0, window: 0 }
     }
+
+    /// The same for a model.
+    pub(crate) fn for_model(self, model: Self) -> Self {
+        Self { model: model.model, ..self }
+    }
+}
+
+impl Demand {
+    /// What a request takes from a limit of a subject.
+    pub(crate) fn new(scope: Scope, subject: CellId, rate: Rate, cost: u32) -> Self {
+        Self { scope, cell: CellId { window: rate.window(), ..subject }, rate, cost }
+    }
+
+    /// The time that it uses up, in nanoseconds.
+    fn time(&self) -> u64 {
+        self.rate.interval().saturating_mul(u64::from(self.cost))
+    }
+}
+
+/// What is left of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Whose limit it is.
+    pub scope: Scope,
+    /// The limit.
+    pub rate: Rate,
+    /// How much passes at once now.
+    pub remaining: u32,
+    /// How long until a full burst passes again.
+    pub reset_after: Duration,
 }
 
 impl<C: Clock> Limiters<C> {
@@ -110,25 +150,52 @@ impl<C: Clock> Limiters<C> {
     ///
     /// Of several limits that are used up, the one with the longest wait is named: whoever waits
     /// that long passes.
-    pub(crate) fn admit(&self, demands: &[Option<Demand>]) -> Result<(), RateLimited> {
-        let waits = demands.iter().flatten().filter_map(|demand| self.peek(demand).err());
+    pub(crate) fn admit(&self, demands: &[Demand]) -> Result<(), RateLimited> {
+        let waits = demands.iter().filter_map(|demand| self.peek(demand).err());
         // Of equals, `max_by_key` gives the last one; the first is the more telling.
         if let Some(longest) = waits.rev().max_by_key(|refused| refused.retry_after) {
             return Err(longest);
         }
-        let mut taken = [None; 3];
-        debug_assert!(demands.len() <= taken.len());
-        for (demand, slot) in demands.iter().flatten().zip(&mut taken) {
+        let mut taken_at: [u64; MAX_DEMANDS] = [0; MAX_DEMANDS];
+        debug_assert!(demands.len() <= MAX_DEMANDS);
+        for (i, demand) in demands.iter().enumerate().take(MAX_DEMANDS) {
             match self.take(demand) {
-                Ok(at) => *slot = Some((demand, at)),
+                Ok(at) => taken_at[i] = at,
                 // Somebody else took the last one since the peek.
                 Err(refused) => {
-                    taken.iter().flatten().for_each(|(demand, at)| self.give_back(demand, *at));
+                    let taken = demands.iter().zip(taken_at).take(i);
+                    taken.for_each(|(demand, at)| self.give_back(demand, at));
                     return Err(refused);
                 }
             }
         }
         Ok(())
+    }
+
+    /// What is left of a limit. Takes nothing.
+    pub(crate) fn left(&self, demand: &Demand) -> Left {
+        let cells = self.cells.pin();
+        let now = self.now();
+        let arrival = cells.get(&demand.cell).map_or(0, Cell::arrival).min(demand.ceiling(now));
+        let busy = arrival.saturating_sub(now);
+        let free = demand.rate.burst_time().saturating_sub(busy) / demand.rate.interval().max(1);
+        Left {
+            scope: demand.scope,
+            rate: demand.rate,
+            remaining: u32::try_from(free).unwrap_or(u32::MAX).min(demand.rate.burst()),
+            reset_after: Duration::from_nanos(busy),
+        }
+    }
+
+    /// Notes that somebody at an address has shown a key that is none, or refuses to listen any more.
+    /// There are never more than some thousand cells for that: beyond, all strangers share one.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn failed_from(&self, address: &str, rate: Rate) -> Result<(), RateLimited> {
+        const MOST: usize = 50_000;
+        let address = if self.len() < MOST { address } else { "" };
+        self.admit(&[Demand::new(Scope::Address, CellId::of_address(address), rate, 1)])
     }
 
     /// Removes a dead cell, unless somebody else has done so; a new one may be in its place by now.
@@ -147,7 +214,10 @@ impl<C: Clock> Limiters<C> {
     /// then the old debt, in the old limit's longer intervals, is cut to a burst that is used up.
     fn peek(&self, demand: &Demand) -> Result<(), RateLimited> {
         let cells = self.cells.pin();
-        let Some(cell) = cells.get(&demand.cell) else { return Ok(()) };
+        let Some(cell) = cells.get(&demand.cell) else {
+            // Even a fresh limit refuses what is more than a full burst.
+            return demand.next_arrival(0, self.now()).map(|_| ());
+        };
         let arrival = cell.arrival();
         let now = self.now();
         let ceiling = demand.ceiling(now);
@@ -179,7 +249,7 @@ impl<C: Clock> Limiters<C> {
         let mut arrival = cell.0.load(Ordering::Acquire);
         while arrival != DEAD {
             let passed = self.now().saturating_sub(taken_at);
-            let earlier = arrival.saturating_sub(demand.rate.interval().saturating_sub(passed));
+            let earlier = arrival.saturating_sub(demand.time().saturating_sub(passed));
             match cell.0.compare_exchange_weak(arrival, earlier, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
                 Err(found) => arrival = found,
@@ -234,7 +304,7 @@ impl Demand {
     /// Where one more request moves the arrival time.
     fn next_arrival(&self, arrival: u64, now: u64) -> Result<u64, RateLimited> {
         let busy_until = arrival.max(now);
-        let next = busy_until.saturating_add(self.rate.interval()).min(LAST);
+        let next = busy_until.saturating_add(self.time()).min(LAST);
         let ceiling = self.ceiling(now);
         if next <= ceiling {
             return Ok(next);
@@ -242,6 +312,7 @@ impl Demand {
         Err(RateLimited {
             scope: self.scope,
             rate: self.rate,
+            cost: self.cost,
             retry_after: Duration::from_nanos(next - ceiling),
             reset_after: Duration::from_nanos(busy_until - now),
         })

@@ -1,21 +1,21 @@
 //! What the configuration allows: the keys, and the limits of the models.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::SystemTime};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
 };
 
-use crate::{Key, KeyDigest, ModelGlobs, Rate, Reason};
+use crate::{Key, KeyDigest, Limits, ModelGlobs, NewKey, Reason};
 
 /// A limit of some models over all keys.
 #[derive(Debug, Clone)]
 pub struct ModelLimit {
     /// The models; each has the limit on its own.
     pub models: ModelGlobs,
-    /// The limit.
-    pub limit: Rate,
+    /// The limits.
+    pub limits: Limits,
 }
 
 /// All keys and limits. A reload makes a new one; what was taken so far lives in
@@ -40,19 +40,23 @@ impl Policy {
     pub fn new(keys: Vec<Key>, model_limits: Vec<ModelLimit>) -> Self {
         let mut by_digest = HashMap::with_capacity(keys.len());
         for key in keys {
-            by_digest.entry(key.digest).or_insert_with(|| Arc::new(key));
+            let key = Arc::new(key);
+            if let Some((previous, _)) = key.previous {
+                by_digest.entry(previous).or_insert_with(|| Arc::clone(&key));
+            }
+            by_digest.entry(key.digest).or_insert(key);
         }
         Self { keys: by_digest, model_limits }
     }
 
     /// How many keys there are.
     pub fn key_count(&self) -> usize {
-        self.keys.len()
+        self.keys.iter().filter(|(digest, key)| key.digest == **digest).count()
     }
 
     /// The limit of a model over all keys: that of the first entry which matches.
-    pub fn model_limit(&self, model: &str) -> Option<Rate> {
-        self.model_limits.iter().find(|entry| entry.models.matches(model)).map(|entry| entry.limit)
+    pub fn model_limits(&self, model: &str) -> Option<&Limits> {
+        self.model_limits.iter().find(|entry| entry.models.matches(model)).map(|entry| &entry.limits)
     }
 
     /// Whose request this is.
@@ -64,13 +68,23 @@ impl Policy {
     /// them, if it is the same.
     ///
     /// # Errors
-    /// If there is no key, an unknown one, or more than one.
-    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Key>, Reason> {
+    /// If there is no key, an unknown one, more than one, or one that does not work now or from there.
+    pub fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        from: Option<IpAddr>,
+        now: SystemTime,
+    ) -> Result<Arc<Key>, Reason> {
         let given = given_key(headers)?.ok_or(Reason::MissingKey)?;
+        if given.len() > MAX_KEY_LEN {
+            return Err(Reason::UnknownKey);
+        }
         // The map is keyed by digests, so how long a look-up takes tells nothing about a key.
-        match given.len() {
-            0..=MAX_KEY_LEN => self.keys.get(&KeyDigest::of_bytes(given)).cloned().ok_or(Reason::UnknownKey),
-            _ => Err(Reason::UnknownKey),
+        let digest = KeyDigest::of_bytes(given);
+        match self.keys.get(&digest) {
+            Some(key) => key.check(&digest, from, now).map(|()| Arc::clone(key)),
+            None if NewKey::is_mistyped(given) => Err(Reason::MistypedKey),
+            None => Err(Reason::UnknownKey),
         }
     }
 }
@@ -131,16 +145,12 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Consumer, Rate};
 
     fn policy() -> Policy {
-        let key = |name: &str| Key {
-            name: name.into(),
-            consumer: name.into(),
-            digest: KeyDigest::of(&format!("mg-{name}")),
-            models: ModelGlobs::all(),
-            limit: None,
-            limit_per_model: None,
-            manage: false,
+        let key = |name: &str| {
+            let consumer = Arc::new(Consumer::new(name));
+            Key::new(name, consumer, KeyDigest::of(&format!("mg-{name}")))
         };
         Policy::new(vec![key("alice"), key("bob"), key("alice")], Vec::new())
     }
@@ -152,7 +162,9 @@ mod tests {
             let name: HeaderName = name.parse().expect("a header name");
             map.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a header value"));
         }
-        policy().authenticate(&map).map_or_else(|reason| reason.code().to_owned(), |key| key.name.clone())
+        policy()
+            .authenticate(&map, None, SystemTime::UNIX_EPOCH)
+            .map_or_else(|reason| reason.code().to_owned(), |key| key.name.clone())
     }
 
     #[test]
@@ -246,17 +258,17 @@ mod tests {
         let key = Key { digest: KeyDigest::of(&long), ..(*policy().keys[&KeyDigest::of("mg-bob")]).clone() };
         let policy = Policy::new(vec![key], Vec::new());
         let headers = HeaderMap::from_iter([(X_API_KEY, HeaderValue::from_str(&long).expect("a value"))]);
-        assert_eq!(policy.authenticate(&headers).expect("the key").name, "bob");
+        assert_eq!(policy.authenticate(&headers, None, SystemTime::UNIX_EPOCH).expect("the key").name, "bob");
     }
 
     #[test]
     fn the_first_matching_limit_wins() {
         let entry = |pattern: &str, requests| ModelLimit {
             models: ModelGlobs::parse(&[pattern.to_owned()]).expect("a pattern"),
-            limit: Rate::per_minute(requests, None).expect("a rate"),
+            limits: Rate::per_minute(requests, None).expect("a rate").into(),
         };
         let policy = Policy::new(Vec::new(), vec![entry("llama3*", 1), entry("llama*", 2)]);
-        let limit = |model| policy.model_limit(model).map(|rate| rate.requests_per_minute());
+        let limit = |model| policy.model_limits(model).map(|limits| limits.rates()[0].amount());
         assert_eq!((limit("llama3.1"), limit("llama2"), limit("qwen")), (Some(1), Some(2), None));
     }
 }

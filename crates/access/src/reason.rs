@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Rate, Unreadable};
+use crate::{Rate, Unit, Unreadable};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +13,18 @@ pub enum Reason {
     /// The key is not one of ours.
     #[error("the API key is not valid")]
     UnknownKey,
+    /// It has the form of our keys, but not their checksum: it was mistyped or cut off.
+    #[error("the API key is not valid: its checksum does not fit, so it was mistyped or cut off")]
+    MistypedKey,
+    /// The key, or its owner, has been put out of use.
+    #[error("the API key is not valid any more: it has been disabled")]
+    DisabledKey,
+    /// The key's time is over.
+    #[error("the API key is not valid any more: it has expired")]
+    ExpiredKey,
+    /// The key may not be used from where the request comes.
+    #[error("the API key may not be used from this address")]
+    WrongNetwork,
     /// Several different keys, or one header given twice.
     #[error("the request holds more than one API key")]
     ConflictingKeys,
@@ -54,12 +66,14 @@ pub enum Reason {
 
 /// A limit that is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the limit of {} requests a minute {scope} is used up", rate.requests_per_minute())]
+#[error("{}", self.words())]
 pub struct RateLimited {
     /// Whose limit it is.
     pub scope: Scope,
     /// The limit.
     pub rate: Rate,
+    /// How much the request would have taken of it.
+    pub cost: u32,
     /// How long to wait until one request passes again.
     pub retry_after: Duration,
     /// How long until a full burst passes again.
@@ -73,8 +87,35 @@ pub enum Scope {
     Key,
     /// The key's, for this one model.
     KeyAndModel,
+    /// The consumer's, over all its keys and models.
+    Consumer,
+    /// The consumer's, for this one model.
+    ConsumerAndModel,
+    /// Of failures from one address.
+    Address,
     /// The model's, over all keys.
     Model,
+}
+
+impl RateLimited {
+    /// Whether waiting does not help: the request is larger than what may ever come at once.
+    pub fn never_passes(&self) -> bool {
+        self.cost > self.rate.burst()
+    }
+
+    fn words(&self) -> String {
+        let Self { rate, scope, cost, .. } = self;
+        match (self.never_passes(), rate.unit()) {
+            (true, _) => format!(
+                "this request is estimated at {cost} tokens, and no more than {} at once are allowed {scope} ({rate})",
+                rate.burst()
+            ),
+            (false, Unit::Tokens) => {
+                format!("the limit of {rate} {scope} is used up; this request is estimated at {cost} tokens")
+            }
+            (false, Unit::Requests) => format!("the limit of {rate} {scope} is used up"),
+        }
+    }
 }
 
 impl Reason {
@@ -83,6 +124,10 @@ impl Reason {
         match self {
             Self::MissingKey => "missing_api_key",
             Self::UnknownKey => "invalid_api_key",
+            Self::MistypedKey => "mistyped_api_key",
+            Self::DisabledKey => "disabled_api_key",
+            Self::ExpiredKey => "expired_api_key",
+            Self::WrongNetwork => "api_key_not_for_this_address",
             Self::ConflictingKeys => "conflicting_api_keys",
             Self::Unreadable(unreadable) => unreadable.code(),
             Self::ModelNotFound { .. } => "model_not_found",
@@ -101,6 +146,9 @@ impl fmt::Display for Scope {
         f.write_str(match self {
             Self::Key => "for this API key",
             Self::KeyAndModel => "for this API key and model",
+            Self::Consumer => "for this consumer",
+            Self::ConsumerAndModel => "for this consumer and model",
+            Self::Address => "of failed attempts from this address",
             Self::Model => "for this model",
         })
     }

@@ -1,5 +1,7 @@
 //! A client's request, as Traefik hands it over.
 
+use std::{net::IpAddr, time::SystemTime};
+
 /// A client's request: the original one, not Traefik's question about it.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
@@ -17,6 +19,10 @@ pub struct Request<'a> {
     pub mode: Mode<'a>,
     /// Whether whoever asks has proven to be Traefik, so that it may learn servers' credentials.
     pub trusted: bool,
+    /// The client's address, as Traefik sees it.
+    pub from: Option<IpAddr>,
+    /// The time.
+    pub now: SystemTime,
 }
 
 /// What the answer is for.

@@ -40,7 +40,11 @@ fn an_allowed_request_learns_its_route() {
     let Decision::Allow(grant) = world().decide(&Call::chat("mg-alice", "cheap")) else { panic!("refused") };
     assert_eq!(grant.route, Some(RouteId::of(&ModelName::new("cheap").expect("a name"))));
     assert_eq!(
-        (grant.model.as_ref().expect("a model").as_str(), &*grant.consumer, grant.key.name.as_str()),
+        (
+            grant.model.as_ref().expect("a model").as_str(),
+            grant.consumer.name.as_str(),
+            grant.key.name.as_str()
+        ),
         ("cheap", "alice", "alice")
     );
 }
@@ -205,6 +209,8 @@ fn reasons_never_repeat_the_key() {
         body: b"secret",
         mode: Mode::Layered,
         trusted: false,
+        from: None,
+        now: std::time::SystemTime::UNIX_EPOCH,
     };
     assert_eq!(format!("{request:?}"), "Request(GET /v1/x, 6 bytes)");
 }

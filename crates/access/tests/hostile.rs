@@ -311,6 +311,8 @@ fn an_explanation_tells_no_secret() {
         body: &call.body,
         mode: call.mode,
         trusted: true,
+        from: None,
+        now: std::time::SystemTime::UNIX_EPOCH,
     };
     let explanation = access::explain(&world.policy, &world.catalogue, &request);
     assert!(matches!(explanation.decision, Decision::Allow(_)));
@@ -333,6 +335,8 @@ fn an_explanation_takes_nothing() {
         body: &call.body,
         mode: call.mode,
         trusted: false,
+        from: None,
+        now: std::time::SystemTime::UNIX_EPOCH,
     };
     for _ in 0..3 {
         let explanation = access::explain(&world.policy, &world.catalogue, &request);

@@ -144,7 +144,7 @@ fn a_header_a_query_or_a_host_chooses_servers() {
 
 #[test]
 fn an_alias_has_the_rights_and_limits_of_its_model() {
-    let limits = vec![ModelLimit { models: globs("org/lone"), limit: rate(60, 2) }];
+    let limits = vec![ModelLimit { models: globs("org/lone"), limits: rate(60, 2).into() }];
     let policy = Policy::new(vec![key("alice", "org/*", None, None), key("eve", "solo", None, None)], limits);
     let world = World::new(policy, vec![server_with("lone", &["org/lone"], &[("aliases", "solo")])]);
     assert_eq!(world.code(&chat("solo")), "ok", "by the model that it stands for");
@@ -271,6 +271,8 @@ fn an_explanation_decides_the_same_and_says_how() {
             body: &call.body,
             mode: call.mode,
             trusted: false,
+            from: None,
+            now: std::time::SystemTime::UNIX_EPOCH,
         };
         let explanation = access::explain(&world.policy, &world.catalogue, &request);
         let found = match &explanation.decision {

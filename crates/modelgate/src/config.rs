@@ -150,7 +150,7 @@ impl Config {
             requests: requests(root.section("requests")),
             docker: docker::read(root.section("docker")),
             servers: servers::read(root.sections("servers")),
-            keys: keys::read(root.sections("keys")),
+            keys: keys::read(root.sections("plans"), root.sections("consumers"), root.sections("keys")),
             models: keys::read_models(root.sections("models")),
             state_dir: root.try_get("state_dir", "the path of a folder", state_dir),
             log: log(root.section("log")),

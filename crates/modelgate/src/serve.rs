@@ -243,7 +243,7 @@ fn model_limits(config: &Config) -> Vec<ModelLimit> {
     let limit = |(models, given): &(ModelGlobs, GivenModelSettings)| {
         let settings = given.resolve();
         let limit = Rate::per_minute(settings.limit_requests_per_minute?, settings.limit_burst).ok()?;
-        Some(ModelLimit { models: models.clone(), limit })
+        Some(ModelLimit { models: models.clone(), limits: limit.into() })
     };
     config.models.iter().filter_map(limit).collect()
 }

@@ -106,13 +106,14 @@ impl<'a> Front<'a> {
         http.middlewares.insert(name.into(), refusal(why));
     }
 
-    /// Lists of models, which Modelgate answers: the key's own.
+    /// Lists of models and limits, which Modelgate answers: the key's own.
     pub(crate) fn add_lists(&self, http: &mut Http, rank: usize) {
         let mut paths = Vec::new();
         if self.options.apis.contains(&Api::OpenAi) {
             for prefix in &self.options.path_prefixes {
                 paths.push(format!("Path(`{prefix}/models`)"));
                 paths.push(format!("PathPrefix(`{prefix}/models/`)"));
+                paths.push(format!("Path(`{prefix}/limits`)"));
             }
         }
         if self.options.apis.contains(&Api::Ollama) {

@@ -11,9 +11,14 @@
 //! …&body=none              that Traefik does not forward bodies
 //! ```
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+    time::SystemTime,
+};
 
-use access::{Decision, Grant, Mode, Reason, Request, decide};
+use access::{Decision, Grant, Mode, Rate, Reason, Request, decide};
 use axum::{
     body::Body,
     extract::{Request as HttpRequest, State},
@@ -30,6 +35,7 @@ use crate::{
 
 const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ROUTE: HeaderName = HeaderName::from_static("x-inference-route");
 const MODEL: HeaderName = HeaderName::from_static("x-inference-model");
@@ -58,28 +64,49 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
     let Ok(body) = axum::body::to_bytes(body, limit).await else {
         return Refusal::too_large(max_body).answer(dialect, &request_id);
     };
+    let (from, now) = (client_address(headers), SystemTime::now());
     let refusal = match &*shared.catalogue().load() {
         // Who has no key is told so even now.
         None => {
-            settings.policy.authenticate(headers).map_or_else(|r| Refusal::from(&r), |_| Refusal::surveying())
+            let authenticated = settings.policy.authenticate(headers, from, now);
+            authenticated.map_or_else(|r| Refusal::from(&r), |_| Refusal::surveying())
         }
         Some(catalogue) => {
             let trusted = parts.extensions.get::<Peer>().is_some_and(|peer| settings.trusts(*peer));
             let host = forwarded(&FORWARDED_HOST);
-            let request = Request { method, uri, host, headers, body: &body, mode: asked.mode(), trusted };
+            let mode = asked.mode();
+            let request = Request { method, uri, host, headers, body: &body, mode, trusted, from, now };
             match decide(&settings.policy, catalogue, shared.limiters(), &request) {
                 Decision::Allow(grant) => return allow(&grant, &request_id),
                 Decision::Deny(denial) => {
                     if denial.reason == Reason::UntrustedPeer {
                         warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
                     }
-                    debug!(request_id, reason = denial.reason.code(), consumer = denial.consumer.as_deref(), model = ?denial.model, "refused");
-                    Refusal::from(&denial.reason)
+                    debug!(request_id, reason = denial.reason.code(), consumer = denial.consumer.as_ref().map(|c| c.name.as_str()), model = ?denial.model, "refused");
+                    Refusal::from(&slowed(&shared, from, denial.reason))
                 }
             }
         }
     };
     refusal.answer(dialect, &request_id)
+}
+
+/// The client's address. Traefik sets the header anew, to who has connected to it.
+pub(crate) fn client_address(headers: &HeaderMap) -> Option<IpAddr> {
+    headers.get(FORWARDED_FOR)?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+}
+
+/// Whoever shows wrong keys again and again from one address is told to wait.
+pub(crate) fn slowed(shared: &Shared, from: Option<IpAddr>, reason: Reason) -> Reason {
+    static FAILURES: LazyLock<Rate> = LazyLock::new(|| Rate::per_minute(30, None).expect("in range"));
+    if !matches!(reason, Reason::UnknownKey | Reason::MistypedKey) {
+        return reason;
+    }
+    let address = from.map(|address| address.to_string()).unwrap_or_default();
+    match shared.limiters().failed_from(&address, *FAILURES) {
+        Ok(()) => reason,
+        Err(limited) => limited.into(),
+    }
 }
 
 /// What the middleware's address says.
@@ -140,7 +167,8 @@ fn allow(grant: &Grant, request_id: &str) -> Response<Body> {
         // Model names, consumers and ids are checked when they are read; this is the last line.
         HeaderValue::from_str(value).map(|value| drop(headers.insert(name, value))).is_ok()
     };
-    let mut good = set(CONSUMER, &grant.consumer) && set(KEY, &grant.key.name) && set(REQUEST_ID, request_id);
+    let mut good =
+        set(CONSUMER, &grant.consumer.name) && set(KEY, &grant.key.name) && set(REQUEST_ID, request_id);
     if let Some(route) = &grant.route {
         good &= set(ROUTE, route.as_str());
     }

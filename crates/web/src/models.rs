@@ -1,4 +1,4 @@
-//! The model list: what this key may use, and can use now.
+//! The model list, what this key may use and can use now; and what is left of its limits.
 //!
 //! Shapes: OpenAI's <https://platform.openai.com/docs/api-reference/models> and, when
 //! `anthropic-version` is sent, Anthropic's <https://docs.anthropic.com/en/api/models-list>.
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use access::{Key, Reason};
+use access::{Key, Left, Per, Reason, Scope, Unit};
 use axum::{
     Json,
     body::Body,
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Answers `GET {prefix}/models` and `GET {prefix}/models/{id}`, and Ollama's `GET /api/tags`,
-/// `/api/ps` and `/api/version`.
+/// `/api/ps` and `/api/version`; `GET {prefix}/limits`.
 pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
     let request_id = auth::request_id(&shared, &parts.headers);
@@ -52,17 +52,20 @@ fn answer(
     dialect: Dialect,
 ) -> Result<Value, Refusal> {
     let settings = shared.settings();
-    let key = settings.policy.authenticate(headers).map_err(|r| Refusal::from(&r))?;
-    let list_of = settings
-        .traefik
-        .path_prefixes
-        .iter()
-        .find_map(|p| uri.path().strip_prefix(p.as_str())?.strip_prefix("/models"));
+    let from = auth::client_address(headers);
+    let key = settings.policy.authenticate(headers, from, SystemTime::now());
+    let key = key.map_err(|reason| Refusal::from(&auth::slowed(shared, from, reason)))?;
+    let prefixes = &settings.traefik.path_prefixes;
+    let below = |what| prefixes.iter().find_map(|p| uri.path().strip_prefix(p.as_str())?.strip_prefix(what));
+    let list_of = below("/models");
     if method != Method::GET && method != Method::HEAD {
         return Err(Refusal::not_found());
     }
     let loaded = shared.catalogue().load();
     let catalogue = loaded.as_deref().ok_or_else(Refusal::surveying)?;
+    if below("/limits") == Some("") {
+        return limits(shared, catalogue, &key, uri.query().unwrap_or_default());
+    }
     match (list_of, uri.path()) {
         (Some("" | "/"), _) => Ok(list(catalogue, &key, dialect)),
         (Some(rest), _) => match rest.strip_prefix('/') {
@@ -74,6 +77,46 @@ fn answer(
         (None, "/api/version") => Ok(json!({ "version": env!("CARGO_PKG_VERSION") })),
         (None, _) => Err(Refusal::not_found()),
     }
+}
+
+/// What is left of the caller's own limits, with `?model=` those of a model too. Answers of servers
+/// cannot carry this: Traefik adds nothing to them.
+fn limits(shared: &Shared, catalogue: &Catalogue, key: &Key, query: &str) -> Result<Value, Refusal> {
+    let named = query.split('&').find_map(|pair| pair.strip_prefix("model="));
+    let named = named.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
+    let model = match &named {
+        None => None,
+        Some(name) => {
+            let unknown =
+                || Refusal::from(&Reason::ModelNotFound { model: name.chars().take(256).collect() });
+            Some(
+                usable(catalogue, key).get(name.as_str()).ok_or_else(unknown)?.stands_for.as_str().to_owned(),
+            )
+        }
+    };
+    let settings = shared.settings();
+    let left = access::limits_left(&settings.policy, shared.limiters(), key, model.as_deref());
+    let describe = |left: &Left| {
+        json!({
+            "scope": match left.scope {
+                Scope::Key => "key",
+                Scope::KeyAndModel => "key_and_model",
+                Scope::Consumer => "consumer",
+                Scope::ConsumerAndModel => "consumer_and_model",
+                Scope::Model | Scope::Address => "model",
+            },
+            "unit": match left.rate.unit() { Unit::Requests => "requests", Unit::Tokens => "estimated_tokens" },
+            "amount": left.rate.amount(),
+            "per": match left.rate.per() { Per::Second => "second", Per::Minute => "minute", Per::Hour => "hour" },
+            "burst": left.rate.burst(),
+            "remaining": left.remaining,
+            "reset_ms": u64::try_from(left.reset_after.as_millis()).unwrap_or(u64::MAX),
+        })
+    };
+    let limits: Vec<Value> = left.iter().map(describe).collect();
+    Ok(json!({
+        "object": "limits", "key": key.name, "consumer": key.consumer.name, "model": named, "limits": limits,
+    }))
 }
 
 /// The models that a key may use, by name; of several pools of one name, one that is ready.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use access::{RateLimited, Reason};
+use access::{RateLimited, Reason, Unit};
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
@@ -108,7 +108,10 @@ impl Refusal {
 
     fn kind_openai(&self) -> &'static str {
         match self.status {
-            StatusCode::TOO_MANY_REQUESTS => "requests",
+            StatusCode::TOO_MANY_REQUESTS => match &self.limited {
+                Some(limited) if limited.rate.unit() == Unit::Tokens => "tokens",
+                _ => "requests",
+            },
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
         }
@@ -165,9 +168,23 @@ impl Refusal {
             set("retry-after-ms", round_up(wait, 1_000_000).to_string());
         }
         if let Some(limited) = &self.limited {
-            set("x-ratelimit-limit-requests", limited.rate.requests_per_minute().to_string());
-            set("x-ratelimit-remaining-requests", "0".into());
-            set("x-ratelimit-reset-requests", format!("{}ms", round_up(limited.reset_after, 1_000_000)));
+            let [limit, remaining, reset] = match limited.rate.unit() {
+                Unit::Requests => [
+                    "x-ratelimit-limit-requests",
+                    "x-ratelimit-remaining-requests",
+                    "x-ratelimit-reset-requests",
+                ],
+                Unit::Tokens => {
+                    ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]
+                }
+            };
+            set(limit, limited.rate.amount().to_string());
+            set(remaining, "0".into());
+            set(reset, format!("{}ms", round_up(limited.reset_after, 1_000_000)));
+            if limited.never_passes() {
+                // Both SDKs obey; without it they would ask again what can never pass.
+                set("x-should-retry", "false".into());
+            }
         }
     }
 }
@@ -181,9 +198,13 @@ impl From<&Reason> for Refusal {
     fn from(reason: &Reason) -> Self {
         let message = sentence(&reason.to_string());
         match reason {
-            Reason::MissingKey | Reason::UnknownKey | Reason::ConflictingKeys => {
-                Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
-            }
+            Reason::MissingKey
+            | Reason::UnknownKey
+            | Reason::MistypedKey
+            | Reason::DisabledKey
+            | Reason::ExpiredKey
+            | Reason::WrongNetwork
+            | Reason::ConflictingKeys => Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message),
             Reason::Unreadable(unreadable) if unreadable.is_media_type() => {
                 Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason.code(), message)
             }
@@ -208,7 +229,8 @@ impl From<&Reason> for Refusal {
             }
             Reason::RateLimited(limited) => {
                 let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message);
-                Self { retry_after: Some(limited.retry_after), limited: Some(Box::new(*limited)), ..refusal }
+                let retry_after = (!limited.never_passes()).then_some(limited.retry_after);
+                Self { retry_after, limited: Some(Box::new(*limited)), ..refusal }
             }
         }
     }
@@ -243,6 +265,7 @@ mod tests {
         let limited = RateLimited {
             scope: Scope::Key,
             rate: Rate::per_minute(60, Some(10)).expect("a rate"),
+            cost: 1,
             retry_after: Duration::from_micros(700_100),
             reset_after: Duration::from_secs(10),
         };
@@ -261,6 +284,24 @@ mod tests {
         }
         assert_eq!(body["error"]["code"], "rate_limit_exceeded");
         assert_eq!(body["error"]["type"], "requests");
+    }
+
+    #[tokio::test]
+    async fn what_can_never_pass_is_not_to_be_tried_again() {
+        let limited = RateLimited {
+            scope: Scope::Key,
+            rate: Rate::new(100, Unit::Tokens, access::Per::Minute, None).expect("a rate"),
+            cost: 101,
+            retry_after: Duration::from_secs(1),
+            reset_after: Duration::from_secs(60),
+        };
+        let (status, headers, body) =
+            parts(&Refusal::from(&Reason::RateLimited(limited)), Dialect::OpenAi).await;
+        assert_eq!(status, 429);
+        assert_eq!(headers["x-should-retry"], "false");
+        assert_eq!(headers["x-ratelimit-limit-tokens"], "100");
+        assert!(!headers.contains_key("retry-after"));
+        assert_eq!(body["error"]["type"], "tokens");
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ fn rate(requests_per_minute: u32, burst: u32) -> Rate {
 }
 
 fn demand(cell: u128, rate: Rate) -> Demand {
-    Demand { scope: Scope::Key, cell: CellId { key: cell, model: 0 }, rate }
+    Demand { scope: Scope::Key, cell: CellId { who: cell, model: 0, window: 0 }, rate, cost: 1 }
 }
 
 fn limiters() -> (Limiters<ManualClock>, ManualClock) {
@@ -25,7 +25,7 @@ fn limiters() -> (Limiters<ManualClock>, ManualClock) {
 
 /// How many requests pass at once.
 fn burst_of(limiters: &Limiters<ManualClock>, demand: Demand) -> usize {
-    (0..1_000).take_while(|_| limiters.admit(&[Some(demand)]).is_ok()).count()
+    (0..1_000).take_while(|_| limiters.admit(&[demand]).is_ok()).count()
 }
 
 /// What a cell still owes, in nanoseconds.
@@ -37,7 +37,7 @@ fn debt(limiters: &Limiters<ManualClock>, demand: Demand) -> u64 {
 #[test]
 fn a_request_without_limits_passes_and_leaves_no_cell() {
     let (limiters, _) = limiters();
-    assert_eq!(limiters.admit(&[None, None, None]), Ok(()));
+    assert_eq!(limiters.admit(&[]), Ok(()));
     assert!(limiters.is_empty());
 }
 
@@ -47,12 +47,12 @@ fn waiting_as_long_as_told_is_exactly_enough() {
     let demand = demand(1, rate(7, 3));
     assert_eq!(burst_of(&limiters, demand), 3);
     clock.advance(Duration::from_millis(1_234));
-    let refused = limiters.admit(&[Some(demand)]).expect_err("the burst is used up");
+    let refused = limiters.admit(&[demand]).expect_err("the burst is used up");
     assert_eq!(refused.retry_after, Duration::from_nanos(8_571_428_572 - 1_234 * MS));
     assert_eq!(refused.reset_after, Duration::from_nanos(3 * 8_571_428_572 - 1_234 * MS));
 
     clock.advance(refused.retry_after - Duration::from_nanos(1));
-    assert!(limiters.admit(&[Some(demand)]).is_err());
+    assert!(limiters.admit(&[demand]).is_err());
     clock.advance(Duration::from_nanos(1));
     assert_eq!(burst_of(&limiters, demand), 1);
     clock.advance(Duration::from_nanos(3 * 8_571_428_572));
@@ -65,8 +65,8 @@ fn the_longest_wait_is_named_and_of_equals_the_first() {
     let key = demand(1, rate(60, 1));
     let slow = Demand { scope: Scope::KeyAndModel, ..demand(2, rate(6, 1)) };
     let model = Demand { scope: Scope::Model, ..demand(3, rate(6, 1)) };
-    assert_eq!(limiters.admit(&[Some(key), Some(slow), Some(model)]), Ok(()));
-    let refused = limiters.admit(&[Some(key), Some(slow), Some(model)]).expect_err("used up");
+    assert_eq!(limiters.admit(&[key, slow, model]), Ok(()));
+    let refused = limiters.admit(&[key, slow, model]).expect_err("used up");
     assert_eq!((refused.scope, refused.retry_after), (Scope::KeyAndModel, Duration::from_secs(10)));
     assert_eq!(refused.rate, slow.rate);
 }
@@ -75,9 +75,9 @@ fn the_longest_wait_is_named_and_of_equals_the_first() {
 fn a_refusal_takes_nothing() {
     let (limiters, _) = limiters();
     let (wide, narrow) = (demand(1, rate(60, 5)), demand(2, rate(60, 1)));
-    assert_eq!(limiters.admit(&[Some(wide), Some(narrow)]), Ok(()));
+    assert_eq!(limiters.admit(&[wide, narrow]), Ok(()));
     for _ in 0..10 {
-        assert!(limiters.admit(&[Some(wide), Some(narrow), Some(demand(3, rate(60, 5)))]).is_err());
+        assert!(limiters.admit(&[wide, narrow, demand(3, rate(60, 5))]).is_err());
     }
     assert_eq!(limiters.len(), 2, "nor does it make a cell");
     assert_eq!(burst_of(&limiters, wide), 4);
@@ -117,7 +117,7 @@ fn a_reload_keeps_what_was_taken_and_applies_the_new_rate_at_once() {
 
     // 60 a minute, ten at once: three minutes are more than a used-up burst of ten, which is 10 s.
     let generous = demand(1, rate(60, 10));
-    let refused = limiters.admit(&[Some(generous)]).expect_err("it is not a fresh start");
+    let refused = limiters.admit(&[generous]).expect_err("it is not a fresh start");
     assert_eq!(refused.retry_after, Duration::from_secs(1), "but nobody waits for the old rate");
     clock.advance(Duration::from_secs(2));
     assert_eq!(burst_of(&limiters, generous), 2);
@@ -131,7 +131,7 @@ fn a_reload_keeps_what_was_taken_and_applies_the_new_rate_at_once() {
 fn the_sweep_drops_cells_that_are_all_fresh() {
     let (limiters, clock) = limiters();
     let (short, long) = (demand(1, rate(60, 5)), demand(2, rate(6, 5)));
-    limiters.admit(&[Some(short), Some(long)]).expect("fresh");
+    limiters.admit(&[short, long]).expect("fresh");
     limiters.sweep();
     assert_eq!(limiters.len(), 2);
     clock.advance(Duration::from_secs(1));
@@ -173,13 +173,13 @@ fn extreme_times_and_rates_do_not_overflow() {
         let (limiters, clock) = limiters();
         let demand = demand(1, rate);
         for _ in 0..20 {
-            assert_eq!(limiters.admit(&[Some(demand)]), Ok(()));
+            assert_eq!(limiters.admit(&[demand]), Ok(()));
             clock.advance(Duration::from_secs(100 * 365 * 86_400));
         }
         assert_eq!(limiters.now(), LAST);
         limiters.sweep();
         limiters.give_back(&demand, 0);
-        let _ = limiters.admit(&[Some(demand)]);
+        let _ = limiters.admit(&[demand]);
     }
 }
 
@@ -191,9 +191,13 @@ fn cells_of_keys_and_models_are_told_apart() {
         CellId::of_key(&b),
         CellId::of_model("a"),
         CellId::of_model("b"),
-        CellId::of_model("a").with_key(&a),
-        CellId::of_model("b").with_key(&a),
-        CellId::of_model("a").with_key(&b),
+        CellId::of_key(&a).for_model(CellId::of_model("a")),
+        CellId::of_key(&a).for_model(CellId::of_model("b")),
+        CellId::of_key(&b).for_model(CellId::of_model("a")),
+        CellId::of_consumer(&Consumer::new("a")),
+        CellId::of_consumer(&Consumer::new("b")),
+        CellId::of_consumer(&Consumer::new("a")).for_model(CellId::of_model("a")),
+        CellId::of_address("a"),
     ];
     assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
 }
@@ -213,7 +217,7 @@ fn threads_never_exceed_the_burst_and_a_sweep_loses_nothing() {
                 scope.spawn(|| {
                     for (cell, passed) in (0..).zip(&passed) {
                         let demand = demand(cell, rate(60, BURST));
-                        let count = (0..10).filter(|_| limiters.admit(&[Some(demand)]).is_ok()).count();
+                        let count = (0..10).filter(|_| limiters.admit(&[demand]).is_ok()).count();
                         passed.fetch_add(u32::try_from(count).expect("at most ten"), Ordering::Relaxed);
                     }
                 })
@@ -260,7 +264,7 @@ fn a_sweep_that_meets_a_taker_loses_nothing() {
             }
         });
         for round in 0..ROUNDS {
-            limiters.admit(&[Some(demand)]).expect("all fresh");
+            limiters.admit(&[demand]).expect("all fresh");
             clock.advance(Duration::from_secs(3));
             phase.store(2 * round + 1, Ordering::Release);
             // A different moment each time.
@@ -286,7 +290,7 @@ fn threads_give_back_what_a_late_refusal_took() {
         let shared = demand(1_000 + round, rate(60, 6));
         let both = demand(1_000_000 + round, rate(60, 1_000));
         let passed: usize = thread::scope(|scope| {
-            let taker = || (0..5).filter(|_| limiters.admit(&[Some(both), Some(shared)]).is_ok()).count();
+            let taker = || (0..5).filter(|_| limiters.admit(&[both, shared]).is_ok()).count();
             let takers: Vec<_> = (0..4).map(|_| scope.spawn(taker)).collect();
             takers.into_iter().map(|taker| taker.join().expect("no panic")).sum()
         });
@@ -307,7 +311,7 @@ fn threads_never_exceed_the_rate_while_time_moves_and_cells_are_swept() {
             // From a fraction of an interval to more than a whole burst.
             clock.advance(Duration::from_nanos(step % 97 * 100_000));
             limiters.sweep();
-            passed += (0..4).filter(|_| limiters.admit(&[Some(demand)]).is_ok()).count();
+            passed += (0..4).filter(|_| limiters.admit(&[demand]).is_ok()).count();
         }
         passed
     };
@@ -325,7 +329,8 @@ fn threads_never_exceed_the_rate_while_time_moves_and_cells_are_swept() {
 struct Bucket {
     level: u64,
     at: u64,
-    passed: Vec<u64>,
+    /// When, and how much.
+    passed: Vec<(u64, u64)>,
 }
 
 impl Bucket {
@@ -342,6 +347,7 @@ enum Step {
     /// Asks for these cells, with the first or the second set of rates.
     Ask {
         cells: [bool; 3],
+        cost: u32,
         reloaded: bool,
     },
     Sweep,
@@ -351,10 +357,15 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0u64..3_000 * MS).prop_map(Step::Wait),
         1 => Just(Step::Wait(600_000 * MS)),
-        8 => any::<[bool; 3]>().prop_map(|cells| Step::Ask { cells, reloaded: false }),
-        1 => any::<[bool; 3]>().prop_map(|cells| Step::Ask { cells, reloaded: true }),
+        8 => (any::<[bool; 3]>(), any_cost()).prop_map(|(cells, cost)| Step::Ask { cells, cost, reloaded: false }),
+        1 => (any::<[bool; 3]>(), any_cost()).prop_map(|(cells, cost)| Step::Ask { cells, cost, reloaded: true }),
         1 => Just(Step::Sweep),
     ]
+}
+
+/// Most requests count one; tokens count more, some more than ever pass at once.
+fn any_cost() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => Just(1u32), 2 => 2u32..12]
 }
 
 fn any_rate() -> impl Strategy<Value = Rate> {
@@ -381,23 +392,25 @@ proptest! {
             match step {
                 Step::Wait(ns) => clock.advance(Duration::from_nanos(ns)),
                 Step::Sweep => limiters.sweep(),
-                Step::Ask { cells, reloaded } => {
+                Step::Ask { cells, cost, reloaded } => {
                     ever_reloaded |= reloaded;
-                    let asked = |i: usize| cells[i].then(|| demand(i as u128, rates[usize::from(reloaded)][i]));
+                    let rate = |i: usize| rates[usize::from(reloaded)][i];
+                    let asked = |i: usize| cells[i].then(|| Demand { cost, ..demand(i as u128, rate(i)) });
                     let demands = [asked(0), asked(1), asked(2)];
                     let mut longest = 0;
                     for (bucket, demand) in buckets.iter_mut().zip(demands) {
                         let Some(Demand { rate, .. }) = demand else { continue };
-                        let wanted = bucket.level(now, rate) + rate.interval();
+                        let wanted = bucket.level(now, rate) + rate.interval() * u64::from(cost);
                         longest = longest.max(wanted.saturating_sub(rate.burst_time()));
                     }
-                    let refused = limiters.admit(&demands).err();
+                    let given: Vec<Demand> = demands.iter().flatten().copied().collect();
+                    let refused = limiters.admit(&given).err();
                     prop_assert_eq!(refused.map_or(0, |r| r.retry_after.as_nanos()), u128::from(longest));
                     if refused.is_none() {
                         for (bucket, demand) in buckets.iter_mut().zip(demands) {
                             let Some(Demand { rate, .. }) = demand else { continue };
-                            bucket.level += rate.interval();
-                            bucket.passed.push(now);
+                            bucket.level += rate.interval() * u64::from(cost);
+                            bucket.passed.push((now, u64::from(cost)));
                         }
                     }
                 }
@@ -405,10 +418,11 @@ proptest! {
         }
         // The promise itself, in every window from one passing request to another.
         for (bucket, rate) in buckets.iter().zip(rates[0]).filter(|_| !ever_reloaded) {
-            for (i, from) in bucket.passed.iter().enumerate() {
-                for (j, to) in bucket.passed.iter().enumerate().skip(i) {
-                    let most = u64::from(rate.burst()) + (to - from) / rate.interval();
-                    prop_assert!((j - i + 1) as u64 <= most);
+            for (i, (from, _)) in bucket.passed.iter().enumerate() {
+                let mut sum = 0;
+                for (to, cost) in &bucket.passed[i..] {
+                    sum += cost;
+                    prop_assert!(sum <= u64::from(rate.burst()) + (to - from) / rate.interval());
                 }
             }
         }

@@ -2,9 +2,11 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::{sync::Arc, time::SystemTime};
+
 use access::{
-    Decision, Key, KeyDigest, Limiters, ManualClock, Mode, ModelGlobs, ModelLimit, Policy, Rate, Reason,
-    Request, decide,
+    Consumer, Decision, Key, KeyDigest, Limiters, Limits, ManualClock, Mode, ModelGlobs, ModelLimit, Policy,
+    Rate, Reason, Request, decide,
 };
 use catalogue::{
     BasePath, Catalogue, HealthMode, ModelCard, ModelName, ServerId, ServerRecord, ServerSpec, ServerState,
@@ -37,6 +39,8 @@ impl World {
             body: &request.body,
             mode: request.mode,
             trusted: request.trusted,
+            from: request.from,
+            now: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(request.now),
         };
         decide(&self.policy, &self.catalogue, &self.limiters, &request)
     }
@@ -64,6 +68,9 @@ pub(crate) struct Call {
     pub(crate) host: Option<String>,
     pub(crate) mode: Mode<'static>,
     pub(crate) trusted: bool,
+    pub(crate) from: Option<std::net::IpAddr>,
+    /// Seconds since 1970.
+    pub(crate) now: u64,
 }
 
 impl Call {
@@ -81,6 +88,8 @@ impl Call {
             host: None,
             mode: Mode::Layered,
             trusted: false,
+            from: None,
+            now: 1_000,
         };
         call.header("authorization", &format!("Bearer {key}"))
     }
@@ -134,18 +143,15 @@ pub(crate) fn globs(pattern: &str) -> ModelGlobs {
 pub(crate) fn key(name: &str, models: &str, limit: Option<Rate>, limit_per_model: Option<Rate>) -> Key {
     let digest = KeyDigest::of(&format!("mg-{name}"));
     Key {
-        name: name.into(),
-        consumer: name.into(),
-        digest,
         models: globs(models),
-        limit,
-        limit_per_model,
-        manage: false,
+        limits: Limits::new(limit.into_iter().collect()),
+        limits_per_model: Limits::new(limit_per_model.into_iter().collect()),
+        ..Key::new(name, Arc::new(Consumer::new(name)), digest)
     }
 }
 
 pub(crate) fn model_limit(models: &str, limit: Rate) -> ModelLimit {
-    ModelLimit { models: globs(models), limit }
+    ModelLimit { models: globs(models), limits: limit.into() }
 }
 
 /// A ready server with settings as labels give them.

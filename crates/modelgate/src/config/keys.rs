@@ -1,17 +1,21 @@
-//! `keys:` and `models:` — who may use which model, and how often.
+//! `plans:`, `consumers:`, `keys:` and `models:` — who may use which model, and how often.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
-use access::{Key, KeyDigest, ModelGlobs, Rate};
+use access::{Consumer, Key, KeyDigest, Limits, ModelGlobs, Per, Rate, Unit};
 use catalogue::{GivenModelSettings, ServerSettings, Setting};
 use serde_yaml::Value;
 
-use super::section::Section;
+use super::{
+    section::Section,
+    traefik::{NETWORK, network},
+};
 
 /// What names of keys and consumers may be. A consumer goes into a header.
 pub(crate) const NAME: &str = "1 to 64 letters, digits and ._@:-";
 const SHA256: &str =
     "64 hexadecimal digits, the SHA-256 of an API key as `modelgate keys generate` prints it";
+const TIME: &str = "a time such as 2027-01-01T00:00:00Z";
 const GLOB: &str = "the name of a model, or a pattern with * and ? such as \"llama*\"";
 
 /// The list of keys that one key in clear stands for. It is kept as a digest only, as in the file.
@@ -26,24 +30,94 @@ pub(super) fn from_clear(key: &str) -> Result<Value, &'static str> {
     Ok(Value::Sequence(vec![Value::Mapping(entry)]))
 }
 
-pub(super) fn read(sections: Vec<Section<'_>>) -> Vec<Key> {
-    let mut keys: Vec<(usize, Key)> = Vec::with_capacity(sections.len());
-    for (i, mut section) in sections.into_iter().enumerate() {
-        if let Some(key) = read_one(&mut section) {
-            if let Some((other, _)) = keys.iter().find(|(_, other)| other.name == key.name) {
+/// One entry of `plans:`: limits that keys and consumers refer to.
+struct Plan {
+    name: String,
+    models: Option<ModelGlobs>,
+    limits: Limits,
+    limits_per_model: Limits,
+}
+
+/// `plans:`, `consumers:` and `keys:`.
+pub(super) fn read(plans: Vec<Section<'_>>, consumers: Vec<Section<'_>>, keys: Vec<Section<'_>>) -> Vec<Key> {
+    let plans = read_plans(plans);
+    let mut consumers = read_consumers(consumers, &plans);
+    let mut read: Vec<(usize, Key)> = Vec::with_capacity(keys.len());
+    // By name and by digest, so that 100,000 keys are not compared with each other.
+    let (mut names, mut digests) = (HashMap::new(), HashMap::new());
+    for (i, mut section) in keys.into_iter().enumerate() {
+        if let Some(key) = read_one(&mut section, &plans, &mut consumers) {
+            if let Some(other) = names.insert(key.name.clone(), i) {
                 let message =
                     format!("keys[{other}] is called {:?} too; allowed: a name of its own", key.name);
                 section.error("name", message);
             }
-            if let Some((other, _)) = keys.iter().find(|(_, other)| other.digest == key.digest) {
+            if let Some(other) = digests.insert(key.digest, i) {
                 section
                     .error("sha256", format!("is the same as in keys[{other}]; allowed: each API key once"));
             }
-            keys.push((i, key));
+            read.push((i, key));
         }
         section.finish();
     }
-    keys.into_iter().map(|(_, key)| key).collect()
+    read.into_iter().map(|(_, key)| key).collect()
+}
+
+fn read_plans(sections: Vec<Section<'_>>) -> Vec<Plan> {
+    let mut plans: Vec<Plan> = Vec::new();
+    for mut section in sections {
+        let name = section.get("name", NAME, name);
+        section.require("name", NAME);
+        if let Some(name) = name.as_ref().filter(|name| plans.iter().any(|p| p.name == **name)) {
+            section.error("name", format!("another plan is called {name:?} too; allowed: a name of its own"));
+        }
+        let models = models(&mut section);
+        let (limits, limits_per_model) =
+            (limits(&mut section, "limit"), limits(&mut section, "limit_per_model"));
+        section.finish();
+        if let Some(name) = name {
+            let (limits, limits_per_model) =
+                (limits.unwrap_or_default(), limits_per_model.unwrap_or_default());
+            plans.push(Plan { name, models, limits, limits_per_model });
+        }
+    }
+    plans
+}
+
+fn read_consumers(sections: Vec<Section<'_>>, plans: &[Plan]) -> HashMap<String, Arc<Consumer>> {
+    let mut consumers = HashMap::new();
+    for mut section in sections {
+        let name = section.get("name", NAME, name);
+        section.require("name", NAME);
+        let plan = plan(&mut section, plans);
+        let own = (limits(&mut section, "limit"), limits(&mut section, "limit_per_model"));
+        let disabled = section.bool("disabled").unwrap_or(false);
+        if let Some(name) = name {
+            let mut consumer = Consumer::new(&name);
+            consumer.limits = own.0.or_else(|| plan.map(|p| p.limits.clone())).unwrap_or_default();
+            consumer.limits_per_model =
+                own.1.or_else(|| plan.map(|p| p.limits_per_model.clone())).unwrap_or_default();
+            consumer.disabled = disabled;
+            if consumers.insert(name.clone(), Arc::new(consumer)).is_some() {
+                section.error(
+                    "name",
+                    format!("another consumer is called {name:?} too; allowed: a name of its own"),
+                );
+            }
+        }
+        section.finish();
+    }
+    consumers
+}
+
+/// The plan that an entry refers to.
+fn plan<'p>(section: &mut Section<'_>, plans: &'p [Plan]) -> Option<&'p Plan> {
+    let names: Vec<&str> = plans.iter().map(|p| p.name.as_str()).collect();
+    let allowed = match names.is_empty() {
+        true => "the name of a plan, and there are none: see plans".to_owned(),
+        false => format!("the name of a plan: {}", names.join(", ")),
+    };
+    section.get("plan", &allowed, |text| plans.iter().find(|p| p.name == text))
 }
 
 /// `models:` — settings of the models that a pattern matches, whatever their servers say.
@@ -68,38 +142,102 @@ pub(super) fn read_models(sections: Vec<Section<'_>>) -> Vec<(ModelGlobs, GivenM
     sections.into_iter().filter_map(read).collect()
 }
 
-fn read_one(section: &mut Section<'_>) -> Option<Key> {
+fn read_one(
+    section: &mut Section<'_>,
+    plans: &[Plan],
+    consumers: &mut HashMap<String, Arc<Consumer>>,
+) -> Option<Key> {
     let name = section.get("name", NAME, name);
     section.require("name", NAME);
-    let consumer = section.get("consumer", NAME, |text| self::name(text).map(Arc::from));
+    let consumer = section.get("consumer", NAME, self::name);
     section.require("consumer", NAME);
     let digest = section.secret("sha256", SHA256, |text| KeyDigest::parse_hex(text).ok());
     section.require("sha256", SHA256);
-    let models = section.try_list("models", GLOB, glob);
-    if let Some(models) = &models {
-        section.require_some("models", models);
-    }
-    let models = match models {
-        Some(patterns) => globs(&patterns).ok()?,
-        None => ModelGlobs::all(),
-    };
-    let limit = rate(section, "limit");
-    let limit_per_model = rate(section, "limit_per_model");
+    let previous = previous(section);
+    let plan = plan(section, plans);
+    let models = models(section).or_else(|| plan?.models.clone());
+    let own = (limits(section, "limit"), limits(section, "limit_per_model"));
     let manage = section.bool("manage").unwrap_or(false);
-    Some(Key { name: name?, consumer: consumer?, digest: digest?, models, limit, limit_per_model, manage })
+    let expires = time(section, "expires");
+    let disabled = section.bool("disabled").unwrap_or(false);
+    let networks = section.list("networks", NETWORK, network).unwrap_or_default();
+    let consumer = consumer?;
+    let consumer = consumers.entry(consumer.clone()).or_insert_with(|| Arc::new(Consumer::new(consumer)));
+    Some(Key {
+        models: models.unwrap_or_else(ModelGlobs::all),
+        limits: own.0.or_else(|| plan.map(|p| p.limits.clone())).unwrap_or_default(),
+        limits_per_model: own.1.or_else(|| plan.map(|p| p.limits_per_model.clone())).unwrap_or_default(),
+        previous,
+        manage,
+        expires,
+        disabled,
+        networks,
+        ..Key::new(name?, Arc::clone(consumer), digest?)
+    })
 }
 
-fn rate(section: &mut Section<'_>, key: &'static str) -> Option<Rate> {
-    const PER_MINUTE: &str = "requests_per_minute";
+/// `previous:` — what the key was before it was rotated, and until when that still works.
+fn previous(key: &mut Section<'_>) -> Option<(KeyDigest, SystemTime)> {
+    let given = key.has("previous");
+    let mut section = key.section("previous");
+    let digest = section.secret("sha256", SHA256, |text| KeyDigest::parse_hex(text).ok());
+    let until = time(&mut section, "until");
+    if given {
+        section.require("sha256", SHA256);
+        section.require("until", TIME);
+    }
+    section.finish();
+    digest.zip(until)
+}
+
+fn time(section: &mut Section<'_>, key: &'static str) -> Option<SystemTime> {
+    section.get(key, TIME, |text| humantime::parse_rfc3339(text).ok())
+}
+
+fn models(section: &mut Section<'_>) -> Option<ModelGlobs> {
+    let models = section.try_list("models", GLOB, glob)?;
+    section.require_some("models", &models);
+    globs(&models).ok()
+}
+
+/// Limits by unit and time. `burst` is that of the shortest time for which requests are limited.
+fn limits(section: &mut Section<'_>, key: &'static str) -> Option<Limits> {
+    const REQUESTS: [(&str, Per); 3] = [
+        ("requests_per_second", Per::Second),
+        ("requests_per_minute", Per::Minute),
+        ("requests_per_hour", Per::Hour),
+    ];
     let given = section.has(key);
     let mut limit = section.section(key);
-    let per_minute = limit.number(PER_MINUTE, 1..=Rate::MAX);
-    if given {
-        limit.require(PER_MINUTE, &format!("a whole number from 1 to {}", Rate::MAX));
-    }
+    let mut rates = Vec::new();
     let burst = limit.number("burst", 1..=Rate::MAX);
+    for (name, per) in REQUESTS {
+        if let Some(amount) = limit.number(name, 1..=Rate::MAX) {
+            let burst = burst.filter(|_| rates.is_empty());
+            rates.extend(Rate::new(amount, Unit::Requests, per, burst).ok());
+        }
+    }
+    if burst.is_some() && rates.is_empty() {
+        limit.error(
+            "burst",
+            "is given without a number of requests; allowed: with requests_per_minute or another",
+        );
+    }
+    let tokens = limit.number("tokens_per_minute", 1..=Rate::MAX);
+    let tokens_burst = limit.number("tokens_burst", 1..=Rate::MAX);
+    if tokens_burst.is_some() && tokens.is_none() {
+        limit.error("tokens_burst", "is given without tokens_per_minute");
+    }
+    rates.extend(tokens.and_then(|amount| Rate::new(amount, Unit::Tokens, Per::Minute, tokens_burst).ok()));
+    if limit.is_empty() && given {
+        limit.error(
+            "requests_per_minute",
+            "is missing; allowed: at least one of requests_per_second, requests_per_minute, requests_per_hour and \
+             tokens_per_minute",
+        );
+    }
     limit.finish();
-    Rate::per_minute(per_minute?, burst).ok()
+    given.then(|| Limits::new(rates))
 }
 
 /// A pattern that can be used; the reason if it cannot.

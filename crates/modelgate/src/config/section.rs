@@ -93,6 +93,11 @@ impl<'a> Section<'a> {
         self.mapping.and_then(|m| m.get(key)).is_some_and(|value| !value.is_null())
     }
 
+    /// Whether no key is there at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.mapping.is_some_and(Mapping::is_empty)
+    }
+
     /// Whether a key is there and no other.
     pub(super) fn has_only(&self, key: &str) -> bool {
         self.has(key) && self.mapping.is_some_and(|m| m.len() == 1)

@@ -49,7 +49,7 @@ pub(crate) struct TraefikConfig {
 }
 
 const NAME: &str = "a name of letters, digits, _ and -";
-const NETWORK: &str = "an IP address, or a network such as 10.0.0.0/8";
+pub(super) const NETWORK: &str = "an IP address, or a network such as 10.0.0.0/8";
 const PREFIX: &str = "/v1, or a path under it such as /v1/chat, of letters, digits and -._~";
 
 pub(super) fn read(mut section: Section<'_>) -> TraefikConfig {
@@ -188,7 +188,7 @@ fn header_name(text: &str) -> Option<String> {
 }
 
 /// A network, or one address.
-fn network(text: &str) -> Option<IpNet> {
+pub(super) fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().map(IpNet::from).ok())
 }
 

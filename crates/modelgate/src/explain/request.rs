@@ -1,7 +1,7 @@
 //! A request from the command line, written as for curl or taken from a HAR file, and what would
 //! become of it.
 
-use std::{fmt::Write as _, fs, io, path::PathBuf};
+use std::{fmt::Write as _, fs, io, net::IpAddr, path::PathBuf, time::SystemTime};
 
 use access::{Decision, Mode, Policy, Request};
 use catalogue::Catalogue;
@@ -25,6 +25,9 @@ pub(crate) struct RequestArgs {
     /// The body, or @FILE; JSON unless a Content-Type is given
     #[arg(short = 'd', long = "data", value_name = "BODY")]
     data: Option<String>,
+    /// The client's address, for keys that are bound to networks
+    #[arg(long, value_name = "IP")]
+    from: Option<IpAddr>,
     /// A HAR file, as browsers save it, instead of all the above
     #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "method", "headers", "data"])]
     har: Option<PathBuf>,
@@ -57,6 +60,8 @@ pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs
         mode: Mode::Layered,
         // What a Traefik that has proven itself would be told.
         trusted: true,
+        from: args.from,
+        now: SystemTime::now(),
     };
     let policy: Policy = serve::settings(config).policy;
     let explanation = access::explain(&policy, catalogue, &request);
@@ -68,7 +73,7 @@ pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs
         Decision::Allow(grant) => {
             let route = grant.route.as_ref().map_or("none", |route| route.as_str());
             let model = grant.model.as_ref().map_or("none", |model| model.as_str());
-            let _ = writeln!(text, "allowed: model {model}, consumer {}, route {route}", grant.consumer);
+            let _ = writeln!(text, "allowed: model {model}, consumer {}, route {route}", grant.consumer.name);
         }
         Decision::Deny(denial) => {
             let _ = writeln!(text, "refused ({}): {}", denial.reason.code(), denial.reason);

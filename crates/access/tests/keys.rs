@@ -1,0 +1,156 @@
+//! Keys that stop, move or belong to somebody with limits.
+
+mod common;
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use access::{Consumer, Decision, Key, KeyDigest, Limits, NewKey, Per, Policy, Rate, Reason, Scope, Unit};
+use catalogue::ServerState;
+use common::{Call, World, rate, server};
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn alice() -> Key {
+    Key::new("alice", Arc::new(Consumer::new("team")), KeyDigest::of("mg-alice"))
+}
+
+fn world(keys: Vec<Key>) -> World {
+    World::new(Policy::new(keys, Vec::new()), vec![server("a", ServerState::Ready, &["llama", "qwen"])])
+}
+
+fn call(now: u64) -> Call {
+    Call { now, ..Call::chat("mg-alice", "llama") }
+}
+
+#[test]
+fn a_key_expires_on_the_second_and_a_disabled_one_is_refused() {
+    let expiring = world(vec![Key { expires: Some(at(1_000)), ..alice() }]);
+    assert_eq!((expiring.code(&call(999)), expiring.code(&call(1_000))), ("ok", "expired_api_key"));
+    assert_eq!(world(vec![Key { disabled: true, ..alice() }]).code(&call(0)), "disabled_api_key");
+    let mut consumer = Consumer::new("team");
+    consumer.disabled = true;
+    let consumer = Arc::new(consumer);
+    assert_eq!(world(vec![Key { consumer, ..alice() }]).code(&call(0)), "disabled_api_key");
+}
+
+#[test]
+fn after_a_rotation_both_keys_work_until_the_grace_is_over() {
+    let previous = Some((KeyDigest::of("mg-old"), at(1_000)));
+    let rotated = world(vec![Key { previous, ..alice() }]);
+    let old = |now| Call { now, ..Call::chat("mg-old", "llama") };
+    assert_eq!([rotated.code(&old(999)), rotated.code(&old(1_000))], ["ok", "expired_api_key"]);
+    assert_eq!([rotated.code(&call(999)), rotated.code(&call(1_000))], ["ok", "ok"]);
+    assert_eq!(rotated.policy.key_count(), 1);
+}
+
+#[test]
+fn a_key_may_be_bound_to_networks() {
+    let networks =
+        vec!["10.0.0.0/8".parse().expect("a network"), "2001:db8::/32".parse().expect("a network")];
+    let bound = world(vec![Key { networks, ..alice() }]);
+    let from = |address: &str| Call { from: address.parse::<IpAddr>().ok(), ..call(0) };
+    for (address, code) in [
+        ("10.1.2.3", "ok"),
+        ("2001:db8::7", "ok"),
+        ("11.0.0.1", "api_key_not_for_this_address"),
+        ("", "api_key_not_for_this_address"),
+    ] {
+        assert_eq!(bound.code(&from(address)), code, "{address}");
+    }
+}
+
+#[test]
+fn a_mistyped_key_is_told_from_an_unknown_one() {
+    let key = NewKey::generate().expect("randomness");
+    let world = world(vec![Key { digest: key.digest(), ..alice() }]);
+    assert_eq!(world.code(&Call::chat(key.reveal(), "llama")), "ok");
+    let cut = &key.reveal()[..key.reveal().len() - 1];
+    assert_eq!(world.code(&Call::chat(cut, "llama")), "mistyped_api_key");
+    let other = NewKey::generate().expect("randomness");
+    assert_eq!(world.code(&Call::chat(other.reveal(), "llama")), "invalid_api_key");
+}
+
+#[test]
+fn a_consumers_limits_hold_over_all_its_keys() {
+    let mut consumer = Consumer::new("team");
+    (consumer.limits, consumer.limits_per_model) = (rate(60, 3).into(), rate(60, 2).into());
+    let consumer = Arc::new(consumer);
+    let bob = Key::new("bob", Arc::clone(&consumer), KeyDigest::of("mg-bob"));
+    let world = world(vec![Key { consumer, ..alice() }, bob]);
+    let ask = |key: &str, model: &str| match world.reason(&Call::chat(key, model)) {
+        None => None,
+        Some(Reason::RateLimited(limited)) => Some(limited.scope),
+        Some(other) => panic!("{other}"),
+    };
+    assert_eq!((ask("mg-alice", "llama"), ask("mg-bob", "llama")), (None, None));
+    assert_eq!(ask("mg-bob", "llama"), Some(Scope::ConsumerAndModel));
+    assert_eq!(ask("mg-alice", "qwen"), None);
+    assert_eq!(ask("mg-bob", "qwen"), Some(Scope::Consumer));
+}
+
+#[test]
+fn several_times_hold_together_and_a_refusal_takes_from_none() {
+    let per = |amount, per| Rate::new(amount, Unit::Requests, per, None).expect("a rate");
+    let limits = Limits::new(vec![per(2, Per::Second), per(3, Per::Hour)]);
+    let world = world(vec![Key { limits, ..alice() }]);
+    let code = || world.code(&call(0));
+    assert_eq!([code(), code(), code()], ["ok", "ok", "rate_limit_exceeded"]);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(
+        [code(), code()],
+        ["ok", "rate_limit_exceeded"],
+        "three an hour, and the refusal took nothing"
+    );
+    world.clock.advance(Duration::from_secs(20 * 60));
+    assert_eq!(code(), "ok");
+}
+
+#[test]
+fn tokens_are_taken_as_estimated() {
+    let tokens = Rate::new(100, Unit::Tokens, Per::Minute, None).expect("a rate");
+    let world = world(vec![Key { limits: tokens.into(), ..alice() }]);
+    let ask = |max_tokens: u32| {
+        let body = format!(r#"{{"model":"llama","messages":[],"max_tokens":{max_tokens}}}"#);
+        world.decide(&Call::new("mg-alice").json(&body))
+    };
+    let refusal = |decision: Decision| match decision {
+        Decision::Deny(denial) => match denial.reason {
+            Reason::RateLimited(limited) => limited,
+            other => panic!("{other}"),
+        },
+        Decision::Allow(_) => panic!("allowed"),
+    };
+    assert!(matches!(ask(60), Decision::Allow(_)));
+    let refused = refusal(ask(60));
+    assert_eq!((refused.cost, refused.retry_after), (60, Duration::from_secs(12)), "20 tokens are missing");
+    assert!(!refused.never_passes());
+    assert!(refusal(ask(101)).never_passes());
+    assert!(matches!(ask(40), Decision::Allow(_)), "the refusals took nothing");
+    let left = access::limits_left(&world.policy, &world.limiters, &alice_of(&world), Some("llama"));
+    assert_eq!((left.len(), left[0].remaining), (1, 0));
+    world.clock.advance(Duration::from_secs(30));
+    let left = access::limits_left(&world.policy, &world.limiters, &alice_of(&world), Some("llama"));
+    assert_eq!((left[0].remaining, left[0].reset_after), (50, Duration::from_secs(30)));
+}
+
+fn alice_of(world: &World) -> Arc<Key> {
+    world.policy.authenticate(&call(0).headers(), None, at(0)).expect("alice")
+}
+
+#[test]
+fn failures_from_one_address_are_slowed() {
+    let world = world(Vec::new());
+    let slow = rate(60, 3);
+    for _ in 0..3 {
+        assert!(world.limiters.failed_from("192.0.2.7", slow).is_ok());
+    }
+    let refused = world.limiters.failed_from("192.0.2.7", slow).expect_err("too many");
+    assert_eq!((refused.scope, refused.retry_after), (Scope::Address, Duration::from_secs(1)));
+    assert!(world.limiters.failed_from("192.0.2.8", slow).is_ok(), "others are not");
+}
