@@ -249,7 +249,8 @@ async fn servers_of_one_model_may_differ_in_base_path_and_host() {
     for version in LAYERED {
         let servers = [(&root, "base_path: /, pass_host_header: false"), (&usual, "")];
         let Some(stack) = with(version, &servers, "").await else { continue };
-        (root.forget_requests(), usual.forget_requests());
+        root.forget_requests();
+        usual.forget_requests();
         for _ in 0..6 {
             let request =
                 stack.post("/v1/chat/completions", &chat("llama")).header("host", "llm.example.com");
