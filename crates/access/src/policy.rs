@@ -7,7 +7,7 @@ use http::{
     header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
 };
 
-use crate::{Key, KeyDigest, Limits, ModelGlobs, NewKey, Reason};
+use crate::{Consumer, Issuer, Key, KeyDigest, Limits, ModelGlobs, NewKey, Reason, jwt};
 
 /// A limit of some models over all keys.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub struct ModelLimit {
 pub struct Policy {
     keys: HashMap<KeyDigest, Arc<Key>>,
     model_limits: Vec<ModelLimit>,
+    issuers: Vec<Issuer>,
+    consumers: HashMap<String, Arc<Consumer>>,
 }
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -32,6 +34,8 @@ const API_KEY: HeaderName = HeaderName::from_static("api-key");
 /// What stands before a key among WebSocket protocols.
 const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
 
+/// The longest token that is read, in bytes.
+const MAX_TOKEN_LEN: usize = 16 * 1024;
 /// The longest key that is looked up, in bytes.
 const MAX_KEY_LEN: usize = 512;
 
@@ -46,7 +50,13 @@ impl Policy {
             }
             by_digest.entry(key.digest).or_insert(key);
         }
-        Self { keys: by_digest, model_limits }
+        Self { keys: by_digest, model_limits, issuers: Vec::new(), consumers: HashMap::new() }
+    }
+
+    /// The same, which also takes tokens of identity providers; `consumers` are those that have limits.
+    #[must_use]
+    pub fn with_issuers(self, issuers: Vec<Issuer>, consumers: HashMap<String, Arc<Consumer>>) -> Self {
+        Self { issuers, consumers, ..self }
     }
 
     /// How many keys there are.
@@ -76,6 +86,12 @@ impl Policy {
         now: SystemTime,
     ) -> Result<Arc<Key>, Reason> {
         let given = given_key(headers)?.ok_or(Reason::MissingKey)?;
+        if !self.issuers.is_empty()
+            && given.len() <= MAX_TOKEN_LEN
+            && let Some(token) = std::str::from_utf8(given).ok().filter(|text| jwt::is_token(text))
+        {
+            return jwt::verify(&self.issuers, &self.consumers, token, now);
+        }
         if given.len() > MAX_KEY_LEN {
             return Err(Reason::UnknownKey);
         }
@@ -145,7 +161,7 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Consumer, Rate};
+    use crate::Rate;
 
     fn policy() -> Policy {
         let key = |name: &str| {

@@ -16,6 +16,9 @@ pub enum Reason {
     /// It has the form of our keys, but not their checksum: it was mistyped or cut off.
     #[error("the API key is not valid: its checksum does not fit, so it was mistyped or cut off")]
     MistypedKey,
+    /// A token of an identity provider that is not taken.
+    #[error("the token is not valid: {0}")]
+    BadToken(&'static str),
     /// The key, or its owner, has been put out of use.
     #[error("the API key is not valid any more: it has been disabled")]
     DisabledKey,
@@ -125,6 +128,7 @@ impl Reason {
             Self::MissingKey => "missing_api_key",
             Self::UnknownKey => "invalid_api_key",
             Self::MistypedKey => "mistyped_api_key",
+            Self::BadToken(_) => "invalid_token",
             Self::DisabledKey => "disabled_api_key",
             Self::ExpiredKey => "expired_api_key",
             Self::WrongNetwork => "api_key_not_for_this_address",

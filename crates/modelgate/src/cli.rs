@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     config::{self, Config, ConfigErrors, Env},
     explain::Explain,
+    import::Import,
     serve,
 };
 
@@ -53,6 +54,8 @@ pub(crate) enum Command {
 pub(crate) enum Keys {
     /// Make an API key and print it, with the lines that go into the configuration
     Generate(Generate),
+    /// Print another gateway's keys as lines for the configuration; they go on working
+    Import(Import),
 }
 
 /// For whom the key is.

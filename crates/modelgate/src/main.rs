@@ -10,6 +10,7 @@ use config::{Config, Env};
 mod cli;
 mod config;
 mod explain;
+mod import;
 mod log;
 mod reference;
 mod reload;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Some(Command::Reference) => reference::print(),
         Some(Command::Healthcheck) => with_config(&args, |_, config| serve::healthcheck(&config)),
         Some(Command::Keys(Keys::Generate(wanted))) => cli::keys_generate(wanted),
+        Some(Command::Keys(Keys::Import(wanted))) => import::import(wanted),
     }
 }
 

@@ -45,10 +45,12 @@ async fn every_golden_document_is_decoded_by_the_traefiks_it_is_meant_for() {
         let endpoint = serve(document.to_string()).await;
         for version in versions {
             let Some(binary) = need(traefik_binary(version), &format!("Traefik {version}")) else { return };
+            let acme = folder.path().join(format!("acme-{name}-{version}.json"));
             let traefik = Traefik::builder(binary)
                 .endpoint(&endpoint)
                 .arg("--entrypoints.websecure.address=127.0.0.1:0")
-                .arg("--certificatesresolvers.le.acme.storage=acme.json")
+                // One each: a Traefik that is killed may leave half a file behind.
+                .arg(format!("--certificatesresolvers.le.acme.storage={}", acme.display()))
                 .start()
                 .await;
             testkit::eventually(Duration::from_secs(10), || async {

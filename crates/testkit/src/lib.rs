@@ -1,6 +1,6 @@
 //! What the integration tests and the demo need around Modelgate: a simulated inference server ([`sim`]), the real
-//! Traefik ([`traefik`]), the built Modelgate ([`modelgate`]), the real Docker Engine ([`docker`]), and a small load
-//! generator ([`load`]).
+//! Traefik ([`traefik`]), the built Modelgate ([`modelgate`]), the real Docker Engine and Compose ([`docker`]), a
+//! certificate authority ([`tls`]), a WebSocket client ([`websocket`]), and a small load generator ([`load`]).
 //!
 //! Everything listens on loopback ports that were free a moment before, everything has a name of its own per test
 //! process, and nothing outlives the test: values stop what they started when they are dropped, and the kernel kills
@@ -21,7 +21,9 @@ pub mod docker;
 pub mod load;
 pub mod modelgate;
 pub mod sim;
+pub mod tls;
 pub mod traefik;
+pub mod websocket;
 
 mod parts;
 mod poll;

@@ -1,13 +1,16 @@
 //! The real [Traefik](https://doc.traefik.io/traefik/), started with the [HTTP provider] pointed at Modelgate.
 //!
-//! It listens on loopback: entry point `web` for clients, entry point `traefik` for its [API] and ping. The options are
-//! those of the files under `deploy/`, with a fast provider.
+//! It listens on loopback: entry point `web` for clients, entry point `traefik` for its [API] and ping, and whichever
+//! others a test asks for. The options are those of the files under `deploy/`, with a fast provider. A user's own routers
+//! come from a file, through the [file provider].
 //!
+//! [file provider]: https://doc.traefik.io/traefik/reference/install-configuration/providers/others/file/
 //! [HTTP provider]: https://doc.traefik.io/traefik/reference/install-configuration/providers/others/http/
 //! [API]: https://doc.traefik.io/traefik/reference/install-configuration/api-dashboard/
 
 use std::{
-    env,
+    env, fs,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -44,14 +47,24 @@ pub struct Builder {
     provider_args: Vec<String>,
     log_level: String,
     read_timeout: String,
+    entry_points: Vec<EntryPoint>,
+    dynamic: Option<String>,
     args: Vec<String>,
+}
+
+/// A place where a Traefik listens for clients.
+#[derive(Clone, Debug)]
+struct EntryPoint {
+    name: String,
+    port: u16,
+    tls: bool,
 }
 
 /// A running Traefik, killed on drop.
 #[derive(Debug)]
 pub struct Traefik {
     launch: Launch,
-    web: u16,
+    entry_points: Vec<EntryPoint>,
     api: u16,
     version: (u32, u32, u32),
     process: Option<Process>,
@@ -70,6 +83,27 @@ impl Builder {
     #[must_use]
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
+        self
+    }
+
+    /// One more entry point; [`Traefik::addr`] says where. Whether it speaks TLS is up to the routers on it.
+    #[must_use]
+    pub fn entry_point(mut self, name: &str) -> Self {
+        self.entry_points.push(EntryPoint::new(name, false));
+        self
+    }
+
+    /// One more entry point whose routers all speak TLS, with Traefik's own default certificate.
+    #[must_use]
+    pub fn tls_entry_point(mut self, name: &str) -> Self {
+        self.entry_points.push(EntryPoint::new(name, true));
+        self
+    }
+
+    /// A user's own routers, middlewares and services (YAML), see [`Traefik::write_dynamic`]. Theirs have the suffix `@file`.
+    #[must_use]
+    pub fn dynamic(mut self, yaml: impl Into<String>) -> Self {
+        self.dynamic = Some(yaml.into());
         self
     }
 
@@ -99,31 +133,36 @@ impl Builder {
     ///
     /// # Panics
     /// If it does not start; the message has its log.
-    pub async fn start(self) -> Traefik {
+    pub async fn start(mut self) -> Traefik {
         let version = version_of(&self.binary);
-        let (web, api) = (free_port(), free_port());
-        let launch = self.launch(web, api, version);
+        // Now and not before: a builder may be started more than once.
+        for entry in &mut self.entry_points {
+            entry.port = free_port();
+        }
+        let api = free_port();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut traefik = Traefik { launch, web, api, version, process: None, folder };
+        let launch = self.launch(folder.path(), api, version);
+        let entry_points = self.entry_points;
+        let mut traefik = Traefik { launch, entry_points, api, version, process: None, folder };
+        if let Some(yaml) = &self.dynamic {
+            traefik.write_dynamic(yaml);
+        }
         traefik.start().await;
         traefik
     }
 
-    fn launch(&self, web: u16, api: u16, version: (u32, u32, u32)) -> Launch {
+    fn launch(&self, folder: &Path, api: u16, version: (u32, u32, u32)) -> Launch {
         let mut args = vec![
             "--global.checkNewVersion=false".to_owned(),
             "--global.sendAnonymousUsage=false".to_owned(),
             format!("--log.level={}", self.log_level),
-            format!("--entryPoints.web.address=127.0.0.1:{web}"),
-            format!("--entryPoints.web.transport.respondingTimeouts.readTimeout={}", self.read_timeout),
             format!("--entryPoints.traefik.address=127.0.0.1:{api}"),
             "--api.insecure=true".to_owned(),
             "--ping=true".to_owned(),
         ];
-        // `models.retrieve("org/name")` sends %2F. Traefik refuses it by default in 3.6.4 to 3.6.6, and does not know
-        // the option before; see https://doc.traefik.io/traefik/migrate/v3/#v364.
-        if version >= (3, 6, 4) {
-            args.push("--entryPoints.web.http.encodedCharacters.allowEncodedSlash=true".to_owned());
+        args.extend(self.entry_points.iter().flat_map(|entry| entry.args(&self.read_timeout, version)));
+        if self.dynamic.is_some() {
+            args.push(format!("--providers.file.directory={}", dynamic_folder(folder).display()));
         }
         if let Some(endpoint) = &self.endpoint {
             args.push(format!("--providers.http.endpoint={endpoint}"));
@@ -138,6 +177,29 @@ impl Builder {
     }
 }
 
+impl EntryPoint {
+    fn new(name: &str, tls: bool) -> Self {
+        Self { name: name.to_owned(), port: 0, tls }
+    }
+
+    fn args(&self, read_timeout: &str, version: (u32, u32, u32)) -> Vec<String> {
+        let Self { name, port, tls } = self;
+        let mut args = vec![
+            format!("--entryPoints.{name}.address=127.0.0.1:{port}"),
+            format!("--entryPoints.{name}.transport.respondingTimeouts.readTimeout={read_timeout}"),
+        ];
+        // `models.retrieve("org/name")` sends %2F. Traefik refuses it by default in 3.6.4 to 3.6.6, and does not know
+        // the option before; see https://doc.traefik.io/traefik/migrate/v3/#v364.
+        if version >= (3, 6, 4) {
+            args.push(format!("--entryPoints.{name}.http.encodedCharacters.allowEncodedSlash=true"));
+        }
+        if *tls {
+            args.push(format!("--entryPoints.{name}.http.tls=true"));
+        }
+        args
+    }
+}
+
 impl Traefik {
     /// Prepares the start of a Traefik.
     #[must_use]
@@ -148,6 +210,8 @@ impl Traefik {
             provider_args: provider_args("100ms", "5s", "100ms"),
             log_level: "INFO".to_owned(),
             read_timeout: "10m".to_owned(),
+            entry_points: vec![EntryPoint::new("web", false)],
+            dynamic: None,
             args: Vec::new(),
         }
     }
@@ -155,13 +219,25 @@ impl Traefik {
     /// `http://127.0.0.1:<port>` of the entry point `web`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.web)
+        format!("http://{}", self.addr("web"))
     }
 
     /// The port of the entry point `web`.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.web
+        self.addr("web").port()
+    }
+
+    /// Where an entry point listens. A client of one with TLS accepts any certificate, or leads a name here
+    /// (`resolve`).
+    ///
+    /// # Panics
+    /// If it was not asked for.
+    #[must_use]
+    pub fn addr(&self, entry_point: &str) -> SocketAddr {
+        let found = self.entry_points.iter().find(|entry| entry.name == entry_point);
+        let port = found.unwrap_or_else(|| panic!("no entry point {entry_point}")).port;
+        (Ipv4Addr::LOCALHOST, port).into()
     }
 
     /// What the program says its version is.
@@ -198,6 +274,32 @@ impl Traefik {
             is_enabled.then(|| name.to_owned())
         };
         routers.as_array().into_iter().flatten().filter_map(name).collect()
+    }
+
+    /// Replaces the user's own routers of [`Builder::dynamic`]; Traefik takes them over in a moment.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    pub fn write_dynamic(&self, yaml: &str) {
+        let folder = dynamic_folder(self.folder.path());
+        fs::create_dir_all(&folder).expect("a folder for the dynamic configuration");
+        // In one step: Traefik watches the folder, and would read half a file.
+        let partial = self.folder.path().join("dynamic.partial");
+        fs::write(&partial, yaml).expect("the dynamic configuration is written");
+        fs::rename(partial, folder.join("dynamic.yaml")).expect("the dynamic configuration is in place");
+    }
+
+    /// Waits until Traefik has a router, of any provider (`all@http`, `mine@file`), and holds it to be valid.
+    ///
+    /// # Panics
+    /// If that takes longer than 30 seconds; the message has Traefik's log.
+    pub async fn wait_router(&self, name: &str) {
+        let path = format!("/api/http/routers/{name}");
+        let found = within(START_TIMEOUT, || async {
+            (self.try_api(&path).await?["status"] == "enabled").then_some(())
+        })
+        .await;
+        assert!(found.is_some(), "Traefik has no router {name}:\n{}", self.log());
     }
 
     /// Waits until the HTTP provider's configuration is in use.
@@ -259,6 +361,10 @@ impl Traefik {
         let url = format!("http://127.0.0.1:{}{path}", self.api);
         client().get(url).send().await.ok()?.json().await.ok()
     }
+}
+
+fn dynamic_folder(folder: &Path) -> PathBuf {
+    folder.join("dynamic")
 }
 
 fn provider_args(poll_interval: &str, poll_timeout: &str, throttle: &str) -> Vec<String> {

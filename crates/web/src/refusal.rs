@@ -201,6 +201,7 @@ impl From<&Reason> for Refusal {
             Reason::MissingKey
             | Reason::UnknownKey
             | Reason::MistypedKey
+            | Reason::BadToken(_)
             | Reason::DisabledKey
             | Reason::ExpiredKey
             | Reason::WrongNetwork

@@ -120,9 +120,10 @@ pub(super) fn transcription(state: &State, model: &str, file_size: usize) -> Val
     json!({"text": format!("{} heard {file_size} bytes for {model}", state.options.name)})
 }
 
-/// `POST /predict`, a FastAPI endpoint without models.
+/// `/predict`, a FastAPI endpoint whose requests name no model.
 pub(super) fn prediction(state: &State, path: &str, request: &Value) -> Value {
-    json!({"server": state.options.name, "path": path, "prediction": 0.5, "input": request})
+    let model = state.switches().models.first().cloned();
+    json!({"server": state.options.name, "path": path, "model_type": model, "prediction": 0.5, "input": request})
 }
 
 /// `POST /v1/rerank`, as Jina and vLLM have it: one score for each document.

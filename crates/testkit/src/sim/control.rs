@@ -1,6 +1,8 @@
 //! The endpoints under `/sim/`, by which a test changes a server in a container and asks what reached it. They are not
 //! counted among the received requests.
 
+use std::time::Duration;
+
 use axum::{
     body::Bytes,
     http::{HeaderMap, Method, StatusCode, Uri, header},
@@ -22,6 +24,24 @@ struct Models {
     models: Vec<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Loaded {
+    loaded: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Latency {
+    milliseconds: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Key {
+    key: Option<String>,
+}
+
 pub(super) fn answer(
     state: &State,
     method: &Method,
@@ -36,6 +56,14 @@ pub(super) fn answer(
         ("POST", "/sim/models/raw") => state.switches().raw_listing = Some(raw_listing(uri, headers, body)),
         ("POST", "/sim/health") => return set(body, |Health { healthy }| state.switches().healthy = healthy),
         ("POST", "/sim/models") => return set(body, |Models { models }| state.switches().models = models),
+        ("POST", "/sim/loaded") => {
+            return set(body, |Loaded { loaded }| state.switches().loaded = Some(loaded));
+        }
+        ("POST", "/sim/latency") => {
+            let latency = |Latency { milliseconds }| Duration::from_millis(milliseconds);
+            return set(body, |value| state.switches().latency = latency(value));
+        }
+        ("POST", "/sim/key") => return set(body, |Key { key }| state.switches().required_key = key),
         ("POST", "/sim/fail") => return set(body, |failure: Failure| state.switches().failure = failure),
         _ => return StatusCode::NOT_FOUND.into_response(),
     }

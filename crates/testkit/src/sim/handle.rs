@@ -64,10 +64,11 @@ impl Sim {
         self.addr
     }
 
-    /// `http://127.0.0.1:<port>`, as a server's URL in Modelgate's configuration.
+    /// `http://127.0.0.1:<port>`, or `https://` with TLS, as a server's URL in Modelgate's configuration.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        let scheme = if self.state.options.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.addr)
     }
 
     /// The name in its answers.
@@ -122,6 +123,21 @@ impl Sim {
     /// Makes the listing answer something of the test's choice, or `None` for the true listing again.
     pub fn set_raw_listing(&self, listing: Option<RawListing>) {
         self.state.switches().raw_listing = listing;
+    }
+
+    /// What Ollama's `/api/ps` lists from now on: the models, or none.
+    pub fn set_loaded(&self, loaded: bool) {
+        self.state.switches().loaded = Some(loaded);
+    }
+
+    /// Replaces the delay before an answer.
+    pub fn set_latency(&self, latency: Duration) {
+        self.state.switches().latency = latency;
+    }
+
+    /// Replaces the key that it demands, `None` for none.
+    pub fn set_required_key(&self, key: Option<&str>) {
+        self.state.switches().required_key = key.map(str::to_owned);
     }
 
     /// Makes inference requests fail; `Failure::default()` ends it.

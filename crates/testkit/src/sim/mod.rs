@@ -8,16 +8,28 @@
 //! | path | what |
 //! |---|---|
 //! | `GET {base}/models`, `POST {base}/chat/completions`, `completions`, `embeddings`, `responses`, `messages`, `audio/transcriptions` | as in vLLM; `stream: true` for chat, completions and messages |
-//! | `rerank`, `moderations`, `images/generations`, `messages/count_tokens`; `GET {base}/realtime` | a WebSocket that sends back what it gets |
+//! | `POST {base}/rerank`, `moderations`, `images/generations`, `messages/count_tokens` | as in their API references |
+//! | `GET {base}/realtime?model=` | a WebSocket that greets, then sends back what it gets |
 //! | `/api/chat`, `generate`, `embed`, `show`, `tags`, `ps` | as in Ollama |
 //! | `POST /completion`, `/infill`, `/tokenize` | as in llama.cpp |
-//! | `GET /health`, `GET /metrics`, `/predict` | as in vLLM; a FastAPI endpoint |
-//! | `GET` and `DELETE /sim/requests`, `POST /sim/health`, `/sim/models`, `/sim/models/raw`, `/sim/fail` | for the tests, see below |
+//! | `GET /health`, `GET /metrics` | as in vLLM |
+//! | `GET` and `POST /predict` | a FastAPI endpoint: `{"server": …, "path": …, "model_type": …}` |
+//! | below `/sim/` | for the tests, see below |
 //!
-//! `POST /sim/health {"healthy": false}` makes `/health` answer 503; `POST /sim/models {"models": ["a"]}` replaces the
-//! models; `POST /sim/models/raw` makes the listing answer the posted bytes with the posted content type (`?status=`
-//! for another status; `DELETE` ends it); `POST /sim/fail` takes a [`Failure`] as JSON; `GET /sim/requests` gives the last
-//! 200 requests, each a [`Received`]. Requests to `/sim/…` itself are not among them.
+//! A test in another process changes a server by `POST` to these, one in the same process by the methods of [`Sim`]:
+//!
+//! | path and body | what |
+//! |---|---|
+//! | `/sim/health {"healthy": false}` | `/health` answers 503 |
+//! | `/sim/models {"models": ["a"]}` | replaces the models |
+//! | `/sim/models/raw` and any bytes (`?status=`) | the listing answers them, with their content type; `DELETE` ends it |
+//! | `/sim/loaded {"loaded": false}` | what Ollama's `/api/ps` says |
+//! | `/sim/latency {"milliseconds": 200}` | before an answer, or its first chunk |
+//! | `/sim/key {"key": "secret"}` | the key without which all but `/health` is 401; `null` for none |
+//! | `/sim/fail` and a [`Failure`] | requests for a model, and `/predict`, fail |
+//!
+//! `GET /sim/requests` gives the last 200 requests, each a [`Received`], and `DELETE` forgets them. Requests to `/sim/…`
+//! itself are not among them.
 //!
 //! [vLLM's OpenAI-compatible server]: https://docs.vllm.ai/en/stable/serving/openai_compatible_server/
 
@@ -36,6 +48,8 @@ pub use serve::serve;
 pub use state::{Failure, RawListing, Received};
 
 use std::time::Duration;
+
+use crate::tls::Identity;
 
 /// How a simulated server behaves.
 #[derive(Clone, Debug)]
@@ -64,10 +78,12 @@ pub struct Options {
     pub accept_any: bool,
     /// The secret without which everything but `/health` is answered 401.
     pub required_key: Option<String>,
-    /// The header in which it stands: `authorization` (behind `Bearer `), `x-api-key` or `api-key`.
+    /// The header in which it stands: `authorization` (behind `Bearer `), `x-api-key`, `api-key` or any other.
     pub required_header: String,
     /// Ollama's `/api/ps` lists no model for so long after the start.
     pub loaded_after: Duration,
+    /// It listens with TLS, and this certificate.
+    pub tls: Option<Identity>,
 }
 
 impl Default for Options {
@@ -87,6 +103,7 @@ impl Default for Options {
             required_key: None,
             required_header: "authorization".to_owned(),
             loaded_after: Duration::ZERO,
+            tls: None,
         }
     }
 }

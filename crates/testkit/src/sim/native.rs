@@ -1,37 +1,87 @@
 //! The own APIs of [Ollama](https://github.com/ollama/ollama/blob/main/docs/api.md) and
 //! [llama.cpp](https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md).
 
+use std::{fmt, sync::Arc};
+
 use axum::{
-    http::{Method, header},
+    body::Bytes,
+    http::{Method, StatusCode},
     response::{IntoResponse, Json, Response},
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
     answers,
-    serve::{Content, served_model},
+    serve::{EVENT_STREAM, served_model, unable},
     state::State,
+    stream::Events,
 };
+
+const LINES: &str = "application/x-ndjson";
+
+/// A JSON object's fields as they came, repeated ones repeated.
+struct Fields(Vec<(String, Value)>);
+
+impl Fields {
+    /// As [Go's decoder](https://pkg.go.dev/encoding/json#Unmarshal) reads it: the last field of that name in any case.
+    fn of_go(&self, name: &str) -> Option<&Value> {
+        let fields = self.0.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        fields.map(|(_, value)| value).next_back()
+    }
+
+    /// As llama.cpp's decoder reads it: the last field of exactly that name.
+    fn exact(&self, name: &str) -> Option<&Value> {
+        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
 
 /// `None` if the path is none of theirs.
 pub(super) async fn answer(
-    state: &State,
+    state: &Arc<State>,
     method: &Method,
     path: &str,
-    content: &Content,
+    body: &Bytes,
 ) -> Option<Response> {
     Some(match (method.as_str(), path) {
         ("GET", "/api/tags") => Json(models(state, true)).into_response(),
-        ("GET", "/api/ps") => {
-            let is_loaded = state.started.elapsed() >= state.options.loaded_after;
-            Json(models(state, is_loaded)).into_response()
+        ("GET", "/api/ps") => Json(models(state, state.is_loaded())).into_response(),
+        ("POST", "/api/chat" | "/api/generate" | "/api/embed" | "/api/show") => {
+            match serde_json::from_slice(body) {
+                Ok(fields) => ollama(state, path, &fields).await,
+                Err(error) => ollama_error(StatusCode::BAD_REQUEST, &error.to_string()),
+            }
         }
-        (
-            "POST",
-            "/api/chat" | "/api/generate" | "/api/embed" | "/api/show" | "/completion" | "/infill"
-            | "/tokenize",
-        ) => compute(state, path, content).await,
+        ("POST", "/completion" | "/infill" | "/tokenize") => match serde_json::from_slice(body) {
+            Ok(fields) => llama_cpp(state, path, &fields).await,
+            Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+        },
         _ => return None,
     })
 }
@@ -42,43 +92,58 @@ fn models(state: &State, shown: bool) -> Value {
     json!({ "models": shown.collect::<Vec<_>>() })
 }
 
-async fn compute(state: &State, path: &str, content: &Content) -> Response {
-    let Content::Json(body) = content else {
-        return (axum::http::StatusCode::BAD_REQUEST, "bad body").into_response();
+async fn ollama(state: &Arc<State>, path: &str, fields: &Fields) -> Response {
+    if let Some(refusal) = unable(state) {
+        return refusal;
+    }
+    let name = if path == "/api/show" { fields.of_go("name") } else { None };
+    let wanted = fields.of_go("model").or(name).and_then(Value::as_str).unwrap_or_default();
+    let Ok(model) = served_model(state, Some(wanted)) else {
+        return ollama_error(StatusCode::NOT_FOUND, &format!("model '{wanted}' not found"));
     };
-    let model = match served_model(state, model_of(path, body)) {
+    let mut running = state.run(&model).await;
+    sleep(state.latency()).await;
+    let said = |text: &str, done: bool| match path {
+        "/api/chat" => {
+            json!({"model": model, "message": {"role": "assistant", "content": text}, "done": done})
+        }
+        _ => json!({"model": model, "response": text, "done": done}),
+    };
+    let speaks = matches!(path, "/api/chat" | "/api/generate");
+    // Ollama streams unless told not to.
+    if speaks && fields.of_go("stream") != Some(&Value::Bool(false)) {
+        return Events::lines(state, &model, said).answer(state, running, LINES);
+    }
+    running.finish();
+    Json(match path {
+        "/api/embed" => json!({"model": model, "embeddings": [[0.25, -0.5]]}),
+        "/api/show" => json!({"details": {"family": "sim"}, "modelfile": format!("FROM {model}")}),
+        _ => said(&answers::pieces(state, &model).concat(), true),
+    })
+    .into_response()
+}
+
+fn ollama_error(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({ "error": message }))).into_response()
+}
+
+async fn llama_cpp(state: &Arc<State>, path: &str, fields: &Fields) -> Response {
+    if let Some(refusal) = unable(state) {
+        return refusal;
+    }
+    let model = match served_model(state, fields.exact("model").and_then(Value::as_str)) {
         Ok(model) => model,
         Err(refusal) => return *refusal,
     };
-    sleep(state.options.latency).await;
-    let text = answers::pieces(state, &model).concat();
-    let whole = match path {
-        "/api/chat" => {
-            json!({"model": model, "message": {"role": "assistant", "content": text}, "done": true})
-        }
-        "/api/generate" => json!({"model": model, "response": text, "done": true}),
-        "/api/embed" => json!({"model": model, "embeddings": [[0.25, -0.5]]}),
-        "/api/show" => json!({"details": {"family": "sim"}, "modelfile": "FROM sim"}),
-        "/tokenize" => json!({"tokens": [1, 2, 3]}),
-        _ => json!({"content": text, "stop": true}),
-    };
-    // Ollama streams unless told not to: one JSON value a line.
-    if matches!(path, "/api/chat" | "/api/generate") && body["stream"] != false {
-        let lines = format!("{}\n{whole}\n", json!({"model": model, "done": false}));
-        return ([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response();
+    let mut running = state.run(&model).await;
+    sleep(state.latency()).await;
+    if path != "/tokenize" && fields.exact("stream") == Some(&Value::Bool(true)) {
+        return Events::llama_cpp(state, &model).answer(state, running, EVENT_STREAM);
     }
-    Json(whole).into_response()
-}
-
-/// As Go's decoder reads it: the last field of the name in any case. `/api/show` takes `name` too.
-fn model_of<'a>(path: &str, body: &'a Value) -> Option<&'a str> {
-    let field = |name: &str| {
-        let fields = body.as_object()?;
-        fields
-            .iter()
-            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-            .filter_map(|(_, v)| v.as_str())
-            .next_back()
-    };
-    field("model").or_else(|| (path == "/api/show").then(|| field("name"))?)
+    running.finish();
+    Json(match path {
+        "/tokenize" => json!({"tokens": [1, 2, 3]}),
+        _ => json!({"content": answers::pieces(state, &model).concat(), "stop": true}),
+    })
+    .into_response()
 }

@@ -19,6 +19,10 @@ use super::{
     state::{RawListing, Received, State},
     stream::Events,
 };
+use crate::tls::TlsListener;
+
+/// Of server-sent events.
+pub(super) const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
 /// Serves until `stop` is ready, then ends as uvicorn does on SIGTERM: stops listening, closes idle connections,
 /// finishes the requests in flight.
@@ -38,8 +42,14 @@ pub(super) async fn serve_state(
     state: Arc<State>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    let identity = state.options.tls.clone();
     let app = Router::new().fallback(answer).with_state(state);
-    axum::serve(listener, app).with_graceful_shutdown(stop).await
+    match identity {
+        Some(identity) => {
+            axum::serve(TlsListener::new(listener, &identity)?, app).with_graceful_shutdown(stop).await
+        }
+        None => axum::serve(listener, app).with_graceful_shutdown(stop).await,
+    }
 }
 
 async fn answer(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
@@ -91,7 +101,7 @@ impl Endpoint {
 }
 
 /// A request's body as far as the server understands it.
-pub(super) enum Content {
+enum Content {
     Json(Value),
     Form(Form),
     Other,
@@ -129,7 +139,7 @@ async fn route(state: &Arc<State>, parts: &mut Parts, body: &Bytes) -> Response 
     if api_path == Some("/realtime") {
         return socket::answer(state, parts).await;
     }
-    if let Some(response) = native::answer(state, &parts.method, path, &content).await {
+    if let Some(response) = native::answer(state, &parts.method, path, body).await {
         return response;
     }
     match (parts.method.as_str(), path) {
@@ -177,40 +187,51 @@ fn models(state: &State) -> Response {
 
 /// Any body will do: some predict from an image.
 async fn predict(state: &State, path: &str, content: &Content) -> Response {
-    sleep(state.options.latency).await;
+    if let Some(refusal) = unable(state) {
+        return refusal;
+    }
+    sleep(state.latency()).await;
     let input = if let Content::Json(body) = content { body } else { &Value::Null };
     Json(answers::prediction(state, path, input)).into_response()
 }
 
 fn has_required_key(state: &State, headers: &HeaderMap) -> bool {
-    let Some(required) = &state.options.required_key else { return true };
-    let given = headers.get(&state.options.required_header).and_then(|value| value.to_str().ok());
-    let given = given.map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
+    let required = state.switches().required_key.clone();
+    let Some(required) = required else { return true };
+    let name = &state.options.required_header;
+    let given = headers.get(name).and_then(|value| value.to_str().ok());
+    let is_bearer = name.eq_ignore_ascii_case("authorization");
+    let given = if is_bearer { given.and_then(|value| value.strip_prefix("Bearer ")) } else { given };
     given == Some(required.as_str())
 }
 
-async fn infer(state: &Arc<State>, endpoint: Endpoint, content: &Content) -> Response {
+/// What every request for a model is answered while the server loads, or was told to fail.
+pub(super) fn unable(state: &State) -> Option<Response> {
     if state.is_loading() {
-        return unavailable();
+        return Some(unavailable());
     }
     let failure = state.switches().failure.clone();
-    if let Some(status) = failure.status {
-        let retry_after = failure.retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
-        return (retry_after, error(status, "InternalServerError", "told to fail", None)).into_response();
+    let status = failure.status?;
+    let retry_after = failure.retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
+    Some((retry_after, error(status, "InternalServerError", "told to fail", None)).into_response())
+}
+
+async fn infer(state: &Arc<State>, endpoint: Endpoint, content: &Content) -> Response {
+    if let Some(refusal) = unable(state) {
+        return refusal;
     }
     let model = match wanted_model(state, endpoint, content) {
         Ok(model) => model,
         Err(refusal) => return *refusal,
     };
     let mut running = state.run(&model).await;
-    sleep(state.options.latency).await;
+    sleep(state.latency()).await;
     let json = match content {
         Content::Json(json) => json,
         Content::Form(_) | Content::Other => &Value::Null,
     };
     if let Some(events) = streamed(state, endpoint, &model, json) {
-        let body = events.into_body(running, state.options.chunk_delay, failure.break_after);
-        return text("text/event-stream; charset=utf-8", body);
+        return events.answer(state, running, EVENT_STREAM);
     }
     running.finish();
     let file_size = if let Content::Form(form) = content { form.file_size } else { None };
@@ -266,7 +287,7 @@ fn streamed(state: &State, endpoint: Endpoint, model: &str, request: &Value) -> 
     }
 }
 
-fn error(status: u16, kind: &str, message: &str, param: Option<&str>) -> Response {
+pub(super) fn error(status: u16, kind: &str, message: &str, param: Option<&str>) -> Response {
     let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (code, Json(answers::error(status, kind, message, param))).into_response()
 }
@@ -279,6 +300,6 @@ fn not_found() -> Response {
     (StatusCode::NOT_FOUND, Json(json!({"detail": "Not Found"}))).into_response()
 }
 
-fn text(content_type: &'static str, body: impl Into<Body>) -> Response {
+pub(super) fn text(content_type: &'static str, body: impl Into<Body>) -> Response {
     ([(header::CONTENT_TYPE, content_type)], body.into()).into_response()
 }

@@ -1,5 +1,6 @@
 //! OpenAI's [realtime API](https://platform.openai.com/docs/guides/realtime-websocket), as far as a gateway sees it: a
-//! WebSocket to `…/realtime?model=…`. It greets, then sends back what it gets.
+//! WebSocket to `…/realtime?model=…`. It greets with its name, the model, and the subprotocols that were offered and the one
+//! chosen, then sends back what it gets.
 
 use std::sync::Arc;
 
@@ -26,10 +27,12 @@ pub(super) async fn answer(state: &Arc<State>, parts: &mut Parts) -> Response {
     let offered = offered.unwrap_or_default().to_owned();
     let name = state.options.name.clone();
     match WebSocketUpgrade::from_request_parts(parts, &()).await {
-        Ok(upgrade) => {
-            let greeting = json!({ "server": name, "model": model, "protocols": offered }).to_string();
-            upgrade.protocols(["realtime"]).on_upgrade(move |socket| echo(socket, greeting))
-        }
+        Ok(upgrade) => upgrade.protocols(["realtime"]).on_upgrade(async move |socket| {
+            let chosen = socket.protocol().and_then(|chosen| chosen.to_str().ok());
+            let greeting =
+                json!({ "server": name, "model": model, "protocols": offered, "protocol": chosen });
+            echo(socket, greeting.to_string()).await;
+        }),
         Err(refusal) => refusal.into_response(),
     }
 }

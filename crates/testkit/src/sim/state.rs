@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -77,8 +77,8 @@ pub struct Failure {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) options: Options,
-    pub(super) started: Instant,
-    pub(super) switches: Mutex<Switches>,
+    started: Instant,
+    switches: Mutex<Switches>,
     requests: Mutex<VecDeque<Received>>,
     counts: Mutex<BTreeMap<String, Counts>>,
     slots: Arc<Semaphore>,
@@ -92,6 +92,10 @@ pub(super) struct Switches {
     pub(super) models: Vec<String>,
     pub(super) raw_listing: Option<RawListing>,
     pub(super) failure: Failure,
+    pub(super) latency: Duration,
+    pub(super) required_key: Option<String>,
+    /// What a test said of it; else it depends on the time since the start.
+    pub(super) loaded: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -107,6 +111,9 @@ impl State {
             models: options.models.clone(),
             raw_listing: None,
             failure: Failure::default(),
+            latency: options.latency,
+            required_key: options.required_key.clone(),
+            loaded: None,
         };
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(options.max_running)),
@@ -125,6 +132,16 @@ impl State {
 
     pub(super) fn is_loading(&self) -> bool {
         self.started.elapsed() < self.options.startup_delay
+    }
+
+    /// Whether Ollama's `/api/ps` lists the models.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.switches().loaded.unwrap_or_else(|| self.started.elapsed() >= self.options.loaded_after)
+    }
+
+    /// The delay before an answer.
+    pub(super) fn latency(&self) -> Duration {
+        self.switches().latency
     }
 
     pub(super) fn remember(&self, request: Received) {

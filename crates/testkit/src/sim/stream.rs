@@ -1,15 +1,19 @@
-//! Streamed answers as [server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html), each piece
-//! sent when its time has come.
+//! Streamed answers as [server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html), or as Ollama's
+//! lines of JSON, each piece sent when its time has come.
 
 use std::{io, time::Duration, vec};
 
-use axum::body::{Body, Bytes};
+use axum::{
+    body::{Body, Bytes},
+    response::Response,
+};
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
     answers,
+    serve::text,
     state::{Running, State},
 };
 
@@ -66,6 +70,27 @@ impl Events {
         events
     }
 
+    /// llama.cpp's `/completion` and `/infill` with `stream: true`: no `[DONE]` at the end.
+    pub(super) fn llama_cpp(state: &State, model: &str) -> Self {
+        let mut events = Self::default();
+        for piece in answers::pieces(state, model) {
+            events.piece(&json!({"content": piece, "stop": false}));
+        }
+        events.data(&json!({"content": "", "stop": true}));
+        events
+    }
+
+    /// [Ollama's stream](https://github.com/ollama/ollama/blob/main/docs/api.md#streaming-responses): one JSON value a
+    /// line; `line` makes one of a piece of text.
+    pub(super) fn lines(state: &State, model: &str, line: impl Fn(&str, bool) -> Value) -> Self {
+        let pieces = answers::pieces(state, model);
+        let event =
+            |text: &str, done: bool| Event { text: format!("{}\n", line(text, done)), is_piece: !done };
+        let mut events: Vec<Event> = pieces.iter().map(|piece| event(piece, false)).collect();
+        events.push(event("", true));
+        Self(events)
+    }
+
     fn data(&mut self, data: &Value) {
         self.0.push(Event { text: format!("data: {data}\n\n"), is_piece: false });
     }
@@ -89,13 +114,16 @@ impl Events {
         self
     }
 
-    /// The body that sends the events; it holds the request's slot until the last one is out. With `break_after` the
-    /// connection closes in the middle.
-    pub(super) fn into_body(self, running: Running, delay: Duration, break_after: Option<usize>) -> Body {
+    /// The answer that sends the events; it holds the request's slot until the last one is out. It breaks off in the
+    /// middle if the server was told so.
+    pub(super) fn answer(self, state: &State, running: Running, content_type: &'static str) -> Response {
+        let break_after = state.switches().failure.break_after;
+        let delay = state.options.chunk_delay;
         let sending = Sending { events: self.0.into_iter(), running, delay, break_after, sent_pieces: 0 };
-        Body::from_stream(stream::unfold(sending, |mut sending| async move {
+        let body = Body::from_stream(stream::unfold(sending, |mut sending| async move {
             sending.next().await.map(|item| (item, sending))
-        }))
+        }));
+        text(content_type, body)
     }
 }
 
