@@ -94,7 +94,8 @@ impl IssuerKeys {
         let set: Set = serde_json::from_slice(json)?;
         // A key of a kind that is not known takes none of the others away.
         let known = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
-        let keys: Vec<SigningKey> = JwkSet { keys: known.collect() }.keys.iter().filter_map(SigningKey::of).collect();
+        let keys: Vec<SigningKey> =
+            JwkSet { keys: known.collect() }.keys.iter().filter_map(SigningKey::of).collect();
         let count = keys.len();
         self.0.keys.store(Arc::new(keys));
         Ok(count)
@@ -174,7 +175,9 @@ pub(crate) fn verify(
     check_time(&claims, now)?;
     let audience = match claims.get("aud") {
         Some(Value::String(one)) => issuer.audience.contains(one),
-        Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).any(|a| issuer.audience.iter().any(|b| a == b)),
+        Some(Value::Array(all)) => {
+            all.iter().filter_map(Value::as_str).any(|a| issuer.audience.iter().any(|b| a == b))
+        }
         _ => false,
     };
     if !audience {
@@ -185,7 +188,11 @@ pub(crate) fn verify(
 
 /// The claims of a token that is signed with a key. Times and audience are checked here and not there,
 /// where the system's clock would be asked.
-fn claims(token: &str, algorithm: Algorithm, key: &DecodingKey) -> Result<Map<String, Value>, jsonwebtoken::errors::Error> {
+fn claims(
+    token: &str,
+    algorithm: Algorithm,
+    key: &DecodingKey,
+) -> Result<Map<String, Value>, jsonwebtoken::errors::Error> {
     let mut validation = Validation::new(algorithm);
     validation.validate_exp = false;
     validation.validate_aud = false;
@@ -242,7 +249,8 @@ fn bearer(
 
 /// It goes into a header, and is a name as in the configuration.
 fn is_name(name: &str) -> bool {
-    (1..=60).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@:-|".contains(&b))
+    (1..=60).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@:-|".contains(&b))
 }
 
 impl fmt::Debug for IssuerKeys {

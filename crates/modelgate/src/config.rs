@@ -30,7 +30,7 @@ mod traefik;
 pub(crate) use docker::{DockerConfig, Enabled};
 pub(crate) use env::Env;
 pub(crate) use error::ConfigErrors;
-pub(crate) use keys::{NAME as KEY_NAME, name as key_name};
+pub(crate) use keys::{Accounts, JwtIssuer, NAME as KEY_NAME, name as key_name};
 pub(crate) use servers::StaticServer;
 pub(crate) use traefik::TraefikConfig;
 
@@ -49,8 +49,8 @@ pub(crate) struct Config {
     pub(crate) docker: DockerConfig,
     /// Servers that no label announces.
     pub(crate) servers: Vec<StaticServer>,
-    /// API keys.
-    pub(crate) keys: Vec<access::Key>,
+    /// API keys, and whose tokens are taken.
+    pub(crate) accounts: Accounts,
     /// Settings of models by pattern; for each setting the first that matches and has it counts.
     pub(crate) models: Vec<(ModelGlobs, GivenModelSettings)>,
     /// Where the CA is kept over restarts.
@@ -150,7 +150,12 @@ impl Config {
             requests: requests(root.section("requests")),
             docker: docker::read(root.section("docker")),
             servers: servers::read(root.sections("servers")),
-            keys: keys::read(root.sections("plans"), root.sections("consumers"), root.sections("keys")),
+            accounts: keys::read(
+                root.sections("plans"),
+                root.sections("consumers"),
+                root.sections("keys"),
+                root.sections("jwt"),
+            ),
             models: keys::read_models(root.sections("models")),
             state_dir: root.try_get("state_dir", "the path of a folder", state_dir),
             log: log(root.section("log")),
@@ -182,7 +187,7 @@ impl Config {
         if let Some(variable) = keys_replaced_by {
             self.warnings.push(format!("{variable} is set, so the keys in the file are not used"));
         }
-        if self.keys.is_empty() {
+        if self.accounts.keys.is_empty() && self.accounts.issuers.is_empty() {
             self.warnings.push(
                 "there are no keys, so every request will be refused; `modelgate keys generate` makes one"
                     .into(),

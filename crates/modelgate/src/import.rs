@@ -108,12 +108,11 @@ impl Names {
 /// `modelgate keys import`.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's answer goes to its user")]
 pub(crate) fn import(wanted: &Import) -> ExitCode {
-    let imported = fs::read_to_string(&wanted.file).map_err(|e| e.to_string()).and_then(|text| {
-        match wanted.from {
+    let imported =
+        fs::read_to_string(&wanted.file).map_err(|e| e.to_string()).and_then(|text| match wanted.from {
             From::Kong => kong::read(&text),
             From::Litellm => litellm::read(&text),
-        }
-    });
+        });
     let written = imported.and_then(|mut imported| {
         drop_repeated(&mut imported);
         for left_out in &imported.left_out {

@@ -11,6 +11,7 @@ mod cli;
 mod config;
 mod explain;
 mod import;
+mod jwks;
 mod log;
 mod reference;
 mod reload;

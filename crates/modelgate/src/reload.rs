@@ -12,6 +12,7 @@ use web::Shared;
 
 use crate::{
     config::{Config, Env},
+    jwks::KeySets,
     serve,
 };
 
@@ -23,6 +24,7 @@ pub(crate) async fn watch(
     mut running: Config,
     shared: Arc<Shared>,
     servers: watch::Sender<Configured>,
+    key_sets: KeySets,
 ) {
     let mut seen = fs::read(&path).ok();
     loop {
@@ -38,8 +40,8 @@ pub(crate) async fn watch(
                     warn!(part, "has changed, but takes effect only after a restart");
                 }
                 servers.send_replace(serve::configured(&config));
-                shared.replace_settings(serve::settings(&config));
-                info!(path = %path.display(), keys = config.keys.len(), servers = config.servers.len(), "configuration reloaded");
+                shared.replace_settings(serve::settings(&config, &key_sets));
+                info!(path = %path.display(), keys = config.accounts.keys.len(), servers = config.servers.len(), "configuration reloaded");
                 running = config;
             }
             Err(errors) => {

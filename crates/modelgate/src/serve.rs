@@ -28,6 +28,7 @@ use web::{CertificateAuthority, Listeners, Settings, Shared};
 use crate::{
     cli::Args,
     config::{self, Config, Env},
+    jwks::KeySets,
     log, reload,
 };
 
@@ -126,11 +127,12 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let requests_port = listeners.requests.local_addr()?.port();
     let (publisher, reader) = catalogue::channel();
     let (servers, peers, sources) = sources(&config);
-    let shared = Arc::new(Shared::new(reader, settings(&config), authority, requests_port, peers));
+    let key_sets = KeySets::default();
+    let shared = Arc::new(Shared::new(reader, settings(&config, &key_sets), authority, requests_port, peers));
     let file = config::locate(args.config.as_deref(), &Env::of_this_process());
     let (stop, stopped) = watch::channel(false);
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), stopped));
-    let background = background(file, config, Arc::clone(&shared), servers);
+    let background = background(file, config, Arc::clone(&shared), servers, key_sets);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {
             return Err(io::Error::other(format!("discovery has ended: {ended:?}")));
@@ -153,6 +155,7 @@ async fn background(
     config: Config,
     shared: Arc<Shared>,
     servers: watch::Sender<Configured>,
+    key_sets: KeySets,
 ) {
     let sweep = async {
         let mut tick = interval(SWEEP);
@@ -163,7 +166,7 @@ async fn background(
     };
     let reload = async {
         match file {
-            Some(path) => reload::watch(path, config, Arc::clone(&shared), servers).await,
+            Some(path) => reload::watch(path, config, Arc::clone(&shared), servers, key_sets.clone()).await,
             // The sender must stay: without it discovery would hear of changes that are none.
             None => {
                 let _servers = servers;
@@ -171,7 +174,7 @@ async fn background(
             }
         }
     };
-    tokio::join!(sweep, reload);
+    tokio::join!(sweep, reload, key_sets.keep_fresh());
 }
 
 async fn stop_signal() -> io::Result<&'static str> {
@@ -228,14 +231,20 @@ pub(crate) fn configured(config: &Config) -> Configured {
 }
 
 /// What the handlers are to know of the configuration.
-pub(crate) fn settings(config: &Config) -> Settings {
+pub(crate) fn settings(config: &Config, key_sets: &KeySets) -> Settings {
     Settings {
-        policy: Policy::new(config.keys.clone(), model_limits(config)),
+        policy: policy(config, key_sets),
         trusted_networks: config.traefik.trusted_addresses.clone(),
         traefik: options(config),
         advertise: config.traefik.advertise.as_ref().map(|host| host.as_str().to_owned()),
         hold: config.traefik.poll_timeout.saturating_sub(POLL_MARGIN),
     }
+}
+
+pub(crate) fn policy(config: &Config, key_sets: &KeySets) -> Policy {
+    let accounts = &config.accounts;
+    let issuers = accounts.issuers.iter().map(|issuer| key_sets.of(issuer)).collect();
+    Policy::new(accounts.keys.clone(), model_limits(config)).with_issuers(issuers, accounts.consumers.clone())
 }
 
 /// The limits of `models:`, which also hold for models that no server is known for.

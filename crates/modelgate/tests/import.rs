@@ -25,7 +25,8 @@ impl Folder {
     /// Whose a key is, in a configuration made of what was imported; nobody's if it is refused.
     fn owner(&self, key: &str) -> Option<String> {
         let authorization = format!("Authorization: Bearer {key}");
-        let request = ["explain", "request", "-H", &authorization, "-d", r#"{"model":"x"}"#, "/v1/chat/completions"];
+        let request =
+            ["explain", "request", "-H", &authorization, "-d", r#"{"model":"x"}"#, "/v1/chat/completions"];
         let (status, text, stderr) = self.run(&request);
         assert_eq!(status, Some(0), "{stderr}");
         let consumer = text.split("of consumer \"").nth(1)?;
@@ -69,7 +70,10 @@ fn kongs_consumers() {
         assert!(told.contains(part), "{part}: {told}");
     }
     for text in [&yaml, &told] {
-        assert!(!text.contains("api-key-here") && !text.contains("ds-key") && !text.contains("blank"), "{text}");
+        assert!(
+            !text.contains("api-key-here") && !text.contains("ds-key") && !text.contains("blank"),
+            "{text}"
+        );
     }
 }
 
@@ -101,10 +105,22 @@ fn litellms_keys() {
     ] {
         assert_eq!(folder.owner(key).as_deref(), owner, "{key}: {yaml}");
     }
-    for part in ["name: one-2", "disabled: true", "requests_per_minute: 60", "tokens_per_minute: 20000", "2099-01-01T00:00:00Z"] {
+    for part in [
+        "name: one-2",
+        "disabled: true",
+        "requests_per_minute: 60",
+        "tokens_per_minute: 20000",
+        "2099-01-01T00:00:00Z",
+    ] {
         assert!(yaml.contains(part), "{part}: {yaml}");
     }
-    for part in ["keys[1] default_user_id: its budget", "keys[3]", "keys[4]: it has no token", "keys[5]: its expiry", "keys[6]"] {
+    for part in [
+        "keys[1] default_user_id: its budget",
+        "keys[3]",
+        "keys[4]: it has no token",
+        "keys[5]: its expiry",
+        "keys[6]",
+    ] {
         assert!(told.contains(part), "{part}: {told}");
     }
     assert!(!yaml.contains("sk-") && !told.contains("sk-in-clear"), "{yaml}{told}");

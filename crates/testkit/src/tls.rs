@@ -1,13 +1,7 @@
 //! A certificate authority of a test's own, and servers that listen with what it signed: a cloud server's double, a
 //! Traefik that proves who it is. See [RFC 5280](https://www.rfc-editor.org/rfc/rfc5280).
 
-use std::{
-    fmt,
-    future::{Future, pending},
-    io,
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{fmt, future::pending, io, net::SocketAddr, sync::Arc};
 
 use axum::serve::Listener;
 use rcgen::{
@@ -151,12 +145,10 @@ impl Listener for TlsListener {
     type Io = TlsStream<TcpStream>;
     type Addr = SocketAddr;
 
-    fn accept(&mut self) -> impl Future<Output = Accepted> + Send {
-        async {
-            match self.accepted.recv().await {
-                Some(accepted) => accepted,
-                None => pending().await,
-            }
+    async fn accept(&mut self) -> Accepted {
+        match self.accepted.recv().await {
+            Some(accepted) => accepted,
+            None => pending().await,
         }
     }
 
@@ -182,6 +174,26 @@ mod tests {
         let identity = authority.identity(&["localhost", "127.0.0.1"]);
         assert!(identity.key_pem.contains("PRIVATE KEY"));
         assert_eq!(format!("{authority:?} {identity:?}"), "Authority Identity");
+    }
+
+    #[tokio::test]
+    async fn speaks_http_2_and_1_1() {
+        let authority = Authority::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let listener = TlsListener::new(listener, &authority.identity(&["127.0.0.1"])).expect("with TLS");
+        let mut roots = rustls::RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("a certificate");
+        roots.add(ca).expect("an authority");
+        for protocol in ["h2", "http/1.1"] {
+            let config = rustls::ClientConfig::builder().with_root_certificates(roots.clone());
+            let mut config = config.with_no_client_auth();
+            config.alpn_protocols = vec![protocol.into()];
+            let stream = TcpStream::connect(listener.address).await.expect("a connection");
+            let name = "127.0.0.1".try_into().expect("a name");
+            let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+            let stream = stream.expect("a handshake");
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
+        }
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use testkit::{
-    client, eventually,
+    client, client_builder, eventually,
     load::{Load, Until},
     sim::{Failure, Options, RawListing, Received, Sim},
+    tls::Authority,
+    websocket::WebSocket,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -250,8 +252,136 @@ async fn speaks_ollamas_and_llama_cpps_own_apis() {
         let answer = client().post(url(path)).json(&body).send().await.expect("an answer");
         assert_eq!(answer.status(), status, "{path} {body}");
     }
-    let stream = client().post(url("/api/generate")).json(&json!({"model": "llama3"})).send().await;
-    assert_eq!(stream.expect("an answer").text().await.expect("text").lines().count(), 2);
+    // Go's decoder takes fields in any case, and the last one counts.
+    for (body, status) in
+        [(r#"{"model": "other", "MODEL": "llama3"}"#, 200), (r#"{"Model": "llama3", "model": "x"}"#, 404)]
+    {
+        let answer = client().post(url("/api/embed")).body(body).send().await.expect("an answer");
+        assert_eq!(answer.status(), status, "{body}");
+    }
+    sim.set_loaded(false);
+    assert_eq!(ps().await, r#"{"models":[]}"#);
+    post(&sim, "/sim/loaded", &json!({"loaded": true})).await;
+    assert!(ps().await.contains("llama3"));
+}
+
+#[tokio::test]
+async fn streams_lines_as_ollama_and_events_as_llama_cpp() {
+    let delay = Duration::from_millis(100);
+    let sim =
+        Sim::start_with(Options { chunk_delay: delay, chunks: 3, ..Options::named("gpu-1", &["llama"]) });
+    let begin = Instant::now();
+    let answer = post(&sim, "/api/generate", &json!({"model": "llama"})).await;
+    assert_eq!(answer.headers()["content-type"], "application/x-ndjson");
+    let text = answer.text().await.expect("text");
+    assert!(begin.elapsed() >= delay * 2, "all was over after {:?}", begin.elapsed());
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let said: String = lines.iter().filter_map(|line| line["response"].as_str()).collect();
+    assert_eq!(said, "Answer from gpu-1 for llama. word1 word2");
+    let done: Vec<&Value> = lines.iter().map(|line| &line["done"]).collect();
+    assert_eq!(done, [false, false, false, true]);
+
+    let whole: Value = post(&sim, "/api/chat", &json!({"model": "llama", "Stream": false}))
+        .await
+        .json()
+        .await
+        .expect("JSON");
+    assert_eq!(whole["message"]["content"], said);
+
+    let text = post(&sim, "/completion", &json!({"stream": true})).await.text().await.expect("text");
+    let pieces = text.split_terminator("\n\n").filter_map(|event| event.strip_prefix("data: "));
+    let pieces: Vec<Value> = pieces.map(|piece| serde_json::from_str(piece).expect("JSON")).collect();
+    assert_eq!(pieces.iter().filter_map(|piece| piece["content"].as_str()).collect::<String>(), said);
+    assert_eq!(pieces.last().expect("an end")["stop"], true);
+
+    sim.set_failure(Failure { status: Some(500), ..Failure::default() });
+    for path in ["/api/chat", "/completion", "/predict"] {
+        assert_eq!(post(&sim, path, &json!({"model": "llama"})).await.status(), 500, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn predicts_like_a_fastapi_server() {
+    let sim = Sim::start("classifier-1", &["classification"]);
+    for request in
+        [client().get(format!("{}/predict?x=1", sim.url())), client().post(format!("{}/predict", sim.url()))]
+    {
+        let answer: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+        assert_eq!(answer["server"], "classifier-1");
+        assert_eq!(answer["path"], "/predict");
+        assert_eq!(answer["model_type"], "classification");
+    }
+    let begin = Instant::now();
+    post(&sim, "/sim/latency", &json!({"milliseconds": 200})).await;
+    assert_eq!(post(&sim, "/predict", &json!({"text": "x"})).await.status(), 200);
+    assert!(begin.elapsed() >= Duration::from_millis(200), "{:?}", begin.elapsed());
+    sim.set_latency(Duration::ZERO);
+    assert_eq!(get(&sim, "/models/classification/predict").await.status(), 404);
+}
+
+#[tokio::test]
+async fn echoes_over_a_websocket() {
+    let sim = Sim::start("gpu-1", &["voice"]);
+    let url = format!("ws://{}/v1/realtime?model=voice", sim.addr());
+    let protocols = ["realtime", "openai-beta.realtime-v1"];
+    let mut socket = WebSocket::connect(&url, &[("x-test", "1")], &protocols).await.expect("an upgrade");
+    assert_eq!(socket.protocol(), Some("realtime"));
+    assert_eq!(socket.headers()["x-sim-server"], "gpu-1");
+    let greeting: Value = serde_json::from_str(&socket.receive().await.expect("a greeting")).expect("JSON");
+    assert_eq!(
+        greeting,
+        json!({"server": "gpu-1", "model": "voice", "protocols": protocols.join(", "), "protocol": "realtime"})
+    );
+    socket.send("one").await;
+    assert_eq!(socket.receive().await.as_deref(), Some("one"));
+    assert_eq!(sim.requests()[0].header("x-test"), Some("1"));
+
+    let plain = WebSocket::connect(&url, &[], &[]).await.expect("an upgrade");
+    assert_eq!(plain.protocol(), None);
+    let refusal =
+        WebSocket::connect(&url.replace("voice", "other"), &[], &[]).await.expect_err("no such model");
+    assert_eq!(refusal.status, 404);
+}
+
+#[tokio::test]
+async fn takes_a_large_upload() {
+    let size = 200 * 1024 * 1024;
+    let sim = Sim::start("gpu-1", &["whisper"]);
+    let mut body = b"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n\
+        --b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\n"
+        .to_vec();
+    body.resize(body.len() + size, b'x');
+    body.extend(b"\r\n--b--\r\n");
+    let request = client().post(format!("{}/v1/audio/transcriptions", sim.url()));
+    let request = request.header("content-type", "multipart/form-data; boundary=b").body(body);
+    let answer: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+    assert_eq!(answer, json!({"text": format!("gpu-1 heard {size} bytes for whisper")}));
+}
+
+#[tokio::test]
+async fn listens_with_a_certificate_of_the_tests_own_authority() {
+    let authority = Authority::new();
+    let tls = Some(authority.identity(&["127.0.0.1", "api.example.com"]));
+    let sim = Sim::start_with(Options { tls, ..Options::named("cloud", &["claude"]) });
+    let ask = |client: reqwest::Client, host: &str| {
+        client.get(format!("https://{host}:{}/v1/models", sim.addr().port())).send()
+    };
+    let ca = reqwest::Certificate::from_pem(authority.pem().as_bytes()).expect("a certificate");
+    let trusting = || client_builder().tls_certs_only([ca.clone()]).resolve("api.example.com", sim.addr());
+    for host in ["127.0.0.1", "api.example.com"] {
+        let answer = ask(trusting().build().expect("a client"), host).await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{host}");
+    }
+    assert!(sim.url().starts_with("https://"), "{}", sim.url());
+    let other = Authority::new();
+    let ca = reqwest::Certificate::from_pem(other.pem().as_bytes()).expect("a certificate");
+    let distrusting = client_builder().tls_certs_only([ca]).build().expect("a client");
+    assert!(ask(distrusting, "127.0.0.1").await.is_err(), "another authority's certificate was accepted");
+    // Whoever connects and says nothing keeps nobody waiting.
+    let _silent = std::net::TcpStream::connect(sim.addr()).expect("a connection");
+    let client = trusting().build().expect("a client");
+    assert_eq!(ask(client, "127.0.0.1").await.expect("an answer").status(), 200);
+    sim.stop().await;
 }
 
 #[tokio::test]
@@ -269,4 +399,20 @@ async fn demands_a_key_and_accepts_any_name_when_told() {
     };
     assert_eq!(ask("sk-1").await.expect("an answer").status(), 200);
     assert_eq!(ask("sk-2").await.expect("an answer").status(), 401);
+    sim.set_required_key(Some("sk-2"));
+    assert_eq!(ask("sk-2").await.expect("an answer").status(), 200);
+    post(&sim, "/sim/key", &json!({"key": null})).await;
+    assert_eq!(ask("sk-3").await.expect("an answer").status(), 200);
+
+    let sim = Sim::start_with(Options {
+        required_key: Some("sk-1".into()),
+        ..Options::named("cloud", &["claude"])
+    });
+    for (header, value, status) in
+        [("authorization", "Bearer sk-1", 200), ("authorization", "sk-1", 401), ("x-api-key", "sk-1", 401)]
+    {
+        let answer = client().get(format!("{}/v1/models", sim.url())).header(header, value).send().await;
+        assert_eq!(answer.expect("an answer").status(), status, "{header}: {value}");
+    }
+    assert_eq!(get(&sim, "/health").await.status(), 200);
 }

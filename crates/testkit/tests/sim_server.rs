@@ -7,8 +7,9 @@ use std::{
 
 use serde_json::Value;
 use testkit::{
-    client, eventually, free_port,
+    client, client_builder, eventually, free_port,
     load::{Load, Until},
+    tls::Authority,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,4 +101,60 @@ async fn finishes_streams_on_sigterm_then_ends() {
     })
     .await;
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn listens_where_and_how_it_is_told() {
+    let authority = Authority::new();
+    let identity = authority.identity(&["127.0.0.2"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("written");
+        folder.path().join(name).display().to_string()
+    };
+    let (certificate, key) =
+        (write("cert.pem", &identity.certificate_pem), write("key.pem", &identity.key_pem));
+    let port = free_port();
+    let mut command = Command::new(PROGRAM);
+    command.env("SIM_PORT", port.to_string()).env("SIM_HOST", "127.0.0.2").stderr(Stdio::null());
+    command.env("SIM_TLS_CERT", certificate).env("SIM_TLS_KEY", key);
+    let _server = Server { child: command.spawn().expect("sim-server starts"), port };
+    let ca = reqwest::Certificate::from_pem(authority.pem().as_bytes()).expect("a certificate");
+    let client = client_builder().tls_certs_only([ca]).build().expect("a client");
+    let models = || client.get(format!("https://127.0.0.2:{port}/v1/models")).send();
+    eventually(TIMEOUT, || async { (models().await.ok()?.status() == 200).then_some(()) }).await;
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "it listens elsewhere as well");
+}
+
+#[tokio::test]
+async fn is_a_health_check_under_other_names() {
+    let server = Server::start(&[], &["--model", "llama", "--tensor-parallel-size", "2"]).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |name: &str, arguments: &[&str]| {
+        let path = folder.path().join(name);
+        let _ = std::os::unix::fs::symlink(PROGRAM, &path);
+        let output = Command::new(path).args(arguments).env("SIM_PORT", server.port.to_string()).output();
+        let output = output.expect("it runs");
+        (output.status.code().expect("it ends"), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let health = format!("http://localhost:{}/health", server.port);
+    let models = format!("http://localhost:{}/v1/models", server.port);
+    let python = format!("import urllib.request; urllib.request.urlopen('{health}')");
+    let (code, body) = run("curl", &["-sf", &models]);
+    assert!(code == 0 && body.contains("\"llama\""), "{code} {body}");
+    assert_eq!(run("python3", &["-c", &python]).0, 0);
+    assert_eq!(run("ollama", &["list"]).0, 0);
+    let unhealthy =
+        client().post(format!("{}/sim/health", server.url())).body("{\"healthy\": false}").send().await;
+    assert_eq!(unhealthy.expect("an answer").status(), 204);
+    for (name, arguments, code) in [
+        ("curl", vec!["-f", health.as_str()], 22),
+        ("curl", vec![health.as_str()], 0),
+        ("wget", vec!["-q", health.as_str()], 22),
+        ("python3", vec!["-c", python.as_str()], 22),
+        ("ollama", vec!["list"], 22),
+        ("curl", vec!["-f", "http://127.0.0.1:1/health"], 7),
+    ] {
+        assert_eq!(run(name, &arguments).0, code, "{name} {arguments:?}");
+    }
 }

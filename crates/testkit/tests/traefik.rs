@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{Json, Router, routing::get};
 use serde_json::{Value, json};
 use testkit::{
-    client, eventually,
+    client, client_builder, eventually,
     load::{Load, Until},
     need,
     sim::Sim,
@@ -70,6 +70,54 @@ async fn the_newest_version() {
 }
 
 #[tokio::test]
-async fn the_oldest_version() {
+async fn the_oldest_layered_version() {
     routes_and_survives_a_restart("3.6.2").await;
+}
+
+#[tokio::test]
+async fn the_oldest_version() {
+    routes_and_survives_a_restart("3.0.4").await;
+}
+
+fn prefix_router(prefix: &str, sim: &Sim) -> String {
+    format!(
+        "http:\n  routers:\n    mine:\n      rule: PathPrefix(`{prefix}`)\n      service: mine\n  services:\n    mine:\n      \
+         loadBalancer:\n        servers: [{{ url: \"{}\" }}]\n",
+        sim.url()
+    )
+}
+
+async fn routes_of_a_file(version: &str) {
+    let Some(binary) = need(traefik_binary(version), &format!("Traefik {version}")) else { return };
+    let sim = Sim::start("mine", &["llama"]);
+    let builder = Traefik::builder(binary).tls_entry_point("websecure").entry_point("internal");
+    let traefik = builder.dynamic(prefix_router("/v1", &sim)).arg("--accesslog=true").start().await;
+    traefik.wait_router("mine@file").await;
+    let client = client_builder().danger_accept_invalid_certs(true).build().expect("a client");
+    let plain = |entry_point| format!("http://{}/v1/models", traefik.addr(entry_point));
+    let secure = format!("https://{}/v1/models", traefik.addr("websecure"));
+    for url in [plain("web"), plain("internal"), secure] {
+        let answer = client.get(&url).send().await.expect("an answer");
+        assert_eq!(answer.headers()["x-sim-server"], "mine", "{version}: {url}");
+    }
+    assert!(
+        client.get(plain("websecure")).send().await.is_ok_and(|answer| answer.status() == 404),
+        "{version}"
+    );
+    assert!(traefik.log().contains("/v1/models"), "{version}: the access log that was asked for");
+    assert_eq!(traefik.api("/api/rawdata").await["routers"]["mine@file"]["status"], "enabled", "{version}");
+
+    traefik.write_dynamic(&prefix_router("/other", &sim));
+    eventually(TIMEOUT, || async {
+        let answer = client.get(plain("web")).send().await.ok()?;
+        (answer.status() == 404).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn entry_points_and_routers_of_ones_own() {
+    for version in ["3.0.4", "3.3.6", "3.5.3", "3.6.2", "3.6.15", "3.7.0", "3.7.15"] {
+        routes_of_a_file(version).await;
+    }
 }

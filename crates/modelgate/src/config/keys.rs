@@ -1,8 +1,8 @@
-//! `plans:`, `consumers:`, `keys:` and `models:` — who may use which model, and how often.
+//! `plans:`, `consumers:`, `keys:`, `jwt:` and `models:` — who may use which model, and how often.
 
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
-use access::{Consumer, Key, KeyDigest, Limits, ModelGlobs, Per, Rate, Unit};
+use access::{Consumer, Issuer, IssuerKeys, Key, KeyDigest, Limits, ModelGlobs, Per, Rate, TokenPlan, Unit};
 use catalogue::{GivenModelSettings, ServerSettings, Setting};
 use serde_yaml::Value;
 
@@ -38,8 +38,33 @@ struct Plan {
     limits_per_model: Limits,
 }
 
-/// `plans:`, `consumers:` and `keys:`.
-pub(super) fn read(plans: Vec<Section<'_>>, consumers: Vec<Section<'_>>, keys: Vec<Section<'_>>) -> Vec<Key> {
+/// Who may use Modelgate.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Accounts {
+    /// API keys.
+    pub(crate) keys: Vec<Key>,
+    /// Identity providers whose tokens are taken.
+    pub(crate) issuers: Vec<JwtIssuer>,
+    /// Consumers by name.
+    pub(crate) consumers: HashMap<String, Arc<Consumer>>,
+}
+
+/// One entry of `jwt:`.
+#[derive(Debug, Clone)]
+pub(crate) struct JwtIssuer {
+    /// What its tokens stand for; its keys come later.
+    pub(crate) issuer: Issuer,
+    /// Where its keys are; without it, its `.well-known/openid-configuration` says so.
+    pub(crate) jwks_url: Option<String>,
+}
+
+/// `plans:`, `consumers:`, `keys:` and `jwt:`.
+pub(super) fn read(
+    plans: Vec<Section<'_>>,
+    consumers: Vec<Section<'_>>,
+    keys: Vec<Section<'_>>,
+    issuers: Vec<Section<'_>>,
+) -> Accounts {
     let plans = read_plans(plans);
     let mut consumers = read_consumers(consumers, &plans);
     let mut read: Vec<(usize, Key)> = Vec::with_capacity(keys.len());
@@ -60,7 +85,53 @@ pub(super) fn read(plans: Vec<Section<'_>>, consumers: Vec<Section<'_>>, keys: V
         }
         section.finish();
     }
-    read.into_iter().map(|(_, key)| key).collect()
+    let keys = read.into_iter().map(|(_, key)| key).collect();
+    let issuers = issuers.into_iter().filter_map(|section| read_issuer(section, &plans)).collect();
+    Accounts { keys, issuers, consumers }
+}
+
+fn read_issuer(mut section: Section<'_>, plans: &[Plan]) -> Option<JwtIssuer> {
+    const URL: &str = "an http or https URL, as it stands in a token's iss";
+    const AUDIENCE: &str = "a name that must be in a token's aud";
+    const CLAIM: &str = "the name of a claim";
+    let url = |text: &str| {
+        let fits = text.starts_with("https://") || text.starts_with("http://");
+        let plain = text.bytes().all(|b| b.is_ascii_graphic()) && !text.contains(['@', '#', '`']);
+        (fits && plain && text.len() <= 512).then(|| text.to_owned())
+    };
+    let word = |text: &str| {
+        ((1..=256).contains(&text.len()) && !text.contains(char::is_control)).then(|| text.to_owned())
+    };
+    let issuer = section.get("issuer", URL, url);
+    section.require("issuer", URL);
+    let audience = section.list("audience", AUDIENCE, word);
+    section.require("audience", &format!("a list, each {AUDIENCE}"));
+    if let Some(audience) = &audience {
+        section.require_some("audience", audience);
+    }
+    let jwks_url = section.get("jwks_url", "the http or https URL of a JSON Web Key Set", url);
+    let consumer_claim = section.get("consumer_claim", CLAIM, word);
+    let plan_claim = section.get("plan_claim", CLAIM, word);
+    let default_plan = plan(&mut section, plans);
+    let models = models(&mut section);
+    section.finish();
+    let token_plan = |plan: &Plan| TokenPlan {
+        models: models.clone().or_else(|| plan.models.clone()).unwrap_or_else(ModelGlobs::all),
+        limits: plan.limits.clone(),
+        limits_per_model: plan.limits_per_model.clone(),
+    };
+    let without =
+        || TokenPlan { models: models.clone().unwrap_or_else(ModelGlobs::all), ..TokenPlan::default() };
+    let issuer = Issuer {
+        issuer: issuer?,
+        audience: audience?,
+        consumer_claim: consumer_claim.unwrap_or_else(|| "sub".into()),
+        plan_claim,
+        plans: plans.iter().map(|plan| (plan.name.clone(), token_plan(plan))).collect(),
+        default_plan: default_plan.map_or_else(without, token_plan),
+        keys: IssuerKeys::default(),
+    };
+    Some(JwtIssuer { issuer, jwks_url })
 }
 
 fn read_plans(sections: Vec<Section<'_>>) -> Vec<Plan> {

@@ -3,12 +3,12 @@
 
 use std::{fmt::Write as _, fs, io, net::IpAddr, path::PathBuf, time::SystemTime};
 
-use access::{Decision, Mode, Policy, Request};
+use access::{Decision, Mode, Request};
 use catalogue::Catalogue;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
 
-use crate::{config::Config, serve};
+use crate::{config::Config, jwks::KeySets, serve};
 
 /// A request as curl takes it, or an entry of a HAR file.
 #[derive(Debug, Clone, clap::Args)]
@@ -63,7 +63,7 @@ pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs
         from: args.from,
         now: SystemTime::now(),
     };
-    let policy: Policy = serve::settings(config).policy;
+    let policy = serve::policy(config, &KeySets::default());
     let explanation = access::explain(&policy, catalogue, &request);
     let mut text = String::new();
     for step in &explanation.steps {

@@ -23,7 +23,13 @@ pub(super) fn read(text: &str) -> Result<Imported, String> {
         }
         let credentials = consumer.get("keyauth_credentials").and_then(Value::as_sequence);
         for (j, credential) in credentials.into_iter().flatten().enumerate() {
-            add(&mut imported, &mut names, name, credential, &format!("consumers[{i}].keyauth_credentials[{j}]"));
+            add(
+                &mut imported,
+                &mut names,
+                name,
+                credential,
+                &format!("consumers[{i}].keyauth_credentials[{j}]"),
+            );
         }
         if credentials.is_none() {
             imported.left_out.push(format!("consumers[{i}] {name}: it has no keyauth_credentials"));
@@ -80,7 +86,9 @@ fn limit(consumer: &Value, place: &str, left_out: &mut Vec<String>) -> Limit {
     };
     for longer in ["day", "month", "year"] {
         if number(longer).is_some() {
-            left_out.push(format!("{place}: its limit per {longer}; Modelgate limits per second, minute and hour"));
+            left_out.push(format!(
+                "{place}: its limit per {longer}; Modelgate limits per second, minute and hour"
+            ));
         }
     }
     Limit {

@@ -66,6 +66,7 @@ fn models(row: &Value) -> Result<Vec<String>, String> {
 /// Python's `isoformat`, with or without a zone, which then is UTC.
 fn expires(text: &str) -> Result<String, String> {
     let zoned = text.strip_suffix("+00:00").or_else(|| text.strip_suffix('Z')).unwrap_or(text);
-    let time = humantime::parse_rfc3339_weak(zoned).map_err(|_| format!("its expiry {text:?} is no time in UTC"))?;
+    let time =
+        humantime::parse_rfc3339_weak(zoned).map_err(|_| format!("its expiry {text:?} is no time in UTC"))?;
     Ok(humantime::format_rfc3339_seconds(time).to_string())
 }

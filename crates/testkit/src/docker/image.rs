@@ -64,6 +64,13 @@ impl Image {
         self
     }
 
+    /// A second name for a file of the image.
+    #[must_use]
+    pub fn link(mut self, target: &str, to: &str) -> Self {
+        self.links.insert(to.to_owned(), target.to_owned());
+        self
+    }
+
     /// `/usr/bin/curl`, which many health checks call.
     #[must_use]
     pub fn with_curl(self) -> Self {
@@ -72,9 +79,8 @@ impl Image {
 
     /// `/bin/sh` from Debian's busybox-static: health checks that are one string run in a shell.
     #[must_use]
-    pub fn with_shell(mut self) -> Self {
-        self.links.insert("/bin/sh".to_owned(), "busybox".to_owned());
-        self.program("/bin/busybox", "/bin/busybox")
+    pub fn with_shell(self) -> Self {
+        self.link("busybox", "/bin/sh").program("/bin/busybox", "/bin/busybox")
     }
 
     /// What a container runs.

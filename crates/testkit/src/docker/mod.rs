@@ -1,17 +1,21 @@
 //! The real [Docker Engine](https://docs.docker.com/engine/), through the `docker` command: images built from the
-//! machine's own programs (no registry needed), containers and networks that are removed on drop, and a private engine
-//! for tests that restart it.
+//! machine's own programs (no registry needed), also under the names that Compose files have, containers, networks and
+//! Compose projects that are removed on drop, and a private engine for tests that restart it.
 //!
 //! Everything carries a label that names the test process. What a killed test process left behind is removed when the
 //! next one begins to use the engine.
 
+mod compose;
 mod container;
 mod daemon;
 mod image;
+mod stand_in;
 
+pub use compose::{Compose, ComposeFile, compose_binary};
 pub use container::{Container, Network, RunOptions};
 pub use daemon::Daemon;
 pub use image::{Image, sim_image};
+pub use stand_in::StandIn;
 
 use std::{
     collections::BTreeSet,
@@ -113,25 +117,41 @@ pub async fn available() -> Result<(), String> {
     AVAILABLE.get_or_init(look).await.clone()
 }
 
-/// Removes the containers and networks of test processes of this machine that are no more.
+/// By which Compose marks what belongs to a project.
+const PROJECT_LABEL: &str = "com.docker.compose.project";
+
+/// Removes the containers, networks and volumes of test processes of this machine that are no more.
 async fn sweep() {
+    sweep_of(OWNER_LABEL, is_gone).await;
+    sweep_of(PROJECT_LABEL, is_left_over).await;
+}
+
+/// Removes what carries a label whose value tells that it may go.
+async fn sweep_of(label: &str, may_go: fn(&str) -> bool) {
     let engine = Engine::local();
-    for (list, remove) in [
-        (["ps", "--all"].as_slice(), ["rm", "--force", "--volumes"].as_slice()),
-        (&["network", "ls"], &["network", "rm"]),
+    for (list, id, remove) in [
+        (["ps", "--all"].as_slice(), "ID", ["rm", "--force", "--volumes"].as_slice()),
+        (&["network", "ls"], "ID", &["network", "rm"]),
+        (&["volume", "ls"], "Name", &["volume", "rm"]),
     ] {
-        let filter = format!("label={OWNER_LABEL}");
-        let format = format!("{{{{.ID}}}} {{{{.Label \"{OWNER_LABEL}\"}}}}");
+        let filter = format!("label={label}");
+        let format = format!("{{{{.{id}}}}} {{{{.Label \"{label}\"}}}}");
         let args = [list, &["--filter", &filter, "--format", &format]].concat();
         for line in engine.docker(&args).await.unwrap_or_default().lines() {
             if let Some((id, owner)) = line.split_once(' ')
-                && is_gone(owner)
+                && may_go(owner)
             {
                 // Another process may be sweeping, too.
                 let _ = engine.docker(&[remove, &[id]].concat()).await;
             }
         }
     }
+}
+
+/// Whether a Compose project has a [`unique_name`] of a process that has ended.
+fn is_left_over(project: &str) -> bool {
+    let id = project.strip_prefix("mgt-").and_then(|rest| rest.split('-').next()?.parse().ok());
+    id.is_some_and(|id| start_time(id).is_none())
 }
 
 /// This test process: machine, process id, and start time, since process ids come again.
@@ -185,5 +205,9 @@ mod tests {
         assert!(is_gone(&earlier), "the same process id at another time");
         assert!(!is_gone("another-machine/1/1"));
         assert!(!is_gone("nonsense"));
+
+        assert!(!is_left_over(&unique_name("project")));
+        assert!(is_left_over("mgt-4294967295-1-project"));
+        assert!(!is_left_over("modelgate-demo"));
     }
 }
