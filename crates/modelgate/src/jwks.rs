@@ -66,14 +66,15 @@ impl KeySets {
             for (source, keys) in self.due() {
                 let fetched = fetch(&client, &source).await;
                 let replaced = fetched.and_then(|json| keys.replace(&json).map_err(|e| e.to_string()));
+                let issuer = &source.0;
                 match &replaced {
-                    Ok(count) => {
-                        info!(issuer = source.0, keys = count, "keys of an identity provider fetched")
+                    Ok(keys) => info!(issuer, keys, "the keys of an identity provider are fetched"),
+                    Err(error) => {
+                        warn!(
+                            issuer,
+                            error, "the keys of an identity provider cannot be fetched; the old ones stay"
+                        );
                     }
-                    Err(error) => warn!(
-                        issuer = source.0,
-                        error, "the keys of an identity provider could not be fetched; the old ones stay"
-                    ),
                 }
                 self.asked(&source, replaced.is_ok());
             }

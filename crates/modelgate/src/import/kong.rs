@@ -45,7 +45,7 @@ pub(super) fn read(text: &str) -> Result<Imported, String> {
     }
     for service in file.get("services").and_then(Value::as_sequence).into_iter().flatten() {
         let name = service.get("name").and_then(Value::as_str).unwrap_or("without a name");
-        if plugins(service).any(|plugin| is_rate_limiting(plugin)) {
+        if plugins(service).any(is_rate_limiting) {
             let message = "its rate-limiting holds for each consumer; put it into a plan, or into models";
             imported.left_out.push(format!("service {name}: {message}"));
         }
