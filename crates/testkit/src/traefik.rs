@@ -26,6 +26,7 @@ use crate::{
 
 /// Generous: a small machine that compiles at the same time.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+const ALL_ROUTERS: &str = "/api/http/routers?per_page=10000";
 
 /// The Traefik of a version: the path in `MODELGATE_TEST_TRAEFIK_3_7_15`, else where `cargo xtask` puts it,
 /// `target/tools/traefik-3.7.15/bin/traefik`.
@@ -267,7 +268,7 @@ impl Traefik {
 
     /// The names of the routers from the HTTP provider, without `@http`, that Traefik holds to be valid.
     pub async fn routers(&self) -> Vec<String> {
-        let routers = self.api("/api/http/routers?per_page=10000").await;
+        let routers = self.api(ALL_ROUTERS).await;
         let name = |router: &Value| {
             let is_enabled = router["status"] == "enabled";
             let name = router["name"].as_str()?.strip_suffix("@http")?;
@@ -289,14 +290,19 @@ impl Traefik {
         fs::rename(partial, folder.join("dynamic.yaml")).expect("the dynamic configuration is in place");
     }
 
-    /// Waits until Traefik has a router, of any provider (`all@http`, `mine@file`), and holds it to be valid.
+    /// Waits until Traefik has a router, of any provider (`all@http`, `mine@file`), and holds it to be valid. One that is
+    /// on several entry points with options of their own (TLS, encoded characters) counts once one of its copies is
+    /// there, which Traefik calls `websecure-mine@file`.
     ///
     /// # Panics
     /// If that takes longer than 30 seconds; the message has Traefik's log.
     pub async fn wait_router(&self, name: &str) {
-        let path = format!("/api/http/routers/{name}");
+        let is_it = |router: &Value| {
+            let found = router["name"].as_str().and_then(|found| found.strip_suffix(name));
+            router["status"] == "enabled" && found.is_some_and(|rest| rest.is_empty() || rest.ends_with('-'))
+        };
         let found = within(START_TIMEOUT, || async {
-            (self.try_api(&path).await?["status"] == "enabled").then_some(())
+            self.try_api(ALL_ROUTERS).await?.as_array()?.iter().any(is_it).then_some(())
         })
         .await;
         assert!(found.is_some(), "Traefik has no router {name}:\n{}", self.log());

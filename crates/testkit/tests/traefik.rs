@@ -104,8 +104,9 @@ async fn routes_of_a_file(version: &str) {
         client.get(plain("websecure")).send().await.is_ok_and(|answer| answer.status() == 404),
         "{version}"
     );
-    assert!(traefik.log().contains("/v1/models"), "{version}: the access log that was asked for");
-    assert_eq!(traefik.api("/api/rawdata").await["routers"]["mine@file"]["status"], "enabled", "{version}");
+    // The access log that was asked for.
+    eventually(TIMEOUT, || async { traefik.log().contains("/v1/models").then_some(()) }).await;
+    assert_eq!(traefik.api("/api/rawdata").await["services"]["mine@file"]["status"], "enabled", "{version}");
 
     traefik.write_dynamic(&prefix_router("/other", &sim));
     eventually(TIMEOUT, || async {
