@@ -8,8 +8,7 @@ mod common;
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
-    process::{Command, Output},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -17,7 +16,7 @@ use common::{KEY, NEWEST, chat, refusal, send, server};
 use reqwest::{Client, RequestBuilder, redirect::Policy};
 use serde_json::{Value, json};
 use testkit::{
-    docker::{self, Image},
+    docker::{self, Compose, ComposeFile, StandIn},
     eventually, free_port, need,
     traefik::traefik_binary,
 };
@@ -28,11 +27,7 @@ const LLAMA: &str = "meta-llama/Llama-3.1-8B-Instruct";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Example {
-    compose: PathBuf,
-    folder: PathBuf,
-    project: String,
-    overrides: tempfile::TempDir,
-    variables: Vec<(String, String)>,
+    compose: Compose,
     http: u16,
     https: u16,
     client: Client,
@@ -44,11 +39,9 @@ impl Example {
     async fn up(name: &str, overrides: &str) -> Option<Self> {
         let alone = ALONE.lock().await;
         need(docker::available().await, "a Docker Engine")?;
-        let compose = need(compose_binary(), "Docker Compose (cargo xtask test --install)")?;
+        need(docker::compose_binary(), "Docker Compose (cargo xtask test --install)")?;
         need(stand_ins().await, "the stand-in images")?;
         let (http, https) = (free_port(), free_port());
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("override.yaml"), overrides).expect("written");
         testkit::install_crypto();
         let address = ([127, 0, 0, 1], https).into();
         let client = Client::builder()
@@ -58,33 +51,15 @@ impl Example {
             .resolve("models.yourdomain.com", address)
             .resolve("api.yourdomain.com", address)
             .build();
-        let variables = [
-            ("MODELGATE_API_KEY", KEY.to_owned()),
-            ("PROVIDER_AUTH_TOKEN", "sk-provider".to_owned()),
-            ("HTTP_PORT", http.to_string()),
-            ("HTTPS_PORT", https.to_string()),
-        ];
-        let example = Self {
-            compose,
-            folder: Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples")).join(name),
-            project: format!("modelgate-test-{name}"),
-            overrides: folder,
-            variables: variables.map(|(name, value)| (name.to_owned(), value)).to_vec(),
-            http,
-            https,
-            client: client.expect("a client"),
-            _alone: alone,
-        };
-        let output = example.run(&["up", "--detach", "--no-build", "--quiet-pull"]);
-        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-        Some(example)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(&self.compose);
-        command.args(["--project-name", &self.project, "--file"]).arg(self.folder.join("compose.yaml"));
-        command.arg("--file").arg(self.overrides.path().join("override.yaml"));
-        command.args(arguments).envs(self.variables.iter().cloned()).output().expect("compose runs")
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"));
+        let file = ComposeFile::at(folder.join(name).join("compose.yaml"))
+            .over(overrides)
+            .env("MODELGATE_API_KEY", KEY)
+            .env("PROVIDER_AUTH_TOKEN", "sk-provider")
+            .env("HTTP_PORT", http.to_string())
+            .env("HTTPS_PORT", https.to_string());
+        let compose = Compose::up(file, name).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        Some(Self { compose, http, https, client: client.expect("a client"), _alone: alone })
     }
 
     fn post(&self, path: &str, body: &Value) -> RequestBuilder {
@@ -105,8 +80,12 @@ impl Example {
                 Err(error) => error.to_string(),
             };
             if began.elapsed() > PATIENCE {
-                let logs = self.run(&["logs", "--tail", "40"]);
-                panic!("{}: {last}\n{}", self.project, String::from_utf8_lossy(&logs.stdout));
+                let logs = self.compose.run(&["logs", "--tail", "40"]).await.unwrap_or_default();
+                panic!(
+                    "{}: {last}
+{logs}",
+                    self.compose.project()
+                );
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -130,43 +109,19 @@ impl Example {
     }
 }
 
-impl Drop for Example {
-    fn drop(&mut self) {
-        self.run(&["down", "--volumes", "--timeout", "1", "--remove-orphans"]);
-    }
-}
-
-fn compose_binary() -> Option<PathBuf> {
-    let path = testkit::target_folder()?.join("tools/compose/docker-compose");
-    path.is_file().then_some(path)
-}
-
 /// Makes the images that the examples name.
 async fn stand_ins() -> Result<(), String> {
     let traefik = traefik_binary(NEWEST).ok_or("Traefik is missing")?;
-    let sim = tokio::task::spawn_blocking(testkit::build_sim_server).await.map_err(|e| e.to_string())??;
-    let of_sim = |tag: &str| {
-        let image = Image::new(tag).program(&sim, "/sim-server").entrypoint(&["/sim-server"]);
-        image.with_curl().with_shell()
-    };
-    let ollama = of_sim("ollama/ollama:latest").program("/bin/true", "/usr/bin/ollama");
-    let ollama = ollama
-        .change("ENV SIM_PORT=11434")
-        .change("ENV SIM_OWNED_BY=library")
-        .change("ENV SIM_MODELS=llama3");
-    let own = of_sim("fastapi-model:local").program("/bin/true", "/usr/bin/python");
-    let images = [
-        Image::new("traefik:v3.7").program(traefik, "/traefik").entrypoint(&["/traefik"]),
-        Image::new("modelgate:local")
-            .program(env!("CARGO_BIN_EXE_modelgate"), "/modelgate")
-            .entrypoint(&["/modelgate"]),
-        of_sim("vllm/vllm-openai:latest").change("EXPOSE 8000").change("ENV SIM_OWNED_BY=vllm"),
-        of_sim("lmsysorg/sglang:latest").change("ENV SIM_OWNED_BY=sglang").change("ENV SIM_PORT=30000"),
-        ollama,
-        own.change("EXPOSE 8000"),
-    ];
-    for image in images {
-        image.build().await?;
+    let modelgate = env!("CARGO_BIN_EXE_modelgate").into();
+    for (stand_in, name) in [
+        (StandIn::Traefik(traefik), "traefik:v3.7"),
+        (StandIn::Modelgate(modelgate), "modelgate:local"),
+        (StandIn::Vllm, "vllm/vllm-openai:latest"),
+        (StandIn::Sglang, "lmsysorg/sglang:latest"),
+        (StandIn::Ollama, "ollama/ollama:latest"),
+        (StandIn::FastApi, "fastapi-model:local"),
+    ] {
+        stand_in.tag(name).await?;
     }
     Ok(())
 }
@@ -322,7 +277,7 @@ async fn nginx_backup() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let spread = example.spread(6, || example.chat("llama3")).await;
     assert_eq!(spread.len(), 1, "the backup gets nothing: {spread:?}");
-    example.run(&["kill", "ollama-1"]);
+    example.compose.run(&["kill", "ollama-1"]).await.expect("killed");
     eventually(PATIENCE, || async {
         let backup = example.answered(|| example.chat("llama3")).await;
         (backup != primary).then_some(())
@@ -393,8 +348,8 @@ async fn ollama_production() {
     let overrides = "services:\n  ollama-main: { deploy: !reset null, healthcheck: { interval: 500ms, start_period: 1s } }\n";
     let Some(example) = Example::up("ollama-production", overrides).await else { return };
     example.answered(|| example.chat("llama3")).await;
-    let log = example.run(&["logs", "traefik"]);
-    assert!(String::from_utf8_lossy(&log.stdout).contains("/v1/chat/completions"), "Traefik's access log");
+    let log = example.compose.run(&["logs", "traefik"]).await.expect("a log");
+    assert!(log.contains("/v1/chat/completions"), "Traefik's access log");
 }
 
 #[tokio::test(flavor = "multi_thread")]
