@@ -169,31 +169,36 @@ impl Demands<'_> {
 }
 
 /// What is left of a key's limits: its own, its consumer's, and for a model those of both and the
-/// model's. Takes nothing.
+/// model's, its servers' among them. Takes nothing.
 pub fn limits_left<C: Clock>(
     policy: &Policy,
     limiters: &Limiters<C>,
     key: &Key,
-    model: Option<&str>,
+    catalogue: &Catalogue,
+    pool: Option<&Pool>,
 ) -> Vec<Left> {
     let mut all = vec![
         (Scope::Key, &key.limits, CellId::of_key(&key.digest)),
         (Scope::Consumer, &key.consumer.limits, CellId::of_consumer(&key.consumer)),
     ];
-    if let Some(model) = model {
+    let mut own = None;
+    if let Some(pool) = pool {
+        let model = pool.stands_for.as_str();
         let cell = CellId::of_model(model);
         all.push((Scope::KeyAndModel, &key.limits_per_model, CellId::of_key(&key.digest).for_model(cell)));
         let of_consumer = CellId::of_consumer(&key.consumer).for_model(cell);
         all.push((Scope::ConsumerAndModel, &key.consumer.limits_per_model, of_consumer));
-        if let Some(limits) = policy.model_limits(model) {
-            all.push((Scope::Model, limits, cell));
+        match policy.model_limits(model).filter(|limits| !limits.is_empty()) {
+            Some(limits) => all.push((Scope::Model, limits, cell)),
+            None => own = catalogue.pool(model).and_then(|main| own_limit(main)).or_else(|| own_limit(pool)),
         }
     }
+    let of_servers = own.map(|(cell, rate)| limiters.left(&Demand::new(Scope::Model, cell, rate, 1)));
     let left = |(scope, limits, cell): (Scope, &Limits, CellId)| {
         let of = |rate: &Rate| limiters.left(&Demand::new(scope, cell, *rate, 1));
         limits.rates().iter().map(of).collect::<Vec<_>>()
     };
-    all.into_iter().flat_map(left).collect()
+    all.into_iter().flat_map(left).chain(of_servers).collect()
 }
 
 /// The limit that the model's servers ask for. Servers that only some requests choose may ask for

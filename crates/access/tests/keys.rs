@@ -132,10 +132,11 @@ fn tokens_are_taken_as_estimated() {
     assert!(!refused.never_passes());
     assert!(refusal(ask(101)).never_passes());
     assert!(matches!(ask(40), Decision::Allow(_)), "the refusals took nothing");
-    let left = access::limits_left(&world.policy, &world.limiters, &alice_of(&world), Some("llama"));
+    let pool = world.catalogue.pool("llama").map(AsRef::as_ref);
+    let left = access::limits_left(&world.policy, &world.limiters, &alice_of(&world), &world.catalogue, pool);
     assert_eq!((left.len(), left[0].remaining), (1, 0));
     world.clock.advance(Duration::from_secs(30));
-    let left = access::limits_left(&world.policy, &world.limiters, &alice_of(&world), Some("llama"));
+    let left = access::limits_left(&world.policy, &world.limiters, &alice_of(&world), &world.catalogue, pool);
     assert_eq!((left[0].remaining, left[0].reset_after), (50, Duration::from_secs(30)));
 }
 
@@ -153,4 +154,20 @@ fn failures_from_one_address_are_slowed() {
     let refused = world.limiters.failed_from("192.0.2.7", slow).expect_err("too many");
     assert_eq!((refused.scope, refused.retry_after), (Scope::Address, Duration::from_secs(1)));
     assert!(world.limiters.failed_from("192.0.2.8", slow).is_ok(), "others are not");
+}
+
+#[test]
+fn a_limit_that_the_servers_ask_for_is_shown_under_every_name() {
+    let labels = [("limit.requests_per_minute", "60"), ("limit.burst", "5"), ("aliases", "fast")];
+    let world = World::new(
+        Policy::new(vec![alice()], Vec::new()),
+        vec![common::server_with("a", &["llama"], &labels)],
+    );
+    assert_eq!(world.code(&Call::chat("mg-alice", "fast")), "ok");
+    for name in ["llama", "fast"] {
+        let pool = world.catalogue.pool(name).map(AsRef::as_ref);
+        let left =
+            access::limits_left(&world.policy, &world.limiters, &alice_of(&world), &world.catalogue, pool);
+        assert_eq!((left.len(), left[0].scope, left[0].remaining), (1, Scope::Model, 4), "{name}");
+    }
 }

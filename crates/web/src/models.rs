@@ -84,18 +84,16 @@ fn answer(
 fn limits(shared: &Shared, catalogue: &Catalogue, key: &Key, query: &str) -> Result<Value, Refusal> {
     let named = query.split('&').find_map(|pair| pair.strip_prefix("model="));
     let named = named.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
-    let model = match &named {
+    let pool = match &named {
         None => None,
         Some(name) => {
             let unknown =
                 || Refusal::from(&Reason::ModelNotFound { model: name.chars().take(256).collect() });
-            Some(
-                usable(catalogue, key).get(name.as_str()).ok_or_else(unknown)?.stands_for.as_str().to_owned(),
-            )
+            Some(*usable(catalogue, key).get(name.as_str()).ok_or_else(unknown)?)
         }
     };
     let settings = shared.settings();
-    let left = access::limits_left(&settings.policy, shared.limiters(), key, model.as_deref());
+    let left = access::limits_left(&settings.policy, shared.limiters(), key, catalogue, pool);
     let describe = |left: &Left| {
         json!({
             "scope": match left.scope {
