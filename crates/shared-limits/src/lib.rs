@@ -1,0 +1,264 @@
+//! What was taken so far, in Redis or Valkey, so that several Modelgates share limits exactly.
+//!
+//! The rule is that of `access::Limiters`, the *generic cell rate algorithm* (GCRA; ITU-T I.371, and
+//! <https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>): a limit is one *theoretical arrival time*, when it will
+//! be all fresh again. Here a script of the server changes it (<https://redis.io/docs/latest/develop/programmability/eval-intro/>),
+//! so that all limits of a request are looked at and taken from at once, in one round trip. The clock is the server's
+//! (`TIME` in the script), so the clocks of Modelgates may differ. A key expires when its limit is fresh again.
+//!
+//! **Servers.** Redis 5 or later (whose scripts are replicated by their effects, without which they could not ask for
+//! the time), and Valkey. The user needs `+@connection +evalsha +eval +script|load +time +get +mget +set +del` and the
+//! keys of the [namespace](Options::namespace). Use the eviction policy `noeviction` or `volatile-ttl`: what is
+//! evicted is fresh again. So is what a replica has not yet received when it becomes the primary.
+//!
+//! **Clusters.** The limits of one request are of a key, a consumer and a model, in every combination; no division of
+//! them would keep each request's limits together. So all keys have one hash tag, `{modelgate}`, and lie in one slot:
+//! a cluster serves the limits from one of its nodes, which one connection follows when the slot moves. That is the
+//! price of "all or none" and of one round trip; a node decides tens of thousands of times a second.
+//!
+//! **When it is unreachable,** each call returns [`Unavailable`] within [`Options::timeout`], and at once when that is
+//! known already. What to do then is the caller's business. A connection is sought in the background until there is one.
+//! A request that timed out may have been debited all the same, as soon as a server that hung goes on: never too little.
+
+mod link;
+mod script;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::AbortHandle};
+
+use crate::{
+    link::{Link, Server},
+    script::Keys,
+};
+
+/// The limits that are kept in one Redis or Valkey.
+pub struct SharedLimits {
+    link: Arc<Link>,
+    keys: Keys,
+    keeper: AbortHandle,
+}
+
+/// How to talk with the server.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long a decision may take.
+    pub timeout: Duration,
+    /// What all keys begin with, in braces: `{modelgate}:`. Modelgates with the same one share their limits.
+    pub namespace: String,
+    /// The certificates (PEM) of the authorities that may vouch for a `rediss://` server; otherwise the machine's own.
+    pub authorities: Option<Vec<u8>>,
+}
+
+/// Which limit: of a key or a consumer, of a model, or of both, for one unit and time. Halves of SHA-256 digests; an
+/// absent half is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LimitId {
+    /// Who uses the limit up.
+    pub who: u128,
+    /// Of which model.
+    pub model: u128,
+    /// Tells limits of one subject apart.
+    pub window: u8,
+}
+
+/// One limit that a request has to pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// Which limit.
+    pub id: LimitId,
+    /// The time that one request or token uses up, in nanoseconds.
+    pub interval_ns: u64,
+    /// How many may come at once after a pause.
+    pub burst: u32,
+    /// How much of it the request takes: 1, or its tokens. What costs 0 passes.
+    pub cost: u32,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It passed all limits, and all are debited.
+    Admitted {
+        /// When. [`SharedLimits::give_back`] needs it.
+        at: ServerTime,
+    },
+    /// It is more than what is left of some limit. None is debited.
+    Refused {
+        /// Which demand. Of several the one with the longest wait: whoever waits that long passes.
+        index: usize,
+        /// How long until it would pass.
+        retry_after: Duration,
+        /// How long until a full burst passes again.
+        reset_after: Duration,
+    },
+    /// The server does not answer, or not in time.
+    Unavailable,
+}
+
+/// A time by the server's clock, in nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerTime(u64);
+
+/// What is left of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// How much passes at once now.
+    pub remaining: u32,
+    /// How long until a full burst passes again.
+    pub reset_after: Duration,
+}
+
+/// Whether the server decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Up,
+    /// It does not, and why. Never a password.
+    Down(Arc<str>),
+}
+
+/// The server does not answer, or not in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server of shared limits does not answer")]
+pub struct Unavailable;
+
+/// What [`SharedLimits::connect`] cannot work with. It does not repeat the URL: there may be a password in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidOptions {
+    /// The URL.
+    #[error(
+        "not the URL of a Redis or Valkey: {0}; allowed are redis://[user:password@]host[:port][/database], \
+         rediss:// for TLS, and unix:///path/of/socket"
+    )]
+    Url(String),
+    /// The namespace.
+    #[error("the namespace is {0:?}; it must be 1 to 64 letters, digits and any of - _ . :")]
+    Namespace(String),
+    /// The time-out.
+    #[error("the time-out of a decision is {0:?}; it must be from 1 ms to 1 s")]
+    Timeout(Duration),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { timeout: Duration::from_millis(20), namespace: "modelgate".to_owned(), authorities: None }
+    }
+}
+
+impl SharedLimits {
+    /// Looks for the server once, for a second at most; after that, and whenever it is lost, in the background. Must be
+    /// called within a Tokio runtime with time and I/O.
+    ///
+    /// # Errors
+    /// The URL or an option is of no use. That there is no server is none: see [`Self::health`].
+    pub async fn connect(url: &str, options: Options) -> Result<Self, InvalidOptions> {
+        let keys = Keys::new(&options.namespace)?;
+        if !(Duration::from_millis(1)..=Duration::from_secs(1)).contains(&options.timeout) {
+            return Err(InvalidOptions::Timeout(options.timeout));
+        }
+        let server = Server::new(url, options.authorities)?;
+        let (link, keeper) = Link::start(server, options.timeout, keys.probe()).await;
+        Ok(Self { link, keys, keeper })
+    }
+
+    /// Takes from all limits, or from none.
+    pub async fn admit(&self, demands: &[Demand]) -> Outcome {
+        if demands.is_empty() {
+            return Outcome::Admitted { at: ServerTime(0) };
+        }
+        let answer = self.link.run(&script::admit(&self.keys, demands)).await;
+        let outcome = answer.ok().and_then(|answer| script::outcome(&answer, demands.len()));
+        outcome.unwrap_or_else(|| {
+            self.link.count_failure();
+            Outcome::Unavailable
+        })
+    }
+
+    /// Gives back of each limit its cost, which a request has taken when it was admitted, or the part of it that it did
+    /// not need. A limit never becomes more than all fresh, and what has recovered on its own since then is not given
+    /// back a second time.
+    ///
+    /// # Errors
+    /// The server does not answer. The limits will recover on their own, a little later.
+    pub async fn give_back(&self, demands: &[Demand], taken_at: ServerTime) -> Result<(), Unavailable> {
+        if demands.is_empty() {
+            return Ok(());
+        }
+        let answer = self.link.run(&script::give_back(&self.keys, demands, taken_at)).await;
+        answer.map(|_| ()).inspect_err(|_| self.link.count_failure())
+    }
+
+    /// What is left of each limit, whatever the costs are. Takes nothing.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn left(&self, demands: &[Demand]) -> Result<Vec<Left>, Unavailable> {
+        if demands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answer = self.link.run(&script::left(&self.keys, demands)).await;
+        let left = answer.and_then(|answer| script::lefts(&answer, demands).ok_or(Unavailable));
+        left.inspect_err(|_| self.link.count_failure())
+    }
+
+    /// Whether the server decides, and each change of that. It is asked every second, too, when there are no requests.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.link.health()
+    }
+
+    /// How many calls got no answer so far.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.link.failures()
+    }
+}
+
+impl Drop for SharedLimits {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl fmt::Debug for SharedLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedLimits").field("health", &*self.health().borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Demand {
+    /// The time that the request uses up, in nanoseconds; more than 584 years count as that.
+    fn time(&self) -> u64 {
+        self.interval_ns.saturating_mul(u64::from(self.cost))
+    }
+
+    /// The time that a full burst uses up, in nanoseconds; likewise.
+    fn burst_time(&self) -> u64 {
+        self.interval_ns.saturating_mul(u64::from(self.burst))
+    }
+}
+
+impl ServerTime {
+    /// Nanoseconds since 1970.
+    #[must_use]
+    pub fn as_nanos(self) -> u64 {
+        self.0
+    }
+}
+
+impl Left {
+    fn of(demand: &Demand, busy: Duration) -> Self {
+        let busy_ns = u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
+        let free = demand.burst_time().saturating_sub(busy_ns) / demand.interval_ns.max(1);
+        Self { remaining: u32::try_from(free).unwrap_or(u32::MAX).min(demand.burst), reset_after: busy }
+    }
+}
+
+impl Health {
+    /// Whether the server decides.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        *self == Self::Up
+    }
+}

@@ -1,0 +1,291 @@
+//! The connection: one for all requests, watched and renewed in the background.
+//!
+//! The client library has a connection that reconnects by itself, too. It makes each request wait for a server that
+//! hangs; here they learn at once that it does.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError,
+    ServerErrorKind, TlsCertificates, aio::MultiplexedConnection,
+};
+use tokio::{
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
+    task::AbortHandle,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{info, warn};
+
+use crate::{
+    Health, InvalidOptions, Unavailable,
+    script::{self, Call},
+};
+
+/// For the network, TLS and the password.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a server without requests is asked.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Between attempts to connect: twice as long each time.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// So many answers in a row must come too late until the connection is given up: one alone may be chance.
+const MOST_LATE: u32 = 3;
+/// So often a cluster may say in a row that the slot is elsewhere.
+const MOST_MOVES: u32 = 5;
+/// Requests that are on their way from their tasks to the connection's.
+const QUEUE: usize = 1024;
+
+/// Where the server is, and how to be let in.
+#[derive(Clone)]
+pub(crate) struct Server {
+    info: ConnectionInfo,
+    authorities: Option<Vec<u8>>,
+}
+
+/// What requests see of the connection.
+pub(crate) struct Link {
+    /// None while the server does not decide.
+    connection: ArcSwapOption<MultiplexedConnection>,
+    timeout: Duration,
+    /// Answers in a row that came too late.
+    late: AtomicU32,
+    failures: AtomicU64,
+    /// Tells the keeper that the connection was given up, and why.
+    lost: mpsc::Sender<String>,
+    health: watch::Sender<Health>,
+}
+
+/// What keeps a connection there. Only it connects, and only it says how healthy the server is.
+struct Keeper {
+    link: Arc<Link>,
+    lost: mpsc::Receiver<String>,
+    server: Server,
+    /// The node of a cluster that has our slot; until one says otherwise, the server itself.
+    node: ConnectionInfo,
+    probe: Call,
+}
+
+/// Why there is no connection.
+enum Failure {
+    /// The slot is at another node of the cluster.
+    Moved(Box<ConnectionInfo>),
+    Other(String),
+}
+
+impl Server {
+    pub(crate) fn new(url: &str, authorities: Option<Vec<u8>>) -> Result<Self, InvalidOptions> {
+        let invalid = |error: RedisError| InvalidOptions::Url(error.to_string());
+        let info = url.into_connection_info().map_err(invalid)?;
+        let server = Self { info, authorities };
+        // Authorities that cannot be read show here.
+        server.client(&server.info).map_err(invalid)?;
+        Ok(server)
+    }
+
+    fn client(&self, node: &ConnectionInfo) -> Result<Client, RedisError> {
+        match (&self.authorities, node.addr()) {
+            (Some(authorities), ConnectionAddr::TcpTls { .. }) => {
+                let trust = TlsCertificates { client_tls: None, root_cert: Some(authorities.clone()) };
+                Client::build_with_tls(node.clone(), trust)
+            }
+            _ => Client::open(node.clone()),
+        }
+    }
+}
+
+impl Link {
+    /// Tries to connect once, and goes on in the background.
+    pub(crate) async fn start(server: Server, timeout: Duration, probe: Call) -> (Arc<Self>, AbortHandle) {
+        // One is enough: the next connection is made only after the loss of this one was noted.
+        let (sender, lost) = mpsc::channel(1);
+        let link = Arc::new(Self {
+            connection: ArcSwapOption::empty(),
+            timeout,
+            late: AtomicU32::new(0),
+            failures: AtomicU64::new(0),
+            lost: sender,
+            health: watch::Sender::new(Health::Down("not connected yet".into())),
+        });
+        let node = server.info.clone();
+        let mut keeper = Keeper { link: Arc::clone(&link), lost, server, node, probe };
+        keeper.try_connect().await;
+        let task = tokio::spawn(keeper.keep());
+        (link, task.abort_handle())
+    }
+
+    /// Calls a script, within the time-out of a decision.
+    pub(crate) async fn run(&self, call: &Call) -> Result<Vec<u64>, Unavailable> {
+        let connection = self.connection.load_full().ok_or(Unavailable)?;
+        match timeout(self.timeout, ask(&connection, call)).await {
+            Ok(Ok(answer)) => {
+                self.late.store(0, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                self.give_up(&connection, || error.to_string());
+                Err(Unavailable)
+            }
+            Err(_) => {
+                if self.late.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_LATE {
+                    self.give_up(&connection, || format!("no answer within {:?}", self.timeout));
+                }
+                Err(Unavailable)
+            }
+        }
+    }
+
+    pub(crate) fn count_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    /// From now on requests fail at once. Whoever comes late with news of an earlier connection does nothing.
+    fn give_up(&self, connection: &Arc<MultiplexedConnection>, why: impl FnOnce() -> String) {
+        let before = self.connection.compare_and_swap(&Some(Arc::clone(connection)), None);
+        if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, connection)) {
+            // A closed channel: the keeper is gone because `SharedLimits` is.
+            if let Err(TrySendError::Full(why)) = self.lost.try_send(why()) {
+                debug_assert!(false, "two connections were lost at once: {why}");
+            }
+        }
+    }
+}
+
+impl Keeper {
+    async fn keep(mut self) {
+        loop {
+            let [mut pause, longest] = PAUSES;
+            if self.link.connection.load().is_some() {
+                let since = Instant::now();
+                self.watch().await;
+                // A server that lets us in and fails at once is not to be asked without end.
+                if since.elapsed() < HEARTBEAT {
+                    sleep(pause).await;
+                }
+            }
+            while !self.try_connect().await {
+                sleep(pause).await;
+                pause = longest.min(pause * 2);
+            }
+        }
+    }
+
+    /// Returns when the connection is lost.
+    async fn watch(&mut self) {
+        loop {
+            match timeout(HEARTBEAT, self.lost.recv()).await {
+                Ok(why) => return self.report(Health::Down(why.unwrap_or_default().into())),
+                // What it came to shows as a loss, or not.
+                Err(_) => drop(self.link.run(&self.probe).await),
+            }
+        }
+    }
+
+    /// Whether there is a connection now, to a server that decides in time.
+    async fn try_connect(&mut self) -> bool {
+        let mut why = "the cluster's nodes send from one to the other".to_owned();
+        for _ in 0..MOST_MOVES {
+            match self.connect().await {
+                Ok(connection) => {
+                    self.link.late.store(0, Ordering::Relaxed);
+                    self.link.connection.store(Some(Arc::new(connection)));
+                    self.report(Health::Up);
+                    return true;
+                }
+                Err(Failure::Moved(node)) => self.node = *node,
+                Err(Failure::Other(other)) => {
+                    why = other;
+                    break;
+                }
+            }
+        }
+        self.node = self.server.info.clone();
+        self.report(Health::Down(why.into()));
+        false
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
+        let late = |within| move |_| Failure::Other(format!("no answer within {within:?}"));
+        let connection = timeout(CONNECT_TIMEOUT, self.open()).await.map_err(late(CONNECT_TIMEOUT))?;
+        let connection = connection.map_err(|error| Failure::of(&error, &self.node))?;
+        let probed = timeout(self.link.timeout, ask(&connection, &self.probe)).await;
+        probed.map_err(late(self.link.timeout))?.map_err(|error| Failure::of(&error, &self.node))?;
+        Ok(connection)
+    }
+
+    async fn open(&self) -> Result<MultiplexedConnection, RedisError> {
+        // Time-outs are ours: a decision's counts from before it is sent.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(QUEUE);
+        let client = self.server.client(&self.node)?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        script::load_all().exec_async(&mut connection).await?;
+        Ok(connection)
+    }
+
+    fn report(&self, health: Health) {
+        let was_up = self.link.health.borrow().is_up();
+        match &health {
+            Health::Up => info!(server = %self.node.addr(), "limits are shared"),
+            Health::Down(why) if was_up => warn!(server = %self.node.addr(), %why, "limits are not shared"),
+            Health::Down(_) => {}
+        }
+        self.link.health.send_if_modified(|known| {
+            let is_news = *known != health;
+            *known = health;
+            is_news
+        });
+    }
+}
+
+impl Failure {
+    fn of(error: &RedisError, at: &ConnectionInfo) -> Self {
+        let moved = error.redirect_node().and_then(|(node, _)| elsewhere(at, node));
+        moved.map_or_else(|| Self::Other(error.to_string()), |node| Self::Moved(Box::new(node)))
+    }
+}
+
+/// The same way in, at another node: `MOVED 3999 127.0.0.1:6381`. A node that does not know its own host leaves it out.
+fn elsewhere(at: &ConnectionInfo, node: &str) -> Option<ConnectionInfo> {
+    let (new_host, new_port) = node.rsplit_once(':')?;
+    let mut addr = at.addr().clone();
+    match &mut addr {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            if !new_host.is_empty() {
+                new_host.clone_into(host);
+            }
+            *port = new_port.parse().ok()?;
+        }
+        _ => return None,
+    }
+    Some(at.clone().set_addr(addr))
+}
+
+async fn ask(connection: &MultiplexedConnection, call: &Call) -> Result<Vec<u64>, RedisError> {
+    // A connection is a handle: a clone costs two counters.
+    let mut connection = connection.clone();
+    match call.by_sha1().query_async(&mut connection).await {
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            call.by_text().query_async(&mut connection).await
+        }
+        other => other,
+    }
+}

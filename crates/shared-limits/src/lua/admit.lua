@@ -1,0 +1,53 @@
+
+-- Takes from all limits, or from none.
+--
+-- KEYS: one for each limit. ARGV: for each the time that the request uses up, and that of a full burst.
+-- Returns {0, now} or, of the limits that are used up, the one with the longest wait: {its number from 1, the wait,
+-- the time until it is all fresh}.
+
+local stored = redis.call('MGET', unpack(KEYS))
+local taken, cut = {}, {}
+local refused, retry_s, retry_ns, reset_s, reset_ns = 0, 0, 0, 0, 0
+
+for i, key in ipairs(KEYS) do
+  local cost_s, cost_ns = tonumber(ARGV[4 * i - 3]), tonumber(ARGV[4 * i - 2])
+  local most_s, most_ns = add(now_s, now_ns, tonumber(ARGV[4 * i - 1]), tonumber(ARGV[4 * i]))
+  local s, ns
+  if taken[key] then
+    -- The same limit twice in one request.
+    s, ns = taken[key][1], taken[key][2]
+  else
+    s, ns = read(stored[i])
+    if is_after(s, ns, most_s, most_ns) then
+      -- The limit has become more generous, or the clock was set back: the debt is cut to a burst that is used up.
+      s, ns = most_s, most_ns
+      cut[key] = { s, ns }
+    end
+    if is_after(now_s, now_ns, s, ns) then
+      s, ns = now_s, now_ns
+    end
+  end
+  local next_s, next_ns = add(s, ns, cost_s, cost_ns)
+  if is_after(next_s, next_ns, most_s, most_ns) then
+    local wait_s, wait_ns = subtract(next_s, next_ns, most_s, most_ns)
+    -- Of equals the first is the more telling.
+    if is_after(wait_s, wait_ns, retry_s, retry_ns) then
+      refused, retry_s, retry_ns = i, wait_s, wait_ns
+      reset_s, reset_ns = subtract(s, ns, now_s, now_ns)
+    end
+  elseif cost_s + cost_ns > 0 then
+    taken[key] = { next_s, next_ns }
+  end
+end
+
+-- Also when refused: otherwise a cut debt would not shrink with time.
+for key, at in pairs(cut) do
+  keep(key, at[1], at[2])
+end
+if refused > 0 then
+  return { refused, retry_s, retry_ns, reset_s, reset_ns }
+end
+for key, at in pairs(taken) do
+  keep(key, at[1], at[2])
+end
+return { 0, now_s, now_ns }

@@ -1,0 +1,461 @@
+//! The scripts on a real server, with the time set by hand, against a plain model and against the limits in memory.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use access::{Limiters, ManualClock, Per, Rate, Unit};
+use proptest::{prelude::*, test_runner::TestCaseResult};
+use redis::{Connection, ConnectionLike};
+use testkit::redis::{Redis, redis_server};
+
+use super::*;
+
+/// 21 November 2026: a present that nanoseconds in a double could not tell.
+const START: u64 = 1_795_219_200 * SECOND;
+/// Keys live that much longer here: only the time that is set by hand passes.
+const HOUR_MS: u64 = 3_600_000;
+
+/// A server, and the scripts with two expressions replaced.
+struct Bench {
+    _redis: Redis,
+    connection: RefCell<Connection>,
+    keys: Keys,
+    texts: [(&'static str, Text); 3],
+}
+
+impl Bench {
+    fn start() -> Option<Self> {
+        let program = testkit::need(redis_server(), "Redis")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let redis = runtime.block_on(Redis::start(program));
+        let client = redis::Client::open(redis.url()).expect("its URL");
+        let connection = RefCell::new(client.get_connection().expect("a connection"));
+        let texts = [ADMIT_TEXT, GIVE_BACK_TEXT, LEFT_TEXT].map(|code| (code, Text::new(with_time(code))));
+        Some(Self { _redis: redis, connection, keys: Keys::new("test").expect("a namespace"), texts })
+    }
+
+    fn run(&self, call: &Call, now: u64) -> Vec<u64> {
+        let (_, text) =
+            self.texts.iter().find(|(code, _)| *code == call.text.code).expect("one of the three");
+        let mut cmd = call.with("EVAL", text.code);
+        cmd.arg(&split(now));
+        cmd.query(&mut *self.connection.borrow_mut()).expect("an answer")
+    }
+
+    fn admit(&self, demands: &[Demand], now: u64) -> Outcome {
+        outcome(&self.run(&admit(&self.keys, demands), now), demands.len()).expect("it makes sense")
+    }
+
+    fn give_back(&self, demands: &[Demand], taken_at: u64, now: u64) {
+        self.run(&give_back(&self.keys, demands, ServerTime(taken_at)), now);
+    }
+
+    fn left(&self, demands: &[Demand], now: u64) -> Vec<Left> {
+        lefts(&self.run(&left(&self.keys, demands), now), demands).expect("it makes sense")
+    }
+
+    fn command(&self, words: &[&str]) -> redis::Value {
+        let packed =
+            redis::pack_command(&words.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>());
+        self.connection.borrow_mut().req_packed_command(&packed).expect("an answer")
+    }
+
+    /// The life that the scripts gave to a key, as far as it is not over.
+    fn life_ms(&self, id: &LimitId) -> Option<u64> {
+        match self.command(&["PTTL", &self.keys.of(id)]) {
+            redis::Value::Int(life) => u64::try_from(life).ok().map(|life| life.saturating_sub(HOUR_MS)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn clear(&self) {
+        self.command(&["FLUSHALL"]);
+    }
+}
+
+/// The same script, but for where the time is from and how long keys live.
+fn with_time(code: &str) -> &'static str {
+    let mut text = code.to_owned();
+    for (real, test) in [
+        ("redis.call('TIME')", "{ ARGV[#ARGV - 1], tostring(tonumber(ARGV[#ARGV]) / 1000) }"),
+        ("string.format('%.0f', life)", "string.format('%.0f', life + 3600000)"),
+    ] {
+        assert_eq!(text.matches(real).count(), 1, "{real}");
+        text = text.replace(real, test);
+    }
+    text.leak()
+}
+
+fn id(number: u128) -> LimitId {
+    LimitId { who: number, model: 7 * number, window: 3 }
+}
+
+fn ns(ns: u64) -> Duration {
+    Duration::from_nanos(ns)
+}
+
+/// What a limit is, plainly: a debt that shrinks with time.
+#[derive(Debug, Default)]
+struct Model {
+    now: u64,
+    debts: BTreeMap<LimitKey, u64>,
+}
+
+type LimitKey = (u128, u128, u8);
+
+fn key(demand: &Demand) -> LimitKey {
+    (demand.id.who, demand.id.model, demand.id.window)
+}
+
+impl Model {
+    fn wait(&mut self, time: u64) {
+        self.now += time;
+        for debt in self.debts.values_mut() {
+            *debt = debt.saturating_sub(time);
+        }
+    }
+
+    fn admit(&mut self, demands: &[Demand]) -> Outcome {
+        for demand in demands {
+            let debt = self.debts.entry(key(demand)).or_default();
+            *debt = demand.burst_time().min(*debt);
+        }
+        let mut debts = self.debts.clone();
+        let mut refused: Option<(u64, usize, u64)> = None;
+        for (index, demand) in demands.iter().enumerate() {
+            let debt = debts.get_mut(&key(demand)).expect("it was made above");
+            let wait = (*debt + demand.time()).saturating_sub(demand.burst_time());
+            if wait == 0 {
+                *debt += demand.time();
+            } else if refused.is_none_or(|(longest, ..)| wait > longest) {
+                refused = Some((wait, index, *debt));
+            }
+        }
+        match refused {
+            Some((wait, index, debt)) => {
+                Outcome::Refused { index, retry_after: ns(wait), reset_after: ns(debt) }
+            }
+            None => {
+                self.debts = debts;
+                Outcome::Admitted { at: ServerTime(self.now) }
+            }
+        }
+    }
+
+    fn give_back(&mut self, demands: &[Demand], taken_at: u64) {
+        for demand in demands {
+            let debt = self.debts.entry(key(demand)).or_default();
+            *debt = debt.saturating_sub(demand.time().saturating_sub(self.now - taken_at));
+        }
+    }
+
+    fn left(&self, demand: &Demand) -> Left {
+        let debt = self.debts.get(&key(demand)).copied().unwrap_or_default().min(demand.burst_time());
+        let remaining =
+            u32::try_from((demand.burst_time() - debt) / demand.interval_ns).expect("at most the burst");
+        Left { remaining, reset_after: ns(debt) }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Wait {
+        us: u64,
+    },
+    /// Which limits, and how much of each in thousandths of a burst.
+    Admit(Vec<(usize, u32)>),
+    /// Of an admission some time ago, so many thousandths of its cost.
+    GiveBack {
+        ago: usize,
+        share: u32,
+    },
+    Left,
+    /// A reload: a limit becomes more or less generous.
+    Change {
+        limit: usize,
+        interval_ns: u64,
+        burst: u32,
+    },
+}
+
+/// An interval and a burst, of which a full one takes a hundred years at most.
+fn rate() -> impl Strategy<Value = (u64, u32)> {
+    let interval = prop_oneof![1..100_u64, 1..1_000_000_u64, 1..10_000_000_000_u64, Just(3_600 * SECOND)];
+    let burst = prop_oneof![1..10_u32, 1..10_000_u32, Just(60_000_000)];
+    let century = 3_155_760_000 * SECOND;
+    let is_short = move |(interval, burst): &(u64, u32)| interval.saturating_mul(u64::from(*burst)) < century;
+    (interval, burst).prop_filter("less than a century", is_short)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let wait = prop_oneof![0..100_u64, 0..1_000_000_u64, 0..100_000_000_000_u64];
+    let share = prop_oneof![Just(0), Just(1), 0..300_u32, 900..1_100_u32];
+    prop_oneof![
+        3 => wait.prop_map(|us| Step::Wait { us }),
+        6 => prop::collection::vec((0..LIMITS, share), 1..5).prop_map(Step::Admit),
+        2 => (0..4_usize, 0..=1_000_u32).prop_map(|(ago, share)| Step::GiveBack { ago, share }),
+        1 => Just(Step::Left),
+        1 => (0..LIMITS, rate()).prop_map(|(limit, (interval_ns, burst))| Step::Change { limit, interval_ns, burst }),
+    ]
+}
+
+const LIMITS: usize = 4;
+
+fn limits() -> impl Strategy<Value = Vec<Demand>> {
+    let limit = |(interval_ns, burst): (u64, u32)| Demand { id: id(0), interval_ns, burst, cost: 0 };
+    prop::collection::vec(rate().prop_map(limit), LIMITS).prop_map(|mut limits| {
+        (1..).zip(&mut limits).for_each(|(number, limit)| limit.id = id(number));
+        limits
+    })
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..60)
+}
+
+fn part(of: u32, thousandths: u32) -> u32 {
+    u32::try_from((u64::from(of) * u64::from(thousandths)).div_ceil(1_000))
+        .expect("little more than the whole")
+}
+
+/// What was admitted and when, with what was given back of it taken off.
+struct Admission {
+    at: u64,
+    demands: Vec<Demand>,
+    is_settled: bool,
+}
+
+/// One run of steps on the server and on the model.
+struct Run<'a> {
+    bench: &'a Bench,
+    model: Model,
+    limits: Vec<Demand>,
+    admissions: Vec<Admission>,
+}
+
+impl<'a> Run<'a> {
+    fn new(bench: &'a Bench, limits: Vec<Demand>) -> Self {
+        bench.clear();
+        Self { bench, model: Model { now: START, ..Model::default() }, limits, admissions: Vec::new() }
+    }
+
+    fn take(&mut self, step: &Step) -> TestCaseResult {
+        match step {
+            Step::Wait { us } => self.model.wait(us * 1_000),
+            Step::Admit(wanted) => self.admit(wanted)?,
+            Step::GiveBack { ago, share } => self.give_back(*ago, *share),
+            Step::Left => {}
+            Step::Change { limit, interval_ns, burst } => {
+                let id = self.limits[*limit].id;
+                self.limits[*limit] = Demand { id, interval_ns: *interval_ns, burst: *burst, cost: 0 };
+            }
+        }
+        self.compare()
+    }
+
+    fn admit(&mut self, wanted: &[(usize, u32)]) -> TestCaseResult {
+        let demand = |&(limit, share): &(usize, u32)| {
+            let limit: Demand = self.limits[limit];
+            Demand { cost: part(limit.burst, share), ..limit }
+        };
+        let demands: Vec<Demand> = wanted.iter().map(demand).collect();
+        let outcome = self.bench.admit(&demands, self.model.now);
+        prop_assert_eq!(outcome, self.model.admit(&demands), "{:?}", &demands);
+        if matches!(outcome, Outcome::Admitted { .. }) {
+            self.admissions.push(Admission { at: self.model.now, demands, is_settled: false });
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self, ago: usize, share: u32) {
+        let Some(admission) = self.admissions.iter_mut().rev().filter(|one| !one.is_settled).nth(ago) else {
+            return;
+        };
+        admission.is_settled = true;
+        let back = |taken: &mut Demand| {
+            let cost = u32::try_from(u64::from(taken.cost) * u64::from(share) / 1_000).expect("a part");
+            taken.cost -= cost;
+            Demand { cost, ..*taken }
+        };
+        let back: Vec<Demand> = admission.demands.iter_mut().map(back).collect();
+        self.bench.give_back(&back, admission.at, self.model.now);
+        self.model.give_back(&back, admission.at);
+    }
+
+    /// What is left is the same.
+    fn compare(&self) -> TestCaseResult {
+        let left: Vec<Left> = self.limits.iter().map(|limit| self.model.left(limit)).collect();
+        prop_assert_eq!(self.bench.left(&self.limits, self.model.now), left);
+        Ok(())
+    }
+
+    /// Of each limit never more than a burst and what comes in over time, in any window of time.
+    fn check_windows(&self) -> TestCaseResult {
+        for limit in &self.limits {
+            let of_it = |one: &Admission| -> u64 {
+                one.demands
+                    .iter()
+                    .filter(|demand| demand.id == limit.id)
+                    .map(|demand| u64::from(demand.cost))
+                    .sum()
+            };
+            for first in 0..self.admissions.len() {
+                let mut sum = 0;
+                for last in &self.admissions[first..] {
+                    sum += of_it(last);
+                    let window = last.at - self.admissions[first].at;
+                    let most = u64::from(limit.burst) + window / limit.interval_ns;
+                    prop_assert!(sum <= most, "{sum} in {window} ns of {limit:?}");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn the_scripts_do_what_the_plain_model_does() {
+    let Some(bench) = Bench::start() else { return };
+    proptest!(ProptestConfig::with_cases(150), |(limits in limits(), steps in steps())| {
+        let mut run = Run::new(&bench, limits);
+        steps.iter().try_for_each(|step| run.take(step))?;
+    });
+}
+
+#[test]
+fn no_window_of_time_has_more_than_a_burst_and_what_comes_in() {
+    let Some(bench) = Bench::start() else { return };
+    let is_kept = |step: &Step| !matches!(step, Step::Change { .. });
+    proptest!(ProptestConfig::with_cases(150), |(limits in limits(), steps in steps())| {
+        let mut run = Run::new(&bench, limits);
+        steps.iter().filter(|step| is_kept(step)).try_for_each(|step| run.take(step))?;
+        run.check_windows()?;
+    });
+}
+
+/// One limit at a time and one request each is all that the limits in memory show to other crates.
+#[test]
+fn memory_and_redis_agree() {
+    let Some(bench) = Bench::start() else { return };
+    let per = prop_oneof![Just((Per::Second, 1)), Just((Per::Minute, 60)), Just((Per::Hour, 3_600_u64))];
+    let requests = prop::collection::vec((0..3_u128, 0..5_000_000_u64), 1..60);
+    let limit = (per, 1..5_000_u32, 1..20_u32);
+    proptest!(ProptestConfig::with_cases(100), |((per, amount, burst) in limit, requests in requests)| {
+        bench.clear();
+        let rate = Rate::new(amount, Unit::Requests, per.0, Some(burst)).expect("a rate");
+        let interval_ns = (per.1 * SECOND).div_ceil(u64::from(amount));
+        let clock = ManualClock::new();
+        let memory = Limiters::new(clock.clone());
+        let mut now = START;
+        clock.advance(ns(now));
+        for (who, wait_us) in requests {
+            now += wait_us * 1_000;
+            clock.advance(ns(wait_us * 1_000));
+            let in_redis = bench.admit(&[Demand { id: id(who), interval_ns, burst, cost: 1 }], now);
+            let in_memory = match memory.failed_from(&who.to_string(), rate) {
+                Ok(()) => Outcome::Admitted { at: ServerTime(now) },
+                Err(refused) => Outcome::Refused {
+                    index: 0,
+                    retry_after: refused.retry_after,
+                    reset_after: refused.reset_after,
+                },
+            };
+            prop_assert_eq!(in_redis, in_memory);
+        }
+    });
+}
+
+#[test]
+fn a_key_lives_until_its_limit_is_fresh() {
+    let Some(bench) = Bench::start() else { return };
+    for (interval_ns, cost) in
+        [(17, 1), (1_000_000, 1), (999_999_999, 3), (8_571_428_572, 60), (3_600 * SECOND, 9)]
+    {
+        let demand = Demand { id: id(u128::from(interval_ns)), interval_ns, burst: 100, cost };
+        bench.admit(&[demand], START + 999_999_000);
+        let life = bench.life_ms(&demand.id).expect("there is a key");
+        let debt = demand.time().div_ceil(1_000_000);
+        // Two milliseconds more than that are given; some pass until they are asked for.
+        assert!(life <= debt + 2 && life + 500 >= debt, "{life} ms for a debt of {debt} ms");
+    }
+}
+
+#[test]
+fn what_takes_nothing_leaves_no_key() {
+    let Some(bench) = Bench::start() else { return };
+    let free = Demand { id: id(1), interval_ns: SECOND, burst: 5, cost: 0 };
+    let much = Demand { id: id(2), interval_ns: SECOND, burst: 5, cost: 6 };
+    assert!(matches!(bench.admit(&[free], START), Outcome::Admitted { .. }));
+    assert!(matches!(bench.admit(&[free, much], START), Outcome::Refused { index: 1, .. }));
+    bench.left(&[free, much], START);
+    bench.give_back(&[much], START, START);
+    assert_eq!(bench.command(&["DBSIZE"]), redis::Value::Int(0));
+
+    let some = Demand { cost: 4, ..free };
+    bench.admit(&[some], START);
+    assert_eq!(bench.left(&[some], START)[0], Left { remaining: 1, reset_after: ns(4 * SECOND) });
+    bench.give_back(&[some], START, START);
+    assert_eq!(bench.command(&["DBSIZE"]), redis::Value::Int(0), "all was given back");
+}
+
+/// A failover to a server whose clock is behind, or a clock that was set back, must not close a limit for as long.
+#[test]
+fn a_clock_that_goes_back_costs_a_burst_at_most() {
+    let Some(bench) = Bench::start() else { return };
+    let demand = Demand { id: id(1), interval_ns: SECOND, burst: 5, cost: 1 };
+    bench.admit(&[demand], START);
+    let earlier = START - 86_400 * SECOND;
+    let refused = Outcome::Refused { index: 0, retry_after: ns(SECOND), reset_after: ns(5 * SECOND) };
+    assert_eq!(bench.admit(&[demand], earlier), refused);
+    assert_eq!(
+        bench.admit(&[demand], earlier + SECOND),
+        Outcome::Admitted { at: ServerTime(earlier + SECOND) }
+    );
+}
+
+/// Three million years count as 584.
+#[test]
+fn absurd_limits_are_no_error() {
+    let Some(bench) = Bench::start() else { return };
+    let demand = Demand { id: id(1), interval_ns: u64::MAX, burst: u32::MAX, cost: u32::MAX };
+    assert!(matches!(bench.admit(&[demand], START), Outcome::Admitted { .. }));
+    let refused = Outcome::Refused { index: 0, retry_after: ns(u64::MAX), reset_after: ns(u64::MAX) };
+    assert_eq!(bench.admit(&[demand], START), refused);
+    assert_eq!(bench.left(&[demand], START)[0].reset_after, ns(u64::MAX));
+    bench.give_back(&[demand], START, START);
+    assert_eq!(bench.left(&[demand], START)[0].reset_after, Duration::ZERO);
+}
+
+#[test]
+fn a_value_that_is_none_is_fresh() {
+    let Some(bench) = Bench::start() else { return };
+    let demand = Demand { id: id(1), interval_ns: SECOND, burst: 5, cost: 5 };
+    for junk in ["", "soon", "12", "-1 5", "1e3 7"] {
+        bench.command(&["SET", &bench.keys.of(&demand.id), junk]);
+        assert!(matches!(bench.admit(&[demand], START), Outcome::Admitted { .. }), "{junk:?}");
+        assert!(matches!(bench.admit(&[demand], START), Outcome::Refused { .. }), "{junk:?}");
+    }
+}
+
+#[test]
+fn keys_are_distinct_and_in_one_slot() {
+    let keys = Keys::new("modelgate").expect("a namespace");
+    let ids = [(1, 0, 0), (0, 1, 0), (1, 1, 0), (1, 1, 1), (u128::MAX, u128::MAX, 255)];
+    let ids = ids.map(|(who, model, window)| LimitId { who, model, window });
+    let all: BTreeSet<String> = ids.iter().map(|id| keys.of(id)).collect();
+    assert_eq!(all.len(), ids.len());
+    assert!(all.iter().all(|key| key.starts_with("{modelgate}:")), "{all:?}");
+    for bad in ["", "a b", "{x}", "ü", &"x".repeat(65)] {
+        assert_eq!(Keys::new(bad).map(|_| ()), Err(InvalidOptions::Namespace(bad.to_owned())));
+    }
+}
+
+#[test]
+fn answers_without_sense_are_none() {
+    for answer in [&[][..], &[0], &[0, u64::MAX, 0], &[3, 0, 0, 0, 0], &[1, 0, SECOND, 0, 0], &[1, 2, 3]] {
+        assert_eq!(outcome(answer, 2), None, "{answer:?}");
+    }
+    assert_eq!(lefts(&[1, 2, 3], &[]), None);
+}

@@ -1,0 +1,44 @@
+//! What the tests of shared limits have in common.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::time::Duration;
+
+use shared_limits::{Demand, Health, LimitId, Options, Outcome, SharedLimits};
+use testkit::{eventually, redis::Redis};
+
+/// One request's demand on a limit.
+pub(crate) fn demand(who: u128, interval: Duration, burst: u32) -> Demand {
+    let id = LimitId { who, model: 0, window: 0 };
+    Demand { id, interval_ns: u64::try_from(interval.as_nanos()).expect("short"), burst, cost: 1 }
+}
+
+/// A limit that is never used up.
+pub(crate) fn plenty(who: u128) -> Demand {
+    demand(who, Duration::from_micros(1), 60_000_000)
+}
+
+pub(crate) async fn connect(url: &str) -> SharedLimits {
+    SharedLimits::connect(url, Options::default()).await.expect("valid options")
+}
+
+pub(crate) async fn connected(redis: &Redis) -> SharedLimits {
+    let limits = connect(&redis.url()).await;
+    until_up(&limits).await;
+    limits
+}
+
+pub(crate) async fn until_up(limits: &SharedLimits) {
+    let mut health = limits.health();
+    let up = tokio::time::timeout(Duration::from_secs(10), health.wait_for(Health::is_up)).await;
+    assert!(up.is_ok(), "still down: {limits:?}");
+}
+
+pub(crate) fn is_admitted(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Admitted { .. })
+}
+
+/// Waits until every key is gone.
+pub(crate) async fn until_empty(redis: &Redis) {
+    // The probe's key comes and goes.
+    eventually(Duration::from_secs(10), || async { (redis.ask("DBSIZE").await == ":0").then_some(()) }).await;
+}

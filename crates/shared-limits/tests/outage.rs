@@ -1,0 +1,228 @@
+//! Redis that dies, hangs or does not let us in: no request waits for it, and it is found again.
+
+mod common;
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use common::{connect, connected, demand, is_admitted, plenty, until_up};
+use shared_limits::{Health, InvalidOptions, Options, Outcome, SharedLimits, Unavailable};
+use testkit::{
+    need,
+    redis::{Redis, redis_server},
+};
+use tokio::time::sleep;
+
+const MS: Duration = Duration::from_millis(1);
+/// No request may wait longer, whatever Redis does.
+const MOST: Duration = Duration::from_millis(50);
+
+/// A call: when it began, how long it took, and whether there was an answer.
+struct Call {
+    began: Instant,
+    took: Duration,
+    is_answered: bool,
+}
+
+async fn call_all_the_time(limits: Arc<SharedLimits>, who: u128, until: Instant) -> Vec<Call> {
+    let mut calls = Vec::new();
+    while Instant::now() < until {
+        let began = Instant::now();
+        let outcome = limits.admit(&[plenty(who), plenty(0)]).await;
+        let took = began.elapsed();
+        calls.push(Call { began, took, is_answered: outcome != Outcome::Unavailable });
+        sleep(MS).await;
+    }
+    calls
+}
+
+/// How much later than told this machine wakes a task, at worst: what is beside the point of these tests.
+async fn lateness(until: Instant) -> Duration {
+    let mut worst = Duration::ZERO;
+    while Instant::now() < until {
+        let began = Instant::now();
+        sleep(20 * MS).await;
+        worst = worst.max(began.elapsed() - 20 * MS);
+    }
+    worst
+}
+
+/// Sixteen callers for four seconds; after half a second there is an outage of one second.
+#[expect(clippy::print_stderr, reason = "the measure is the result")]
+async fn outage<F: Future<Output = Redis>>(what: &str, redis: Redis, outage: impl FnOnce(Redis) -> F) {
+    let limits = Arc::new(connected(&redis).await);
+    let mut health = limits.health();
+    let start = Instant::now();
+    let until = start + Duration::from_secs(4);
+    let callers: Vec<_> =
+        (1..=16).map(|who| tokio::spawn(call_all_the_time(Arc::clone(&limits), who, until))).collect();
+    let control = tokio::spawn(lateness(until));
+    sleep(500 * MS).await;
+    assert!(health.borrow_and_update().is_up());
+    let began = Instant::now();
+    let redis = outage(redis).await;
+    let ended = Instant::now();
+    assert!(health.has_changed().expect("it lives"), "{limits:?}");
+    health.wait_for(Health::is_up).await.expect("it lives");
+    let recovery = ended.elapsed();
+
+    let mut calls = Vec::new();
+    for caller in callers {
+        calls.extend(caller.await.expect("no panic"));
+    }
+    let late = control.await.expect("no panic");
+    let longest = calls.iter().map(|call| call.took).max().expect("calls");
+    let answered = calls.iter().filter(|call| call.is_answered).count();
+    eprintln!(
+        "{what}: {answered} of {} answered; longest call {longest:?} (a plain timer was {late:?} late); back after {recovery:?}",
+        calls.len(),
+    );
+    assert!(longest <= MOST + late, "{longest:?}");
+    assert!(recovery < Duration::from_secs(2), "{recovery:?}");
+    assert_eq!(limits.failures(), (calls.len() - answered) as u64);
+    // The first are lost with the connection, or too late; then nobody waits.
+    let during = |call: &&Call| call.began > began + 100 * MS && call.began + call.took < ended;
+    assert!(calls.iter().filter(during).count() > 100);
+    assert!(calls.iter().filter(during).all(|call| !call.is_answered && call.took < 20 * MS + late));
+    let after: Vec<_> = calls.iter().filter(|call| call.began > ended + recovery + 100 * MS).collect();
+    let well = after.iter().filter(|call| call.is_answered).count();
+    assert!(
+        after.len() > 100 && well * 100 >= after.len() * 99,
+        "{well} of {} answered afterwards",
+        after.len()
+    );
+    drop(redis);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    outage("killed", redis, |mut redis| async move {
+        redis.kill();
+        sleep(1_000 * MS).await;
+        redis.restart().await;
+        redis
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frozen() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    outage("frozen", redis, |redis| async move {
+        redis.freeze();
+        sleep(1_000 * MS).await;
+        redis.thaw();
+        redis
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_comes_later_is_found() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let mut redis = Redis::start(program).await;
+    redis.kill();
+    let limits = connect(&redis.url()).await;
+    let one = plenty(1);
+    assert!(matches!(&*limits.health().borrow(), Health::Down(why) if !why.is_empty()), "{limits:?}");
+    assert_eq!(limits.admit(&[one]).await, Outcome::Unavailable);
+    assert_eq!(limits.left(&[one]).await, Err(Unavailable));
+    assert_eq!(limits.failures(), 2);
+    redis.restart().await;
+    until_up(&limits).await;
+    assert!(is_admitted(limits.admit(&[one]).await));
+    assert_eq!(limits.failures(), 2);
+}
+
+/// Also without requests: whoever looks at the page sees it.
+#[tokio::test]
+async fn a_loss_without_requests_is_noticed() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    let limits = connected(&redis).await;
+    redis.freeze();
+    let mut health = limits.health();
+    let noticed =
+        tokio::time::timeout(Duration::from_secs(8), health.wait_for(|health| !health.is_up())).await;
+    assert!(noticed.is_ok(), "{limits:?}");
+    assert_eq!(limits.failures(), 0, "no request was lost");
+}
+
+/// A replica answers, but may not write: limits that nobody debits are none.
+#[tokio::test]
+async fn a_primary_that_becomes_a_replica_is_given_up() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    let limits = connected(&redis).await;
+    assert!(is_admitted(limits.admit(&[plenty(1)]).await));
+    assert_eq!(redis.ask("REPLICAOF 127.0.0.1 1").await, "+OK");
+    assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
+    let mut health = limits.health();
+    let is_told = |health: &Health| matches!(health, Health::Down(why) if why.contains("read only replica"));
+    let told = tokio::time::timeout(Duration::from_secs(5), health.wait_for(is_told)).await.is_ok();
+    assert!(told, "{limits:?}");
+    assert_eq!(redis.ask("REPLICAOF NO ONE").await, "+OK");
+    until_up(&limits).await;
+    assert!(is_admitted(limits.admit(&[plenty(1)]).await));
+}
+
+#[tokio::test]
+async fn a_password_lets_in_and_is_never_told() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start_with(program, &["--requirepass", "right-secret"]).await;
+    let url = |password: &str| redis.url().replace("//", &format!("//:{password}@"));
+    let limits = connect(&url("right-secret")).await;
+    assert!(is_admitted(limits.admit(&[plenty(1)]).await), "{limits:?}");
+    let limits = connect(&url("wrong-secret")).await;
+    assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
+    let said = format!("{limits:?}");
+    assert!(said.contains("Down") && said.contains("assword") && !said.contains("secret"), "{said}");
+
+    // What the documentation of the crate says that a user needs.
+    let rights = "+@connection +evalsha +eval +script|load +time +get +mget +set +del ~{modelgate}:*";
+    let admin = redis::Client::open(url("right-secret")).expect("a URL");
+    let mut admin = admin.get_connection().expect("a connection");
+    let mut user = redis::cmd("ACL");
+    user.arg("SETUSER").arg("gate").arg("on").arg(">gate-secret").arg(rights.split(' ').collect::<Vec<_>>());
+    user.exec(&mut admin).expect("a user");
+    let limits = connect(&redis.url().replace("//", "//gate:gate-secret@")).await;
+    let Outcome::Admitted { at } = limits.admit(&[plenty(1)]).await else {
+        panic!("rights suffice: {limits:?}")
+    };
+    assert_eq!(limits.left(&[plenty(1)]).await.map(|left| left.len()), Ok(1));
+    assert_eq!(limits.give_back(&[demand(1, MS, 5)], at).await, Ok(()));
+}
+
+#[tokio::test]
+async fn options_that_are_of_no_use_are_named() {
+    let connect = async |url: &str, options: Options| {
+        SharedLimits::connect(url, options).await.expect_err("refused").to_string()
+    };
+    for url in [
+        "",
+        "127.0.0.1",
+        "http://u:hidden@x",
+        "redis://:hidden@h/x",
+        "redis://u:hidden@",
+        "redis://u:hidden@h:x",
+    ] {
+        let said = connect(url, Options::default()).await;
+        assert!(said.contains("redis://[user:password@]host") && !said.contains("hidden"), "{url}: {said}");
+    }
+    let said = connect("redis://h", Options { namespace: "a b".to_owned(), ..Options::default() }).await;
+    assert!(said.contains("the namespace is \"a b\""), "{said}");
+    for timeout in [Duration::ZERO, Duration::from_secs(2)] {
+        let said = connect("redis://h", Options { timeout, ..Options::default() }).await;
+        assert!(said.contains("from 1 ms to 1 s"), "{said}");
+    }
+    let options =
+        Options { authorities: Some(b"-----BEGIN CERTIFICATE-----\n?".to_vec()), ..Options::default() };
+    let error = SharedLimits::connect("rediss://h", options).await.expect_err("refused");
+    assert!(matches!(error, InvalidOptions::Url(_)), "{error}");
+}
