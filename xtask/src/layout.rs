@@ -1,5 +1,6 @@
 //! Where things are: the repository, what Cargo built, and the tools that were installed for it.
 
+use std::cmp::Reverse;
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -31,9 +32,20 @@ pub(crate) fn log(name: &str) -> PathBuf {
 
 /// The full path of a program, if it is installed.
 ///
-/// The `sbin` folders are searched too: daemons live there, and not every `PATH` has them.
+/// The `sbin` folders are searched too: daemons live there, and not every `PATH` has them. So are the folders where
+/// Debian keeps PostgreSQL's own programs, one for each release.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path).chain(sbin).map(|dir| dir.join(name)).find(|file| file.is_file())
+    let folders = env::split_paths(&path).chain(sbin).chain(postgresql());
+    folders.map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+/// `/usr/lib/postgresql/<release>/bin`, the newest first.
+fn postgresql() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let release = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    folders.sort_by_key(|folder| Reverse(release(folder)));
+    folders.into_iter().map(|folder| folder.join("bin")).collect()
 }

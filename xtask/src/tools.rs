@@ -2,6 +2,7 @@
 //!
 //! Whatever can be is kept in `target/tools`, without touching the system; the rest are Debian packages.
 
+mod axe;
 mod debian;
 mod llama;
 mod python;
@@ -33,8 +34,8 @@ pub(crate) struct Tool {
 enum Origin {
     /// It is kept in `target/tools` at this path, and this makes it.
     Kept { path: PathBuf, install: fn(&Tool, &std::path::Path) -> Result },
-    /// It is a program of this name, in this Debian package.
-    Debian { program: &'static str, package: &'static str },
+    /// It is a program of this name, in these Debian packages.
+    Debian { program: &'static str, packages: &'static [&'static str] },
 }
 
 impl Tool {
@@ -48,13 +49,9 @@ impl Tool {
         Self { name: name.to_owned(), used_for, variable: None, origin }
     }
 
-    fn debian(program: &'static str, package: &'static str, used_for: &'static str) -> Self {
-        Self {
-            name: program.to_owned(),
-            used_for,
-            variable: None,
-            origin: Origin::Debian { program, package },
-        }
+    fn debian(program: &'static str, packages: &'static [&'static str], used_for: &'static str) -> Self {
+        let origin = Origin::Debian { program, packages };
+        Self { name: program.to_owned(), used_for, variable: None, origin }
     }
 
     fn told_by(self, variable: impl Into<String>) -> Self {
@@ -85,17 +82,53 @@ pub(crate) fn for_tests() -> Vec<Tool> {
         compose(),
     ]);
     tools.extend(for_containers());
-    tools.push(Tool::debian("curl", "curl", "tests with the README's curl lines, and the demo"));
+    tools.push(Tool::debian("curl", &["curl"], "tests with the README's curl lines, and the demo"));
+    tools.extend(for_stores());
+    tools.extend(for_pages());
+    tools.push(
+        Tool::kept("schemathesis", "schemathesis/bin/schemathesis", "tests of the admin API", |_, _| {
+            python::venv("schemathesis", &["schemathesis==4.32.5"])
+        })
+        .told_by("MODELGATE_TEST_SCHEMATHESIS"),
+    );
     tools
 }
 
 /// What the demo in containers uses besides Traefik.
 pub(crate) fn for_containers() -> Vec<Tool> {
     vec![
-        Tool::debian("dockerd", "docker.io", "tests with containers"),
-        Tool::debian("docker", "docker.io", "the images of tests with containers"),
-        Tool::debian("busybox", "busybox-static", "the images of tests with containers"),
-        Tool::debian("haproxy", "haproxy", "the Docker socket proxy of deploy/compose.yaml"),
+        Tool::debian("dockerd", &["docker.io"], "tests with containers"),
+        Tool::debian("docker", &["docker.io"], "the images of tests with containers"),
+        Tool::debian("busybox", &["busybox-static"], "the images of tests with containers"),
+        Tool::debian("haproxy", &["haproxy"], "the Docker socket proxy of deploy/compose.yaml"),
+    ]
+}
+
+/// What keeps state for several Modelgates.
+fn for_stores() -> [Tool; 2] {
+    [
+        Tool::debian("redis-server", &["redis-server"], "tests of shared limits"),
+        // The server itself is in no folder of PATH; initdb stands beside it.
+        Tool::debian("postgres", &["postgresql"], "tests of keys and usage in a database")
+            .told_by("MODELGATE_TEST_POSTGRES"),
+    ]
+}
+
+/// What the dashboard is looked at with.
+pub(crate) fn for_pages() -> [Tool; 3] {
+    [
+        // A bare machine has no font, and a page without one cannot be looked at.
+        Tool::debian("chromium", &["chromium", "fonts-dejavu-core"], "tests of the dashboard")
+            .told_by("MODELGATE_TEST_CHROMIUM"),
+        Tool::debian("chromedriver", &["chromium-driver"], "tests of the dashboard")
+            .told_by("MODELGATE_TEST_CHROMEDRIVER"),
+        Tool::kept(
+            "axe-core",
+            "axe-core/axe.min.js",
+            "whether everybody can use the dashboard",
+            axe::install,
+        )
+        .told_by("MODELGATE_TEST_AXE"),
     ]
 }
 
@@ -139,11 +172,11 @@ pub(crate) fn for_lints() -> [Tool; 2] {
 /// Installs whichever of these tools are missing.
 pub(crate) fn install(tools: &[Tool]) -> Result {
     let missing = || tools.iter().filter(|tool| tool.path().is_none());
-    let packages = missing().filter_map(|tool| match tool.origin {
-        Origin::Debian { package, .. } => Some(package),
-        Origin::Kept { .. } => None,
+    let packages = missing().flat_map(|tool| match tool.origin {
+        Origin::Debian { packages, .. } => packages,
+        Origin::Kept { .. } => &[],
     });
-    debian::install(packages.collect())?;
+    debian::install(packages.copied().collect())?;
     for tool in missing() {
         if let Origin::Kept { path, install } = &tool.origin {
             run::step(&format!("install {}", tool.name), || install(tool, path))?;

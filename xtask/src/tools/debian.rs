@@ -1,11 +1,19 @@
 //! Debian packages.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
+use crate::service::AtExit;
 use crate::{Result, run};
 
-/// Installs packages, all in one go.
+/// What the packages' scripts ask before they start a service, on Debian with systemd and without:
+/// <https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt>. Images of containers bring one along.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Installs packages, all in one go, and starts none of their services: each test starts what it needs.
 pub(super) fn install(packages: BTreeSet<&str>) -> Result {
     if packages.is_empty() {
         return Ok(());
@@ -15,6 +23,7 @@ pub(super) fn install(packages: BTreeSet<&str>) -> Result {
         return Err(format!("missing Debian packages; install them as root: apt-get install {names}").into());
     }
     run::step(&format!("install Debian packages: {names}"), || {
+        let _policy = without_services()?;
         // The package lists of a fresh machine may be empty or old: refresh them only then, it takes a while.
         apt_get(&format!("install {names}")).or_else(|_| {
             apt_get("update")?;
@@ -27,4 +36,15 @@ fn apt_get(arguments: &str) -> Result {
     let mut command = Command::new("apt-get");
     command.args(["-q", "-y", "--no-install-recommends"]).args(arguments.split(' '));
     run::logged("apt-get", command.env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// Until it is dropped, installed services are not started. A machine that has a policy of its own keeps that.
+fn without_services() -> Result<Option<AtExit>> {
+    if Path::new(POLICY).exists() {
+        return Ok(None);
+    }
+    let remove = AtExit::new(Command::new("rm").arg(POLICY))?;
+    fs::write(POLICY, "#!/bin/sh\nexit 101\n")?; // "action not allowed"
+    fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
+    Ok(Some(remove))
 }
