@@ -20,6 +20,7 @@
 pub mod docker;
 pub mod load;
 pub mod modelgate;
+pub mod postgres;
 pub mod redis;
 pub mod sim;
 pub mod tls;

@@ -1,0 +1,333 @@
+//! A PostgreSQL of the test's own: Debian's [server], on a loopback port, with its data in a temporary folder.
+//!
+//! Tests that only need a database share one server, see [`Postgres::shared`]; those that kill or freeze it start one.
+//!
+//! [server]: https://www.postgresql.org/docs/15/app-postgres.html
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    os::unix::fs::chown,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{process::Command, sync::Mutex};
+
+use crate::{
+    free_port,
+    process::{Launch, Process, is_alive, read_log, run, send},
+    within,
+};
+
+/// Generous: a small machine that compiles at the same time. It takes a second or two.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The owner of everything in it, and the password for this name; both are in [`Postgres::url`].
+const USER: &str = "modelgate";
+const PASSWORD: &str = "a-password-of-the-tests";
+/// Where Debian keeps the programs of each release: they are not in `PATH`.
+const DEBIAN: &str = "/usr/lib/postgresql";
+
+/// The server program: the path in `MODELGATE_TEST_POSTGRES`, else the one in `PATH`, else Debian's newest. `initdb`
+/// and `psql` stand beside it.
+///
+/// # Errors
+/// It is not there, or not all of it.
+pub fn postgres_binary() -> Result<PathBuf, String> {
+    let chosen = env::var_os("MODELGATE_TEST_POSTGRES").map(PathBuf::from);
+    let found = chosen.or_else(|| {
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path)
+            .chain(debian())
+            .map(|folder| folder.join("postgres"))
+            .find(|file| file.is_file())
+    });
+    let found = found.ok_or_else(|| format!("postgres is neither in PATH nor under {DEBIAN}"))?;
+    // A link leads to where the others are.
+    let found = fs::canonicalize(&found).map_err(|error| format!("{}: {error}", found.display()))?;
+    match ["initdb", "pg_isready", "psql"].iter().find(|name| !found.with_file_name(name).is_file()) {
+        Some(name) => Err(format!("{name} is missing beside {}", found.display())),
+        None => Ok(found),
+    }
+}
+
+fn debian() -> Vec<PathBuf> {
+    let entries = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
+    let mut releases: Vec<u32> =
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    releases.sort_unstable();
+    releases.iter().rev().map(|release| Path::new(DEBIAN).join(release.to_string()).join("bin")).collect()
+}
+
+/// A running PostgreSQL, killed on drop. It keeps its port and its data over restarts.
+#[derive(Debug)]
+pub struct Postgres {
+    binary: PathBuf,
+    launch: Launch,
+    port: u16,
+    databases: AtomicU32,
+    process: Option<Process>,
+    folder: TempDir,
+}
+
+impl Postgres {
+    /// The one that this process' tests share; it ends with the last of them that holds it.
+    ///
+    /// # Panics
+    /// If it does not start; the message has its log.
+    pub async fn shared(binary: &Path) -> Arc<Self> {
+        static SHARED: Mutex<Weak<Postgres>> = Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(running) = shared.upgrade() {
+            return running;
+        }
+        let started = Arc::new(Self::start(binary).await);
+        *shared = Arc::downgrade(&started);
+        started
+    }
+
+    /// Starts it and waits until it answers. `binary` is from [`postgres_binary`].
+    ///
+    /// # Panics
+    /// If it does not start; the message has its log.
+    pub async fn start(binary: &Path) -> Self {
+        Self::start_with(binary, &[]).await
+    }
+
+    /// Likewise, with further [settings] such as `["max_connections=20"]`.
+    ///
+    /// # Panics
+    /// If it does not start; the message has its log.
+    ///
+    /// [settings]: https://www.postgresql.org/docs/15/runtime-config.html
+    pub async fn start_with(binary: &Path, settings: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let user = unprivileged().unwrap_or_else(|error| panic!("a user to run PostgreSQL as: {error}"));
+        initialise(binary, folder.path(), user.as_ref()).await;
+
+        let port = free_port();
+        // Losing a commit takes a crash of the whole machine, and the folder would not outlive that.
+        let own =
+            ["fsync=off", "listen_addresses=127.0.0.1", "unix_socket_directories=", "shared_buffers=32MB"];
+        let mut launch = as_user(binary, user.as_ref())
+            .arg("-D")
+            .arg(folder.path().join("data"))
+            .args(["-p", &port.to_string()])
+            .env_remove("PGDATA");
+        for setting in own.iter().chain(settings) {
+            launch = launch.args(["-c", setting]);
+        }
+        let mut postgres = Self {
+            binary: binary.to_owned(),
+            launch,
+            port,
+            databases: AtomicU32::new(0),
+            process: None,
+            folder,
+        };
+        postgres.restart().await;
+        postgres
+    }
+
+    /// Its port on the loopback address.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `postgres://<user>:<password>@127.0.0.1:<port>/postgres`: its owner, who may do everything, and the database
+    /// that is always there.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_of("postgres")
+    }
+
+    /// Makes an empty database and returns its URL.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub async fn create_database(&self) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.ask(&self.url(), &format!("CREATE DATABASE {name}")).await;
+        self.url_of(&name)
+    }
+
+    /// Runs a statement in a database (by its URL) and returns the rows: a line each, with `|` between columns.
+    ///
+    /// # Panics
+    /// If it fails, or is not done within 10 seconds.
+    pub async fn ask(&self, url: &str, sql: &str) -> String {
+        let mut psql = Command::new(self.binary.with_file_name("psql"));
+        // Unaligned, tuples only, quiet, and without the user's own settings.
+        psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, url]).kill_on_drop(true);
+        let output = tokio::time::timeout(Duration::from_secs(10), psql.stdin(Stdio::null()).output()).await;
+        let output = output.unwrap_or_else(|_| panic!("no answer to {sql}")).expect("psql runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{sql}: {error}\n{}", self.log());
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    /// Everything that it logged, over all its starts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        read_log(&self.folder.path().join("postgres.log"))
+    }
+
+    /// Kills it at once, with every connection. What was committed is there again after a restart.
+    pub fn kill(&mut self) {
+        let Some(process) = self.process.take() else { return };
+        // Each connection has a process, in a group of its own, and while one lives the data cannot be opened again.
+        process.signal("STOP");
+        let connections = children(process.id());
+        for id in &connections {
+            send("KILL", &id.to_string());
+        }
+        drop(process);
+        while connections.iter().any(|id| is_alive(*id)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Makes it hang (SIGSTOP): connections stay, new ones are taken by the kernel, and nothing is answered. A test that
+    /// is itself killed meanwhile leaves the stopped processes behind: they cannot notice.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn freeze(&mut self) {
+        let process = self.process.as_ref().expect("PostgreSQL runs");
+        // First the one that would start more.
+        process.signal("STOP");
+        for id in children(process.id()) {
+            send("STOP", &id.to_string());
+        }
+    }
+
+    /// Lets it go on after [`Postgres::freeze`].
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn thaw(&mut self) {
+        let process = self.process.as_ref().expect("PostgreSQL runs");
+        for id in children(process.id()) {
+            send("CONT", &id.to_string());
+        }
+        process.signal("CONT");
+    }
+
+    /// Starts it on the same port with the same data; one that runs is killed.
+    ///
+    /// # Panics
+    /// If it does not answer; the message has its log.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let log = self.folder.path().join("postgres.log");
+        let mut process = Process::start(&self.launch, &log).expect("PostgreSQL starts");
+        let is_ready = self.binary.with_file_name("pg_isready");
+        let port = self.port.to_string();
+        let ready = within(START_TIMEOUT, || {
+            let ended = process.ended().is_some();
+            let mut ask = Command::new(&is_ready);
+            ask.args(["-q", "-h", "127.0.0.1", "-p", &port]).kill_on_drop(true);
+            async move {
+                if ended {
+                    return Some(false);
+                }
+                ask.status().await.is_ok_and(|status| status.success()).then_some(true)
+            }
+        })
+        .await;
+        self.process = Some(process);
+        assert_eq!(ready, Some(true), "no answer from PostgreSQL:\n{}", self.log());
+    }
+
+    fn url_of(&self, database: &str) -> String {
+        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Whom to run it as, by number.
+#[derive(Debug)]
+struct User {
+    user: u32,
+    group: u32,
+}
+
+/// PostgreSQL refuses to run as root. Then it is Debian's user for it, or `nobody` where there is none; else it runs
+/// as whoever runs the tests.
+fn unprivileged() -> Result<Option<User>, String> {
+    let id = |args: &[&str]| {
+        run("id", args)?.trim().parse::<u32>().map_err(|error| format!("id {args:?}: {error}"))
+    };
+    if id(&["-u"])? != 0 {
+        return Ok(None);
+    }
+    let of = |name| Ok::<_, String>(User { user: id(&["-u", name])?, group: id(&["-g", name])? });
+    of("postgres").or_else(|_| of("nobody")).map(Some)
+}
+
+fn as_user(program: &Path, user: Option<&User>) -> Launch {
+    let Some(User { user, group }) = user else { return Launch::new(program) };
+    // The death signal again: changing the user clears the one that every child program gets.
+    Launch::new("setpriv")
+        .args(["--reuid", &user.to_string(), "--regid", &group.to_string()])
+        .args(["--clear-groups", "--pdeathsig", "KILL", "--"])
+        .arg(program)
+}
+
+/// Makes `data` in the folder.
+async fn initialise(binary: &Path, folder: &Path, user: Option<&User>) {
+    let password = folder.join("password");
+    fs::write(&password, PASSWORD).expect("the password is written");
+    if let Some(user) = user {
+        for path in [folder, &password] {
+            chown(path, Some(user.user), Some(user.group)).expect("the folder is given to PostgreSQL");
+        }
+    }
+    let initdb = binary.with_file_name("initdb");
+    let mut process = Process::start(
+        &as_user(&initdb, user)
+            .args(["--username", USER, "--auth", "scram-sha-256", "--pwfile"])
+            .arg(&password)
+            .args(["--encoding", "UTF8", "--locale", "C", "--no-sync", "--no-instructions", "-D"])
+            .arg(folder.join("data")),
+        &folder.join("initdb.log"),
+    )
+    .expect("initdb starts");
+    let ended = within(START_TIMEOUT, || {
+        let ended = process.ended();
+        async move { ended }
+    })
+    .await;
+    assert!(ended.is_some_and(|status| status.success()), "initdb:\n{}", process.log());
+}
+
+/// The processes that a process started itself.
+fn children(parent: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| number(&entry.file_name()));
+    ids.filter(|id| parent_of(*id) == Some(parent)).collect()
+}
+
+/// See <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
+fn parent_of(id: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn number(name: &OsStr) -> Option<u32> {
+    name.to_str()?.parse().ok()
+}
