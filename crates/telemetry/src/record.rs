@@ -1,0 +1,253 @@
+//! One decision, as it is kept for people to look at.
+
+use std::{
+    fmt::{self, Write as _},
+    time::{Duration, SystemTime},
+};
+
+/// A decision of `/auth`, at the moment when it is made. Holds no body, and no secret.
+#[derive(Clone, Copy)]
+pub struct Decided<'a> {
+    /// When the request came.
+    pub at: SystemTime,
+    /// The id by which clients and logs name the request.
+    pub request_id: &'a str,
+    /// Whose request it is, if its key is known.
+    pub consumer: Option<&'a str>,
+    /// The name of the key, if it is known; never the key.
+    pub key: Option<&'a str>,
+    /// The model that it asks for, if that could be read.
+    pub model: Option<&'a str>,
+    /// The client's method.
+    pub method: &'a str,
+    /// The client's URI. Its query is not kept: keys have been seen there.
+    pub uri: &'a str,
+    /// Why it was refused; `None` if it was allowed.
+    pub refused: Option<Refused<'a>>,
+    /// The tokens that it was estimated at, if a limit counts them.
+    pub tokens: Option<u32>,
+    /// How long the decision took, from the question to the answer.
+    pub latency: Duration,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy)]
+pub struct Refused<'a> {
+    /// One word for it; there are only so many.
+    pub code: &'static str,
+    /// What the client is told.
+    pub words: &'a dyn fmt::Display,
+}
+
+/// A decision that was made. Its texts are cut to some length (see [`Record::MAX_TEXT`]); those that
+/// come from clients may hold anything else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// When the request came.
+    pub at: SystemTime,
+    /// Why it was refused, in one word; `None` if it was allowed.
+    pub refused: Option<&'static str>,
+    /// The tokens that it was estimated at, if a limit counts them.
+    pub tokens: Option<u32>,
+    /// How long the decision took.
+    pub latency: Duration,
+    /// All texts, one after the other, so that keeping a decision allocates once.
+    text: String,
+    /// Where each text ends.
+    ends: [u16; TEXTS],
+}
+
+const TEXTS: usize = 7;
+
+/// Which text.
+#[derive(Debug, Clone, Copy)]
+enum Text {
+    RequestId,
+    Consumer,
+    Key,
+    Model,
+    Method,
+    Path,
+    Words,
+}
+
+impl Record {
+    /// The longest that a text can be, in bytes: longer ones end in `…`. Methods are cut sooner.
+    pub const MAX_TEXT: usize = 256;
+    const MAX_METHOD: usize = 16;
+
+    pub(crate) fn new(decided: &Decided<'_>) -> Self {
+        let path = decided.uri.split(['?', '#']).next().unwrap_or_default();
+        let texts = [
+            (decided.request_id, Self::MAX_TEXT),
+            (decided.consumer.unwrap_or_default(), Self::MAX_TEXT),
+            (decided.key.unwrap_or_default(), Self::MAX_TEXT),
+            (decided.model.unwrap_or_default(), Self::MAX_TEXT),
+            (decided.method, Self::MAX_METHOD),
+            (path, Self::MAX_TEXT),
+        ];
+        let length: usize = texts.iter().map(|(text, max)| text.len().min(*max)).sum();
+        let words = if decided.refused.is_some() { 128 } else { 0 };
+        let mut text = String::with_capacity(length + words);
+        let mut ends = [0; TEXTS];
+        let mut end_of = ends.iter_mut();
+        for (given, max) in texts {
+            // The answer only says that it was cut.
+            let _ = Bounded { text: &mut text, left: max }.write_str(given);
+            end_of.next().into_iter().for_each(|end| *end = position(&text));
+        }
+        if let Some(refused) = &decided.refused {
+            let _ = write!(Bounded { text: &mut text, left: Self::MAX_TEXT }, "{}", refused.words);
+        }
+        end_of.next().into_iter().for_each(|end| *end = position(&text));
+        let Decided { at, tokens, latency, .. } = *decided;
+        Self { at, refused: decided.refused.map(|refused| refused.code), tokens, latency, text, ends }
+    }
+
+    /// The id by which clients and logs name the request.
+    pub fn request_id(&self) -> &str {
+        self.text(Text::RequestId)
+    }
+
+    /// Whose request it was, if its key was known.
+    pub fn consumer(&self) -> Option<&str> {
+        self.given(Text::Consumer)
+    }
+
+    /// The name of the key, if it was known.
+    pub fn key(&self) -> Option<&str> {
+        self.given(Text::Key)
+    }
+
+    /// The model that it asked for, if that could be read. It comes from the client: it need not exist.
+    pub fn model(&self) -> Option<&str> {
+        self.given(Text::Model)
+    }
+
+    /// The client's method.
+    pub fn method(&self) -> &str {
+        self.text(Text::Method)
+    }
+
+    /// The path that the client asked for, without the query.
+    pub fn path(&self) -> &str {
+        self.text(Text::Path)
+    }
+
+    /// Why it was refused, as the client was told.
+    pub fn words(&self) -> Option<&str> {
+        self.given(Text::Words)
+    }
+
+    fn given(&self, which: Text) -> Option<&str> {
+        Some(self.text(which)).filter(|text| !text.is_empty())
+    }
+
+    fn text(&self, which: Text) -> &str {
+        let which = which as usize;
+        let start = which.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.text.get(start.into()..self.ends[which].into()).unwrap_or_default()
+    }
+}
+
+/// All texts together are shorter than 64 KiB.
+fn position(text: &str) -> u16 {
+    u16::try_from(text.len()).unwrap_or(u16::MAX)
+}
+
+/// Takes so much text, in bytes; the end of what is longer is replaced by `…`.
+struct Bounded<'t> {
+    text: &'t mut String,
+    left: usize,
+}
+
+impl fmt::Write for Bounded<'_> {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        if more.len() <= self.left {
+            self.text.push_str(more);
+            self.left -= more.len();
+            return Ok(());
+        }
+        const CUT: char = '…';
+        // What was written before may leave less room than the sign needs.
+        let room = self.left.saturating_sub(CUT.len_utf8());
+        let end = (0..=room).rev().find(|end| more.is_char_boundary(*end)).unwrap_or(0);
+        self.text.push_str(&more[..end]);
+        self.text.push(CUT);
+        self.left = 0;
+        Err(fmt::Error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decided() -> Decided<'static> {
+        Decided {
+            at: SystemTime::UNIX_EPOCH,
+            request_id: "req_1",
+            consumer: Some("team"),
+            key: Some("alice"),
+            model: Some("llama"),
+            method: "POST",
+            uri: "/v1/chat/completions",
+            refused: None,
+            tokens: Some(7),
+            latency: Duration::from_micros(70),
+        }
+    }
+
+    #[test]
+    fn texts_come_back_as_they_were() {
+        let record = Record::new(&decided());
+        assert_eq!(record.request_id(), "req_1");
+        assert_eq!((record.consumer(), record.key()), (Some("team"), Some("alice")));
+        assert_eq!((record.model(), record.words()), (Some("llama"), None));
+        assert_eq!((record.method(), record.path()), ("POST", "/v1/chat/completions"));
+        assert_eq!((record.refused, record.tokens), (None, Some(7)));
+        let words = "the API key is not valid";
+        let refused = Some(Refused { code: "invalid_api_key", words: &words });
+        let record = Record::new(&Decided { consumer: None, key: None, model: None, refused, ..decided() });
+        assert_eq!((record.consumer(), record.key(), record.model()), (None, None, None));
+        assert_eq!((record.refused, record.words()), (Some("invalid_api_key"), Some(words)));
+    }
+
+    #[test]
+    fn a_query_is_not_kept() {
+        for uri in ["/v1/realtime?api-key=secret", "/v1/realtime#secret", "/v1/realtime?a#secret"] {
+            let record = Record::new(&Decided { uri, ..decided() });
+            assert_eq!(record.path(), "/v1/realtime");
+            assert!(!format!("{record:?}").contains("secret"), "{record:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn long_texts_are_cut_between_characters(
+            model in any::<String>(),
+            words in prop::collection::vec(any::<String>(), 0..20),
+            times in 1_usize..100,
+        ) {
+            struct Pieces(Vec<String>);
+            impl fmt::Display for Pieces {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    self.0.iter().try_for_each(|piece| f.write_str(piece))
+                }
+            }
+            let model = model.repeat(times);
+            let all_words = words.concat();
+            let refused = Some(Refused { code: "x", words: &Pieces(words) });
+            let record = Record::new(&Decided { model: Some(&model), refused, ..decided() });
+            for (given, kept) in [(&model, record.model()), (&all_words, record.words())] {
+                let kept = kept.unwrap_or_default();
+                let start = kept.strip_suffix('…').unwrap_or(kept);
+                prop_assert!(given == kept || given.starts_with(start) && given.len() > Record::MAX_TEXT, "{kept:?}");
+                prop_assert!(kept.len() <= Record::MAX_TEXT + '…'.len_utf8());
+            }
+            prop_assert_eq!(record.path(), "/v1/chat/completions");
+        }
+    }
+}
