@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+pub mod browser;
 pub mod docker;
 pub mod load;
 pub mod modelgate;

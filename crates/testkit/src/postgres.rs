@@ -5,9 +5,7 @@
 //! [server]: https://www.postgresql.org/docs/15/app-postgres.html
 
 use std::{
-    env,
-    ffi::OsStr,
-    fs,
+    env, fs,
     os::unix::fs::chown,
     path::{Path, PathBuf},
     process::Stdio,
@@ -23,7 +21,7 @@ use tokio::{process::Command, sync::Mutex};
 
 use crate::{
     free_port,
-    process::{Launch, Process, is_alive, read_log, run, send},
+    process::{Launch, Process, children, is_alive, read_log, run, send},
     within,
 };
 
@@ -312,22 +310,4 @@ async fn initialise(binary: &Path, folder: &Path, user: Option<&User>) {
     })
     .await;
     assert!(ended.is_some_and(|status| status.success()), "initdb:\n{}", process.log());
-}
-
-/// The processes that a process started itself.
-fn children(parent: u32) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let ids = entries.filter_map(|entry| number(&entry.file_name()));
-    ids.filter(|id| parent_of(*id) == Some(parent)).collect()
-}
-
-/// See <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
-fn parent_of(id: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_whitespace().nth(1)?.parse().ok()
-}
-
-fn number(name: &OsStr) -> Option<u32> {
-    name.to_str()?.parse().ok()
 }

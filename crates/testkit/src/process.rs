@@ -161,6 +161,31 @@ pub(crate) fn is_alive(id: u32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
+/// The processes that a process started itself.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter(|id| parent_of(*id) == Some(parent)).collect()
+}
+
+/// Likewise, with all that those started in turn.
+pub(crate) fn descendants(parent: u32) -> Vec<u32> {
+    let mut all = children(parent);
+    let mut next = 0;
+    while let Some(id) = all.get(next).copied() {
+        all.extend(children(id));
+        next += 1;
+    }
+    all
+}
+
+/// See <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
+fn parent_of(id: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Runs a short program to its end and returns its standard output.
 pub(crate) fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, String> {
     let output = Command::new(program)

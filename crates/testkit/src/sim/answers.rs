@@ -158,8 +158,13 @@ pub(super) fn metrics(state: &State) -> String {
         }
         text
     };
-    gauge("num_requests_running", "Number of requests in model execution batches.", &|counts| counts.running)
-        + &gauge("num_requests_waiting", "Number of requests waiting to be processed.", &|counts| {
+    [
+        gauge("num_requests_running", "Number of requests in model execution batches.", &|counts| {
+            counts.running
+        }),
+        gauge("num_requests_waiting", "Number of requests waiting to be processed.", &|counts| {
             counts.waiting
-        })
+        }),
+    ]
+    .concat()
 }

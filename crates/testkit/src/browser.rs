@@ -1,0 +1,272 @@
+//! A real browser: headless [Chromium], driven through its own chromedriver ([WebDriver], with [thirtyfour] as client).
+//!
+//! ```no_run
+//! # async fn test() -> testkit::browser::thirtyfour::error::WebDriverResult<()> {
+//! use testkit::browser::{Browser, chromium, thirtyfour::prelude::*};
+//!
+//! let Some(programs) = testkit::need(chromium(), "Chromium") else { return Ok(()) };
+//! let browser = Browser::start(&programs).await;
+//! browser.goto("http://127.0.0.1:8102/").await?;
+//! // `query` waits for what a live page brings, up to 20 seconds.
+//! browser.query(By::LinkText("Models")).first().await?.click().await?;
+//! browser.assert_clean().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What WebDriver cannot do goes through the [DevTools protocol], past the page's Content-Security-Policy.
+//!
+//! [Chromium]: https://chromium.googlesource.com/chromium/src/+/lkgr/headless/README.md
+//! [WebDriver]: https://www.w3.org/TR/webdriver2/
+//! [DevTools protocol]: https://chromedevtools.github.io/devtools-protocol/tot/
+
+mod axe;
+
+use std::{
+    env, fs,
+    ops::Deref,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use thirtyfour::{BrowserLogEntry, LoggingPrefsLogLevel, WebDriver, prelude::*};
+
+pub use axe::{Impact, Violation, axe_script};
+/// The client, for elements, keys and waiting.
+pub use thirtyfour;
+
+use crate::{
+    client_builder, eventually, free_port, parts,
+    process::{Launch, Process, descendants, is_alive, read_log, send},
+    within,
+};
+
+/// Generous: a small machine that compiles at the same time. It takes a second or two.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one command may take; a page that is loaded is one.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// No sandbox, because Chromium refuses one as root, and it sees nothing but the tests' own pages. Nothing in the
+/// background that would use the machine or look for another one. The desktop's size is that of a common screen.
+const ARGUMENTS: [&str; 12] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-extensions",
+    "--disable-sync",
+    "--disable-breakpad",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--window-size=1280,900",
+];
+
+/// Where Chromium and its chromedriver are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    chromium: PathBuf,
+    chromedriver: PathBuf,
+}
+
+/// Both programs: the paths in `MODELGATE_TEST_CHROMIUM` and `MODELGATE_TEST_CHROMEDRIVER`, else those in `PATH`.
+///
+/// # Errors
+/// One of them is not there.
+pub fn chromium() -> Result<Programs, String> {
+    let chromium = program("MODELGATE_TEST_CHROMIUM", "chromium")?;
+    let chromedriver = program("MODELGATE_TEST_CHROMEDRIVER", "chromedriver")?;
+    Ok(Programs { chromium, chromedriver })
+}
+
+fn program(variable: &str, name: &str) -> Result<PathBuf, String> {
+    if let Some(path) = env::var_os(variable) {
+        return Ok(PathBuf::from(path));
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    found.ok_or_else(|| format!("{name} is not in PATH"))
+}
+
+/// A running browser with one window and a fresh profile, killed on drop. It is a [`WebDriver`] session, too.
+#[derive(Debug)]
+pub struct Browser {
+    driver: WebDriver,
+    process: Process,
+    folder: TempDir,
+}
+
+/// What is wrong with a page by the browser's own account: an uncaught error, an error on the console, something that
+/// could not be loaded, or a violation of the page's Content-Security-Policy.
+pub type Complaint = String;
+
+impl Deref for Browser {
+    type Target = WebDriver;
+
+    fn deref(&self) -> &WebDriver {
+        &self.driver
+    }
+}
+
+impl Browser {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// If it does not start; the message has chromedriver's log.
+    pub async fn start(programs: &Programs) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let port = free_port();
+        let launch = Launch::new(&programs.chromedriver)
+            .arg(format!("--port={port}"))
+            // Whatever either of them keeps goes where it is removed.
+            .env("HOME", folder.path())
+            .env("TMPDIR", folder.path())
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_CACHE_HOME")
+            .env_remove("DISPLAY");
+        let log = folder.path().join("chromedriver.log");
+        let process = Process::start(&launch, &log).expect("chromedriver starts");
+        let url = format!("http://127.0.0.1:{port}");
+        let client = client_builder().timeout(COMMAND_TIMEOUT).build().expect("an HTTP client");
+        let is_there = within(START_TIMEOUT, || async {
+            client.get(format!("{url}/status")).send().await.is_ok().then_some(())
+        });
+        assert!(is_there.await.is_some(), "no answer from chromedriver:\n{}", read_log(&log));
+
+        let capabilities = capabilities(programs, folder.path()).expect("capabilities");
+        let driver = WebDriver::builder(&url, capabilities).client(client).connect().await;
+        let driver = driver.unwrap_or_else(|error| panic!("Chromium: {error}\n{}", read_log(&log)));
+        Self { driver, process, folder }
+    }
+
+    /// The size of the page in CSS pixels, as on a desktop.
+    ///
+    /// # Panics
+    /// If the browser does not do it, as all that follow.
+    pub async fn desktop(&self, width: u32, height: u32) {
+        self.metrics(width, height, false).await;
+    }
+
+    /// A phone that is 390 CSS pixels wide and 844 high, with the layout rules of phones (`<meta name="viewport">`).
+    pub async fn phone(&self) {
+        self.metrics(390, 844, true).await;
+    }
+
+    async fn metrics(&self, width: u32, height: u32, mobile: bool) {
+        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile});
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+    }
+
+    /// Whether the reader prefers dark pages (`prefers-color-scheme`).
+    pub async fn dark(&self, dark: bool) {
+        let value = if dark { "dark" } else { "light" };
+        let features = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
+        self.devtools("Emulation.setEmulatedMedia", features).await;
+    }
+
+    /// Switches the pages' own JavaScript off or on, from the next page on. Finding, reading and clicking go on.
+    pub async fn javascript(&self, on: bool) {
+        self.devtools("Emulation.setScriptExecutionDisabled", json!({"value": !on})).await;
+    }
+
+    /// Saves the whole page, also what is below the window's end, as PNG; folders are made.
+    pub async fn screenshot(&self, path: impl AsRef<Path>) {
+        let path = path.as_ref();
+        let metrics = self.devtools("Page.getLayoutMetrics", json!({})).await;
+        let size = &metrics["cssContentSize"];
+        let clip = json!({"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1});
+        let how = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
+        let answer = self.devtools("Page.captureScreenshot", how).await;
+        let image = STANDARD.decode(answer["data"].as_str().expect("an image")).expect("base64");
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
+        fs::write(path, image).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    /// By how many CSS pixels the page is wider than its window: 0, unless one must scroll sideways to read it.
+    pub async fn overflow(&self) -> u64 {
+        let width =
+            "Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth)";
+        self.evaluate(width).await.as_u64().expect("a number")
+    }
+
+    /// From the start of the navigation until something could be seen of this page
+    /// ([first contentful paint](https://www.w3.org/TR/paint-timing/)).
+    pub async fn first_paint(&self) -> Duration {
+        let entry = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime";
+        // The entry comes a moment after the paint.
+        let milliseconds =
+            eventually(Duration::from_secs(10), || async { self.evaluate(entry).await.as_f64() });
+        Duration::from_secs_f64(milliseconds.await / 1000.0)
+    }
+
+    /// What the browser complained about since the last time it was asked.
+    pub async fn complaints(&self) -> Vec<Complaint> {
+        let log = self.driver.browser_log().await.unwrap_or_else(|error| panic!("the console: {error}"));
+        let is_complaint =
+            |entry: &BrowserLogEntry| entry.level == "SEVERE" || entry.source.as_deref() == Some("security");
+        log.into_iter().filter(is_complaint).map(|entry| entry.message).collect()
+    }
+
+    /// Fails the test if the browser complained about anything.
+    ///
+    /// # Panics
+    /// If it did; the message has all complaints.
+    pub async fn assert_clean(&self) {
+        let complaints = self.complaints().await;
+        assert!(complaints.is_empty(), "the browser complains:\n{}", complaints.join("\n"));
+    }
+
+    /// Runs a JavaScript expression in the page and returns its value (a promise's when it is fulfilled).
+    ///
+    /// # Panics
+    /// If it throws.
+    pub async fn evaluate(&self, expression: &str) -> Value {
+        let how = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
+        let answer = self.devtools("Runtime.evaluate", how).await;
+        let thrown = &answer["exceptionDetails"];
+        assert!(thrown.is_null(), "the page's script: {thrown}");
+        answer["result"]["value"].clone()
+    }
+
+    /// Sends a command of the DevTools protocol.
+    async fn devtools(&self, method: &str, parameters: Value) -> Value {
+        let answer = self.driver.cdp().send_raw(method, parameters).await;
+        answer.unwrap_or_else(|error| panic!("{method}: {error}\n{}", self.log()))
+    }
+
+    fn log(&self) -> String {
+        read_log(&self.folder.path().join("chromedriver.log"))
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Left to itself the session would be ended politely, which takes longer.
+        let _ = self.driver.clone().leak();
+        // Chromium's processes are in groups of their own.
+        let all = descendants(self.process.id());
+        self.process.kill();
+        for id in &all {
+            send("KILL", &id.to_string());
+        }
+        // They write to the profile until they are gone, and it could not be removed.
+        while all.iter().any(|id| is_alive(*id)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn capabilities(programs: &Programs, folder: &Path) -> WebDriverResult<Capabilities> {
+    let mut chrome = DesiredCapabilities::chrome();
+    chrome.set_binary(&programs.chromium.to_string_lossy())?;
+    for argument in ARGUMENTS {
+        chrome.add_arg(argument)?;
+    }
+    chrome.add_arg(&format!("--user-data-dir={}", folder.join("profile").display()))?;
+    chrome.set_browser_log_level(LoggingPrefsLogLevel::All)?;
+    Ok(chrome.into())
+}

@@ -1,0 +1,98 @@
+//! [axe-core]: what keeps people with disabilities from using a page.
+//!
+//! [axe-core]: https://github.com/dequelabs/axe-core/blob/develop/doc/API.md
+
+use std::{env, fmt, fs, path::PathBuf};
+
+use serde::Deserialize;
+
+use super::{Browser, parts};
+
+/// The rules are those of WCAG 2.0 to 2.2, levels A and AA, and axe's own best practices.
+const RUN: &str =
+    "axe.run(document, {resultTypes: ['violations']}).then(found => JSON.stringify(found.violations))";
+
+/// axe-core's one script: the path in `MODELGATE_TEST_AXE`, else where `cargo xtask` puts it,
+/// `target/tools/axe-core/axe.min.js`.
+#[must_use]
+pub fn axe_script() -> Option<PathBuf> {
+    let path = match env::var_os("MODELGATE_TEST_AXE") {
+        Some(path) => PathBuf::from(path),
+        None => parts::target_folder()?.join("tools/axe-core/axe.min.js"),
+    };
+    path.is_file().then_some(path)
+}
+
+/// One [rule](https://dequeuniversity.com/rules/axe/) that the page breaks.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Violation {
+    /// The rule: `color-contrast`.
+    pub id: String,
+    /// How much it matters.
+    pub impact: Impact,
+    /// The rule in words.
+    pub help: String,
+    /// The elements that break it.
+    #[serde(rename = "nodes")]
+    pub elements: Vec<Element>,
+}
+
+/// How much a violation matters.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub enum Impact {
+    /// A nuisance.
+    Minor,
+    /// Some people are slowed down.
+    Moderate,
+    /// Some people are kept from parts of the page.
+    Serious,
+    /// Some people are kept from the page.
+    Critical,
+}
+
+/// An element that breaks a rule.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Element {
+    /// As it stands in the page.
+    pub html: String,
+    /// What to do.
+    #[serde(default)]
+    pub failure_summary: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {} ({})", self.impact, self.help, self.id)?;
+        for Element { html, failure_summary } in &self.elements {
+            write!(f, "\n  {html}\n    {}", failure_summary.replace('\n', "\n    "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Browser {
+    /// Looks for barriers in the page as it is now. `script` is from [`axe_script`].
+    ///
+    /// # Panics
+    /// If axe does not run.
+    pub async fn axe(&self, script: &std::path::Path) -> Vec<Violation> {
+        let source =
+            fs::read_to_string(script).unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+        self.evaluate(&format!("{source}; null")).await;
+        let found = self.evaluate(RUN).await;
+        serde_json::from_str(found.as_str().expect("axe's findings")).expect("axe's findings")
+    }
+
+    /// Fails the test if the page has a barrier that is serious or worse.
+    ///
+    /// # Panics
+    /// If it does; the message has each element and what to do.
+    pub async fn assert_accessible(&self, script: &std::path::Path) {
+        let mut violations = self.axe(script).await;
+        violations.retain(|violation| violation.impact >= Impact::Serious);
+        let text: Vec<String> = violations.iter().map(Violation::to_string).collect();
+        assert!(text.is_empty(), "barriers:\n{}", text.join("\n"));
+    }
+}
