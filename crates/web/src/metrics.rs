@@ -1,0 +1,368 @@
+//! `GET /metrics` of the admin listener, in the text format of OpenMetrics 1.0
+//! (<https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md>), which Prometheus reads;
+//! so do readers of its older text format.
+//!
+//! Nothing is kept for it: all figures are read when somebody asks. Other parts of Modelgate add theirs with
+//! [`Shared::add_metrics`].
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use catalogue::{Catalogue, Readiness};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::Registry,
+};
+use telemetry::Latencies;
+
+use crate::Shared;
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A family of metrics: one name, and a sample for each set of labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Family {
+    /// Letters and underscores, beginning with `modelgate_`; a counter's without `_total`.
+    pub name: &'static str,
+    /// What it counts or shows, in one line.
+    pub help: &'static str,
+    /// Whether it only grows.
+    pub kind: Kind,
+    /// The samples; each with the same labels.
+    pub samples: Vec<Sample>,
+}
+
+/// What a family's samples do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// They only grow.
+    Counter,
+    /// They go up and down.
+    Gauge,
+}
+
+/// One figure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Labels with their values; values may hold anything but secrets.
+    pub labels: Vec<(&'static str, String)>,
+    /// The figure.
+    pub value: f64,
+}
+
+impl Family {
+    /// A figure that goes up and down, with no samples yet.
+    pub fn gauge(name: &'static str, help: &'static str) -> Self {
+        Self { name, help, kind: Kind::Gauge, samples: Vec::new() }
+    }
+
+    /// A figure that only grows, with no samples yet.
+    pub fn counter(name: &'static str, help: &'static str) -> Self {
+        Self { name, help, kind: Kind::Counter, samples: Vec::new() }
+    }
+
+    /// The same with one more sample.
+    #[must_use]
+    pub fn with(mut self, labels: &[(&'static str, &str)], value: f64) -> Self {
+        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        self.samples.push(Sample { labels, value });
+        self
+    }
+}
+
+type Source = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
+
+/// What other parts have to show.
+#[derive(Default)]
+pub(crate) struct Sources(Mutex<Vec<Source>>);
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sources")
+    }
+}
+
+impl Sources {
+    pub(crate) fn add(&self, source: Source) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(source);
+    }
+
+    fn families(&self) -> Vec<Family> {
+        let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.iter().flat_map(|source| source()).collect()
+    }
+}
+
+/// Answers who asks this listener itself. Through a proxy it is closed: the dashboard may be there for
+/// all the world, and its sign-in is not for scrapers.
+pub(crate) async fn handle(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    if headers.contains_key("x-forwarded-for") {
+        let why = "metrics are for who asks Modelgate's admin listener itself, and not through a proxy\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let open_metrics = accepted
+        .flat_map(|accept| accept.split(','))
+        .any(|kind| kind.trim().starts_with("application/openmetrics-text"));
+    let content_type = if open_metrics { OPEN_METRICS } else { PROMETHEUS };
+    ([(header::CONTENT_TYPE, content_type)], exposition(&shared)).into_response()
+}
+
+fn exposition(shared: &Shared) -> String {
+    let totals = shared.telemetry().totals();
+    let mut families = vec![requests(&totals)];
+    families.extend(catalogue(shared.catalogue().load().as_deref()));
+    families.push(polls(shared));
+    families.push(not_shown(&totals));
+    families.extend(shared.metrics.families());
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Figures { latencies: totals.latencies, families }));
+    let mut text = String::new();
+    // Writing into a string does not fail.
+    let _ = text::encode(&mut text, &registry);
+    text
+}
+
+fn requests(totals: &telemetry::Totals) -> Family {
+    let family = Family::counter(
+        "modelgate_requests",
+        "Requests about which Traefik has asked, by decision and, if refused, by reason",
+    );
+    let allowed = family.with(&[("decision", "allowed"), ("reason", "")], totals.allowed as f64);
+    totals.refused.iter().fold(allowed, |family, (code, count)| {
+        family.with(&[("decision", "refused"), ("reason", code)], *count as f64)
+    })
+}
+
+fn not_shown(totals: &telemetry::Totals) -> Family {
+    let help = "Decisions that were counted, but were too many at once to be shown one by one";
+    Family::counter("modelgate_decisions_not_shown", help).with(&[], totals.not_shown as f64)
+}
+
+/// Before the first survey it is not known how many there are.
+fn catalogue(catalogue: Option<&Catalogue>) -> Vec<Family> {
+    let mut models = Family::gauge("modelgate_models", "Names of models, by what state their servers are in");
+    let mut servers = Family::gauge("modelgate_servers", "Inference servers, by state");
+    let mut problems =
+        Family::gauge("modelgate_problems", "What keeps servers, or parts of them, from being routed");
+    let help =
+        "Counts what was published about servers and models, from 1; 0 before the first survey is finished";
+    let revision = Family::gauge("modelgate_catalogue_revision", help)
+        .with(&[], catalogue.map_or(0, Catalogue::generation) as f64);
+    if let Some(catalogue) = catalogue {
+        for (state, name) in [
+            (Readiness::Ready, "ready"),
+            (Readiness::Starting, "starting"),
+            (Readiness::Draining, "draining"),
+        ] {
+            let count = catalogue.pools().filter(|pool| pool.readiness() == state).count();
+            models = models.with(&[("state", name)], count as f64);
+        }
+        for state in ["ready", "starting", "draining", "stopped"] {
+            let count = catalogue.servers().filter(|server| server.state.name() == state).count();
+            servers = servers.with(&[("state", state)], count as f64);
+        }
+        problems = problems.with(&[], catalogue.problems().len() as f64);
+    }
+    vec![models, servers, problems, revision]
+}
+
+/// The time itself and not how long ago: so the figure means the same whenever it is looked at.
+fn polls(shared: &Shared) -> Family {
+    let help = "When each Traefik was heard of last, in seconds since 1970: its poll, or the end of one that was held";
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    shared.polls().instances().iter().fold(
+        Family::gauge("modelgate_traefik_last_poll_seconds", help),
+        |family, instance| {
+            let at: Duration = now.saturating_sub(instance.silent_for);
+            family.with(&[("instance", &instance.address.to_string())], at.as_secs_f64())
+        },
+    )
+}
+
+/// All figures of one answer.
+#[derive(Debug)]
+struct Figures {
+    latencies: Latencies,
+    families: Vec<Family>,
+}
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for family in &self.families {
+            family.encode(&mut encoder)?;
+        }
+        self.encode_latencies(&mut encoder)?;
+        let mut build = encoder.encode_descriptor(
+            "modelgate_build",
+            "Which Modelgate this is",
+            None,
+            MetricType::Info,
+        )?;
+        build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+}
+
+impl Figures {
+    fn encode_latencies(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "How long decisions took, from the question to the answer";
+        let mut below = 0;
+        let buckets: Vec<(f64, u64)> = self
+            .latencies
+            .up_to()
+            .map(|(limit, up_to)| {
+                let within = up_to - below;
+                below = up_to;
+                (limit.map_or(f64::INFINITY, |limit| limit.as_secs_f64()), within)
+            })
+            .collect();
+        let (sum, count) = (self.latencies.sum().as_secs_f64(), self.latencies.count());
+        encoder
+            .encode_descriptor("modelgate_decision_seconds", help, None, MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+}
+
+impl Family {
+    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+        };
+        let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
+        for Sample { labels, value } in &self.samples {
+            let labels: Vec<(&str, &str)> =
+                labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            match (labels.as_slice(), self.kind) {
+                ([], Kind::Counter) => metric.encode_counter::<NoLabelSet, _, f64>(value, None)?,
+                ([], Kind::Gauge) => metric.encode_gauge(value)?,
+                (labels, Kind::Counter) => {
+                    metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(value, None)?;
+                }
+                (labels, Kind::Gauge) => metric.encode_family(&labels)?.encode_gauge(value)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use access::Policy;
+    use catalogue::channel;
+    use telemetry::{Decided, Refused};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{CertificateAuthority, Settings};
+
+    fn shared() -> Arc<Shared> {
+        let settings = Settings {
+            policy: Policy::default(),
+            trusted_networks: Vec::new(),
+            traefik: Default::default(),
+            advertise: None,
+            hold: Duration::ZERO,
+        };
+        let authority = CertificateAuthority::open(None, None).expect("an authority");
+        Arc::new(Shared::new(channel().1, settings, authority, 8101, watch::channel(Default::default()).0))
+    }
+
+    fn decide(shared: &Shared, refused: Option<Refused<'_>>, micros: u64) {
+        shared.telemetry().decided(&Decided {
+            at: UNIX_EPOCH,
+            request_id: "req_1",
+            consumer: None,
+            key: None,
+            model: Some("\"hostile\"\n"),
+            method: "POST",
+            uri: "/v1/chat/completions",
+            refused,
+            tokens: None,
+            latency: Duration::from_micros(micros),
+        });
+    }
+
+    /// The samples of a family, in their order.
+    fn samples(text: &str, family: &str) -> Vec<String> {
+        let of_family =
+            |line: &&str| line.split(['{', ' ']).next().is_some_and(|name| name.starts_with(family));
+        text.lines().filter(of_family).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn decisions_are_counted_by_reason_and_time() {
+        let shared = shared();
+        decide(&shared, None, 20);
+        decide(&shared, None, 60);
+        decide(&shared, Some(Refused { code: "missing_api_key", words: &"no key" }), 5);
+        let text = exposition(&shared);
+        assert_eq!(
+            samples(&text, "modelgate_requests"),
+            [
+                "modelgate_requests_total{decision=\"allowed\",reason=\"\"} 2.0",
+                "modelgate_requests_total{decision=\"refused\",reason=\"missing_api_key\"} 1.0",
+            ]
+        );
+        let times = samples(&text, "modelgate_decision_seconds");
+        assert_eq!(
+            times[..2],
+            ["modelgate_decision_seconds_sum 0.000085", "modelgate_decision_seconds_count 3"]
+        );
+        assert_eq!(times[2], "modelgate_decision_seconds_bucket{le=\"0.000032768\"} 2");
+        assert_eq!(times[3], "modelgate_decision_seconds_bucket{le=\"0.000065536\"} 3");
+        assert_eq!(times.last().expect("buckets"), "modelgate_decision_seconds_bucket{le=\"+Inf\"} 3");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn before_the_first_survey_nobody_knows_how_many_models_there_are() {
+        let text = exposition(&shared());
+        assert_eq!(samples(&text, "modelgate_models"), Vec::<String>::new());
+        assert_eq!(samples(&text, "modelgate_catalogue_revision"), ["modelgate_catalogue_revision 0.0"]);
+    }
+
+    #[test]
+    fn other_parts_add_families_and_labels_may_hold_anything() {
+        let shared = shared();
+        let hostile = "a\"b\\c\nd";
+        shared.add_metrics(move || {
+            vec![
+                Family::gauge("modelgate_limits_shared", "Whether limits are shared").with(&[], 1.0),
+                Family::counter("modelgate_limits_errors", "Errors").with(&[("store", hostile)], 2.0),
+            ]
+        });
+        let text = exposition(&shared);
+        assert_eq!(samples(&text, "modelgate_limits_shared"), ["modelgate_limits_shared 1.0"]);
+        let expected = "modelgate_limits_errors_total{store=\"a\\\"b\\\\c\\nd\"} 2.0";
+        assert_eq!(samples(&text, "modelgate_limits_errors"), [expected]);
+    }
+
+    #[tokio::test]
+    async fn the_content_type_is_the_one_that_was_asked_for() {
+        let answer = async |headers: &[(&'static str, &'static str)]| {
+            let headers = headers.iter().map(|(name, value)| {
+                (header::HeaderName::from_static(name), header::HeaderValue::from_static(value))
+            });
+            let answer = handle(State(shared()), headers.collect()).await;
+            let kind = answer.headers()[header::CONTENT_TYPE].to_str().expect("text").to_owned();
+            (answer.status().as_u16(), kind)
+        };
+        let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+        assert_eq!(answer(&[("accept", prometheus)]).await, (200, OPEN_METRICS.into()));
+        assert_eq!(answer(&[("accept", "text/plain")]).await, (200, PROMETHEUS.into()));
+        assert_eq!(answer(&[]).await, (200, PROMETHEUS.into()));
+        assert_eq!(answer(&[("x-forwarded-for", "203.0.113.9")]).await.0, 403);
+    }
+}

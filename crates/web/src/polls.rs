@@ -1,0 +1,361 @@
+//! Who polls: each Traefik, when it was heard of last, how often it asks and what it was told.
+//!
+//! A Traefik is known by the address from which it polls; several behind one address look like one that
+//! asks more often. What cannot be told from here is left out: Traefik does not say its version, and its
+//! `providersThrottleDuration` only delays what it does with a document that it already has.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use traefik_config::TraefikVersion;
+
+/// More Traefiks than anybody runs; a bound against whoever else finds the port.
+const MAX_INSTANCES: usize = 64;
+/// The longest user agent that is kept, in bytes.
+const MAX_USER_AGENT: usize = 128;
+/// After this long without a poll something is wrong.
+const SILENT: Duration = Duration::from_secs(60);
+/// After this long without a poll a Traefik is forgotten, unless it is the only one.
+const GONE: Duration = Duration::from_secs(3600);
+/// Traefik's default `pollInterval`, and the longest that is good.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
+/// Timers are late, and requests take time.
+const TOLERANCE: Duration = Duration::from_millis(250);
+
+/// All that have polled.
+#[derive(Debug)]
+pub struct Polls {
+    since: Instant,
+    instances: Mutex<BTreeMap<IpAddr, Entry>>,
+}
+
+/// A Traefik, as far as its polls tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// From where it polls.
+    pub address: IpAddr,
+    /// What it calls itself.
+    pub user_agent: String,
+    /// The Traefik version that its document is rendered for: that of its poll's `?version=`, or the
+    /// configured one. Which one it really is, Traefik does not say.
+    pub rendered_for: TraefikVersion,
+    /// How long ago it was heard of last: zero while a poll is under way.
+    pub silent_for: Duration,
+    /// Whether a poll is under way: then a change reaches it at once.
+    pub waiting: bool,
+    /// The time between its last two polls, from start to start. A poll that is held makes it longer.
+    pub interval: Option<Duration>,
+    /// How long it left between its last answer and its last poll: so late a change may be.
+    pub gap: Option<Duration>,
+    /// How often it has polled.
+    pub polls: u64,
+    /// The document that it was given last.
+    pub given: Option<Given>,
+}
+
+/// A document that a Traefik was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Given {
+    /// Its number in the [`History`](crate::History).
+    pub revision: u64,
+    /// How long ago a Traefik got it last.
+    pub ago: Duration,
+}
+
+#[derive(Debug)]
+struct Entry {
+    user_agent: String,
+    rendered_for: TraefikVersion,
+    started: Instant,
+    /// When a poll was answered or broken off last.
+    ended: Option<Instant>,
+    under_way: usize,
+    interval: Option<Duration>,
+    gap: Option<Duration>,
+    polls: u64,
+    given: Option<(u64, Instant)>,
+}
+
+/// A poll under way; it has ended when this is dropped, also if Traefik breaks it off.
+#[derive(Debug)]
+pub(crate) struct Poll<'p> {
+    polls: &'p Polls,
+    address: IpAddr,
+}
+
+impl Default for Polls {
+    fn default() -> Self {
+        Self { since: Instant::now(), instances: Mutex::default() }
+    }
+}
+
+impl Polls {
+    /// A poll has come.
+    pub(crate) fn begin(&self, address: IpAddr, user_agent: &str, rendered_for: TraefikVersion) -> Poll<'_> {
+        self.started(address, user_agent, rendered_for, Instant::now());
+        Poll { polls: self, address }
+    }
+
+    /// All Traefiks that have polled lately, by address.
+    pub fn instances(&self) -> Vec<Instance> {
+        self.instances_at(Instant::now())
+    }
+
+    /// What is wrong with the polls, in words that say what to do.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings_at(Instant::now())
+    }
+
+    fn started(&self, address: IpAddr, user_agent: &str, rendered_for: TraefikVersion, now: Instant) {
+        let mut instances = self.lock();
+        if !instances.contains_key(&address) && instances.len() >= MAX_INSTANCES {
+            // Whoever has been silent for longest makes room.
+            let silent = instances.iter().min_by_key(|(_, entry)| (entry.under_way, entry.started));
+            if let Some(silent) = silent.map(|(address, _)| *address) {
+                instances.remove(&silent);
+            }
+        }
+        let entry = instances.entry(address).or_insert_with(|| Entry {
+            user_agent: String::new(),
+            rendered_for,
+            started: now,
+            ended: None,
+            under_way: 0,
+            interval: None,
+            gap: None,
+            polls: 0,
+            given: None,
+        });
+        if entry.polls > 0 {
+            entry.interval = Some(now.saturating_duration_since(entry.started));
+        }
+        entry.gap = match (entry.under_way, entry.ended) {
+            (0, Some(ended)) => Some(now.saturating_duration_since(ended)),
+            _ => None,
+        };
+        let cut =
+            (0..=MAX_USER_AGENT.min(user_agent.len())).rev().find(|at| user_agent.is_char_boundary(*at));
+        user_agent[..cut.unwrap_or(0)].clone_into(&mut entry.user_agent);
+        entry.rendered_for = rendered_for;
+        entry.started = now;
+        entry.under_way += 1;
+        entry.polls += 1;
+    }
+
+    fn ended(&self, address: IpAddr, now: Instant) {
+        if let Some(entry) = self.lock().get_mut(&address) {
+            entry.under_way = entry.under_way.saturating_sub(1);
+            entry.ended = Some(now);
+        }
+    }
+
+    fn given(&self, address: IpAddr, revision: u64, now: Instant) {
+        if let Some(entry) = self.lock().get_mut(&address) {
+            entry.given = Some((revision, now));
+        }
+    }
+
+    fn instances_at(&self, now: Instant) -> Vec<Instance> {
+        let mut all: Vec<_> = self.lock().iter().map(|(address, entry)| entry.at(*address, now)).collect();
+        let latest = all.iter().map(|instance| instance.silent_for).min().unwrap_or_default();
+        all.retain(|instance| instance.silent_for < GONE || instance.silent_for == latest);
+        all
+    }
+
+    fn warnings_at(&self, now: Instant) -> Vec<String> {
+        let instances = self.instances_at(now);
+        if instances.is_empty() {
+            let waited = now.saturating_duration_since(self.since);
+            let words = "no Traefik has polled yet: start it with --providers.http.endpoint=http://<this host>:<port of listen.provider>/traefik, and see that it reaches that address";
+            return if waited > SILENT { vec![words.to_owned()] } else { Vec::new() };
+        }
+        instances.iter().filter_map(Instance::warning).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<IpAddr, Entry>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn at(&self, address: IpAddr, now: Instant) -> Instance {
+        let waiting = self.under_way > 0;
+        let heard = self.ended.map_or(self.started, |ended| ended.max(self.started));
+        Instance {
+            address,
+            user_agent: self.user_agent.clone(),
+            rendered_for: self.rendered_for,
+            silent_for: if waiting { Duration::ZERO } else { now.saturating_duration_since(heard) },
+            waiting,
+            interval: self.interval,
+            gap: self.gap,
+            polls: self.polls,
+            given: self
+                .given
+                .map(|(revision, at)| Given { revision, ago: now.saturating_duration_since(at) }),
+        }
+    }
+}
+
+impl Instance {
+    /// A poll is held on purpose, so a long interval alone is no fault; Traefik must have waited, too.
+    fn warning(&self) -> Option<String> {
+        let Self { address, silent_for, .. } = self;
+        if *silent_for > SILENT {
+            return Some(format!(
+                "the Traefik at {address} has not polled for {} s: it goes on with what it was told last; is it running, and does it reach Modelgate?",
+                silent_for.as_secs()
+            ));
+        }
+        let interval = self.interval.filter(|interval| *interval > LONGEST_INTERVAL + TOLERANCE)?;
+        self.gap.filter(|gap| *gap > TOLERANCE)?;
+        Some(format!(
+            "the Traefik at {address} polls every {:.0} s only, so that changes are late: set --providers.http.pollInterval=100ms (Modelgate holds each poll until there is something new)",
+            interval.as_secs_f64()
+        ))
+    }
+}
+
+impl Poll<'_> {
+    /// It is answered with a document.
+    pub(crate) fn given(&self, revision: u64) {
+        self.polls.given(self.address, revision, Instant::now());
+    }
+}
+
+impl Drop for Poll<'_> {
+    fn drop(&mut self) {
+        self.polls.ended(self.address, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 18, 0, 2));
+
+    fn secs(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// Polls at those starts, in seconds, each held for so long.
+    fn polled(starts: &[f64], held: f64) -> Polls {
+        let polls = Polls::default();
+        for start in starts {
+            polls.started(HERE, "Go-http-client/1.1", TraefikVersion::LAYERED, polls.since + secs(*start));
+            polls.ended(HERE, polls.since + secs(start + held));
+        }
+        polls
+    }
+
+    fn warnings(polls: &Polls, at: f64) -> Vec<String> {
+        polls.warnings_at(polls.since + secs(at))
+    }
+
+    #[test]
+    fn nobody_polls() {
+        let polls = Polls::default();
+        assert!(warnings(&polls, 59.0).is_empty());
+        assert!(warnings(&polls, 61.0)[0].contains("--providers.http.endpoint"), "what to do");
+    }
+
+    #[test]
+    fn what_is_known_of_a_traefik() {
+        let polls = polled(&[0.0, 4.6], 4.5);
+        polls.given(HERE, 7, polls.since + secs(9.0));
+        let [instance] = &polls.instances_at(polls.since + secs(10.0))[..] else { panic!("one") };
+        let expected = Instance {
+            address: HERE,
+            user_agent: "Go-http-client/1.1".into(),
+            rendered_for: TraefikVersion::LAYERED,
+            silent_for: secs(0.9),
+            waiting: false,
+            interval: Some(secs(4.6)),
+            gap: Some(secs(0.1)),
+            polls: 2,
+            given: Some(Given { revision: 7, ago: secs(1.0) }),
+        };
+        let close = |a: Option<Duration>, b: Option<Duration>| {
+            a.zip(b).is_some_and(|(a, b)| a.abs_diff(b) < Duration::from_micros(1))
+        };
+        assert!(close(instance.gap, expected.gap) && close(instance.interval, expected.interval));
+        let exact = |instance: &Instance| Instance {
+            gap: None,
+            interval: None,
+            silent_for: secs(0.0),
+            ..instance.clone()
+        };
+        assert_eq!(exact(instance), exact(&expected));
+        assert!(close(Some(instance.silent_for), Some(expected.silent_for)));
+    }
+
+    #[test]
+    fn an_interval_that_is_too_long_is_told_from_polls_that_are_held() {
+        for (starts, held, warned) in [
+            // pollInterval=100ms, held for 4.5 s.
+            (&[0.0, 4.5, 9.0][..], 4.5, false),
+            // The default of 5 s.
+            (&[0.0, 5.0, 10.0], 4.5, false),
+            // pollTimeout=60s: held for long, asked again at once.
+            (&[0.0, 59.6, 119.2], 59.5, false),
+            (&[0.0, 10.0], 4.5, true),
+            (&[0.0, 30.0], 4.5, true),
+            // One late poll, then all is well again.
+            (&[0.0, 30.0, 35.0], 4.5, false),
+        ] {
+            let polls = polled(starts, held);
+            let warnings = warnings(&polls, starts[starts.len() - 1] + held);
+            assert_eq!(warnings.len(), usize::from(warned), "{starts:?}: {warnings:?}");
+            assert!(warnings.iter().all(|w| w.contains("pollInterval")), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn a_traefik_that_polls_no_more_is_named_until_another_has_taken_over_for_an_hour() {
+        let polls = polled(&[0.0], 1.0);
+        assert!(warnings(&polls, 61.0).is_empty());
+        assert!(warnings(&polls, 62.0)[0].contains("172.18.0.2 has not polled for 61 s"));
+        assert!(!warnings(&polls, 10_000.0).is_empty(), "it is the only one");
+        let other = IpAddr::V4(Ipv4Addr::new(172, 18, 0, 9));
+        polls.started(other, "", TraefikVersion::LAYERED, polls.since + secs(3_000.0));
+        let seen = |at| polls.instances_at(polls.since + secs(at)).len();
+        assert_eq!((seen(3_500.0), seen(3_602.0)), (2, 1));
+        assert!(warnings(&polls, 5_000.0).is_empty(), "a poll under way is no silence");
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let polls = polled(&[0.0], 1.0);
+        let agent = "ä".repeat(1_000);
+        for i in 0..200 {
+            let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, i));
+            polls.started(address, &agent, TraefikVersion::LAYERED, polls.since + secs(f64::from(i) + 10.0));
+            polls.ended(address, polls.since + secs(f64::from(i) + 11.0));
+        }
+        let instances = polls.instances_at(polls.since + secs(300.0));
+        assert_eq!(instances.len(), MAX_INSTANCES);
+        assert!(instances.iter().all(|i| i.user_agent.len() == MAX_USER_AGENT));
+        assert!(
+            instances.iter().any(|i| i.address == IpAddr::V4(Ipv4Addr::new(10, 0, 0, 199))),
+            "the newest stay"
+        );
+    }
+
+    #[test]
+    fn a_poll_that_traefik_breaks_off_has_ended() {
+        let polls = Polls::default();
+        let poll = polls.begin(HERE, "", TraefikVersion::LAYERED);
+        poll.given(3);
+        assert!(polls.instances()[0].waiting);
+        drop(poll);
+        let instance = &polls.instances()[0];
+        assert_eq!((instance.waiting, instance.given.expect("given").revision), (false, 3));
+    }
+}

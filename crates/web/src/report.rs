@@ -1,0 +1,65 @@
+//! Tells telemetry what `/auth` has decided.
+
+use std::time::{Instant, SystemTime};
+
+use access::{Denial, Grant};
+use catalogue::ModelName;
+use telemetry::{Decided, Refused, Telemetry};
+
+use crate::refusal::Refusal;
+
+/// A question of Traefik's that is being answered.
+#[derive(Clone, Copy)]
+pub(crate) struct Report<'r> {
+    pub(crate) telemetry: &'r Telemetry,
+    pub(crate) since: Instant,
+    pub(crate) at: SystemTime,
+    pub(crate) request_id: &'r str,
+    pub(crate) method: &'r str,
+    pub(crate) uri: &'r str,
+}
+
+impl<'r> Report<'r> {
+    /// The request passes.
+    pub(crate) fn allowed(&self, grant: &Grant) {
+        self.telemetry.decided(&Decided {
+            consumer: Some(&grant.consumer.name),
+            key: Some(&grant.key.name),
+            model: grant.model.as_ref().map(ModelName::as_str),
+            tokens: grant.tokens,
+            ..self.decided(None)
+        });
+    }
+
+    /// It does not.
+    pub(crate) fn denied(&self, denial: &Denial) {
+        self.telemetry.decided(&Decided {
+            consumer: denial.consumer.as_ref().map(|consumer| consumer.name.as_str()),
+            key: denial.key.as_ref().map(|key| key.name.as_str()),
+            model: denial.model.as_deref(),
+            tokens: denial.tokens,
+            ..self.decided(Some(Refused { code: denial.reason.code(), words: &denial.reason }))
+        });
+    }
+
+    /// It is refused before anybody has asked whose it is.
+    pub(crate) fn refused(&self, refusal: Refusal) -> Refusal {
+        self.telemetry.decided(&self.decided(Some(Refused { code: refusal.code, words: &refusal.message })));
+        refusal
+    }
+
+    fn decided<'d>(&'d self, refused: Option<Refused<'d>>) -> Decided<'d> {
+        Decided {
+            at: self.at,
+            request_id: self.request_id,
+            consumer: None,
+            key: None,
+            model: None,
+            method: self.method,
+            uri: self.uri,
+            refused,
+            tokens: None,
+            latency: self.since.elapsed(),
+        }
+    }
+}
