@@ -83,6 +83,11 @@ impl KeyDigest {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The digest as bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The first half of it, which is enough to tell keys apart.
     pub(crate) fn prefix(&self) -> u128 {
         self.0.iter().take(16).fold(0, |sum, byte| sum << 8 | u128::from(*byte))

@@ -18,6 +18,7 @@ use std::{
 use catalogue::{GivenModelSettings, ModelGlobs};
 use serde_yaml::{Mapping, Value};
 
+mod admin;
 mod docker;
 mod env;
 mod error;
@@ -27,6 +28,7 @@ mod section;
 mod servers;
 mod traefik;
 
+pub(crate) use admin::AdminConfig;
 pub(crate) use docker::{DockerConfig, Enabled};
 pub(crate) use env::Env;
 pub(crate) use error::ConfigErrors;
@@ -53,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) accounts: Accounts,
     /// Settings of models by pattern; for each setting the first that matches and has it counts.
     pub(crate) models: Vec<(ModelGlobs, GivenModelSettings)>,
+    /// Who may use the dashboard.
+    pub(crate) admin: AdminConfig,
     /// Where the CA is kept over restarts.
     pub(crate) state_dir: Option<PathBuf>,
     /// The log.
@@ -157,6 +161,7 @@ impl Config {
                 root.sections("jwt"),
             ),
             models: keys::read_models(root.sections("models")),
+            admin: admin::read(root.section("admin")),
             state_dir: root.try_get("state_dir", "the path of a folder", state_dir),
             log: log(root.section("log")),
             warnings: Vec::new(),
@@ -192,6 +197,13 @@ impl Config {
                 "there are no keys, so every request will be refused; `modelgate keys generate` makes one"
                     .into(),
             );
+        }
+        if self.admin.host.is_some() && self.listen.admin.ip().is_loopback() {
+            self.warnings.push(format!(
+                "admin.host is set, but listen.admin is {}: only a Traefik on this machine reaches it; \
+                 in containers it is 0.0.0.0:8102",
+                self.listen.admin
+            ));
         }
         if self.servers.is_empty() && self.docker.enabled == Enabled::Never {
             self.warnings

@@ -7,6 +7,7 @@ use clap::Parser as _;
 use cli::{Args, Command, Keys};
 use config::{Config, Env};
 
+mod admin_tokens;
 mod cli;
 mod config;
 mod explain;

@@ -5,12 +5,14 @@
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
+use admin::Gate;
 use catalogue::Configured;
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, info, warn};
 use web::Shared;
 
 use crate::{
+    admin_tokens,
     config::{Config, Env},
     jwks::KeySets,
     serve,
@@ -25,6 +27,7 @@ pub(crate) async fn watch(
     shared: Arc<Shared>,
     servers: watch::Sender<Configured>,
     key_sets: KeySets,
+    gate: Arc<Gate>,
 ) {
     let mut seen = fs::read(&path).ok();
     loop {
@@ -41,6 +44,7 @@ pub(crate) async fn watch(
                 }
                 servers.send_replace(serve::configured(&config));
                 shared.replace_settings(serve::settings(&config, &key_sets));
+                admin_tokens::renew(&gate, &config, &running);
                 info!(path = %path.display(), keys = config.accounts.keys.len(), servers = config.servers.len(), "configuration reloaded");
                 running = config;
             }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use access::{ModelLimit, Policy, Rate};
+use admin::{Admin, Gate};
 use catalogue::{
     Catalogue, Configured, GivenModelSettings, HealthMode, ModelGlobs, ModelOverrides, ServerId, ServerSpec,
     Source,
@@ -26,6 +27,7 @@ use traefik_config::{Document, Gateway, Options};
 use web::{CertificateAuthority, Listeners, Settings, Shared};
 
 use crate::{
+    admin_tokens,
     cli::Args,
     config::{self, Config, Env},
     jwks::KeySets,
@@ -131,8 +133,10 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let shared = Arc::new(Shared::new(reader, settings(&config, &key_sets), authority, requests_port, peers));
     let file = config::locate(args.config.as_deref(), &Env::of_this_process());
     let (stop, stopped) = watch::channel(false);
-    let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), stopped));
-    let background = background(file, config, Arc::clone(&shared), servers, key_sets);
+    let gate = Arc::new(Gate::new(admin_tokens::open(&config)?));
+    let pages = admin::router(Admin { gate: Arc::clone(&gate), shared: Arc::clone(&shared) });
+    let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
+    let background = background(file, config, Arc::clone(&shared), servers, key_sets, gate);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {
             return Err(io::Error::other(format!("discovery has ended: {ended:?}")));
@@ -156,6 +160,7 @@ async fn background(
     shared: Arc<Shared>,
     servers: watch::Sender<Configured>,
     key_sets: KeySets,
+    gate: Arc<Gate>,
 ) {
     let sweep = async {
         let mut tick = interval(SWEEP);
@@ -166,7 +171,9 @@ async fn background(
     };
     let reload = async {
         match file {
-            Some(path) => reload::watch(path, config, Arc::clone(&shared), servers, key_sets.clone()).await,
+            Some(path) => {
+                reload::watch(path, config, Arc::clone(&shared), servers, key_sets.clone(), gate).await;
+            }
             // The sender must stay: without it discovery would hear of changes that are none.
             None => {
                 let _servers = servers;

@@ -1,11 +1,11 @@
 //! Health of Modelgate itself.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::State,
-    http::StatusCode,
+    extract::{ConnectInfo, State},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -18,13 +18,29 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(shared)
 }
 
-/// Ready once the first survey is finished; says what is known and what is wrong.
-async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+/// Ready once the first survey is finished. To who asks on this machine it says what is known and what is wrong; others
+/// get numbers only, since addresses and problems are for those who may see the dashboard.
+async fn ready(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
     let loaded = shared.catalogue().load();
     let Some(catalogue) = loaded.as_deref() else {
         let body = json!({ "status": "starting", "reason": "the first survey is not finished" });
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
     };
+    // A proxy on this machine may ask for anybody.
+    let is_local = peer.ip().to_canonical().is_loopback() && !headers.contains_key("x-forwarded-for");
+    if !is_local {
+        let body = json!({
+            "status": "ready",
+            "models": catalogue.pools().count(),
+            "servers": catalogue.servers().count(),
+            "problems": catalogue.problems().len(),
+        });
+        return Json(body).into_response();
+    }
     let servers: Vec<_> = catalogue
         .servers()
         .map(|s| {

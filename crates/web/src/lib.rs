@@ -20,7 +20,7 @@ mod refuse;
 mod state;
 mod tls;
 
-use std::{io, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpListener, sync::watch};
 
@@ -39,13 +39,15 @@ pub struct Listeners {
     pub admin: TcpListener,
 }
 
-/// Serves until `shutdown` becomes true, then lets requests finish.
+/// Serves until `shutdown` becomes true, then lets requests finish. `pages` is the dashboard, with a gate of its own
+/// before it.
 ///
 /// # Errors
 /// If a listener breaks.
 pub async fn serve(
     listeners: Listeners,
     shared: Arc<Shared>,
+    pages: axum::Router,
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let stopped = |mut shutdown: watch::Receiver<bool>| async move {
@@ -56,7 +58,8 @@ pub async fn serve(
         provider::router(Arc::clone(&shared)).into_make_service_with_connect_info::<provider::Connection>(),
     )
     .with_graceful_shutdown(stopped(shutdown.clone()));
-    let admin = axum::serve(listeners.admin, admin::router(Arc::clone(&shared)))
+    let admin = admin::router(Arc::clone(&shared)).merge(pages);
+    let admin = axum::serve(listeners.admin, admin.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(stopped(shutdown.clone()));
     let requests =
         connection::serve_tls(listeners.requests, requests_router(&shared), shared.tls(), shutdown);

@@ -136,6 +136,14 @@ impl Shared {
             .send_if_modified(|peers| peers.len() < MAX_PEERS && !peer.is_loopback() && peers.insert(peer));
     }
 
+    /// Whether an address is one that Traefik is known to have: then it can be believed from where a request comes.
+    pub fn is_traefik(&self, address: IpAddr) -> bool {
+        // A Traefik on this machine cannot be told from other programs on it.
+        address.is_loopback()
+            || self.traefik_peers.borrow().contains(&address)
+            || self.settings().trusted_networks.iter().any(|network| network.contains(&address))
+    }
+
     /// A new request id.
     pub(crate) fn request_id(&self) -> String {
         let number = self.request_ids.next.fetch_add(1, Ordering::Relaxed);

@@ -29,6 +29,8 @@ const OURS: &str = "MODELGATE_";
 const TEST: &str = "MODELGATE_TEST_";
 const API_KEY: &str = "MODELGATE_API_KEY";
 const API_KEY_FILE: &str = "MODELGATE_API_KEY_FILE";
+const ADMIN_TOKEN: &str = "MODELGATE_ADMIN_TOKEN";
+const ADMIN_TOKEN_FILE: &str = "MODELGATE_ADMIN_TOKEN_FILE";
 const DOCKER_HOST: &str = "DOCKER_HOST";
 const DOCKER_ENDPOINT: [&str; 2] = ["docker", "endpoint"];
 
@@ -43,7 +45,7 @@ enum Shape {
     Servers,
 }
 
-/// Variable, key path, shape: all of them but the two for an API key.
+/// Variable, key path, shape: all of them but those for an API key and an admin token.
 const VARIABLES: &[(&str, &[&str], Shape)] = &[
     ("MODELGATE_LISTEN_PROVIDER", &["listen", "provider"], Shape::Scalar),
     ("MODELGATE_LISTEN_REQUESTS", &["listen", "requests"], Shape::Scalar),
@@ -78,6 +80,7 @@ const VARIABLES: &[(&str, &[&str], Shape)] = &[
     ("MODELGATE_DOCKER_REACH", &["docker", "reach"], Shape::Scalar),
     ("MODELGATE_DOCKER_SWARM", &["docker", "swarm"], Shape::Scalar),
     ("MODELGATE_SERVERS", &["servers"], Shape::Servers),
+    ("MODELGATE_ADMIN_HOST", &["admin", "host"], Shape::Scalar),
     ("MODELGATE_STATE_DIR", &["state_dir"], Shape::Scalar),
     ("MODELGATE_LOG_LEVEL", &["log", "level"], Shape::Scalar),
     ("MODELGATE_LOG_FORMAT", &["log", "format"], Shape::Scalar),
@@ -99,7 +102,8 @@ impl Env {
 
     /// Refuses variables that nothing reads; most likely they are misspelt.
     pub(super) fn refuse_unknown(&self, errors: &mut Vec<ConfigError>) {
-        let known = || VARIABLES.iter().map(|v| v.0).chain([API_KEY, API_KEY_FILE, CONFIG_FILE]);
+        let secrets = [API_KEY, API_KEY_FILE, ADMIN_TOKEN, ADMIN_TOKEN_FILE];
+        let known = || VARIABLES.iter().map(|v| v.0).chain(secrets).chain([CONFIG_FILE]);
         for name in self.0.keys().filter(|name| name.starts_with(OURS) && !name.starts_with(TEST)) {
             if !known().any(|k| k == name) {
                 let message = match closest(name, known()) {
@@ -129,29 +133,45 @@ impl Env {
             Ok(None) => {}
             Err(error) => errors.push(error),
         }
+        match self.secret(ADMIN_TOKEN, ADMIN_TOKEN_FILE) {
+            Ok(Some((variable, token))) => origins.put(root, variable, &["admin", "token"], token.into()),
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
         origins
     }
 
     /// The API key that is given in clear, as the list of keys that it stands for.
     fn api_key(&self) -> Result<Option<(&'static str, Value)>, ConfigError> {
-        let fail =
-            |place: &str, message: String| Err(ConfigError { place: place.into(), variable: None, message });
-        let (variable, text) = match (self.get(API_KEY), self.get(API_KEY_FILE)) {
-            (Some(_), Some(_)) => {
-                return fail(API_KEY, format!("{API_KEY_FILE} is given too; only one of the two is allowed"));
-            }
-            (Some(text), None) => (API_KEY, text.to_owned()),
-            (None, Some(path)) => match fs::read_to_string(path) {
-                Ok(text) => (API_KEY_FILE, text.trim_end_matches(['\r', '\n']).to_owned()),
-                Err(error) => return fail(API_KEY_FILE, format!("cannot read {path:?}: {error}")),
-            },
-            (None, None) => return Ok(None),
-        };
+        let Some((variable, text)) = self.secret(API_KEY, API_KEY_FILE)? else { return Ok(None) };
         match keys::from_clear(&text) {
             Ok(list) => Ok(Some((variable, list))),
-            Err(reason) => fail(variable, format!("{reason} (the value is not shown)")),
+            Err(reason) => Err(fault(variable, format!("{reason} (the value is not shown)"))),
         }
     }
+
+    /// A secret in clear, given by a variable or in the file that another one names; and which of the two it was.
+    fn secret(
+        &self,
+        variable: &'static str,
+        file_variable: &'static str,
+    ) -> Result<Option<(&'static str, String)>, ConfigError> {
+        match (self.get(variable), self.get(file_variable)) {
+            (Some(_), Some(_)) => {
+                Err(fault(variable, format!("{file_variable} is given too; only one of the two is allowed")))
+            }
+            (Some(text), None) => Ok(Some((variable, text.to_owned()))),
+            (None, Some(path)) => match fs::read_to_string(path) {
+                Ok(text) => Ok(Some((file_variable, text.trim_end_matches(['\r', '\n']).to_owned()))),
+                Err(error) => Err(fault(file_variable, format!("cannot read {path:?}: {error}"))),
+            },
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+fn fault(place: &str, message: String) -> ConfigError {
+    ConfigError { place: place.into(), variable: None, message }
 }
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Env {

@@ -1,0 +1,348 @@
+//! The gate: nothing behind it is reached without a token or a session, nothing is changed by who may only read, and
+//! no other site can send a form with the browser's cookie.
+//!
+//! It is a layer around the whole router, so a new page cannot be forgotten.
+//!
+//! ```text
+//! Authorization: Bearer <token> ─┐
+//! cookie modelgate_session ──────┴─▶ Operator ─▶ may it change things? ─▶ was it sent by our own page? ─▶ handler
+//! ```
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use access::KeyDigest;
+use arc_swap::ArcSwap;
+use axum::{
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{
+        HeaderMap, Method,
+        header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN},
+        request::Parts,
+    },
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use percent_encoding::percent_decode;
+use subtle::ConstantTimeEq as _;
+
+use crate::{
+    AdminTokens, Operator, client::Client, operator::SessionOf, refusal::Refusal, routes::SIGN_IN,
+    session::Sessions, throttle::Throttle,
+};
+
+/// The cookie of a session.
+pub(crate) const COOKIE_NAME: &str = "modelgate_session";
+/// Of what stands in a form: longer ones are refused.
+const MAX_FORM: usize = 1 << 20;
+/// What who may only read may send all the same: it changes nothing, or only its own session.
+pub(crate) const READERS_MAY_SEND: [&str; 2] = ["/sign-out", "/requests/try"];
+/// Who is not signed in gets there.
+fn is_open(path: &str) -> bool {
+    path == SIGN_IN || path.starts_with("/assets/")
+}
+
+/// Who may enter, who has, and who has failed to.
+#[derive(Debug)]
+pub struct Gate {
+    tokens: ArcSwap<AdminTokens>,
+    sessions: Sessions,
+    throttle: Throttle,
+}
+
+/// Why somebody cannot enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// There is neither token nor session, or it is not good any more.
+    Unknown,
+    /// There were too many failures from there; how long to wait.
+    TooMany(Duration),
+}
+
+impl Gate {
+    /// A gate for the holders of these tokens.
+    pub fn new(tokens: AdminTokens) -> Self {
+        Self {
+            tokens: ArcSwap::from_pointee(tokens),
+            sessions: Sessions::default(),
+            throttle: Throttle::default(),
+        }
+    }
+
+    /// Puts other tokens in force; sessions of tokens that are gone end at once.
+    pub fn replace_tokens(&self, tokens: AdminTokens) {
+        self.tokens.store(Arc::new(tokens));
+    }
+
+    /// Opens a session for a token, and returns the cookie's value with the token's name.
+    pub(crate) fn sign_in(
+        &self,
+        token: &str,
+        from: IpAddr,
+        now: Instant,
+    ) -> Result<(String, Arc<str>), Closed> {
+        let operator = self.by_token(token, from, now)?;
+        let cookie = self.sessions.open(operator.token, now).map_err(|error| {
+            tracing::error!(%error, "no session can be opened");
+            Closed::Unknown
+        })?;
+        Ok((cookie, operator.name))
+    }
+
+    /// Ends the operator's session.
+    pub(crate) fn sign_out(&self, operator: &Operator) {
+        if let Some(session) = &operator.session {
+            self.sessions.close(&session.cookie);
+        }
+    }
+
+    /// Whether an operator who has entered still may: the session is not over and the token is still one. Counts as
+    /// use of the session.
+    pub(crate) fn still_admits(&self, operator: &Operator, now: Instant) -> bool {
+        match &operator.session {
+            Some(session) => self.by_cookie(&session.cookie, now).is_some(),
+            None => self.tokens.load().find(&operator.token).is_some(),
+        }
+    }
+
+    /// Who it is. A token counts more than a cookie.
+    fn enter(&self, headers: &HeaderMap, from: IpAddr, now: Instant) -> Result<Operator, Closed> {
+        if let Some(token) = bearer(headers) {
+            return self.by_token(token, from, now);
+        }
+        cookies(headers).find_map(|cookie| self.by_cookie(cookie, now)).ok_or(Closed::Unknown)
+    }
+
+    fn by_token(&self, token: &str, from: IpAddr, now: Instant) -> Result<Operator, Closed> {
+        self.throttle.check(from, now).map_err(Closed::TooMany)?;
+        let digest = KeyDigest::of(token);
+        match self.tokens.load().find(&digest) {
+            Some(token) => Ok(Operator::new(token, None)),
+            None => {
+                self.throttle.failed(from, now);
+                tracing::warn!(%from, "an admin token is not valid");
+                Err(Closed::Unknown)
+            }
+        }
+    }
+
+    fn by_cookie(&self, cookie: &str, now: Instant) -> Option<Operator> {
+        let session = self.sessions.of(cookie, now)?;
+        let tokens = self.tokens.load();
+        let Some(token) = tokens.find(&session.token) else {
+            self.sessions.close(cookie);
+            return None;
+        };
+        let session = SessionOf { cookie: cookie.to_owned(), csrf: session.csrf };
+        Some(Operator::new(token, Some(session)))
+    }
+}
+
+/// The layer.
+pub(crate) async fn guard(
+    State(gate): State<Arc<Gate>>,
+    Client(from): Client,
+    request: Request,
+    next: Next,
+) -> Response {
+    let now = Instant::now();
+    let (mut parts, body) = request.into_parts();
+    let changes = !matches!(parts.method, Method::GET | Method::HEAD);
+    if changes && is_of_another_site(&parts.headers) {
+        return Refusal::other_site(&parts).into_response();
+    }
+    let is_open = is_open(parts.uri.path());
+    let operator = match gate.enter(&parts.headers, from, now) {
+        Ok(operator) => operator,
+        Err(_) if is_open => return next.run(Request::from_parts(parts, body)).await,
+        Err(Closed::Unknown) => return Refusal::sign_in(&parts).into_response(),
+        Err(Closed::TooMany(wait)) => return Refusal::too_many(&parts, wait).into_response(),
+    };
+    if changes && !operator.role.may_write() && !READERS_MAY_SEND.contains(&parts.uri.path()) && !is_open {
+        return Refusal::read_only(&parts).into_response();
+    }
+    let body = match (&operator.session, changes && !is_open) {
+        (Some(session), true) => match carries_token(&parts, body, &session.csrf).await {
+            Some(body) => body,
+            None => return Refusal::no_form_token(&parts).into_response(),
+        },
+        _ => body,
+    };
+    parts.extensions.insert(operator);
+    next.run(Request::from_parts(parts, body)).await
+}
+
+/// The token in `Authorization: Bearer` (RFC 6750 §2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The values of our cookie (RFC 6265 §4.2); another one of the same name may have been set for a domain above.
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    /// Nobody has more of them; each is looked up.
+    const MOST: usize = 4;
+    let all = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let pairs = all.flat_map(|list| list.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value).take(MOST)
+}
+
+/// Whether a browser says that a page of another site has sent this
+/// (<https://w3c.github.io/webappsec-fetch-metadata/>; older browsers send `Origin` only). What is no browser says
+/// nothing, and has no cookie that somebody could misuse.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|v: &axum::http::HeaderValue| v.to_str().ok());
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return !matches!(site.as_bytes(), b"same-origin" | b"none");
+    }
+    match (headers.get(ORIGIN), text(HOST)) {
+        (None, _) => false,
+        (Some(origin), Some(host)) => {
+            let authority = origin.to_str().ok().and_then(|o| o.split_once("://")).map(|(_, rest)| rest);
+            authority.is_none_or(|authority| !authority.eq_ignore_ascii_case(host))
+        }
+        (Some(_), None) => true,
+    }
+}
+
+/// The body, if the request carries the session's token: in `X-CSRF-Token`, or in the field `csrf` of a form.
+async fn carries_token(parts: &Parts, body: Body, expected: &str) -> Option<Body> {
+    let same = |given: &[u8]| bool::from(given.ct_eq(expected.as_bytes()));
+    if let Some(given) = parts.headers.get("x-csrf-token") {
+        return same(given.as_bytes()).then_some(body);
+    }
+    let is_form = parts.headers.get(CONTENT_TYPE).is_some_and(|v| v == "application/x-www-form-urlencoded");
+    if !is_form {
+        return None;
+    }
+    let bytes: Bytes = axum::body::to_bytes(body, MAX_FORM).await.ok()?;
+    let given = bytes.split(|b| *b == b'&').find_map(|pair| pair.strip_prefix(b"csrf="))?;
+    let given: Vec<u8> = percent_decode(given).collect();
+    same(&given).then(|| Body::from(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::{Role, token::AdminToken};
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| {
+            (name.parse::<HeaderName>().expect("a name"), HeaderValue::from_str(value).expect("a value"))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    fn gate() -> Gate {
+        let token = |name: &str, role| AdminToken { name: name.into(), digest: KeyDigest::of(name), role };
+        Gate::new(AdminTokens::new(vec![token("alice", Role::Admin), token("bob", Role::Reader)]))
+    }
+
+    fn entered(gate: &Gate, pairs: &[(&str, &str)]) -> Result<String, Closed> {
+        gate.enter(&headers(pairs), HERE, Instant::now()).map(|operator| operator.name.to_string())
+    }
+
+    #[test]
+    fn a_token_or_a_session_opens_the_gate() {
+        let gate = gate();
+        let (cookie, name) = gate.sign_in("bob", HERE, Instant::now()).expect("signed in");
+        assert_eq!(&*name, "bob");
+        let cookie = format!("other=1; {COOKIE_NAME}=made-up; {COOKIE_NAME}={cookie}");
+        assert_eq!(entered(&gate, &[("authorization", "Bearer alice")]), Ok("alice".into()));
+        assert_eq!(entered(&gate, &[("authorization", "bearer alice ")]), Ok("alice".into()));
+        assert_eq!(entered(&gate, &[("cookie", &cookie)]), Ok("bob".into()));
+        for wrong in [
+            &[][..],
+            &[("authorization", "Bearer eve")],
+            &[("authorization", "Basic alice")],
+            &[("authorization", "Bearer ")],
+            &[("x-api-key", "alice")],
+            &[("cookie", "modelgate_session=")],
+            &[("cookie", "modelgate_session=alice")],
+            &[("authorization", "Bearer eve"), ("cookie", &cookie)],
+        ] {
+            assert_eq!(entered(&gate, wrong), Err(Closed::Unknown), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_ends_with_its_token() {
+        let gate = gate();
+        let (cookie, _) = gate.sign_in("alice", HERE, Instant::now()).expect("signed in");
+        let cookie = format!("{COOKIE_NAME}={cookie}");
+        let operator = gate.enter(&headers(&[("cookie", &cookie)]), HERE, Instant::now()).expect("entered");
+        assert!(gate.still_admits(&operator, Instant::now()));
+        gate.replace_tokens(AdminTokens::default());
+        assert!(!gate.still_admits(&operator, Instant::now()));
+        assert_eq!(entered(&gate, &[("cookie", &cookie)]), Err(Closed::Unknown));
+    }
+
+    #[test]
+    fn after_too_many_failures_even_the_right_token_must_wait() {
+        let (gate, now) = (gate(), Instant::now());
+        for n in 0..10 {
+            let wrong = format!("guess {n}");
+            assert_eq!(gate.sign_in(&wrong, HERE, now).expect_err("wrong"), Closed::Unknown);
+        }
+        assert!(matches!(gate.sign_in("alice", HERE, now), Err(Closed::TooMany(_))));
+        let elsewhere = IpAddr::from([192, 0, 2, 2]);
+        assert!(gate.sign_in("alice", elsewhere, now).is_ok(), "others can sign in");
+        assert!(gate.sign_in("alice", HERE, now + Duration::from_secs(6)).is_ok());
+    }
+
+    #[test]
+    fn what_a_browser_says_of_the_sender() {
+        let host = ("host", "gate.example.com");
+        for (pairs, other) in [
+            (&[host][..], false),
+            (&[host, ("sec-fetch-site", "same-origin")], false),
+            (&[host, ("sec-fetch-site", "none")], false),
+            (&[host, ("sec-fetch-site", "same-site")], true),
+            (&[host, ("sec-fetch-site", "cross-site"), ("origin", "https://gate.example.com")], true),
+            (&[host, ("origin", "https://gate.example.com")], false),
+            (&[host, ("origin", "https://gate.example.com:8443")], true),
+            (&[host, ("origin", "https://evil.example.com")], true),
+            (&[host, ("origin", "null")], true),
+            (&[("origin", "https://gate.example.com")], true),
+        ] {
+            assert_eq!(is_of_another_site(&headers(pairs)), other, "{pairs:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_form_carries_the_token_of_its_session() {
+        let carried = async |content_type: &str, header: Option<&str>, body: &str| {
+            let mut request = axum::http::Request::post("/x").header("content-type", content_type);
+            if let Some(header) = header {
+                request = request.header("x-csrf-token", header);
+            }
+            let (parts, body) = request.body(Body::from(body.to_owned())).expect("a request").into_parts();
+            carries_token(&parts, body, "secret").await.is_some()
+        };
+        let form = "application/x-www-form-urlencoded";
+        assert!(carried(form, None, "a=1&csrf=secret").await);
+        assert!(carried(form, None, "csrf=%73ecret&a=1").await);
+        assert!(carried("application/json", Some("secret"), "{}").await);
+        for (content_type, header, body) in [
+            (form, None, ""),
+            (form, None, "csrf=wrong"),
+            (form, None, "csrf=wrong&csrf=secret"),
+            (form, None, "xcsrf=secret"),
+            (form, Some("wrong"), "csrf=secret"),
+            ("text/plain", None, "csrf=secret"),
+            ("application/json", None, "{}"),
+        ] {
+            assert!(!carried(content_type, header, body).await, "{content_type} {header:?} {body}");
+        }
+        let long = format!("a={}&csrf=secret", "x".repeat(MAX_FORM));
+        assert!(!carried(form, None, &long).await);
+    }
+}

@@ -1,0 +1,62 @@
+//! Who is asking: an operator, known by a token or by the session that one has opened.
+
+use std::{convert::Infallible, sync::Arc};
+
+use access::KeyDigest;
+use axum::{extract::FromRequestParts, http::request::Parts};
+
+use crate::{AdminToken, Role, refusal::Refusal};
+
+/// Who is asking. Every handler behind the gate can take it as an argument.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// The name of the token; for the page and the audit log.
+    pub name: Arc<str>,
+    /// What it may do. The gate has refused already what it may not.
+    pub role: Role,
+    /// The token itself, by its digest.
+    pub(crate) token: KeyDigest,
+    /// The session, if it came with a cookie and not with the token itself.
+    pub(crate) session: Option<SessionOf>,
+}
+
+/// What a page needs to know of its session.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionOf {
+    /// The cookie's value.
+    pub(crate) cookie: String,
+    /// What each form must carry.
+    pub(crate) csrf: String,
+}
+
+impl Operator {
+    pub(crate) fn new(token: &AdminToken, session: Option<SessionOf>) -> Self {
+        Self { name: Arc::clone(&token.name), role: token.role, token: token.digest, session }
+    }
+
+    /// What each form of a page must carry in its field `csrf`; empty for who needs none.
+    pub fn csrf(&self) -> &str {
+        self.session.as_ref().map_or("", |session| &session.csrf)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Operator {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        // Outside the gate there is no operator, whatever the request holds.
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| Refusal::sign_in(parts))
+    }
+}
+
+/// The same where nobody need be signed in.
+#[derive(Debug, Clone)]
+pub(crate) struct MaybeOperator(pub(crate) Option<Operator>);
+
+impl<S: Sync> FromRequestParts<S> for MaybeOperator {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(parts.extensions.get::<Operator>().cloned()))
+    }
+}

@@ -1,0 +1,82 @@
+//! What all pages have in common.
+
+use askama::Template;
+use axum::{
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+        },
+    },
+    response::{Html, IntoResponse as _, Response},
+};
+
+use crate::Operator;
+
+/// Nothing but our own files, and no frame around us (<https://www.w3.org/TR/CSP3/>).
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+                      connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// What the frame around a page shows.
+pub(crate) struct Frame {
+    /// What the page is called.
+    pub(crate) title: String,
+    /// The path of the page in the navigation that this is, or belongs to.
+    pub(crate) at: &'static str,
+    /// Who is signed in.
+    pub(crate) operator: Operator,
+}
+
+/// An entry of the navigation.
+pub(crate) struct Entry {
+    pub(crate) path: &'static str,
+    pub(crate) name: &'static str,
+}
+
+impl Frame {
+    pub(crate) fn new(title: impl Into<String>, at: &'static str, operator: Operator) -> Self {
+        Self { title: title.into(), at, operator }
+    }
+
+    /// The navigation, in groups.
+    pub(crate) fn navigation(&self) -> &'static [&'static [Entry]] {
+        const ENTRIES: &[&[Entry]] = &[&[Entry { path: "/about", name: "About" }]];
+        ENTRIES
+    }
+}
+
+/// Renders a page.
+pub(crate) fn html(page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => Html(text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page cannot be rendered");
+            (StatusCode::INTERNAL_SERVER_ERROR, "this page cannot be rendered; the log says why\n")
+                .into_response()
+        }
+    }
+}
+
+/// Adds what browsers are to obey. Only what says otherwise (the assets) may be kept.
+pub(crate) async fn with_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let obey = [
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        // Not `no-referrer`: then browsers hide the origin of our own forms, by which they are known.
+        (REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ];
+    for (name, value) in obey {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whether the client speaks TLS to the Traefik before us.
+pub(crate) fn is_https(headers: &HeaderMap) -> bool {
+    headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https")
+}

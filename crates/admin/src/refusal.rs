@@ -1,0 +1,122 @@
+//! Answers to who may not: a page for people, JSON for programs. The only place here where a status of refusal is
+//! chosen.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::{
+    Json,
+    http::{
+        HeaderMap, Method, StatusCode,
+        header::{ACCEPT, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
+        request::Parts,
+    },
+    response::{Html, IntoResponse, Response},
+};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::json;
+
+use crate::routes::SIGN_IN;
+
+/// An answer to who may not, or may not so.
+#[derive(Debug)]
+pub struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    /// Whether a person reads it.
+    page: bool,
+    /// Where a browser shall go instead.
+    location: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+#[derive(Template)]
+#[template(path = "refused.html")]
+struct Page<'a> {
+    status: u16,
+    message: &'a str,
+}
+
+impl Refusal {
+    fn new(parts: &Parts, status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let page = wants_page(&parts.headers);
+        Self { status, code, message: message.into(), page, location: None, retry_after: None }
+    }
+
+    /// Nobody is signed in: a browser is sent to the page for that, and from there to where it wanted to go.
+    pub(crate) fn sign_in(parts: &Parts) -> Self {
+        const MESSAGE: &str = "sign in, or send an admin token as \"Authorization: Bearer <token>\"";
+        let mut refusal = Self::new(parts, StatusCode::UNAUTHORIZED, "unauthorized", MESSAGE);
+        if refusal.page {
+            let wanted = parts.uri.path_and_query().map_or("/", |wanted| wanted.as_str());
+            let location = match (&parts.method, wanted) {
+                (&Method::GET, "/") => SIGN_IN.to_owned(),
+                (&Method::GET, _) => {
+                    format!("{SIGN_IN}?next={}", utf8_percent_encode(wanted, NON_ALPHANUMERIC))
+                }
+                _ => SIGN_IN.to_owned(),
+            };
+            refusal.location = Some(location);
+        }
+        refusal
+    }
+
+    pub(crate) fn too_many(parts: &Parts, wait: Duration) -> Self {
+        let message = format!("too many wrong tokens from this address; try again in {} s", seconds(wait));
+        let refusal = Self::new(parts, StatusCode::TOO_MANY_REQUESTS, "too_many_failures", message);
+        Self { retry_after: Some(wait), ..refusal }
+    }
+
+    pub(crate) fn read_only(parts: &Parts) -> Self {
+        let message = "this token may only read; changes need one with the role admin";
+        Self::new(parts, StatusCode::FORBIDDEN, "read_only", message)
+    }
+
+    pub(crate) fn other_site(parts: &Parts) -> Self {
+        let message = "this was sent by a page of another site";
+        Self::new(parts, StatusCode::FORBIDDEN, "other_site", message)
+    }
+
+    pub(crate) fn no_form_token(parts: &Parts) -> Self {
+        let message = "the form is out of date: go back, load the page anew and send it again \
+                       (programs with a cookie send X-CSRF-Token, or better a token)";
+        Self::new(parts, StatusCode::FORBIDDEN, "form_out_of_date", message)
+    }
+
+    pub(crate) fn not_found(parts: &Parts) -> Self {
+        Self::new(parts, StatusCode::NOT_FOUND, "not_found", "there is no such page")
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        if let Some(location) = self.location {
+            return (StatusCode::SEE_OTHER, [(LOCATION, location)]).into_response();
+        }
+        let page = Page { status: self.status.as_u16(), message: &self.message };
+        let body = match page.render().ok().filter(|_| self.page) {
+            Some(page) => Html(page).into_response(),
+            None => Json(json!({ "error": { "code": self.code, "message": self.message } })).into_response(),
+        };
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers
+                .insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer realm=\"modelgate\""));
+        }
+        if let Some(wait) = self.retry_after {
+            headers.insert(RETRY_AFTER, seconds(wait).into());
+        }
+        response
+    }
+}
+
+/// Whether a person reads the answer: browsers say so.
+pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
+}
+
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}

@@ -1,0 +1,136 @@
+//! Signing in with an admin token, which gives a session cookie, and signing out.
+
+use std::{sync::Arc, time::Instant};
+
+use askama::Template;
+use axum::{
+    Form,
+    extract::{Query, State},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{RETRY_AFTER, SET_COOKIE},
+    },
+    response::{IntoResponse as _, Redirect, Response},
+};
+use serde::Deserialize;
+
+use crate::{
+    Gate, Operator,
+    client::Client,
+    gate::{COOKIE_NAME, Closed},
+    operator::MaybeOperator,
+    page::{self, html},
+    routes::SIGN_IN,
+};
+
+/// Where to go afterwards.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Next {
+    #[serde(default)]
+    next: String,
+}
+
+/// What the form sends.
+#[derive(Deserialize)]
+pub(crate) struct Credentials {
+    token: String,
+    #[serde(default)]
+    next: String,
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct Page<'a> {
+    next: &'a str,
+    error: Option<String>,
+}
+
+/// `GET /sign-in`
+pub(crate) async fn show(MaybeOperator(operator): MaybeOperator, Query(next): Query<Next>) -> Response {
+    match operator {
+        Some(_) => Redirect::to(own_path(&next.next)).into_response(),
+        None => html(&Page { next: own_path(&next.next), error: None }),
+    }
+}
+
+/// `POST /sign-in`
+pub(crate) async fn submit(
+    State(gate): State<Arc<Gate>>,
+    Client(from): Client,
+    headers: HeaderMap,
+    Form(given): Form<Credentials>,
+) -> Response {
+    let next = own_path(&given.next);
+    let (status, error, wait) = match gate.sign_in(given.token.trim(), from, Instant::now()) {
+        Ok((cookie, name)) => {
+            tracing::info!(operator = %name, %from, "signed in");
+            let mut response = Redirect::to(next).into_response();
+            set_cookie(&mut response, &headers, &cookie);
+            return response;
+        }
+        Err(Closed::Unknown) => {
+            (StatusCode::UNAUTHORIZED, "This is not a valid admin token.".to_owned(), None)
+        }
+        Err(Closed::TooMany(wait)) => {
+            let seconds = wait.as_secs() + 1;
+            let error = format!("Too many wrong tokens from this address. Try again in {seconds} s.");
+            (StatusCode::TOO_MANY_REQUESTS, error, Some(seconds))
+        }
+    };
+    let mut response = (status, html(&Page { next, error: Some(error) })).into_response();
+    if let Some(seconds) = wait {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// `POST /sign-out`
+pub(crate) async fn sign_out(
+    State(gate): State<Arc<Gate>>,
+    operator: Operator,
+    headers: HeaderMap,
+) -> Response {
+    gate.sign_out(&operator);
+    let mut response = Redirect::to(SIGN_IN).into_response();
+    set_cookie(&mut response, &headers, "");
+    response
+}
+
+/// The cookie of a session (RFC 6265 §4.1); an empty value removes it. No script can read it, no other site send it,
+/// and over TLS it never travels in clear.
+fn set_cookie(response: &mut Response, request: &HeaderMap, value: &str) {
+    let secure = if page::is_https(request) { "; Secure" } else { "" };
+    let until = if value.is_empty() { "; Max-Age=0" } else { "" };
+    let cookie = format!("{COOKIE_NAME}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{until}");
+    if let Ok(mut cookie) = HeaderValue::from_str(&cookie) {
+        cookie.set_sensitive(true);
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+}
+
+/// A path of this site, or the overview: nobody is sent elsewhere by a link to this page. Browsers take `\` for `/`.
+fn own_path(next: &str) -> &str {
+    let plain = next.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+    let own = next.starts_with('/') && !next.starts_with("//") && !next.starts_with(SIGN_IN);
+    if plain && own { next } else { "/" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_to_another_site() {
+        for (next, gone_to) in [
+            ("/models?page=2", "/models?page=2"),
+            ("", "/"),
+            ("//evil.example", "/"),
+            ("/\\evil.example", "/"),
+            ("https://evil.example", "/"),
+            ("/a\r\nSet-Cookie: x", "/"),
+            ("/sign-in", "/"),
+        ] {
+            assert_eq!(own_path(next), gone_to, "{next:?}");
+        }
+    }
+}

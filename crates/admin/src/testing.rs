@@ -1,0 +1,77 @@
+//! A dashboard without listeners, for tests.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use access::{KeyDigest, Policy};
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response, request::Builder},
+};
+use catalogue::{Catalogue, Publisher, Reader};
+use tokio::sync::watch;
+use tower::ServiceExt as _;
+
+use crate::{Admin, AdminToken, AdminTokens, Gate, Role, router};
+
+/// May do everything.
+pub(crate) const ADMIN: &str = "token-of-alice-the-admin";
+/// May only read.
+pub(crate) const READER: &str = "token-of-bob-the-reader";
+
+/// A dashboard, and what it is fed with.
+pub(crate) struct Dashboard {
+    pub(crate) router: Router,
+    pub(crate) admin: Admin,
+    _publisher: Publisher,
+}
+
+impl Dashboard {
+    /// One that shows a catalogue.
+    pub(crate) fn of(catalogue: Catalogue) -> Self {
+        let (mut publisher, reader) = catalogue::channel();
+        publisher.publish(catalogue);
+        let admin = admin(reader);
+        Self { router: router(admin.clone()), admin, _publisher: publisher }
+    }
+
+    /// Asks as whoever holds a token.
+    pub(crate) async fn ask(&self, token: Option<&str>, request: Builder, body: &str) -> Response<Body> {
+        let request = match token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        let request = request.body(Body::from(body.to_owned())).expect("a request");
+        self.router.clone().oneshot(request).await.expect("an answer")
+    }
+
+    /// The page at a path, for an admin.
+    pub(crate) async fn page(&self, path: &str) -> String {
+        let response = self.ask(Some(ADMIN), Request::get(path).header("accept", "text/html"), "").await;
+        assert_eq!(response.status(), 200, "{path}");
+        text(response).await
+    }
+}
+
+/// The body of an answer.
+pub(crate) async fn text(response: Response<Body>) -> String {
+    let bytes = axum::body::to_bytes(response.into_body(), 64 << 20).await.expect("a body");
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+fn admin(reader: Reader) -> Admin {
+    let settings = web::Settings {
+        policy: Policy::new(Vec::new(), Vec::new()),
+        trusted_networks: Vec::new(),
+        traefik: traefik_config::Options::default(),
+        advertise: None,
+        hold: std::time::Duration::from_secs(4),
+    };
+    let authority = web::CertificateAuthority::open(None, None).expect("a CA");
+    let (peers, _) = watch::channel(BTreeSet::new());
+    let shared = Arc::new(web::Shared::new(reader, settings, authority, 8101, peers));
+    let token =
+        |name: &str, clear, role| AdminToken { name: name.into(), digest: KeyDigest::of(clear), role };
+    let tokens = vec![token("alice", ADMIN, Role::Admin), token("bob", READER, Role::Reader)];
+    Admin { gate: Arc::new(Gate::new(AdminTokens::new(tokens))), shared }
+}

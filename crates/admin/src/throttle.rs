@@ -1,0 +1,103 @@
+//! Failed sign-ins are slowed, by source address and in bounded memory.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// So many failures at once are forgiven; people mistype.
+const BURST: u32 = 10;
+/// One more every so often.
+const EVERY: Duration = Duration::from_secs(6);
+/// How many addresses are told apart. The others share one allowance.
+const MOST: usize = 4096;
+
+/// Failures by address: when its allowance will be whole again (a GCRA's theoretical arrival time).
+#[derive(Debug, Default)]
+pub(crate) struct Throttle(Mutex<HashMap<IpAddr, Instant>>);
+
+impl Throttle {
+    /// Whether this address may try now; if not, how long it must wait. To be asked before the token is looked
+    /// at: a right guess must not be told apart from a wrong one.
+    pub(crate) fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = Self::place(&failures, address);
+        let whole = failures.get(&address).copied().unwrap_or(now);
+        match whole.saturating_duration_since(now).checked_sub(EVERY * (BURST - 1)) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a failure.
+    pub(crate) fn failed(&self, address: IpAddr, now: Instant) {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() >= MOST {
+            failures.retain(|_, whole| *whole > now);
+        }
+        let address = Self::place(&failures, address);
+        let whole = failures.entry(address).or_insert(now);
+        *whole = (*whole).max(now) + EVERY;
+    }
+
+    /// Where an address is counted: an IPv6 host has a /64 to choose from, so that is one; and when
+    /// there is no more room, all new ones are.
+    fn place(failures: &HashMap<IpAddr, Instant>, address: IpAddr) -> IpAddr {
+        let address = match address {
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+            v4 => v4,
+        };
+        match failures.contains_key(&address) || failures.len() < MOST {
+            true => address,
+            false => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: u32) -> IpAddr {
+        IpAddr::V4(n.into())
+    }
+
+    #[test]
+    fn ten_failures_are_forgiven_and_then_one_every_six_seconds() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        for _ in 0..BURST {
+            assert_eq!(throttle.check(address(1), now), Ok(()));
+            throttle.failed(address(1), now);
+        }
+        assert_eq!(throttle.check(address(1), now), Err(EVERY));
+        assert_eq!(throttle.check(address(2), now), Ok(()), "others are not held up");
+        assert_eq!(throttle.check(address(1), now + EVERY), Ok(()));
+        throttle.failed(address(1), now + EVERY);
+        assert_eq!(throttle.check(address(1), now + EVERY), Err(EVERY));
+        assert_eq!(throttle.check(address(1), now + EVERY * 12), Ok(()));
+    }
+
+    #[test]
+    fn an_ipv6_host_cannot_choose_another_address_of_its_network() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        for n in 0..BURST {
+            throttle.failed(format!("2001:db8::{n:x}").parse().expect("an address"), now);
+        }
+        assert!(throttle.check("2001:db8::ffff".parse().expect("an address"), now).is_err());
+        assert!(throttle.check("2001:db8:0:1::1".parse().expect("an address"), now).is_ok());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_an_overflow_does_not_open_the_door() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        for n in 0..2 * u32::try_from(MOST).expect("small") {
+            throttle.failed(address(n), now);
+        }
+        assert!(throttle.0.lock().expect("a lock").len() <= MOST + 1);
+        assert!(throttle.check(address(u32::MAX), now).is_err(), "who comes late shares what is used up");
+        throttle.failed(address(7), now + EVERY * 20_000);
+        assert_eq!(throttle.0.lock().expect("a lock").len(), 1, "what is over is forgotten");
+    }
+}

@@ -1,0 +1,47 @@
+//! The tokens that let operators in: those of the configuration, or one that is made here.
+
+use std::io;
+
+use admin::{AdminTokens, Gate};
+use tracing::error;
+
+use crate::config::Config;
+
+/// The tokens of the configuration; if there are none, the one that was generated. There is no default password.
+///
+/// # Errors
+/// If one must be generated and cannot be, or what is kept of it cannot be read.
+pub(crate) fn open(config: &Config) -> io::Result<AdminTokens> {
+    if !config.admin.tokens.is_empty() {
+        return Ok(config.admin.tokens.clone());
+    }
+    let (tokens, new) = AdminTokens::generated(config.state_dir.as_deref())?;
+    if let Some(new) = new {
+        show(new.reveal(), config);
+    }
+    Ok(tokens)
+}
+
+/// After a reload. A generated token stays while none is configured.
+pub(crate) fn renew(gate: &Gate, config: &Config, running: &Config) {
+    if config.admin.tokens.is_empty() && running.admin.tokens.is_empty() {
+        return;
+    }
+    match open(config) {
+        Ok(tokens) => gate.replace_tokens(tokens),
+        Err(error) => error!(%error, "no admin token can be generated, the old ones stay"),
+    }
+}
+
+/// Shown here, once, and nowhere else: the log may be kept and read by others.
+#[expect(clippy::print_stdout, reason = "the log must not hold it")]
+fn show(token: &str, config: &Config) {
+    let kept = match &config.state_dir {
+        Some(_) => "It is shown this once",
+        None => "Without state_dir there will be another one at the next start",
+    };
+    println!(
+        "No admin token is configured, so one was made. {kept}:\n\n  {token}\n\nSign in with it at http://{}/\n",
+        config.listen.admin
+    );
+}
