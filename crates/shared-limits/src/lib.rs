@@ -7,7 +7,7 @@
 //! (`TIME` in the script), so the clocks of Modelgates may differ. A key expires when its limit is fresh again.
 //!
 //! **Servers.** Redis 5 or later (whose scripts are replicated by their effects, without which they could not ask for
-//! the time), and Valkey. The user needs `+@connection +evalsha +eval +script|load +time +get +mget +set +del` and the
+//! the time), and Valkey. The user needs `+@connection +evalsha +eval +script|load +time +get +mget +set +del +zadd +zcard +zremrangebyscore +expire` and the
 //! keys of the [namespace](Options::namespace). Use the eviction policy `noeviction` or `volatile-ttl`: what is
 //! evicted is fresh again. So is what a replica has not yet received when it becomes the primary.
 //!
@@ -158,7 +158,7 @@ impl SharedLimits {
             return Err(InvalidOptions::Timeout(options.timeout));
         }
         let server = Server::new(url, options.authorities)?;
-        let (link, keeper) = Link::start(server, options.timeout, keys.probe()).await;
+        let (link, keeper) = Link::start(server, options.timeout, &keys).await;
         Ok(Self { link, keys, keeper })
     }
 
@@ -206,6 +206,13 @@ impl SharedLimits {
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Health> {
         self.link.health()
+    }
+
+    /// How many Modelgates share these limits, this one among them, as far as the server knew when it answered last. One
+    /// that has stopped counts for five more seconds.
+    #[must_use]
+    pub fn replicas(&self) -> u32 {
+        self.link.replicas()
     }
 
     /// How many calls got no answer so far.

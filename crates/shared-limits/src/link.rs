@@ -4,6 +4,8 @@
 //! hangs; here they learn at once that it does.
 
 use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -28,7 +30,7 @@ use tracing::{info, warn};
 
 use crate::{
     Health, InvalidOptions, Unavailable,
-    script::{self, Call},
+    script::{self, Call, Keys},
 };
 
 /// For the network, TLS and the password.
@@ -59,6 +61,8 @@ pub(crate) struct Link {
     /// Answers in a row that came too late.
     late: AtomicU32,
     failures: AtomicU64,
+    /// How many Modelgates share the limits, as the server said last.
+    replicas: AtomicU32,
     /// Tells the keeper that the connection was given up, and why.
     lost: mpsc::Sender<String>,
     health: watch::Sender<Health>,
@@ -72,6 +76,8 @@ struct Keeper {
     /// The node of a cluster that has our slot; until one says otherwise, the server itself.
     node: ConnectionInfo,
     probe: Call,
+    /// Tells that we are there.
+    announce: Call,
 }
 
 /// Why there is no connection.
@@ -104,7 +110,7 @@ impl Server {
 
 impl Link {
     /// Tries to connect once, and goes on in the background.
-    pub(crate) async fn start(server: Server, timeout: Duration, probe: Call) -> (Arc<Self>, AbortHandle) {
+    pub(crate) async fn start(server: Server, timeout: Duration, keys: &Keys) -> (Arc<Self>, AbortHandle) {
         // One is enough: the next connection is made only after the loss of this one was noted.
         let (sender, lost) = mpsc::channel(1);
         let link = Arc::new(Self {
@@ -112,12 +118,18 @@ impl Link {
             timeout,
             late: AtomicU32::new(0),
             failures: AtomicU64::new(0),
+            replicas: AtomicU32::new(1),
             lost: sender,
             health: watch::Sender::new(Health::Down("not connected yet".into())),
         });
         let node = server.info.clone();
-        let mut keeper = Keeper { link: Arc::clone(&link), lost, server, node, probe };
-        keeper.try_connect().await;
+        // Any number that others do not have.
+        let id = RandomState::new().build_hasher().finish() >> 11;
+        let (probe, announce) = (keys.probe(), keys.announce(id));
+        let mut keeper = Keeper { link: Arc::clone(&link), lost, server, node, probe, announce };
+        if keeper.try_connect().await {
+            keeper.announce().await;
+        }
         let task = tokio::spawn(keeper.keep());
         (link, task.abort_handle())
     }
@@ -149,6 +161,10 @@ impl Link {
 
     pub(crate) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn replicas(&self) -> u32 {
+        self.replicas.load(Ordering::Relaxed)
     }
 
     pub(crate) fn health(&self) -> watch::Receiver<Health> {
@@ -191,9 +207,16 @@ impl Keeper {
         loop {
             match timeout(HEARTBEAT, self.lost.recv()).await {
                 Ok(why) => return self.report(Health::Down(why.unwrap_or_default().into())),
-                // What it came to shows as a loss, or not.
-                Err(_) => drop(self.link.run(&self.probe).await),
+                Err(_) => self.announce().await,
             }
+        }
+    }
+
+    /// Whether that could be done shows as a loss, or not.
+    async fn announce(&self) {
+        if let Ok(answer) = self.link.run(&self.announce).await {
+            let replicas = answer.first().and_then(|replicas| u32::try_from(*replicas).ok());
+            self.link.replicas.store(replicas.unwrap_or(1).max(1), Ordering::Relaxed);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The three scripts: how they are called, and what their answers mean.
+//! The scripts: how they are called, and what their answers mean.
 //!
 //! A script is called by its SHA-1 (`EVALSHA`), which costs no more than its arguments; the connection has loaded it
 //! before. A server that was restarted or told to forget its scripts gets the text once more (`EVAL`).
@@ -13,10 +13,12 @@ const SECOND: u64 = 1_000_000_000;
 
 const ADMIT_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/admit.lua"));
 const GIVE_BACK_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/give_back.lua"));
+const ANNOUNCE_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/announce.lua"));
 const LEFT_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/left.lua"));
 
 static ADMIT: LazyLock<Text> = LazyLock::new(|| Text::new(ADMIT_TEXT));
 static GIVE_BACK: LazyLock<Text> = LazyLock::new(|| Text::new(GIVE_BACK_TEXT));
+static ANNOUNCE: LazyLock<Text> = LazyLock::new(|| Text::new(ANNOUNCE_TEXT));
 static LEFT: LazyLock<Text> = LazyLock::new(|| Text::new(LEFT_TEXT));
 
 /// A script, and the name that servers give it.
@@ -31,7 +33,7 @@ struct Text {
 pub(crate) struct Call {
     text: &'static Text,
     keys: Vec<String>,
-    /// Times, as seconds and nanoseconds.
+    /// Times, as seconds and nanoseconds, and other numbers.
     times: Vec<u64>,
 }
 
@@ -78,6 +80,20 @@ impl Keys {
     }
 }
 
+/// For how long, in seconds, a Modelgate counts that is not heard of any more.
+const REPLICA_COUNTS_S: u64 = 5;
+
+impl Keys {
+    /// Tells that one of the Modelgates is there; the answer is how many are.
+    pub(crate) fn announce(&self, id: u64) -> Call {
+        Call {
+            text: &ANNOUNCE,
+            keys: vec![format!("{}replicas", self.prefix)],
+            times: vec![id, REPLICA_COUNTS_S],
+        }
+    }
+}
+
 impl Call {
     /// By name.
     pub(crate) fn by_sha1(&self) -> Cmd {
@@ -99,7 +115,7 @@ impl Call {
 /// The commands that make the scripts known to a server.
 pub(crate) fn load_all() -> redis::Pipeline {
     let mut load = redis::pipe();
-    for text in [&ADMIT, &GIVE_BACK, &LEFT] {
+    for text in [&ADMIT, &ANNOUNCE, &GIVE_BACK, &LEFT] {
         load.cmd("SCRIPT").arg("LOAD").arg(text.code);
     }
     load

@@ -62,7 +62,11 @@ async fn the_slot_is_followed_through_a_cluster() {
     // A slot moves when it is empty; the probe's key is there for some milliseconds.
     let give = format!("CLUSTER SETSLOT {slot} NODE {}", id_of(&a).await);
     until_empty(&b).await;
-    eventually(Duration::from_secs(5), || async { (b.ask(&give).await == "+OK").then_some(()) }).await;
+    eventually(Duration::from_secs(5), || async {
+        b.ask("DEL {modelgate}:replicas").await;
+        (b.ask(&give).await == "+OK").then_some(())
+    })
+    .await;
     assert_eq!(a.ask(&give).await, "+OK");
     until_known([&a, &b], &a).await;
     eventually(Duration::from_secs(5), || async { is_admitted(limits.admit(&demands).await).then_some(()) })

@@ -185,7 +185,7 @@ async fn a_password_lets_in_and_is_never_told() {
     assert!(said.contains("Down") && said.contains("assword") && !said.contains("secret"), "{said}");
 
     // What the documentation of the crate says that a user needs.
-    let rights = "+@connection +evalsha +eval +script|load +time +get +mget +set +del ~{modelgate}:*";
+    let rights = "+@connection +evalsha +eval +script|load +time +get +mget +set +del +zadd +zcard +zremrangebyscore +expire ~{modelgate}:*";
     let admin = redis::Client::open(url("right-secret")).expect("a URL");
     let mut admin = admin.get_connection().expect("a connection");
     let mut user = redis::cmd("ACL");
@@ -225,4 +225,22 @@ async fn options_that_are_of_no_use_are_named() {
         Options { authorities: Some(b"-----BEGIN CERTIFICATE-----\n?".to_vec()), ..Options::default() };
     let error = SharedLimits::connect("rediss://h", options).await.expect_err("refused");
     assert!(matches!(error, InvalidOptions::Url(_)), "{error}");
+}
+
+#[tokio::test]
+async fn those_who_share_are_counted() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    let first = connected(&redis).await;
+    assert_eq!(first.replicas(), 1);
+    let second = connected(&redis).await;
+    assert_eq!(second.replicas(), 2);
+    let counted = async |count: u32| {
+        let is_right = || async { (first.replicas() == count).then_some(()) };
+        let came = testkit::within(Duration::from_secs(10), is_right).await;
+        assert!(came.is_some(), "{} are not {count}", first.replicas());
+    };
+    counted(2).await;
+    drop(second);
+    counted(1).await;
 }
