@@ -16,6 +16,10 @@ test-all:
 demo *OPTIONS:
     cargo xtask demo {{ OPTIONS }}
 
+# Save each page of the dashboard under target/screenshots: light, dark, and as on a phone
+screenshots:
+    cargo xtask screenshots --install
+
 # Compile everything, quickly
 check:
     cargo check --workspace --all-targets

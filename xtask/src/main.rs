@@ -10,6 +10,7 @@ mod http;
 mod layout;
 mod lint;
 mod run;
+mod screenshots;
 mod service;
 mod test;
 mod tools;
@@ -46,6 +47,12 @@ enum Command {
         #[arg(long)]
         install: bool,
     },
+    /// Saves each page of the dashboard under target/screenshots: light, dark, and as on a phone.
+    Screenshots {
+        /// First install what is missing into target/tools and, as root, Debian packages.
+        #[arg(long)]
+        install: bool,
+    },
     /// Starts Traefik, Modelgate and two simulated inference servers, and asks them something.
     Demo {
         /// In containers on the local Docker Engine, from deploy/compose.yaml.
@@ -61,6 +68,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Test { install, only } => test::test(install, only.as_deref()),
         Command::Lint { install } => lint::lint(install),
+        Command::Screenshots { install } => screenshots::screenshots(install),
         Command::Demo { docker, once } => demo::demo(docker, once),
     };
     match outcome {

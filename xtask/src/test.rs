@@ -36,7 +36,7 @@ pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
 }
 
 /// How the tests learn where the tools are, and whether one may be missing.
-fn environment(tools: &[Tool], all_required: bool) -> Vec<(OsString, OsString)> {
+pub(crate) fn environment(tools: &[Tool], all_required: bool) -> Vec<(OsString, OsString)> {
     let mut environment: Vec<(OsString, OsString)> =
         tools.iter().filter_map(|tool| Some((tool.variable.clone()?.into(), tool.path()?.into()))).collect();
     if all_required {
