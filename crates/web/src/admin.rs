@@ -12,10 +12,14 @@ use axum::{
 use catalogue::Readiness;
 use serde_json::json;
 
-use crate::Shared;
+use crate::{Shared, metrics};
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(shared)
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics::handle))
+        .with_state(shared)
 }
 
 /// Ready once the first survey is finished. To who asks on this machine it says what is known and what is wrong; others

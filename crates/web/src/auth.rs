@@ -15,7 +15,7 @@ use std::{
     borrow::Cow,
     net::IpAddr,
     sync::{Arc, LazyLock},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use access::{Decision, Grant, Mode, Rate, Reason, Request, decide};
@@ -31,6 +31,7 @@ use crate::{
     Shared,
     connection::Peer,
     refusal::{Dialect, Refusal},
+    report::Report,
 };
 
 const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
@@ -47,29 +48,41 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Answers Traefik. The question is a GET with the client's headers and body; the client's own
 /// method and URI stand in `X-Forwarded-*`, which Traefik sets itself.
 pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequest) -> Response<Body> {
+    let (since, at) = (Instant::now(), SystemTime::now());
     let (parts, body) = question.into_parts();
     let headers = &parts.headers;
     let request_id = request_id(&shared, headers);
     let forwarded = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
-    let (Some(method), Some(uri)) = (forwarded(&FORWARDED_METHOD), forwarded(&FORWARDED_URI)) else {
-        return Refusal::not_for_you().answer(Dialect::OpenAi, &request_id);
+    let report = |method, uri| Report {
+        telemetry: shared.telemetry(),
+        since,
+        at,
+        request_id: &request_id,
+        method,
+        uri,
     };
+    let (Some(method), Some(uri)) = (forwarded(&FORWARDED_METHOD), forwarded(&FORWARDED_URI)) else {
+        return report(parts.method.as_str(), parts.uri.path())
+            .refused(Refusal::not_for_you())
+            .answer(Dialect::OpenAi, &request_id);
+    };
+    let report = report(method, uri);
     let dialect = Dialect::of(uri, headers);
     let Some(asked) = Asked::parse(parts.uri.query().unwrap_or_default()) else {
-        return Refusal::not_for_you().answer(dialect, &request_id);
+        return report.refused(Refusal::not_for_you()).answer(dialect, &request_id);
     };
     let settings = shared.settings();
     let max_body = settings.traefik.max_body;
     let limit = usize::try_from(max_body).unwrap_or(usize::MAX);
     let Ok(body) = axum::body::to_bytes(body, limit).await else {
-        return Refusal::too_large(max_body).answer(dialect, &request_id);
+        return report.refused(Refusal::too_large(max_body)).answer(dialect, &request_id);
     };
     let (from, now) = (client_address(headers), SystemTime::now());
     let refusal = match &*shared.catalogue().load() {
         // Who has no key is told so even now.
         None => {
             let authenticated = settings.policy.authenticate(headers, from, now);
-            authenticated.map_or_else(|r| Refusal::from(&r), |_| Refusal::surveying())
+            report.refused(authenticated.map_or_else(|r| Refusal::from(&r), |_| Refusal::surveying()))
         }
         Some(catalogue) => {
             let trusted = parts.extensions.get::<Peer>().is_some_and(|peer| settings.trusts(*peer));
@@ -77,13 +90,18 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
             let mode = asked.mode();
             let request = Request { method, uri, host, headers, body: &body, mode, trusted, from, now };
             match decide(&settings.policy, catalogue, shared.limiters(), &request) {
-                Decision::Allow(grant) => return allow(&grant, &request_id),
-                Decision::Deny(denial) => {
+                Decision::Allow(grant) => {
+                    report.allowed(&grant);
+                    return allow(&grant, &request_id);
+                }
+                Decision::Deny(mut denial) => {
                     if denial.reason == Reason::UntrustedPeer {
                         warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
                     }
                     debug!(request_id, reason = denial.reason.code(), consumer = denial.consumer.as_ref().map(|c| c.name.as_str()), model = ?denial.model, "refused");
-                    Refusal::from(&slowed(&shared, from, denial.reason))
+                    denial.reason = slowed(&shared, from, denial.reason);
+                    report.denied(&denial);
+                    Refusal::from(&denial.reason)
                 }
             }
         }

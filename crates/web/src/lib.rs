@@ -6,17 +6,23 @@
 //!                        GET /v1/models                  models.rs     what this key may use
 //!                        /refuse/…                       refuse.rs     native answers to what has no route
 //! admin     plain HTTP   /healthz /readyz                admin.rs      for people and health checks
+//!                        /metrics                        metrics.rs    for Prometheus
 //! ```
 //!
 //! HTTP statuses are chosen in `refusal.rs` and nowhere else.
 
 mod admin;
 mod auth;
+mod changes;
 mod connection;
+mod history;
+mod metrics;
 mod models;
+mod polls;
 mod provider;
 mod refusal;
 mod refuse;
+mod report;
 mod state;
 mod tls;
 
@@ -24,6 +30,9 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpListener, sync::watch};
 
+pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};
+pub use metrics::{Family, Kind, Sample};
+pub use polls::{Given, Instance, Polls};
 pub use state::{Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};
 

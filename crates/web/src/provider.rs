@@ -14,6 +14,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use axum::{
@@ -25,7 +26,6 @@ use axum::{
     serve::IncomingStream,
 };
 use bytes::Bytes;
-use catalogue::Catalogue;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -34,7 +34,11 @@ use tokio::{
 };
 use traefik_config::{Gateway, TraefikVersion};
 
-use crate::{Settings, Shared};
+use crate::{
+    Settings, Shared,
+    history::{History, Rendering},
+    polls::Poll,
+};
 
 /// A TCP connection from Traefik.
 #[derive(Debug, Clone)]
@@ -73,23 +77,28 @@ async fn poll(
     let Some(polled_host) = headers.get(header::HOST).and_then(|h| host_of(h.to_str().ok()?)) else {
         return (StatusCode::BAD_REQUEST, "the Host header names no host\n").into_response();
     };
-    shared.polled_from(connection.peer.ip().to_canonical());
+    let peer = connection.peer.ip().to_canonical();
+    shared.polled_from(peer);
+    let user_agent =
+        headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let poll = shared.polls().begin(peer, user_agent, version.unwrap_or(shared.settings().traefik.version));
     let mut settings_revision = shared.settings_revision();
     let deadline = Instant::now() + shared.settings().hold;
     loop {
         // Marked as seen before the settings are read, so that no change falls in between.
         let revision = *settings_revision.borrow_and_update();
         let catalogue = shared.catalogue().load().clone();
-        let document = catalogue.as_deref().map(|catalogue| {
+        let document = catalogue.as_ref().map(|catalogue| {
             let settings = shared.settings();
             let gateway = gateway(&shared, &settings, polled_host);
             let version = version.unwrap_or(settings.traefik.version);
-            shared.render_cache.render(catalogue, &settings, revision, gateway, version)
+            let from = Rendering { catalogue, settings_revision: revision, gateway: &gateway, version };
+            shared.render_cache.render(from, &settings, shared.history())
         });
         if let Some(document) = &document
             && connection.sent.load(Ordering::Relaxed) != document.fingerprint
         {
-            return send(&connection, document);
+            return send(&connection, &poll, document);
         }
         let generation = catalogue.map_or(0, |c| c.generation());
         tokio::select! {
@@ -97,14 +106,15 @@ async fn poll(
             // The sender lives in `shared`, so this cannot fail.
             _ = settings_revision.changed() => {}
             () = sleep_until(deadline) => return match &document {
-                Some(document) => send(&connection, document),
+                Some(document) => send(&connection, &poll, document),
                 None => (StatusCode::SERVICE_UNAVAILABLE, "the first survey is not finished\n").into_response(),
             },
         }
     }
 }
 
-fn send(connection: &Connection, document: &Rendered) -> Response {
+fn send(connection: &Connection, poll: &Poll<'_>, document: &Rendered) -> Response {
+    poll.given(document.revision);
     connection.sent.store(document.fingerprint, Ordering::Relaxed);
     ([(header::CONTENT_TYPE, "application/json")], document.bytes.clone()).into_response()
 }
@@ -140,6 +150,8 @@ struct Rendered {
     bytes: Bytes,
     /// Tells documents apart; never 0.
     fingerprint: u64,
+    /// Its number in the history.
+    revision: u64,
 }
 
 /// The last document, so that several polls of one state render it once.
@@ -155,15 +167,10 @@ struct CacheKey {
 }
 
 impl RenderCache {
-    fn render(
-        &self,
-        catalogue: &Catalogue,
-        settings: &Settings,
-        settings_revision: u64,
-        gateway: Gateway,
-        version: TraefikVersion,
-    ) -> Rendered {
-        let key = CacheKey { generation: catalogue.generation(), settings_revision, gateway, version };
+    fn render(&self, from: Rendering<'_>, settings: &Settings, history: &History) -> Rendered {
+        let Rendering { catalogue, settings_revision, gateway, version } = from;
+        let generation = catalogue.generation();
+        let key = CacheKey { generation, settings_revision, gateway: gateway.clone(), version };
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((cached_key, rendered)) = &*cached
             && *cached_key == key
@@ -171,10 +178,11 @@ impl RenderCache {
             return rendered.clone();
         }
         let options = traefik_config::Options { version, ..settings.traefik.clone() };
-        let bytes = traefik_config::render(catalogue, &options, &key.gateway).to_json();
+        let bytes = Bytes::from(traefik_config::render(catalogue, &options, gateway).to_json());
         let digest = Sha256::digest(&bytes);
         let fingerprint = digest.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)).max(1);
-        let rendered = Rendered { bytes: bytes.into(), fingerprint };
+        let revision = history.rendered(from, &bytes, SystemTime::now());
+        let rendered = Rendered { bytes, fingerprint, revision };
         *cached = Some((key, rendered.clone()));
         rendered
     }

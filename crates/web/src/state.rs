@@ -14,10 +14,13 @@ use access::{Limiters, Policy, SystemClock};
 use arc_swap::{ArcSwap, Guard};
 use catalogue::Reader;
 use ipnet::IpNet;
+use telemetry::Telemetry;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::{CertificateAuthority, connection::Peer, provider::RenderCache};
+use crate::{
+    CertificateAuthority, Family, History, Polls, connection::Peer, metrics::Sources, provider::RenderCache,
+};
 
 /// What the configuration says to the handlers; replaced as a whole on reload.
 #[derive(Debug)]
@@ -53,6 +56,10 @@ pub struct Shared {
     traefik_peers: watch::Sender<BTreeSet<IpAddr>>,
     request_ids: RequestIds,
     pub(crate) render_cache: RenderCache,
+    telemetry: Arc<Telemetry>,
+    polls: Polls,
+    history: History,
+    pub(crate) metrics: Sources,
 }
 
 /// Numbers requests: a random start, so that two runs do not share ids, and a counter.
@@ -85,6 +92,10 @@ impl Shared {
             traefik_peers,
             request_ids: RequestIds { run: u32::from_ne_bytes(run), next: AtomicU64::new(0) },
             render_cache: RenderCache::default(),
+            telemetry: Arc::default(),
+            polls: Polls::default(),
+            history: History::default(),
+            metrics: Sources::default(),
         }
     }
 
@@ -99,11 +110,13 @@ impl Shared {
         self.limiters.sweep();
     }
 
-    pub(crate) fn catalogue(&self) -> &Reader {
+    /// What is known about servers and models.
+    pub fn catalogue(&self) -> &Reader {
         &self.catalogue
     }
 
-    pub(crate) fn settings(&self) -> Guard<Arc<Settings>> {
+    /// The settings in force.
+    pub fn settings(&self) -> Guard<Arc<Settings>> {
         self.settings.load()
     }
 
@@ -112,8 +125,30 @@ impl Shared {
         self.settings_revision.subscribe()
     }
 
-    pub(crate) fn limiters(&self) -> &Limiters<SystemClock> {
+    /// What limits have counted.
+    pub fn limiters(&self) -> &Limiters<SystemClock> {
         &self.limiters
+    }
+
+    /// What `/auth` has decided. Somebody must call its `collect` again and again.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// Who polls.
+    pub fn polls(&self) -> &Polls {
+        &self.polls
+    }
+
+    /// The documents that Traefik was told lately.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Adds to what `/metrics` answers. It is called for each answer, and shall neither wait nor fail; each
+    /// family has a name of its own.
+    pub fn add_metrics(&self, families: impl Fn() -> Vec<Family> + Send + Sync + 'static) {
+        self.metrics.add(Box::new(families));
     }
 
     pub(crate) fn authority(&self) -> &CertificateAuthority {
