@@ -2,7 +2,10 @@
 //!
 //! [axe-core]: https://github.com/dequelabs/axe-core/blob/develop/doc/API.md
 
-use std::{env, fmt, fs, path::PathBuf};
+use std::{
+    env, fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -77,7 +80,7 @@ impl Browser {
     ///
     /// # Panics
     /// If axe does not run.
-    pub async fn axe(&self, script: &std::path::Path) -> Vec<Violation> {
+    pub async fn axe(&self, script: &Path) -> Vec<Violation> {
         let source =
             fs::read_to_string(script).unwrap_or_else(|error| panic!("{}: {error}", script.display()));
         self.evaluate(&format!("{source}; null")).await;
@@ -85,14 +88,22 @@ impl Browser {
         serde_json::from_str(found.as_str().expect("axe's findings")).expect("axe's findings")
     }
 
+    /// Those that are serious or worse.
+    ///
+    /// # Panics
+    /// If axe does not run.
+    pub async fn barriers(&self, script: &Path) -> Vec<Violation> {
+        let mut violations = self.axe(script).await;
+        violations.retain(|violation| violation.impact >= Impact::Serious);
+        violations
+    }
+
     /// Fails the test if the page has a barrier that is serious or worse.
     ///
     /// # Panics
     /// If it does; the message has each element and what to do.
-    pub async fn assert_accessible(&self, script: &std::path::Path) {
-        let mut violations = self.axe(script).await;
-        violations.retain(|violation| violation.impact >= Impact::Serious);
-        let text: Vec<String> = violations.iter().map(Violation::to_string).collect();
-        assert!(text.is_empty(), "barriers:\n{}", text.join("\n"));
+    pub async fn assert_accessible(&self, script: &Path) {
+        let barriers: Vec<String> = self.barriers(script).await.iter().map(Violation::to_string).collect();
+        assert!(barriers.is_empty(), "barriers:\n{}", barriers.join("\n"));
     }
 }
