@@ -29,6 +29,8 @@ mod testing;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
+use catalogue::Holds;
+use tokio::sync::watch;
 
 pub use gate::Gate;
 pub use operator::Operator;
@@ -43,6 +45,8 @@ pub struct Admin {
     pub gate: Arc<Gate>,
     /// What the listeners share.
     pub shared: Arc<web::Shared>,
+    /// The servers that operators have withdrawn by hand; discovery hears of it.
+    pub holds: watch::Sender<Holds>,
 }
 
 impl FromRef<Admin> for Arc<Gate> {

@@ -73,5 +73,5 @@ fn admin(reader: Reader) -> Admin {
     let token =
         |name: &str, clear, role| AdminToken { name: name.into(), digest: KeyDigest::of(clear), role };
     let tokens = vec![token("alice", ADMIN, Role::Admin), token("bob", READER, Role::Reader)];
-    Admin { gate: Arc::new(Gate::new(AdminTokens::new(tokens))), shared }
+    Admin { gate: Arc::new(Gate::new(AdminTokens::new(tokens))), shared, holds: watch::Sender::default() }
 }

@@ -18,6 +18,7 @@ mod channel;
 mod container;
 mod credential;
 mod glob;
+mod hold;
 mod label;
 mod listing;
 mod model;
@@ -36,6 +37,7 @@ pub use container::{
 };
 pub use credential::{Credential, CredentialHeader};
 pub use glob::{InvalidGlob, ModelGlobs};
+pub use hold::{Hold, HoldKind, Holds};
 pub use label::{LABELS, LabelDoc};
 pub use listing::{ListingError, MAX_LISTING_BYTES, MAX_MODELS_PER_SERVER, parse_listing};
 pub use model::{InvalidModelName, ModelCard, ModelName};

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use catalogue::{Configured, Publisher};
+use catalogue::{Configured, Holds, Publisher};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
@@ -33,6 +33,8 @@ pub struct Sources {
     pub docker: Vec<DockerOptions>,
     /// What the configuration file says of servers and models; changes with it.
     pub configured: watch::Receiver<Configured>,
+    /// The servers that operators have withdrawn by hand.
+    pub holds: watch::Receiver<Holds>,
     /// The addresses from which Traefik polls, by which its networks are known.
     pub traefik_peers: watch::Receiver<BTreeSet<IpAddr>>,
 }
@@ -128,6 +130,7 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
             Ok(()) = sources.configured.changed() => {
                 roster.configured(&sources.configured.borrow_and_update(), Instant::now());
             }
+            Ok(()) = sources.holds.changed() => roster.hold(sources.holds.borrow_and_update().clone()),
             () = tokio::time::sleep_until(next_due.unwrap_or_else(Instant::now).into()), if next_due.is_some() => {}
             // Nothing can happen any more; wait to be dropped.
             else => std::future::pending().await,

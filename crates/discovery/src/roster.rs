@@ -10,8 +10,8 @@ use std::{
 };
 
 use catalogue::{
-    Catalogue, Configured, Interpretation, ModelOverrides, Problem, ServerId, ServerRecord, ServerSpec,
-    ServerState, interpret, interpret_task,
+    Catalogue, Configured, Holds, Interpretation, ModelOverrides, Problem, ServerId, ServerRecord,
+    ServerSpec, ServerState, interpret, interpret_task,
 };
 
 use crate::{
@@ -28,6 +28,8 @@ const LINGER: Duration = Duration::from_secs(60);
 pub(crate) struct Roster {
     /// What the configuration file says about models.
     models: ModelOverrides,
+    /// What operators have withdrawn by hand.
+    holds: Holds,
     entries: BTreeMap<ServerId, Entry>,
     hosts: BTreeMap<HostName, HostProblems>,
 }
@@ -145,6 +147,11 @@ impl Roster {
         }
     }
 
+    /// Takes over what operators have withdrawn by hand.
+    pub(crate) fn hold(&mut self, holds: Holds) {
+        self.holds = holds;
+    }
+
     /// The servers that are to be asked now; they count as being asked from here on.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<ServerSpec> {
         let due = |e: &&mut Entry| e.can_be_asked() && !e.probe.under_way && e.probe.due <= now;
@@ -184,10 +191,18 @@ impl Roster {
         self.entries.values().all(|e| !e.can_be_asked() || e.probe.asked)
     }
 
+    /// What a server would get requests with, an operator may keep back.
+    fn state(&self, entry: &Entry) -> ServerState {
+        match (entry.state(), self.holds.of(&entry.spec)) {
+            (ServerState::Ready, Some(hold)) => ServerState::Draining(hold.reason()),
+            (state, _) => state,
+        }
+    }
+
     /// All that is known, as a catalogue.
     pub(crate) fn catalogue(&self) -> Catalogue {
         let record =
-            |e: &Entry| ServerRecord { spec: e.spec.clone(), state: e.state(), models: e.models.clone() };
+            |e: &Entry| ServerRecord { spec: e.spec.clone(), state: self.state(e), models: e.models.clone() };
         let mut problems: Vec<Problem> = self.entries.values().flat_map(Entry::problems).collect();
         let of_hosts = self.hosts.values().flat_map(|h| h.unreachable.iter().chain(&h.found));
         problems.extend(of_hosts.cloned());

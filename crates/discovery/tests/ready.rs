@@ -17,8 +17,8 @@ use axum::{
 };
 use bytes::Bytes;
 use catalogue::{
-    BasePath, Credential, CredentialHeader, GivenModelSettings, HealthMode, ServerId, ServerSettings,
-    ServerSpec, ServerState, ServerUrl, Source,
+    BasePath, Credential, CredentialHeader, GivenModelSettings, HealthMode, Hold, HoldKind, ServerId,
+    ServerSettings, ServerSpec, ServerState, ServerUrl, Source,
 };
 use common::{Discovery, problems, state};
 
@@ -170,4 +170,17 @@ async fn the_credential_goes_to_the_server_and_nowhere_else() {
     discovery.wait_state("ollama", &ServerState::Draining(refused)).await;
     let told = format!("{:?}", discovery.now());
     assert!(!told.contains(SECRET), "{told}");
+}
+
+#[tokio::test]
+async fn an_operator_withdraws_a_server_and_resumes_it() {
+    let server = Server::start(|| StatusCode::NO_CONTENT.into_response()).await;
+    let discovery = Discovery::start(Vec::new(), vec![server.spec(None)]);
+    discovery.wait_state("ollama", &ServerState::Ready).await;
+    let id = server.spec(None).id;
+    let hold = Hold { kind: HoldKind::Pause, by: "alice".into() };
+    discovery.holds.send_modify(|holds| holds.hold(id.clone(), hold.clone()));
+    discovery.wait_state("ollama", &ServerState::Draining(hold.reason())).await;
+    discovery.holds.send_modify(|holds| assert!(holds.resume(&id)));
+    discovery.wait_state("ollama", &ServerState::Ready).await;
 }

@@ -167,6 +167,7 @@ impl Config {
             warnings: Vec::new(),
         };
         config.refuse_unproven_credentials(&root);
+        config.refuse_shared_host(&root);
         root.finish();
         config.warn(key_variable.filter(|_| keys_in_file > 0));
         config
@@ -184,6 +185,16 @@ impl Config {
                      traefik.client_certificate (ca, cert, key) or traefik.trusted_addresses",
                     server.name
                 ),
+            );
+        }
+    }
+
+    /// On the dashboard's host there is nothing else.
+    fn refuse_shared_host(&self, root: &Section<'_>) {
+        if let Some(host) = self.admin.host.as_ref().filter(|host| self.traefik.hosts.contains(host)) {
+            root.error(
+                "admin.host",
+                format!("found {host:?}, which is in traefik.hosts too; allowed: a host of its own"),
             );
         }
     }

@@ -12,8 +12,8 @@ use std::{
 use access::{ModelLimit, Policy, Rate};
 use admin::{Admin, Gate};
 use catalogue::{
-    Catalogue, Configured, GivenModelSettings, HealthMode, ModelGlobs, ModelOverrides, ServerId, ServerSpec,
-    Source,
+    Catalogue, Configured, GivenModelSettings, HealthMode, Holds, ModelGlobs, ModelOverrides, ServerId,
+    ServerSpec, Source,
 };
 use discovery::Sources;
 use tokio::{
@@ -23,7 +23,7 @@ use tokio::{
     time::{interval, timeout},
 };
 use tracing::{info, warn};
-use traefik_config::{Document, Gateway, Options};
+use traefik_config::{Dashboard, Document, Gateway, Options};
 use web::{CertificateAuthority, Listeners, Settings, Shared};
 
 use crate::{
@@ -71,7 +71,8 @@ pub(crate) fn document(catalogue: &Catalogue, config: &Config) -> Document {
 pub(crate) fn survey(config: &Config) -> io::Result<Arc<Catalogue>> {
     runtime()?.block_on(async {
         let (publisher, reader) = catalogue::channel();
-        let (_servers, _peers, sources) = sources(config);
+        let (_holds, none) = watch::channel(Holds::default());
+        let (_servers, _peers, sources) = sources(config, none);
         let survey = discovery::run(sources, publisher);
         tokio::select! {
             ended = survey => Err(io::Error::other(format!("discovery has ended: {ended:?}"))),
@@ -128,13 +129,14 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let listeners = bind(&config).await?;
     let requests_port = listeners.requests.local_addr()?.port();
     let (publisher, reader) = catalogue::channel();
-    let (servers, peers, sources) = sources(&config);
+    let (holds, held) = watch::channel(Holds::default());
+    let (servers, peers, sources) = sources(&config, held);
     let key_sets = KeySets::default();
     let shared = Arc::new(Shared::new(reader, settings(&config, &key_sets), authority, requests_port, peers));
     let file = config::locate(args.config.as_deref(), &Env::of_this_process());
     let (stop, stopped) = watch::channel(false);
     let gate = Arc::new(Gate::new(admin_tokens::open(&config)?));
-    let pages = admin::router(Admin { gate: Arc::clone(&gate), shared: Arc::clone(&shared) });
+    let pages = admin::router(Admin { gate: Arc::clone(&gate), shared: Arc::clone(&shared), holds });
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
     let background = background(file, config, Arc::clone(&shared), servers, key_sets, gate);
     tokio::select! {
@@ -208,14 +210,14 @@ async fn bind(config: &Config) -> io::Result<Listeners> {
 
 type Feeds = (watch::Sender<Configured>, watch::Sender<BTreeSet<IpAddr>>, Sources);
 
-fn sources(config: &Config) -> Feeds {
+fn sources(config: &Config, holds: watch::Receiver<Holds>) -> Feeds {
     let (sender, configured) = watch::channel(configured(config));
     let (peers, traefik_peers) = watch::channel(BTreeSet::new());
     let docker = if config.docker.is_wanted() { config.docker.hosts.clone() } else { Vec::new() };
     if docker.is_empty() {
         info!("no Docker host: only the servers of the configuration are used");
     }
-    (sender, peers, Sources { docker, configured, traefik_peers })
+    (sender, peers, Sources { docker, configured, holds, traefik_peers })
 }
 
 /// The servers and models of the configuration, as discovery takes them.
@@ -277,6 +279,11 @@ pub(crate) fn options(config: &Config) -> Options {
         allow_ips: config.traefik.allow_ips.iter().map(ToString::to_string).collect(),
         ip_depth: config.traefik.ip_depth,
         client_certificate: config.traefik.client_certificate.clone(),
+        dashboard: config
+            .admin
+            .host
+            .as_ref()
+            .map(|host| Dashboard { host: host.clone(), port: config.listen.admin.port() }),
         tls: config.traefik.tls.clone(),
         max_body: config.requests.max_body,
         max_chunked_body: config.requests.max_chunked_body,

@@ -20,7 +20,7 @@ const LAYERED: &[&str] = &["3.6.2", "3.6.15", "3.7.0", "3.7.15"];
 const SINCE_3_7: &[&str] = &["3.7.0", "3.7.15"];
 
 /// The documents, and the Traefiks that they are meant for. What an old one knows, later ones know.
-const DOCUMENTS: [(&str, &[&str]); 11] = [
+const DOCUMENTS: [(&str, &[&str]); 13] = [
     ("empty", LAYERED),
     ("oldest", LAYERED),
     ("newest", SINCE_3_7),
@@ -28,6 +28,8 @@ const DOCUMENTS: [(&str, &[&str]); 11] = [
     ("balanced", SINCE_3_7),
     ("balanced-3-6-2", LAYERED),
     ("edge", LAYERED),
+    ("dashboard", LAYERED),
+    ("dashboard-edge", SINCE_3_7),
     ("flat-edge", &["3.0.4", "3.5.3"]),
     ("flat-3-0", &["3.0.4", "3.3.6", "3.5.3", "3.6.15", "3.7.15"]),
     ("flat-3-3", &["3.3.6", "3.5.3", "3.6.15", "3.7.15"]),

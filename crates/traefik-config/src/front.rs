@@ -1,6 +1,7 @@
 //! What stands before the models, in either layout: root routers, the question to Modelgate, what Modelgate
 //! answers itself, the edge (TLS, CORS, allowed addresses).
 
+mod dashboard;
 mod edge;
 mod tier;
 
@@ -78,6 +79,9 @@ impl<'a> Front<'a> {
         };
         edge::add_redirect(http, &front);
         front.add_service(http);
+        if let Some(dashboard) = &options.dashboard {
+            dashboard::add(http, &front, dashboard);
+        }
         let gate = front.forward_auth("gate", options.max_body);
         http.middlewares.insert(MODELGATE_SERVICE.into(), gate);
         front

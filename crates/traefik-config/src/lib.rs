@@ -27,7 +27,7 @@ mod wire;
 
 use catalogue::Catalogue;
 pub use front::{MODELGATE_SERVICE, REFUSE_PREFIX};
-pub use options::{ClientCertificate, Cors, Gateway, Hsts, Options, Tls};
+pub use options::{ClientCertificate, Cors, Dashboard, Gateway, Hsts, Options, Tls};
 pub use shortcomings::shortcomings;
 pub use version::{InvalidVersion, TraefikVersion};
 pub use wire::Document;

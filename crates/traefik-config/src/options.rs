@@ -34,6 +34,8 @@ pub struct Options {
     pub ip_depth: u8,
     /// A certificate with which Traefik proves itself: paths of PEM files on Traefik's side.
     pub client_certificate: Option<ClientCertificate>,
+    /// The operator's dashboard, if Traefik shows it.
+    pub dashboard: Option<Dashboard>,
     /// The longest request body with a `Content-Length`, in bytes.
     pub max_body: u64,
     /// The longest one without, in bytes; 0 refuses them with 411.
@@ -78,6 +80,15 @@ pub struct ClientCertificate {
     pub key: String,
 }
 
+/// The operator's dashboard on a host of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dashboard {
+    /// The host's name, which must be nobody else's.
+    pub host: String,
+    /// The port of Modelgate's admin listener; it is reached under the gateway's host.
+    pub port: u16,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -93,6 +104,7 @@ impl Default for Options {
             allow_ips: Vec::new(),
             ip_depth: 0,
             client_certificate: None,
+            dashboard: None,
             max_body: 32 * 1024 * 1024,
             max_chunked_body: 1024 * 1024,
         }

@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use catalogue::{
-    BasePath, ContainerHealth, ContainerRecord, ContainerStatus, GivenModelSettings, HealthMode, ModelCard,
-    ModelName, Readiness, ServerSettings, ServerUrl, Source, TaskRecord, TaskStatus,
+    BasePath, ContainerHealth, ContainerRecord, ContainerStatus, GivenModelSettings, HealthMode, Hold,
+    HoldKind, ModelCard, ModelName, Readiness, ServerSettings, ServerUrl, Source, TaskRecord, TaskStatus,
 };
 
 use super::{
@@ -422,4 +422,43 @@ fn another_ready_path_is_asked_anew() {
 
 fn of(servers: &[ServerSpec]) -> Configured {
     Configured { servers: servers.to_vec(), ..Configured::default() }
+}
+
+/// Withdraws the container by hand.
+fn hold(scene: &mut Scene, kind: HoldKind) {
+    let mut holds = Holds::default();
+    holds.hold(ServerId::docker("c1"), Hold { kind, by: "alice".into() });
+    scene.roster.hold(holds);
+}
+
+#[test]
+fn an_operator_drains_a_server_until_its_next_run() {
+    let mut scene = Scene::new();
+    scene.survey(vec![healthy("1")]);
+    scene.answer(&llama());
+    hold(&mut scene, HoldKind::Drain { incarnation: "1".into() });
+    assert_eq!(scene.llama(), Some(Readiness::Draining));
+    let catalogue = scene.roster.catalogue();
+    let why = catalogue.servers().next().and_then(|s| s.state.why()).expect("a reason").to_owned();
+    assert!(why.contains("drained by alice"), "{why}");
+    scene.pass(LIVENESS + REFRESH);
+    assert_eq!(scene.answer(&llama()), 1, "it is asked all the same");
+    assert_eq!(scene.llama(), Some(Readiness::Draining), "whatever it answers");
+    scene.survey(vec![healthy("2")]);
+    scene.answer(&llama());
+    assert_eq!(scene.llama(), Some(Readiness::Ready), "it has been started anew");
+}
+
+#[test]
+fn a_paused_server_stays_paused_until_it_is_resumed() {
+    let mut scene = Scene::new();
+    scene.survey(vec![healthy("1")]);
+    scene.answer(&llama());
+    hold(&mut scene, HoldKind::Pause);
+    assert_eq!(scene.llama(), Some(Readiness::Draining));
+    scene.survey(vec![healthy("2")]);
+    scene.answer(&llama());
+    assert_eq!(scene.llama(), Some(Readiness::Draining), "also in its next run");
+    scene.roster.hold(Holds::default());
+    assert_eq!(scene.llama(), Some(Readiness::Ready), "resumed, without being asked anew");
 }

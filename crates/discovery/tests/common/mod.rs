@@ -5,7 +5,7 @@ pub(crate) mod engine;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use catalogue::{Catalogue, Configured, Reader, ServerSpec, ServerState};
+use catalogue::{Catalogue, Configured, Holds, Reader, ServerSpec, ServerState};
 use discovery::{DockerEndpoint, DockerOptions, Sources};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -13,6 +13,8 @@ use tokio::{sync::watch, task::JoinHandle};
 pub(crate) struct Discovery {
     reader: Reader,
     task: JoinHandle<()>,
+    /// What an operator withdraws by hand.
+    pub(crate) holds: watch::Sender<Holds>,
     _servers: watch::Sender<Configured>,
 }
 
@@ -23,12 +25,13 @@ impl Discovery {
         let configured = Configured { servers, ..Configured::default() };
         let (sender, configured) = watch::channel(configured);
         let (peers, traefik_peers) = watch::channel(BTreeSet::new());
-        let sources = Sources { docker, configured, traefik_peers };
+        let (holds, held) = watch::channel(Holds::default());
+        let sources = Sources { docker, configured, holds: held, traefik_peers };
         let task = tokio::spawn(async move {
             let _peers = peers;
             discovery::run(sources, publisher).await.expect("discovery runs");
         });
-        Self { reader, task, _servers: sender }
+        Self { reader, task, holds, _servers: sender }
     }
 
     /// What is published; `None` while nothing is.

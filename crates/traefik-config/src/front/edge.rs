@@ -12,7 +12,7 @@ use crate::{
     wire::{Headers, Http, IpAllowList, IpStrategy, Middleware, RedirectScheme, Router},
 };
 
-const ALLOW: &str = "modelgate-allow";
+pub(super) const ALLOW: &str = "modelgate-allow";
 const HEADERS: &str = "modelgate-headers";
 const REDIRECT: &str = "modelgate-redirect";
 /// Traefik's own service for routers whose middleware always answers.
@@ -118,18 +118,22 @@ fn allowed_headers(catalogue: &Catalogue, cors: &Cors) -> Vec<String> {
 
 /// Requests on the entry points without TLS are sent to the others.
 pub(super) fn add_redirect(http: &mut Http, front: &Front<'_>) {
-    let entry_points = &front.options.redirect_entry_points;
-    if entry_points.is_empty() {
+    if front.options.redirect_entry_points.is_empty() {
         return;
     }
-    let router = Router {
-        entry_points: entry_points.clone(),
-        middlewares: vec![REDIRECT.into()],
-        service: Some(NOOP.into()),
-        tls: None,
-        ..front.root("", RANK)
-    };
+    let router = redirected(&front.root("", RANK), front.options);
     http.routers.insert(REDIRECT.into(), router);
     let redirect = RedirectScheme { scheme: "https", permanent: true };
     http.middlewares.insert(REDIRECT.into(), Middleware::RedirectScheme(redirect));
+}
+
+/// The router that sends another one's requests to https.
+pub(super) fn redirected(router: &Router, options: &Options) -> Router {
+    Router {
+        entry_points: options.redirect_entry_points.clone(),
+        middlewares: vec![REDIRECT.into()],
+        service: Some(NOOP.into()),
+        tls: None,
+        ..router.clone()
+    }
 }

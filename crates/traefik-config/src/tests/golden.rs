@@ -103,6 +103,17 @@ fn golden_documents() {
         ..options("3.7.0")
     };
     golden("tls", vec![server("ollama", "/", &["qwen2.5:7b"])], &tls);
+    let dashboard = Some(Dashboard { host: "modelgate.example.com".into(), port: 8102 });
+    golden(
+        "dashboard",
+        vec![server("vllm", "/v1", &["llama"])],
+        &Options { dashboard: dashboard.clone(), ..options("3.6.2") },
+    );
+    golden(
+        "dashboard-edge",
+        vec![server("vllm", "/v1", &["llama"])],
+        &Options { dashboard, ..edge("3.7.0") },
+    );
     golden("balanced", balanced(), &options("3.7.0"));
     golden("balanced-3-6-2", balanced(), &options("3.6.2"));
     golden(

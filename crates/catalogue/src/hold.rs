@@ -1,0 +1,73 @@
+//! Servers that an operator has withdrawn by hand.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{ServerId, ServerSpec};
+
+/// How long a server is withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HoldKind {
+    /// Until it is started anew: its next run takes requests again. For a restart or an upgrade in place.
+    Drain {
+        /// The run that is drained.
+        incarnation: String,
+    },
+    /// Until it is resumed, whatever becomes of it.
+    Pause,
+}
+
+/// One server's withdrawal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// How long it lasts.
+    pub kind: HoldKind,
+    /// The operator's name.
+    pub by: Arc<str>,
+}
+
+/// The servers that operators have withdrawn. They are known and asked as before, but get no requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holds(BTreeMap<ServerId, Hold>);
+
+impl Hold {
+    /// Why the server gets no requests, in words.
+    pub fn reason(&self) -> String {
+        match self.kind {
+            HoldKind::Drain { .. } => {
+                format!("drained by {}: no new requests until it is started anew or resumed", self.by)
+            }
+            HoldKind::Pause => format!("paused by {}: no new requests until it is resumed", self.by),
+        }
+    }
+
+    fn holds(&self, spec: &ServerSpec) -> bool {
+        match &self.kind {
+            HoldKind::Drain { incarnation } => *incarnation == spec.incarnation,
+            HoldKind::Pause => true,
+        }
+    }
+}
+
+impl Holds {
+    /// Withdraws a server.
+    pub fn hold(&mut self, server: ServerId, hold: Hold) {
+        self.0.insert(server, hold);
+    }
+
+    /// Lets it take requests again; whether it was withdrawn.
+    pub fn resume(&mut self, server: &ServerId) -> bool {
+        self.0.remove(server).is_some()
+    }
+
+    /// What holds a server back now, if anything does.
+    pub fn of(&self, spec: &ServerSpec) -> Option<&Hold> {
+        self.0.get(&spec.id).filter(|hold| hold.holds(spec))
+    }
+
+    /// Forgets servers that are gone, and drains that are over.
+    pub fn retain<'s>(&mut self, servers: impl IntoIterator<Item = &'s ServerSpec>) {
+        let known: BTreeMap<&ServerId, &ServerSpec> =
+            servers.into_iter().map(|spec| (&spec.id, spec)).collect();
+        self.0.retain(|id, hold| known.get(id).is_some_and(|spec| hold.holds(spec)));
+    }
+}

@@ -1,0 +1,51 @@
+//! The operator's dashboard on a host of its own. No `/auth` stands before it: it has a gate of its own.
+
+use super::{Front, MODELGATE_SERVICE, edge};
+use crate::{
+    Dashboard,
+    wire::{Http, LoadBalancer, Router, RouterTls, Server, Service},
+};
+
+const DASHBOARD: &str = "modelgate-dashboard";
+/// The host is the dashboard's alone, also where its paths look like an API's: above whatever rank models have.
+const RANK: usize = 10_000;
+const TO_HTTPS: &str = "modelgate-dashboard-redirect";
+
+/// Adds its routers and its service.
+pub(super) fn add(http: &mut Http, front: &Front<'_>, dashboard: &Dashboard) {
+    let options = front.options;
+    let rule = format!("Host(`{}`)", dashboard.host);
+    let priority = Some(front.shortest + RANK);
+    let router = Router { rule, priority, service: Some(DASHBOARD.into()), ..Router::default() };
+    if !options.redirect_entry_points.is_empty() {
+        http.routers.insert(TO_HTTPS.into(), edge::redirected(&router, options));
+    }
+    http.routers.insert(
+        DASHBOARD.into(),
+        Router {
+            entry_points: options.entry_points.clone(),
+            // Who may connect; but not what pages of other origins may do.
+            middlewares: front.edge.iter().filter(|name| *name == edge::ALLOW).cloned().collect(),
+            tls: options.tls.as_ref().map(|tls| RouterTls { cert_resolver: tls.cert_resolver.clone() }),
+            ..router
+        },
+    );
+    let host = front.gateway.authority.rsplit_once(':').map_or("", |(host, _)| host);
+    http.services.insert(
+        DASHBOARD.into(),
+        Service::LoadBalancer(LoadBalancer {
+            servers: vec![Server {
+                url: format!("http://{host}:{}", dashboard.port),
+                weight: None,
+                preserve_path: false,
+            }],
+            strategy: None,
+            sticky: None,
+            health_check: None,
+            passive_health_check: None,
+            // Browsers say from which origin a form comes, and the dashboard compares.
+            pass_host_header: true,
+            servers_transport: MODELGATE_SERVICE.into(),
+        }),
+    );
+}
