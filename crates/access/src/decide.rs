@@ -3,14 +3,17 @@
 mod names;
 mod wanted;
 
-use std::sync::Arc;
+use std::{cell::LazyCell, sync::Arc, time::SystemTime};
 
-use catalogue::{Catalogue, Credential, ModelName, Pool, RouteId};
+use catalogue::{Catalogue, Credential, ModelName, ModelSettings, Pool, RouteId};
+use jiff::Zoned;
 
 use crate::{
-    Clock, Consumer, Key, Left, Limiters, Limits, Policy, Rate, Reason, Request, Scope, Unit, estimate,
+    Calendar, Clock, Consumer, Demands, Key, Limiters, Limits, Per, Period, Policy, Quota, QuotaId, Rate,
+    Reason, Request, Reservation, Scope, Unit, estimate,
     limits::{CellId, Demand},
     policy::protocols_without_key,
+    quota::{self, QuotaDemand},
 };
 use wanted::{Question, Refused, Wanted};
 
@@ -34,6 +37,12 @@ pub struct Grant {
     pub consumer: Arc<Consumer>,
     /// With which key.
     pub key: Arc<Key>,
+    /// The tokens that it is estimated at; `None` if no limit counts them.
+    pub tokens: Option<u32>,
+    /// How many tokens its answer is estimated at if it does not say so; `None` for the usual number.
+    pub answer_tokens: Option<u32>,
+    /// What was taken from limits for it.
+    pub reservation: Reservation,
     /// What the servers demand.
     pub credential: Option<Arc<Credential>>,
     /// The `Sec-WebSocket-Protocol` that the server is to see, if the client offers protocols.
@@ -47,6 +56,10 @@ pub struct Denial {
     pub reason: Reason,
     /// Whose it is, if its key is known.
     pub consumer: Option<Arc<Consumer>>,
+    /// With which key, if it is known.
+    pub key: Option<Arc<Key>>,
+    /// The tokens that it is estimated at; `None` if no limit counts them.
+    pub tokens: Option<u32>,
     /// The model that it asks for, if that could be read. It comes from the client: it need not exist.
     pub model: Option<String>,
 }
@@ -63,6 +76,40 @@ impl Trace for Silent {
     fn step(&mut self, _: impl FnOnce() -> String) {}
 }
 
+/// A request that may pass if its limits allow it.
+#[derive(Debug)]
+pub struct Pending {
+    demands: Demands,
+    grant: Grant,
+}
+
+impl Pending {
+    /// What it takes from which limits.
+    pub fn demands(&self) -> &Demands {
+        &self.demands
+    }
+
+    /// It passes: its limits are debited, or are not to be.
+    pub fn allow(self, reservation: Reservation) -> Decision {
+        Decision::Allow(Grant { reservation, ..self.grant })
+    }
+
+    /// It does not pass.
+    pub fn deny(self, reason: Reason) -> Decision {
+        let Grant { consumer, key, tokens, model, .. } = self.grant;
+        let model = model.map(|model| model.as_str().to_owned());
+        Decision::Deny(Denial { reason, consumer: Some(consumer), key: Some(key), tokens, model })
+    }
+
+    /// Debits its limits, all or none, in memory.
+    pub fn admit<C: Clock>(self, limiters: &Limiters<C>) -> Decision {
+        match limiters.reserve(&self.demands) {
+            Ok(reservation) => self.allow(reservation),
+            Err(reached) => self.deny(reached.into()),
+        }
+    }
+}
+
 /// Decides about a request.
 ///
 /// The checks have an order: nobody without a key learns anything, and nothing is taken from a limit
@@ -73,143 +120,249 @@ pub fn decide<C: Clock>(
     limiters: &Limiters<C>,
     request: &Request<'_>,
 ) -> Decision {
-    judge(policy, catalogue, limiters, request, &mut Silent)
+    match prepare(policy, catalogue, request) {
+        Ok(pending) => pending.admit(limiters),
+        Err(denial) => Decision::Deny(*denial),
+    }
 }
 
-pub(crate) fn judge<C: Clock>(
+/// Everything but the limits, which somebody else may count.
+///
+/// # Errors
+/// The request may not pass, whatever its limits.
+pub fn prepare(
     policy: &Policy,
     catalogue: &Catalogue,
-    limiters: &Limiters<C>,
+    request: &Request<'_>,
+) -> Result<Pending, Box<Denial>> {
+    judge(policy, catalogue, request, &mut Silent)
+}
+
+pub(crate) fn judge(
+    policy: &Policy,
+    catalogue: &Catalogue,
     request: &Request<'_>,
     trace: &mut impl Trace,
-) -> Decision {
-    let key = match policy.authenticate(request.headers, request.from, request.now) {
-        Ok(key) => key,
-        Err(reason) => return Decision::Deny(Denial { reason, consumer: None, model: None }),
-    };
+) -> Result<Pending, Box<Denial>> {
+    let nobody = |reason| Denial { reason, consumer: None, key: None, tokens: None, model: None };
+    let key = policy.authenticate(request.headers, request.from, request.now).map_err(nobody)?;
     trace.step(|| format!("the API key is {:?}, of consumer {:?}", key.name, &key.consumer.name));
-    let deny = |key: &Key, model: Option<String>, reason| {
-        Decision::Deny(Denial { reason, consumer: Some(Arc::clone(&key.consumer)), model })
-    };
     let wanted = match (Question { key: &key, catalogue, request }).answer(trace) {
         Ok(wanted) => wanted,
-        Err(Refused { reason, model }) => return deny(&key, model, reason),
+        Err(Refused { reason, model }) => {
+            let consumer = Some(Arc::clone(&key.consumer));
+            return Err(Box::new(Denial { reason, consumer, key: Some(key), tokens: None, model }));
+        }
     };
-    let demands = demands(policy, &key, &wanted, request);
-    for demand in &demands {
+    let (demands, tokens) = demands(policy, &key, &wanted, request);
+    for demand in &demands.rates {
         trace.step(|| {
             format!("a limit of {} {}, of which this takes {}", demand.rate, demand.scope, demand.cost)
         });
     }
-    match limiters.admit(&demands) {
-        Err(limited) => deny(&key, wanted.model.map(|m| m.as_str().to_owned()), limited.into()),
-        Ok(()) => Decision::Allow(Grant {
-            route: wanted.leg.map(|leg| leg.route.clone()),
-            credential: wanted.leg.and_then(|leg| leg.credential.clone()),
-            model: wanted.model,
-            consumer: Arc::clone(&key.consumer),
-            websocket_protocols: protocols_without_key(request.headers),
-            key,
-        }),
+    for demand in &demands.quotas {
+        trace.step(|| {
+            format!("a quota of {} {}, of which this takes {}", demand.quota, demand.scope, demand.cost)
+        });
+    }
+    let grant = Grant {
+        route: wanted.leg.map(|leg| leg.route.clone()),
+        credential: wanted.leg.and_then(|leg| leg.credential.clone()),
+        model: wanted.model,
+        consumer: Arc::clone(&key.consumer),
+        tokens,
+        answer_tokens: wanted.pool.and_then(|pool| pool.settings.answer_tokens),
+        websocket_protocols: protocols_without_key(request.headers),
+        reservation: Reservation::default(),
+        key,
+    };
+    Ok(Pending { demands, grant })
+}
+
+/// The limits of a request, and its tokens if one of them counts those. The limits of a model count for
+/// all its names together; those that its servers ask for are the model's own, so that no alias gets
+/// around them.
+fn demands(policy: &Policy, key: &Key, wanted: &Wanted<'_>, request: &Request<'_>) -> (Demands, Option<u32>) {
+    let answer = wanted.pool.and_then(|pool| pool.settings.answer_tokens);
+    let mut take = Take { demands: Demands::default(), tokens: None, now: None, answer, policy, request };
+    for limited in subjects(policy, key, wanted.model.as_ref(), wanted.pool, wanted.main) {
+        for rate in limited.limits.rates() {
+            let cost = take.cost(rate.unit());
+            take.demands.rates.push(Demand::new(limited.scope, limited.cell, rate, cost));
+        }
+        for quota in limited.limits.quotas() {
+            let cost = take.cost(quota.unit());
+            let demand = take.quota(&limited, quota, cost);
+            take.demands.quotas.push(demand);
+        }
+    }
+    (take.demands, take.tokens)
+}
+
+/// Somebody, or a model, with limits.
+struct Limited<'l> {
+    scope: Scope,
+    cell: CellId,
+    limits: Of<'l>,
+}
+
+/// Limits, or settings that say what they are.
+enum Of<'l> {
+    Limits(&'l Limits),
+    Settings(&'l ModelSettings),
+}
+
+impl Of<'_> {
+    fn rates(&self) -> impl Iterator<Item = Rate> {
+        let (given, of_settings) = match self {
+            Self::Limits(limits) => (limits.rates(), None),
+            Self::Settings(settings) => (&[][..], Some(settings_rates(settings))),
+        };
+        given.iter().copied().chain(of_settings.into_iter().flatten().flatten())
+    }
+
+    fn quotas(&self) -> impl Iterator<Item = Quota> {
+        let (given, of_settings) = match self {
+            Self::Limits(limits) => (limits.quotas(), None),
+            Self::Settings(settings) => (&[][..], Some(settings_quotas(settings))),
+        };
+        given.iter().copied().chain(of_settings.into_iter().flatten().flatten())
     }
 }
 
-/// The limits of a request. Those of a model count for all its names together; one that its servers
-/// ask for is the model's own, so that no alias gets around it.
-fn demands(policy: &Policy, key: &Key, wanted: &Wanted<'_>, request: &Request<'_>) -> Vec<Demand> {
-    let mut demands = Demands { all: Vec::new(), tokens: None, request };
-    demands.add(Scope::Key, &key.limits, || CellId::of_key(&key.digest));
-    demands.add(Scope::Consumer, &key.consumer.limits, || CellId::of_consumer(&key.consumer));
-    let Some(named) = &wanted.model else { return demands.all };
-    let model = wanted.pool.map_or(named, |pool| &pool.stands_for).as_str();
-    let by_policy = policy.model_limits(model).filter(|limits| !limits.is_empty());
-    let by_both = [&key.limits_per_model, &key.consumer.limits_per_model];
-    // Its digest is not for nothing, so it is made once, and only if there is a limit.
-    if by_policy.is_some() || by_both.iter().any(|limits| !limits.is_empty()) {
-        let cell = CellId::of_model(model);
-        demands.add(Scope::KeyAndModel, by_both[0], || CellId::of_key(&key.digest).for_model(cell));
-        let of_consumer = || CellId::of_consumer(&key.consumer).for_model(cell);
-        demands.add(Scope::ConsumerAndModel, by_both[1], of_consumer);
-        if let Some(limits) = by_policy {
-            demands.add(Scope::Model, limits, || cell);
-        }
+/// Whose limits a request has to pass, those of whom there are any.
+fn subjects<'l>(
+    policy: &'l Policy,
+    key: &'l Key,
+    named: Option<&ModelName>,
+    pool: Option<&'l Pool>,
+    main: Option<&'l Pool>,
+) -> impl Iterator<Item = Limited<'l>> {
+    let of = |scope, limits: &'l Limits, cell: &dyn Fn() -> CellId| {
+        (!limits.is_empty()).then(|| Limited { scope, cell: cell(), limits: Of::Limits(limits) })
+    };
+    let of_key = || CellId::of_key(&key.digest);
+    let of_consumer = || CellId::of_consumer(&key.consumer);
+    let mut all = [
+        of(Scope::Key, &key.limits, &of_key),
+        of(Scope::Consumer, &key.consumer.limits, &of_consumer),
+        None,
+        None,
+        None,
+    ];
+    if let Some(named) = named {
+        let model = pool.map_or(named, |pool| &pool.stands_for).as_str();
+        let by_policy = policy.model_limits(model).filter(|limits| !limits.is_empty());
+        // Its digest is not for nothing, so it is made only if there is a limit, and mostly once.
+        let cell = LazyCell::new(|| CellId::of_model(model));
+        all[2] = of(Scope::KeyAndModel, &key.limits_per_model, &|| of_key().for_model(*cell));
+        all[3] =
+            of(Scope::ConsumerAndModel, &key.consumer.limits_per_model, &|| of_consumer().for_model(*cell));
+        all[4] = match by_policy {
+            Some(limits) => of(Scope::Model, limits, &|| *cell),
+            None => [main, pool].into_iter().flatten().find_map(own_limits),
+        };
     }
-    if by_policy.is_none() {
-        let own = [wanted.main, wanted.pool].into_iter().flatten().find_map(own_limit);
-        if let Some((cell, rate)) = own {
-            demands.all.push(Demand::new(Scope::Model, cell, rate, 1));
-        }
-    }
-    demands.all
+    all.into_iter().flatten()
 }
 
-/// Demands in the making; the tokens are estimated once, and only if they are limited.
-struct Demands<'r> {
-    all: Vec<Demand>,
+/// What a request takes, in the making; the tokens are estimated once, and only if they are limited.
+struct Take<'r> {
+    demands: Demands,
     tokens: Option<u32>,
+    now: Option<Zoned>,
+    answer: Option<u32>,
+    policy: &'r Policy,
     request: &'r Request<'r>,
 }
 
-impl Demands<'_> {
-    fn add(&mut self, scope: Scope, limits: &Limits, subject: impl FnOnce() -> CellId) {
-        if limits.is_empty() {
-            return;
+impl Take<'_> {
+    fn cost(&mut self, unit: Unit) -> u32 {
+        let Request { uri, body, .. } = self.request;
+        match unit {
+            Unit::Requests => 1,
+            Unit::Tokens => *self.tokens.get_or_insert_with(|| estimate::tokens(uri, body, self.answer)),
         }
-        let subject = subject();
-        for rate in limits.rates() {
-            let cost = match rate.unit() {
-                Unit::Requests => 1,
-                Unit::Tokens => {
-                    *self.tokens.get_or_insert_with(|| estimate::tokens(self.request.uri, self.request.body))
-                }
-            };
-            self.all.push(Demand::new(scope, subject, *rate, cost));
-        }
+    }
+
+    fn quota(&mut self, limited: &Limited<'_>, quota: Quota, cost: u32) -> QuotaDemand {
+        let zone = self.policy.time_zone();
+        let now = self.now.get_or_insert_with(|| quota::local(self.request.now, zone));
+        let period = Period::of(quota.per(), now);
+        let ends_after = period.end(zone).duration_since(self.request.now).unwrap_or_default();
+        let id = QuotaId::new(limited.cell, &quota, period);
+        QuotaDemand { scope: limited.scope, id, quota, cost, ends_after }
     }
 }
 
-/// What is left of a key's limits: its own, its consumer's, and for a model those of both and the
-/// model's, its servers' among them. Takes nothing.
-pub fn limits_left<C: Clock>(
+/// What would be taken from a key's limits by one request or token: from its own, its consumer's, and for a
+/// model from those of both and the model's, its servers' among them. To be shown, not to be taken.
+pub fn limits_of(
     policy: &Policy,
-    limiters: &Limiters<C>,
     key: &Key,
     catalogue: &Catalogue,
     pool: Option<&Pool>,
-) -> Vec<Left> {
-    let mut all = vec![
-        (Scope::Key, &key.limits, CellId::of_key(&key.digest)),
-        (Scope::Consumer, &key.consumer.limits, CellId::of_consumer(&key.consumer)),
-    ];
-    let mut own = None;
-    if let Some(pool) = pool {
-        let model = pool.stands_for.as_str();
-        let cell = CellId::of_model(model);
-        all.push((Scope::KeyAndModel, &key.limits_per_model, CellId::of_key(&key.digest).for_model(cell)));
-        let of_consumer = CellId::of_consumer(&key.consumer).for_model(cell);
-        all.push((Scope::ConsumerAndModel, &key.consumer.limits_per_model, of_consumer));
-        match policy.model_limits(model).filter(|limits| !limits.is_empty()) {
-            Some(limits) => all.push((Scope::Model, limits, cell)),
-            None => own = catalogue.pool(model).and_then(|main| own_limit(main)).or_else(|| own_limit(pool)),
+    now: SystemTime,
+) -> Demands {
+    let main = pool.and_then(|pool| catalogue.pool(pool.stands_for.as_str())).map(AsRef::as_ref);
+    let mut demands = Demands::default();
+    let zone = policy.time_zone();
+    let local = quota::local(now, zone);
+    for limited in subjects(policy, key, pool.map(|pool| &pool.model), pool, main) {
+        let rates = limited.limits.rates().map(|rate| Demand::new(limited.scope, limited.cell, rate, 1));
+        demands.rates.extend(rates);
+        for quota in limited.limits.quotas() {
+            let period = Period::of(quota.per(), &local);
+            let ends_after = period.end(zone).duration_since(now).unwrap_or_default();
+            let id = QuotaId::new(limited.cell, &quota, period);
+            demands.quotas.push(QuotaDemand { scope: limited.scope, id, quota, cost: 1, ends_after });
         }
     }
-    let of_servers = own.map(|(cell, rate)| limiters.left(&Demand::new(Scope::Model, cell, rate, 1)));
-    let left = |(scope, limits, cell): (Scope, &Limits, CellId)| {
-        let of = |rate: &Rate| limiters.left(&Demand::new(scope, cell, *rate, 1));
-        limits.rates().iter().map(of).collect::<Vec<_>>()
-    };
-    all.into_iter().flat_map(left).chain(of_servers).collect()
+    demands
 }
 
-/// The limit that the model's servers ask for. Servers that only some requests choose may ask for
-/// another one, and a cell has but one rate.
-fn own_limit(pool: &Pool) -> Option<(CellId, Rate)> {
-    let per_minute = pool.settings.limit_requests_per_minute?;
-    let rate = Rate::per_minute(per_minute, pool.settings.limit_burst).ok()?;
+/// The limits that the model's servers ask for. Servers that only some requests choose may ask for
+/// others, and a cell has but one rate.
+fn own_limits(pool: &Pool) -> Option<Limited<'_>> {
+    let limits = Of::Settings(&pool.settings);
+    if limits.rates().next().is_none() && limits.quotas().next().is_none() {
+        return None;
+    }
     let cell = match &pool.selector {
         None => CellId::of_model(pool.model.as_str()),
         // No name holds a line break.
         Some(selector) => CellId::of_model(&format!("{}\n{selector}", pool.model)),
     };
-    Some((cell, rate))
+    Some(Limited { scope: Scope::Model, cell, limits })
+}
+
+/// The rates among a model's settings; the burst is that of the shortest time.
+fn settings_rates(settings: &ModelSettings) -> [Option<Rate>; 4] {
+    let mut burst = settings.limit_burst;
+    let mut requests = |amount: Option<u32>, per| Rate::new(amount?, Unit::Requests, per, burst.take()).ok();
+    [
+        requests(settings.limit_requests_per_second, Per::Second),
+        requests(settings.limit_requests_per_minute, Per::Minute),
+        requests(settings.limit_requests_per_hour, Per::Hour),
+        settings.limit_tokens_per_minute.and_then(|amount| {
+            Rate::new(amount, Unit::Tokens, Per::Minute, settings.limit_tokens_burst).ok()
+        }),
+    ]
+}
+
+fn settings_quotas(settings: &ModelSettings) -> [Option<Quota>; 4] {
+    let quota = |amount: Option<u64>, unit, per| Quota::new(amount?, unit, per).ok();
+    [
+        quota(settings.limit_requests_per_day, Unit::Requests, Calendar::Day),
+        quota(settings.limit_requests_per_month, Unit::Requests, Calendar::Month),
+        quota(settings.limit_tokens_per_day, Unit::Tokens, Calendar::Day),
+        quota(settings.limit_tokens_per_month, Unit::Tokens, Calendar::Month),
+    ]
+}
+
+impl From<&ModelSettings> for Limits {
+    fn from(settings: &ModelSettings) -> Self {
+        let rates = settings_rates(settings).into_iter().flatten().collect();
+        Self::new(rates, settings_quotas(settings).into_iter().flatten().collect())
+    }
 }

@@ -9,7 +9,7 @@
 //! - an image counts [`IMAGE`], a sound or a file [`FILE`], however large: text in base64, a `data:`
 //!   URL or a form's file is not read as text;
 //! - the answer counts what `max_tokens`, `max_completion_tokens`, `max_output_tokens`, `num_predict` or
-//!   `n_predict` allow, `n` times; without any of them [`ANSWER`]. What has no answer in tokens
+//!   `n_predict` allow, `n` times; without any of them the model's default, or [`ANSWER`]. What has no answer in tokens
 //!   (embeddings, rerank, moderations, audio, tokenize) counts none.
 
 use std::fmt;
@@ -24,8 +24,8 @@ pub const FILE: u64 = 2_000;
 pub const ANSWER: u64 = 1_000;
 
 /// The tokens of a request that has passed the reader, at least one. A body that is not JSON counts
-/// as a file.
-pub fn tokens(path: &str, body: &[u8]) -> u32 {
+/// as a file. `default` is how long an answer is of which the request does not say it.
+pub fn tokens(path: &str, body: &[u8], default: Option<u32>) -> u32 {
     let mut count = Count::default();
     let mut json = serde_json::Deserializer::from_slice(body);
     if body.is_empty() || (Node { key: Key::Any, count: &mut count }).deserialize(&mut json).is_err() {
@@ -33,7 +33,10 @@ pub fn tokens(path: &str, body: &[u8]) -> u32 {
         return u32::try_from(tokens).unwrap_or(u32::MAX);
     }
     let answer = match answers_in_tokens(path) {
-        true => count.answer.unwrap_or(ANSWER).saturating_mul(count.choices.clamp(1, 128)),
+        true => count
+            .answer
+            .unwrap_or_else(|| default.map_or(ANSWER, u64::from))
+            .saturating_mul(count.choices.clamp(1, 128)),
         false => 0,
     };
     let prompt = count.ascii.div_ceil(4) + count.other + count.images * IMAGE + count.files * FILE;
@@ -195,7 +198,7 @@ mod tests {
     use super::*;
 
     fn chat(body: &str) -> u32 {
-        tokens("/v1/chat/completions", body.as_bytes())
+        tokens("/v1/chat/completions", body.as_bytes(), None)
     }
 
     #[test]
@@ -232,10 +235,16 @@ mod tests {
 
     #[test]
     fn what_has_no_answer_in_tokens_counts_its_prompt() {
-        assert_eq!(tokens("/v1/embeddings", br#"{"input":["1234","5678"]}"#), 2);
-        assert_eq!(tokens("/models/a/v1/rerank?x=y", br#"{"query":"1234","documents":["1234"]}"#), 2);
-        assert_eq!(tokens("/v1/audio/transcriptions", b"--boundary"), 2000);
-        assert_eq!(tokens("/v1/realtime", b""), 1);
+        assert_eq!(tokens("/v1/embeddings", br#"{"input":["1234","5678"]}"#, Some(9)), 2);
+        assert_eq!(tokens("/models/a/v1/rerank?x=y", br#"{"query":"1234","documents":["1234"]}"#, None), 2);
+        assert_eq!(tokens("/v1/audio/transcriptions", b"--boundary", None), 2000);
+        assert_eq!(tokens("/v1/realtime", b"", None), 1);
+    }
+
+    #[test]
+    fn a_model_may_have_a_default_of_its_own() {
+        let of = |body: &str| tokens("/v1/chat/completions", body.as_bytes(), Some(50));
+        assert_eq!((of(r#"{"prompt":"1234"}"#), of(r#"{"prompt":"1234","max_tokens":2}"#)), (51, 3));
     }
 
     #[test]

@@ -26,7 +26,10 @@ impl Trace for Vec<String> {
 pub fn explain(policy: &Policy, catalogue: &Catalogue, request: &Request<'_>) -> Explanation {
     let mut steps = Vec::new();
     let limiters = Limiters::new(SystemClock::new());
-    let decision = judge(policy, catalogue, &limiters, request, &mut steps);
+    let decision = match judge(policy, catalogue, request, &mut steps) {
+        Ok(pending) => pending.admit(&limiters),
+        Err(denial) => Decision::Deny(*denial),
+    };
     if let Decision::Allow(grant) = &decision
         && let Some(pool) = grant.route.as_ref().and_then(|route| catalogue.pool_of_route(route.as_str()))
     {

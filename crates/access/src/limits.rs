@@ -15,18 +15,23 @@
 //! - the sweep marks a cell dead before it removes it, and nobody takes from a dead cell.
 
 use std::{
+    num::NonZeroU32,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use papaya::HashMap;
 
-use crate::{Clock, Consumer, KeyDigest, Rate, RateLimited, Scope, SystemClock};
+use crate::{
+    Clock, Consumer, KeyDigest, Limit, LimitReached, Quotas, Rate, Scope, SystemClock, Unit,
+    quota::QuotaDemand,
+};
 
 /// All limits' cells.
 #[derive(Debug, Default)]
 pub struct Limiters<C: Clock = SystemClock> {
     cells: HashMap<CellId, Cell>,
+    quotas: Quotas,
     clock: C,
 }
 
@@ -34,19 +39,44 @@ pub struct Limiters<C: Clock = SystemClock> {
 /// SHA-256 digests, so that a look-up allocates nothing; an absent half is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct CellId {
-    who: u128,
-    model: u128,
-    window: u8,
+    pub(crate) who: u128,
+    pub(crate) model: u128,
+    pub(crate) window: u8,
 }
 
-/// One limit that a request has to pass.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Demand {
+/// What a request takes from a limit that recovers all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
     pub(crate) scope: Scope,
     pub(crate) cell: CellId,
     pub(crate) rate: Rate,
     /// How much of it the request takes: 1, or its tokens.
     pub(crate) cost: u32,
+}
+
+/// All that a request takes from limits: all of it, or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Demands {
+    pub(crate) rates: Vec<Demand>,
+    pub(crate) quotas: Vec<QuotaDemand>,
+}
+
+/// What was taken for a request by an estimate. It is settled when one knows better, and need not be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use = "what is not kept cannot be settled"]
+pub struct Reservation {
+    /// With the limiters' time at which it was taken.
+    rates: Vec<(Demand, u64)>,
+    quotas: Vec<QuotaDemand>,
+}
+
+/// What became of a request for which something was reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// It was not made: everything is given back.
+    Cancelled,
+    /// It has used so many tokens.
+    Tokens(u32),
 }
 
 /// The theoretical arrival time in nanoseconds of the clock, or [`DEAD`].
@@ -58,14 +88,11 @@ const DEAD: u64 = u64::MAX;
 /// The last time, 584 years after the clock's start.
 const LAST: u64 = DEAD - 1;
 
-/// The most limits that a request can have: five scopes, each with six units and times.
-pub(crate) const MAX_DEMANDS: usize = 30;
-
 /// What taking from a cell came to.
 enum Taken {
     /// It passed, at this time.
     At(u64),
-    Refused(RateLimited),
+    Refused(LimitReached),
     /// The sweep was quicker; a new cell is needed.
     Dead,
 }
@@ -104,6 +131,62 @@ impl Demand {
     fn time(&self) -> u64 {
         self.rate.interval().saturating_mul(u64::from(self.cost))
     }
+
+    /// What tells its limit from all others: halves of SHA-256 digests of whose and of which model it is, and
+    /// the unit and time.
+    pub fn id(&self) -> (u128, u128, u8) {
+        (self.cell.who, self.cell.model, self.cell.window)
+    }
+
+    /// The limit.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// The time that one request or token uses up, in nanoseconds.
+    pub fn interval_ns(&self) -> u64 {
+        self.rate.interval()
+    }
+
+    /// How much of the limit the request takes.
+    pub fn cost(&self) -> u32 {
+        self.cost
+    }
+
+    /// The refusal, if somebody else has counted.
+    pub fn reached(&self, retry_after: Duration, reset_after: Duration) -> LimitReached {
+        let busy = u64::try_from(reset_after.as_nanos()).unwrap_or(u64::MAX);
+        let remaining = self.rate.burst_time().saturating_sub(busy) / self.rate.interval();
+        let (scope, limit, cost) = (self.scope, self.rate.into(), self.cost);
+        LimitReached { scope, limit, cost, remaining, retry_after, reset_after }
+    }
+
+    /// What is left, if somebody else has counted.
+    pub fn left(&self, remaining: u32, reset_after: Duration) -> Left {
+        Left { scope: self.scope, limit: self.rate.into(), remaining: remaining.into(), reset_after }
+    }
+}
+
+impl Demands {
+    /// Those of limits that recover all the time.
+    pub fn rates(&self) -> &[Demand] {
+        &self.rates
+    }
+
+    /// The same with the part of each limit that one of several Modelgates enforces on its own.
+    #[must_use]
+    pub fn shared_by(mut self, replicas: NonZeroU32) -> Self {
+        for demand in &mut self.rates {
+            demand.rate = demand.rate.shared_by(replicas);
+        }
+        self
+    }
+
+    /// Without what quotas ask.
+    #[must_use]
+    pub fn without_quotas(self) -> Self {
+        Self { quotas: Vec::new(), ..self }
+    }
 }
 
 /// What is left of a limit.
@@ -112,17 +195,17 @@ pub struct Left {
     /// Whose limit it is.
     pub scope: Scope,
     /// The limit.
-    pub rate: Rate,
+    pub limit: Limit,
     /// How much passes at once now.
-    pub remaining: u32,
-    /// How long until a full burst passes again.
+    pub remaining: u64,
+    /// How long until a full burst passes again; of a quota, until its period ends.
     pub reset_after: Duration,
 }
 
 impl<C: Clock> Limiters<C> {
     /// No limit has been used yet.
     pub fn new(clock: C) -> Self {
-        Self { cells: HashMap::new(), clock }
+        Self { cells: HashMap::new(), quotas: Quotas::default(), clock }
     }
 
     /// How many cells there are.
@@ -133,6 +216,11 @@ impl<C: Clock> Limiters<C> {
     /// Whether there is no cell.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What was counted by days and months.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// Drops the cells that are all fresh again; a new cell says the same.
@@ -146,43 +234,100 @@ impl<C: Clock> Limiters<C> {
         }
     }
 
-    /// Takes one request from all limits, or from none.
+    /// Takes what a request needs from all limits, or from none.
     ///
-    /// Of several limits that are used up, the one with the longest wait is named: whoever waits
-    /// that long passes.
-    pub(crate) fn admit(&self, demands: &[Demand]) -> Result<(), RateLimited> {
-        let waits = demands.iter().filter_map(|demand| self.peek(demand).err());
+    /// # Errors
+    /// Of the limits that are used up, the one with the longest wait: whoever waits that long passes.
+    pub fn reserve(&self, demands: &Demands) -> Result<Reservation, LimitReached> {
+        let quotas = demands.quotas.iter().filter_map(|demand| self.quotas.peek(demand).err());
+        let rates = demands.rates.iter().filter_map(|demand| self.peek(demand).err());
         // Of equals, `max_by_key` gives the last one; the first is the more telling.
-        if let Some(longest) = waits.rev().max_by_key(|refused| refused.retry_after) {
+        if let Some(longest) = rates.chain(quotas).rev().max_by_key(|reached| reached.retry_after) {
             return Err(longest);
         }
-        let mut taken_at: [u64; MAX_DEMANDS] = [0; MAX_DEMANDS];
-        debug_assert!(demands.len() <= MAX_DEMANDS);
-        for (i, demand) in demands.iter().enumerate().take(MAX_DEMANDS) {
+        let mut reserved = self.reserve_quotas(demands)?;
+        reserved.rates.reserve_exact(demands.rates.len());
+        for demand in &demands.rates {
             match self.take(demand) {
-                Ok(at) => taken_at[i] = at,
+                Ok(at) => reserved.rates.push((*demand, at)),
                 // Somebody else took the last one since the peek.
-                Err(refused) => {
-                    let taken = demands.iter().zip(taken_at).take(i);
-                    taken.for_each(|(demand, at)| self.give_back(demand, at));
-                    return Err(refused);
+                Err(reached) => {
+                    self.settle(&reserved, Settlement::Cancelled);
+                    return Err(reached);
                 }
             }
         }
-        Ok(())
+        Ok(reserved)
     }
 
-    /// What is left of a limit. Takes nothing.
-    pub(crate) fn left(&self, demand: &Demand) -> Left {
+    /// The same for quotas only, where somebody else counts the other limits.
+    ///
+    /// # Errors
+    /// A quota is used up.
+    pub fn reserve_quotas(&self, demands: &Demands) -> Result<Reservation, LimitReached> {
+        let mut reserved = Reservation::default();
+        for demand in &demands.quotas {
+            match self.quotas.take(demand) {
+                Ok(()) => reserved.quotas.push(demand.clone()),
+                Err(reached) => {
+                    self.settle(&reserved, Settlement::Cancelled);
+                    return Err(reached);
+                }
+            }
+        }
+        Ok(reserved)
+    }
+
+    /// Corrects what was taken by an estimate. Who has used more than estimated owes it: the limit
+    /// recovers that much later.
+    pub fn settle(&self, reserved: &Reservation, settlement: Settlement) {
+        let used = |unit: Unit, cost: u32| match (settlement, unit) {
+            (Settlement::Cancelled, _) => 0,
+            (Settlement::Tokens(_), Unit::Requests) => cost,
+            (Settlement::Tokens(tokens), Unit::Tokens) => tokens,
+        };
+        for demand in &reserved.quotas {
+            let used = used(demand.quota.unit(), demand.cost);
+            self.quotas.correct(&demand.id, i64::from(used) - i64::from(demand.cost));
+        }
+        for (demand, at) in &reserved.rates {
+            let used = used(demand.rate.unit(), demand.cost);
+            match used.cmp(&demand.cost) {
+                std::cmp::Ordering::Less => {
+                    self.give_back(&Demand { cost: demand.cost - used, ..*demand }, *at);
+                }
+                std::cmp::Ordering::Equal => {}
+                std::cmp::Ordering::Greater => self.owe(&Demand { cost: used - demand.cost, ..*demand }),
+            }
+        }
+    }
+
+    /// What is left of limits. Takes nothing.
+    pub fn left(&self, demands: &Demands) -> Vec<Left> {
+        demands.rates.iter().map(|demand| self.left_of(demand)).chain(self.quotas_left(demands)).collect()
+    }
+
+    /// The same for quotas only.
+    pub fn quotas_left(&self, demands: &Demands) -> impl Iterator<Item = Left> {
+        demands.quotas.iter().map(|demand| Left {
+            scope: demand.scope,
+            limit: demand.quota.into(),
+            remaining: demand.quota.amount().saturating_sub(self.quotas.used(&demand.id)),
+            reset_after: demand.ends_after,
+        })
+    }
+
+    fn left_of(&self, demand: &Demand) -> Left {
         let cells = self.cells.pin();
         let now = self.now();
         let arrival = cells.get(&demand.cell).map_or(0, Cell::arrival).min(demand.ceiling(now));
         let busy = arrival.saturating_sub(now);
         let free = demand.rate.burst_time().saturating_sub(busy) / demand.rate.interval().max(1);
+        let remaining = free.min(demand.rate.burst().into());
         Left {
             scope: demand.scope,
-            rate: demand.rate,
-            remaining: u32::try_from(free).unwrap_or(u32::MAX).min(demand.rate.burst()),
+            limit: demand.rate.into(),
+            remaining,
             reset_after: Duration::from_nanos(busy),
         }
     }
@@ -192,10 +337,10 @@ impl<C: Clock> Limiters<C> {
     ///
     /// # Errors
     /// How long to wait.
-    pub fn failed_from(&self, address: &str, rate: Rate) -> Result<(), RateLimited> {
+    pub fn failed_from(&self, address: &str, rate: Rate) -> Result<(), LimitReached> {
         const MOST: usize = 50_000;
         let address = if self.len() < MOST { address } else { "" };
-        self.admit(&[Demand::new(Scope::Address, CellId::of_address(address), rate, 1)])
+        self.take(&Demand::new(Scope::Address, CellId::of_address(address), rate, 1)).map(|_| ())
     }
 
     /// Removes a dead cell, unless somebody else has done so; a new one may be in its place by now.
@@ -212,7 +357,7 @@ impl<C: Clock> Limiters<C> {
     ///
     /// A cell is further away than a full burst only when a reload has made its limit more generous:
     /// then the old debt, in the old limit's longer intervals, is cut to a burst that is used up.
-    fn peek(&self, demand: &Demand) -> Result<(), RateLimited> {
+    fn peek(&self, demand: &Demand) -> Result<(), LimitReached> {
         let cells = self.cells.pin();
         let Some(cell) = cells.get(&demand.cell) else {
             // Even a fresh limit refuses what is more than a full burst.
@@ -228,7 +373,7 @@ impl<C: Clock> Limiters<C> {
         demand.next_arrival(arrival.min(ceiling), now).map(|_| ())
     }
 
-    fn take(&self, demand: &Demand) -> Result<u64, RateLimited> {
+    fn take(&self, demand: &Demand) -> Result<u64, LimitReached> {
         let cells = self.cells.pin();
         loop {
             let cell = cells.get_or_insert_with(demand.cell, Cell::default);
@@ -253,6 +398,24 @@ impl<C: Clock> Limiters<C> {
             match cell.0.compare_exchange_weak(arrival, earlier, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
                 Err(found) => arrival = found,
+            }
+        }
+    }
+}
+
+impl<C: Clock> Limiters<C> {
+    /// Takes more than there may be: what has been used already.
+    fn owe(&self, demand: &Demand) {
+        let cells = self.cells.pin();
+        loop {
+            let cell = cells.get_or_insert_with(demand.cell, Cell::default);
+            let now = self.now();
+            let later = |arrival: u64| {
+                (arrival != DEAD).then(|| arrival.max(now).saturating_add(demand.time()).min(LAST))
+            };
+            match cell.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, later) {
+                Ok(_) => return,
+                Err(_) => self.bury(demand.cell),
             }
         }
     }
@@ -302,20 +465,14 @@ impl Demand {
     }
 
     /// Where one more request moves the arrival time.
-    fn next_arrival(&self, arrival: u64, now: u64) -> Result<u64, RateLimited> {
+    fn next_arrival(&self, arrival: u64, now: u64) -> Result<u64, LimitReached> {
         let busy_until = arrival.max(now);
         let next = busy_until.saturating_add(self.time()).min(LAST);
         let ceiling = self.ceiling(now);
         if next <= ceiling {
             return Ok(next);
         }
-        Err(RateLimited {
-            scope: self.scope,
-            rate: self.rate,
-            cost: self.cost,
-            retry_after: Duration::from_nanos(next - ceiling),
-            reset_after: Duration::from_nanos(busy_until - now),
-        })
+        Err(self.reached(Duration::from_nanos(next - ceiling), Duration::from_nanos(busy_until - now)))
     }
 }
 

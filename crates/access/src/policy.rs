@@ -1,11 +1,17 @@
 //! What the configuration allows: the keys, and the limits of the models.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
 };
+use jiff::tz::TimeZone;
 
 use crate::{Consumer, Issuer, Key, KeyDigest, Limits, ModelGlobs, NewKey, Reason, jwt};
 
@@ -20,12 +26,13 @@ pub struct ModelLimit {
 
 /// All keys and limits. A reload makes a new one; what was taken so far lives in
 /// [`Limiters`](crate::Limiters).
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     keys: HashMap<KeyDigest, Arc<Key>>,
     model_limits: Vec<ModelLimit>,
     issuers: Vec<Issuer>,
     consumers: HashMap<String, Arc<Consumer>>,
+    time_zone: TimeZone,
 }
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -39,24 +46,56 @@ const MAX_TOKEN_LEN: usize = 16 * 1024;
 /// The longest key that is looked up, in bytes.
 const MAX_KEY_LEN: usize = 512;
 
+impl Default for Policy {
+    fn default() -> Self {
+        Self::new(Vec::new(), Vec::new())
+    }
+}
+
 impl Policy {
     /// Puts a policy together. Of keys with the same digest the first one counts.
     pub fn new(keys: Vec<Key>, model_limits: Vec<ModelLimit>) -> Self {
         let mut by_digest = HashMap::with_capacity(keys.len());
-        for key in keys {
-            let key = Arc::new(key);
-            if let Some((previous, _)) = key.previous {
-                by_digest.entry(previous).or_insert_with(|| Arc::clone(&key));
-            }
-            by_digest.entry(key.digest).or_insert(key);
+        add(&mut by_digest, keys);
+        let time_zone = TimeZone::UTC;
+        Self { keys: by_digest, model_limits, issuers: Vec::new(), consumers: HashMap::new(), time_zone }
+    }
+
+    /// The same without these keys, by name.
+    #[must_use]
+    pub fn without_keys(&self, names: &HashSet<&str>) -> Self {
+        let kept = self.keys.iter().filter(|(_, key)| !names.contains(key.name.as_str()));
+        Self {
+            keys: kept.map(|(digest, key)| (*digest, Arc::clone(key))).collect(),
+            model_limits: self.model_limits.clone(),
+            issuers: self.issuers.clone(),
+            consumers: self.consumers.clone(),
+            time_zone: self.time_zone.clone(),
         }
-        Self { keys: by_digest, model_limits, issuers: Vec::new(), consumers: HashMap::new() }
+    }
+
+    /// The same with more keys. Those that are there already count, if one is the same API key.
+    #[must_use]
+    pub fn with_keys(mut self, keys: Vec<Key>) -> Self {
+        add(&mut self.keys, keys);
+        self
     }
 
     /// The same, which also takes tokens of identity providers; `consumers` are those that have limits.
     #[must_use]
     pub fn with_issuers(self, issuers: Vec<Issuer>, consumers: HashMap<String, Arc<Consumer>>) -> Self {
         Self { issuers, consumers, ..self }
+    }
+
+    /// The same with days and months of another time zone than UTC.
+    #[must_use]
+    pub fn with_time_zone(self, time_zone: TimeZone) -> Self {
+        Self { time_zone, ..self }
+    }
+
+    /// Whose midnight ends the days and months of quotas.
+    pub fn time_zone(&self) -> &TimeZone {
+        &self.time_zone
     }
 
     /// How many keys there are.
@@ -102,6 +141,16 @@ impl Policy {
             None if NewKey::is_mistyped(given) => Err(Reason::MistypedKey),
             None => Err(Reason::UnknownKey),
         }
+    }
+}
+
+fn add(by_digest: &mut HashMap<KeyDigest, Arc<Key>>, keys: Vec<Key>) {
+    for key in keys {
+        let key = Arc::new(key);
+        if let Some((previous, _)) = key.previous {
+            by_digest.entry(previous).or_insert_with(|| Arc::clone(&key));
+        }
+        by_digest.entry(key.digest).or_insert(key);
     }
 }
 

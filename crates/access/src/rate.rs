@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroU32};
 
-use crate::KeyDigest;
+use crate::{KeyDigest, Quota};
 
 /// A number of requests or tokens in some time, of which some may come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,19 @@ pub enum InvalidRate {
 
 /// Limits that hold together: a request passes all of them, or none is debited.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Limits(Vec<Rate>);
+pub struct Limits {
+    rates: Vec<Rate>,
+    quotas: Vec<Quota>,
+}
+
+/// One limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// It recovers all the time.
+    Rate(Rate),
+    /// It begins anew with each day or month.
+    Quota(Quota),
+}
 
 /// Who owns keys: a person, a team, a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +120,13 @@ impl Rate {
         self.unit
     }
 
+    /// The part of it that one of several Modelgates enforces on its own; at least one.
+    #[must_use]
+    pub fn shared_by(self, replicas: NonZeroU32) -> Self {
+        let part = |whole: NonZeroU32| NonZeroU32::new(whole.get() / replicas).unwrap_or(NonZeroU32::MIN);
+        Self { amount: part(self.amount), burst: part(self.burst), ..self }
+    }
+
     /// The time that one request or token uses up, in nanoseconds. Rounded up: never more than the rate.
     pub(crate) fn interval(&self) -> u64 {
         const SECOND: u64 = 1_000_000_000;
@@ -132,30 +151,100 @@ impl Rate {
 
 impl Limits {
     /// Puts limits together; of two for the same unit and time the first counts.
-    pub fn new(rates: Vec<Rate>) -> Self {
-        let mut kept: Vec<Rate> = Vec::with_capacity(rates.len());
-        for rate in rates {
-            if !kept.iter().any(|other| other.window() == rate.window()) {
-                kept.push(rate);
+    pub fn new(mut rates: Vec<Rate>, mut quotas: Vec<Quota>) -> Self {
+        let mut seen = Vec::new();
+        let mut is_new = |window: u8| {
+            !seen.contains(&window) && {
+                seen.push(window);
+                true
             }
-        }
-        Self(kept)
+        };
+        rates.retain(|rate| is_new(rate.window()));
+        quotas.retain(|quota| is_new(quota.window()));
+        Self { rates, quotas }
     }
 
-    /// Each of them.
+    /// Those that recover all the time.
     pub fn rates(&self) -> &[Rate] {
-        &self.0
+        &self.rates
+    }
+
+    /// Those that begin anew with each day or month.
+    pub fn quotas(&self) -> &[Quota] {
+        &self.quotas
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rates.is_empty() && self.quotas.is_empty()
     }
 }
 
 impl From<Rate> for Limits {
     fn from(rate: Rate) -> Self {
-        Self(vec![rate])
+        Self { rates: vec![rate], quotas: Vec::new() }
+    }
+}
+
+impl From<Quota> for Limits {
+    fn from(quota: Quota) -> Self {
+        Self { rates: Vec::new(), quotas: vec![quota] }
+    }
+}
+
+impl Limit {
+    /// What is counted.
+    pub fn unit(&self) -> Unit {
+        match self {
+            Self::Rate(rate) => rate.unit(),
+            Self::Quota(quota) => quota.unit(),
+        }
+    }
+
+    /// How many in its time.
+    pub fn amount(&self) -> u64 {
+        match self {
+            Self::Rate(rate) => rate.amount().into(),
+            Self::Quota(quota) => quota.amount(),
+        }
+    }
+
+    /// How many pass at once if nothing has been used.
+    pub fn at_once(&self) -> u64 {
+        match self {
+            Self::Rate(rate) => rate.burst().into(),
+            Self::Quota(quota) => quota.amount(),
+        }
+    }
+}
+
+impl From<Rate> for Limit {
+    fn from(rate: Rate) -> Self {
+        Self::Rate(rate)
+    }
+}
+
+impl From<Quota> for Limit {
+    fn from(quota: Quota) -> Self {
+        Self::Quota(quota)
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate(rate) => rate.fmt(f),
+            Self::Quota(quota) => quota.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+        })
     }
 }
 
@@ -170,16 +259,12 @@ impl Consumer {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = match self.unit {
-            Unit::Requests => "requests",
-            Unit::Tokens => "tokens",
-        };
         let per = match self.per {
             Per::Second => "a second",
             Per::Minute => "a minute",
             Per::Hour => "an hour",
         };
-        write!(f, "{} {unit} {per}", self.amount)
+        write!(f, "{} {} {per}", self.amount, self.unit)
     }
 }
 
@@ -219,6 +304,6 @@ mod tests {
     fn of_two_limits_for_the_same_time_the_first_counts() {
         let of = |amount| Rate::per_minute(amount, None).expect("a rate");
         let tokens = Rate::new(5, Unit::Tokens, Per::Minute, None).expect("a rate");
-        assert_eq!(Limits::new(vec![of(1), tokens, of(2)]).rates(), [of(1), tokens]);
+        assert_eq!(Limits::new(vec![of(1), tokens, of(2)], Vec::new()).rates(), [of(1), tokens]);
     }
 }

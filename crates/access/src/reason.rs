@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Rate, Unit, Unreadable};
+use crate::{Limit, Unit, Unreadable};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,22 +64,27 @@ pub enum Reason {
     },
     /// A limit is used up.
     #[error(transparent)]
-    RateLimited(#[from] RateLimited),
+    LimitReached(#[from] LimitReached),
+    /// The server of shared limits does not answer, and the operator wants no request to pass then.
+    #[error("the limits of this request cannot be checked at the moment; try again later")]
+    LimitsUnavailable,
 }
 
 /// A limit that is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.words())]
-pub struct RateLimited {
+pub struct LimitReached {
     /// Whose limit it is.
     pub scope: Scope,
     /// The limit.
-    pub rate: Rate,
+    pub limit: Limit,
     /// How much the request would have taken of it.
     pub cost: u32,
-    /// How long to wait until one request passes again.
+    /// How much of it is left, which is less.
+    pub remaining: u64,
+    /// How long to wait until this request would pass; of a quota, until its period ends.
     pub retry_after: Duration,
-    /// How long until a full burst passes again.
+    /// How long until a full burst passes again; of a quota, until its period ends.
     pub reset_after: Duration,
 }
 
@@ -100,23 +105,32 @@ pub enum Scope {
     Model,
 }
 
-impl RateLimited {
+impl LimitReached {
     /// Whether waiting does not help: the request is larger than what may ever come at once.
     pub fn never_passes(&self) -> bool {
-        self.cost > self.rate.burst()
+        u64::from(self.cost) > self.limit.at_once()
+    }
+
+    /// Whether a client should not simply wait: it would have to for hours, or for ever.
+    pub fn is_lasting(&self) -> bool {
+        self.never_passes() || matches!(self.limit, Limit::Quota(_))
     }
 
     fn words(&self) -> String {
-        let Self { rate, scope, cost, .. } = self;
-        match (self.never_passes(), rate.unit()) {
+        let Self { limit, scope, cost, remaining, .. } = self;
+        let what = match limit {
+            Limit::Rate(_) => "limit",
+            Limit::Quota(_) => "quota",
+        };
+        match (self.never_passes(), limit.unit()) {
             (true, _) => format!(
-                "this request is estimated at {cost} tokens, and no more than {} at once are allowed {scope} ({rate})",
-                rate.burst()
+                "this request is estimated at {cost} tokens, and no more than {} at once are allowed {scope} ({limit})",
+                limit.at_once()
             ),
-            (false, Unit::Tokens) => {
-                format!("the limit of {rate} {scope} is used up; this request is estimated at {cost} tokens")
-            }
-            (false, Unit::Requests) => format!("the limit of {rate} {scope} is used up"),
+            (false, Unit::Tokens) => format!(
+                "the {what} of {limit} {scope} is used up but for {remaining}; this request is estimated at {cost} tokens"
+            ),
+            (false, Unit::Requests) => format!("the {what} of {limit} {scope} is used up"),
         }
     }
 }
@@ -140,7 +154,9 @@ impl Reason {
             Self::ClosedPath => "closed_path",
             Self::NotReady { draining: false, .. } => "model_starting",
             Self::NotReady { draining: true, .. } => "model_draining",
-            Self::RateLimited(_) => "rate_limit_exceeded",
+            Self::LimitReached(LimitReached { limit: Limit::Rate(_), .. }) => "rate_limit_exceeded",
+            Self::LimitReached(LimitReached { limit: Limit::Quota(_), .. }) => "quota_exceeded",
+            Self::LimitsUnavailable => "limits_unavailable",
         }
     }
 }

@@ -8,9 +8,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use access::{Consumer, Decision, Key, KeyDigest, Limits, NewKey, Per, Policy, Rate, Reason, Scope, Unit};
-use catalogue::ServerState;
+use access::{
+    Calendar, Consumer, Decision, Key, KeyDigest, Left, Limits, NewKey, Per, Policy, Quota, Rate, Reason,
+    Scope, Settlement, Unit, limits_of,
+};
+use catalogue::{Pool, ServerState};
 use common::{Call, World, rate, server};
+use jiff::tz::TimeZone;
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -85,7 +89,7 @@ fn a_consumers_limits_hold_over_all_its_keys() {
     let world = world(vec![Key { consumer, ..alice() }, bob]);
     let ask = |key: &str, model: &str| match world.reason(&Call::chat(key, model)) {
         None => None,
-        Some(Reason::RateLimited(limited)) => Some(limited.scope),
+        Some(Reason::LimitReached(limited)) => Some(limited.scope),
         Some(other) => panic!("{other}"),
     };
     assert_eq!((ask("mg-alice", "llama"), ask("mg-bob", "llama")), (None, None));
@@ -97,7 +101,7 @@ fn a_consumers_limits_hold_over_all_its_keys() {
 #[test]
 fn several_times_hold_together_and_a_refusal_takes_from_none() {
     let per = |amount, per| Rate::new(amount, Unit::Requests, per, None).expect("a rate");
-    let limits = Limits::new(vec![per(2, Per::Second), per(3, Per::Hour)]);
+    let limits = Limits::new(vec![per(2, Per::Second), per(3, Per::Hour)], Vec::new());
     let world = world(vec![Key { limits, ..alice() }]);
     let code = || world.code(&call(0));
     assert_eq!([code(), code(), code()], ["ok", "ok", "rate_limit_exceeded"]);
@@ -121,7 +125,7 @@ fn tokens_are_taken_as_estimated() {
     };
     let refusal = |decision: Decision| match decision {
         Decision::Deny(denial) => match denial.reason {
-            Reason::RateLimited(limited) => limited,
+            Reason::LimitReached(limited) => limited,
             other => panic!("{other}"),
         },
         Decision::Allow(_) => panic!("allowed"),
@@ -133,11 +137,15 @@ fn tokens_are_taken_as_estimated() {
     assert!(refusal(ask(101)).never_passes());
     assert!(matches!(ask(40), Decision::Allow(_)), "the refusals took nothing");
     let pool = world.catalogue.pool("llama").map(AsRef::as_ref);
-    let left = access::limits_left(&world.policy, &world.limiters, &alice_of(&world), &world.catalogue, pool);
+    let left = what_is_left(&world, pool);
     assert_eq!((left.len(), left[0].remaining), (1, 0));
     world.clock.advance(Duration::from_secs(30));
-    let left = access::limits_left(&world.policy, &world.limiters, &alice_of(&world), &world.catalogue, pool);
+    let left = what_is_left(&world, pool);
     assert_eq!((left[0].remaining, left[0].reset_after), (50, Duration::from_secs(30)));
+}
+
+fn what_is_left(world: &World, pool: Option<&Pool>) -> Vec<Left> {
+    world.limiters.left(&limits_of(&world.policy, &alice_of(world), &world.catalogue, pool, at(0)))
 }
 
 fn alice_of(world: &World) -> Arc<Key> {
@@ -166,8 +174,102 @@ fn a_limit_that_the_servers_ask_for_is_shown_under_every_name() {
     assert_eq!(world.code(&Call::chat("mg-alice", "fast")), "ok");
     for name in ["llama", "fast"] {
         let pool = world.catalogue.pool(name).map(AsRef::as_ref);
-        let left =
-            access::limits_left(&world.policy, &world.limiters, &alice_of(&world), &world.catalogue, pool);
+        let left = what_is_left(&world, pool);
         assert_eq!((left.len(), left[0].scope, left[0].remaining), (1, Scope::Model, 4), "{name}");
     }
+}
+
+/// The quota's period is that of the operator's time zone, and of the request's time.
+#[test]
+fn a_quota_ends_at_midnight_of_its_time_zone_and_a_refusal_counts_nothing() {
+    let a_day = |amount, unit| Quota::new(amount, unit, Calendar::Day).expect("a quota");
+    let limits = Limits::new(Vec::new(), vec![a_day(2, Unit::Requests), a_day(10_000, Unit::Tokens)]);
+    let berlin = TimeZone::get("Europe/Berlin").expect("a zone");
+    let policy = Policy::new(vec![Key { limits, ..alice() }], Vec::new()).with_time_zone(berlin);
+    let world = World::new(policy, vec![server("a", ServerState::Ready, &["llama"])]);
+    // 2026-11-21T22:59:00Z, a minute to midnight.
+    let evening = 1_795_301_940;
+    let small = |now| Call { now, ..Call::new("mg-alice").json(r#"{"model":"llama","max_tokens":10}"#) };
+    let large = |now| Call { now, ..Call::new("mg-alice").json(r#"{"model":"llama","max_tokens":9995}"#) };
+    assert_eq!(world.code(&small(evening)), "ok");
+    let reached = |call: &Call| match world.reason(call) {
+        Some(Reason::LimitReached(reached)) => reached,
+        other => panic!("{other:?}"),
+    };
+    let too_large = reached(&large(evening));
+    assert_eq!((too_large.cost, too_large.remaining, too_large.is_lasting()), (9_995, 9_990, true));
+    assert_eq!(too_large.retry_after, Duration::from_secs(60));
+    assert_eq!(world.code(&small(evening)), "ok", "the refusal counted no request");
+    let refused = reached(&small(evening + 59));
+    assert_eq!((refused.scope, refused.limit), (Scope::Key, a_day(2, Unit::Requests).into()));
+    assert_eq!(refused.to_string(), "the quota of 2 requests a day for this API key is used up");
+    assert_eq!(world.code(&large(evening + 60)), "ok", "a new day, in Berlin");
+}
+
+#[test]
+fn quotas_and_rates_hold_together() {
+    let quota = Quota::new(100, Unit::Requests, Calendar::Month).expect("a quota");
+    let limits = Limits::new(vec![rate(60, 2)], vec![quota]);
+    let world = world(vec![Key { limits, ..alice() }]);
+    let codes = || [0, 0, 0].map(|_| world.code(&call(0)));
+    assert_eq!(codes(), ["ok", "ok", "rate_limit_exceeded"]);
+    let left = what_is_left(&world, None);
+    assert_eq!(
+        left.iter().map(|left| left.remaining).collect::<Vec<_>>(),
+        [0, 98],
+        "the rate's refusal took no quota"
+    );
+}
+
+/// A request was estimated and has used another number of tokens, or was not made.
+#[test]
+fn what_was_reserved_is_settled_by_what_was_used() {
+    let tokens = Rate::new(1_000, Unit::Tokens, Per::Hour, None).expect("a rate");
+    let quota = Quota::new(5_000, Unit::Tokens, Calendar::Day).expect("a quota");
+    let requests = Quota::new(10, Unit::Requests, Calendar::Day).expect("a quota");
+    let limits = Limits::new(vec![tokens], vec![quota, requests]);
+    let world = world(vec![Key { limits, ..alice() }]);
+    let reserve = || match world
+        .decide(&Call { now: 0, ..Call::new("mg-alice").json(r#"{"model":"llama","max_tokens":400}"#) })
+    {
+        Decision::Allow(grant) => grant.reservation,
+        Decision::Deny(denial) => panic!("{denial:?}"),
+    };
+    let left = || what_is_left(&world, None).iter().map(|left| left.remaining).collect::<Vec<_>>();
+    let first = reserve();
+    assert_eq!(left(), [600, 4_600, 9]);
+    world.limiters.settle(&first, Settlement::Tokens(100));
+    assert_eq!(left(), [900, 4_900, 9], "less than estimated");
+    let second = reserve();
+    world.limiters.settle(&second, Settlement::Tokens(1_150));
+    assert_eq!(left(), [0, 3_750, 8], "more than there was");
+    world.clock.advance(Duration::from_secs(3600));
+    assert_eq!(left()[0], 750, "and so it takes longer");
+    let third = reserve();
+    world.limiters.settle(&third, Settlement::Cancelled);
+    assert_eq!(left(), [750, 3_750, 8]);
+}
+
+#[test]
+fn labels_may_limit_tokens_and_days() {
+    let labels = [
+        ("limit.requests_per_second", "50"),
+        ("limit.burst", "7"),
+        ("limit.tokens_per_minute", "600"),
+        ("limit.tokens_per_day", "450"),
+        ("answer_tokens", "200"),
+    ];
+    let world = World::new(
+        Policy::new(vec![alice()], Vec::new()),
+        vec![common::server_with("a", &["llama"], &labels)],
+    );
+    let ask = || world.code(&call(0));
+    assert_eq!(
+        [ask(), ask(), ask()],
+        ["ok", "ok", "quota_exceeded"],
+        "200 tokens each, by the model's own estimate"
+    );
+    let pool = world.catalogue.pool("llama").map(AsRef::as_ref);
+    let left = what_is_left(&world, pool);
+    assert_eq!(left.iter().map(|left| left.remaining).collect::<Vec<_>>(), [5, 200, 50]);
 }

@@ -28,7 +28,7 @@ impl World {
     fn ask(&self, name: &str, model: &str) -> Result<(), (Scope, u64)> {
         match self.reason(&Call::chat(&format!("mg-{name}"), model)) {
             None => Ok(()),
-            Some(Reason::RateLimited(limited)) => {
+            Some(Reason::LimitReached(limited)) => {
                 Err((limited.scope, limited.retry_after.as_millis() as u64))
             }
             Some(other) => panic!("{other}"),

@@ -99,11 +99,16 @@ impl GivenModelSettings {
     /// # Errors
     /// The fault, beginning with the setting's key.
     pub fn check(&self) -> Result<(), &'static str> {
-        const NEEDS: [(&str, &str, &str); 9] = [
+        const NEEDS: [(&str, &str, &str); 10] = [
             (
                 "limit.burst",
-                "limit.requests_per_minute",
-                "limit.burst is given without limit.requests_per_minute",
+                "limit.requests",
+                "limit.burst is given without limit.requests_per_minute or another time",
+            ),
+            (
+                "limit.tokens_burst",
+                "limit.tokens_per_minute",
+                "limit.tokens_burst is given without limit.tokens_per_minute",
             ),
             ("canary.percent", "canary.model", "canary.percent is given without canary.model"),
             ("mirror.percent", "mirror.model", "mirror.percent is given without mirror.model"),
@@ -126,6 +131,9 @@ impl GivenModelSettings {
             "concurrency" => {
                 self.0.contains_key("concurrency.max") || self.0.contains_key("concurrency.per_key")
             }
+            "limit.requests" => ["second", "minute", "hour"]
+                .iter()
+                .any(|per| self.0.contains_key(format!("limit.requests_per_{per}").as_str())),
             key => self.0.contains_key(key),
         };
         let fault = NEEDS.iter().find(|(key, needed, _)| has(key) && !has(needed));

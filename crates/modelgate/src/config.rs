@@ -16,27 +16,27 @@ use std::{
 };
 
 use catalogue::{GivenModelSettings, ModelGlobs};
+use jiff::tz::TimeZone;
 use serde_yaml::{Mapping, Value};
 
 mod admin;
 mod docker;
 mod env;
-mod error;
 mod host;
 mod keys;
-mod section;
 mod servers;
 mod traefik;
 
+pub(crate) use accounts::{NAME as KEY_NAME, name as key_name};
 pub(crate) use admin::AdminConfig;
+pub(crate) use config_reader::ConfigErrors;
 pub(crate) use docker::{DockerConfig, Enabled};
 pub(crate) use env::Env;
-pub(crate) use error::ConfigErrors;
-pub(crate) use keys::{Accounts, JwtIssuer, NAME as KEY_NAME, name as key_name};
+pub(crate) use keys::{Accounts, JwtIssuer};
 pub(crate) use servers::StaticServer;
 pub(crate) use traefik::TraefikConfig;
 
-use section::{Report, Section, size};
+use config_reader::{Report, Section, size};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -55,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) accounts: Accounts,
     /// Settings of models by pattern; for each setting the first that matches and has it counts.
     pub(crate) models: Vec<(ModelGlobs, GivenModelSettings)>,
+    /// Whose midnight ends the days and months of quotas.
+    pub(crate) time_zone: TimeZone,
     /// Who may use the dashboard.
     pub(crate) admin: AdminConfig,
     /// Where the CA is kept over restarts.
@@ -103,6 +105,7 @@ pub(crate) enum LogFormat {
 
 /// The file that is read if none is named and it is there.
 const DEFAULT_FILE: &str = "modelgate.yaml";
+const TIME_ZONE: &str = "a name of the IANA time zone database, such as Europe/Berlin";
 
 /// The file to read: the one on the command line, or in `MODELGATE_CONFIG`, or `modelgate.yaml` here if it is there.
 pub(crate) fn locate(command_line: Option<&Path>, env: &Env) -> Option<PathBuf> {
@@ -161,6 +164,9 @@ impl Config {
                 root.sections("jwt"),
             ),
             models: keys::read_models(root.sections("models")),
+            time_zone: root
+                .get("time_zone", TIME_ZONE, |name| TimeZone::get(name).ok())
+                .unwrap_or(TimeZone::UTC),
             admin: admin::read(root.section("admin")),
             state_dir: root.try_get("state_dir", "the path of a folder", state_dir),
             log: log(root.section("log")),

@@ -8,6 +8,7 @@ use cli::{Args, Command, Keys};
 use config::{Config, Env};
 
 mod admin_tokens;
+mod book;
 mod cli;
 mod config;
 mod explain;

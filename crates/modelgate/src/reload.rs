@@ -13,6 +13,7 @@ use web::Shared;
 
 use crate::{
     admin_tokens,
+    book::{Book, StoredAccounts},
     config::{Config, Env},
     jwks::KeySets,
     serve,
@@ -43,7 +44,8 @@ pub(crate) async fn watch(
                     warn!(part, "has changed, but takes effect only after a restart");
                 }
                 servers.send_replace(serve::configured(&config));
-                shared.replace_settings(serve::settings(&config, &key_sets));
+                shared.replace_settings(serve::settings(&config));
+                shared.replace_policy(Book::new(&config, &key_sets, StoredAccounts::default()).policy);
                 admin_tokens::renew(&gate, &config, &running);
                 info!(path = %path.display(), keys = config.accounts.keys.len(), servers = config.servers.len(), "configuration reloaded");
                 running = config;

@@ -6,21 +6,18 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     process::ExitCode,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use access::{ModelLimit, Policy, Rate};
 use admin::{Admin, Gate};
-use catalogue::{
-    Catalogue, Configured, GivenModelSettings, HealthMode, Holds, ModelGlobs, ModelOverrides, ServerId,
-    ServerSpec, Source,
-};
+use catalogue::{Catalogue, Configured, HealthMode, Holds, ModelOverrides, ServerId, ServerSpec, Source};
 use discovery::Sources;
+use telemetry::COLLECT_EVERY;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{interval, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{info, warn};
 use traefik_config::{Dashboard, Document, Gateway, Options};
@@ -28,6 +25,7 @@ use web::{CertificateAuthority, Listeners, Settings, Shared};
 
 use crate::{
     admin_tokens,
+    book::{Book, StoredAccounts},
     cli::Args,
     config::{self, Config, Env},
     jwks::KeySets,
@@ -132,7 +130,14 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let (holds, held) = watch::channel(Holds::default());
     let (servers, peers, sources) = sources(&config, held);
     let key_sets = KeySets::default();
-    let shared = Arc::new(Shared::new(reader, settings(&config, &key_sets), authority, requests_port, peers));
+    let shared = Arc::new(Shared::new(
+        reader,
+        settings(&config),
+        Book::new(&config, &key_sets, StoredAccounts::default()).policy,
+        authority,
+        requests_port,
+        peers,
+    ));
     let file = config::locate(args.config.as_deref(), &Env::of_this_process());
     let (stop, stopped) = watch::channel(false);
     let gate = Arc::new(Gate::new(admin_tokens::open(&config)?));
@@ -171,6 +176,14 @@ async fn background(
             shared.sweep_limits();
         }
     };
+    let collect = async {
+        let mut tick = interval(COLLECT_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tick.tick().await;
+            shared.telemetry().collect(SystemTime::now());
+        }
+    };
     let reload = async {
         match file {
             Some(path) => {
@@ -183,7 +196,7 @@ async fn background(
             }
         }
     };
-    tokio::join!(sweep, reload, key_sets.keep_fresh());
+    tokio::join!(sweep, collect, reload, key_sets.keep_fresh());
 }
 
 async fn stop_signal() -> io::Result<&'static str> {
@@ -240,30 +253,13 @@ pub(crate) fn configured(config: &Config) -> Configured {
 }
 
 /// What the handlers are to know of the configuration.
-pub(crate) fn settings(config: &Config, key_sets: &KeySets) -> Settings {
+pub(crate) fn settings(config: &Config) -> Settings {
     Settings {
-        policy: policy(config, key_sets),
         trusted_networks: config.traefik.trusted_addresses.clone(),
         traefik: options(config),
         advertise: config.traefik.advertise.as_ref().map(|host| host.as_str().to_owned()),
         hold: config.traefik.poll_timeout.saturating_sub(POLL_MARGIN),
     }
-}
-
-pub(crate) fn policy(config: &Config, key_sets: &KeySets) -> Policy {
-    let accounts = &config.accounts;
-    let issuers = accounts.issuers.iter().map(|issuer| key_sets.of(issuer)).collect();
-    Policy::new(accounts.keys.clone(), model_limits(config)).with_issuers(issuers, accounts.consumers.clone())
-}
-
-/// The limits of `models:`, which also hold for models that no server is known for.
-fn model_limits(config: &Config) -> Vec<ModelLimit> {
-    let limit = |(models, given): &(ModelGlobs, GivenModelSettings)| {
-        let settings = given.resolve();
-        let limit = Rate::per_minute(settings.limit_requests_per_minute?, settings.limit_burst).ok()?;
-        Some(ModelLimit { models: models.clone(), limits: limit.into() })
-    };
-    config.models.iter().filter_map(limit).collect()
 }
 
 pub(crate) fn options(config: &Config) -> Options {

@@ -18,18 +18,20 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use access::{Decision, Grant, Mode, Rate, Reason, Request, decide};
+use access::{Decision, Grant, Mode, Rate, Reason, Request, prepare};
 use axum::{
     body::Body,
     extract::{Request as HttpRequest, State},
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
 };
+use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use tracing::{debug, warn};
 
 use crate::{
     Shared,
     connection::Peer,
+    counting,
     refusal::{Dialect, Refusal},
     report::Report,
 };
@@ -78,35 +80,65 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
         return report.refused(Refusal::too_large(max_body)).answer(dialect, &request_id);
     };
     let (from, now) = (client_address(headers), SystemTime::now());
-    let refusal = match &*shared.catalogue().load() {
+    let prepared = match &*shared.catalogue().load() {
         // Who has no key is told so even now.
         None => {
-            let authenticated = settings.policy.authenticate(headers, from, now);
-            report.refused(authenticated.map_or_else(|r| Refusal::from(&r), |_| Refusal::surveying()))
+            let authenticated = shared.policy().authenticate(headers, from, now);
+            let refusal = authenticated.map_or_else(|r| Refusal::from(&r), |_| Refusal::surveying());
+            return report.refused(refusal).answer(dialect, &request_id);
         }
         Some(catalogue) => {
             let trusted = parts.extensions.get::<Peer>().is_some_and(|peer| settings.trusts(*peer));
             let host = forwarded(&FORWARDED_HOST);
             let mode = asked.mode();
             let request = Request { method, uri, host, headers, body: &body, mode, trusted, from, now };
-            match decide(&settings.policy, catalogue, shared.limiters(), &request) {
-                Decision::Allow(grant) => {
-                    report.allowed(&grant);
-                    return allow(&grant, &request_id);
-                }
-                Decision::Deny(mut denial) => {
-                    if denial.reason == Reason::UntrustedPeer {
-                        warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
-                    }
-                    debug!(request_id, reason = denial.reason.code(), consumer = denial.consumer.as_ref().map(|c| c.name.as_str()), model = ?denial.model, "refused");
-                    denial.reason = slowed(&shared, from, denial.reason);
-                    report.denied(&denial);
-                    Refusal::from(&denial.reason)
-                }
-            }
+            prepare(&shared.policy(), catalogue, &request)
         }
     };
-    refusal.answer(dialect, &request_id)
+    let decision = match prepared {
+        Ok(pending) => counting::admit(shared.shared_counting(), shared.limiters(), pending).await,
+        Err(denial) => Decision::Deny(*denial),
+    };
+    match decision {
+        Decision::Allow(grant) => {
+            report.allowed(&grant);
+            let response = allow(&grant, &request_id);
+            count_usage(&shared, grant, uri, body);
+            response
+        }
+        Decision::Deny(mut denial) => {
+            if denial.reason == Reason::UntrustedPeer {
+                warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
+            }
+            debug!(request_id, reason = denial.reason.code(), consumer = denial.consumer.as_ref().map(|c| c.name.as_str()), model = ?denial.model, "refused");
+            denial.reason = slowed(&shared, from, denial.reason);
+            report.denied(&denial);
+            shared.usage().refused(&denial);
+            Refusal::from(&denial.reason).answer(dialect, &request_id)
+        }
+    }
+}
+
+/// Notes what was used. Its tokens are estimated when the answer is on its way, unless a limit needed them before.
+fn count_usage(shared: &Arc<Shared>, grant: Grant, uri: &str, body: Bytes) {
+    /// Longer than that, and it would keep other requests waiting: some 60 µs.
+    const SHORT: usize = 64 << 10;
+    shared.usage().allowed(&grant);
+    let add = move |shared: &Shared, tokens| {
+        let model = grant.model.as_ref().map_or("", |model| model.as_str());
+        shared.usage().tokens(&grant.key.name, &grant.consumer.name, model, tokens);
+    };
+    if let Some(tokens) = grant.tokens {
+        return add(shared, tokens);
+    }
+    let (shared, uri, default) = (Arc::clone(shared), uri.to_owned(), grant.answer_tokens);
+    let is_short = body.len() <= SHORT;
+    let estimate = move || add(&shared, access::estimate::tokens(&uri, &body, default));
+    if is_short {
+        tokio::spawn(async move { estimate() });
+    } else {
+        tokio::task::spawn_blocking(estimate);
+    }
 }
 
 /// The client's address. Traefik sets the header anew, to who has connected to it.

@@ -15,6 +15,7 @@ mod admin;
 mod auth;
 mod changes;
 mod connection;
+mod counting;
 mod history;
 mod metrics;
 mod models;
@@ -30,6 +31,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpListener, sync::watch};
 
+pub use counting::{OnFailure, SharedCounting};
 pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};
 pub use metrics::{Family, Kind, Sample};
 pub use polls::{Given, Instance, Polls};

@@ -269,14 +269,20 @@ mod tests {
 
     fn shared() -> Arc<Shared> {
         let settings = Settings {
-            policy: Policy::default(),
             trusted_networks: Vec::new(),
             traefik: Default::default(),
             advertise: None,
             hold: Duration::ZERO,
         };
         let authority = CertificateAuthority::open(None, None).expect("an authority");
-        Arc::new(Shared::new(channel().1, settings, authority, 8101, watch::channel(Default::default()).0))
+        Arc::new(Shared::new(
+            channel().1,
+            settings,
+            Policy::default(),
+            authority,
+            8101,
+            watch::channel(Default::default()).0,
+        ))
     }
 
     fn decide(shared: &Shared, refused: Option<Refused<'_>>, micros: u64) {

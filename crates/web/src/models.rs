@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use access::{Key, Left, Per, Reason, Scope, Unit};
+use access::{Calendar, Key, Left, Limit, Per, Reason, Scope, Unit};
 use axum::{
     Json,
     body::Body,
@@ -22,7 +22,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::{
-    Shared, auth,
+    Shared, auth, counting,
     refusal::{Dialect, Refusal},
 };
 
@@ -32,7 +32,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     let (parts, _) = request.into_parts();
     let request_id = auth::request_id(&shared, &parts.headers);
     let dialect = Dialect::of("", &parts.headers);
-    match answer(&shared, &parts.method, &parts.uri, &parts.headers, dialect) {
+    match answer(&shared, &parts.method, &parts.uri, &parts.headers, dialect).await {
         Ok(body) => {
             let mut response = Json(body).into_response();
             if let Ok(id) = HeaderValue::from_str(&request_id) {
@@ -44,7 +44,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     }
 }
 
-fn answer(
+async fn answer(
     shared: &Shared,
     method: &Method,
     uri: &Uri,
@@ -53,7 +53,7 @@ fn answer(
 ) -> Result<Value, Refusal> {
     let settings = shared.settings();
     let from = auth::client_address(headers);
-    let key = settings.policy.authenticate(headers, from, SystemTime::now());
+    let key = shared.policy().authenticate(headers, from, SystemTime::now());
     let key = key.map_err(|reason| Refusal::from(&auth::slowed(shared, from, reason)))?;
     let prefixes = &settings.traefik.path_prefixes;
     let below = |what| prefixes.iter().find_map(|p| uri.path().strip_prefix(p.as_str())?.strip_prefix(what));
@@ -64,7 +64,7 @@ fn answer(
     let loaded = shared.catalogue().load();
     let catalogue = loaded.as_deref().ok_or_else(Refusal::surveying)?;
     if below("/limits") == Some("") {
-        return limits(shared, catalogue, &key, uri.query().unwrap_or_default());
+        return limits(shared, catalogue, &key, uri.query().unwrap_or_default()).await;
     }
     match (list_of, uri.path()) {
         (Some("" | "/"), _) => Ok(list(catalogue, &key, dialect)),
@@ -81,7 +81,7 @@ fn answer(
 
 /// What is left of the caller's own limits, with `?model=` those of a model too. Answers of servers
 /// cannot carry this: Traefik adds nothing to them.
-fn limits(shared: &Shared, catalogue: &Catalogue, key: &Key, query: &str) -> Result<Value, Refusal> {
+async fn limits(shared: &Shared, catalogue: &Catalogue, key: &Key, query: &str) -> Result<Value, Refusal> {
     let named = query.split('&').find_map(|pair| pair.strip_prefix("model="));
     let named = named.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
     let pool = match &named {
@@ -92,9 +92,23 @@ fn limits(shared: &Shared, catalogue: &Catalogue, key: &Key, query: &str) -> Res
             Some(*usable(catalogue, key).get(name.as_str()).ok_or_else(unknown)?)
         }
     };
-    let settings = shared.settings();
-    let left = access::limits_left(&settings.policy, shared.limiters(), key, catalogue, pool);
+    let demands = access::limits_of(&shared.policy(), key, catalogue, pool, SystemTime::now());
+    let left = counting::left(shared.shared_counting(), shared.limiters(), &demands).await;
     let describe = |left: &Left| {
+        let (per, burst) = match left.limit {
+            Limit::Rate(rate) => {
+                let per = match rate.per() {
+                    Per::Second => "second",
+                    Per::Minute => "minute",
+                    Per::Hour => "hour",
+                };
+                (per, Some(rate.burst()))
+            }
+            Limit::Quota(quota) => match quota.per() {
+                Calendar::Day => ("day", None),
+                Calendar::Month => ("month", None),
+            },
+        };
         json!({
             "scope": match left.scope {
                 Scope::Key => "key",
@@ -103,10 +117,10 @@ fn limits(shared: &Shared, catalogue: &Catalogue, key: &Key, query: &str) -> Res
                 Scope::ConsumerAndModel => "consumer_and_model",
                 Scope::Model | Scope::Address => "model",
             },
-            "unit": match left.rate.unit() { Unit::Requests => "requests", Unit::Tokens => "estimated_tokens" },
-            "amount": left.rate.amount(),
-            "per": match left.rate.per() { Per::Second => "second", Per::Minute => "minute", Per::Hour => "hour" },
-            "burst": left.rate.burst(),
+            "unit": match left.limit.unit() { Unit::Requests => "requests", Unit::Tokens => "estimated_tokens" },
+            "amount": left.limit.amount(),
+            "per": per,
+            "burst": burst,
             "remaining": left.remaining,
             "reset_ms": u64::try_from(left.reset_after.as_millis()).unwrap_or(u64::MAX),
         })

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use access::{RateLimited, Reason, Unit};
+use access::{Limit, LimitReached, Reason, Unit};
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
@@ -40,7 +40,7 @@ pub(crate) struct Refusal {
     pub(crate) param: Option<&'static str>,
     pub(crate) message: String,
     pub(crate) retry_after: Option<Duration>,
-    limited: Option<Box<RateLimited>>,
+    limited: Option<Box<LimitReached>>,
 }
 
 /// A model whose servers start takes a while; asking more often does not help.
@@ -49,6 +49,8 @@ const WHILE_STARTING: Duration = Duration::from_secs(5);
 const WHILE_DRAINING: Duration = Duration::from_secs(2);
 /// Until one of many requests has finished.
 const WHILE_BUSY: Duration = Duration::from_secs(1);
+/// Until the server of shared limits is back, or another one has taken over.
+const WHILE_UNCOUNTED: Duration = Duration::from_secs(1);
 /// Traefik has a new route within a few hundred milliseconds.
 const WHILE_PUBLISHING: Duration = Duration::from_millis(500);
 
@@ -109,7 +111,8 @@ impl Refusal {
     fn kind_openai(&self) -> &'static str {
         match self.status {
             StatusCode::TOO_MANY_REQUESTS => match &self.limited {
-                Some(limited) if limited.rate.unit() == Unit::Tokens => "tokens",
+                Some(limited) if matches!(limited.limit, Limit::Quota(_)) => "insufficient_quota",
+                Some(limited) if limited.limit.unit() == Unit::Tokens => "tokens",
                 _ => "requests",
             },
             status if status.is_server_error() => "server_error",
@@ -168,7 +171,7 @@ impl Refusal {
             set("retry-after-ms", round_up(wait, 1_000_000).to_string());
         }
         if let Some(limited) = &self.limited {
-            let [limit, remaining, reset] = match limited.rate.unit() {
+            let [limit, remaining, reset] = match limited.limit.unit() {
                 Unit::Requests => [
                     "x-ratelimit-limit-requests",
                     "x-ratelimit-remaining-requests",
@@ -178,11 +181,11 @@ impl Refusal {
                     ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]
                 }
             };
-            set(limit, limited.rate.amount().to_string());
-            set(remaining, "0".into());
+            set(limit, limited.limit.amount().to_string());
+            set(remaining, limited.remaining.to_string());
             set(reset, format!("{}ms", round_up(limited.reset_after, 1_000_000)));
-            if limited.never_passes() {
-                // Both SDKs obey; without it they would ask again what can never pass.
+            if limited.is_lasting() {
+                // Both SDKs obey; without it they would ask again what can never pass, or wait for days.
                 set("x-should-retry", "false".into());
             }
         }
@@ -228,13 +231,27 @@ impl From<&Reason> for Refusal {
                 let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_ready", message);
                 Self { param: Some("model"), retry_after: Some(wait), ..refusal }
             }
-            Reason::RateLimited(limited) => {
-                let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message);
-                let retry_after = (!limited.never_passes()).then_some(limited.retry_after);
+            Reason::LimitReached(limited) => {
+                let (code, message) = match limited.limit {
+                    Limit::Rate(_) => ("rate_limit_exceeded", message),
+                    // OpenAI's word.
+                    Limit::Quota(_) => ("insufficient_quota", begins_anew(&message, limited.reset_after)),
+                };
+                let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
+                let retry_after = (!limited.is_lasting()).then_some(limited.retry_after);
                 Self { retry_after, limited: Some(Box::new(*limited)), ..refusal }
+            }
+            Reason::LimitsUnavailable => {
+                let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, reason.code(), message);
+                Self { retry_after: Some(WHILE_UNCOUNTED), ..refusal }
             }
         }
     }
+}
+
+fn begins_anew(message: &str, after: Duration) -> String {
+    let after = humantime::format_duration(Duration::from_secs(after.as_secs().max(1)));
+    format!("{message} It begins anew in {after}.")
 }
 
 /// Reasons read like the rest of a sentence; clients are told whole ones.
@@ -250,7 +267,7 @@ fn sentence(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use access::{Rate, Scope};
+    use access::{Calendar, Quota, Rate, Scope};
 
     use super::*;
 
@@ -263,15 +280,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_used_up_limit_says_when_to_come_back() {
-        let limited = RateLimited {
+        let limited = LimitReached {
             scope: Scope::Key,
-            rate: Rate::per_minute(60, Some(10)).expect("a rate"),
+            limit: Rate::per_minute(60, Some(10)).expect("a rate").into(),
+            remaining: 0,
             cost: 1,
             retry_after: Duration::from_micros(700_100),
             reset_after: Duration::from_secs(10),
         };
         let (status, headers, body) =
-            parts(&Refusal::from(&Reason::RateLimited(limited)), Dialect::OpenAi).await;
+            parts(&Refusal::from(&Reason::LimitReached(limited)), Dialect::OpenAi).await;
         assert_eq!(status, 429);
         for (name, value) in [
             ("retry-after", "1"),
@@ -289,20 +307,44 @@ mod tests {
 
     #[tokio::test]
     async fn what_can_never_pass_is_not_to_be_tried_again() {
-        let limited = RateLimited {
+        let limited = LimitReached {
             scope: Scope::Key,
-            rate: Rate::new(100, Unit::Tokens, access::Per::Minute, None).expect("a rate"),
+            limit: Rate::new(100, Unit::Tokens, access::Per::Minute, None).expect("a rate").into(),
+            remaining: 100,
             cost: 101,
             retry_after: Duration::from_secs(1),
             reset_after: Duration::from_secs(60),
         };
         let (status, headers, body) =
-            parts(&Refusal::from(&Reason::RateLimited(limited)), Dialect::OpenAi).await;
+            parts(&Refusal::from(&Reason::LimitReached(limited)), Dialect::OpenAi).await;
         assert_eq!(status, 429);
         assert_eq!(headers["x-should-retry"], "false");
         assert_eq!(headers["x-ratelimit-limit-tokens"], "100");
         assert!(!headers.contains_key("retry-after"));
         assert_eq!(body["error"]["type"], "tokens");
+    }
+
+    #[tokio::test]
+    async fn a_used_up_quota_says_when_it_begins_anew_and_that_waiting_is_no_use() {
+        let limited = LimitReached {
+            scope: Scope::Consumer,
+            limit: Quota::new(1_000, Unit::Tokens, Calendar::Day).expect("a quota").into(),
+            cost: 30,
+            remaining: 20,
+            retry_after: Duration::from_secs(3 * 3600),
+            reset_after: Duration::from_secs(3 * 3600),
+        };
+        let (status, headers, body) =
+            parts(&Refusal::from(&Reason::LimitReached(limited)), Dialect::OpenAi).await;
+        assert_eq!((status, &headers["x-should-retry"]), (429, &HeaderValue::from_static("false")));
+        assert!(!headers.contains_key("retry-after"), "anthropic-python would wait for hours");
+        assert_eq!(headers["x-ratelimit-remaining-tokens"], "20");
+        assert_eq!(body["error"]["code"], "insufficient_quota");
+        assert_eq!(
+            body["error"]["message"],
+            "The quota of 1000 tokens a day for this consumer is used up but for 20; this request is estimated at 30 \
+             tokens. It begins anew in 3h."
+        );
     }
 
     #[tokio::test]

@@ -26,6 +26,7 @@ impl<'r> Report<'r> {
             consumer: Some(&grant.consumer.name),
             key: Some(&grant.key.name),
             model: grant.model.as_ref().map(ModelName::as_str),
+            tokens: grant.tokens,
             ..self.decided(None)
         });
     }
@@ -34,7 +35,9 @@ impl<'r> Report<'r> {
     pub(crate) fn denied(&self, denial: &Denial) {
         self.telemetry.decided(&Decided {
             consumer: denial.consumer.as_ref().map(|consumer| consumer.name.as_str()),
+            key: denial.key.as_ref().map(|key| key.name.as_str()),
             model: denial.model.as_deref(),
+            tokens: denial.tokens,
             ..self.decided(Some(Refused { code: denial.reason.code(), words: &denial.reason }))
         });
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use access::{Limiters, Policy, SystemClock};
+use access::{Limiters, Policy, SystemClock, Usage};
 use arc_swap::{ArcSwap, Guard};
 use catalogue::Reader;
 use ipnet::IpNet;
@@ -19,14 +19,13 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    CertificateAuthority, Family, History, Polls, connection::Peer, metrics::Sources, provider::RenderCache,
+    CertificateAuthority, Family, History, Polls, SharedCounting, connection::Peer, metrics::Sources,
+    provider::RenderCache,
 };
 
 /// What the configuration says to the handlers; replaced as a whole on reload.
 #[derive(Debug)]
 pub struct Settings {
-    /// Keys and limits.
-    pub policy: Policy,
     /// Networks whose every address is taken for Traefik's: it is given servers' credentials.
     pub trusted_networks: Vec<IpNet>,
     /// How the document for Traefik is rendered.
@@ -49,6 +48,9 @@ impl Settings {
 pub struct Shared {
     catalogue: Reader,
     settings: ArcSwap<Settings>,
+    policy: ArcSwap<Policy>,
+    shared_counting: Option<SharedCounting>,
+    usage: Usage,
     settings_revision: watch::Sender<u64>,
     limiters: Limiters<SystemClock>,
     authority: Arc<CertificateAuthority>,
@@ -75,6 +77,7 @@ impl Shared {
     pub fn new(
         catalogue: Reader,
         settings: Settings,
+        policy: Policy,
         authority: CertificateAuthority,
         requests_port: u16,
         traefik_peers: watch::Sender<BTreeSet<IpAddr>>,
@@ -85,6 +88,9 @@ impl Shared {
         Self {
             catalogue,
             settings: ArcSwap::from_pointee(settings),
+            policy: ArcSwap::from_pointee(policy),
+            shared_counting: None,
+            usage: Usage::default(),
             settings_revision: watch::Sender::new(0),
             limiters: Limiters::new(SystemClock::new()),
             authority: Arc::new(authority),
@@ -105,6 +111,17 @@ impl Shared {
         self.settings_revision.send_modify(|revision| *revision += 1);
     }
 
+    /// Has limits counted by a server that several Modelgates share.
+    #[must_use]
+    pub fn with_shared_counting(self, counting: SharedCounting) -> Self {
+        Self { shared_counting: Some(counting), ..self }
+    }
+
+    /// Puts other keys and limits in force. What limits have counted so far is kept.
+    pub fn replace_policy(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+    }
+
     /// Forgets limits that nobody uses; to be called now and then.
     pub fn sweep_limits(&self) {
         self.limiters.sweep();
@@ -118,6 +135,21 @@ impl Shared {
     /// The settings in force.
     pub fn settings(&self) -> Guard<Arc<Settings>> {
         self.settings.load()
+    }
+
+    /// The keys and limits in force.
+    pub fn policy(&self) -> Guard<Arc<Policy>> {
+        self.policy.load()
+    }
+
+    /// The server that counts limits for several Modelgates, if there is one.
+    pub fn shared_counting(&self) -> Option<&SharedCounting> {
+        self.shared_counting.as_ref()
+    }
+
+    /// What keys have used. Somebody must take it again and again.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
     }
 
     /// Tells when the settings are replaced; its value counts the times.

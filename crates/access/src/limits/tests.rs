@@ -18,6 +18,12 @@ fn demand(cell: u128, rate: Rate) -> Demand {
     Demand { scope: Scope::Key, cell: CellId { who: cell, model: 0, window: 0 }, rate, cost: 1 }
 }
 
+impl Limiters<ManualClock> {
+    fn admit(&self, demands: &[Demand]) -> Result<(), LimitReached> {
+        self.reserve(&Demands { rates: demands.to_vec(), quotas: Vec::new() }).map(drop)
+    }
+}
+
 fn limiters() -> (Limiters<ManualClock>, ManualClock) {
     let clock = ManualClock::new();
     (Limiters::new(clock.clone()), clock)
@@ -68,7 +74,7 @@ fn the_longest_wait_is_named_and_of_equals_the_first() {
     assert_eq!(limiters.admit(&[key, slow, model]), Ok(()));
     let refused = limiters.admit(&[key, slow, model]).expect_err("used up");
     assert_eq!((refused.scope, refused.retry_after), (Scope::KeyAndModel, Duration::from_secs(10)));
-    assert_eq!(refused.rate, slow.rate);
+    assert_eq!(refused.limit, slow.rate.into());
 }
 
 #[test]

@@ -144,8 +144,8 @@ pub(crate) fn key(name: &str, models: &str, limit: Option<Rate>, limit_per_model
     let digest = KeyDigest::of(&format!("mg-{name}"));
     Key {
         models: globs(models),
-        limits: Limits::new(limit.into_iter().collect()),
-        limits_per_model: Limits::new(limit_per_model.into_iter().collect()),
+        limits: Limits::new(limit.into_iter().collect(), Vec::new()),
+        limits_per_model: Limits::new(limit_per_model.into_iter().collect(), Vec::new()),
         ..Key::new(name, Arc::new(Consumer::new(name)), digest)
     }
 }

@@ -33,8 +33,17 @@ pub struct ModelSettings {
     pub concurrency_max: Option<u32>,
     pub concurrency_per_key: Option<u32>,
     pub concurrency_native: Option<bool>,
+    pub limit_requests_per_second: Option<u32>,
     pub limit_requests_per_minute: Option<u32>,
+    pub limit_requests_per_hour: Option<u32>,
     pub limit_burst: Option<u32>,
+    pub limit_tokens_per_minute: Option<u32>,
+    pub limit_tokens_burst: Option<u32>,
+    pub limit_requests_per_day: Option<u64>,
+    pub limit_requests_per_month: Option<u64>,
+    pub limit_tokens_per_day: Option<u64>,
+    pub limit_tokens_per_month: Option<u64>,
+    pub answer_tokens: Option<u32>,
 }
 
 /// How Traefik chooses among servers.
@@ -86,7 +95,8 @@ const MODEL: &str = "the name of a model, not this one";
 const PERCENT: &str = "a whole number from 0 to 100";
 const BOOL: &str = "true or false";
 const COUNT: &str = "a whole number from 1 to 1000000";
-const PER_MINUTE: &str = "a whole number from 1 to 60000000";
+const RATE: &str = "a whole number from 1 to 60000000";
+const QUOTA: &str = "a whole number from 1 to 1000000000000000";
 
 /// A row of the table: `field = reader(text)`.
 macro_rules! setting {
@@ -329,21 +339,110 @@ pub(super) const SETTINGS: &[Setting] = &[
         parse::bool
     ),
     setting!(
+        "limit.requests_per_second",
+        "",
+        "How many requests a second, over all keys",
+        "no limit",
+        RATE,
+        limit_requests_per_second,
+        rate
+    ),
+    setting!(
         "limit.requests_per_minute",
         "",
         "How many requests a minute, over all keys",
         "no limit",
-        PER_MINUTE,
+        RATE,
         limit_requests_per_minute,
-        |text| parse::number(text, 1..=60_000_000)
+        rate
+    ),
+    setting!(
+        "limit.requests_per_hour",
+        "",
+        "How many requests an hour, over all keys",
+        "no limit",
+        RATE,
+        limit_requests_per_hour,
+        rate
     ),
     setting!(
         "limit.burst",
         "",
-        "How many of them at once, after a pause",
-        "limit.requests_per_minute",
-        PER_MINUTE,
+        "How many of them at once, after a pause; it is that of the shortest of these times",
+        "the whole amount",
+        RATE,
         limit_burst,
-        |text| parse::number(text, 1..=60_000_000)
+        rate
+    ),
+    setting!(
+        "limit.tokens_per_minute",
+        "",
+        "How many tokens a minute, over all keys, as estimated when a request comes",
+        "no limit",
+        RATE,
+        limit_tokens_per_minute,
+        rate
+    ),
+    setting!(
+        "limit.tokens_burst",
+        "",
+        "How many of them at once, after a pause",
+        "limit.tokens_per_minute",
+        RATE,
+        limit_tokens_burst,
+        rate
+    ),
+    setting!(
+        "limit.requests_per_day",
+        "",
+        "How many requests in each day of time_zone, over all keys",
+        "no limit",
+        QUOTA,
+        limit_requests_per_day,
+        quota
+    ),
+    setting!(
+        "limit.requests_per_month",
+        "",
+        "How many requests in each month of time_zone, over all keys",
+        "no limit",
+        QUOTA,
+        limit_requests_per_month,
+        quota
+    ),
+    setting!(
+        "limit.tokens_per_day",
+        "",
+        "How many tokens in each day of time_zone, over all keys, as estimated when a request comes",
+        "no limit",
+        QUOTA,
+        limit_tokens_per_day,
+        quota
+    ),
+    setting!(
+        "limit.tokens_per_month",
+        "",
+        "How many tokens in each month of time_zone, over all keys, as estimated when a request comes",
+        "no limit",
+        QUOTA,
+        limit_tokens_per_month,
+        quota
+    ),
+    setting!(
+        "answer_tokens",
+        "",
+        "How many tokens the answer of a request is estimated at that does not say how long it may be",
+        "1000",
+        RATE,
+        answer_tokens,
+        rate
     ),
 ];
+
+fn rate(text: &str) -> Option<u32> {
+    parse::number(text, 1..=60_000_000)
+}
+
+fn quota(text: &str) -> Option<u64> {
+    parse::number(text, 1..=1_000_000_000_000_000)
+}

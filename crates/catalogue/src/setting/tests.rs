@@ -69,7 +69,7 @@ fn good_values_change_something() {
 #[test]
 fn every_setting_refuses_nonsense_and_says_what_is_allowed() {
     for setting in settings() {
-        for text in ["", "a\nb", "-1", "99999999999"] {
+        for text in ["", "a\nb", "-1", "9999999999999999"] {
             let refused = read(setting.key, text);
             let plain_text = matches!(
                 setting.key,

@@ -3,11 +3,10 @@
 use access::KeyDigest;
 use admin::{AdminToken, AdminTokens, Role};
 
-use super::{
-    host::dns_name,
-    keys::{NAME, name},
-    section::Section,
-};
+use accounts::{NAME, name};
+use config_reader::Section;
+
+use super::host::dns_name;
 
 const SHA256: &str = "64 hexadecimal digits, the SHA-256 of a token: printf %s TOKEN | sha256sum";
 /// Shorter ones can be guessed.

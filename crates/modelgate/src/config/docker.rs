@@ -10,7 +10,9 @@ use std::{
 use catalogue::ServerUrl;
 use discovery::{DockerEndpoint, DockerOptions, DockerTls};
 
-use super::{host::Host, section::Section};
+use config_reader::Section;
+
+use super::host::Host;
 
 /// `docker:` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,19 +7,14 @@ use std::{collections::BTreeMap, fmt, fs};
 
 use serde_yaml::{Mapping, Value};
 
-use super::{
-    error::{ConfigError, closest},
-    keys,
-};
+use config_reader::{ConfigError, Origins, closest};
+
+use super::keys;
 
 /// The environment, as far as it concerns Modelgate. Its values may be secret, so its `Debug` output has
 /// the names only.
 #[derive(Clone, Default)]
 pub(crate) struct Env(BTreeMap<String, String>);
-
-/// Which key came from which variable.
-#[derive(Debug, Default)]
-pub(super) struct Origins(Vec<(String, &'static str)>);
 
 /// Names the configuration file; read before all else.
 pub(super) const CONFIG_FILE: &str = "MODELGATE_CONFIG";
@@ -81,6 +76,7 @@ const VARIABLES: &[(&str, &[&str], Shape)] = &[
     ("MODELGATE_DOCKER_SWARM", &["docker", "swarm"], Shape::Scalar),
     ("MODELGATE_SERVERS", &["servers"], Shape::Servers),
     ("MODELGATE_ADMIN_HOST", &["admin", "host"], Shape::Scalar),
+    ("MODELGATE_TIME_ZONE", &["time_zone"], Shape::Scalar),
     ("MODELGATE_STATE_DIR", &["state_dir"], Shape::Scalar),
     ("MODELGATE_LOG_LEVEL", &["log", "level"], Shape::Scalar),
     ("MODELGATE_LOG_FORMAT", &["log", "format"], Shape::Scalar),
@@ -120,21 +116,30 @@ impl Env {
         let mut origins = Origins::default();
         for (variable, path, shape) in VARIABLES {
             if let Some(text) = self.get(variable) {
-                origins.put(root, variable, path, shape.value_of(text));
+                put(&mut origins, root, variable, path, shape.value_of(text));
             }
         }
         if let Some(text) = self.get(DOCKER_HOST)
             && origins.variable_of("docker.endpoint").is_none()
         {
-            origins.put(root, DOCKER_HOST, &DOCKER_ENDPOINT, Shape::Scalar.value_of(text));
+            put(&mut origins, root, DOCKER_HOST, &DOCKER_ENDPOINT, Shape::Scalar.value_of(text));
         }
         match self.api_key() {
-            Ok(Some((variable, key))) => origins.put(root, variable, &["keys"], key),
+            Ok(Some((variable, key))) => put(&mut origins, root, variable, &["keys"], key),
             Ok(None) => {}
             Err(error) => errors.push(error),
         }
         match self.secret(ADMIN_TOKEN, ADMIN_TOKEN_FILE) {
-            Ok(Some((variable, token))) => origins.put(root, variable, &["admin", "token"], token.into()),
+            Ok(Some((variable, token))) => {
+                put(&mut origins, root, variable, &["admin", "token"], token.into())
+            }
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
+        match self.secret(ADMIN_TOKEN, ADMIN_TOKEN_FILE) {
+            Ok(Some((variable, token))) => {
+                put(&mut origins, root, variable, &["admin", "token"], token.into())
+            }
             Ok(None) => {}
             Err(error) => errors.push(error),
         }
@@ -202,31 +207,21 @@ impl Shape {
     }
 }
 
-impl Origins {
-    /// The variable that a key, or what it is part of, came from.
-    pub(super) fn variable_of(&self, path: &str) -> Option<&'static str> {
-        let part_of = |whole: &str| {
-            path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
-        self.0.iter().find(|(whole, _)| part_of(whole)).map(|(_, variable)| *variable)
-    }
-
-    /// Puts a value at a path and makes the sections on the way. Where something else than a
-    /// section is in the way, it is left there: reading it gives the error.
-    fn put(&mut self, root: &mut Mapping, variable: &'static str, path: &[&str], value: Value) {
-        let Some((last, sections)) = path.split_last() else { return };
-        let mut at = root;
-        for section in sections {
-            let next = at.entry((*section).into()).or_insert(Value::Null);
-            if next.is_null() {
-                *next = Value::Mapping(Mapping::new());
-            }
-            match next {
-                Value::Mapping(mapping) => at = mapping,
-                _ => return,
-            }
+/// Puts a value at a path and makes the sections on the way. Where something else than a section is in
+/// the way, it is left there: reading it gives the error.
+fn put(origins: &mut Origins, root: &mut Mapping, variable: &'static str, path: &[&str], value: Value) {
+    let Some((last, sections)) = path.split_last() else { return };
+    let mut at = root;
+    for section in sections {
+        let next = at.entry((*section).into()).or_insert(Value::Null);
+        if next.is_null() {
+            *next = Value::Mapping(Mapping::new());
         }
-        at.insert((*last).into(), value);
-        self.0.push((path.join("."), variable));
+        match next {
+            Value::Mapping(mapping) => at = mapping,
+            _ => return,
+        }
     }
+    at.insert((*last).into(), value);
+    origins.note(path.join("."), variable);
 }

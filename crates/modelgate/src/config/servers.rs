@@ -6,7 +6,7 @@ use catalogue::{
     BasePath, Credential, CredentialHeader, GivenModelSettings, ModelName, ServerSettings, ServerUrl,
 };
 
-use super::section::Section;
+use config_reader::Section;
 
 /// One entry of `servers:`.
 #[derive(Debug, Clone, PartialEq, Eq)]

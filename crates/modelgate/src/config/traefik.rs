@@ -1,15 +1,14 @@
 //! `traefik:` — what is rendered for Traefik, and how it is reached.
 
-use std::{collections::BTreeSet, fs, io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fs, io, path::PathBuf, time::Duration};
 
 use catalogue::Api;
 use ipnet::IpNet;
 use traefik_config::{ClientCertificate, Cors, Hsts, Tls, TraefikVersion};
 
-use super::{
-    host::{Host, dns_name, plain_name},
-    section::Section,
-};
+use config_reader::{NETWORK, Section, network};
+
+use super::host::{Host, dns_name, plain_name};
 
 /// `traefik:` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +48,6 @@ pub(crate) struct TraefikConfig {
 }
 
 const NAME: &str = "a name of letters, digits, _ and -";
-pub(super) const NETWORK: &str = "an IP address, or a network such as 10.0.0.0/8";
 const PREFIX: &str = "/v1, or a path under it such as /v1/chat, of letters, digits and -._~";
 
 pub(super) fn read(mut section: Section<'_>) -> TraefikConfig {
@@ -185,11 +183,6 @@ fn origin(text: &str) -> Option<String> {
 fn header_name(text: &str) -> Option<String> {
     let token = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     ((1..=64).contains(&text.len()) && text.bytes().all(token)).then(|| text.to_ascii_lowercase())
-}
-
-/// A network, or one address.
-pub(super) fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().map(IpNet::from).ok())
 }
 
 /// What Traefik shows us (paths on its side), and who must have signed it (a file on ours).

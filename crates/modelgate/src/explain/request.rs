@@ -8,7 +8,11 @@ use catalogue::Catalogue;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
 
-use crate::{config::Config, jwks::KeySets, serve};
+use crate::{
+    book::{Book, StoredAccounts},
+    config::Config,
+    jwks::KeySets,
+};
 
 /// A request as curl takes it, or an entry of a HAR file.
 #[derive(Debug, Clone, clap::Args)]
@@ -63,7 +67,7 @@ pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs
         from: args.from,
         now: SystemTime::now(),
     };
-    let policy = serve::policy(config, &KeySets::default());
+    let policy = Book::new(config, &KeySets::default(), StoredAccounts::default()).policy;
     let explanation = access::explain(&policy, catalogue, &request);
     let mut text = String::new();
     for step in &explanation.steps {

@@ -4,22 +4,22 @@ use std::fmt;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ConfigError {
+pub struct ConfigError {
     /// Where: a key path such as `keys[1].limit.burst`, an environment variable or a file.
-    pub(super) place: String,
+    pub place: String,
     /// The environment variable that the value came from, if it was not the file.
-    pub(super) variable: Option<&'static str>,
+    pub variable: Option<&'static str>,
     /// What was found and what is allowed. Never holds a secret.
-    pub(super) message: String,
+    pub message: String,
 }
 
 /// All that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) struct ConfigErrors(pub(super) Vec<ConfigError>);
+pub struct ConfigErrors(pub Vec<ConfigError>);
 
 impl ConfigErrors {
     /// A single error.
-    pub(super) fn one(place: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn one(place: impl Into<String>, message: impl Into<String>) -> Self {
         Self(vec![ConfigError { place: place.into(), variable: None, message: message.into() }])
     }
 }
@@ -44,7 +44,7 @@ impl fmt::Display for ConfigErrors {
 }
 
 /// The candidate that is most like a misspelt name, if any is like it at all.
-pub(super) fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_ascii_lowercase();
     candidates
         .into_iter()

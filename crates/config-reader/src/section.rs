@@ -1,29 +1,30 @@
-//! A small reader over YAML.
-//!
-//! serde's derive stops at the first error and cannot say what would be allowed. A [`Section`]
-//! reads one mapping, key by key; what is wrong goes to a shared [`Report`] and reading goes on.
+//! One mapping, read key by key.
 
-use std::{cell::RefCell, fmt::Display, net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{
+    cell::RefCell,
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use catalogue::{GivenModelSettings, ServerSettings, Setting, settings};
+use ipnet::IpNet;
 use serde_yaml::{Mapping, Value};
 
-use super::{
-    env::Origins,
-    error::{ConfigError, closest},
-};
+use crate::{ConfigError, Origins, closest};
 
 /// What is wrong so far, and where values came from.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub struct Report {
     origins: Origins,
     errors: RefCell<Vec<ConfigError>>,
 }
 
 /// One mapping of the file. Its getters give `None` if the key is not there or was refused.
 #[derive(Debug)]
-pub(super) struct Section<'a> {
+pub struct Section<'a> {
     report: &'a Report,
     path: String,
     mapping: Option<&'a Mapping>,
@@ -40,11 +41,13 @@ enum Show {
 }
 
 impl Report {
-    pub(super) fn new(origins: Origins, errors: Vec<ConfigError>) -> Self {
+    /// Nothing is wrong yet but these errors.
+    pub fn new(origins: Origins, errors: Vec<ConfigError>) -> Self {
         Self { origins, errors: RefCell::new(errors) }
     }
 
-    pub(super) fn into_errors(self) -> Vec<ConfigError> {
+    /// All that is wrong, in the order in which it was found.
+    pub fn into_errors(self) -> Vec<ConfigError> {
         self.errors.into_inner()
     }
 
@@ -56,12 +59,12 @@ impl Report {
 
 impl<'a> Section<'a> {
     /// The whole file.
-    pub(super) fn root(report: &'a Report, mapping: &'a Mapping) -> Self {
+    pub fn root(report: &'a Report, mapping: &'a Mapping) -> Self {
         Self { report, path: String::new(), mapping: Some(mapping), known: Vec::new() }
     }
 
     /// Reports the keys that nothing has asked for.
-    pub(super) fn finish(self) {
+    pub fn finish(self) {
         for key in self.mapping.into_iter().flat_map(Mapping::keys) {
             let name = scalar(key).unwrap_or_default();
             if self.known.contains(&name.as_str()) {
@@ -79,39 +82,39 @@ impl<'a> Section<'a> {
     }
 
     /// Reports that something is wrong with a key.
-    pub(super) fn error(&self, key: &str, message: impl Into<String>) {
+    pub fn error(&self, key: &str, message: impl Into<String>) {
         self.report.error(self.path_of(key), message.into());
     }
 
     /// The environment variable that a key came from.
-    pub(super) fn variable(&self, key: &str) -> Option<&'static str> {
+    pub fn variable(&self, key: &str) -> Option<&'static str> {
         self.report.origins.variable_of(&self.path_of(key))
     }
 
     /// Whether a key is there.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub fn has(&self, key: &str) -> bool {
         self.mapping.and_then(|m| m.get(key)).is_some_and(|value| !value.is_null())
     }
 
     /// Whether no key is there at all.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.mapping.is_some_and(Mapping::is_empty)
     }
 
     /// Whether a key is there and no other.
-    pub(super) fn has_only(&self, key: &str) -> bool {
+    pub fn has_only(&self, key: &str) -> bool {
         self.has(key) && self.mapping.is_some_and(|m| m.len() == 1)
     }
 
     /// Reports a key that must be there and is not.
-    pub(super) fn require(&self, key: &str, allowed: &str) {
+    pub fn require(&self, key: &str, allowed: &str) {
         if !self.has(key) {
             self.error(key, format!("is missing; allowed: {allowed}"));
         }
     }
 
     /// Reports a list that is there and has nothing in it.
-    pub(super) fn require_some<T>(&self, key: &str, list: &[T]) {
+    pub fn require_some<T>(&self, key: &str, list: &[T]) {
         let empty =
             self.mapping.and_then(|m| m.get(key)).and_then(Value::as_sequence).is_some_and(Vec::is_empty);
         if empty && list.is_empty() {
@@ -121,7 +124,7 @@ impl<'a> Section<'a> {
 
     /// Reads what is left as settings; those that are not for this place are unknown keys. Levels of
     /// the file are dots of a setting's key.
-    pub(super) fn settings(
+    pub fn settings(
         &mut self,
         server: &mut ServerSettings,
         model: &mut GivenModelSettings,
@@ -186,12 +189,12 @@ impl<'a> Section<'a> {
     }
 
     /// Accepts a key without looking at it.
-    pub(super) fn skip(&mut self, key: &'static str) {
+    pub fn skip(&mut self, key: &'static str) {
         self.known.push(key);
     }
 
     /// One value, by a parser that knows only yes and no.
-    pub(super) fn get<T>(
+    pub fn get<T>(
         &mut self,
         key: &'static str,
         allowed: &str,
@@ -201,7 +204,7 @@ impl<'a> Section<'a> {
     }
 
     /// One value, by a parser that explains itself.
-    pub(super) fn try_get<T, E: Display>(
+    pub fn try_get<T, E: Display>(
         &mut self,
         key: &'static str,
         allowed: &str,
@@ -211,7 +214,7 @@ impl<'a> Section<'a> {
     }
 
     /// Like [`Self::try_get`], for a URL: it is not repeated if it may hold a credential.
-    pub(super) fn url<T, E: Display>(
+    pub fn url<T, E: Display>(
         &mut self,
         key: &'static str,
         allowed: &str,
@@ -221,7 +224,7 @@ impl<'a> Section<'a> {
     }
 
     /// Like [`Self::get`], for what must never be repeated.
-    pub(super) fn secret<T>(
+    pub fn secret<T>(
         &mut self,
         key: &'static str,
         allowed: &str,
@@ -231,7 +234,7 @@ impl<'a> Section<'a> {
     }
 
     /// One of some words.
-    pub(super) fn one_of<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+    pub fn one_of<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
         let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         self.get(key, &allowed.join(", "), |text| {
             words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning)
@@ -239,28 +242,30 @@ impl<'a> Section<'a> {
     }
 
     /// `true` or `false`.
-    pub(super) fn bool(&mut self, key: &'static str) -> Option<bool> {
+    pub fn bool(&mut self, key: &'static str) -> Option<bool> {
         self.one_of(key, &[("true", true), ("false", false)])
     }
 
     /// A whole number.
-    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
+    pub fn number(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
         let allowed = format!("a whole number from {} to {}", range.start(), range.end());
         self.get(key, &allowed, |text| text.parse().ok().filter(|n| range.contains(n)))
     }
 
     /// An address to listen on.
-    pub(super) fn socket_addr(&mut self, key: &'static str) -> Option<SocketAddr> {
+    pub fn socket_addr(&mut self, key: &'static str) -> Option<SocketAddr> {
         let allowed = "an IP address and a port, such as 0.0.0.0:8100 or [::]:8100";
         self.get(key, allowed, |text| text.parse().ok())
     }
 
+    /// A whole number that may be very large.
+    pub fn large_number(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+        self.get(key, &allowed, |text| text.parse().ok().filter(|n| range.contains(n)))
+    }
+
     /// A time span, with its unit.
-    pub(super) fn duration(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<Duration>,
-    ) -> Option<Duration> {
+    pub fn duration(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Option<Duration> {
         let (from, to) = (*range.start(), *range.end());
         let [shortest, longest] = [from, to].map(|d| format!("{}s", d.as_secs()));
         let allowed = format!("a time with its unit, from {shortest} to {longest}, such as 5s");
@@ -268,7 +273,7 @@ impl<'a> Section<'a> {
     }
 
     /// A number of bytes, with or without a unit.
-    pub(super) fn bytes(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+    pub fn bytes(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
         let [least, most] = [*range.start(), *range.end()].map(size);
         let allowed = format!("a size from {least} to {most}, such as 1MiB");
         self.get(key, &allowed, |text| {
@@ -277,7 +282,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list of values, by a parser that knows only yes and no; each value may occur once.
-    pub(super) fn list<T: PartialEq>(
+    pub fn list<T: PartialEq>(
         &mut self,
         key: &'static str,
         allowed: &str,
@@ -287,7 +292,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list of values, by a parser that explains itself; each value may occur once.
-    pub(super) fn try_list<T: PartialEq, E: Display>(
+    pub fn try_list<T: PartialEq, E: Display>(
         &mut self,
         key: &'static str,
         allowed: &str,
@@ -297,13 +302,13 @@ impl<'a> Section<'a> {
     }
 
     /// A section within this one; an empty one if it is not there.
-    pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
+    pub fn section(&mut self, key: &'static str) -> Section<'a> {
         let value = self.take(key);
         Section::of(self.report, self.path_of(key), value)
     }
 
     /// A list of sections.
-    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
+    pub fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let (report, path) = (self.report, self.path_of(key));
         match self.take(key) {
             None => Vec::new(),
@@ -405,13 +410,21 @@ impl Show {
 }
 
 /// A number of bytes as people write it.
-pub(super) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     match bytes {
         b if b >= 1 << 30 && b % (1 << 30) == 0 => format!("{}GiB", b >> 30),
         b if b >= 1 << 20 && b % (1 << 20) == 0 => format!("{}MiB", b >> 20),
         b if b >= 1 << 10 && b % (1 << 10) == 0 => format!("{}KiB", b >> 10),
         b => format!("{b}"),
     }
+}
+
+/// What [`network`] takes.
+pub const NETWORK: &str = "an IP address, or a network such as 10.0.0.0/8";
+
+/// A network, or one address.
+pub fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().map(IpNet::from).ok())
 }
 
 fn allowed_is(allowed: &str) -> String {

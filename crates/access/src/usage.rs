@@ -1,0 +1,187 @@
+//! What was used, by key and model: for people to look at, not for limits.
+
+use std::{
+    hash::{Hash, Hasher},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use papaya::{Equivalent, HashMap};
+
+use crate::{Denial, Grant, Reason};
+
+/// Counts since they were taken last. Requests share no lock.
+#[derive(Debug, Default)]
+pub struct Usage {
+    counts: HashMap<UsedBy, Count>,
+}
+
+/// What one key has used of one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Used {
+    /// The key's name.
+    pub key: String,
+    /// Whose it is.
+    pub consumer: String,
+    /// The model; empty if none was named or it is not known.
+    pub model: String,
+    /// Requests that were let pass.
+    pub requests: u64,
+    /// Their tokens, as estimated when they came.
+    pub tokens: u64,
+    /// Requests that were refused.
+    pub refused: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct UsedBy {
+    key: Box<str>,
+    consumer: Box<str>,
+    model: Box<str>,
+}
+
+/// The same, borrowed: a look-up allocates nothing.
+#[derive(Clone, Copy)]
+struct UsedByRef<'a> {
+    key: &'a str,
+    consumer: &'a str,
+    model: &'a str,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    requests: AtomicU64,
+    tokens: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// So many pairs of key and model are told apart; it bounds the memory to some 50 MB.
+const MOST: usize = 200_000;
+
+impl Usage {
+    /// A request was let pass. Its tokens may be added later.
+    pub fn allowed(&self, grant: &Grant) {
+        self.count(Self::of_grant(grant), |count| {
+            count.requests.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+
+    /// Adds the tokens of a request that was let pass.
+    pub fn tokens(&self, key: &str, consumer: &str, model: &str, tokens: u32) {
+        self.count(UsedByRef { key, consumer, model }, |count| {
+            count.tokens.fetch_add(tokens.into(), Ordering::Relaxed);
+        });
+    }
+
+    /// A request was refused. If nobody knows whose it is, nothing is counted.
+    pub fn refused(&self, denial: &Denial) {
+        let Some(key) = &denial.key else { return };
+        // Only then the model exists; other names come from the client, and there may be any number of them.
+        let is_known = matches!(denial.reason, Reason::LimitReached(_) | Reason::LimitsUnavailable);
+        let model = denial.model.as_deref().filter(|_| is_known).unwrap_or_default();
+        self.count(UsedByRef { key: &key.name, consumer: &key.consumer.name, model }, |count| {
+            count.refused.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+
+    /// What was counted since this was asked last.
+    pub fn take(&self) -> Vec<Used> {
+        let counts = self.counts.pin();
+        let taken = counts.iter().map(|(by, count)| Used {
+            key: by.key.to_string(),
+            consumer: by.consumer.to_string(),
+            model: by.model.to_string(),
+            requests: count.requests.swap(0, Ordering::Relaxed),
+            tokens: count.tokens.swap(0, Ordering::Relaxed),
+            refused: count.refused.swap(0, Ordering::Relaxed),
+        });
+        taken.filter(|used| used.requests + used.tokens + used.refused > 0).collect()
+    }
+
+    /// Puts back what could not be saved.
+    pub fn put_back(&self, used: &[Used]) {
+        for Used { key, consumer, model, requests, tokens, refused } in used {
+            self.count(UsedByRef { key, consumer, model }, |count| {
+                count.requests.fetch_add(*requests, Ordering::Relaxed);
+                count.tokens.fetch_add(*tokens, Ordering::Relaxed);
+                count.refused.fetch_add(*refused, Ordering::Relaxed);
+            });
+        }
+    }
+
+    fn of_grant(grant: &Grant) -> UsedByRef<'_> {
+        let model = grant.model.as_ref().map_or("", |model| model.as_str());
+        UsedByRef { key: &grant.key.name, consumer: &grant.consumer.name, model }
+    }
+
+    fn count(&self, by: UsedByRef<'_>, add: impl FnOnce(&Count)) {
+        let counts = self.counts.pin();
+        match counts.get(&by) {
+            Some(count) => add(count),
+            None if counts.len() < MOST => add(counts.get_or_insert_with(by.to_owned(), Count::default)),
+            None => {
+                let others = UsedByRef { key: "(others)", consumer: "(others)", model: "" };
+                add(counts.get_or_insert_with(others.to_owned(), Count::default));
+            }
+        }
+    }
+}
+
+impl UsedByRef<'_> {
+    fn to_owned(self) -> UsedBy {
+        UsedBy { key: self.key.into(), consumer: self.consumer.into(), model: self.model.into() }
+    }
+}
+
+impl Hash for UsedByRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.key, self.consumer, self.model).hash(state);
+    }
+}
+
+impl Hash for UsedBy {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { key, consumer, model } = self;
+        UsedByRef { key, consumer, model }.hash(state);
+    }
+}
+
+impl Equivalent<UsedBy> for UsedByRef<'_> {
+    fn equivalent(&self, other: &UsedBy) -> bool {
+        *self.key == *other.key && *self.consumer == *other.consumer && *self.model == *other.model
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn used(key: &str, model: &str, requests: u64, tokens: u64, refused: u64) -> Used {
+        Used { key: key.into(), consumer: "team".into(), model: model.into(), requests, tokens, refused }
+    }
+
+    #[test]
+    fn what_is_taken_is_taken_once_and_can_be_put_back() {
+        let usage = Usage::default();
+        usage.tokens("alice", "team", "llama", 30);
+        usage.tokens("alice", "team", "llama", 12);
+        usage.tokens("bob", "team", "llama", 1);
+        let mut taken = usage.take();
+        taken.sort_by(|a, b| a.key.cmp(&b.key));
+        assert_eq!(taken, [used("alice", "llama", 0, 42, 0), used("bob", "llama", 0, 1, 0)]);
+        assert_eq!(usage.take(), []);
+        usage.put_back(&[used("alice", "llama", 2, 42, 1)]);
+        usage.tokens("alice", "team", "llama", 1);
+        assert_eq!(usage.take(), [used("alice", "llama", 2, 43, 1)]);
+    }
+
+    #[test]
+    fn its_memory_is_bounded() {
+        let usage = Usage::default();
+        for i in 0..MOST + 10 {
+            usage.tokens(&format!("key-{i}"), "team", "llama", 1);
+        }
+        assert_eq!(usage.counts.len(), MOST + 1);
+        let others = usage.take().into_iter().find(|used| used.key == "(others)").expect("others");
+        assert_eq!(others.tokens, 10);
+    }
+}

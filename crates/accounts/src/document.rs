@@ -1,0 +1,423 @@
+//! The three kinds of accounts.
+
+use std::time::SystemTime;
+
+use access::{InvalidGlob, KeyDigest, Limits, ModelGlobs};
+use config_reader::{NETWORK, Section, network};
+use ipnet::IpNet;
+use serde_json::{Map, Value, json};
+
+use crate::{Account, Kind, NAME, PlanNames, limits, limits_to_json, models, name};
+
+const SHA256: &str =
+    "64 hexadecimal digits, the SHA-256 of an API key as `modelgate keys generate` prints it";
+const TIME: &str = "a time such as 2027-01-01T00:00:00Z";
+const NOTE: &str = "up to 500 characters on one line";
+
+/// Patterns for names of models, with their text.
+#[derive(Debug, Clone)]
+pub struct Patterns {
+    texts: Vec<String>,
+    globs: ModelGlobs,
+}
+
+/// Limits with a name, for keys and consumers to refer to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// What it is called; unique among plans.
+    pub name: String,
+    /// The models of keys that name none themselves.
+    pub models: Option<Patterns>,
+    /// The limits over all models.
+    pub limits: Option<Limits>,
+    /// The limits for each model on its own.
+    pub limits_per_model: Option<Limits>,
+    /// What an operator wants to remember.
+    pub note: Option<String>,
+}
+
+/// Who owns keys: a person, a team, a program.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConsumerSpec {
+    /// What it is called; unique among consumers.
+    pub name: String,
+    /// The plan whose limits it has where it has none itself.
+    pub plan: Option<String>,
+    /// The limits over all its keys and models.
+    pub limits: Option<Limits>,
+    /// The limits for each model on its own, over all its keys.
+    pub limits_per_model: Option<Limits>,
+    /// Its keys are refused.
+    pub disabled: bool,
+    /// What an operator wants to remember.
+    pub note: Option<String>,
+}
+
+/// An API key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeySpec {
+    /// What it is called; unique among keys.
+    pub name: String,
+    /// Whose it is.
+    pub consumer: String,
+    /// What it is recognised by.
+    pub sha256: KeyDigest,
+    /// What it was before it was rotated.
+    pub previous: Option<PreviousKey>,
+    /// The plan whose models and limits it has where it has none itself.
+    pub plan: Option<String>,
+    /// The models that it may use; all, if neither it nor its plan says so.
+    pub models: Option<Patterns>,
+    /// The limits over all models.
+    pub limits: Option<Limits>,
+    /// The limits for each model on its own.
+    pub limits_per_model: Option<Limits>,
+    /// Whether it may use paths that manage a server.
+    pub manage: bool,
+    /// When it stops working.
+    pub expires: Option<SystemTime>,
+    /// It does not work.
+    pub disabled: bool,
+    /// The client networks from which it works; none means any.
+    pub networks: Vec<IpNet>,
+    /// What an operator wants to remember.
+    pub note: Option<String>,
+}
+
+/// What a key was before it was rotated, and until when that still works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreviousKey {
+    /// What it is recognised by.
+    pub sha256: KeyDigest,
+    /// Until when it works.
+    pub until: SystemTime,
+}
+
+impl Patterns {
+    /// Reads patterns.
+    ///
+    /// # Errors
+    /// One of them is none.
+    pub fn new(texts: Vec<String>) -> Result<Self, InvalidGlob> {
+        let globs = ModelGlobs::parse(&texts)?;
+        Ok(Self { texts, globs })
+    }
+
+    /// As they were written.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
+    /// As they are matched.
+    pub fn globs(&self) -> &ModelGlobs {
+        &self.globs
+    }
+}
+
+impl PartialEq for Patterns {
+    fn eq(&self, other: &Self) -> bool {
+        self.texts == other.texts
+    }
+}
+
+impl KeySpec {
+    /// A key for every model, without limits.
+    pub fn new(name: impl Into<String>, consumer: impl Into<String>, sha256: KeyDigest) -> Self {
+        Self {
+            name: name.into(),
+            consumer: consumer.into(),
+            sha256,
+            previous: None,
+            plan: None,
+            models: None,
+            limits: None,
+            limits_per_model: None,
+            manage: false,
+            expires: None,
+            disabled: false,
+            networks: Vec::new(),
+            note: None,
+        }
+    }
+
+    /// Another key in its place. The old one goes on working until then.
+    pub fn rotate(&mut self, sha256: KeyDigest, old_until: SystemTime) {
+        self.previous = Some(PreviousKey { sha256: self.sha256, until: old_until });
+        self.sha256 = sha256;
+    }
+}
+
+impl Account for Plan {
+    const KIND: Kind = Kind::Plan;
+
+    fn read(section: &mut Section<'_>, _: PlanNames<'_>) -> Option<Self> {
+        let name = required_name(section, "name");
+        let models = models(section);
+        let (limits, limits_per_model) = (limits(section, "limit"), limits(section, "limit_per_model"));
+        let note = note(section);
+        Some(Self { name: name?, models, limits, limits_per_model, note })
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn plan(&self) -> Option<&str> {
+        None
+    }
+
+    fn to_json(&self) -> Value {
+        let mut json = Map::from_iter([("name".to_owned(), self.name.as_str().into())]);
+        put(&mut json, "models", self.models.as_ref().map(|models| json!(models.texts)));
+        put_limits(&mut json, self.limits.as_ref(), self.limits_per_model.as_ref());
+        put(&mut json, "note", self.note.as_deref().map(Value::from));
+        Value::Object(json)
+    }
+}
+
+impl Account for ConsumerSpec {
+    const KIND: Kind = Kind::Consumer;
+
+    fn read(section: &mut Section<'_>, plans: PlanNames<'_>) -> Option<Self> {
+        let name = required_name(section, "name");
+        let plan = plan(section, plans);
+        let (limits, limits_per_model) = (limits(section, "limit"), limits(section, "limit_per_model"));
+        let disabled = section.bool("disabled").unwrap_or(false);
+        let note = note(section);
+        Some(Self { name: name?, plan, limits, limits_per_model, disabled, note })
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn plan(&self) -> Option<&str> {
+        self.plan.as_deref()
+    }
+
+    fn to_json(&self) -> Value {
+        let mut json = Map::from_iter([("name".to_owned(), self.name.as_str().into())]);
+        put(&mut json, "plan", self.plan.as_deref().map(Value::from));
+        put_limits(&mut json, self.limits.as_ref(), self.limits_per_model.as_ref());
+        put(&mut json, "disabled", self.disabled.then_some(Value::Bool(true)));
+        put(&mut json, "note", self.note.as_deref().map(Value::from));
+        Value::Object(json)
+    }
+}
+
+impl Account for KeySpec {
+    const KIND: Kind = Kind::Key;
+
+    fn read(section: &mut Section<'_>, plans: PlanNames<'_>) -> Option<Self> {
+        let name = required_name(section, "name");
+        let consumer = required_name(section, "consumer");
+        let digest = section.secret("sha256", SHA256, |text| KeyDigest::parse_hex(text).ok());
+        section.require("sha256", SHA256);
+        let previous = previous(section);
+        let plan = plan(section, plans);
+        let models = models(section);
+        let (limits, limits_per_model) = (limits(section, "limit"), limits(section, "limit_per_model"));
+        let manage = section.bool("manage").unwrap_or(false);
+        let expires = time(section, "expires");
+        let disabled = section.bool("disabled").unwrap_or(false);
+        let networks = section.list("networks", NETWORK, network).unwrap_or_default();
+        let note = note(section);
+        let key = Self::new(name?, consumer?, digest?);
+        Some(Self {
+            previous,
+            plan,
+            models,
+            limits,
+            limits_per_model,
+            manage,
+            expires,
+            disabled,
+            networks,
+            note,
+            ..key
+        })
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn plan(&self) -> Option<&str> {
+        self.plan.as_deref()
+    }
+
+    fn to_json(&self) -> Value {
+        let mut json = Map::new();
+        json.insert("name".into(), self.name.as_str().into());
+        json.insert("consumer".into(), self.consumer.as_str().into());
+        json.insert("sha256".into(), self.sha256.to_hex().into());
+        let previous = |previous: &PreviousKey| json!({ "sha256": previous.sha256.to_hex(), "until": text(previous.until) });
+        put(&mut json, "previous", self.previous.as_ref().map(previous));
+        put(&mut json, "plan", self.plan.as_deref().map(Value::from));
+        put(&mut json, "models", self.models.as_ref().map(|models| json!(models.texts)));
+        put_limits(&mut json, self.limits.as_ref(), self.limits_per_model.as_ref());
+        put(&mut json, "manage", self.manage.then_some(Value::Bool(true)));
+        put(&mut json, "expires", self.expires.map(|time| text(time).into()));
+        put(&mut json, "disabled", self.disabled.then_some(Value::Bool(true)));
+        let networks: Vec<String> = self.networks.iter().map(ToString::to_string).collect();
+        put(&mut json, "networks", (!networks.is_empty()).then(|| json!(networks)));
+        put(&mut json, "note", self.note.as_deref().map(Value::from));
+        Value::Object(json)
+    }
+}
+
+fn put(json: &mut Map<String, Value>, key: &str, value: Option<Value>) {
+    if let Some(value) = value {
+        json.insert(key.to_owned(), value);
+    }
+}
+
+fn put_limits(json: &mut Map<String, Value>, limits: Option<&Limits>, per_model: Option<&Limits>) {
+    put(json, "limit", limits.map(limits_to_json));
+    put(json, "limit_per_model", per_model.map(limits_to_json));
+}
+
+fn text(time: SystemTime) -> String {
+    humantime::format_rfc3339(time).to_string()
+}
+
+fn required_name(section: &mut Section<'_>, key: &'static str) -> Option<String> {
+    let found = section.get(key, NAME, name);
+    section.require(key, NAME);
+    found
+}
+
+fn note(section: &mut Section<'_>) -> Option<String> {
+    let fits = |text: &str| text.chars().count() <= 500 && !text.contains(char::is_control);
+    section.get("note", NOTE, |text| fits(text).then(|| text.to_owned()))
+}
+
+/// The plan that an entry refers to.
+pub fn plan(section: &mut Section<'_>, plans: PlanNames<'_>) -> Option<String> {
+    let Some(plans) = plans else { return section.get("plan", NAME, name) };
+    let allowed = match plans.is_empty() {
+        true => "the name of a plan, and there are none: see plans".to_owned(),
+        false => format!("the name of a plan: {}", plans.join(", ")),
+    };
+    section.get("plan", &allowed, |text| plans.iter().find(|plan| *plan == text).cloned())
+}
+
+/// `previous:` — what the key was before it was rotated, and until when that still works.
+fn previous(key: &mut Section<'_>) -> Option<PreviousKey> {
+    let given = key.has("previous");
+    let mut section = key.section("previous");
+    let digest = section.secret("sha256", SHA256, |text| KeyDigest::parse_hex(text).ok());
+    let until = time(&mut section, "until");
+    if given {
+        section.require("sha256", SHA256);
+        section.require("until", TIME);
+    }
+    section.finish();
+    digest.zip(until).map(|(sha256, until)| PreviousKey { sha256, until })
+}
+
+fn time(section: &mut Section<'_>, key: &'static str) -> Option<SystemTime> {
+    section.get(key, TIME, |text| humantime::parse_rfc3339(text).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{parse, parse_text};
+
+    fn digest(of: &str) -> String {
+        KeyDigest::of(of).to_hex()
+    }
+
+    fn errors<A: Account>(json: &Value, plans: PlanNames<'_>) -> Vec<String> {
+        match parse::<A>(json, plans) {
+            Ok(account) => panic!("{} was accepted", account.to_json()),
+            Err(errors) => errors.0.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn everything_survives_being_written_and_read() {
+        let limit = json!({
+            "requests_per_second": 5, "burst": 9, "requests_per_minute": 60, "requests_per_hour": 100,
+            "tokens_per_minute": 1000, "tokens_burst": 2000,
+            "requests_per_day": 1, "requests_per_month": 2, "tokens_per_day": 3, "tokens_per_month": 1_000_000_000_000_000_u64,
+        });
+        let key = json!({
+            "name": "alice", "consumer": "team", "sha256": digest("a"),
+            "previous": { "sha256": digest("b"), "until": "2027-01-01T00:00:00Z" },
+            "plan": "gold", "models": ["llama*", "qwen"], "limit": limit, "limit_per_model": { "tokens_per_day": 7 },
+            "manage": true, "expires": "2028-01-01T00:00:00Z", "disabled": true,
+            "networks": ["10.0.0.0/8", "2001:db8::/32"], "note": "for the intern",
+        });
+        let read: KeySpec = parse(&key, Some(&["gold".into()])).expect("a key");
+        assert_eq!(read.to_json(), key);
+        assert_eq!(parse_text::<KeySpec>(&key.to_string(), None).expect("a key"), read);
+        let consumer =
+            json!({ "name": "team", "plan": "gold", "limit": limit, "disabled": true, "note": "x" });
+        assert_eq!(parse::<ConsumerSpec>(&consumer, None).expect("a consumer").to_json(), consumer);
+        let plan = json!({ "name": "gold", "models": ["*"], "limit_per_model": limit });
+        assert_eq!(parse::<Plan>(&plan, None).expect("a plan").to_json(), plan);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_named_and_no_secret_is_repeated() {
+        let found = errors::<KeySpec>(
+            &json!({ "name": "a b", "sha256": "mg-secret", "plan": "gold", "limit": { "burst": 0, "tokens_per_day": -1 }, "colour": 1 }),
+            Some(&["silver".into()]),
+        );
+        let all = found.join("\n");
+        for part in [
+            "name: found \"a b\"",
+            "consumer: is missing",
+            "sha256",
+            "plan: found \"gold\"",
+            "silver",
+            "limit.burst",
+            "limit.tokens_per_day",
+            "unknown key `colour`",
+        ] {
+            assert!(all.contains(part), "{part}: {all}");
+        }
+        assert!(!all.contains("mg-secret"), "{all}");
+        assert_eq!(
+            errors::<Plan>(&json!([1]), None),
+            ["the document: found something else; allowed: an object with keys and values"]
+        );
+        assert!(parse_text::<Plan>("{", None).is_err());
+    }
+
+    #[test]
+    fn a_rotated_key_remembers_what_it_was() {
+        let (old, new) = (KeyDigest::of("old"), KeyDigest::of("new"));
+        let mut key = KeySpec::new("alice", "team", old);
+        key.rotate(new, SystemTime::UNIX_EPOCH);
+        assert_eq!(
+            (key.sha256, key.previous),
+            (new, Some(PreviousKey { sha256: old, until: SystemTime::UNIX_EPOCH }))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_limits_survive(numbers in prop::collection::vec(prop::option::of(1u32..=60_000_000), 10)) {
+            let names = ["requests_per_second", "requests_per_minute", "requests_per_hour", "burst", "tokens_per_minute",
+                "tokens_burst", "requests_per_day", "requests_per_month", "tokens_per_day", "tokens_per_month"];
+            let mut limit = Map::new();
+            for (name, number) in names.iter().zip(&numbers) {
+                put(&mut limit, name, number.map(Value::from));
+            }
+            let given = json!({ "name": "p", "limit": limit });
+            match parse::<Plan>(&given, None) {
+                Ok(plan) => {
+                    let again = parse::<Plan>(&plan.to_json(), None).expect("what it wrote itself");
+                    prop_assert_eq!(again, plan);
+                }
+                // A burst of nothing, or nothing at all.
+                Err(errors) => prop_assert!(errors.to_string().contains("burst") || numbers.iter().all(Option::is_none)),
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Plans, consumers and API keys as an operator writes them.
+//!
+//! ```text
+//! configuration file ─┐
+//! command line, API ──┼─ read ─▶ Plan, ConsumerSpec, KeySpec ─ Directory ─▶ access::Key, access::Consumer
+//! store ──────────────┘          (who refers to whom by name)               (what a decision needs)
+//! ```
+//!
+//! All of them write the same words, read by the same functions: a key of the file can be given to the API as it is, and
+//! an error names the same places.
+
+mod directory;
+mod document;
+mod kind;
+mod limits;
+
+use access::ModelGlobs;
+use config_reader::Section;
+
+pub use directory::{Directory, Unusable};
+pub use document::{ConsumerSpec, KeySpec, Patterns, Plan, PreviousKey, plan};
+pub use kind::{Account, Kind, PlanNames, parse, parse_text};
+pub use limits::{limits, limits_to_json};
+
+/// What names of keys, consumers and plans may be. A consumer goes into a header.
+pub const NAME: &str = "1 to 64 letters, digits and ._@:-";
+/// What is allowed where models are named.
+pub const GLOB: &str = "the name of a model, or a pattern with * and ? such as \"llama*\"";
+
+/// Checks the name of a key, a consumer or a plan.
+pub fn name(text: &str) -> Option<String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._@:-".contains(&b);
+    ((1..=64).contains(&text.len()) && text.bytes().all(allowed)).then(|| text.into())
+}
+
+/// Reads `models:`, if it is there.
+pub fn models(section: &mut Section<'_>) -> Option<Patterns> {
+    let models = section.try_list("models", GLOB, |text| glob(text).map(|_| text.to_owned()))?;
+    section.require_some("models", &models);
+    Patterns::new(models).ok()
+}
+
+/// Reads a pattern for names of models.
+///
+/// # Errors
+/// It is none; the error says what is allowed.
+pub fn glob(text: &str) -> Result<ModelGlobs, String> {
+    ModelGlobs::parse(&[text.to_owned()]).map_err(|invalid| format!("{}; allowed: {GLOB}", invalid.reason))
+}

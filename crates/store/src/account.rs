@@ -1,0 +1,331 @@
+//! Plans, consumers and keys.
+
+use std::time::SystemTime;
+
+use accounts::{Account, KeySpec, Kind};
+use serde_json::Value;
+use sqlx::{AnyConnection, Row, any::AnyRow};
+
+use crate::{
+    Audit, Store, StoreError, StoreUrl,
+    database::{millis, time},
+};
+
+/// An account as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored<A> {
+    /// The account.
+    pub account: A,
+    /// When it was made.
+    pub created: SystemTime,
+    /// When it was changed last.
+    pub changed: SystemTime,
+}
+
+/// What does not fit to what is there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// There is one of that name.
+    #[error("there is a {0} {1:?} already")]
+    Exists(Kind, String),
+    /// There is none of that name.
+    #[error("there is no {0} {1:?}")]
+    Missing(Kind, String),
+    /// Another key is the same.
+    #[error("key {0:?} is the same API key")]
+    SameKey(String),
+    /// Others refer to it.
+    #[error("the {0} {1:?} is in use by {2}")]
+    InUse(Kind, String, String),
+}
+
+/// Which accounts to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Their names, or their consumers', hold this; upper and lower case do not differ.
+    pub search: Option<String>,
+    /// Whose keys.
+    pub consumer: Option<String>,
+    /// The plan that they refer to.
+    pub plan: Option<String>,
+    /// Only those whose name comes after this one.
+    pub after: Option<String>,
+    /// How many at most.
+    pub limit: u32,
+}
+
+/// Some accounts, by name.
+#[derive(Debug, Clone)]
+pub struct Page<A> {
+    /// The accounts.
+    pub items: Vec<Stored<A>>,
+    /// How many there are in all that fit, on this page and others.
+    pub total: u64,
+}
+
+/// Whether there may or must be one of the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Absent,
+    Present,
+    Either,
+}
+
+impl Store {
+    /// Adds an account.
+    ///
+    /// # Errors
+    /// There is one of that name, or with that key.
+    pub async fn create<A: Account>(&self, account: &A, audit: Audit) -> Result<Stored<A>, StoreError> {
+        self.write(account, Before::Absent, audit).await
+    }
+
+    /// Puts an account in the place of the one with its name.
+    ///
+    /// # Errors
+    /// There is none, or another one with that key.
+    pub async fn replace<A: Account>(&self, account: &A, audit: Audit) -> Result<Stored<A>, StoreError> {
+        self.write(account, Before::Present, audit).await
+    }
+
+    /// Adds an account, or puts it in the place of the one with its name.
+    ///
+    /// # Errors
+    /// There is another one with that key.
+    pub async fn put<A: Account>(&self, account: &A, audit: Audit) -> Result<Stored<A>, StoreError> {
+        self.write(account, Before::Either, audit).await
+    }
+
+    async fn write<A: Account>(
+        &self,
+        account: &A,
+        before: Before,
+        audit: Audit,
+    ) -> Result<Stored<A>, StoreError> {
+        let (kind, name, now) = (A::KIND, account.name(), SystemTime::now());
+        let document = account.to_json();
+        let text = |key: &str| document.get(key).and_then(Value::as_str).map(str::to_owned);
+        let sha256 = text("sha256");
+        let mut transaction = self.begin().await?;
+        let revision = next_revision(&mut transaction).await?;
+        let known = find(&mut transaction, kind, name).await?;
+        match (before, &known) {
+            (Before::Absent, Some(_)) => return Err(Conflict::Exists(kind, name.to_owned()).into()),
+            (Before::Present, None) => return Err(Conflict::Missing(kind, name.to_owned()).into()),
+            _ => {}
+        }
+        if let Some(sha256) = &sha256 {
+            let same = sqlx::query("SELECT name FROM accounts WHERE sha256 = $1 AND name <> $2")
+                .bind(sha256)
+                .bind(name)
+                .fetch_optional(&mut *transaction)
+                .await?;
+            if let Some(row) = same {
+                return Err(Conflict::SameKey(row.try_get(0)?).into());
+            }
+        }
+        let created = known.as_ref().map_or(millis(now), |known| known.created);
+        sqlx::query(
+            "INSERT INTO accounts (kind, name, document, consumer, sha256, plan, created, changed)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+             ON CONFLICT (kind, name) DO UPDATE SET document = excluded.document, consumer = excluded.consumer,
+             sha256 = excluded.sha256, plan = excluded.plan, changed = excluded.changed",
+        )
+        .bind(kind.as_str())
+        .bind(name)
+        .bind(document.to_string())
+        .bind(text("consumer").filter(|_| kind == Kind::Key))
+        .bind(sha256)
+        .bind(text("plan"))
+        .bind(created)
+        .bind(millis(now))
+        .execute(&mut *transaction)
+        .await?;
+        note_change(&mut transaction, revision, kind, name).await?;
+        audit.of(kind, name).insert(&mut transaction, now).await?;
+        self.commit(transaction).await?;
+        Ok(Stored { account: account.clone(), created: time(created), changed: time(millis(now)) })
+    }
+
+    /// Removes an account. Removing one that is not there is no error; the answer says whether it was.
+    ///
+    /// # Errors
+    /// It is a plan that others refer to, or a consumer that has keys: with it, their limits would be gone.
+    pub async fn delete(&self, kind: Kind, name: &str, audit: Audit) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let revision = next_revision(&mut transaction).await?;
+        if find(&mut transaction, kind, name).await?.is_none() {
+            return Ok(false);
+        }
+        let users = match kind {
+            Kind::Plan => Some("SELECT kind, name FROM accounts WHERE plan = $1 ORDER BY kind, name LIMIT 3"),
+            Kind::Consumer => {
+                Some("SELECT kind, name FROM accounts WHERE consumer = $1 ORDER BY name LIMIT 3")
+            }
+            Kind::Key => None,
+        };
+        if let Some(users) = users {
+            let rows = sqlx::query(users).bind(name).fetch_all(&mut *transaction).await?;
+            if !rows.is_empty() {
+                let named = |row: &AnyRow| {
+                    Ok(format!("{} {:?}", row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?))
+                };
+                let users = rows.iter().map(named).collect::<Result<Vec<_>, sqlx::Error>>()?;
+                return Err(Conflict::InUse(kind, name.to_owned(), users.join(", ")).into());
+            }
+        }
+        sqlx::query("DELETE FROM accounts WHERE kind = $1 AND name = $2")
+            .bind(kind.as_str())
+            .bind(name)
+            .execute(&mut *transaction)
+            .await?;
+        note_change(&mut transaction, revision, kind, name).await?;
+        audit.of(kind, name).insert(&mut transaction, SystemTime::now()).await?;
+        self.commit(transaction).await?;
+        Ok(true)
+    }
+
+    /// An account by name.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn get<A: Account>(&self, name: &str) -> Result<Option<Stored<A>>, StoreError> {
+        let row =
+            sqlx::query("SELECT document, created, changed FROM accounts WHERE kind = $1 AND name = $2")
+                .bind(A::KIND.as_str())
+                .bind(name)
+                .fetch_optional(&self.pool)
+                .await?;
+        row.map(|row| read(&row)).transpose()
+    }
+
+    /// Some accounts, by name.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn list<A: Account>(&self, filter: &Filter) -> Result<Page<A>, StoreError> {
+        let pattern = |text: &str| {
+            let text = text.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+            format!("%{text}%")
+        };
+        let pattern = filter.search.as_deref().map(pattern);
+        // An absent filter is NULL, for which PostgreSQL must be told a type.
+        const FITS: &str = "kind = $1 AND (CAST($2 AS TEXT) IS NULL OR lower(name) LIKE $2 ESCAPE '\\'
+             OR lower(coalesce(consumer, '')) LIKE $2 ESCAPE '\\')
+             AND (CAST($3 AS TEXT) IS NULL OR consumer = $3) AND (CAST($4 AS TEXT) IS NULL OR plan = $4)";
+        let bound = |statement: String| {
+            sqlx::query(sqlx::AssertSqlSafe(statement))
+                .bind(A::KIND.as_str())
+                .bind(pattern.clone())
+                .bind(filter.consumer.clone())
+                .bind(filter.plan.clone())
+        };
+        let total =
+            bound(format!("SELECT count(*) FROM accounts WHERE {FITS}")).fetch_one(&self.pool).await?;
+        let total: i64 = total.try_get(0)?;
+        let select = format!(
+            "SELECT document, created, changed FROM accounts
+             WHERE {FITS} AND (CAST($5 AS TEXT) IS NULL OR name > $5) ORDER BY name LIMIT $6"
+        );
+        let rows = bound(select)
+            .bind(filter.after.clone())
+            .bind(i64::from(filter.limit))
+            .fetch_all(&self.pool)
+            .await?;
+        let items = rows.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Page { items, total: u64::try_from(total).unwrap_or(0) })
+    }
+
+    /// Writes many keys at once, as an import does; those of names that are there already are left alone and returned.
+    ///
+    /// # Errors
+    /// The store does not answer; then nothing was written.
+    pub async fn create_keys(&self, keys: &[KeySpec], audit: &Audit) -> Result<Vec<Conflict>, StoreError> {
+        let now = SystemTime::now();
+        let mut transaction = self.begin().await?;
+        let mut conflicts = Vec::new();
+        for key in keys {
+            let inserted = sqlx::query(
+                "INSERT INTO accounts (kind, name, document, consumer, sha256, plan, created, changed)
+                 VALUES ('key', $1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING",
+            )
+            .bind(&key.name)
+            .bind(key.to_json().to_string())
+            .bind(&key.consumer)
+            .bind(key.sha256.to_hex())
+            .bind(key.plan.clone())
+            .bind(millis(now))
+            .execute(&mut *transaction)
+            .await?;
+            if inserted.rows_affected() == 0 {
+                conflicts.push(Conflict::Exists(Kind::Key, key.name.clone()));
+                continue;
+            }
+            let revision = next_revision(&mut transaction).await?;
+            note_change(&mut transaction, revision, Kind::Key, &key.name).await?;
+            audit.clone().of(Kind::Key, &key.name).insert(&mut transaction, now).await?;
+        }
+        self.commit(transaction).await?;
+        Ok(conflicts)
+    }
+
+    pub(crate) async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>, StoreError> {
+        // SQLite's usual transaction begins to write late, and may then find that another one was quicker.
+        let statement = match self.url {
+            StoreUrl::Sqlite(_) => "BEGIN IMMEDIATE",
+            StoreUrl::Postgres(_) => "BEGIN",
+        };
+        Ok(self.pool.begin_with(statement).await?)
+    }
+
+    async fn commit(&self, mut transaction: sqlx::Transaction<'static, sqlx::Any>) -> Result<(), StoreError> {
+        if matches!(self.url, StoreUrl::Postgres(_)) {
+            sqlx::query("SELECT pg_notify('modelgate', '')").execute(&mut *transaction).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// What is known of an account before it is written.
+struct Known {
+    created: i64,
+}
+
+async fn find(connection: &mut AnyConnection, kind: Kind, name: &str) -> Result<Option<Known>, StoreError> {
+    let row = sqlx::query("SELECT created FROM accounts WHERE kind = $1 AND name = $2")
+        .bind(kind.as_str())
+        .bind(name)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?.map(|created| Known { created }))
+}
+
+/// Numbers a change. Others that change something wait until this transaction has ended.
+async fn next_revision(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+    let row = sqlx::query("UPDATE revision SET value = value + 1 WHERE only_row = 1 RETURNING value")
+        .fetch_one(connection)
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+async fn note_change(
+    connection: &mut AnyConnection,
+    revision: i64,
+    kind: Kind,
+    name: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO changes (revision, kind, name) VALUES ($1, $2, $3)")
+        .bind(revision)
+        .bind(kind.as_str())
+        .bind(name)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn read<A: Account>(row: &AnyRow) -> Result<Stored<A>, StoreError> {
+    let document: String = row.try_get(0)?;
+    let account = accounts::parse_text(&document, None)
+        .map_err(|errors| StoreError::Migration(format!("a {} cannot be read: {errors}", A::KIND)))?;
+    Ok(Stored { account, created: time(row.try_get(1)?), changed: time(row.try_get(2)?) })
+}

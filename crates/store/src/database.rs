@@ -1,0 +1,161 @@
+//! The connection.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Once,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use sqlx::{
+    AnyPool, Executor,
+    any::{AnyPoolOptions, install_default_drivers},
+};
+
+use crate::{InvalidUrl, StoreError};
+
+/// How long a connection may take.
+const ACQUIRE: Duration = Duration::from_secs(3);
+/// How long SQLite waits for another process that writes.
+const BUSY_MS: u32 = 5_000;
+
+/// Where the store is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// A file of SQLite's.
+    Sqlite(PathBuf),
+    /// The URL of a PostgreSQL database. It may hold a password.
+    Postgres(String),
+}
+
+/// A store that is open. Clones share its connections.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) pool: AnyPool,
+    pub(crate) url: StoreUrl,
+}
+
+impl StoreUrl {
+    /// The file in a folder where everything else is kept, too.
+    pub fn in_folder(folder: &Path) -> Self {
+        Self::Sqlite(folder.join("modelgate.db"))
+    }
+
+    /// Which database it is, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "SQLite",
+            Self::Postgres(_) => "PostgreSQL",
+        }
+    }
+
+    fn as_url(&self) -> String {
+        match self {
+            // `?` and `#` would end the path.
+            Self::Sqlite(path) => {
+                let path =
+                    path.display().to_string().replace('%', "%25").replace('?', "%3F").replace('#', "%23");
+                format!("sqlite://{path}?mode=rwc")
+            }
+            Self::Postgres(url) => url.clone(),
+        }
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = InvalidUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUrl> {
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return (!path.is_empty() && !path.contains('?'))
+                .then(|| Self::Sqlite(path.into()))
+                .ok_or(InvalidUrl);
+        }
+        let is_postgres = text.starts_with("postgres://") || text.starts_with("postgresql://");
+        let is_good = is_postgres && text.parse::<sqlx::postgres::PgConnectOptions>().is_ok();
+        is_good.then(|| Self::Postgres(text.to_owned())).ok_or(InvalidUrl)
+    }
+}
+
+/// Without the URL, which may hold a password.
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "Sqlite({})", path.display()),
+            Self::Postgres(_) => f.write_str("Postgres(…)"),
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens it, and brings its tables up to date. SQLite's file is made if it is not there.
+    ///
+    /// # Errors
+    /// It does not answer, or its tables are those of a newer Modelgate.
+    pub async fn open(url: StoreUrl) -> Result<Self, StoreError> {
+        static DRIVERS: Once = Once::new();
+        DRIVERS.call_once(install_default_drivers);
+        if let StoreUrl::Sqlite(path) = &url {
+            make_private(path)
+                .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
+        }
+        let is_sqlite = matches!(url, StoreUrl::Sqlite(_));
+        // SQLite has one writer at a time; more connections would only wait for each other.
+        let options =
+            AnyPoolOptions::new().max_connections(if is_sqlite { 2 } else { 4 }).acquire_timeout(ACQUIRE);
+        let options = options.after_connect(move |connection, _| {
+            Box::pin(async move {
+                if is_sqlite {
+                    // With WAL, NORMAL never loses the file; the last transactions may be lost with the power, not
+                    // with the process (https://www.sqlite.org/pragma.html#pragma_synchronous).
+                    let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;";
+                    connection
+                        .execute(sqlx::AssertSqlSafe(format!("PRAGMA busy_timeout = {BUSY_MS}; {settings}")))
+                        .await?;
+                }
+                Ok(())
+            })
+        });
+        let pool = options.connect(&url.as_url()).await?;
+        sqlx::migrate!().run(&pool).await.map_err(|error| StoreError::Migration(error.to_string()))?;
+        Ok(Self { pool, url })
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &StoreUrl {
+        &self.url
+    }
+
+    /// Ends its connections; what was written is there to stay.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Digests of keys are nobody else's business. SQLite gives its other files the same rights.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(|_| ())
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The time of so many milliseconds since 1970.
+pub(crate) fn time(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}

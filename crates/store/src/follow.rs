@@ -1,0 +1,169 @@
+//! What has changed since one looked last.
+
+use std::time::Duration;
+
+use accounts::{Account, Kind};
+use sqlx::{
+    AnyConnection, Connection as _, Row,
+    postgres::{PgListener, PgPoolOptions},
+};
+use tokio::time::{sleep, timeout};
+
+use crate::{Store, StoreError, StoreUrl};
+
+/// How often SQLite is asked whether another process has changed it; that reads one number from shared memory.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often PostgreSQL is asked, should a notification have been lost.
+const RELISTEN: Duration = Duration::from_millis(900);
+/// More changes than that, and all accounts are read anew.
+const MOST: i64 = 2_000;
+
+/// Tells of changes by whomever.
+pub struct Following {
+    store: Store,
+    revision: i64,
+    wake: Wake,
+}
+
+/// What may tell of a change before one asks.
+enum Wake {
+    /// SQLite's `data_version`, which differs after another connection has written
+    /// (<https://www.sqlite.org/pragma.html#pragma_data_version>).
+    DataVersion {
+        connection: AnyConnection,
+        seen: i64,
+    },
+    Notified(Box<PgListener>),
+}
+
+/// What has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// These accounts were written or deleted.
+    Some(Vec<(Kind, String)>),
+    /// So many that all should be read anew.
+    All,
+}
+
+impl Store {
+    /// Follows the changes from now on.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn follow(&self) -> Result<Following, StoreError> {
+        let wake = match &self.url {
+            StoreUrl::Sqlite(_) => {
+                let mut connection = self.pool.acquire().await?.detach();
+                let seen = data_version(&mut connection).await?;
+                Wake::DataVersion { connection, seen }
+            }
+            StoreUrl::Postgres(url) => {
+                // A pool of its own: the listener waits for ever.
+                let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(3));
+                let mut listener = PgListener::connect_with(&pool.connect(url).await?).await?;
+                listener.listen("modelgate").await?;
+                Wake::Notified(Box::new(listener))
+            }
+        };
+        Ok(Following { store: self.clone(), revision: self.revision().await?, wake })
+    }
+
+    async fn revision(&self) -> Result<i64, StoreError> {
+        let row = sqlx::query("SELECT value FROM revision WHERE only_row = 1").fetch_one(&self.pool).await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// All accounts of a kind, those that cannot be read left out and named.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn all<A: Account>(&self) -> Result<(Vec<A>, Vec<String>), StoreError> {
+        let rows = sqlx::query("SELECT document, name FROM accounts WHERE kind = $1 ORDER BY name")
+            .bind(A::KIND.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        let (mut accounts, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in rows {
+            let document: String = row.try_get(0)?;
+            match accounts::parse_text(&document, None) {
+                Ok(account) => accounts.push(account),
+                Err(errors) => {
+                    unreadable.push(format!("{} {:?}: {errors}", A::KIND, row.try_get::<String, _>(1)?))
+                }
+            }
+        }
+        Ok((accounts, unreadable))
+    }
+}
+
+impl Following {
+    /// Waits for a change, or that long at most.
+    ///
+    /// # Errors
+    /// The store does not answer. Then follow anew, and read everything.
+    pub async fn changed(&mut self, at_most: Duration) -> Result<Option<Change>, StoreError> {
+        let waited = timeout(at_most, self.wake.woken()).await;
+        match waited {
+            Ok(woken) => woken?,
+            Err(_) => return self.since().await,
+        }
+        self.since().await
+    }
+
+    /// What has changed since it was asked last.
+    async fn since(&mut self) -> Result<Option<Change>, StoreError> {
+        let revision = self.store.revision().await?;
+        if revision == self.revision {
+            return Ok(None);
+        }
+        let before = std::mem::replace(&mut self.revision, revision);
+        // A lower number: the database was put back to an earlier state.
+        if revision < before || revision - before > MOST {
+            return Ok(Some(Change::All));
+        }
+        let rows =
+            sqlx::query("SELECT DISTINCT kind, name FROM changes WHERE revision > $1 AND revision <= $2")
+                .bind(before)
+                .bind(revision)
+                .fetch_all(&self.store.pool)
+                .await?;
+        let mut changed = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (kind, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            let Some(kind) = Kind::of(&kind) else { return Ok(Some(Change::All)) };
+            changed.push((kind, name));
+        }
+        Ok(Some(Change::Some(changed)))
+    }
+
+    /// Ends what it waits with.
+    pub async fn close(self) {
+        match self.wake {
+            Wake::DataVersion { connection, .. } => drop(connection.close().await),
+            Wake::Notified(mut listener) => drop(listener.unlisten_all().await),
+        }
+    }
+}
+
+impl Wake {
+    async fn woken(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::DataVersion { connection, seen } => loop {
+                sleep(LOOK).await;
+                let now = data_version(connection).await?;
+                if now != *seen {
+                    *seen = now;
+                    return Ok(());
+                }
+            },
+            Self::Notified(listener) => match timeout(RELISTEN, listener.recv()).await {
+                Ok(notified) => Ok(notified.map(|_| ())?),
+                Err(_) => Ok(()),
+            },
+        }
+    }
+}
+
+async fn data_version(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+    Ok(sqlx::query("PRAGMA data_version").fetch_one(connection).await?.try_get(0)?)
+}

@@ -1,0 +1,26 @@
+//! Plans, consumers, keys, counts and the audit log, in SQLite or PostgreSQL.
+//!
+//! ```text
+//! command line, admin API ─ put, delete ─▶ accounts ─ changes ─▶ every replica's snapshot
+//! /auth's counts          ─ add         ─▶ quota_counts, usage
+//! all of them             ─ record      ─▶ audit
+//! ```
+//!
+//! Nothing here is asked while a request waits. Each change of an account, its audit entry and the number of the change
+//! are written in one transaction; whoever follows asks for what has changed since a number.
+//!
+//! Both databases get the same statements (`sqlx`'s `Any` driver) and the same migrations.
+
+mod account;
+mod audit;
+mod counts;
+mod database;
+mod error;
+mod follow;
+
+pub use account::{Conflict, Filter, Page, Stored};
+pub use audit::{Audit, AuditFilter, Entry};
+pub use counts::{UsageFilter, UsageRow};
+pub use database::{Store, StoreUrl};
+pub use error::{InvalidUrl, StoreError};
+pub use follow::{Change, Following};
