@@ -145,7 +145,6 @@ impl Served {
         let (publisher, reader) = catalogue::channel();
         let version = NEWEST.parse().expect("a version");
         let settings = Settings {
-            policy: Policy::default(),
             trusted_networks: Vec::new(),
             traefik: traefik_config::Options { version, ..Default::default() },
             advertise: None,
@@ -157,7 +156,14 @@ impl Served {
         let endpoint = format!("http://127.0.0.1:{}/traefik", port(&listeners.provider));
         let authority = CertificateAuthority::open(None, None).expect("an authority");
         let (peers, _) = watch::channel(BTreeSet::new());
-        let shared = Arc::new(Shared::new(reader, settings, authority, port(&listeners.requests), peers));
+        let shared = Arc::new(Shared::new(
+            reader,
+            settings,
+            Policy::default(),
+            authority,
+            port(&listeners.requests),
+            peers,
+        ));
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(web::serve(listeners, Arc::clone(&shared), axum::Router::new(), stopped));
         Self { publisher, shared, endpoint, _stop: stop }

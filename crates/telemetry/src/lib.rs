@@ -11,8 +11,8 @@
 //! [`Telemetry::collect`] every [`COLLECT_EVERY`]; all that readers see comes from there. There is no I/O
 //! and no runtime here, and time is passed in.
 //!
-//! Memory is bounded: 1,000 records and a queue of 4,096 of at most about 2 KiB each, usually a tenth of that,
-//! and less than 1 MiB for the last hour.
+//! Memory is bounded: 1,000 records and a queue of 4,096, of at most 2 KiB each, and for the last hour 3,660
+//! points of 96 bytes, and 24 for each reason that occurs in one.
 
 mod counters;
 mod histogram;

@@ -77,6 +77,24 @@ impl Record {
     const MAX_METHOD: usize = 16;
 
     pub(crate) fn new(decided: &Decided<'_>) -> Self {
+        match decided.model {
+            Some(model) if looks_like_a_key(model) => Self::hiding(model, decided),
+            _ => Self::keeping(decided),
+        }
+    }
+
+    /// Somebody has put a key where the model belongs: then it also stands in the words, and may stand in
+    /// the path.
+    fn hiding(model: &str, decided: &Decided<'_>) -> Self {
+        const HIDDEN: &str = "(looks like a key)";
+        let uri = decided.uri.replace(model, HIDDEN);
+        let words = decided.refused.map(|refused| refused.words.to_string().replace(model, HIDDEN));
+        let refused = decided.refused.zip(words.as_ref());
+        let refused = refused.map(|(Refused { code, .. }, words)| Refused { code, words });
+        Self::keeping(&Decided { model: Some(HIDDEN), uri: &uri, refused, ..*decided })
+    }
+
+    fn keeping(decided: &Decided<'_>) -> Self {
         let path = decided.uri.split(['?', '#']).next().unwrap_or_default();
         let texts = [
             (decided.request_id, Self::MAX_TEXT),
@@ -148,6 +166,11 @@ impl Record {
         let start = which.checked_sub(1).map_or(0, |before| self.ends[before]);
         self.text.get(start.into()..self.ends[which].into()).unwrap_or_default()
     }
+}
+
+/// Ours, OpenAI's and those that are like them, and tokens (JWT).
+fn looks_like_a_key(text: &str) -> bool {
+    text.len() >= 24 && ["mg-", "sk-", "eyJ", "Bearer "].iter().any(|start| text.starts_with(start))
 }
 
 /// All texts together are shorter than 64 KiB.
@@ -222,6 +245,21 @@ mod tests {
             assert_eq!(record.path(), "/v1/realtime");
             assert!(!format!("{record:?}").contains("secret"), "{record:?}");
         }
+    }
+
+    #[test]
+    fn a_key_in_the_place_of_the_model_is_hidden() {
+        let key = "mg-0123456789012345678901234567890123456789012ABCDEF";
+        let words = format!("the model {key:?} does not exist");
+        let refused = Some(Refused { code: "model_not_found", words: &words });
+        let uri = format!("/models/{key}/v1/chat/completions");
+        let record = Record::new(&Decided { model: Some(key), uri: &uri, refused, ..decided() });
+        assert_eq!(record.model(), Some("(looks like a key)"));
+        assert_eq!(record.words(), Some("the model \"(looks like a key)\" does not exist"));
+        assert_eq!(record.path(), "/models/(looks like a key)/v1/chat/completions");
+        assert!(!format!("{record:?}").contains(&key[3..20]), "{record:?}");
+        let record = Record::new(&Decided { model: Some("mg-small"), ..decided() });
+        assert_eq!(record.model(), Some("mg-small"), "too short for a key");
     }
 
     proptest! {

@@ -31,6 +31,7 @@ fn servers(old: &Catalogue, new: &Catalogue) -> Vec<String> {
     let gone = before.iter().filter(|(id, _)| !after.contains_key(*id));
     let gone = gone.map(|(_, server)| format!("server {} is gone", server.spec.name));
     let others = after.iter().flat_map(|(id, now)| match before.get(id) {
+        Some(then) if then == now => Vec::new(),
         None => vec![format!("server {} has appeared and {}", now.spec.name, state(&now.state, false))],
         Some(then) => server(then, now),
     });

@@ -1,8 +1,7 @@
 //! Who polls: each Traefik, when it was heard of last, how often it asks and what it was told.
 //!
 //! A Traefik is known by the address from which it polls; several behind one address look like one that
-//! asks more often. What cannot be told from here is left out: Traefik does not say its version, and its
-//! `providersThrottleDuration` only delays what it does with a document that it already has.
+//! asks more often. Traefik does not say its version.
 
 use std::{
     collections::BTreeMap,
@@ -105,7 +104,9 @@ impl Polls {
         self.instances_at(Instant::now())
     }
 
-    /// What is wrong with the polls, in words that say what to do.
+    /// What is wrong with the polls, in words that say what to do. Whether Traefik's
+    /// `providersThrottleDuration` is at its default of 2 s, which makes changes late, cannot be told from
+    /// its polls.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings_at(Instant::now())
     }
