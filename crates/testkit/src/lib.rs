@@ -1,6 +1,7 @@
 //! What the integration tests and the demo need around Modelgate: a simulated inference server ([`sim`]), the real
-//! Traefik ([`traefik`]), the built Modelgate ([`modelgate`]), the real Docker Engine and Compose ([`docker`]), a
-//! certificate authority ([`tls`]), a WebSocket client ([`websocket`]), and a small load generator ([`load`]).
+//! Traefik ([`traefik`]), the built Modelgate ([`modelgate`]), the real Docker Engine and Compose ([`docker`]), Redis
+//! ([`redis`]), PostgreSQL ([`postgres`]) and Chromium ([`browser`]), a certificate authority ([`tls`]), a WebSocket
+//! client ([`websocket`]), and a small load generator ([`load`]).
 //!
 //! Everything listens on loopback ports that were free a moment before, everything has a name of its own per test
 //! process, and nothing outlives the test: values stop what they started when they are dropped, and the kernel kills
