@@ -84,6 +84,17 @@ pub struct KeySpec {
     pub note: Option<String>,
 }
 
+/// All accounts of one place: the configuration file, or the store.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Accounts {
+    /// Limits that keys and consumers refer to.
+    pub plans: Vec<Plan>,
+    /// Who owns keys.
+    pub consumers: Vec<ConsumerSpec>,
+    /// API keys.
+    pub keys: Vec<KeySpec>,
+}
+
 /// What a key was before it was rotated, and until when that still works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PreviousKey {
@@ -166,6 +177,10 @@ impl Account for Plan {
         None
     }
 
+    fn among(accounts: &Accounts) -> &[Self] {
+        &accounts.plans
+    }
+
     fn to_json(&self) -> Value {
         let mut json = Map::from_iter([("name".to_owned(), self.name.as_str().into())]);
         put(&mut json, "models", self.models.as_ref().map(|models| json!(models.texts)));
@@ -193,6 +208,10 @@ impl Account for ConsumerSpec {
 
     fn plan(&self) -> Option<&str> {
         self.plan.as_deref()
+    }
+
+    fn among(accounts: &Accounts) -> &[Self] {
+        &accounts.consumers
     }
 
     fn to_json(&self) -> Value {
@@ -244,6 +263,10 @@ impl Account for KeySpec {
 
     fn plan(&self) -> Option<&str> {
         self.plan.as_deref()
+    }
+
+    fn among(accounts: &Accounts) -> &[Self] {
+        &accounts.keys
     }
 
     fn to_json(&self) -> Value {

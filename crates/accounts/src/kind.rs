@@ -5,6 +5,8 @@ use std::fmt;
 use config_reader::{ConfigErrors, Origins, Report, Section};
 use serde_json::Value;
 
+use crate::Accounts;
+
 /// A kind of account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "they say what they are")]
@@ -30,6 +32,9 @@ pub trait Account: Sized + Clone {
 
     /// The plan that it refers to.
     fn plan(&self) -> Option<&str>;
+
+    /// Those of its kind.
+    fn among(accounts: &Accounts) -> &[Self];
 
     /// The same as [`Self::read`] reads it. What is not given is left out.
     fn to_json(&self) -> Value;

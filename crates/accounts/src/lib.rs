@@ -18,7 +18,7 @@ use access::ModelGlobs;
 use config_reader::Section;
 
 pub use directory::{Directory, Unusable};
-pub use document::{ConsumerSpec, KeySpec, Patterns, Plan, PreviousKey, plan};
+pub use document::{Accounts, ConsumerSpec, KeySpec, Patterns, Plan, PreviousKey, plan};
 pub use kind::{Account, Kind, PlanNames, parse, parse_text};
 pub use limits::{limits, limits_to_json};
 

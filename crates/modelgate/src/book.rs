@@ -5,21 +5,13 @@
 use std::collections::HashSet;
 
 use access::{Issuer, Key, Limits, ModelLimit, Policy, TokenPlan};
-use accounts::{ConsumerSpec, Directory, KeySpec, Plan};
+use accounts::{Accounts, Directory, KeySpec, Plan};
 use catalogue::{GivenModelSettings, ModelGlobs};
 
 use crate::{
     config::{Config, JwtIssuer},
     jwks::KeySets,
 };
-
-/// What the store holds.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct StoredAccounts {
-    pub(crate) plans: Vec<Plan>,
-    pub(crate) consumers: Vec<ConsumerSpec>,
-    pub(crate) keys: Vec<KeySpec>,
-}
 
 /// Keys and limits, put together.
 pub(crate) struct Book {
@@ -33,8 +25,8 @@ pub(crate) struct Book {
 
 impl Book {
     /// Puts everything together.
-    pub(crate) fn new(config: &Config, key_sets: &KeySets, stored: StoredAccounts) -> Self {
-        let accounts = &config.accounts;
+    pub(crate) fn new(config: &Config, key_sets: &KeySets, stored: Accounts) -> Self {
+        let accounts = &config.accounts.declared;
         let mut directory = Directory::default();
         let mut problems = Vec::new();
         let plans = accounts.plans.iter().cloned().chain(stored.plans);
@@ -45,7 +37,7 @@ impl Book {
         let of_file =
             accounts.keys.iter().cloned().filter_map(|key| directory.key(key).ok()).collect::<Vec<_>>();
         let issuers =
-            accounts.issuers.iter().map(|issuer| with_plans(issuer, key_sets, &directory)).collect();
+            config.accounts.issuers.iter().map(|issuer| with_plans(issuer, key_sets, &directory)).collect();
         let mut book = Self { policy: Policy::default(), directory, in_file, problems };
         let keys = of_file.into_iter().chain(book.usable(stored.keys)).collect();
         book.policy = Policy::new(keys, model_limits(config))

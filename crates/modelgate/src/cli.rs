@@ -83,7 +83,7 @@ pub(crate) fn check(args: &Args, servers: bool) -> ExitCode {
             println!(
                 "ok: {file}: {}, {}",
                 count(config.servers.len(), "server"),
-                count(config.accounts.keys.len(), "key")
+                count(config.accounts.declared.keys.len(), "key")
             );
             for warning in &config.warnings {
                 println!("warning: {warning}");

@@ -209,7 +209,7 @@ impl Config {
         if let Some(variable) = keys_replaced_by {
             self.warnings.push(format!("{variable} is set, so the keys in the file are not used"));
         }
-        if self.accounts.keys.is_empty() && self.accounts.issuers.is_empty() {
+        if self.accounts.declared.keys.is_empty() && self.accounts.issuers.is_empty() {
             self.warnings.push(
                 "there are no keys, so every request will be refused; `modelgate keys generate` makes one"
                     .into(),

@@ -13,7 +13,7 @@ use web::Shared;
 
 use crate::{
     admin_tokens,
-    book::{Book, StoredAccounts},
+    book::Book,
     config::{Config, Env},
     jwks::KeySets,
     serve,
@@ -45,9 +45,9 @@ pub(crate) async fn watch(
                 }
                 servers.send_replace(serve::configured(&config));
                 shared.replace_settings(serve::settings(&config));
-                shared.replace_policy(Book::new(&config, &key_sets, StoredAccounts::default()).policy);
+                shared.replace_policy(Book::new(&config, &key_sets, accounts::Accounts::default()).policy);
                 admin_tokens::renew(&gate, &config, &running);
-                info!(path = %path.display(), keys = config.accounts.keys.len(), servers = config.servers.len(), "configuration reloaded");
+                info!(path = %path.display(), keys = config.accounts.declared.keys.len(), servers = config.servers.len(), "configuration reloaded");
                 running = config;
             }
             Err(errors) => {

@@ -17,6 +17,7 @@ mod counts;
 mod database;
 mod error;
 mod follow;
+mod registry;
 
 pub use account::{Conflict, Filter, Page, Stored};
 pub use audit::{Audit, AuditFilter, Entry};
@@ -24,3 +25,4 @@ pub use counts::{UsageFilter, UsageRow};
 pub use database::{Store, StoreUrl};
 pub use error::{InvalidUrl, StoreError};
 pub use follow::{Change, Following};
+pub use registry::{Item, Listed, Registry, RegistryError, Source, State};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use access::{Issuer, IssuerKeys, KeyDigest, ModelGlobs, TokenPlan};
-use accounts::{Account, ConsumerSpec, KeySpec, Plan};
+use accounts::{Account, Accounts as Declared, KeySpec, Plan};
 use catalogue::{GivenModelSettings, ServerSettings, Setting};
 use config_reader::Section;
 use serde_yaml::Value;
@@ -23,12 +23,8 @@ pub(super) fn from_clear(key: &str) -> Result<Value, &'static str> {
 /// Who may use Modelgate, as the file says it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Accounts {
-    /// Limits that keys and consumers refer to.
-    pub(crate) plans: Vec<Plan>,
-    /// Who owns keys.
-    pub(crate) consumers: Vec<ConsumerSpec>,
-    /// API keys.
-    pub(crate) keys: Vec<KeySpec>,
+    /// Plans, consumers and keys.
+    pub(crate) declared: Declared,
     /// Identity providers whose tokens are taken.
     pub(crate) issuers: Vec<JwtIssuer>,
 }
@@ -58,7 +54,7 @@ pub(super) fn read(
     let consumers = read_all(consumers, "consumer", Some(&plan_names));
     let keys = read_keys(keys, &plan_names);
     let issuers = issuers.into_iter().filter_map(|section| read_issuer(section, &plan_names)).collect();
-    Accounts { plans, consumers, keys, issuers }
+    Accounts { declared: Declared { plans, consumers, keys }, issuers }
 }
 
 fn read_all<A: Account>(sections: Vec<Section<'_>>, kind: &str, plans: Option<&[String]>) -> Vec<A> {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
 
 use crate::{
-    book::{Book, StoredAccounts},
+    book::Book,
     config::Config,
     jwks::KeySets,
 };
@@ -67,7 +67,7 @@ pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs
         from: args.from,
         now: SystemTime::now(),
     };
-    let policy = Book::new(config, &KeySets::default(), StoredAccounts::default()).policy;
+    let policy = Book::new(config, &KeySets::default(), accounts::Accounts::default()).policy;
     let explanation = access::explain(&policy, catalogue, &request);
     let mut text = String::new();
     for step in &explanation.steps {

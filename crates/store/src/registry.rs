@@ -1,0 +1,454 @@
+//! What an operator does with accounts, from the command line, the API or the page: checked, written, audited.
+//!
+//! Accounts of the configuration file are shown beside those of the store, and cannot be changed here.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use access::{NewKey, NoRandomness};
+use accounts::{Account, Accounts, ConsumerSpec, KeySpec, Kind, Plan, parse};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use config_reader::ConfigErrors;
+use serde_json::{Map, Value, json};
+
+use crate::{Audit, Conflict, Filter, Store, StoreError, Stored};
+
+/// Accounts wherever they are.
+#[derive(Debug)]
+pub struct Registry {
+    store: ArcSwapOption<Store>,
+    declared: ArcSwap<Accounts>,
+    state: ArcSwap<State>,
+}
+
+/// How the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// None is configured.
+    Off,
+    /// It answers.
+    Up,
+    /// It does not, since when and why. What it said last stays in force.
+    Down {
+        /// Since when.
+        since: SystemTime,
+        /// Why. Never a password.
+        why: String,
+    },
+}
+
+/// An account, and where it comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item<A> {
+    /// The account.
+    pub account: A,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Where an account comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The configuration file: only an editor changes it.
+    File,
+    /// The store.
+    Store {
+        /// When it was made.
+        created: SystemTime,
+        /// When it was changed last.
+        changed: SystemTime,
+    },
+}
+
+/// Some accounts, by name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed<A> {
+    /// The accounts.
+    pub items: Vec<Item<A>>,
+    /// How many there are in all that fit, on this page and others.
+    pub total: u64,
+    /// To be given as `after` for the next page; `None` on the last one.
+    pub next: Option<String>,
+}
+
+/// What cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// What was given is wrong; each error names its key.
+    #[error("{0}")]
+    Invalid(ConfigErrors),
+    /// It is in the configuration file.
+    #[error("the {0} {1:?} is in the configuration file; change it there")]
+    Declared(Kind, String),
+    /// No store is configured.
+    #[error("there is no store; set state_dir or store.url")]
+    NoStore,
+    /// The store says no, or nothing.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No key can be made.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+impl From<Conflict> for RegistryError {
+    fn from(conflict: Conflict) -> Self {
+        Self::Store(conflict.into())
+    }
+}
+
+impl Registry {
+    /// Without a store, and with what the configuration file declares.
+    pub fn new(declared: Accounts) -> Self {
+        Self {
+            store: ArcSwapOption::empty(),
+            declared: ArcSwap::from_pointee(declared),
+            state: ArcSwap::from_pointee(State::Off),
+        }
+    }
+
+    /// From now on with this store.
+    pub fn set_store(&self, store: Store) {
+        self.store.store(Some(Arc::new(store)));
+    }
+
+    /// How the store is.
+    pub fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// Notes how the store is.
+    pub fn set_state(&self, state: State) {
+        self.state.store(Arc::new(state));
+    }
+
+    /// The configuration file was changed.
+    pub fn replace_declared(&self, declared: Accounts) {
+        self.declared.store(Arc::new(declared));
+    }
+
+    /// What the configuration file declares.
+    pub fn declared(&self) -> Arc<Accounts> {
+        self.declared.load_full()
+    }
+
+    /// The store.
+    ///
+    /// # Errors
+    /// There is none, or it has never answered.
+    pub fn store(&self) -> Result<Arc<Store>, RegistryError> {
+        self.store.load_full().ok_or_else(|| match &**self.state.load() {
+            State::Down { why, .. } => StoreError::Unavailable(why.clone()).into(),
+            _ => RegistryError::NoStore,
+        })
+    }
+
+    /// Adds a plan or a consumer.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn create<A: Account>(&self, json: &Value, actor: &str) -> Result<Item<A>, RegistryError> {
+        let account: A = self.read(json).await?;
+        let audit =
+            Audit::new(actor, format!("{} created", A::KIND)).with(without_digests(&account.to_json()));
+        let stored = self.store()?.create(&account, audit).await?;
+        Ok(stored.into())
+    }
+
+    /// Adds a key. If no digest is given, a key is made and returned: it is to be shown once.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn create_key(
+        &self,
+        json: &Value,
+        actor: &str,
+    ) -> Result<(Item<KeySpec>, Option<NewKey>), RegistryError> {
+        let (json, new) = with_digest(json)?;
+        Ok((self.create(&json, actor).await?, new))
+    }
+
+    /// Puts an account in the place of the one with this name, or adds it. The same twice is the same as once.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn put<A: Account>(
+        &self,
+        name: &str,
+        json: &Value,
+        actor: &str,
+    ) -> Result<Item<A>, RegistryError> {
+        let named = with_name(json, name);
+        if let Some(found) = named.get("name").and_then(Value::as_str).filter(|found| *found != name) {
+            let message = format!("found {found:?}; allowed: {name:?}, the name under which it is put");
+            return Err(RegistryError::Invalid(ConfigErrors::one("name", message)));
+        }
+        let account: A = self.read(&named).await?;
+        let store = self.store()?;
+        let before = store.get::<A>(account.name()).await?;
+        if let Some(before) = before.as_ref().filter(|before| before.account.to_json() == account.to_json()) {
+            return Ok(before.clone().into());
+        }
+        let action = if before.is_some() { "changed" } else { "created" };
+        let details = difference(before.map(|before| before.account.to_json()).as_ref(), &account.to_json());
+        let audit = Audit::new(actor, format!("{} {action}", A::KIND)).with(details);
+        Ok(store.put(&account, audit).await?.into())
+    }
+
+    /// The same for a key. If none of that name is there and no digest is given, a key is made and returned.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn put_key(
+        &self,
+        name: &str,
+        json: &Value,
+        actor: &str,
+    ) -> Result<(Item<KeySpec>, Option<NewKey>), RegistryError> {
+        let named = with_name(json, name);
+        if named.get("sha256").is_some() {
+            return Ok((self.put(name, &named, actor).await?, None));
+        }
+        match self.store()?.get::<KeySpec>(name).await? {
+            // Whoever changes the rest of a key does not mean another key.
+            Some(before) => {
+                let mut named = named;
+                let before = before.account.to_json();
+                for field in ["sha256", "previous"] {
+                    if let (Some(value), Some(object)) = (before.get(field), named.as_object_mut()) {
+                        object.insert(field.into(), value.clone());
+                    }
+                }
+                Ok((self.put(name, &named, actor).await?, None))
+            }
+            None => {
+                let (json, new) = with_digest(&named)?;
+                Ok((self.put(name, &json, actor).await?, new))
+            }
+        }
+    }
+
+    /// Changes what is given and keeps the rest; `null` takes something away (RFC 7396).
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn patch<A: Account>(
+        &self,
+        name: &str,
+        patch: &Value,
+        actor: &str,
+    ) -> Result<Item<A>, RegistryError> {
+        self.refuse_declared(A::KIND, name)?;
+        let before = self.store()?.get::<A>(name).await?;
+        let before = before.ok_or_else(|| Conflict::Missing(A::KIND, name.to_owned()))?;
+        let mut json = before.account.to_json();
+        merge(&mut json, patch);
+        self.put(name, &json, actor).await
+    }
+
+    /// Removes an account; one that is not there is no error. The answer says whether it was.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn delete(&self, kind: Kind, name: &str, actor: &str) -> Result<bool, RegistryError> {
+        self.refuse_declared(kind, name)?;
+        let audit = Audit::new(actor, format!("{kind} deleted"));
+        Ok(self.store()?.delete(kind, name, audit).await?)
+    }
+
+    /// Makes another key in the place of one. The old one goes on working for the time of grace.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn rotate(
+        &self,
+        name: &str,
+        grace: Duration,
+        actor: &str,
+    ) -> Result<(Item<KeySpec>, NewKey), RegistryError> {
+        self.refuse_declared(Kind::Key, name)?;
+        let store = self.store()?;
+        let before = store.get::<KeySpec>(name).await?;
+        let mut key = before.ok_or_else(|| Conflict::Missing(Kind::Key, name.to_owned()))?.account;
+        let new = NewKey::generate()?;
+        // In whole milliseconds, as it is written.
+        let until =
+            SystemTime::now() + Duration::from_millis(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+        key.rotate(new.digest(), until);
+        let details = json!({ "old_key_works_until": humantime::format_rfc3339_seconds(until).to_string() });
+        let stored = store.replace(&key, Audit::new(actor, "key rotated").with(details)).await?;
+        Ok((stored.into(), new))
+    }
+
+    /// An account by name.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn get<A: Account>(&self, name: &str) -> Result<Option<Item<A>>, RegistryError> {
+        if let Some(account) = A::among(&self.declared()).iter().find(|account| account.name() == name) {
+            return Ok(Some(Item { account: account.clone(), source: Source::File }));
+        }
+        match self.store() {
+            Ok(store) => Ok(store.get::<A>(name).await?.map(Into::into)),
+            Err(RegistryError::NoStore) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Some accounts, by name; those of the file among them.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn list<A: Account>(&self, filter: &Filter) -> Result<Listed<A>, RegistryError> {
+        let declared = self.declared();
+        let fitting: Vec<&A> = A::among(&declared).iter().filter(|account| fits(*account, filter)).collect();
+        let mut total = fitting.len() as u64;
+        let is_on_page = |account: &&A| filter.after.as_deref().is_none_or(|after| account.name() > after);
+        let mut items: Vec<Item<A>> = fitting
+            .into_iter()
+            .filter(is_on_page)
+            .map(|account| Item { account: account.clone(), source: Source::File })
+            .collect();
+        match self.store() {
+            Ok(store) => {
+                // One more than fits shows whether there is another page.
+                let more = Filter { limit: filter.limit.saturating_add(1), ..filter.clone() };
+                let page = store.list::<A>(&more).await?;
+                total += page.total;
+                items.extend(page.items.into_iter().map(Item::from));
+            }
+            Err(RegistryError::NoStore) => {}
+            Err(error) => return Err(error),
+        }
+        items.sort_by(|a, b| a.account.name().cmp(b.account.name()));
+        let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
+        let has_more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| has_more).map(|last| last.account.name().to_owned());
+        Ok(Listed { items, total, next })
+    }
+
+    /// The names of all plans that may be referred to, sorted.
+    ///
+    /// # Errors
+    /// See [`RegistryError`].
+    pub async fn plan_names(&self) -> Result<Vec<String>, RegistryError> {
+        let all = Filter { limit: u32::MAX, ..Filter::default() };
+        Ok(self.list::<Plan>(&all).await?.items.into_iter().map(|item| item.account.name).collect())
+    }
+
+    async fn read<A: Account>(&self, json: &Value) -> Result<A, RegistryError> {
+        let plans = match json.get("plan") {
+            Some(_) => Some(self.plan_names().await?),
+            None => None,
+        };
+        let account: A = parse(json, plans.as_deref()).map_err(RegistryError::Invalid)?;
+        self.refuse_declared(A::KIND, account.name())?;
+        let digest = account.to_json().get("sha256").cloned();
+        let is_same = |key: &&KeySpec| digest.as_ref().and_then(Value::as_str) == Some(&key.sha256.to_hex());
+        match self.declared().keys.iter().find(is_same) {
+            Some(key) => Err(Conflict::SameKey(key.name.clone()).into()),
+            None => Ok(account),
+        }
+    }
+
+    fn refuse_declared(&self, kind: Kind, name: &str) -> Result<(), RegistryError> {
+        let declared = self.declared();
+        let has = |mut names: Box<dyn Iterator<Item = &str> + '_>| names.any(|other| other == name);
+        let is_declared = match kind {
+            Kind::Plan => has(Box::new(declared.plans.iter().map(Plan::name))),
+            Kind::Consumer => has(Box::new(declared.consumers.iter().map(ConsumerSpec::name))),
+            Kind::Key => has(Box::new(declared.keys.iter().map(KeySpec::name))),
+        };
+        if is_declared { Err(RegistryError::Declared(kind, name.to_owned())) } else { Ok(()) }
+    }
+}
+
+impl<A> From<Stored<A>> for Item<A> {
+    fn from(stored: Stored<A>) -> Self {
+        let Stored { account, created, changed } = stored;
+        Self { account, source: Source::Store { created, changed } }
+    }
+}
+
+fn fits<A: Account>(account: &A, filter: &Filter) -> bool {
+    let json = account.to_json();
+    let consumer = json.get("consumer").and_then(Value::as_str).unwrap_or_default();
+    let holds = |search: &String| {
+        let search = search.to_lowercase();
+        account.name().to_lowercase().contains(&search) || consumer.to_lowercase().contains(&search)
+    };
+    filter.search.as_ref().is_none_or(holds)
+        && filter.consumer.as_ref().is_none_or(|wanted| wanted == consumer)
+        && filter.plan.as_deref().is_none_or(|plan| account.plan() == Some(plan))
+}
+
+/// The document with the name under which it is put.
+fn with_name(json: &Value, name: &str) -> Value {
+    let mut json = json.clone();
+    if let Some(object) = json.as_object_mut() {
+        object.entry("name").or_insert_with(|| name.into());
+    }
+    json
+}
+
+/// The document with the digest of a new key, if it has none. Whoever names no consumer owns the key alone.
+fn with_digest(json: &Value) -> Result<(Value, Option<NewKey>), NoRandomness> {
+    let mut json = json.clone();
+    let mut new = None;
+    if let Some(object) = json.as_object_mut() {
+        if let (None, Some(name)) = (object.get("consumer"), object.get("name").cloned()) {
+            object.insert("consumer".into(), name);
+        }
+        if object.get("sha256").is_none() {
+            let key = NewKey::generate()?;
+            object.insert("sha256".into(), key.digest().to_hex().into());
+            new = Some(key);
+        }
+    }
+    Ok((json, new))
+}
+
+/// RFC 7396.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        target.clone_from(patch);
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Some(object) = target.as_object_mut() else { return };
+    for (key, value) in patch {
+        match value {
+            Value::Null => drop(object.remove(key)),
+            value => merge(object.entry(key.clone()).or_insert(Value::Null), value),
+        }
+    }
+}
+
+/// What was added, taken away or changed, by key; digests left out.
+fn difference(before: Option<&Value>, after: &Value) -> Value {
+    let Some(before) = before else { return without_digests(after) };
+    let mut changes = Map::new();
+    let keys = before.as_object().into_iter().chain(after.as_object()).flat_map(Map::keys);
+    for key in keys.filter(|key| before.get(*key) != after.get(*key)) {
+        let change = match key.as_str() {
+            "sha256" | "previous" => json!("changed"),
+            _ => json!({ "before": before.get(key), "after": after.get(key) }),
+        };
+        changes.insert(key.clone(), change);
+    }
+    Value::Object(changes)
+}
+
+fn without_digests(json: &Value) -> Value {
+    let mut json = json.clone();
+    if let Some(object) = json.as_object_mut() {
+        object.remove("sha256");
+        object.remove("previous");
+    }
+    json
+}

@@ -1,0 +1,396 @@
+//! What a store does, in SQLite and in PostgreSQL.
+
+mod common;
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant, SystemTime},
+};
+
+use access::{NewKey, QuotaId, Used};
+use accounts::{Accounts, ConsumerSpec, KeySpec, Kind, Plan, parse};
+use common::{Place, key};
+use serde_json::{Value, json};
+use store::{
+    Audit, AuditFilter, Change, Conflict, Filter, Registry, RegistryError, Source, StoreError, UsageFilter,
+};
+
+with_both! {
+    accounts_are_written_once_and_read_as_they_were
+    pages_follow_each_other_and_a_search_is_not_a_pattern
+    what_is_in_use_is_not_deleted
+    a_replica_hears_of_every_change_within_a_second
+    counts_of_two_replicas_add_up
+    usage_adds_up_by_day_key_and_model
+    writers_at_once_lose_nothing
+    the_registry_checks_writes_and_audits
+    keys_are_made_rotated_and_shown_once
+    a_file_comes_first
+}
+
+fn audit() -> Audit {
+    Audit::new("tester", "tested")
+}
+
+fn conflict(error: StoreError) -> Conflict {
+    match error {
+        StoreError::Conflict(conflict) => conflict,
+        other => panic!("{other}"),
+    }
+}
+
+async fn accounts_are_written_once_and_read_as_they_were(place: Place) {
+    let store = place.open().await;
+    let alice = KeySpec { note: Some("O'Brien \"%_\\ é".into()), ..key("alice") };
+    let created = store.create(&alice, audit()).await.expect("new").created;
+    assert_eq!(
+        conflict(store.create(&alice, audit()).await.expect_err("twice")),
+        Conflict::Exists(Kind::Key, "alice".into())
+    );
+    let same = KeySpec { name: "bob".into(), ..alice.clone() };
+    assert_eq!(
+        conflict(store.create(&same, audit()).await.expect_err("the same key")),
+        Conflict::SameKey("alice".into())
+    );
+    assert_eq!(
+        conflict(store.replace(&key("carol"), audit()).await.expect_err("none")),
+        Conflict::Missing(Kind::Key, "carol".into())
+    );
+    // Names of one kind do not collide with those of another.
+    let consumer: ConsumerSpec = parse(&json!({ "name": "alice" }), None).expect("a consumer");
+    store.create(&consumer, audit()).await.expect("another kind");
+    store.close().await;
+
+    let store = place.open().await;
+    let found = store.get::<KeySpec>("alice").await.expect("an answer").expect("it is there");
+    assert_eq!(found.account, alice);
+    assert_eq!(found.created, created);
+    let changed = KeySpec { disabled: true, ..alice };
+    store.put(&changed, audit()).await.expect("changed");
+    let found = store.get::<KeySpec>("alice").await.expect("an answer").expect("it is there");
+    assert!(found.account.disabled && found.changed >= found.created);
+    assert!(store.delete(Kind::Key, "alice", audit()).await.expect("deleted"));
+    assert!(!store.delete(Kind::Key, "alice", audit()).await.expect("no error"), "twice");
+    assert_eq!(store.get::<KeySpec>("alice").await.expect("an answer"), None);
+    assert!(store.get::<ConsumerSpec>("alice").await.expect("an answer").is_some());
+}
+
+async fn pages_follow_each_other_and_a_search_is_not_a_pattern(place: Place) {
+    let store = place.open().await;
+    let keys: Vec<KeySpec> = (0..25).map(|i| key(&format!("key-{i:02}"))).collect();
+    assert_eq!(store.create_keys(&keys, &audit()).await.expect("written"), []);
+    let other = KeySpec { consumer: "Sales".into(), ..key("under_score") };
+    let again = [key("key-03"), other, KeySpec { name: "twin".into(), ..key("key-04") }];
+    let left = store.create_keys(&again, &audit()).await.expect("written");
+    assert_eq!(
+        left,
+        [Conflict::Exists(Kind::Key, "key-03".into()), Conflict::Exists(Kind::Key, "twin".into())]
+    );
+    let mut names = Vec::new();
+    let mut after = None;
+    loop {
+        let filter = Filter { after, limit: 10, ..Filter::default() };
+        let page = store.list::<KeySpec>(&filter).await.expect("a page");
+        assert_eq!(page.total, 26);
+        names.extend(page.items.iter().map(|item| item.account.name.clone()));
+        match page.items.last() {
+            Some(last) => after = Some(last.account.name.clone()),
+            None => break,
+        }
+    }
+    assert_eq!(names.len(), 26);
+    assert!(names.is_sorted());
+    let found = async |search: &str| {
+        let filter = Filter { search: Some(search.into()), limit: 100, ..Filter::default() };
+        store.list::<KeySpec>(&filter).await.expect("a page").total
+    };
+    assert_eq!(found("KEY-1").await, 10, "upper and lower case");
+    assert_eq!(found("_").await, 1, "no wildcard");
+    assert_eq!(
+        (found("%").await, found("sales").await, found("'; DROP TABLE accounts; --").await),
+        (0, 1, 0)
+    );
+    let of = Filter { consumer: Some("Sales".into()), limit: 100, ..Filter::default() };
+    assert_eq!(store.list::<KeySpec>(&of).await.expect("a page").items.len(), 1);
+}
+
+async fn what_is_in_use_is_not_deleted(place: Place) {
+    let store = place.open().await;
+    let plan: Plan =
+        parse(&json!({ "name": "gold", "limit": { "requests_per_day": 5 } }), None).expect("a plan");
+    store.create(&plan, audit()).await.expect("new");
+    let consumer: ConsumerSpec = parse(&json!({ "name": "team", "plan": "gold" }), None).expect("a consumer");
+    store.create(&consumer, audit()).await.expect("new");
+    store.create(&key("alice"), audit()).await.expect("new");
+    let refused = conflict(store.delete(Kind::Plan, "gold", audit()).await.expect_err("in use"));
+    assert_eq!(refused.to_string(), "the plan \"gold\" is in use by consumer \"team\"");
+    let refused = conflict(store.delete(Kind::Consumer, "team", audit()).await.expect_err("in use"));
+    assert_eq!(refused.to_string(), "the consumer \"team\" is in use by key \"alice\"");
+    for (kind, name) in [(Kind::Key, "alice"), (Kind::Consumer, "team"), (Kind::Plan, "gold")] {
+        assert!(store.delete(kind, name, audit()).await.expect("no more"));
+    }
+}
+
+async fn a_replica_hears_of_every_change_within_a_second(place: Place) {
+    let (writer, reader) = (place.open().await, place.open().await);
+    writer.create(&key("before"), audit()).await.expect("new");
+    let mut following = reader.follow().await.expect("it follows");
+    assert_eq!(following.changed(Duration::from_millis(300)).await.expect("an answer"), None, "nothing new");
+    let mut slowest = Duration::ZERO;
+    for i in 0..5 {
+        let name = format!("key-{i}");
+        writer.create(&key(&name), audit()).await.expect("new");
+        let start = Instant::now();
+        let change = loop {
+            if let Some(change) = following.changed(Duration::from_secs(5)).await.expect("an answer") {
+                break change;
+            }
+            assert!(start.elapsed() < Duration::from_secs(5), "nothing heard");
+        };
+        slowest = slowest.max(start.elapsed());
+        assert_eq!(change, Change::Some(vec![(Kind::Key, name)]));
+    }
+    eprintln!("{:?}: heard within {slowest:?}", place.url);
+    assert!(slowest < Duration::from_millis(700), "{slowest:?}");
+    writer.delete(Kind::Key, "key-1", audit()).await.expect("deleted");
+    writer.put(&KeySpec { disabled: true, ..key("key-2") }, audit()).await.expect("changed");
+    let mut heard = HashSet::new();
+    while heard.len() < 2 {
+        match following.changed(Duration::from_secs(5)).await.expect("an answer") {
+            Some(Change::Some(changes)) => heard.extend(changes),
+            other => panic!("{other:?}"),
+        }
+    }
+    let expected = ["key-1", "key-2"].map(|name| (Kind::Key, name.to_owned()));
+    assert_eq!(heard, HashSet::from(expected));
+    let many: Vec<KeySpec> = (0..2_500).map(|i| key(&format!("many-{i}"))).collect();
+    writer.create_keys(&many, &audit()).await.expect("written");
+    let change = following.changed(Duration::from_secs(5)).await.expect("an answer");
+    assert_eq!(change, Some(Change::All), "too many to name");
+    let (all, unreadable) = reader.all::<KeySpec>().await.expect("an answer");
+    assert_eq!((all.len(), unreadable.len()), (2_505, 0));
+}
+
+fn quota(who: char, period: &str) -> QuotaId {
+    let subject = format!("{}{}64", who.to_string().repeat(32), "0".repeat(32));
+    QuotaId::parse(&subject, period).expect("an id")
+}
+
+async fn counts_of_two_replicas_add_up(place: Place) {
+    let (a, b) = (place.open().await, place.open().await);
+    let (day, month) = (quota('1', "2026-11-21"), quota('1', "2026-11"));
+    let first = a.add_counts(&[(day, 5), (month, 7)]).await.expect("added");
+    assert_eq!(HashSet::from_iter(first), HashSet::from([(day, 5), (month, 7)]));
+    assert_eq!(
+        b.add_counts(&[(day, 3), (quota('2', "2026-11-21"), 1)])
+            .await
+            .expect("added")
+            .iter()
+            .find(|(id, _)| *id == day),
+        Some(&(day, 8))
+    );
+    assert_eq!(a.add_counts(&[(day, -2)]).await.expect("given back"), [(day, 6)]);
+    assert_eq!(a.add_counts(&[]).await.expect("nothing"), []);
+    let of_day = b.counts(&["2026-11-21".into()]).await.expect("an answer");
+    assert_eq!(HashSet::from_iter(of_day), HashSet::from([(day, 6), (quota('2', "2026-11-21"), 1)]));
+    assert_eq!(a.forget_counts_before("2026-11-22", "2026-11").await.expect("forgotten"), 2);
+    assert_eq!(b.counts(&["2026-11-21".into(), "2026-11".into()]).await.expect("an answer"), [(month, 7)]);
+}
+
+async fn usage_adds_up_by_day_key_and_model(place: Place) {
+    let store = place.open().await;
+    let used = |key: &str, requests, tokens, refused| Used {
+        key: key.into(),
+        consumer: "team".into(),
+        model: "llama".into(),
+        requests,
+        tokens,
+        refused,
+    };
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_301_940_123);
+    store
+        .add_usage("2026-11-21", now, &[used("alice", 2, 100, 0), used("bob", 1, 9, 3)])
+        .await
+        .expect("added");
+    store.add_usage("2026-11-21", now, &[used("alice", 1, 50, 1)]).await.expect("added");
+    store.add_usage("2026-11-22", now, &[used("alice", 1, 1, 0)]).await.expect("added");
+    let of = async |filter: UsageFilter| store.usage(&filter).await.expect("an answer");
+    let alice = of(UsageFilter { key: Some("alice".into()), limit: 10, ..UsageFilter::default() }).await;
+    let numbers = |row: &store::UsageRow| (row.day.clone(), row.requests, row.estimated_tokens, row.refused);
+    assert_eq!(
+        alice.iter().map(numbers).collect::<Vec<_>>(),
+        [("2026-11-22".into(), 1, 1, 0), ("2026-11-21".into(), 3, 150, 1)]
+    );
+    let one_day =
+        of(UsageFilter { to: Some("2026-11-21".into()), limit: 10, ..UsageFilter::default() }).await;
+    assert_eq!(one_day.len(), 2);
+    assert_eq!(
+        store.last_used(&["alice".into(), "eve".into()]).await.expect("an answer"),
+        [("alice".to_owned(), 1_795_301_940_000)]
+    );
+}
+
+async fn writers_at_once_lose_nothing(place: Place) {
+    let (a, b) = (place.open().await, place.open().await);
+    let id = quota('3', "2026-11");
+    let writer = |store: store::Store, half: usize| async move {
+        for i in 0..40 {
+            store.create(&key(&format!("w{half}-{i}")), audit()).await.expect("written");
+            store.add_counts(&[(id, 1)]).await.expect("added");
+        }
+    };
+    tokio::join!(writer(a.clone(), 0), writer(b.clone(), 1), writer(a.clone(), 2), writer(b, 3));
+    let all = Filter { limit: 1_000, ..Filter::default() };
+    assert_eq!(a.list::<KeySpec>(&all).await.expect("a page").total, 160);
+    assert_eq!(a.counts(&["2026-11".into()]).await.expect("an answer"), [(id, 160)]);
+}
+
+async fn the_registry_checks_writes_and_audits(place: Place) {
+    let registry = Registry::new(Accounts::default());
+    assert!(matches!(
+        registry.create::<Plan>(&json!({ "name": "gold" }), "ann").await,
+        Err(RegistryError::NoStore)
+    ));
+    registry.set_store(place.open().await);
+    let invalid = registry.create_key(&json!({ "name": "alice", "plan": "gold", "colour": 1 }), "ann").await;
+    let RegistryError::Invalid(errors) = invalid.expect_err("refused") else { panic!("invalid") };
+    assert!(
+        errors.to_string().contains("there are none") && errors.to_string().contains("colour"),
+        "{errors}"
+    );
+    registry
+        .create::<Plan>(&json!({ "name": "gold", "limit": { "requests_per_minute": 5 } }), "ann")
+        .await
+        .expect("new");
+    registry.create_key(&json!({ "name": "alice", "plan": "gold" }), "ann").await.expect("new");
+    let put = json!({ "plan": "gold", "consumer": "alice", "note": "n" });
+    registry.put_key("alice", &put, "bob").await.expect("changed");
+    registry.put_key("alice", &put, "bob").await.expect("the same again");
+    let patched = registry
+        .patch::<KeySpec>(
+            "alice",
+            &json!({ "disabled": true, "note": null, "limit": { "tokens_per_day": 9 } }),
+            "bob",
+        )
+        .await;
+    let patched = patched.expect("changed").account;
+    assert!(
+        patched.disabled
+            && patched.note.is_none()
+            && patched.limits.is_some()
+            && patched.plan.as_deref() == Some("gold")
+    );
+    for (patch, part) in [
+        (json!({ "name": "eve" }), "found \"eve\""),
+        (json!({ "limit": 5 }), "limit: found"),
+        (json!([]), "the document"),
+    ] {
+        let refused =
+            registry.patch::<KeySpec>("alice", &patch, "bob").await.expect_err("refused").to_string();
+        assert!(refused.contains(part), "{patch}: {refused}");
+    }
+    let missing = registry.patch::<KeySpec>("eve", &json!({}), "bob").await.expect_err("none").to_string();
+    assert_eq!(missing, "there is no key \"eve\"");
+    assert!(registry.delete(Kind::Key, "alice", "bob").await.expect("deleted"));
+
+    let store = registry.store().expect("a store");
+    let entries = store.audit(&AuditFilter { limit: 100, ..AuditFilter::default() }).await.expect("entries");
+    let said: Vec<String> = entries
+        .iter()
+        .rev()
+        .map(|entry| format!("{} {} {}", entry.actor, entry.action, entry.subject))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "ann plan created plan gold",
+            "ann key created key alice",
+            "bob key changed key alice",
+            "bob key changed key alice",
+            "bob key deleted key alice",
+        ],
+        "what changed nothing is not said"
+    );
+    assert_eq!(entries[1].details["disabled"], json!({ "before": null, "after": true }));
+    let newer = AuditFilter {
+        before: Some(entries[1].id.clone()),
+        action: Some("key".into()),
+        limit: 1,
+        ..AuditFilter::default()
+    };
+    assert_eq!(store.audit(&newer).await.expect("entries"), [entries[2].clone()]);
+}
+
+async fn keys_are_made_rotated_and_shown_once(place: Place) {
+    let registry = Registry::new(Accounts::default());
+    registry.set_store(place.open().await);
+    let (item, new) = registry.create_key(&json!({ "name": "alice" }), "ann").await.expect("new");
+    let first = new.expect("a key was made");
+    assert_eq!((item.account.sha256, item.account.consumer.as_str()), (first.digest(), "alice"));
+    let (item, second) = registry.rotate("alice", Duration::from_secs(3600), "ann").await.expect("rotated");
+    let previous = item.account.previous.expect("the old one");
+    assert_eq!((item.account.sha256, previous.sha256), (second.digest(), first.digest()));
+    let grace = previous.until.duration_since(SystemTime::now()).expect("in the future");
+    assert!(grace > Duration::from_secs(3590) && grace <= Duration::from_secs(3600), "{grace:?}");
+    // To change the rest of it is not to change the key.
+    let (item, new) =
+        registry.put_key("alice", &json!({ "consumer": "team" }), "ann").await.expect("changed");
+    assert!(
+        new.is_none() && item.account.sha256 == second.digest() && item.account.previous == Some(previous)
+    );
+    let own = NewKey::generate().expect("a key");
+    let given = json!({ "name": "bob", "sha256": own.digest().to_hex() });
+    assert!(registry.create_key(&given, "ann").await.expect("new").1.is_none(), "its owner has it");
+    // Nothing of what was written holds a key.
+    let store = registry.store().expect("a store");
+    let entries = store.audit(&AuditFilter { limit: 100, ..AuditFilter::default() }).await.expect("entries");
+    let said = serde_json::to_string(&entries).expect("JSON");
+    for key in [&first, &second, &own] {
+        assert!(!said.contains(key.reveal()) && !said.contains(&key.digest().to_hex()), "{said}");
+    }
+}
+
+async fn a_file_comes_first(place: Place) {
+    let declared = Accounts {
+        plans: vec![parse(&json!({ "name": "file-plan" }), None).expect("a plan")],
+        consumers: Vec::new(),
+        keys: vec![key("b"), key("d")],
+    };
+    let registry = Registry::new(declared);
+    registry.set_store(place.open().await);
+    for name in ["a", "c", "e"] {
+        registry
+            .create_key(&json!({ "name": name, "plan": "file-plan", "consumer": "team" }), "ann")
+            .await
+            .expect("new");
+    }
+    let refusal = |result: Result<(), RegistryError>| result.expect_err("refused").to_string();
+    assert_eq!(
+        refusal(registry.create_key(&json!({ "name": "b" }), "ann").await.map(drop)),
+        "the key \"b\" is in the configuration file; change it there"
+    );
+    assert!(refusal(registry.delete(Kind::Key, "b", "ann").await.map(drop)).contains("configuration file"));
+    assert!(
+        refusal(registry.rotate("b", Duration::ZERO, "ann").await.map(drop)).contains("configuration file")
+    );
+    let same: Value = json!({ "name": "x", "sha256": key("b").sha256.to_hex() });
+    assert_eq!(refusal(registry.create_key(&same, "ann").await.map(drop)), "key \"b\" is the same API key");
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let filter = Filter { after, limit: 2, ..Filter::default() };
+        let page = registry.list::<KeySpec>(&filter).await.expect("a page");
+        assert_eq!(page.total, 5);
+        seen.extend(page.items.iter().map(|item| (item.account.name.clone(), item.source == Source::File)));
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    let expected = [("a", false), ("b", true), ("c", false), ("d", true), ("e", false)];
+    assert_eq!(seen, expected.map(|(name, is_file)| (name.to_owned(), is_file)));
+    assert_eq!(
+        registry.get::<KeySpec>("d").await.expect("an answer").expect("it is there").source,
+        Source::File
+    );
+}
