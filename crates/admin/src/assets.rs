@@ -33,6 +33,7 @@ macro_rules! assets {
 static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     assets![
         "app.css" from "app.css" as "text/css; charset=utf-8",
+        "app.js" from "app.js" as "text/javascript; charset=utf-8",
         "icon.svg" from "icon.svg" as "image/svg+xml",
         // https://github.com/bigskysoftware/idiomorph, 0BSD
         "idiomorph.js" from "vendor/idiomorph-0.8.0.min.js" as "text/javascript; charset=utf-8",

@@ -6,20 +6,30 @@
 //! routes.rs     which page is where
 //! page.rs       what all pages have in common; headers that browsers obey
 //! assets.rs     style and scripts, built in
+//! pages/        one file per page
+//! live.rs       server-sent events: the part of a page that changes
+//! issue.rs      all that needs an operator; advice.rs says what to do about it
 //! ```
 //!
 //! Pages work without JavaScript for reading. Nothing is asked of another host, and no script or style stands in a page.
 
-mod about;
+mod advice;
 mod assets;
+mod chart;
 mod client;
+mod format;
 mod gate;
+mod issue;
+mod list;
+mod live;
 mod operator;
 mod page;
+mod pages;
 mod refusal;
 mod routes;
 mod session;
 mod sign_in;
+mod since;
 mod throttle;
 mod token;
 
@@ -32,6 +42,9 @@ use axum::extract::FromRef;
 use catalogue::Holds;
 use tokio::sync::watch;
 
+use live::Live;
+use since::Since;
+
 pub use gate::Gate;
 pub use operator::Operator;
 pub use refusal::Refusal;
@@ -42,11 +55,30 @@ pub use token::{AdminToken, AdminTokens, NewAdminToken, Role};
 #[derive(Debug, Clone)]
 pub struct Admin {
     /// Who may enter.
-    pub gate: Arc<Gate>,
+    pub(crate) gate: Arc<Gate>,
     /// What the listeners share.
-    pub shared: Arc<web::Shared>,
+    pub(crate) shared: Arc<web::Shared>,
     /// The servers that operators have withdrawn by hand; discovery hears of it.
-    pub holds: watch::Sender<Holds>,
+    pub(crate) holds: watch::Sender<Holds>,
+    pub(crate) live: Live,
+    pub(crate) since: Arc<Since>,
+}
+
+impl Admin {
+    /// Puts it together. Live pages end when `shutdown` becomes true.
+    pub fn new(
+        gate: Arc<Gate>,
+        shared: Arc<web::Shared>,
+        holds: watch::Sender<Holds>,
+        shutdown: watch::Receiver<bool>,
+    ) -> Self {
+        Self { gate, shared, holds, live: Live::new(shutdown), since: Arc::default() }
+    }
+
+    /// Watches what the pages cannot see at the moment when they are made; never returns.
+    pub async fn watch(&self) {
+        self.since.watch(self.shared.catalogue()).await;
+    }
 }
 
 impl FromRef<Admin> for Arc<Gate> {

@@ -40,14 +40,26 @@ impl Frame {
 
     /// The navigation, in groups.
     pub(crate) fn navigation(&self) -> &'static [&'static [Entry]] {
-        const ENTRIES: &[&[Entry]] = &[&[Entry { path: "/about", name: "About" }]];
+        const fn entry(path: &'static str, name: &'static str) -> Entry {
+            Entry { path, name }
+        }
+        const ENTRIES: &[&[Entry]] = &[
+            &[entry("/", "Overview"), entry("/requests", "Requests")],
+            &[entry("/models", "Models"), entry("/servers", "Servers"), entry("/traefik", "Traefik")],
+            &[entry("/help", "Common errors"), entry("/about", "About")],
+        ];
         ENTRIES
     }
 }
 
 /// Renders a page.
 pub(crate) fn html(page: &impl Template) -> Response {
-    match page.render() {
+    rendered(page.render())
+}
+
+/// A page that was rendered.
+pub(crate) fn rendered(page: askama::Result<String>) -> Response {
+    match page {
         Ok(text) => Html(text).into_response(),
         Err(error) => {
             tracing::error!(%error, "a page cannot be rendered");

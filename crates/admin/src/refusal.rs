@@ -87,6 +87,11 @@ impl Refusal {
     pub(crate) fn not_found(parts: &Parts) -> Self {
         Self::new(parts, StatusCode::NOT_FOUND, "not_found", "there is no such page")
     }
+
+    /// What was sent cannot be done; `message` says what is allowed.
+    pub(crate) fn bad_request(parts: &Parts, message: &str) -> Self {
+        Self::new(parts, StatusCode::BAD_REQUEST, "bad_request", message)
+    }
 }
 
 impl IntoResponse for Refusal {

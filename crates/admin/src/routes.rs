@@ -7,7 +7,11 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 
-use crate::{Admin, Refusal, about, assets, gate, page, sign_in};
+use crate::{
+    Admin, Refusal, assets, gate, live, page,
+    pages::{self, about, help, servers, traefik, try_it},
+    sign_in,
+};
 
 /// Where one signs in.
 pub(crate) const SIGN_IN: &str = "/sign-in";
@@ -18,7 +22,18 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         (SIGN_IN, get(sign_in::show).post(sign_in::submit)),
         ("/sign-out", post(sign_in::sign_out)),
         ("/assets/{name}", get(assets::serve)),
+        ("/", get(pages::show)),
+        ("/models", get(pages::show)),
+        ("/models/{name}", get(pages::show)),
+        ("/servers", get(pages::show)),
+        ("/servers/{id}", get(pages::show).post(servers::act)),
+        ("/requests", get(pages::show)),
+        ("/requests/try", get(try_it::show).post(try_it::submit)),
+        ("/traefik", get(pages::show)),
+        ("/traefik/revisions/{number}", get(traefik::revision)),
+        ("/help", get(help::show)),
         ("/about", get(about::show)),
+        ("/events", get(live::events)),
     ]
 }
 

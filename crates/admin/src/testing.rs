@@ -8,7 +8,10 @@ use axum::{
     body::Body,
     http::{Request, Response, request::Builder},
 };
-use catalogue::{Catalogue, Publisher, Reader};
+use catalogue::{
+    Catalogue, GivenModelSettings, HealthMode, ModelCard, ModelName, Publisher, Reader, ServerId,
+    ServerRecord, ServerSettings, ServerSpec, ServerState, ServerUrl, Source,
+};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
@@ -61,7 +64,6 @@ pub(crate) async fn text(response: Response<Body>) -> String {
 
 fn admin(reader: Reader) -> Admin {
     let settings = web::Settings {
-        policy: Policy::new(Vec::new(), Vec::new()),
         trusted_networks: Vec::new(),
         traefik: traefik_config::Options::default(),
         advertise: None,
@@ -69,9 +71,35 @@ fn admin(reader: Reader) -> Admin {
     };
     let authority = web::CertificateAuthority::open(None, None).expect("a CA");
     let (peers, _) = watch::channel(BTreeSet::new());
-    let shared = Arc::new(web::Shared::new(reader, settings, authority, 8101, peers));
+    let shared = Arc::new(web::Shared::new(reader, settings, Policy::default(), authority, 8101, peers));
     let token =
         |name: &str, clear, role| AdminToken { name: name.into(), digest: KeyDigest::of(clear), role };
     let tokens = vec![token("alice", ADMIN, Role::Admin), token("bob", READER, Role::Reader)];
-    Admin { gate: Arc::new(Gate::new(AdminTokens::new(tokens))), shared, holds: watch::Sender::default() }
+    // Live pages end when nobody is left who could stop them, so it stays.
+    let shutdown = Box::leak(Box::new(watch::Sender::new(false)));
+    Admin::new(
+        Arc::new(Gate::new(AdminTokens::new(tokens))),
+        shared,
+        watch::Sender::default(),
+        shutdown.subscribe(),
+    )
+}
+
+/// A server of the configuration.
+pub(crate) fn server(name: &str, state: ServerState, models: &[&str]) -> ServerRecord {
+    let card = |name: &&str| ModelCard::named(ModelName::new(name).expect("a name"));
+    let spec = ServerSpec {
+        id: ServerId::file(name),
+        name: name.into(),
+        source: Source::File,
+        url: ServerUrl::http("10.0.0.1", 8000),
+        base_path: catalogue::BasePath::default(),
+        models: Vec::new(),
+        health: HealthMode::Probe,
+        incarnation: String::new(),
+        settings: ServerSettings::default(),
+        model_settings: GivenModelSettings::default(),
+        credential: None,
+    };
+    ServerRecord { spec, state, models: models.iter().map(card).collect() }
 }

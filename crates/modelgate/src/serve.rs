@@ -25,7 +25,7 @@ use web::{CertificateAuthority, Listeners, Settings, Shared};
 
 use crate::{
     admin_tokens,
-    book::{Book, StoredAccounts},
+    book::Book,
     cli::Args,
     config::{self, Config, Env},
     jwks::KeySets,
@@ -133,7 +133,7 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let shared = Arc::new(Shared::new(
         reader,
         settings(&config),
-        Book::new(&config, &key_sets, StoredAccounts::default()).policy,
+        Book::new(&config, &key_sets, accounts::Accounts::default()).policy,
         authority,
         requests_port,
         peers,
@@ -141,7 +141,8 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let file = config::locate(args.config.as_deref(), &Env::of_this_process());
     let (stop, stopped) = watch::channel(false);
     let gate = Arc::new(Gate::new(admin_tokens::open(&config)?));
-    let pages = admin::router(Admin { gate: Arc::clone(&gate), shared: Arc::clone(&shared), holds });
+    let admin = Admin::new(Arc::clone(&gate), Arc::clone(&shared), holds, stopped.clone());
+    let pages = admin::router(admin.clone());
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
     let background = background(file, config, Arc::clone(&shared), servers, key_sets, gate);
     tokio::select! {
@@ -150,6 +151,7 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
         }
         ended = &mut serving => return ended.map_err(io::Error::other)?,
         () = background => {}
+        () = admin.watch() => {}
         signal = stop_signal() => info!(signal = signal?, "stopping"),
     }
     stop.send_replace(true);

@@ -1,0 +1,285 @@
+//! Charts of the last hour, drawn by the server: they work without scripts, and nothing has to be loaded for them.
+
+use telemetry::Point;
+
+use crate::format;
+
+/// Points of a chart, in the units of its view box.
+const WIDTH: f64 = 720.0;
+const HEIGHT: f64 = 150.0;
+/// Room on the left for the scale, below for the times, above for the topmost figure.
+const LEFT: f64 = 46.0;
+const BELOW: f64 = 20.0;
+const ABOVE: f64 = 8.0;
+
+/// A chart, ready to be drawn.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Chart {
+    /// What it is, for the heading.
+    pub(crate) title: &'static str,
+    /// What it shows in a sentence, for who does not see it.
+    pub(crate) summary: String,
+    pub(crate) legend: Vec<Series>,
+    pub(crate) bars: Vec<Bar>,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) scale: Vec<Label>,
+    pub(crate) times: Vec<Label>,
+    pub(crate) columns: Vec<Column>,
+}
+
+/// A part of the legend.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Series {
+    /// Which colour.
+    pub(crate) class: &'static str,
+    pub(crate) name: String,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Bar {
+    pub(crate) class: &'static str,
+    pub(crate) x: String,
+    pub(crate) y: String,
+    pub(crate) width: String,
+    pub(crate) height: String,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Line {
+    pub(crate) class: &'static str,
+    pub(crate) path: String,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Label {
+    /// Where on its axis.
+    pub(crate) at: String,
+    pub(crate) text: String,
+}
+
+/// What pointing at a minute tells.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Column {
+    pub(crate) x: String,
+    pub(crate) width: String,
+    pub(crate) tells: String,
+}
+
+/// The colours; what comes later shares the last one.
+const CLASSES: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
+
+/// How many requests per second, allowed and refused by reason.
+pub(crate) fn requests(points: &[Point]) -> Chart {
+    let reasons = most_frequent(points);
+    let class = |code: &str| reasons.iter().position(|r| *r == code).map_or("s5", |at| CLASSES[at + 1]);
+    let top = nice(points.iter().map(|p| p.per_second(p.allowed + p.refused_in_all())).fold(0.0, f64::max));
+    let mut chart = Chart { title: "Requests per second", ..frame(points, top, format::rate) };
+    for (i, point) in points.iter().enumerate() {
+        let mut below = 0.0;
+        let mut stack = |class, count| {
+            let value = point.per_second(count);
+            if value > 0.0 {
+                chart.bars.push(bar(points.len(), i, below / top, value / top, class));
+                below += value;
+            }
+        };
+        stack("s0", point.allowed);
+        for (code, count) in &point.refused {
+            stack(class(code), *count);
+        }
+        let mut tells =
+            format!("{}: {}/s allowed", clock(point), format::rate(point.per_second(point.allowed)));
+        for (code, count) in &point.refused {
+            tells.push_str(&format!(", {}/s {code}", format::rate(point.per_second(*count))));
+        }
+        chart.columns.push(column(points.len(), i, tells));
+    }
+    chart.legend.push(Series { class: "s0", name: "allowed".into() });
+    let shown =
+        reasons.iter().enumerate().map(|(at, code)| Series { class: CLASSES[at + 1], name: (*code).into() });
+    chart.legend.extend(shown);
+    let (allowed, refused) =
+        points.iter().fold((0, 0), |(a, r), point| (a + point.allowed, r + point.refused_in_all()));
+    chart.summary = format!(
+        "In the last hour {} requests were allowed and {} refused.",
+        format::count(allowed),
+        format::count(refused)
+    );
+    chart
+}
+
+/// How long decisions took.
+pub(crate) fn latencies(points: &[Point]) -> Chart {
+    let millis = |time: Option<std::time::Duration>| time.map(|time| time.as_secs_f64() * 1e3);
+    let top = nice(points.iter().filter_map(|p| millis(p.p99)).fold(0.0, f64::max));
+    let mut chart = Chart { title: "/auth, in milliseconds", ..frame(points, top, trimmed) };
+    for (class, name, of) in [("s0", "p50", (|p| p.p50) as fn(&Point) -> _), ("s1", "p99", |p| p.p99)] {
+        chart.lines.push(Line { class, path: path(points, |p| millis(of(p)), top) });
+        chart.legend.push(Series { class, name: name.into() });
+    }
+    for (i, point) in points.iter().enumerate() {
+        let tells = format!(
+            "{}: p50 {}, p99 {}",
+            clock(point),
+            format::latency(point.p50),
+            format::latency(point.p99)
+        );
+        chart.columns.push(column(points.len(), i, tells));
+    }
+    let worst = points.iter().filter_map(|p| p.p99).max();
+    chart.summary = format!("The highest p99 of a minute in the last hour was {}.", format::latency(worst));
+    chart
+}
+
+/// The reasons by how often they occur; so many as have colours of their own.
+fn most_frequent(points: &[Point]) -> Vec<&'static str> {
+    let mut all: Vec<(&'static str, u64)> = Vec::new();
+    for (code, count) in points.iter().flat_map(|point| &point.refused) {
+        match all.iter_mut().find(|(known, _)| known == code) {
+            Some((_, sum)) => *sum += count,
+            None => all.push((code, *count)),
+        }
+    }
+    all.sort_by_key(|(code, count)| (std::cmp::Reverse(*count), *code));
+    all.truncate(CLASSES.len() - 1);
+    all.into_iter().map(|(code, _)| code).collect()
+}
+
+fn frame(points: &[Point], top: f64, text: impl Fn(f64) -> String) -> Chart {
+    let scale = [0.0, 0.5, 1.0].map(|part| Label { at: number(y(part)), text: text(top * part) });
+    let every = 15;
+    let times = points.iter().enumerate().filter(|(i, _)| i % every == 0 && i + every / 3 < points.len());
+    let times = times.map(|(i, point)| Label { at: number(x(points.len(), i)), text: clock(point) });
+    Chart { scale: scale.into(), times: times.collect(), ..Chart::default() }
+}
+
+fn clock(point: &Point) -> String {
+    format::moment(point.start).people.get(..5).unwrap_or_default().to_owned()
+}
+
+fn x(count: usize, i: usize) -> f64 {
+    LEFT + step(count) * i as f64
+}
+
+fn step(count: usize) -> f64 {
+    (WIDTH - LEFT) / count.max(1) as f64
+}
+
+fn y(part: f64) -> f64 {
+    ABOVE + (HEIGHT - ABOVE - BELOW) * (1.0 - part)
+}
+
+fn bar(count: usize, i: usize, from: f64, part: f64, class: &'static str) -> Bar {
+    let (top, bottom) = (y(from + part), y(from));
+    Bar {
+        class,
+        x: number(x(count, i) + step(count) * 0.12),
+        y: number(top),
+        width: number(step(count) * 0.76),
+        // Not so low that it cannot be seen.
+        height: number((bottom - top).max(0.6)),
+    }
+}
+
+fn column(count: usize, i: usize, tells: String) -> Column {
+    Column { x: number(x(count, i)), width: number(step(count)), tells }
+}
+
+/// A line with gaps where there is no value.
+fn path(points: &[Point], value: impl Fn(&Point) -> Option<f64>, top: f64) -> String {
+    let mut path = String::new();
+    let mut drawing = false;
+    for (i, point) in points.iter().enumerate() {
+        match value(point) {
+            Some(value) => {
+                let at = x(points.len(), i) + step(points.len()) / 2.0;
+                let command = if drawing { 'L' } else { 'M' };
+                // A lone point is a line to itself, which round ends make a dot.
+                let dot = if drawing {
+                    String::new()
+                } else {
+                    format!("L{} {}", number(at), number(y(value / top)))
+                };
+                path.push_str(&format!("{command}{} {}{dot}", number(at), number(y(value / top))));
+                drawing = true;
+            }
+            None => drawing = false,
+        }
+    }
+    path
+}
+
+/// The next of 1, 2, 5, 10, …
+fn nice(most: f64) -> f64 {
+    if most <= 0.0 {
+        return 1.0;
+    }
+    let power = 10_f64.powf(most.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|top| *top >= most).unwrap_or(most)
+}
+
+fn number(value: f64) -> String {
+    trimmed((value * 10.0).round() / 10.0)
+}
+
+fn trimmed(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn point(minute: u64, allowed: u64, refused: &[(&'static str, u64)]) -> Point {
+        Point {
+            start: UNIX_EPOCH + Duration::from_secs(60 * minute),
+            span: Duration::from_secs(60),
+            allowed,
+            refused: refused.to_vec(),
+            p50: (allowed > 0).then(|| Duration::from_micros(200)),
+            p99: (allowed > 0).then(|| Duration::from_micros(900)),
+        }
+    }
+
+    #[test]
+    fn bars_stand_on_each_other_and_fill_no_more_than_the_chart() {
+        let points = [point(0, 120, &[("rate_limited", 60)]), point(1, 0, &[])];
+        let chart = requests(&points);
+        let tops: Vec<&str> = chart.scale.iter().map(|label| label.text.as_str()).collect();
+        assert_eq!(tops, ["0", "2.5", "5.0"], "3 per second fit under 5");
+        let [allowed, refused] = &chart.bars[..] else { panic!("two bars: {:?}", chart.bars) };
+        assert_eq!((allowed.class, refused.class), ("s0", "s1"));
+        let f = |text: &str| text.parse::<f64>().expect("a number");
+        assert!((f(&refused.y) + f(&refused.height) - f(&allowed.y)).abs() < 0.2, "no gap");
+        assert!((f(&allowed.y) + f(&allowed.height) - (HEIGHT - BELOW)).abs() < 0.2, "on the ground");
+        assert_eq!(chart.columns[0].tells, "00:00: 2.0/s allowed, 1.0/s rate_limited");
+        assert_eq!(chart.summary, "In the last hour 120 requests were allowed and 60 refused.");
+    }
+
+    #[test]
+    fn reasons_are_coloured_by_how_often_they_occur_and_the_rest_shares_a_colour() {
+        let many = [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5), ("f", 6)];
+        let chart = requests(&[point(0, 1, &many)]);
+        let names: Vec<&str> = chart.legend.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["allowed", "f", "e", "d", "c", "b"]);
+        assert_eq!(chart.bars[1].class, "s5", "a, the rarest");
+    }
+
+    #[test]
+    fn a_line_has_gaps_where_nothing_was_decided() {
+        let chart = latencies(&[point(0, 1, &[]), point(1, 0, &[]), point(2, 1, &[]), point(3, 1, &[])]);
+        assert_eq!(chart.lines[0].path.matches('M').count(), 2);
+        assert_eq!(chart.scale[2].text, "1");
+        assert_eq!(chart.summary, "The highest p99 of a minute in the last hour was 0.90 ms.");
+    }
+
+    #[test]
+    fn nothing_at_all_is_a_chart_too() {
+        assert!(requests(&[]).bars.is_empty());
+        assert_eq!(latencies(&[]).lines[0].path, "");
+        assert_eq!(requests(&[point(0, 0, &[])]).scale[2].text, "1.0");
+    }
+}

@@ -1,0 +1,144 @@
+//! What keeps a page live: server-sent events that carry its live part, rendered anew when it has changed
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//!
+//! Nothing here touches `/auth`: what it has decided is read from counters, a few times a second at most, and only while
+//! somebody looks.
+
+use std::{
+    convert::Infallible,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{Query, State},
+    http::{StatusCode, Uri, request::Parts},
+    response::{
+        IntoResponse as _, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures_util::Stream;
+use serde::Deserialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::sleep,
+};
+
+use crate::{Admin, Operator, Refusal, pages};
+
+/// A page is rendered anew so often.
+const EVERY: Duration = Duration::from_secs(1);
+/// After a change of the catalogue it is rendered at once, but not more often than this.
+const AT_MOST_EVERY: Duration = Duration::from_millis(250);
+/// So many pages are kept live at once; more have to be loaded by hand.
+const MOST: usize = 64;
+
+/// Places for live pages, and what ends them all.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    places: Arc<Semaphore>,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Live {
+    /// Live pages that end when `shutdown` becomes true.
+    pub(crate) fn new(shutdown: watch::Receiver<bool>) -> Self {
+        Self { places: Arc::new(Semaphore::new(MOST)), shutdown }
+    }
+}
+
+/// Which page.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Wanted {
+    /// Its path and query.
+    page: String,
+}
+
+/// `GET /events?page=…`
+pub(crate) async fn events(State(admin): State<Admin>, operator: Operator, parts: Parts) -> Response {
+    let wanted = Query::<Wanted>::try_from_uri(&parts.uri).ok();
+    let uri = wanted.and_then(|Query(wanted)| wanted.page.parse::<Uri>().ok());
+    let Some(uri) = uri.filter(|uri| live_part(&admin, &operator, uri).is_some()) else {
+        return Refusal::not_found(&parts).into_response();
+    };
+    let Ok(place) = Arc::clone(&admin.live.places).try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many live pages; load this one by hand\n")
+            .into_response();
+    };
+    let stream = futures_util::stream::unfold(Watching::new(admin, operator, uri, place), Watching::next);
+    let keep_alive = KeepAlive::new().interval(Duration::from_secs(15));
+    // nginx and its like would hold events back.
+    ([("x-accel-buffering", "no")], Sse::new(boxed(stream)).keep_alive(keep_alive)).into_response()
+}
+
+fn boxed(
+    stream: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,
+) -> std::pin::Pin<Box<dyn Stream<Item = Result<Event, Infallible>> + Send>> {
+    Box::pin(stream)
+}
+
+fn live_part(admin: &Admin, operator: &Operator, uri: &Uri) -> Option<String> {
+    let page = pages::find(pages::Asked { admin, operator: operator.clone(), uri })?;
+    page.live().inspect_err(|error| tracing::error!(%error, "a page cannot be rendered")).ok()
+}
+
+/// Somebody who looks at a page.
+struct Watching {
+    admin: Admin,
+    operator: Operator,
+    uri: Uri,
+    /// What was sent last.
+    sent: Option<u64>,
+    rendered: Option<Instant>,
+    generation: u64,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Watching {
+    fn new(admin: Admin, operator: Operator, uri: Uri, place: OwnedSemaphorePermit) -> Self {
+        Self { admin, operator, uri, sent: None, rendered: None, generation: 0, _place: place }
+    }
+
+    /// Waits until the page looks otherwise than it did.
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        loop {
+            if !self.wait().await || !self.admin.gate.still_admits(&self.operator, Instant::now()) {
+                return None;
+            }
+            self.rendered = Some(Instant::now());
+            self.generation = self.admin.shared.catalogue().load().as_ref().map_or(0, |c| c.generation());
+            let html = live_part(&self.admin, &self.operator, &self.uri).unwrap_or_else(gone);
+            let mut hasher = DefaultHasher::new();
+            html.hash(&mut hasher);
+            let digest = hasher.finish();
+            if self.sent.replace(digest) != Some(digest) {
+                // JSON: a line break would end the event's data.
+                let event = Event::default().event("live").json_data(html).unwrap_or_default();
+                return Some((Ok(event), self));
+            }
+        }
+    }
+
+    /// Waits until it is time to render; false if the program stops.
+    async fn wait(&mut self) -> bool {
+        let Some(rendered) = self.rendered else { return true };
+        let catalogue = self.admin.shared.catalogue().clone();
+        let mut shutdown = self.admin.live.shutdown.clone();
+        let soon = async {
+            sleep(AT_MOST_EVERY.saturating_sub(rendered.elapsed())).await;
+            catalogue.changed_since(self.generation).await;
+        };
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => false,
+            () = sleep(EVERY.saturating_sub(rendered.elapsed())) => true,
+            () = soon => true,
+        }
+    }
+}
+
+/// In place of a page that is there no more, such as that of a server that has gone.
+fn gone() -> String {
+    "<p class=\"card muted\">This is there no more.</p>".to_owned()
+}

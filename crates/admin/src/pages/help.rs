@@ -1,0 +1,20 @@
+//! What to do about the errors that people meet most often, each with where to look.
+
+use askama::Template;
+use axum::response::Response;
+
+use crate::{
+    Operator,
+    page::{Frame, html},
+};
+
+#[derive(Template)]
+#[template(path = "help.html")]
+struct Page {
+    frame: Frame,
+}
+
+/// `GET /help`
+pub(crate) async fn show(operator: Operator) -> Response {
+    html(&Page { frame: Frame::new("Common errors", "/help", operator) })
+}

@@ -1,0 +1,98 @@
+//! The pages. Each is made from what is known at the moment; the part of it that changes is a template's block `live`,
+//! which is sent anew when it has changed.
+
+pub(crate) mod about;
+pub(crate) mod help;
+pub(crate) mod models;
+pub(crate) mod overview;
+pub(crate) mod requests;
+pub(crate) mod servers;
+pub(crate) mod traefik;
+pub(crate) mod try_it;
+
+use std::borrow::Cow;
+
+use axum::{
+    extract::State,
+    http::{Uri, request::Parts},
+    response::{IntoResponse as _, Response},
+};
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{Admin, Operator, Refusal, page};
+
+/// A page that can be sent as a whole, and its live part alone.
+pub(crate) trait Page: Send {
+    /// The whole page.
+    fn whole(&self) -> askama::Result<String>;
+    /// Its live part.
+    fn live(&self) -> askama::Result<String>;
+}
+
+/// Gives a template with a block `live` both.
+macro_rules! live_page {
+    ($page:ty) => {
+        impl crate::pages::Page for $page {
+            fn whole(&self) -> askama::Result<String> {
+                askama::Template::render(self)
+            }
+
+            fn live(&self) -> askama::Result<String> {
+                askama::Template::render(&self.as_live())
+            }
+        }
+    };
+}
+pub(crate) use live_page;
+
+/// Who asks for a page, and with what.
+pub(crate) struct Asked<'a> {
+    pub(crate) admin: &'a Admin,
+    pub(crate) operator: Operator,
+    pub(crate) uri: &'a Uri,
+}
+
+impl Asked<'_> {
+    /// What the query says; what cannot be read counts as not given.
+    pub(crate) fn query<Q: DeserializeOwned + Default>(&self) -> Q {
+        axum::extract::Query::try_from_uri(self.uri)
+            .map(|axum::extract::Query(query)| query)
+            .unwrap_or_default()
+    }
+}
+
+/// The query of most lists.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ListQuery {
+    pub(crate) q: String,
+    pub(crate) state: String,
+    pub(crate) page: usize,
+}
+
+/// The page at a path; `None` if there is none.
+pub(crate) fn find(asked: Asked<'_>) -> Option<Box<dyn Page>> {
+    let path = asked.uri.path().to_owned();
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let decoded =
+        |segment: &str| percent_decode_str(segment).decode_utf8().ok().map(Cow::into_owned);
+    Some(match &segments[..] {
+        [""] => Box::new(overview::page(asked)),
+        ["models"] => Box::new(models::list(asked)),
+        ["models", name] => Box::new(models::one(asked, &decoded(name)?)?),
+        ["servers"] => Box::new(servers::list(asked)),
+        ["servers", id] => Box::new(servers::one(asked, &decoded(id)?)?),
+        ["requests"] => Box::new(requests::page(asked)),
+        ["traefik"] => Box::new(traefik::page(asked)),
+        _ => return None,
+    })
+}
+
+/// `GET` of any of them.
+pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, parts: Parts) -> Response {
+    match find(Asked { admin: &admin, operator, uri: &parts.uri }) {
+        Some(found) => page::rendered(found.whole()),
+        None => Refusal::not_found(&parts).into_response(),
+    }
+}

@@ -1,0 +1,206 @@
+//! The overview: whether all is well, and if not, what to do.
+
+use std::time::{Duration, SystemTime};
+
+use askama::Template;
+use catalogue::{Catalogue, Readiness, ServerState};
+
+use super::{Asked, live_page};
+use crate::{
+    Admin,
+    chart::{self, Chart},
+    format::{self, Time},
+    issue::{self, Issue, Severity},
+    page::Frame,
+    pages::traefik::{Instance, instances},
+};
+
+/// So many issues are shown; the rest is a click away.
+const ISSUES: usize = 6;
+/// Rates are taken over so many seconds.
+const LATELY: usize = 10;
+
+#[derive(Template)]
+#[template(path = "overview.html", blocks = ["live"])]
+pub(crate) struct Overview {
+    frame: Frame,
+    verdict: Verdict,
+    issues: Vec<Issue>,
+    more_issues: usize,
+    tiles: Vec<Tile>,
+    charts: [Chart; 2],
+    instances: Vec<Instance>,
+    changes: Vec<Change>,
+}
+live_page!(Overview);
+
+/// In one look.
+struct Verdict {
+    class: &'static str,
+    says: String,
+    details: String,
+}
+
+/// A figure.
+struct Tile {
+    name: &'static str,
+    value: String,
+    unit: &'static str,
+    note: String,
+    link: &'static str,
+}
+
+/// What has changed, and when.
+struct Change {
+    at: Time,
+    what: String,
+}
+
+pub(crate) fn page(asked: Asked<'_>) -> Overview {
+    let admin = asked.admin;
+    let frame = Frame::new("Overview", "/", asked.operator);
+    let loaded = admin.shared.catalogue().load();
+    let catalogue = loaded.as_deref();
+    let mut issues = catalogue.map(|c| issue::all(admin, c, SystemTime::now())).unwrap_or_default();
+    let verdict = verdict(catalogue, &issues);
+    let more_issues = issues.len().saturating_sub(ISSUES);
+    issues.truncate(ISSUES);
+    let hour = admin.shared.telemetry().last_hour();
+    Overview {
+        frame,
+        verdict,
+        issues,
+        more_issues,
+        tiles: tiles(admin, catalogue),
+        charts: [chart::requests(&hour), chart::latencies(&hour)],
+        instances: instances(admin),
+        changes: changes(admin),
+    }
+}
+
+fn verdict(catalogue: Option<&Catalogue>, issues: &[Issue]) -> Verdict {
+    let Some(catalogue) = catalogue else {
+        return Verdict {
+            class: "warn",
+            says: "Starting".into(),
+            details:
+                "The first look for servers is not finished. Until then Traefik keeps the routes that it has."
+                    .into(),
+        };
+    };
+    let (bad, all) = (issues.iter().filter(|i| i.severity == Severity::Bad).count(), issues.len());
+    let (pools, servers) = (catalogue.pools().count(), catalogue.servers().count());
+    let known = format!("{} on {}.", format::counted(pools, "model"), format::counted(servers, "server"));
+    let (class, says) = match (bad, all) {
+        (0, 0) if servers == 0 => ("warn", "No inference server is known".to_owned()),
+        (0, 0) => ("good", "All is well".to_owned()),
+        (0, n) => ("warn", format!("Working, with {} to look at", format::counted(n, "thing"))),
+        (n, _) => (
+            "bad",
+            format!(
+                "{} you",
+                if n == 1 {
+                    "1 thing needs".into()
+                } else {
+                    format!("{} things need", format::count(n as u64))
+                }
+            ),
+        ),
+    };
+    let details = match servers {
+        0 => "Start a container with the label inference.enable=true, or name servers in the configuration."
+            .into(),
+        _ => known,
+    };
+    Verdict { class, says, details }
+}
+
+fn tiles(admin: &Admin, catalogue: Option<&Catalogue>) -> Vec<Tile> {
+    let telemetry = admin.shared.telemetry();
+    let lately = telemetry.per_second(LATELY);
+    let seconds = lately.iter().map(|p| p.span).sum::<Duration>().as_secs_f64().max(1.0);
+    let per_second = |count: u64| format::rate(count as f64 / seconds);
+    let allowed = lately.iter().map(|p| p.allowed).sum();
+    let refused: u64 = lately.iter().map(telemetry::Point::refused_in_all).sum();
+    let reason = lately.iter().flat_map(|p| &p.refused).max_by_key(|(_, count)| *count);
+    let tile = |name, value: String, unit, note: String, link| Tile { name, value, unit, note, link };
+    let totals = telemetry.totals();
+    vec![
+        tile(
+            "Allowed",
+            per_second(allowed),
+            "/s",
+            format!("{} since the start", format::count(totals.allowed)),
+            "/requests?decision=allowed",
+        ),
+        tile(
+            "Refused",
+            per_second(refused),
+            "/s",
+            reason.map_or_else(
+                || format!("{} since the start", format::count(totals.refused.values().sum::<u64>())),
+                |(code, _)| format!("most: {code}"),
+            ),
+            "/requests?decision=refused",
+        ),
+        tile(
+            "/auth p50",
+            format::latency(telemetry.latency(50.0)),
+            "",
+            "of the last minute".into(),
+            "/requests",
+        ),
+        tile(
+            "/auth p99",
+            format::latency(telemetry.latency(99.0)),
+            "",
+            "of the last minute".into(),
+            "/requests",
+        ),
+        models(catalogue),
+        servers(catalogue),
+    ]
+}
+
+fn models(catalogue: Option<&Catalogue>) -> Tile {
+    let (mut ready, mut starting, mut gone) = (0_usize, 0_usize, 0_usize);
+    for pool in catalogue.into_iter().flat_map(Catalogue::pools) {
+        match pool.readiness() {
+            Readiness::Ready => ready += 1,
+            Readiness::Starting => starting += 1,
+            Readiness::Draining => gone += 1,
+        }
+    }
+    let note = format!("{} starting, {} gone", format::count(starting as u64), format::count(gone as u64));
+    Tile { name: "Models ready", value: format::count(ready as u64), unit: "", note, link: "/models" }
+}
+
+fn servers(catalogue: Option<&Catalogue>) -> Tile {
+    let count = |wanted: fn(&ServerState) -> bool| {
+        let servers = catalogue.into_iter().flat_map(Catalogue::servers);
+        format::count(servers.filter(|server| wanted(&server.state)).count() as u64)
+    };
+    let note = format!(
+        "{} starting, {} withdrawn, {} stopped",
+        count(|s| matches!(s, ServerState::Starting(_))),
+        count(|s| matches!(s, ServerState::Draining(_))),
+        count(|s| matches!(s, ServerState::Stopped(_)))
+    );
+    Tile {
+        name: "Servers ready",
+        value: count(|s| *s == ServerState::Ready),
+        unit: "",
+        note,
+        link: "/servers",
+    }
+}
+
+/// The last changes of what Traefik is told.
+fn changes(admin: &Admin) -> Vec<Change> {
+    const MOST: usize = 8;
+    let revisions = admin.shared.history().revisions();
+    let all = revisions.iter().flat_map(|revision| {
+        revision.why.iter().map(|what| Change { at: format::time(revision.at), what: what.clone() })
+    });
+    all.take(MOST).collect()
+}

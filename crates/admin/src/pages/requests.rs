@@ -1,0 +1,103 @@
+//! The last decisions, as they are made.
+
+use askama::Template;
+use serde::Deserialize;
+use telemetry::{Filter, Record};
+
+use super::{Asked, live_page};
+use crate::{
+    format::{self, Time},
+    page::Frame,
+};
+
+/// So many are shown.
+const ROWS: usize = 100;
+
+#[derive(Template)]
+#[template(path = "requests.html", blocks = ["live"])]
+pub(crate) struct Requests {
+    frame: Frame,
+    query: Query,
+    reasons: Vec<&'static str>,
+    rows: Vec<Row>,
+    not_shown: String,
+}
+live_page!(Requests);
+
+/// Which decisions to show; what is empty does not matter.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Query {
+    decision: String,
+    reason: String,
+    consumer: String,
+    key: String,
+    model: String,
+    id: String,
+}
+
+struct Row {
+    at: Time,
+    class: &'static str,
+    decision: &'static str,
+    /// Why it was refused: a word, and as the client was told.
+    reason: Option<(&'static str, String)>,
+    consumer: String,
+    key: String,
+    model: String,
+    request: String,
+    tokens: String,
+    latency: String,
+    id: String,
+}
+
+impl Query {
+    fn filter(&self) -> Filter {
+        let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        Filter {
+            allowed: match self.decision.as_str() {
+                "allowed" => Some(true),
+                "refused" => Some(false),
+                _ => None,
+            },
+            reason: given(&self.reason),
+            consumer: given(&self.consumer),
+            key: given(&self.key),
+            model: given(&self.model),
+            request_id: given(&self.id),
+        }
+    }
+}
+
+/// `GET /requests`
+pub(crate) fn page(asked: Asked<'_>) -> Requests {
+    let query: Query = asked.query();
+    let telemetry = asked.admin.shared.telemetry();
+    let rows = telemetry.recent(&query.filter(), ROWS).iter().map(|record| row(record)).collect();
+    let totals = telemetry.totals();
+    Requests {
+        frame: Frame::new("Requests", "/requests", asked.operator),
+        query,
+        reasons: totals.refused.into_iter().filter(|(_, count)| *count > 0).map(|(code, _)| code).collect(),
+        rows,
+        not_shown: if totals.not_shown > 0 { format::count(totals.not_shown) } else { String::new() },
+    }
+}
+
+fn row(record: &Record) -> Row {
+    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    let (class, decision) = if record.refused.is_some() { ("bad", "refused") } else { ("good", "allowed") };
+    Row {
+        at: format::moment(record.at),
+        class,
+        decision,
+        reason: record.refused.map(|code| (code, text(record.words()))),
+        consumer: text(record.consumer()),
+        key: text(record.key()),
+        model: text(record.model()),
+        request: format!("{} {}", record.method(), record.path()),
+        tokens: record.tokens.map_or_else(String::new, format::count),
+        latency: format::latency(Some(record.latency)),
+        id: record.request_id().to_owned(),
+    }
+}

@@ -1,0 +1,265 @@
+//! Servers: where each is, what state it is in and why, what is wrong with it and what to do; drain, pause, resume.
+
+use std::{sync::Arc, time::SystemTime};
+
+use askama::Template;
+use axum::{
+    Form,
+    extract::{Path, State},
+    http::request::Parts,
+    response::{IntoResponse as _, Redirect, Response},
+};
+use catalogue::{HealthMode, Hold, HoldKind, ServerRecord, ServerState, Source, Subject};
+use serde::Deserialize;
+
+use super::{Asked, ListQuery, live_page};
+use crate::{
+    Admin, Operator, Refusal,
+    advice::advice,
+    format::{self, Time},
+    issue::{self, Issue},
+    list::{Paging, contains, encode},
+    page::Frame,
+};
+
+#[derive(Template)]
+#[template(path = "servers.html", blocks = ["live"])]
+pub(crate) struct Servers {
+    frame: Frame,
+    query: ListQuery,
+    counts: [(&'static str, &'static str, usize); 6],
+    issues: Vec<Issue>,
+    rows: Vec<Row>,
+    paging: Paging,
+}
+live_page!(Servers);
+
+/// A server, in one line.
+pub(crate) struct Row {
+    pub(crate) link: String,
+    pub(crate) name: String,
+    pub(crate) address: String,
+    /// The image, or that it is from the configuration.
+    pub(crate) source: String,
+    pub(crate) class: &'static str,
+    pub(crate) state: &'static str,
+    pub(crate) why: String,
+    pub(crate) since: Option<Time>,
+    pub(crate) health: &'static str,
+    pub(crate) weight: u16,
+    pub(crate) priority: u8,
+    pub(crate) models: Vec<String>,
+    pub(crate) more_models: usize,
+}
+
+/// So many models are named in a line.
+const MODELS: usize = 3;
+
+impl Row {
+    pub(crate) fn new(admin: &Admin, server: &ServerRecord) -> Self {
+        let spec = &server.spec;
+        let (class, state) = state(admin, server);
+        let names = server.models.iter().map(|model| model.name.to_string());
+        Self {
+            link: format!("/servers/{}", encode(spec.id.as_str())),
+            name: spec.name.clone(),
+            address: spec.url.to_string(),
+            source: match &spec.source {
+                Source::Docker { image, .. } => image.clone(),
+                Source::File => "configuration".into(),
+            },
+            class,
+            state,
+            why: server.state.why().unwrap_or_default().to_owned(),
+            since: admin.since.of(server).map(format::time),
+            health: health(spec.health),
+            weight: spec.settings.weight.unwrap_or(1),
+            priority: spec.settings.priority,
+            models: names.take(MODELS).collect(),
+            more_models: server.models.len().saturating_sub(MODELS),
+        }
+    }
+}
+
+fn health(mode: HealthMode) -> &'static str {
+    match mode {
+        HealthMode::Docker => "HEALTHCHECK",
+        HealthMode::Probe => "asked by Modelgate",
+    }
+}
+
+/// The class and the word of a server's state.
+fn state(admin: &Admin, server: &ServerRecord) -> (&'static str, &'static str) {
+    match (&server.state, held(admin, server)) {
+        (ServerState::Ready, _) => ("good", "ready"),
+        (ServerState::Starting(_), _) => ("warn", "starting"),
+        (ServerState::Draining(_), Some(HoldKind::Drain { .. })) => ("off", "drained"),
+        (ServerState::Draining(_), Some(HoldKind::Pause)) => ("off", "paused"),
+        (ServerState::Draining(_), None) => ("bad", "withdrawn"),
+        (ServerState::Stopped(_), _) => ("off", "stopped"),
+    }
+}
+
+fn held(admin: &Admin, server: &ServerRecord) -> Option<HoldKind> {
+    admin.holds.borrow().of(&server.spec).map(|hold| hold.kind.clone())
+}
+
+/// `GET /servers`
+pub(crate) fn list(asked: Asked<'_>) -> Servers {
+    let (admin, query) = (asked.admin, asked.query::<ListQuery>());
+    let loaded = admin.shared.catalogue().load();
+    let servers: Vec<&Arc<ServerRecord>> = loaded.iter().flat_map(|catalogue| catalogue.servers()).collect();
+    let issues: Vec<Issue> = loaded.as_deref().map_or_else(Vec::new, |catalogue| {
+        let all = issue::all(admin, catalogue, SystemTime::now()).into_iter();
+        all.filter(|issue| contains(&query.q, [issue.about.as_str(), issue.what.as_str()])).collect()
+    });
+    let count = |name: &str| servers.iter().filter(|server| server.state.name() == name).count();
+    let counts = [
+        ("", "All", servers.len()),
+        ("ready", "Ready", count("ready")),
+        ("starting", "Starting", count("starting")),
+        ("draining", "Withdrawn", count("draining")),
+        ("stopped", "Stopped", count("stopped")),
+        ("problems", "Problems", issues.len()),
+    ];
+    let found = servers.iter().filter(|server| {
+        (query.state.is_empty() || server.state.name() == query.state) && contains(&query.q, searched(server))
+    });
+    let found: Vec<_> = found.collect();
+    let rows = if query.state == "problems" { issues.len() } else { found.len() };
+    let paging = Paging::new(rows, query.page, &[("q", &query.q), ("state", &query.state)]);
+    let issues = match query.state.as_str() {
+        "problems" => paging.cut(issues),
+        // Containers that are no servers would be seen nowhere else.
+        "" if query.page <= 1 => {
+            issues.into_iter().filter(|i| i.link.starts_with("/servers?")).take(MOST_ISSUES).collect()
+        }
+        _ => Vec::new(),
+    };
+    let rows = paging.cut(found).into_iter().map(|server| Row::new(admin, server)).collect();
+    Servers { frame: Frame::new("Servers", "/servers", asked.operator), query, counts, issues, rows, paging }
+}
+
+/// So many are shown above the list.
+const MOST_ISSUES: usize = 5;
+
+fn searched(server: &ServerRecord) -> impl Iterator<Item = &str> {
+    let image = match &server.spec.source {
+        Source::Docker { image, .. } => image.as_str(),
+        Source::File => "",
+    };
+    let models = server.models.iter().map(|model| model.name.as_str());
+    [server.spec.name.as_str(), server.spec.url.as_str(), server.spec.id.as_str(), image]
+        .into_iter()
+        .chain(models)
+}
+
+#[derive(Template)]
+#[template(path = "server.html", blocks = ["live"])]
+pub(crate) struct Server {
+    frame: Frame,
+    row: Row,
+    todo: Option<&'static str>,
+    facts: Vec<(&'static str, String)>,
+    settings: Vec<(String, String)>,
+    models: Vec<(String, String)>,
+    problems: Vec<(String, Option<&'static str>)>,
+    can_hold: bool,
+    held: bool,
+    has_runs: bool,
+}
+live_page!(Server);
+
+/// `GET /servers/{id}`
+pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
+    let admin = asked.admin;
+    let loaded = admin.shared.catalogue().load();
+    let catalogue = loaded.as_deref()?;
+    let server = catalogue.servers().find(|server| server.spec.id.as_str() == id)?;
+    let spec = &server.spec;
+    let row = Row::new(admin, server);
+    let of_server = spec.settings.given.iter().map(|(key, value)| (*key, value.as_str()));
+    let settings = of_server.chain(spec.model_settings.iter());
+    let is_about =
+        |subject: &Subject| matches!(subject, Subject::Container(n) | Subject::Server(n) if *n == spec.name);
+    let problems = catalogue.problems().iter().filter(|p| is_about(&p.subject));
+    let mut facts = vec![
+        ("Address", spec.url.to_string()),
+        ("API below", format!("{}/", spec.base_path.as_str())),
+        ("Readiness by", health(spec.health).to_owned()),
+        ("Weight", row.weight.to_string()),
+    ];
+    match &spec.source {
+        Source::Docker { container_id, image } => {
+            facts.push(("Image", image.clone()));
+            facts.push(("Container", container_id.chars().take(12).collect()));
+            facts.push(("Started", spec.incarnation.clone()));
+        }
+        Source::File => facts.push(("Known from", "servers: in the configuration".into())),
+    }
+    if row.priority > 0 {
+        facts.push((
+            "Backup",
+            format!("priority {}: used when no server with a lower one is ready", row.priority),
+        ));
+    }
+    facts.extend(spec.settings.selector().map(|s| ("Chosen by", format!("only requests with {s}"))));
+    if spec.credential.is_some() {
+        facts.push(("Credential", "it demands one; it is given to nobody but Traefik".into()));
+    }
+    Some(Server {
+        frame: Frame::new(&spec.name, "/servers", asked.operator),
+        todo: server.state.why().and_then(advice),
+        facts,
+        settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        models: server
+            .models
+            .iter()
+            .map(|m| (m.name.to_string(), format!("/models/{}", encode(m.name.as_str()))))
+            .collect(),
+        problems: problems.map(|p| (p.message.clone(), advice(&p.to_string()))).collect(),
+        can_hold: !matches!(server.state, ServerState::Stopped(_)),
+        held: held(admin, server).is_some(),
+        has_runs: spec.source != Source::File,
+        row,
+    })
+}
+
+/// What the buttons send.
+#[derive(Deserialize)]
+pub(crate) struct Action {
+    action: String,
+}
+
+/// `POST /servers/{id}`
+pub(crate) async fn act(
+    State(admin): State<Admin>,
+    operator: Operator,
+    Path(id): Path<String>,
+    parts: Parts,
+    Form(Action { action }): Form<Action>,
+) -> Response {
+    let loaded = admin.shared.catalogue().load();
+    let servers = || loaded.iter().flat_map(|catalogue| catalogue.servers());
+    let Some(server) = servers().find(|server| server.spec.id.as_str() == id) else {
+        return Refusal::not_found(&parts).into_response();
+    };
+    let spec = &server.spec;
+    let kind = match action.as_str() {
+        "drain" => Some(HoldKind::Drain { incarnation: spec.incarnation.clone() }),
+        "pause" => Some(HoldKind::Pause),
+        "resume" => None,
+        _ => return Refusal::bad_request(&parts, "action: allowed: drain, pause or resume").into_response(),
+    };
+    admin.holds.send_modify(|holds| {
+        holds.retain(servers().map(|server| &server.spec));
+        match kind {
+            Some(kind) => holds.hold(spec.id.clone(), Hold { kind, by: Arc::clone(&operator.name) }),
+            None => {
+                holds.resume(&spec.id);
+            }
+        }
+    });
+    tracing::info!(operator = %operator.name, server = %spec.name, id = %spec.id, action, "an operator acts on a server");
+    Redirect::to(&format!("/servers/{}", encode(spec.id.as_str()))).into_response()
+}

@@ -1,0 +1,168 @@
+//! Traefik: who polls and what it holds, the document as rendered now, its history and what caused each change.
+
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    http::request::Parts,
+    response::{IntoResponse as _, Response},
+};
+use web::Revision;
+
+use super::{Asked, live_page};
+use crate::{
+    Admin, Operator, Refusal,
+    format::{self, Time},
+    page::{self, Frame},
+};
+
+#[derive(Template)]
+#[template(path = "traefik.html", blocks = ["live"])]
+pub(crate) struct Traefik {
+    frame: Frame,
+    warnings: Vec<String>,
+    version: String,
+    instances: Vec<Instance>,
+    revisions: Vec<Row>,
+}
+live_page!(Traefik);
+
+/// A Traefik that polls.
+pub(crate) struct Instance {
+    pub(crate) address: String,
+    pub(crate) class: &'static str,
+    pub(crate) state: &'static str,
+    pub(crate) heard: String,
+    pub(crate) revision: Option<u64>,
+    pub(crate) is_behind: bool,
+    pub(crate) version: String,
+    pub(crate) polls: String,
+}
+
+/// A document of the past.
+struct Row {
+    number: u64,
+    at: Time,
+    why: Vec<String>,
+    version: String,
+    gateway: String,
+    size: String,
+}
+
+/// All that poll.
+pub(crate) fn instances(admin: &Admin) -> Vec<Instance> {
+    let revisions = admin.shared.history().revisions();
+    let instance = |instance: web::Instance| {
+        let silent = instance.silent_for.as_secs() > 60;
+        let (class, state) = match (silent, instance.waiting) {
+            (true, _) => ("bad", "silent"),
+            (false, true) => ("good", "waiting for news"),
+            (false, false) => ("good", "polling"),
+        };
+        let given = instance.given.map(|given| given.revision);
+        // The newest of its own kind: the document depends on the version and on the host that is polled.
+        let is_behind = given.is_some_and(|given| revisions.iter().any(|r| r.previous == Some(given)));
+        Instance {
+            address: instance.address.to_string(),
+            class,
+            state,
+            heard: if instance.waiting {
+                "now".into()
+            } else {
+                format!("{} ago", format::span(instance.silent_for))
+            },
+            revision: given,
+            is_behind,
+            version: instance.rendered_for.to_string(),
+            polls: format::count(instance.polls),
+        }
+    };
+    admin.shared.polls().instances().into_iter().map(instance).collect()
+}
+
+/// `GET /traefik`
+pub(crate) fn page(asked: Asked<'_>) -> Traefik {
+    let admin = asked.admin;
+    let settings = admin.shared.settings();
+    let mut warnings = admin.shared.polls().warnings();
+    if let Some(catalogue) = admin.shared.catalogue().load().as_deref() {
+        warnings.extend(traefik_config::shortcomings(catalogue, &settings.traefik));
+    }
+    Traefik {
+        frame: Frame::new("Traefik", "/traefik", asked.operator),
+        warnings,
+        version: settings.traefik.version.to_string(),
+        instances: instances(admin),
+        revisions: admin.shared.history().revisions().iter().map(row).collect(),
+    }
+}
+
+fn row(revision: &Revision) -> Row {
+    Row {
+        number: revision.number,
+        at: format::time(revision.at),
+        why: revision.why.clone(),
+        version: revision.version.to_string(),
+        gateway: revision.gateway.clone(),
+        size: format!("{} KB", format::count((revision.size as u64).div_ceil(1000))),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "revision.html")]
+struct Document {
+    frame: Frame,
+    row: Row,
+    previous: Option<u64>,
+    diff: Vec<DiffLine>,
+    is_forgotten: bool,
+    text: Option<String>,
+}
+
+/// A line of a difference.
+struct DiffLine {
+    class: &'static str,
+    text: String,
+}
+
+/// `GET /traefik/revisions/{number}`
+pub(crate) async fn revision(
+    State(admin): State<Admin>,
+    operator: Operator,
+    Path(number): Path<u64>,
+    parts: Parts,
+) -> Response {
+    // Comparing large documents takes a while.
+    let made = tokio::task::spawn_blocking(move || document(&admin, operator, number)).await;
+    match made {
+        Ok(Some(document)) => page::html(&document),
+        Ok(None) => Refusal::not_found(&parts).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a difference cannot be made");
+            Refusal::not_found(&parts).into_response()
+        }
+    }
+}
+
+fn document(admin: &Admin, operator: Operator, number: u64) -> Option<Document> {
+    let history = admin.shared.history();
+    let revision = history.revision(number)?;
+    let diff = revision.previous.map(|previous| history.diff(previous, number));
+    let line = |text: &str| {
+        let class = match text.as_bytes().first() {
+            Some(b'+') => "add",
+            Some(b'-') => "del",
+            Some(b'@') => "hunk",
+            _ => "same",
+        };
+        DiffLine { class, text: text.to_owned() }
+    };
+    let is_forgotten = matches!(diff, Some(None));
+    Some(Document {
+        frame: Frame::new(format!("Revision {number}"), "/traefik", operator),
+        row: row(&revision),
+        previous: revision.previous,
+        diff: diff.flatten().iter().flat_map(|diff| diff.lines()).map(line).collect(),
+        is_forgotten,
+        text: revision.text(),
+    })
+}
