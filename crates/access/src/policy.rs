@@ -33,6 +33,7 @@ pub struct Policy {
     issuers: Vec<Issuer>,
     consumers: HashMap<String, Arc<Consumer>>,
     time_zone: TimeZone,
+    is_incomplete: bool,
 }
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -58,7 +59,14 @@ impl Policy {
         let mut by_digest = HashMap::with_capacity(keys.len());
         add(&mut by_digest, keys);
         let time_zone = TimeZone::UTC;
-        Self { keys: by_digest, model_limits, issuers: Vec::new(), consumers: HashMap::new(), time_zone }
+        Self {
+            keys: by_digest,
+            model_limits,
+            issuers: Vec::new(),
+            consumers: HashMap::new(),
+            time_zone,
+            is_incomplete: false,
+        }
     }
 
     /// The same without these keys, by name.
@@ -71,6 +79,7 @@ impl Policy {
             issuers: self.issuers.clone(),
             consumers: self.consumers.clone(),
             time_zone: self.time_zone.clone(),
+            is_incomplete: self.is_incomplete,
         }
     }
 
@@ -93,6 +102,22 @@ impl Policy {
         Self { time_zone, ..self }
     }
 
+    /// The same, which does not know all keys: unknown ones may be known later, and are not called wrong.
+    #[must_use]
+    pub fn incomplete(self) -> Self {
+        Self { is_incomplete: true, ..self }
+    }
+
+    /// Whether there may be keys that are not known yet.
+    pub fn is_incomplete(&self) -> bool {
+        self.is_incomplete
+    }
+
+    /// Each key once.
+    pub fn keys(&self) -> impl Iterator<Item = &Arc<Key>> {
+        self.keys.iter().filter(|(digest, key)| key.digest == **digest).map(|(_, key)| key)
+    }
+
     /// Whose midnight ends the days and months of quotas.
     pub fn time_zone(&self) -> &TimeZone {
         &self.time_zone
@@ -100,7 +125,7 @@ impl Policy {
 
     /// How many keys there are.
     pub fn key_count(&self) -> usize {
-        self.keys.iter().filter(|(digest, key)| key.digest == **digest).count()
+        self.keys().count()
     }
 
     /// The limit of a model over all keys: that of the first entry which matches.
@@ -139,6 +164,7 @@ impl Policy {
         match self.keys.get(&digest) {
             Some(key) => key.check(&digest, from, now).map(|()| Arc::clone(key)),
             None if NewKey::is_mistyped(given) => Err(Reason::MistypedKey),
+            None if self.is_incomplete => Err(Reason::KeysUnavailable),
             None => Err(Reason::UnknownKey),
         }
     }

@@ -13,6 +13,9 @@ pub enum Reason {
     /// The key is not one of ours.
     #[error("the API key is not valid")]
     UnknownKey,
+    /// The key is not known, but the store of keys has not answered yet.
+    #[error("API keys cannot be looked up at the moment; try again later")]
+    KeysUnavailable,
     /// It has the form of our keys, but not their checksum: it was mistyped or cut off.
     #[error("the API key is not valid: its checksum does not fit, so it was mistyped or cut off")]
     MistypedKey,
@@ -141,6 +144,7 @@ impl Reason {
         match self {
             Self::MissingKey => "missing_api_key",
             Self::UnknownKey => "invalid_api_key",
+            Self::KeysUnavailable => "api_keys_unavailable",
             Self::MistypedKey => "mistyped_api_key",
             Self::BadToken(_) => "invalid_token",
             Self::DisabledKey => "disabled_api_key",

@@ -2,7 +2,7 @@
 //!
 //! What the file says counts: an account of the store with a name or a key that the file has is left out, and named.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use access::{Issuer, Key, Limits, ModelLimit, Policy, TokenPlan};
 use accounts::{Accounts, Directory, KeySpec, Plan};
@@ -17,6 +17,8 @@ use crate::{
 pub(crate) struct Book {
     pub(crate) policy: Policy,
     directory: Directory,
+    /// The store's plans and consumers.
+    stored: Accounts,
     /// The names of the file's keys.
     in_file: HashSet<String>,
     /// Accounts that are not in force, and why.
@@ -29,6 +31,8 @@ impl Book {
         let accounts = &config.accounts.declared;
         let mut directory = Directory::default();
         let mut problems = Vec::new();
+        let kept =
+            Accounts { plans: stored.plans.clone(), consumers: stored.consumers.clone(), keys: Vec::new() };
         let plans = accounts.plans.iter().cloned().chain(stored.plans);
         problems.extend(plans.filter_map(|plan| directory.add_plan(plan).err()).map(|e| e.to_string()));
         let consumers = accounts.consumers.iter().cloned().chain(stored.consumers);
@@ -38,11 +42,24 @@ impl Book {
             accounts.keys.iter().cloned().filter_map(|key| directory.key(key).ok()).collect::<Vec<_>>();
         let issuers =
             config.accounts.issuers.iter().map(|issuer| with_plans(issuer, key_sets, &directory)).collect();
-        let mut book = Self { policy: Policy::default(), directory, in_file, problems };
+        let mut book = Self { policy: Policy::default(), directory, stored: kept, in_file, problems };
         let keys = of_file.into_iter().chain(book.usable(stored.keys)).collect();
         book.policy = Policy::new(keys, model_limits(config))
             .with_issuers(issuers, book.directory.consumers().clone())
             .with_time_zone(config.time_zone.clone());
+        book
+    }
+
+    /// The same with another file, while the store does not answer: what it said last stays.
+    pub(crate) fn with_file(&self, config: &Config, key_sets: &KeySets) -> Self {
+        let mut book = Self::new(config, key_sets, Accounts { keys: Vec::new(), ..self.stored.clone() });
+        let of_store =
+            |key: &&Arc<Key>| !self.in_file.contains(&key.name) && !book.in_file.contains(&key.name);
+        let kept: Vec<Key> = self.policy.keys().filter(of_store).map(|key| Key::clone(key)).collect();
+        book.policy = book.policy.with_keys(kept);
+        if self.policy.is_incomplete() {
+            book.policy = book.policy.incomplete();
+        }
         book
     }
 

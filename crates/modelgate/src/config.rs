@@ -13,6 +13,7 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use catalogue::{GivenModelSettings, ModelGlobs};
@@ -25,6 +26,7 @@ mod env;
 mod host;
 mod keys;
 mod servers;
+mod store;
 mod traefik;
 
 pub(crate) use accounts::{NAME as KEY_NAME, name as key_name};
@@ -34,6 +36,7 @@ pub(crate) use docker::{DockerConfig, Enabled};
 pub(crate) use env::Env;
 pub(crate) use keys::{Accounts, JwtIssuer};
 pub(crate) use servers::StaticServer;
+pub(crate) use store::{Options as SharedLimitsOptions, SharedLimitsConfig, StoreConfig};
 pub(crate) use traefik::TraefikConfig;
 
 use config_reader::{Report, Section, size};
@@ -55,6 +58,10 @@ pub(crate) struct Config {
     pub(crate) accounts: Accounts,
     /// Settings of models by pattern; for each setting the first that matches and has it counts.
     pub(crate) models: Vec<(ModelGlobs, GivenModelSettings)>,
+    /// Where accounts and counts are kept beside the file.
+    pub(crate) store: StoreConfig,
+    /// By whom limits are counted for several Modelgates.
+    pub(crate) shared_limits: Option<SharedLimitsConfig>,
     /// Whose midnight ends the days and months of quotas.
     pub(crate) time_zone: TimeZone,
     /// Who may use the dashboard.
@@ -164,6 +171,8 @@ impl Config {
                 root.sections("jwt"),
             ),
             models: keys::read_models(root.sections("models")),
+            store: StoreConfig { url: None, keep: Duration::ZERO },
+            shared_limits: store::read_shared(root.section("shared_limits")),
             time_zone: root
                 .get("time_zone", TIME_ZONE, |name| TimeZone::get(name).ok())
                 .unwrap_or(TimeZone::UTC),
@@ -172,6 +181,7 @@ impl Config {
             log: log(root.section("log")),
             warnings: Vec::new(),
         };
+        config.store = store::read(root.section("store"), config.state_dir.as_deref());
         config.refuse_unproven_credentials(&root);
         config.refuse_shared_host(&root);
         root.finish();
@@ -209,7 +219,10 @@ impl Config {
         if let Some(variable) = keys_replaced_by {
             self.warnings.push(format!("{variable} is set, so the keys in the file are not used"));
         }
-        if self.accounts.declared.keys.is_empty() && self.accounts.issuers.is_empty() {
+        if self.accounts.declared.keys.is_empty()
+            && self.accounts.issuers.is_empty()
+            && self.store.url.is_none()
+        {
             self.warnings.push(
                 "there are no keys, so every request will be refused; `modelgate keys generate` makes one"
                     .into(),
@@ -237,6 +250,8 @@ impl Config {
             ("traefik.client_certificate.ca", self.traefik.client_ca != new.traefik.client_ca),
             ("docker", self.docker != new.docker),
             ("state_dir", self.state_dir != new.state_dir),
+            ("store", self.store != new.store),
+            ("shared_limits", self.shared_limits != new.shared_limits),
             ("log.level", self.log.level != new.log.level),
             ("log.format", self.log.format != new.log.format),
         ];

@@ -14,6 +14,7 @@ mod config;
 mod explain;
 mod import;
 mod jwks;
+mod keeper;
 mod log;
 mod reference;
 mod reload;

@@ -13,9 +13,7 @@ use web::Shared;
 
 use crate::{
     admin_tokens,
-    book::Book,
     config::{Config, Env},
-    jwks::KeySets,
     serve,
 };
 
@@ -27,8 +25,8 @@ pub(crate) async fn watch(
     mut running: Config,
     shared: Arc<Shared>,
     servers: watch::Sender<Configured>,
-    key_sets: KeySets,
     gate: Arc<Gate>,
+    configs: watch::Sender<Arc<Config>>,
 ) {
     let mut seen = fs::read(&path).ok();
     loop {
@@ -45,7 +43,7 @@ pub(crate) async fn watch(
                 }
                 servers.send_replace(serve::configured(&config));
                 shared.replace_settings(serve::settings(&config));
-                shared.replace_policy(Book::new(&config, &key_sets, accounts::Accounts::default()).policy);
+                configs.send_replace(Arc::new(config.clone()));
                 admin_tokens::renew(&gate, &config, &running);
                 info!(path = %path.display(), keys = config.accounts.declared.keys.len(), servers = config.servers.len(), "configuration reloaded");
                 running = config;

@@ -140,6 +140,12 @@ pub enum InvalidOptions {
     Timeout(Duration),
 }
 
+/// Whether a text is the URL of a Redis or Valkey, as far as one can tell without asking.
+#[must_use]
+pub fn is_url(text: &str) -> bool {
+    Server::new(text, None).is_ok()
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self { timeout: Duration::from_millis(20), namespace: "modelgate".to_owned(), authorities: None }

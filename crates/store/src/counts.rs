@@ -113,6 +113,15 @@ impl Store {
         Ok(done.rows_affected())
     }
 
+    /// Forgets what was used on days before this one.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn forget_usage_before(&self, day: &str) -> Result<u64, StoreError> {
+        let done = sqlx::query("DELETE FROM usage WHERE day < $1").bind(day).execute(&self.pool).await?;
+        Ok(done.rows_affected())
+    }
+
     /// Adds to what was used on a day.
     ///
     /// # Errors

@@ -5,9 +5,13 @@ use std::time::Duration;
 use accounts::{Account, Kind};
 use sqlx::{
     AnyConnection, Connection as _, Row,
+    any::AnyRow,
     postgres::{PgListener, PgPoolOptions},
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 
 use crate::{Store, StoreError, StoreUrl};
 
@@ -77,23 +81,29 @@ impl Store {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn all<A: Account>(&self) -> Result<(Vec<A>, Vec<String>), StoreError> {
+    pub async fn all<A: Account + Send + 'static>(&self) -> Result<(Vec<A>, Vec<String>), StoreError> {
         let rows = sqlx::query("SELECT document, name FROM accounts WHERE kind = $1 ORDER BY name")
             .bind(A::KIND.as_str())
             .fetch_all(&self.pool)
             .await?;
-        let (mut accounts, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
-        for row in rows {
-            let document: String = row.try_get(0)?;
-            match accounts::parse_text(&document, None) {
-                Ok(account) => accounts.push(account),
-                Err(errors) => {
-                    unreadable.push(format!("{} {:?}: {errors}", A::KIND, row.try_get::<String, _>(1)?))
-                }
+        // 100,000 of them take a moment, in which others go on.
+        let read = spawn_blocking(move || read_all(&rows)).await;
+        read.map_err(|error| StoreError::Unavailable(error.to_string()))?
+    }
+}
+
+fn read_all<A: Account>(rows: &[AnyRow]) -> Result<(Vec<A>, Vec<String>), StoreError> {
+    let (mut accounts, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        let document: String = row.try_get(0)?;
+        match accounts::parse_text(&document, None) {
+            Ok(account) => accounts.push(account),
+            Err(errors) => {
+                unreadable.push(format!("{} {:?}: {errors}", A::KIND, row.try_get::<String, _>(1)?))
             }
         }
-        Ok((accounts, unreadable))
     }
+    Ok((accounts, unreadable))
 }
 
 impl Following {
@@ -116,9 +126,10 @@ impl Following {
         if revision == self.revision {
             return Ok(None);
         }
-        let before = std::mem::replace(&mut self.revision, revision);
+        let before = self.revision;
         // A lower number: the database was put back to an earlier state.
         if revision < before || revision - before > MOST {
+            self.revision = revision;
             return Ok(Some(Change::All));
         }
         let rows =
@@ -127,6 +138,7 @@ impl Following {
                 .bind(revision)
                 .fetch_all(&self.store.pool)
                 .await?;
+        self.revision = revision;
         let mut changed = Vec::with_capacity(rows.len());
         for row in rows {
             let (kind, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);

@@ -72,6 +72,9 @@ async fn ready(
         .collect();
     let mut problems: Vec<String> = catalogue.problems().iter().map(ToString::to_string).collect();
     problems.extend(traefik_config::shortcomings(catalogue, &shared.settings().traefik));
-    Json(json!({ "status": "ready", "models": models, "servers": servers, "problems": problems }))
-        .into_response()
+    let mut body = json!({ "status": "ready", "models": models, "servers": servers, "problems": problems });
+    for (name, status) in shared.statuses() {
+        body[name] = status;
+    }
+    Json(body).into_response()
 }

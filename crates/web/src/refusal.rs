@@ -241,7 +241,7 @@ impl From<&Reason> for Refusal {
                 let retry_after = (!limited.is_lasting()).then_some(limited.retry_after);
                 Self { retry_after, limited: Some(Box::new(*limited)), ..refusal }
             }
-            Reason::LimitsUnavailable => {
+            Reason::LimitsUnavailable | Reason::KeysUnavailable => {
                 let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, reason.code(), message);
                 Self { retry_after: Some(WHILE_UNCOUNTED), ..refusal }
             }

@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -62,6 +63,19 @@ pub struct Shared {
     polls: Polls,
     history: History,
     pub(crate) metrics: Sources,
+    statuses: Statuses,
+}
+
+type Status = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+/// What other parts say about themselves, by name.
+#[derive(Default)]
+struct Statuses(Mutex<Vec<(&'static str, Status)>>);
+
+impl fmt::Debug for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Statuses")
+    }
 }
 
 /// Numbers requests: a random start, so that two runs do not share ids, and a counter.
@@ -102,6 +116,7 @@ impl Shared {
             polls: Polls::default(),
             history: History::default(),
             metrics: Sources::default(),
+            statuses: Statuses::default(),
         }
     }
 
@@ -181,6 +196,22 @@ impl Shared {
     /// family has a name of its own.
     pub fn add_metrics(&self, families: impl Fn() -> Vec<Family> + Send + Sync + 'static) {
         self.metrics.add(Box::new(families));
+    }
+
+    /// Adds to what `/readyz` answers to who asks on this machine. Never a secret.
+    pub fn add_status(
+        &self,
+        name: &'static str,
+        status: impl Fn() -> serde_json::Value + Send + Sync + 'static,
+    ) {
+        let mut statuses = self.statuses.0.lock().unwrap_or_else(PoisonError::into_inner);
+        statuses.push((name, Box::new(status)));
+    }
+
+    /// What other parts say about themselves, by name.
+    pub fn statuses(&self) -> Vec<(&'static str, serde_json::Value)> {
+        let statuses = self.statuses.0.lock().unwrap_or_else(PoisonError::into_inner);
+        statuses.iter().map(|(name, status)| (*name, status())).collect()
     }
 
     pub(crate) fn authority(&self) -> &CertificateAuthority {

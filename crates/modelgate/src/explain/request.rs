@@ -8,11 +8,7 @@ use catalogue::Catalogue;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
 
-use crate::{
-    book::Book,
-    config::Config,
-    jwks::KeySets,
-};
+use crate::{book::Book, config::Config, jwks::KeySets};
 
 /// A request as curl takes it, or an entry of a HAR file.
 #[derive(Debug, Clone, clap::Args)]

@@ -1,0 +1,82 @@
+//! `store:` and `shared_limits:` — where accounts and counts are kept beside the file, and by whom limits are counted.
+
+use std::{fmt, fs, io, path::Path, time::Duration};
+
+use config_reader::Section;
+use store::StoreUrl;
+use web::OnFailure;
+
+/// `store:` in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoreConfig {
+    /// Where it is; `None`: there is none.
+    pub(crate) url: Option<StoreUrl>,
+    /// How long usage and the audit log are kept.
+    pub(crate) keep: Duration,
+}
+
+/// `shared_limits:` in the configuration.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct SharedLimitsConfig {
+    /// Redis or Valkey. There may be a password in it.
+    pub(crate) url: String,
+    /// What happens to limited requests while it does not answer.
+    pub(crate) on_failure: OnFailure,
+    /// How a decision asks it.
+    pub(crate) options: Options,
+}
+
+/// How a decision asks the server of shared limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) timeout: Duration,
+    pub(crate) namespace: String,
+    pub(crate) authorities: Option<Vec<u8>>,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) fn read(mut section: Section<'_>, state_dir: Option<&Path>) -> StoreConfig {
+    const URL: &str = "sqlite:///path/of/file or postgres://user:password@host[:port]/database";
+    let url = section.secret("url", URL, |text| text.parse::<StoreUrl>().ok());
+    let keep = section.duration("keep", DAY..=DAY * 3650);
+    section.finish();
+    StoreConfig { url: url.or_else(|| state_dir.map(StoreUrl::in_folder)), keep: keep.unwrap_or(DAY * 400) }
+}
+
+pub(super) fn read_shared(mut section: Section<'_>) -> Option<SharedLimitsConfig> {
+    const URL: &str =
+        "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix:///path/of/socket";
+    const WORDS: [(&str, OnFailure); 3] =
+        [("local", OnFailure::Local), ("open", OnFailure::Open), ("closed", OnFailure::Closed)];
+    const NAMESPACE: &str = "1 to 64 letters, digits and any of - _ . :";
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    let has_others = !section.is_empty();
+    let url = section.secret("url", URL, |text| shared_limits::is_url(text).then(|| text.to_owned()));
+    if has_others {
+        section.require("url", URL);
+    }
+    let on_failure = section.one_of("fail", &WORDS).unwrap_or(OnFailure::Local);
+    let timeout = section.get("timeout", "a time with its unit, from 1ms to 1s", |text| {
+        let range = Duration::from_millis(1)..=Duration::from_secs(1);
+        humantime::parse_duration(text).ok().filter(|time| range.contains(time))
+    });
+    let namespace = section.get("namespace", NAMESPACE, |text| {
+        ((1..=64).contains(&text.len()) && text.chars().all(is_plain)).then(|| text.to_owned())
+    });
+    let authorities = section.try_get("ca", "the path of a PEM file", |path| fs::read(path) as io::Result<_>);
+    section.finish();
+    let options = Options {
+        timeout: timeout.unwrap_or(Duration::from_millis(20)),
+        namespace: namespace.unwrap_or_else(|| "modelgate".into()),
+        authorities,
+    };
+    Some(SharedLimitsConfig { url: url?, on_failure, options })
+}
+
+/// Without the URL, which may hold a password.
+impl fmt::Debug for SharedLimitsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedLimitsConfig").field("on_failure", &self.on_failure).finish_non_exhaustive()
+    }
+}

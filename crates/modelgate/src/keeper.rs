@@ -1,0 +1,512 @@
+//! Keeps what `/auth` reads in step with the file and the store, and the store with what `/auth` counts.
+//!
+//! ```text
+//! file, store ─▶ Book ─▶ Policy ─▶ /auth ─▶ quotas, usage, decisions ─▶ store
+//! ```
+//!
+//! A store that does not answer changes nothing of what is in force; what was counted meanwhile is written when it is
+//! back. What was counted within [`FLUSH`] is lost if the process is killed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use access::{Calendar, Period};
+use accounts::{Accounts, KeySpec, Kind};
+use jiff::{Timestamp, tz::TimeZone};
+use serde_json::json;
+use store::{Audit, Change, Following, Registry, State, Store, StoreError};
+use telemetry::Batch;
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    task::{AbortHandle, spawn_blocking},
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tracing::{info, warn};
+use web::{Family, Shared};
+
+use crate::{book::Book, config::Config, jwks::KeySets};
+
+/// How often counts are written: what a kill may lose.
+const FLUSH: Duration = Duration::from_millis(500);
+/// How often the store is asked, even if it says nothing of itself.
+const LOOK: Duration = Duration::from_millis(900);
+/// How long the start waits for the store.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between attempts to reach a store that is down.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long a write may take.
+const WRITE: Duration = Duration::from_secs(5);
+/// How often what is too old is deleted.
+const CLEAN: Duration = Duration::from_secs(3600);
+/// Of equal refusals (key, reason, model), one in so much time is written down, with the number of the others.
+const SAMPLE: Duration = Duration::from_secs(60);
+/// So many kinds of refusals are told apart; it bounds the memory.
+const MOST_SAMPLES: usize = 10_000;
+
+/// Keeps file, store and `/auth` in step.
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    registry: Arc<Registry>,
+    key_sets: KeySets,
+    config: watch::Receiver<Arc<Config>>,
+    book: Book,
+    /// Connected, and everything read.
+    following: Option<Changes>,
+    samples: Samples,
+}
+
+/// The keys and limits with which to start: those of the store among them, if it answers in time.
+pub(crate) struct Start {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) book: Book,
+    following: Option<Following>,
+    counts: Vec<(access::QuotaId, u64)>,
+}
+
+impl Start {
+    /// Opens the store and reads it.
+    ///
+    /// # Errors
+    /// SQLite's file cannot be used, or the tables are those of a newer Modelgate. A PostgreSQL that does not answer is no
+    /// error: it may come later.
+    pub(crate) async fn new(config: &Config, key_sets: &KeySets) -> io::Result<Self> {
+        let registry = Arc::new(Registry::new(config.accounts.declared.clone()));
+        let Some(url) = config.store.url.clone() else {
+            let book = Book::new(config, key_sets, Accounts::default());
+            return Ok(Self { registry, book, following: None, counts: Vec::new() });
+        };
+        let kind = url.kind();
+        let opened = match timeout(PATIENCE, open(config, &registry)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}"))),
+        };
+        match opened {
+            Ok((following, stored, counts)) => {
+                info!(kind, keys = stored.keys.len(), "the store is open");
+                let book = spawn_book(config, key_sets, stored).await?;
+                report(&book);
+                Ok(Self { registry, book, following: Some(following), counts })
+            }
+            Err(error @ StoreError::Unavailable(_)) if kind == "PostgreSQL" => {
+                warn!(kind, %error, "the store is down; until it is back only the keys of the configuration are known");
+                registry.set_state(State::Down { since: SystemTime::now(), why: error.to_string() });
+                let mut book = Book::new(config, key_sets, Accounts::default());
+                book.policy = book.policy.incomplete();
+                Ok(Self { registry, book, following: None, counts: Vec::new() })
+            }
+            Err(error) => Err(io::Error::other(format!("store: {error}"))),
+        }
+    }
+}
+
+type Opened = (Following, Accounts, Vec<(access::QuotaId, u64)>);
+
+/// Opens the store if that has not been done, and reads everything.
+async fn open(config: &Config, registry: &Registry) -> Result<Opened, StoreError> {
+    let store = match (registry.store(), &config.store.url) {
+        (Ok(store), _) => Store::clone(&store),
+        (Err(_), Some(url)) => {
+            let store = Store::open(url.clone()).await?;
+            registry.set_store(store.clone());
+            store
+        }
+        (Err(_), None) => return Err(StoreError::Unavailable("there is none".into())),
+    };
+    // What changes while it is read is heard of afterwards.
+    let following = store.follow().await?;
+    let stored = read_all(&store).await?;
+    let counts = store.counts(&periods(&config.time_zone, SystemTime::now())).await?;
+    registry.set_state(State::Up);
+    Ok((following, stored, counts))
+}
+
+async fn read_all(store: &Store) -> Result<Accounts, StoreError> {
+    let (plans, bad_plans) = store.all().await?;
+    let (consumers, bad_consumers) = store.all().await?;
+    let (keys, bad_keys) = store.all().await?;
+    for unreadable in [bad_plans, bad_consumers, bad_keys].into_iter().flatten() {
+        warn!(unreadable, "an account of the store is left out");
+    }
+    Ok(Accounts { plans, consumers, keys })
+}
+
+/// Putting 100,000 keys together takes a moment, in which requests go on.
+async fn spawn_book(config: &Config, key_sets: &KeySets, stored: Accounts) -> io::Result<Book> {
+    let (config, key_sets) = (config.clone(), key_sets.clone());
+    spawn_blocking(move || Book::new(&config, &key_sets, stored)).await.map_err(io::Error::other)
+}
+
+/// The names of the periods that are under way.
+fn periods(zone: &TimeZone, now: SystemTime) -> Vec<String> {
+    let now = Timestamp::try_from(now).unwrap_or_default().to_zoned(zone.clone());
+    [Calendar::Day, Calendar::Month].map(|per| Period::of(per, &now).to_string()).into()
+}
+
+fn report(book: &Book) {
+    for problem in &book.problems {
+        warn!(problem, "an account is not in force");
+    }
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        start: Start,
+        shared: Arc<Shared>,
+        key_sets: KeySets,
+        config: watch::Receiver<Arc<Config>>,
+    ) -> Self {
+        let Start { registry, book, following, counts } = start;
+        learn(&shared, counts);
+        let told = Arc::clone(&registry);
+        shared.add_status("store", move || describe(&told));
+        let told = Arc::clone(&registry);
+        shared.add_metrics(move || {
+            let up = f64::from(u8::from(*told.state() == State::Up));
+            let family = Family::gauge("modelgate_store_up", "Whether the store answers.");
+            if *told.state() == State::Off { Vec::new() } else { vec![family.with(&[], up)] }
+        });
+        let following = following.map(Changes::of);
+        Self { shared, registry, key_sets, config, book, following, samples: Samples::default() }
+    }
+
+    /// Never returns.
+    pub(crate) async fn run(mut self) {
+        let mut decisions = self.shared.telemetry().subscribe();
+        let mut flush = interval(FLUSH);
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clean = interval(CLEAN);
+        clean.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut config = self.config.clone();
+        config.mark_unchanged();
+        loop {
+            let next = tokio::select! {
+                changed = config.changed() => if changed.is_ok() { Next::Reload } else { std::future::pending().await },
+                change = changed(&mut self.following) => Next::Follow(change),
+                _ = flush.tick() => Next::Flush,
+                _ = clean.tick() => Next::Clean,
+                batch = decisions.recv() => Next::Sample(batch),
+            };
+            match next {
+                Next::Reload => self.reload().await,
+                Next::Follow(Ok(change)) => self.follow(change).await,
+                Next::Follow(Err(error)) => self.lost(&error),
+                Next::Flush => self.flush().await,
+                Next::Clean => self.clean().await,
+                Next::Sample(Ok(batch)) => self.samples.add(&batch),
+                // There were too many at once; it is a sample.
+                Next::Sample(Err(_)) => {}
+            }
+        }
+    }
+
+    /// What was counted so far, before the process ends.
+    pub(crate) async fn last_flush(shared: &Shared, registry: &Registry, zone: &TimeZone) {
+        if let Ok(store) = registry.store() {
+            let written = timeout(Duration::from_secs(2), write_counts(shared, &store, zone)).await;
+            if !matches!(written, Ok(Ok(()))) {
+                warn!("the last counts could not be written to the store");
+            }
+        }
+    }
+
+    /// The file was changed.
+    async fn reload(&mut self) {
+        let config = Arc::clone(&self.config.borrow_and_update());
+        self.registry.replace_declared(config.accounts.declared.clone());
+        let stored = match self.registry.store() {
+            Ok(store) => timeout(WRITE, read_all(&store)).await.ok().and_then(Result::ok),
+            Err(_) => None,
+        };
+        self.put_in_force(stored).await;
+    }
+
+    /// Puts everything together anew; without what is stored, that stays as it is.
+    async fn put_in_force(&mut self, stored: Option<Accounts>) {
+        let config = Arc::clone(&self.config.borrow());
+        let book = match stored {
+            Some(stored) => spawn_book(&config, &self.key_sets, stored).await,
+            None => Ok(self.book.with_file(&config, &self.key_sets)),
+        };
+        match book {
+            Ok(book) => {
+                report(&book);
+                self.shared.replace_policy(book.policy.clone());
+                self.book = book;
+            }
+            Err(error) => warn!(%error, "the accounts cannot be put together, the old ones stay"),
+        }
+    }
+
+    /// The store was changed, by us or another one.
+    async fn follow(&mut self, change: Change) {
+        let Ok(store) = self.registry.store() else { return };
+        let followed = match change {
+            Change::Some(changes) if changes.iter().all(|(kind, _)| *kind == Kind::Key) => {
+                self.follow_keys(&store, changes.into_iter().map(|(_, name)| name).collect()).await
+            }
+            // Keys refer to plans and consumers.
+            _ => match read_all(&store).await {
+                Ok(stored) => {
+                    self.put_in_force(Some(stored)).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = followed {
+            self.lost(&error);
+        }
+    }
+
+    async fn follow_keys(&mut self, store: &Store, names: HashSet<String>) -> Result<(), StoreError> {
+        let mut now: Vec<KeySpec> = Vec::with_capacity(names.len());
+        for name in &names {
+            now.extend(store.get::<KeySpec>(name).await?.map(|stored| stored.account));
+        }
+        self.shared.replace_policy(self.book.replace_keys(&names, now).clone());
+        Ok(())
+    }
+
+    fn lost(&mut self, error: &StoreError) {
+        self.following = None;
+        if !matches!(*self.registry.state(), State::Down { .. }) {
+            warn!(%error, "the store is down; what it said last stays in force");
+            self.registry.set_state(State::Down { since: SystemTime::now(), why: error.to_string() });
+        }
+    }
+
+    async fn flush(&mut self) {
+        let config = Arc::clone(&self.config.borrow());
+        if config.store.url.is_none() {
+            // Nobody wants to know.
+            self.shared.usage().take();
+            self.samples.due.clear();
+            return;
+        }
+        if self.following.is_none() {
+            match timeout(WRITE, open(&config, &self.registry)).await {
+                Ok(Ok((following, stored, counts))) => {
+                    info!("the store is back");
+                    self.following = Some(Changes::of(following));
+                    learn(&self.shared, counts);
+                    self.put_in_force(Some(stored)).await;
+                }
+                Ok(Err(error)) => self.lost(&error),
+                Err(_) => self.lost(&StoreError::Unavailable(format!("no answer within {WRITE:?}"))),
+            }
+        }
+        let (Ok(store), true) = (self.registry.store(), self.following.is_some()) else {
+            return sleep(RETRY).await;
+        };
+        let written = timeout(WRITE, async {
+            write_counts(&self.shared, &store, &config.time_zone).await?;
+            let due = self.samples.due();
+            if due.is_empty() { Ok(()) } else { store.record(&due).await }
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.lost(&error),
+            Err(_) => self.lost(&StoreError::Unavailable(format!("no answer within {WRITE:?}"))),
+        }
+    }
+
+    async fn clean(&self) {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let config = Arc::clone(&self.config.borrow());
+        let yesterday = SystemTime::now() - DAY;
+        self.shared.limiters().quotas().forget_before(yesterday, &config.time_zone);
+        let Ok(store) = self.registry.store() else { return };
+        let [day, month] = periods(&config.time_zone, yesterday - DAY).try_into().unwrap_or_default();
+        let oldest = SystemTime::now() - config.store.keep;
+        let [oldest_day, _] = periods(&config.time_zone, oldest).try_into().unwrap_or_default();
+        let cleaned = async {
+            store.forget_counts_before(&day, &month).await?;
+            store.forget_usage_before(&oldest_day).await?;
+            store.forget_audit_before(oldest).await
+        };
+        if let Ok(Err(error)) = timeout(WRITE, cleaned).await {
+            warn!(%error, "the store cannot be cleaned");
+        }
+    }
+}
+
+/// What is to be done next.
+enum Next {
+    Reload,
+    Follow(Result<Change, StoreError>),
+    Flush,
+    Clean,
+    Sample(Result<Batch, broadcast::error::RecvError>),
+}
+
+/// Changes of the store as they come; dropped, nobody follows any more.
+struct Changes {
+    changes: mpsc::Receiver<Result<Change, StoreError>>,
+    follower: AbortHandle,
+}
+
+impl Changes {
+    fn of(mut following: Following) -> Self {
+        let (sender, changes) = mpsc::channel(16);
+        let follower = tokio::spawn(async move {
+            loop {
+                let change = match following.changed(LOOK).await {
+                    Ok(None) => continue,
+                    Ok(Some(change)) => Ok(change),
+                    Err(error) => Err(error),
+                };
+                let is_over = change.is_err();
+                if sender.send(change).await.is_err() || is_over {
+                    return;
+                }
+            }
+        });
+        Self { changes, follower: follower.abort_handle() }
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+async fn changed(following: &mut Option<Changes>) -> Result<Change, StoreError> {
+    let ended = || Err(StoreError::Unavailable("its connection has ended".into()));
+    match following {
+        Some(following) => following.changes.recv().await.unwrap_or_else(ended),
+        None => std::future::pending().await,
+    }
+}
+
+fn learn(shared: &Shared, counts: Vec<(access::QuotaId, u64)>) {
+    for (id, stored) in counts {
+        shared.limiters().quotas().learn(id, stored, 0);
+    }
+}
+
+async fn write_counts(shared: &Shared, store: &Store, zone: &TimeZone) -> Result<(), StoreError> {
+    let quotas = shared.limiters().quotas();
+    let unsaved = Unsaved { shared, counts: quotas.take_unsaved() };
+    let stored = store.add_counts(&unsaved.counts).await?;
+    let ours: HashMap<_, _> = unsaved.saved().into_iter().collect();
+    for (id, stored) in stored {
+        quotas.learn(id, stored, ours.get(&id).copied().unwrap_or(0));
+    }
+    let now = SystemTime::now();
+    let used = UnsavedUsage { shared, used: shared.usage().take() };
+    let [day, _] = periods(zone, now).try_into().unwrap_or_default();
+    store.add_usage(&day, now, &used.used).await?;
+    used.saved();
+    Ok(())
+}
+
+/// Counts on their way to the store; they are kept if they do not arrive, also if one stops waiting.
+struct Unsaved<'s> {
+    shared: &'s Shared,
+    counts: Vec<(access::QuotaId, i64)>,
+}
+
+impl Unsaved<'_> {
+    fn saved(mut self) -> Vec<(access::QuotaId, i64)> {
+        std::mem::take(&mut self.counts)
+    }
+}
+
+impl Drop for Unsaved<'_> {
+    fn drop(&mut self) {
+        self.shared.limiters().quotas().keep_unsaved(&self.counts);
+    }
+}
+
+/// The same for usage.
+struct UnsavedUsage<'s> {
+    shared: &'s Shared,
+    used: Vec<access::Used>,
+}
+
+impl UnsavedUsage<'_> {
+    fn saved(mut self) {
+        self.used.clear();
+    }
+}
+
+impl Drop for UnsavedUsage<'_> {
+    fn drop(&mut self) {
+        self.shared.usage().put_back(&self.used);
+    }
+}
+
+fn describe(registry: &Registry) -> serde_json::Value {
+    let kind = registry.store().ok().map(|store| store.url().kind());
+    match &*registry.state() {
+        State::Off => json!({ "state": "off" }),
+        State::Up => json!({ "state": "up", "kind": kind }),
+        State::Down { since, why } => json!({
+            "state": "down",
+            "kind": kind,
+            "since": humantime::format_rfc3339_seconds(*since).to_string(),
+            "why": why,
+        }),
+    }
+}
+
+/// Some of the refusals, for the audit log.
+#[derive(Default)]
+struct Samples {
+    /// By key, reason and model: when one was written down, and how many have come since.
+    seen: HashMap<(String, &'static str, String), (Instant, u64)>,
+    due: Vec<Audit>,
+}
+
+impl Samples {
+    fn add(&mut self, batch: &Batch) {
+        let now = Instant::now();
+        for record in batch.iter() {
+            let Some(reason) = record.refused else { continue };
+            let id = (
+                record.key().unwrap_or_default().to_owned(),
+                reason,
+                record.model().unwrap_or_default().to_owned(),
+            );
+            if self.seen.len() >= MOST_SAMPLES {
+                self.seen.retain(|_, (at, _)| now.duration_since(*at) < SAMPLE);
+            }
+            let is_full = self.seen.len() >= MOST_SAMPLES;
+            let others = match self.seen.get_mut(&id) {
+                Some((at, others)) if now.duration_since(*at) < SAMPLE => {
+                    *others += 1;
+                    continue;
+                }
+                Some((at, others)) => {
+                    *at = now;
+                    std::mem::take(others)
+                }
+                None if is_full => continue,
+                None => {
+                    self.seen.insert(id, (now, 0));
+                    0
+                }
+            };
+            let details = json!({
+                "reason": reason,
+                "message": record.words(),
+                "model": record.model(),
+                "consumer": record.consumer(),
+                "path": record.path(),
+                "request_id": record.request_id(),
+                "others_before": others,
+            });
+            let subject = record.key().map_or_else(|| "nobody".to_owned(), |key| format!("key {key}"));
+            self.due.push(Audit::new("/auth", "request refused").about(subject).with(details));
+        }
+    }
+
+    fn due(&mut self) -> Vec<Audit> {
+        std::mem::take(&mut self.due)
+    }
+}
