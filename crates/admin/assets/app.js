@@ -15,7 +15,9 @@ function localTimes(root) {
     if (Number.isNaN(at.getTime())) continue;
     const options = time.hasAttribute("data-moment")
       ? { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" }
-      : { dateStyle: "medium", timeStyle: "medium" };
+      : at.toDateString() === new Date().toDateString()
+        ? { timeStyle: "medium" }
+        : { dateStyle: "medium", timeStyle: "short" };
     time.textContent = new Intl.DateTimeFormat(undefined, options).format(at);
     time.title = time.dateTime;
   }

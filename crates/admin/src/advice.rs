@@ -45,6 +45,11 @@ const ADVICE: &[(&[&str], &str)] = &[
     (&["is not published"], "Publish the port on the Docker host: ports: in its Compose file."),
     (&["is published, but", "is not set"], "Set it to an address of the Docker host that Traefik reaches."),
     (
+        &["cannot connect to", "is url right"],
+        "Is the server running, does it listen on an address that can be reached from here, and is its url in the \
+         configuration right?",
+    ),
+    (
         &["cannot connect to"],
         "The container runs, but nothing answers at that port. Set the label inference.port to the one that the server \
          listens on, and let it listen on 0.0.0.0, not on 127.0.0.1. A server that is still loading answers later by itself.",

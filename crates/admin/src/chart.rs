@@ -6,11 +6,11 @@ use crate::format;
 
 /// Points of a chart, in the units of its view box.
 const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 150.0;
+const HEIGHT: f64 = 170.0;
 /// Room on the left for the scale, below for the times, above for the topmost figure.
-const LEFT: f64 = 46.0;
-const BELOW: f64 = 20.0;
-const ABOVE: f64 = 8.0;
+const LEFT: f64 = 56.0;
+const BELOW: f64 = 30.0;
+const ABOVE: f64 = 12.0;
 
 /// A chart, ready to be drawn.
 #[derive(Debug, Default, PartialEq)]
@@ -113,7 +113,7 @@ pub(crate) fn latencies(points: &[Point]) -> Chart {
     let millis = |time: Option<std::time::Duration>| time.map(|time| time.as_secs_f64() * 1e3);
     let top = nice(points.iter().filter_map(|p| millis(p.p99)).fold(0.0, f64::max));
     let mut chart = Chart { title: "/auth, in milliseconds", ..frame(points, top, trimmed) };
-    for (class, name, of) in [("s0", "p50", (|p| p.p50) as fn(&Point) -> _), ("s1", "p99", |p| p.p99)] {
+    for (class, name, of) in [("s3", "p50", (|p| p.p50) as fn(&Point) -> _), ("s2", "p99", |p| p.p99)] {
         chart.lines.push(Line { class, path: path(points, |p| millis(of(p)), top) });
         chart.legend.push(Series { class, name: name.into() });
     }

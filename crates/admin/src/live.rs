@@ -59,6 +59,7 @@ pub(crate) struct Wanted {
 /// `GET /events?page=…`
 pub(crate) async fn events(State(admin): State<Admin>, operator: Operator, parts: Parts) -> Response {
     let wanted = Query::<Wanted>::try_from_uri(&parts.uri).ok();
+    let wanted = wanted.filter(|Query(wanted)| wanted.page.starts_with('/'));
     let uri = wanted.and_then(|Query(wanted)| wanted.page.parse::<Uri>().ok());
     let Some(uri) = uri.filter(|uri| live_part(&admin, &operator, uri).is_some()) else {
         return Refusal::not_found(&parts).into_response();

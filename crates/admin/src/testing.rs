@@ -26,7 +26,8 @@ pub(crate) const READER: &str = "token-of-bob-the-reader";
 pub(crate) struct Dashboard {
     pub(crate) router: Router,
     pub(crate) admin: Admin,
-    _publisher: Publisher,
+    pub(crate) publisher: Publisher,
+    shutdown: watch::Sender<bool>,
 }
 
 impl Dashboard {
@@ -34,8 +35,14 @@ impl Dashboard {
     pub(crate) fn of(catalogue: Catalogue) -> Self {
         let (mut publisher, reader) = catalogue::channel();
         publisher.publish(catalogue);
-        let admin = admin(reader);
-        Self { router: router(admin.clone()), admin, _publisher: publisher }
+        let (shutdown, stopped) = watch::channel(false);
+        let admin = admin(reader, stopped);
+        Self { router: router(admin.clone()), admin, publisher, shutdown }
+    }
+
+    /// Stops, as the program does.
+    pub(crate) fn stop(&self) {
+        self.shutdown.send_replace(true);
     }
 
     /// Asks as whoever holds a token.
@@ -62,7 +69,7 @@ pub(crate) async fn text(response: Response<Body>) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
-fn admin(reader: Reader) -> Admin {
+fn admin(reader: Reader, stopped: watch::Receiver<bool>) -> Admin {
     let settings = web::Settings {
         trusted_networks: Vec::new(),
         traefik: traefik_config::Options::default(),
@@ -75,14 +82,7 @@ fn admin(reader: Reader) -> Admin {
     let token =
         |name: &str, clear, role| AdminToken { name: name.into(), digest: KeyDigest::of(clear), role };
     let tokens = vec![token("alice", ADMIN, Role::Admin), token("bob", READER, Role::Reader)];
-    // Live pages end when nobody is left who could stop them, so it stays.
-    let shutdown = Box::leak(Box::new(watch::Sender::new(false)));
-    Admin::new(
-        Arc::new(Gate::new(AdminTokens::new(tokens))),
-        shared,
-        watch::Sender::default(),
-        shutdown.subscribe(),
-    )
+    Admin::new(Arc::new(Gate::new(AdminTokens::new(tokens))), shared, watch::Sender::default(), stopped)
 }
 
 /// A server of the configuration.

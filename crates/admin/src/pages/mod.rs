@@ -10,6 +10,9 @@ pub(crate) mod servers;
 pub(crate) mod traefik;
 pub(crate) mod try_it;
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 
 use axum::{
@@ -75,8 +78,7 @@ pub(crate) struct ListQuery {
 pub(crate) fn find(asked: Asked<'_>) -> Option<Box<dyn Page>> {
     let path = asked.uri.path().to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
-    let decoded =
-        |segment: &str| percent_decode_str(segment).decode_utf8().ok().map(Cow::into_owned);
+    let decoded = |segment: &str| percent_decode_str(segment).decode_utf8().ok().map(Cow::into_owned);
     Some(match &segments[..] {
         [""] => Box::new(overview::page(asked)),
         ["models"] => Box::new(models::list(asked)),

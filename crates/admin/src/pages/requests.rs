@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// So many are shown.
-const ROWS: usize = 100;
+const ROWS: usize = 50;
 
 #[derive(Template)]
 #[template(path = "requests.html", blocks = ["live"])]

@@ -9,7 +9,7 @@ use axum::{
     http::request::Parts,
     response::{IntoResponse as _, Redirect, Response},
 };
-use catalogue::{HealthMode, Hold, HoldKind, ServerRecord, ServerState, Source, Subject};
+use catalogue::{HealthMode, Hold, HoldKind, Problem, ServerRecord, ServerState, Source, Subject};
 use serde::Deserialize;
 
 use super::{Asked, ListQuery, live_page};
@@ -182,7 +182,9 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
     let settings = of_server.chain(spec.model_settings.iter());
     let is_about =
         |subject: &Subject| matches!(subject, Subject::Container(n) | Subject::Server(n) if *n == spec.name);
-    let problems = catalogue.problems().iter().filter(|p| is_about(&p.subject));
+    // What keeps it from being ready is said above already.
+    let is_new = |p: &&Problem| is_about(&p.subject) && Some(p.message.as_str()) != server.state.why();
+    let problems = catalogue.problems().iter().filter(is_new);
     let mut facts = vec![
         ("Address", spec.url.to_string()),
         ("API below", format!("{}/", spec.base_path.as_str())),

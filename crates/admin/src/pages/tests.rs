@@ -1,0 +1,266 @@
+//! The pages, asked for through the router.
+
+use std::time::{Duration, SystemTime};
+
+use axum::http::{Request, StatusCode};
+use catalogue::{Catalogue, HoldKind, Problem, ServerState, Source};
+use http_body_util::BodyExt as _;
+use telemetry::{Decided, Refused};
+
+use crate::testing::{ADMIN, Dashboard, READER, server, text};
+
+/// What should be text wherever it shows up.
+const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>";
+const ESCAPED: &str = "&#60;img src=x onerror=alert(1)&#62;";
+
+fn hostile() -> Catalogue {
+    let why = format!("GET {HOSTILE} answers 404");
+    let mut bad = server(HOSTILE, ServerState::Draining(why), &[HOSTILE]);
+    bad.spec.source = Source::Docker { container_id: HOSTILE.into(), image: HOSTILE.into() };
+    let problems = vec![
+        Problem::container(HOSTILE, format!("label inference.port={HOSTILE} is not allowed")),
+        Problem::container(&format!("not-a-server-{HOSTILE}"), HOSTILE),
+        Problem::source(HOSTILE, HOSTILE),
+    ];
+    Catalogue::assemble([bad, server("good", ServerState::Ready, &["llama", HOSTILE])], problems)
+}
+
+fn decided(dashboard: &Dashboard, text: &str) {
+    let telemetry = dashboard.admin.shared.telemetry();
+    telemetry.decided(&Decided {
+        at: SystemTime::now(),
+        request_id: text,
+        consumer: Some(text),
+        key: Some(text),
+        model: Some(text),
+        method: text,
+        uri: text,
+        refused: Some(Refused { code: "model_not_found", words: &text }),
+        tokens: Some(1234),
+        latency: Duration::from_micros(250),
+    });
+    telemetry.collect(SystemTime::now());
+}
+
+#[tokio::test]
+async fn what_others_have_named_shows_as_text_everywhere() {
+    let dashboard = Dashboard::of(hostile());
+    decided(&dashboard, HOSTILE);
+    let encoded = crate::list::encode(HOSTILE);
+    let id = crate::list::encode(&format!("file:{HOSTILE}"));
+    let pages = [
+        "/".to_owned(),
+        "/models".into(),
+        format!("/models/{encoded}"),
+        format!("/models?q={encoded}&state={encoded}"),
+        "/servers".into(),
+        "/servers?state=problems".into(),
+        format!("/servers?q={encoded}"),
+        format!("/servers/{id}"),
+        "/requests".into(),
+        format!("/requests?model={encoded}&consumer={encoded}&key={encoded}&id={encoded}&reason={encoded}"),
+        "/traefik".into(),
+        "/about".into(),
+    ];
+    for path in &pages {
+        let page = dashboard.page(path).await;
+        for raw in ["<img src=x", "<script>alert"] {
+            assert!(!page.contains(raw), "{path} has {raw}");
+        }
+        // No quote leaves an attribute either.
+        assert!(!page.contains("alert(1)>\"'>"), "{path}");
+    }
+    for path in ["/", "/models", "/servers", "/servers?state=problems", "/requests"] {
+        assert!(dashboard.page(path).await.contains(ESCAPED), "{path} does not show it at all");
+    }
+    let form = format!("method={encoded}&url=%2F{encoded}&headers={encoded}&body={encoded}&from={encoded}");
+    let page = text(dashboard.ask(Some(ADMIN), post("/requests/try"), &form).await).await;
+    assert!(page.contains(ESCAPED) && !page.contains("<img src=x"), "what was typed, as text");
+}
+
+fn post(path: &str) -> axum::http::request::Builder {
+    Request::post(path).header("content-type", "application/x-www-form-urlencoded")
+}
+
+#[tokio::test]
+async fn a_problem_is_told_with_what_to_do() {
+    let problem = Problem::container(
+        "vllm",
+        "label inference.port=\"abc\" is not allowed: write a number from 1 to 65535",
+    );
+    let dashboard = Dashboard::of(Catalogue::assemble([], vec![problem]));
+    for path in ["/", "/servers", "/servers?state=problems"] {
+        let page = dashboard.page(path).await;
+        for part in
+            ["container vllm", "inference.port=&#34;abc&#34; is not allowed", "start the container anew"]
+        {
+            assert!(page.contains(part), "{path}: {part}");
+        }
+    }
+    assert!(dashboard.page("/").await.contains("1 thing needs you"));
+}
+
+#[tokio::test]
+async fn the_verdict() {
+    let ready = || server("gpu", ServerState::Ready, &["llama"]);
+    let page = Dashboard::of(Catalogue::assemble([ready()], Vec::new())).page("/").await;
+    assert!(page.contains("All is well") && page.contains("1 model on 1 server."), "{page}");
+    let page = Dashboard::of(Catalogue::default()).page("/").await;
+    assert!(page.contains("No inference server is known"));
+    let warning = Problem::server("gpu", "label inference.prot is not known and has no effect");
+    let page = Dashboard::of(Catalogue::assemble([ready()], vec![warning])).page("/").await;
+    assert!(page.contains("Working, with 1 thing to look at"));
+    let gone = server("gpu", ServerState::Draining("its HEALTHCHECK fails".into()), &["llama"]);
+    let page = Dashboard::of(Catalogue::assemble([gone], Vec::new())).page("/").await;
+    assert!(page.contains("2 things need you"), "the model and the server");
+    assert!(page.contains("clients get 503") && page.contains("docker inspect"));
+}
+
+#[tokio::test]
+async fn long_lists_are_searched_and_cut_into_pages() {
+    let servers = (0..3000).map(|n| {
+        let state = if n % 10 == 0 { ServerState::Starting("loading".into()) } else { ServerState::Ready };
+        server(&format!("server-{n:04}"), state, &[&format!("model-{:04}", n % 1000)])
+    });
+    let dashboard = Dashboard::of(Catalogue::assemble(servers, Vec::new()));
+    let rows = |page: &str| page.matches("<th scope=\"row\">").count();
+    let first = dashboard.page("/servers").await;
+    assert_eq!(rows(&first), 50);
+    assert!(
+        first.contains("1–50 of 3,000") && first.contains("server-0000") && !first.contains("server-0050")
+    );
+    let second = dashboard.page("/servers?page=2").await;
+    assert!(second.contains("server-0050") && !second.contains("server-0049"));
+    let last = dashboard.page("/servers?state=starting&page=99").await;
+    assert!(last.contains("251–300 of 300") && last.contains("server-2990"));
+    let found = dashboard.page("/servers?q=SERVER-29").await;
+    assert!(
+        found.contains("1–50 of 100") && found.contains("?q=SERVER%2D29&#38;page=2"),
+        "the search goes along"
+    );
+    let of_model = dashboard.page("/servers?q=model-0123").await;
+    assert_eq!(rows(&of_model), 3);
+    let models = dashboard.page("/models?q=model-09").await;
+    assert!(models.contains("1–50 of 100"));
+}
+
+#[tokio::test]
+async fn an_operator_drains_pauses_and_resumes_a_server() {
+    let mut gpu = server("gpu", ServerState::Ready, &["llama"]);
+    gpu.spec.incarnation = "first run".into();
+    let spec = gpu.spec.clone();
+    let dashboard = Dashboard::of(Catalogue::assemble([gpu], Vec::new()));
+    let act = async |token, action: &str| {
+        let response =
+            dashboard.ask(Some(token), post("/servers/file%3Agpu"), &format!("action={action}")).await;
+        response.status()
+    };
+    let held =
+        || dashboard.admin.holds.borrow().of(&spec).map(|hold| (hold.kind.clone(), hold.by.to_string()));
+    assert_eq!(act(READER, "pause").await, StatusCode::FORBIDDEN);
+    assert_eq!(held(), None);
+    assert_eq!(act(ADMIN, "drain").await, StatusCode::SEE_OTHER);
+    assert_eq!(held(), Some((HoldKind::Drain { incarnation: "first run".into() }, "alice".into())));
+    assert_eq!(act(ADMIN, "pause").await, StatusCode::SEE_OTHER);
+    assert_eq!(held(), Some((HoldKind::Pause, "alice".into())));
+    assert!(dashboard.page("/servers/file%3Agpu").await.contains("value=\"resume\""));
+    assert_eq!(act(ADMIN, "resume").await, StatusCode::SEE_OTHER);
+    assert_eq!(held(), None);
+    assert_eq!(act(ADMIN, "explode").await, StatusCode::BAD_REQUEST);
+    let unknown = dashboard.ask(Some(ADMIN), post("/servers/file%3Aother"), "action=pause").await;
+    assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
+    let page = dashboard.ask(Some(READER), Request::get("/servers/file%3Agpu"), "").await;
+    assert!(!text(page).await.contains("value=\"pause\""), "who may only read has no buttons");
+}
+
+#[tokio::test]
+async fn decisions_are_filtered() {
+    let dashboard = Dashboard::of(Catalogue::default());
+    decided(&dashboard, "llama");
+    decided(&dashboard, "qwen");
+    let page = dashboard.page("/requests").await;
+    assert!(page.contains("llama") && page.contains("qwen") && page.contains("1,234"));
+    let page = dashboard.page("/requests?model=llama").await;
+    assert!(page.contains("model_not_found") && !page.contains("qwen"));
+    let page = dashboard.page("/requests?decision=allowed").await;
+    assert!(page.contains("No decision matches"));
+}
+
+#[tokio::test]
+async fn a_key_that_is_tried_is_not_shown_again() {
+    let dashboard = Dashboard::of(Catalogue::default());
+    let secret = "mg-a-secret-that-nobody-should-see";
+    for headers in [String::new(), format!("X-Api-Key%3A+{secret}%00"), "nonsense".into()] {
+        let form = format!("method=POST&url=%2Fv1%2Fx&key={secret}&headers={headers}&body=&from=");
+        let page = text(dashboard.ask(Some(READER), post("/requests/try"), &form).await).await;
+        let outcome = page.split("<form class=\"form").next().expect("the outcome");
+        assert!(!outcome.contains(secret), "{outcome}");
+        assert!(!page.contains(&format!("value=\"{secret}")), "{page}");
+        assert!(
+            outcome.contains("Refused (invalid_api_key)") || outcome.contains("role=\"alert\""),
+            "{outcome}"
+        );
+    }
+}
+
+/// The next event of a stream.
+async fn event(body: &mut axum::body::Body) -> Option<String> {
+    let frame = tokio::time::timeout(Duration::from_secs(10), body.frame()).await.expect("in time")?;
+    let data = frame.expect("a frame").into_data().expect("data");
+    Some(String::from_utf8(data.to_vec()).expect("text"))
+}
+
+async fn events(dashboard: &Dashboard, page: &str) -> axum::http::Response<axum::body::Body> {
+    dashboard.ask(Some(ADMIN), Request::get(format!("/events?page={page}")), "").await
+}
+
+#[tokio::test]
+async fn a_live_page_hears_of_a_change_and_of_nothing_else() {
+    let gpu = |state| Catalogue::assemble([server("gpu", state, &["llama"])], Vec::new());
+    let mut dashboard = Dashboard::of(gpu(ServerState::Starting("loading".into())));
+    let response = events(&dashboard, "%2Fservers%3Fq%3Dgpu").await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut body = response.into_body();
+    let first = event(&mut body).await.expect("an event");
+    assert!(first.starts_with("event: live\ndata: \"") && first.contains("loading"), "{first}");
+    assert!(!first.contains("<html"), "only what changes");
+    let silent = tokio::time::timeout(Duration::from_millis(2500), body.frame()).await;
+    assert!(silent.is_err(), "nothing has changed: {silent:?}");
+    dashboard.publisher.publish(gpu(ServerState::Ready));
+    let second = event(&mut body).await.expect("an event");
+    assert!(second.contains("ready") && !second.contains("loading"), "{second}");
+}
+
+#[tokio::test]
+async fn a_live_page_ends_with_the_token_and_with_the_program() {
+    let dashboard = Dashboard::of(Catalogue::default());
+    let (mut one, mut other) =
+        (events(&dashboard, "%2F").await.into_body(), events(&dashboard, "%2F").await.into_body());
+    event(&mut one).await.expect("an event");
+    event(&mut other).await.expect("an event");
+    dashboard.stop();
+    assert_eq!(event(&mut one).await, None);
+    let dashboard = Dashboard::of(Catalogue::default());
+    let mut other = events(&dashboard, "%2F").await.into_body();
+    event(&mut other).await.expect("an event");
+    dashboard.admin.gate.replace_tokens(crate::AdminTokens::default());
+    assert_eq!(event(&mut other).await, None);
+}
+
+#[tokio::test]
+async fn what_is_no_page_is_not_live_and_too_many_are_told_so() {
+    let dashboard = Dashboard::of(Catalogue::default());
+    for page in ["", "%2Fnope", "%2Fsign-out", "https%3A%2F%2Fevil.example%2F", "%2Fservers%2Ffile%3Anobody"]
+    {
+        assert_eq!(events(&dashboard, page).await.status(), StatusCode::NOT_FOUND, "{page}");
+    }
+    let mut open = Vec::new();
+    while open.len() < 64 {
+        let response = events(&dashboard, "%2Fmodels").await;
+        assert_eq!(response.status(), StatusCode::OK);
+        open.push(response);
+    }
+    assert_eq!(events(&dashboard, "%2Fmodels").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    open.pop();
+    assert_eq!(events(&dashboard, "%2Fmodels").await.status(), StatusCode::OK, "a place is free again");
+}
