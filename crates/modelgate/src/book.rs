@@ -26,7 +26,7 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// Puts everything together.
+    /// Puts the file together with the store's plans and consumers; its keys are added afterwards.
     pub(crate) fn new(config: &Config, key_sets: &KeySets, stored: Accounts) -> Self {
         let accounts = &config.accounts.declared;
         let mut directory = Directory::default();
@@ -43,16 +43,22 @@ impl Book {
         let issuers =
             config.accounts.issuers.iter().map(|issuer| with_plans(issuer, key_sets, &directory)).collect();
         let mut book = Self { policy: Policy::default(), directory, stored: kept, in_file, problems };
-        let keys = of_file.into_iter().chain(book.usable(stored.keys)).collect();
-        book.policy = Policy::new(keys, model_limits(config))
+        book.policy = Policy::new(of_file, model_limits(config))
             .with_issuers(issuers, book.directory.consumers().clone())
             .with_time_zone(config.time_zone.clone());
         book
     }
 
+    /// Adds keys of the store.
+    pub(crate) fn add_keys(mut self, stored: Vec<KeySpec>) -> Self {
+        let keys = self.usable(stored);
+        self.policy = self.policy.with_keys(keys);
+        self
+    }
+
     /// The same with another file, while the store does not answer: what it said last stays.
     pub(crate) fn with_file(&self, config: &Config, key_sets: &KeySets) -> Self {
-        let mut book = Self::new(config, key_sets, Accounts { keys: Vec::new(), ..self.stored.clone() });
+        let mut book = Self::new(config, key_sets, self.stored.clone());
         let of_store =
             |key: &&Arc<Key>| !self.in_file.contains(&key.name) && !book.in_file.contains(&key.name);
         let kept: Vec<Key> = self.policy.keys().filter(of_store).map(|key| Key::clone(key)).collect();

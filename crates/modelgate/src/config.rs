@@ -172,7 +172,7 @@ impl Config {
             ),
             models: keys::read_models(root.sections("models")),
             store: StoreConfig { url: None, keep: Duration::ZERO },
-            shared_limits: store::read_shared(root.section("shared_limits")),
+            shared_limits: store::read_shared(root.section("shared_limits"), root.has("shared_limits")),
             time_zone: root
                 .get("time_zone", TIME_ZONE, |name| TimeZone::get(name).ok())
                 .unwrap_or(TimeZone::UTC),

@@ -22,7 +22,7 @@ use store::{Audit, Change, Following, Registry, State, Store, StoreError};
 use telemetry::Batch;
 use tokio::{
     sync::{broadcast, mpsc, watch},
-    task::{AbortHandle, spawn_blocking},
+    task::{AbortHandle, JoinHandle, spawn_blocking},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tracing::{info, warn};
@@ -56,6 +56,8 @@ pub(crate) struct Keeper {
     book: Book,
     /// Connected, and everything read.
     following: Option<Changes>,
+    /// Being connected, while the store is down.
+    opening: Option<JoinHandle<Result<Opened, StoreError>>>,
     samples: Samples,
 }
 
@@ -80,14 +82,13 @@ impl Start {
             return Ok(Self { registry, book, following: None, counts: Vec::new() });
         };
         let kind = url.kind();
-        let opened = match timeout(PATIENCE, open(config, &registry)).await {
+        let opened = match timeout(PATIENCE, open(config, key_sets, &registry)).await {
             Ok(opened) => opened,
             Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}"))),
         };
         match opened {
-            Ok((following, stored, counts)) => {
-                info!(kind, keys = stored.keys.len(), "the store is open");
-                let book = spawn_book(config, key_sets, stored).await?;
+            Ok((following, book, counts)) => {
+                info!(kind, keys = book.policy.key_count(), "the store is open");
                 report(&book);
                 Ok(Self { registry, book, following: Some(following), counts })
             }
@@ -103,10 +104,10 @@ impl Start {
     }
 }
 
-type Opened = (Following, Accounts, Vec<(access::QuotaId, u64)>);
+type Opened = (Following, Book, Vec<(access::QuotaId, u64)>);
 
 /// Opens the store if that has not been done, and reads everything.
-async fn open(config: &Config, registry: &Registry) -> Result<Opened, StoreError> {
+async fn open(config: &Config, key_sets: &KeySets, registry: &Registry) -> Result<Opened, StoreError> {
     let store = match (registry.store(), &config.store.url) {
         (Ok(store), _) => Store::clone(&store),
         (Err(_), Some(url)) => {
@@ -118,26 +119,35 @@ async fn open(config: &Config, registry: &Registry) -> Result<Opened, StoreError
     };
     // What changes while it is read is heard of afterwards.
     let following = store.follow().await?;
-    let stored = read_all(&store).await?;
+    let book = read_all(config, key_sets, &store).await?;
     let counts = store.counts(&periods(&config.time_zone, SystemTime::now())).await?;
     registry.set_state(State::Up);
-    Ok((following, stored, counts))
+    Ok((following, book, counts))
 }
 
-async fn read_all(store: &Store) -> Result<Accounts, StoreError> {
-    let (plans, bad_plans) = store.all().await?;
-    let (consumers, bad_consumers) = store.all().await?;
-    let (keys, bad_keys) = store.all().await?;
-    for unreadable in [bad_plans, bad_consumers, bad_keys].into_iter().flatten() {
-        warn!(unreadable, "an account of the store is left out");
+/// Puts the file and everything in the store together.
+async fn read_all(config: &Config, key_sets: &KeySets, store: &Store) -> Result<Book, StoreError> {
+    let leave_out = |unreadable: Vec<String>| {
+        unreadable.iter().for_each(|account| warn!(account, "an account of the store is left out"));
+    };
+    let (plans, unreadable) = store.all().await?;
+    leave_out(unreadable);
+    let (consumers, unreadable) = store.all().await?;
+    leave_out(unreadable);
+    let mut book = Book::new(config, key_sets, Accounts { plans, consumers, keys: Vec::new() });
+    let mut after = String::new();
+    while let Some(documents) = store.documents(Kind::Key, &after).await? {
+        after.clone_from(&documents.last);
+        // 100,000 keys take a moment, in which requests go on.
+        let read = spawn_blocking(move || {
+            let (keys, unreadable) = documents.read();
+            (book.add_keys(keys), unreadable)
+        });
+        let unreadable;
+        (book, unreadable) = read.await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        leave_out(unreadable);
     }
-    Ok(Accounts { plans, consumers, keys })
-}
-
-/// Putting 100,000 keys together takes a moment, in which requests go on.
-async fn spawn_book(config: &Config, key_sets: &KeySets, stored: Accounts) -> io::Result<Book> {
-    let (config, key_sets) = (config.clone(), key_sets.clone());
-    spawn_blocking(move || Book::new(&config, &key_sets, stored)).await.map_err(io::Error::other)
+    Ok(book)
 }
 
 /// The names of the periods that are under way.
@@ -170,7 +180,16 @@ impl Keeper {
             if *told.state() == State::Off { Vec::new() } else { vec![family.with(&[], up)] }
         });
         let following = following.map(Changes::of);
-        Self { shared, registry, key_sets, config, book, following, samples: Samples::default() }
+        Self {
+            shared,
+            registry,
+            key_sets,
+            config,
+            book,
+            following,
+            opening: None,
+            samples: Samples::default(),
+        }
     }
 
     /// Never returns.
@@ -186,6 +205,7 @@ impl Keeper {
             let next = tokio::select! {
                 changed = config.changed() => if changed.is_ok() { Next::Reload } else { std::future::pending().await },
                 change = changed(&mut self.following) => Next::Follow(change),
+                opened = opened(&mut self.opening) => Next::Opened(opened),
                 _ = flush.tick() => Next::Flush,
                 _ = clean.tick() => Next::Clean,
                 batch = decisions.recv() => Next::Sample(batch),
@@ -194,6 +214,7 @@ impl Keeper {
                 Next::Reload => self.reload().await,
                 Next::Follow(Ok(change)) => self.follow(change).await,
                 Next::Follow(Err(error)) => self.lost(&error),
+                Next::Opened(opened) => self.opened(opened),
                 Next::Flush => self.flush().await,
                 Next::Clean => self.clean().await,
                 Next::Sample(Ok(batch)) => self.samples.add(&batch),
@@ -217,28 +238,21 @@ impl Keeper {
     async fn reload(&mut self) {
         let config = Arc::clone(&self.config.borrow_and_update());
         self.registry.replace_declared(config.accounts.declared.clone());
-        let stored = match self.registry.store() {
-            Ok(store) => timeout(WRITE, read_all(&store)).await.ok().and_then(Result::ok),
-            Err(_) => None,
+        let read = match self.registry.store() {
+            Ok(store) if self.following.is_some() => {
+                timeout(WRITE, read_all(&config, &self.key_sets, &store)).await.ok().and_then(Result::ok)
+            }
+            _ => None,
         };
-        self.put_in_force(stored).await;
+        // Without an answer, what is stored stays as it is.
+        let book = read.unwrap_or_else(|| self.book.with_file(&config, &self.key_sets));
+        self.put_in_force(book);
     }
 
-    /// Puts everything together anew; without what is stored, that stays as it is.
-    async fn put_in_force(&mut self, stored: Option<Accounts>) {
-        let config = Arc::clone(&self.config.borrow());
-        let book = match stored {
-            Some(stored) => spawn_book(&config, &self.key_sets, stored).await,
-            None => Ok(self.book.with_file(&config, &self.key_sets)),
-        };
-        match book {
-            Ok(book) => {
-                report(&book);
-                self.shared.replace_policy(book.policy.clone());
-                self.book = book;
-            }
-            Err(error) => warn!(%error, "the accounts cannot be put together, the old ones stay"),
-        }
+    fn put_in_force(&mut self, book: Book) {
+        report(&book);
+        self.shared.replace_policy(book.policy.clone());
+        self.book = book;
     }
 
     /// The store was changed, by us or another one.
@@ -249,13 +263,10 @@ impl Keeper {
                 self.follow_keys(&store, changes.into_iter().map(|(_, name)| name).collect()).await
             }
             // Keys refer to plans and consumers.
-            _ => match read_all(&store).await {
-                Ok(stored) => {
-                    self.put_in_force(Some(stored)).await;
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            },
+            _ => {
+                let config = Arc::clone(&self.config.borrow());
+                read_all(&config, &self.key_sets, &store).await.map(|book| self.put_in_force(book))
+            }
         };
         if let Err(error) = followed {
             self.lost(&error);
@@ -288,20 +299,17 @@ impl Keeper {
             return;
         }
         if self.following.is_none() {
-            match timeout(WRITE, open(&config, &self.registry)).await {
-                Ok(Ok((following, stored, counts))) => {
-                    info!("the store is back");
-                    self.following = Some(Changes::of(following));
-                    learn(&self.shared, counts);
-                    self.put_in_force(Some(stored)).await;
-                }
-                Ok(Err(error)) => self.lost(&error),
-                Err(_) => self.lost(&StoreError::Unavailable(format!("no answer within {WRITE:?}"))),
+            if self.opening.is_none() {
+                let (key_sets, registry) = (self.key_sets.clone(), Arc::clone(&self.registry));
+                self.opening = Some(tokio::spawn(async move {
+                    // One attempt a second.
+                    sleep(RETRY).await;
+                    open(&config, &key_sets, &registry).await
+                }));
             }
+            return;
         }
-        let (Ok(store), true) = (self.registry.store(), self.following.is_some()) else {
-            return sleep(RETRY).await;
-        };
+        let Ok(store) = self.registry.store() else { return };
         let written = timeout(WRITE, async {
             write_counts(&self.shared, &store, &config.time_zone).await?;
             let due = self.samples.due();
@@ -311,6 +319,18 @@ impl Keeper {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.lost(&error),
             Err(_) => self.lost(&StoreError::Unavailable(format!("no answer within {WRITE:?}"))),
+        }
+    }
+
+    fn opened(&mut self, opened: Result<Opened, StoreError>) {
+        match opened {
+            Ok((following, book, counts)) => {
+                info!("the store is back");
+                self.following = Some(Changes::of(following));
+                learn(&self.shared, counts);
+                self.put_in_force(book);
+            }
+            Err(error) => self.lost(&error),
         }
     }
 
@@ -338,6 +358,7 @@ impl Keeper {
 enum Next {
     Reload,
     Follow(Result<Change, StoreError>),
+    Opened(Result<Opened, StoreError>),
     Flush,
     Clean,
     Sample(Result<Batch, broadcast::error::RecvError>),
@@ -373,6 +394,14 @@ impl Drop for Changes {
     fn drop(&mut self) {
         self.follower.abort();
     }
+}
+
+/// The attempt that is under way, when it is over.
+async fn opened(opening: &mut Option<JoinHandle<Result<Opened, StoreError>>>) -> Result<Opened, StoreError> {
+    let Some(attempt) = opening else { return std::future::pending().await };
+    let opened = attempt.await;
+    *opening = None;
+    opened.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
 }
 
 async fn changed(following: &mut Option<Changes>) -> Result<Change, StoreError> {

@@ -5,13 +5,9 @@ use std::time::Duration;
 use accounts::{Account, Kind};
 use sqlx::{
     AnyConnection, Connection as _, Row,
-    any::AnyRow,
     postgres::{PgListener, PgPoolOptions},
 };
-use tokio::{
-    task::spawn_blocking,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use crate::{Store, StoreError, StoreUrl};
 
@@ -77,33 +73,64 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
-    /// All accounts of a kind, those that cannot be read left out and named.
+    /// All plans or all consumers, those that cannot be read left out and named.
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn all<A: Account + Send + 'static>(&self) -> Result<(Vec<A>, Vec<String>), StoreError> {
-        let rows = sqlx::query("SELECT document, name FROM accounts WHERE kind = $1 ORDER BY name")
-            .bind(A::KIND.as_str())
-            .fetch_all(&self.pool)
-            .await?;
-        // 100,000 of them take a moment, in which others go on.
-        let read = spawn_blocking(move || read_all(&rows)).await;
-        read.map_err(|error| StoreError::Unavailable(error.to_string()))?
+    pub async fn all<A: Account>(&self) -> Result<(Vec<A>, Vec<String>), StoreError> {
+        let (mut all, mut unreadable) = (Vec::new(), Vec::new());
+        let mut after = String::new();
+        while let Some(documents) = self.documents(A::KIND, &after).await? {
+            after.clone_from(&documents.last);
+            let (accounts, bad) = documents.read();
+            all.extend(accounts);
+            unreadable.extend(bad);
+        }
+        Ok((all, unreadable))
+    }
+
+    /// The next thousands of accounts of a kind, by name; `None` after the last one. There may be more than one wants to
+    /// hold at once, and reading them takes a moment in which others should go on.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn documents(&self, kind: Kind, after: &str) -> Result<Option<Documents>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT name, document FROM accounts WHERE kind = $1 AND name > $2 ORDER BY name LIMIT 5000",
+        )
+        .bind(kind.as_str())
+        .bind(after)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut documents = Vec::with_capacity(rows.len());
+        for row in rows {
+            documents.push((row.try_get(0)?, row.try_get(1)?));
+        }
+        let last = documents.last().map(|(name, _): &(String, String)| name.clone());
+        Ok(last.map(|last| Documents { last, documents }))
     }
 }
 
-fn read_all<A: Account>(rows: &[AnyRow]) -> Result<(Vec<A>, Vec<String>), StoreError> {
-    let (mut accounts, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
-    for row in rows {
-        let document: String = row.try_get(0)?;
-        match accounts::parse_text(&document, None) {
-            Ok(account) => accounts.push(account),
-            Err(errors) => {
-                unreadable.push(format!("{} {:?}: {errors}", A::KIND, row.try_get::<String, _>(1)?))
+/// Accounts of one kind, not read yet.
+#[derive(Debug)]
+pub struct Documents {
+    /// The name of the last one.
+    pub last: String,
+    documents: Vec<(String, String)>,
+}
+
+impl Documents {
+    /// Reads them; those that cannot be read are left out and named.
+    pub fn read<A: Account>(self) -> (Vec<A>, Vec<String>) {
+        let (mut accounts, mut unreadable) = (Vec::with_capacity(self.documents.len()), Vec::new());
+        for (name, document) in self.documents {
+            match accounts::parse_text(&document, None) {
+                Ok(account) => accounts.push(account),
+                Err(errors) => unreadable.push(format!("{} {name:?}: {errors}", A::KIND)),
             }
         }
+        (accounts, unreadable)
     }
-    Ok((accounts, unreadable))
 }
 
 impl Following {

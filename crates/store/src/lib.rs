@@ -24,5 +24,5 @@ pub use audit::{Audit, AuditFilter, Entry};
 pub use counts::{UsageFilter, UsageRow};
 pub use database::{Store, StoreUrl};
 pub use error::{InvalidUrl, StoreError};
-pub use follow::{Change, Following};
+pub use follow::{Change, Documents, Following};
 pub use registry::{Item, Listed, Registry, RegistryError, Source, State};

@@ -44,16 +44,16 @@ pub(super) fn read(mut section: Section<'_>, state_dir: Option<&Path>) -> StoreC
     StoreConfig { url: url.or_else(|| state_dir.map(StoreUrl::in_folder)), keep: keep.unwrap_or(DAY * 400) }
 }
 
-pub(super) fn read_shared(mut section: Section<'_>) -> Option<SharedLimitsConfig> {
+/// `given` says whether the section is there at all.
+pub(super) fn read_shared(mut section: Section<'_>, given: bool) -> Option<SharedLimitsConfig> {
     const URL: &str =
         "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix:///path/of/socket";
     const WORDS: [(&str, OnFailure); 3] =
         [("local", OnFailure::Local), ("open", OnFailure::Open), ("closed", OnFailure::Closed)];
     const NAMESPACE: &str = "1 to 64 letters, digits and any of - _ . :";
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
-    let has_others = !section.is_empty();
     let url = section.secret("url", URL, |text| shared_limits::is_url(text).then(|| text.to_owned()));
-    if has_others {
+    if given {
         section.require("url", URL);
     }
     let on_failure = section.one_of("fail", &WORDS).unwrap_or(OnFailure::Local);

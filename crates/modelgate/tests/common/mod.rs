@@ -1,6 +1,7 @@
 //! A real Traefik in front of Modelgate in front of simulated servers.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod auth;
 pub(crate) mod openmetrics;
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};

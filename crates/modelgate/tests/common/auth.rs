@@ -1,0 +1,78 @@
+//! `/auth`, asked as Traefik asks it, but without one: for what counts decisions.
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, RequestBuilder};
+use serde_json::Value;
+use testkit::{load::Load, modelgate::Modelgate};
+
+/// Asks one Modelgate.
+#[derive(Clone)]
+pub(crate) struct Auth {
+    client: Client,
+    url: String,
+}
+
+/// What was answered.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// OpenAI's `code` of a refusal.
+    pub(crate) code: String,
+    pub(crate) took: Duration,
+}
+
+fn client() -> Client {
+    // Its certificate is its own; who checks it is Traefik, in other tests.
+    testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client")
+}
+
+impl Auth {
+    pub(crate) fn of(modelgate: &Modelgate) -> Self {
+        Self { client: client(), url: modelgate.requests_url() }
+    }
+
+    fn question(&self, key: &str, body: &Value) -> RequestBuilder {
+        self.client
+            .post(format!("{}/auth", self.url))
+            .header("x-forwarded-method", "POST")
+            .header("x-forwarded-uri", "/v1/chat/completions")
+            .bearer_auth(key)
+            .json(body)
+    }
+
+    /// Whether a key may ask for `llama`, in a request that is estimated at some ten tokens; `None` if nobody answers.
+    pub(crate) async fn try_ask(&self, key: &str) -> Option<Answer> {
+        let start = Instant::now();
+        let body = serde_json::json!({ "model": "llama", "messages": [], "max_tokens": 10 });
+        let answer = self.question(key, &body).timeout(Duration::from_secs(10)).send().await.ok()?;
+        let status = answer.status().as_u16();
+        let body: Value = answer.json().await.unwrap_or_default();
+        let code = body["error"]["code"].as_str().unwrap_or_default().to_owned();
+        Some(Answer { status, code, took: start.elapsed() })
+    }
+
+    pub(crate) async fn ask(&self, key: &str) -> Answer {
+        self.try_ask(key).await.expect("an answer")
+    }
+
+    pub(crate) async fn status(&self, key: &str) -> u16 {
+        self.ask(key).await.status
+    }
+
+    /// What `/v1/limits` says of a key.
+    pub(crate) async fn limits(&self, key: &str) -> Value {
+        let request = self.client.get(format!("{}/v1/limits", self.url)).bearer_auth(key);
+        super::send(request).await.json().await.expect("JSON")
+    }
+
+    /// The same question again and again.
+    pub(crate) fn load(&self, key: &str) -> Load {
+        let body = serde_json::json!({ "model": "llama", "messages": [], "max_tokens": 10 });
+        Load::post(format!("{}/auth", self.url), &body)
+            .key(key)
+            .header("x-forwarded-method", "POST")
+            .header("x-forwarded-uri", "/v1/chat/completions")
+            .client(self.client.clone())
+    }
+}

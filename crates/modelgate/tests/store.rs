@@ -1,0 +1,336 @@
+//! The store behind a running Modelgate: quotas that outlive it, changes that reach every replica, and outages.
+
+mod common;
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant, SystemTime},
+};
+
+use access::{KeyDigest, NewKey};
+use accounts::{Accounts, KeySpec, Kind};
+use common::auth::Auth;
+use serde_json::{Value, json};
+use store::{AuditFilter, Registry, Store, UsageFilter};
+use testkit::{
+    eventually,
+    modelgate::Modelgate,
+    need,
+    postgres::{Postgres, postgres_binary},
+    sim::Sim,
+    within,
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_modelgate");
+const SECOND: Duration = Duration::from_secs(1);
+
+fn config(sim: &Sim, more: &str) -> String {
+    format!("servers: [{{ url: \"{}\" }}]\n{more}", sim.url())
+}
+
+/// A key in the file, with limits as YAML between braces.
+fn file_key(name: &str, limit: &str) -> String {
+    let digest = KeyDigest::of(&format!("mg-{name}")).to_hex();
+    format!("keys: [{{ name: {name}, consumer: team, sha256: \"{digest}\", limit: {{ {limit} }} }}]\n")
+}
+
+/// What others write into the same store.
+async fn registry(url: &str) -> Registry {
+    let registry = Registry::new(Accounts::default());
+    registry.set_store(Store::open(url.parse().expect("a URL")).await.expect("a store"));
+    registry
+}
+
+fn sqlite_url(modelgate: &Modelgate) -> String {
+    format!("sqlite://{}", modelgate.folder().join("state/modelgate.db").display())
+}
+
+async fn ready(auth: &Auth, key: &str) {
+    eventually(Duration::from_secs(20), || async { (auth.status(key).await == 200).then_some(()) }).await;
+}
+
+/// How long until a key is answered like that.
+async fn until(auth: &Auth, key: &str, status: u16) -> Duration {
+    let start = Instant::now();
+    let came = within(Duration::from_secs(5), || async { (auth.status(key).await == status).then_some(()) });
+    assert!(came.await.is_some(), "{:?}", auth.ask(key).await);
+    start.elapsed()
+}
+
+/// What SQLite's own library, in Python, says of the file, and of a key in clear in any file beside it.
+fn check_sqlite(folder: &Path, clear: &str) {
+    let script = "import sqlite3, sys\nprint(sqlite3.connect(sys.argv[1]).execute('PRAGMA integrity_check').fetchone()[0])";
+    let file = folder.join("modelgate.db");
+    let output = Command::new("python3").arg("-c").arg(script).arg(&file).output().expect("Python runs");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        "ok",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for file in std::fs::read_dir(folder).expect("a folder") {
+        let bytes = std::fs::read(file.expect("a file").path()).unwrap_or_default();
+        assert!(!bytes.windows(clear.len()).any(|part| part == clear.as_bytes()), "a key in clear");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_loses_a_second_of_counts_at_most_and_never_the_file() {
+    let sim = Sim::start("a", &["llama"]);
+    let yaml = config(&sim, &file_key("alice", "requests_per_day: 1000000, tokens_per_month: 100000000"));
+    let mut modelgate = Modelgate::builder(BINARY, &yaml).keep_state().start().await;
+    let auth = Auth::of(&modelgate);
+    ready(&auth, "mg-alice").await;
+    // Killed in the middle of the load, three times.
+    let mut counted_before = 0;
+    for round in 0..3 {
+        let before = used(&auth).await;
+        assert!(before >= counted_before, "{before} after {counted_before}: a restart loses nothing more");
+        let workers: Vec<_> = (0..8).map(|_| tokio::spawn(ask_until_nobody_answers(auth.clone()))).collect();
+        tokio::time::sleep(Duration::from_millis(1_700 + 230 * round)).await;
+        let killed = Instant::now();
+        modelgate.kill();
+        let mut passed = Vec::new();
+        for worker in workers {
+            passed.extend(worker.await.expect("no panic"));
+        }
+        modelgate.restart().await;
+        ready(&auth, "mg-alice").await;
+        counted_before = used(&auth).await - 1;
+        let counted = counted_before - before;
+        let old_enough = passed.iter().filter(|at| killed.duration_since(**at) > SECOND).count() as u64;
+        eprintln!(
+            "{} passed, {counted} counted, {old_enough} of them more than a second before the kill",
+            passed.len()
+        );
+        assert!(old_enough > 100, "a load worth the name");
+        assert!(counted >= old_enough && counted <= passed.len() as u64 + 8, "{counted} of {}", passed.len());
+    }
+    modelgate.stop().await;
+    check_sqlite(&modelgate.folder().join("state"), "mg-alice");
+}
+
+async fn ask_until_nobody_answers(auth: Auth) -> Vec<Instant> {
+    let mut passed = Vec::new();
+    while let Some(answer) = auth.try_ask("mg-alice").await {
+        assert_eq!(answer.status, 200);
+        passed.push(Instant::now());
+    }
+    passed
+}
+
+/// Requests of today, from what is left of a million.
+async fn used(auth: &Auth) -> u64 {
+    let limits = auth.limits("mg-alice").await;
+    let day = limits["limits"].as_array().and_then(|all| all.iter().find(|limit| limit["per"] == "day"));
+    1_000_000 - day.expect("a quota")["remaining"].as_u64().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_is_used_up_once_however_often_one_restarts() {
+    let sim = Sim::start("a", &["llama"]);
+    let yaml = config(
+        &sim,
+        &format!("time_zone: Pacific/Kiritimati\n{}", file_key("alice", "requests_per_month: 3")),
+    );
+    let mut modelgate = Modelgate::builder(BINARY, &yaml).keep_state().start().await;
+    let auth = Auth::of(&modelgate);
+    ready(&auth, "mg-alice").await;
+    assert_eq!(auth.status("mg-alice").await, 200);
+    modelgate.restart().await;
+    ready(&auth, "mg-alice").await;
+    for _ in 0..2 {
+        let answer = auth.ask("mg-alice").await;
+        assert_eq!((answer.status, answer.code.as_str()), (429, "insufficient_quota"));
+        modelgate.restart().await;
+        eventually(Duration::from_secs(10), || async {
+            (auth.status("mg-alice").await == 429).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_the_store_come_rotate_expire_and_go_within_a_second_on_both_replicas() {
+    let Some(binary) = need(postgres_binary(), "PostgreSQL") else { return };
+    let server = Postgres::shared(&binary).await;
+    let url = server.create_database().await;
+    let sim = Sim::start("a", &["llama"]);
+    let start =
+        || Modelgate::builder(BINARY, &config(&sim, "")).env("MODELGATE_STORE_URL", url.as_str()).start();
+    let (first, second) = (start().await, start().await);
+    let replicas = [Auth::of(&first), Auth::of(&second)];
+    let registry = registry(&url).await;
+    let (_, key) = registry.create_key(&json!({ "name": "first" }), "test").await.expect("a key");
+    let probe = key.expect("new");
+    for replica in &replicas {
+        ready(replica, probe.reveal()).await;
+    }
+    let slowest = async |key: &str, status: u16| {
+        let times = tokio::join!(until(&replicas[0], key, status), until(&replicas[1], key, status));
+        let slowest = times.0.max(times.1);
+        assert!(slowest < SECOND, "{status} after {slowest:?}");
+        slowest
+    };
+
+    let (_, alice) =
+        registry.create_key(&json!({ "name": "alice", "consumer": "team" }), "test").await.expect("a key");
+    let alice = alice.expect("new");
+    let created = slowest(alice.reveal(), 200).await;
+    registry.patch::<KeySpec>("alice", &json!({ "disabled": true }), "test").await.expect("changed");
+    let disabled = slowest(alice.reveal(), 401).await;
+    registry.patch::<KeySpec>("alice", &json!({ "disabled": null }), "test").await.expect("changed");
+    slowest(alice.reveal(), 200).await;
+
+    let (item, rotated) = registry.rotate("alice", 2 * SECOND, "test").await.expect("rotated");
+    slowest(rotated.reveal(), 200).await;
+    let grace_ends = item.account.previous.expect("the old one").until;
+    for replica in &replicas {
+        let answer = replica.status(alice.reveal()).await;
+        assert!(answer == 200 || SystemTime::now() >= grace_ends, "both work");
+    }
+    sleep_until(grace_ends).await;
+    let grace = slowest(alice.reveal(), 401).await;
+    assert_eq!(replicas[0].status(rotated.reveal()).await, 200);
+
+    let expires = SystemTime::now() + 2 * SECOND;
+    let text = humantime::format_rfc3339_millis(expires).to_string();
+    registry.patch::<KeySpec>("alice", &json!({ "expires": text }), "test").await.expect("changed");
+    assert_eq!(replicas[1].status(rotated.reveal()).await, 200);
+    sleep_until(expires).await;
+    let expired = slowest(rotated.reveal(), 401).await;
+
+    registry.delete(Kind::Key, "first", "test").await.expect("deleted");
+    let revoked = slowest(probe.reveal(), 401).await;
+    eprintln!(
+        "in force on both: created {created:?}, disabled {disabled:?}, revoked {revoked:?}, grace over {grace:?}, expired {expired:?}"
+    );
+
+    // A plan is changed, and with it the limits of every key that has it.
+    registry
+        .put::<accounts::Plan>("p", &json!({ "limit": { "requests_per_hour": 100 } }), "test")
+        .await
+        .expect("a plan");
+    let (_, bob) = registry.create_key(&json!({ "name": "bob", "plan": "p" }), "test").await.expect("a key");
+    let bob = bob.expect("new");
+    slowest(bob.reveal(), 200).await;
+    registry
+        .put::<accounts::Plan>("p", &json!({ "limit": { "requests_per_hour": 1 } }), "test")
+        .await
+        .expect("a plan");
+    slowest(bob.reveal(), 429).await;
+    for (modelgate, key) in [(&first, &alice), (&second, &bob)] {
+        assert!(!modelgate.log().contains(key.reveal()));
+    }
+}
+
+async fn sleep_until(time: SystemTime) {
+    tokio::time::sleep(time.duration_since(SystemTime::now()).unwrap_or_default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_down_leaves_everything_in_force() {
+    let Some(binary) = need(postgres_binary(), "PostgreSQL") else { return };
+    let mut server = Postgres::start(&binary).await;
+    let url = server.create_database().await;
+    let sim = Sim::start("a", &["llama"]);
+    let yaml = config(&sim, &file_key("of-file", "requests_per_day: 1000000"));
+    let mut modelgate =
+        Modelgate::builder(BINARY, &yaml).env("MODELGATE_STORE_URL", url.as_str()).start().await;
+    let auth = Auth::of(&modelgate);
+    let registry = registry(&url).await;
+    let new = json!({ "name": "alice", "limit": { "requests_per_day": 1_000_000 } });
+    let alice = registry.create_key(&new, "test").await.expect("a key").1.expect("new");
+    ready(&auth, alice.reveal()).await;
+    let store = async || modelgate.readyz().await["store"].clone();
+    assert_eq!(store().await, json!({ "state": "up", "kind": "PostgreSQL" }));
+
+    server.kill();
+    let told = eventually(Duration::from_secs(10), || async {
+        Some(store().await).filter(|s| s["state"] == "down")
+    })
+    .await;
+    assert!(told["why"].as_str().is_some_and(|why| !why.contains(&url)), "{told}");
+    let slow: Vec<Duration> = {
+        let mut took = Vec::new();
+        for _ in 0..50 {
+            let answer = auth.ask(alice.reveal()).await;
+            assert_eq!(answer.status, 200, "what it said last is in force");
+            took.push(answer.took);
+        }
+        took
+    };
+    assert!(
+        testkit::percentile(&slow, 99.0) < Duration::from_millis(200),
+        "nobody waits for the store: {slow:?}"
+    );
+    // The file can be changed meanwhile; what is stored stays.
+    modelgate.write_config(&config(&sim, &file_key("other", "requests_per_day: 5")));
+    until(&auth, "mg-other", 200).await;
+    assert_eq!((auth.status("mg-of-file").await, auth.status(alice.reveal()).await), (401, 200));
+
+    server.restart().await;
+    eventually(Duration::from_secs(15), || async { (store().await["state"] == "up").then_some(()) }).await;
+    // What was counted while it was down is written now.
+    let asked = 1 + 50 + 1;
+    eventually(Duration::from_secs(10), || async {
+        let used = server.ask(&url, "SELECT coalesce(max(used), 0) FROM quota_counts").await;
+        (used.trim().parse::<u64>().expect("a number") >= asked).then_some(())
+    })
+    .await;
+    assert_eq!(auth.status(alice.reveal()).await, 200);
+
+    // Down at the start: nobody is called wrong, and it is found when it comes.
+    modelgate.stop().await;
+    server.kill();
+    modelgate.restart().await;
+    eventually(Duration::from_secs(20), || async { (auth.status("mg-other").await == 200).then_some(()) })
+        .await;
+    let unknown = auth.ask(alice.reveal()).await;
+    assert_eq!((unknown.status, unknown.code.as_str()), (503, "api_keys_unavailable"));
+    server.restart().await;
+    eventually(Duration::from_secs(15), || async {
+        (auth.status(alice.reveal()).await == 200).then_some(())
+    })
+    .await;
+    let never = NewKey::generate().expect("a key");
+    assert_eq!(auth.status(never.reveal()).await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_and_some_refusals_are_written_down() {
+    let sim = Sim::start("a", &["llama"]);
+    let yaml = config(&sim, &file_key("alice", "requests_per_hour: 5"));
+    let mut modelgate = Modelgate::builder(BINARY, &yaml).keep_state().start().await;
+    let auth = Auth::of(&modelgate);
+    modelgate.wait_ready().await;
+    ready(&auth, "mg-alice").await;
+    for _ in 0..30 {
+        auth.ask("mg-alice").await;
+    }
+    let registry = registry(&sqlite_url(&modelgate)).await;
+    let store = registry.store().expect("a store");
+    let usage = eventually(Duration::from_secs(5), || async {
+        let rows = store.usage(&UsageFilter { limit: 10, ..UsageFilter::default() }).await.expect("rows");
+        rows.into_iter().find(|row| row.model == "llama" && row.requests == 5 && row.refused >= 26)
+    })
+    .await;
+    // Ten for the answer and two for the words of the request at least; five requests.
+    assert_eq!((usage.key.as_str(), usage.consumer.as_str(), usage.estimated_tokens), ("alice", "team", 50));
+    let refusals =
+        AuditFilter { action: Some("request refused".into()), limit: 100, ..AuditFilter::default() };
+    let entries = eventually(Duration::from_secs(5), || async {
+        let entries = store.audit(&refusals).await.expect("entries");
+        entries.iter().any(|entry| entry.details["reason"] == "rate_limit_exceeded").then_some(entries)
+    })
+    .await;
+    let limited: Vec<_> =
+        entries.iter().filter(|entry| entry.details["reason"] == "rate_limit_exceeded").collect();
+    assert_eq!(limited.len(), 1, "one of many equal ones: {limited:?}");
+    assert_eq!(
+        (limited[0].subject.as_str(), &limited[0].details["model"]),
+        ("key alice", &Value::from("llama"))
+    );
+    assert!(!serde_json::to_string(&entries).expect("JSON").contains("mg-alice"));
+}
