@@ -50,8 +50,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// No sandbox, because Chromium refuses one as root, and it sees nothing but the tests' own pages. Nothing in the
-/// background that would use the machine or look for another one. The desktop's size is that of a common screen.
-const ARGUMENTS: [&str; 12] = [
+/// background that would use the machine or look for another one. A page is as wide as its window.
+const ARGUMENTS: [&str; 13] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -61,6 +61,7 @@ const ARGUMENTS: [&str; 12] = [
     "--disable-extensions",
     "--disable-sync",
     "--disable-breakpad",
+    "--hide-scrollbars",
     "--no-first-run",
     "--no-proxy-server",
     "--window-size=1280,900",

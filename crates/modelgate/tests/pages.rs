@@ -1,0 +1,199 @@
+//! Every page of the dashboard in a real browser, as different readers see it: light and dark, on a phone, without
+//! JavaScript, and with a screen reader (by axe-core's rules).
+//!
+//! The pages are found by following links, so a new one cannot be forgotten. `cargo xtask screenshots` keeps what they
+//! look like.
+
+mod common;
+#[path = "common/dashboard.rs"]
+mod dashboard;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    path::{Path, PathBuf},
+};
+
+use common::{KEY, LLAMA_KEY, NEWEST, Stack, config_of, send};
+use dashboard::{TOKEN, sign_in};
+use testkit::{
+    browser::{Browser, Programs, axe_script, chromium},
+    load::{Load, Until},
+    modelgate::Modelgate,
+    need,
+    sim::Sim,
+    traefik::{Traefik, traefik_binary},
+};
+
+/// Nobody's server should list such a model, and none can be kept from it.
+const HOSTILE: &str = "<img src=x onerror=alert(1)><b>bold</b>";
+/// How many pages of one kind are looked at, such as those of models.
+const OF_A_KIND: usize = 2;
+/// Titles, headings and column heads: what a reader needs to find the way.
+const LANDMARKS: &str =
+    "JSON.stringify([...document.querySelectorAll('h1, h2, h3, th, dt')].map(e => e.textContent.trim()))";
+
+/// A fleet in which not all is well, with traffic of which not all is allowed.
+struct Fleet {
+    stack: Stack,
+    _sims: Vec<Sim>,
+}
+
+impl Fleet {
+    async fn start(traefik: &Path) -> Self {
+        let sims = vec![
+            Sim::start("gpu-1", &["llama-3.1-8b"]),
+            Sim::start("gpu-2", &["llama-3.1-8b", "qwen2.5-7b"]),
+            Sim::start("gpu-3", &["mistral-7b", HOSTILE]),
+        ];
+        let of = |name: usize, settings| (&sims[name], settings);
+        let servers = [of(0, "weight: 2"), of(1, ""), of(2, "")];
+        let more = format!(
+            "  - {{ url: \"http://127.0.0.1:9\", name: switched-off }}\n\
+             traefik: {{ version: {NEWEST:?} }}\n\
+             plans:\n  - {{ name: free, limit: {{ requests_per_minute: 20, burst: 20 }} }}\n\
+             consumers:\n  - {{ name: bob, plan: free }}\n"
+        );
+        let config = config_of(&servers, &more);
+        let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config);
+        let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", TOKEN).start().await;
+        modelgate.wait_ready().await;
+        let traefik = Traefik::builder(traefik).endpoint(modelgate.provider_endpoint()).start().await;
+        traefik.wait_configured().await;
+        let stack = Stack { traefik, modelgate, client: testkit::client() };
+        stack.wait_for("llama-3.1-8b").await;
+        Self { stack, _sims: sims }
+    }
+
+    async fn traffic(&self) {
+        let url = self.stack.traefik.url();
+        for (model, key, count) in
+            [("llama-3.1-8b", KEY, 120), ("qwen2.5-7b", KEY, 40), ("llama-3.1-8b", LLAMA_KEY, 30)]
+        {
+            let report = Load::chat(&url, model, true).key(key).until(Until::Sent(count)).run().await;
+            assert_eq!(report.answers(), count, "{report:?}");
+        }
+        for (model, key) in
+            [("llama-3.1-8b", "mg-nobody-has-this"), ("no-such-model", KEY), ("qwen2.5-7b", LLAMA_KEY)]
+        {
+            let request = self.stack.client.post(format!("{url}/v1/chat/completions")).bearer_auth(key);
+            let status = send(request.json(&common::chat(model))).await.status();
+            assert!(status.is_client_error(), "{model}: {status}");
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.stack.modelgate.admin_url())
+    }
+}
+
+/// What is on a page of the same kind: `/servers/gpu-1` and `/servers/gpu-2`.
+fn kind(path: &str) -> String {
+    let mut segments = path.trim_matches('/').split('/');
+    let first = segments.next().unwrap_or_default();
+    format!("{first}/{}", segments.count())
+}
+
+/// The dashboard's paths, some of each kind, from the links that lead to them.
+async fn find_pages(browser: &Browser, fleet: &Fleet) -> Vec<String> {
+    let links = "JSON.stringify([...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href')))";
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    let mut pages = vec!["/".to_owned()];
+    let mut next = 0;
+    while let Some(page) = pages.get(next).cloned() {
+        next += 1;
+        browser.goto(fleet.url(&page)).await.expect("a page");
+        let found = browser.evaluate(links).await;
+        let found: Vec<String> = serde_json::from_str(found.as_str().expect("links")).expect("links");
+        for link in found {
+            let path = link.split(['?', '#']).next().unwrap_or_default();
+            let is_new =
+                path.starts_with('/') && !path.starts_with("/assets/") && !pages.iter().any(|p| p == path);
+            if is_new && *kinds.entry(kind(path)).or_default() < OF_A_KIND {
+                *kinds.entry(kind(path)).or_default() += 1;
+                pages.push(path.to_owned());
+            }
+        }
+    }
+    pages
+}
+
+/// Where the images go, if they are kept.
+fn image(page: &str, look: &str) -> Option<PathBuf> {
+    let folder = env::var_os("MODELGATE_TEST_SCREENSHOTS")?;
+    let name = page.trim_matches('/').replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
+    let name = if name.is_empty() { "overview" } else { &name[..name.len().min(40)] };
+    Some(Path::new(&folder).join(format!("{name}-{look}.png")))
+}
+
+async fn show(browser: &Browser, fleet: &Fleet, page: &str, look: &str) {
+    browser.goto(fleet.url(page)).await.expect("a page");
+    browser
+        .evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))")
+        .await;
+    if let Some(path) = image(page, look) {
+        browser.screenshot(path).await;
+    }
+}
+
+async fn landmarks(browser: &Browser) -> BTreeSet<String> {
+    let found = browser.evaluate(LANDMARKS).await;
+    serde_json::from_str(found.as_str().expect("landmarks")).expect("landmarks")
+}
+
+fn parts() -> Option<(Programs, PathBuf, PathBuf)> {
+    let programs = need(chromium(), "Chromium")?;
+    let axe = need(axe_script(), "axe-core")?;
+    let traefik = need(traefik_binary(NEWEST), "Traefik")?;
+    Some((programs, axe, traefik))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_is_for_everybody() {
+    let Some((programs, axe, traefik)) = parts() else { return };
+    let fleet = Fleet::start(&traefik).await;
+    fleet.traffic().await;
+    let browser = Browser::start(&programs).await;
+    browser.desktop(1280, 900).await;
+    show(&browser, &fleet, "/sign-in", "light").await;
+    browser.assert_accessible(&axe).await;
+    sign_in(&browser, &fleet.url("")).await;
+    let pages = find_pages(&browser, &fleet).await;
+    browser.assert_clean().await;
+
+    let mut problems: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for page in &pages {
+        let problems = problems.entry(page.clone()).or_default();
+        for (look, dark) in [("light", false), ("dark", true)] {
+            browser.dark(dark).await;
+            show(&browser, &fleet, page, look).await;
+            problems.extend(browser.barriers(&axe).await.iter().map(|barrier| format!("{look}: {barrier}")));
+        }
+        browser.dark(false).await;
+        let with_scripts = landmarks(&browser).await;
+        assert!(!with_scripts.is_empty(), "{page} has no headings");
+
+        browser.javascript(false).await;
+        browser.goto(fleet.url(page)).await.expect("a page");
+        let without = landmarks(&browser).await;
+        let lost: Vec<&String> = with_scripts.difference(&without).collect();
+        if !lost.is_empty() {
+            problems.push(format!("not there without JavaScript: {lost:?}"));
+        }
+        browser.javascript(true).await;
+
+        browser.phone().await;
+        show(&browser, &fleet, page, "phone").await;
+        let overflow = browser.overflow().await;
+        if overflow > 0 {
+            problems.push(format!("{overflow} px too wide for a phone"));
+        }
+        browser.desktop(1280, 900).await;
+        problems.extend(browser.complaints().await);
+    }
+    problems.retain(|_, problems| !problems.is_empty());
+    assert!(problems.is_empty(), "{problems:#?}");
+    for page in ["/", "/models", "/servers", "/requests", "/traefik", "/about"] {
+        assert!(pages.iter().any(|found| found == page), "no link to {page}: {pages:?}");
+    }
+}

@@ -1,0 +1,158 @@
+//! The overview of the dashboard is fast: painted at once over a large fleet, and live under load without slowing
+//! what it shows.
+
+mod common;
+#[path = "common/dashboard.rs"]
+mod dashboard;
+
+use std::{fmt::Write as _, time::Duration};
+
+use axum::{Json, Router, extract::Path, routing::get};
+use common::{KEY, config_of, send};
+use dashboard::{TOKEN, sign_in};
+use serde_json::json;
+use testkit::{
+    browser::{Browser, chromium},
+    median,
+    modelgate::Modelgate,
+    need,
+    sim::Sim,
+};
+use tokio::sync::Mutex;
+
+/// Both tests measure, so neither may run beside the other.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// What the dashboard is said to bear.
+const MODELS: usize = 1_000;
+const SERVERS: usize = 3_000;
+const KEYS: usize = 100_000;
+
+/// Stands for all servers: each has a path of its own, and three have the same model.
+async fn many_servers() -> String {
+    let list = async |Path(server): Path<usize>| {
+        Json(
+            json!({"object": "list", "data": [{"id": format!("model-{:04}", server % MODELS), "object": "model"}]}),
+        )
+    };
+    let app = Router::new().route("/{server}/v1/models", get(list));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    url
+}
+
+async fn large_fleet() -> Modelgate {
+    let url = many_servers().await;
+    let mut config = String::from("servers:\n");
+    for server in 0..SERVERS {
+        let _ =
+            writeln!(config, "  - {{ url: \"{url}\", name: server-{server:04}, base_path: /{server}/v1 }}");
+    }
+    config.push_str("keys:\n");
+    for key in 0..KEYS {
+        let _ = writeln!(
+            config,
+            "  - {{ name: key-{key:06}, consumer: team-{:03}, sha256: \"{key:064x}\" }}",
+            key % 500
+        );
+    }
+    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config);
+    let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", TOKEN).start().await;
+    modelgate.wait_ready().await;
+    modelgate
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_overview_of_a_large_fleet_is_painted_at_once() {
+    let Some(programs) = need(chromium(), "Chromium") else { return };
+    let _alone = ALONE.lock().await;
+    let modelgate = large_fleet().await;
+    let models = modelgate.readyz().await["models"].as_array().map_or(0, Vec::len);
+    assert_eq!(models, MODELS);
+    let browser = Browser::start(&programs).await;
+    sign_in(&browser, &modelgate.admin_url()).await;
+    let mut paints = Vec::new();
+    for _ in 0..7 {
+        browser.goto(modelgate.admin_url()).await.expect("the overview");
+        paints.push(browser.first_paint().await);
+    }
+    println!("first paint: {paints:?}");
+    assert!(median(&paints) < Duration::from_millis(200), "{paints:?}");
+    browser.assert_clean().await;
+}
+
+/// Decisions per second, and for how long one measurement lasts.
+const RATE: u64 = 2_000;
+const ROUND: Duration = Duration::from_secs(3);
+const ROUNDS: usize = 5;
+
+/// Asks `/auth` at the rate, as a Traefik does, and returns what each decision cost Modelgate.
+async fn cost_of_a_decision(modelgate: &Modelgate, client: &reqwest::Client) -> Duration {
+    const SENDERS: u64 = 32;
+    let before = cpu_time(modelgate.id());
+    let mut senders = tokio::task::JoinSet::new();
+    for _ in 0..SENDERS {
+        let request = client
+            .post(format!("{}/auth", modelgate.requests_url()))
+            .header("x-forwarded-method", "POST")
+            .header("x-forwarded-uri", "/v1/chat/completions")
+            .bearer_auth(KEY)
+            .json(&common::chat("llama"));
+        senders.spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 * SENDERS / RATE));
+            let mut decisions = 0;
+            let started = tokio::time::Instant::now();
+            while started.elapsed() < ROUND {
+                tick.tick().await;
+                let request = request.try_clone().expect("a body that is no stream");
+                assert_eq!(send(request).await.status(), 200);
+                decisions += 1;
+            }
+            decisions
+        });
+    }
+    let decisions: u32 = senders.join_all().await.into_iter().sum();
+    let wanted = u64::from(decisions) * 4 > RATE * ROUND.as_secs() * 3;
+    assert!(wanted, "only {decisions} decisions in {ROUND:?}");
+    (cpu_time(modelgate.id()) - before) / decisions
+}
+
+/// User and system time of a process, in steps of 10 ms: <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
+fn cpu_time(id: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("a running process");
+    let (_, fields) = stat.rsplit_once(')').expect("its name");
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_overview_is_live_and_costs_next_to_nothing() {
+    let Some(programs) = need(chromium(), "Chromium") else { return };
+    let _alone = ALONE.lock().await;
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let config = config_of(&[(&sim, "")], "");
+    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config);
+    let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", TOKEN).start().await;
+    modelgate.wait_ready().await;
+    let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
+    let browser = Browser::start(&programs).await;
+    sign_in(&browser, &modelgate.admin_url()).await;
+    cost_of_a_decision(&modelgate, &client).await; // so that all is warm
+
+    let (mut closed, mut open) = (Vec::new(), Vec::new());
+    let text = "document.querySelector('main').innerText";
+    for _ in 0..ROUNDS {
+        browser.goto("about:blank").await.expect("a page");
+        closed.push(cost_of_a_decision(&modelgate, &client).await);
+        browser.goto(modelgate.admin_url()).await.expect("the overview");
+        let before = browser.evaluate(text).await;
+        open.push(cost_of_a_decision(&modelgate, &client).await);
+        assert_ne!(browser.evaluate(text).await, before, "the page lives");
+    }
+    let ratio = median(&closed).as_secs_f64() / median(&open).as_secs_f64();
+    println!("per decision: {closed:?} closed, {open:?} open; ratio {ratio:.3}");
+    assert!(ratio >= 0.95, "{ratio:.3}: {closed:?} closed, {open:?} open");
+    browser.assert_clean().await;
+}
