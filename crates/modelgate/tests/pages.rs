@@ -62,6 +62,9 @@ impl Fleet {
         traefik.wait_configured().await;
         let stack = Stack { traefik, modelgate, client: testkit::client() };
         stack.wait_for("llama-3.1-8b").await;
+        // A change, for the history.
+        sims[1].set_models(&["llama-3.1-8b", "qwen2.5-7b", "gemma-3-12b"]);
+        stack.wait_for("gemma-3-12b").await;
         Self { stack, _sims: sims }
     }
 

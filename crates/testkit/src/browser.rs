@@ -49,6 +49,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one command may take; a page that is loaded is one.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// In CSS pixels; nobody looks further down.
+const MOST_OF_A_PAGE: f64 = 3000.0;
+
 /// No sandbox, because Chromium refuses one as root, and it sees nothing but the tests' own pages. Nothing in the
 /// background that would use the machine or look for another one. A page is as wide as its window.
 const ARGUMENTS: [&str; 13] = [
@@ -174,12 +177,13 @@ impl Browser {
         self.devtools("Emulation.setScriptExecutionDisabled", json!({"value": !on})).await;
     }
 
-    /// Saves the whole page, also what is below the window's end, as PNG; folders are made.
+    /// Saves the page as PNG, also what is below the window's end, down to 3000 CSS pixels; folders are made.
     pub async fn screenshot(&self, path: impl AsRef<Path>) {
         let path = path.as_ref();
         let metrics = self.devtools("Page.getLayoutMetrics", json!({})).await;
         let size = &metrics["cssContentSize"];
-        let clip = json!({"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1});
+        let height = size["height"].as_f64().expect("a height").min(MOST_OF_A_PAGE);
+        let clip = json!({"x": 0, "y": 0, "width": size["width"], "height": height, "scale": 1});
         let how = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
         let answer = self.devtools("Page.captureScreenshot", how).await;
         let image = STANDARD.decode(answer["data"].as_str().expect("an image")).expect("base64");
