@@ -278,6 +278,26 @@ impl<C: Clock> Limiters<C> {
         Ok(reserved)
     }
 
+    /// Notes what somebody else has let pass: should we have to decide alone, it has been used here, too. Of a limit
+    /// that is used up nothing more is taken.
+    pub fn note(&self, demands: &Demands) {
+        let cells = self.cells.pin();
+        for demand in &demands.rates {
+            loop {
+                let cell = cells.get_or_insert_with(demand.cell, Cell::default);
+                let now = self.now();
+                let later = |arrival: u64| {
+                    let next = arrival.max(now).saturating_add(demand.time());
+                    (arrival != DEAD).then(|| next.min(demand.ceiling(now)))
+                };
+                match cell.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, later) {
+                    Ok(_) => break,
+                    Err(_) => self.bury(demand.cell),
+                }
+            }
+        }
+    }
+
     /// Corrects what was taken by an estimate. Who has used more than estimated owes it: the limit
     /// recovers that much later.
     pub fn settle(&self, reserved: &Reservation, settlement: Settlement) {

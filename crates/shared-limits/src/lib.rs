@@ -148,7 +148,7 @@ pub fn is_url(text: &str) -> bool {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { timeout: Duration::from_millis(20), namespace: "modelgate".to_owned(), authorities: None }
+        Self { timeout: Duration::from_millis(40), namespace: "modelgate".to_owned(), authorities: None }
     }
 }
 

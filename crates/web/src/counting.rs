@@ -26,7 +26,8 @@ pub enum OnFailure {
     Open,
     /// They are refused.
     Closed,
-    /// Each Modelgate enforces its part of each limit.
+    /// Each Modelgate enforces its part of each limit. What it has let pass before counts, so that neither an outage nor
+    /// an answer that comes too late lets more pass than the limit.
     Local,
 }
 
@@ -75,7 +76,10 @@ impl SharedCounting {
         };
         let demands: Vec<_> = pending.demands().rates().iter().map(translate).collect();
         let refused = match self.limits.admit(&demands).await {
-            Outcome::Admitted { .. } => return pending.allow(reserved),
+            Outcome::Admitted { .. } => {
+                limiters.note(&self.part_of(&pending));
+                return pending.allow(reserved);
+            }
             Outcome::Refused { index, retry_after, reset_after } => {
                 let demand = pending.demands().rates().get(index);
                 demand.map_or(Reason::LimitsUnavailable, |demand| {
@@ -87,18 +91,20 @@ impl SharedCounting {
                 match self.on_failure {
                     OnFailure::Open => return pending.allow(reserved),
                     OnFailure::Closed => Reason::LimitsUnavailable,
-                    OnFailure::Local => {
-                        let part = pending.demands().clone().without_quotas().shared_by(self.replicas());
-                        match limiters.reserve(&part) {
-                            Ok(_) => return pending.allow(reserved),
-                            Err(reached) => reached.into(),
-                        }
-                    }
+                    OnFailure::Local => match limiters.reserve(&self.part_of(&pending)) {
+                        Ok(_) => return pending.allow(reserved),
+                        Err(reached) => reached.into(),
+                    },
                 }
             }
         };
         limiters.settle(&reserved, Settlement::Cancelled);
         pending.deny(refused)
+    }
+
+    /// What a request takes from our part of the limits.
+    fn part_of(&self, pending: &Pending) -> Demands {
+        pending.demands().clone().without_quotas().shared_by(self.replicas())
     }
 
     async fn left(&self, limiters: &Limiters<SystemClock>, demands: &Demands) -> Vec<Left> {

@@ -115,6 +115,20 @@ fn what_was_taken_can_be_given_back() {
 }
 
 #[test]
+fn what_others_let_pass_counts_up_to_a_burst() {
+    let (limiters, clock) = limiters();
+    let demand = demand(1, rate(60, 5));
+    let noted = Demands { rates: vec![demand], quotas: Vec::new() };
+    limiters.note(&noted);
+    limiters.note(&noted);
+    assert_eq!(debt(&limiters, demand), 2_000 * MS);
+    (0..100).for_each(|_| limiters.note(&noted));
+    assert_eq!(debt(&limiters, demand), 5_000 * MS, "nobody has to wait for more than a burst");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(burst_of(&limiters, demand), 1);
+}
+
+#[test]
 fn a_reload_keeps_what_was_taken_and_applies_the_new_rate_at_once() {
     let (limiters, clock) = limiters();
     // One a minute, three at once; all three are taken. The cell owes three minutes.

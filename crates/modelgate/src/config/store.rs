@@ -67,7 +67,7 @@ pub(super) fn read_shared(mut section: Section<'_>, given: bool) -> Option<Share
     let authorities = section.try_get("ca", "the path of a PEM file", |path| fs::read(path) as io::Result<_>);
     section.finish();
     let options = Options {
-        timeout: timeout.unwrap_or(Duration::from_millis(20)),
+        timeout: timeout.unwrap_or(Duration::from_millis(40)),
         namespace: namespace.unwrap_or_else(|| "modelgate".into()),
         authorities,
     };

@@ -1,0 +1,215 @@
+//! Several Modelgates share limits in Redis.
+
+mod common;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use access::KeyDigest;
+use common::auth::Auth;
+use testkit::{
+    eventually,
+    modelgate::Modelgate,
+    need, percentile,
+    redis::{Redis, redis_server},
+    sim::Sim,
+};
+use tokio::time::sleep;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_modelgate");
+/// 200 a second, 100 at once.
+const RATE: f64 = 200.0;
+const BURST: f64 = 100.0;
+/// 64 connections then ask some thousand times a second, which leaves a small machine time for Redis.
+const PAUSE: Duration = Duration::from_millis(60);
+
+fn config(sim: &Sim, redis: &Redis, more: &str) -> String {
+    let digest = KeyDigest::of("mg-alice").to_hex();
+    format!(
+        "servers: [{{ url: \"{}\" }}]\nshared_limits: {{ url: \"{}\" }}\n{more}\nkeys: [{{ name: alice, consumer: team, sha256: \
+         \"{digest}\", limit: {{ requests_per_second: {RATE}, burst: {BURST}, requests_per_day: 1000000 }} }}]\n",
+        sim.url(),
+        redis.url()
+    )
+}
+
+/// Two that share limits, and may pass.
+async fn two(sim: &Sim, redis: &Redis, fail: &str) -> ([Modelgate; 2], [Auth; 2]) {
+    let start = || async {
+        let builder = Modelgate::builder(BINARY, &config(sim, redis, ""));
+        let mut modelgate = builder.env("MODELGATE_SHARED_LIMITS_FAIL", fail).start().await;
+        modelgate.wait_ready().await;
+        modelgate
+    };
+    let modelgates = [start().await, start().await];
+    let auths = [Auth::of(&modelgates[0]), Auth::of(&modelgates[1])];
+    for auth in &auths {
+        eventually(Duration::from_secs(10), || async {
+            (auth.status("mg-alice").await == 200).then_some(())
+        })
+        .await;
+    }
+    // Each knows of the other.
+    for modelgate in &modelgates {
+        eventually(Duration::from_secs(10), || async {
+            (modelgate.readyz().await["shared_limits"]["replicas"] == 2).then_some(())
+        })
+        .await;
+    }
+    (modelgates, auths)
+}
+
+/// What came of many requests at once.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    refused: u64,
+    others: Vec<String>,
+    took: Vec<Duration>,
+}
+
+/// 64 connections at both until then, each with a pause after each answer.
+async fn hammer(auths: &[Auth; 2], until: Instant, pause: Duration) -> Tally {
+    let auths = Arc::new(auths.clone());
+    let workers = (0..64).map(|i| {
+        let auths = Arc::clone(&auths);
+        tokio::spawn(async move {
+            let mut tally = Tally::default();
+            while Instant::now() < until {
+                let answer = auths[i % 2].ask("mg-alice").await;
+                tally.took.push(answer.took);
+                match answer.status {
+                    200 => tally.passed += 1,
+                    429 => tally.refused += 1,
+                    other => tally.others.push(format!("{other} {}", answer.code)),
+                }
+                sleep(pause).await;
+            }
+            tally
+        })
+    });
+    let mut sum = Tally::default();
+    for worker in workers.collect::<Vec<_>>() {
+        let tally = worker.await.expect("no panic");
+        sum.passed += tally.passed;
+        sum.refused += tally.refused;
+        sum.others.extend(tally.others);
+        sum.took.extend(tally.took);
+    }
+    sum
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_together_admit_what_one_limit_allows() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    let sim = Sim::start("a", &["llama"]);
+    let (modelgates, auths) = two(&sim, &redis, "local").await;
+    // All fresh again.
+    sleep(Duration::from_secs_f64(BURST / RATE + 0.1)).await;
+    let start = Instant::now();
+    let time = Duration::from_secs(5);
+    let tally = hammer(&auths, start + time, PAUSE).await;
+    // Some connections are still in their last pause when others have ended.
+    let most = BURST + RATE * start.elapsed().as_secs_f64();
+    let share = tally.passed as f64 / (BURST + RATE * time.as_secs_f64());
+    eprintln!(
+        "64 connections, two Modelgates: {} passed of {most:.0} ({:.2} %), {} refused, p99 {:?}",
+        tally.passed,
+        100.0 * share,
+        tally.refused,
+        percentile(&tally.took, 99.0)
+    );
+    assert!(tally.others.is_empty(), "{:?}", tally.others);
+    assert!(share >= 0.99 && tally.passed as f64 <= most, "{share}");
+    for modelgate in &modelgates {
+        let status = modelgate.readyz().await["shared_limits"].clone();
+        assert_eq!((&status["state"], &status["fail"]), (&"up".into(), &"local".into()), "{status}");
+    }
+    // What is left is what Redis says, to both.
+    sleep(Duration::from_millis(700)).await;
+    for auth in &auths {
+        let limits = auth.limits("mg-alice").await;
+        let second =
+            limits["limits"].as_array().and_then(|all| all.iter().find(|limit| limit["per"] == "second"));
+        assert_eq!(second.expect("a limit")["remaining"], BURST as u64, "{limits}");
+    }
+}
+
+/// Redis is killed in the middle of a load; what passes in the two seconds after that. No request may take 50 ms longer
+/// than the longest one while all was well: that one shows how busy the machine is.
+async fn killed(fail: &str) -> Option<(Tally, f64)> {
+    let program = need(redis_server(), "Redis")?;
+    let mut redis = Redis::start(program).await;
+    let sim = Sim::start("a", &["llama"]);
+    let (modelgates, auths) = two(&sim, &redis, fail).await;
+    let well = hammer(&auths, Instant::now() + Duration::from_secs(1), PAUSE).await;
+    let before = hammer(&auths, Instant::now() + Duration::from_secs(1), PAUSE);
+    let kill = async {
+        sleep(Duration::from_millis(700)).await;
+        redis.kill();
+    };
+    let (before, ()) = tokio::join!(before, kill);
+    assert!(before.passed > 0);
+    let start = Instant::now();
+    let mut tally = hammer(&auths, start + Duration::from_secs(2), PAUSE).await;
+    let elapsed = start.elapsed().as_secs_f64();
+    tally.took.extend(before.took);
+    check_nobody_hangs(&well, &tally);
+    for modelgate in &modelgates {
+        assert_eq!(modelgate.readyz().await["shared_limits"]["state"], "down");
+        let metrics = testkit::client().get(format!("{}/metrics", modelgate.admin_url())).send().await;
+        let metrics = metrics.expect("an answer").text().await.expect("text");
+        assert!(metrics.contains("modelgate_shared_limits_up 0"), "{metrics}");
+        let alone = format!("modelgate_shared_limits_decisions_alone_total{{fail=\"{fail}\"}}");
+        let line = metrics.lines().find(|line| line.starts_with(&alone)).expect("a counter");
+        assert!(!line.ends_with(" 0"), "{line}");
+    }
+    // It comes back, and nobody is restarted.
+    redis.restart().await;
+    for modelgate in &modelgates {
+        eventually(Duration::from_secs(10), || async {
+            (modelgate.readyz().await["shared_limits"]["state"] == "up").then_some(())
+        })
+        .await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(auths[0].status("mg-alice").await, 200);
+    Some((tally, elapsed))
+}
+
+fn check_nobody_hangs(well: &Tally, around: &Tally) {
+    let figures = |tally: &Tally| {
+        let [p50, p99, longest] = [50.0, 99.0, 100.0].map(|percent| percentile(&tally.took, percent));
+        eprintln!("{} requests: p50 {p50:?}, p99 {p99:?}, longest {longest:?}", tally.took.len());
+        longest
+    };
+    let (before, after) = (figures(well), figures(around));
+    assert!(after < before + Duration::from_millis(50), "{after:?} around the kill, {before:?} before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_each_enforces_its_part() {
+    let Some((tally, elapsed)) = killed("local").await else { return };
+    // The parts begin fresh: a burst more than if Redis had gone on.
+    let most = BURST + RATE * elapsed;
+    eprintln!("each its part: {} passed of {most:.0}", tally.passed);
+    assert!(tally.passed as f64 <= most && tally.passed as f64 >= 0.9 * RATE * elapsed, "{}", tally.passed);
+    assert!(tally.others.is_empty(), "{:?}", tally.others);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_all_pass_if_told_to() {
+    let Some((tally, elapsed)) = killed("open").await else { return };
+    assert_eq!((tally.refused, tally.others.len()), (0, 0), "{:?}", tally.others);
+    assert!(tally.passed as f64 > BURST + RATE * elapsed, "more than the limit: {}", tally.passed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_none_passes_if_told_to() {
+    let Some((tally, _)) = killed("closed").await else { return };
+    assert_eq!(tally.passed, 0);
+    assert!(tally.others.iter().all(|other| other == "503 limits_unavailable"), "{:?}", tally.others);
+}
