@@ -123,7 +123,14 @@ async fn two_together_admit_what_one_limit_allows() {
         percentile(&tally.took, 99.0)
     );
     assert!(tally.others.is_empty(), "{:?}", tally.others);
-    assert!(share >= 0.99 && tally.passed as f64 <= most, "{share}");
+    // On a machine that is busy with something else an answer of Redis may come too late; then each enforces its part.
+    let mut alone = 0.0;
+    for modelgate in &modelgates {
+        alone += counter(modelgate, "modelgate_shared_limits_decisions_alone_total").await;
+    }
+    eprintln!("{alone} decisions without Redis");
+    assert!(share >= 0.99 && tally.passed as f64 <= most + alone, "{share}");
+    assert!(alone < 0.05 * tally.took.len() as f64, "{alone} of {}", tally.took.len());
     for modelgate in &modelgates {
         let status = modelgate.readyz().await["shared_limits"].clone();
         assert_eq!((&status["state"], &status["fail"]), (&"up".into(), &"local".into()), "{status}");
@@ -136,6 +143,15 @@ async fn two_together_admit_what_one_limit_allows() {
             limits["limits"].as_array().and_then(|all| all.iter().find(|limit| limit["per"] == "second"));
         assert_eq!(second.expect("a limit")["remaining"], BURST as u64, "{limits}");
     }
+}
+
+/// The value of a counter or gauge that has one sample.
+async fn counter(modelgate: &Modelgate, name: &str) -> f64 {
+    let metrics = testkit::client().get(format!("{}/metrics", modelgate.admin_url())).send().await;
+    let metrics = metrics.expect("an answer").text().await.expect("text");
+    let line =
+        metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {metrics}"));
+    line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
 }
 
 /// Redis is killed in the middle of a load; what passes in the two seconds after that. No request may take 50 ms longer
@@ -160,12 +176,9 @@ async fn killed(fail: &str) -> Option<(Tally, f64)> {
     check_nobody_hangs(&well, &tally);
     for modelgate in &modelgates {
         assert_eq!(modelgate.readyz().await["shared_limits"]["state"], "down");
-        let metrics = testkit::client().get(format!("{}/metrics", modelgate.admin_url())).send().await;
-        let metrics = metrics.expect("an answer").text().await.expect("text");
-        assert!(metrics.contains("modelgate_shared_limits_up 0"), "{metrics}");
+        assert_eq!(counter(modelgate, "modelgate_shared_limits_up").await, 0.0);
         let alone = format!("modelgate_shared_limits_decisions_alone_total{{fail=\"{fail}\"}}");
-        let line = metrics.lines().find(|line| line.starts_with(&alone)).expect("a counter");
-        assert!(!line.ends_with(" 0"), "{line}");
+        assert!(counter(modelgate, &alone).await > 0.0);
     }
     // It comes back, and nobody is restarted.
     redis.restart().await;
