@@ -8,12 +8,14 @@
 //! assets.rs     style and scripts, built in
 //! pages/        one file per page
 //! live.rs       server-sent events: the part of a page that changes
+//! api/          the same for programs: REST, with an OpenAPI document
 //! issue.rs      all that needs an operator; advice.rs says what to do about it
 //! ```
 //!
 //! Pages work without JavaScript for reading. Nothing is asked of another host, and no script or style stands in a page.
 
 mod advice;
+mod api;
 mod assets;
 mod chart;
 mod client;
@@ -40,11 +42,13 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use catalogue::Holds;
+use store::Registry;
 use tokio::sync::watch;
 
 use live::Live;
 use since::Since;
 
+pub use api::{Present, entry_to_json, state_in_words, usage_to_json};
 pub use gate::Gate;
 pub use operator::Operator;
 pub use refusal::Refusal;
@@ -58,6 +62,8 @@ pub struct Admin {
     pub(crate) gate: Arc<Gate>,
     /// What the listeners share.
     pub(crate) shared: Arc<web::Shared>,
+    /// Plans, consumers and keys, of the file and the store.
+    pub(crate) registry: Arc<Registry>,
     /// The servers that operators have withdrawn by hand; discovery hears of it.
     pub(crate) holds: watch::Sender<Holds>,
     pub(crate) live: Live,
@@ -69,10 +75,11 @@ impl Admin {
     pub fn new(
         gate: Arc<Gate>,
         shared: Arc<web::Shared>,
+        registry: Arc<Registry>,
         holds: watch::Sender<Holds>,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
-        Self { gate, shared, holds, live: Live::new(shutdown), since: Arc::default() }
+        Self { gate, shared, registry, holds, live: Live::new(shutdown), since: Arc::default() }
     }
 
     /// Watches what the pages cannot see at the moment when they are made; never returns.

@@ -16,7 +16,10 @@ use axum::{
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
-use crate::routes::SIGN_IN;
+use crate::{
+    api::{self, Problem},
+    routes::SIGN_IN,
+};
 
 /// An answer to who may not, or may not so.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub struct Refusal {
     message: String,
     /// Whether a person reads it.
     page: bool,
+    /// Whether it is the API that answers.
+    api: bool,
     /// Where a browser shall go instead.
     location: Option<String>,
     retry_after: Option<Duration>,
@@ -40,8 +45,9 @@ struct Page<'a> {
 
 impl Refusal {
     fn new(parts: &Parts, status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        let page = wants_page(&parts.headers);
-        Self { status, code, message: message.into(), page, location: None, retry_after: None }
+        let api = api::is_for_api(parts);
+        let page = !api && wants_page(&parts.headers);
+        Self { status, code, message: message.into(), page, api, location: None, retry_after: None }
     }
 
     /// Nobody is signed in: a browser is sent to the page for that, and from there to where it wanted to go.
@@ -98,6 +104,10 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         if let Some(location) = self.location {
             return (StatusCode::SEE_OTHER, [(LOCATION, location)]).into_response();
+        }
+        if self.api {
+            let problem = Problem::new(self.status, self.code, self.message);
+            return problem.retry_after(self.retry_after).into_response();
         }
         let page = Page { status: self.status.as_u16(), message: &self.message };
         let body = match page.render().ok().filter(|_| self.page) {

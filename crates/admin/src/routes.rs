@@ -8,7 +8,7 @@ use axum::{
 };
 
 use crate::{
-    Admin, Refusal, assets, gate, live, page,
+    Admin, Refusal, api, assets, gate, live, page,
     pages::{self, about, help, servers, traefik, try_it},
     sign_in,
 };
@@ -42,6 +42,7 @@ pub fn router(admin: Admin) -> Router {
     let routes =
         routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
     routes
+        .nest(api::BASE, api::router())
         .fallback(not_found)
         .layer(from_fn_with_state(admin.clone(), gate::guard))
         .layer(map_response(page::with_headers))

@@ -12,6 +12,7 @@ use catalogue::{
     Catalogue, GivenModelSettings, HealthMode, ModelCard, ModelName, Publisher, Reader, ServerId,
     ServerRecord, ServerSettings, ServerSpec, ServerState, ServerUrl, Source,
 };
+use store::Registry;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
@@ -82,7 +83,9 @@ fn admin(reader: Reader, stopped: watch::Receiver<bool>) -> Admin {
     let token =
         |name: &str, clear, role| AdminToken { name: name.into(), digest: KeyDigest::of(clear), role };
     let tokens = vec![token("alice", ADMIN, Role::Admin), token("bob", READER, Role::Reader)];
-    Admin::new(Arc::new(Gate::new(AdminTokens::new(tokens))), shared, watch::Sender::default(), stopped)
+    let registry = Arc::new(Registry::new(accounts::Accounts::default()));
+    let gate = Arc::new(Gate::new(AdminTokens::new(tokens)));
+    Admin::new(gate, shared, registry, watch::Sender::default(), stopped)
 }
 
 /// A server of the configuration.

@@ -145,7 +145,8 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let file = config::locate(args.config.as_deref(), &Env::of_this_process());
     let (stop, stopped) = watch::channel(false);
     let gate = Arc::new(Gate::new(admin_tokens::open(&config)?));
-    let admin = Admin::new(Arc::clone(&gate), Arc::clone(&shared), holds, stopped.clone());
+    let admin =
+        Admin::new(Arc::clone(&gate), Arc::clone(&shared), Arc::clone(&registry), holds, stopped.clone());
     let pages = admin::router(admin.clone());
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
     let background = background(file, config, Arc::clone(&shared), servers, key_sets, gate, configs, keeper);

@@ -34,6 +34,7 @@ use tokio::{net::TcpListener, sync::watch};
 pub use counting::{OnFailure, SharedCounting};
 pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};
 pub use metrics::{Family, Kind, Sample};
+pub use models::limits_left;
 pub use polls::{Given, Instance, Polls};
 pub use state::{Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};

@@ -84,13 +84,23 @@ async fn answer(
 async fn limits(shared: &Shared, catalogue: &Catalogue, key: &Key, query: &str) -> Result<Value, Refusal> {
     let named = query.split('&').find_map(|pair| pair.strip_prefix("model="));
     let named = named.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
-    let pool = match &named {
+    let left = limits_left(shared, catalogue, key, named.as_deref()).await;
+    left.ok_or_else(|| {
+        let model = named.unwrap_or_default().chars().take(256).collect();
+        Refusal::from(&Reason::ModelNotFound { model })
+    })
+}
+
+/// What is left of a key's limits, with `model` those of a model too; `None` if the key can use no model of that name.
+pub async fn limits_left(
+    shared: &Shared,
+    catalogue: &Catalogue,
+    key: &Key,
+    model: Option<&str>,
+) -> Option<Value> {
+    let pool = match model {
         None => None,
-        Some(name) => {
-            let unknown =
-                || Refusal::from(&Reason::ModelNotFound { model: name.chars().take(256).collect() });
-            Some(*usable(catalogue, key).get(name.as_str()).ok_or_else(unknown)?)
-        }
+        Some(name) => Some(*usable(catalogue, key).get(name)?),
     };
     let demands = access::limits_of(&shared.policy(), key, catalogue, pool, SystemTime::now());
     let left = counting::left(shared.shared_counting(), shared.limiters(), &demands).await;
@@ -126,8 +136,8 @@ async fn limits(shared: &Shared, catalogue: &Catalogue, key: &Key, query: &str) 
         })
     };
     let limits: Vec<Value> = left.iter().map(describe).collect();
-    Ok(json!({
-        "object": "limits", "key": key.name, "consumer": key.consumer.name, "model": named, "limits": limits,
+    Some(json!({
+        "object": "limits", "key": key.name, "consumer": key.consumer.name, "model": model, "limits": limits,
     }))
 }
 

@@ -1,0 +1,112 @@
+//! The admin REST API under `/api/v1`: what the pages do, for programs. `openapi.json` says all of it.
+//!
+//! ```text
+//! accounts.rs   plans, consumers, keys: list, create, put, patch, delete    through store::Registry
+//! keys.rs       what only keys have: rotation, what is left of limits
+//! records.rs    usage and the audit log
+//! state.rs      models, servers, status
+//! extract.rs    what requests hold; nothing is guessed, unknown parameters are refused
+//! problem.rs    errors (RFC 9457)
+//! view.rs       accounts as they are shown, on the command line too
+//! ```
+
+mod accounts;
+mod extract;
+mod keys;
+mod openapi;
+mod problem;
+mod records;
+mod state;
+mod view;
+
+use std::time::Duration;
+
+use ::accounts::{ConsumerSpec, KeySpec, Plan};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::request::Parts,
+    middleware::{Next, from_fn},
+    response::{IntoResponse as _, Response},
+    routing::{MethodRouter, get, post},
+};
+use tokio::time::timeout;
+
+use crate::Admin;
+
+pub(crate) use problem::Problem;
+pub use records::{entry_to_json, usage_to_json};
+pub use view::{Present, state_in_words};
+
+/// Where it is.
+pub(crate) const BASE: &str = "/api/v1";
+/// The longest body, in bytes.
+const MAX_BODY: usize = 64 << 10;
+/// How long the store may take. It waits for other writers, SQLite for 5 s at most.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Every route: a table, so that tests can walk it.
+pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
+    use accounts::{create, delete, list, patch, put, show};
+    vec![
+        ("/plans", get(list::<Plan>).post(create::<Plan>)),
+        ("/plans/{name}", get(show::<Plan>).put(put::<Plan>).patch(patch::<Plan>).delete(delete::<Plan>)),
+        ("/consumers", get(list::<ConsumerSpec>).post(create::<ConsumerSpec>)),
+        (
+            "/consumers/{name}",
+            get(show::<ConsumerSpec>)
+                .put(put::<ConsumerSpec>)
+                .patch(patch::<ConsumerSpec>)
+                .delete(delete::<ConsumerSpec>),
+        ),
+        ("/keys", get(list::<KeySpec>).post(create::<KeySpec>)),
+        (
+            "/keys/{name}",
+            get(show::<KeySpec>).put(put::<KeySpec>).patch(patch::<KeySpec>).delete(delete::<KeySpec>),
+        ),
+        ("/keys/{name}/rotate", post(keys::rotate)),
+        ("/keys/{name}/limits", get(keys::limits)),
+        ("/usage", get(records::usage)),
+        ("/audit", get(records::audit)),
+        ("/models", get(state::models)),
+        ("/servers", get(state::servers)),
+        ("/status", get(state::status)),
+        ("/openapi.json", get(openapi::serve)),
+    ]
+}
+
+/// All of it, to be nested at [`BASE`] behind the gate.
+pub(crate) fn router() -> Router<Admin> {
+    let routes =
+        routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+    routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(patient))
+}
+
+/// Whether a request is for the API: then it is answered as one, whatever the client accepts.
+pub(crate) fn is_for_api(parts: &Parts) -> bool {
+    parts.uri.path().strip_prefix(BASE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+async fn not_found() -> Problem {
+    Problem::not_found("there is nothing at this path; openapi.json lists all that is")
+}
+
+async fn wrong_method() -> Problem {
+    Problem::wrong_method()
+}
+
+/// Nobody waits for a store for ever.
+async fn patient(request: Request, next: Next) -> Response {
+    match timeout(PATIENCE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail =
+                format!("the store did not answer within {PATIENCE:?}; whether it has written is unknown");
+            Problem::unavailable(detail).into_response()
+        }
+    }
+}

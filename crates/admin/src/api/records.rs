@@ -1,0 +1,139 @@
+//! What was used, and who has changed what.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::State,
+    http::{HeaderMap, header::ACCEPT, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde_json::{Value, json};
+use store::{AuditFilter, Entry, Store, StoreError, UsageFilter, UsageRow};
+
+use super::{
+    Problem,
+    extract::Query,
+    view::{millis, seconds, since_1970},
+};
+use crate::Admin;
+
+const LINES: &str = "application/x-ndjson";
+/// Of a list, if nobody says how many.
+const SOME: u32 = 100;
+/// Of a list, at most; and as many are asked of the store at a time.
+const MOST: u32 = 1_000;
+
+/// `GET /usage`
+pub(crate) async fn usage(State(admin): State<Admin>, mut query: Query) -> Result<Json<Value>, Problem> {
+    let mut day = |key| query.text(key, "a day such as 2026-11-21", is_day);
+    let (from, to) = (day("from"), day("to"));
+    let limit = query.number("limit", 1..=MOST).unwrap_or(MOST);
+    let (key, consumer, model) = (query.words("key"), query.words("consumer"), query.words("model"));
+    query.finish()?;
+    // One more than fits shows whether there are more.
+    let filter = UsageFilter { key, consumer, model, from, to, limit: limit + 1 };
+    let mut rows = admin.registry.store()?.usage(&filter).await?;
+    let fit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = rows.len() > fit;
+    rows.truncate(fit);
+    let items: Vec<Value> = rows.iter().map(usage_to_json).collect();
+    Ok(Json(json!({ "items": items, "has_more": has_more })))
+}
+
+/// What was used, as it is shown.
+pub fn usage_to_json(row: &UsageRow) -> Value {
+    json!({
+        "day": row.day,
+        "key": row.key,
+        "consumer": row.consumer,
+        "model": row.model,
+        "requests": row.requests,
+        "estimated_tokens": row.estimated_tokens,
+        "refused": row.refused,
+        "last_used": seconds(since_1970(row.last_used_ms)),
+    })
+}
+
+fn is_day(text: &str) -> bool {
+    let shape = |(i, byte): (usize, u8)| if i == 4 || i == 7 { byte == b'-' } else { byte.is_ascii_digit() };
+    text.len() == 10 && text.bytes().enumerate().all(shape)
+        // Only a day that there is, or was.
+        && humantime::parse_rfc3339(&format!("{text}T00:00:00Z")).is_ok()
+}
+
+/// `GET /audit`
+pub(crate) async fn audit(
+    State(admin): State<Admin>,
+    headers: HeaderMap,
+    mut query: Query,
+) -> Result<Response, Problem> {
+    let format = query.text("format", "json or jsonl", |text| matches!(text, "json" | "jsonl"));
+    let limit = query.number("limit", 1..=MOST);
+    let filter = AuditFilter {
+        actor: query.words("actor"),
+        subject: query.words("subject"),
+        action: query.words("action"),
+        before: query.words("before"),
+        limit: limit.unwrap_or(SOME),
+    };
+    query.finish()?;
+    let store = admin.registry.store()?;
+    let accepts = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let are_lines = match format.as_deref() {
+        Some(format) => format == "jsonl",
+        None => accepts.is_some_and(|accept| accept.contains(LINES)),
+    };
+    if are_lines {
+        return lines(store, filter, limit).await;
+    }
+    let entries = store.audit(&filter).await?;
+    let is_full = entries.len() == usize::try_from(filter.limit).unwrap_or(usize::MAX);
+    let next = entries.last().filter(|_| is_full).map(|last| last.id.as_str());
+    let items: Vec<Value> = entries.iter().map(entry_to_json).collect();
+    Ok(Json(json!({ "items": items, "next": next })).into_response())
+}
+
+/// An entry of the audit log, as it is shown.
+pub fn entry_to_json(entry: &Entry) -> Value {
+    json!({
+        "id": entry.id,
+        "at": millis(entry.at()),
+        "actor": entry.actor,
+        "action": entry.action,
+        "subject": entry.subject,
+        "details": entry.details,
+    })
+}
+
+/// All that fit, or as many as `limit` says, a line each, read from the store while they are sent.
+async fn lines(store: Arc<Store>, filter: AuditFilter, limit: Option<u32>) -> Result<Response, Problem> {
+    let page = AuditFilter { limit: limit.unwrap_or(MOST), ..filter };
+    // Before anything is sent, so that an error still has a status.
+    let (first, next) = page_of(&store, page, limit.is_some()).await?;
+    let rest = stream::try_unfold(next, move |next| {
+        let store = Arc::clone(&store);
+        async move {
+            let Some(page) = next else { return Ok::<_, StoreError>(None) };
+            page_of(&store, page, false).await.map(Some)
+        }
+    });
+    let body = Body::from_stream(stream::iter([Ok(first)]).chain(rest).inspect_err(|error| {
+        tracing::warn!(%error, "the audit log was sent in part");
+    }));
+    Ok(([(CONTENT_TYPE, LINES)], body).into_response())
+}
+
+async fn page_of(
+    store: &Store,
+    page: AuditFilter,
+    is_last: bool,
+) -> Result<(Bytes, Option<AuditFilter>), StoreError> {
+    let entries = store.audit(&page).await?;
+    let is_full = entries.len() == usize::try_from(page.limit).unwrap_or(usize::MAX);
+    let last = entries.last().filter(|_| is_full && !is_last).map(|last| last.id.clone());
+    let text: String = entries.iter().map(|entry| format!("{}\n", entry_to_json(entry))).collect();
+    Ok((text.into(), last.map(|last| AuditFilter { before: Some(last), ..page })))
+}

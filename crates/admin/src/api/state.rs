@@ -1,0 +1,93 @@
+//! What is known of models and servers, and how Modelgate itself is.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use catalogue::{Catalogue, Pool, Readiness, ServerRecord, Source, Subject};
+use serde_json::{Value, json};
+
+use super::{Problem, extract::Query};
+use crate::Admin;
+
+/// Before that nothing is known.
+pub(super) const SURVEYING: &str = "the first survey of servers is not finished";
+
+/// `GET /models`
+pub(crate) async fn models(State(admin): State<Admin>, query: Query) -> Result<Json<Value>, Problem> {
+    query.finish()?;
+    let loaded = admin.shared.catalogue().load();
+    let catalogue = loaded.as_deref().ok_or_else(|| Problem::unavailable(SURVEYING))?;
+    let items: Vec<Value> = catalogue.pools().map(|pool| model(pool)).collect();
+    Ok(Json(json!({ "items": items })))
+}
+
+fn model(pool: &Pool) -> Value {
+    let names =
+        |servers: &[Arc<ServerRecord>]| servers.iter().map(|s| s.spec.name.clone()).collect::<Vec<_>>();
+    json!({
+        "name": pool.model.as_str(),
+        "stands_for": pool.stands_for.as_str(),
+        "chosen_by": pool.selector.as_ref().map(ToString::to_string),
+        "state": match pool.readiness() {
+            Readiness::Ready => "ready",
+            Readiness::Starting => "starting",
+            Readiness::Draining => "draining",
+        },
+        "ready": names(&pool.ready),
+        "waiting": names(&pool.waiting),
+        "routes": pool.legs.iter().map(|leg| leg.route.as_str()).collect::<Vec<_>>(),
+        "context_length": pool.card.context_length,
+    })
+}
+
+/// `GET /servers`
+pub(crate) async fn servers(State(admin): State<Admin>, query: Query) -> Result<Json<Value>, Problem> {
+    query.finish()?;
+    let loaded = admin.shared.catalogue().load();
+    let catalogue = loaded.as_deref().ok_or_else(|| Problem::unavailable(SURVEYING))?;
+    let items: Vec<Value> = catalogue.servers().map(|found| server(catalogue, found)).collect();
+    let problem = |problem: &catalogue::Problem| json!({ "about": problem.subject.to_string(), "message": problem.message });
+    let problems: Vec<Value> = catalogue.problems().iter().map(problem).collect();
+    Ok(Json(json!({ "items": items, "problems": problems })))
+}
+
+fn server(catalogue: &Catalogue, server: &ServerRecord) -> Value {
+    let spec = &server.spec;
+    let is_about =
+        |subject: &Subject| matches!(subject, Subject::Container(n) | Subject::Server(n) if *n == spec.name);
+    let problems = catalogue.problems().iter().filter(|problem| is_about(&problem.subject));
+    json!({
+        "id": spec.id.as_str(),
+        "name": spec.name,
+        "url": spec.url.as_str(),
+        "source": match &spec.source { Source::Docker { .. } => "docker", Source::File => "file" },
+        "state": server.state.name(),
+        "why": server.state.why(),
+        "models": server.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(),
+        "problems": problems.map(|problem| problem.message.as_str()).collect::<Vec<_>>(),
+    })
+}
+
+/// `GET /status`
+pub(crate) async fn status(State(admin): State<Admin>, query: Query) -> Result<Json<Value>, Problem> {
+    query.finish()?;
+    let shared = &admin.shared;
+    let loaded = shared.catalogue().load();
+    let known = loaded.as_deref().map(|catalogue| {
+        json!({
+            "models": catalogue.pools().count(),
+            "servers": catalogue.servers().count(),
+            "problems": catalogue.problems().len(),
+        })
+    });
+    let statuses = shared.statuses();
+    let of = |name: &str| statuses.iter().find(|(other, _)| *other == name).map(|(_, status)| status.clone());
+    Ok(Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "ready": known.is_some(),
+        "known": known,
+        "keys_in_force": shared.policy().key_count(),
+        "store": of("store"),
+        "shared_limits": of("shared_limits"),
+    })))
+}

@@ -1,0 +1,122 @@
+//! Accounts as they are shown: in the words of the configuration file, without digests, with where they come from.
+
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use accounts::{Account, ConsumerSpec, KeySpec, Plan};
+use serde_json::{Map, Value};
+use store::{Item, Registry, RegistryError, Source};
+
+/// Accounts that can be shown.
+pub trait Present: Account + Send + Sync + 'static {
+    /// Shows them, with what else is known of each.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn present(
+        registry: &Registry,
+        items: &[Item<Self>],
+    ) -> impl Future<Output = Result<Vec<Value>, RegistryError>> + Send {
+        let _ = registry;
+        let shown = items.iter().map(|item| Value::Object(shown(item))).collect();
+        async { Ok(shown) }
+    }
+}
+
+impl Present for Plan {}
+
+impl Present for ConsumerSpec {}
+
+impl Present for KeySpec {
+    async fn present(registry: &Registry, items: &[Item<Self>]) -> Result<Vec<Value>, RegistryError> {
+        let now = SystemTime::now();
+        let names: Vec<String> = items.iter().map(|item| item.account.name.clone()).collect();
+        let last_used: HashMap<String, i64> = match registry.store() {
+            Ok(store) => store.last_used(&names).await?.into_iter().collect(),
+            // Without a store nobody has written it down.
+            Err(_) => HashMap::new(),
+        };
+        let owners: HashSet<&str> = items.iter().map(|item| item.account.consumer.as_str()).collect();
+        let mut disabled = HashSet::new();
+        for owner in owners {
+            if registry.get::<ConsumerSpec>(owner).await?.is_some_and(|found| found.account.disabled) {
+                disabled.insert(owner);
+            }
+        }
+        let show = |item: &Item<Self>| {
+            let key = &item.account;
+            let mut object = shown(item);
+            let state = state(key, disabled.contains(key.consumer.as_str()), now);
+            object.insert("state".into(), state.into());
+            if let Some(until) = key.previous.map(|previous| previous.until).filter(|until| *until > now) {
+                object.insert("old_key_works_until".into(), seconds(until).into());
+            }
+            if let Some(at) = last_used.get(&key.name) {
+                object.insert("last_used".into(), seconds(since_1970(*at)).into());
+            }
+            Value::Object(object)
+        };
+        Ok(items.iter().map(show).collect())
+    }
+}
+
+/// An account in the words of the configuration file, without digests.
+fn shown<A: Account>(item: &Item<A>) -> Map<String, Value> {
+    let mut object = match item.account.to_json() {
+        Value::Object(object) => object,
+        _ => Map::new(),
+    };
+    for secret in ["sha256", "previous"] {
+        object.remove(secret);
+    }
+    match item.source {
+        Source::File => object.insert("source".into(), "file".into()),
+        Source::Store { created, changed } => {
+            object.insert("created".into(), millis(created).into());
+            object.insert("changed".into(), millis(changed).into());
+            object.insert("source".into(), "store".into())
+        }
+    };
+    object
+}
+
+/// Whether a key works, in one word. `rotated`: so does the one that it was before.
+fn state(key: &KeySpec, is_owner_disabled: bool, now: SystemTime) -> &'static str {
+    if key.disabled || is_owner_disabled {
+        "disabled"
+    } else if key.expires.is_some_and(|expires| expires <= now) {
+        "expired"
+    } else if key.previous.is_some_and(|previous| previous.until > now) {
+        "rotated"
+    } else {
+        "active"
+    }
+}
+
+/// The state of a key that was shown, for people: `rotated until 2027-01-01T00:00:00Z`.
+pub fn state_in_words(shown: &Value) -> String {
+    let text = |key: &str| shown.get(key).and_then(Value::as_str);
+    let state = text("state").unwrap_or_default();
+    match (state, text("old_key_works_until")) {
+        ("rotated", Some(until)) => format!("rotated, the old one works until {until}"),
+        _ => state.to_owned(),
+    }
+}
+
+/// A time to the second, in UTC (RFC 3339).
+pub(crate) fn seconds(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// A time to the millisecond, in UTC (RFC 3339).
+pub(crate) fn millis(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+/// The time of so many milliseconds since 1970.
+pub(crate) fn since_1970(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
