@@ -24,6 +24,7 @@ pub mod load;
 pub mod modelgate;
 pub mod postgres;
 pub mod redis;
+pub mod secrets;
 pub mod sim;
 pub mod tls;
 pub mod traefik;

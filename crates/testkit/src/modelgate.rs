@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::{
     client, free_port,
     process::{Launch, Process, read_log},
-    within,
+    secrets, within,
 };
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -267,4 +267,16 @@ impl Modelgate {
 fn own_variables() -> impl Iterator<Item = OsString> {
     let is_own = |name: &OsString| name == "DOCKER_HOST" || name.to_string_lossy().starts_with("MODELGATE_");
     env::vars_os().map(|(name, _)| name).filter(is_own)
+}
+
+/// Whatever a test is about, no key may be found in what it leaves behind.
+impl Drop for Modelgate {
+    fn drop(&mut self) {
+        if self.process.as_mut().is_some_and(|process| process.ended().is_none()) {
+            ["/metrics", "/readyz"].iter().for_each(|path| secrets::check_answer(self.ports.admin, path));
+        }
+        self.kill();
+        secrets::check("the log", self.log().as_bytes());
+        secrets::check_folder(&self.folder.path().join("state"));
+    }
 }

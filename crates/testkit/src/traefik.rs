@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use crate::{
     client, free_port, parts,
     process::{Launch, Process, read_log, run},
-    within,
+    secrets, within,
 };
 
 /// Generous: a small machine that compiles at the same time.
@@ -392,6 +392,14 @@ fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
     // A release candidate (`3.8.0-rc1`) has the options of the release.
     let mut numbers = version.split(['.', '-']).map(|number| number.parse().ok());
     Some((numbers.next()??, numbers.next()??, numbers.next()??))
+}
+
+/// Whatever a test is about, no key may be found in what it leaves behind.
+impl Drop for Traefik {
+    fn drop(&mut self) {
+        self.kill();
+        secrets::check("Traefik's log", self.log().as_bytes());
+    }
 }
 
 #[cfg(test)]
