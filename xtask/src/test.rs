@@ -1,9 +1,9 @@
 //! `cargo xtask test`: all tests, against the real programs that are there.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::PathBuf};
 
 use crate::tools::{self, Tool};
-use crate::{Result, demo, engine, run};
+use crate::{Result, demo, engine, layout, run};
 
 /// Tests that start Traefik and containers share the machine; more at a time only makes them slow.
 const TEST_THREADS: &str = "2";
@@ -21,11 +21,19 @@ pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
     run::step("build sim-server", || {
         run::shown(run::cargo().args(["build", "--package", "testkit", "--bin", "sim-server", "--locked"]))
     })?;
+    // What is measured is what users run; the rest is tested unoptimised, because that is compiled sooner.
+    let measured = match install && only.is_none() {
+        true => Some(build_measured()?),
+        false => None,
+    };
     let outcome = run::step("test", || {
         let mut command = run::cargo();
         command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
         command.args(only.iter().flat_map(|pattern| ["--", pattern]));
         command.envs(environment(&tools, install));
+        if let Some(measured) = &measured {
+            command.env("MODELGATE_TEST_RELEASE", measured);
+        }
         run::shown(&mut command)
     });
     // deploy/compose.yaml itself, with images made here in place of those that a registry would have.
@@ -33,6 +41,15 @@ pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
         outcome.and_then(|()| if install && only.is_none() { demo::demo(true, true) } else { Ok(()) });
     drop(engine);
     outcome
+}
+
+/// The optimised program, for the tests of memory and speed.
+fn build_measured() -> Result<PathBuf> {
+    run::step("build modelgate, optimised", || {
+        let arguments = ["build", "--package", "modelgate", "--profile", "measured", "--locked"];
+        run::shown(run::cargo().args(arguments))
+    })?;
+    Ok(layout::target().join("measured/modelgate"))
 }
 
 /// How the tests learn where the tools are, and whether one may be missing.
