@@ -42,7 +42,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use catalogue::Holds;
-use store::Registry;
+use store::{Audit, Registry};
 use tokio::sync::watch;
 
 use live::Live;
@@ -80,6 +80,16 @@ impl Admin {
         shutdown: watch::Receiver<bool>,
     ) -> Self {
         Self { gate, shared, registry, holds, live: Live::new(shutdown), since: Arc::default() }
+    }
+
+    /// Writes down what an operator has done, if there is a store. What cannot be written down is in the log at least.
+    pub(crate) async fn note(&self, operator: &str, action: &'static str, subject: &str) {
+        tracing::info!(operator, action, subject, "an operator acts");
+        if let Ok(store) = self.registry.store()
+            && let Err(error) = store.record(&[Audit::new(operator, action).about(subject)]).await
+        {
+            tracing::error!(%error, operator, action, subject, "the audit log cannot be written");
+        }
     }
 
     /// Watches what the pages cannot see at the moment when they are made; never returns.

@@ -46,7 +46,8 @@ impl Frame {
         const ENTRIES: &[&[Entry]] = &[
             &[entry("/", "Overview"), entry("/requests", "Requests")],
             &[entry("/models", "Models"), entry("/servers", "Servers"), entry("/traefik", "Traefik")],
-            &[entry("/help", "Common errors"), entry("/about", "About")],
+            &[entry("/keys", "API keys"), entry("/consumers", "Consumers"), entry("/plans", "Plans")],
+            &[entry("/audit", "Audit log"), entry("/help", "Common errors"), entry("/about", "About")],
         ];
         ENTRIES
     }

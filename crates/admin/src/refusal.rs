@@ -94,6 +94,11 @@ impl Refusal {
         Self::new(parts, StatusCode::NOT_FOUND, "not_found", "there is no such page")
     }
 
+    /// The registry says no, or nothing.
+    pub(crate) fn of_registry(parts: &Parts, status: StatusCode, error: &store::RegistryError) -> Self {
+        Self::new(parts, status, "registry", error.to_string())
+    }
+
     /// What was sent cannot be done; `message` says what is allowed.
     pub(crate) fn bad_request(parts: &Parts, message: &str) -> Self {
         Self::new(parts, StatusCode::BAD_REQUEST, "bad_request", message)

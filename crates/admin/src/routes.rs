@@ -9,7 +9,7 @@ use axum::{
 
 use crate::{
     Admin, Refusal, api, assets, gate, live, page,
-    pages::{self, about, help, servers, traefik, try_it},
+    pages::{self, about, accounts, audit, help, servers, traefik, try_it},
     sign_in,
 };
 
@@ -17,8 +17,8 @@ use crate::{
 pub(crate) const SIGN_IN: &str = "/sign-in";
 
 /// Every route: a table, so that a test can walk it.
-pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
-    vec![
+pub(crate) fn routes() -> Vec<(String, MethodRouter<Admin>)> {
+    let pages = [
         (SIGN_IN, get(sign_in::show).post(sign_in::submit)),
         ("/sign-out", post(sign_in::sign_out)),
         ("/assets/{name}", get(assets::serve)),
@@ -33,14 +33,17 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ("/traefik/revisions/{number}", get(traefik::revision)),
         ("/help", get(help::show)),
         ("/about", get(about::show)),
+        ("/audit", get(audit::show)),
         ("/events", get(live::events)),
-    ]
+    ];
+    let pages = pages.into_iter().map(|(path, methods)| (path.to_owned(), methods));
+    pages.chain(accounts::routes()).collect()
 }
 
 /// The dashboard, behind its gate.
 pub fn router(admin: Admin) -> Router {
     let routes =
-        routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+        routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(&path, methods));
     routes
         .nest(api::BASE, api::router())
         .fallback(not_found)
@@ -72,6 +75,12 @@ mod tests {
         route.split('/').map(fill).collect::<Vec<_>>().join("/")
     }
 
+    /// Every route, those of the API among them.
+    fn all() -> impl Iterator<Item = String> {
+        let api = api::routes().into_iter().map(|(path, _)| format!("{}{path}", api::BASE));
+        routes().into_iter().map(|(path, _)| path).chain(api)
+    }
+
     fn is_open(route: &str) -> bool {
         route == SIGN_IN || route == "/assets/{name}"
     }
@@ -79,10 +88,10 @@ mod tests {
     #[tokio::test]
     async fn no_route_answers_without_a_session_or_a_token() {
         let dashboard = Dashboard::of(Catalogue::default());
-        let paths: Vec<&str> = routes().into_iter().map(|(path, _)| path).collect();
-        assert!(paths.len() > 3);
-        for route in paths.into_iter().filter(|route| !is_open(route)).chain(["/nothing/there"]) {
-            let path = example(route);
+        let paths: Vec<String> = all().collect();
+        assert!(paths.len() > 30 && paths.contains(&"/api/v1/keys".to_owned()), "{paths:?}");
+        for route in paths.into_iter().filter(|route| !is_open(route)).chain(["/nothing/there".to_owned()]) {
+            let path = example(&route);
             for method in
                 [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE]
             {
@@ -91,8 +100,12 @@ mod tests {
                 assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{method} {path}");
                 assert!(response.headers().contains_key("www-authenticate"), "{method} {path}");
                 let response = dashboard.ask(None, request().header("accept", "text/html"), "").await;
-                assert_eq!(response.status(), StatusCode::SEE_OTHER, "{method} {path}");
-                assert!(response.headers()["location"].to_str().expect("text").starts_with(SIGN_IN));
+                if path.starts_with(api::BASE) {
+                    assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{method} {path}");
+                } else {
+                    assert_eq!(response.status(), StatusCode::SEE_OTHER, "{method} {path}");
+                    assert!(response.headers()["location"].to_str().expect("text").starts_with(SIGN_IN));
+                }
                 let cookie = request().header("cookie", "modelgate_session=0000");
                 assert_eq!(dashboard.ask(None, cookie, "").await.status(), StatusCode::UNAUTHORIZED);
             }
@@ -105,8 +118,8 @@ mod tests {
     #[tokio::test]
     async fn who_may_only_read_changes_nothing() {
         let dashboard = Dashboard::of(Catalogue::default());
-        for (route, _) in routes().into_iter().filter(|(route, _)| !is_open(route)) {
-            let path = example(route);
+        for route in all().filter(|route| !is_open(route)) {
+            let path = example(&route);
             for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
                 let request = Request::builder().method(&method).uri(&path);
                 let status = dashboard.ask(Some(READER), request, "").await.status();

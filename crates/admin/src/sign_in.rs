@@ -15,7 +15,7 @@ use axum::{
 use serde::Deserialize;
 
 use crate::{
-    Gate, Operator,
+    Admin, Gate, Operator,
     client::Client,
     gate::{COOKIE_NAME, Closed},
     operator::MaybeOperator,
@@ -55,15 +55,15 @@ pub(crate) async fn show(MaybeOperator(operator): MaybeOperator, Query(next): Qu
 
 /// `POST /sign-in`
 pub(crate) async fn submit(
-    State(gate): State<Arc<Gate>>,
+    State(admin): State<Admin>,
     Client(from): Client,
     headers: HeaderMap,
     Form(given): Form<Credentials>,
 ) -> Response {
     let next = own_path(&given.next);
-    let (status, error, wait) = match gate.sign_in(given.token.trim(), from, Instant::now()) {
+    let (status, error, wait) = match admin.gate.sign_in(given.token.trim(), from, Instant::now()) {
         Ok((cookie, name)) => {
-            tracing::info!(operator = %name, %from, "signed in");
+            admin.note(&name, "signed in", &from.to_string()).await;
             let mut response = Redirect::to(next).into_response();
             set_cookie(&mut response, &headers, &cookie);
             return response;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use access::{KeyDigest, Policy};
+use accounts::Accounts;
 use axum::{
     Router,
     body::Body,
@@ -12,7 +13,7 @@ use catalogue::{
     Catalogue, GivenModelSettings, HealthMode, ModelCard, ModelName, Publisher, Reader, ServerId,
     ServerRecord, ServerSettings, ServerSpec, ServerState, ServerUrl, Source,
 };
-use store::Registry;
+use store::{Registry, Store, StoreUrl};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
@@ -37,8 +38,16 @@ impl Dashboard {
         let (mut publisher, reader) = catalogue::channel();
         publisher.publish(catalogue);
         let (shutdown, stopped) = watch::channel(false);
-        let admin = admin(reader, stopped);
+        let admin = admin(reader, Arc::new(Registry::new(Accounts::default())), stopped);
         Self { router: router(admin.clone()), admin, publisher, shutdown }
+    }
+
+    /// The same with a store of its own, which is empty and ends with the folder.
+    pub(crate) async fn with_store(catalogue: Catalogue, folder: &std::path::Path) -> Self {
+        let dashboard = Self::of(catalogue);
+        let store = Store::open(StoreUrl::in_folder(folder)).await.expect("a store");
+        dashboard.admin.registry.set_store(store);
+        dashboard
     }
 
     /// Stops, as the program does.
@@ -70,7 +79,7 @@ pub(crate) async fn text(response: Response<Body>) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
-fn admin(reader: Reader, stopped: watch::Receiver<bool>) -> Admin {
+fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>) -> Admin {
     let settings = web::Settings {
         trusted_networks: Vec::new(),
         traefik: traefik_config::Options::default(),
@@ -83,7 +92,6 @@ fn admin(reader: Reader, stopped: watch::Receiver<bool>) -> Admin {
     let token =
         |name: &str, clear, role| AdminToken { name: name.into(), digest: KeyDigest::of(clear), role };
     let tokens = vec![token("alice", ADMIN, Role::Admin), token("bob", READER, Role::Reader)];
-    let registry = Arc::new(Registry::new(accounts::Accounts::default()));
     let gate = Arc::new(Gate::new(AdminTokens::new(tokens)));
     Admin::new(gate, shared, registry, watch::Sender::default(), stopped)
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use access::{Limiters, Policy, SystemClock, Usage};
+use access::{Demands, Left, Limiters, Policy, SystemClock, Usage};
 use arc_swap::{ArcSwap, Guard};
 use catalogue::Reader;
 use ipnet::IpNet;
@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    CertificateAuthority, Family, History, Polls, SharedCounting, connection::Peer, metrics::Sources,
-    provider::RenderCache,
+    CertificateAuthority, Family, History, Polls, SharedCounting, connection::Peer, counting,
+    metrics::Sources, provider::RenderCache,
 };
 
 /// What the configuration says to the handlers; replaced as a whole on reload.
@@ -170,6 +170,11 @@ impl Shared {
     /// Tells when the settings are replaced; its value counts the times.
     pub(crate) fn settings_revision(&self) -> watch::Receiver<u64> {
         self.settings_revision.subscribe()
+    }
+
+    /// What is left of limits, wherever they are counted. Takes nothing.
+    pub async fn left(&self, demands: &Demands) -> Vec<Left> {
+        counting::left(self.shared_counting(), &self.limiters, demands).await
     }
 
     /// What limits have counted.

@@ -2,6 +2,8 @@
 //! which is sent anew when it has changed.
 
 pub(crate) mod about;
+pub(crate) mod accounts;
+pub(crate) mod audit;
 pub(crate) mod help;
 pub(crate) mod models;
 pub(crate) mod overview;
@@ -57,12 +59,14 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// What the query says; what cannot be read counts as not given.
-    pub(crate) fn query<Q: DeserializeOwned + Default>(&self) -> Q {
-        axum::extract::Query::try_from_uri(self.uri)
-            .map(|axum::extract::Query(query)| query)
-            .unwrap_or_default()
+    fn query<Q: DeserializeOwned + Default>(&self) -> Q {
+        query(self.uri)
     }
+}
+
+/// What a query says; what cannot be read counts as not given.
+fn query<Q: DeserializeOwned + Default>(uri: &Uri) -> Q {
+    axum::extract::Query::try_from_uri(uri).map(|axum::extract::Query(query)| query).unwrap_or_default()
 }
 
 /// The query of most lists.

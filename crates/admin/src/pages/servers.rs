@@ -253,6 +253,14 @@ pub(crate) async fn act(
         "resume" => None,
         _ => return Refusal::bad_request(&parts, "action: allowed: drain, pause or resume").into_response(),
     };
+    let (done, name) = (
+        match kind {
+            Some(HoldKind::Drain { .. }) => "server drained",
+            Some(HoldKind::Pause) => "server paused",
+            None => "server resumed",
+        },
+        spec.name.clone(),
+    );
     admin.holds.send_modify(|holds| {
         holds.retain(servers().map(|server| &server.spec));
         match kind {
@@ -262,6 +270,8 @@ pub(crate) async fn act(
             }
         }
     });
-    tracing::info!(operator = %operator.name, server = %spec.name, id = %spec.id, action, "an operator acts on a server");
-    Redirect::to(&format!("/servers/{}", encode(spec.id.as_str()))).into_response()
+    let location = format!("/servers/{}", encode(spec.id.as_str()));
+    drop(loaded);
+    admin.note(&operator.name, done, &name).await;
+    Redirect::to(&location).into_response()
 }

@@ -1,0 +1,314 @@
+//! Forms for accounts: which fields there are, what stands in them, and what they mean as a document.
+
+use accounts::Kind;
+use askama::Template;
+use axum::{
+    Form,
+    extract::State,
+    response::{IntoResponse as _, Redirect, Response},
+};
+use serde_json::{Map, Value};
+
+use super::{Pages, link, one_is_called, secret, status, with_status};
+use crate::{
+    Admin, Operator,
+    page::{Frame, html},
+};
+
+/// What a form sends, in its order.
+pub(super) type Given = Vec<(String, String)>;
+
+#[derive(Template)]
+#[template(path = "account_new.html")]
+struct New {
+    frame: Frame,
+    path: &'static str,
+    many: &'static str,
+    groups: Vec<Group>,
+    error: Option<String>,
+    plans: Vec<String>,
+}
+
+/// Fields that belong together.
+pub(super) struct Group {
+    pub(super) legend: &'static str,
+    /// Whether it is shown at once: it is what most need, or something stands in it.
+    pub(super) open: bool,
+    pub(super) fields: Vec<Field>,
+}
+
+/// A field of a form.
+pub(super) struct Field {
+    /// Its place in the document, such as `limit.requests_per_minute`.
+    pub(super) name: String,
+    pub(super) label: &'static str,
+    pub(super) hint: &'static str,
+    pub(super) shape: Shape,
+    pub(super) value: String,
+}
+
+/// How a field looks, and what its text becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Text,
+    Required,
+    Number,
+    Check,
+    /// The name of a plan.
+    Plan,
+    /// Several, separated by commas.
+    List,
+    /// A time, in UTC.
+    Time,
+}
+
+type FieldDoc = (&'static str, &'static str, Shape, &'static str);
+
+const NAME: FieldDoc = ("name", "Name", Shape::Required, "1 to 64 letters, digits and ._@:-");
+const PLAN: FieldDoc = ("plan", "Plan", Shape::Plan, "What is not said here");
+const NOTE: FieldDoc = ("note", "Note", Shape::Text, "");
+const DISABLED: FieldDoc = ("disabled", "Disabled", Shape::Check, "");
+const MODELS: FieldDoc =
+    ("models", "Models", Shape::List, "Names, or patterns with * and ?, separated by commas; empty: all");
+
+/// The fields of a limit.
+const LIMIT: [FieldDoc; 10] = [
+    ("requests_per_second", "Requests per second", Shape::Number, ""),
+    ("requests_per_minute", "per minute", Shape::Number, ""),
+    ("requests_per_hour", "per hour", Shape::Number, ""),
+    ("requests_per_day", "per day", Shape::Number, ""),
+    ("requests_per_month", "per month", Shape::Number, ""),
+    ("burst", "At once", Shape::Number, "Of the shortest time"),
+    ("tokens_per_minute", "Estimated tokens per minute", Shape::Number, ""),
+    ("tokens_per_day", "per day", Shape::Number, ""),
+    ("tokens_per_month", "per month", Shape::Number, ""),
+    ("tokens_burst", "At once", Shape::Number, ""),
+];
+
+/// The fields of a kind; the name only where it is still open.
+pub(super) fn groups(kind: Kind, is_new: bool, document: &Value) -> Vec<Group> {
+    let (first, last): (&[FieldDoc], &[FieldDoc]) = match kind {
+        Kind::Key => (
+            &[
+                (
+                    "consumer",
+                    "Consumer",
+                    Shape::Required,
+                    "Who owns it; servers see it as X-Inference-Consumer",
+                ),
+                PLAN,
+                MODELS,
+                NOTE,
+            ],
+            &[
+                ("expires", "Expires (UTC)", Shape::Time, ""),
+                ("networks", "Networks", Shape::List, "Works only from there, such as 10.0.0.0/8"),
+                ("manage", "May manage servers", Shape::Check, "Opens paths that load adapters and the like"),
+                DISABLED,
+            ],
+        ),
+        Kind::Consumer => (&[PLAN, NOTE], &[DISABLED]),
+        Kind::Plan => (&[MODELS, NOTE], &[]),
+    };
+    let name = is_new.then_some(NAME);
+    let mut groups = vec![group("", true, name.iter().chain(first), "", document)];
+    let legends =
+        [("limit", "Limits over all models"), ("limit_per_model", "Limits for each model on its own")];
+    for (prefix, legend) in legends {
+        groups.push(group(legend, document.get(prefix).is_some(), LIMIT.iter(), prefix, document));
+    }
+    if !last.is_empty() {
+        let legend = if kind == Kind::Key { "When and from where" } else { "State" };
+        let has_any = last.iter().any(|(name, ..)| document.get(*name).is_some());
+        groups.push(group(legend, has_any, last.iter(), "", document));
+    }
+    groups
+}
+
+fn group<'f>(
+    legend: &'static str,
+    open: bool,
+    fields: impl Iterator<Item = &'f FieldDoc>,
+    prefix: &str,
+    document: &Value,
+) -> Group {
+    let field = |(name, label, shape, hint): &FieldDoc| {
+        let at = if prefix.is_empty() { (*name).to_owned() } else { format!("{prefix}.{name}") };
+        let value = value(document, &at, *shape);
+        Field { name: at, label, hint, shape: *shape, value }
+    };
+    Group { legend, open, fields: fields.map(field).collect() }
+}
+
+/// What stands in a field.
+fn value(document: &Value, at: &str, shape: Shape) -> String {
+    let found = at.split('.').try_fold(document, |value, key| value.get(key));
+    match found {
+        None | Some(Value::Null | Value::Bool(false)) => String::new(),
+        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+        Some(Value::String(text)) if shape == Shape::Time => text.get(..16).unwrap_or(text).to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// What a form means: a document in which what is empty is `null`, so that it takes away what was there (RFC 7396).
+pub(super) fn patch(kind: Kind, is_new: bool, given: &Given) -> Value {
+    let mut patch = Map::new();
+    for group in groups(kind, is_new, &Value::Null) {
+        for field in group.fields {
+            let text = given.iter().find(|(name, _)| *name == field.name).map_or("", |(_, text)| text.trim());
+            let value = meaning(field.shape, text);
+            match field.name.split_once('.') {
+                None => drop(patch.insert(field.name, value)),
+                Some((prefix, name)) => {
+                    let limit = patch.entry(prefix).or_insert_with(|| Map::new().into());
+                    if let Some(limit) = limit.as_object_mut() {
+                        limit.insert(name.to_owned(), value);
+                    }
+                }
+            }
+        }
+    }
+    // No limit at all is no limit, and not an empty one.
+    for limit in ["limit", "limit_per_model"] {
+        let is_empty = |value: &Value| value.as_object().is_some_and(|l| l.values().all(Value::is_null));
+        if patch.get(limit).is_some_and(is_empty) {
+            patch.insert(limit.to_owned(), Value::Null);
+        }
+    }
+    Value::Object(patch)
+}
+
+fn meaning(shape: Shape, text: &str) -> Value {
+    if text.is_empty() {
+        return Value::Null;
+    }
+    match shape {
+        Shape::Check => Value::Bool(true),
+        // What is no number is left as it is: the registry says what is allowed.
+        Shape::Number => text.parse::<u64>().map_or_else(|_| text.into(), Value::from),
+        Shape::List => text.split([',', '\n']).map(str::trim).filter(|item| !item.is_empty()).collect(),
+        // As browsers send it: without seconds and time zone.
+        Shape::Time if text.len() == 16 => format!("{text}:00Z").into(),
+        Shape::Text | Shape::Required | Shape::Plan | Shape::Time => text.into(),
+    }
+}
+
+/// The same without what is `null`: for an account that is new.
+fn without_nulls(mut document: Value) -> Value {
+    if let Some(object) = document.as_object_mut() {
+        object.retain(|_, value| !value.is_null());
+        for value in object.values_mut() {
+            *value = without_nulls(value.take());
+        }
+    }
+    document
+}
+
+/// `GET …/new`
+pub(super) async fn new<A: Pages>(State(admin): State<Admin>, operator: Operator) -> Response {
+    show_new::<A>(&admin, operator, &Value::Null, None).await
+}
+
+async fn show_new<A: Pages>(
+    admin: &Admin,
+    operator: Operator,
+    document: &Value,
+    error: Option<String>,
+) -> Response {
+    let title = format!("New {}", one_is_called(A::KIND));
+    html(&New {
+        frame: Frame::new(title, A::PATH, operator),
+        path: A::PATH,
+        many: A::MANY,
+        groups: groups(A::KIND, true, document),
+        error,
+        plans: admin.registry.plan_names().await.unwrap_or_default(),
+    })
+}
+
+/// `POST /keys`, `/consumers`, `/plans`
+pub(super) async fn create<A: Pages>(
+    State(admin): State<Admin>,
+    operator: Operator,
+    Form(given): Form<Given>,
+) -> Response {
+    let document = without_nulls(patch(A::KIND, true, &given));
+    let made = match A::KIND {
+        Kind::Key => admin.registry.create_key(&document, &operator.name).await.map(|(item, new)| {
+            let name = item.account.name;
+            (name, new)
+        }),
+        _ => admin
+            .registry
+            .create::<A>(&document, &operator.name)
+            .await
+            .map(|item| (item.account.name().to_owned(), None)),
+    };
+    match made {
+        Ok((name, Some(key))) => secret::show(&admin, operator, &name, &key, "The API key is made."),
+        Ok((name, None)) => Redirect::to(&link::<A>(&name)).into_response(),
+        Err(error) => {
+            let page = show_new::<A>(&admin, operator, &document, Some(error.to_string())).await;
+            with_status(status(&error), page)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn given(pairs: &[(&str, &str)]) -> Given {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_form_becomes_a_document() {
+        let given = given(&[
+            ("name", " alice-laptop "),
+            ("consumer", "alice"),
+            ("models", "llama*, qwen\nphi"),
+            ("limit.requests_per_minute", "60"),
+            ("limit.burst", "many"),
+            ("expires", "2027-01-01T00:00"),
+            ("disabled", "on"),
+            ("sha256", "0000"),
+        ]);
+        assert_eq!(
+            without_nulls(patch(Kind::Key, true, &given)),
+            json!({
+                "name": "alice-laptop", "consumer": "alice", "models": ["llama*", "qwen", "phi"],
+                "limit": { "requests_per_minute": 60, "burst": "many" },
+                "expires": "2027-01-01T00:00:00Z", "disabled": true,
+            }),
+            "and nothing that is no field"
+        );
+    }
+
+    #[test]
+    fn what_was_emptied_is_taken_away() {
+        let patch = patch(Kind::Plan, false, &given(&[("limit.burst", "5")]));
+        assert_eq!(patch["limit_per_model"], Value::Null);
+        assert_eq!(
+            (&patch["limit"]["burst"], &patch["limit"]["requests_per_minute"]),
+            (&json!(5), &Value::Null)
+        );
+        assert!(patch.get("name").is_none() && patch.get("note").is_some_and(Value::is_null));
+    }
+
+    #[test]
+    fn a_document_fills_the_form_and_comes_back_the_same() {
+        let document = json!({
+            "name": "a", "consumer": "b", "plan": "free", "models": ["llama*", "x"], "note": "n", "manage": true,
+            "limit": { "requests_per_minute": 60, "tokens_per_day": 100_000 }, "expires": "2027-01-01T00:00:00Z",
+            "networks": ["10.0.0.0/8"],
+        });
+        let fields = groups(Kind::Key, true, &document).into_iter().flat_map(|group| group.fields);
+        let given: Given = fields.map(|field| (field.name, field.value)).collect();
+        assert_eq!(without_nulls(patch(Kind::Key, true, &given)), document);
+    }
+}

@@ -1,0 +1,160 @@
+//! A list of accounts, searched and cut into pages by the registry.
+
+use std::collections::HashMap;
+
+use access::Limits;
+use askama::Template;
+use axum::{extract::State, http::Uri, response::Response};
+use serde::Deserialize;
+use store::{Filter, Source};
+
+use super::{Pages, link, new_path, status, with_status};
+use crate::{
+    Admin, Operator,
+    format::{self, Time},
+    list::{ROWS, encode},
+    page::{Frame, html},
+    pages::query,
+};
+
+#[derive(Template)]
+#[template(path = "accounts.html")]
+struct Page {
+    frame: Frame,
+    path: &'static str,
+    new_path: String,
+    many: &'static str,
+    columns: &'static [&'static str],
+    query: ListQuery,
+    rows: Vec<Row>,
+    total: String,
+    next: Option<String>,
+    has_state: bool,
+    has_use: bool,
+    can_change: bool,
+    error: Option<String>,
+}
+
+/// What the list is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ListQuery {
+    q: String,
+    consumer: String,
+    plan: String,
+    after: String,
+}
+
+/// A line of a list.
+pub(crate) struct Row {
+    name: String,
+    link: String,
+    pub(super) class: &'static str,
+    pub(super) state: &'static str,
+    cells: Vec<String>,
+    is_declared: bool,
+    used: Option<Time>,
+}
+
+impl Row {
+    pub(super) fn new<A: Pages>(
+        name: &str,
+        class: &'static str,
+        state: &'static str,
+        cells: Vec<String>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            link: link::<A>(name),
+            class,
+            state,
+            cells,
+            is_declared: false,
+            used: None,
+        }
+    }
+
+    /// The cells with the names of their columns.
+    fn labelled<'r>(
+        &'r self,
+        columns: &'r [&'static str],
+    ) -> impl Iterator<Item = (&'static str, &'r String)> {
+        columns.iter().copied().zip(&self.cells)
+    }
+}
+
+/// Limits in a line.
+pub(super) fn limits(limits: Option<&Limits>, per_model: Option<&Limits>) -> String {
+    let words = |limits: &Limits| {
+        let rates = limits.rates().iter().map(ToString::to_string);
+        rates.chain(limits.quotas().iter().map(ToString::to_string)).collect::<Vec<_>>().join(", ")
+    };
+    let all = limits.map(words);
+    let each = per_model.map(|limits| format!("for each model {}", words(limits)));
+    all.into_iter().chain(each).collect::<Vec<_>>().join("; ")
+}
+
+/// `GET /keys`, `/consumers`, `/plans`
+pub(super) async fn show<A: Pages>(State(admin): State<Admin>, operator: Operator, uri: Uri) -> Response {
+    let query: ListQuery = query(&uri);
+    let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    let filter = Filter {
+        search: given(&query.q),
+        consumer: given(&query.consumer),
+        plan: given(&query.plan),
+        after: given(&query.after),
+        limit: u32::try_from(ROWS).unwrap_or(u32::MAX),
+    };
+    let can_change = operator.role.may_write() && admin.registry.store().is_ok();
+    let frame = Frame::new(A::MANY, A::PATH, operator);
+    let mut page = Page {
+        frame,
+        path: A::PATH,
+        new_path: new_path::<A>(),
+        many: A::MANY,
+        columns: A::COLUMNS,
+        query,
+        rows: Vec::new(),
+        total: String::new(),
+        next: None,
+        has_state: A::KIND != accounts::Kind::Plan,
+        has_use: false,
+        can_change,
+        error: None,
+    };
+    let listed = match admin.registry.list::<A>(&filter).await {
+        Ok(listed) => listed,
+        Err(error) => {
+            page.error = Some(error.to_string());
+            return with_status(status(&error), html(&page));
+        }
+    };
+    page.total = format::count(listed.total);
+    page.next = listed.next.map(|after| page.link_after(&after));
+    let row = |item: &store::Item<A>| Row { is_declared: item.source == Source::File, ..item.account.row() };
+    page.rows = listed.items.iter().map(row).collect();
+    if A::KIND == accounts::Kind::Key
+        && let Ok(store) = admin.registry.store()
+    {
+        let names: Vec<String> = page.rows.iter().map(|row| row.name.clone()).collect();
+        // Without it the list is still a list.
+        let used: HashMap<String, i64> =
+            store.last_used(&names).await.unwrap_or_default().into_iter().collect();
+        for row in &mut page.rows {
+            row.used = used.get(&row.name).map(|at| format::time(super::usage::time(*at)));
+        }
+        page.has_use = true;
+    }
+    html(&page)
+}
+
+impl Page {
+    /// Where the list goes on.
+    fn link_after(&self, after: &str) -> String {
+        let ListQuery { q, consumer, plan, .. } = &self.query;
+        let given = [("q", q.as_str()), ("consumer", consumer), ("plan", plan), ("after", after)];
+        let given = given.iter().filter(|(_, value)| !value.is_empty());
+        let pairs: Vec<String> = given.map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        format!("?{}", pairs.join("&"))
+    }
+}

@@ -1,0 +1,138 @@
+//! Keys, consumers and plans: listed, made, changed, rotated, revoked. Those of the configuration file can only be seen.
+//!
+//! The registry checks, writes and audits; what is wrong with a form it says in words that name the field.
+
+mod form;
+mod list;
+mod one;
+mod secret;
+mod usage;
+
+#[cfg(test)]
+mod tests;
+
+use accounts::{Account, ConsumerSpec, KeySpec, Kind, Plan};
+use axum::{
+    http::StatusCode,
+    response::Response,
+    routing::{MethodRouter, get},
+};
+use store::RegistryError;
+
+use crate::Admin;
+
+/// A kind of account that has pages.
+pub(crate) trait Pages: Account + Send + Sync + 'static {
+    /// Where its list is.
+    const PATH: &'static str;
+    /// What many of it are called.
+    const MANY: &'static str;
+
+    /// A line of the list: what stands in it beside the name, and the state.
+    fn row(&self) -> list::Row;
+    /// What the list's columns are called.
+    const COLUMNS: &'static [&'static str];
+}
+
+/// The routes of all three.
+pub(crate) fn routes() -> Vec<(String, MethodRouter<Admin>)> {
+    [of::<KeySpec>(), of::<ConsumerSpec>(), of::<Plan>()].into_iter().flatten().collect()
+}
+
+fn of<A: Pages>() -> [(String, MethodRouter<Admin>); 3] {
+    [
+        (A::PATH.to_owned(), get(list::show::<A>).post(form::create::<A>)),
+        // No name can be in its way.
+        (new_path::<A>(), get(form::new::<A>)),
+        (format!("{}/{{name}}", A::PATH), get(one::show::<A>).post(one::act::<A>)),
+    ]
+}
+
+/// Where the form for a new one is.
+fn new_path<A: Pages>() -> String {
+    format!("/new/{}", A::KIND.as_str())
+}
+
+/// The page of one account.
+fn link<A: Pages>(name: &str) -> String {
+    format!("{}/{}", A::PATH, crate::list::encode(name))
+}
+
+/// The status of what the registry refuses.
+fn status(error: &RegistryError) -> StatusCode {
+    match error {
+        RegistryError::Invalid(_) => StatusCode::BAD_REQUEST,
+        RegistryError::Declared(..) | RegistryError::NoStore => StatusCode::CONFLICT,
+        RegistryError::Store(store::StoreError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+        RegistryError::Store(_) => StatusCode::CONFLICT,
+        RegistryError::NoRandomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The same page with another status.
+fn with_status(status: StatusCode, mut response: Response) -> Response {
+    *response.status_mut() = status;
+    response
+}
+
+impl Pages for KeySpec {
+    const PATH: &'static str = "/keys";
+    const MANY: &'static str = "API keys";
+    const COLUMNS: &'static [&'static str] = &["Consumer", "Plan", "Models", "Expires", "Note"];
+
+    fn row(&self) -> list::Row {
+        let is_over = self.expires.is_some_and(|time| time <= std::time::SystemTime::now());
+        let (class, state) = match (self.disabled, is_over) {
+            (true, _) => ("off", "disabled"),
+            (false, true) => ("off", "expired"),
+            (false, false) => ("good", "works"),
+        };
+        let models = self.models.as_ref().map_or_else(String::new, |models| models.texts().join(", "));
+        let cells = vec![
+            self.consumer.clone(),
+            self.plan.clone().unwrap_or_default(),
+            models,
+            self.expires.map_or_else(String::new, |time| crate::format::time(time).people),
+            self.note.clone().unwrap_or_default(),
+        ];
+        list::Row::new::<Self>(&self.name, class, state, cells)
+    }
+}
+
+impl Pages for ConsumerSpec {
+    const PATH: &'static str = "/consumers";
+    const MANY: &'static str = "Consumers";
+    const COLUMNS: &'static [&'static str] = &["Plan", "Limits", "Note"];
+
+    fn row(&self) -> list::Row {
+        let (class, state) = if self.disabled { ("off", "disabled") } else { ("good", "works") };
+        let cells = vec![
+            self.plan.clone().unwrap_or_default(),
+            list::limits(self.limits.as_ref(), self.limits_per_model.as_ref()),
+            self.note.clone().unwrap_or_default(),
+        ];
+        list::Row::new::<Self>(&self.name, class, state, cells)
+    }
+}
+
+impl Pages for Plan {
+    const PATH: &'static str = "/plans";
+    const MANY: &'static str = "Plans";
+    const COLUMNS: &'static [&'static str] = &["Models", "Limits", "Note"];
+
+    fn row(&self) -> list::Row {
+        let models = self.models.as_ref().map_or_else(String::new, |models| models.texts().join(", "));
+        let limits = list::limits(self.limits.as_ref(), self.limits_per_model.as_ref());
+        let cells = vec![models, limits, self.note.clone().unwrap_or_default()];
+        list::Row::new::<Self>(&self.name, "", "", cells)
+    }
+}
+
+/// `key`, `consumer` or `plan`, with a capital.
+fn one_is_called(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Key => "API key",
+        Kind::Consumer => "Consumer",
+        Kind::Plan => "Plan",
+    }
+}

@@ -1,0 +1,210 @@
+//! One account: what it may, what it has used; change, rotate, revoke.
+
+use std::time::Duration;
+
+use accounts::Kind;
+use askama::Template;
+use axum::{
+    Form,
+    extract::{Path, State},
+    http::{StatusCode, request::Parts},
+    response::{IntoResponse as _, Redirect, Response},
+};
+use serde_json::Value;
+use store::{Item, RegistryError, Source};
+
+use super::{
+    Pages,
+    form::{self, Given, Group, Shape, groups},
+    link, list, secret, status,
+    usage::{self, Limit},
+    with_status,
+};
+use crate::{
+    Admin, Operator, Refusal,
+    format::{self, Time},
+    page::{Frame, html},
+};
+
+#[derive(Template)]
+#[template(path = "account.html")]
+struct Page {
+    frame: Frame,
+    path: &'static str,
+    many: &'static str,
+    link: String,
+    name: String,
+    is_key: bool,
+    is_plan: bool,
+    row: list::Row,
+    facts: Vec<(&'static str, String)>,
+    changed: Option<Time>,
+    can_change: bool,
+    is_declared: bool,
+    groups: Vec<Group>,
+    plans: Vec<String>,
+    limits: Vec<Limit>,
+    used: Vec<usage::Row>,
+    error: Option<String>,
+}
+
+/// How long the old key goes on working after a rotation.
+const GRACE: [(&str, &str, u64); 4] = [
+    ("0", "not at all", 0),
+    ("1h", "for 1 hour", 3600),
+    ("24h", "for 24 hours", 86_400),
+    ("7d", "for 7 days", 604_800),
+];
+
+/// `GET /keys/{name}` and its like.
+pub(super) async fn show<A: Pages>(
+    State(admin): State<Admin>,
+    operator: Operator,
+    Path(name): Path<String>,
+    parts: Parts,
+) -> Response {
+    match admin.registry.get::<A>(&name).await {
+        Ok(Some(item)) => html(&page(&admin, operator, &item, None, None).await),
+        Ok(None) => Refusal::not_found(&parts).into_response(),
+        Err(error) => Refusal::of_registry(&parts, status(&error), &error).into_response(),
+    }
+}
+
+async fn page<A: Pages>(
+    admin: &Admin,
+    operator: Operator,
+    item: &Item<A>,
+    given: Option<&Value>,
+    error: Option<String>,
+) -> Page {
+    let (account, name) = (&item.account, item.account.name().to_owned());
+    let is_declared = item.source == Source::File;
+    let document = account.to_json();
+    let (limits, used) = match A::KIND {
+        Kind::Key => {
+            let used = usage::of_key(admin, &name).await;
+            let mut models: Vec<String> = Vec::new();
+            for row in &used {
+                if !models.contains(&row.model) {
+                    models.push(row.model.clone());
+                }
+            }
+            (usage::limits(admin, &name, &models).await, used.iter().map(usage::row).collect())
+        }
+        _ => (Vec::new(), Vec::new()),
+    };
+    let row = account.row();
+    Page {
+        can_change: operator.role.may_write() && !is_declared && admin.registry.store().is_ok(),
+        frame: Frame::new(&name, A::PATH, operator),
+        path: A::PATH,
+        many: A::MANY,
+        link: link::<A>(&name),
+        is_key: A::KIND == Kind::Key,
+        is_plan: A::KIND == Kind::Plan,
+        facts: facts::<A>(&document),
+        changed: match item.source {
+            Source::File => None,
+            Source::Store { changed, .. } => Some(format::time(changed)),
+        },
+        is_declared,
+        groups: groups(A::KIND, false, given.unwrap_or(&document)),
+        plans: admin.registry.plan_names().await.unwrap_or_default(),
+        limits,
+        used,
+        error,
+        row,
+        name,
+    }
+}
+
+/// What is set, in words.
+fn facts<A: Pages>(document: &Value) -> Vec<(&'static str, String)> {
+    let fields = groups(A::KIND, false, document).into_iter().flat_map(|group| {
+        let legend = group.legend;
+        group.fields.into_iter().map(move |field| (legend, field))
+    });
+    let set = fields.filter(|(_, field)| !field.value.is_empty());
+    let mut facts: Vec<(&'static str, String)> = Vec::new();
+    for (legend, field) in set {
+        match field.name.split_once('.') {
+            // The limits of one kind in one line.
+            Some((_, name)) => {
+                let words = format!("{} {}", field.value, name.replace('_', " "));
+                match facts.last_mut().filter(|(known, _)| *known == legend) {
+                    Some((_, text)) => text.push_str(&format!(", {words}")),
+                    None => facts.push((legend, words)),
+                }
+            }
+            None if field.shape == Shape::Check => facts.push((field.label, "yes".into())),
+            None => facts.push((field.label, field.value)),
+        }
+    }
+    facts
+}
+
+/// `POST /keys/{name}` and its like: `action` says what is to be done.
+pub(super) async fn act<A: Pages>(
+    State(admin): State<Admin>,
+    operator: Operator,
+    Path(name): Path<String>,
+    parts: Parts,
+    Form(given): Form<Given>,
+) -> Response {
+    let action = given.iter().find(|(key, _)| key == "action").map_or("", |(_, value)| value.as_str());
+    let registry = &admin.registry;
+    let error = match (action, A::KIND) {
+        ("save", _) => {
+            let patch = form::patch(A::KIND, false, &given);
+            match registry.patch::<A>(&name, &patch, &operator.name).await {
+                Ok(_) => return Redirect::to(&link::<A>(&name)).into_response(),
+                Err(error) => return again::<A>(&admin, operator, &name, &parts, patch, error).await,
+            }
+        }
+        ("delete", kind) => match registry.delete(kind, &name, &operator.name).await {
+            Ok(_) => return Redirect::to(A::PATH).into_response(),
+            Err(error) => error,
+        },
+        ("rotate", Kind::Key) => {
+            let wanted = given.iter().find(|(key, _)| key == "grace").map_or("", |(_, value)| value.as_str());
+            let Some((.., grace)) = GRACE.iter().find(|(value, ..)| *value == wanted) else {
+                return Refusal::bad_request(&parts, "grace: allowed: 0, 1h, 24h or 7d").into_response();
+            };
+            match registry.rotate(&name, Duration::from_secs(*grace), &operator.name).await {
+                Ok((_, key)) => {
+                    let says = "The API key has been replaced. Give the new one to its owner.";
+                    return secret::show(&admin, operator, &name, &key, says);
+                }
+                Err(error) => error,
+            }
+        }
+        _ => {
+            return Refusal::bad_request(&parts, "action: allowed: save, delete, and for keys rotate")
+                .into_response();
+        }
+    };
+    again::<A>(&admin, operator, &name, &parts, Value::Null, error).await
+}
+
+/// The same page, with what went wrong.
+async fn again<A: Pages>(
+    admin: &Admin,
+    operator: Operator,
+    name: &str,
+    parts: &Parts,
+    given: Value,
+    error: RegistryError,
+) -> Response {
+    let status = status(&error);
+    match admin.registry.get::<A>(name).await {
+        Ok(Some(item)) => {
+            let given = (!given.is_null()).then_some(&given);
+            with_status(status, html(&page(admin, operator, &item, given, Some(error.to_string())).await))
+        }
+        Ok(None) => Refusal::not_found(parts).into_response(),
+        Err(_) if status == StatusCode::SERVICE_UNAVAILABLE => {
+            Refusal::of_registry(parts, status, &error).into_response()
+        }
+        Err(error) => Refusal::of_registry(parts, status, &error).into_response(),
+    }
+}

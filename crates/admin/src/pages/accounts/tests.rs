@@ -1,0 +1,182 @@
+//! Accounts through the pages, in a real store.
+
+use access::KeyDigest;
+use accounts::{Accounts, KeySpec, Patterns, Plan};
+use axum::http::{Request, StatusCode};
+use catalogue::{Catalogue, ServerState};
+
+use crate::testing::{ADMIN, Dashboard, READER, server, text};
+
+async fn dashboard(folder: &tempfile::TempDir) -> Dashboard {
+    let gpu = server("gpu", ServerState::Ready, &["llama"]);
+    Dashboard::with_store(Catalogue::assemble([gpu], Vec::new()), folder.path()).await
+}
+
+/// Sends a form; status and page.
+async fn send(dashboard: &Dashboard, token: &str, path: &str, form: &str) -> (StatusCode, String) {
+    let request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
+    let response = dashboard.ask(Some(token), request.header("accept", "text/html"), form).await;
+    (response.status(), text(response).await)
+}
+
+/// The API key that a page shows.
+fn key_on(page: &str) -> String {
+    let found = page.split("<code id=\"secret\">").nth(1).and_then(|rest| rest.split('<').next());
+    found.expect("a key is shown").to_owned()
+}
+
+#[tokio::test]
+async fn a_key_is_made_shown_once_changed_rotated_and_revoked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dashboard = dashboard(&folder).await;
+    let (status, page) = send(&dashboard, ADMIN, "/plans", "name=free&limit.requests_per_minute=60").await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+
+    let form = "name=alice-laptop&consumer=alice&plan=free&models=llama*&note=%3Cb%3Ehers%3C%2Fb%3E";
+    let (status, page) = send(&dashboard, ADMIN, "/keys", form).await;
+    assert_eq!(status, StatusCode::OK, "{page}");
+    let first = key_on(&page);
+    assert!(first.starts_with("mg-") && page.contains("shown this once"));
+    assert!(
+        page.contains(&format!("Authorization: Bearer {first}")) && page.contains("model=&#34;llama&#34;")
+    );
+
+    let list = dashboard.page("/keys").await;
+    for part in ["alice-laptop", "alice", "free", "llama*", "&#60;b&#62;hers", "works", "1 in all"] {
+        assert!(list.contains(part), "{part}");
+    }
+    let one = dashboard.page("/keys/alice-laptop").await;
+    for page in [&list, &one] {
+        assert!(!page.contains(&first) && !page.contains(&KeyDigest::of(&first).to_hex()), "never again");
+    }
+
+    let (status, page) = send(
+        &dashboard,
+        ADMIN,
+        "/keys/alice-laptop",
+        "action=save&consumer=alice&limit.requests_per_minute=5&disabled=on",
+    )
+    .await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+    let one = dashboard.page("/keys/alice-laptop").await;
+    assert!(
+        one.contains("5 requests per minute") && one.contains("disabled") && !one.contains("llama*"),
+        "{one}"
+    );
+
+    let (status, page) = send(&dashboard, ADMIN, "/keys/alice-laptop", "action=rotate&grace=1h").await;
+    assert_eq!(status, StatusCode::OK, "{page}");
+    let second = key_on(&page);
+    assert_ne!(first, second);
+    let stored =
+        dashboard.admin.registry.get::<KeySpec>("alice-laptop").await.expect("an answer").expect("a key");
+    assert_eq!(stored.account.sha256, KeyDigest::of(&second));
+    assert_eq!(stored.account.previous.expect("grace").sha256, KeyDigest::of(&first));
+
+    let (status, _) = send(&dashboard, ADMIN, "/keys/alice-laptop", "action=delete").await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+    assert!(dashboard.page("/keys").await.contains("None yet"));
+    let audit = dashboard.page("/audit").await;
+    for action in ["plan created", "key created", "key changed", "key rotated", "key deleted"] {
+        assert!(audit.contains(action), "{action}: {audit}");
+    }
+    assert!(audit.contains("alice</td>") && !audit.contains(&first) && !audit.contains(&second));
+}
+
+#[tokio::test]
+async fn who_may_only_read_sees_and_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dashboard = dashboard(&folder).await;
+    send(&dashboard, ADMIN, "/keys", "name=a&consumer=a").await;
+    for (path, form) in [
+        ("/keys", "name=b&consumer=b"),
+        ("/keys/a", "action=rotate&grace=0"),
+        ("/keys/a", "action=delete"),
+        ("/keys/a", "action=save&consumer=a&disabled=on"),
+        ("/plans", "name=free"),
+        ("/consumers", "name=a"),
+    ] {
+        assert_eq!(send(&dashboard, READER, path, form).await.0, StatusCode::FORBIDDEN, "{path} {form}");
+    }
+    for path in ["/keys", "/keys/a"] {
+        let page = text(dashboard.ask(Some(READER), Request::get(path), "").await).await;
+        assert!(
+            page.contains(">a<") && !page.contains("value=\"delete\"") && !page.contains("/new/key"),
+            "{path}"
+        );
+    }
+    let listed =
+        dashboard.admin.registry.list::<KeySpec>(&store::Filter { limit: 9, ..Default::default() }).await;
+    assert_eq!(listed.expect("an answer").total, 1);
+}
+
+#[tokio::test]
+async fn a_bad_form_says_what_is_wrong_and_keeps_what_was_typed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dashboard = dashboard(&folder).await;
+    let form = "name=not+allowed&consumer=alice&limit.requests_per_minute=many&note=keep+this";
+    let (status, page) = send(&dashboard, ADMIN, "/keys", form).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    for part in ["name: found", "limit.requests_per_minute: found", "keep this", "value=\"many\""] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    send(&dashboard, ADMIN, "/keys", "name=a&consumer=a").await;
+    let (status, page) = send(&dashboard, ADMIN, "/keys", "name=a&consumer=b").await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(page.contains("role=\"alert\""));
+    let (status, page) =
+        send(&dashboard, ADMIN, "/keys/a", "action=save&consumer=a&plan=nope&note=still+here").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(page.contains("plan: found") && page.contains("still here"), "{page}");
+    assert_eq!(send(&dashboard, ADMIN, "/keys/a", "action=explode").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        send(&dashboard, ADMIN, "/keys/a", "action=rotate&grace=ever").await.0,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(
+        send(&dashboard, ADMIN, "/keys/b", "action=delete").await.0,
+        StatusCode::SEE_OTHER,
+        "gone is gone"
+    );
+}
+
+#[tokio::test]
+async fn what_the_file_declares_is_shown_and_not_changed() {
+    let dashboard = Dashboard::of(Catalogue::default());
+    let plan = Plan {
+        name: "free".into(),
+        models: Patterns::new(vec!["llama*".into()]).ok(),
+        limits: None,
+        limits_per_model: None,
+        note: None,
+    };
+    let keys = (0..120).map(|n| KeySpec::new(format!("key-{n:03}"), "alice", KeyDigest::of(&n.to_string())));
+    let declared = Accounts { plans: vec![plan], consumers: Vec::new(), keys: keys.collect() };
+    dashboard.admin.registry.replace_declared(declared);
+    let list = dashboard.page("/keys").await;
+    assert!(list.contains("key-049") && !list.contains("key-050") && list.contains("120 in all"));
+    assert!(list.contains("class=\"tag\">file"));
+    let next = dashboard.page("/keys?after=key-049").await;
+    assert!(next.contains("key-050") && !next.contains("key-049</a>"));
+    assert!(dashboard.page("/keys?q=KEY-11").await.contains("10 in all"));
+    let one = dashboard.page("/keys/key-007").await;
+    assert!(one.contains("configuration file") && !one.contains("value=\"delete\""));
+    assert!(dashboard.page("/plans").await.contains("llama*"));
+    let (status, page) = send(&dashboard, ADMIN, "/keys/key-007", "action=delete").await;
+    assert_eq!(status, StatusCode::CONFLICT, "{page}");
+    let (status, page) = send(&dashboard, ADMIN, "/keys", "name=new&consumer=a").await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(page.contains("there is no store"), "{page}");
+    assert!(dashboard.page("/audit").await.contains("there is no store"));
+}
+
+#[tokio::test]
+async fn what_is_done_to_servers_is_written_down() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dashboard = dashboard(&folder).await;
+    let (status, _) = send(&dashboard, ADMIN, "/servers/file%3Agpu", "action=pause").await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+    let audit = dashboard.page("/audit?action=server").await;
+    assert!(audit.contains("server paused") && audit.contains("gpu") && audit.contains("alice"), "{audit}");
+    assert!(dashboard.page("/audit?actor=nobody").await.contains("Nothing matches"));
+}
