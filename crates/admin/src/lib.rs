@@ -48,7 +48,7 @@ use tokio::sync::watch;
 use live::Live;
 use since::Since;
 
-pub use api::{Present, entry_to_json, state_in_words, usage_to_json};
+pub use api::{Present, entry_to_json, read_grace, state_in_words, usage_to_json};
 pub use gate::Gate;
 pub use operator::Operator;
 pub use refusal::Refusal;

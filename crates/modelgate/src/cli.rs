@@ -6,6 +6,10 @@ use access::NewKey;
 use clap::{Parser, Subcommand};
 
 use crate::{
+    accounts_cli::{
+        edit::{CreateKey, ListConsumers, ListKeys, ListPlans, Named, Rotate, SetConsumer, SetKey, SetPlan},
+        records::{Audit, Usage},
+    },
     config::{self, Config, ConfigErrors, Env},
     explain::Explain,
     import::Import,
@@ -47,6 +51,16 @@ pub(crate) enum Command {
     /// Work with API keys
     #[command(subcommand)]
     Keys(Keys),
+    /// Work with consumers, who own keys
+    #[command(subcommand)]
+    Consumers(Consumers),
+    /// Work with plans, the limits that keys and consumers refer to
+    #[command(subcommand)]
+    Plans(Plans),
+    /// Print what was used by day, key and model
+    Usage(Usage),
+    /// Print who changed what, and samples of refusals
+    Audit(Audit),
 }
 
 /// What to do with API keys.
@@ -54,8 +68,50 @@ pub(crate) enum Command {
 pub(crate) enum Keys {
     /// Make an API key and print it, with the lines that go into the configuration
     Generate(Generate),
-    /// Print another gateway's keys as lines for the configuration; they go on working
+    /// Print another gateway's keys as lines for the configuration, or put them into the store; they go on working
     Import(Import),
+    /// List keys, those of the configuration file among them
+    List(ListKeys),
+    /// Print one
+    Show(Named),
+    /// Add a key to the store and print it
+    Create(CreateKey),
+    /// Change what is given of a key; the rest stays
+    Set(SetKey),
+    /// Make another key in the place of one, and print it
+    Rotate(Rotate),
+    /// Let a disabled key work again
+    Enable(Named),
+    /// Have a key refused until it is enabled
+    Disable(Named),
+    /// Remove a key; one that is not there is no error
+    Delete(Named),
+}
+
+/// What to do with consumers.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Consumers {
+    /// List those that have limits, or anything else but keys
+    List(ListConsumers),
+    /// Print one
+    Show(Named),
+    /// Change what is given of a consumer, or add it
+    Set(SetConsumer),
+    /// Remove one that has no keys; one that is not there is no error
+    Delete(Named),
+}
+
+/// What to do with plans.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Plans {
+    /// List them
+    List(ListPlans),
+    /// Print one
+    Show(Named),
+    /// Change what is given of a plan, or add it
+    Set(SetPlan),
+    /// Remove one that nobody refers to; one that is not there is no error
+    Delete(Named),
 }
 
 /// For whom the key is.

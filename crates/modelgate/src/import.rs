@@ -1,4 +1,4 @@
-//! `modelgate keys import`: the keys of another gateway as lines for the configuration file.
+//! `modelgate keys import`: the keys of another gateway as lines for the configuration file, or into the store.
 //!
 //! Keys go on working: only their digests are written. What cannot be taken over is named on stderr,
 //! by its place and name and never by its key, and the rest goes on.
@@ -8,10 +8,17 @@ mod litellm;
 
 use std::{collections::HashSet, fs, path::PathBuf, process::ExitCode};
 
+use accounts::{ConsumerSpec, KeySpec};
 use clap::ValueEnum;
+use config_reader::ConfigErrors;
 use serde::Serialize;
+use serde_json::json;
+use store::{Audit, Conflict, Registry, RegistryError, StoreError};
 
-use crate::config;
+use crate::{
+    accounts_cli::{ACTOR, Failure},
+    config,
+};
 
 /// Where the keys come from.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -28,6 +35,9 @@ pub(crate) struct Import {
     /// Whose file it is
     #[arg(long, value_enum)]
     from: From,
+    /// Put them into the store instead of printing them
+    #[arg(long)]
+    pub(crate) store: bool,
     /// The file
     file: PathBuf,
 }
@@ -73,6 +83,10 @@ struct Limit {
     #[serde(skip_serializing_if = "Option::is_none")]
     requests_per_hour: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    requests_per_day: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests_per_month: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tokens_per_minute: Option<u32>,
 }
 
@@ -108,16 +122,7 @@ impl Names {
 /// `modelgate keys import`.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's answer goes to its user")]
 pub(crate) fn import(wanted: &Import) -> ExitCode {
-    let imported =
-        fs::read_to_string(&wanted.file).map_err(|e| e.to_string()).and_then(|text| match wanted.from {
-            From::Kong => kong::read(&text),
-            From::Litellm => litellm::read(&text),
-        });
-    let written = imported.and_then(|mut imported| {
-        drop_repeated(&mut imported);
-        for left_out in &imported.left_out {
-            eprintln!("left out: {left_out}");
-        }
+    let written = wanted.read().and_then(|imported| {
         eprintln!("{} keys; append the lines below to the configuration file", imported.keys.len());
         serde_yaml::to_string(&imported).map_err(|e| e.to_string())
     });
@@ -130,6 +135,98 @@ pub(crate) fn import(wanted: &Import) -> ExitCode {
             eprintln!("error: {}: {error}", wanted.file.display());
             ExitCode::FAILURE
         }
+    }
+}
+
+impl Import {
+    /// What can be taken over; the rest is named.
+    #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
+    fn read(&self) -> Result<Imported, String> {
+        let text = fs::read_to_string(&self.file).map_err(|e| e.to_string())?;
+        let mut imported = match self.from {
+            From::Kong => kong::read(&text),
+            From::Litellm => litellm::read(&text),
+        }?;
+        drop_repeated(&mut imported);
+        for left_out in &imported.left_out {
+            eprintln!("left out: {left_out}");
+        }
+        Ok(imported)
+    }
+
+    fn system(&self) -> &'static str {
+        match self.from {
+            From::Kong => "kong",
+            From::Litellm => "litellm",
+        }
+    }
+
+    /// Writes what can be taken over into the store. What is there already stays as it is, and is named; so the same
+    /// again does no harm.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the store does not answer; keys before that have been written.
+    #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
+    pub(crate) async fn write(&self, registry: &Registry) -> Result<(), Failure> {
+        /// Others that write wait for so many keys at most.
+        const AT_ONCE: usize = 500;
+        let store = registry.store()?;
+        let failed = |error| Failure::Failed(format!("{}: {error}", self.file.display()));
+        let Imported { consumers, keys, .. } = self.read().map_err(failed)?;
+        let mut written = 0;
+        for consumer in consumers {
+            match registry.create::<ConsumerSpec>(&serde_json::to_value(&consumer)?, ACTOR).await {
+                Ok(_) => written += 1,
+                Err(error) => eprintln!("left out: consumer {}: {}", consumer.name, why(error)?),
+            }
+        }
+        eprintln!("{written} consumers are written");
+        let mut fitting = Vec::with_capacity(keys.len());
+        for key in keys {
+            match fits(registry, &key) {
+                Ok(key) => fitting.push(key),
+                Err(why) => eprintln!("left out: key {}: {why}", key.name),
+            }
+        }
+        let audit = Audit::new(ACTOR, "key created").with(json!({ "imported_from": self.system() }));
+        let mut written = 0;
+        for some in fitting.chunks(AT_ONCE) {
+            let conflicts = store.create_keys(some, &audit).await?;
+            written += some.len() - conflicts.len();
+            for conflict in conflicts {
+                if let Conflict::Exists(_, name) = conflict {
+                    eprintln!(
+                        "left out: key {name}: a key of that name is there already, or the same API key"
+                    );
+                }
+            }
+        }
+        eprintln!("{written} keys are written");
+        Ok(())
+    }
+}
+
+/// Why one of them is left out; anything else ends it all.
+fn why(error: RegistryError) -> Result<String, Failure> {
+    match error {
+        RegistryError::Invalid(errors) => Ok(in_a_line(&errors)),
+        RegistryError::Declared(..) | RegistryError::Store(StoreError::Conflict(_)) => Ok(error.to_string()),
+        other => Err(other.into()),
+    }
+}
+
+fn in_a_line(ConfigErrors(errors): &ConfigErrors) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// The key as the store takes it, unless the configuration file has it.
+fn fits(registry: &Registry, key: &Key) -> Result<KeySpec, String> {
+    let json = serde_json::to_value(key).map_err(|error| error.to_string())?;
+    let key: KeySpec = accounts::parse(&json, None).map_err(|errors| in_a_line(&errors))?;
+    match registry.declared().keys.iter().find(|other| other.name == key.name || other.sha256 == key.sha256) {
+        Some(other) if other.name == key.name => Err("the configuration file has one of that name".into()),
+        Some(other) => Err(format!("key {:?} of the configuration file is the same API key", other.name)),
+        None => Ok(key),
     }
 }
 

@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use accounts_cli::Task;
 use cli::{Args, Command, Keys};
 use config::{Config, Env};
 
+mod accounts_cli;
 mod admin_tokens;
 mod book;
 mod cli;
@@ -30,8 +32,19 @@ fn main() -> ExitCode {
         Some(Command::Reference) => reference::print(),
         Some(Command::Healthcheck) => with_config(&args, |_, config| serve::healthcheck(&config)),
         Some(Command::Keys(Keys::Generate(wanted))) => cli::keys_generate(wanted),
-        Some(Command::Keys(Keys::Import(wanted))) => import::import(wanted),
+        Some(Command::Keys(Keys::Import(wanted))) if !wanted.store => import::import(wanted),
+        Some(Command::Keys(Keys::Import(wanted))) => on_accounts(&args, &Task::Import(wanted)),
+        Some(Command::Keys(what)) => on_accounts(&args, &Task::Keys(what)),
+        Some(Command::Consumers(what)) => on_accounts(&args, &Task::Consumers(what)),
+        Some(Command::Plans(what)) => on_accounts(&args, &Task::Plans(what)),
+        Some(Command::Usage(wanted)) => on_accounts(&args, &Task::Usage(wanted)),
+        Some(Command::Audit(wanted)) => on_accounts(&args, &Task::Audit(wanted)),
     }
+}
+
+/// Works on the accounts of the file and the store.
+fn on_accounts(args: &Args, task: &Task<'_>) -> ExitCode {
+    with_config(args, |_, config| accounts_cli::run(&config, task))
 }
 
 /// Bad configuration is told, all of it, before any port is bound.

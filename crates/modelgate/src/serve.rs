@@ -104,7 +104,7 @@ fn ask_ready(admin: SocketAddr) -> io::Result<()> {
     }
 }
 
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
     // Before any TLS: reqwest takes the process's default.
     let _ = rustls::crypto::ring::default_provider().install_default();
     tokio::runtime::Runtime::new()

@@ -59,7 +59,6 @@ fn kongs_consumers() {
     }
     assert!(yaml.contains("requests_per_second: 5") && yaml.contains("requests_per_hour: 1000"), "{yaml}");
     for part in [
-        "consumers[0] production-app: its limit per day",
         "consumers[1].keyauth_credentials[0]",
         "consumers[2] nobody",
         "consumers[3]",

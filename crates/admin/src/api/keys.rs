@@ -38,7 +38,7 @@ fn grace(json: &Value) -> Result<Duration, ConfigErrors> {
     let others = json.as_object().into_iter().flatten().filter(|(key, _)| *key != "grace");
     errors.extend(others.map(|_| error("the document", "unknown key; allowed here: grace")));
     let given = json.get("grace").and_then(Value::as_str);
-    let read = given.and_then(read_grace);
+    let read = given.and_then(|text| read_grace(text).ok());
     if read.is_none() {
         let found = given.map_or_else(|| "is missing".to_owned(), |_| "found something else".to_owned());
         errors.push(error("grace", format!("{found}; allowed: {GRACE}")));
@@ -49,9 +49,13 @@ fn grace(json: &Value) -> Result<Duration, ConfigErrors> {
     }
 }
 
-/// How long an old key goes on working: `24h`.
-pub(crate) fn read_grace(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text).ok().filter(|grace| *grace <= LONGEST_GRACE)
+/// Reads how long an old key goes on working: `24h`.
+///
+/// # Errors
+/// It is no time, or too long; the error says what is allowed.
+pub fn read_grace(text: &str) -> Result<Duration, String> {
+    let read = humantime::parse_duration(text).ok().filter(|grace| *grace <= LONGEST_GRACE);
+    read.ok_or_else(|| format!("allowed: {GRACE}"))
 }
 
 /// `GET /keys/{name}/limits`

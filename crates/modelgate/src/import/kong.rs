@@ -84,17 +84,15 @@ fn limit(consumer: &Value, place: &str, left_out: &mut Vec<String>) -> Limit {
         let found = plugin.get("config").and_then(|config| config.get(key)).and_then(Value::as_u64);
         found.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0)
     };
-    for longer in ["day", "month", "year"] {
-        if number(longer).is_some() {
-            left_out.push(format!(
-                "{place}: its limit per {longer}; Modelgate limits per second, minute and hour"
-            ));
-        }
+    if number("year").is_some() {
+        left_out.push(format!("{place}: its limit per year; Modelgate limits per second to month"));
     }
     Limit {
         requests_per_second: number("second"),
         requests_per_minute: number("minute"),
         requests_per_hour: number("hour"),
+        requests_per_day: number("day"),
+        requests_per_month: number("month"),
         tokens_per_minute: None,
     }
 }

@@ -1,0 +1,144 @@
+//! `modelgate keys`, `consumers`, `plans`, `usage`, `audit`: what the admin API does, on the store itself. No server need
+//! run; one that does notices within a second.
+//!
+//! ```text
+//! options.rs    what is given on the command line, as a document in the words of the configuration file
+//! edit.rs       keys, consumers and plans
+//! records.rs    usage and the audit log
+//! table.rs      what people read; everything can be had as JSON
+//! ```
+
+pub(crate) mod edit;
+pub(crate) mod options;
+pub(crate) mod records;
+mod table;
+
+use std::{io, process::ExitCode, time::Duration};
+
+use config_reader::ConfigErrors;
+use store::{Registry, RegistryError, State, Store, StoreError};
+use tokio::time::timeout;
+
+use crate::{
+    cli::{BAD_CONFIGURATION, Consumers, Keys, Plans},
+    config::Config,
+    serve,
+};
+
+/// Who does it, in the audit log.
+pub(crate) const ACTOR: &str = "command line";
+/// How long the store may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a command did not do what it should.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The configuration must be changed first.
+    Configuration(String),
+    /// It was not done.
+    Failed(String),
+    /// Nobody reads the answer any more, as with `| head`; what was asked is done.
+    NoReader,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub(crate) enum Task<'a> {
+    Keys(&'a Keys),
+    Consumers(&'a Consumers),
+    Plans(&'a Plans),
+    Usage(&'a records::Usage),
+    Audit(&'a records::Audit),
+    /// Keys of another gateway, into the store.
+    Import(&'a crate::import::Import),
+}
+
+/// Does it.
+pub(crate) fn run(config: &Config, task: &Task<'_>) -> ExitCode {
+    let done = match serve::runtime() {
+        Ok(runtime) => runtime.block_on(async {
+            let registry = open(config).await?;
+            let done = perform(&registry, task).await;
+            if let Ok(store) = registry.store() {
+                store.close().await;
+            }
+            done
+        }),
+        Err(error) => Err(Failure::Failed(error.to_string())),
+    };
+    finish(done)
+}
+
+async fn perform(registry: &Registry, task: &Task<'_>) -> Result<(), Failure> {
+    match task {
+        Task::Keys(what) => edit::keys(registry, what).await,
+        Task::Consumers(what) => edit::consumers(registry, what).await,
+        Task::Plans(what) => edit::plans(registry, what).await,
+        Task::Usage(wanted) => records::usage(registry, wanted).await,
+        Task::Audit(wanted) => records::audit(registry, wanted).await,
+        Task::Import(wanted) => wanted.write(registry).await,
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
+fn finish(done: Result<(), Failure>) -> ExitCode {
+    let (error, code) = match done {
+        Ok(()) | Err(Failure::NoReader) => return ExitCode::SUCCESS,
+        Err(Failure::Configuration(error)) => (error, ExitCode::from(BAD_CONFIGURATION)),
+        Err(Failure::Failed(error)) => (error, ExitCode::FAILURE),
+    };
+    eprintln!("error: {error}");
+    code
+}
+
+/// The accounts of the file, and those of the store if there is one.
+async fn open(config: &Config) -> Result<Registry, Failure> {
+    let registry = Registry::new(config.accounts.declared.clone());
+    if let Some(url) = config.store.url.clone() {
+        let opened = match timeout(PATIENCE, Store::open(url)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}"))),
+        };
+        registry.set_store(opened?);
+        registry.set_state(State::Up);
+    }
+    Ok(registry)
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::NoStore => Self::Configuration(
+                "no store is configured, and keys of the configuration file are changed there; set state_dir (or \
+                 MODELGATE_STATE_DIR) for a file of SQLite's in that folder, or store.url (or MODELGATE_STORE_URL) for PostgreSQL"
+                    .into(),
+            ),
+            RegistryError::Invalid(ConfigErrors(errors)) => {
+                let lines: String = errors.iter().map(|error| format!("\n  {error}")).collect();
+                Self::Failed(format!("nothing was changed:{lines}"))
+            }
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::NoReader,
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
