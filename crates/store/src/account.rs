@@ -223,9 +223,14 @@ impl Store {
         let total =
             bound(format!("SELECT count(*) FROM accounts WHERE {FITS}")).fetch_one(&self.pool).await?;
         let total: i64 = total.try_get(0)?;
+        // By bytes, as SQLite and the accounts of the file are sorted; a database's own order may be that of a language.
+        let name = match self.url {
+            StoreUrl::Sqlite(_) => "name",
+            StoreUrl::Postgres(_) => "name COLLATE \"C\"",
+        };
         let select = format!(
             "SELECT document, created, changed FROM accounts
-             WHERE {FITS} AND (CAST($5 AS TEXT) IS NULL OR name > $5) ORDER BY name LIMIT $6"
+             WHERE {FITS} AND (CAST($5 AS TEXT) IS NULL OR {name} > $5) ORDER BY {name} LIMIT $6"
         );
         let rows = bound(select)
             .bind(filter.after.clone())

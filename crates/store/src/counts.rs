@@ -183,14 +183,20 @@ impl Store {
     /// # Errors
     /// The store does not answer.
     pub async fn last_used(&self, keys: &[String]) -> Result<Vec<(String, i64)>, StoreError> {
+        /// Parameters of a statement; both databases allow more.
+        const AT_ONCE: usize = 500;
         let mut all = Vec::with_capacity(keys.len());
-        for key in keys {
-            let row = sqlx::query("SELECT max(last_used) FROM usage WHERE key_name = $1")
-                .bind(key)
-                .fetch_one(&self.pool)
-                .await?;
-            if let Some(at) = row.try_get::<Option<i64>, _>(0)? {
-                all.push((key.clone(), at));
+        for some in keys.chunks(AT_ONCE) {
+            let parameters: Vec<String> = (1..=some.len()).map(|n| format!("${n}")).collect();
+            let statement = format!(
+                "SELECT key_name, max(last_used) FROM usage WHERE key_name IN ({}) GROUP BY key_name",
+                parameters.join(", ")
+            );
+            let query = sqlx::query(sqlx::AssertSqlSafe(statement));
+            let rows =
+                some.iter().fold(query, |query, key| query.bind(key.clone())).fetch_all(&self.pool).await?;
+            for row in rows {
+                all.push((row.try_get(0)?, row.try_get(1)?));
             }
         }
         Ok(all)
