@@ -120,6 +120,14 @@ const ADVICE: &[(&[&str], &str)] = &[
         &["does not answer:"],
         "Is the Docker Engine there, and its endpoint right? What is known of it goes on working.",
     ),
+    (
+        &["Store it has been down"],
+        "Is the database there, and store.url right? Keys go on working; changes of them have to wait.",
+    ),
+    (
+        &["Shared limits its server does not answer"],
+        "Is the Redis or Valkey there, and shared_limits.url right?",
+    ),
     (&["Swarm says"], "docker service ps SERVICE --no-trunc shows the same for all of its tasks."),
     (&["needs Traefik"], "Raise Traefik and traefik.version, or leave the setting out."),
     (&["Traefik ", "or later"], "Raise Traefik and traefik.version."),

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::SystemTime};
 
 use catalogue::{Catalogue, Readiness, ServerRecord, ServerState, Subject};
 
-use crate::{Admin, advice::advice, format, list::encode};
+use crate::{Admin, advice::advice, connection, format, list::encode};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +60,8 @@ pub(crate) fn all(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<
     let mut issues = of_models(catalogue);
     issues.extend(of_servers(admin, catalogue, now));
     issues.extend(of_traefik(admin, catalogue));
+    let faults = connection::all(admin, Some(catalogue)).into_iter();
+    issues.extend(faults.filter_map(|c| Some(Issue::new(Severity::Bad, c.name, "/about", c.fault?))));
     issues.sort();
     issues.dedup();
     issues

@@ -19,6 +19,7 @@ mod api;
 mod assets;
 mod chart;
 mod client;
+mod connection;
 mod format;
 mod gate;
 mod issue;
@@ -66,8 +67,23 @@ pub struct Admin {
     pub(crate) registry: Arc<Registry>,
     /// The servers that operators have withdrawn by hand; discovery hears of it.
     pub(crate) holds: watch::Sender<Holds>,
+    pub(crate) program: Arc<Program>,
     pub(crate) live: Live,
     pub(crate) since: Arc<Since>,
+}
+
+/// What only the program knows and the pages show.
+pub struct Program {
+    /// The Docker hosts: their names, and where they listen.
+    pub docker: Vec<(String, String)>,
+    /// The configuration in force, as YAML, with secrets hidden.
+    pub configuration: Box<dyn Fn() -> String + Send + Sync>,
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program").field("docker", &self.docker).finish_non_exhaustive()
+    }
 }
 
 impl Admin {
@@ -77,9 +93,11 @@ impl Admin {
         shared: Arc<web::Shared>,
         registry: Arc<Registry>,
         holds: watch::Sender<Holds>,
+        program: Program,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
-        Self { gate, shared, registry, holds, live: Live::new(shutdown), since: Arc::default() }
+        let program = Arc::new(program);
+        Self { gate, shared, registry, holds, program, live: Live::new(shutdown), since: Arc::default() }
     }
 
     /// Writes down what an operator has done, if there is a store. What cannot be written down is in the log at least.

@@ -17,7 +17,7 @@ use store::{Registry, Store, StoreUrl};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use crate::{Admin, AdminToken, AdminTokens, Gate, Role, router};
+use crate::{Admin, AdminToken, AdminTokens, Gate, Program, Role, router};
 
 /// May do everything.
 pub(crate) const ADMIN: &str = "token-of-alice-the-admin";
@@ -93,7 +93,9 @@ fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>
         |name: &str, clear, role| AdminToken { name: name.into(), digest: KeyDigest::of(clear), role };
     let tokens = vec![token("alice", ADMIN, Role::Admin), token("bob", READER, Role::Reader)];
     let gate = Arc::new(Gate::new(AdminTokens::new(tokens)));
-    Admin::new(gate, shared, registry, watch::Sender::default(), stopped)
+    let docker = vec![("docker".into(), "unix:///var/run/docker.sock".into())];
+    let program = Program { docker, configuration: Box::new(|| "listen: {}\n# <b>bold</b>\n".into()) };
+    Admin::new(gate, shared, registry, watch::Sender::default(), program, stopped)
 }
 
 /// A server of the configuration.

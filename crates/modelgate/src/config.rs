@@ -26,6 +26,7 @@ mod env;
 mod host;
 mod keys;
 mod servers;
+mod shown;
 mod store;
 mod traefik;
 
@@ -70,6 +71,8 @@ pub(crate) struct Config {
     pub(crate) state_dir: Option<PathBuf>,
     /// The log.
     pub(crate) log: LogConfig,
+    /// All that was given, with secrets hidden.
+    pub(crate) shown: String,
     /// What is allowed, but probably not meant; for the operator.
     pub(crate) warnings: Vec<String>,
 }
@@ -149,7 +152,8 @@ impl Config {
         let keys_in_file = root.get("keys").and_then(Value::as_sequence).map_or(0, Vec::len);
         let origins = env.override_file(&mut root, &mut errors);
         let report = Report::new(origins, errors);
-        let config = Self::read_sections(Section::root(&report, &root), keys_in_file);
+        let mut config = Self::read_sections(Section::root(&report, &root), keys_in_file);
+        config.shown = shown::shown(&root);
         match report.into_errors() {
             errors if errors.is_empty() => Ok(config),
             errors => Err(ConfigErrors(errors)),
@@ -179,6 +183,7 @@ impl Config {
             admin: admin::read(root.section("admin")),
             state_dir: root.try_get("state_dir", "the path of a folder", state_dir),
             log: log(root.section("log")),
+            shown: String::new(),
             warnings: Vec::new(),
         };
         config.store = store::read(root.section("store"), config.state_dir.as_deref());

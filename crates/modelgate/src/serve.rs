@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use admin::{Admin, Gate};
+use admin::{Admin, Gate, Program};
 use catalogue::{Catalogue, Configured, HealthMode, Holds, ModelOverrides, ServerId, ServerSpec, Source};
 use discovery::Sources;
 use shared_limits::{Health, SharedLimits};
@@ -145,8 +145,8 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let file = config::locate(args.config.as_deref(), &Env::of_this_process());
     let (stop, stopped) = watch::channel(false);
     let gate = Arc::new(Gate::new(admin_tokens::open(&config)?));
-    let admin =
-        Admin::new(Arc::clone(&gate), Arc::clone(&shared), Arc::clone(&registry), holds, stopped.clone());
+    let program = program(&config, config_changes.clone());
+    let admin = Admin::new(gate.clone(), shared.clone(), registry.clone(), holds, program, stopped.clone());
     let pages = admin::router(admin.clone());
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
     let background = background(file, config, Arc::clone(&shared), servers, key_sets, gate, configs, keeper);
@@ -279,6 +279,16 @@ async fn bind(config: &Config) -> io::Result<Listeners> {
         requests: bind("requests", config.listen.requests).await?,
         admin: bind("admin", config.listen.admin).await?,
     })
+}
+
+/// What only the wiring knows and the dashboard shows.
+fn program(config: &Config, changes: watch::Receiver<Arc<Config>>) -> Program {
+    let hosts = if config.docker.is_wanted() { &config.docker.hosts[..] } else { &[] };
+    let host = |host: &discovery::DockerOptions| (host.name.clone(), host.endpoint.to_string());
+    Program {
+        docker: hosts.iter().map(host).collect(),
+        configuration: Box::new(move || changes.borrow().shown.clone()),
+    }
 }
 
 type Feeds = (watch::Sender<Configured>, watch::Sender<BTreeSet<IpAddr>>, Sources);

@@ -1,10 +1,12 @@
-//! About: version and what is in force.
+//! About: version, what Modelgate is connected to, and the configuration in force.
 
 use askama::Template;
-use axum::response::Response;
+use axum::{extract::State, response::Response};
 
 use crate::{
-    Operator,
+    Admin, Operator,
+    connection::{self, Connection},
+    format,
     page::{Frame, html},
 };
 
@@ -12,10 +14,29 @@ use crate::{
 #[template(path = "about.html")]
 struct Page {
     frame: Frame,
-    version: &'static str,
+    facts: Vec<(&'static str, String)>,
+    connections: Vec<Connection>,
+    configuration: String,
 }
 
 /// `GET /about`
-pub(crate) async fn show(operator: Operator) -> Response {
-    html(&Page { frame: Frame::new("About", "/about", operator), version: env!("CARGO_PKG_VERSION") })
+pub(crate) async fn show(State(admin): State<Admin>, operator: Operator) -> Response {
+    let settings = admin.shared.settings();
+    let loaded = admin.shared.catalogue().load();
+    let facts = vec![
+        ("Modelgate", env!("CARGO_PKG_VERSION").to_owned()),
+        ("Built for", format!("{} on {}", std::env::consts::ARCH, std::env::consts::OS)),
+        ("Renders for Traefik", settings.traefik.version.to_string()),
+        ("API keys", format::count(admin.shared.policy().key_count() as u64)),
+        (
+            "Catalogue",
+            loaded.as_ref().map_or_else(|| "none yet".into(), |c| format!("revision {}", c.generation())),
+        ),
+    ];
+    html(&Page {
+        frame: Frame::new("About", "/about", operator),
+        facts,
+        connections: connection::all(&admin, loaded.as_deref()),
+        configuration: (admin.program.configuration)(),
+    })
 }

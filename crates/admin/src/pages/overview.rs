@@ -9,6 +9,7 @@ use super::{Asked, live_page};
 use crate::{
     Admin,
     chart::{self, Chart},
+    connection::{self, Connection},
     format::{self, Time},
     issue::{self, Issue, Severity},
     page::Frame,
@@ -30,6 +31,7 @@ pub(crate) struct Overview {
     tiles: Vec<Tile>,
     charts: [Chart; 2],
     instances: Vec<Instance>,
+    connections: Vec<Connection>,
     changes: Vec<Change>,
 }
 live_page!(Overview);
@@ -74,6 +76,7 @@ pub(crate) fn page(asked: Asked<'_>) -> Overview {
         tiles: tiles(admin, catalogue),
         charts: [chart::requests(&hour), chart::latencies(&hour)],
         instances: instances(admin),
+        connections: connection::all(admin, catalogue),
         changes: changes(admin),
     }
 }

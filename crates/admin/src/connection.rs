@@ -1,0 +1,118 @@
+//! What Modelgate is connected to, and how that is.
+
+use std::time::SystemTime;
+
+use catalogue::{Catalogue, Subject};
+use shared_limits::Health;
+use store::State;
+
+use crate::{Admin, format};
+
+/// One connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Connection {
+    pub(crate) name: String,
+    pub(crate) class: &'static str,
+    pub(crate) state: String,
+    /// What more there is to say.
+    pub(crate) note: String,
+    /// What is wrong, if anything is.
+    pub(crate) fault: Option<String>,
+}
+
+/// All of them but the Traefiks, which have a table of their own.
+pub(crate) fn all(admin: &Admin, catalogue: Option<&Catalogue>) -> Vec<Connection> {
+    let mut all = docker(admin, catalogue);
+    all.push(store(admin));
+    all.push(limits(admin));
+    all
+}
+
+fn docker(admin: &Admin, catalogue: Option<&Catalogue>) -> Vec<Connection> {
+    let of = |(name, endpoint): &(String, String)| {
+        let source = if name == "docker" { name.clone() } else { format!("docker {name}") };
+        let is_silent = |p: &&catalogue::Problem| {
+            p.subject == Subject::Source(source.clone()) && p.message.contains("does not answer")
+        };
+        let title = if name == "docker" { "Docker".to_owned() } else { format!("Docker {name}") };
+        let problem = catalogue.and_then(|catalogue| catalogue.problems().iter().find(is_silent));
+        let (class, state) = match (catalogue, problem) {
+            (None, _) => ("warn", "not looked at yet"),
+            (Some(_), Some(_)) => ("bad", "does not answer"),
+            (Some(_), None) => ("good", "connected"),
+        };
+        // The catalogue's problem is an issue of its own.
+        Connection { name: title, class, state: state.into(), note: endpoint.clone(), fault: None }
+    };
+    admin.program.docker.iter().map(of).collect()
+}
+
+fn store(admin: &Admin) -> Connection {
+    let kind = admin.registry.store().map_or("", |store| store.url().kind());
+    let (class, state, fault) = match &*admin.registry.state() {
+        State::Off => ("off", "none".to_owned(), None),
+        State::Up => ("good", "connected".to_owned(), None),
+        State::Down { since, why } => {
+            let ago = SystemTime::now().duration_since(*since).unwrap_or_default();
+            let fault = format!(
+                "it has been down for {}: {why}; what it said last stays in force",
+                format::span(ago)
+            );
+            ("bad", "down".to_owned(), Some(fault))
+        }
+    };
+    let note = match (kind, class) {
+        (_, "off") => "keys are those of the configuration".to_owned(),
+        (kind, _) => kind.to_owned(),
+    };
+    Connection { name: "Store".into(), class, state, note, fault }
+}
+
+fn limits(admin: &Admin) -> Connection {
+    let name = "Shared limits".to_owned();
+    let Some(counting) = admin.shared.shared_counting() else {
+        let note = "limits are counted in memory, by this Modelgate alone".to_owned();
+        return Connection { name, class: "off", state: "none".into(), note, fault: None };
+    };
+    let mode = counting.on_failure().as_str();
+    match &*counting.limits().health().borrow() {
+        Health::Up => {
+            let note =
+                format!("{} share them", format::counted(counting.limits().replicas() as usize, "Modelgate"));
+            Connection { name, class: "good", state: "connected".into(), note, fault: None }
+        }
+        Health::Down(why) => {
+            let note = format!("fail: {mode}; {} decisions without it", format::count(counting.alone()));
+            let fault = format!("its server does not answer: {why}; until it does, fail: {mode} holds");
+            Connection { name, class: "bad", state: "down".into(), note, fault: Some(fault) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use catalogue::Problem;
+
+    use super::*;
+    use crate::testing::Dashboard;
+
+    fn states(dashboard: &Dashboard) -> Vec<(String, String)> {
+        let loaded = dashboard.admin.shared.catalogue().load();
+        let all = all(&dashboard.admin, loaded.as_deref());
+        all.into_iter().map(|connection| (connection.name, connection.state)).collect()
+    }
+
+    #[test]
+    fn docker_and_store_say_how_they_are() {
+        let silent = Problem::source("docker", "unix:///var/run/docker.sock does not answer: no such file");
+        let dashboard = Dashboard::of(Catalogue::assemble([], vec![silent]));
+        let since = SystemTime::now();
+        dashboard.admin.registry.set_state(State::Down { since, why: "connection refused".into() });
+        let expected = [("Docker", "does not answer"), ("Store", "down"), ("Shared limits", "none")];
+        assert_eq!(states(&dashboard), expected.map(|(name, state)| (name.to_owned(), state.to_owned())));
+        dashboard.admin.registry.set_state(State::Up);
+        let dashboard = Dashboard::of(Catalogue::default());
+        let expected = [("Docker", "connected"), ("Store", "none"), ("Shared limits", "none")];
+        assert_eq!(states(&dashboard), expected.map(|(name, state)| (name.to_owned(), state.to_owned())));
+    }
+}
