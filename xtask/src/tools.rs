@@ -86,8 +86,8 @@ pub(crate) fn for_tests() -> Vec<Tool> {
     tools.extend(for_stores());
     tools.extend(for_pages());
     tools.push(
-        Tool::kept("schemathesis", "schemathesis/bin/schemathesis", "tests of the admin API", |_, _| {
-            python::venv("schemathesis", &["schemathesis==4.32.5"])
+        Tool::kept("schemathesis", "openapi/bin/python", "tests of the admin API", |_, _| {
+            python::venv("openapi", &["schemathesis==4.32.5", "openapi-spec-validator==0.9.0"])
         })
         .told_by("MODELGATE_TEST_SCHEMATHESIS"),
     );
