@@ -124,13 +124,13 @@ impl GivenModelSettings {
             (
                 "concurrency.native",
                 "concurrency",
-                "concurrency.native is given without concurrency.max or concurrency.per_key",
+                "concurrency.native is given without concurrency.max, concurrency.per_key or concurrency.per_consumer",
             ),
         ];
         let has = |key: &str| match key {
-            "concurrency" => {
-                self.0.contains_key("concurrency.max") || self.0.contains_key("concurrency.per_key")
-            }
+            "concurrency" => ["max", "per_key", "per_consumer"]
+                .iter()
+                .any(|of| self.0.contains_key(format!("concurrency.{of}").as_str())),
             "limit.requests" => ["second", "minute", "hour"]
                 .iter()
                 .any(|per| self.0.contains_key(format!("limit.requests_per_{per}").as_str())),

@@ -188,6 +188,27 @@ async fn requests_at_once_are_limited_per_model_and_per_key() {
     }
 }
 
+/// The header by which Traefik counts is Modelgate's: two keys of one consumer count together.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_at_once_are_limited_per_consumer() {
+    let slow = Options { latency: Duration::from_millis(1500), ..Options::named("slow", &["llama"]) };
+    let slow = Sim::start_with(slow);
+    let yaml = common::config_of(&[(&slow, "concurrency: { per_consumer: 2 }")], "");
+    let yaml = yaml.replace("consumer: bob", "consumer: alice");
+    let Some(stack) = common::stack_of(NEWEST, &yaml).await else { return };
+    stack.wait_for("llama").await;
+    let ask = |key: &'static str| {
+        let request = stack.client.post(format!("{}/v1/chat/completions", stack.traefik.url()));
+        tokio::spawn(refusal(request.bearer_auth(key).json(&chat("llama"))))
+    };
+    let under_way = [ask(KEY), ask(common::LLAMA_KEY)];
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(ask(common::LLAMA_KEY).await.expect("an answer").0, 429);
+    for request in under_way {
+        assert_eq!(request.await.expect("an answer").0, 200);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_servers_own_429_is_left_alone_unless_told_otherwise() {
     let busy = Sim::start("busy", &["llama"]);

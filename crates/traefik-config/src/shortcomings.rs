@@ -74,7 +74,11 @@ fn of_services(pool: &Pool, leg: &Leg, options: &Options, say: &mut impl FnMut(S
     if settings.passive_max_failed_attempts.is_some() && !version.checks_passively() {
         say("passive_healthcheck needs Traefik 3.6 or later; it is left out".into());
     }
-    let concurrency = settings.concurrency_max.or(settings.concurrency_per_key).is_some();
+    let concurrency = settings
+        .concurrency_max
+        .or(settings.concurrency_per_key)
+        .or(settings.concurrency_per_consumer)
+        .is_some();
     if concurrency && version.forwards_body() && !version.is_layered() {
         say(format!(
             "concurrency limits count by body size, in Traefik {version}: as many requests of each size may be \

@@ -93,6 +93,7 @@ impl Upstream<'_> {
         for (limit, kind, header) in [
             (settings.concurrency_max, "", "X-Inference-Route"),
             (settings.concurrency_per_key, "-key", "X-Inference-Key"),
+            (settings.concurrency_per_consumer, "-consumer", "X-Inference-Consumer"),
         ] {
             let Some(amount) = limit else { continue };
             let name = format!("modelgate-inflight{kind}-{amount}");

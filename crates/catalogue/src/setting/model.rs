@@ -32,6 +32,7 @@ pub struct ModelSettings {
     pub retry_attempts: Option<u8>,
     pub concurrency_max: Option<u32>,
     pub concurrency_per_key: Option<u32>,
+    pub concurrency_per_consumer: Option<u32>,
     pub concurrency_native: Option<bool>,
     pub limit_requests_per_second: Option<u32>,
     pub limit_requests_per_minute: Option<u32>,
@@ -330,9 +331,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         |text| parse::number(text, 1..=1_000_000)
     ),
     setting!(
+        "concurrency.per_consumer",
+        "",
+        "How many of them may be one consumer's, over all its keys",
+        "no limit",
+        COUNT,
+        concurrency_per_consumer,
+        |text| parse::number(text, 1..=1_000_000)
+    ),
+    setting!(
         "concurrency.native",
         "",
-        "Whether Modelgate words the 429 of these two limits as the client's SDK expects; it then also words a server's own 429",
+        "Whether Modelgate words the 429 of these limits as the client's SDK expects; it then also words a server's own 429",
         "true if all servers are of a kind that never answers 429 (vLLM, SGLang, llama.cpp, Ollama)",
         BOOL,
         concurrency_native,

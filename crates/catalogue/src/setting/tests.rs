@@ -56,6 +56,7 @@ fn good_values_change_something() {
         ("retry.attempts", "1"),
         ("concurrency.max", "8"),
         ("concurrency.per_key", "2"),
+        ("concurrency.per_consumer", "3"),
         ("concurrency.native", "true"),
         ("limit.requests_per_minute", "600"),
         ("limit.burst", "20"),

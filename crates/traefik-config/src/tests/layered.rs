@@ -152,6 +152,8 @@ fn a_429_is_replaced_only_if_no_server_has_its_own() {
     );
     let wanted = [both[0], ("concurrency.native", "true")];
     assert_eq!(middlewares("openai", &wanted)[..2], ["modelgate-429", "modelgate-inflight-8"]);
+    let consumer = [("concurrency.per_consumer", "3")];
+    assert_eq!(middlewares("openai", &consumer)[..1], ["modelgate-inflight-consumer-3"]);
     let unwanted = [both[0], ("concurrency.native", "false"), ("retry.attempts", "1")];
     assert_eq!(middlewares("vllm", &unwanted)[..2], ["modelgate-inflight-8", "modelgate-azure-1"]);
 }
