@@ -5,7 +5,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use access::{Issuer, Key, Limits, ModelLimit, Policy, TokenPlan};
-use accounts::{Accounts, Directory, KeySpec, Plan};
+use accounts::{Accounts, Directory, KeySpec, Patterns, Plan};
 use catalogue::{GivenModelSettings, ModelGlobs};
 
 use crate::{
@@ -104,7 +104,7 @@ fn with_plans(issuer: &JwtIssuer, key_sets: &KeySets, directory: &Directory) -> 
         issuer.models.clone().or_else(|| of_plan.cloned()).unwrap_or_else(ModelGlobs::all)
     };
     let token_plan = |plan: &Plan| TokenPlan {
-        models: models(plan.models.as_ref().map(|models| models.globs())),
+        models: models(plan.models.as_ref().map(Patterns::globs)),
         limits: plan.limits.clone().unwrap_or_default(),
         limits_per_model: plan.limits_per_model.clone().unwrap_or_default(),
     };

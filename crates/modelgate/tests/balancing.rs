@@ -193,9 +193,9 @@ async fn requests_at_once_are_limited_per_model_and_per_key() {
 async fn requests_at_once_are_limited_per_consumer() {
     let slow = Options { latency: Duration::from_millis(1500), ..Options::named("slow", &["llama"]) };
     let slow = Sim::start_with(slow);
-    let yaml = common::config_of(&[(&slow, "concurrency: { per_consumer: 2 }")], "");
+    let yaml = config_of(&[(&slow, "concurrency: { per_consumer: 2 }")], "");
     let yaml = yaml.replace("consumer: bob", "consumer: alice");
-    let Some(stack) = common::stack_of(NEWEST, &yaml).await else { return };
+    let Some(stack) = stack_of(NEWEST, &yaml).await else { return };
     stack.wait_for("llama").await;
     let ask = |key: &'static str| {
         let request = stack.client.post(format!("{}/v1/chat/completions", stack.traefik.url()));

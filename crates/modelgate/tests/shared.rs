@@ -193,6 +193,7 @@ async fn killed(fail: &str) -> Option<(Tally, f64)> {
     Some((tally, elapsed))
 }
 
+#[expect(clippy::print_stderr, reason = "figures for whoever reads the test's output")]
 fn check_nobody_hangs(well: &Tally, around: &Tally) {
     let figures = |tally: &Tally| {
         let [p50, p99, longest] = [50.0, 99.0, 100.0].map(|percent| percentile(&tally.took, percent));
