@@ -205,7 +205,7 @@ impl Keeper {
             let next = tokio::select! {
                 changed = config.changed() => if changed.is_ok() { Next::Reload } else { std::future::pending().await },
                 change = changed(&mut self.following) => Next::Follow(change),
-                opened = opened(&mut self.opening) => Next::Opened(opened),
+                opened = opened(&mut self.opening) => Next::Opened(Box::new(opened)),
                 _ = flush.tick() => Next::Flush,
                 _ = clean.tick() => Next::Clean,
                 batch = decisions.recv() => Next::Sample(batch),
@@ -214,7 +214,7 @@ impl Keeper {
                 Next::Reload => self.reload().await,
                 Next::Follow(Ok(change)) => self.follow(change).await,
                 Next::Follow(Err(error)) => self.lost(&error),
-                Next::Opened(opened) => self.opened(opened),
+                Next::Opened(opened) => self.opened(*opened),
                 Next::Flush => self.flush().await,
                 Next::Clean => self.clean().await,
                 Next::Sample(Ok(batch)) => self.samples.add(&batch),
@@ -358,7 +358,7 @@ impl Keeper {
 enum Next {
     Reload,
     Follow(Result<Change, StoreError>),
-    Opened(Result<Opened, StoreError>),
+    Opened(Box<Result<Opened, StoreError>>),
     Flush,
     Clean,
     Sample(Result<Batch, broadcast::error::RecvError>),

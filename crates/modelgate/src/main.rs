@@ -13,6 +13,7 @@ mod admin_tokens;
 mod book;
 mod cli;
 mod config;
+mod counting;
 mod explain;
 mod import;
 mod jwks;

@@ -12,7 +12,6 @@ use std::{
 use admin::{Admin, Gate, Program};
 use catalogue::{Catalogue, Configured, HealthMode, Holds, ModelOverrides, ServerId, ServerSpec, Source};
 use discovery::Sources;
-use shared_limits::{Health, SharedLimits};
 use telemetry::COLLECT_EVERY;
 use tokio::{
     net::TcpListener,
@@ -22,15 +21,17 @@ use tokio::{
 };
 use tracing::{info, warn};
 use traefik_config::{Dashboard, Document, Gateway, Options};
-use web::{CertificateAuthority, Family, Listeners, Settings, Shared, SharedCounting};
+use web::{CertificateAuthority, Listeners, Settings, Shared};
 
 use crate::{
     admin_tokens,
     cli::Args,
-    config::{self, Config, Env, SharedLimitsConfig},
+    config::{self, Config, Env},
+    counting,
     jwks::KeySets,
     keeper::{Keeper, Start},
-    log, reload,
+    log,
+    reload::Reload,
 };
 
 /// A poll is answered this long before Traefik gives it up.
@@ -135,10 +136,10 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let policy = start.book.policy.clone();
     let shared = Shared::new(reader, settings(&config), policy, authority, requests_port, peers);
     let shared = Arc::new(match &config.shared_limits {
-        Some(limits) => shared.with_shared_counting(share_limits(limits).await?),
+        Some(limits) => shared.with_shared_counting(counting::connect(limits).await?),
         None => shared,
     });
-    shared_limits_status(&shared);
+    counting::report(&shared);
     let registry = Arc::clone(&start.registry);
     let (configs, config_changes) = watch::channel(Arc::new(config.clone()));
     let keeper = Keeper::new(start, Arc::clone(&shared), key_sets.clone(), config_changes.clone());
@@ -149,7 +150,8 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let admin = Admin::new(gate.clone(), shared.clone(), registry.clone(), holds, program, stopped.clone());
     let pages = admin::router(admin.clone());
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
-    let background = background(file, config, Arc::clone(&shared), servers, key_sets, gate, configs, keeper);
+    let reload = Reload { file, running: config, shared: Arc::clone(&shared), servers, gate, configs };
+    let background = background(Arc::clone(&shared), reload, key_sets, keeper);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {
             return Err(io::Error::other(format!("discovery has ended: {ended:?}")));
@@ -170,65 +172,8 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     ended
 }
 
-async fn share_limits(config: &SharedLimitsConfig) -> io::Result<SharedCounting> {
-    let SharedLimitsConfig { url, on_failure, options } = config;
-    let config::SharedLimitsOptions { timeout, namespace, authorities } = options.clone();
-    let limits = SharedLimits::connect(url, shared_limits::Options { timeout, namespace, authorities }).await;
-    Ok(SharedCounting::new(limits.map_err(|e| io::Error::other(format!("shared_limits: {e}")))?, *on_failure))
-}
-
-/// Says on `/readyz` and `/metrics` whether limits are shared.
-fn shared_limits_status(shared: &Arc<Shared>) {
-    if shared.shared_counting().is_none() {
-        return;
-    }
-    let weak = Arc::downgrade(shared);
-    shared.add_status("shared_limits", move || {
-        let Some(shared) = weak.upgrade() else { return serde_json::Value::Null };
-        let Some(counting) = shared.shared_counting() else { return serde_json::Value::Null };
-        let health = counting.limits().health();
-        let why = match &*health.borrow() {
-            Health::Up => None,
-            Health::Down(why) => Some(why.to_string()),
-        };
-        serde_json::json!({
-            "state": if why.is_none() { "up" } else { "down" },
-            "why": why,
-            "fail": counting.on_failure().as_str(),
-            "replicas": counting.limits().replicas(),
-        })
-    });
-    let weak = Arc::downgrade(shared);
-    shared.add_metrics(move || {
-        let Some(shared) = weak.upgrade() else { return Vec::new() };
-        let Some(counting) = shared.shared_counting() else { return Vec::new() };
-        let (limits, mode) = (counting.limits(), counting.on_failure().as_str());
-        let up = f64::from(u8::from(limits.health().borrow().is_up()));
-        let alone = Family::counter(
-            "modelgate_shared_limits_decisions_alone",
-            "Decisions without the server of shared limits, by what is done then.",
-        );
-        vec![
-            Family::gauge("modelgate_shared_limits_up", "Whether the server of shared limits answers.")
-                .with(&[], up),
-            Family::gauge("modelgate_shared_limits_replicas", "How many Modelgates share the limits.")
-                .with(&[], f64::from(limits.replicas())),
-            alone.with(&[("fail", mode)], counting.alone() as f64),
-        ]
-    });
-}
-
 /// What goes on beside the requests; never returns.
-async fn background(
-    file: Option<std::path::PathBuf>,
-    config: Config,
-    shared: Arc<Shared>,
-    servers: watch::Sender<Configured>,
-    key_sets: KeySets,
-    gate: Arc<Gate>,
-    configs: watch::Sender<Arc<Config>>,
-    keeper: Keeper,
-) {
+async fn background(shared: Arc<Shared>, reload: Reload, key_sets: KeySets, keeper: Keeper) {
     let sweep = async {
         let mut tick = interval(SWEEP);
         loop {
@@ -244,19 +189,7 @@ async fn background(
             shared.telemetry().collect(SystemTime::now());
         }
     };
-    let reload = async {
-        match file {
-            Some(path) => {
-                reload::watch(path, config, Arc::clone(&shared), servers, gate, configs).await;
-            }
-            // The sender must stay: without it discovery would hear of changes that are none.
-            None => {
-                let (_servers, _configs) = (servers, configs);
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    tokio::join!(sweep, collect, reload, key_sets.keep_fresh(), keeper.run());
+    tokio::join!(sweep, collect, reload.watch(), key_sets.keep_fresh(), keeper.run());
 }
 
 async fn stop_signal() -> io::Result<&'static str> {
