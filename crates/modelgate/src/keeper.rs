@@ -7,33 +7,37 @@
 //! A store that does not answer changes nothing of what is in force; what was counted meanwhile is written when it is
 //! back. What was counted within [`FLUSH`] is lost if the process is killed.
 
+mod changes;
+mod counts;
+mod samples;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     io,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
-use access::{Calendar, Period};
 use accounts::{Accounts, KeySpec, Kind};
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 use serde_json::json;
-use store::{Audit, Change, Following, Registry, State, Store, StoreError};
+use store::{Change, Following, Registry, State, Store, StoreError};
 use telemetry::Batch;
 use tokio::{
-    sync::{broadcast, mpsc, watch},
-    task::{AbortHandle, JoinHandle, spawn_blocking},
+    sync::{broadcast, watch},
+    task::{JoinHandle, spawn_blocking},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tracing::{info, warn};
 use web::{Family, Shared};
 
 use crate::{book::Book, config::Config, jwks::KeySets};
+use changes::Changes;
+use counts::{learn, periods, write_counts};
+use samples::Samples;
 
 /// How often counts are written: what a kill may lose.
 const FLUSH: Duration = Duration::from_millis(500);
-/// How often the store is asked, even if it says nothing of itself.
-const LOOK: Duration = Duration::from_millis(900);
 /// How long the start waits for the store.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between attempts to reach a store that is down.
@@ -42,11 +46,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const WRITE: Duration = Duration::from_secs(5);
 /// How often what is too old is deleted.
 const CLEAN: Duration = Duration::from_secs(3600);
-/// Of equal refusals (key, reason, model), one in so much time is written down, with the number of the others.
-const SAMPLE: Duration = Duration::from_secs(60);
-/// So many kinds of refusals are told apart; it bounds the memory.
-const MOST_SAMPLES: usize = 10_000;
-
 /// Keeps file, store and `/auth` in step.
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
@@ -148,12 +147,6 @@ async fn read_all(config: &Config, key_sets: &KeySets, store: &Store) -> Result<
         leave_out(unreadable);
     }
     Ok(book)
-}
-
-/// The names of the periods that are under way.
-fn periods(zone: &TimeZone, now: SystemTime) -> Vec<String> {
-    let now = Timestamp::try_from(now).unwrap_or_default().to_zoned(zone.clone());
-    [Calendar::Day, Calendar::Month].map(|per| Period::of(per, &now).to_string()).into()
 }
 
 fn report(book: &Book) {
@@ -295,7 +288,7 @@ impl Keeper {
         if config.store.url.is_none() {
             // Nobody wants to know.
             self.shared.usage().take();
-            self.samples.due.clear();
+            self.samples.due();
             return;
         }
         if self.following.is_none() {
@@ -364,38 +357,6 @@ enum Next {
     Sample(Result<Batch, broadcast::error::RecvError>),
 }
 
-/// Changes of the store as they come; dropped, nobody follows any more.
-struct Changes {
-    changes: mpsc::Receiver<Result<Change, StoreError>>,
-    follower: AbortHandle,
-}
-
-impl Changes {
-    fn of(mut following: Following) -> Self {
-        let (sender, changes) = mpsc::channel(16);
-        let follower = tokio::spawn(async move {
-            loop {
-                let change = match following.changed(LOOK).await {
-                    Ok(None) => continue,
-                    Ok(Some(change)) => Ok(change),
-                    Err(error) => Err(error),
-                };
-                let is_over = change.is_err();
-                if sender.send(change).await.is_err() || is_over {
-                    return;
-                }
-            }
-        });
-        Self { changes, follower: follower.abort_handle() }
-    }
-}
-
-impl Drop for Changes {
-    fn drop(&mut self) {
-        self.follower.abort();
-    }
-}
-
 /// The attempt that is under way, when it is over.
 async fn opened(opening: &mut Option<JoinHandle<Result<Opened, StoreError>>>) -> Result<Opened, StoreError> {
     let Some(attempt) = opening else { return std::future::pending().await };
@@ -405,68 +366,9 @@ async fn opened(opening: &mut Option<JoinHandle<Result<Opened, StoreError>>>) ->
 }
 
 async fn changed(following: &mut Option<Changes>) -> Result<Change, StoreError> {
-    let ended = || Err(StoreError::Unavailable("its connection has ended".into()));
     match following {
-        Some(following) => following.changes.recv().await.unwrap_or_else(ended),
+        Some(following) => following.next().await,
         None => std::future::pending().await,
-    }
-}
-
-fn learn(shared: &Shared, counts: Vec<(access::QuotaId, u64)>) {
-    for (id, stored) in counts {
-        shared.limiters().quotas().learn(id, stored, 0);
-    }
-}
-
-async fn write_counts(shared: &Shared, store: &Store, zone: &TimeZone) -> Result<(), StoreError> {
-    let quotas = shared.limiters().quotas();
-    let unsaved = Unsaved { shared, counts: quotas.take_unsaved() };
-    let stored = store.add_counts(&unsaved.counts).await?;
-    let ours: HashMap<_, _> = unsaved.saved().into_iter().collect();
-    for (id, stored) in stored {
-        quotas.learn(id, stored, ours.get(&id).copied().unwrap_or(0));
-    }
-    let now = SystemTime::now();
-    let used = UnsavedUsage { shared, used: shared.usage().take() };
-    let [day, _] = periods(zone, now).try_into().unwrap_or_default();
-    store.add_usage(&day, now, &used.used).await?;
-    used.saved();
-    Ok(())
-}
-
-/// Counts on their way to the store; they are kept if they do not arrive, also if one stops waiting.
-struct Unsaved<'s> {
-    shared: &'s Shared,
-    counts: Vec<(access::QuotaId, i64)>,
-}
-
-impl Unsaved<'_> {
-    fn saved(mut self) -> Vec<(access::QuotaId, i64)> {
-        std::mem::take(&mut self.counts)
-    }
-}
-
-impl Drop for Unsaved<'_> {
-    fn drop(&mut self) {
-        self.shared.limiters().quotas().keep_unsaved(&self.counts);
-    }
-}
-
-/// The same for usage.
-struct UnsavedUsage<'s> {
-    shared: &'s Shared,
-    used: Vec<access::Used>,
-}
-
-impl UnsavedUsage<'_> {
-    fn saved(mut self) {
-        self.used.clear();
-    }
-}
-
-impl Drop for UnsavedUsage<'_> {
-    fn drop(&mut self) {
-        self.shared.usage().put_back(&self.used);
     }
 }
 
@@ -481,61 +383,5 @@ fn describe(registry: &Registry) -> serde_json::Value {
             "since": humantime::format_rfc3339_seconds(*since).to_string(),
             "why": why,
         }),
-    }
-}
-
-/// Some of the refusals, for the audit log.
-#[derive(Default)]
-struct Samples {
-    /// By key, reason and model: when one was written down, and how many have come since.
-    seen: HashMap<(String, &'static str, String), (Instant, u64)>,
-    due: Vec<Audit>,
-}
-
-impl Samples {
-    fn add(&mut self, batch: &Batch) {
-        let now = Instant::now();
-        for record in batch.iter() {
-            let Some(reason) = record.refused else { continue };
-            let id = (
-                record.key().unwrap_or_default().to_owned(),
-                reason,
-                record.model().unwrap_or_default().to_owned(),
-            );
-            if self.seen.len() >= MOST_SAMPLES {
-                self.seen.retain(|_, (at, _)| now.duration_since(*at) < SAMPLE);
-            }
-            let is_full = self.seen.len() >= MOST_SAMPLES;
-            let others = match self.seen.get_mut(&id) {
-                Some((at, others)) if now.duration_since(*at) < SAMPLE => {
-                    *others += 1;
-                    continue;
-                }
-                Some((at, others)) => {
-                    *at = now;
-                    std::mem::take(others)
-                }
-                None if is_full => continue,
-                None => {
-                    self.seen.insert(id, (now, 0));
-                    0
-                }
-            };
-            let details = json!({
-                "reason": reason,
-                "message": record.words(),
-                "model": record.model(),
-                "consumer": record.consumer(),
-                "path": record.path(),
-                "request_id": record.request_id(),
-                "others_before": others,
-            });
-            let subject = record.key().map_or_else(|| "nobody".to_owned(), |key| format!("key {key}"));
-            self.due.push(Audit::new("/auth", "request refused").about(subject).with(details));
-        }
-    }
-
-    fn due(&mut self) -> Vec<Audit> {
-        std::mem::take(&mut self.due)
     }
 }
