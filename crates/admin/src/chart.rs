@@ -192,15 +192,11 @@ fn path(points: &[Point], value: impl Fn(&Point) -> Option<f64>, top: f64) -> St
     for (i, point) in points.iter().enumerate() {
         match value(point) {
             Some(value) => {
-                let at = x(points.len(), i) + step(points.len()) / 2.0;
+                let (left, width) = (x(points.len(), i), step(points.len()));
+                let level = number(y(value / top));
+                // A minute is a step, so that a lone one is seen, too.
                 let command = if drawing { 'L' } else { 'M' };
-                // A lone point is a line to itself, which round ends make a dot.
-                let dot = if drawing {
-                    String::new()
-                } else {
-                    format!("L{} {}", number(at), number(y(value / top)))
-                };
-                path.push_str(&format!("{command}{} {}{dot}", number(at), number(y(value / top))));
+                path.push_str(&format!("{command}{} {level}H{}", number(left), number(left + width)));
                 drawing = true;
             }
             None => drawing = false,

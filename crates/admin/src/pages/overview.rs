@@ -93,7 +93,15 @@ fn verdict(catalogue: Option<&Catalogue>, issues: &[Issue]) -> Verdict {
     };
     let (bad, all) = (issues.iter().filter(|i| i.severity == Severity::Bad).count(), issues.len());
     let (pools, servers) = (catalogue.pools().count(), catalogue.servers().count());
-    let known = format!("{} on {}.", format::counted(pools, "model"), format::counted(servers, "server"));
+    let ready = catalogue.pools().filter(|pool| pool.readiness() == Readiness::Ready).count();
+    let up = catalogue.servers().filter(|server| server.state == ServerState::Ready).count();
+    let known = format!(
+        "{} of {} and {} of {} are ready.",
+        format::count(ready as u64),
+        format::counted(pools, "model"),
+        format::count(up as u64),
+        format::counted(servers, "server")
+    );
     let (class, says) = match (bad, all) {
         (0, 0) if servers == 0 => ("warn", "No inference server is known".to_owned()),
         (0, 0) => ("good", "All is well".to_owned()),
@@ -174,28 +182,32 @@ fn models(catalogue: Option<&Catalogue>) -> Tile {
             Readiness::Draining => gone += 1,
         }
     }
-    let note = format!("{} starting, {} gone", format::count(starting as u64), format::count(gone as u64));
+    let note = rest(&[(starting, "starting"), (gone, "gone")]);
     Tile { name: "Models ready", value: format::count(ready as u64), unit: "", note, link: "/models" }
 }
 
 fn servers(catalogue: Option<&Catalogue>) -> Tile {
     let count = |wanted: fn(&ServerState) -> bool| {
         let servers = catalogue.into_iter().flat_map(Catalogue::servers);
-        format::count(servers.filter(|server| wanted(&server.state)).count() as u64)
+        servers.filter(|server| wanted(&server.state)).count()
     };
-    let note = format!(
-        "{} starting, {} withdrawn, {} stopped",
-        count(|s| matches!(s, ServerState::Starting(_))),
-        count(|s| matches!(s, ServerState::Draining(_))),
-        count(|s| matches!(s, ServerState::Stopped(_)))
-    );
-    Tile {
-        name: "Servers ready",
-        value: count(|s| *s == ServerState::Ready),
-        unit: "",
-        note,
-        link: "/servers",
-    }
+    let note = rest(&[
+        (count(|s| matches!(s, ServerState::Starting(_))), "starting"),
+        (count(|s| matches!(s, ServerState::Draining(_))), "withdrawn"),
+        (count(|s| matches!(s, ServerState::Stopped(_))), "stopped"),
+    ]);
+    let ready = format::count(count(|s| *s == ServerState::Ready) as u64);
+    Tile { name: "Servers ready", value: ready, unit: "", note, link: "/servers" }
+}
+
+/// Those that are not ready, by what they are.
+fn rest(counts: &[(usize, &str)]) -> String {
+    let counts: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, state)| format!("{} {state}", format::count(*count as u64)))
+        .collect();
+    if counts.is_empty() { "no others".into() } else { counts.join(", ") }
 }
 
 /// The last changes of what Traefik is told.

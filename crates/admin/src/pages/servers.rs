@@ -84,7 +84,7 @@ impl Row {
 fn health(mode: HealthMode) -> &'static str {
     match mode {
         HealthMode::Docker => "HEALTHCHECK",
-        HealthMode::Probe => "asked by Modelgate",
+        HealthMode::Probe => "probe",
     }
 }
 
@@ -188,7 +188,13 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
     let mut facts = vec![
         ("Address", spec.url.to_string()),
         ("API below", format!("{}/", spec.base_path.as_str())),
-        ("Readiness by", health(spec.health).to_owned()),
+        (
+            "Health by",
+            match spec.health {
+                HealthMode::Docker => "its HEALTHCHECK".to_owned(),
+                HealthMode::Probe => "Modelgate, which asks it again and again".to_owned(),
+            },
+        ),
         ("Weight", row.weight.to_string()),
     ];
     match &spec.source {

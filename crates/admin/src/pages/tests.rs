@@ -104,7 +104,10 @@ async fn a_problem_is_told_with_what_to_do() {
 async fn the_verdict() {
     let ready = || server("gpu", ServerState::Ready, &["llama"]);
     let page = Dashboard::of(Catalogue::assemble([ready()], Vec::new())).page("/").await;
-    assert!(page.contains("All is well") && page.contains("1 model on 1 server."), "{page}");
+    assert!(
+        page.contains("All is well") && page.contains("1 of 1 model and 1 of 1 server are ready."),
+        "{page}"
+    );
     let page = Dashboard::of(Catalogue::default()).page("/").await;
     assert!(page.contains("No inference server is known"));
     let warning = Problem::server("gpu", "label inference.prot is not known and has no effect");

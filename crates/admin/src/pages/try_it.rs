@@ -44,8 +44,7 @@ impl Default for Given {
             url: "/v1/chat/completions".into(),
             key: String::new(),
             headers: "Content-Type: application/json".into(),
-            body: "{\n  \"model\": \"\",\n  \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]\n}"
-                .into(),
+            body: String::new(),
             from: String::new(),
         }
     }
@@ -58,8 +57,18 @@ struct Outcome {
 }
 
 /// `GET /requests/try`
-pub(crate) async fn show(operator: Operator) -> Response {
-    html(&Page { frame: frame(operator), given: Given::default(), outcome: None })
+pub(crate) async fn show(State(admin): State<Admin>, operator: Operator) -> Response {
+    let loaded = admin.shared.catalogue().load();
+    let model = loaded.iter().flat_map(|catalogue| catalogue.pools()).find(|pool| !pool.ready.is_empty());
+    let model = serde_json::Value::from(model.map_or("", |pool| pool.model.as_str()));
+    let messages = r#"[{"role": "user", "content": "Hello"}]"#;
+    let body = format!(
+        "{{
+  \"model\": {model},
+  \"messages\": {messages}
+}}"
+    );
+    html(&Page { frame: frame(operator), given: Given { body, ..Given::default() }, outcome: None })
 }
 
 /// `POST /requests/try`
