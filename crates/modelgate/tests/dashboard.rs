@@ -1,0 +1,288 @@
+//! What an operator does with the dashboard, in a real browser: watch a container come, find out what is wrong with
+//! another, withdraw a server, make a key and revoke it; directly and through Traefik.
+
+mod common;
+
+use std::{fmt::Write as _, time::Duration};
+
+use access::KeyDigest;
+use common::{NEWEST, Stack, chat, config, config_of, send};
+use testkit::{
+    browser::{Browser, chromium, thirtyfour::prelude::*},
+    docker::{self, Container, Engine, RunOptions},
+    eventually,
+    modelgate::Modelgate,
+    need,
+    sim::Sim,
+    traefik::{Traefik, traefik_binary},
+};
+
+const SOON: Duration = Duration::from_secs(30);
+const ADMIN: &str = "an-admin-token-of-the-tests";
+const READER: &str = "a-reader-token-of-the-tests";
+
+/// The tokens, as lines of the configuration.
+fn tokens() -> String {
+    let mut yaml = String::from("admin:\n  tokens:\n");
+    for (name, token, role) in [("ada", ADMIN, "admin"), ("rita", READER, "reader")] {
+        let digest = KeyDigest::of(token).to_hex();
+        let _ = writeln!(yaml, "    - {{ name: {name}, sha256: \"{digest}\", role: {role} }}");
+    }
+    yaml
+}
+
+async fn start(yaml: &str) -> Option<Stack> {
+    let binary = need(traefik_binary(NEWEST), "Traefik")?;
+    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), yaml).keep_state();
+    let mut modelgate = builder.start().await;
+    modelgate.wait_ready().await;
+    let traefik = Traefik::builder(binary).endpoint(modelgate.provider_endpoint()).start().await;
+    traefik.wait_configured().await;
+    Some(Stack { traefik, modelgate, client: testkit::client() })
+}
+
+/// A browser in which somebody is signed in.
+async fn signed_in(url: &str, token: &str) -> Option<Browser> {
+    let programs = need(chromium(), "Chromium")?;
+    let browser = Browser::start(&programs).await;
+    browser.goto(format!("{url}/sign-in")).await.expect("the page to sign in");
+    fill(&browser, "token", token).await;
+    click(&browser, "form button").await;
+    wait_for(&browser, "All|needs|need|look at|inference server").await;
+    Some(browser)
+}
+
+async fn fill(browser: &Browser, id: &str, text: &str) {
+    let field = browser.find(By::Id(id)).await.unwrap_or_else(|error| panic!("{id}: {error}"));
+    field.clear().await.expect("an empty field");
+    field.send_keys(text).await.expect("it takes text");
+}
+
+async fn click(browser: &Browser, selector: &str) {
+    let found = browser.query(By::Css(selector)).first().await;
+    found.unwrap_or_else(|error| panic!("{selector}: {error}")).click().await.expect("a click");
+}
+
+async fn text(browser: &Browser) -> String {
+    browser.evaluate("document.querySelector('main').innerText").await.as_str().unwrap_or_default().to_owned()
+}
+
+/// Waits until one of the texts, separated by `|`, is on the page.
+async fn wait_for(browser: &Browser, texts: &str) -> String {
+    let found = testkit::within(SOON, || async {
+        let page = text(browser).await;
+        texts.split('|').any(|text| page.contains(text)).then_some(page)
+    });
+    match found.await {
+        Some(page) => page,
+        None => panic!("{texts:?} did not come: {}", text(browser).await),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_comes_a_bad_one_is_explained_and_a_server_is_paused() {
+    let Some(()) = need(docker::available().await, "a Docker Engine") else { return };
+    let Some(image) = need(docker::sim_image().await, "the image of the simulated server") else { return };
+    let docker = format!("docker:\n  endpoint: {}\n", Engine::local().endpoint());
+    let Some(stack) = start(&config(&[], &format!("{docker}{}", tokens()))).await else { return };
+    let url = stack.modelgate.admin_url();
+    let Some(browser) = signed_in(&url, ADMIN).await else { return };
+
+    browser.goto(format!("{url}/servers?q=dash-")).await.expect("the servers");
+    browser.evaluate("window.loadedOnce = true").await;
+    let options = |name: &str| {
+        let options = RunOptions::new(&image).name(name).label("inference.enable", "true");
+        options.env("SIM_NAME", name).env("SIM_MODELS", "dash-model")
+    };
+    let good = options("dash-good").health("/sim-server healthcheck", Duration::from_secs(2));
+    let good = Container::run(good).await.expect("a container");
+    let page = wait_for(&browser, "dash-good").await;
+    assert!(page.contains("starting") || page.contains("ready"), "{page}");
+    let page = testkit::within(SOON, || async {
+        let page = text(&browser).await;
+        page.lines().any(|line| line.trim() == "ready").then_some(page)
+    });
+    assert!(page.await.expect("ready").contains("dash-model"));
+
+    let hostile = "<img src=x onerror=\"window.hacked = true\">";
+    let bad =
+        Container::run(options("dash-bad").label("inference.port", hostile)).await.expect("a container");
+    let page = wait_for(&browser, "dash-bad: label").await;
+    assert!(page.contains("inference.port=") && page.contains("<img src=x"), "{page}");
+    assert!(page.contains("is not allowed: write a number from 1 to 65535"), "{page}");
+    assert!(page.contains("What to do: Correct the label and start the container anew"), "{page}");
+    assert_eq!(browser.evaluate("window.hacked ?? false").await, false);
+    assert_eq!(browser.evaluate("window.loadedOnce").await, true, "all of that without a reload");
+
+    // The model answers, until its only server is paused here.
+    stack.wait_for("dash-model").await;
+    click(&browser, "a[href^='/servers/docker']").await;
+    wait_for(&browser, "Drain until restart").await;
+    click(&browser, "button[value=pause]").await;
+    wait_for(&browser, "paused by ada").await;
+    eventually(SOON, || async { (stack.chat("dash-model").await.status() == 503).then_some(()) }).await;
+    click(&browser, "button[value=resume]").await;
+    stack.wait_for("dash-model").await;
+    wait_for(&browser, "Drain until restart").await;
+    browser.goto(format!("{url}/audit?action=server")).await.expect("the audit log");
+    let page = wait_for(&browser, "server resumed").await;
+    assert!(page.contains("server paused") && page.contains("ada") && page.contains("dash-good"), "{page}");
+    browser.assert_clean().await;
+    bad.remove().await.expect("removed");
+    good.remove().await.expect("removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_made_used_limited_and_revoked() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let Some(stack) = start(&config(&[&sim], &tokens())).await else { return };
+    let url = stack.modelgate.admin_url();
+    let Some(browser) = signed_in(&url, ADMIN).await else { return };
+
+    click(&browser, "a[href='/keys']").await;
+    click(&browser, "a[href='/new/key']").await;
+    fill(&browser, "name", "carol-laptop").await;
+    fill(&browser, "consumer", "carol").await;
+    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)").await;
+    fill(&browser, "limit.requests_per_minute", "3").await;
+    click(&browser, "form.form button").await;
+    let page = wait_for(&browser, "shown this once").await;
+    let key = browser.find(By::Id("secret")).await.expect("the key").text().await.expect("its text");
+    assert!(key.starts_with("mg-") && page.contains("curl") && page.contains("OpenAI(base_url="), "{page}");
+    let copy = browser.query(By::Css("button[data-copy=secret]")).first().await.expect("a button");
+    assert!(copy.is_displayed().await.expect("an answer"), "it can be copied");
+
+    let ask = || {
+        let request = stack.client.post(format!("{}/v1/chat/completions", stack.traefik.url()));
+        send(request.bearer_auth(&key).json(&chat("llama")))
+    };
+    // In force within a second.
+    eventually(Duration::from_secs(1), || async { (ask().await.status() == 200).then_some(()) }).await;
+    browser.goto(format!("{url}/requests?key=carol-laptop")).await.expect("the requests");
+    wait_for(&browser, "allowed").await;
+    browser.evaluate("window.loadedOnce = true").await;
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(ask().await.status().as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 429, 429]);
+    let page = wait_for(&browser, "rate_limit_exceeded").await;
+    assert!(page.contains("carol") && page.contains("3 requests a minute"), "{page}");
+    assert_eq!(browser.evaluate("window.loadedOnce").await, true, "the tail is live");
+
+    browser.goto(format!("{url}/keys/carol-laptop")).await.expect("the key");
+    let page = wait_for(&browser, "Revoke this key").await;
+    assert!(page.contains("Limits") && !page.contains(&key), "{page}");
+    click(&browser, "button[value=delete]").await;
+    eventually(Duration::from_secs(1), || async { (ask().await.status() == 401).then_some(()) }).await;
+    browser.goto(format!("{url}/audit")).await.expect("the audit log");
+    let page = wait_for(&browser, "key deleted").await;
+    assert!(page.contains("key created") && page.contains("signed in") && !page.contains(&key), "{page}");
+    browser.assert_clean().await;
+    assert!(!stack.modelgate.log().contains(&key));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_read_is_refused() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let Some(stack) = start(&config(&[&sim], &tokens())).await else { return };
+    let url = stack.modelgate.admin_url();
+    let Some(browser) = signed_in(&url, READER).await else { return };
+    for path in [
+        "/",
+        "/models",
+        "/servers",
+        "/servers/file%3Agpu-1",
+        "/keys",
+        "/keys/alice",
+        "/traefik",
+        "/audit",
+        "/about",
+    ] {
+        browser.goto(format!("{url}{path}")).await.expect(path);
+        wait_for(&browser, "").await;
+        let buttons = browser.find_all(By::Css("main button:not([hidden])")).await.expect("an answer");
+        for button in buttons {
+            let says = button.text().await.expect("text");
+            assert!(["Show", "Hold still"].contains(&says.as_str()), "{path} has {says:?}");
+        }
+    }
+    // Whoever makes up the request by hand is told so.
+    let post = "fetch('/servers/file%3Agpu-1', { method: 'POST', body: new URLSearchParams({ action: 'pause', \
+                csrf: document.querySelector('[name=csrf]').value }) }).then(answer => answer.status)";
+    assert_eq!(browser.evaluate(post).await, 403);
+    browser.complaints().await; // the 403 is one
+    assert_eq!(stack.chat("llama").await.status(), 200);
+    click(&browser, ".who button").await;
+    browser.goto(format!("{url}/servers")).await.expect("a page");
+    wait_for(&browser, "Sign in to Modelgate").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn through_traefik_on_a_host_of_its_own() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    // Browsers take every name below localhost for this machine.
+    let host = "modelgate.localhost";
+    let yaml = config_of(&[(&sim, "")], &format!("{}  host: {host}\n", tokens()));
+    let Some(stack) = start(&yaml).await else { return };
+    let url = format!("http://{host}:{}", stack.traefik.port());
+    let Some(browser) = signed_in(&url, ADMIN).await else { return };
+    let is_live = || async {
+        browser.evaluate("document.querySelector('[data-live-state]').innerText").await == "live"
+    };
+    eventually(SOON, || async { is_live().await.then_some(()) }).await;
+    browser.goto(format!("{url}/servers/file%3Agpu-1")).await.expect("the server");
+    click(&browser, "button[value=pause]").await;
+    wait_for(&browser, "paused by ada").await;
+    browser.assert_clean().await;
+
+    // The host is the dashboard's alone, also where its paths look like an API's; on others there is none of it.
+    let at = |host: String, path: &str| {
+        stack
+            .client
+            .get(format!("{}{path}", stack.traefik.url()))
+            .header("host", host)
+            .header("accept", "application/json")
+    };
+    assert_eq!(
+        send(at(host.to_owned(), "/models/llama")).await.status(),
+        401,
+        "the dashboard's page of a model"
+    );
+    assert_eq!(send(at("127.0.0.1".to_owned(), "/servers")).await.status(), 404);
+    // A proxy may ask for anybody: no names of servers here.
+    let ready = send(at(host.to_owned(), "/readyz")).await.text().await.expect("a body");
+    assert!(ready.contains("\"servers\":1") && !ready.contains("gpu-1"), "{ready}");
+}
+
+#[tokio::test]
+async fn without_a_token_one_is_made_and_shown_once() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config(&[&sim], "")).keep_state();
+    let mut modelgate = builder.start().await;
+    let shown = |log: &str| {
+        log.split_whitespace()
+            .filter(|word| word.starts_with("mgadmin-"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let tokens = shown(&modelgate.log());
+    let [token] = &tokens[..] else { panic!("one token is shown: {}", modelgate.log()) };
+    let client = testkit::client();
+    let status = async |token: &str, url: String| {
+        let answer = client.get(format!("{url}/about")).bearer_auth(token).send().await;
+        answer.expect("an answer").status().as_u16()
+    };
+    assert_eq!(status(token, modelgate.admin_url()).await, 200);
+    assert_eq!(status("mgadmin-0000000000000000000000000000000000000000", modelgate.admin_url()).await, 401);
+    modelgate.restart().await;
+    assert_eq!(status(token, modelgate.admin_url()).await, 200, "it survives a restart");
+    assert!(shown(&modelgate.log()).len() <= 1, "and is not shown again");
+    let kept = std::fs::read_dir(modelgate.folder().join("state")).expect("the state").filter_map(|entry| {
+        let path = entry.expect("an entry").path();
+        path.is_file().then(|| std::fs::read(&path).expect("a file"))
+    });
+    for file in kept {
+        assert!(!file.windows(token.len()).any(|part| part == token.as_bytes()), "only its digest is kept");
+    }
+}
