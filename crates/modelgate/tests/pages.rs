@@ -12,12 +12,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use common::{KEY, LLAMA_KEY, NEWEST, Stack, config_of, send};
+use common::{KEY, LLAMA_KEY, NEWEST, Stack, config_of, refusal, send};
 use dashboard::{TOKEN, sign_in};
+use serde_json::{Value, json};
 use testkit::{
     browser::{Browser, Programs, axe_script, chromium},
+    eventually,
     load::{Load, Until},
     modelgate::Modelgate,
     need,
@@ -56,7 +59,7 @@ impl Fleet {
         );
         let config = config_of(&servers, &more);
         let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config);
-        let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", TOKEN).start().await;
+        let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", TOKEN).keep_state().start().await;
         modelgate.wait_ready().await;
         let traefik = Traefik::builder(traefik).endpoint(modelgate.provider_endpoint()).start().await;
         traefik.wait_configured().await;
@@ -64,15 +67,40 @@ impl Fleet {
         stack.wait_for("llama-3.1-8b").await;
         // A change, for the history.
         sims[1].set_models(&["llama-3.1-8b", "qwen2.5-7b", "gemma-3-12b"]);
+        eventually(Duration::from_secs(20), || async {
+            stack.modelgate.readyz().await["models"].to_string().contains("gemma-3-12b").then_some(())
+        })
+        .await;
         stack.wait_for("gemma-3-12b").await;
         Self { stack, _sims: sims }
     }
 
-    async fn traffic(&self) {
+    /// Makes a plan, a consumer and a key, which is returned.
+    async fn accounts(&self) -> String {
+        let limit =
+            json!({"requests_per_minute": 600, "requests_per_day": 20, "tokens_per_month": 1_000_000});
+        self.create("plans", json!({"name": "research", "models": ["llama*"], "limit": limit})).await;
+        self.create("consumers", json!({"name": "carol", "plan": "research", "note": HOSTILE})).await;
+        let key = json!({"name": "carol-laptop", "consumer": "carol", "expires": "2099-12-31T00:00:00Z"});
+        let created = self.create("keys", key).await;
+        created["api_key"].as_str().expect("the key in clear").to_owned()
+    }
+
+    async fn create(&self, kind: &str, document: Value) -> Value {
+        let url = self.url(&format!("/api/v1/{kind}"));
+        let (status, body) = refusal(self.stack.client.post(url).bearer_auth(TOKEN).json(&document)).await;
+        assert_eq!(status, 201, "{body}");
+        body
+    }
+
+    async fn traffic(&self, key: &str) {
         let url = self.stack.traefik.url();
-        for (model, key, count) in
-            [("llama-3.1-8b", KEY, 120), ("qwen2.5-7b", KEY, 40), ("llama-3.1-8b", LLAMA_KEY, 30)]
-        {
+        for (model, key, count) in [
+            ("llama-3.1-8b", KEY, 120),
+            ("qwen2.5-7b", KEY, 40),
+            ("llama-3.1-8b", LLAMA_KEY, 30),
+            ("llama-3.1-8b", key, 30),
+        ] {
             let report = Load::chat(&url, model, true).key(key).until(Until::Sent(count)).run().await;
             assert_eq!(report.answers(), count, "{report:?}");
         }
@@ -155,7 +183,8 @@ fn parts() -> Option<(Programs, PathBuf, PathBuf)> {
 async fn every_page_is_for_everybody() {
     let Some((programs, axe, traefik)) = parts() else { return };
     let fleet = Fleet::start(&traefik).await;
-    fleet.traffic().await;
+    let key = fleet.accounts().await;
+    fleet.traffic(&key).await;
     let browser = Browser::start(&programs).await;
     browser.desktop(1280, 900).await;
     show(&browser, &fleet, "/sign-in", "light").await;
@@ -196,7 +225,18 @@ async fn every_page_is_for_everybody() {
     }
     problems.retain(|_, problems| !problems.is_empty());
     assert!(problems.is_empty(), "{problems:#?}");
-    for page in ["/", "/models", "/servers", "/requests", "/traefik", "/about"] {
+    for page in [
+        "/",
+        "/models",
+        "/servers",
+        "/requests",
+        "/traefik",
+        "/keys",
+        "/consumers",
+        "/plans",
+        "/audit",
+        "/about",
+    ] {
         assert!(pages.iter().any(|found| found == page), "no link to {page}: {pages:?}");
     }
 }
