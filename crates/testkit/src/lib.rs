@@ -1,6 +1,6 @@
 //! What the integration tests and the demo need around Modelgate: a simulated inference server ([`sim`]), the real
 //! Traefik ([`traefik`]), the built Modelgate ([`modelgate`]), the real Docker Engine and Compose ([`docker`]), Redis
-//! ([`redis`]), PostgreSQL ([`postgres`]) and Chromium ([`browser`]), a certificate authority ([`tls`]), a WebSocket
+//! ([`redis`]), PostgreSQL ([`postgres`]) and Chromium (`browser`), a certificate authority ([`tls`]), a WebSocket
 //! client ([`websocket`]), and a small load generator ([`load`]).
 //!
 //! Everything listens on loopback ports that were free a moment before, everything has a name of its own per test
@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+#[cfg(feature = "browser")]
 pub mod browser;
 pub mod docker;
 pub mod load;
