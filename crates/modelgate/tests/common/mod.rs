@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod auth;
+pub(crate) mod both;
 pub(crate) mod openmetrics;
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};

@@ -1,0 +1,441 @@
+//! `modelgate keys`, `consumers`, `plans`, `usage` and `audit`, with SQLite and with PostgreSQL, beside a running server.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{
+    auth::Auth,
+    both::{FILE_KEY, Place},
+};
+use serde_json::{Value, json};
+use testkit::{eventually, sim::Sim};
+
+with_both! {
+    a_key_is_made_changed_rotated_disabled_and_deleted
+    plans_and_consumers_are_set_and_deleted
+    what_cannot_be_done_is_said_and_nothing_is_changed
+    what_was_used_and_who_did_what_is_printed
+    keys_of_other_gateways_go_into_the_store
+}
+
+/// A running server notices within a second; the rest is for a machine that is busy with other tests.
+const NOTICED: Duration = Duration::from_secs(3);
+
+impl Place {
+    /// What a command prints, if all is well.
+    #[track_caller]
+    fn good(&self, arguments: &[&str]) -> String {
+        let (code, stdout, stderr) = self.run(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
+        stdout
+    }
+
+    /// The same as JSON.
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        let stdout = self.good(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
+    }
+
+    /// What a command says that cannot do it.
+    #[track_caller]
+    fn refused(&self, arguments: &[&str], code: i32) -> String {
+        let (found, stdout, stderr) = self.run(arguments);
+        assert_eq!((found, stdout.as_str()), (Some(code), ""), "{arguments:?}: {stderr}");
+        stderr
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("a text: {value}"))
+}
+
+fn column<'a>(rows: &'a Value, name: &str) -> Vec<&'a str> {
+    rows.as_array().expect("a list").iter().map(|row| text(&row[name])).collect()
+}
+
+/// Waits until a key is answered like that.
+async fn until(auth: &Auth, key: &str, status: u16) {
+    let start = Instant::now();
+    eventually(Duration::from_secs(10), || async { (auth.status(key).await == status).then_some(()) }).await;
+    assert!(start.elapsed() < NOTICED, "{:?}", start.elapsed());
+}
+
+/// The key that people are shown.
+fn api_key(printed: &str) -> String {
+    let line = printed.lines().map(str::trim).find(|line| line.starts_with("mg-"));
+    line.unwrap_or_else(|| panic!("a key: {printed}")).to_owned()
+}
+
+async fn a_key_is_made_changed_rotated_disabled_and_deleted(place: Place) {
+    let sim = Sim::start("sim", &["llama", "qwen"]);
+    // Before there is a server.
+    let early = place.json(&["keys", "create", "early"]);
+    let modelgate = place.start(&sim).await;
+    let auth = Auth::of(&modelgate);
+    until(&auth, text(&early["api_key"]), 200).await;
+    until(&auth, FILE_KEY, 200).await;
+
+    let printed = place.good(&[
+        "keys",
+        "create",
+        "ci",
+        "--consumer",
+        "team",
+        "--plan",
+        "file-plan",
+        "--models",
+        "llama*",
+        "--models",
+        "x?",
+        "--limit",
+        "requests_per_hour=100",
+        "--limit",
+        "burst=50",
+        "--limit-per-model",
+        "tokens_per_day=100000",
+        "--manage",
+        "true",
+        "--expires",
+        "2099-01-01T00:00:00Z",
+        "--network",
+        "127.0.0.0/8",
+        "--network",
+        "::1",
+        "--note",
+        "for the builds",
+    ]);
+    let first = api_key(&printed);
+    let shown = place.json(&["keys", "show", "ci"]);
+    let expected = json!({
+        "name": "ci", "consumer": "team", "plan": "file-plan", "models": ["llama*", "x?"],
+        "limit": { "requests_per_hour": 100, "burst": 50 }, "limit_per_model": { "tokens_per_day": 100_000 },
+        "manage": true, "expires": "2099-01-01T00:00:00Z", "networks": ["127.0.0.0/8", "::1/128"],
+        "note": "for the builds", "source": "store", "state": "active",
+        "created": shown["created"], "changed": shown["changed"],
+    });
+    assert_eq!(shown, expected);
+    assert!(place.good(&["keys", "show", "ci"]).contains("note: for the builds"), "as YAML");
+
+    // What is given is changed, what is unset is gone, the rest stays.
+    let changed = place.json(&[
+        "keys",
+        "set",
+        "ci",
+        "--limit",
+        "requests_per_hour=none",
+        "--limit",
+        "requests_per_minute=60",
+        "--unset",
+        "models",
+        "--unset",
+        "expires",
+        "--unset",
+        "networks",
+        "--note",
+        "other",
+        "--manage",
+        "false",
+    ]);
+    assert_eq!(changed["limit"], json!({ "requests_per_minute": 60, "burst": 50 }));
+    assert_eq!((&changed["note"], &changed["plan"]), (&json!("other"), &json!("file-plan")));
+    for gone in ["models", "expires", "networks", "manage"] {
+        assert!(changed.get(gone).is_none(), "{gone}: {changed}");
+    }
+
+    until(&auth, &first, 200).await;
+
+    let rotated = place.json(&["keys", "rotate", "ci", "--grace", "1h"]);
+    let second = text(&rotated["api_key"]).to_owned();
+    until(&auth, &second, 200).await;
+    assert_eq!((auth.status(&first).await, text(&rotated["state"])), (200, "rotated"));
+    assert!(place.good(&["keys", "list"]).contains("rotated, the old one works until "));
+    place.json(&["keys", "set", "ci", "--unset", "previous"]);
+    until(&auth, &first, 401).await;
+    let third = api_key(&place.good(&["keys", "rotate", "ci", "--grace", "0s"]));
+    until(&auth, &third, 200).await;
+    until(&auth, &second, 401).await;
+
+    assert_eq!(place.json(&["keys", "disable", "ci"])["state"], "disabled");
+    until(&auth, &third, 401).await;
+    assert_eq!(place.json(&["keys", "enable", "ci"])["state"], "active");
+    until(&auth, &third, 200).await;
+
+    // Lists: all, and some.
+    let digest = access::KeyDigest::of("mg-given").to_hex();
+    place.json(&["keys", "create", "given", "--sha256", &digest, "--consumer", "team"]);
+    until(&auth, "mg-given", 200).await;
+    let all = place.json(&["keys", "list"]);
+    assert_eq!(column(&all, "name"), ["ci", "early", "given", "in-file"]);
+    assert_eq!(column(&all, "source"), ["store", "store", "store", "file"]);
+    assert_eq!(column(&place.json(&["keys", "list", "--consumer", "team"]), "name"), ["ci", "given"]);
+    assert_eq!(column(&place.json(&["keys", "list", "--plan", "file-plan"]), "name"), ["ci"]);
+    assert_eq!(column(&place.json(&["keys", "list", "--search", "EARL"]), "name"), ["early"]);
+    let table = place.good(&["keys", "list"]);
+    let columns: Vec<&str> = table.lines().next().expect("a heading").split_whitespace().collect();
+    assert_eq!(columns, ["NAME", "CONSUMER", "STATE", "PLAN", "MODELS", "LAST", "USED", "SOURCE"]);
+    assert_eq!(table.lines().count(), 5);
+
+    assert_eq!(place.json(&["keys", "delete", "ci"]), json!({ "deleted": true }));
+    until(&auth, &third, 401).await;
+    assert_eq!(place.json(&["keys", "delete", "ci"]), json!({ "deleted": false }));
+
+    let (dump, log) = (place.dump().await, modelgate.log());
+    let audit = place.good(&["audit", "--jsonl"]);
+    for key in [&first, &second, &third] {
+        for text in [&dump, &log, &audit, &table] {
+            assert!(!text.contains(key.as_str()), "a key in clear");
+        }
+    }
+    for text in [&table, &audit, &all.to_string()] {
+        assert!(!text.contains(&digest), "a digest");
+    }
+}
+
+async fn plans_and_consumers_are_set_and_deleted(place: Place) {
+    let plan = place.json(&[
+        "plans",
+        "set",
+        "gold",
+        "--models",
+        "llama*",
+        "--limit",
+        "tokens_per_month=5",
+        "--note",
+        "n",
+    ]);
+    assert_eq!((&plan["models"], &plan["limit"]), (&json!(["llama*"]), &json!({ "tokens_per_month": 5 })));
+    let plan = place.json(&[
+        "plans",
+        "set",
+        "gold",
+        "--unset",
+        "models",
+        "--limit-per-model",
+        "requests_per_second=2",
+    ]);
+    assert_eq!((plan.get("models"), &plan["note"]), (None, &json!("n")));
+    assert_eq!(plan["limit_per_model"], json!({ "requests_per_second": 2 }));
+    assert_eq!(place.json(&["plans", "show", "gold"]), plan);
+    assert_eq!(column(&place.json(&["plans", "list"]), "name"), ["file-plan", "gold"]);
+    assert_eq!(column(&place.json(&["plans", "list", "--search", "gol"]), "name"), ["gold"]);
+    assert!(place.good(&["plans", "list"]).contains("tokens_per_month=5"));
+
+    let consumer = place.json(&["consumers", "set", "team", "--plan", "gold", "--disabled", "true"]);
+    assert_eq!((&consumer["plan"], &consumer["disabled"]), (&json!("gold"), &json!(true)));
+    let consumer =
+        place.json(&["consumers", "set", "team", "--disabled", "false", "--limit", "requests_per_day=3"]);
+    assert_eq!((consumer.get("disabled"), &consumer["limit"]), (None, &json!({ "requests_per_day": 3 })));
+    assert_eq!(place.json(&["consumers", "show", "team"]), consumer);
+    assert_eq!(column(&place.json(&["consumers", "list"]), "name"), ["file-team", "team"]);
+    assert_eq!(column(&place.json(&["consumers", "list", "--plan", "gold"]), "name"), ["team"]);
+    assert!(place.good(&["consumers", "list", "--search", "TEA"]).contains("requests_per_day=3"));
+
+    // In use, and then not.
+    place.json(&["keys", "create", "k", "--consumer", "team"]);
+    assert!(place.refused(&["plans", "delete", "gold"], 1).contains("in use by consumer \"team\""));
+    assert!(place.refused(&["consumers", "delete", "team"], 1).contains("in use by key \"k\""));
+    let (code, stdout, stderr) = place.run(&["keys", "delete", "k"]);
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(0), "", "the key \"k\" is deleted\n"));
+    place.json(&["consumers", "set", "team", "--unset", "plan"]);
+    for (kind, name) in [("plans", "gold"), ("consumers", "team")] {
+        assert_eq!(place.json(&[kind, "delete", name]), json!({ "deleted": true }));
+        assert!(
+            place
+                .refused(&[kind, "show", name], 1)
+                .contains(&format!("there is no {} {name:?}", &kind[..kind.len() - 1]))
+        );
+    }
+}
+
+async fn what_cannot_be_done_is_said_and_nothing_is_changed(place: Place) {
+    place.json(&["keys", "create", "k"]);
+    let before = place.json(&["audit"]);
+    for (arguments, words) in [
+        (&["keys", "create", "k"][..], "there is a key \"k\" already"),
+        (&["keys", "create", "a b"], "name: found \"a b\""),
+        (&["keys", "create", "a", "--plan", "none"], "allowed: the name of a plan: file-plan"),
+        (&["keys", "create", "a", "--limit", "burst=3"], "limit.burst"),
+        (&["keys", "create", "a", "--limit", "requests_per_fortnight=3"], "requests_per_fortnight"),
+        (&["keys", "create", "a", "--models", "a["], "models[0]"),
+        (&["keys", "create", "a", "--expires", "soon"], "expires: found \"soon\""),
+        (&["keys", "create", "a", "--network", "here"], "networks[0]"),
+        (&["keys", "create", "a", "--sha256", "mg-secret"], "sha256"),
+        (&["keys", "set", "k"], "nothing to change"),
+        (&["keys", "set", "k", "--note", "x", "--unset", "note"], "both given and unset"),
+        (&["keys", "set", "nobody", "--note", "x"], "there is no key \"nobody\""),
+        (&["keys", "show", "nobody"], "there is no key \"nobody\""),
+        (&["keys", "rotate", "nobody", "--grace", "1h"], "there is no key \"nobody\""),
+        (&["keys", "disable", "in-file"], "is in the configuration file; change it there"),
+        (&["keys", "delete", "in-file"], "is in the configuration file; change it there"),
+        (&["consumers", "set", "file-team", "--note", "x"], "is in the configuration file; change it there"),
+        (&["plans", "delete", "file-plan"], "is in the configuration file; change it there"),
+        (&["keys", "import", "--store", "--from", "kong", "nowhere.yml"], "nowhere.yml"),
+    ] {
+        let said = place.refused(arguments, 1);
+        assert!(said.contains(words) && !said.contains("mg-secret"), "{arguments:?}: {said}");
+    }
+    // What clap itself says.
+    for (arguments, words) in [
+        (&["keys", "rotate", "k"][..], "--grace"),
+        (&["keys", "rotate", "k", "--grace", "3years"], "at most 366days"),
+        (&["keys", "create", "a", "--limit", "many"], "NAME=NUMBER"),
+        (&["keys", "set", "k", "--unset", "name"], "limit_per_model"),
+        (&["usage", "--from", "2026-02-30"], "allowed: a day"),
+        (&["audit", "--json", "--jsonl"], "cannot be used with"),
+    ] {
+        let said = place.refused(arguments, 2);
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    assert_eq!(place.json(&["audit"]), before);
+}
+
+async fn what_was_used_and_who_did_what_is_printed(place: Place) {
+    let sim = Sim::start("sim", &["llama"]);
+    let modelgate = place.start(&sim).await;
+    let auth = Auth::of(&modelgate);
+    let key = place.json(&[
+        "keys",
+        "create",
+        "k",
+        "--consumer",
+        "team",
+        "--models",
+        "\u{1b}red",
+        "--models",
+        "llama",
+    ]);
+    let key = text(&key["api_key"]).to_owned();
+    until(&auth, &key, 200).await;
+    let usage = eventually(Duration::from_secs(10), || async {
+        let usage = place.json(&["usage", "--key", "k"]);
+        (usage[0]["requests"] == 1).then_some(usage)
+    })
+    .await;
+    assert_eq!((&usage[0]["consumer"], &usage[0]["model"]), (&json!("team"), &json!("llama")));
+    let day = text(&usage[0]["day"]).to_owned();
+    assert_eq!(
+        place.json(&["usage", "--consumer", "team", "--model", "llama", "--from", &day, "--to", &day]),
+        usage
+    );
+    assert_eq!(place.json(&["usage", "--to", "2020-01-01"]), json!([]));
+    assert!(place.good(&["usage"]).starts_with("DAY"));
+    let listed = place.good(&["keys", "list"]);
+    assert!(
+        listed.contains(&day) && !listed.contains('\u{1b}'),
+        "last used, and nothing that a terminal obeys: {listed}"
+    );
+    until(&auth, "mg-unknown", 401).await;
+
+    place.json(&["keys", "set", "k", "--note", "x"]);
+    let entries = place.json(&["audit", "--actor", "command line", "--subject", "key k"]);
+    assert_eq!(column(&entries, "action"), ["key changed", "key created"]);
+    assert_eq!(column(&place.json(&["audit", "--action", "key cre"]), "subject"), ["key k"]);
+    assert_eq!(
+        place.json(&["audit", "--actor", "command line", "--limit", "1"]).as_array().map(Vec::len),
+        Some(1)
+    );
+    let lines = place.good(&["audit", "--jsonl", "--subject", "key k"]);
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(Value::from(lines), entries);
+    assert!(place.good(&["audit"]).starts_with("AT"));
+    // Refusals are sampled, with their reason.
+    eventually(Duration::from_secs(10), || async {
+        let refused = place.json(&["audit", "--actor", "/auth"]);
+        (refused[0]["details"]["reason"] == "invalid_api_key").then_some(())
+    })
+    .await;
+}
+
+async fn keys_of_other_gateways_go_into_the_store(place: Place) {
+    let sim = Sim::start("sim", &["llama"]);
+    let modelgate = place.start(&sim).await;
+    let auth = Auth::of(&modelgate);
+    std::fs::write(place.folder().join("kong.yml"), include_str!("import/kong.yml")).expect("written");
+    let hash = |key: &str| access::KeyDigest::of(key).to_hex();
+    let rows = json!({ "keys": [
+        { "token": hash("sk-one"), "key_alias": "one", "team_id": "research", "models": ["llama*"], "rpm_limit": 60 },
+        { "token": hash("sk-two"), "key_alias": "in-file" },
+        { "token": hash(FILE_KEY), "key_alias": "copy" },
+        { "token": "sk-in-clear", "key_alias": "broken" },
+    ] });
+    std::fs::write(place.folder().join("keys.json"), rows.to_string()).expect("written");
+
+    let import = |from, file| place.run(&["keys", "import", "--store", "--from", from, file]);
+    let (code, stdout, told) = import("kong", "kong.yml");
+    assert_eq!((code, stdout.as_str()), (Some(0), ""), "{told}");
+    assert!(told.contains("1 consumers are written") && told.contains("4 keys are written"), "{told}");
+    let (code, _, told) = import("litellm", "keys.json");
+    assert_eq!(code, Some(0), "{told}");
+    for part in [
+        "left out: keys[3]: its token is not a SHA-256 digest",
+        "left out: key in-file: the configuration file has one of that name",
+        "left out: key copy: key \"in-file\" of the configuration file is the same API key",
+        "1 keys are written",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    for key in ["prod-api-key-here", "prod-api-key-two", "ds-key", "late-key", "sk-one"] {
+        until(&auth, key, 200).await;
+    }
+    for key in ["sk-two", "sk-in-clear", "nobodys-key"] {
+        assert_eq!(auth.status(key).await, 401, "{key}");
+    }
+    let consumer = place.json(&["consumers", "show", "production-app"]);
+    let limit = json!({ "requests_per_second": 5, "requests_per_hour": 1000, "requests_per_day": 5000 });
+    assert_eq!(consumer["limit"], limit);
+    let imported = place.json(&["audit", "--subject", "key one"]);
+    assert_eq!(
+        (&imported[0]["actor"], &imported[0]["details"]),
+        (&json!("command line"), &json!({ "imported_from": "litellm" }))
+    );
+
+    // The same again does no harm.
+    let names = column(&place.json(&["keys", "list"]), "name").join(" ");
+    let (code, _, told) = import("kong", "kong.yml");
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("0 consumers are written") && told.contains("0 keys are written"), "{told}");
+    assert!(told.contains("left out: key late: a key of that name"), "{told}");
+    assert!(told.contains("left out: consumer production-app: there is a consumer"), "{told}");
+    assert_eq!(column(&place.json(&["keys", "list"]), "name").join(" "), names);
+}
+
+#[test]
+fn without_a_store_the_file_is_listed_and_what_to_set_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |config: &str, arguments: &[&str]| {
+        std::fs::write(folder.path().join("modelgate.yaml"), config).expect("written");
+        let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+        let output = command.current_dir(folder.path()).args(arguments).output().expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let digest = access::KeyDigest::of("mg-a").to_hex();
+    let config =
+        format!("docker: {{ enabled: false }}\nkeys: [{{ name: a, consumer: b, sha256: \"{digest}\" }}]\n");
+    let (code, listed, _) = run(&config, &["keys", "list"]);
+    assert!(code == Some(0) && listed.contains("file") && !listed.contains(&digest), "{listed}");
+    for arguments in [
+        &["keys", "create", "x"][..],
+        &["keys", "disable", "x"],
+        &["keys", "delete", "x"],
+        &["keys", "rotate", "x", "--grace", "0s"],
+        &["keys", "import", "--store", "--from", "kong", "x.yml"],
+        &["consumers", "set", "x"],
+        &["plans", "set", "x"],
+        &["usage"],
+        &["audit"],
+    ] {
+        let (code, stdout, said) = run(&config, arguments);
+        assert_eq!((code, stdout.as_str()), (Some(64), ""), "{arguments:?}: {said}");
+        assert!(said.contains("MODELGATE_STATE_DIR") && said.contains("store.url"), "{arguments:?}: {said}");
+    }
+    let (code, _, said) = run("docker: { enabled: maybe }", &["keys", "list"]);
+    assert!(code == Some(64) && said.contains("docker.enabled"), "{said}");
+    let (code, _, said) = run("store: { url: \"sqlite:///proc/none/x.db\" }", &["keys", "list"]);
+    assert!(code == Some(1) && said.contains("/proc/none/x.db"), "a store that cannot be opened: {said}");
+    let (code, _, said) =
+        run("store: { url: \"postgres://u:secret-word@127.0.0.1:9/d\" }", &["keys", "list"]);
+    assert!(code == Some(1) && !said.contains("secret-word"), "{said}");
+}
