@@ -29,6 +29,8 @@ struct Stack {
     key: String,
     /// The models that the simulated servers serve; the first one by more than one server.
     models: &'static [&'static str],
+    /// What lets one into Modelgate's dashboard, if it can be reached.
+    admin_token: Option<String>,
     /// Other pages to look at, each with what it is.
     pages: Vec<(String, &'static str)>,
 }

@@ -63,6 +63,7 @@ pub(super) fn start(folder: &Path) -> Result<Stack> {
         web,
         key: key.clear,
         models: &["llama-3.1-8b", "qwen2.5-7b"],
+        admin_token: None,
         pages: vec![(
             format!("docker ps --filter label=com.docker.compose.project={PROJECT}"),
             "the containers; stop one, or start one, and see the model list follow",

@@ -1,6 +1,7 @@
 //! The demo as plain processes on loopback addresses: no Docker, no root.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -30,10 +31,11 @@ pub(super) fn start(folder: &Path) -> Result<Stack> {
     let key = Key::generate()?;
     let [provider, requests, admin] = [8100, 8101, 8102].map(http::free_address);
     let (provider, requests, admin) = (provider?, requests?, admin?);
-    let config = folder.join("modelgate.yaml");
-    fs::write(&config, configuration(&key, [provider, requests, admin], &urls))?;
+    let (config, state) = (folder.join("modelgate.yaml"), folder.join("state"));
+    fs::write(&config, configuration(&key, [provider, requests, admin], &urls, &state))?;
     let mut command = modelgate();
-    command.arg("--config").arg(&config);
+    let token = admin_token()?;
+    command.arg("--config").arg(&config).env("MODELGATE_ADMIN_TOKEN", &token);
     services.push(Service::start("modelgate", &mut command, log(folder, "modelgate"))?);
 
     let (web, dashboard) = (http::free_address(8080)?, http::free_address(8081)?);
@@ -48,8 +50,9 @@ pub(super) fn start(folder: &Path) -> Result<Stack> {
         web,
         key: key.clear,
         models: &["llama-3.1-8b", "qwen2.5-7b"],
+        admin_token: Some(token),
         pages: vec![
-            (format!("http://{admin}/readyz"), "whether Modelgate is ready"),
+            (format!("http://{admin}/"), "the dashboard"),
             (
                 format!("http://{dashboard}/dashboard/"),
                 "Traefik's own dashboard: the routes that Modelgate gave it",
@@ -68,8 +71,15 @@ fn server(folder: &Path, name: &str, models: &str, address: SocketAddr) -> Resul
     Service::start(name, &mut command, log(folder, name))
 }
 
+/// A token for the dashboard that nobody can guess.
+fn admin_token() -> Result<String> {
+    let mut random = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// The configuration file. It holds the key's digest only.
-fn configuration(key: &Key, listen: [SocketAddr; 3], servers: &[(&str, SocketAddr)]) -> String {
+fn configuration(key: &Key, listen: [SocketAddr; 3], servers: &[(&str, SocketAddr)], state: &Path) -> String {
     let [provider, requests, admin] = listen;
     let servers: String = servers
         .iter()
@@ -79,6 +89,7 @@ fn configuration(key: &Key, listen: [SocketAddr; 3], servers: &[(&str, SocketAdd
         "listen:\n  provider: {provider}\n  requests: {requests}\n  admin: {admin}\n\
          traefik:\n  version: \"{TRAEFIK_NEWEST}\"\n  entry_points: [web]\n\
          docker:\n  enabled: false\n\
+         state_dir: {state:?}\n\
          servers:\n{servers}\
          keys:\n  - name: demo\n    consumer: demo\n    sha256: {}\n",
         key.sha256

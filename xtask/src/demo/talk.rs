@@ -69,6 +69,9 @@ pub(super) fn instructions(stack: &Stack) {
     for (place, what) in pages {
         println!("{place}  ({what})");
     }
+    if let Some(token) = &stack.admin_token {
+        println!("\nThe dashboard's token, good until this demo ends:\n\n  {token}");
+    }
     println!("\nCtrl-C stops everything.");
 }
 
