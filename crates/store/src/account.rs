@@ -8,7 +8,7 @@ use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use crate::{
     Audit, Store, StoreError, StoreUrl,
-    database::{millis, time},
+    database::{AT_ONCE, millis, parameters, time},
 };
 
 /// An account as it is stored.
@@ -197,6 +197,26 @@ impl Store {
                 .fetch_optional(&self.pool)
                 .await?;
         row.map(|row| read(&row)).transpose()
+    }
+
+    /// Those of these names that are there.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn get_all<A: Account>(&self, names: &[String]) -> Result<Vec<Stored<A>>, StoreError> {
+        let mut all = Vec::with_capacity(names.len());
+        for some in names.chunks(AT_ONCE) {
+            let statement = format!(
+                "SELECT document, created, changed FROM accounts WHERE kind = $1 AND name IN ({})",
+                parameters(2, some.len())
+            );
+            let query = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(A::KIND.as_str());
+            let rows = some.iter().fold(query, |query, name| query.bind(name.clone())).fetch_all(&self.pool);
+            for row in rows.await? {
+                all.push(read(&row)?);
+            }
+        }
+        Ok(all)
     }
 
     /// Some accounts, by name.

@@ -6,7 +6,10 @@ use access::{QuotaId, Used};
 use sqlx::{Row, any::AnyRow};
 use tracing::warn;
 
-use crate::{Store, StoreError, database::millis};
+use crate::{
+    Store, StoreError,
+    database::{AT_ONCE, millis, parameters},
+};
 
 /// What one key has used of one model on one day.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -183,14 +186,11 @@ impl Store {
     /// # Errors
     /// The store does not answer.
     pub async fn last_used(&self, keys: &[String]) -> Result<Vec<(String, i64)>, StoreError> {
-        /// Parameters of a statement; both databases allow more.
-        const AT_ONCE: usize = 500;
         let mut all = Vec::with_capacity(keys.len());
         for some in keys.chunks(AT_ONCE) {
-            let parameters: Vec<String> = (1..=some.len()).map(|n| format!("${n}")).collect();
             let statement = format!(
                 "SELECT key_name, max(last_used) FROM usage WHERE key_name IN ({}) GROUP BY key_name",
-                parameters.join(", ")
+                parameters(1, some.len())
             );
             let query = sqlx::query(sqlx::AssertSqlSafe(statement));
             let rows =

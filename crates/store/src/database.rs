@@ -149,6 +149,14 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(|_| ())
 }
 
+/// Of a list, so many are asked for in one statement; both databases allow more.
+pub(crate) const AT_ONCE: usize = 500;
+
+/// So many parameters of a statement, from that number on: `$2, $3`.
+pub(crate) fn parameters(from: usize, count: usize) -> String {
+    (from..from + count).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ")
+}
+
 /// Milliseconds since 1970.
 pub(crate) fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -39,13 +39,8 @@ impl Present for KeySpec {
             // Without a store nobody has written it down.
             Err(_) => HashMap::new(),
         };
-        let owners: HashSet<&str> = items.iter().map(|item| item.account.consumer.as_str()).collect();
-        let mut disabled = HashSet::new();
-        for owner in owners {
-            if registry.get::<ConsumerSpec>(owner).await?.is_some_and(|found| found.account.disabled) {
-                disabled.insert(owner);
-            }
-        }
+        let owners = items.iter().map(|item| item.account.consumer.clone()).collect();
+        let disabled = disabled(registry, owners).await?;
         let show = |item: &Item<Self>| {
             let key = &item.account;
             let mut object = shown(item);
@@ -61,6 +56,23 @@ impl Present for KeySpec {
         };
         Ok(items.iter().map(show).collect())
     }
+}
+
+/// Of these consumers, those whose keys are refused.
+async fn disabled(registry: &Registry, names: HashSet<String>) -> Result<HashSet<String>, RegistryError> {
+    let declared = registry.declared();
+    let of_file = declared.consumers.iter().filter(|consumer| names.contains(&consumer.name));
+    let known: HashSet<&str> = of_file.clone().map(|consumer| consumer.name.as_str()).collect();
+    let mut disabled: HashSet<String> =
+        of_file.filter(|consumer| consumer.disabled).map(|consumer| consumer.name.clone()).collect();
+    if let Ok(store) = registry.store() {
+        // What the file says counts.
+        let others: Vec<String> =
+            names.iter().filter(|name| !known.contains(name.as_str())).cloned().collect();
+        let of_store = store.get_all::<ConsumerSpec>(&others).await?.into_iter().map(|stored| stored.account);
+        disabled.extend(of_store.filter(|consumer| consumer.disabled).map(|consumer| consumer.name));
+    }
+    Ok(disabled)
 }
 
 /// An account in the words of the configuration file, without digests.
