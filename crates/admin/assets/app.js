@@ -21,6 +21,11 @@ function localTimes(root) {
     time.textContent = new Intl.DateTimeFormat(undefined, options).format(at);
     time.title = time.dateTime;
   }
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  for (const text of root.querySelectorAll("[data-clock]")) {
+    // The time of day stands first, in five characters.
+    text.textContent = clock.format(new Date(text.dataset.clock)) + text.textContent.slice(5);
+  }
 }
 
 function say(on, text) {

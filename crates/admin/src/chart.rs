@@ -23,7 +23,7 @@ pub(crate) struct Chart {
     pub(crate) bars: Vec<Bar>,
     pub(crate) lines: Vec<Line>,
     pub(crate) scale: Vec<Label>,
-    pub(crate) times: Vec<Label>,
+    pub(crate) times: Vec<Clock>,
     pub(crate) columns: Vec<Column>,
 }
 
@@ -57,11 +57,23 @@ pub(crate) struct Label {
     pub(crate) text: String,
 }
 
+/// A time of day below the chart. Scripts write it in the reader's own time zone.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Clock {
+    pub(crate) at: String,
+    /// RFC 3339.
+    pub(crate) machine: String,
+    pub(crate) text: String,
+}
+
 /// What pointing at a minute tells.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Column {
     pub(crate) x: String,
     pub(crate) width: String,
+    /// When it begins, RFC 3339.
+    pub(crate) machine: String,
+    /// The time of day first.
     pub(crate) tells: String,
 }
 
@@ -92,7 +104,7 @@ pub(crate) fn requests(points: &[Point]) -> Chart {
         for (code, count) in &point.refused {
             tells.push_str(&format!(", {}/s {code}", format::rate(point.per_second(*count))));
         }
-        chart.columns.push(column(points.len(), i, tells));
+        chart.columns.push(column(points, i, tells));
     }
     chart.legend.push(Series { class: "s0", name: "allowed".into() });
     let shown =
@@ -124,7 +136,7 @@ pub(crate) fn latencies(points: &[Point]) -> Chart {
             format::latency(point.p50),
             format::latency(point.p99)
         );
-        chart.columns.push(column(points.len(), i, tells));
+        chart.columns.push(column(points, i, tells));
     }
     let worst = points.iter().filter_map(|p| p.p99).max();
     chart.summary = format!("The highest p99 of a minute in the last hour was {}.", format::latency(worst));
@@ -149,7 +161,11 @@ fn frame(points: &[Point], top: f64, text: impl Fn(f64) -> String) -> Chart {
     let scale = [0.0, 0.5, 1.0].map(|part| Label { at: number(y(part)), text: text(top * part) });
     let every = 15;
     let times = points.iter().enumerate().filter(|(i, _)| i % every == 0 && i + every / 3 < points.len());
-    let times = times.map(|(i, point)| Label { at: number(x(points.len(), i)), text: clock(point) });
+    let times = times.map(|(i, point)| Clock {
+        at: number(x(points.len(), i)),
+        machine: format::time(point.start).machine,
+        text: clock(point),
+    });
     Chart { scale: scale.into(), times: times.collect(), ..Chart::default() }
 }
 
@@ -181,8 +197,9 @@ fn bar(count: usize, i: usize, from: f64, part: f64, class: &'static str) -> Bar
     }
 }
 
-fn column(count: usize, i: usize, tells: String) -> Column {
-    Column { x: number(x(count, i)), width: number(step(count)), tells }
+fn column(points: &[Point], i: usize, tells: String) -> Column {
+    let (x, width) = (number(x(points.len(), i)), number(step(points.len())));
+    Column { x, width, machine: format::time(points[i].start).machine, tells }
 }
 
 /// A line with gaps where there is no value.

@@ -207,7 +207,7 @@ fn rest(counts: &[(usize, &str)]) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, state)| format!("{} {state}", format::count(*count as u64)))
         .collect();
-    if counts.is_empty() { "no others".into() } else { counts.join(", ") }
+    if counts.is_empty() { "all of them".into() } else { counts.join(", ") }
 }
 
 /// The last changes of what Traefik is told.
