@@ -6,7 +6,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::ManualClock;
+use crate::{Calendar, ManualClock, Per, Period, Quota, QuotaId};
 
 const MS: u64 = 1_000_000;
 
@@ -443,6 +443,91 @@ proptest! {
                 for (to, cost) in &bucket.passed[i..] {
                     sum += cost;
                     prop_assert!(sum <= u64::from(rate.burst()) + (to - from) / rate.interval());
+                }
+            }
+        }
+    }
+}
+
+/// A quota and a rate in one request, by days that pass: against a plain sum for each day and a leaking bucket.
+#[derive(Debug, Clone)]
+enum Later {
+    Wait(u64),
+    NextDay,
+    Ask {
+        cost: u32,
+        of_both: bool,
+    },
+    /// It has used another number of tokens than estimated.
+    Settle {
+        used: u32,
+    },
+}
+
+fn any_later() -> impl Strategy<Value = Later> {
+    prop_oneof![
+        3 => (0u64..5_000 * MS).prop_map(Later::Wait),
+        1 => Just(Later::NextDay),
+        8 => (1u32..9, any::<bool>()).prop_map(|(cost, of_both)| Later::Ask { cost, of_both }),
+        1 => (0u32..9).prop_map(|used| Later::Settle { used }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn quotas_are_sums_and_a_refusal_by_either_takes_from_neither(
+        amount in 1u64..40,
+        rate in (1u32..300, 1u32..20),
+        steps in prop::collection::vec(any_later(), 1..100),
+    ) {
+        let (limiters, clock) = limiters();
+        let rate = Rate::new(rate.0, Unit::Tokens, Per::Minute, Some(rate.1)).expect("a rate");
+        let quota = Quota::new(amount, Unit::Tokens, Calendar::Day).expect("a quota");
+        let (mut bucket, mut sum, mut day) = (Bucket::default(), 0_u64, 1_u8);
+        let mut last: Option<(Reservation, u32, bool)> = None;
+        for step in steps {
+            let now = limiters.now();
+            match step {
+                Later::Wait(ns) => clock.advance(Duration::from_nanos(ns)),
+                Later::NextDay => {
+                    day = day % 28 + 1;
+                    // Days of the test come again after a month; what is saved of them is forgotten.
+                    limiters.quotas().take_unsaved();
+                    let far = std::time::SystemTime::now() + Duration::from_secs(1 << 36);
+                    limiters.quotas().forget_before(far, &jiff::tz::TimeZone::UTC);
+                    (sum, last) = (0, None);
+                }
+                Later::Ask { cost, of_both } => {
+                    let cell = CellId { who: 1, model: 0, window: 0 };
+                    let period: Period = format!("2026-11-{day:02}").parse().expect("a day");
+                    let of_quota = QuotaDemand { scope: Scope::Key, id: QuotaId::new(cell, &quota, period), quota, cost, ends_after: Duration::ZERO };
+                    let of_rate = Demand { scope: Scope::Consumer, cell, rate, cost };
+                    let demands = Demands { rates: of_both.then_some(of_rate).into_iter().collect(), quotas: vec![of_quota] };
+                    let time = rate.interval() * u64::from(cost);
+                    let fits = sum + u64::from(cost) <= amount
+                        && (!of_both || bucket.level(now, rate) + time <= rate.burst_time());
+                    match limiters.reserve(&demands) {
+                        Ok(reserved) => {
+                            prop_assert!(fits);
+                            sum += u64::from(cost);
+                            bucket.level += if of_both { time } else { 0 };
+                            last = Some((reserved, cost, of_both));
+                        }
+                        Err(reached) => {
+                            prop_assert!(!fits, "{}", reached);
+                            let left = amount.saturating_sub(sum);
+                            prop_assert!(matches!(reached.limit, Limit::Rate(_)) || reached.remaining == left);
+                        }
+                    }
+                }
+                Later::Settle { used } => {
+                    // Only what was just asked, so that the plain model needs no time for it.
+                    let Some((reserved, cost, of_both)) = last.take() else { continue };
+                    if of_both {
+                        continue;
+                    }
+                    limiters.settle(&reserved, Settlement::Tokens(used));
+                    sum = sum + u64::from(used) - u64::from(cost);
                 }
             }
         }
