@@ -183,6 +183,7 @@ async fn a_key_is_made_changed_rotated_disabled_and_deleted(place: Place) {
 
     let (dump, log) = (place.dump().await, modelgate.log());
     let audit = place.good(&["audit", "--jsonl"]);
+    assert!(dump.contains("key ci") && audit.contains("key ci"), "what is searched is there");
     for key in [&first, &second, &third] {
         for text in [&dump, &log, &audit, &table] {
             assert!(!text.contains(key.as_str()), "a key in clear");

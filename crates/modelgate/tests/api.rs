@@ -238,6 +238,7 @@ async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
     // Nobody has written a key down.
     let (dump, log) = (place.dump().await, modelgate.log());
     let audit = api.get("/audit?limit=1000").await.good(200).to_string();
+    assert!(dump.contains("key ci") && audit.contains("key ci"), "what is searched is there");
     for key in [&first, &second, &third] {
         for text in [&dump, &log, &audit] {
             assert!(!text.contains(key.as_str()), "a key in clear");
