@@ -6,7 +6,6 @@ use accounts::{KeySpec, Kind};
 use axum::{Json, extract::State};
 use config_reader::ConfigErrors;
 use serde_json::Value;
-use store::Registry;
 
 use super::{
     Problem,
@@ -69,19 +68,18 @@ pub(crate) async fn limits(
     let policy = admin.shared.policy();
     let key = policy.keys().find(|key| key.name == name).cloned();
     drop(policy);
-    let Some(key) = key else { return Err(not_in_force(&admin.registry, &name).await) };
+    let key = match (admin.registry.get::<KeySpec>(&name).await, key) {
+        // A key that is gone stays in force for a moment, and all keys do while the store is down.
+        (Ok(None), _) => return Err(Problem::missing(Kind::Key, &name)),
+        (_, Some(key)) => key,
+        (Ok(Some(_)), None) => {
+            let detail = format!("the key {name:?} is not in force; if it is not new, the log says why");
+            return Err(Problem::conflict(detail));
+        }
+        (Err(error), None) => return Err(error.into()),
+    };
     let loaded = admin.shared.catalogue().load();
     let catalogue = loaded.as_deref().ok_or_else(|| Problem::unavailable(super::state::SURVEYING))?;
     let left = web::limits_left(&admin.shared, catalogue, &key, model.as_deref()).await;
     left.map(Json).ok_or_else(|| Problem::not_found(format!("the key {name:?} can use no such model")))
-}
-
-async fn not_in_force(registry: &Registry, name: &str) -> Problem {
-    match registry.get::<KeySpec>(name).await {
-        Ok(Some(_)) => {
-            Problem::conflict(format!("the key {name:?} is not in force; if it is not new, the log says why"))
-        }
-        Ok(None) => Problem::missing(Kind::Key, name),
-        Err(error) => error.into(),
-    }
 }
