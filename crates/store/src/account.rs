@@ -34,6 +34,9 @@ pub enum Conflict {
     /// Another key is the same.
     #[error("key {0:?} is the same API key")]
     SameKey(String),
+    /// Somebody else has changed it since it was read.
+    #[error("the {0} {1:?} was changed by somebody else just now; look at it and try again")]
+    Changed(Kind, String),
     /// Others refer to it.
     #[error("the {0} {1:?} is in use by {2}")]
     InUse(Kind, String, String),
@@ -64,11 +67,12 @@ pub struct Page<A> {
 }
 
 /// Whether there may or must be one of the name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Before {
     Absent,
     Present,
     Either,
+    Exactly(Value),
 }
 
 impl Store {
@@ -96,6 +100,23 @@ impl Store {
         self.write(account, Before::Either, audit).await
     }
 
+    /// Puts an account in the place of this one, which was made from it; `None` if there was none.
+    ///
+    /// # Errors
+    /// What is there is not that any more: somebody else's change would be undone.
+    pub async fn change<A: Account>(
+        &self,
+        from: Option<&A>,
+        account: &A,
+        audit: Audit,
+    ) -> Result<Stored<A>, StoreError> {
+        let before = match from {
+            Some(from) => Before::Exactly(from.to_json()),
+            None => Before::Absent,
+        };
+        self.write(account, before, audit).await
+    }
+
     async fn write<A: Account>(
         &self,
         account: &A,
@@ -109,9 +130,21 @@ impl Store {
         let mut transaction = self.begin().await?;
         let revision = next_revision(&mut transaction).await?;
         let known = find(&mut transaction, kind, name).await?;
-        match (before, &known) {
+        match (&before, &known) {
             (Before::Absent, Some(_)) => return Err(Conflict::Exists(kind, name.to_owned()).into()),
-            (Before::Present, None) => return Err(Conflict::Missing(kind, name.to_owned()).into()),
+            (Before::Present | Before::Exactly(_), None) => {
+                return Err(Conflict::Missing(kind, name.to_owned()).into());
+            }
+            // As it is read now: an older Modelgate may have written it in other words.
+            (Before::Exactly(expected), Some(known))
+                if accounts::parse_text::<A>(&known.document, None)
+                    .ok()
+                    .map(|now| now.to_json())
+                    .as_ref()
+                    != Some(expected) =>
+            {
+                return Err(Conflict::Changed(kind, name.to_owned()).into());
+            }
             _ => {}
         }
         if let Some(sha256) = &sha256 {
@@ -268,6 +301,8 @@ impl Store {
     pub async fn create_keys(&self, keys: &[KeySpec], audit: &Audit) -> Result<Vec<Conflict>, StoreError> {
         let now = SystemTime::now();
         let mut transaction = self.begin().await?;
+        // Locks out other writers before anything is touched: in the same order as they do.
+        next_revision(&mut transaction).await?;
         let mut conflicts = Vec::new();
         for key in keys {
             let inserted = sqlx::query(
@@ -314,15 +349,17 @@ impl Store {
 /// What is known of an account before it is written.
 struct Known {
     created: i64,
+    document: String,
 }
 
 async fn find(connection: &mut AnyConnection, kind: Kind, name: &str) -> Result<Option<Known>, StoreError> {
-    let row = sqlx::query("SELECT created FROM accounts WHERE kind = $1 AND name = $2")
+    let row = sqlx::query("SELECT created, document FROM accounts WHERE kind = $1 AND name = $2")
         .bind(kind.as_str())
         .bind(name)
         .fetch_optional(connection)
         .await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?.map(|created| Known { created }))
+    let known = |row: AnyRow| Ok(Known { created: row.try_get(0)?, document: row.try_get(1)? });
+    row.map(known).transpose()
 }
 
 /// Numbers a change. Others that change something wait until this transaction has ended.

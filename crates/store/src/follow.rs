@@ -73,6 +73,16 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
+    /// Forgets which accounts were changed long ago: whoever follows from there reads all of them anyway.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn forget_old_changes(&self) -> Result<u64, StoreError> {
+        let oldest =
+            "DELETE FROM changes WHERE revision <= (SELECT value FROM revision WHERE only_row = 1) - $1";
+        Ok(sqlx::query(oldest).bind(MOST).execute(&self.pool).await?.rows_affected())
+    }
+
     /// All plans or all consumers, those that cannot be read left out and named.
     ///
     /// # Errors

@@ -93,6 +93,21 @@ pub enum RegistryError {
     NoRandomness(#[from] NoRandomness),
 }
 
+/// How often a change is tried anew that met another one.
+const ATTEMPTS: u32 = 5;
+
+impl RegistryError {
+    fn is_changed(&self) -> bool {
+        // Somebody may also have made it, or deleted it, between the look and the change.
+        matches!(
+            self,
+            Self::Store(StoreError::Conflict(
+                Conflict::Changed(..) | Conflict::Exists(..) | Conflict::Missing(..)
+            ))
+        )
+    }
+}
+
 impl From<Conflict> for RegistryError {
     fn from(conflict: Conflict) -> Self {
         Self::Store(conflict.into())
@@ -180,21 +195,38 @@ impl Registry {
         json: &Value,
         actor: &str,
     ) -> Result<Item<A>, RegistryError> {
+        for _ in 0..ATTEMPTS {
+            let before = self.store()?.get::<A>(name).await?;
+            match self.put_over(name, json, before, actor).await {
+                Err(error) if error.is_changed() => {}
+                other => return other,
+            }
+        }
+        Err(Conflict::Changed(A::KIND, name.to_owned()).into())
+    }
+
+    /// Puts an account in the place of the one that it was made from.
+    async fn put_over<A: Account>(
+        &self,
+        name: &str,
+        json: &Value,
+        before: Option<Stored<A>>,
+        actor: &str,
+    ) -> Result<Item<A>, RegistryError> {
         let named = with_name(json, name);
         if let Some(found) = named.get("name").and_then(Value::as_str).filter(|found| *found != name) {
             let message = format!("found {found:?}; allowed: {name:?}, the name under which it is put");
             return Err(RegistryError::Invalid(ConfigErrors::one("name", message)));
         }
         let account: A = self.read(&named).await?;
-        let store = self.store()?;
-        let before = store.get::<A>(account.name()).await?;
         if let Some(before) = before.as_ref().filter(|before| before.account.to_json() == account.to_json()) {
             return Ok(before.clone().into());
         }
         let action = if before.is_some() { "changed" } else { "created" };
-        let details = difference(before.map(|before| before.account.to_json()).as_ref(), &account.to_json());
+        let from = before.map(|before| before.account);
+        let details = difference(from.as_ref().map(Account::to_json).as_ref(), &account.to_json());
         let audit = Audit::new(actor, format!("{} {action}", A::KIND)).with(details);
-        Ok(store.put(&account, audit).await?.into())
+        Ok(self.store()?.change(from.as_ref(), &account, audit).await?.into())
     }
 
     /// The same for a key. If none of that name is there and no digest is given, a key is made and returned.
@@ -211,23 +243,19 @@ impl Registry {
         if named.get("sha256").is_some() {
             return Ok((self.put(name, &named, actor).await?, None));
         }
-        match self.store()?.get::<KeySpec>(name).await? {
-            // Whoever changes the rest of a key does not mean another key.
-            Some(before) => {
-                let mut named = named;
-                let before = before.account.to_json();
-                for field in ["sha256", "previous"] {
-                    if let (Some(value), Some(object)) = (before.get(field), named.as_object_mut()) {
-                        object.insert(field.into(), value.clone());
-                    }
-                }
-                Ok((self.put(name, &named, actor).await?, None))
-            }
-            None => {
-                let (json, new) = with_digest(&named)?;
-                Ok((self.put(name, &json, actor).await?, new))
+        for _ in 0..ATTEMPTS {
+            let before = self.store()?.get::<KeySpec>(name).await?;
+            let (json, new) = match &before {
+                // Whoever changes the rest of a key does not mean another key.
+                Some(before) => (with_digests_of(&named, &before.account), None),
+                None => with_digest(&named)?,
+            };
+            match self.put_over(name, &json, before, actor).await {
+                Err(error) if error.is_changed() => {}
+                other => return other.map(|item| (item, new)),
             }
         }
+        Err(Conflict::Changed(Kind::Key, name.to_owned()).into())
     }
 
     /// Changes what is given and keeps the rest; `null` takes something away (RFC 7396).
@@ -241,11 +269,17 @@ impl Registry {
         actor: &str,
     ) -> Result<Item<A>, RegistryError> {
         self.refuse_declared(A::KIND, name)?;
-        let before = self.store()?.get::<A>(name).await?;
-        let before = before.ok_or_else(|| Conflict::Missing(A::KIND, name.to_owned()))?;
-        let mut json = before.account.to_json();
-        merge(&mut json, patch);
-        self.put(name, &json, actor).await
+        for _ in 0..ATTEMPTS {
+            let before = self.store()?.get::<A>(name).await?;
+            let before = before.ok_or_else(|| Conflict::Missing(A::KIND, name.to_owned()))?;
+            let mut json = before.account.to_json();
+            merge(&mut json, patch);
+            match self.put_over(name, &json, Some(before), actor).await {
+                Err(error) if error.is_changed() => {}
+                other => return other,
+            }
+        }
+        Err(Conflict::Changed(A::KIND, name.to_owned()).into())
     }
 
     /// Removes an account; one that is not there is no error. The answer says whether it was.
@@ -254,6 +288,12 @@ impl Registry {
     /// See [`RegistryError`].
     pub async fn delete(&self, kind: Kind, name: &str, actor: &str) -> Result<bool, RegistryError> {
         self.refuse_declared(kind, name)?;
+        let declared = self.declared();
+        let user = declared.keys.iter().find(|key| kind == Kind::Consumer && key.consumer == name);
+        if let Some(key) = user {
+            let key = format!("key {:?} of the configuration file", key.name);
+            return Err(Conflict::InUse(kind, name.to_owned(), key).into());
+        }
         let audit = Audit::new(actor, format!("{kind} deleted"));
         Ok(self.store()?.delete(kind, name, audit).await?)
     }
@@ -271,14 +311,17 @@ impl Registry {
         self.refuse_declared(Kind::Key, name)?;
         let store = self.store()?;
         let before = store.get::<KeySpec>(name).await?;
-        let mut key = before.ok_or_else(|| Conflict::Missing(Kind::Key, name.to_owned()))?.account;
+        let before = before.ok_or_else(|| Conflict::Missing(Kind::Key, name.to_owned()))?.account;
+        let mut key = before.clone();
         let new = NewKey::generate()?;
         // In whole milliseconds, as it is written.
         let until =
             SystemTime::now() + Duration::from_millis(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
         key.rotate(new.digest(), until);
         let details = json!({ "old_key_works_until": humantime::format_rfc3339_seconds(until).to_string() });
-        let stored = store.replace(&key, Audit::new(actor, "key rotated").with(details)).await?;
+        // Of two at once the second is told: its key would never have worked.
+        let stored =
+            store.change(Some(&before), &key, Audit::new(actor, "key rotated").with(details)).await?;
         Ok((stored.into(), new))
     }
 
@@ -409,6 +452,17 @@ fn with_digest(json: &Value) -> Result<(Value, Option<NewKey>), NoRandomness> {
         }
     }
     Ok((json, new))
+}
+
+/// The document with the digests that a key has.
+fn with_digests_of(json: &Value, key: &KeySpec) -> Value {
+    let (mut json, key) = (json.clone(), key.to_json());
+    for field in ["sha256", "previous"] {
+        if let (Some(value), Some(object)) = (key.get(field), json.as_object_mut()) {
+            object.insert(field.into(), value.clone());
+        }
+    }
+    json
 }
 
 /// RFC 7396.

@@ -26,6 +26,8 @@ with_both! {
     the_registry_checks_writes_and_audits
     keys_are_made_rotated_and_shown_once
     a_file_comes_first
+    changes_at_once_undo_nothing
+    old_changes_are_forgotten
 }
 
 fn audit() -> Audit {
@@ -392,4 +394,45 @@ async fn a_file_comes_first(place: Place) {
         registry.get::<KeySpec>("d").await.expect("an answer").expect("it is there").source,
         Source::File
     );
+}
+
+async fn changes_at_once_undo_nothing(place: Place) {
+    let registry = Registry::new(Accounts::default());
+    registry.set_store(place.open().await);
+    let registry = std::sync::Arc::new(registry);
+    registry.create_key(&json!({ "name": "alice", "consumer": "team" }), "ann").await.expect("new");
+    for round in 0..15 {
+        let disabled = json!({ "disabled": round % 2 == 0 });
+        let off = registry.patch::<KeySpec>("alice", &disabled, "ann");
+        let noted = json!({ "note": format!("round {round}") });
+        let note = registry.patch::<KeySpec>("alice", &noted, "bob");
+        let rotated = registry.rotate("alice", Duration::ZERO, "carol");
+        let (off, note, rotated) = tokio::join!(off, note, rotated);
+        off.expect("disabled or not");
+        note.expect("noted");
+        let now = registry.get::<KeySpec>("alice").await.expect("an answer").expect("it is there").account;
+        assert_eq!(now.disabled, round % 2 == 0, "somebody else's change has not undone it");
+        assert_eq!(now.note.as_deref(), Some(format!("round {round}").as_str()));
+        match rotated {
+            Ok((_, key)) => assert_eq!(now.sha256, key.digest(), "a key that was shown works"),
+            Err(error) => assert!(error.to_string().contains("changed by somebody else"), "{error}"),
+        }
+    }
+    let store = registry.store().expect("a store");
+    let stale = store.get::<KeySpec>("alice").await.expect("an answer").expect("it is there").account;
+    registry
+        .patch::<KeySpec>("alice", &json!({ "disabled": null, "note": "newest" }), "ann")
+        .await
+        .expect("changed");
+    let late = KeySpec { note: Some("late".into()), ..stale.clone() };
+    let refused = store.change(Some(&stale), &late, audit()).await.expect_err("it was changed");
+    assert_eq!(conflict(refused), Conflict::Changed(Kind::Key, "alice".into()));
+}
+
+async fn old_changes_are_forgotten(place: Place) {
+    let store = place.open().await;
+    let many: Vec<KeySpec> = (0..2_010).map(|i| key(&format!("many-{i}"))).collect();
+    store.create_keys(&many, &audit()).await.expect("written");
+    assert!((10..=12).contains(&store.forget_old_changes().await.expect("forgotten")));
+    assert_eq!(store.forget_old_changes().await.expect("nothing more"), 0);
 }
