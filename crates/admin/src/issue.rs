@@ -1,6 +1,9 @@
 //! All that needs an operator, the worst first.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::{HashMap, HashSet},
+    time::SystemTime,
+};
 
 use catalogue::{Catalogue, Readiness, ServerRecord, ServerState, Subject};
 
@@ -99,10 +102,12 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
         None => format!("/servers?q={}", encode(name)),
     };
     let mut issues: Vec<Issue> = Vec::new();
+    let mut told: HashSet<(&str, &str)> = HashSet::new();
     for problem in catalogue.problems() {
         let (severity, link) = match &problem.subject {
             Subject::Source(_) => (Severity::Bad, "/servers".into()),
             Subject::Container(name) | Subject::Server(name) => {
+                told.insert((name, &problem.message));
                 let is_ready = by_name.get(name.as_str()).is_some_and(|s| s.state == ServerState::Ready);
                 (if is_ready { Severity::Warn } else { Severity::Bad }, link(name))
             }
@@ -120,9 +125,7 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
             }
             _ => continue,
         };
-        let is_told =
-            issues.iter().any(|issue| issue.what == why && issue.about.ends_with(&server.spec.name));
-        if !is_told {
+        if !told.contains(&(server.spec.name.as_str(), why)) {
             let about = format!("server {}", server.spec.name);
             issues.push(Issue::new(severity, about, link(&server.spec.name), why));
         }

@@ -34,6 +34,8 @@ pub struct Refusal {
     /// Where a browser shall go instead.
     location: Option<String>,
     retry_after: Option<Duration>,
+    /// Whether a browser shall ask once more, from here.
+    again: bool,
 }
 
 #[derive(Template)]
@@ -47,14 +49,26 @@ impl Refusal {
     fn new(parts: &Parts, status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let api = api::is_for_api(parts);
         let page = !api && wants_page(&parts.headers);
-        Self { status, code, message: message.into(), page, api, location: None, retry_after: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            page,
+            api,
+            location: None,
+            retry_after: None,
+            again: false,
+        }
     }
 
     /// Nobody is signed in: a browser is sent to the page for that, and from there to where it wanted to go.
     pub(crate) fn sign_in(parts: &Parts) -> Self {
         const MESSAGE: &str = "sign in, or send an admin token as \"Authorization: Bearer <token>\"";
         let mut refusal = Self::new(parts, StatusCode::UNAUTHORIZED, "unauthorized", MESSAGE);
-        if refusal.page {
+        if refusal.page && is_link_of_another_site(parts) {
+            // Browsers keep the cookie back here; they send it when our own page asks once more.
+            refusal.again = true;
+        } else if refusal.page {
             let wanted = parts.uri.path_and_query().map_or("/", |wanted| wanted.as_str());
             let location = match (&parts.method, wanted) {
                 (&Method::GET, "/") => SIGN_IN.to_owned(),
@@ -114,6 +128,9 @@ impl IntoResponse for Refusal {
             let problem = Problem::new(self.status, self.code, self.message);
             return problem.retry_after(self.retry_after).into_response();
         }
+        if self.again {
+            return Html(AGAIN).into_response();
+        }
         let page = Page { status: self.status.as_u16(), message: &self.message };
         let body = match page.render().ok().filter(|_| self.page) {
             Some(page) => Html(page).into_response(),
@@ -130,6 +147,21 @@ impl IntoResponse for Refusal {
         }
         response
     }
+}
+
+/// A page that asks for itself. It holds nothing.
+const AGAIN: &str =
+    "<!doctype html><html lang=\"en\"><meta http-equiv=\"refresh\" content=\"0\"><title>Modelgate</title>";
+
+/// Whether somebody has followed a link of another site: then browsers send no cookie of ours (`SameSite=Strict`),
+/// whether there is one or not.
+fn is_link_of_another_site(parts: &Parts) -> bool {
+    let is = |name: &str, values: &[&str]| {
+        parts.headers.get(name).is_some_and(|value| values.iter().any(|wanted| value == wanted))
+    };
+    parts.method == Method::GET
+        && is("sec-fetch-site", &["cross-site", "same-site"])
+        && is("sec-fetch-mode", &["navigate"])
 }
 
 /// Whether a person reads the answer: browsers say so.

@@ -31,6 +31,7 @@ pub(crate) fn routes() -> Vec<(String, MethodRouter<Admin>)> {
         ("/requests/try", get(try_it::show).post(try_it::submit)),
         ("/traefik", get(pages::show)),
         ("/traefik/revisions/{number}", get(traefik::revision)),
+        ("/traefik/revisions/{number}/document", get(traefik::json)),
         ("/help", get(help::show)),
         ("/about", get(about::show)),
         ("/audit", get(audit::show)),
@@ -214,6 +215,21 @@ mod tests {
         assert_eq!(cookie_of(response.headers()), "modelgate_session=");
         let page = dashboard.ask(None, Request::get("/about").header("cookie", &cookie), "").await;
         assert_eq!(page.status(), StatusCode::UNAUTHORIZED, "the session is over");
+    }
+
+    #[tokio::test]
+    async fn who_follows_a_link_of_another_site_is_asked_for_again_before_signing_in() {
+        let dashboard = Dashboard::of(Catalogue::default());
+        let follow = |site: &str| {
+            let request = Request::get("/servers").header("accept", "text/html");
+            request.header("sec-fetch-site", site).header("sec-fetch-mode", "navigate")
+        };
+        let response = dashboard.ask(None, follow("cross-site"), "").await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let page = text(response).await;
+        assert!(page.contains("http-equiv=\"refresh\"") && page.len() < 200, "{page}");
+        let response = dashboard.ask(None, follow("same-origin"), "").await;
+        assert_eq!(response.status(), StatusCode::SEE_OTHER, "the second time it is our own page that asks");
     }
 
     #[tokio::test]

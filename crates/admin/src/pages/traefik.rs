@@ -3,7 +3,10 @@
 use askama::Template;
 use axum::{
     extract::{Path, State},
-    http::request::Parts,
+    http::{
+        header::{CONTENT_DISPOSITION, CONTENT_TYPE},
+        request::Parts,
+    },
     response::{IntoResponse as _, Response},
 };
 use web::Revision;
@@ -115,13 +118,35 @@ struct Document {
     previous: Option<u64>,
     diff: Vec<DiffLine>,
     is_forgotten: bool,
+    /// More lines than are shown.
+    more: usize,
+    /// The document, unless it is long.
     text: Option<String>,
+    has_document: bool,
 }
 
 /// A line of a difference.
 struct DiffLine {
     class: &'static str,
     text: String,
+}
+
+/// So many lines of a difference are shown.
+const MOST_LINES: usize = 1000;
+/// So much of a document is shown in the page, in bytes.
+const MOST_TEXT: usize = 200_000;
+
+/// `GET /traefik/revisions/{number}/document`
+pub(crate) async fn json(State(admin): State<Admin>, Path(number): Path<u64>, parts: Parts) -> Response {
+    let revision = admin.shared.history().revision(number);
+    match revision.as_ref().and_then(Revision::document) {
+        Some(document) => {
+            let name = format!("attachment; filename=\"traefik-{number}.json\"");
+            let headers = [(CONTENT_TYPE, "application/json".to_owned()), (CONTENT_DISPOSITION, name)];
+            (headers, document.clone()).into_response()
+        }
+        None => Refusal::not_found(&parts).into_response(),
+    }
 }
 
 /// `GET /traefik/revisions/{number}`
@@ -157,12 +182,16 @@ fn document(admin: &Admin, operator: Operator, number: u64) -> Option<Document> 
         DiffLine { class, text: text.to_owned() }
     };
     let is_forgotten = matches!(diff, Some(None));
+    let all = diff.flatten().unwrap_or_default();
+    let more = all.lines().count().saturating_sub(MOST_LINES);
     Some(Document {
         frame: Frame::new(format!("Revision {number}"), "/traefik", operator),
         row: row(&revision),
         previous: revision.previous,
-        diff: diff.flatten().iter().flat_map(|diff| diff.lines()).map(line).collect(),
+        diff: all.lines().take(MOST_LINES).map(line).collect(),
+        more,
         is_forgotten,
-        text: revision.text(),
+        text: revision.text().filter(|text| text.len() <= MOST_TEXT),
+        has_document: revision.document().is_some(),
     })
 }
