@@ -9,8 +9,8 @@ use catalogue::{Catalogue, Credential, ModelName, ModelSettings, Pool, RouteId};
 use jiff::Zoned;
 
 use crate::{
-    Calendar, Clock, Consumer, Demands, Key, Limiters, Limits, Per, Period, Policy, Quota, QuotaId, Rate,
-    Reason, Request, Reservation, Scope, Unit, estimate,
+    Calendar, Clock, Consumer, Demands, Key, Limiters, Limits, Mode, Per, Period, Policy, Quota, QuotaId,
+    Rate, Reason, Request, Reservation, Scope, Unit, estimate,
     limits::{CellId, Demand},
     policy::protocols_without_key,
     quota::{self, QuotaDemand},
@@ -41,12 +41,21 @@ pub struct Grant {
     pub tokens: Option<u32>,
     /// How many tokens its answer is estimated at if it does not say so; `None` for the usual number.
     pub answer_tokens: Option<u32>,
+    /// Whether the model's name is one that servers or operators have given.
+    pub is_known_model: bool,
     /// What was taken from limits for it.
     pub reservation: Reservation,
     /// What the servers demand.
     pub credential: Option<Arc<Credential>>,
     /// The `Sec-WebSocket-Protocol` that the server is to see, if the client offers protocols.
     pub websocket_protocols: Option<String>,
+}
+
+impl Grant {
+    /// The model, unless the client may have made it up.
+    pub fn known_model(&self) -> Option<&str> {
+        self.model.as_ref().filter(|_| self.is_known_model).map(ModelName::as_str)
+    }
 }
 
 /// Why a request is refused, and what is known about it.
@@ -171,6 +180,7 @@ pub(crate) fn judge(
         model: wanted.model,
         consumer: Arc::clone(&key.consumer),
         tokens,
+        is_known_model: wanted.pool.is_some() || !is_named_by_client(request),
         answer_tokens: wanted.pool.and_then(|pool| pool.settings.answer_tokens),
         websocket_protocols: protocols_without_key(request.headers),
         reservation: Reservation::default(),
@@ -184,8 +194,9 @@ pub(crate) fn judge(
 /// around them.
 fn demands(policy: &Policy, key: &Key, wanted: &Wanted<'_>, request: &Request<'_>) -> (Demands, Option<u32>) {
     let answer = wanted.pool.and_then(|pool| pool.settings.answer_tokens);
+    let named_by_client = is_named_by_client(request);
     let mut take = Take { demands: Demands::default(), tokens: None, now: None, answer, policy, request };
-    for limited in subjects(policy, key, wanted.model.as_ref(), wanted.pool, wanted.main) {
+    for limited in subjects(policy, key, wanted.model.as_ref(), wanted.pool, wanted.main, named_by_client) {
         for rate in limited.limits.rates() {
             let cost = take.cost(rate.unit());
             take.demands.rates.push(Demand::new(limited.scope, limited.cell, rate, cost));
@@ -197,6 +208,11 @@ fn demands(policy: &Policy, key: &Key, wanted: &Wanted<'_>, request: &Request<'_
         }
     }
     (take.demands, take.tokens)
+}
+
+/// Whether the model's name is the client's, and not that of a router's owner.
+fn is_named_by_client(request: &Request<'_>) -> bool {
+    !matches!(request.mode, Mode::Gate { model: Some(_), .. })
 }
 
 /// Somebody, or a model, with limits.
@@ -237,11 +253,12 @@ fn subjects<'l>(
     named: Option<&ModelName>,
     pool: Option<&'l Pool>,
     main: Option<&'l Pool>,
+    named_by_client: bool,
 ) -> impl Iterator<Item = Limited<'l>> {
     let of = |scope, limits: &'l Limits, cell: &dyn Fn() -> CellId| {
         (!limits.is_empty()).then(|| Limited { scope, cell: cell(), limits: Of::Limits(limits) })
     };
-    let of_key = || CellId::of_key(&key.digest);
+    let of_key = || CellId::of_key(key);
     let of_consumer = || CellId::of_consumer(&key.consumer);
     let mut all = [
         of(Scope::Key, &key.limits, &of_key),
@@ -254,7 +271,9 @@ fn subjects<'l>(
         let model = pool.map_or(named, |pool| &pool.stands_for).as_str();
         let by_policy = policy.model_limits(model).filter(|limits| !limits.is_empty());
         // Its digest is not for nothing, so it is made only if there is a limit, and mostly once.
-        let cell = LazyCell::new(|| CellId::of_model(model));
+        // Names that no server has come from clients, who may make up any number of them: they count together.
+        let is_made_up = pool.is_none() && named_by_client;
+        let cell = LazyCell::new(|| CellId::of_model(if is_made_up { "" } else { model }));
         all[2] = of(Scope::KeyAndModel, &key.limits_per_model, &|| of_key().for_model(*cell));
         all[3] =
             of(Scope::ConsumerAndModel, &key.consumer.limits_per_model, &|| of_consumer().for_model(*cell));
@@ -308,7 +327,7 @@ pub fn limits_of(
     let mut demands = Demands::default();
     let zone = policy.time_zone();
     let local = quota::local(now, zone);
-    for limited in subjects(policy, key, pool.map(|pool| &pool.model), pool, main) {
+    for limited in subjects(policy, key, pool.map(|pool| &pool.model), pool, main, false) {
         let rates = limited.limits.rates().map(|rate| Demand::new(limited.scope, limited.cell, rate, 1));
         demands.rates.extend(rates);
         for quota in limited.limits.quotas() {

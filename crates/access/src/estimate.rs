@@ -9,7 +9,7 @@
 //! - an image counts [`IMAGE`], a sound or a file [`FILE`], however large: text in base64, a `data:`
 //!   URL or a form's file is not read as text;
 //! - the answer counts what `max_tokens`, `max_completion_tokens`, `max_output_tokens`, `num_predict` or
-//!   `n_predict` allow, `n` times; without any of them the model's default, or [`ANSWER`]. What has no answer in tokens
+//!   `n_predict` allow, `n` times for each prompt; without any of them the model's default, or [`ANSWER`]. What has no answer in tokens
 //!   (embeddings, rerank, moderations, audio, tokenize) counts none.
 
 use std::fmt;
@@ -33,10 +33,10 @@ pub fn tokens(path: &str, body: &[u8], default: Option<u32>) -> u32 {
         return u32::try_from(tokens).unwrap_or(u32::MAX);
     }
     let answer = match answers_in_tokens(path) {
-        true => count
-            .answer
-            .unwrap_or_else(|| default.map_or(ANSWER, u64::from))
-            .saturating_mul(count.choices.clamp(1, 128)),
+        true => {
+            let one = count.answer.unwrap_or_else(|| default.map_or(ANSWER, u64::from));
+            one.saturating_mul(count.choices.max(1)).saturating_mul(count.prompts.max(1))
+        }
         false => 0,
     };
     let prompt = count.ascii.div_ceil(4) + count.other + count.images * IMAGE + count.files * FILE;
@@ -68,6 +68,8 @@ struct Count {
     files: u64,
     answer: Option<u64>,
     choices: u64,
+    /// How many prompts there are, each with answers of its own.
+    prompts: u64,
 }
 
 /// What a field means for the count.
@@ -83,8 +85,14 @@ enum Key {
     Image,
     /// A sound or a file.
     File,
-    /// Says nothing that the model reads.
-    Ignored,
+    /// A prompt, or a list of them.
+    Prompt,
+    /// One of a list of prompts.
+    OneOfPrompts,
+    /// Says nothing that the model reads, if it is short; but it may also be the name of a tool's parameter.
+    Short,
+    /// Part of an image or a file, which counts as a whole.
+    Skipped,
 }
 
 impl Key {
@@ -99,7 +107,8 @@ impl Key {
             // Anthropic's pictures and files: {"type": "image", "source": {"data": …}}.
             "source" => Self::Image,
             "model" | "role" | "type" | "stream" | "user" | "id" | "temperature" | "top_p" | "seed"
-            | "metadata" | "cache_control" | "encoding_format" => Self::Ignored,
+            | "metadata" | "cache_control" | "encoding_format" => Self::Short,
+            "prompt" => Self::Prompt,
             _ => Self::Any,
         }
     }
@@ -111,12 +120,27 @@ struct Node<'c> {
     count: &'c mut Count,
 }
 
+impl Node<'_> {
+    fn whole(self, number: u64) {
+        match self.key {
+            Key::Choices => self.count.choices = self.count.choices.max(number),
+            _ => self.count.answer = Some(self.count.answer.map_or(number, |other| other.max(number))),
+        }
+    }
+
+    /// Servers take 8.0 for 8. What is negative or none counts nothing.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` stops at both ends")]
+    fn number(self, number: f64) {
+        self.whole(number.ceil() as u64);
+    }
+}
+
 impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.key {
-            Key::Ignored => deserializer.deserialize_ignored_any(IgnoredAny).map(|_| ()),
+            Key::Skipped => deserializer.deserialize_ignored_any(IgnoredAny).map(|_| ()),
             _ => deserializer.deserialize_any(self),
         }
     }
@@ -130,7 +154,14 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        const SHORT: usize = 64;
+        if self.key == Key::OneOfPrompts {
+            self.count.prompts += 1;
+        }
         match self.key {
+            // Some servers take a number for a number also between quotes.
+            Key::MaxTokens | Key::Choices => self.number(text.trim().parse().unwrap_or(0.0)),
+            Key::Short if text.len() <= SHORT => {}
             Key::Image => self.count.images += 1,
             Key::File => self.count.files += 1,
             _ if text.starts_with("data:image/") => self.count.images += 1,
@@ -146,10 +177,8 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_u64<E>(self, number: u64) -> Result<(), E> {
         match self.key {
-            Key::MaxTokens => {
-                self.count.answer = Some(self.count.answer.map_or(number, |other| other.max(number)));
-            }
-            Key::Choices => self.count.choices = self.count.choices.max(number),
+            Key::MaxTokens | Key::Choices => self.whole(number),
+            Key::Short => {}
             // Prompts can be given as tokens.
             _ => self.count.other += 1,
         }
@@ -160,7 +189,10 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+        if matches!(self.key, Key::MaxTokens | Key::Choices) {
+            self.number(number);
+        }
         Ok(())
     }
 
@@ -173,7 +205,16 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(Node { key: self.key, count: &mut *self.count })?.is_some() {}
+        let key = match self.key {
+            Key::Prompt => Key::OneOfPrompts,
+            Key::OneOfPrompts => {
+                self.count.prompts += 1;
+                Key::Any
+            }
+            Key::Short => Key::Any,
+            key => key,
+        };
+        while list.next_element_seed(Node { key, count: &mut *self.count })?.is_some() {}
         Ok(())
     }
 
@@ -186,7 +227,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         }
         let is_whole = matches!(self.key, Key::Image | Key::File);
         while let Some(name) = map.next_key::<std::borrow::Cow<'_, str>>()? {
-            let key = if is_whole { Key::Ignored } else { Key::of(&name) };
+            let key = if is_whole { Key::Skipped } else { Key::of(&name) };
             map.next_value_seed(Node { key, count: &mut *self.count })?;
         }
         Ok(())
@@ -211,6 +252,12 @@ mod tests {
             (r#"{"messages":[{"content":"1234"}]}"#, 1001),
             (r#"{"prompt":[1,2,3],"max_tokens":1}"#, 4),
             (r#"{"max_tokens":0}"#, 1),
+            (r#"{"prompt":["1234","1234","1234"],"max_tokens":10,"n":2}"#, 63),
+            (r#"{"prompt":[[1,2],[3]],"max_tokens":10}"#, 23),
+            (r#"{"prompt":"1234","max_tokens":10.0,"n":"8"}"#, 81),
+            (r#"{"prompt":"1234","max_tokens":1,"n":1000}"#, 1001),
+            (r#"{"prompt":"","max_tokens":-1,"user":"u"}"#, 1000),
+            (r#"{"tools":[{"properties":{"id":{"description":"12345678"}}}],"max_tokens":1}"#, 3),
             (
                 r#"{"messages":[{"content":[{"type":"text","text":"1234"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}],"max_tokens":1}"#,
                 1002,

@@ -243,6 +243,7 @@ fn bearer(
         models: plan.models.clone(),
         limits: plan.limits.clone(),
         limits_per_model: plan.limits_per_model.clone(),
+        id: digest.prefix(),
         ..Key::new(format!("jwt:{name}"), consumer, digest)
     }))
 }

@@ -52,6 +52,8 @@ pub struct Key {
     pub disabled: bool,
     /// The client networks from which it works; none means any.
     pub networks: Vec<IpNet>,
+    /// Stands for it where what was taken is kept: also after it was rotated.
+    pub id: u128,
 }
 
 impl KeyDigest {
@@ -174,8 +176,10 @@ impl fmt::Debug for NewKey {
 impl Key {
     /// A key for every model, without limits.
     pub fn new(name: impl Into<String>, consumer: Arc<Consumer>, digest: KeyDigest) -> Self {
+        let name = name.into();
+        let id = KeyDigest::of(&format!("key\n{name}")).prefix();
         Self {
-            name: name.into(),
+            name,
             consumer,
             digest,
             previous: None,
@@ -186,6 +190,7 @@ impl Key {
             expires: None,
             disabled: false,
             networks: Vec::new(),
+            id,
         }
     }
 

@@ -23,7 +23,7 @@ use std::{
 use papaya::HashMap;
 
 use crate::{
-    Clock, Consumer, KeyDigest, Limit, LimitReached, Quotas, Rate, Scope, SystemClock, Unit,
+    Clock, Consumer, Key, KeyDigest, Limit, LimitReached, Quotas, Rate, Scope, SystemClock, Unit,
     quota::QuotaDemand,
 };
 
@@ -98,8 +98,8 @@ enum Taken {
 }
 
 impl CellId {
-    pub(crate) fn of_key(key: &KeyDigest) -> Self {
-        Self { who: key.prefix(), model: 0, window: 0 }
+    pub(crate) fn of_key(key: &Key) -> Self {
+        Self { who: key.id, model: 0, window: 0 }
     }
 
     pub(crate) fn of_consumer(consumer: &Consumer) -> Self {
@@ -136,6 +136,11 @@ impl Demand {
     /// the unit and time.
     pub fn id(&self) -> (u128, u128, u8) {
         (self.cell.who, self.cell.model, self.cell.window)
+    }
+
+    /// Whose limit it is.
+    pub fn scope(&self) -> Scope {
+        self.scope
     }
 
     /// The limit.

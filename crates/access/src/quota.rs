@@ -314,7 +314,6 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::KeyDigest;
 
     fn at(text: &str, zone: &str) -> Zoned {
         let zone = TimeZone::get(zone).expect("a zone");
@@ -324,7 +323,7 @@ mod tests {
     fn id(key: &str) -> QuotaId {
         let quota = Quota::new(1, Unit::Requests, Calendar::Day).expect("a quota");
         let now = at("2026-11-21T12:00:00Z", "UTC");
-        QuotaId::new(CellId::of_key(&KeyDigest::of(key)), &quota, Period::of(Calendar::Day, &now))
+        QuotaId::new(CellId::of_model(key), &quota, Period::of(Calendar::Day, &now))
     }
 
     fn demand(key: &str, amount: u64, cost: u32) -> QuotaDemand {

@@ -52,8 +52,12 @@ struct Count {
     requests: AtomicU64,
     tokens: AtomicU64,
     refused: AtomicU64,
+    /// How often nothing was taken in a row.
+    idle: AtomicU64,
 }
 
+/// A pair that was idle so often when the counts were taken is forgotten: after ten minutes, twice a second.
+const IDLE: u64 = 1_200;
 /// So many pairs of key and model are told apart; it bounds the memory to some 50 MB.
 const MOST: usize = 200_000;
 
@@ -86,15 +90,20 @@ impl Usage {
     /// What was counted since this was asked last.
     pub fn take(&self) -> Vec<Used> {
         let counts = self.counts.pin();
-        let taken = counts.iter().map(|(by, count)| Used {
-            key: by.key.to_string(),
-            consumer: by.consumer.to_string(),
-            model: by.model.to_string(),
-            requests: count.requests.swap(0, Ordering::Relaxed),
-            tokens: count.tokens.swap(0, Ordering::Relaxed),
-            refused: count.refused.swap(0, Ordering::Relaxed),
-        });
-        taken.filter(|used| used.requests + used.tokens + used.refused > 0).collect()
+        let mut taken = Vec::new();
+        for (by, count) in &counts {
+            let [requests, tokens, refused] = [&count.requests, &count.tokens, &count.refused]
+                .map(|count| count.swap(0, Ordering::Relaxed));
+            if requests + tokens + refused > 0 {
+                count.idle.store(0, Ordering::Relaxed);
+                let [key, consumer, model] = [&by.key, &by.consumer, &by.model].map(ToString::to_string);
+                taken.push(Used { key, consumer, model, requests, tokens, refused });
+            } else if count.idle.fetch_add(1, Ordering::Relaxed) >= IDLE {
+                // Who counts at this very moment, after minutes of silence, is lost.
+                counts.remove(by);
+            }
+        }
+        taken
     }
 
     /// Puts back what could not be saved.
@@ -109,7 +118,7 @@ impl Usage {
     }
 
     fn of_grant(grant: &Grant) -> UsedByRef<'_> {
-        let model = grant.model.as_ref().map_or("", |model| model.as_str());
+        let model = grant.known_model().unwrap_or_default();
         UsedByRef { key: &grant.key.name, consumer: &grant.consumer.name, model }
     }
 

@@ -13,7 +13,7 @@
 
 use std::{
     borrow::Cow,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, LazyLock},
     time::{Instant, SystemTime},
 };
@@ -110,7 +110,12 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
             if denial.reason == Reason::UntrustedPeer {
                 warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
             }
-            debug!(request_id, reason = denial.reason.code(), consumer = denial.consumer.as_ref().map(|c| c.name.as_str()), model = ?denial.model, "refused");
+            debug!(
+                request_id,
+                reason = denial.reason.code(),
+                consumer = denial.consumer.as_ref().map(|c| c.name.as_str()),
+                "refused"
+            );
             denial.reason = slowed(&shared, from, denial.reason);
             report.denied(&denial);
             shared.usage().refused(&denial);
@@ -124,14 +129,15 @@ fn count_usage(shared: &Arc<Shared>, grant: Grant, uri: &str, body: Bytes) {
     /// Longer than that, and it would keep other requests waiting: some 60 µs.
     const SHORT: usize = 64 << 10;
     shared.usage().allowed(&grant);
+    let (known, default) = (grant.tokens, grant.answer_tokens);
     let add = move |shared: &Shared, tokens| {
-        let model = grant.model.as_ref().map_or("", |model| model.as_str());
+        let model = grant.known_model().unwrap_or_default();
         shared.usage().tokens(&grant.key.name, &grant.consumer.name, model, tokens);
     };
-    if let Some(tokens) = grant.tokens {
+    if let Some(tokens) = known {
         return add(shared, tokens);
     }
-    let (shared, uri, default) = (Arc::clone(shared), uri.to_owned(), grant.answer_tokens);
+    let (shared, uri) = (Arc::clone(shared), uri.to_owned());
     let is_short = body.len() <= SHORT;
     let estimate = move || add(&shared, access::estimate::tokens(&uri, &body, default));
     if is_short {
@@ -146,16 +152,25 @@ pub(crate) fn client_address(headers: &HeaderMap) -> Option<IpAddr> {
     headers.get(FORWARDED_FOR)?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }
 
-/// Whoever shows wrong keys again and again from one address is told to wait.
+/// Whoever shows wrong keys again and again from one address is told to wait. A right one passes all the same: others
+/// may share the address, and 256 bits cannot be guessed.
 pub(crate) fn slowed(shared: &Shared, from: Option<IpAddr>, reason: Reason) -> Reason {
     static FAILURES: LazyLock<Rate> = LazyLock::new(|| Rate::per_minute(30, None).expect("in range"));
     if !matches!(reason, Reason::UnknownKey | Reason::MistypedKey) {
         return reason;
     }
-    let address = from.map(|address| address.to_string()).unwrap_or_default();
+    let address = from.map(whose_network).unwrap_or_default();
     match shared.limiters().failed_from(&address, *FAILURES) {
         Ok(()) => reason,
         Err(limited) => limited.into(),
+    }
+}
+
+/// Whoever has one IPv6 address has 2^64 of them (RFC 6177).
+fn whose_network(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).to_string(),
     }
 }
 

@@ -7,7 +7,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use access::{Decision, Demand, Demands, Left, Limiters, Pending, Reason, Settlement, SystemClock};
+use access::{
+    Decision, Demand, Demands, Left, Limit, LimitReached, Limiters, Pending, Reason, Reservation, Settlement,
+    SystemClock,
+};
 use shared_limits::{LimitId, Outcome, SharedLimits};
 
 /// Limits that several Modelgates share.
@@ -71,14 +74,14 @@ impl SharedCounting {
     async fn admit(&self, limiters: &Limiters<SystemClock>, pending: Pending) -> Decision {
         // Quotas first: they need no way to anywhere, and can be given back.
         let reserved = match limiters.reserve_quotas(pending.demands()) {
-            Ok(reserved) => reserved,
+            Ok(reserved) => Reserved { limiters, reserved: Some(reserved) },
             Err(reached) => return pending.deny(reached.into()),
         };
         let demands: Vec<_> = pending.demands().rates().iter().map(translate).collect();
         let refused = match self.limits.admit(&demands).await {
             Outcome::Admitted { .. } => {
                 limiters.note(&self.part_of(&pending));
-                return pending.allow(reserved);
+                return pending.allow(reserved.keep());
             }
             Outcome::Refused { index, retry_after, reset_after } => {
                 let demand = pending.demands().rates().get(index);
@@ -89,16 +92,16 @@ impl SharedCounting {
             Outcome::Unavailable => {
                 self.alone.fetch_add(1, Ordering::Relaxed);
                 match self.on_failure {
-                    OnFailure::Open => return pending.allow(reserved),
+                    OnFailure::Open => return pending.allow(reserved.keep()),
                     OnFailure::Closed => Reason::LimitsUnavailable,
                     OnFailure::Local => match limiters.reserve(&self.part_of(&pending)) {
-                        Ok(_) => return pending.allow(reserved),
-                        Err(reached) => reached.into(),
+                        Ok(_) => return pending.allow(reserved.keep()),
+                        Err(reached) => whole(reached, pending.demands()).into(),
                     },
                 }
             }
         };
-        limiters.settle(&reserved, Settlement::Cancelled);
+        drop(reserved);
         pending.deny(refused)
     }
 
@@ -116,6 +119,38 @@ impl SharedCounting {
         let rates = rates.map(|(demand, left)| demand.left(left.remaining, left.reset_after));
         rates.chain(limiters.quotas_left(demands)).collect()
     }
+}
+
+/// Quotas of a request that is not decided yet. Should it be refused, or its client be gone before, they are given back.
+struct Reserved<'l> {
+    limiters: &'l Limiters<SystemClock>,
+    reserved: Option<Reservation>,
+}
+
+impl Reserved<'_> {
+    fn keep(mut self) -> Reservation {
+        self.reserved.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if let Some(reserved) = &self.reserved {
+            self.limiters.settle(reserved, Settlement::Cancelled);
+        }
+    }
+}
+
+/// What is said of a limit of which only a part is left to us is said of the whole: what is too large for the part passes
+/// when the server is back.
+fn whole(reached: LimitReached, demands: &Demands) -> LimitReached {
+    let is_same = |demand: &&Demand| {
+        let rate = demand.rate();
+        demand.scope() == reached.scope
+            && matches!(reached.limit, Limit::Rate(part) if (part.unit(), part.per()) == (rate.unit(), rate.per()))
+    };
+    let limit = demands.rates().iter().find(is_same).map_or(reached.limit, |demand| demand.rate().into());
+    LimitReached { limit, ..reached }
 }
 
 /// Debits the limits of a request, all or none.

@@ -205,7 +205,8 @@ fn extreme_times_and_rates_do_not_overflow() {
 
 #[test]
 fn cells_of_keys_and_models_are_told_apart() {
-    let (a, b) = (KeyDigest::of("a"), KeyDigest::of("b"));
+    let key = |name: &str| Key::new(name, std::sync::Arc::new(Consumer::new("c")), KeyDigest::of("x"));
+    let (a, b) = (key("a"), key("b"));
     let ids = [
         CellId::of_key(&a),
         CellId::of_key(&b),
