@@ -61,7 +61,11 @@ impl Book {
         let mut book = Self::new(config, key_sets, self.stored.clone());
         let of_store =
             |key: &&Arc<Key>| !self.in_file.contains(&key.name) && !book.in_file.contains(&key.name);
-        let kept: Vec<Key> = self.policy.keys().filter(of_store).map(|key| Key::clone(key)).collect();
+        let with_consumer = |key: &Arc<Key>| {
+            let consumer = book.directory.consumers().get(&key.consumer.name).unwrap_or(&key.consumer);
+            Key { consumer: Arc::clone(consumer), ..Key::clone(key) }
+        };
+        let kept: Vec<Key> = self.policy.keys().filter(of_store).map(with_consumer).collect();
         book.policy = book.policy.with_keys(kept);
         if self.policy.is_incomplete() {
             book.policy = book.policy.incomplete();

@@ -15,7 +15,7 @@ use std::{
     collections::HashSet,
     io,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use accounts::{Accounts, KeySpec, Kind};
@@ -42,6 +42,10 @@ const FLUSH: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between attempts to reach a store that is down.
 const RETRY: Duration = Duration::from_secs(1);
+/// The same for one that comes and goes.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// After so long a store has come to stay.
+const STABLE: Duration = Duration::from_secs(10);
 /// How long a write may take.
 const WRITE: Duration = Duration::from_secs(5);
 /// How often what is too old is deleted.
@@ -57,6 +61,10 @@ pub(crate) struct Keeper {
     following: Option<Changes>,
     /// Being connected, while the store is down.
     opening: Option<JoinHandle<Result<Opened, StoreError>>>,
+    /// Since when it is connected.
+    opened: Option<Instant>,
+    /// Before the next attempt.
+    pause: Duration,
     samples: Samples,
 }
 
@@ -92,7 +100,7 @@ impl Start {
                 Ok(Self { registry, book, following: Some(following), counts })
             }
             Err(error @ StoreError::Unavailable(_)) if kind == "PostgreSQL" => {
-                warn!(kind, %error, "the store is down; until it is back only the keys of the configuration are known");
+                warn!(kind, %error, "the store is down; until it is back only the keys, plans and consumers of the configuration are known");
                 registry.set_state(State::Down { since: SystemTime::now(), why: error.to_string() });
                 let mut book = Book::new(config, key_sets, Accounts::default());
                 book.policy = book.policy.incomplete();
@@ -181,6 +189,8 @@ impl Keeper {
             book,
             following,
             opening: None,
+            opened: Some(Instant::now()),
+            pause: RETRY,
             samples: Samples::default(),
         }
     }
@@ -230,10 +240,15 @@ impl Keeper {
     /// The file was changed.
     async fn reload(&mut self) {
         let config = Arc::clone(&self.config.borrow_and_update());
+        // An attempt that is under way would put the old file in force again.
+        if let Some(opening) = self.opening.take() {
+            opening.abort();
+        }
         self.registry.replace_declared(config.accounts.declared.clone());
         let read = match self.registry.store() {
             Ok(store) if self.following.is_some() => {
-                timeout(WRITE, read_all(&config, &self.key_sets, &store)).await.ok().and_then(Result::ok)
+                let read = timeout(PATIENCE, read_all(&config, &self.key_sets, &store)).await;
+                read.unwrap_or_else(|_| Err(late())).inspect_err(|error| self.lost(error)).ok()
             }
             _ => None,
         };
@@ -253,14 +268,17 @@ impl Keeper {
         let Ok(store) = self.registry.store() else { return };
         let followed = match change {
             Change::Some(changes) if changes.iter().all(|(kind, _)| *kind == Kind::Key) => {
-                self.follow_keys(&store, changes.into_iter().map(|(_, name)| name).collect()).await
+                let names = changes.into_iter().map(|(_, name)| name).collect();
+                timeout(WRITE, self.follow_keys(&store, names)).await
             }
             // Keys refer to plans and consumers.
             _ => {
                 let config = Arc::clone(&self.config.borrow());
-                read_all(&config, &self.key_sets, &store).await.map(|book| self.put_in_force(book))
+                let read = timeout(PATIENCE, read_all(&config, &self.key_sets, &store)).await;
+                read.map(|read| read.map(|book| self.put_in_force(book)))
             }
         };
+        let followed = followed.unwrap_or_else(|_| Err(late()));
         if let Err(error) = followed {
             self.lost(&error);
         }
@@ -276,7 +294,13 @@ impl Keeper {
     }
 
     fn lost(&mut self, error: &StoreError) {
-        self.following = None;
+        // One that is there and gone at once, because it can be read and not written, is not asked without end.
+        self.pause = match self.opened {
+            Some(opened) if opened.elapsed() < STABLE => (self.pause * 2).min(LONGEST_RETRY),
+            Some(_) => RETRY,
+            None => self.pause,
+        };
+        (self.following, self.opened) = (None, None);
         if !matches!(*self.registry.state(), State::Down { .. }) {
             warn!(%error, "the store is down; what it said last stays in force");
             self.registry.set_state(State::Down { since: SystemTime::now(), why: error.to_string() });
@@ -285,7 +309,7 @@ impl Keeper {
 
     async fn flush(&mut self) {
         let config = Arc::clone(&self.config.borrow());
-        if config.store.url.is_none() {
+        if *self.registry.state() == State::Off {
             // Nobody wants to know.
             self.shared.usage().take();
             self.samples.due();
@@ -293,11 +317,13 @@ impl Keeper {
         }
         if self.following.is_none() {
             if self.opening.is_none() {
+                let pause = self.pause;
                 let (key_sets, registry) = (self.key_sets.clone(), Arc::clone(&self.registry));
                 self.opening = Some(tokio::spawn(async move {
-                    // One attempt a second.
-                    sleep(RETRY).await;
-                    open(&config, &key_sets, &registry).await
+                    sleep(pause).await;
+                    timeout(PATIENCE, open(&config, &key_sets, &registry))
+                        .await
+                        .unwrap_or_else(|_| Err(late()))
                 }));
             }
             return;
@@ -320,6 +346,7 @@ impl Keeper {
             Ok((following, book, counts)) => {
                 info!("the store is back");
                 self.following = Some(Changes::of(following));
+                self.opened = Some(Instant::now());
                 learn(&self.shared, counts);
                 self.put_in_force(book);
             }
@@ -338,13 +365,18 @@ impl Keeper {
         let [oldest_day, _] = periods(&config.time_zone, oldest).try_into().unwrap_or_default();
         let cleaned = async {
             store.forget_counts_before(&day, &month).await?;
+            store.forget_old_changes().await?;
             store.forget_usage_before(&oldest_day).await?;
             store.forget_audit_before(oldest).await
         };
-        if let Ok(Err(error)) = timeout(WRITE, cleaned).await {
+        if let Err(error) = timeout(WRITE, cleaned).await.unwrap_or_else(|_| Err(late())) {
             warn!(%error, "the store cannot be cleaned");
         }
     }
+}
+
+fn late() -> StoreError {
+    StoreError::Unavailable("no answer in time".into())
 }
 
 /// What is to be done next.

@@ -38,7 +38,18 @@ impl Changes {
     /// The next one; an error is the last.
     pub(super) async fn next(&mut self) -> Result<Change, StoreError> {
         let ended = || Err(StoreError::Unavailable("its connection has ended".into()));
-        self.changes.recv().await.unwrap_or_else(ended)
+        let mut first = self.changes.recv().await.unwrap_or_else(ended)?;
+        // What has come meanwhile is looked at together: one look shows all of it.
+        while let Ok(next) = self.changes.try_recv() {
+            first = match (first, next?) {
+                (Change::Some(mut some), Change::Some(more)) => {
+                    some.extend(more);
+                    Change::Some(some)
+                }
+                _ => Change::All,
+            };
+        }
+        Ok(first)
     }
 }
 
