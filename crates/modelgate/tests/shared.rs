@@ -16,7 +16,7 @@ use testkit::{
     redis::{Redis, redis_server},
     sim::Sim,
 };
-use tokio::time::sleep;
+use tokio::{sync::Mutex, time::sleep};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_modelgate");
 /// 200 a second, 100 at once.
@@ -34,6 +34,9 @@ fn config(sim: &Sim, redis: &Redis, more: &str) -> String {
         redis.url()
     )
 }
+
+/// They measure time: one after the other.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Two that share limits, and may pass.
 async fn two(sim: &Sim, redis: &Redis, fail: &str) -> ([Modelgate; 2], [Auth; 2]) {
@@ -104,6 +107,7 @@ async fn hammer(auths: &[Auth; 2], until: Instant, pause: Duration) -> Tally {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_together_admit_what_one_limit_allows() {
     let Some(program) = need(redis_server(), "Redis") else { return };
+    let _alone = ALONE.lock().await;
     let redis = Redis::start(program).await;
     let sim = Sim::start("a", &["llama"]);
     let (modelgates, auths) = two(&sim, &redis, "local").await;
@@ -154,10 +158,11 @@ async fn counter(modelgate: &Modelgate, name: &str) -> f64 {
     line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
 }
 
-/// Redis is killed in the middle of a load; what passes in the two seconds after that. No request may take 50 ms longer
-/// than the longest one while all was well: that one shows how busy the machine is.
+/// Redis is killed in the middle of a load; what passes in the two seconds after that. Requests may not take 50 ms longer
+/// (p99) than while all was well, which shows how busy the machine is.
 async fn killed(fail: &str) -> Option<(Tally, f64)> {
     let program = need(redis_server(), "Redis")?;
+    let _alone = ALONE.lock().await;
     let mut redis = Redis::start(program).await;
     let sim = Sim::start("a", &["llama"]);
     let (modelgates, auths) = two(&sim, &redis, fail).await;
@@ -198,8 +203,10 @@ fn check_nobody_hangs(well: &Tally, around: &Tally) {
     let figures = |tally: &Tally| {
         let [p50, p99, longest] = [50.0, 99.0, 100.0].map(|percent| percentile(&tally.took, percent));
         eprintln!("{} requests: p50 {p50:?}, p99 {p99:?}, longest {longest:?}", tally.took.len());
-        longest
+        p99
     };
+    // The 64 requests that are under way when Redis dies are more than one in a hundred.
+    assert!(around.took.len() < 6_400, "{}", around.took.len());
     let (before, after) = (figures(well), figures(around));
     assert!(after < before + Duration::from_millis(50), "{after:?} around the kill, {before:?} before");
 }
