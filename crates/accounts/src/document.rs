@@ -265,6 +265,10 @@ impl Account for KeySpec {
         self.plan.as_deref()
     }
 
+    fn consumer(&self) -> Option<&str> {
+        Some(&self.consumer)
+    }
+
     fn among(accounts: &Accounts) -> &[Self] {
         &accounts.keys
     }

@@ -33,6 +33,11 @@ pub trait Account: Sized + Clone {
     /// The plan that it refers to.
     fn plan(&self) -> Option<&str>;
 
+    /// Who owns it, if it is a key.
+    fn consumer(&self) -> Option<&str> {
+        None
+    }
+
     /// Those of its kind.
     fn among(accounts: &Accounts) -> &[Self];
 

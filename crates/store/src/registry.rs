@@ -346,17 +346,18 @@ impl Registry {
     /// See [`RegistryError`].
     pub async fn list<A: Account>(&self, filter: &Filter) -> Result<Listed<A>, RegistryError> {
         let declared = self.declared();
-        let fitting: Vec<&A> = A::among(&declared).iter().filter(|account| fits(*account, filter)).collect();
+        let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
+        let mut fitting: Vec<&A> =
+            A::among(&declared).iter().filter(|account| fits(*account, filter)).collect();
         let mut total = fitting.len() as u64;
-        let is_on_page = |account: &&A| filter.after.as_deref().is_none_or(|after| account.name() > after);
-        let mut items: Vec<Item<A>> = fitting
-            .into_iter()
-            .filter(is_on_page)
-            .map(|account| Item { account: account.clone(), source: Source::File })
-            .collect();
+        fitting.retain(|account| filter.after.as_deref().is_none_or(|after| account.name() > after));
+        fitting.sort_unstable_by_key(|account| account.name());
+        // One more than fits shows whether there is another page; there may be 100,000, and no more are copied.
+        fitting.truncate(limit.saturating_add(1));
+        let of_file = |account: &A| Item { account: account.clone(), source: Source::File };
+        let mut items: Vec<Item<A>> = fitting.into_iter().map(of_file).collect();
         match self.store() {
             Ok(store) => {
-                // One more than fits shows whether there is another page.
                 let more = Filter { limit: filter.limit.saturating_add(1), ..filter.clone() };
                 let page = store.list::<A>(&more).await?;
                 total += page.total;
@@ -366,7 +367,6 @@ impl Registry {
             Err(error) => return Err(error),
         }
         items.sort_by(|a, b| a.account.name().cmp(b.account.name()));
-        let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
         let has_more = items.len() > limit;
         items.truncate(limit);
         let next = items.last().filter(|_| has_more).map(|last| last.account.name().to_owned());
@@ -417,8 +417,7 @@ impl<A> From<Stored<A>> for Item<A> {
 }
 
 fn fits<A: Account>(account: &A, filter: &Filter) -> bool {
-    let json = account.to_json();
-    let consumer = json.get("consumer").and_then(Value::as_str).unwrap_or_default();
+    let consumer = account.consumer().unwrap_or_default();
     let holds = |search: &String| {
         let search = search.to_lowercase();
         account.name().to_lowercase().contains(&search) || consumer.to_lowercase().contains(&search)
