@@ -12,7 +12,13 @@ use std::{
 };
 
 use common::auth::Auth;
-use testkit::{eventually, load::Until, modelgate::Modelgate, need, sim::Sim};
+use testkit::{
+    eventually,
+    load::Until,
+    modelgate::{Modelgate, optimised},
+    need,
+    sim::Sim,
+};
 
 /// Keys `mg-0`, `mg-1`, … put into SQLite by its own library: a hundred thousand commands would take minutes.
 const FILL: &str = r#"
@@ -27,11 +33,6 @@ rows = map(row, range(int(sys.argv[2])))
 db.executemany("INSERT INTO accounts (kind, name, document, consumer, sha256, created, changed) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 db.commit()
 "#;
-
-fn release() -> Result<PathBuf, String> {
-    let path = std::env::var_os("MODELGATE_TEST_RELEASE").map(PathBuf::from);
-    path.filter(|path| path.is_file()).ok_or_else(|| "MODELGATE_TEST_RELEASE names no program".to_owned())
-}
 
 /// A Modelgate with so many keys in its store, and how long its second start took.
 async fn with_keys(binary: &PathBuf, sim: &Sim, count: u32) -> (Modelgate, Duration) {
@@ -64,7 +65,7 @@ fn ticks(id: u32) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_keys_cost_a_second_and_some_memory_but_no_speed() {
-    let Some(binary) = need(release(), "the optimised program") else { return };
+    let Some(binary) = need(optimised(), "the optimised program") else { return };
     let sim = Sim::start("a", &["llama"]);
     let (few, _) = with_keys(&binary, &sim, 10).await;
     let (many, start) = with_keys(&binary, &sim, 100_000).await;

@@ -1,20 +1,20 @@
 //! The overview of the dashboard is fast: painted at once over a large fleet, and live under load without slowing
-//! what it shows.
+//! what it shows. Measured with the optimised program, as `scale.rs` is.
 
 mod common;
 #[path = "common/dashboard.rs"]
 mod dashboard;
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
-use axum::{Json, Router, extract::Path, routing::get};
+use axum::{Json, Router, extract::Path as Segment, routing::get};
 use common::{KEY, config_of, send};
 use dashboard::{TOKEN, sign_in};
 use serde_json::json;
 use testkit::{
     browser::{Browser, chromium},
     median,
-    modelgate::Modelgate,
+    modelgate::{Modelgate, optimised},
     need,
     sim::Sim,
 };
@@ -30,7 +30,7 @@ const KEYS: usize = 100_000;
 
 /// Stands for all servers: each has a path of its own, and three have the same model.
 async fn many_servers() -> String {
-    let list = async |Path(server): Path<usize>| {
+    let list = async |Segment(server): Segment<usize>| {
         Json(
             json!({"object": "list", "data": [{"id": format!("model-{:04}", server % MODELS), "object": "model"}]}),
         )
@@ -42,7 +42,7 @@ async fn many_servers() -> String {
     url
 }
 
-async fn large_fleet() -> Modelgate {
+async fn large_fleet(binary: &Path) -> Modelgate {
     let url = many_servers().await;
     let mut config = String::from("servers:\n");
     for server in 0..SERVERS {
@@ -57,7 +57,7 @@ async fn large_fleet() -> Modelgate {
             key % 500
         );
     }
-    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config);
+    let builder = Modelgate::builder(binary, &config);
     let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", TOKEN).start().await;
     modelgate.wait_ready().await;
     modelgate
@@ -66,8 +66,9 @@ async fn large_fleet() -> Modelgate {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_overview_of_a_large_fleet_is_painted_at_once() {
     let Some(programs) = need(chromium(), "Chromium") else { return };
+    let Some(binary) = need(optimised(), "the optimised program") else { return };
     let _alone = ALONE.lock().await;
-    let modelgate = large_fleet().await;
+    let modelgate = large_fleet(&binary).await;
     let models = modelgate.readyz().await["models"].as_array().map_or(0, Vec::len);
     assert_eq!(models, MODELS);
     let browser = Browser::start(&programs).await;
@@ -84,11 +85,12 @@ async fn the_overview_of_a_large_fleet_is_painted_at_once() {
 
 /// Decisions per second, and for how long one measurement lasts.
 const RATE: u64 = 2_000;
-const ROUND: Duration = Duration::from_secs(3);
-const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_millis(1500);
+const ROUNDS: usize = 8;
 
-/// Asks `/auth` at the rate, as a Traefik does, and returns what each decision cost Modelgate.
-async fn cost_of_a_decision(modelgate: &Modelgate, client: &reqwest::Client) -> Duration {
+/// Asks `/auth` at the rate, as a Traefik does, and returns what each decision cost Modelgate; `None` if the machine was
+/// too busy with other things for that rate.
+async fn cost_of_a_decision(modelgate: &Modelgate, client: &reqwest::Client) -> Option<Duration> {
     const SENDERS: u64 = 32;
     let before = cpu_time(modelgate.id());
     let mut senders = tokio::task::JoinSet::new();
@@ -113,27 +115,32 @@ async fn cost_of_a_decision(modelgate: &Modelgate, client: &reqwest::Client) -> 
         });
     }
     let decisions: u32 = senders.join_all().await.into_iter().sum();
-    let wanted = u64::from(decisions) * 4 > RATE * ROUND.as_secs() * 3;
-    assert!(wanted, "only {decisions} decisions in {ROUND:?}");
-    (cpu_time(modelgate.id()) - before) / decisions
+    let rate = f64::from(decisions) / ROUND.as_secs_f64();
+    (rate > 0.9 * RATE as f64).then(|| (cpu_time(modelgate.id()) - before) / decisions)
 }
 
-/// User and system time of a process, in steps of 10 ms: <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
+/// How long the threads of a process have run: <https://docs.kernel.org/scheduler/sched-stats.html>. All of Modelgate's
+/// last as long as it does.
 fn cpu_time(id: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("a running process");
-    let (_, fields) = stat.rsplit_once(')').expect("its name");
-    let ticks: u64 =
-        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum();
-    Duration::from_millis(ticks * 10)
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).expect("a running process");
+    let statistics = threads.map(|thread| {
+        let path = thread.expect("a thread").path().join("schedstat");
+        std::fs::read_to_string(path).expect("its statistics")
+    });
+    let nanoseconds = statistics.map(|text| -> u64 {
+        text.split(' ').next().and_then(|first| first.parse().ok()).expect("nanoseconds")
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_overview_is_live_and_costs_next_to_nothing() {
     let Some(programs) = need(chromium(), "Chromium") else { return };
+    let Some(binary) = need(optimised(), "the optimised program") else { return };
     let _alone = ALONE.lock().await;
     let sim = Sim::start("gpu-1", &["llama"]);
     let config = config_of(&[(&sim, "")], "");
-    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config);
+    let builder = Modelgate::builder(&binary, &config);
     let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", TOKEN).start().await;
     modelgate.wait_ready().await;
     let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
@@ -143,15 +150,21 @@ async fn an_open_overview_is_live_and_costs_next_to_nothing() {
 
     let (mut closed, mut open) = (Vec::new(), Vec::new());
     let text = "document.querySelector('main').innerText";
-    for _ in 0..ROUNDS {
+    for _ in 0..3 * ROUNDS {
         browser.goto("about:blank").await.expect("a page");
-        closed.push(cost_of_a_decision(&modelgate, &client).await);
+        closed.extend(cost_of_a_decision(&modelgate, &client).await);
         browser.goto(modelgate.admin_url()).await.expect("the overview");
         let before = browser.evaluate(text).await;
-        open.push(cost_of_a_decision(&modelgate, &client).await);
+        open.extend(cost_of_a_decision(&modelgate, &client).await);
         assert_ne!(browser.evaluate(text).await, before, "the page lives");
+        if closed.len().min(open.len()) >= ROUNDS {
+            break;
+        }
     }
-    let ratio = median(&closed).as_secs_f64() / median(&open).as_secs_f64();
+    assert!(closed.len().min(open.len()) >= ROUNDS, "the machine is too busy for {RATE} decisions a second");
+    // The rounds that nothing else has disturbed.
+    let [least_closed, least_open] = [&closed, &open].map(|costs| costs.iter().min().expect("a round"));
+    let ratio = least_closed.as_secs_f64() / least_open.as_secs_f64();
     println!("per decision: {closed:?} closed, {open:?} open; ratio {ratio:.3}");
     assert!(ratio >= 0.95, "{ratio:.3}: {closed:?} closed, {open:?} open");
     browser.assert_clean().await;

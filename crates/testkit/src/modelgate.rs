@@ -63,6 +63,16 @@ pub fn command(binary: impl AsRef<Path>) -> Command {
     command
 }
 
+/// The optimised program, for tests that measure: the path in `MODELGATE_TEST_RELEASE`. `cargo xtask test --install`
+/// builds it.
+///
+/// # Errors
+/// The variable names no program.
+pub fn optimised() -> Result<PathBuf, String> {
+    let path = env::var_os("MODELGATE_TEST_RELEASE").map(PathBuf::from);
+    path.filter(|path| path.is_file()).ok_or_else(|| "MODELGATE_TEST_RELEASE names no program".to_owned())
+}
+
 impl Builder {
     /// Sets an environment variable.
     #[must_use]

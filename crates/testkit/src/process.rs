@@ -169,6 +169,7 @@ pub(crate) fn children(parent: u32) -> Vec<u32> {
 }
 
 /// Likewise, with all that those started in turn.
+#[cfg(feature = "browser")]
 pub(crate) fn descendants(parent: u32) -> Vec<u32> {
     let mut all = children(parent);
     let mut next = 0;
