@@ -3,12 +3,12 @@
 
 mod common;
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
 use access::KeyDigest;
 use common::{NEWEST, Stack, chat, config, config_of, send};
 use testkit::{
-    browser::{Browser, chromium, thirtyfour::prelude::*},
+    browser::{Browser, axe_script, chromium, thirtyfour::prelude::*},
     docker::{self, Container, Engine, RunOptions},
     eventually,
     modelgate::Modelgate,
@@ -61,6 +61,28 @@ async fn fill(browser: &Browser, id: &str, text: &str) {
 async fn click(browser: &Browser, selector: &str) {
     let found = browser.query(By::Css(selector)).first().await;
     found.unwrap_or_else(|error| panic!("{selector}: {error}")).click().await.expect("a click");
+}
+
+/// Looks at a page that only who may change things sees, as `pages.rs` does at the others: nothing bars anybody from it,
+/// and it fits on a phone.
+async fn look(browser: &Browser, axe: &Path, name: &str) {
+    for (look, dark) in [("light", false), ("dark", true)] {
+        browser.dark(dark).await;
+        browser.assert_accessible(axe).await;
+        keep(browser, name, look).await;
+    }
+    browser.dark(false).await;
+    browser.phone().await;
+    assert_eq!(browser.overflow().await, 0, "{name} is too wide for a phone");
+    keep(browser, name, "phone").await;
+    browser.desktop(1280, 900).await;
+}
+
+/// Keeps an image, if they are kept (`cargo xtask screenshots`).
+async fn keep(browser: &Browser, name: &str, look: &str) {
+    if let Some(folder) = std::env::var_os("MODELGATE_TEST_SCREENSHOTS") {
+        browser.screenshot(Path::new(&folder).join(format!("{name}-{look}.png"))).await;
+    }
 }
 
 async fn text(browser: &Browser) -> String {
@@ -139,18 +161,21 @@ async fn a_key_is_made_used_limited_and_revoked() {
     let url = stack.modelgate.admin_url();
     let Some(browser) = signed_in(&url, ADMIN).await else { return };
 
+    let Some(axe) = need(axe_script(), "axe-core") else { return };
     click(&browser, "a[href='/keys']").await;
     click(&browser, "a[href='/new/key']").await;
     fill(&browser, "name", "carol-laptop").await;
     fill(&browser, "consumer", "carol").await;
     browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)").await;
     fill(&browser, "limit.requests_per_minute", "3").await;
+    look(&browser, &axe, "new_key").await;
     click(&browser, "form.form button").await;
     let page = wait_for(&browser, "shown this once").await;
     let key = browser.find(By::Id("secret")).await.expect("the key").text().await.expect("its text");
     assert!(key.starts_with("mg-") && page.contains("curl") && page.contains("OpenAI(base_url="), "{page}");
     let copy = browser.query(By::Css("button[data-copy=secret]")).first().await.expect("a button");
     assert!(copy.is_displayed().await.expect("an answer"), "it can be copied");
+    look(&browser, &axe, "secret").await;
 
     let ask = || {
         let request = stack.client.post(format!("{}/v1/chat/completions", stack.traefik.url()));
@@ -173,11 +198,13 @@ async fn a_key_is_made_used_limited_and_revoked() {
     browser.goto(format!("{url}/keys/carol-laptop")).await.expect("the key");
     let page = wait_for(&browser, "Revoke this key").await;
     assert!(page.contains("Limits") && !page.contains(&key), "{page}");
+    look(&browser, &axe, "key").await;
     click(&browser, "button[value=delete]").await;
     eventually(Duration::from_secs(1), || async { (ask().await.status() == 401).then_some(()) }).await;
     browser.goto(format!("{url}/audit")).await.expect("the audit log");
     let page = wait_for(&browser, "key deleted").await;
     assert!(page.contains("key created") && page.contains("signed in") && !page.contains(&key), "{page}");
+    look(&browser, &axe, "audit").await;
     browser.assert_clean().await;
     assert!(!stack.modelgate.log().contains(&key));
 }

@@ -32,6 +32,7 @@ struct New {
 /// Fields that belong together.
 pub(super) struct Group {
     pub(super) legend: &'static str,
+    pub(super) hint: &'static str,
     /// Whether it is shown at once: it is what most need, or something stands in it.
     pub(super) open: bool,
     pub(super) fields: Vec<Field>,
@@ -71,18 +72,21 @@ const DISABLED: FieldDoc = ("disabled", "Disabled", Shape::Check, "");
 const MODELS: FieldDoc =
     ("models", "Models", Shape::List, "Names, or patterns with * and ?, separated by commas; empty: all");
 
+/// What all fields of a limit have in common.
+const LIMIT_HINT: &str = "All that are given must hold. At once: of the shortest time. Tokens are estimated.";
+
 /// The fields of a limit.
 const LIMIT: [FieldDoc; 10] = [
-    ("requests_per_second", "Requests per second", Shape::Number, ""),
-    ("requests_per_minute", "per minute", Shape::Number, ""),
-    ("requests_per_hour", "per hour", Shape::Number, ""),
-    ("requests_per_day", "per day", Shape::Number, ""),
-    ("requests_per_month", "per month", Shape::Number, ""),
-    ("burst", "At once", Shape::Number, "Of the shortest time"),
-    ("tokens_per_minute", "Estimated tokens per minute", Shape::Number, ""),
-    ("tokens_per_day", "per day", Shape::Number, ""),
-    ("tokens_per_month", "per month", Shape::Number, ""),
-    ("tokens_burst", "At once", Shape::Number, ""),
+    ("requests_per_second", "Requests / second", Shape::Number, ""),
+    ("requests_per_minute", "Requests / minute", Shape::Number, ""),
+    ("requests_per_hour", "Requests / hour", Shape::Number, ""),
+    ("requests_per_day", "Requests / day", Shape::Number, ""),
+    ("requests_per_month", "Requests / month", Shape::Number, ""),
+    ("burst", "Requests at once", Shape::Number, ""),
+    ("tokens_per_minute", "Tokens / minute", Shape::Number, ""),
+    ("tokens_per_day", "Tokens / day", Shape::Number, ""),
+    ("tokens_per_month", "Tokens / month", Shape::Number, ""),
+    ("tokens_burst", "Tokens at once", Shape::Number, ""),
 ];
 
 /// The fields of a kind; the name only where it is still open.
@@ -137,7 +141,8 @@ fn group<'f>(
         let value = value(document, &at, *shape);
         Field { name: at, label, hint, shape: *shape, value }
     };
-    Group { legend, open, fields: fields.map(field).collect() }
+    let hint = if prefix.is_empty() { "" } else { LIMIT_HINT };
+    Group { legend, hint, open, fields: fields.map(field).collect() }
 }
 
 /// What stands in a field.
