@@ -22,7 +22,7 @@ pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
         run::shown(run::cargo().args(["build", "--package", "testkit", "--bin", "sim-server", "--locked"]))
     })?;
     // What is measured is what users run; the rest is tested unoptimised, because that is compiled sooner.
-    let measured = match install && only.is_none() {
+    let measured = match install {
         true => Some(build_measured()?),
         false => None,
     };
