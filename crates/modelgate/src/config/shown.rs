@@ -93,7 +93,7 @@ traefik: { hosts: [llm.example.com] }
 
     #[test]
     fn long_lists_are_cut() {
-        let keys: Vec<Value> = (0..100_000).map(|n| Value::from(n)).collect();
+        let keys: Vec<Value> = (0..100_000).map(Value::from).collect();
         let root: Mapping = [("keys".into(), Value::Sequence(keys))].into_iter().collect();
         let text = shown(&root);
         assert!(text.contains("… and 99980 more") && text.lines().count() < 30, "{text}");
