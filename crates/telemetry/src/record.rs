@@ -1,6 +1,7 @@
 //! One decision, as it is kept for people to look at.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Write as _},
     time::{Duration, SystemTime},
 };
@@ -86,7 +87,6 @@ impl Record {
     /// Somebody has put a key where the model belongs: then it also stands in the words, and may stand in
     /// the path.
     fn hiding(model: &str, decided: &Decided<'_>) -> Self {
-        const HIDDEN: &str = "(looks like a key)";
         let uri = decided.uri.replace(model, HIDDEN);
         let words = decided.refused.map(|refused| refused.words.to_string().replace(model, HIDDEN));
         let refused = decided.refused.zip(words.as_ref());
@@ -96,6 +96,7 @@ impl Record {
 
     fn keeping(decided: &Decided<'_>) -> Self {
         let path = decided.uri.split(['?', '#']).next().unwrap_or_default();
+        let path = &*without_keys(path);
         let texts = [
             (decided.request_id, Self::MAX_TEXT),
             (decided.consumer.unwrap_or_default(), Self::MAX_TEXT),
@@ -168,9 +169,26 @@ impl Record {
     }
 }
 
+const HIDDEN: &str = "(looks like a key)";
+
+/// The path without segments that look like a key, also if its dashes are encoded.
+fn without_keys(path: &str) -> Cow<'_, str> {
+    let is_key = |segment: &str| {
+        segment.len() >= SHORTEST && looks_like_a_key(&segment.replace("%2D", "-").replace("%2d", "-"))
+    };
+    if !path.split('/').any(is_key) {
+        return path.into();
+    }
+    let segments = path.split('/').map(|segment| if is_key(segment) { HIDDEN } else { segment });
+    segments.collect::<Vec<_>>().join("/").into()
+}
+
+/// The shortest text that looks like a key, in bytes.
+const SHORTEST: usize = 24;
+
 /// Ours, OpenAI's and those that are like them, and tokens (JWT).
 fn looks_like_a_key(text: &str) -> bool {
-    text.len() >= 24 && ["mg-", "sk-", "eyJ", "Bearer "].iter().any(|start| text.starts_with(start))
+    text.len() >= SHORTEST && ["mg-", "sk-", "eyJ", "Bearer "].iter().any(|start| text.starts_with(start))
 }
 
 /// All texts together are shorter than 64 KiB.
@@ -244,6 +262,15 @@ mod tests {
             let record = Record::new(&Decided { uri, ..decided() });
             assert_eq!(record.path(), "/v1/realtime");
             assert!(!format!("{record:?}").contains("secret"), "{record:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_anywhere_in_the_path_is_hidden() {
+        let key = "mg-0123456789abcdefghijklmnop";
+        assert_eq!(without_keys("/v1/models/org%2Fname"), "/v1/models/org%2Fname");
+        for path in [format!("/v1/{key}/models"), format!("/v1/{}/models", key.replace('-', "%2D"))] {
+            assert_eq!(without_keys(&path), "/v1/(looks like a key)/models");
         }
     }
 
