@@ -313,3 +313,37 @@ async fn without_a_token_one_is_made_and_shown_once() {
         assert!(!file.windows(token.len()).any(|part| part == token.as_bytes()), "only its digest is kept");
     }
 }
+
+#[tokio::test]
+async fn another_token_is_in_force_without_a_restart_and_the_old_one_no_more() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let yaml = |token: &str| {
+        let digest = KeyDigest::of(token).to_hex();
+        config(&[&sim], &format!("admin: {{ tokens: [{{ name: ada, sha256: \"{digest}\" }}] }}\n"))
+    };
+    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &yaml("the-first-token"));
+    let modelgate = builder.start().await;
+    let client = testkit::client();
+    let url = modelgate.admin_url();
+    let form = client
+        .post(format!("{url}/sign-in"))
+        .body("token=the-first-token")
+        .header("content-type", "application/x-www-form-urlencoded");
+    let signed_in = send(form).await;
+    let cookie = signed_in.headers()["set-cookie"]
+        .to_str()
+        .expect("text")
+        .split(';')
+        .next()
+        .expect("a pair")
+        .to_owned();
+    let with = async |name: &str, value: String| {
+        send(client.get(format!("{url}/about")).header(name, value)).await.status().as_u16()
+    };
+    assert_eq!(with("cookie", cookie.clone()).await, 200);
+    modelgate.write_config(&yaml("the-second-token"));
+    // Asked by the cookie: wrong tokens would be slowed.
+    eventually(SOON, || async { (with("cookie", cookie.clone()).await == 401).then_some(()) }).await;
+    assert_eq!(with("authorization", "Bearer the-second-token".into()).await, 200);
+    assert_eq!(with("authorization", "Bearer the-first-token".into()).await, 401);
+}
