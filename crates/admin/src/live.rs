@@ -19,7 +19,6 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use futures_util::Stream;
 use serde::Deserialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -71,13 +70,7 @@ pub(crate) async fn events(State(admin): State<Admin>, operator: Operator, parts
     let stream = futures_util::stream::unfold(Watching::new(admin, operator, uri, place), Watching::next);
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(15));
     // nginx and its like would hold events back.
-    ([("x-accel-buffering", "no")], Sse::new(boxed(stream)).keep_alive(keep_alive)).into_response()
-}
-
-fn boxed(
-    stream: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,
-) -> std::pin::Pin<Box<dyn Stream<Item = Result<Event, Infallible>> + Send>> {
-    Box::pin(stream)
+    ([("x-accel-buffering", "no")], Sse::new(stream).keep_alive(keep_alive)).into_response()
 }
 
 fn live_part(admin: &Admin, operator: &Operator, uri: &Uri) -> Option<String> {

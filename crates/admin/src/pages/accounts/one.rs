@@ -7,7 +7,7 @@ use askama::Template;
 use axum::{
     Form,
     extract::{Path, State},
-    http::{StatusCode, request::Parts},
+    http::request::Parts,
     response::{IntoResponse as _, Redirect, Response},
 };
 use serde_json::Value;
@@ -202,9 +202,6 @@ async fn again<A: Pages>(
             with_status(status, html(&page(admin, operator, &item, given, Some(error.to_string())).await))
         }
         Ok(None) => Refusal::not_found(parts).into_response(),
-        Err(_) if status == StatusCode::SERVICE_UNAVAILABLE => {
-            Refusal::of_registry(parts, status, &error).into_response()
-        }
-        Err(error) => Refusal::of_registry(parts, status, &error).into_response(),
+        Err(_) => Refusal::of_registry(parts, status, &error).into_response(),
     }
 }
