@@ -133,6 +133,12 @@ fn cpu_time(id: u32) -> Duration {
     Duration::from_nanos(nanoseconds.sum())
 }
 
+/// By the rounds that nothing else has disturbed.
+fn ratio_of(closed: &[Duration], open: &[Duration]) -> f64 {
+    let [least_closed, least_open] = [closed, open].map(|costs| costs.iter().min().expect("a round"));
+    least_closed.as_secs_f64() / least_open.as_secs_f64()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_overview_is_live_and_costs_next_to_nothing() {
     let Some(programs) = need(chromium(), "Chromium") else { return };
@@ -157,14 +163,13 @@ async fn an_open_overview_is_live_and_costs_next_to_nothing() {
         let before = browser.evaluate(text).await;
         open.extend(cost_of_a_decision(&modelgate, &client).await);
         assert_ne!(browser.evaluate(text).await, before, "the page lives");
-        if closed.len().min(open.len()) >= ROUNDS {
+        // More of them, if something else has disturbed all rounds of one kind.
+        if closed.len().min(open.len()) >= ROUNDS && ratio_of(&closed, &open) >= 0.95 {
             break;
         }
     }
     assert!(closed.len().min(open.len()) >= ROUNDS, "the machine is too busy for {RATE} decisions a second");
-    // The rounds that nothing else has disturbed.
-    let [least_closed, least_open] = [&closed, &open].map(|costs| costs.iter().min().expect("a round"));
-    let ratio = least_closed.as_secs_f64() / least_open.as_secs_f64();
+    let ratio = ratio_of(&closed, &open);
     println!("per decision: {closed:?} closed, {open:?} open; ratio {ratio:.3}");
     assert!(ratio >= 0.95, "{ratio:.3}: {closed:?} closed, {open:?} open");
     browser.assert_clean().await;
