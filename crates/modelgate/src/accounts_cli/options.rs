@@ -15,10 +15,10 @@ pub(crate) struct Output {
 /// Limits.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Limits {
-    /// A limit, such as requests_per_minute=60, burst=10 or tokens_per_day=100000; `=none` takes it away [repeatable]
+    /// A limit, such as requests_per_minute=60, burst=10 or tokens_per_day=100000; `=none` takes it away (repeatable)
     #[arg(long, value_name = "NAME=NUMBER", value_parser = limit)]
     limit: Vec<(String, Value)>,
-    /// The same for each model on its own [repeatable]
+    /// The same for each model on its own (repeatable)
     #[arg(long, value_name = "NAME=NUMBER", value_parser = limit)]
     limit_per_model: Vec<(String, Value)>,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Limits {
 /// What a plan may have.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PlanFields {
-    /// A model that its keys may use, or a pattern such as 'llama*' [repeatable]
+    /// A model that its keys may use, or a pattern such as 'llama*' (repeatable)
     #[arg(long, value_name = "PATTERN")]
     models: Vec<String>,
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(crate) struct PlanFields {
     /// What to remember
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// Take something away [repeatable]
+    /// Take something away (repeatable)
     #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["models", "limit", "limit_per_model", "note"]))]
     unset: Vec<String>,
 }
@@ -53,7 +53,7 @@ pub(crate) struct ConsumerFields {
     /// What to remember
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// Take something away [repeatable]
+    /// Take something away (repeatable)
     #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["plan", "limit", "limit_per_model", "note"]))]
     unset: Vec<String>,
 }
@@ -89,7 +89,7 @@ pub(crate) struct KeyFields {
 /// What can be taken away from a key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UnsetOfKey {
-    /// Take something away; previous is the key that it was before it was rotated [repeatable]
+    /// Take something away; previous is the key that it was before it was rotated (repeatable)
     #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(
         ["plan", "models", "limit", "limit_per_model", "expires", "networks", "note", "previous"]
     ))]
