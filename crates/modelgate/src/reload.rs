@@ -28,6 +28,8 @@ const EVERY: Duration = Duration::from_millis(500);
 pub(crate) struct Reload {
     /// The file, if there is one.
     pub(crate) file: Option<PathBuf>,
+    /// What stood in it when it was read: a change during the start is one, too.
+    pub(crate) seen: Option<Vec<u8>>,
     pub(crate) running: Config,
     pub(crate) shared: Arc<Shared>,
     pub(crate) servers: watch::Sender<Configured>,
@@ -40,14 +42,13 @@ impl Reload {
     pub(crate) async fn watch(mut self) {
         // The senders stay in any case: without them others would hear of changes that are none.
         let Some(path) = self.file.take() else { return std::future::pending().await };
-        let mut seen = fs::read(&path).ok();
         loop {
             sleep(EVERY).await;
             let now = fs::read(&path).ok();
-            if now == seen {
+            if now == self.seen {
                 continue;
             }
-            seen = now;
+            self.seen = now;
             match Config::load(Some(&path), &Env::of_this_process()) {
                 Ok(config) => self.put_in_force(&path, config),
                 Err(errors) => {

@@ -123,6 +123,8 @@ pub(crate) fn finish(result: io::Result<()>) -> ExitCode {
 }
 
 async fn run(args: &Args, config: Config) -> io::Result<()> {
+    let file = config::locate(args.config.as_deref(), &Env::of_this_process());
+    let seen = file.as_ref().and_then(|path| std::fs::read(path).ok());
     let authority =
         CertificateAuthority::open(config.state_dir.as_deref(), config.traefik.client_ca.as_deref())
             .map_err(io::Error::other)?;
@@ -143,14 +145,13 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let registry = Arc::clone(&start.registry);
     let (configs, config_changes) = watch::channel(Arc::new(config.clone()));
     let keeper = Keeper::new(start, Arc::clone(&shared), key_sets.clone(), config_changes.clone());
-    let file = config::locate(args.config.as_deref(), &Env::of_this_process());
     let (stop, stopped) = watch::channel(false);
     let gate = Arc::new(Gate::new(admin_tokens::open(&config)?));
     let program = program(&config, config_changes.clone());
     let admin = Admin::new(gate.clone(), shared.clone(), registry.clone(), holds, program, stopped.clone());
     let pages = admin::router(admin.clone());
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
-    let reload = Reload { file, running: config, shared: Arc::clone(&shared), servers, gate, configs };
+    let reload = Reload { file, seen, running: config, shared: Arc::clone(&shared), servers, gate, configs };
     let background = background(Arc::clone(&shared), reload, key_sets, keeper);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {
