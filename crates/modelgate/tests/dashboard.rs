@@ -2,11 +2,14 @@
 //! another, withdraw a server, make a key and revoke it; directly and through Traefik.
 
 mod common;
+#[path = "common/dashboard.rs"]
+mod dashboard;
 
 use std::{fmt::Write as _, path::Path, time::Duration};
 
 use access::KeyDigest;
 use common::{NEWEST, Stack, chat, config, config_of, send};
+use dashboard::sign_in;
 use testkit::{
     browser::{Browser, axe_script, chromium, thirtyfour::prelude::*},
     docker::{self, Container, Engine, RunOptions},
@@ -18,7 +21,7 @@ use testkit::{
 };
 
 const SOON: Duration = Duration::from_secs(30);
-const ADMIN: &str = "an-admin-token-of-the-tests";
+const ADMIN: &str = dashboard::TOKEN;
 const READER: &str = "a-reader-token-of-the-tests";
 
 /// The tokens, as lines of the configuration.
@@ -45,10 +48,7 @@ async fn start(yaml: &str) -> Option<Stack> {
 async fn signed_in(url: &str, token: &str) -> Option<Browser> {
     let programs = need(chromium(), "Chromium")?;
     let browser = Browser::start(&programs).await;
-    browser.goto(format!("{url}/sign-in")).await.expect("the page to sign in");
-    fill(&browser, "token", token).await;
-    click(&browser, "form button").await;
-    wait_for(&browser, "All|needs|need|look at|inference server").await;
+    sign_in(&browser, url, token).await;
     Some(browser)
 }
 
@@ -56,11 +56,6 @@ async fn fill(browser: &Browser, id: &str, text: &str) {
     let field = browser.find(By::Id(id)).await.unwrap_or_else(|error| panic!("{id}: {error}"));
     field.clear().await.expect("an empty field");
     field.send_keys(text).await.expect("it takes text");
-}
-
-async fn click(browser: &Browser, selector: &str) {
-    let found = browser.query(By::Css(selector)).first().await;
-    found.unwrap_or_else(|error| panic!("{selector}: {error}")).click().await.expect("a click");
 }
 
 /// Looks at a page that only who may change things sees, as `pages.rs` does at the others: nothing bars anybody from it,
@@ -86,7 +81,12 @@ async fn keep(browser: &Browser, name: &str, look: &str) {
 }
 
 async fn text(browser: &Browser) -> String {
-    browser.evaluate("document.querySelector('main').innerText").await.as_str().unwrap_or_default().to_owned()
+    browser
+        .evaluate("document.querySelector('main')?.innerText")
+        .await
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Waits until one of the texts, separated by `|`, is on the page.
@@ -138,12 +138,12 @@ async fn a_container_comes_a_bad_one_is_explained_and_a_server_is_paused() {
 
     // The model answers, until its only server is paused here.
     stack.wait_for("dash-model").await;
-    click(&browser, "a[href^='/servers/docker']").await;
+    browser.follow("a[href^='/servers/docker']").await;
     wait_for(&browser, "Drain until restart").await;
-    click(&browser, "button[value=pause]").await;
+    browser.follow("button[value=pause]").await;
     wait_for(&browser, "paused by ada").await;
     eventually(SOON, || async { (stack.chat("dash-model").await.status() == 503).then_some(()) }).await;
-    click(&browser, "button[value=resume]").await;
+    browser.follow("button[value=resume]").await;
     stack.wait_for("dash-model").await;
     wait_for(&browser, "Drain until restart").await;
     browser.goto(format!("{url}/audit?action=server")).await.expect("the audit log");
@@ -162,14 +162,14 @@ async fn a_key_is_made_used_limited_and_revoked() {
     let Some(browser) = signed_in(&url, ADMIN).await else { return };
 
     let Some(axe) = need(axe_script(), "axe-core") else { return };
-    click(&browser, "a[href='/keys']").await;
-    click(&browser, "a[href='/new/key']").await;
+    browser.follow("a[href='/keys']").await;
+    browser.follow("a[href='/new/key']").await;
     fill(&browser, "name", "carol-laptop").await;
     fill(&browser, "consumer", "carol").await;
     browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)").await;
-    fill(&browser, "limit.requests_per_minute", "3").await;
+    fill(&browser, "limit.requests_per_hour", "3").await;
     look(&browser, &axe, "new_key").await;
-    click(&browser, "form.form button").await;
+    browser.follow("form.form button").await;
     let page = wait_for(&browser, "shown this once").await;
     let key = browser.find(By::Id("secret")).await.expect("the key").text().await.expect("its text");
     assert!(key.starts_with("mg-") && page.contains("curl") && page.contains("OpenAI(base_url="), "{page}");
@@ -181,8 +181,8 @@ async fn a_key_is_made_used_limited_and_revoked() {
         let request = stack.client.post(format!("{}/v1/chat/completions", stack.traefik.url()));
         send(request.bearer_auth(&key).json(&chat("llama")))
     };
-    // In force within a second.
-    eventually(Duration::from_secs(1), || async { (ask().await.status() == 200).then_some(()) }).await;
+    // How soon it is in force, `store.rs` measures.
+    eventually(SOON, || async { (ask().await.status() == 200).then_some(()) }).await;
     browser.goto(format!("{url}/requests?key=carol-laptop")).await.expect("the requests");
     wait_for(&browser, "allowed").await;
     browser.evaluate("window.loadedOnce = true").await;
@@ -190,17 +190,17 @@ async fn a_key_is_made_used_limited_and_revoked() {
     for _ in 0..4 {
         statuses.push(ask().await.status().as_u16());
     }
-    assert_eq!(statuses, [200, 200, 429, 429]);
+    assert_eq!(statuses, [200, 200, 429, 429], "three an hour");
     let page = wait_for(&browser, "rate_limit_exceeded").await;
-    assert!(page.contains("carol") && page.contains("3 requests a minute"), "{page}");
+    assert!(page.contains("carol") && page.contains("3 requests an hour"), "{page}");
     assert_eq!(browser.evaluate("window.loadedOnce").await, true, "the tail is live");
 
     browser.goto(format!("{url}/keys/carol-laptop")).await.expect("the key");
     let page = wait_for(&browser, "Revoke this key").await;
     assert!(page.contains("Limits") && !page.contains(&key), "{page}");
     look(&browser, &axe, "key").await;
-    click(&browser, "button[value=delete]").await;
-    eventually(Duration::from_secs(1), || async { (ask().await.status() == 401).then_some(()) }).await;
+    browser.follow("button[value=delete]").await;
+    eventually(SOON, || async { (ask().await.status() == 401).then_some(()) }).await;
     browser.goto(format!("{url}/audit")).await.expect("the audit log");
     let page = wait_for(&browser, "key deleted").await;
     assert!(page.contains("key created") && page.contains("signed in") && !page.contains(&key), "{page}");
@@ -227,7 +227,6 @@ async fn who_may_only_read_is_refused() {
         "/about",
     ] {
         browser.goto(format!("{url}{path}")).await.expect(path);
-        wait_for(&browser, "").await;
         let buttons = browser.find_all(By::Css("main button:not([hidden])")).await.expect("an answer");
         for button in buttons {
             let says = button.text().await.expect("text");
@@ -240,7 +239,7 @@ async fn who_may_only_read_is_refused() {
     assert_eq!(browser.evaluate(post).await, 403);
     browser.complaints().await; // the 403 is one
     assert_eq!(stack.chat("llama").await.status(), 200);
-    click(&browser, ".who button").await;
+    browser.follow(".who button").await;
     browser.goto(format!("{url}/servers")).await.expect("a page");
     wait_for(&browser, "Sign in to Modelgate").await;
 }
@@ -259,7 +258,7 @@ async fn through_traefik_on_a_host_of_its_own() {
     };
     eventually(SOON, || async { is_live().await.then_some(()) }).await;
     browser.goto(format!("{url}/servers/file%3Agpu-1")).await.expect("the server");
-    click(&browser, "button[value=pause]").await;
+    browser.follow("button[value=pause]").await;
     wait_for(&browser, "paused by ada").await;
     browser.assert_clean().await;
 

@@ -189,7 +189,7 @@ async fn every_page_is_for_everybody() {
     browser.desktop(1280, 900).await;
     show(&browser, &fleet, "/sign-in", "light").await;
     browser.assert_accessible(&axe).await;
-    sign_in(&browser, &fleet.url("")).await;
+    sign_in(&browser, &fleet.url(""), TOKEN).await;
     let pages = find_pages(&browser, &fleet).await;
     browser.assert_clean().await;
 

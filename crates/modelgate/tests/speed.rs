@@ -72,7 +72,7 @@ async fn the_overview_of_a_large_fleet_is_painted_at_once() {
     let models = modelgate.readyz().await["models"].as_array().map_or(0, Vec::len);
     assert_eq!(models, MODELS);
     let browser = Browser::start(&programs).await;
-    sign_in(&browser, &modelgate.admin_url()).await;
+    sign_in(&browser, &modelgate.admin_url(), TOKEN).await;
     let mut paints = Vec::new();
     for _ in 0..7 {
         browser.goto(modelgate.admin_url()).await.expect("the overview");
@@ -151,7 +151,7 @@ async fn an_open_overview_is_live_and_costs_next_to_nothing() {
     modelgate.wait_ready().await;
     let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
     let browser = Browser::start(&programs).await;
-    sign_in(&browser, &modelgate.admin_url()).await;
+    sign_in(&browser, &modelgate.admin_url(), TOKEN).await;
     cost_of_a_decision(&modelgate, &client).await; // so that all is warm
 
     let (mut closed, mut open) = (Vec::new(), Vec::new());

@@ -225,6 +225,30 @@ impl Browser {
         assert!(complaints.is_empty(), "the browser complains:\n{}", complaints.join("\n"));
     }
 
+    /// Clicks on what leads to another page, a link or a form's button, and waits until that page is loaded.
+    ///
+    /// A click alone may return before the browser has left, and whatever is asked next is asked of the old page, or keeps
+    /// the browser from leaving at all.
+    ///
+    /// # Panics
+    /// If nothing matches the CSS selector within 20 seconds, or no other page comes within a minute.
+    pub async fn follow(&self, selector: &str) {
+        self.evaluate("window.isLeft = true").await;
+        let found = self.query(By::Css(selector)).first().await;
+        let found = found.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        found.click().await.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        let is_new = json!({
+            "expression": "window.isLeft === undefined && document.readyState === 'complete'",
+            "returnByValue": true,
+        });
+        let arrived = within(COMMAND_TIMEOUT, || async {
+            // Between two pages there may be none that answers.
+            let answer = self.driver.cdp().send_raw("Runtime.evaluate", is_new.clone()).await.ok()?;
+            (answer["result"]["value"] == true).then_some(())
+        });
+        assert!(arrived.await.is_some(), "no other page came by {selector}\n{}", self.log());
+    }
+
     /// Runs a JavaScript expression in the page and returns its value (a promise's when it is fulfilled).
     ///
     /// # Panics
