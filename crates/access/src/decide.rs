@@ -297,10 +297,10 @@ struct Take<'r> {
 
 impl Take<'_> {
     fn cost(&mut self, unit: Unit) -> u32 {
-        let Request { uri, body, .. } = self.request;
+        let estimate = || estimate::tokens(self.request.uri, self.request.known_body(), self.answer);
         match unit {
             Unit::Requests => 1,
-            Unit::Tokens => *self.tokens.get_or_insert_with(|| estimate::tokens(uri, body, self.answer)),
+            Unit::Tokens => *self.tokens.get_or_insert_with(estimate),
         }
     }
 

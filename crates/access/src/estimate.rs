@@ -5,16 +5,21 @@
 //! and the most tokens that the answer may have. Here:
 //!
 //! - four ASCII characters are a token, and so is any other character;
-//! - all text counts: messages, prompts, inputs, tools and their arguments, names of fields not;
-//! - an image counts [`IMAGE`], a sound or a file [`FILE`], however large: text in base64, a `data:`
-//!   URL or a form's file is not read as text;
-//! - the answer counts what `max_tokens`, `max_completion_tokens`, `max_output_tokens`, `num_predict` or
-//!   `n_predict` allow, `n` times for each prompt; without any of them the model's default, or [`ANSWER`]. What has no answer in tokens
-//!   (embeddings, rerank, moderations, audio, tokenize) counts none.
+//! - all text counts: messages, prompts, inputs, documents that are text, tools and their arguments; names of fields
+//!   only within tools and schemas, where the model reads them;
+//! - an image counts [`IMAGE`], a sound or a file [`FILE`], however large: what stands in base64 where they belong, a
+//!   `data:` URL or a form's file is not read as text;
+//! - the answer counts what the endpoint's own field allows (`max_tokens`, `max_completion_tokens`, `max_output_tokens`,
+//!   `num_predict`, `n_predict`, `max_new_tokens`), `n` or `best_of` times for each prompt. Without it, or if it is not
+//!   above zero, which servers take for "as long as you like", the model's default, or [`ANSWER`]. A field of another
+//!   endpoint, which the server would not look at, makes that no smaller. What has no answer in tokens (embeddings,
+//!   rerank, scores, moderations, audio, images, tokenize) counts none;
+//! - a body that is not JSON counts as a file; so does one that Traefik could not hand over, beside its answer.
 
-use std::fmt;
+use std::{borrow::Cow, fmt, mem};
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// Tokens of an image: about what a large one costs with OpenAI and Anthropic.
 pub const IMAGE: u64 = 1_000;
@@ -23,41 +28,71 @@ pub const FILE: u64 = 2_000;
 /// Tokens of an answer whose length the request leaves open.
 pub const ANSWER: u64 = 1_000;
 
-/// The tokens of a request that has passed the reader, at least one. A body that is not JSON counts
-/// as a file. `default` is how long an answer is of which the request does not say it.
-pub fn tokens(path: &str, body: &[u8], default: Option<u32>) -> u32 {
-    let mut count = Count::default();
-    let mut json = serde_json::Deserializer::from_slice(body);
-    if body.is_empty() || (Node { key: Key::Any, count: &mut count }).deserialize(&mut json).is_err() {
-        let tokens = if body.is_empty() { 1 } else { FILE };
-        return u32::try_from(tokens).unwrap_or(u32::MAX);
-    }
-    let answer = match answers_in_tokens(path) {
-        true => {
-            let one = count.answer.unwrap_or_else(|| default.map_or(ANSWER, u64::from));
-            one.saturating_mul(count.choices.max(1)).saturating_mul(count.prompts.max(1))
-        }
-        false => 0,
+/// The tokens of a request that has passed the reader, at least one. `None` stands for a body that there may be, but
+/// was not handed over. `default` is how long an answer is of which the request does not say it.
+pub fn tokens(path: &str, body: Option<&[u8]>, default: Option<u32>) -> u32 {
+    let count = match body {
+        Some([]) => return 1,
+        Some(body) => Count::of(body),
+        None => Some(Count { files: 1, ..Count::default() }),
     };
-    let prompt = count.ascii.div_ceil(4) + count.other + count.images * IMAGE + count.files * FILE;
-    u32::try_from(prompt.saturating_add(answer).max(1)).unwrap_or(u32::MAX)
+    let tokens = count.map_or(FILE, |count| {
+        let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
+        let answer = if answers_in_tokens(path) { count.answer(path, default) } else { 0 };
+        count.prompt().saturating_add(answer)
+    });
+    u32::try_from(tokens.max(1)).unwrap_or(u32::MAX)
 }
 
 fn answers_in_tokens(path: &str) -> bool {
-    const WITHOUT: [&str; 10] = [
-        "/embeddings",
-        "/embedding",
-        "/embed",
-        "/rerank",
-        "/reranking",
-        "/moderations",
-        "/tokenize",
-        "/detokenize",
-        "/count_tokens",
-        "/show",
+    const WITHOUT: [&str; 15] = [
+        "embeddings",
+        "embedding",
+        "embed",
+        "rerank",
+        "reranking",
+        "score",
+        "classify",
+        "pooling",
+        "moderations",
+        "tokenize",
+        "detokenize",
+        "apply-template",
+        "count_tokens",
+        "input_tokens",
+        "show",
     ];
-    let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
-    !WITHOUT.iter().any(|end| path.ends_with(end)) && !path.contains("/audio/") && !path.contains("/images/")
+    let mut from_end = path.rsplit('/');
+    let (last, before) = (from_end.next().unwrap_or_default(), from_end.next().unwrap_or_default());
+    !WITHOUT.contains(&last) && !["audio", "images"].contains(&before)
+}
+
+/// The fields that limit an answer.
+const LENGTHS: [&str; 6] = [
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "num_predict",
+    "n_predict",
+    "max_new_tokens",
+];
+
+/// Those at which an endpoint looks.
+fn own_lengths(path: &str) -> &'static [&'static str] {
+    const OF_ENDPOINTS: [(&str, &[&str]); 10] = [
+        ("/chat/completions", &["max_tokens", "max_completion_tokens"]),
+        ("/completions", &["max_tokens"]),
+        ("/responses", &["max_output_tokens"]),
+        ("/messages", &["max_tokens"]),
+        ("/api/chat", &["num_predict"]),
+        ("/api/generate", &["num_predict"]),
+        ("/generate", &["max_new_tokens", "max_tokens"]),
+        ("/generate_stream", &["max_new_tokens"]),
+        ("/completion", &["n_predict", "max_tokens"]),
+        ("/infill", &["n_predict", "max_tokens"]),
+    ];
+    let of_this = OF_ENDPOINTS.iter().find(|(end, _)| path.ends_with(end));
+    of_this.map_or(&LENGTHS, |(_, own)| own)
 }
 
 #[derive(Debug, Default)]
@@ -66,10 +101,75 @@ struct Count {
     other: u64,
     images: u64,
     files: u64,
-    answer: Option<u64>,
+    /// Sources that may be of images or of documents: what they stand in says it.
+    sources: u64,
+    lengths: [Length; LENGTHS.len()],
     choices: u64,
     /// How many prompts there are, each with answers of its own.
     prompts: u64,
+}
+
+/// What one of [`LENGTHS`] says.
+#[derive(Debug, Default)]
+struct Length {
+    allowed: Option<u64>,
+    /// It is zero, negative or no number.
+    is_open: bool,
+    is_null: bool,
+}
+
+impl Length {
+    fn allow(&mut self, number: u64) {
+        match number {
+            0 => self.is_open = true,
+            _ => self.allowed = self.allowed.max(Some(number)),
+        }
+    }
+
+    /// Of a field that is there twice, servers take the last one.
+    fn is_bound(&self) -> bool {
+        self.allowed.is_some() && !self.is_open && !self.is_null
+    }
+}
+
+impl Count {
+    /// `None` if it is not JSON.
+    fn of(body: &[u8]) -> Option<Self> {
+        let mut count = Self::default();
+        let whole = Node { key: Key::Any, count: &mut count };
+        if whole.deserialize(&mut serde_json::Deserializer::from_slice(body)).is_ok() {
+            return Some(count);
+        }
+        // There is JSON that some servers take and we do not: nested without end, with half a surrogate pair, with
+        // numbers beyond all measure. A field with such a thing in it counts as it is written.
+        let mut count = Self::default();
+        serde_json::Deserializer::from_slice(body).deserialize_map(Fields(&mut count)).ok()?;
+        Some(count)
+    }
+
+    fn text(&mut self, text: &str) {
+        let ascii = text.bytes().filter(u8::is_ascii).count() as u64;
+        self.ascii += ascii;
+        self.other += text.chars().count() as u64 - ascii;
+    }
+
+    fn prompt(&self) -> u64 {
+        self.ascii.div_ceil(4) + self.other + self.images * IMAGE + self.files * FILE
+    }
+
+    fn answer(&self, path: &str, default: Option<u32>) -> u64 {
+        let default = default.map_or(ANSWER, u64::from);
+        let allowed = self.lengths.iter().filter_map(|length| length.allowed).max();
+        let own = own_lengths(path);
+        let mut own = LENGTHS.iter().zip(&self.lengths).filter(|(name, _)| own.contains(*name));
+        let is_bound =
+            own.clone().any(|(_, length)| length.is_bound()) && !own.any(|(_, length)| length.is_open);
+        let one = match allowed {
+            Some(allowed) if is_bound => allowed,
+            allowed => allowed.unwrap_or(0).max(default),
+        };
+        one.saturating_mul(self.choices.max(1)).saturating_mul(self.prompts.max(1))
+    }
 }
 
 /// What a field means for the count.
@@ -77,20 +177,30 @@ struct Count {
 enum Key {
     /// Text, or something with text in it.
     Any,
-    /// A number of tokens that the answer may have.
-    MaxTokens,
+    /// Text also if it looks like a `data:` URL.
+    Text,
+    /// A tool, its arguments, or a schema: all of it is text, whatever its fields are called.
+    Plain,
+    /// A list of what the model reads, or the arguments of a tool.
+    Input,
+    /// A number of tokens that the answer may have: which of [`LENGTHS`].
+    Length(usize),
     /// How many answers.
     Choices,
     /// An image, or a list of images.
     Image,
     /// A sound or a file.
     File,
+    /// What stands for an image or a document: Anthropic's `{"type": "image", "source": {"data": …}}`.
+    Source,
     /// A prompt, or a list of them.
     Prompt,
     /// One of a list of prompts.
     OneOfPrompts,
-    /// Says nothing that the model reads, if it is short; but it may also be the name of a tool's parameter.
+    /// Says nothing that the model reads, if it is short.
     Short,
+    /// The same, and says what an object is.
+    Type,
     /// Part of an image or a file, which counts as a whole.
     Skipped,
 }
@@ -98,20 +208,40 @@ enum Key {
 impl Key {
     fn of(name: &str) -> Self {
         match name {
-            "max_tokens" | "max_completion_tokens" | "max_output_tokens" | "num_predict" | "n_predict" => {
-                Self::MaxTokens
-            }
-            "n" => Self::Choices,
+            "n" | "best_of" => Self::Choices,
             "image_url" | "images" | "image" => Self::Image,
-            "input_audio" | "audio" | "file" | "file_data" | "document" => Self::File,
-            // Anthropic's pictures and files: {"type": "image", "source": {"data": …}}.
-            "source" => Self::Image,
-            "model" | "role" | "type" | "stream" | "user" | "id" | "temperature" | "top_p" | "seed"
-            | "metadata" | "cache_control" | "encoding_format" => Self::Short,
+            "input_audio" | "audio" | "audio_url" | "video" | "video_url" | "file" | "file_data"
+            | "file_id" | "file_url" | "document" => Self::File,
+            "source" => Self::Source,
+            "text" | "content" | "system" | "instructions" => Self::Text,
+            "tools" | "functions" | "tool_calls" | "function_call" | "response_format" | "format"
+            | "metadata" => Self::Plain,
+            "input" => Self::Input,
+            "type" => Self::Type,
+            "model" | "role" | "stream" | "user" | "id" | "temperature" | "top_p" | "seed"
+            | "cache_control" | "encoding_format" => Self::Short,
             "prompt" => Self::Prompt,
-            _ => Self::Any,
+            _ => LENGTHS.iter().position(|length| *length == name).map_or(Self::Any, Self::Length),
         }
     }
+
+    /// Of a field within one of this kind.
+    fn within(self, name: &str) -> Self {
+        match self {
+            Self::Image | Self::File => Self::Skipped,
+            Self::Plain | Self::Input => Self::Plain,
+            _ => Self::of(name),
+        }
+    }
+}
+
+/// The words among texts that say how others count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Document,
+    Text,
+    Content,
+    Other,
 }
 
 /// One value, below a field.
@@ -124,178 +254,217 @@ impl Node<'_> {
     fn whole(self, number: u64) {
         match self.key {
             Key::Choices => self.count.choices = self.count.choices.max(number),
-            _ => self.count.answer = Some(self.count.answer.map_or(number, |other| other.max(number))),
+            Key::Length(which) => self.count.lengths[which].allow(number),
+            Key::Short | Key::Type => {}
+            // Prompts can be given as tokens.
+            _ => self.count.other += 1,
         }
     }
 
-    /// Servers take 8.0 for 8. What is negative or none counts nothing.
+    /// Servers take 8.0 for 8, and some a number between quotes. What is negative or none is zero.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` stops at both ends")]
     fn number(self, number: f64) {
-        self.whole(number.ceil() as u64);
+        if matches!(self.key, Key::Length(_) | Key::Choices) {
+            self.whole(number.ceil() as u64);
+        }
+    }
+
+    /// Anthropic's source: of an image or a document in base64, by its URL or id; or the document's text itself.
+    fn source<'de, A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let (mut kind, mut data) = (Word::Other, Count::default());
+        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+            let (key, count) = match &*name {
+                "type" => (Key::Type, &mut *self.count),
+                "data" => (Key::Text, &mut data),
+                "content" => (Key::Text, &mut *self.count),
+                _ => (Key::Skipped, &mut *self.count),
+            };
+            let word = map.next_value_seed(Node { key, count })?;
+            if key == Key::Type {
+                kind = word;
+            }
+        }
+        match kind {
+            Word::Text => {
+                self.count.ascii += data.ascii;
+                self.count.other += data.other;
+            }
+            Word::Content => {}
+            _ => self.count.sources += 1,
+        }
+        Ok(())
     }
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = ();
+    type Value = Word;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Word, D::Error> {
         match self.key {
-            Key::Skipped => deserializer.deserialize_ignored_any(IgnoredAny).map(|_| ()),
+            Key::Skipped => deserializer.deserialize_ignored_any(IgnoredAny).map(|_| Word::Other),
             _ => deserializer.deserialize_any(self),
         }
     }
 }
 
 impl<'de> Visitor<'de> for Node<'_> {
-    type Value = ();
+    type Value = Word;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any JSON")
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+    fn visit_str<E>(self, text: &str) -> Result<Word, E> {
         const SHORT: usize = 64;
-        if self.key == Key::OneOfPrompts {
-            self.count.prompts += 1;
-        }
         match self.key {
-            // Some servers take a number for a number also between quotes.
-            Key::MaxTokens | Key::Choices => self.number(text.trim().parse().unwrap_or(0.0)),
-            Key::Short if text.len() <= SHORT => {}
+            Key::Length(_) | Key::Choices => self.number(text.trim().parse().unwrap_or(0.0)),
+            Key::Short | Key::Type if text.len() <= SHORT => {}
             Key::Image => self.count.images += 1,
             Key::File => self.count.files += 1,
-            _ if text.starts_with("data:image/") => self.count.images += 1,
-            _ if text.starts_with("data:") => self.count.files += 1,
-            _ => {
-                let ascii = text.bytes().filter(u8::is_ascii).count() as u64;
-                self.count.ascii += ascii;
-                self.count.other += text.chars().count() as u64 - ascii;
+            Key::Any | Key::Input if is_data_url(text, "data:image/") => self.count.images += 1,
+            Key::Any | Key::Input if is_data_url(text, "data:") => self.count.files += 1,
+            Key::OneOfPrompts => {
+                self.count.prompts += 1;
+                self.count.text(text);
             }
+            _ => self.count.text(text),
         }
-        Ok(())
+        Ok(match text {
+            "document" => Word::Document,
+            "text" => Word::Text,
+            "content" => Word::Content,
+            _ => Word::Other,
+        })
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        match self.key {
-            Key::MaxTokens | Key::Choices => self.whole(number),
-            Key::Short => {}
-            // Prompts can be given as tokens.
-            _ => self.count.other += 1,
+    fn visit_u64<E>(self, number: u64) -> Result<Word, E> {
+        self.whole(number);
+        Ok(Word::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Word, E> {
+        self.number(0.0);
+        Ok(Word::Other)
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Word, E> {
+        self.number(number);
+        Ok(Word::Other)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Word, E> {
+        self.number(0.0);
+        Ok(Word::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Word, E> {
+        if let Key::Length(which) = self.key {
+            self.count.lengths[which].is_null = true;
         }
-        Ok(())
+        Ok(Word::Other)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        if matches!(self.key, Key::MaxTokens | Key::Choices) {
-            self.number(number);
-        }
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Word, A::Error> {
         let key = match self.key {
             Key::Prompt => Key::OneOfPrompts,
             Key::OneOfPrompts => {
                 self.count.prompts += 1;
-                Key::Any
+                Key::Text
             }
-            Key::Short => Key::Any,
+            Key::Short | Key::Type | Key::Input => Key::Any,
             key => key,
         };
         while list.next_element_seed(Node { key, count: &mut *self.count })?.is_some() {}
-        Ok(())
+        Ok(Word::Other)
     }
 
     /// An image or a file is one, whatever its object has in it.
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Word, A::Error> {
         match self.key {
             Key::Image => self.count.images += 1,
             Key::File => self.count.files += 1,
+            Key::Source => return self.source(map).map(|()| Word::Other),
             _ => {}
         }
-        let is_whole = matches!(self.key, Key::Image | Key::File);
-        while let Some(name) = map.next_key::<std::borrow::Cow<'_, str>>()? {
-            let key = if is_whole { Key::Skipped } else { Key::of(&name) };
-            map.next_value_seed(Node { key, count: &mut *self.count })?;
+        let mut is_document = false;
+        while let Some(key) = map.next_key_seed(Name { within: self.key, count: &mut *self.count })? {
+            let word = map.next_value_seed(Node { key, count: &mut *self.count })?;
+            is_document |= key == Key::Type && word == Word::Document;
+        }
+        let sources = mem::take(&mut self.count.sources);
+        match is_document {
+            true => self.count.files += sources,
+            false => self.count.images += sources,
+        }
+        Ok(Word::Other)
+    }
+}
+
+/// The name of a field.
+struct Name<'c> {
+    within: Key,
+    count: &'c mut Count,
+}
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Key;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Key, E> {
+        // The model reads the names of a tool's parameters, too.
+        if matches!(self.within, Key::Plain | Key::Input) {
+            self.count.text(name);
+        }
+        Ok(self.within.within(name))
+    }
+}
+
+/// The fields of a body, each on its own.
+struct Fields<'c>(&'c mut Count);
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+            let value = map.next_value::<&RawValue>()?.get();
+            let node = Node { key: Key::of(&name), count: &mut *self.0 };
+            if node.deserialize(&mut serde_json::Deserializer::from_str(value)).is_err() {
+                self.0.text(value);
+            }
         }
         Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chat(body: &str) -> u32 {
-        tokens("/v1/chat/completions", body.as_bytes(), None)
-    }
-
-    #[test]
-    fn prompt_and_answer_count() {
-        for (body, expected) in [
-            (r#"{"model":"a","messages":[{"role":"user","content":"12345678"}],"max_tokens":10}"#, 12),
-            (r#"{"messages":[{"content":"123456789"}],"max_completion_tokens":10}"#, 13),
-            (r#"{"messages":[{"content":"\u00e9\u00e8"}],"max_tokens":1}"#, 3),
-            (r#"{"messages":[{"content":"1234"}],"max_tokens":10,"n":3}"#, 31),
-            (r#"{"messages":[{"content":"1234"}]}"#, 1001),
-            (r#"{"prompt":[1,2,3],"max_tokens":1}"#, 4),
-            (r#"{"max_tokens":0}"#, 1),
-            (r#"{"prompt":["1234","1234","1234"],"max_tokens":10,"n":2}"#, 63),
-            (r#"{"prompt":[[1,2],[3]],"max_tokens":10}"#, 23),
-            (r#"{"prompt":"1234","max_tokens":10.0,"n":"8"}"#, 81),
-            (r#"{"prompt":"1234","max_tokens":1,"n":1000}"#, 1001),
-            (r#"{"prompt":"","max_tokens":-1,"user":"u"}"#, 1000),
-            (r#"{"tools":[{"properties":{"id":{"description":"12345678"}}}],"max_tokens":1}"#, 3),
-            (
-                r#"{"messages":[{"content":[{"type":"text","text":"1234"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}],"max_tokens":1}"#,
-                1002,
-            ),
-            (
-                r#"{"messages":[{"content":[{"type":"image","source":{"type":"base64","data":"AAAAAAAAAAAA"}}]}],"max_tokens":1}"#,
-                1001,
-            ),
-            (
-                r#"{"messages":[{"content":[{"type":"input_audio","input_audio":{"data":"AAAA","format":"wav"}}]}],"max_tokens":1}"#,
-                2001,
-            ),
-            (r#"{"messages":[{"content":"","images":["AAAA","BBBB"]}],"options":{"num_predict":5}}"#, 2005),
-            (
-                r#"{"tools":[{"type":"function","function":{"name":"1234","description":"12345678"}}],"max_tokens":1}"#,
-                4,
-            ),
-        ] {
-            assert_eq!(chat(body), expected, "{body}");
-        }
-    }
-
-    #[test]
-    fn what_has_no_answer_in_tokens_counts_its_prompt() {
-        assert_eq!(tokens("/v1/embeddings", br#"{"input":["1234","5678"]}"#, Some(9)), 2);
-        assert_eq!(tokens("/models/a/v1/rerank?x=y", br#"{"query":"1234","documents":["1234"]}"#, None), 2);
-        assert_eq!(tokens("/v1/audio/transcriptions", b"--boundary", None), 2000);
-        assert_eq!(tokens("/v1/realtime", b"", None), 1);
-    }
-
-    #[test]
-    fn a_model_may_have_a_default_of_its_own() {
-        let of = |body: &str| tokens("/v1/chat/completions", body.as_bytes(), Some(50));
-        assert_eq!((of(r#"{"prompt":"1234"}"#), of(r#"{"prompt":"1234","max_tokens":2}"#)), (51, 3));
-    }
-
-    #[test]
-    fn numbers_beyond_all_measure_do_not_wrap() {
-        assert_eq!(chat(r#"{"max_tokens":18446744073709551615,"n":9}"#), u32::MAX);
-    }
+/// Whether all of a text is data in base64 (RFC 2397): no model reads it.
+fn is_data_url(text: &str, start: &str) -> bool {
+    const LONGEST_TYPE: usize = 128;
+    let is_base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
+    text.starts_with(start)
+        && text.split_once(',').is_some_and(|(kind, data)| {
+            // Whole pieces, so that the compiler can look at many bytes at once.
+            let mut pieces = data.as_bytes().chunks(1024);
+            kind.len() <= LONGEST_TYPE
+                && kind.ends_with(";base64")
+                && pieces.all(|piece| piece.iter().filter(|b| is_base64(b)).count() == piece.len())
+        })
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,14 @@ impl Mode<'_> {
     }
 }
 
+impl<'a> Request<'a> {
+    /// The body; `None` if there may be one that Traefik does not hand over.
+    pub fn known_body(&self) -> Option<&'a [u8]> {
+        let has_none = matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "DELETE");
+        (has_none || self.mode.body_forwarded()).then_some(self.body)
+    }
+}
+
 /// Without headers and body: those hold keys and prompts. A query may hold a key as well.
 impl std::fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

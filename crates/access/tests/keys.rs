@@ -9,8 +9,8 @@ use std::{
 };
 
 use access::{
-    Calendar, Consumer, Decision, Key, KeyDigest, Left, Limits, NewKey, Per, Policy, Quota, Rate, Reason,
-    Scope, Settlement, Unit, limits_of,
+    Calendar, Consumer, Decision, Key, KeyDigest, Left, Limits, Mode, NewKey, Per, Policy, Quota, Rate,
+    Reason, Scope, Settlement, Unit, limits_of,
 };
 use catalogue::{Pool, ServerState};
 use common::{Call, World, rate, server};
@@ -219,6 +219,34 @@ fn quotas_and_rates_hold_together() {
         [0, 98],
         "the rate's refusal took no quota"
     );
+}
+
+/// The reader passes over what some servers read and we do not; a long prompt is long all the same.
+#[test]
+fn json_that_cannot_be_read_to_the_end_is_counted() {
+    let tokens = Rate::new(5_000, Unit::Tokens, Per::Hour, None).expect("a rate");
+    let world = world(vec![Key { limits: tokens.into(), ..alice() }]);
+    let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+    let text = "1234".repeat(6_000);
+    for strange in [deep.as_str(), r#""\ud83d""#, "1e999"] {
+        let body = format!(
+            r#"{{"model":"llama","messages":[{{"content":"{text}"}}],"x":{strange},"max_tokens":1}}"#
+        );
+        let call = Call { now: 0, ..Call::new("mg-alice").json(&body) };
+        assert_eq!(world.code(&call), "rate_limit_exceeded", "{strange:.20}");
+    }
+    assert_eq!(world.code(&Call::chat("mg-alice", "llama")), "ok");
+}
+
+/// Traefik before 3.3 hands over no body, which is not to say that there is none.
+#[test]
+fn a_body_that_nobody_has_seen_is_not_free() {
+    let tokens = Rate::new(5_000, Unit::Tokens, Per::Hour, None).expect("a rate");
+    let world = world(vec![Key { limits: tokens.into(), ..alice() }]);
+    let gate = Mode::Gate { model: Some("llama"), body_forwarded: false };
+    let ask = |method| world.code(&Call { mode: gate, method, ..Call::new("mg-alice") });
+    assert_eq!([ask("POST"), ask("POST")], ["ok", "rate_limit_exceeded"], "3,000 tokens each");
+    assert_eq!(ask("GET"), "ok");
 }
 
 /// A request was estimated and has used another number of tokens, or was not made.

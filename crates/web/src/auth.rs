@@ -80,7 +80,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
         return report.refused(Refusal::too_large(max_body)).answer(dialect, &request_id);
     };
     let (from, now) = (client_address(headers), SystemTime::now());
-    let prepared = match &*shared.catalogue().load() {
+    let (prepared, body_is_known) = match &*shared.catalogue().load() {
         // Who has no key is told so even now.
         None => {
             let authenticated = shared.policy().authenticate(headers, from, now);
@@ -92,7 +92,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
             let host = forwarded(&FORWARDED_HOST);
             let mode = asked.mode();
             let request = Request { method, uri, host, headers, body: &body, mode, trusted, from, now };
-            prepare(&shared.policy(), catalogue, &request)
+            (prepare(&shared.policy(), catalogue, &request), request.known_body().is_some())
         }
     };
     let decision = match prepared {
@@ -103,7 +103,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
         Decision::Allow(grant) => {
             report.allowed(&grant);
             let response = allow(&grant, &request_id);
-            count_usage(&shared, grant, uri, body);
+            count_usage(&shared, grant, uri, body_is_known.then_some(body));
             response
         }
         Decision::Deny(mut denial) => {
@@ -125,7 +125,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
 }
 
 /// Notes what was used. Its tokens are estimated when the answer is on its way, unless a limit needed them before.
-fn count_usage(shared: &Arc<Shared>, grant: Grant, uri: &str, body: Bytes) {
+fn count_usage(shared: &Arc<Shared>, grant: Grant, uri: &str, body: Option<Bytes>) {
     /// Longer than that, and it would keep other requests waiting: some 60 µs.
     const SHORT: usize = 64 << 10;
     shared.usage().allowed(&grant);
@@ -138,8 +138,8 @@ fn count_usage(shared: &Arc<Shared>, grant: Grant, uri: &str, body: Bytes) {
         return add(shared, tokens);
     }
     let (shared, uri) = (Arc::clone(shared), uri.to_owned());
-    let is_short = body.len() <= SHORT;
-    let estimate = move || add(&shared, access::estimate::tokens(&uri, &body, default));
+    let is_short = body.as_ref().is_none_or(|body| body.len() <= SHORT);
+    let estimate = move || add(&shared, access::estimate::tokens(&uri, body.as_deref(), default));
     if is_short {
         tokio::spawn(async move { estimate() });
     } else {

@@ -1,0 +1,182 @@
+use super::*;
+
+fn chat(body: &str) -> u32 {
+    at("/v1/chat/completions", body)
+}
+
+fn at(path: &str, body: &str) -> u32 {
+    tokens(path, Some(body.as_bytes()), None)
+}
+
+#[test]
+fn prompt_and_answer_count() {
+    for (body, expected) in [
+        (r#"{"model":"a","messages":[{"role":"user","content":"12345678"}],"max_tokens":10}"#, 12),
+        (r#"{"messages":[{"content":"123456789"}],"max_completion_tokens":10}"#, 13),
+        (r#"{"messages":[{"content":"\u00e9\u00e8"}],"max_tokens":1}"#, 3),
+        (r#"{"messages":[{"content":"1234"}],"max_tokens":10,"n":3}"#, 31),
+        (r#"{"messages":[{"content":"1234"}],"max_tokens":10,"n":3,"best_of":5}"#, 51),
+        (r#"{"messages":[{"content":"1234"}]}"#, 1001),
+        (r#"{"prompt":[1,2,3],"max_tokens":1}"#, 4),
+        (r#"{"prompt":["1234","1234","1234"],"max_tokens":10,"n":2}"#, 63),
+        (r#"{"prompt":[[1,2],[3]],"max_tokens":10}"#, 23),
+        (r#"{"prompt":"1234","max_tokens":10.0,"n":"8"}"#, 81),
+        (r#"{"prompt":"1234","max_tokens":1,"n":1000}"#, 1001),
+        (r#"{"messages":[{"content":"data:image/png;base64,AAAA"}],"max_tokens":1}"#, 8),
+    ] {
+        assert_eq!(chat(body), expected, "{body}");
+    }
+}
+
+/// Ollama and llama.cpp go on for ever then; null is what clients send for what they do not say.
+#[test]
+fn an_answer_that_is_not_limited_counts_as_long_as_usual() {
+    for max in ["0", "-1", "-1.0", "\"-1\"", "\"\"", "null", "true", "[]", "{}", "1,\"max_tokens\":null"] {
+        assert_eq!(chat(&format!(r#"{{"prompt":"","max_tokens":{max},"user":"u"}}"#)), 1000, "{max}");
+    }
+    assert_eq!(chat(r#"{"max_tokens":null,"max_completion_tokens":5}"#), 5);
+    assert_eq!(chat(r#"{"max_tokens":5,"max_completion_tokens":0}"#), 1000);
+    assert_eq!(chat(r#"{"max_tokens":5000,"max_completion_tokens":0}"#), 5000);
+}
+
+#[test]
+fn only_what_the_endpoint_looks_at_makes_an_answer_shorter() {
+    for (path, own) in [
+        ("/v1/chat/completions", "max_completion_tokens"),
+        ("/v1/completions", "max_tokens"),
+        ("/models/a/v1/responses?x=y", "max_output_tokens"),
+        ("/v1/messages", "max_tokens"),
+        ("/completion", "n_predict"),
+        ("/generate", "max_new_tokens"),
+        ("/somewhere/else", "n_predict"),
+    ] {
+        assert_eq!(at(path, &format!(r#"{{"{own}":7}}"#)), 7, "{path}");
+    }
+    assert_eq!(
+        at("/api/chat", r#"{"options":{"num_predict":5},"messages":[{"images":["AAAA","BBBB"]}]}"#),
+        2005
+    );
+    for (path, of_others) in [
+        ("/v1/chat/completions", "n_predict"),
+        ("/v1/completions", "max_completion_tokens"),
+        ("/v1/responses", "max_tokens"),
+        ("/api/generate", "max_tokens"),
+    ] {
+        assert_eq!(at(path, &format!(r#"{{"{of_others}":7}}"#)), 1000, "{path}");
+        assert_eq!(at(path, &format!(r#"{{"{of_others}":7000}}"#)), 7000, "{path}");
+    }
+}
+
+#[test]
+fn images_sounds_and_files_count_as_a_whole() {
+    for (content, expected) in [
+        (
+            r#"{"type":"text","text":"1234"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}"#,
+            1001,
+        ),
+        (r#"{"type":"input_image","image_url":"https://example.com/a-picture.png"}"#, 1000),
+        (
+            r#"{"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAAAAAAAAAA"}}"#,
+            1000,
+        ),
+        (r#"{"source":{"type":"url","url":"https://example.com/a.pdf"},"type":"document"}"#, 2000),
+        (
+            r#"{"type":"document","source":{"media_type":"application/pdf","data":"AAAAAAAAAAAA","type":"base64"}}"#,
+            2000,
+        ),
+        (
+            r#"{"type":"document","title":"1234","source":{"data":"12345678","type":"text","media_type":"text/plain"}}"#,
+            3,
+        ),
+        (
+            r#"{"type":"document","source":{"type":"content","content":[{"type":"text","text":"12345678"},{"type":"image","source":{"type":"file","file_id":"f"}}]}}"#,
+            1002,
+        ),
+        (
+            r#"{"type":"tool_result","tool_use_id":"t","content":[{"type":"image","source":{"type":"base64","data":"AAAA"}}]}"#,
+            1001,
+        ),
+        (r#"{"type":"input_audio","input_audio":{"data":"AAAA","format":"wav"}}"#, 2000),
+        (r#"{"type":"video_url","video_url":{"url":"https://example.com/a.mp4"}}"#, 2000),
+        (r#"{"type":"input_file","file_id":"file-1"}"#, 2000),
+        (r#"{"type":"other","value":"data:video/mp4;base64,AAAA"}"#, 2000),
+    ] {
+        let body = format!(r#"{{"messages":[{{"role":"user","content":[{content}]}}],"max_tokens":1}}"#);
+        assert_eq!(at("/v1/messages", &body), expected + 1, "{content}");
+    }
+}
+
+/// Otherwise whoever begins a prompt like this pays for a file and has a book read.
+#[test]
+fn what_only_begins_like_data_is_text() {
+    let long = "data:text/plain;base64,".to_owned() + &"tell me more ".repeat(2_000);
+    assert_eq!(at("/v1/embeddings", &format!(r#"{{"input":"{long}"}}"#)), 6506);
+    assert_eq!(at("/v1/embeddings", r#"{"input":["data:,1","data:image/png;base64,AAAA"]}"#), 1002);
+}
+
+/// In tools, their arguments and schemas `n` is no number of answers, and `file` is no file.
+#[test]
+fn tools_and_their_arguments_are_text() {
+    for (field, expected) in [
+        (r#""tools":[{"function":{"name":"1234","description":"12345678"}}]"#, 9),
+        (
+            r#""tools":[{"input_schema":{"properties":{"n":{"default":50},"file":{"description":"12345678"}}}}]"#,
+            15,
+        ),
+        (
+            r#""messages":[{"content":[{"type":"tool_use","input":{"n":50,"max_tokens":900,"image":"12345678"}}]}]"#,
+            8,
+        ),
+        (r#""messages":[{"tool_calls":[{"function":{"arguments":{"prompt":["1234","1234"]}}}]}]"#, 8),
+        (r#""metadata":{"n":"9"}"#, 1),
+    ] {
+        assert_eq!(at("/v1/messages", &format!(r#"{{{field},"max_tokens":1}}"#)), expected + 1, "{field}");
+    }
+}
+
+#[test]
+fn what_has_no_answer_in_tokens_counts_its_prompt() {
+    assert_eq!(tokens("/v1/embeddings", Some(br#"{"input":["1234","5678"]}"#), Some(9)), 2);
+    assert_eq!(at("/models/a/v1/rerank?x=y", r#"{"query":"1234","documents":["1234"]}"#), 2);
+    assert_eq!(at("/score", r#"{"text_1":"1234","text_2":["1234"]}"#), 2);
+    assert_eq!(at("/v1/audio/speech", r#"{"input":"12345678","voice":"alloy"}"#), 4);
+    assert_eq!(at("/v1/audio/transcriptions", "--boundary"), 2000);
+    assert_eq!(at("/v1/realtime", ""), 1);
+    // It is the endpoint that says it, and not the name of a model in the path.
+    assert_eq!(at("/models/x/images/small/v1/chat/completions", "{}"), 1000);
+}
+
+#[test]
+fn a_body_that_was_not_handed_over_counts_as_a_file_and_an_answer() {
+    assert_eq!(tokens("/v1/chat/completions", None, None), 3000);
+    assert_eq!(tokens("/v1/chat/completions", None, Some(50)), 2050);
+    assert_eq!(tokens("/v1/embeddings", None, None), 2000);
+}
+
+#[test]
+fn a_model_may_have_a_default_of_its_own() {
+    let of = |body: &str| tokens("/v1/chat/completions", Some(body.as_bytes()), Some(50));
+    assert_eq!((of(r#"{"prompt":"1234"}"#), of(r#"{"prompt":"1234","max_tokens":2}"#)), (51, 3));
+}
+
+#[test]
+fn numbers_beyond_all_measure_do_not_wrap() {
+    assert_eq!(chat(r#"{"max_tokens":18446744073709551615,"n":9}"#), u32::MAX);
+}
+
+/// The reader passes over these, as some servers do; they must not make a long request a cheap one.
+#[test]
+fn json_that_cannot_be_read_to_the_end_is_no_cheaper() {
+    let deep = format!("{}1{}", "[".repeat(1_000), "]".repeat(1_000));
+    let content = "1234".repeat(10_000);
+    for strange in [deep.as_str(), r#""\ud83d""#, "1e999"] {
+        let body = format!(
+            r#"{{"x":{strange},"messages":[{{"content":"{content}"}}],"max_tokens":5000,"n":2,"y":{strange}}}"#
+        );
+        let counted = chat(&body);
+        assert!((20_000..21_100).contains(&counted), "{counted} for {:.20}", strange);
+        let inside = format!(r#"{{"messages":[{{"x":{strange},"content":"{content}"}}],"max_tokens":5000}}"#);
+        let counted = chat(&inside);
+        assert!(counted >= 15_000, "{counted} for {:.20} inside", strange);
+    }
+}
