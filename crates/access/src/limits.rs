@@ -31,6 +31,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Limiters<C: Clock = SystemClock> {
     cells: HashMap<CellId, Cell>,
+    /// Those of addresses, apart: neither do many keys leave no room for them, nor they for keys.
+    addresses: HashMap<CellId, Cell>,
     quotas: Quotas,
     clock: C,
 }
@@ -82,6 +84,9 @@ pub enum Settlement {
 /// The theoretical arrival time in nanoseconds of the clock, or [`DEAD`].
 #[derive(Debug, Default)]
 struct Cell(AtomicU64);
+
+/// Of so many addresses at once failures are told apart; it bounds the memory to some 5 MB.
+const MOST_ADDRESSES: usize = 50_000;
 
 /// The sweep has condemned the cell. Times never get there: they stop at [`LAST`].
 const DEAD: u64 = u64::MAX;
@@ -210,12 +215,12 @@ pub struct Left {
 impl<C: Clock> Limiters<C> {
     /// No limit has been used yet.
     pub fn new(clock: C) -> Self {
-        Self { cells: HashMap::new(), quotas: Quotas::default(), clock }
+        Self { cells: HashMap::new(), addresses: HashMap::new(), quotas: Quotas::default(), clock }
     }
 
     /// How many cells there are.
     pub fn len(&self) -> usize {
-        self.cells.len()
+        self.cells.len() + self.addresses.len()
     }
 
     /// Whether there is no cell.
@@ -231,10 +236,11 @@ impl<C: Clock> Limiters<C> {
     /// Drops the cells that are all fresh again; a new cell says the same.
     pub fn sweep(&self) {
         let now = self.now();
-        let cells = self.cells.pin();
-        for (id, cell) in &cells {
-            if cell.condemn(now) {
-                self.bury(*id);
+        for cells in [&self.cells, &self.addresses] {
+            for (id, cell) in &cells.pin() {
+                if cell.condemn(now) {
+                    bury(cells, *id);
+                }
             }
         }
     }
@@ -253,7 +259,7 @@ impl<C: Clock> Limiters<C> {
         let mut reserved = self.reserve_quotas(demands)?;
         reserved.rates.reserve_exact(demands.rates.len());
         for demand in &demands.rates {
-            match self.take(demand) {
+            match self.take(&self.cells, demand) {
                 Ok(at) => reserved.rates.push((*demand, at)),
                 // Somebody else took the last one since the peek.
                 Err(reached) => {
@@ -297,14 +303,14 @@ impl<C: Clock> Limiters<C> {
                 };
                 match cell.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, later) {
                     Ok(_) => break,
-                    Err(_) => self.bury(demand.cell),
+                    Err(_) => bury(&self.cells, demand.cell),
                 }
             }
         }
     }
 
     /// Corrects what was taken by an estimate. Who has used more than estimated owes it: the limit
-    /// recovers that much later.
+    /// recovers that much later. Of what is owed beyond a full burst the next request knows nothing; quotas do.
     pub fn settle(&self, reserved: &Reservation, settlement: Settlement) {
         let used = |unit: Unit, cost: u32| match (settlement, unit) {
             (Settlement::Cancelled, _) => 0,
@@ -358,20 +364,15 @@ impl<C: Clock> Limiters<C> {
     }
 
     /// Notes that somebody at an address has shown a key that is none, or refuses to listen any more.
-    /// There are never more than some thousand cells for that: beyond, all strangers share one.
+    /// There are never more than 50,000 cells for that: beyond, all strangers share one.
     ///
     /// # Errors
     /// How long to wait.
     pub fn failed_from(&self, address: &str, rate: Rate) -> Result<(), LimitReached> {
-        const MOST: usize = 50_000;
-        let address = if self.len() < MOST { address } else { "" };
-        self.take(&Demand::new(Scope::Address, CellId::of_address(address), rate, 1)).map(|_| ())
-    }
-
-    /// Removes a dead cell, unless somebody else has done so; a new one may be in its place by now.
-    fn bury(&self, id: CellId) {
-        // The error only says that the cell which was found is not dead.
-        let _ = self.cells.pin().remove_if(&id, |_, found| found.is_dead());
+        let own = Demand::new(Scope::Address, CellId::of_address(address), rate, 1);
+        let has_room = self.addresses.len() < MOST_ADDRESSES || self.addresses.pin().contains_key(&own.cell);
+        let demand = if has_room { own } else { Demand { cell: CellId::of_address(""), ..own } };
+        self.take(&self.addresses, &demand).map(|_| ())
     }
 
     fn now(&self) -> u64 {
@@ -398,14 +399,14 @@ impl<C: Clock> Limiters<C> {
         demand.next_arrival(arrival.min(ceiling), now).map(|_| ())
     }
 
-    fn take(&self, demand: &Demand) -> Result<u64, LimitReached> {
-        let cells = self.cells.pin();
+    fn take(&self, cells: &HashMap<CellId, Cell>, demand: &Demand) -> Result<u64, LimitReached> {
+        let pinned = cells.pin();
         loop {
-            let cell = cells.get_or_insert_with(demand.cell, Cell::default);
+            let cell = pinned.get_or_insert_with(demand.cell, Cell::default);
             match cell.take(demand, self.now()) {
                 Taken::At(now) => return Ok(now),
                 Taken::Refused(refused) => return Err(refused),
-                Taken::Dead => self.bury(demand.cell),
+                Taken::Dead => bury(cells, demand.cell),
             }
         }
     }
@@ -440,10 +441,16 @@ impl<C: Clock> Limiters<C> {
             };
             match cell.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, later) {
                 Ok(_) => return,
-                Err(_) => self.bury(demand.cell),
+                Err(_) => bury(&self.cells, demand.cell),
             }
         }
     }
+}
+
+/// Removes a dead cell, unless somebody else has done so; a new one may be in its place by now.
+fn bury(cells: &HashMap<CellId, Cell>, id: CellId) {
+    // The error only says that the cell which was found is not dead.
+    let _ = cells.pin().remove_if(&id, |_, found| found.is_dead());
 }
 
 impl Cell {

@@ -93,17 +93,17 @@ fn a_refusal_takes_nothing() {
 fn what_was_taken_can_be_given_back() {
     let (limiters, clock) = limiters();
     let demand = demand(1, rate(60, 5));
-    let at = limiters.take(&demand).expect("fresh");
-    limiters.take(&demand).expect("fresh");
+    let at = limiters.take(&limiters.cells, &demand).expect("fresh");
+    limiters.take(&limiters.cells, &demand).expect("fresh");
     limiters.give_back(&demand, at);
     assert_eq!(debt(&limiters, demand), 1_000 * MS, "the other one's");
 
     // A second request finds the cell all fresh and takes anew; giving the first back late must not
     // undo the second.
     clock.advance(Duration::from_secs(2));
-    let first = limiters.take(&demand).expect("fresh");
+    let first = limiters.take(&limiters.cells, &demand).expect("fresh");
     clock.advance(Duration::from_secs(3));
-    limiters.take(&demand).expect("fresh");
+    limiters.take(&limiters.cells, &demand).expect("fresh");
     limiters.give_back(&demand, first);
     assert_eq!(debt(&limiters, demand), 1_000 * MS);
 
@@ -176,7 +176,7 @@ fn nobody_takes_from_a_condemned_cell() {
     assert_eq!(debt(&limiters, demand), 2_000 * MS);
 
     // A sweep that comes late to its second step leaves the new cell alone.
-    limiters.bury(demand.cell);
+    bury(&limiters.cells, demand.cell);
     assert_eq!(debt(&limiters, demand), 2_000 * MS);
 
     // A cell that somebody takes from is not condemned.
@@ -201,6 +201,32 @@ fn extreme_times_and_rates_do_not_overflow() {
         limiters.give_back(&demand, 0);
         let _ = limiters.admit(&[demand]);
     }
+}
+
+/// Many keys in use are no reason to slow strangers together, and strangers from many addresses are no reason to slow
+/// those who are known; their memory is bounded, and freed.
+#[test]
+fn failures_are_counted_by_address_whatever_else_is_counted() {
+    let (limiters, clock) = limiters();
+    let slow = rate(60, 3);
+    let failures =
+        |address: &str| (0..10).take_while(|_| limiters.failed_from(address, slow).is_ok()).count();
+    for key in 0..MOST_ADDRESSES as u128 + 10 {
+        limiters.admit(&[demand(key, rate(1, 3))]).expect("fresh");
+    }
+    let keys = limiters.len();
+    assert_eq!([failures("192.0.2.1"), failures("192.0.2.2")], [3, 3]);
+    for stranger in 0..MOST_ADDRESSES + 10 {
+        let _ = limiters.failed_from(&format!("stranger {stranger}"), slow);
+    }
+    assert_eq!(limiters.len(), keys + MOST_ADDRESSES + 1, "one for all that found no room");
+    assert_eq!(failures("one more"), 0);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!([failures("192.0.2.1"), failures("stranger 7")], [1, 3], "who has a cell keeps it");
+    clock.advance(Duration::from_secs(3));
+    limiters.sweep();
+    assert_eq!(limiters.len(), keys, "keys' limits owe more");
+    assert_eq!(failures("one more"), 3);
 }
 
 #[test]
