@@ -125,19 +125,7 @@ fn policy(keys: usize) -> Policy {
 fn catalogue() -> Catalogue {
     let card = |i| ModelCard::named(ModelName::new(&format!("llama-{i}")).expect("a model name"));
     let server = ServerRecord {
-        spec: ServerSpec {
-            id: ServerId::file("a"),
-            name: "a".into(),
-            source: Source::File,
-            url: ServerUrl::http("a", 8000),
-            base_path: BasePath::default(),
-            models: Vec::new(),
-            health: HealthMode::Probe,
-            incarnation: String::new(),
-            settings: Default::default(),
-            model_settings: Default::default(),
-            credential: None,
-        },
+        spec: ServerSpec::configured("a", ServerUrl::http("a", 8000)),
         state: ServerState::Ready,
         models: (0..100).map(card).collect(),
     };

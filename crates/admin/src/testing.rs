@@ -10,8 +10,7 @@ use axum::{
     http::{Request, Response, request::Builder},
 };
 use catalogue::{
-    Catalogue, GivenModelSettings, HealthMode, ModelCard, ModelName, Publisher, Reader, ServerId,
-    ServerRecord, ServerSettings, ServerSpec, ServerState, ServerUrl, Source,
+    Catalogue, ModelCard, ModelName, Publisher, Reader, ServerRecord, ServerSpec, ServerState, ServerUrl,
 };
 use store::{Registry, Store, StoreUrl};
 use tokio::sync::watch;
@@ -101,18 +100,6 @@ fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>
 /// A server of the configuration.
 pub(crate) fn server(name: &str, state: ServerState, models: &[&str]) -> ServerRecord {
     let card = |name: &&str| ModelCard::named(ModelName::new(name).expect("a name"));
-    let spec = ServerSpec {
-        id: ServerId::file(name),
-        name: name.into(),
-        source: Source::File,
-        url: ServerUrl::http("10.0.0.1", 8000),
-        base_path: catalogue::BasePath::default(),
-        models: Vec::new(),
-        health: HealthMode::Probe,
-        incarnation: String::new(),
-        settings: ServerSettings::default(),
-        model_settings: GivenModelSettings::default(),
-        credential: None,
-    };
+    let spec = ServerSpec::configured(name, ServerUrl::http("10.0.0.1", 8000));
     ServerRecord { spec, state, models: models.iter().map(card).collect() }
 }

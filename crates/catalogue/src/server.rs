@@ -208,6 +208,26 @@ pub struct ServerSpec {
     pub credential: Option<Arc<Credential>>,
 }
 
+impl ServerSpec {
+    /// A server of the configuration file of which nothing but name and URL is given.
+    #[must_use]
+    pub fn configured(name: &str, url: ServerUrl) -> Self {
+        Self {
+            id: ServerId::file(name),
+            name: name.to_owned(),
+            source: Source::File,
+            url,
+            base_path: BasePath::default(),
+            models: Vec::new(),
+            health: HealthMode::Probe,
+            incarnation: String::new(),
+            settings: ServerSettings::default(),
+            model_settings: GivenModelSettings::default(),
+            credential: None,
+        }
+    }
+}
+
 /// What the configuration file says about servers and models.
 #[derive(Debug, Clone, Default)]
 pub struct Configured {

@@ -60,17 +60,8 @@ impl Server {
             ..ServerSettings::default()
         };
         ServerSpec {
-            id: ServerId::file("ollama"),
-            name: "ollama".into(),
-            source: Source::File,
-            url: ServerUrl::http("127.0.0.1", self.address.port()),
-            base_path: BasePath::default(),
-            models: Vec::new(),
-            health: HealthMode::Probe,
-            incarnation: String::new(),
             settings,
-            model_settings: GivenModelSettings::default(),
-            credential: None,
+            ..ServerSpec::configured("ollama", ServerUrl::http("127.0.0.1", self.address.port()))
         }
     }
 }

@@ -1,6 +1,6 @@
 use catalogue::{
-    BasePath, Credential, CredentialHeader, GivenModelSettings, HealthMode, ModelCard, ModelName, ServerId,
-    ServerRecord, ServerSettings, ServerSpec, ServerState, ServerUrl, Setting, Source,
+    BasePath, Credential, CredentialHeader, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState,
+    ServerUrl, Setting,
 };
 
 use super::*;
@@ -15,17 +15,8 @@ mod layered;
 fn server(name: &str, base_path: &str, models: &[&str]) -> ServerRecord {
     ServerRecord {
         spec: ServerSpec {
-            id: ServerId::file(name),
-            name: name.into(),
-            source: Source::File,
-            url: ServerUrl::http(name, 8000),
             base_path: BasePath::parse(base_path).expect("a base path"),
-            models: Vec::new(),
-            health: HealthMode::Probe,
-            incarnation: String::new(),
-            settings: ServerSettings::default(),
-            model_settings: GivenModelSettings::default(),
-            credential: None,
+            ..ServerSpec::configured(name, ServerUrl::http(name, 8000))
         },
         state: ServerState::Ready,
         models: models.iter().map(|m| ModelCard::named(ModelName::new(m).expect("a model name"))).collect(),

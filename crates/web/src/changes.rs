@@ -122,19 +122,7 @@ mod tests {
     fn server(name: &str, state: ServerState, models: &[&str]) -> ServerRecord {
         let card = |model: &&str| ModelCard::named(ModelName::new(model).expect("a model name"));
         ServerRecord {
-            spec: ServerSpec {
-                id: ServerId::file(name),
-                name: name.into(),
-                source: Source::File,
-                url: ServerUrl::http(name, 8000),
-                base_path: Default::default(),
-                models: Vec::new(),
-                health: HealthMode::Probe,
-                incarnation: String::new(),
-                settings: Default::default(),
-                model_settings: Default::default(),
-                credential: None,
-            },
+            spec: ServerSpec::configured(name, ServerUrl::http(name, 8000)),
             state,
             models: models.iter().map(card).collect(),
         }

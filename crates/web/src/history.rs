@@ -223,19 +223,7 @@ mod tests {
 
         fn publish(&mut self, servers: &[(&str, ServerState)]) {
             let record = |(name, state): &(&str, ServerState)| ServerRecord {
-                spec: ServerSpec {
-                    id: ServerId::file(name),
-                    name: (*name).into(),
-                    source: Source::File,
-                    url: ServerUrl::http(name, 8000),
-                    base_path: Default::default(),
-                    models: Vec::new(),
-                    health: HealthMode::Probe,
-                    incarnation: String::new(),
-                    settings: Default::default(),
-                    model_settings: Default::default(),
-                    credential: None,
-                },
+                spec: ServerSpec::configured(name, ServerUrl::http(name, 8000)),
                 state: state.clone(),
                 models: vec![ModelCard::named(ModelName::new("llama").expect("a model name"))],
             };

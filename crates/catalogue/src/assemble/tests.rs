@@ -1,24 +1,10 @@
 use super::*;
-use crate::{
-    BasePath, CredentialHeader, HealthMode, ServerSettings, ServerSpec, ServerUrl, Setting, Source, Strategy,
-};
+use crate::{CredentialHeader, ServerSettings, ServerSpec, ServerUrl, Setting, Strategy};
 
 fn record(name: &str, state: ServerState, context: u64) -> ServerRecord {
     let model = ModelName::new("llama").expect("a name");
     ServerRecord {
-        spec: ServerSpec {
-            id: ServerId::file(name),
-            name: name.into(),
-            source: Source::File,
-            url: ServerUrl::http(name, 8000),
-            base_path: BasePath::default(),
-            models: Vec::new(),
-            health: HealthMode::Probe,
-            incarnation: String::new(),
-            settings: ServerSettings::default(),
-            model_settings: GivenModelSettings::default(),
-            credential: None,
-        },
+        spec: ServerSpec::configured(name, ServerUrl::http(name, 8000)),
         state,
         models: vec![ModelCard { context_length: Some(context), ..ModelCard::named(model) }],
     }

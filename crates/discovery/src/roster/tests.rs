@@ -82,19 +82,7 @@ fn healthy(started_at: &str) -> ContainerRecord {
 }
 
 fn file_spec() -> ServerSpec {
-    ServerSpec {
-        id: ServerId::file("gpu"),
-        name: "gpu".into(),
-        source: Source::File,
-        url: ServerUrl::http("gpu", 8000),
-        base_path: BasePath::default(),
-        models: Vec::new(),
-        health: HealthMode::Probe,
-        incarnation: String::new(),
-        settings: ServerSettings::default(),
-        model_settings: GivenModelSettings::default(),
-        credential: None,
-    }
+    ServerSpec::configured("gpu", ServerUrl::http("gpu", 8000))
 }
 
 fn llama() -> Answer {
