@@ -138,7 +138,7 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let policy = start.book.policy.clone();
     let shared = Shared::new(reader, settings(&config), policy, authority, requests_port, peers);
     let shared = Arc::new(match &config.shared_limits {
-        Some(limits) => shared.with_shared_counting(counting::connect(limits).await?),
+        Some(limits) => shared.with_shared_counting(counting::connect(limits, config.state_dir.as_deref()).await?),
         None => shared,
     });
     counting::report(&shared);

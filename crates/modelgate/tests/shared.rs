@@ -245,3 +245,37 @@ async fn without_redis_none_passes_if_told_to() {
     assert_eq!(tally.passed, 0);
     assert!(tally.others.iter().all(|other| other == "503 limits_unavailable"), "{:?}", tally.others);
 }
+
+/// One of two is started anew while Redis is down: it enforces half of each limit, as it did before.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_starts_without_redis_knows_how_many_share() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let _alone = ALONE.lock().await;
+    let mut redis = Redis::start(program).await;
+    let sim = Sim::start("a", &["llama"]);
+    let start = || async {
+        let mut modelgate = Modelgate::builder(BINARY, &config(&sim, &redis, "")).keep_state().start().await;
+        modelgate.wait_ready().await;
+        modelgate
+    };
+    let (mut first, _second) = (start().await, start().await);
+    let kept = first.folder().join("state/shared-limits-replicas");
+    eventually(Duration::from_secs(60), || async {
+        (std::fs::read_to_string(&kept).is_ok_and(|kept| kept == "2\n")).then_some(())
+    })
+    .await;
+    redis.kill();
+    first.restart().await;
+    first.wait_ready().await;
+    let status = first.readyz().await["shared_limits"].clone();
+    assert_eq!((&status["state"], &status["replicas"]), (&"down".into(), &2.into()), "{status}");
+    let (auth, start) = (Auth::of(&first), Instant::now());
+    let mut passed = 0;
+    for _ in 0..150 {
+        passed += u32::from(auth.status("mg-alice").await == 200);
+    }
+    let most = (BURST + RATE * start.elapsed().as_secs_f64()) / 2.0;
+    assert!((50.0..=most).contains(&f64::from(passed)), "{passed} of {most}");
+    let limits = auth.limits("mg-alice").await;
+    assert_eq!((&limits["limits"][0]["amount"], &limits["limits"][0]["burst"]), (&200.into(), &100.into()));
+}

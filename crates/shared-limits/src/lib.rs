@@ -23,7 +23,7 @@
 mod link;
 mod script;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::AbortHandle};
 
@@ -48,6 +48,8 @@ pub struct Options {
     pub namespace: String,
     /// The certificates (PEM) of the authorities that may vouch for a `rediss://` server; otherwise the machine's own.
     pub authorities: Option<Vec<u8>>,
+    /// How many Modelgates shared the limits when one knew that last; it holds until the server says it.
+    pub replicas: NonZeroU32,
 }
 
 /// Which limit: of a key or a consumer, of a model, or of both, for one unit and time. Halves of SHA-256 digests; an
@@ -148,7 +150,12 @@ pub fn is_url(text: &str) -> bool {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { timeout: Duration::from_millis(40), namespace: "modelgate".to_owned(), authorities: None }
+        Self {
+            timeout: Duration::from_millis(40),
+            namespace: "modelgate".to_owned(),
+            authorities: None,
+            replicas: NonZeroU32::MIN,
+        }
     }
 }
 
@@ -164,7 +171,7 @@ impl SharedLimits {
             return Err(InvalidOptions::Timeout(options.timeout));
         }
         let server = Server::new(url, options.authorities)?;
-        let (link, keeper) = Link::start(server, options.timeout, &keys).await;
+        let (link, keeper) = Link::start(server, options.timeout, options.replicas, &keys).await;
         Ok(Self { link, keys, keeper })
     }
 
@@ -215,10 +222,16 @@ impl SharedLimits {
     }
 
     /// How many Modelgates share these limits, this one among them, as far as the server knew when it answered last. One
-    /// that has stopped counts for five more seconds.
+    /// that has stopped counts for five more seconds. So do all that were known before a server that has forgotten them.
     #[must_use]
     pub fn replicas(&self) -> u32 {
-        self.link.replicas()
+        self.link.replicas().get()
+    }
+
+    /// The same, and each change of it.
+    #[must_use]
+    pub fn replica_changes(&self) -> watch::Receiver<NonZeroU32> {
+        self.link.replica_changes()
     }
 
     /// How many calls got no answer so far.

@@ -6,6 +6,7 @@
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -30,7 +31,7 @@ use tracing::{info, warn};
 
 use crate::{
     Health, InvalidOptions, Unavailable,
-    script::{self, Call, Keys},
+    script::{self, Call, Keys, REPLICA_COUNTS},
 };
 
 /// For the network, TLS and the password.
@@ -61,8 +62,9 @@ pub(crate) struct Link {
     /// Answers in a row that came too late.
     late: AtomicU32,
     failures: AtomicU64,
-    /// How many Modelgates share the limits, as the server said last.
+    /// How many Modelgates share the limits, as the server said last: for requests, which take no lock, and for others.
     replicas: AtomicU32,
+    replica_changes: watch::Sender<NonZeroU32>,
     /// Tells the keeper that the connection was given up, and why.
     lost: mpsc::Sender<String>,
     health: watch::Sender<Health>,
@@ -78,6 +80,8 @@ struct Keeper {
     probe: Call,
     /// Tells that we are there.
     announce: Call,
+    /// Since when there is a connection.
+    since: Instant,
 }
 
 /// Why there is no connection.
@@ -110,7 +114,12 @@ impl Server {
 
 impl Link {
     /// Tries to connect once, and goes on in the background.
-    pub(crate) async fn start(server: Server, timeout: Duration, keys: &Keys) -> (Arc<Self>, AbortHandle) {
+    pub(crate) async fn start(
+        server: Server,
+        timeout: Duration,
+        replicas: NonZeroU32,
+        keys: &Keys,
+    ) -> (Arc<Self>, AbortHandle) {
         // One is enough: the next connection is made only after the loss of this one was noted.
         let (sender, lost) = mpsc::channel(1);
         let link = Arc::new(Self {
@@ -118,7 +127,8 @@ impl Link {
             timeout,
             late: AtomicU32::new(0),
             failures: AtomicU64::new(0),
-            replicas: AtomicU32::new(1),
+            replicas: AtomicU32::new(replicas.get()),
+            replica_changes: watch::Sender::new(replicas),
             lost: sender,
             health: watch::Sender::new(Health::Down("not connected yet".into())),
         });
@@ -126,7 +136,8 @@ impl Link {
         // Any number that others do not have.
         let id = RandomState::new().build_hasher().finish() >> 11;
         let (probe, announce) = (keys.probe(), keys.announce(id));
-        let mut keeper = Keeper { link: Arc::clone(&link), lost, server, node, probe, announce };
+        let (since, link_of_keeper) = (Instant::now(), Arc::clone(&link));
+        let mut keeper = Keeper { link: link_of_keeper, lost, server, node, probe, announce, since };
         if keeper.try_connect().await {
             keeper.announce().await;
         }
@@ -163,8 +174,17 @@ impl Link {
         self.failures.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn replicas(&self) -> u32 {
-        self.replicas.load(Ordering::Relaxed)
+    pub(crate) fn replicas(&self) -> NonZeroU32 {
+        NonZeroU32::new(self.replicas.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN)
+    }
+
+    pub(crate) fn replica_changes(&self) -> watch::Receiver<NonZeroU32> {
+        self.replica_changes.subscribe()
+    }
+
+    fn learn_replicas(&self, replicas: NonZeroU32) {
+        self.replicas.store(replicas.get(), Ordering::Relaxed);
+        self.replica_changes.send_if_modified(|known| std::mem::replace(known, replicas) != replicas);
     }
 
     pub(crate) fn health(&self) -> watch::Receiver<Health> {
@@ -214,10 +234,12 @@ impl Keeper {
 
     /// Whether that could be done shows as a loss, or not.
     async fn announce(&self) {
-        if let Ok(answer) = self.link.run(&self.announce).await {
-            let replicas = answer.first().and_then(|replicas| u32::try_from(*replicas).ok());
-            self.link.replicas.store(replicas.unwrap_or(1).max(1), Ordering::Relaxed);
-        }
+        let Ok(answer) = self.link.run(&self.announce).await else { return };
+        let replicas = answer.first().and_then(|replicas| u32::try_from(*replicas).ok());
+        let replicas = replicas.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+        // A server that was restarted knows of the others when they have found it, too.
+        let is_new = self.since.elapsed() < REPLICA_COUNTS;
+        self.link.learn_replicas(if is_new { replicas.max(self.link.replicas()) } else { replicas });
     }
 
     /// Whether there is a connection now, to a server that decides in time.
@@ -226,6 +248,7 @@ impl Keeper {
         for _ in 0..MOST_MOVES {
             match self.connect().await {
                 Ok(connection) => {
+                    self.since = Instant::now();
                     self.link.late.store(0, Ordering::Relaxed);
                     self.link.connection.store(Some(Arc::new(connection)));
                     self.report(Health::Up);

@@ -80,8 +80,8 @@ impl Keys {
     }
 }
 
-/// For how long, in seconds, a Modelgate counts that is not heard of any more.
-const REPLICA_COUNTS_S: u64 = 5;
+/// For how long, in whole seconds, a Modelgate counts that is not heard of any more.
+pub(crate) const REPLICA_COUNTS: Duration = Duration::from_secs(5);
 
 impl Keys {
     /// Tells that one of the Modelgates is there; the answer is how many are.
@@ -89,7 +89,7 @@ impl Keys {
         Call {
             text: &ANNOUNCE,
             keys: vec![format!("{}replicas", self.prefix)],
-            times: vec![id, REPLICA_COUNTS_S],
+            times: vec![id, REPLICA_COUNTS.as_secs()],
         }
     }
 }

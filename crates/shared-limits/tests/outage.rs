@@ -4,6 +4,7 @@ mod common;
 
 use std::{
     future::Future,
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -243,4 +244,23 @@ async fn those_who_share_are_counted() {
     counted(2).await;
     drop(second);
     counted(1).await;
+}
+
+/// What was known before counts until a server says otherwise; one that has just come may have forgotten the others.
+#[tokio::test]
+async fn how_many_share_is_remembered_while_nobody_can_say_it() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let mut redis = Redis::start(program).await;
+    redis.kill();
+    let replicas = NonZeroU32::new(3).expect("three");
+    let options = Options { replicas, ..Options::default() };
+    let limits = SharedLimits::connect(&redis.url(), options).await.expect("valid options");
+    let mut changes = limits.replica_changes();
+    assert_eq!((limits.replicas(), *changes.borrow_and_update()), (3, replicas));
+    let began = Instant::now();
+    redis.restart().await;
+    let changed = tokio::time::timeout(Duration::from_secs(60), changes.changed()).await;
+    assert!(changed.is_ok(), "{} are not one", limits.replicas());
+    assert!(began.elapsed() >= Duration::from_secs(5), "the others may not have found it yet");
+    assert_eq!((limits.replicas(), changes.borrow().get()), (1, 1));
 }

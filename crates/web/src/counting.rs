@@ -113,7 +113,12 @@ impl SharedCounting {
     async fn left(&self, limiters: &Limiters<SystemClock>, demands: &Demands) -> Vec<Left> {
         let asked: Vec<_> = demands.rates().iter().map(translate).collect();
         let Ok(left) = self.limits.left(&asked).await else {
-            return limiters.left(&demands.clone().shared_by(self.replicas()));
+            let mut left = limiters.left(&demands.clone().shared_by(self.replicas()));
+            // What is left is our part's, the limit is the whole one.
+            for (left, demand) in left.iter_mut().zip(demands.rates()) {
+                left.limit = demand.rate().into();
+            }
+            return left;
         };
         let rates = demands.rates().iter().zip(left);
         let rates = rates.map(|(demand, left)| demand.left(left.remaining, left.reset_after));
