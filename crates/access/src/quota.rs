@@ -274,20 +274,11 @@ impl Quotas {
         count.unsaved.fetch_add(by, Ordering::AcqRel);
     }
 
-    /// What was counted since this was asked last: to be added to the store. Should that fail, give it back
-    /// with [`Self::keep_unsaved`].
+    /// What was counted since this was asked last: whoever asks adds it to the store.
     pub fn take_unsaved(&self) -> Vec<(QuotaId, i64)> {
         let counts = self.counts.pin();
         let unsaved = counts.iter().map(|(id, count)| (*id, count.unsaved.swap(0, Ordering::AcqRel)));
         unsaved.filter(|(_, unsaved)| *unsaved != 0).collect()
-    }
-
-    /// The store could not be told.
-    pub fn keep_unsaved(&self, unsaved: &[(QuotaId, i64)]) {
-        let counts = self.counts.pin();
-        for (id, by) in unsaved {
-            counts.get_or_insert_with(*id, Count::default).unsaved.fetch_add(*by, Ordering::AcqRel);
-        }
     }
 
     /// What the store holds, after `ours` of it came from here since it was learnt last. Only one thread may do this.
@@ -400,8 +391,6 @@ mod tests {
         assert_eq!(quotas.used(&id("a")), 11, "5 before, 3 and 1 here, 2 by another replica");
         let unsaved = quotas.take_unsaved();
         assert_eq!(unsaved, [(id("a"), 1)]);
-        quotas.keep_unsaved(&unsaved);
-        assert_eq!(quotas.take_unsaved(), [(id("a"), 1)], "the store was not there");
         quotas.correct(&id("a"), -1);
         assert_eq!((quotas.used(&id("a")), quotas.take_unsaved()), (10, vec![(id("a"), -1)]));
     }

@@ -106,17 +106,6 @@ impl Usage {
         taken
     }
 
-    /// Puts back what could not be saved.
-    pub fn put_back(&self, used: &[Used]) {
-        for Used { key, consumer, model, requests, tokens, refused } in used {
-            self.count(UsedByRef { key, consumer, model }, |count| {
-                count.requests.fetch_add(*requests, Ordering::Relaxed);
-                count.tokens.fetch_add(*tokens, Ordering::Relaxed);
-                count.refused.fetch_add(*refused, Ordering::Relaxed);
-            });
-        }
-    }
-
     fn of_grant(grant: &Grant) -> UsedByRef<'_> {
         let model = grant.known_model().unwrap_or_default();
         UsedByRef { key: &grant.key.name, consumer: &grant.consumer.name, model }
@@ -169,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_taken_once_and_can_be_put_back() {
+    fn what_is_taken_is_taken_once() {
         let usage = Usage::default();
         usage.tokens("alice", "team", "llama", 30);
         usage.tokens("alice", "team", "llama", 12);
@@ -178,9 +167,8 @@ mod tests {
         taken.sort_by(|a, b| a.key.cmp(&b.key));
         assert_eq!(taken, [used("alice", "llama", 0, 42, 0), used("bob", "llama", 0, 1, 0)]);
         assert_eq!(usage.take(), []);
-        usage.put_back(&[used("alice", "llama", 2, 42, 1)]);
         usage.tokens("alice", "team", "llama", 1);
-        assert_eq!(usage.take(), [used("alice", "llama", 2, 43, 1)]);
+        assert_eq!(usage.take(), [used("alice", "llama", 0, 1, 0)]);
     }
 
     #[test]

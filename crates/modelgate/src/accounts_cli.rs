@@ -27,8 +27,10 @@ use crate::{
 
 /// Who does it, in the audit log.
 pub(crate) const ACTOR: &str = "command line";
-/// How long the store may take to answer.
+/// How long the store may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to end its connections.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// Why a command did not do what it should.
 #[derive(Debug)]
@@ -60,7 +62,8 @@ pub(crate) fn run(config: &Config, task: &Task<'_>) -> ExitCode {
             let registry = open(config).await?;
             let done = perform(&registry, task).await;
             if let Ok(store) = registry.store() {
-                store.close().await;
+                // One that hangs does not end its connections either.
+                let _ = timeout(CLOSE, store.close()).await;
             }
             done
         }),
@@ -95,14 +98,20 @@ fn finish(done: Result<(), Failure>) -> ExitCode {
 async fn open(config: &Config) -> Result<Registry, Failure> {
     let registry = Registry::new(config.accounts.declared.clone());
     if let Some(url) = config.store.url.clone() {
-        let opened = match timeout(PATIENCE, Store::open(url)).await {
-            Ok(opened) => opened,
-            Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}"))),
-        };
-        registry.set_store(opened?);
+        registry.set_store(answer(Store::open(url)).await?);
         registry.set_state(State::Up);
     }
     Ok(registry)
+}
+
+/// What the store says, if it does in time.
+pub(crate) async fn answer<T, E: Into<Failure>>(
+    asked: impl Future<Output = Result<T, E>>,
+) -> Result<T, Failure> {
+    match timeout(PATIENCE, asked).await {
+        Ok(answered) => answered.map_err(Into::into),
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}")).into()),
+    }
 }
 
 impl From<RegistryError> for Failure {
@@ -117,6 +126,7 @@ impl From<RegistryError> for Failure {
                 let lines: String = errors.iter().map(|error| format!("\n  {error}")).collect();
                 Self::Failed(format!("nothing was changed:{lines}"))
             }
+            RegistryError::Store(error) => error.into(),
             other => Self::Failed(other.to_string()),
         }
     }
@@ -124,7 +134,12 @@ impl From<RegistryError> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::Failed(error.to_string())
+        const HELP: &str = "a file of SQLite's must be writable for whoever runs this, best the user that Modelgate runs as; \
+                            for PostgreSQL, store.url (or MODELGATE_STORE_URL) must be right and its server be running";
+        match error {
+            StoreError::Unavailable(_) => Self::Failed(format!("{error}\n  {HELP}")),
+            other => Self::Failed(other.to_string()),
+        }
     }
 }
 

@@ -5,8 +5,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use access::{Issuer, Key, Limits, ModelLimit, Policy, TokenPlan};
-use accounts::{Accounts, Directory, KeySpec, Patterns, Plan};
+use accounts::{Accounts, ConsumerSpec, Directory, KeySpec, Kind, Patterns, Plan};
 use catalogue::{GivenModelSettings, ModelGlobs};
+use store::Unreadable;
 
 use crate::{
     config::{Config, JwtIssuer},
@@ -50,10 +51,19 @@ impl Book {
     }
 
     /// Adds keys of the store.
-    pub(crate) fn add_keys(mut self, stored: Vec<KeySpec>) -> Self {
+    pub(crate) fn add_keys(mut self, stored: Vec<KeySpec>, unreadable: &[Unreadable]) -> Self {
+        self.leave_out(unreadable);
         let keys = self.usable(stored);
         self.policy = self.policy.with_keys(keys);
         self
+    }
+
+    /// Names accounts of the store that cannot be read.
+    pub(crate) fn leave_out(&mut self, unreadable: &[Unreadable]) {
+        self.problems.extend(unreadable.iter().map(|Unreadable { kind, name, why }| {
+            let effect = if *kind == Kind::Consumer { "; until it can, its keys are refused" } else { "" };
+            format!("{kind} {name:?} is not in force: it cannot be read: {why}{effect}")
+        }));
     }
 
     /// The same with another file, while the store does not answer: what it said last stays.
@@ -74,12 +84,18 @@ impl Book {
     }
 
     /// The same after keys of the store were changed or deleted: these names are what they are now.
-    pub(crate) fn replace_keys(&mut self, names: &HashSet<String>, now: Vec<KeySpec>) -> &Policy {
+    pub(crate) fn replace_keys(
+        &mut self,
+        names: &HashSet<String>,
+        now: Vec<KeySpec>,
+        unreadable: &[Unreadable],
+    ) -> &Policy {
         let ours: HashSet<&str> =
             names.iter().map(String::as_str).filter(|name| !self.in_file.contains(*name)).collect();
         let concerns =
             |problem: &String| names.iter().any(|name| problem.starts_with(&format!("key {name:?} ")));
         self.problems.retain(|problem| !concerns(problem));
+        self.leave_out(unreadable);
         let policy = self.policy.without_keys(&ours);
         let keys = self.usable(now);
         self.policy = policy.with_keys(keys);
@@ -100,6 +116,18 @@ impl Book {
             }
         }
         keys
+    }
+}
+
+/// What stands for a consumer that cannot be read: with its limits unknown, its keys are refused.
+pub(crate) fn refused(Unreadable { name, .. }: &Unreadable) -> ConsumerSpec {
+    ConsumerSpec {
+        name: name.clone(),
+        plan: None,
+        limits: None,
+        limits_per_model: None,
+        disabled: true,
+        note: None,
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::json;
 use store::{Audit, Conflict, Registry, RegistryError, StoreError};
 
 use crate::{
-    accounts_cli::{ACTOR, Failure},
+    accounts_cli::{ACTOR, Failure, answer},
     config,
 };
 
@@ -175,9 +175,14 @@ impl Import {
         let Imported { consumers, keys, .. } = self.read().map_err(failed)?;
         let mut written = 0;
         for consumer in consumers {
-            match registry.create::<ConsumerSpec>(&serde_json::to_value(&consumer)?, ACTOR).await {
-                Ok(_) => written += 1,
-                Err(error) => eprintln!("left out: consumer {}: {}", consumer.name, why(error)?),
+            let document = serde_json::to_value(&consumer)?;
+            let created = async {
+                let created = registry.create::<ConsumerSpec>(&document, ACTOR).await;
+                created.map_or_else(|error| why(error).map(Some), |_| Ok(None))
+            };
+            match answer(created).await? {
+                None => written += 1,
+                Some(why) => eprintln!("left out: consumer {}: {why}", consumer.name),
             }
         }
         eprintln!("{written} consumers are written");
@@ -191,7 +196,7 @@ impl Import {
         let audit = Audit::new(ACTOR, "key created").with(json!({ "imported_from": self.system() }));
         let mut written = 0;
         for some in fitting.chunks(AT_ONCE) {
-            let conflicts = store.create_keys(some, &audit).await?;
+            let conflicts = answer(store.create_keys(some, &audit)).await?;
             written += some.len() - conflicts.len();
             for conflict in conflicts {
                 if let Conflict::Exists(_, name) = conflict {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A store that does not answer changes nothing of what is in force; what was counted meanwhile is written when it is
-//! back. What was counted within [`FLUSH`] is lost if the process is killed.
+//! back, once. What was counted within [`FLUSH`] is lost if the process is killed.
 
 mod changes;
 mod counts;
@@ -19,7 +19,6 @@ use std::{
 };
 
 use accounts::{Accounts, KeySpec, Kind};
-use jiff::tz::TimeZone;
 use serde_json::json;
 use store::{Change, Following, Registry, State, Store, StoreError};
 use telemetry::Batch;
@@ -31,9 +30,13 @@ use tokio::{
 use tracing::{info, warn};
 use web::{Family, Shared};
 
-use crate::{book::Book, config::Config, jwks::KeySets};
+use crate::{
+    book::{self, Book},
+    config::Config,
+    jwks::KeySets,
+};
 use changes::Changes;
-use counts::{learn, periods, write_counts};
+use counts::{Outbox, periods};
 use samples::Samples;
 
 /// How often counts are written: what a kill may lose.
@@ -48,8 +51,11 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 const STABLE: Duration = Duration::from_secs(10);
 /// How long a write may take.
 const WRITE: Duration = Duration::from_secs(5);
+/// How long the last write may take, when the process is to end.
+const LAST_WRITE: Duration = Duration::from_secs(2);
 /// How often what is too old is deleted.
 const CLEAN: Duration = Duration::from_secs(3600);
+
 /// Keeps file, store and `/auth` in step.
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
@@ -66,6 +72,7 @@ pub(crate) struct Keeper {
     /// Before the next attempt.
     pause: Duration,
     samples: Samples,
+    outbox: Outbox,
 }
 
 /// The keys and limits with which to start: those of the store among them, if it answers in time.
@@ -96,7 +103,7 @@ impl Start {
         match opened {
             Ok((following, book, counts)) => {
                 info!(kind, keys = book.policy.key_count(), "the store is open");
-                report(&book);
+                report(&book, &registry);
                 Ok(Self { registry, book, following: Some(following), counts })
             }
             Err(error @ StoreError::Unavailable(_)) if kind == "PostgreSQL" => {
@@ -134,33 +141,33 @@ async fn open(config: &Config, key_sets: &KeySets, registry: &Registry) -> Resul
 
 /// Puts the file and everything in the store together.
 async fn read_all(config: &Config, key_sets: &KeySets, store: &Store) -> Result<Book, StoreError> {
-    let leave_out = |unreadable: Vec<String>| {
-        unreadable.iter().for_each(|account| warn!(account, "an account of the store is left out"));
-    };
-    let (plans, unreadable) = store.all().await?;
-    leave_out(unreadable);
-    let (consumers, unreadable) = store.all().await?;
-    leave_out(unreadable);
+    let (plans, bad_plans) = store.all().await?;
+    let (mut consumers, bad_consumers) = store.all().await?;
+    consumers.extend(bad_consumers.iter().map(book::refused));
     let mut book = Book::new(config, key_sets, Accounts { plans, consumers, keys: Vec::new() });
+    book.leave_out(&bad_plans);
+    book.leave_out(&bad_consumers);
     let mut after = String::new();
     while let Some(documents) = store.documents(Kind::Key, &after).await? {
         after.clone_from(&documents.last);
         // 100,000 keys take a moment, in which requests go on.
         let read = spawn_blocking(move || {
             let (keys, unreadable) = documents.read();
-            (book.add_keys(keys), unreadable)
+            book.add_keys(keys, &unreadable)
         });
-        let unreadable;
-        (book, unreadable) = read.await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        leave_out(unreadable);
+        book = read.await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
     }
     Ok(book)
 }
 
-fn report(book: &Book) {
-    for problem in &book.problems {
+/// Says what is not in force, and was not known to be.
+fn report(book: &Book, registry: &Registry) {
+    let known = registry.problems();
+    let known: HashSet<&String> = known.iter().collect();
+    for problem in book.problems.iter().filter(|problem| !known.contains(problem)) {
         warn!(problem, "an account is not in force");
     }
+    registry.set_problems(book.problems.clone());
 }
 
 impl Keeper {
@@ -171,7 +178,8 @@ impl Keeper {
         config: watch::Receiver<Arc<Config>>,
     ) -> Self {
         let Start { registry, book, following, counts } = start;
-        learn(&shared, counts);
+        let outbox = Outbox::new();
+        outbox.learn(&shared, counts);
         let told = Arc::clone(&registry);
         shared.add_status("store", move || describe(&told));
         let told = Arc::clone(&registry);
@@ -192,11 +200,12 @@ impl Keeper {
             opened: Some(Instant::now()),
             pause: RETRY,
             samples: Samples::default(),
+            outbox,
         }
     }
 
     /// Never returns.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(&mut self) {
         let mut decisions = self.shared.telemetry().subscribe();
         let mut flush = interval(FLUSH);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -227,13 +236,16 @@ impl Keeper {
         }
     }
 
-    /// What was counted so far, before the process ends.
-    pub(crate) async fn last_flush(shared: &Shared, registry: &Registry, zone: &TimeZone) {
-        if let Ok(store) = registry.store() {
-            let written = timeout(Duration::from_secs(2), write_counts(shared, &store, zone)).await;
-            if !matches!(written, Ok(Ok(()))) {
-                warn!("the last counts could not be written to the store");
-            }
+    /// Writes what was counted so far, before the process ends.
+    pub(crate) async fn last_flush(&mut self) {
+        let Ok(store) = self.registry.store() else { return };
+        let zone = self.config.borrow().time_zone.clone();
+        let all = async {
+            while !self.outbox.write(&self.shared, &store, &zone).await? {}
+            Ok::<_, StoreError>(())
+        };
+        if !matches!(timeout(LAST_WRITE, all).await, Ok(Ok(()))) {
+            warn!("the last counts could not be written to the store");
         }
     }
 
@@ -258,7 +270,7 @@ impl Keeper {
     }
 
     fn put_in_force(&mut self, book: Book) {
-        report(&book);
+        report(&book, &self.registry);
         self.shared.replace_policy(book.policy.clone());
         self.book = book;
     }
@@ -285,11 +297,16 @@ impl Keeper {
     }
 
     async fn follow_keys(&mut self, store: &Store, names: HashSet<String>) -> Result<(), StoreError> {
-        let mut now: Vec<KeySpec> = Vec::with_capacity(names.len());
+        let (mut now, mut unreadable) = (Vec::with_capacity(names.len()), Vec::new());
         for name in &names {
-            now.extend(store.get::<KeySpec>(name).await?.map(|stored| stored.account));
+            match store.get::<KeySpec>(name).await {
+                Ok(found) => now.extend(found.map(|stored| stored.account)),
+                Err(StoreError::Unreadable(bad)) => unreadable.push(bad),
+                Err(error) => return Err(error),
+            }
         }
-        self.shared.replace_policy(self.book.replace_keys(&names, now).clone());
+        self.shared.replace_policy(self.book.replace_keys(&names, now, &unreadable).clone());
+        report(&self.book, &self.registry);
         Ok(())
     }
 
@@ -330,7 +347,7 @@ impl Keeper {
         }
         let Ok(store) = self.registry.store() else { return };
         let written = timeout(WRITE, async {
-            write_counts(&self.shared, &store, &config.time_zone).await?;
+            self.outbox.write(&self.shared, &store, &config.time_zone).await?;
             let due = self.samples.due();
             if due.is_empty() { Ok(()) } else { store.record(&due).await }
         });
@@ -347,7 +364,7 @@ impl Keeper {
                 info!("the store is back");
                 self.following = Some(Changes::of(following));
                 self.opened = Some(Instant::now());
-                learn(&self.shared, counts);
+                self.outbox.learn(&self.shared, counts);
                 self.put_in_force(book);
             }
             Err(error) => self.lost(&error),
@@ -356,6 +373,8 @@ impl Keeper {
 
     async fn clean(&self) {
         const DAY: Duration = Duration::from_secs(24 * 3600);
+        /// Who has written nothing for so long has nothing on its way any more.
+        const WRITER: Duration = Duration::from_secs(62 * 24 * 3600);
         let config = Arc::clone(&self.config.borrow());
         let yesterday = SystemTime::now() - DAY;
         self.shared.limiters().quotas().forget_before(yesterday, &config.time_zone);
@@ -365,6 +384,7 @@ impl Keeper {
         let [oldest_day, _] = periods(&config.time_zone, oldest).try_into().unwrap_or_default();
         let cleaned = async {
             store.forget_counts_before(&day, &month).await?;
+            store.forget_writers_before(SystemTime::now() - WRITER).await?;
             store.forget_old_changes().await?;
             store.forget_usage_before(&oldest_day).await?;
             store.forget_audit_before(oldest).await
@@ -405,8 +425,10 @@ async fn changed(following: &mut Option<Changes>) -> Result<Change, StoreError> 
 }
 
 fn describe(registry: &Registry) -> serde_json::Value {
+    /// There may be 100,000; the log names all.
+    const SOME: usize = 20;
     let kind = registry.store().ok().map(|store| store.url().kind());
-    match &*registry.state() {
+    let mut described = match &*registry.state() {
         State::Off => json!({ "state": "off" }),
         State::Up => json!({ "state": "up", "kind": kind }),
         State::Down { since, why } => json!({
@@ -415,5 +437,14 @@ fn describe(registry: &Registry) -> serde_json::Value {
             "since": humantime::format_rfc3339_seconds(*since).to_string(),
             "why": why,
         }),
+    };
+    let problems = registry.problems();
+    if !problems.is_empty() {
+        let mut named: Vec<String> = problems.iter().take(SOME).cloned().collect();
+        if let Some(others) = problems.len().checked_sub(SOME).filter(|others| *others > 0) {
+            named.push(format!("and {others} more; the log names all"));
+        }
+        described["problems"] = named.into();
     }
+    described
 }

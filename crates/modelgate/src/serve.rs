@@ -138,13 +138,15 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let policy = start.book.policy.clone();
     let shared = Shared::new(reader, settings(&config), policy, authority, requests_port, peers);
     let shared = Arc::new(match &config.shared_limits {
-        Some(limits) => shared.with_shared_counting(counting::connect(limits, config.state_dir.as_deref()).await?),
+        Some(limits) => {
+            shared.with_shared_counting(counting::connect(limits, config.state_dir.as_deref()).await?)
+        }
         None => shared,
     });
     counting::report(&shared);
     let registry = Arc::clone(&start.registry);
     let (configs, config_changes) = watch::channel(Arc::new(config.clone()));
-    let keeper = Keeper::new(start, Arc::clone(&shared), key_sets.clone(), config_changes.clone());
+    let mut keeper = Keeper::new(start, Arc::clone(&shared), key_sets.clone(), config_changes.clone());
     let (stop, stopped) = watch::channel(false);
     let gate = Arc::new(Gate::new(admin_tokens::open(&config)?));
     let program = program(&config, config_changes.clone());
@@ -152,7 +154,7 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let pages = admin::router(admin.clone());
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
     let reload = Reload { file, seen, running: config, shared: Arc::clone(&shared), servers, gate, configs };
-    let background = background(Arc::clone(&shared), reload, key_sets, keeper);
+    let background = background(Arc::clone(&shared), reload, key_sets, &mut keeper);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {
             return Err(io::Error::other(format!("discovery has ended: {ended:?}")));
@@ -168,13 +170,12 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
         Ok(ended) => ended.map_err(io::Error::other)?,
         Err(_) => Ok(()),
     };
-    let zone = config_changes.borrow().time_zone.clone();
-    Keeper::last_flush(&shared, &registry, &zone).await;
+    keeper.last_flush().await;
     ended
 }
 
 /// What goes on beside the requests; never returns.
-async fn background(shared: Arc<Shared>, reload: Reload, key_sets: KeySets, keeper: Keeper) {
+async fn background(shared: Arc<Shared>, reload: Reload, key_sets: KeySets, keeper: &mut Keeper) {
     let sweep = async {
         let mut tick = interval(SWEEP);
         loop {

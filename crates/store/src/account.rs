@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use crate::{
-    Audit, Store, StoreError, StoreUrl,
+    Audit, Store, StoreError, StoreUrl, Unreadable,
     database::{AT_ONCE, millis, parameters, time},
 };
 
@@ -60,8 +60,8 @@ pub struct Filter {
 /// Some accounts, by name.
 #[derive(Debug, Clone)]
 pub struct Page<A> {
-    /// The accounts.
-    pub items: Vec<Stored<A>>,
+    /// The accounts; those among them that cannot be read are named.
+    pub items: Vec<Result<Stored<A>, Unreadable>>,
     /// How many there are in all that fit, on this page and others.
     pub total: u64,
 }
@@ -137,10 +137,7 @@ impl Store {
             }
             // As it is read now: an older Modelgate may have written it in other words.
             (Before::Exactly(expected), Some(known))
-                if accounts::parse_text::<A>(&known.document, None)
-                    .ok()
-                    .map(|now| now.to_json())
-                    .as_ref()
+                if Unreadable::or_read::<A>(name, &known.document).ok().map(|now| now.to_json()).as_ref()
                     != Some(expected) =>
             {
                 return Err(Conflict::Changed(kind, name.to_owned()).into());
@@ -221,26 +218,30 @@ impl Store {
     /// An account by name.
     ///
     /// # Errors
-    /// The store does not answer.
+    /// The store does not answer, or the account cannot be read.
     pub async fn get<A: Account>(&self, name: &str) -> Result<Option<Stored<A>>, StoreError> {
-        let row =
-            sqlx::query("SELECT document, created, changed FROM accounts WHERE kind = $1 AND name = $2")
-                .bind(A::KIND.as_str())
-                .bind(name)
-                .fetch_optional(&self.pool)
-                .await?;
-        row.map(|row| read(&row)).transpose()
+        let row = sqlx::query(
+            "SELECT name, document, created, changed FROM accounts WHERE kind = $1 AND name = $2",
+        )
+        .bind(A::KIND.as_str())
+        .bind(name)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|row| read(&row)).transpose()?.transpose()?)
     }
 
-    /// Those of these names that are there.
+    /// Those of these names that are there; those among them that cannot be read are named.
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn get_all<A: Account>(&self, names: &[String]) -> Result<Vec<Stored<A>>, StoreError> {
+    pub async fn get_all<A: Account>(
+        &self,
+        names: &[String],
+    ) -> Result<Vec<Result<Stored<A>, Unreadable>>, StoreError> {
         let mut all = Vec::with_capacity(names.len());
         for some in names.chunks(AT_ONCE) {
             let statement = format!(
-                "SELECT document, created, changed FROM accounts WHERE kind = $1 AND name IN ({})",
+                "SELECT name, document, created, changed FROM accounts WHERE kind = $1 AND name IN ({})",
                 parameters(2, some.len())
             );
             let query = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(A::KIND.as_str());
@@ -282,7 +283,7 @@ impl Store {
             StoreUrl::Postgres(_) => "name COLLATE \"C\"",
         };
         let select = format!(
-            "SELECT document, created, changed FROM accounts
+            "SELECT name, document, created, changed FROM accounts
              WHERE {FITS} AND (CAST($5 AS TEXT) IS NULL OR {name} > $5) ORDER BY {name} LIMIT $6"
         );
         let rows = bound(select)
@@ -385,9 +386,8 @@ async fn note_change(
     Ok(())
 }
 
-fn read<A: Account>(row: &AnyRow) -> Result<Stored<A>, StoreError> {
-    let document: String = row.try_get(0)?;
-    let account = accounts::parse_text(&document, None)
-        .map_err(|errors| StoreError::Migration(format!("a {} cannot be read: {errors}", A::KIND)))?;
-    Ok(Stored { account, created: time(row.try_get(1)?), changed: time(row.try_get(2)?) })
+fn read<A: Account>(row: &AnyRow) -> Result<Result<Stored<A>, Unreadable>, StoreError> {
+    let (name, document): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    let (created, changed) = (time(row.try_get(2)?), time(row.try_get(3)?));
+    Ok(Unreadable::or_read(&name, &document).map(|account| Stored { account, created, changed }))
 }

@@ -1,9 +1,9 @@
 //! What was taken from quotas, and what was used.
 
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use access::{QuotaId, Used};
-use sqlx::{Row, any::AnyRow};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 use tracing::warn;
 
 use crate::{
@@ -49,34 +49,91 @@ pub struct UsageFilter {
     pub limit: u32,
 }
 
+/// What one Modelgate has counted since its last batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Its number: larger than that of the batch before.
+    pub number: i64,
+    /// What was taken from quotas, or given back; each once.
+    pub counts: Vec<(QuotaId, i64)>,
+    /// What was used; each key, consumer and model once.
+    pub used: Vec<Used>,
+    /// On which day that was, in the time zone of quotas: `2026-11-21`.
+    pub day: String,
+    /// When it was counted.
+    pub at: SystemTime,
+}
+
+/// Tells one process that counts from all others, those before it on the same machine among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writer(String);
+
+impl Writer {
+    /// One that there has not been.
+    pub fn new() -> Self {
+        let mut random = [0; 8];
+        // Without randomness the time, to the nanosecond, and the process' number tell processes apart.
+        let _ = getrandom::fill(&mut random);
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        Self(format!("{nanos:032x}-{:08x}-{:016x}", std::process::id(), u64::from_be_bytes(random)))
+    }
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Store {
-    /// Adds to counts of quotas. The answer is what the store holds now for each.
+    /// Adds what was counted, once: a batch of which one does not know whether it has arrived is given again as it was. The
+    /// answer is what the store holds now of each quota.
     ///
     /// # Errors
-    /// The store does not answer; then nothing was added.
-    pub async fn add_counts(&self, counts: &[(QuotaId, i64)]) -> Result<Vec<(QuotaId, u64)>, StoreError> {
-        if counts.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut sorted = counts.to_vec();
+    /// The store does not answer; then all of it was added, or nothing.
+    pub async fn add(&self, writer: &Writer, batch: &Batch) -> Result<Vec<(QuotaId, u64)>, StoreError> {
+        let mut counts = batch.counts.clone();
         // In one order everywhere, so that two replicas never wait for each other.
-        sorted.sort_by_cached_key(|(id, _)| (id.period(), id.subject()));
+        counts.sort_by_cached_key(|(id, _)| (id.period(), id.subject()));
+        let mut used: Vec<&Used> = batch.used.iter().collect();
+        used.sort_by_key(|used| (&used.key, &used.model, &used.consumer));
         let mut transaction = self.begin().await?;
+        // Should the same batch still be on its way by a connection that was lost, this waits until it has ended.
+        let numbered = sqlx::query(
+            "INSERT INTO writers (writer, batch, at) VALUES ($1, $2, $3)
+             ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, at = excluded.at
+             WHERE writers.batch < excluded.batch",
+        )
+        .bind(&writer.0)
+        .bind(batch.number)
+        .bind(millis(SystemTime::now()))
+        .execute(&mut *transaction)
+        .await?;
         let mut stored = Vec::with_capacity(counts.len());
-        for (id, by) in sorted {
-            let row = sqlx::query(
-                "INSERT INTO quota_counts (period, subject, used) VALUES ($1, $2, $3)
-                 ON CONFLICT (period, subject) DO UPDATE SET used = quota_counts.used + excluded.used RETURNING used",
-            )
-            .bind(id.period().to_string())
-            .bind(id.subject())
-            .bind(by)
-            .fetch_one(&mut *transaction)
-            .await?;
-            stored.push((id, u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0)));
+        if numbered.rows_affected() == 0 {
+            for some in counts.chunks(AT_ONCE) {
+                stored.extend(counts_of(&mut transaction, some).await?);
+            }
+            return Ok(stored);
+        }
+        for some in counts.chunks(AT_ONCE) {
+            stored.extend(add_counts(&mut transaction, some).await?);
+        }
+        for some in used.chunks(AT_ONCE) {
+            add_usage(&mut transaction, batch, some).await?;
         }
         transaction.commit().await?;
         Ok(stored)
+    }
+
+    /// Forgets processes that have written nothing since then.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn forget_writers_before(&self, time: SystemTime) -> Result<u64, StoreError> {
+        let done =
+            sqlx::query("DELETE FROM writers WHERE at < $1").bind(millis(time)).execute(&self.pool).await?;
+        Ok(done.rows_affected())
     }
 
     /// The counts of these days and months.
@@ -86,16 +143,12 @@ impl Store {
     pub async fn counts(&self, periods: &[String]) -> Result<Vec<(QuotaId, u64)>, StoreError> {
         let mut counts = Vec::new();
         for period in periods {
-            let rows = sqlx::query("SELECT subject, used FROM quota_counts WHERE period = $1")
+            let rows = sqlx::query("SELECT period, subject, used FROM quota_counts WHERE period = $1")
                 .bind(period)
                 .fetch_all(&self.pool)
                 .await?;
-            for row in rows {
-                let (subject, used): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
-                match QuotaId::parse(&subject, period) {
-                    Ok(id) => counts.push((id, u64::try_from(used).unwrap_or(0))),
-                    Err(error) => warn!(subject, period, %error, "a count of the store is left out"),
-                }
+            for row in &rows {
+                counts.extend(count(row)?);
             }
         }
         Ok(counts)
@@ -123,40 +176,6 @@ impl Store {
     pub async fn forget_usage_before(&self, day: &str) -> Result<u64, StoreError> {
         let done = sqlx::query("DELETE FROM usage WHERE day < $1").bind(day).execute(&self.pool).await?;
         Ok(done.rows_affected())
-    }
-
-    /// Adds to what was used on a day.
-    ///
-    /// # Errors
-    /// The store does not answer; then nothing was added.
-    pub async fn add_usage(&self, day: &str, now: SystemTime, used: &[Used]) -> Result<(), StoreError> {
-        if used.is_empty() {
-            return Ok(());
-        }
-        let mut sorted: Vec<&Used> = used.iter().collect();
-        sorted.sort_by_key(|used| (&used.key, &used.model, &used.consumer));
-        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let mut transaction = self.begin().await?;
-        for used in sorted {
-            sqlx::query(
-                "INSERT INTO usage (day, key_name, consumer, model, requests, tokens, refused, last_used)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-                 ON CONFLICT (key_name, day, model, consumer) DO UPDATE SET requests = usage.requests + excluded.requests,
-                 tokens = usage.tokens + excluded.tokens, refused = usage.refused + excluded.refused,
-                 last_used = excluded.last_used",
-            )
-            .bind(day)
-            .bind(&used.key)
-            .bind(&used.consumer)
-            .bind(&used.model)
-            .bind(number(used.requests))
-            .bind(number(used.tokens))
-            .bind(number(used.refused))
-            .bind(millis(now) / 1_000 * 1_000)
-            .execute(&mut *transaction)
-            .await?;
-        }
-        Ok(transaction.commit().await?)
     }
 
     /// What was used by day, key and model; the newest day first.
@@ -201,6 +220,72 @@ impl Store {
         }
         Ok(all)
     }
+}
+
+/// So many rows for `VALUES`: `($1, $2), ($3, $4)`.
+fn rows(count: usize, columns: usize) -> String {
+    let row = |i: usize| format!("({})", parameters(1 + i * columns, columns));
+    (0..count).map(row).collect::<Vec<_>>().join(", ")
+}
+
+async fn add_counts(
+    connection: &mut AnyConnection,
+    counts: &[(QuotaId, i64)],
+) -> Result<Vec<(QuotaId, u64)>, StoreError> {
+    let statement = format!(
+        "INSERT INTO quota_counts (period, subject, used) VALUES {}
+         ON CONFLICT (period, subject) DO UPDATE SET used = quota_counts.used + excluded.used
+         RETURNING period, subject, used",
+        rows(counts.len(), 3)
+    );
+    let query = counts.iter().fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, (id, by)| {
+        query.bind(id.period().to_string()).bind(id.subject()).bind(*by)
+    });
+    query.fetch_all(connection).await?.iter().filter_map(|row| count(row).transpose()).collect()
+}
+
+async fn counts_of(
+    connection: &mut AnyConnection,
+    counts: &[(QuotaId, i64)],
+) -> Result<Vec<(QuotaId, u64)>, StoreError> {
+    let statement = format!(
+        "SELECT period, subject, used FROM quota_counts WHERE (period, subject) IN (VALUES {})",
+        rows(counts.len(), 2)
+    );
+    let query = counts.iter().fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, (id, _)| {
+        query.bind(id.period().to_string()).bind(id.subject())
+    });
+    query.fetch_all(connection).await?.iter().filter_map(|row| count(row).transpose()).collect()
+}
+
+/// One that cannot be read is left out, and named.
+fn count(row: &AnyRow) -> Result<Option<(QuotaId, u64)>, StoreError> {
+    let (period, subject, used): (String, String, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    match QuotaId::parse(&subject, &period) {
+        Ok(id) => Ok(Some((id, u64::try_from(used).unwrap_or(0)))),
+        Err(error) => {
+            warn!(subject, period, %error, "a count of the store is left out");
+            Ok(None)
+        }
+    }
+}
+
+async fn add_usage(connection: &mut AnyConnection, batch: &Batch, used: &[&Used]) -> Result<(), StoreError> {
+    let statement = format!(
+        "INSERT INTO usage (day, key_name, consumer, model, requests, tokens, refused, last_used) VALUES {}
+         ON CONFLICT (key_name, day, model, consumer) DO UPDATE SET requests = usage.requests + excluded.requests,
+         tokens = usage.tokens + excluded.tokens, refused = usage.refused + excluded.refused,
+         last_used = excluded.last_used",
+        rows(used.len(), 8)
+    );
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let at = millis(batch.at) / 1_000 * 1_000;
+    let query = used.iter().fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, used| {
+        let query = query.bind(&batch.day).bind(&used.key).bind(&used.consumer).bind(&used.model);
+        query.bind(number(used.requests)).bind(number(used.tokens)).bind(number(used.refused)).bind(at)
+    });
+    query.execute(connection).await?;
+    Ok(())
 }
 
 fn usage_row(row: &AnyRow) -> Result<UsageRow, StoreError> {

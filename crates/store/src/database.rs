@@ -16,7 +16,7 @@ use sqlx::{
 use crate::{InvalidUrl, StoreError};
 
 /// How long a connection may take.
-const ACQUIRE: Duration = Duration::from_secs(3);
+pub(crate) const ACQUIRE: Duration = Duration::from_secs(3);
 /// How long SQLite waits for another process that writes.
 const BUSY_MS: u32 = 5_000;
 

@@ -1,6 +1,9 @@
 //! What goes wrong.
 
-use crate::Conflict;
+use accounts::{Account, Kind};
+use config_reader::ConfigErrors;
+
+use crate::{Conflict, database::ACQUIRE};
 
 /// The store cannot do something. Never repeats a URL: there may be a password in it.
 #[derive(Debug, thiserror::Error)]
@@ -11,9 +14,44 @@ pub enum StoreError {
     /// A newer Modelgate has made it, or somebody has changed its tables.
     #[error("the store's tables are not those of this Modelgate: {0}")]
     Migration(String),
+    /// An account cannot be read.
+    #[error("{0}; if no newer Modelgate has written it, delete it and make it anew")]
+    Unreadable(#[from] Unreadable),
     /// What is to be written does not fit to what is there.
     #[error(transparent)]
     Conflict(#[from] Conflict),
+}
+
+/// An account that a newer Modelgate has written, or somebody by hand, so that it cannot be read. The others can.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the {kind} {name:?} cannot be read: {why}")]
+pub struct Unreadable {
+    /// What it is.
+    pub kind: Kind,
+    /// What it is called.
+    pub name: String,
+    /// Why, on one line. Never a secret.
+    pub why: String,
+}
+
+impl Unreadable {
+    /// Reads an account as it is written in the store.
+    pub(crate) fn or_read<A: Account>(name: &str, document: &str) -> Result<A, Self> {
+        let unreadable = |why| Self { kind: A::KIND, name: name.to_owned(), why };
+        let read = accounts::parse_text::<A>(document, None);
+        let account = read.map_err(|ConfigErrors(errors)| {
+            let said = errors.iter().map(|error| match error.place.as_str() {
+                "the file" => format!("the document: {}", error.message),
+                place => format!("{place}: {}", error.message),
+            });
+            unreadable(said.collect::<Vec<_>>().join("; "))
+        })?;
+        // Whoever pages through a list goes by the names.
+        match account.name() == name {
+            true => Ok(account),
+            false => Err(unreadable("the name in it is another one".into())),
+        }
+    }
 }
 
 /// Not the URL of a store.
@@ -28,7 +66,9 @@ impl From<sqlx::Error> for StoreError {
         Self::Unavailable(match error {
             // Their texts may have a part of the URL in them.
             sqlx::Error::Configuration(_) => "its URL or options are not understood".to_owned(),
-            sqlx::Error::PoolTimedOut => "no connection came about in time".to_owned(),
+            sqlx::Error::PoolTimedOut => format!(
+                "no connection came about within {ACQUIRE:?}; see whether its server runs and can be reached"
+            ),
             other => other.to_string(),
         })
     }

@@ -9,7 +9,7 @@ use sqlx::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::{Store, StoreError, StoreUrl};
+use crate::{Store, StoreError, StoreUrl, Unreadable};
 
 /// How often SQLite is asked whether another process has changed it; that reads one number from shared memory.
 const LOOK: Duration = Duration::from_millis(200);
@@ -87,7 +87,7 @@ impl Store {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn all<A: Account>(&self) -> Result<(Vec<A>, Vec<String>), StoreError> {
+    pub async fn all<A: Account>(&self) -> Result<(Vec<A>, Vec<Unreadable>), StoreError> {
         let (mut all, mut unreadable) = (Vec::new(), Vec::new());
         let mut after = String::new();
         while let Some(documents) = self.documents(A::KIND, &after).await? {
@@ -131,12 +131,12 @@ pub struct Documents {
 
 impl Documents {
     /// Reads them; those that cannot be read are left out and named.
-    pub fn read<A: Account>(self) -> (Vec<A>, Vec<String>) {
+    pub fn read<A: Account>(self) -> (Vec<A>, Vec<Unreadable>) {
         let (mut accounts, mut unreadable) = (Vec::with_capacity(self.documents.len()), Vec::new());
         for (name, document) in self.documents {
-            match accounts::parse_text(&document, None) {
+            match Unreadable::or_read(&name, &document) {
                 Ok(account) => accounts.push(account),
-                Err(errors) => unreadable.push(format!("{} {name:?}: {errors}", A::KIND)),
+                Err(bad) => unreadable.push(bad),
             }
         }
         (accounts, unreadable)

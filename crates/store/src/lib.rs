@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! command line, admin API ─ put, delete ─▶ accounts ─ changes ─▶ every replica's snapshot
-//! /auth's counts          ─ add         ─▶ quota_counts, usage
+//! /auth's counts          ─ add         ─▶ quota_counts, usage, the batch's number
 //! all of them             ─ record      ─▶ audit
 //! ```
 //!
@@ -21,8 +21,8 @@ mod registry;
 
 pub use account::{Conflict, Filter, Page, Stored};
 pub use audit::{Audit, AuditFilter, Entry};
-pub use counts::{UsageFilter, UsageRow};
+pub use counts::{Batch, UsageFilter, UsageRow, Writer};
 pub use database::{Store, StoreUrl};
-pub use error::{InvalidUrl, StoreError};
+pub use error::{InvalidUrl, StoreError, Unreadable};
 pub use follow::{Change, Documents, Following};
 pub use registry::{Item, Listed, Registry, RegistryError, Source, State};

@@ -13,7 +13,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use config_reader::ConfigErrors;
 use serde_json::{Map, Value, json};
 
-use crate::{Audit, Conflict, Filter, Store, StoreError, Stored};
+use crate::{Audit, Conflict, Filter, Store, StoreError, Stored, Unreadable};
 
 /// Accounts wherever they are.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub struct Registry {
     store: ArcSwapOption<Store>,
     declared: ArcSwap<Accounts>,
     state: ArcSwap<State>,
+    problems: ArcSwap<Vec<String>>,
 }
 
 /// How the store is.
@@ -67,6 +68,8 @@ pub enum Source {
 pub struct Listed<A> {
     /// The accounts.
     pub items: Vec<Item<A>>,
+    /// Those of the store that cannot be read.
+    pub unreadable: Vec<Unreadable>,
     /// How many there are in all that fit, on this page and others.
     pub total: u64,
     /// To be given as `after` for the next page; `None` on the last one.
@@ -121,6 +124,7 @@ impl Registry {
             store: ArcSwapOption::empty(),
             declared: ArcSwap::from_pointee(declared),
             state: ArcSwap::from_pointee(State::Off),
+            problems: ArcSwap::default(),
         }
     }
 
@@ -137,6 +141,16 @@ impl Registry {
     /// Notes how the store is.
     pub fn set_state(&self, state: State) {
         self.state.store(Arc::new(state));
+    }
+
+    /// The accounts that are not in force, and why.
+    pub fn problems(&self) -> Arc<Vec<String>> {
+        self.problems.load_full()
+    }
+
+    /// Notes which accounts are not in force.
+    pub fn set_problems(&self, problems: Vec<String>) {
+        self.problems.store(Arc::new(problems));
     }
 
     /// The configuration file was changed.
@@ -355,22 +369,30 @@ impl Registry {
         // One more than fits shows whether there is another page; there may be 100,000, and no more are copied.
         fitting.truncate(limit.saturating_add(1));
         let of_file = |account: &A| Item { account: account.clone(), source: Source::File };
-        let mut items: Vec<Item<A>> = fitting.into_iter().map(of_file).collect();
+        let mut entries: Vec<Result<Item<A>, Unreadable>> =
+            fitting.into_iter().map(|account| Ok(of_file(account))).collect();
         match self.store() {
             Ok(store) => {
                 let more = Filter { limit: filter.limit.saturating_add(1), ..filter.clone() };
                 let page = store.list::<A>(&more).await?;
                 total += page.total;
-                items.extend(page.items.into_iter().map(Item::from));
+                entries.extend(page.items.into_iter().map(|stored| stored.map(Item::from)));
             }
             Err(RegistryError::NoStore) => {}
             Err(error) => return Err(error),
         }
-        items.sort_by(|a, b| a.account.name().cmp(b.account.name()));
-        let has_more = items.len() > limit;
-        items.truncate(limit);
-        let next = items.last().filter(|_| has_more).map(|last| last.account.name().to_owned());
-        Ok(Listed { items, total, next })
+        entries.sort_by(|a, b| name_of(a).cmp(name_of(b)));
+        let has_more = entries.len() > limit;
+        entries.truncate(limit);
+        let next = entries.last().filter(|_| has_more).map(|last| name_of(last).to_owned());
+        let (mut items, mut unreadable) = (Vec::with_capacity(entries.len()), Vec::new());
+        for entry in entries {
+            match entry {
+                Ok(item) => items.push(item),
+                Err(bad) => unreadable.push(bad),
+            }
+        }
+        Ok(Listed { items, unreadable, total, next })
     }
 
     /// The names of all plans that may be referred to, sorted.
@@ -413,6 +435,13 @@ impl<A> From<Stored<A>> for Item<A> {
     fn from(stored: Stored<A>) -> Self {
         let Stored { account, created, changed } = stored;
         Self { account, source: Source::Store { created, changed } }
+    }
+}
+
+fn name_of<A: Account>(entry: &Result<Item<A>, Unreadable>) -> &str {
+    match entry {
+        Ok(item) => item.account.name(),
+        Err(unreadable) => &unreadable.name,
     }
 }
 

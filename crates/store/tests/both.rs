@@ -12,7 +12,8 @@ use accounts::{Accounts, ConsumerSpec, KeySpec, Kind, Plan, parse};
 use common::{Place, key};
 use serde_json::{Value, json};
 use store::{
-    Audit, AuditFilter, Change, Conflict, Filter, Registry, RegistryError, Source, StoreError, UsageFilter,
+    Audit, AuditFilter, Batch, Change, Conflict, Filter, Registry, RegistryError, Source, Store, StoreError,
+    UsageFilter, Writer,
 };
 
 with_both! {
@@ -21,6 +22,8 @@ with_both! {
     what_is_in_use_is_not_deleted
     a_replica_hears_of_every_change_within_a_second
     counts_of_two_replicas_add_up
+    a_batch_that_is_given_again_counts_once
+    a_batch_may_be_large
     usage_adds_up_by_day_key_and_model
     writers_at_once_lose_nothing
     the_registry_checks_writes_and_audits
@@ -94,10 +97,12 @@ async fn pages_follow_each_other_and_a_search_is_not_a_pattern(place: Place) {
         let filter = Filter { after, limit: 10, ..Filter::default() };
         let page = store.list::<KeySpec>(&filter).await.expect("a page");
         assert_eq!(page.total, 26);
-        names.extend(page.items.iter().map(|item| item.account.name.clone()));
-        match page.items.last() {
-            Some(last) => after = Some(last.account.name.clone()),
-            None => break,
+        let of_page: Vec<String> =
+            page.items.into_iter().map(|item| item.expect("it can be read").account.name).collect();
+        after = of_page.last().cloned();
+        names.extend(of_page);
+        if after.is_none() {
+            break;
         }
     }
     assert_eq!(names.len(), 26);
@@ -177,25 +182,108 @@ fn quota(who: char, period: &str) -> QuotaId {
     QuotaId::parse(&subject, period).expect("an id")
 }
 
+fn batch(number: i64, counts: &[(QuotaId, i64)], used: &[Used]) -> Batch {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_301_940_123);
+    Batch { number, counts: counts.into(), used: used.into(), day: "2026-11-21".into(), at }
+}
+
+/// A store, and somebody who adds what was counted.
+struct Counter(Store, Writer, i64);
+
+impl Counter {
+    async fn of(place: &Place) -> Self {
+        Self(place.open().await, Writer::new(), 0)
+    }
+
+    async fn add_counts(&mut self, counts: &[(QuotaId, i64)]) -> Vec<(QuotaId, u64)> {
+        self.2 += 1;
+        self.0.add(&self.1, &batch(self.2, counts, &[])).await.expect("added")
+    }
+}
+
 async fn counts_of_two_replicas_add_up(place: Place) {
-    let (a, b) = (place.open().await, place.open().await);
+    let (mut a, mut b) = (Counter::of(&place).await, Counter::of(&place).await);
     let (day, month) = (quota('1', "2026-11-21"), quota('1', "2026-11"));
-    let first = a.add_counts(&[(day, 5), (month, 7)]).await.expect("added");
+    let first = a.add_counts(&[(day, 5), (month, 7)]).await;
     assert_eq!(HashSet::from_iter(first), HashSet::from([(day, 5), (month, 7)]));
     assert_eq!(
-        b.add_counts(&[(day, 3), (quota('2', "2026-11-21"), 1)])
-            .await
-            .expect("added")
-            .iter()
-            .find(|(id, _)| *id == day),
+        b.add_counts(&[(day, 3), (quota('2', "2026-11-21"), 1)]).await.iter().find(|(id, _)| *id == day),
         Some(&(day, 8))
     );
-    assert_eq!(a.add_counts(&[(day, -2)]).await.expect("given back"), [(day, 6)]);
-    assert_eq!(a.add_counts(&[]).await.expect("nothing"), []);
+    assert_eq!(a.add_counts(&[(day, -2)]).await, [(day, 6)], "given back");
+    let (a, b) = (a.0, b.0);
     let of_day = b.counts(&["2026-11-21".into()]).await.expect("an answer");
     assert_eq!(HashSet::from_iter(of_day), HashSet::from([(day, 6), (quota('2', "2026-11-21"), 1)]));
     assert_eq!(a.forget_counts_before("2026-11-22", "2026-11").await.expect("forgotten"), 2);
     assert_eq!(b.counts(&["2026-11-21".into(), "2026-11".into()]).await.expect("an answer"), [(month, 7)]);
+}
+
+/// An answer may be lost, and then one does not know whether the batch has arrived.
+async fn a_batch_that_is_given_again_counts_once(place: Place) {
+    let store = place.open().await;
+    let (first, second) = (Writer::new(), Writer::new());
+    let id = quota('4', "2026-11");
+    let used = Used {
+        key: "alice".into(),
+        consumer: "team".into(),
+        model: "llama".into(),
+        requests: 2,
+        tokens: 50,
+        refused: 1,
+    };
+    let batch = |number| batch(number, &[(id, 5)], std::slice::from_ref(&used));
+    let counted = async || {
+        let usage = store.usage(&UsageFilter { limit: 10, ..UsageFilter::default() }).await.expect("usage");
+        (store.counts(&["2026-11".into()]).await.expect("counts")[0].1, usage[0].requests, usage[0].refused)
+    };
+    for _ in 0..3 {
+        assert_eq!(store.add(&first, &batch(1)).await.expect("added"), [(id, 5)]);
+        assert_eq!(counted().await, (5, 2, 1));
+    }
+    // Of another process, which numbers its own.
+    assert_eq!(store.add(&second, &batch(1)).await.expect("added"), [(id, 10)]);
+    assert_eq!(store.add(&first, &batch(1)).await.expect("known"), [(id, 10)], "what others have added, too");
+    assert_eq!(store.add(&first, &batch(2)).await.expect("added"), [(id, 15)]);
+    assert_eq!(counted().await, (15, 6, 3));
+    // The same at once, as when the first attempt is still under way.
+    let (third, other) = (batch(3), place.open().await);
+    let (a, b) = tokio::join!(store.add(&first, &third), other.add(&first, &third));
+    assert_eq!((a.expect("one of them"), b.expect("the other")), (vec![(id, 20)], vec![(id, 20)]));
+    assert_eq!(counted().await, (20, 8, 4));
+    // Those that have ended are forgotten some time.
+    assert_eq!(
+        store.forget_writers_before(SystemTime::now() - Duration::from_secs(60)).await.expect("none"),
+        0
+    );
+    assert_eq!(
+        store.forget_writers_before(SystemTime::now() + Duration::from_secs(60)).await.expect("two"),
+        2
+    );
+}
+
+async fn a_batch_may_be_large(place: Place) {
+    let store = place.open().await;
+    let counts: Vec<(QuotaId, i64)> = (0..1_200)
+        .map(|i| (QuotaId::parse(&format!("{i:064x}64"), "2026-11").expect("an id"), 1 + i))
+        .collect();
+    let used: Vec<Used> = (0..1_200)
+        .map(|i| Used {
+            key: format!("key-{i}"),
+            consumer: "team".into(),
+            model: "llama".into(),
+            requests: 1,
+            tokens: 2,
+            refused: 3,
+        })
+        .collect();
+    let (writer, batch) = (Writer::new(), batch(1, &counts, &used));
+    let sum = |stored: Vec<(QuotaId, u64)>| stored.iter().map(|(_, used)| used).sum::<u64>();
+    for _ in 0..2 {
+        assert_eq!(sum(store.add(&writer, &batch).await.expect("added")), 1_200 * 1_201 / 2);
+    }
+    assert_eq!(sum(store.counts(&["2026-11".into()]).await.expect("counts")), 1_200 * 1_201 / 2);
+    let usage = store.usage(&UsageFilter { limit: 5_000, ..UsageFilter::default() }).await.expect("usage");
+    assert_eq!((usage.len(), usage.iter().map(|row| row.refused).sum::<i64>()), (1_200, 3_600));
 }
 
 async fn usage_adds_up_by_day_key_and_model(place: Place) {
@@ -208,13 +296,12 @@ async fn usage_adds_up_by_day_key_and_model(place: Place) {
         tokens,
         refused,
     };
-    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_301_940_123);
-    store
-        .add_usage("2026-11-21", now, &[used("alice", 2, 100, 0), used("bob", 1, 9, 3)])
-        .await
-        .expect("added");
-    store.add_usage("2026-11-21", now, &[used("alice", 1, 50, 1)]).await.expect("added");
-    store.add_usage("2026-11-22", now, &[used("alice", 1, 1, 0)]).await.expect("added");
+    let writer = Writer::new();
+    let first = batch(1, &[], &[used("alice", 2, 100, 0), used("bob", 1, 9, 3)]);
+    store.add(&writer, &first).await.expect("added");
+    store.add(&writer, &batch(2, &[], &[used("alice", 1, 50, 1)])).await.expect("added");
+    let next_day = Batch { day: "2026-11-22".into(), ..batch(3, &[], &[used("alice", 1, 1, 0)]) };
+    store.add(&writer, &next_day).await.expect("added");
     let of = async |filter: UsageFilter| store.usage(&filter).await.expect("an answer");
     let alice = of(UsageFilter { key: Some("alice".into()), limit: 10, ..UsageFilter::default() }).await;
     let numbers = |row: &store::UsageRow| (row.day.clone(), row.requests, row.estimated_tokens, row.refused);
@@ -234,10 +321,11 @@ async fn usage_adds_up_by_day_key_and_model(place: Place) {
 async fn writers_at_once_lose_nothing(place: Place) {
     let (a, b) = (place.open().await, place.open().await);
     let id = quota('3', "2026-11");
-    let writer = |store: store::Store, half: usize| async move {
+    let writer = |store: Store, half: usize| async move {
+        let writer = Writer::new();
         for i in 0..40 {
             store.create(&key(&format!("w{half}-{i}")), audit()).await.expect("written");
-            store.add_counts(&[(id, 1)]).await.expect("added");
+            store.add(&writer, &batch(i + 1, &[(id, 1)], &[])).await.expect("added");
         }
     };
     tokio::join!(writer(a.clone(), 0), writer(b.clone(), 1), writer(a.clone(), 2), writer(b, 3));

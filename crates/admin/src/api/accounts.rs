@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde_json::{Value, json};
-use store::{Filter, Item, Registry, RegistryError};
+use store::{Filter, Item, Registry, RegistryError, Unreadable};
 
 use super::{
     BASE, Problem,
@@ -92,7 +92,9 @@ pub(crate) async fn list<A: Kept>(
     query.finish()?;
     let listed = admin.registry.list::<A>(&filter).await?;
     let items = A::present(&admin.registry, &listed.items).await?;
-    Ok(Json(json!({ "items": items, "total": listed.total, "next": listed.next })))
+    let problem = |bad: &Unreadable| json!({ "about": format!("{} {}", bad.kind, bad.name), "message": bad.to_string() });
+    let problems: Vec<Value> = listed.unreadable.iter().map(problem).collect();
+    Ok(Json(json!({ "items": items, "problems": problems, "total": listed.total, "next": listed.next })))
 }
 
 /// `GET …/{name}`

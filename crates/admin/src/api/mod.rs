@@ -43,8 +43,10 @@ pub use view::{Present, state_in_words};
 pub(crate) const BASE: &str = "/api/v1";
 /// The longest body, in bytes.
 const MAX_BODY: usize = 64 << 10;
-/// How long the store may take. It waits for other writers, SQLite for 5 s at most.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the store may take for an answer.
+const READ: Duration = Duration::from_secs(3);
+/// How long it may take for a change, which waits for other writers: with SQLite for 5 s at most.
+const WRITE: Duration = Duration::from_secs(7);
 
 /// Every route: a table, so that tests can walk it.
 pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
@@ -102,11 +104,16 @@ async fn wrong_method() -> Problem {
 
 /// Nobody waits for a store for ever.
 async fn patient(request: Request, next: Next) -> Response {
-    match timeout(PATIENCE, next.run(request)).await {
+    let (patience, effect) = match request.method().is_safe() {
+        true => (READ, "what it said last stays in force"),
+        false => (WRITE, "whether it has written is unknown, so look before you try again"),
+    };
+    match timeout(patience, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let detail =
-                format!("the store did not answer within {PATIENCE:?}; whether it has written is unknown");
+            let detail = format!(
+                "the store did not answer within {patience:?}; see whether its server runs and can be reached; {effect}"
+            );
             Problem::unavailable(detail).into_response()
         }
     }

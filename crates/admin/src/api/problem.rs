@@ -112,6 +112,9 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Conflict(missing @ Conflict::Missing(..)) => Self::not_found(missing.to_string()),
             StoreError::Conflict(conflict) => Self::conflict(conflict.to_string()),
+            StoreError::Unreadable(_) => {
+                Self::new(StatusCode::CONFLICT, "unreadable_account", error.to_string())
+            }
             StoreError::Unavailable(_) | StoreError::Migration(_) => Self::unavailable(error.to_string()),
         }
     }

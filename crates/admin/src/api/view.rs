@@ -69,8 +69,12 @@ async fn disabled(registry: &Registry, names: HashSet<String>) -> Result<HashSet
         // What the file says counts.
         let others: Vec<String> =
             names.iter().filter(|name| !known.contains(name.as_str())).cloned().collect();
-        let of_store = store.get_all::<ConsumerSpec>(&others).await?.into_iter().map(|stored| stored.account);
-        disabled.extend(of_store.filter(|consumer| consumer.disabled).map(|consumer| consumer.name));
+        let of_store = store.get_all::<ConsumerSpec>(&others).await?;
+        disabled.extend(of_store.into_iter().filter_map(|consumer| match consumer {
+            Ok(stored) => stored.account.disabled.then_some(stored.account.name),
+            // Its limits are not known.
+            Err(unreadable) => Some(unreadable.name),
+        }));
     }
     Ok(disabled)
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use store::{Filter, Item, Registry};
 
 use super::{
-    ACTOR, Failure,
+    ACTOR, Failure, answer,
     options::{ConsumerFields, KeyFields, Output, PlanFields, UnsetOfKey},
     table::{self, cell},
 };
@@ -153,7 +153,7 @@ pub(super) async fn keys(registry: &Registry, what: &Keys) -> Result<(), Failure
             patch_key(registry, name, &patch, output).await
         }
         Keys::Rotate(Rotate { name, grace, output }) => {
-            let (rotated, new) = registry.rotate(name, *grace, ACTOR).await?;
+            let (rotated, new) = answer(registry.rotate(name, *grace, ACTOR)).await?;
             print_written(registry, rotated, Some(new), output).await
         }
         Keys::Enable(Named { name, output }) => {
@@ -214,12 +214,16 @@ fn filter(search: &Option<String>, consumer: &Option<String>, plan: &Option<Stri
     }
 }
 
-/// All of them, page by page.
+/// All of them, page by page. Those that cannot be read are named.
+#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 async fn list<A: Present>(registry: &Registry, mut filter: Filter) -> Result<Vec<Value>, Failure> {
     let mut all = Vec::new();
     loop {
-        let page = registry.list::<A>(&filter).await?;
-        all.extend(A::present(registry, &page.items).await?);
+        let page = answer(registry.list::<A>(&filter)).await?;
+        all.extend(answer(A::present(registry, &page.items)).await?);
+        for unreadable in &page.unreadable {
+            eprintln!("left out: {unreadable}");
+        }
         match page.next {
             Some(next) => filter.after = Some(next),
             None => return Ok(all),
@@ -241,7 +245,7 @@ fn print_list<const N: usize>(
 
 async fn show<A: Present>(registry: &Registry, named: &Named) -> Result<(), Failure> {
     let missing = || Failure::Failed(format!("there is no {} {:?}", A::KIND, named.name));
-    let found = registry.get::<A>(&named.name).await?.ok_or_else(missing)?;
+    let found = answer(registry.get::<A>(&named.name)).await?.ok_or_else(missing)?;
     print_written(registry, found, None, &named.output).await
 }
 
@@ -251,12 +255,12 @@ async fn create(registry: &Registry, wanted: &CreateKey) -> Result<(), Failure> 
     if let Some(sha256) = &wanted.sha256 {
         document["sha256"] = sha256.as_str().into();
     }
-    let (created, new) = registry.create_key(&document, ACTOR).await?;
+    let (created, new) = answer(registry.create_key(&document, ACTOR)).await?;
     print_written(registry, created, new, &wanted.output).await
 }
 
 async fn patch_key(registry: &Registry, name: &str, patch: &Value, output: &Output) -> Result<(), Failure> {
-    let patched = registry.patch::<KeySpec>(name, patch, ACTOR).await?;
+    let patched = answer(registry.patch::<KeySpec>(name, patch, ACTOR)).await?;
     print_written(registry, patched, None, output).await
 }
 
@@ -268,16 +272,16 @@ async fn set<A: Present>(
     output: &Output,
 ) -> Result<(), Failure> {
     let patch = patch.map_err(Failure::Failed)?;
-    let written = match registry.get::<A>(name).await? {
-        Some(_) => registry.patch::<A>(name, &patch, ACTOR).await?,
-        None => registry.put::<A>(name, &patch, ACTOR).await?,
+    let written = match answer(registry.get::<A>(name)).await? {
+        Some(_) => answer(registry.patch::<A>(name, &patch, ACTOR)).await?,
+        None => answer(registry.put::<A>(name, &patch, ACTOR)).await?,
     };
     print_written(registry, written, None, output).await
 }
 
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 async fn delete(registry: &Registry, kind: Kind, named: &Named) -> Result<(), Failure> {
-    let was_there = registry.delete(kind, &named.name, ACTOR).await?;
+    let was_there = answer(registry.delete(kind, &named.name, ACTOR)).await?;
     if named.output.json {
         return table::print_json(&json!({ "deleted": was_there }));
     }
@@ -295,7 +299,7 @@ async fn print_written<A: Present>(
     new: Option<access::NewKey>,
     output: &Output,
 ) -> Result<(), Failure> {
-    let mut shown = A::present(registry, &[item]).await?.pop().unwrap_or_default();
+    let mut shown = answer(A::present(registry, &[item])).await?.pop().unwrap_or_default();
     match (new, output.json) {
         (Some(new), true) => shown["api_key"] = new.reveal().into(),
         (Some(new), false) => {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use store::{AuditFilter, Registry, UsageFilter};
 
 use super::{
-    Failure,
+    Failure, answer,
     options::Output,
     table::{self, cell},
 };
@@ -80,7 +80,7 @@ pub(super) async fn usage(registry: &Registry, wanted: &Usage) -> Result<(), Fai
         // One more than fits shows whether there are more.
         limit: wanted.limit + 1,
     };
-    let mut rows = registry.store()?.usage(&filter).await?;
+    let mut rows = answer(registry.store()?.usage(&filter)).await?;
     let fit = usize::try_from(wanted.limit).unwrap_or(usize::MAX);
     if rows.len() > fit {
         rows.truncate(fit);
@@ -114,7 +114,7 @@ pub(super) async fn audit(registry: &Registry, wanted: &Audit) -> Result<(), Fai
     let mut shown: Vec<Value> = Vec::new();
     loop {
         filter.limit = left.map_or(PAGE, |left| left.min(PAGE));
-        let entries = store.audit(&filter).await?;
+        let entries = answer(store.audit(&filter)).await?;
         let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
         filter.before = entries.last().map(|entry| entry.id.clone());
         let page = entries.iter().map(admin::entry_to_json);

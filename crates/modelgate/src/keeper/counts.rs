@@ -1,11 +1,22 @@
 //! What `/auth` has counted, on its way to the store.
+//!
+//! Each batch has a number, which the store keeps in the same transaction: one whose answer was lost is written again as
+//! it was, and counts once.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::{Duration, Instant, SystemTime},
+};
 
-use access::{Calendar, Period};
+use access::{Calendar, Period, QuotaId, Used};
 use jiff::{Timestamp, tz::TimeZone};
-use store::{Store, StoreError};
+use store::{Batch, Store, StoreError, Writer};
 use web::Shared;
+
+/// The most counts, and the most rows of usage, in a batch.
+const MOST: usize = 1_000;
+/// After so long the rest waits: changes of accounts are to be in force within a second.
+const ENOUGH: Duration = Duration::from_millis(250);
 
 /// The names of the periods that are under way.
 pub(super) fn periods(zone: &TimeZone, now: SystemTime) -> Vec<String> {
@@ -13,62 +24,73 @@ pub(super) fn periods(zone: &TimeZone, now: SystemTime) -> Vec<String> {
     [Calendar::Day, Calendar::Month].map(|per| Period::of(per, &now).to_string()).into()
 }
 
-/// What the store holds of quotas at the start.
-pub(super) fn learn(shared: &Shared, counts: Vec<(access::QuotaId, u64)>) {
-    for (id, stored) in counts {
-        shared.limiters().quotas().learn(id, stored, 0);
+/// What was counted and is not known to be in the store yet.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    writer: Writer,
+    /// The number of the last batch.
+    last: i64,
+    batches: VecDeque<Batch>,
+}
+
+impl Outbox {
+    pub(super) fn new() -> Self {
+        Self { writer: Writer::new(), last: 0, batches: VecDeque::new() }
     }
-}
 
-/// Writes what was counted since the last time; what could not be written is kept.
-pub(super) async fn write_counts(shared: &Shared, store: &Store, zone: &TimeZone) -> Result<(), StoreError> {
-    let quotas = shared.limiters().quotas();
-    let unsaved = Unsaved { shared, counts: quotas.take_unsaved() };
-    let stored = store.add_counts(&unsaved.counts).await?;
-    let ours: HashMap<_, _> = unsaved.saved().into_iter().collect();
-    for (id, stored) in stored {
-        quotas.learn(id, stored, ours.get(&id).copied().unwrap_or(0));
+    /// Learns what the store holds, read when nothing was being written; not of quotas whose counts are on their way, as it
+    /// may hold those or not.
+    pub(super) fn learn(&self, shared: &Shared, counts: Vec<(QuotaId, u64)>) {
+        let on_their_way: HashSet<&QuotaId> =
+            self.batches.iter().flat_map(|batch| batch.counts.iter().map(|(id, _)| id)).collect();
+        for (id, stored) in counts.into_iter().filter(|(id, _)| !on_their_way.contains(id)) {
+            shared.limiters().quotas().learn(id, stored, 0);
+        }
     }
-    let now = SystemTime::now();
-    let used = UnsavedUsage { shared, used: shared.usage().take() };
-    let [day, _] = periods(zone, now).try_into().unwrap_or_default();
-    store.add_usage(&day, now, &used.used).await?;
-    used.saved();
-    Ok(())
-}
 
-/// Counts on their way to the store; they are kept if they do not arrive, also if one stops waiting.
-struct Unsaved<'s> {
-    shared: &'s Shared,
-    counts: Vec<(access::QuotaId, i64)>,
-}
-
-impl Unsaved<'_> {
-    fn saved(mut self) -> Vec<(access::QuotaId, i64)> {
-        std::mem::take(&mut self.counts)
+    /// Writes what was counted. What could not be written stays, also if one stops waiting. Whether that was all.
+    pub(super) async fn write(
+        &mut self,
+        shared: &Shared,
+        store: &Store,
+        zone: &TimeZone,
+    ) -> Result<bool, StoreError> {
+        let begun = Instant::now();
+        // What was left the last time comes first.
+        self.send(shared, store, begun).await?;
+        if self.batches.is_empty() {
+            self.take(shared, zone);
+            self.send(shared, store, begun).await?;
+        }
+        Ok(self.batches.is_empty())
     }
-}
 
-impl Drop for Unsaved<'_> {
-    fn drop(&mut self) {
-        self.shared.limiters().quotas().keep_unsaved(&self.counts);
+    /// Takes what has been counted since the last time.
+    fn take(&mut self, shared: &Shared, zone: &TimeZone) {
+        let (counts, used) = (shared.limiters().quotas().take_unsaved(), shared.usage().take());
+        let at = SystemTime::now();
+        let [day, _] = periods(zone, at).try_into().unwrap_or_default();
+        let (mut counts, mut used) = (counts.chunks(MOST), used.chunks(MOST));
+        loop {
+            let (counts, used) = (counts.next().map(<[_]>::to_vec), used.next().map(<[Used]>::to_vec));
+            if counts.is_none() && used.is_none() {
+                return;
+            }
+            self.last += 1;
+            let (counts, used) = (counts.unwrap_or_default(), used.unwrap_or_default());
+            self.batches.push_back(Batch { number: self.last, counts, used, day: day.clone(), at });
+        }
     }
-}
 
-/// The same for usage.
-struct UnsavedUsage<'s> {
-    shared: &'s Shared,
-    used: Vec<access::Used>,
-}
-
-impl UnsavedUsage<'_> {
-    fn saved(mut self) {
-        self.used.clear();
-    }
-}
-
-impl Drop for UnsavedUsage<'_> {
-    fn drop(&mut self) {
-        self.shared.usage().put_back(&self.used);
+    async fn send(&mut self, shared: &Shared, store: &Store, begun: Instant) -> Result<(), StoreError> {
+        while let Some(batch) = self.batches.front().filter(|_| begun.elapsed() < ENOUGH) {
+            let stored = store.add(&self.writer, batch).await?;
+            let ours: HashMap<_, _> = batch.counts.iter().copied().collect();
+            for (id, stored) in stored {
+                shared.limiters().quotas().learn(id, stored, ours.get(&id).copied().unwrap_or(0));
+            }
+            self.batches.pop_front();
+        }
+        Ok(())
     }
 }

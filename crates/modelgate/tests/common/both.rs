@@ -70,6 +70,21 @@ impl Place {
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     }
 
+    /// Changes what is in the store by hand.
+    pub(crate) async fn change(&self, statements: &str) {
+        match &self.server {
+            None => {
+                let script = "import sqlite3, sys\nsqlite3.connect(sys.argv[1], timeout=30).executescript(sys.argv[2])";
+                let file = self.folder.path().join("state/modelgate.db");
+                let mut python = std::process::Command::new("python3");
+                let output =
+                    python.args(["-c", script]).arg(file).arg(statements).output().expect("Python runs");
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            }
+            Some((server, url)) => drop(server.ask(url, statements).await),
+        }
+    }
+
     /// Everything that is in the store, as text.
     pub(crate) async fn dump(&self) -> String {
         match &self.server {

@@ -4,6 +4,7 @@
 pub(crate) mod auth;
 pub(crate) mod both;
 pub(crate) mod openmetrics;
+pub(crate) mod relay;
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
