@@ -2,9 +2,10 @@
 //!
 //! Shapes: OpenAI's <https://platform.openai.com/docs/guides/error-codes> and Anthropic's
 //! <https://docs.anthropic.com/en/api/errors>. The `x-ratelimit-*` headers are OpenAI's
-//! (<https://platform.openai.com/docs/guides/rate-limits>); `retry-after-ms` is read by both SDKs.
+//! (<https://platform.openai.com/docs/guides/rate-limits>); in answers to Anthropic's clients `anthropic-ratelimit-*` says
+//! the same (<https://docs.anthropic.com/en/api/rate-limits#response-headers>). `retry-after-ms` is read by both SDKs.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use access::{Limit, LimitReached, Reason, Unit};
 use axum::{
@@ -148,7 +149,7 @@ impl Refusal {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        self.add_headers(headers);
+        self.add_headers(headers, dialect);
         if let Ok(id) = HeaderValue::from_str(request_id) {
             headers.insert("request-id", id.clone());
             headers.insert("x-request-id", id);
@@ -156,7 +157,7 @@ impl Refusal {
         response
     }
 
-    fn add_headers(&self, headers: &mut HeaderMap) {
+    fn add_headers(&self, headers: &mut HeaderMap, dialect: Dialect) {
         let mut set = |name: &'static str, value: String| {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 headers.insert(name, value);
@@ -171,25 +172,58 @@ impl Refusal {
             set("retry-after-ms", round_up(wait, 1_000_000).to_string());
         }
         if let Some(limited) = &self.limited {
-            let [limit, remaining, reset] = match limited.limit.unit() {
-                Unit::Requests => [
-                    "x-ratelimit-limit-requests",
-                    "x-ratelimit-remaining-requests",
-                    "x-ratelimit-reset-requests",
-                ],
-                Unit::Tokens => {
-                    ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]
-                }
-            };
+            let unit = limited.limit.unit();
+            let [limit, remaining, reset] = names_of_openai(unit);
             set(limit, limited.limit.amount().to_string());
             set(remaining, limited.remaining.to_string());
             set(reset, format!("{}ms", round_up(limited.reset_after, 1_000_000)));
+            if dialect == Dialect::Anthropic {
+                let [limit, remaining, reset] = names_of_anthropic(unit);
+                set(limit, limited.limit.amount().to_string());
+                set(remaining, limited.remaining.to_string());
+                if let Some(at) = moment(SystemTime::now(), limited.reset_after) {
+                    set(reset, at);
+                }
+            }
             if limited.is_lasting() {
                 // Both SDKs obey; without it they would ask again what can never pass, or wait for days.
                 set("x-should-retry", "false".into());
             }
         }
     }
+}
+
+fn names_of_openai(unit: Unit) -> [&'static str; 3] {
+    match unit {
+        Unit::Requests => {
+            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]
+        }
+        Unit::Tokens => {
+            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]
+        }
+    }
+}
+
+fn names_of_anthropic(unit: Unit) -> [&'static str; 3] {
+    match unit {
+        Unit::Requests => [
+            "anthropic-ratelimit-requests-limit",
+            "anthropic-ratelimit-requests-remaining",
+            "anthropic-ratelimit-requests-reset",
+        ],
+        Unit::Tokens => [
+            "anthropic-ratelimit-tokens-limit",
+            "anthropic-ratelimit-tokens-remaining",
+            "anthropic-ratelimit-tokens-reset",
+        ],
+    }
+}
+
+/// A time by the clock (RFC 3339), in whole seconds, rounded up; `None` if it is further away than a calendar goes.
+fn moment(now: SystemTime, after: Duration) -> Option<String> {
+    let latest = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    let at = now.checked_add(after)?.checked_add(Duration::from_nanos(999_999_999))?;
+    (at <= latest).then(|| humantime::format_rfc3339_seconds(at).to_string())
 }
 
 /// A time in whole units of `nanos`, rounded up: a client that waits it out is not too early.
@@ -234,7 +268,8 @@ impl From<&Reason> for Refusal {
             Reason::LimitReached(limited) => {
                 let (code, message) = match limited.limit {
                     Limit::Rate(_) => ("rate_limit_exceeded", message),
-                    // OpenAI's word.
+                    // OpenAI's word. What is more than the whole quota has nothing to wait for.
+                    Limit::Quota(_) if limited.never_passes() => ("insufficient_quota", message),
                     Limit::Quota(_) => ("insufficient_quota", begins_anew(&message, limited.reset_after)),
                 };
                 let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
@@ -345,6 +380,59 @@ mod tests {
             "The quota of 1000 tokens a day for this consumer is used up but for 20; this request is estimated at 30 \
              tokens. It begins anew in 3h."
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_more_than_a_whole_quota_is_not_told_to_wait() {
+        let limited = LimitReached {
+            scope: Scope::Key,
+            limit: Quota::new(1_000, Unit::Tokens, Calendar::Day).expect("a quota").into(),
+            cost: 1_001,
+            remaining: 1_000,
+            retry_after: Duration::from_secs(60),
+            reset_after: Duration::from_secs(60),
+        };
+        let refusal = Refusal::from(&Reason::LimitReached(limited));
+        let (status, headers, body) = parts(&refusal, Dialect::OpenAi).await;
+        assert_eq!((status, &headers["x-should-retry"]), (429, &HeaderValue::from_static("false")));
+        assert!(!headers.contains_key("retry-after"));
+        assert_eq!(
+            body["error"]["message"],
+            "This request is estimated at 1001 tokens, and no more than 1000 at once are allowed for this API key \
+             (1000 tokens a day)."
+        );
+    }
+
+    #[tokio::test]
+    async fn anthropics_clients_are_told_by_anthropics_headers_too() {
+        let limited = LimitReached {
+            scope: Scope::Key,
+            limit: Rate::new(600, Unit::Tokens, access::Per::Minute, None).expect("a rate").into(),
+            cost: 300,
+            remaining: 200,
+            retry_after: Duration::from_secs(10),
+            reset_after: Duration::from_secs(40),
+        };
+        let refusal = Refusal::from(&Reason::LimitReached(limited));
+        let before = SystemTime::now();
+        let (_, headers, body) = parts(&refusal, Dialect::Anthropic).await;
+        assert_eq!(body["error"]["type"], "rate_limit_error");
+        let header = |name: &str| headers[name].to_str().expect("text");
+        assert_eq!(header("anthropic-ratelimit-tokens-limit"), "600");
+        assert_eq!(header("anthropic-ratelimit-tokens-remaining"), "200");
+        let reset = humantime::parse_rfc3339(header("anthropic-ratelimit-tokens-reset")).expect("a time");
+        let after = SystemTime::now();
+        let [earliest, latest] = [(before, 40), (after, 41)].map(|(at, s)| at + Duration::from_secs(s));
+        assert!((earliest..=latest).contains(&reset), "{reset:?}");
+        assert_eq!((header("retry-after"), header("x-ratelimit-limit-tokens")), ("10", "600"));
+        let (_, headers, _) = parts(&refusal, Dialect::OpenAi).await;
+        assert!(!headers.keys().any(|name| name.as_str().starts_with("anthropic-")));
+        let at = |ns| moment(UNIX_EPOCH, Duration::from_nanos(ns));
+        assert_eq!(at(1_000_000_000).as_deref(), Some("1970-01-01T00:00:01Z"));
+        assert_eq!(at(1_000_000_001).as_deref(), Some("1970-01-01T00:00:02Z"), "never too early");
+        for far in [Duration::from_secs(300_000_000_000), Duration::MAX] {
+            assert_eq!(moment(SystemTime::now(), far), None);
+        }
     }
 
     #[tokio::test]

@@ -52,14 +52,25 @@ const ALLOWED_HEADERS: [&str; 28] = [
     "x-stainless-runtime-version",
     "x-stainless-timeout",
 ];
-const EXPOSED_HEADERS: [&str; 7] = [
+/// What refusals and servers say to clients, who see no more than this in a page of another host.
+const EXPOSED_HEADERS: [&str; 17] = [
+    "anthropic-ratelimit-requests-limit",
+    "anthropic-ratelimit-requests-remaining",
+    "anthropic-ratelimit-requests-reset",
+    "anthropic-ratelimit-tokens-limit",
+    "anthropic-ratelimit-tokens-remaining",
+    "anthropic-ratelimit-tokens-reset",
     "request-id",
     "retry-after",
     "retry-after-ms",
     "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
     "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
     "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
     "x-request-id",
+    "x-should-retry",
 ];
 
 /// Adds them, and says which there are, in their order.
