@@ -115,7 +115,7 @@ fn words(readiness: Readiness, became: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use catalogue::{HealthMode, ModelCard, ModelName, ServerSpec, ServerUrl, Setting, Source};
+    use catalogue::{ModelCard, ModelName, ServerSpec, ServerUrl, Setting};
 
     use super::*;
 

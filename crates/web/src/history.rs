@@ -201,8 +201,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use catalogue::{
-        HealthMode, ModelCard, ModelName, Publisher, Reader, ServerId, ServerRecord, ServerSpec, ServerState,
-        ServerUrl, Source, channel,
+        ModelCard, ModelName, Publisher, Reader, ServerRecord, ServerSpec, ServerState, ServerUrl, channel,
     };
 
     use super::*;
