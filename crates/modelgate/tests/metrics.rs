@@ -261,3 +261,22 @@ async fn a_poll_interval_that_is_too_long_is_told() {
     assert!(warnings[0].contains("polls every 7 s only"), "{warnings:?}");
     assert!(warnings[0].contains("--providers.http.pollInterval=100ms"), "{warnings:?}");
 }
+
+/// Traefik has not asked about it, and still operators see it among the rest.
+#[tokio::test]
+async fn what_is_too_large_is_counted_too() {
+    let sim = Sim::start("a", &["llama"]);
+    let Some(stack) = stack(NEWEST, &[&sim], "requests: { max_body: 2MiB }\n").await else { return };
+    stack.wait_for("llama").await;
+    let (_, before) = scrape(&stack).await;
+    let url = format!("{}/v1/chat/completions", stack.traefik.url());
+    let (status, body) = refusal(stack.client.post(&url).bearer_auth(KEY).body(vec![b'x'; 3 << 20])).await;
+    assert_eq!((status, &body["error"]["code"]), (413, &"request_too_large".into()));
+    let (_, after) = scrape(&stack).await;
+    let more = |family: &str, end: &str, labels: &[(&str, &str)]| {
+        after.value(family, end, labels) - before.value(family, end, labels)
+    };
+    let refused = [("decision", "refused"), ("reason", "request_too_large")];
+    assert_eq!(more("modelgate_requests", "_total", &refused), 1.0);
+    assert_eq!(more("modelgate_decision_seconds", "_count", &[]), 0.0, "it took no decision");
+}

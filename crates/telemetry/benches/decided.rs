@@ -71,7 +71,7 @@ fn round(telemetry: &Telemetry, threads: usize, refused: Option<Refused<'_>>) ->
                     uri: "/v1/chat/completions",
                     refused,
                     tokens: Some(1_234),
-                    latency: Duration::from_micros(70),
+                    latency: Some(Duration::from_micros(70)),
                 }));
             }
             start.elapsed().as_nanos() as f64

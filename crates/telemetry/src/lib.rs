@@ -132,10 +132,12 @@ impl Telemetry {
         Self::default()
     }
 
-    /// Hears of a decision. Takes no lock and does not wait.
+    /// Hears of a decision, or of a refusal that nobody had to think about. Takes no lock and does not wait.
     pub fn decided(&self, decided: &Decided<'_>) {
         self.counters.add(decided.refused.as_ref().map(|refused| refused.code));
-        self.latencies.add(decided.latency);
+        if let Some(latency) = decided.latency {
+            self.latencies.add(latency);
+        }
         if self.queue.force_push(Record::new(decided)).is_some() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }

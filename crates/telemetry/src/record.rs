@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A decision of `/auth`, at the moment when it is made. Holds no body, and no secret.
+/// A decision of `/auth`, or a refusal of what Traefik has not asked about, at the moment when it is made. Holds no body, and no secret.
 #[derive(Clone, Copy)]
 pub struct Decided<'a> {
     /// When the request came.
@@ -27,8 +27,8 @@ pub struct Decided<'a> {
     pub refused: Option<Refused<'a>>,
     /// The tokens that it was estimated at, if a limit counts them.
     pub tokens: Option<u32>,
-    /// How long the decision took, from the question to the answer.
-    pub latency: Duration,
+    /// How long the decision took, from the question to the answer; `None` if Traefik has not asked.
+    pub latency: Option<Duration>,
 }
 
 /// Why a request was refused.
@@ -50,8 +50,8 @@ pub struct Record {
     pub refused: Option<&'static str>,
     /// The tokens that it was estimated at, if a limit counts them.
     pub tokens: Option<u32>,
-    /// How long the decision took.
-    pub latency: Duration,
+    /// How long the decision took; `None` if Traefik has not asked.
+    pub latency: Option<Duration>,
     /// All texts, one after the other, so that keeping a decision allocates once.
     text: String,
     /// Where each text ends.
@@ -237,7 +237,7 @@ mod tests {
             uri: "/v1/chat/completions",
             refused: None,
             tokens: Some(7),
-            latency: Duration::from_micros(70),
+            latency: Some(Duration::from_micros(70)),
         }
     }
 

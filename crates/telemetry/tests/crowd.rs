@@ -27,7 +27,7 @@ fn decide(telemetry: &Telemetry, number: usize) {
         uri: "/v1/chat/completions",
         refused: refused.as_ref().map(|(code, words)| Refused { code, words }),
         tokens: None,
-        latency: Duration::from_nanos(number as u64 * 100),
+        latency: Some(Duration::from_nanos(number as u64 * 100)),
     });
 }
 

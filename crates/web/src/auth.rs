@@ -57,7 +57,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
     let forwarded = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
     let report = |method, uri| Report {
         telemetry: shared.telemetry(),
-        since,
+        since: Some(since),
         at,
         request_id: &request_id,
         method,

@@ -137,7 +137,8 @@ fn exposition(shared: &Shared) -> String {
 fn requests(totals: &telemetry::Totals) -> Family {
     let family = Family::counter(
         "modelgate_requests",
-        "Requests about which Traefik has asked, by decision and, if refused, by reason",
+        "Requests by decision and, if refused, by reason. Most refusals are answers to Traefik's question; what it has no \
+         route for, or too many of at once, is refused without one, or after it was allowed",
     );
     let allowed = family.with(&[("decision", "allowed"), ("reason", "")], totals.allowed as f64);
     totals.refused.iter().fold(allowed, |family, (code, count)| {
@@ -296,7 +297,7 @@ mod tests {
             uri: "/v1/chat/completions",
             refused,
             tokens: None,
-            latency: Duration::from_micros(micros),
+            latency: Some(Duration::from_micros(micros)),
         });
     }
 

@@ -1,7 +1,10 @@
 //! Native answers to what Traefik could not route. Traefik sends such requests here with
 //! `/refuse/{why}` before the client's own path.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     body::Body,
@@ -17,6 +20,7 @@ use traefik_config::REFUSE_PREFIX;
 use crate::{
     Shared, auth,
     refusal::{Dialect, Refusal},
+    report::Report,
 };
 
 /// A client that is still sending its body reads no answer: cutting it off shows up as a broken
@@ -33,7 +37,9 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     // An errors middleware asks a page of its own, and puts the client's URL into the query.
     let client_url = parts.uri.query().and_then(|query| query.strip_prefix("url=")).unwrap_or_default();
     let client_url = percent_decode_str(client_url).decode_utf8_lossy();
-    let dialect = Dialect::of(&format!("/{client_path}{client_url}"), &parts.headers);
+    let is_page = why == "429";
+    let uri = if is_page { client_url.into_owned() } else { format!("/{client_path}") };
+    let dialect = Dialect::of(&uri, &parts.headers);
     let refusal = match why {
         "413" => Refusal::too_large(shared.settings().traefik.max_body),
         "411" => Refusal::length_required(),
@@ -42,6 +48,12 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         "unrouted" => Refusal::unrouted(),
         _ => Refusal::not_found(),
     };
+    // An errors middleware asks with a method of its own, too.
+    let method = if is_page { "" } else { parts.method.as_str() };
+    let telemetry = shared.telemetry();
+    let report =
+        Report { telemetry, since: None, at: SystemTime::now(), request_id: &request_id, method, uri: &uri };
+    let refusal = report.refused(refusal);
     // Whatever comes of it, the answer is the same.
     let _ = timeout(DRAIN_TIME, drain(body)).await;
     refusal.answer(dialect, &request_id)
@@ -55,5 +67,68 @@ async fn drain(mut body: Body) {
             Some(left) => left,
             None => return,
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use access::Policy;
+    use axum::http::StatusCode;
+    use telemetry::Filter;
+    use tokio::sync::watch;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::{CertificateAuthority, Settings};
+
+    fn shared() -> Arc<Shared> {
+        let settings = Settings {
+            trusted_networks: Vec::new(),
+            traefik: Default::default(),
+            advertise: None,
+            hold: Duration::ZERO,
+        };
+        let authority = CertificateAuthority::open(None, None).expect("an authority");
+        let peers = watch::channel(Default::default()).0;
+        Arc::new(Shared::new(catalogue::channel().1, settings, Policy::default(), authority, 8101, peers))
+    }
+
+    /// Operators see what Traefik refuses through us among the rest; it says nothing of how long decisions take.
+    #[tokio::test]
+    async fn what_is_refused_here_is_counted_and_shown() {
+        let shared = shared();
+        for (method, uri, status) in [
+            ("PUT", "/refuse/413/v1/chat/completions?api-key=a-secret", 413),
+            ("POST", "/refuse/411/v1/embeddings", 411),
+            ("POST", "/refuse/unrouted/v1/chat/completions", 503),
+            ("GET", "/refuse/429?url=%2Fv1%2Fmessages%3Fapi-key%3Da-secret", 429),
+            ("GET", "/refuse/elsewhere", 404),
+        ] {
+            let request = Request::builder().method(method).uri(uri).header("x-request-id", "req-1");
+            let request = request.body(Body::empty()).expect("a request");
+            let answer = crate::requests_router(&shared).oneshot(request).await.expect("an answer");
+            assert_eq!(answer.status(), StatusCode::from_u16(status).expect("a status"), "{uri}");
+        }
+        shared.telemetry().collect(SystemTime::now());
+        let seen = shared.telemetry().recent(&Filter::default(), 9);
+        let seen: Vec<_> = seen
+            .iter()
+            .rev()
+            .map(|record| (record.refused.unwrap_or_default(), record.method(), record.path()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("request_too_large", "PUT", "/v1/chat/completions"),
+                ("length_required", "POST", "/v1/embeddings"),
+                ("model_not_ready", "POST", "/v1/chat/completions"),
+                ("too_many_requests", "", "/v1/messages"),
+                ("not_found", "GET", "/"),
+            ]
+        );
+        let totals = shared.telemetry().totals();
+        assert_eq!((totals.refused.values().sum::<u64>(), totals.latencies.count()), (5, 0));
     }
 }

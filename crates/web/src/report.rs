@@ -1,4 +1,4 @@
-//! Tells telemetry what `/auth` has decided.
+//! Tells telemetry what `/auth` has decided, and what was refused without it.
 
 use std::time::{Instant, SystemTime};
 
@@ -8,11 +8,12 @@ use telemetry::{Decided, Refused, Telemetry};
 
 use crate::refusal::Refusal;
 
-/// A question of Traefik's that is being answered.
+/// A question of Traefik's that is being answered, or a request that it has sent here to be refused.
 #[derive(Clone, Copy)]
 pub(crate) struct Report<'r> {
     pub(crate) telemetry: &'r Telemetry,
-    pub(crate) since: Instant,
+    /// When Traefik has asked; `None` if it has not.
+    pub(crate) since: Option<Instant>,
     pub(crate) at: SystemTime,
     pub(crate) request_id: &'r str,
     pub(crate) method: &'r str,
@@ -59,7 +60,7 @@ impl<'r> Report<'r> {
             uri: self.uri,
             refused,
             tokens: None,
-            latency: self.since.elapsed(),
+            latency: self.since.map(|since| since.elapsed()),
         }
     }
 }

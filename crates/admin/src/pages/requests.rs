@@ -97,7 +97,7 @@ fn row(record: &Record) -> Row {
         model: text(record.model()),
         request: format!("{} {}", record.method(), record.path()),
         tokens: record.tokens.map_or_else(String::new, format::count),
-        latency: format::latency(Some(record.latency)),
+        latency: format::latency(record.latency),
         id: record.request_id().to_owned(),
     }
 }

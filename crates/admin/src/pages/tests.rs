@@ -37,7 +37,7 @@ fn decided(dashboard: &Dashboard, text: &str) {
         uri: text,
         refused: Some(Refused { code: "model_not_found", words: &text }),
         tokens: Some(1234),
-        latency: Duration::from_micros(250),
+        latency: Some(Duration::from_micros(250)),
     });
     telemetry.collect(SystemTime::now());
 }
