@@ -264,3 +264,21 @@ async fn how_many_share_is_remembered_while_nobody_can_say_it() {
     assert!(began.elapsed() >= Duration::from_secs(5), "the others may not have found it yet");
     assert_eq!((limits.replicas(), changes.borrow().get()), (1, 1));
 }
+
+/// A server without memory says so, and limits that nobody can debit are none.
+#[tokio::test]
+async fn a_server_without_memory_is_given_up_until_it_has_some() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    let limits = connected(&redis).await;
+    assert_eq!(redis.ask("CONFIG SET maxmemory-policy noeviction").await, "+OK");
+    assert_eq!(redis.ask("CONFIG SET maxmemory 1").await, "+OK");
+    assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
+    let mut health = limits.health();
+    let is_told = |health: &Health| matches!(health, Health::Down(why) if why.contains("maxmemory"));
+    let told = tokio::time::timeout(Duration::from_secs(60), health.wait_for(is_told)).await.is_ok();
+    assert!(told, "{limits:?}");
+    assert_eq!(redis.ask("CONFIG SET maxmemory 0").await, "+OK");
+    until_up(&limits).await;
+    assert!(is_admitted(limits.admit(&[plenty(1)]).await));
+}

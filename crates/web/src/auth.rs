@@ -261,6 +261,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_has_one_ipv6_address_has_all_of_its_network() {
+        let network = |address: &str| whose_network(address.parse().expect("an address"));
+        assert_eq!(network("2001:db8:1:2::7"), network("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(network("2001:db8:1:2::7"), network("2001:db8:1:3::7"));
+        assert_eq!(network("::ffff:192.0.2.7"), network("192.0.2.7"));
+        assert_ne!(network("192.0.2.7"), network("192.0.2.8"));
+    }
+
+    #[test]
     fn the_address_says_how_to_decide() {
         let mode = |query| Asked::parse(query).map(|asked| format!("{:?}", asked.mode()));
         for (query, expected) in [
