@@ -11,7 +11,7 @@ use crate::{Account, Kind, NAME, PlanNames, limits, limits_to_json, models, name
 
 const SHA256: &str =
     "64 hexadecimal digits, the SHA-256 of an API key as `modelgate keys generate` prints it";
-const TIME: &str = "a time such as 2027-01-01T00:00:00Z";
+const TIME: &str = "a time in UTC such as 2027-01-01T00:00:00Z";
 const NOTE: &str = "up to 500 characters on one line";
 
 /// Patterns for names of models, with their text.

@@ -23,7 +23,7 @@ pub use kind::{Account, Kind, PlanNames, parse, parse_text};
 pub use limits::{limits, limits_to_json};
 
 /// What names of keys, consumers and plans may be. A consumer goes into a header.
-pub const NAME: &str = "1 to 64 letters, digits and ._@:-";
+pub const NAME: &str = "1 to 64 ASCII letters, digits and ._@:-";
 /// What is allowed where models are named.
 pub const GLOB: &str = "the name of a model, or a pattern with * and ? such as \"llama*\"";
 

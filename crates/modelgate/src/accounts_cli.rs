@@ -16,7 +16,7 @@ mod table;
 use std::{io, process::ExitCode, time::Duration};
 
 use config_reader::ConfigErrors;
-use store::{Registry, RegistryError, State, Store, StoreError};
+use store::{Registry, RegistryError, State, Store, StoreError, StoreUrl};
 use tokio::time::timeout;
 
 use crate::{
@@ -39,6 +39,8 @@ pub(crate) enum Failure {
     Configuration(String),
     /// It was not done.
     Failed(String),
+    /// The store does not answer.
+    Unavailable(String),
     /// Nobody reads the answer any more, as with `| head`; what was asked is done.
     NoReader,
 }
@@ -69,7 +71,7 @@ pub(crate) fn run(config: &Config, task: &Task<'_>) -> ExitCode {
         }),
         Err(error) => Err(Failure::Failed(error.to_string())),
     };
-    finish(done)
+    finish(done, config.store.url.as_ref())
 }
 
 async fn perform(registry: &Registry, task: &Task<'_>) -> Result<(), Failure> {
@@ -84,11 +86,22 @@ async fn perform(registry: &Registry, task: &Task<'_>) -> Result<(), Failure> {
 }
 
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
-fn finish(done: Result<(), Failure>) -> ExitCode {
+fn finish(done: Result<(), Failure>, store: Option<&StoreUrl>) -> ExitCode {
     let (error, code) = match done {
         Ok(()) | Err(Failure::NoReader) => return ExitCode::SUCCESS,
         Err(Failure::Configuration(error)) => (error, ExitCode::from(BAD_CONFIGURATION)),
         Err(Failure::Failed(error)) => (error, ExitCode::FAILURE),
+        Err(Failure::Unavailable(error)) => {
+            let help = match store {
+                Some(StoreUrl::Postgres(_)) => {
+                    "is PostgreSQL running, and is store.url (or MODELGATE_STORE_URL) right?"
+                }
+                _ => {
+                    "run this as the user that Modelgate runs as; is state_dir (or MODELGATE_STATE_DIR) right?"
+                }
+            };
+            (format!("{error}\n  {help}"), ExitCode::FAILURE)
+        }
     };
     eprintln!("error: {error}");
     code
@@ -134,10 +147,8 @@ impl From<RegistryError> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        const HELP: &str = "a file of SQLite's must be writable for whoever runs this, best the user that Modelgate runs as; \
-                            for PostgreSQL, store.url (or MODELGATE_STORE_URL) must be right and its server be running";
         match error {
-            StoreError::Unavailable(_) => Self::Failed(format!("{error}\n  {HELP}")),
+            StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
             other => Self::Failed(other.to_string()),
         }
     }

@@ -65,7 +65,7 @@ async fn keep(folder: PathBuf, mut changes: watch::Receiver<NonZeroU32>) {
             match written.map_err(io::Error::other).flatten() {
                 Ok(()) => kept = Some(replicas),
                 Err(error) => {
-                    warn!(%error, "how many Modelgates share the limits cannot be kept in state_dir")
+                    warn!(%error, "how many Modelgates share the limits cannot be kept in state_dir");
                 }
             }
         }

@@ -23,9 +23,11 @@ use crate::{
 /// Where the keys come from.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum From {
-    /// Kong's declarative configuration (kong.yml)
+    /// Kong's declarative configuration (YAML), as kong.yml or what `deck gateway dump` prints
     Kong,
-    /// `LiteLLM`'s list of keys: the answer of /key/list?return_full_object=true
+    #[value(
+        help = "LiteLLM's list of keys (JSON): the answer to GET /key/list?return_full_object=true&size=100"
+    )]
     Litellm,
 }
 
@@ -38,7 +40,7 @@ pub(crate) struct Import {
     /// Put them into the store instead of printing them
     #[arg(long)]
     pub(crate) store: bool,
-    /// The file
+    /// The file; what cannot be taken over of it is named
     file: PathBuf,
 }
 
@@ -90,6 +92,18 @@ struct Limit {
     tokens_per_minute: Option<u32>,
 }
 
+impl Imported {
+    /// Adds a consumer; names that differ elsewhere may be the same here.
+    fn add_consumer(&mut self, consumer: Consumer, place: &str) {
+        match self.consumers.iter().any(|other| other.name == consumer.name) {
+            true => self
+                .left_out
+                .push(format!("{place}: its limits: another consumer is called {:?} here", consumer.name)),
+            false => self.consumers.push(consumer),
+        }
+    }
+}
+
 impl Limit {
     fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -123,7 +137,7 @@ impl Names {
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's answer goes to its user")]
 pub(crate) fn import(wanted: &Import) -> ExitCode {
     let written = wanted.read().and_then(|imported| {
-        eprintln!("{} keys; append the lines below to the configuration file", imported.keys.len());
+        eprintln!("keys: {}; append the lines below to the configuration file", imported.keys.len());
         serde_yaml::to_string(&imported).map_err(|e| e.to_string())
     });
     match written {
@@ -185,7 +199,7 @@ impl Import {
                 Some(why) => eprintln!("left out: consumer {}: {why}", consumer.name),
             }
         }
-        eprintln!("{written} consumers are written");
+        eprintln!("consumers written: {written}");
         let mut fitting = Vec::with_capacity(keys.len());
         for key in keys {
             match fits(registry, &key) {
@@ -206,7 +220,7 @@ impl Import {
                 }
             }
         }
-        eprintln!("{written} keys are written");
+        eprintln!("keys written: {written}");
         Ok(())
     }
 }

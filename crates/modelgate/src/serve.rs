@@ -10,7 +10,7 @@ use std::{
 };
 
 use admin::{Admin, Gate, Program};
-use catalogue::{Catalogue, Configured, HealthMode, Holds, ModelOverrides, ServerId, ServerSpec, Source};
+use catalogue::{Catalogue, Configured, Holds, ModelOverrides, ServerSpec};
 use discovery::Sources;
 use telemetry::COLLECT_EVERY;
 use tokio::{
@@ -241,17 +241,12 @@ fn sources(config: &Config, holds: watch::Receiver<Holds>) -> Feeds {
 /// The servers and models of the configuration, as discovery takes them.
 pub(crate) fn configured(config: &Config) -> Configured {
     let spec = |server: &config::StaticServer| ServerSpec {
-        id: ServerId::file(&server.name),
-        name: server.name.clone(),
-        source: Source::File,
-        url: server.url.clone(),
         base_path: server.base_path.clone(),
         models: server.models.clone(),
-        health: HealthMode::Probe,
-        incarnation: String::new(),
         settings: server.settings.clone(),
         model_settings: server.model_settings.clone(),
         credential: server.credential.clone().map(Arc::new),
+        ..ServerSpec::configured(&server.name, server.url.clone())
     };
     let servers = config.servers.iter().map(spec).collect();
     Configured { servers, models: ModelOverrides::new(config.models.clone()) }

@@ -207,6 +207,8 @@ async fn plans_and_consumers_are_set_and_deleted(place: Place) {
         "n",
     ]);
     assert_eq!((&plan["models"], &plan["limit"]), (&json!(["llama*"]), &json!({ "tokens_per_month": 5 })));
+    let several = place.json(&["plans", "set", "gold", "--models", "a,b*", "--models", "c"]);
+    assert_eq!(several["models"], json!(["a", "b*", "c"]));
     let plan = place.json(&[
         "plans",
         "set",
@@ -225,6 +227,9 @@ async fn plans_and_consumers_are_set_and_deleted(place: Place) {
 
     let consumer = place.json(&["consumers", "set", "team", "--plan", "gold", "--disabled", "true"]);
     assert_eq!((&consumer["plan"], &consumer["disabled"]), (&json!("gold"), &json!(true)));
+    place.json(&["consumers", "set", "team", "--limit", "requests_per_hour=7"]);
+    let unlimited = place.json(&["consumers", "set", "team", "--limit", "requests_per_hour=none"]);
+    assert_eq!(unlimited.get("limit"), None, "its last one");
     let consumer =
         place.json(&["consumers", "set", "team", "--disabled", "false", "--limit", "requests_per_day=3"]);
     assert_eq!((consumer.get("disabled"), &consumer["limit"]), (None, &json!({ "requests_per_day": 3 })));
@@ -255,9 +260,13 @@ async fn what_cannot_be_done_is_said_and_nothing_is_changed(place: Place) {
     let before = place.json(&["audit"]);
     for (arguments, words) in [
         (&["keys", "create", "k"][..], "there is a key \"k\" already"),
-        (&["keys", "create", "a b"], "name: found \"a b\""),
+        (&["keys", "create", "a b"], "nothing was changed:\n  name: found \"a b\""),
         (&["keys", "create", "a", "--plan", "none"], "allowed: the name of a plan: file-plan"),
         (&["keys", "create", "a", "--limit", "burst=3"], "limit.burst"),
+        (
+            &["keys", "create", "a", "--limit", "requests_per_hour=-3"],
+            "limit.requests_per_hour: found \"-3\"",
+        ),
         (&["keys", "create", "a", "--limit", "requests_per_fortnight=3"], "requests_per_fortnight"),
         (&["keys", "create", "a", "--models", "a["], "models[0]"),
         (&["keys", "create", "a", "--expires", "soon"], "expires: found \"soon\""),
@@ -366,14 +375,14 @@ async fn keys_of_other_gateways_go_into_the_store(place: Place) {
     let import = |from, file| place.run(&["keys", "import", "--store", "--from", from, file]);
     let (code, stdout, told) = import("kong", "kong.yml");
     assert_eq!((code, stdout.as_str()), (Some(0), ""), "{told}");
-    assert!(told.contains("1 consumers are written") && told.contains("4 keys are written"), "{told}");
+    assert!(told.contains("consumers written: 3") && told.contains("keys written: 6"), "{told}");
     let (code, _, told) = import("litellm", "keys.json");
     assert_eq!(code, Some(0), "{told}");
     for part in [
         "left out: keys[3]: its token is not a SHA-256 digest",
         "left out: key in-file: the configuration file has one of that name",
         "left out: key copy: key \"in-file\" of the configuration file is the same API key",
-        "1 keys are written",
+        "keys written: 1",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
@@ -396,7 +405,7 @@ async fn keys_of_other_gateways_go_into_the_store(place: Place) {
     let names = column(&place.json(&["keys", "list"]), "name").join(" ");
     let (code, _, told) = import("kong", "kong.yml");
     assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains("0 consumers are written") && told.contains("0 keys are written"), "{told}");
+    assert!(told.contains("consumers written: 0") && told.contains("keys written: 0"), "{told}");
     assert!(told.contains("left out: key late: a key of that name"), "{told}");
     assert!(told.contains("left out: consumer production-app: there is a consumer"), "{told}");
     assert_eq!(column(&place.json(&["keys", "list"]), "name").join(" "), names);

@@ -53,11 +53,14 @@ fn kongs_consumers() {
         ("prod-api-key-two", Some("production-app")),
         ("ds-key", Some("team-data-science")),
         ("late-key", Some("late")),
+        ("slow-key", Some("slow")),
         ("nobodys-key", None),
     ] {
         assert_eq!(folder.owner(key).as_deref(), owner, "{key}");
     }
     assert!(yaml.contains("requests_per_second: 5") && yaml.contains("requests_per_hour: 1000"), "{yaml}");
+    assert!(yaml.contains("requests_per_hour: 9"), "a plugin that names its consumer: {yaml}");
+    assert!(!yaml.contains("requests_per_month"), "a plugin that is turned off: {yaml}");
     for part in [
         "consumers[1].keyauth_credentials[0]",
         "consumers[2] nobody",
@@ -65,6 +68,14 @@ fn kongs_consumers() {
         "key production-app-3: another one is the same API key",
         "keyauth_credentials[2]: it names no consumer",
         "service llm-inference",
+        "route chat: its rate-limiting",
+        "plugins: its rate-limiting",
+        "consumers[4] team data science: its limits: another consumer is called \"team-data-science\" here",
+        "consumers[4] team data science: its groups",
+        "consumers[4] team data science: its plugin acl",
+        "consumers[4].keyauth_credentials[0]: its ttl",
+        "consumers[4].keyauth_credentials[1]: its key stands elsewhere",
+        "consumers[5] slow: its limit per minute, which is not 1 to",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
@@ -89,7 +100,10 @@ fn litellms_keys() {
         { "key_alias": "tokenless" },
         { "token": hash("sk-four"), "expires": "soon" },
         "88dc28d0f030c55ed4ab77ed8faf098196cb1c05df778539800c9f1243fe6b4b",
-    ], "total_count": 7 });
+        { "token": hash("sk-zero"), "key_alias": "zero", "rpm_limit": 0 },
+        { "token": hash("sk-rich"), "key_alias": "rich", "tpm_limit": 9_223_372_036_854_775_807_u64,
+          "metadata": { "model_rpm_limit": { "llama": 5 }, "model_tpm_limit": {} } },
+    ], "total_count": 25, "current_page": 1, "total_pages": 3 });
     let folder = Folder::new();
     folder.write("keys.json", &list.to_string());
     let (status, yaml, told) = folder.run(&["keys", "import", "--from", "litellm", "keys.json"]);
@@ -101,6 +115,8 @@ fn litellms_keys() {
         ("sk-three", None),
         ("sk-four", None),
         ("sk-in-clear", None),
+        ("sk-zero", None),
+        ("sk-rich", Some("litellm")),
     ] {
         assert_eq!(folder.owner(key).as_deref(), owner, "{key}: {yaml}");
     }
@@ -119,6 +135,11 @@ fn litellms_keys() {
         "keys[4]: it has no token",
         "keys[5]: its expiry",
         "keys[6]",
+        "keys[7]: its rpm_limit is 0",
+        "keys[8] rich: its tpm_limit, which is not 1 to",
+        "keys[8] rich: its model_rpm_limit",
+        "the file has 9 of 25 keys",
+        "keys: 4; append",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }

@@ -9,9 +9,11 @@ use std::{
 };
 
 use sqlx::{
-    AnyPool, Executor,
+    AnyConnection, AnyPool, Connection as _, Executor as _,
     any::{AnyPoolOptions, install_default_drivers},
+    migrate::MigrateError,
 };
+use tokio::time::timeout;
 
 use crate::{InvalidUrl, StoreError};
 
@@ -108,24 +110,24 @@ impl Store {
                 .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
         }
         let is_sqlite = matches!(url, StoreUrl::Sqlite(_));
+        // A pool that gets no connection tries again and again, and says in the end that it has none, and not why.
+        let first = timeout(ACQUIRE, async {
+            let mut connection = AnyConnection::connect(&url.as_url()).await?;
+            prepare(&mut connection, is_sqlite).await?;
+            connection.close().await
+        });
+        first.await.map_err(|_| sqlx::Error::PoolTimedOut)??;
         // SQLite has one writer at a time; more connections would only wait for each other.
         let options =
             AnyPoolOptions::new().max_connections(if is_sqlite { 2 } else { 4 }).acquire_timeout(ACQUIRE);
-        let options = options.after_connect(move |connection, _| {
-            Box::pin(async move {
-                if is_sqlite {
-                    // With WAL, NORMAL never loses the file; the last transactions may be lost with the power, not
-                    // with the process (https://www.sqlite.org/pragma.html#pragma_synchronous).
-                    let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;";
-                    connection
-                        .execute(sqlx::AssertSqlSafe(format!("PRAGMA busy_timeout = {BUSY_MS}; {settings}")))
-                        .await?;
-                }
-                Ok(())
-            })
-        });
+        let options = options.after_connect(move |connection, _| Box::pin(prepare(connection, is_sqlite)));
         let pool = options.connect(&url.as_url()).await?;
-        sqlx::migrate!().run(&pool).await.map_err(|error| StoreError::Migration(error.to_string()))?;
+        sqlx::migrate!().run(&pool).await.map_err(|error| match error {
+            MigrateError::VersionMissing(number) => {
+                StoreError::Migration(format!("a newer one has made them, by its migration {number}"))
+            }
+            other => StoreError::Migration(other.to_string()),
+        })?;
         Ok(Self { pool, url })
     }
 
@@ -138,6 +140,18 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// What is to be set for each connection.
+async fn prepare(connection: &mut AnyConnection, is_sqlite: bool) -> Result<(), sqlx::Error> {
+    if is_sqlite {
+        // With WAL, NORMAL never loses the file; the last transactions may be lost with the power, not with the process
+        // (https://www.sqlite.org/pragma.html#pragma_synchronous).
+        let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;";
+        let settings = format!("PRAGMA busy_timeout = {BUSY_MS}; {settings}");
+        connection.execute(sqlx::AssertSqlSafe(settings)).await?;
+    }
+    Ok(())
 }
 
 /// Digests of keys are nobody else's business. SQLite gives its other files the same rights.

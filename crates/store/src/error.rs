@@ -66,9 +66,12 @@ impl From<sqlx::Error> for StoreError {
         Self::Unavailable(match error {
             // Their texts may have a part of the URL in them.
             sqlx::Error::Configuration(_) => "its URL or options are not understood".to_owned(),
-            sqlx::Error::PoolTimedOut => format!(
-                "no connection came about within {ACQUIRE:?}; see whether its server runs and can be reached"
-            ),
+            sqlx::Error::PoolTimedOut => {
+                format!("no connection came about within {ACQUIRE:?}; see whether it runs and can be reached")
+            }
+            // Without the place in its own source, which PostgreSQL adds.
+            sqlx::Error::Database(error) => error.message().to_owned(),
+            sqlx::Error::Io(error) => error.to_string(),
             other => other.to_string(),
         })
     }

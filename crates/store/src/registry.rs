@@ -195,8 +195,16 @@ impl Registry {
         json: &Value,
         actor: &str,
     ) -> Result<(Item<KeySpec>, Option<NewKey>), RegistryError> {
+        let has_consumer = json.get("consumer").is_some();
         let (json, new) = with_digest(json)?;
-        Ok((self.create(&json, actor).await?, new))
+        match self.create(&json, actor).await {
+            // Nobody has given it.
+            Err(RegistryError::Invalid(ConfigErrors(mut errors))) if !has_consumer => {
+                errors.retain(|error| error.place != "consumer");
+                Err(RegistryError::Invalid(ConfigErrors(errors)))
+            }
+            other => Ok((other?, new)),
+        }
     }
 
     /// Puts an account in the place of the one with this name, or adds it. The same twice is the same as once.
@@ -288,6 +296,12 @@ impl Registry {
             let before = before.ok_or_else(|| Conflict::Missing(A::KIND, name.to_owned()))?;
             let mut json = before.account.to_json();
             merge(&mut json, patch);
+            // Whoever takes the last limit away means to have none.
+            if let Some(object) = json.as_object_mut() {
+                object.retain(|key, value| {
+                    !["limit", "limit_per_model"].contains(&key.as_str()) || *value != json!({})
+                });
+            }
             match self.put_over(name, &json, Some(before), actor).await {
                 Err(error) if error.is_changed() => {}
                 other => return other,
@@ -529,8 +543,7 @@ fn difference(before: Option<&Value>, after: &Value) -> Value {
 fn without_digests(json: &Value) -> Value {
     let mut json = json.clone();
     if let Some(object) = json.as_object_mut() {
-        object.remove("sha256");
-        object.remove("previous");
+        object.retain(|key, _| !["sha256", "previous"].contains(&key.as_str()));
     }
     json
 }

@@ -369,6 +369,10 @@ async fn the_registry_checks_writes_and_audits(place: Place) {
             && patched.limits.is_some()
             && patched.plan.as_deref() == Some("gold")
     );
+    // The last limit is taken away: then it has none of its own.
+    let unlimited = json!({ "limit": { "tokens_per_day": null } });
+    let unlimited = registry.patch::<KeySpec>("alice", &unlimited, "bob").await.expect("changed").account;
+    assert!(unlimited.limits.is_none() && unlimited.disabled, "{unlimited:?}");
     for (patch, part) in [
         (json!({ "name": "eve" }), "found \"eve\""),
         (json!({ "limit": 5 }), "limit: found"),
@@ -396,11 +400,12 @@ async fn the_registry_checks_writes_and_audits(place: Place) {
             "ann key created key alice",
             "bob key changed key alice",
             "bob key changed key alice",
+            "bob key changed key alice",
             "bob key deleted key alice",
         ],
         "what changed nothing is not said"
     );
-    assert_eq!(entries[1].details["disabled"], json!({ "before": null, "after": true }));
+    assert_eq!(entries[2].details["disabled"], json!({ "before": null, "after": true }));
     let newer = AuditFilter {
         before: Some(entries[1].id.clone()),
         action: Some("key".into()),

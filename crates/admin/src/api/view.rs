@@ -85,9 +85,8 @@ fn shown<A: Account>(item: &Item<A>) -> Map<String, Value> {
         Value::Object(object) => object,
         _ => Map::new(),
     };
-    for secret in ["sha256", "previous"] {
-        object.remove(secret);
-    }
+    // In the order in which they are written elsewhere.
+    object.retain(|key, _| !["sha256", "previous"].contains(&key.as_str()));
     match item.source {
         Source::File => object.insert("source".into(), "file".into()),
         Source::Store { created, changed } => {

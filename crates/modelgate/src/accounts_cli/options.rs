@@ -26,8 +26,8 @@ pub(crate) struct Limits {
 /// What a plan may have.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PlanFields {
-    /// A model that its keys may use, or a pattern such as 'llama*' (repeatable)
-    #[arg(long, value_name = "PATTERN")]
+    /// A model that its keys may use, or a pattern such as 'llama*' (repeatable, or with commas)
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     models: Vec<String>,
     #[command(flatten)]
     limits: Limits,
@@ -61,25 +61,25 @@ pub(crate) struct ConsumerFields {
 /// What a key may have.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct KeyFields {
-    /// Who owns it
+    /// Who owns it; a new key for which nobody is named has an owner of its own name
     #[arg(long, value_name = "NAME")]
     consumer: Option<String>,
     /// The plan whose models and limits it has where it has none itself
     #[arg(long, value_name = "NAME")]
     plan: Option<String>,
-    /// A model that it may use, or a pattern such as 'llama*' [repeatable; default: all]
-    #[arg(long, value_name = "PATTERN")]
+    /// A model that it may use, or a pattern such as 'llama*' [repeatable, or with commas; default: all]
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     models: Vec<String>,
     #[command(flatten)]
     limits: Limits,
     /// Whether it may use paths that manage a server
     #[arg(long, value_name = "true|false")]
     manage: Option<bool>,
-    /// When it stops working, such as 2027-01-01T00:00:00Z
+    /// When it stops working, in UTC, such as 2027-01-01T00:00:00Z
     #[arg(long, value_name = "TIME")]
     expires: Option<String>,
-    /// A client network from which it works, such as 10.0.0.0/8 [repeatable; default: any]
-    #[arg(long, value_name = "NETWORK")]
+    /// A client network from which it works, such as 10.0.0.0/8 [repeatable, or with commas; default: any]
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',')]
     network: Vec<String>,
     /// What to remember
     #[arg(long, value_name = "TEXT")]
@@ -178,7 +178,8 @@ fn limit(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or(ALLOWED)?;
     let value = match value {
         "none" => Value::Null,
-        number => number.parse::<u64>().map_err(|_| ALLOWED)?.into(),
+        // Whoever reads the limit says what is wrong with one that is no number.
+        number => number.parse::<u64>().map_or_else(|_| number.into(), Value::from),
     };
     Ok((name.to_owned(), value))
 }

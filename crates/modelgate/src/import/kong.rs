@@ -1,7 +1,7 @@
 //! Kong's declarative configuration (<https://developer.konghq.com/gateway/entities/consumer/>): consumers
 //! with their `keyauth_credentials`, and `rate-limiting` plugins of consumers.
 
-use access::KeyDigest;
+use access::{KeyDigest, Rate};
 use serde_yaml::Value;
 
 use super::{Consumer, Imported, Key, Limit, Names};
@@ -17,48 +17,70 @@ pub(super) fn read(text: &str) -> Result<Imported, String> {
             imported.left_out.push(format!("consumers[{i}]: it has neither username nor custom_id"));
             continue;
         };
-        let limit = limit(consumer, &format!("consumers[{i}] {name}"), &mut imported.left_out);
+        let place = format!("consumers[{i}] {name}");
+        let names_it = |plugin: &&Value| plugin.get("consumer").and_then(Value::as_str) == Some(name);
+        let plugins = list(consumer, "plugins").chain(list(&file, "plugins").filter(names_it));
+        let limit = limit(plugins, &place, &mut imported.left_out);
         if !limit.is_empty() {
-            imported.consumers.push(Consumer { name: Names::plain(name), limit });
+            imported.add_consumer(Consumer { name: Names::plain(name), limit }, &place);
+        }
+        if list(consumer, "groups").next().is_some() {
+            imported.left_out.push(format!("{place}: its groups; Modelgate has plans"));
         }
         let credentials = consumer.get("keyauth_credentials").and_then(Value::as_sequence);
         for (j, credential) in credentials.into_iter().flatten().enumerate() {
-            add(
-                &mut imported,
-                &mut names,
-                name,
-                credential,
-                &format!("consumers[{i}].keyauth_credentials[{j}]"),
-            );
+            let place = format!("consumers[{i}].keyauth_credentials[{j}]");
+            add(&mut imported, &mut names, name, credential, &place);
         }
         if credentials.is_none() {
-            imported.left_out.push(format!("consumers[{i}] {name}: it has no keyauth_credentials"));
+            imported.left_out.push(format!("{place}: it has no keyauth_credentials"));
         }
     }
-    let loose = file.get("keyauth_credentials").and_then(Value::as_sequence);
-    for (i, credential) in loose.into_iter().flatten().enumerate() {
+    for (i, credential) in list(&file, "keyauth_credentials").enumerate() {
         let place = format!("keyauth_credentials[{i}]");
         match credential.get("consumer").and_then(Value::as_str) {
             Some(consumer) => add(&mut imported, &mut names, consumer, credential, &place),
             None => imported.left_out.push(format!("{place}: it names no consumer")),
         }
     }
-    for service in file.get("services").and_then(Value::as_sequence).into_iter().flatten() {
-        let name = service.get("name").and_then(Value::as_str).unwrap_or("without a name");
-        if plugins(service).any(is_rate_limiting) {
-            let message = "its rate-limiting holds for each consumer; put it into a plan, or into models";
-            imported.left_out.push(format!("service {name}: {message}"));
-        }
-    }
+    imported.left_out.extend(of_others(&file));
     Ok(imported)
+}
+
+/// Limits that hold for whoever uses a service or a route, or for everybody.
+fn of_others(file: &Value) -> Vec<String> {
+    const INSTEAD: &str = "its rate-limiting holds for each consumer; put it into a plan, or into models";
+    let mut left_out = Vec::new();
+    let mut look = |what: &str, of: &Value| {
+        let name = of.get("name").and_then(Value::as_str).unwrap_or("without a name");
+        if list(of, "plugins").any(|plugin| is_of(plugin, RATE_LIMITING)) {
+            left_out.push(format!("{what} {name}: {INSTEAD}"));
+        }
+    };
+    for service in list(file, "services") {
+        look("service", service);
+        list(service, "routes").for_each(|route| look("route", route));
+    }
+    list(file, "routes").for_each(|route| look("route", route));
+    let is_global = |plugin: &&Value| is_of(plugin, RATE_LIMITING) && plugin.get("consumer").is_none();
+    left_out.extend(list(file, "plugins").filter(is_global).map(|_| format!("plugins: {INSTEAD}")));
+    left_out
 }
 
 fn add(imported: &mut Imported, names: &mut Names, consumer: &str, credential: &Value, place: &str) {
     let key = credential.get("key").and_then(Value::as_str).unwrap_or_default();
+    // decK takes keys from the environment, Kong from vaults.
+    if key.starts_with("${{") || key.starts_with("{vault:") {
+        let message = "its key stands elsewhere; write it here, or import what `deck gateway dump` prints";
+        return imported.left_out.push(format!("{place}: {message}"));
+    }
     let fits = (1..=512).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
     if !fits {
-        let message = "its key is not 1 to 512 visible ASCII characters";
+        let message = "its key is not a text of 1 to 512 visible ASCII characters";
         return imported.left_out.push(format!("{place}: {message}"));
+    }
+    if credential.get("ttl").is_some_and(|ttl| !ttl.is_null()) {
+        imported.left_out.push(format!("{place}: its ttl; the key is taken over and does not expire"));
     }
     imported.keys.push(Key {
         name: names.unique(consumer),
@@ -68,31 +90,48 @@ fn add(imported: &mut Imported, names: &mut Names, consumer: &str, credential: &
     });
 }
 
-fn plugins(of: &Value) -> impl Iterator<Item = &Value> {
-    of.get("plugins").and_then(Value::as_sequence).into_iter().flatten()
+const RATE_LIMITING: &str = "rate-limiting";
+
+fn list<'v>(of: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
+    of.get(key).and_then(Value::as_sequence).into_iter().flatten()
 }
 
-fn is_rate_limiting(plugin: &Value) -> bool {
-    plugin.get("name").and_then(Value::as_str) == Some("rate-limiting")
+/// Whether it is a plugin of that name, and turned on.
+fn is_of(plugin: &Value, name: &str) -> bool {
+    let is_on = plugin.get("enabled").and_then(Value::as_bool).unwrap_or(true);
+    is_on && plugin.get("name").and_then(Value::as_str) == Some(name)
 }
 
-fn limit(consumer: &Value, place: &str, left_out: &mut Vec<String>) -> Limit {
-    let Some(plugin) = plugins(consumer).find(|plugin| is_rate_limiting(plugin)) else {
-        return Limit::default();
-    };
-    let number = |key: &str| {
-        let found = plugin.get("config").and_then(|config| config.get(key)).and_then(Value::as_u64);
-        found.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0)
-    };
-    if number("year").is_some() {
-        left_out.push(format!("{place}: its limit per year; Modelgate limits per second to month"));
+fn limit<'v>(plugins: impl Iterator<Item = &'v Value>, place: &str, left_out: &mut Vec<String>) -> Limit {
+    let mut limit = Limit::default();
+    for plugin in plugins {
+        let name = plugin.get("name").and_then(Value::as_str).unwrap_or("without a name");
+        if !is_of(plugin, RATE_LIMITING) {
+            if is_of(plugin, name) {
+                left_out.push(format!("{place}: its plugin {name}"));
+            }
+            continue;
+        }
+        let mut number = |key: &str| {
+            let found = plugin.get("config").and_then(|config| config.get(key)).filter(|n| !n.is_null())?;
+            let amount = found.as_u64().and_then(|n| u32::try_from(n).ok());
+            let amount = amount.filter(|n| (1..=Rate::MAX).contains(n));
+            if amount.is_none() {
+                left_out.push(format!("{place}: its limit per {key}, which is not 1 to {}", Rate::MAX));
+            }
+            amount
+        };
+        limit = Limit {
+            requests_per_second: number("second"),
+            requests_per_minute: number("minute"),
+            requests_per_hour: number("hour"),
+            requests_per_day: number("day"),
+            requests_per_month: number("month"),
+            tokens_per_minute: None,
+        };
+        if plugin.get("config").and_then(|config| config.get("year")).is_some_and(|year| !year.is_null()) {
+            left_out.push(format!("{place}: its limit per year; Modelgate limits per second to month"));
+        }
     }
-    Limit {
-        requests_per_second: number("second"),
-        requests_per_minute: number("minute"),
-        requests_per_hour: number("hour"),
-        requests_per_day: number("day"),
-        requests_per_month: number("month"),
-        tokens_per_minute: None,
-    }
+    limit
 }
