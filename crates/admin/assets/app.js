@@ -7,6 +7,19 @@ const hold = document.querySelector("[data-live-pause]");
 let source = null;
 let held = false;
 let waiting = null;
+/** Since when nothing has been heard, if the connection is lost. */
+let lost = null;
+let silence = 0;
+
+/** The server says something at least every 15 s; a connection that is silent for so long is a dead one. */
+const LONGEST_SILENCE = 40_000;
+/** After a refusal, another try. */
+const TRY_AGAIN = 5_000;
+/** A form is sent once, however often its button is clicked. */
+const SENT_ONCE = 10_000;
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const seconds = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
 
 /** Writes times in the reader's own time zone. */
 function localTimes(root) {
@@ -14,24 +27,47 @@ function localTimes(root) {
     const at = new Date(time.dateTime);
     if (Number.isNaN(at.getTime())) continue;
     const options = time.hasAttribute("data-moment")
-      ? { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" }
+      ? { ...seconds, fractionalSecondDigits: 3 }
       : at.toDateString() === new Date().toDateString()
-        ? { timeStyle: "medium" }
-        : { dateStyle: "medium", timeStyle: "short" };
+        ? seconds
+        : { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" };
     time.textContent = new Intl.DateTimeFormat(undefined, options).format(at);
     time.title = time.dateTime;
   }
-  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   for (const text of root.querySelectorAll("[data-clock]")) {
     // The time of day stands first, in five characters.
     text.textContent = clock.format(new Date(text.dataset.clock)) + text.textContent.slice(5);
   }
+  for (const zone of root.querySelectorAll("[data-zone]")) {
+    zone.textContent = new Intl.DateTimeFormat().resolvedOptions().timeZone;
+  }
 }
 
-function say(on, text) {
+/** Says how live the page is: `on`, `held`, or `off` with the reason. */
+function say(how, text) {
   if (!state) return;
-  if (state.dataset.on !== String(on)) state.dataset.on = String(on);
+  if (state.dataset.on !== how) state.dataset.on = how;
   if (state.textContent !== text) state.textContent = text;
+}
+
+/** The page is as it is now, as far as is known. */
+function connected() {
+  lost = null;
+  for (const part of parts) part.classList.remove("stale");
+  say(held ? "held" : "on", held ? "held" : "live");
+  clearTimeout(silence);
+  silence = setTimeout(() => {
+    disconnected();
+    disconnect();
+    connect();
+  }, LONGEST_SILENCE);
+}
+
+/** What the page shows may be over: nobody shall take an old "All is well" for a new one. */
+function disconnected() {
+  lost ??= new Date();
+  for (const part of parts) part.classList.add("stale");
+  say("off", `not connected since ${new Intl.DateTimeFormat(undefined, seconds).format(lost)}: this is from then`);
 }
 
 /** Puts the new part in place of the old one, but keeps focus, selection and what is typed. */
@@ -54,23 +90,26 @@ function connect() {
   if (source || document.hidden || parts.length === 0) return;
   const page = location.pathname + location.search;
   source = new EventSource("/events?page=" + encodeURIComponent(page));
-  source.addEventListener("open", () => say(!held, held ? "held" : "live"));
+  source.addEventListener("open", connected);
+  source.addEventListener("alive", connected);
   source.addEventListener("live", (event) => {
+    connected();
     const html = JSON.parse(event.data);
     if (held) waiting = html;
     else show(html);
   });
   source.addEventListener("error", () => {
-    say(false, "reconnecting…");
-    // A closed source was refused: signed out, or there are too many live pages.
+    disconnected();
+    // A closed source was refused: signed out, there are too many live pages, or a proxy answers for Modelgate.
     if (source && source.readyState === EventSource.CLOSED) {
-      source = null;
+      disconnect();
       check();
     }
   });
 }
 
 function disconnect() {
+  clearTimeout(silence);
   if (source) source.close();
   source = null;
 }
@@ -78,26 +117,51 @@ function disconnect() {
 /** After a refusal: to the sign-in page if that is why, else another try in a while. */
 async function check() {
   try {
-    const answer = await fetch("/about", { method: "HEAD", headers: { accept: "application/json" } });
-    if (answer.status === 401) return location.reload();
+    const answer = await fetch("/help", { method: "HEAD", headers: { accept: "application/json" } });
+    // Without a fragment, which would keep the page; and not a reload, which would send a form again.
+    if (answer.status === 401) return location.replace(location.pathname + location.search);
+    if (answer.ok && parts.length > 0) say("off", "not live: too many pages are open");
   } catch {
     // Modelgate is being restarted.
   }
-  say(false, "not live");
-  setTimeout(connect, 5000);
+  setTimeout(connect, TRY_AGAIN);
+}
+
+/** Copies the text of an element; false if the reader has to. */
+async function copy(from) {
+  try {
+    await navigator.clipboard.writeText(from.textContent);
+    return true;
+  } catch {
+    // Browsers have no clipboard for pages that came without TLS; what is selected can be copied all the same.
+    getSelection().selectAllChildren(from);
+    return document.execCommand("copy");
+  }
 }
 
 function copyButtons() {
   for (const button of document.querySelectorAll("[data-copy]")) {
+    const label = button.textContent;
     button.hidden = false;
     button.addEventListener("click", async () => {
-      const from = document.getElementById(button.dataset.copy);
-      await navigator.clipboard.writeText(from.textContent);
-      const label = button.textContent;
-      button.textContent = "Copied";
+      const done = await copy(document.getElementById(button.dataset.copy));
+      button.textContent = done ? "Copied" : "Selected: press Ctrl+C";
       setTimeout(() => { button.textContent = label; }, 1500);
     });
   }
+}
+
+/** A second click would make a second key, or lose sight of the first one. */
+function sendOnce() {
+  const sent = new WeakSet();
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    // Not `form.method`: a form may have a field of that name.
+    if (form.getAttribute("method") !== "post") return;
+    if (sent.has(form)) return event.preventDefault();
+    sent.add(form);
+    setTimeout(() => sent.delete(form), SENT_ONCE);
+  });
 }
 
 if (hold) {
@@ -105,7 +169,7 @@ if (hold) {
   hold.addEventListener("click", () => {
     held = !held;
     hold.textContent = held ? "Go on" : "Hold still";
-    say(!held, held ? "held" : "live");
+    if (!lost) say(held ? "held" : "on", held ? "held" : "live");
     if (!held && waiting) {
       show(waiting);
       waiting = null;
@@ -116,8 +180,15 @@ if (hold) {
 // A browser has six connections for a host; pages that nobody sees need none.
 document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
 addEventListener("pagehide", disconnect);
-addEventListener("pageshow", connect);
+addEventListener("pageshow", (event) => {
+  // The way back may lead to a page that is kept though its reader has signed out.
+  if (event.persisted) check();
+  connect();
+});
 
 localTimes(document);
+// On a phone the navigation is a strip that is wider than the page.
+document.querySelector(".side nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 copyButtons();
+sendOnce();
 connect();

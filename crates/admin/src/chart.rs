@@ -33,6 +33,8 @@ pub(crate) struct Series {
     /// Which colour.
     pub(crate) class: &'static str,
     pub(crate) name: String,
+    /// How many in all; empty where that says nothing.
+    pub(crate) total: String,
 }
 
 #[derive(Debug, PartialEq)]
@@ -82,10 +84,11 @@ const CLASSES: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
 
 /// How many requests per second, allowed and refused by reason.
 pub(crate) fn requests(points: &[Point]) -> Chart {
-    let reasons = most_frequent(points);
-    let class = |code: &str| reasons.iter().position(|r| *r == code).map_or("s5", |at| CLASSES[at + 1]);
+    let mut reasons = by_frequency(points);
+    let others = reasons.split_off(coloured(reasons.len()));
+    let class = |code: &str| reasons.iter().position(|(r, _)| *r == code).map_or("s5", |at| CLASSES[at + 1]);
     let top = nice(points.iter().map(|p| p.per_second(p.allowed + p.refused_in_all())).fold(0.0, f64::max));
-    let mut chart = Chart { title: "Requests per second", ..frame(points, top, format::rate) };
+    let mut chart = Chart { title: "Requests per second, last hour", ..frame(points, top, format::rate) };
     for (i, point) in points.iter().enumerate() {
         let mut below = 0.0;
         let mut stack = |class, count| {
@@ -106,12 +109,15 @@ pub(crate) fn requests(points: &[Point]) -> Chart {
         }
         chart.columns.push(column(points, i, tells));
     }
-    chart.legend.push(Series { class: "s0", name: "allowed".into() });
-    let shown =
-        reasons.iter().enumerate().map(|(at, code)| Series { class: CLASSES[at + 1], name: (*code).into() });
-    chart.legend.extend(shown);
     let (allowed, refused) =
         points.iter().fold((0, 0), |(a, r), point| (a + point.allowed, r + point.refused_in_all()));
+    let series = |class, name: &str, total| Series { class, name: name.into(), total: format::count(total) };
+    chart.legend.push(series("s0", "allowed", allowed));
+    let shown = reasons.iter().enumerate().map(|(at, (code, count))| series(CLASSES[at + 1], code, *count));
+    chart.legend.extend(shown);
+    if !others.is_empty() {
+        chart.legend.push(series("s5", "others", others.iter().map(|(_, count)| count).sum()));
+    }
     chart.summary = format!(
         "In the last hour {} requests were allowed and {} refused.",
         format::count(allowed),
@@ -124,10 +130,10 @@ pub(crate) fn requests(points: &[Point]) -> Chart {
 pub(crate) fn latencies(points: &[Point]) -> Chart {
     let millis = |time: Option<std::time::Duration>| time.map(|time| time.as_secs_f64() * 1e3);
     let top = nice(points.iter().filter_map(|p| millis(p.p99)).fold(0.0, f64::max));
-    let mut chart = Chart { title: "/auth, in milliseconds", ..frame(points, top, trimmed) };
+    let mut chart = Chart { title: "/auth in milliseconds, last hour", ..frame(points, top, trimmed) };
     for (class, name, of) in [("s3", "p50", (|p| p.p50) as fn(&Point) -> _), ("s2", "p99", |p| p.p99)] {
         chart.lines.push(Line { class, path: path(points, |p| millis(of(p)), top) });
-        chart.legend.push(Series { class, name: name.into() });
+        chart.legend.push(Series { class, name: name.into(), total: String::new() });
     }
     for (i, point) in points.iter().enumerate() {
         let tells = format!(
@@ -143,8 +149,14 @@ pub(crate) fn latencies(points: &[Point]) -> Chart {
     chart
 }
 
-/// The reasons by how often they occur; so many as have colours of their own.
-fn most_frequent(points: &[Point]) -> Vec<&'static str> {
+/// So many reasons have colours of their own, of all that there are. The rest shares the last one.
+fn coloured(reasons: usize) -> usize {
+    const OWN: usize = CLASSES.len() - 1;
+    if reasons > OWN { OWN - 1 } else { reasons }
+}
+
+/// The reasons and how often they have occurred, the most frequent first.
+fn by_frequency(points: &[Point]) -> Vec<(&'static str, u64)> {
     let mut all: Vec<(&'static str, u64)> = Vec::new();
     for (code, count) in points.iter().flat_map(|point| &point.refused) {
         match all.iter_mut().find(|(known, _)| known == code) {
@@ -153,8 +165,7 @@ fn most_frequent(points: &[Point]) -> Vec<&'static str> {
         }
     }
     all.sort_by_key(|(code, count)| (std::cmp::Reverse(*count), *code));
-    all.truncate(CLASSES.len() - 1);
-    all.into_iter().map(|(code, _)| code).collect()
+    all
 }
 
 fn frame(points: &[Point], top: f64, text: impl Fn(f64) -> String) -> Chart {
@@ -276,9 +287,16 @@ mod tests {
     fn reasons_are_coloured_by_how_often_they_occur_and_the_rest_shares_a_colour() {
         let many = [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5), ("f", 6)];
         let chart = requests(&[point(0, 1, &many)]);
-        let names: Vec<&str> = chart.legend.iter().map(|s| s.name.as_str()).collect();
-        assert_eq!(names, ["allowed", "f", "e", "d", "c", "b"]);
-        assert_eq!(chart.bars[1].class, "s5", "a, the rarest");
+        let names: Vec<String> = chart.legend.iter().map(|s| format!("{} {}", s.name, s.total)).collect();
+        assert_eq!(names, ["allowed 1", "f 6", "e 5", "d 4", "c 3", "others 3"]);
+        let classes: Vec<&str> = chart.bars.iter().map(|bar| bar.class).collect();
+        assert_eq!(classes, ["s0", "s5", "s5", "s4", "s3", "s2", "s1"], "a and b share the last colour");
+        let chart = requests(&[point(0, 1, &many[..5])]);
+        assert_eq!(
+            chart.legend.last().map(|s| (s.class, s.name.as_str())),
+            Some(("s5", "a")),
+            "as many as there are"
+        );
     }
 
     #[test]

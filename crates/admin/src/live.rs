@@ -31,6 +31,8 @@ use crate::{Admin, Operator, Refusal, pages};
 const EVERY: Duration = Duration::from_secs(1);
 /// After a change of the catalogue it is rendered at once, but not more often than this.
 const AT_MOST_EVERY: Duration = Duration::from_millis(250);
+/// A page to which nothing happens hears so often that it is still connected; `app.js` counts on it.
+const STILL_THERE: Duration = Duration::from_secs(15);
 /// So many pages are kept live at once; more have to be loaded by hand.
 const MOST: usize = 64;
 
@@ -68,7 +70,7 @@ pub(crate) async fn events(State(admin): State<Admin>, operator: Operator, parts
             .into_response();
     };
     let stream = futures_util::stream::unfold(Watching::new(admin, operator, uri, place), Watching::next);
-    let keep_alive = KeepAlive::new().interval(Duration::from_secs(15));
+    let keep_alive = KeepAlive::new().interval(STILL_THERE).event(Event::default().event("alive").data("1"));
     // nginx and its like would hold events back.
     ([("x-accel-buffering", "no")], Sse::new(stream).keep_alive(keep_alive)).into_response()
 }
@@ -132,7 +134,7 @@ impl Watching {
     }
 }
 
-/// In place of a page that is there no more, such as that of a server that has gone.
+/// In place of a page that is not there any more, such as that of a server that has gone.
 fn gone() -> String {
-    "<p class=\"card muted\">This is there no more.</p>".to_owned()
+    "<p class=\"card muted\">It is not there any more.</p>".to_owned()
 }

@@ -8,7 +8,7 @@ use axum::{
     Json,
     http::{
         HeaderMap, Method, StatusCode,
-        header::{ACCEPT, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{ACCEPT, LOCATION, REFERER, RETRY_AFTER, WWW_AUTHENTICATE},
         request::Parts,
     },
     response::{Html, IntoResponse, Response},
@@ -75,7 +75,12 @@ impl Refusal {
                 (&Method::GET, _) => {
                     format!("{SIGN_IN}?next={}", utf8_percent_encode(wanted, NON_ALPHANUMERIC))
                 }
-                _ => SIGN_IN.to_owned(),
+                (_, "/sign-out") => SIGN_IN.to_owned(),
+                // What was sent is lost; the page that it was sent from can be filled in again.
+                _ => {
+                    let from = utf8_percent_encode(path_of_referer(parts), NON_ALPHANUMERIC);
+                    format!("{SIGN_IN}?lost=1&next={from}")
+                }
             };
             refusal.location = Some(location);
         }
@@ -152,6 +157,13 @@ impl IntoResponse for Refusal {
 /// A page that asks for itself. It holds nothing.
 const AGAIN: &str =
     "<!doctype html><html lang=\"en\"><meta http-equiv=\"refresh\" content=\"0\"><title>Modelgate</title>";
+
+/// The path of the page of ours that a form was sent from; browsers say so.
+fn path_of_referer(parts: &Parts) -> &str {
+    let url = parts.headers.get(REFERER).and_then(|value| value.to_str().ok());
+    let rest = url.and_then(|url| url.split_once("://")).map_or("", |(_, rest)| rest);
+    rest.find('/').map_or("/", |at| &rest[at..])
+}
 
 /// Whether somebody has followed a link of another site: then browsers send no cookie of ours (`SameSite=Strict`),
 /// whether there is one or not.

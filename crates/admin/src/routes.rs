@@ -233,6 +233,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_sends_a_form_without_a_session_is_told_that_nothing_was_done() {
+        let dashboard = Dashboard::of(Catalogue::default());
+        let send = |path: &str| {
+            let request = Request::post(path).header("accept", "text/html");
+            request.header("referer", "https://modelgate.example/keys/alice?a=b")
+        };
+        let response = dashboard.ask(None, send("/keys/alice"), "action=delete").await;
+        let location = response.headers()["location"].to_str().expect("text").to_owned();
+        assert_eq!(location, "/sign-in?lost=1&next=%2Fkeys%2Falice%3Fa%3Db");
+        let page = text(dashboard.ask(None, Request::get(&location), "").await).await;
+        assert!(page.contains("was not done") && page.contains("value=\"/keys/alice?a=b\""), "{page}");
+        let page = text(dashboard.ask(None, Request::get(SIGN_IN), "").await).await;
+        assert!(!page.contains("was not done"));
+        let response = dashboard.ask(None, send("/sign-out"), "").await;
+        assert_eq!(response.headers()["location"], SIGN_IN, "signed out is what they wanted to be");
+    }
+
+    #[tokio::test]
     async fn wrong_tokens_are_slowed() {
         let dashboard = Dashboard::of(Catalogue::default());
         for _ in 0..10 {

@@ -25,10 +25,15 @@ use crate::{
 
 /// Where to go afterwards.
 #[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Next {
-    #[serde(default)]
     next: String,
+    /// Not empty if a form came without a session.
+    lost: String,
 }
+
+/// What to tell who has sent a form too late.
+const LOST: &str = "You were signed out, so what you sent was not done. Sign in, and send it again.";
 
 /// What the form sends.
 #[derive(Deserialize)]
@@ -49,7 +54,10 @@ struct Page<'a> {
 pub(crate) async fn show(MaybeOperator(operator): MaybeOperator, Query(next): Query<Next>) -> Response {
     match operator {
         Some(_) => Redirect::to(own_path(&next.next)).into_response(),
-        None => html(&Page { next: own_path(&next.next), error: None }),
+        None => {
+            let error = (!next.lost.is_empty()).then(|| LOST.to_owned());
+            html(&Page { next: own_path(&next.next), error })
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::{extract::State, http::Uri, response::Response};
 use serde::Deserialize;
+use serde_json::Value;
 use store::{AuditFilter, Entry};
 
 use crate::{
@@ -40,7 +41,8 @@ struct Row {
     actor: String,
     action: String,
     subject: String,
-    details: String,
+    /// What more there is to say: names and values.
+    details: Vec<(String, String)>,
 }
 
 /// `GET /audit`
@@ -75,12 +77,66 @@ pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, uri: Ur
 }
 
 fn row(entry: &Entry) -> Row {
-    let details = if entry.details.is_null() { String::new() } else { entry.details.to_string() };
     Row {
         at: format::time(entry.at()),
         actor: entry.actor.clone(),
         action: entry.action.clone(),
         subject: entry.subject.clone(),
-        details,
+        details: details(&entry.details),
+    }
+}
+
+/// Details by name; those that say nothing are left out.
+fn details(details: &Value) -> Vec<(String, String)> {
+    let says_something = |(name, value): &(&String, &Value)| {
+        let is_none = *name == "others_before" && **value == 0;
+        !(value.is_null() || is_none)
+    };
+    let shown = |(name, value): (&String, &Value)| (name.replace('_', " "), in_words(value));
+    match details {
+        Value::Null => Vec::new(),
+        Value::Object(all) => all.iter().filter(says_something).map(shown).collect(),
+        other => vec![("details".into(), in_words(other))],
+    }
+}
+
+/// A value as people write it.
+fn in_words(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.as_u64().map_or_else(|| number.to_string(), format::count),
+        Value::Array(items) => items.iter().map(in_words).collect::<Vec<_>>().join(", "),
+        Value::Object(all) => {
+            let part =
+                |(name, value): (&String, &Value)| format!("{} {}", in_words(value), name.replace('_', " "));
+            all.iter().map(part).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn details_are_told_in_words() {
+        let told = |value: Value| {
+            let all = details(&value).into_iter().map(|(name, value)| format!("{name}: {value}"));
+            all.collect::<Vec<_>>().join("; ")
+        };
+        let limit = json!({"tokens_per_month": 1_000_000, "burst": 5});
+        assert_eq!(
+            told(json!({"limit": limit, "models": ["a", "b*"], "disabled": true})),
+            "disabled: true; limit: 5 burst, 1,000,000 tokens per month; models: a, b*"
+        );
+        assert_eq!(
+            told(json!({"model": null, "request_id": "req_1", "others_before": 0})),
+            "request id: req_1"
+        );
+        assert_eq!(told(json!({"others_before": 7})), "others before: 7");
+        assert_eq!(told(json!({})), "");
     }
 }

@@ -18,7 +18,7 @@ const ROWS: usize = 50;
 pub(crate) struct Requests {
     frame: Frame,
     query: Query,
-    reasons: Vec<&'static str>,
+    reasons: Vec<String>,
     rows: Vec<Row>,
     not_shown: String,
 }
@@ -52,6 +52,12 @@ struct Row {
 }
 
 impl Query {
+    /// Whether all decisions are wanted.
+    fn is_empty(&self) -> bool {
+        let Self { decision, reason, consumer, key, model, id } = self;
+        [decision, reason, consumer, key, model, id].into_iter().all(|text| text.trim().is_empty())
+    }
+
     fn filter(&self) -> Filter {
         let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         Filter {
@@ -75,10 +81,16 @@ pub(crate) fn page(asked: Asked<'_>) -> Requests {
     let telemetry = asked.admin.shared.telemetry();
     let rows = telemetry.recent(&query.filter(), ROWS).iter().map(|record| row(record)).collect();
     let totals = telemetry.totals();
+    let seen = totals.refused.into_iter().filter(|(_, count)| *count > 0);
+    let mut reasons: Vec<String> = seen.map(|(code, _)| code.to_owned()).collect();
+    // What is asked for is among the choices, though it has not occurred since the start.
+    if !query.reason.is_empty() && !reasons.contains(&query.reason) {
+        reasons.push(query.reason.clone());
+    }
     Requests {
         frame: Frame::new("Requests", "/requests", asked.operator),
         query,
-        reasons: totals.refused.into_iter().filter(|(_, count)| *count > 0).map(|(code, _)| code).collect(),
+        reasons,
         rows,
         not_shown: if totals.not_shown > 0 { format::count(totals.not_shown) } else { String::new() },
     }

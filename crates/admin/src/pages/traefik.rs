@@ -131,6 +131,8 @@ struct DiffLine {
     text: String,
 }
 
+/// A difference begins with so many lines that say of what it is one.
+const HEADER_LINES: usize = 2;
 /// So many lines of a difference are shown.
 const MOST_LINES: usize = 1000;
 /// So much of a document is shown in the page, in bytes.
@@ -183,12 +185,13 @@ fn document(admin: &Admin, operator: Operator, number: u64) -> Option<Document> 
     };
     let is_forgotten = matches!(diff, Some(None));
     let all = diff.flatten().unwrap_or_default();
-    let more = all.lines().count().saturating_sub(MOST_LINES);
+    let more = all.lines().count().saturating_sub(HEADER_LINES + MOST_LINES);
     Some(Document {
         frame: Frame::new(format!("Revision {number}"), "/traefik", operator),
         row: row(&revision),
         previous: revision.previous,
-        diff: all.lines().take(MOST_LINES).map(line).collect(),
+        // The first two lines name the revisions, as the heading does.
+        diff: all.lines().skip(HEADER_LINES).take(MOST_LINES).map(line).collect(),
         more,
         is_forgotten,
         text: revision.text().filter(|text| text.len() <= MOST_TEXT),

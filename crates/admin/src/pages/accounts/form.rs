@@ -66,14 +66,15 @@ pub(super) enum Shape {
 type FieldDoc = (&'static str, &'static str, Shape, &'static str);
 
 const NAME: FieldDoc = ("name", "Name", Shape::Required, "1 to 64 letters, digits and ._@:-");
-const PLAN: FieldDoc = ("plan", "Plan", Shape::Plan, "What is not said here");
+const PLAN: FieldDoc = ("plan", "Plan", Shape::Plan, "Gives what is left empty here");
 const NOTE: FieldDoc = ("note", "Note", Shape::Text, "");
 const DISABLED: FieldDoc = ("disabled", "Disabled", Shape::Check, "");
 const MODELS: FieldDoc =
     ("models", "Models", Shape::List, "Names, or patterns with * and ?, separated by commas; empty: all");
 
 /// What all fields of a limit have in common.
-const LIMIT_HINT: &str = "All that are given must hold. At once: of the shortest time. Tokens are estimated.";
+const LIMIT_HINT: &str =
+    "All that are given must hold. “At once” is the burst, of the shortest time given. Tokens are estimated.";
 
 /// The fields of a limit.
 const LIMIT: [FieldDoc; 10] = [

@@ -130,13 +130,16 @@ fn facts<A: Pages>(document: &Value) -> Vec<(&'static str, String)> {
         match field.name.split_once('.') {
             // The limits of one kind in one line.
             Some((_, name)) => {
-                let words = format!("{} {}", field.value, name.replace('_', " "));
+                let amount =
+                    field.value.parse().map_or_else(|_| field.value.clone(), |n: u64| format::count(n));
+                let words = format!("{amount} {}", name.replace('_', " "));
                 match facts.last_mut().filter(|(known, _)| *known == legend) {
                     Some((_, text)) => text.push_str(&format!(", {words}")),
                     None => facts.push((legend, words)),
                 }
             }
             None if field.shape == Shape::Check => facts.push((field.label, "yes".into())),
+            None if field.shape == Shape::Time => facts.push((field.label, field.value.replace('T', " "))),
             None => facts.push((field.label, field.value)),
         }
     }

@@ -17,6 +17,8 @@ pub(super) struct Limit {
     pub(super) scope: String,
     pub(super) limit: String,
     pub(super) used: u64,
+    /// In words: how many of how many.
+    pub(super) used_of: String,
     pub(super) amount: u64,
     pub(super) remaining: String,
     pub(super) resets: String,
@@ -56,13 +58,15 @@ pub(super) async fn limits(admin: &Admin, key: &str, models: &[String]) -> Vec<L
 
 fn limit(left: &Left, model: Option<&str>) -> Limit {
     let amount = left.limit.amount();
+    let used = amount.saturating_sub(left.remaining);
     Limit {
         scope: match model {
             Some(model) => format!("{} ({model})", left.scope),
             None => left.scope.to_string(),
         },
-        limit: left.limit.to_string(),
-        used: amount.saturating_sub(left.remaining),
+        limit: left.limit.to_string().replacen(&amount.to_string(), &format::count(amount), 1),
+        used,
+        used_of: format!("{} of {}", format::count(used), format::count(amount)),
         amount,
         remaining: format::count(left.remaining),
         resets: if left.reset_after.is_zero() {
