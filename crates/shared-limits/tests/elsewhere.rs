@@ -34,7 +34,7 @@ async fn until_known(nodes: [&Redis; 2], owner: &Redis) {
         let is_right = if ptr::eq(node, owner) { answer == ":0" } else { answer.ends_with(&elsewhere) };
         is_right && node.ask("CLUSTER INFO").await.contains("cluster_state:ok")
     };
-    eventually(Duration::from_secs(20), || async {
+    eventually(Duration::from_secs(60), || async {
         (knows(nodes[0]).await && knows(nodes[1]).await).then_some(())
     })
     .await;
@@ -62,14 +62,14 @@ async fn the_slot_is_followed_through_a_cluster() {
     // A slot moves when it is empty; the probe's key is there for some milliseconds.
     let give = format!("CLUSTER SETSLOT {slot} NODE {}", id_of(&a).await);
     until_empty(&b).await;
-    eventually(Duration::from_secs(5), || async {
+    eventually(Duration::from_secs(60), || async {
         b.ask("DEL {modelgate}:replicas").await;
         (b.ask(&give).await == "+OK").then_some(())
     })
     .await;
     assert_eq!(a.ask(&give).await, "+OK");
     until_known([&a, &b], &a).await;
-    eventually(Duration::from_secs(5), || async { is_admitted(limits.admit(&demands).await).then_some(()) })
+    eventually(Duration::from_secs(60), || async { is_admitted(limits.admit(&demands).await).then_some(()) })
         .await;
     assert!(is_admitted(limits.admit(&demands).await));
     assert!(!is_admitted(limits.admit(&demands).await), "two are the burst");
@@ -95,10 +95,11 @@ async fn a_server_with_tls_is_trusted_by_its_authority() {
 
     let url = format!("rediss://127.0.0.1:{port}");
     let connect = async |authorities| {
-        let options = Options { authorities, ..Options::default() };
+        let options = Options { authorities, timeout: Duration::from_secs(1), ..Options::default() };
         SharedLimits::connect(&url, options).await.expect("valid options")
     };
     let limits = connect(Some(authority.pem().as_bytes().to_vec())).await;
+    until_up(&limits).await;
     assert!(is_admitted(limits.admit(&[plenty(1)]).await), "{limits:?}");
     for other in [None, Some(Authority::new().pem().as_bytes().to_vec())] {
         let limits = connect(other).await;

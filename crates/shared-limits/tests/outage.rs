@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{connect, connected, demand, is_admitted, plenty, until_up};
+use common::{connect, connected, connected_as_in_use, demand, is_admitted, plenty, until_up};
 use shared_limits::{Health, InvalidOptions, Options, Outcome, SharedLimits, Unavailable};
 use testkit::{
     need,
@@ -51,10 +51,27 @@ async fn lateness(until: Instant) -> Duration {
     worst
 }
 
-/// Sixteen callers for four seconds; after half a second there is an outage of one second.
+/// What else the machine does can only make calls longer: one outage of four is enough to show that nobody has to wait.
+async fn outages<F: Future<Output = Redis>>(what: &str, outage: impl Fn(Redis) -> F) {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let mut faults = Vec::new();
+    for _ in 0..4 {
+        match one_outage(what, Redis::start(program).await, &outage).await {
+            Ok(()) => return,
+            Err(fault) => faults.push(fault),
+        }
+    }
+    panic!("each time: {faults:#?}");
+}
+
+/// Sixteen callers for four seconds; after half a second there is an outage of one second. The error is what took too long.
 #[expect(clippy::print_stderr, reason = "the measure is the result")]
-async fn outage<F: Future<Output = Redis>>(what: &str, redis: Redis, outage: impl FnOnce(Redis) -> F) {
-    let limits = Arc::new(connected(&redis).await);
+async fn one_outage<F: Future<Output = Redis>>(
+    what: &str,
+    redis: Redis,
+    outage: impl Fn(Redis) -> F,
+) -> Result<(), String> {
+    let limits = Arc::new(connected_as_in_use(&redis).await);
     let mut health = limits.health();
     let start = Instant::now();
     let until = start + Duration::from_secs(4);
@@ -62,12 +79,12 @@ async fn outage<F: Future<Output = Redis>>(what: &str, redis: Redis, outage: imp
         (1..=16).map(|who| tokio::spawn(call_all_the_time(Arc::clone(&limits), who, until))).collect();
     let control = tokio::spawn(lateness(until));
     sleep(500 * MS).await;
-    assert!(health.borrow_and_update().is_up());
+    let was_up = health.borrow_and_update().is_up();
     let began = Instant::now();
     let redis = outage(redis).await;
     let ended = Instant::now();
-    assert!(health.has_changed().expect("it lives"), "{limits:?}");
-    health.wait_for(Health::is_up).await.expect("it lives");
+    let is_told = health.has_changed().expect("it lives");
+    until_up(&limits).await;
     let recovery = ended.elapsed();
 
     let mut calls = Vec::new();
@@ -81,28 +98,37 @@ async fn outage<F: Future<Output = Redis>>(what: &str, redis: Redis, outage: imp
         "{what}: {answered} of {} answered; longest call {longest:?} (a plain timer was {late:?} late); back after {recovery:?}",
         calls.len(),
     );
-    assert!(longest <= MOST + late, "{longest:?}");
-    assert!(recovery < Duration::from_secs(2), "{recovery:?}");
     assert_eq!(limits.failures(), (calls.len() - answered) as u64);
     // The first are lost with the connection, or too late; then nobody waits.
     let during = |call: &&Call| call.began > began + 100 * MS && call.began + call.took < ended;
-    assert!(calls.iter().filter(during).count() > 100);
-    assert!(calls.iter().filter(during).all(|call| !call.is_answered && call.took < 20 * MS + late));
+    let during: Vec<_> = calls.iter().filter(during).collect();
     let after: Vec<_> = calls.iter().filter(|call| call.began > ended + recovery + 100 * MS).collect();
     let well = after.iter().filter(|call| call.is_answered).count();
-    assert!(
-        after.len() > 100 && well * 100 >= after.len() * 99,
-        "{well} of {} answered afterwards",
-        after.len()
-    );
+    let faults = [
+        (!was_up, "it was down before".to_owned()),
+        (!is_told, "it was not told".to_owned()),
+        (longest > MOST + late, format!("the longest call took {longest:?}, a timer was {late:?} late")),
+        (recovery > Duration::from_secs(2), format!("it was back after {recovery:?}")),
+        (during.len() <= 100, format!("{} calls only", during.len())),
+        (
+            during.iter().any(|call| call.is_answered || call.took > 20 * MS + late),
+            format!("somebody waited, a timer was {late:?} late"),
+        ),
+        (
+            after.len() <= 100 || well * 100 < after.len() * 99,
+            format!("{well} of {} answered afterwards", after.len()),
+        ),
+    ];
     drop(redis);
+    match faults.into_iter().find(|(is_fault, _)| *is_fault) {
+        Some((_, fault)) => Err(fault),
+        None => Ok(()),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed() {
-    let Some(program) = need(redis_server(), "Redis") else { return };
-    let redis = Redis::start(program).await;
-    outage("killed", redis, |mut redis| async move {
+    outages("killed", |mut redis| async move {
         redis.kill();
         sleep(1_000 * MS).await;
         redis.restart().await;
@@ -113,9 +139,7 @@ async fn killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen() {
-    let Some(program) = need(redis_server(), "Redis") else { return };
-    let redis = Redis::start(program).await;
-    outage("frozen", redis, |redis| async move {
+    outages("frozen", |redis| async move {
         redis.freeze();
         sleep(1_000 * MS).await;
         redis.thaw();
@@ -146,11 +170,11 @@ async fn a_server_that_comes_later_is_found() {
 async fn a_loss_without_requests_is_noticed() {
     let Some(program) = need(redis_server(), "Redis") else { return };
     let redis = Redis::start(program).await;
-    let limits = connected(&redis).await;
+    let limits = connected_as_in_use(&redis).await;
     redis.freeze();
     let mut health = limits.health();
     let noticed =
-        tokio::time::timeout(Duration::from_secs(8), health.wait_for(|health| !health.is_up())).await;
+        tokio::time::timeout(Duration::from_secs(60), health.wait_for(|health| !health.is_up())).await;
     assert!(noticed.is_ok(), "{limits:?}");
     assert_eq!(limits.failures(), 0, "no request was lost");
 }
@@ -166,7 +190,7 @@ async fn a_primary_that_becomes_a_replica_is_given_up() {
     assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
     let mut health = limits.health();
     let is_told = |health: &Health| matches!(health, Health::Down(why) if why.contains("read only replica"));
-    let told = tokio::time::timeout(Duration::from_secs(5), health.wait_for(is_told)).await.is_ok();
+    let told = tokio::time::timeout(Duration::from_secs(60), health.wait_for(is_told)).await.is_ok();
     assert!(told, "{limits:?}");
     assert_eq!(redis.ask("REPLICAOF NO ONE").await, "+OK");
     until_up(&limits).await;
@@ -179,6 +203,7 @@ async fn a_password_lets_in_and_is_never_told() {
     let redis = Redis::start_with(program, &["--requirepass", "right-secret"]).await;
     let url = |password: &str| redis.url().replace("//", &format!("//:{password}@"));
     let limits = connect(&url("right-secret")).await;
+    until_up(&limits).await;
     assert!(is_admitted(limits.admit(&[plenty(1)]).await), "{limits:?}");
     let limits = connect(&url("wrong-secret")).await;
     assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
@@ -193,6 +218,7 @@ async fn a_password_lets_in_and_is_never_told() {
     user.arg("SETUSER").arg("gate").arg("on").arg(">gate-secret").arg(rights.split(' ').collect::<Vec<_>>());
     user.exec(&mut admin).expect("a user");
     let limits = connect(&redis.url().replace("//", "//gate:gate-secret@")).await;
+    until_up(&limits).await;
     let Outcome::Admitted { at } = limits.admit(&[plenty(1)]).await else {
         panic!("rights suffice: {limits:?}")
     };
@@ -235,10 +261,11 @@ async fn those_who_share_are_counted() {
     let first = connected(&redis).await;
     assert_eq!(first.replicas(), 1);
     let second = connected(&redis).await;
-    assert_eq!(second.replicas(), 2);
+    let sees_both = || async { (second.replicas() == 2).then_some(()) };
+    testkit::eventually(Duration::from_secs(60), sees_both).await;
     let counted = async |count: u32| {
         let is_right = || async { (first.replicas() == count).then_some(()) };
-        let came = testkit::within(Duration::from_secs(10), is_right).await;
+        let came = testkit::within(Duration::from_secs(60), is_right).await;
         assert!(came.is_some(), "{} are not {count}", first.replicas());
     };
     counted(2).await;

@@ -33,6 +33,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use thirtyfour::{BrowserLogEntry, LoggingPrefsLogLevel, WebDriver, prelude::*};
+use tokio::time::{Instant, sleep};
 
 pub use axe::{Impact, Violation, axe_script};
 /// The client, for elements, keys and waiting.
@@ -48,6 +49,8 @@ use crate::{
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one command may take; a page that is loaded is one.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// A click that nothing has come of for so long has hit nothing.
+const CLICK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// In CSS pixels; nobody looks further down.
 const MOST_OF_A_PAGE: f64 = 3000.0;
@@ -102,6 +105,17 @@ pub struct Browser {
     driver: WebDriver,
     process: Process,
     folder: TempDir,
+}
+
+/// What has become of the page on which something was clicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    /// It stays.
+    Here,
+    /// The browser is on its way to another one.
+    Leaving,
+    /// Another one is loaded.
+    Left,
 }
 
 /// What is wrong with a page by the browser's own account: an uncaught error, an error on the console, something that
@@ -228,25 +242,46 @@ impl Browser {
     /// Clicks on what leads to another page, a link or a form's button, and waits until that page is loaded.
     ///
     /// A click alone may return before the browser has left, and whatever is asked next is asked of the old page, or keeps
-    /// the browser from leaving at all.
+    /// the browser from leaving at all. On a live page what is to be clicked may be replaced, or move away, between the
+    /// look and the click: then it is clicked again, unless the browser is leaving already.
     ///
     /// # Panics
-    /// If nothing matches the CSS selector within 20 seconds, or no other page comes within a minute.
+    /// If nothing matches the CSS selector, or no other page comes within a minute.
     pub async fn follow(&self, selector: &str) {
-        self.evaluate("window.isLeft = true").await;
-        let found = self.query(By::Css(selector)).first().await;
-        let found = found.unwrap_or_else(|error| panic!("{selector}: {error}"));
-        found.click().await.unwrap_or_else(|error| panic!("{selector}: {error}"));
-        let is_new = json!({
-            "expression": "window.isLeft === undefined && document.readyState === 'complete'",
-            "returnByValue": true,
-        });
-        let arrived = within(COMMAND_TIMEOUT, || async {
-            // Between two pages there may be none that answers.
-            let answer = self.driver.cdp().send_raw("Runtime.evaluate", is_new.clone()).await.ok()?;
-            (answer["result"]["value"] == true).then_some(())
-        });
-        assert!(arrived.await.is_some(), "no other page came by {selector}\n{}", self.log());
+        self.evaluate(
+            "addEventListener('beforeunload', () => { window.isLeft = true }); window.isLeft = false",
+        )
+        .await;
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
+        let mut outcome = self.click(selector).await;
+        let mut clicked = Instant::now();
+        while Instant::now() < deadline {
+            match self.page().await {
+                Page::Left => return,
+                Page::Here if outcome.is_err() || clicked.elapsed() > CLICK_TIMEOUT => {
+                    outcome = self.click(selector).await;
+                    clicked = Instant::now();
+                }
+                Page::Here | Page::Leaving => sleep(Duration::from_millis(20)).await,
+            }
+        }
+        panic!("no other page came by {selector}: {outcome:?}\n{}", self.log());
+    }
+
+    async fn click(&self, selector: &str) -> WebDriverResult<()> {
+        self.find(By::Css(selector)).await?.click().await
+    }
+
+    async fn page(&self) -> Page {
+        let state = "window.isLeft ?? (document.readyState === 'complete' ? 'another' : 'loading')";
+        let how = json!({"expression": state, "returnByValue": true});
+        // Between two pages there may be none that answers.
+        let answer = self.driver.cdp().send_raw("Runtime.evaluate", how).await.unwrap_or_default();
+        match &answer["result"]["value"] {
+            Value::Bool(false) => Page::Here,
+            Value::String(state) if state == "another" => Page::Left,
+            _ => Page::Leaving,
+        }
     }
 
     /// Runs a JavaScript expression in the page and returns its value (a promise's when it is fulfilled).

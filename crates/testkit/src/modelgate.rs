@@ -18,7 +18,8 @@ use crate::{
     secrets, within,
 };
 
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Generous: a small machine that does other things at the same time. It takes a moment.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// How a Modelgate is started.
@@ -192,13 +193,16 @@ impl Modelgate {
         read_log(&self.folder.path().join("modelgate.log"))
     }
 
-    /// Replaces the configuration file; it is read at the next start.
+    /// Replaces the configuration file; one that runs notices.
     ///
     /// # Panics
     /// If the file cannot be written.
     pub fn write_config(&self, config: &str) {
-        fs::write(self.folder.path().join("modelgate.yaml"), config)
-            .expect("the configuration file is written");
+        // In one step: half a file is another configuration.
+        let partial = self.folder.path().join("modelgate.partial");
+        fs::write(&partial, config).expect("the configuration file is written");
+        fs::rename(partial, self.folder.path().join("modelgate.yaml"))
+            .expect("the configuration file is in place");
     }
 
     /// What `/readyz` says of servers, models and problems.
@@ -214,7 +218,7 @@ impl Modelgate {
     /// Waits until `/readyz` answers 200: the first survey is done.
     ///
     /// # Panics
-    /// If that takes longer than 30 seconds, or it ended; the message has its log.
+    /// If that takes longer than a minute, or it ended; the message has its log.
     pub async fn wait_ready(&mut self) {
         self.wait("/readyz").await;
     }

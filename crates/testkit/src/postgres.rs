@@ -160,12 +160,12 @@ impl Postgres {
     /// Runs a statement in a database (by its URL) and returns the rows: a line each, with `|` between columns.
     ///
     /// # Panics
-    /// If it fails, or is not done within 10 seconds.
+    /// If it fails, or is not done within a minute.
     pub async fn ask(&self, url: &str, sql: &str) -> String {
         let mut psql = Command::new(self.binary.with_file_name("psql"));
         // Unaligned, tuples only, quiet, and without the user's own settings.
         psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, url]).kill_on_drop(true);
-        let output = tokio::time::timeout(Duration::from_secs(10), psql.stdin(Stdio::null()).output()).await;
+        let output = tokio::time::timeout(Duration::from_secs(60), psql.stdin(Stdio::null()).output()).await;
         let output = output.unwrap_or_else(|_| panic!("no answer to {sql}")).expect("psql runs");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{sql}: {error}\n{}", self.log());

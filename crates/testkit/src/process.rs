@@ -239,10 +239,10 @@ mod tests {
         let script = "sleep 1000 & echo $!; wait";
         let process = Process::start(&Launch::new("sh").args(["-c", script]), &log).expect("starts");
         let grandchild: u32 =
-            crate::eventually(Duration::from_secs(5), || async { process.log().trim().parse().ok() }).await;
+            crate::eventually(Duration::from_secs(60), || async { process.log().trim().parse().ok() }).await;
         assert!(is_alive(grandchild));
         drop(process);
-        crate::eventually(Duration::from_secs(5), || async { (!is_alive(grandchild)).then_some(()) }).await;
+        crate::eventually(Duration::from_secs(60), || async { (!is_alive(grandchild)).then_some(()) }).await;
     }
 
     #[tokio::test]
@@ -251,9 +251,9 @@ mod tests {
         let log = folder.path().join("log");
         let script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.01; done";
         let mut process = Process::start(&Launch::new("sh").args(["-c", script]), &log).expect("starts");
-        crate::eventually(Duration::from_secs(5), || async { process.log().contains("up").then_some(()) })
+        crate::eventually(Duration::from_secs(60), || async { process.log().contains("up").then_some(()) })
             .await;
-        assert_eq!(process.stop(Duration::from_secs(5)).await.code(), Some(3));
+        assert_eq!(process.stop(Duration::from_secs(60)).await.code(), Some(3));
         assert_eq!(process.log(), "up\nbye\n");
     }
 }

@@ -14,7 +14,8 @@ use crate::{
     within,
 };
 
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Generous: a small machine that compiles at the same time. It takes a moment.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The program's name, if it is on this machine: Redis or, as well, Valkey.
 ///

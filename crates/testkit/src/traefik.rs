@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Generous: a small machine that compiles at the same time.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 const ALL_ROUTERS: &str = "/api/http/routers?per_page=10000";
 
 /// The Traefik of a version: the path in `MODELGATE_TEST_TRAEFIK_3_7_15`, else where `cargo xtask` puts it,
@@ -295,7 +295,7 @@ impl Traefik {
     /// there, which Traefik calls `websecure-mine@file`.
     ///
     /// # Panics
-    /// If that takes longer than 30 seconds; the message has Traefik's log.
+    /// If that takes longer than a minute; the message has Traefik's log.
     pub async fn wait_router(&self, name: &str) {
         let is_it = |router: &Value| {
             let found = router["name"].as_str().and_then(|found| found.strip_suffix(name));
@@ -311,17 +311,21 @@ impl Traefik {
     /// Waits until the HTTP provider's configuration is in use.
     ///
     /// # Panics
-    /// If that takes longer than 30 seconds; the message has Traefik's log.
+    /// If that takes longer than a minute; the message has Traefik's log.
     pub async fn wait_configured(&self) {
-        let configured =
-            within(START_TIMEOUT, || async { (!self.routers().await.is_empty()).then_some(()) }).await;
-        assert!(configured.is_some(), "Traefik has no routers:\n{}", self.log());
+        // Twice: Traefik hands a configuration to one entry point after the other, and that of its API may be the first.
+        for _ in 0..2 {
+            let has_some = || async { (!self.routers().await.is_empty()).then_some(()) };
+            let configured = within(START_TIMEOUT, has_some).await;
+            assert!(configured.is_some(), "Traefik has no routers:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until Traefik answers pings.
     ///
     /// # Panics
-    /// If that takes longer than 30 seconds, or it ended; the message has its log.
+    /// If that takes longer than a minute, or it ended; the message has its log.
     pub async fn wait_ready(&mut self) {
         let url = format!("http://127.0.0.1:{}/ping", self.api);
         let client = client();

@@ -1,12 +1,15 @@
 //! The real Chromium with pages of the test's own, under a policy as strict as the dashboard's.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use axum::{
     Router,
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::get,
+    routing::{get, post},
 };
 use testkit::{
     browser::{Browser, Impact, axe_script, chromium, thirtyfour::prelude::*},
@@ -52,17 +55,49 @@ const BAD: &str = r#"<!doctype html>
 </body>
 </html>"#;
 
+/// A live page: its link is replaced, and moves, four times a second. Its button leads on after a while.
+const RESTLESS: &str = r#"<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Restless</title><link rel="icon" href="data:,"></head>
+<body>
+  <main></main>
+  <form action="/slow" method="post"><button>Go on</button></form>
+  <script src="/restless.js"></script>
+</body>
+</html>"#;
+
+const RESTLESS_SCRIPT: &str = "let up = 0;
+    setInterval(() => {
+        up = 60 - up;
+        document.querySelector('main').innerHTML = `<p style='height: ${up}px'></p><a href='/good'>Good</a>`;
+    }, 250);";
+
 fn page(text: &'static str) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/html"), (header::CONTENT_SECURITY_POLICY, POLICY)], text)
 }
 
 /// Serves the pages as long as the test lasts, and returns their URL.
 async fn site() -> String {
+    site_that_counts(&*Box::leak(Box::default())).await
+}
+
+/// Likewise; counts the forms that arrive.
+async fn site_that_counts(arrived: &'static AtomicUsize) -> String {
     let typed =
         |kind: &'static str, text: &'static str| async move { ([(header::CONTENT_TYPE, kind)], text) };
     let app = Router::new()
         .route("/good", get(async || page(GOOD)))
         .route("/bad", get(async || page(BAD)))
+        .route("/restless", get(async || ([(header::CONTENT_TYPE, "text/html")], RESTLESS)))
+        .route("/restless.js", get(move || typed("text/javascript", RESTLESS_SCRIPT)))
+        .route(
+            "/slow",
+            post(move || async move {
+                arrived.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                page(GOOD)
+            }),
+        )
         .route("/style.css", get(move || typed("text/css", STYLE)))
         .route("/script.js", get(move || typed("text/javascript", SCRIPT)))
         .route("/error.js", get(move || typed("text/javascript", "console.error('oh dear'); nothing.there")))
@@ -122,6 +157,27 @@ async fn a_bad_page_is_complained_about() {
     browser.phone().await;
     browser.goto(format!("{url}/bad")).await.expect("the page");
     assert!(browser.overflow().await > 50, "the long line");
+}
+
+#[tokio::test]
+async fn follows_a_link_that_does_not_hold_still_and_sends_a_form_once() {
+    static ARRIVED: AtomicUsize = AtomicUsize::new(0);
+    let Some(programs) = need(chromium(), "Chromium") else { return };
+    let browser = Browser::start(&programs).await;
+    let url = site_that_counts(&ARRIVED).await;
+    for _ in 0..5 {
+        browser.goto(format!("{url}/restless")).await.expect("the page");
+        browser.follow("main a").await;
+        assert_eq!(browser.title().await.expect("a title"), "Good");
+    }
+    browser.goto(format!("{url}/restless")).await.expect("the page");
+    browser.follow("form button").await;
+    assert_eq!(browser.title().await.expect("a title"), "Good");
+    assert_eq!(
+        ARRIVED.load(Ordering::Relaxed),
+        1,
+        "while the answer takes its time, nothing is clicked again"
+    );
 }
 
 #[tokio::test]
@@ -190,7 +246,7 @@ async fn nothing_is_left_of_it() {
     };
     assert!(processes() > 0);
     drop(browser);
-    eventually(Duration::from_secs(5), async || (processes() == 0).then_some(())).await;
+    eventually(Duration::from_secs(60), async || (processes() == 0).then_some(())).await;
     let folder = std::path::Path::new(&profile).parent().expect("a folder");
     assert!(!folder.exists(), "{}", folder.display());
 }

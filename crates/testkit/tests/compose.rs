@@ -10,7 +10,7 @@ use testkit::{
     traefik::traefik_binary,
 };
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// As in the wild: each server with its own command line and health check.
 const SERVERS: &str = r#"

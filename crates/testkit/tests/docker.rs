@@ -9,13 +9,13 @@ use testkit::{
     eventually, need,
 };
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_millis(300);
 
 async fn models(address: &str) -> Option<Vec<String>> {
     let answer = client()
         .get(format!("http://{address}/v1/models"))
-        .timeout(Duration::from_secs(1))
+        .timeout(Duration::from_secs(5))
         .send()
         .await
         .ok()?;

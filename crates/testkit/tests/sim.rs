@@ -12,7 +12,7 @@ use testkit::{
     websocket::WebSocket,
 };
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn post(sim: &Sim, path: &str, body: &Value) -> reqwest::Response {
     client().post(format!("{}{path}", sim.url())).json(body).send().await.expect("an answer")
@@ -51,7 +51,7 @@ async fn answers_404_for_a_model_that_it_does_not_serve() {
 
 #[tokio::test]
 async fn streams_chunk_by_chunk() {
-    let delay = Duration::from_millis(150);
+    let delay = Duration::from_secs(1);
     let sim =
         Sim::start_with(Options { chunk_delay: delay, chunks: 4, ..Options::named("gpu-1", &["llama"]) });
     let body = json!({"model": "llama", "stream": true, "stream_options": {"include_usage": true}});
@@ -150,7 +150,7 @@ async fn changes_while_it_runs() {
 
 #[tokio::test]
 async fn is_unavailable_while_it_loads() {
-    let startup_delay = Duration::from_millis(400);
+    let startup_delay = Duration::from_secs(3);
     let sim = Sim::start_with(Options { startup_delay, ..Options::named("gpu-1", &["llama"]) });
     assert_eq!(get(&sim, "/health").await.status(), 503);
     assert_eq!(get(&sim, "/v1/models").await.status(), 503);
@@ -195,7 +195,7 @@ async fn counts_who_runs_and_who_waits() {
 #[tokio::test]
 async fn finishes_a_stream_before_it_stops() {
     let options =
-        Options { chunks: 10, chunk_delay: Duration::from_millis(50), ..Options::named("gpu-1", &["llama"]) };
+        Options { chunks: 60, chunk_delay: Duration::from_millis(50), ..Options::named("gpu-1", &["llama"]) };
     let sim = Sim::start_with(options);
     let url = sim.url();
     let load = tokio::spawn(Load::chat(&url, "llama", true).connections(3).until(Until::Sent(3)).run());
@@ -232,7 +232,7 @@ async fn breaks_a_stream_when_told_to_or_dropped() {
 async fn speaks_ollamas_and_llama_cpps_own_apis() {
     let options = Options {
         owned_by: "library".into(),
-        loaded_after: Duration::from_millis(400),
+        loaded_after: Duration::from_secs(3),
         ..Options::named("gpu-1", &["llama3:latest"])
     };
     let sim = Sim::start_with(options);

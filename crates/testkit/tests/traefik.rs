@@ -12,7 +12,7 @@ use testkit::{
     traefik::{Traefik, traefik_binary},
 };
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves one document at `/traefik`, as long as the test lasts.
 async fn provider(document: Value) -> String {

@@ -41,7 +41,7 @@ impl Discovery {
 
     /// Waits for something in the catalogue.
     pub(crate) async fn wait<T>(&self, wanted: impl Fn(&Catalogue) -> Option<T>) -> T {
-        let found = testkit::within(Duration::from_secs(30), || async {
+        let found = testkit::within(Duration::from_secs(60), || async {
             self.now().and_then(|catalogue| wanted(&catalogue))
         });
         match found.await {
