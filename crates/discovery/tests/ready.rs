@@ -17,8 +17,7 @@ use axum::{
 };
 use bytes::Bytes;
 use catalogue::{
-    BasePath, Credential, CredentialHeader, GivenModelSettings, HealthMode, Hold, HoldKind, ServerId,
-    ServerSettings, ServerSpec, ServerState, ServerUrl, Source,
+    Credential, CredentialHeader, Hold, HoldKind, ServerSettings, ServerSpec, ServerState, ServerUrl,
 };
 use common::{Discovery, problems, state};
 

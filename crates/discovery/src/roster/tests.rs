@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use catalogue::{
-    BasePath, ContainerHealth, ContainerRecord, ContainerStatus, GivenModelSettings, HealthMode, Hold,
-    HoldKind, ModelCard, ModelName, Readiness, ServerSettings, ServerUrl, Source, TaskRecord, TaskStatus,
+    ContainerHealth, ContainerRecord, ContainerStatus, Hold, HoldKind, ModelCard, ModelName, Readiness,
+    ServerUrl, TaskRecord, TaskStatus,
 };
 
 use super::{
