@@ -14,7 +14,8 @@
 //!   above zero, which servers take for "as long as you like", the model's default, or [`ANSWER`]. A field of another
 //!   endpoint, which the server would not look at, makes that no smaller. What has no answer in tokens (embeddings,
 //!   rerank, scores, moderations, audio, images, tokenize) counts none;
-//! - a body that is not JSON counts as a file; so does one that Traefik could not hand over, beside its answer.
+//! - a body that is not JSON counts as a file, or, where only JSON is to be expected, as text of so many bytes: servers
+//!   read encodings that are not read here. One that Traefik could not hand over counts as a file.
 
 use std::{borrow::Cow, fmt, mem};
 
@@ -31,17 +32,18 @@ pub const ANSWER: u64 = 1_000;
 /// The tokens of a request that has passed the reader, at least one. `None` stands for a body that there may be, but
 /// was not handed over. `default` is how long an answer is of which the request does not say it.
 pub fn tokens(path: &str, body: Option<&[u8]>, default: Option<u32>) -> u32 {
+    let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
+    let file = || Count { files: 1, ..Count::default() };
     let count = match body {
         Some([]) => return 1,
-        Some(body) => Count::of(body),
-        None => Some(Count { files: 1, ..Count::default() }),
+        Some(body) => Count::of(body).unwrap_or_else(|| match endpoint(path) {
+            Some(_) => Count { ascii: body.len() as u64, ..Count::default() },
+            None => file(),
+        }),
+        None => file(),
     };
-    let tokens = count.map_or(FILE, |count| {
-        let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
-        let answer = if answers_in_tokens(path) { count.answer(path, default) } else { 0 };
-        count.prompt().saturating_add(answer)
-    });
-    u32::try_from(tokens.max(1)).unwrap_or(u32::MAX)
+    let answer = if answers_in_tokens(path) { count.answer(path, default) } else { 0 };
+    u32::try_from(count.prompt().saturating_add(answer).max(1)).unwrap_or(u32::MAX)
 }
 
 fn answers_in_tokens(path: &str) -> bool {
@@ -77,8 +79,8 @@ const LENGTHS: [&str; 6] = [
     "max_new_tokens",
 ];
 
-/// Those at which an endpoint looks.
-fn own_lengths(path: &str) -> &'static [&'static str] {
+/// Those at which an endpoint looks, if it is one that is known.
+fn endpoint(path: &str) -> Option<&'static [&'static str]> {
     const OF_ENDPOINTS: [(&str, &[&str]); 10] = [
         ("/chat/completions", &["max_tokens", "max_completion_tokens"]),
         ("/completions", &["max_tokens"]),
@@ -91,8 +93,7 @@ fn own_lengths(path: &str) -> &'static [&'static str] {
         ("/completion", &["n_predict", "max_tokens"]),
         ("/infill", &["n_predict", "max_tokens"]),
     ];
-    let of_this = OF_ENDPOINTS.iter().find(|(end, _)| path.ends_with(end));
-    of_this.map_or(&LENGTHS, |(_, own)| own)
+    OF_ENDPOINTS.iter().find(|(end, _)| path.ends_with(end)).map(|(_, own)| *own)
 }
 
 #[derive(Debug, Default)]
@@ -160,7 +161,7 @@ impl Count {
     fn answer(&self, path: &str, default: Option<u32>) -> u64 {
         let default = default.map_or(ANSWER, u64::from);
         let allowed = self.lengths.iter().filter_map(|length| length.allowed).max();
-        let own = own_lengths(path);
+        let own = endpoint(path).unwrap_or(&LENGTHS);
         let mut own = LENGTHS.iter().zip(&self.lengths).filter(|(name, _)| own.contains(*name));
         let is_bound =
             own.clone().any(|(_, length)| length.is_bound()) && !own.any(|(_, length)| length.is_open);

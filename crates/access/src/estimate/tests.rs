@@ -146,6 +146,16 @@ fn what_has_no_answer_in_tokens_counts_its_prompt() {
     assert_eq!(at("/models/x/images/small/v1/chat/completions", "{}"), 1000);
 }
 
+/// Python's servers read UTF-16, and some unpack a body; where a model has all servers to itself, both get there.
+#[test]
+fn a_prompt_in_another_encoding_is_not_free() {
+    let utf_16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let body = utf_16(&format!(r#"{{"messages":[{{"content":"{}"}}]}}"#, "1234".repeat(10_000)));
+    let counted = tokens("/v1/chat/completions", Some(&body), None);
+    assert!((21_000..21_100).contains(&counted), "{counted}");
+    assert_eq!(tokens("/a/form/of/somebody", Some(&body), None), 3000);
+}
+
 #[test]
 fn a_body_that_was_not_handed_over_counts_as_a_file_and_an_answer() {
     assert_eq!(tokens("/v1/chat/completions", None, None), 3000);

@@ -8,10 +8,7 @@ use access::{
     Consumer, Decision, Key, KeyDigest, Limiters, Limits, ManualClock, Mode, ModelGlobs, ModelLimit, Policy,
     Rate, Reason, Request, decide,
 };
-use catalogue::{
-    BasePath, Catalogue, HealthMode, ModelCard, ModelName, ServerId, ServerRecord, ServerSpec, ServerState,
-    ServerUrl, Setting, Source,
-};
+use catalogue::{Catalogue, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState, ServerUrl, Setting};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Policy, catalogue and limits together.
