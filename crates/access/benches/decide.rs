@@ -8,10 +8,7 @@ use access::{
     Consumer, Decision, Key, KeyDigest, Limiters, Mode, ModelGlobs, ModelLimit, Policy, Rate, Request,
     SystemClock, decide,
 };
-use catalogue::{
-    BasePath, Catalogue, HealthMode, ModelCard, ModelName, ServerId, ServerRecord, ServerSpec, ServerState,
-    ServerUrl, Source,
-};
+use catalogue::{Catalogue, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState, ServerUrl};
 use http::{HeaderMap, HeaderValue, header};
 
 const ROUNDS: usize = 11;
