@@ -36,7 +36,7 @@ use crate::{
     jwks::KeySets,
 };
 use changes::Changes;
-use counts::{Outbox, periods};
+use counts::{Counted, Outbox, periods};
 use samples::Samples;
 
 /// How often counts are written: what a kill may lose.
@@ -80,7 +80,7 @@ pub(crate) struct Start {
     pub(crate) registry: Arc<Registry>,
     pub(crate) book: Book,
     following: Option<Following>,
-    counts: Vec<(access::QuotaId, u64)>,
+    counted: Counted,
 }
 
 impl Start {
@@ -93,7 +93,7 @@ impl Start {
         let registry = Arc::new(Registry::new(config.accounts.declared.clone()));
         let Some(url) = config.store.url.clone() else {
             let book = Book::new(config, key_sets, Accounts::default());
-            return Ok(Self { registry, book, following: None, counts: Vec::new() });
+            return Ok(Self { registry, book, following: None, counted: Counted::default() });
         };
         let kind = url.kind();
         let opened = match timeout(PATIENCE, open(config, key_sets, &registry)).await {
@@ -101,24 +101,24 @@ impl Start {
             Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}"))),
         };
         match opened {
-            Ok((following, book, counts)) => {
+            Ok((following, book, counted)) => {
                 info!(kind, keys = book.policy.key_count(), "the store is open");
                 report(&book, &registry);
-                Ok(Self { registry, book, following: Some(following), counts })
+                Ok(Self { registry, book, following: Some(following), counted })
             }
             Err(error @ StoreError::Unavailable(_)) if kind == "PostgreSQL" => {
                 warn!(kind, %error, "the store is down; until it is back only the keys, plans and consumers of the configuration are known");
                 registry.set_state(State::Down { since: SystemTime::now(), why: error.to_string() });
                 let mut book = Book::new(config, key_sets, Accounts::default());
                 book.policy = book.policy.incomplete();
-                Ok(Self { registry, book, following: None, counts: Vec::new() })
+                Ok(Self { registry, book, following: None, counted: Counted::default() })
             }
             Err(error) => Err(io::Error::other(format!("store: {error}"))),
         }
     }
 }
 
-type Opened = (Following, Book, Vec<(access::QuotaId, u64)>);
+type Opened = (Following, Book, Counted);
 
 /// Opens the store if that has not been done, and reads everything.
 async fn open(config: &Config, key_sets: &KeySets, registry: &Registry) -> Result<Opened, StoreError> {
@@ -134,9 +134,9 @@ async fn open(config: &Config, key_sets: &KeySets, registry: &Registry) -> Resul
     // What changes while it is read is heard of afterwards.
     let following = store.follow().await?;
     let book = read_all(config, key_sets, &store).await?;
-    let counts = store.counts(&periods(&config.time_zone, SystemTime::now())).await?;
+    let counted = Counted::of(&store, &config.time_zone).await?;
     registry.set_state(State::Up);
-    Ok((following, book, counts))
+    Ok((following, book, counted))
 }
 
 /// Puts the file and everything in the store together.
@@ -177,9 +177,9 @@ impl Keeper {
         key_sets: KeySets,
         config: watch::Receiver<Arc<Config>>,
     ) -> Self {
-        let Start { registry, book, following, counts } = start;
-        let outbox = Outbox::new();
-        outbox.learn(&shared, counts);
+        let Start { registry, book, following, counted } = start;
+        let mut outbox = Outbox::new();
+        outbox.learn(&shared, counted);
         let told = Arc::clone(&registry);
         shared.add_status("store", move || describe(&told));
         let told = Arc::clone(&registry);
@@ -360,11 +360,11 @@ impl Keeper {
 
     fn opened(&mut self, opened: Result<Opened, StoreError>) {
         match opened {
-            Ok((following, book, counts)) => {
+            Ok((following, book, counted)) => {
                 info!("the store is back");
                 self.following = Some(Changes::of(following));
                 self.opened = Some(Instant::now());
-                self.outbox.learn(&self.shared, counts);
+                self.outbox.learn(&self.shared, counted);
                 self.put_in_force(book);
             }
             Err(error) => self.lost(&error),

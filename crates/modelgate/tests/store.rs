@@ -152,6 +152,29 @@ async fn a_quota_is_used_up_once_however_often_one_restarts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_one_replica_has_used_up_is_used_up_at_the_other() {
+    let Some(binary) = need(postgres_binary(), "PostgreSQL") else { return };
+    let server = Postgres::shared(&binary).await;
+    let url = server.create_database().await;
+    let sim = Sim::start("a", &["llama"]);
+    let yaml = config(&sim, &file_key("alice", "requests_per_month: 3"));
+    let start = || Modelgate::builder(BINARY, &yaml).env("MODELGATE_STORE_URL", url.as_str()).start();
+    let (first, second) = (start().await, start().await);
+    let (first, second) = (Auth::of(&first), Auth::of(&second));
+    ready(&first, "mg-alice").await;
+    assert_eq!((first.status("mg-alice").await, first.status("mg-alice").await), (200, 200));
+    assert_eq!(first.status("mg-alice").await, 429);
+    // Nobody has asked the second one before: it has counted nothing that it could put together with the store's.
+    eventually(Duration::from_secs(60), || async {
+        let limits = second.limits("mg-alice").await;
+        (limits["limits"][0]["remaining"] == 0).then_some(())
+    })
+    .await;
+    let answer = second.ask("mg-alice").await;
+    assert_eq!((answer.status, answer.code.as_str()), (429, "insufficient_quota"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_of_the_store_come_rotate_expire_and_go_within_a_second_on_both_replicas() {
     let Some(binary) = need(postgres_binary(), "PostgreSQL") else { return };
     let server = Postgres::shared(&binary).await;

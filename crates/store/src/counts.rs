@@ -64,6 +64,15 @@ pub struct Batch {
     pub at: SystemTime,
 }
 
+/// What the store says of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Added {
+    /// What it holds now of each quota in it.
+    pub counts: Vec<(QuotaId, u64)>,
+    /// Which batch of all it was, if it was added now.
+    pub batch: Option<i64>,
+}
+
 /// Tells one process that counts from all others, those before it on the same machine among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Writer(String);
@@ -86,12 +95,11 @@ impl Default for Writer {
 }
 
 impl Store {
-    /// Adds what was counted, once: a batch of which one does not know whether it has arrived is given again as it was. The
-    /// answer is what the store holds now of each quota.
+    /// Adds what was counted, once: a batch of which one does not know whether it has arrived is given again as it was.
     ///
     /// # Errors
     /// The store does not answer; then all of it was added, or nothing.
-    pub async fn add(&self, writer: &Writer, batch: &Batch) -> Result<Vec<(QuotaId, u64)>, StoreError> {
+    pub async fn add(&self, writer: &Writer, batch: &Batch) -> Result<Added, StoreError> {
         let mut counts = batch.counts.clone();
         // In one order everywhere, so that two replicas never wait for each other.
         counts.sort_by_cached_key(|(id, _)| (id.period(), id.subject()));
@@ -114,16 +122,44 @@ impl Store {
             for some in counts.chunks(AT_ONCE) {
                 stored.extend(counts_of(&mut transaction, some).await?);
             }
-            return Ok(stored);
-        }
-        for some in counts.chunks(AT_ONCE) {
-            stored.extend(add_counts(&mut transaction, some).await?);
+            return Ok(Added { counts: stored, batch: None });
         }
         for some in used.chunks(AT_ONCE) {
             add_usage(&mut transaction, batch, some).await?;
         }
+        // From here on others wait.
+        let row = sqlx::query("UPDATE counting SET batch = batch + 1 WHERE only_row = 1 RETURNING batch")
+            .fetch_one(&mut *transaction)
+            .await?;
+        let number: i64 = row.try_get(0)?;
+        for some in counts.chunks(AT_ONCE) {
+            stored.extend(add_counts(&mut transaction, number, some).await?);
+        }
         transaction.commit().await?;
-        Ok(stored)
+        Ok(Added { counts: stored, batch: Some(number) })
+    }
+
+    /// How many batches there have been, of all that count.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn batches(&self) -> Result<i64, StoreError> {
+        let row = sqlx::query("SELECT batch FROM counting WHERE only_row = 1").fetch_one(&self.pool).await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// The counts that were changed after one batch, up to another one.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn counts_between(&self, after: i64, up_to: i64) -> Result<Vec<(QuotaId, u64)>, StoreError> {
+        let rows =
+            sqlx::query("SELECT period, subject, used FROM quota_counts WHERE batch > $1 AND batch <= $2")
+                .bind(after)
+                .bind(up_to)
+                .fetch_all(&self.pool)
+                .await?;
+        rows.iter().filter_map(|row| count(row).transpose()).collect()
     }
 
     /// Forgets processes that have written nothing since then.
@@ -230,16 +266,17 @@ fn rows(count: usize, columns: usize) -> String {
 
 async fn add_counts(
     connection: &mut AnyConnection,
+    batch: i64,
     counts: &[(QuotaId, i64)],
 ) -> Result<Vec<(QuotaId, u64)>, StoreError> {
     let statement = format!(
-        "INSERT INTO quota_counts (period, subject, used) VALUES {}
-         ON CONFLICT (period, subject) DO UPDATE SET used = quota_counts.used + excluded.used
+        "INSERT INTO quota_counts (period, subject, used, batch) VALUES {}
+         ON CONFLICT (period, subject) DO UPDATE SET used = quota_counts.used + excluded.used, batch = excluded.batch
          RETURNING period, subject, used",
-        rows(counts.len(), 3)
+        rows(counts.len(), 4)
     );
     let query = counts.iter().fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, (id, by)| {
-        query.bind(id.period().to_string()).bind(id.subject()).bind(*by)
+        query.bind(id.period().to_string()).bind(id.subject()).bind(*by).bind(batch)
     });
     query.fetch_all(connection).await?.iter().filter_map(|row| count(row).transpose()).collect()
 }

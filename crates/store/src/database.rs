@@ -22,6 +22,9 @@ pub(crate) const ACQUIRE: Duration = Duration::from_secs(3);
 /// How long SQLite waits for another process that writes.
 const BUSY_MS: u32 = 5_000;
 
+/// After so long PostgreSQL gives a transaction up of which it hears nothing more.
+const IDLE_MS: u32 = 5_000;
+
 /// Where the store is.
 #[derive(Clone, PartialEq, Eq)]
 pub enum StoreUrl {
@@ -150,6 +153,11 @@ async fn prepare(connection: &mut AnyConnection, is_sqlite: bool) -> Result<(), 
         let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;";
         let settings = format!("PRAGMA busy_timeout = {BUSY_MS}; {settings}");
         connection.execute(sqlx::AssertSqlSafe(settings)).await?;
+    } else {
+        // A Modelgate whose machine is gone at once, in the middle of a change, keeps others waiting no longer than that.
+        connection
+            .execute(sqlx::AssertSqlSafe(format!("SET idle_in_transaction_session_timeout = {IDLE_MS}")))
+            .await?;
     }
     Ok(())
 }

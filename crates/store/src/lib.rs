@@ -21,7 +21,7 @@ mod registry;
 
 pub use account::{Conflict, Filter, Page, Stored};
 pub use audit::{Audit, AuditFilter, Entry};
-pub use counts::{Batch, UsageFilter, UsageRow, Writer};
+pub use counts::{Added, Batch, UsageFilter, UsageRow, Writer};
 pub use database::{Store, StoreUrl};
 pub use error::{InvalidUrl, StoreError, Unreadable};
 pub use follow::{Change, Documents, Following};

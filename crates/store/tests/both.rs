@@ -12,8 +12,8 @@ use accounts::{Accounts, ConsumerSpec, KeySpec, Kind, Plan, parse};
 use common::{Place, key};
 use serde_json::{Value, json};
 use store::{
-    Audit, AuditFilter, Batch, Change, Conflict, Filter, Registry, RegistryError, Source, Store, StoreError,
-    UsageFilter, Writer,
+    Added, Audit, AuditFilter, Batch, Change, Conflict, Filter, Registry, RegistryError, Source, Store,
+    StoreError, UsageFilter, Writer,
 };
 
 with_both! {
@@ -24,6 +24,7 @@ with_both! {
     counts_of_two_replicas_add_up
     a_batch_that_is_given_again_counts_once
     a_batch_may_be_large
+    what_others_have_counted_is_heard_of
     usage_adds_up_by_day_key_and_model
     writers_at_once_lose_nothing
     the_registry_checks_writes_and_audits
@@ -198,7 +199,7 @@ impl Counter {
 
     async fn add_counts(&mut self, counts: &[(QuotaId, i64)]) -> Vec<(QuotaId, u64)> {
         self.2 += 1;
-        self.0.add(&self.1, &batch(self.2, counts, &[])).await.expect("added")
+        self.0.add(&self.1, &batch(self.2, counts, &[])).await.expect("added").counts
     }
 }
 
@@ -238,18 +239,21 @@ async fn a_batch_that_is_given_again_counts_once(place: Place) {
         (store.counts(&["2026-11".into()]).await.expect("counts")[0].1, usage[0].requests, usage[0].refused)
     };
     for _ in 0..3 {
-        assert_eq!(store.add(&first, &batch(1)).await.expect("added"), [(id, 5)]);
+        assert_eq!(store.add(&first, &batch(1)).await.expect("added").counts, [(id, 5)]);
         assert_eq!(counted().await, (5, 2, 1));
     }
     // Of another process, which numbers its own.
-    assert_eq!(store.add(&second, &batch(1)).await.expect("added"), [(id, 10)]);
-    assert_eq!(store.add(&first, &batch(1)).await.expect("known"), [(id, 10)], "what others have added, too");
-    assert_eq!(store.add(&first, &batch(2)).await.expect("added"), [(id, 15)]);
+    assert_eq!(store.add(&second, &batch(1)).await.expect("added").counts, [(id, 10)]);
+    let known = store.add(&first, &batch(1)).await.expect("known");
+    assert_eq!(known, Added { counts: vec![(id, 10)], batch: None }, "what others have added, too");
+    assert_eq!(store.add(&first, &batch(2)).await.expect("added").counts, [(id, 15)]);
     assert_eq!(counted().await, (15, 6, 3));
     // The same at once, as when the first attempt is still under way.
     let (third, other) = (batch(3), place.open().await);
     let (a, b) = tokio::join!(store.add(&first, &third), other.add(&first, &third));
-    assert_eq!((a.expect("one of them"), b.expect("the other")), (vec![(id, 20)], vec![(id, 20)]));
+    let (a, b) = (a.expect("one of them"), b.expect("the other"));
+    assert_eq!((a.counts, b.counts), (vec![(id, 20)], vec![(id, 20)]));
+    assert_eq!(a.batch.xor(b.batch), Some(4), "one of them, the fourth batch of all");
     assert_eq!(counted().await, (20, 8, 4));
     // Those that have ended are forgotten some time.
     assert_eq!(
@@ -260,6 +264,21 @@ async fn a_batch_that_is_given_again_counts_once(place: Place) {
         store.forget_writers_before(SystemTime::now() + Duration::from_secs(60)).await.expect("two"),
         2
     );
+}
+
+async fn what_others_have_counted_is_heard_of(place: Place) {
+    let (mut a, mut b) = (Counter::of(&place).await, Counter::of(&place).await);
+    let (one, other) = (quota('5', "2026-11"), quota('6', "2026-11-21"));
+    let reader = place.open().await;
+    assert_eq!(reader.batches().await.expect("none"), 0);
+    a.add_counts(&[(one, 5), (other, 1)]).await;
+    b.add_counts(&[(one, 2)]).await;
+    assert_eq!(reader.batches().await.expect("two"), 2);
+    let between =
+        async |after, up_to| HashSet::from_iter(reader.counts_between(after, up_to).await.expect("counts"));
+    assert_eq!(between(0, 2).await, HashSet::from([(one, 7), (other, 1)]));
+    assert_eq!(between(1, 2).await, HashSet::from([(one, 7)]), "not what nobody has changed since");
+    assert_eq!(between(2, 2).await, HashSet::new());
 }
 
 async fn a_batch_may_be_large(place: Place) {
@@ -280,7 +299,7 @@ async fn a_batch_may_be_large(place: Place) {
     let (writer, batch) = (Writer::new(), batch(1, &counts, &used));
     let sum = |stored: Vec<(QuotaId, u64)>| stored.iter().map(|(_, used)| used).sum::<u64>();
     for _ in 0..2 {
-        assert_eq!(sum(store.add(&writer, &batch).await.expect("added")), 1_200 * 1_201 / 2);
+        assert_eq!(sum(store.add(&writer, &batch).await.expect("added").counts), 1_200 * 1_201 / 2);
     }
     assert_eq!(sum(store.counts(&["2026-11".into()]).await.expect("counts")), 1_200 * 1_201 / 2);
     let usage = store.usage(&UsageFilter { limit: 5_000, ..UsageFilter::default() }).await.expect("usage");

@@ -31,16 +31,40 @@ pub(super) struct Outbox {
     /// The number of the last batch.
     last: i64,
     batches: VecDeque<Batch>,
+    /// Up to which of all batches in the store, by whomever, the counts are known.
+    known: i64,
+}
+
+/// What a store holds of quotas.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    /// After how many batches that was, at least.
+    pub(super) batches: i64,
+    pub(super) counts: Vec<(QuotaId, u64)>,
+}
+
+impl Counted {
+    /// Asks the store.
+    pub(super) async fn of(store: &Store, zone: &TimeZone) -> Result<Self, StoreError> {
+        let batches = store.batches().await?;
+        Ok(Self { batches, counts: store.counts(&periods(zone, SystemTime::now())).await? })
+    }
 }
 
 impl Outbox {
     pub(super) fn new() -> Self {
-        Self { writer: Writer::new(), last: 0, batches: VecDeque::new() }
+        Self { writer: Writer::new(), last: 0, batches: VecDeque::new(), known: 0 }
     }
 
-    /// Learns what the store holds, read when nothing was being written; not of quotas whose counts are on their way, as it
-    /// may hold those or not.
-    pub(super) fn learn(&self, shared: &Shared, counts: Vec<(QuotaId, u64)>) {
+    /// Learns what the store holds.
+    pub(super) fn learn(&mut self, shared: &Shared, counted: Counted) {
+        self.known = counted.batches;
+        self.learn_counts(shared, counted.counts);
+    }
+
+    /// Learns counts that were read when nothing was being written; not those of quotas of which some is on its way, as the
+    /// store may have that already or not.
+    fn learn_counts(&self, shared: &Shared, counts: Vec<(QuotaId, u64)>) {
         let on_their_way: HashSet<&QuotaId> =
             self.batches.iter().flat_map(|batch| batch.counts.iter().map(|(id, _)| id)).collect();
         for (id, stored) in counts.into_iter().filter(|(id, _)| !on_their_way.contains(id)) {
@@ -48,7 +72,8 @@ impl Outbox {
         }
     }
 
-    /// Writes what was counted. What could not be written stays, also if one stops waiting. Whether that was all.
+    /// Writes what was counted, and learns what others have. What could not be written stays, also if one stops waiting.
+    /// Whether that was all.
     pub(super) async fn write(
         &mut self,
         shared: &Shared,
@@ -62,7 +87,21 @@ impl Outbox {
             self.take(shared, zone);
             self.send(shared, store, begun).await?;
         }
+        self.hear(shared, store).await?;
         Ok(self.batches.is_empty())
+    }
+
+    /// Learns what others have counted, whether or not anything was counted here.
+    async fn hear(&mut self, shared: &Shared, store: &Store) -> Result<(), StoreError> {
+        let batches = store.batches().await?;
+        if batches != self.known {
+            // A lower number: the database was put back to an earlier state.
+            let known = if batches < self.known { 0 } else { self.known };
+            let counts = store.counts_between(known, batches).await?;
+            self.learn_counts(shared, counts);
+            self.known = batches;
+        }
+        Ok(())
     }
 
     /// Takes what has been counted since the last time.
@@ -84,9 +123,13 @@ impl Outbox {
 
     async fn send(&mut self, shared: &Shared, store: &Store, begun: Instant) -> Result<(), StoreError> {
         while let Some(batch) = self.batches.front().filter(|_| begun.elapsed() < ENOUGH) {
-            let stored = store.add(&self.writer, batch).await?;
+            let added = store.add(&self.writer, batch).await?;
             let ours: HashMap<_, _> = batch.counts.iter().copied().collect();
-            for (id, stored) in stored {
+            // Else somebody else has written, too.
+            if added.batch == Some(self.known + 1) {
+                self.known += 1;
+            }
+            for (id, stored) in added.counts {
                 shared.limiters().quotas().learn(id, stored, ours.get(&id).copied().unwrap_or(0));
             }
             self.batches.pop_front();
