@@ -36,9 +36,6 @@ with_both! {
     schemathesis_finds_nothing
 }
 
-/// Changes are in force within a second; the rest is for a machine that is busy with other tests.
-const IN_FORCE: Duration = Duration::from_secs(3);
-
 struct Api {
     client: reqwest::Client,
     url: String,
@@ -137,13 +134,6 @@ fn names(listed: &Value) -> Vec<&str> {
     list(&listed["items"]).iter().map(|item| text(&item["name"])).collect()
 }
 
-/// Waits until a key is answered like that.
-async fn until(auth: &Auth, key: &str, status: u16) {
-    let start = Instant::now();
-    eventually(Duration::from_secs(10), || async { (auth.status(key).await == status).then_some(()) }).await;
-    assert!(start.elapsed() < IN_FORCE, "{:?}", start.elapsed());
-}
-
 /// What `/v1/models` says to a key; nothing if it is refused.
 async fn models(modelgate: &Modelgate, key: &str) -> Option<Value> {
     let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
@@ -167,7 +157,10 @@ async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
         .await
         .good(201);
     let made = api
-        .post("/keys", &json!({ "name": "ci", "consumer": "team", "plan": "gold", "limit": { "requests_per_minute": 3 } }))
+        .post(
+            "/keys",
+            &json!({ "name": "ci", "consumer": "team", "plan": "gold", "limit": { "requests_per_hour": 3 } }),
+        )
         .await;
     assert_eq!(made.headers["location"], "/api/v1/keys/ci");
     let made = made.good(201);
@@ -175,7 +168,7 @@ async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
     assert_eq!((&made["state"], &made["source"]), (&json!("active"), &json!("store")));
     assert!(made.get("sha256").is_none() && made.get("last_used").is_none(), "{made}");
 
-    until(&auth, &first, 200).await;
+    auth.until(&first, 200).await;
     assert_eq!(models(&modelgate, &first).await, Some(json!(["llama"])), "the plan's models");
     let shown = api.get("/keys/ci").await.good(200);
     assert!(shown.get("api_key").is_none() && shown.get("sha256").is_none(), "shown once: {shown}");
@@ -183,11 +176,8 @@ async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
     // What is left, as the caller itself is told.
     let left = api.get("/keys/ci/limits?model=llama").await.good(200);
     let of = |scope: &str| list(&left["limits"]).iter().find(|l| l["scope"] == scope).cloned();
-    let minute = of("key").expect("the key's own");
-    assert_eq!(
-        (&minute["amount"], &minute["per"], &minute["remaining"]),
-        (&json!(3), &json!("minute"), &json!(2))
-    );
+    let hour = of("key").expect("the key's own");
+    assert_eq!((&hour["amount"], &hour["per"], &hour["remaining"]), (&json!(3), &json!("hour"), &json!(2)));
     let day = of("key_and_model").expect("the plan's");
     assert_eq!((&day["unit"], &day["amount"]), (&json!("estimated_tokens"), &json!(1000)));
     assert!((1..1000).contains(&day["remaining"].as_u64().expect("a number")), "{day}");
@@ -201,16 +191,16 @@ async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
     let until_when = humantime::parse_rfc3339(text(&rotated["old_key_works_until"])).expect("a time");
     let grace = until_when.duration_since(SystemTime::now()).expect("later").as_secs();
     assert!((3500..=3600).contains(&grace), "{grace}");
-    until(&auth, &second, 200).await;
+    auth.until(&second, 200).await;
     assert_eq!(models(&modelgate, &first).await, Some(json!(["llama"])), "still");
     let ended = api.patch("/keys/ci", &json!({ "previous": null })).await.good(200);
     assert_eq!((&ended["state"], ended.get("old_key_works_until")), (&json!("active"), None));
-    until(&auth, &first, 401).await;
+    auth.until(&first, 401).await;
     let third = api.post("/keys/ci/rotate", &json!({ "grace": "2s" })).await.good(200);
     let third = text(&third["api_key"]).to_owned();
-    until(&auth, &third, 429).await;
-    assert!(models(&modelgate, &third).await.is_some(), "it works, its minute is used up");
-    eventually(Duration::from_secs(10), || async {
+    auth.until(&third, 429).await;
+    assert!(models(&modelgate, &third).await.is_some(), "it works, its hour is used up");
+    eventually(Duration::from_secs(60), || async {
         models(&modelgate, &second).await.is_none().then_some(())
     })
     .await;
@@ -225,13 +215,13 @@ async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
         api.patch(path, &patch).await.good(200);
         let state = if patch.get("expires").is_some() { "expired" } else { "disabled" };
         assert_eq!(api.get("/keys/ci").await.good(200)["state"], state, "{path} {patch}");
-        until(&auth, &third, 401).await;
+        auth.until(&third, 401).await;
         api.patch(path, &back).await.good(200);
-        until(&auth, &third, 429).await;
+        auth.until(&third, 429).await;
     }
     assert_eq!(api.delete("/consumers/team").await.problem(409).0, "conflict", "it has a key");
     assert_eq!(api.delete("/keys/ci").await.status, 204);
-    until(&auth, &third, 401).await;
+    auth.until(&third, 401).await;
     assert_eq!(api.delete("/consumers/team").await.status, 204);
     assert_eq!(api.delete("/plans/gold").await.status, 204);
 
@@ -252,9 +242,9 @@ async fn what_was_used_and_who_did_what_is_told(place: Place) {
     let (api, auth) = (Api::of(&modelgate, ADMIN), Auth::of(&modelgate));
     let key = api.post("/keys", &json!({ "name": "a" })).await.good(201);
     let key = text(&key["api_key"]).to_owned();
-    until(&auth, &key, 200).await;
+    auth.until(&key, 200).await;
     assert_eq!(auth.status(&key).await, 200);
-    let usage = eventually(Duration::from_secs(10), || async {
+    let usage = eventually(Duration::from_secs(60), || async {
         let usage = api.get("/usage?key=a&consumer=a&model=llama").await.good(200);
         (list(&usage["items"]).first().is_some_and(|row| row["requests"] == 2)).then_some(usage)
     })
@@ -268,7 +258,7 @@ async fn what_was_used_and_who_did_what_is_told(place: Place) {
     assert_eq!(rows("/usage?key=b".into()).await, 0);
     let shown = api.get("/keys/a").await.good(200);
     let last = humantime::parse_rfc3339(text(&shown["last_used"])).expect("a time");
-    assert!(last.elapsed().expect("before now") < Duration::from_secs(30), "{shown}");
+    assert!(last.elapsed().expect("before now") < Duration::from_secs(600), "{shown}");
     assert_eq!(api.get("/keys?search=A").await.good(200)["items"][0]["last_used"], shown["last_used"]);
 
     // Who did what, by name; the reader may read it.
@@ -599,7 +589,7 @@ async fn a_store_that_is_down_is_told_and_keeps_nobody_waiting_for_ever() {
         } else {
             server.thaw();
         }
-        eventually(Duration::from_secs(30), || async {
+        eventually(Duration::from_secs(60), || async {
             (api.get("/keys/a").await.status == 200).then_some(())
         })
         .await;

@@ -2,10 +2,7 @@
 
 mod common;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use common::{KEY, LAYERED, NEWEST, Stack, chat, config_of, refusal, send, server, spread, stack_of};
 use testkit::sim::{Failure, Options, Sim};
@@ -42,13 +39,13 @@ async fn a_backup_gets_requests_only_while_the_primary_is_gone() {
     let Some(stack) = with(NEWEST, &[(&a, ""), (&b, "priority: 1")], "").await else { return };
     let address = a.addr();
     drop(a);
-    testkit::eventually(Duration::from_secs(20), || async {
+    testkit::eventually(Duration::from_secs(60), || async {
         let response = stack.chat("llama").await;
         (response.status() == 200 && server(&response) == "b").then_some(())
     })
     .await;
     let _a = Sim::start_at(address, Options::named("a", &["llama"]));
-    testkit::eventually(Duration::from_secs(40), || async {
+    testkit::eventually(Duration::from_secs(60), || async {
         (server(&stack.chat("llama").await) == "a").then_some(())
     })
     .await;
@@ -106,22 +103,21 @@ async fn strategies_are_traefiks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_gets_its_part_and_a_mirror_a_copy() {
-    let (a, next) = (Sim::start("a", &["llama"]), Sim::start("next", &["llama-next"]));
+    let a = Sim::start("a", &["llama"]);
+    let next = Sim::start_with(Options { accept_any: true, ..Options::named("next", &["llama-next"]) });
     for version in LAYERED {
         let next_server = (&next, "accepts: any");
         let canary = [(&a, "canary: { model: llama-next, percent: 25 }"), next_server];
         let Some(stack) = with(version, &canary, "").await else { continue };
-        next.set_models(&["llama-next", "llama"]);
         assert_eq!(spread(&stack, "llama", 12).await, counts(&[("a", 9), ("next", 3)]), "{version}");
         drop(stack);
         let mirror = [(&a, "mirror: { model: llama-next, percent: 50 }"), next_server];
-        next.set_models(&["llama-next"]);
         let stack = with(version, &mirror, "").await.expect("started before");
         next.forget_requests();
         assert_eq!(spread(&stack, "llama", 10).await, counts(&[("a", 10)]), "{version}");
         // Whether the first of two is copied depends on how many came before.
         let enough = || async { (4..=6).contains(&next.posts().len()).then_some(()) };
-        testkit::eventually(Duration::from_secs(5), enough).await;
+        testkit::eventually(Duration::from_secs(60), enough).await;
         assert!(
             next.posts().iter().all(|copy| copy.model.as_deref() == Some("llama") && copy.body_length > 0)
         );
@@ -152,11 +148,17 @@ async fn a_slow_answer_is_cut_only_where_told() {
         let yaml = config_of(&[(&slow, "")], &format!("{more}traefik: {{ version: {version:?} }}\n"));
         let stack = stack_of(version, &yaml).await.expect("it starts");
         stack.wait_for("patient").await;
-        let began = Instant::now();
+        // Uncut, it would be a 200 as well.
         assert_eq!(stack.chat("llama").await.status(), 504, "{version}");
-        assert!(began.elapsed() < Duration::from_millis(2400), "{version}: {:?}", began.elapsed());
         assert_eq!(stack.chat("patient").await.status(), 200, "{version}: longer than the answer takes");
     }
+}
+
+/// Long enough that requests that are under way still are when others have been refused.
+const LONG: Duration = Duration::from_secs(4);
+
+async fn until_two_run(sim: &Sim) {
+    testkit::eventually(LONG, || async { (sim.running_and_waiting().0 == 2).then_some(()) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,15 +167,15 @@ async fn requests_at_once_are_limited_per_model_and_per_key() {
         ("concurrency: { max: 2, native: true }", [KEY, common::LLAMA_KEY], [true, false]),
         ("concurrency: { per_key: 2, native: true }", [KEY, common::LLAMA_KEY], [true, true]),
     ] {
-        let slow = Options { latency: Duration::from_millis(1500), ..Options::named("slow", &["llama"]) };
-        let slow = Sim::start_with(slow);
+        let slow = Sim::start("slow", &["llama"]);
         let Some(stack) = with(NEWEST, &[(&slow, setting)], "").await else { return };
+        slow.set_latency(LONG);
         let ask = |key: &'static str| {
             let request = stack.client.post(format!("{}/v1/chat/completions", stack.traefik.url()));
             tokio::spawn(refusal(request.bearer_auth(key).json(&chat("llama"))))
         };
         let under_way = [ask(keys[0]), ask(keys[0])];
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        until_two_run(&slow).await;
         let (mine, others) = (ask(keys[0]), ask(keys[1]));
         let (status, body) = mine.await.expect("an answer");
         assert_eq!(
@@ -191,18 +193,18 @@ async fn requests_at_once_are_limited_per_model_and_per_key() {
 /// The header by which Traefik counts is Modelgate's: two keys of one consumer count together.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_at_once_are_limited_per_consumer() {
-    let slow = Options { latency: Duration::from_millis(1500), ..Options::named("slow", &["llama"]) };
-    let slow = Sim::start_with(slow);
+    let slow = Sim::start("slow", &["llama"]);
     let yaml = config_of(&[(&slow, "concurrency: { per_consumer: 2 }")], "");
     let yaml = yaml.replace("consumer: bob", "consumer: alice");
     let Some(stack) = stack_of(NEWEST, &yaml).await else { return };
     stack.wait_for("llama").await;
+    slow.set_latency(LONG);
     let ask = |key: &'static str| {
         let request = stack.client.post(format!("{}/v1/chat/completions", stack.traefik.url()));
         tokio::spawn(refusal(request.bearer_auth(key).json(&chat("llama"))))
     };
     let under_way = [ask(KEY), ask(common::LLAMA_KEY)];
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    until_two_run(&slow).await;
     assert_eq!(ask(common::LLAMA_KEY).await.expect("an answer").0, 429);
     for request in under_way {
         assert_eq!(request.await.expect("an answer").0, 200);
@@ -231,7 +233,7 @@ async fn traefiks_own_checks_leave_a_server_out_and_take_it_back() {
         a.set_healthy(false);
         let settled = |wanted: BTreeMap<String, usize>| {
             let stack = &stack;
-            testkit::eventually(Duration::from_secs(10), move || {
+            testkit::eventually(Duration::from_secs(60), move || {
                 let wanted = wanted.clone();
                 async move { (spread(stack, "llama", 4).await == wanted).then_some(()) }
             })
@@ -245,7 +247,7 @@ async fn traefiks_own_checks_leave_a_server_out_and_take_it_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_requests_leave_a_server_out_for_a_while() {
     let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["llama"]));
-    let passive = "passive_healthcheck: { max_failed_attempts: 2, failure_window: 3s }";
+    let passive = "passive_healthcheck: { max_failed_attempts: 2, failure_window: 5s }";
     for version in LAYERED {
         a.set_failure(Failure::default());
         let Some(stack) = with(version, &[(&a, passive), (&b, passive)], "").await else { continue };
@@ -256,7 +258,7 @@ async fn failed_requests_leave_a_server_out_for_a_while() {
         }
         assert!((1..=4).contains(&failed), "{version}: {failed} of 20 met the broken server");
         a.set_failure(Failure::default());
-        testkit::eventually(Duration::from_secs(15), || async {
+        testkit::eventually(Duration::from_secs(60), || async {
             spread(&stack, "llama", 4).await.contains_key("a").then_some(())
         })
         .await;

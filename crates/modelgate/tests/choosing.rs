@@ -114,7 +114,7 @@ async fn a_header_a_query_or_a_host_chooses() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alias_is_a_name_with_the_same_rights_and_limits() {
     let any = Sim::start_with(Options { accept_any: true, ..Options::named("any", &["llama"]) });
-    let more = "models:\n  - { match: llama, limit: { requests_per_minute: 60, burst: 3 } }\n";
+    let more = "models:\n  - { match: llama, limit: { requests_per_hour: 60, burst: 3 } }\n";
     let Some(stack) = with(NEWEST, &[(&any, "aliases: [gpt-4o, fast]")], more).await else { return };
     let list = stack.get("/v1/models").send().await.expect("an answer").text().await.expect("text");
     for name in ["llama", "gpt-4o", "fast"] {

@@ -171,8 +171,8 @@ async fn the_cloud_is_asked_only_while_no_local_server_has_the_model() {
     }
     assert!(local.posts().iter().all(|p| p.headers.iter().all(|(_, value)| !value.contains(TOKEN))));
     drop(local);
-    testkit::eventually(Duration::from_secs(30), || async { (ask().await == "provider").then_some(()) })
+    testkit::eventually(Duration::from_secs(60), || async { (ask().await == "provider").then_some(()) })
         .await;
     let _local = Sim::start_at(address, Options::named("local", &["claude"]));
-    testkit::eventually(Duration::from_secs(30), || async { (ask().await == "local").then_some(()) }).await;
+    testkit::eventually(Duration::from_secs(60), || async { (ask().await == "local").then_some(()) }).await;
 }

@@ -179,18 +179,24 @@ async fn a_stream_flows_chunk_by_chunk_over_http_1_and_2() {
         let mut body = chat("llama");
         body["stream"] = json!(true);
         let url = format!("https://127.0.0.1:{}/v1/chat/completions", edge.secure);
-        let began = Instant::now();
-        let mut answer = send(client.post(url).bearer_auth(KEY).json(&body)).await;
-        assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
-        let mut first = None;
-        let mut text = String::new();
-        while let Some(chunk) = answer.chunk().await.expect("a chunk") {
-            first.get_or_insert_with(|| began.elapsed());
-            text.push_str(&String::from_utf8_lossy(&chunk));
+        let mut longest = Duration::ZERO;
+        // A busy machine may hold up the first chunk; a proxy that collects them all does so each time.
+        for _ in 0..4 {
+            let mut answer = send(client.post(&url).bearer_auth(KEY).json(&body)).await;
+            assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
+            let mut first = None;
+            let mut text = String::new();
+            while let Some(chunk) = answer.chunk().await.expect("a chunk") {
+                first.get_or_insert_with(Instant::now);
+                text.push_str(&String::from_utf8_lossy(&chunk));
+            }
+            assert!(text.contains("[DONE]"), "{text}");
+            longest = longest.max(first.expect("a chunk").elapsed());
+            if longest > Duration::from_millis(400) {
+                break;
+            }
         }
-        assert!(text.contains("[DONE]"), "{text}");
-        let first = first.expect("a chunk");
-        assert!(began.elapsed() - first > Duration::from_millis(400), "it came all at once: {first:?}");
+        assert!(longest > Duration::from_millis(400), "it came all at once: {longest:?}");
         assert_eq!(server(&answer_of(client.clone(), &edge).await), "a");
     }
 }

@@ -48,7 +48,7 @@ async fn the_engine_restarts_and_no_route_is_lost() {
 
     // And it is followed again: what happens from now on is seen.
     container.kill().await.expect("killed");
-    testkit::eventually(Duration::from_secs(20), || async {
+    testkit::eventually(Duration::from_secs(60), || async {
         (stack.chat("engine-model").await.status() == 503).then_some(())
     })
     .await;

@@ -29,7 +29,7 @@ impl Flat {
         modelgate.wait_ready().await;
         let traefik = Traefik::builder(binary).endpoint(modelgate.provider_endpoint()).start().await;
         let flat = Self { traefik, modelgate, client: testkit::client() };
-        testkit::eventually(std::time::Duration::from_secs(10), || async {
+        testkit::eventually(std::time::Duration::from_secs(60), || async {
             let list =
                 send(flat.client.get(format!("{}/v1/models", flat.traefik.url())).bearer_auth(KEY)).await;
             (list.status() == 200).then_some(())
@@ -109,7 +109,7 @@ async fn models_by_path_header_query_and_host() {
 async fn the_only_model_needs_no_name_and_limits_hold() {
     let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["llama"]));
     for (version, _) in FLAT {
-        let more = "models: [{ match: llama, limit: { requests_per_minute: 60, burst: 6 } }]\n";
+        let more = "models: [{ match: llama, limit: { requests_per_hour: 60, burst: 6 } }]\n";
         let Some(flat) = Flat::start(version, &[(&a, ""), (&b, "")], more).await else { continue };
         let mut servers = std::collections::BTreeSet::new();
         for _ in 0..6 {

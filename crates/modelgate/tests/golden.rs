@@ -55,7 +55,7 @@ async fn every_golden_document_is_decoded_by_the_traefiks_it_is_meant_for() {
                 .arg(format!("--certificatesresolvers.le.acme.storage={}", acme.display()))
                 .start()
                 .await;
-            testkit::eventually(Duration::from_secs(10), || async {
+            testkit::eventually(Duration::from_secs(60), || async {
                 let all = traefik.api("/api/http/routers?per_page=1000").await;
                 let there = |name: &String| all.as_array().into_iter().flatten().any(|r| is_called(r, name));
                 (expected.iter().all(there) || faults_in_log(&traefik).next().is_some()).then_some(())

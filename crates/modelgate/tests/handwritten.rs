@@ -52,7 +52,7 @@ async fn a_router_of_ones_own_with_our_middleware() {
         let url = format!("{}/mine/v1/chat/completions", stack.traefik.url());
         let ask =
             |key: &str, body: &serde_json::Value| client.post(&url).bearer_auth(key.to_owned()).json(body);
-        testkit::eventually(std::time::Duration::from_secs(10), || async {
+        testkit::eventually(std::time::Duration::from_secs(60), || async {
             (send(ask("mg-wrong", &chat("llama"))).await.status() == 401).then_some(())
         })
         .await;
@@ -94,7 +94,7 @@ async fn a_middleware_of_ones_own_with_our_address_and_a_model() {
         let url = format!("{}/mine/predict", stack.traefik.url());
         let ask =
             |key: &str, body: &serde_json::Value| client.post(&url).bearer_auth(key.to_owned()).json(body);
-        testkit::eventually(std::time::Duration::from_secs(10), || async {
+        testkit::eventually(std::time::Duration::from_secs(60), || async {
             (send(ask("mg-wrong", &json!({}))).await.status() == 401).then_some(())
         })
         .await;

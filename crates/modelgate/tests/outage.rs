@@ -43,17 +43,18 @@ async fn counts_whose_answer_was_lost_count_once() {
     let sim = Sim::start("a", &["llama"]);
     let digest = KeyDigest::of("mg-alice").to_hex();
     let yaml = format!(
-        "servers: [{{ url: \"{}\" }}]\n\
+        "time_zone: {}\nservers: [{{ url: \"{}\" }}]\n\
          keys: [{{ name: alice, consumer: team, sha256: \"{digest}\", limit: {{ requests_per_month: 1000000 }} }}]\n",
+        common::noon(),
         sim.url()
     );
     let behind = relay.url(&url, server.port());
     let modelgate = Modelgate::builder(BINARY, &yaml).env("MODELGATE_STORE_URL", behind).start().await;
     let auth = Auth::of(&modelgate);
-    until(&auth, "mg-alice", 200).await;
+    auth.until("mg-alice", 200).await;
     let mut asked = 1;
     let are_counted = async |asked: u64| {
-        eventually(Duration::from_secs(30), || async {
+        eventually(Duration::from_secs(60), || async {
             let found = counted(&server, &url).await;
             assert!(found.0 <= asked && found.1 <= asked, "{found:?} of {asked}");
             (found == (asked, asked)).then_some(())
@@ -76,11 +77,6 @@ async fn counts_whose_answer_was_lost_count_once() {
     assert_eq!(auth.status("mg-alice").await, 200);
     are_counted(asked + 1).await;
     assert!(modelgate.log().contains("the store is back"), "{}", modelgate.log());
-}
-
-/// Waits until a key is answered like that.
-async fn until(auth: &Auth, key: &str, status: u16) {
-    eventually(Duration::from_secs(20), || async { (auth.status(key).await == status).then_some(()) }).await;
 }
 
 /// A newer Modelgate, or somebody by hand, has written what this one cannot read.
@@ -106,7 +102,7 @@ async fn what_cannot_be_read_takes_nothing_else_away(place: Place) {
         keys.insert(name, made["api_key"].as_str().expect("a key").to_owned());
     }
     for key in keys.values() {
-        until(&auth, key, 200).await;
+        auth.until(key, 200).await;
     }
     let statuses = async || {
         let mut found = Vec::new();
@@ -130,12 +126,12 @@ async fn what_cannot_be_read_takes_nothing_else_away(place: Place) {
              INSERT INTO changes SELECT value, '{kind}', '{name}' FROM revision; COMMIT"
         );
         place.change(&change).await;
-        until(&auth, &keys["good"], 200).await;
+        auth.until(&keys["good"], 200).await;
     }
     // What depends on them is refused, as its limits are not known; the rest lives, also after a restart.
     for round in 0..2 {
         for name in ["bad", "golden", "of-sick"] {
-            until(&auth, &keys[name], 401).await;
+            auth.until(&keys[name], 401).await;
         }
         assert_eq!(statuses().await, [200, 401, 401, 401]);
         let store = modelgate.readyz().await["store"].clone();
@@ -205,7 +201,7 @@ async fn what_cannot_be_read_takes_nothing_else_away(place: Place) {
     json(&["plans", "delete", "gold"]);
     json(&["keys", "delete", "of-sick"]);
     json(&["consumers", "delete", "sick"]);
-    eventually(Duration::from_secs(20), || async {
+    eventually(Duration::from_secs(60), || async {
         (modelgate.readyz().await["store"].get("problems").is_none()).then_some(())
     })
     .await;

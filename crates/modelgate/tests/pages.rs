@@ -67,7 +67,7 @@ impl Fleet {
         stack.wait_for("llama-3.1-8b").await;
         // A change, for the history.
         sims[1].set_models(&["llama-3.1-8b", "qwen2.5-7b", "gemma-3-12b"]);
-        eventually(Duration::from_secs(20), || async {
+        eventually(Duration::from_secs(60), || async {
             stack.modelgate.readyz().await["models"].to_string().contains("gemma-3-12b").then_some(())
         })
         .await;

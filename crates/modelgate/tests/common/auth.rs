@@ -1,6 +1,10 @@
 //! `/auth`, asked as Traefik asks it, but without one: for what counts decisions.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv4Addr,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
@@ -27,6 +31,14 @@ fn client() -> Client {
     testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client")
 }
 
+/// A client's address that nobody had before: whoever waits for a key asks so often that the address would be slowed for
+/// wrong ones, and 401 would be 429.
+fn another_address() -> String {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let number = LAST.fetch_add(1, Ordering::Relaxed) % (1 << 24);
+    Ipv4Addr::from_bits(127 << 24 | number).to_string()
+}
+
 impl Auth {
     pub(crate) fn of(modelgate: &Modelgate) -> Self {
         Self { client: client(), url: modelgate.requests_url() }
@@ -37,6 +49,7 @@ impl Auth {
             .post(format!("{}/auth", self.url))
             .header("x-forwarded-method", "POST")
             .header("x-forwarded-uri", "/v1/chat/completions")
+            .header("x-forwarded-for", another_address())
             .bearer_auth(key)
             .json(body)
     }
@@ -58,6 +71,16 @@ impl Auth {
 
     pub(crate) async fn status(&self, key: &str) -> u16 {
         self.ask(key).await.status
+    }
+
+    /// Waits until a key is answered like that, and says how long it took.
+    pub(crate) async fn until(&self, key: &str, status: u16) -> Duration {
+        let start = Instant::now();
+        let came = testkit::within(Duration::from_secs(60), || async {
+            (self.status(key).await == status).then_some(())
+        });
+        assert!(came.await.is_some(), "no {status}: {:?}", self.ask(key).await);
+        start.elapsed()
     }
 
     /// What `/v1/limits` says of a key.

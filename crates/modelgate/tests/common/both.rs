@@ -109,10 +109,12 @@ fn accounts() -> String {
     let digest = |clear: &str| KeyDigest::of(clear).to_hex();
     format!(
         "docker: {{ enabled: false }}\n\
+         time_zone: {}\n\
          admin:\n  tokens:\n  - {{ name: alice, sha256: \"{}\" }}\n  - {{ name: bob, role: reader, sha256: \"{}\" }}\n\
          plans: [{{ name: file-plan, limit: {{ requests_per_hour: 1000 }} }}]\n\
          consumers: [{{ name: file-team, plan: file-plan }}]\n\
          keys: [{{ name: in-file, consumer: file-team, sha256: \"{}\" }}]\n",
+        super::noon(),
         digest(ADMIN),
         digest(READER),
         digest(FILE_KEY)

@@ -6,7 +6,12 @@ pub(crate) mod both;
 pub(crate) mod openmetrics;
 pub(crate) mod relay;
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -58,6 +63,17 @@ pub(crate) fn config_of(servers: &[(&Sim, &str)], more: &str) -> String {
     yaml
 }
 
+/// A time zone in which it is about noon: no day and no month ends while a test counts what is used in it.
+pub(crate) fn noon() -> &'static str {
+    static ZONE: LazyLock<String> = LazyLock::new(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+        // Etc/GMT-3 is three hours ahead.
+        let hour = i64::try_from(now / 3600 % 24).expect("below 24");
+        format!("Etc/GMT{:+}", hour - 12)
+    });
+    &ZONE
+}
+
 /// Starts it all; `None` if that Traefik is not installed and may be missing.
 pub(crate) async fn stack(version: &str, sims: &[&Sim], more: &str) -> Option<Stack> {
     stack_of(version, &config(sims, more)).await
@@ -99,7 +115,7 @@ impl Stack {
 
     /// Waits until the model answers.
     pub(crate) async fn wait_for(&self, model: &str) {
-        testkit::eventually(Duration::from_secs(20), || async {
+        testkit::eventually(Duration::from_secs(60), || async {
             (self.chat(model).await.status() == 200).then_some(())
         })
         .await;

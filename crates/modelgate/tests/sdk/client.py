@@ -55,7 +55,7 @@ assert error.code == "rate_limit_exceeded", error.code
 patient = openai.OpenAI(base_url=f"{url}/v1", api_key=key)
 started = time.monotonic()
 limited(patient)
-assert 0.2 < time.monotonic() - started < 5, "it waits as told and then succeeds"
+assert 0.2 < time.monotonic() - started < 30, "it waits as told and then succeeds"
 
 # Anthropic.
 claude = anthropic.Anthropic(base_url=url, api_key=key, max_retries=0)
