@@ -7,8 +7,9 @@ const hold = document.querySelector("[data-live-pause]");
 let source = null;
 let held = false;
 let waiting = null;
-/** Since when nothing has been heard, if the connection is lost. */
-let lost = null;
+/** When something was heard last, and whether the connection is lost. */
+let heard = new Date();
+let lost = false;
 let silence = 0;
 
 /** The server says something at least every 15 s; a connection that is silent for so long is a dead one. */
@@ -52,7 +53,8 @@ function say(how, text) {
 
 /** The page is as it is now, as far as is known. */
 function connected() {
-  lost = null;
+  heard = new Date();
+  lost = false;
   for (const part of parts) part.classList.remove("stale");
   say(held ? "held" : "on", held ? "held" : "live");
   clearTimeout(silence);
@@ -65,9 +67,9 @@ function connected() {
 
 /** What the page shows may be over: nobody shall take an old "All is well" for a new one. */
 function disconnected() {
-  lost ??= new Date();
+  lost = true;
   for (const part of parts) part.classList.add("stale");
-  say("off", `not connected since ${new Intl.DateTimeFormat(undefined, seconds).format(lost)}: this is from then`);
+  say("off", `not connected: what you see is from ${new Intl.DateTimeFormat(undefined, seconds).format(heard)}`);
 }
 
 /** Puts the new part in place of the old one, but keeps focus, selection and what is typed. */

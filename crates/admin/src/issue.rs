@@ -28,6 +28,8 @@ pub(crate) struct Issue {
     pub(crate) link: String,
     /// What is wrong.
     pub(crate) what: String,
+    /// What would be right, if that is a long list.
+    pub(crate) choices: Option<String>,
     /// What to do.
     pub(crate) todo: Option<&'static str>,
 }
@@ -54,7 +56,16 @@ impl Issue {
     ) -> Self {
         let (about, what) = (about.into(), what.into());
         let todo = advice(&format!("{about} {what}"));
-        Self { severity, about, link: link.into(), what, todo }
+        let (what, choices) = folded(&what);
+        Self { severity, about, link: link.into(), what, choices, todo }
+    }
+}
+
+/// A problem's words without the list of all names that there are, and that list: it is as long as a page.
+pub(crate) fn folded(words: &str) -> (String, Option<String>) {
+    match words.split_once("; known are ") {
+        Some((what, choices)) => (what.to_owned(), Some(choices.to_owned())),
+        None => (words.to_owned(), None),
     }
 }
 

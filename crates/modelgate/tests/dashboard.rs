@@ -273,7 +273,7 @@ async fn a_page_says_that_modelgate_is_gone_and_leads_to_signing_in_when_it_is_b
     eventually(SOON, || async { (state().await == "live").then_some(()) }).await;
     assert_eq!(browser.evaluate("document.querySelectorAll('.stale').length").await, 0);
     modelgate.stop().await;
-    eventually(SOON, || async { state().await.starts_with("not connected since ").then_some(()) }).await;
+    eventually(SOON, || async { state().await.starts_with("not connected: ").then_some(()) }).await;
     assert_eq!(browser.evaluate("document.querySelectorAll('[data-live].stale').length").await, 1);
     assert!(text(&browser).await.contains("gpu-1"), "what was known last can be read");
     // Sessions are in memory, so nobody is signed in any more.

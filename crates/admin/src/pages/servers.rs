@@ -163,7 +163,8 @@ pub(crate) struct Server {
     facts: Vec<(&'static str, String)>,
     settings: Vec<(String, String)>,
     models: Vec<(String, String)>,
-    problems: Vec<(String, Option<&'static str>)>,
+    /// What is wrong, what would be right if that is a long list, and what to do.
+    problems: Vec<(String, Option<String>, Option<&'static str>)>,
     can_hold: bool,
     held: bool,
     has_runs: bool,
@@ -201,7 +202,8 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
         Source::Docker { container_id, image } => {
             facts.push(("Image", image.clone()));
             facts.push(("Container", container_id.chars().take(12).collect()));
-            facts.push(("Started", spec.incarnation.clone()));
+            let started = humantime::parse_rfc3339(&spec.incarnation);
+            facts.push(("Started", started.map_or(spec.incarnation.clone(), |at| format::time(at).people)));
         }
         Source::File => facts.push(("Known from", "servers: in the configuration".into())),
     }
@@ -225,7 +227,12 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
             .iter()
             .map(|m| (m.name.to_string(), format!("/models/{}", encode(m.name.as_str()))))
             .collect(),
-        problems: problems.map(|p| (p.message.clone(), advice(&p.to_string()))).collect(),
+        problems: problems
+            .map(|p| {
+                let (what, choices) = issue::folded(&p.message);
+                (what, choices, advice(&p.to_string()))
+            })
+            .collect(),
         can_hold: !matches!(server.state, ServerState::Stopped(_)),
         held: held(admin, server).is_some(),
         has_runs: spec.source != Source::File,
