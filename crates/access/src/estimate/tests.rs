@@ -1,3 +1,6 @@
+use proptest::prelude::*;
+use serde_json::Value;
+
 use super::*;
 
 fn chat(body: &str) -> u32 {
@@ -188,5 +191,51 @@ fn json_that_cannot_be_read_to_the_end_is_no_cheaper() {
         let inside = format!(r#"{{"messages":[{{"x":{strange},"content":"{content}"}}],"max_tokens":5000}}"#);
         let counted = chat(&inside);
         assert!(counted >= 15_000, "{counted} for {:.20} inside", strange);
+    }
+}
+
+/// Fields that mean something here, and others.
+fn any_name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => prop::sample::select(vec![
+            "text", "content", "input", "prompt", "tools", "type", "source", "data", "image", "images", "image_url",
+            "file", "document", "audio", "format", "max_tokens", "max_output_tokens", "n", "user",
+        ])
+        .prop_map(str::to_owned),
+        1 => "[a-z]{1,4}",
+    ]
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (0.0..1e20).prop_map(Value::from),
+        prop::sample::select(vec!["document", "text", "content", "data:image/png;base64,AAAA", "1", "é"])
+            .prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::vec((any_name(), inner), 0..6)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    /// A client may say whatever it wants beside its prompt.
+    #[test]
+    fn nothing_beside_a_prompt_makes_it_cheaper(name in any_name(), value in any_value(), letters in 0_usize..10_000) {
+        let prompt = format!(r#""messages":[{{"role":"user","content":"{}"}}]"#, "x".repeat(letters));
+        let alone = at("/v1/embeddings", &format!("{{{prompt}}}"));
+        let with = at("/v1/embeddings", &format!(r#"{{"{name}":{value},{prompt}}}"#));
+        prop_assert!(with >= alone, "{with} with it, {alone} without");
+        for strange in ["1e999", r#""\ud83d""#] {
+            let strange = at("/v1/embeddings", &format!(r#"{{"{name}":{value},"x":{strange},{prompt}}}"#));
+            prop_assert!(strange >= with, "{strange} where it cannot be read to the end, {with} where it can");
+        }
     }
 }
