@@ -248,12 +248,15 @@ impl<C: Clock> Limiters<C> {
     /// Takes what a request needs from all limits, or from none.
     ///
     /// # Errors
-    /// Of the limits that are used up, the one with the longest wait: whoever waits that long passes.
+    /// Of the limits that are used up, the one with the longest wait: whoever waits that long passes. One of which more
+    /// is asked than ever passes stands before all others.
     pub fn reserve(&self, demands: &Demands) -> Result<Reservation, LimitReached> {
         let quotas = demands.quotas.iter().filter_map(|demand| self.quotas.peek(demand).err());
         let rates = demands.rates.iter().filter_map(|demand| self.peek(demand).err());
         // Of equals, `max_by_key` gives the last one; the first is the more telling.
-        if let Some(longest) = rates.chain(quotas).rev().max_by_key(|reached| reached.retry_after) {
+        if let Some(longest) =
+            rates.chain(quotas).rev().max_by_key(|reached| (reached.never_passes(), reached.retry_after))
+        {
             return Err(longest);
         }
         let mut reserved = self.reserve_quotas(demands)?;

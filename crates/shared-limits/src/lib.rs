@@ -87,7 +87,8 @@ pub enum Outcome {
     },
     /// It is more than what is left of some limit. None is debited.
     Refused {
-        /// Which demand. Of several the one with the longest wait: whoever waits that long passes.
+        /// Which demand. Of several the one with the longest wait: whoever waits that long passes. One that is more than a
+        /// full burst, and never passes, stands before all others.
         index: usize,
         /// How long until it would pass.
         retry_after: Duration,

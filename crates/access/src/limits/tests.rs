@@ -77,6 +77,18 @@ fn the_longest_wait_is_named_and_of_equals_the_first() {
     assert_eq!(refused.limit, slow.rate.into());
 }
 
+/// Otherwise a client waits for the one limit, only to hear that the other never lets it pass.
+#[test]
+fn what_never_passes_is_named_before_any_wait() {
+    let (limiters, _) = limiters();
+    let slow = demand(1, rate(1, 1));
+    let small = Demand { cost: 6, ..demand(2, rate(6_000, 5)) };
+    assert_eq!(limiters.admit(&[slow]), Ok(()));
+    let refused = limiters.admit(&[slow, small]).expect_err("used up, and too much");
+    assert!(refused.never_passes() && refused.retry_after < Duration::from_secs(60), "{refused}");
+    assert_eq!(limiters.admit(&[slow]).expect_err("used up").retry_after, Duration::from_secs(60));
+}
+
 #[test]
 fn a_refusal_takes_nothing() {
     let (limiters, _) = limiters();
@@ -444,15 +456,15 @@ proptest! {
                     let rate = |i: usize| rates[usize::from(reloaded)][i];
                     let asked = |i: usize| cells[i].then(|| Demand { cost, ..demand(i as u128, rate(i)) });
                     let demands = [asked(0), asked(1), asked(2)];
-                    let mut longest = 0;
+                    let mut longest = (false, 0);
                     for (bucket, demand) in buckets.iter_mut().zip(demands) {
                         let Some(Demand { rate, .. }) = demand else { continue };
                         let wanted = bucket.level(now, rate) + rate.interval() * u64::from(cost);
-                        longest = longest.max(wanted.saturating_sub(rate.burst_time()));
+                        longest = longest.max((cost > rate.burst(), wanted.saturating_sub(rate.burst_time())));
                     }
                     let given: Vec<Demand> = demands.iter().flatten().copied().collect();
                     let refused = limiters.admit(&given).err();
-                    prop_assert_eq!(refused.map_or(0, |r| r.retry_after.as_nanos()), u128::from(longest));
+                    prop_assert_eq!(refused.map_or(0, |r| r.retry_after.as_nanos()), u128::from(longest.1));
                     if refused.is_none() {
                         for (bucket, demand) in buckets.iter_mut().zip(demands) {
                             let Some(Demand { rate, .. }) = demand else { continue };

@@ -3,15 +3,17 @@
 --
 -- KEYS: one for each limit. ARGV: for each the time that the request uses up, and that of a full burst.
 -- Returns {0, now} or, of the limits that are used up, the one with the longest wait: {its number from 1, the wait,
--- the time until it is all fresh}.
+-- the time until it is all fresh}. One of which more is asked than a full burst comes first: no wait is long enough.
 
 local stored = redis.call('MGET', unpack(KEYS))
 local taken, cut = {}, {}
+local is_hopeless = false
 local refused, retry_s, retry_ns, reset_s, reset_ns = 0, 0, 0, 0, 0
 
 for i, key in ipairs(KEYS) do
   local cost_s, cost_ns = tonumber(ARGV[4 * i - 3]), tonumber(ARGV[4 * i - 2])
-  local most_s, most_ns = add(now_s, now_ns, tonumber(ARGV[4 * i - 1]), tonumber(ARGV[4 * i]))
+  local burst_s, burst_ns = tonumber(ARGV[4 * i - 1]), tonumber(ARGV[4 * i])
+  local most_s, most_ns = add(now_s, now_ns, burst_s, burst_ns)
   local s, ns
   if taken[key] then
     -- The same limit twice in one request.
@@ -30,8 +32,10 @@ for i, key in ipairs(KEYS) do
   local next_s, next_ns = add(s, ns, cost_s, cost_ns)
   if is_after(next_s, next_ns, most_s, most_ns) then
     local wait_s, wait_ns = subtract(next_s, next_ns, most_s, most_ns)
+    local never = is_after(cost_s, cost_ns, burst_s, burst_ns)
     -- Of equals the first is the more telling.
-    if is_after(wait_s, wait_ns, retry_s, retry_ns) then
+    if (never and not is_hopeless) or (never == is_hopeless and is_after(wait_s, wait_ns, retry_s, retry_ns)) then
+      is_hopeless = never
       refused, retry_s, retry_ns = i, wait_s, wait_ns
       reset_s, reset_ns = subtract(s, ns, now_s, now_ns)
     end

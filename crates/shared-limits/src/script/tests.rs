@@ -123,18 +123,19 @@ impl Model {
             *debt = demand.burst_time().min(*debt);
         }
         let mut debts = self.debts.clone();
-        let mut refused: Option<(u64, usize, u64)> = None;
+        let mut refused: Option<((bool, u64), usize, u64)> = None;
         for (index, demand) in demands.iter().enumerate() {
             let debt = debts.get_mut(&key(demand)).expect("it was made above");
             let wait = (*debt + demand.time()).saturating_sub(demand.burst_time());
-            if wait == 0 {
+            let wait = (demand.cost > demand.burst, wait);
+            if wait.1 == 0 {
                 *debt += demand.time();
             } else if refused.is_none_or(|(longest, ..)| wait > longest) {
                 refused = Some((wait, index, *debt));
             }
         }
         match refused {
-            Some((wait, index, debt)) => {
+            Some(((_, wait), index, debt)) => {
                 Outcome::Refused { index, retry_after: ns(wait), reset_after: ns(debt) }
             }
             None => {
