@@ -150,7 +150,8 @@ fn tiles(admin: &Admin, catalogue: Option<&Catalogue>) -> Vec<Tile> {
             "/s",
             reason.map_or_else(
                 || format!("{} since the start", format::count(totals.refused.values().sum::<u64>())),
-                |(code, _)| format!("most: {code}"),
+                // In words, which fit the tile.
+                |(code, _)| format!("most: {}", code.replace('_', " ")),
             ),
             "/requests?decision=refused",
         ),
