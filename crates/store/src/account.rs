@@ -37,6 +37,12 @@ pub enum Conflict {
     /// Somebody else has changed it since it was read.
     #[error("the {0} {1:?} was changed by somebody else just now; look at it and try again")]
     Changed(Kind, String),
+    /// A key is being rotated; the time is when that is over.
+    #[error(
+        "the key {0:?} was rotated before, and what it was then works until {1}; another rotation would end that now. \
+         Wait, or take previous away first, or rotate without grace (0s)"
+    )]
+    Rotated(String, String),
     /// Others refer to it.
     #[error("the {0} {1:?} is in use by {2}")]
     InUse(Kind, String, String),

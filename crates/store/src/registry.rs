@@ -329,7 +329,7 @@ impl Registry {
     /// Makes another key in the place of one. The old one goes on working for the time of grace.
     ///
     /// # Errors
-    /// See [`RegistryError`].
+    /// See [`RegistryError`]. There is one old key, so within its grace there is no other rotation with grace.
     pub async fn rotate(
         &self,
         name: &str,
@@ -340,6 +340,12 @@ impl Registry {
         let store = self.store()?;
         let before = store.get::<KeySpec>(name).await?;
         let before = before.ok_or_else(|| Conflict::Missing(Kind::Key, name.to_owned()))?.account;
+        // Somebody was promised that time. Without grace everything old is to end, and does.
+        let promised = before.previous.filter(|old| old.until > SystemTime::now() && !grace.is_zero());
+        if let Some(previous) = promised {
+            let until = humantime::format_rfc3339_seconds(previous.until).to_string();
+            return Err(Conflict::Rotated(name.to_owned(), until).into());
+        }
         let mut key = before.clone();
         let new = NewKey::generate()?;
         // In whole milliseconds, as it is written.

@@ -446,12 +446,21 @@ async fn keys_are_made_rotated_and_shown_once(place: Place) {
     assert_eq!((item.account.sha256, previous.sha256), (second.digest(), first.digest()));
     let grace = previous.until.duration_since(SystemTime::now()).expect("in the future");
     assert!(grace > Duration::from_secs(3500) && grace <= Duration::from_secs(3600), "{grace:?}");
+    // It was promised that the old one works; another rotation would end that.
+    let refused = registry.rotate("alice", Duration::from_secs(1), "ann").await;
+    let refused = refused.expect_err("within its grace");
+    assert!(refused.to_string().starts_with("the key \"alice\" was rotated before"), "{refused}");
     // To change the rest of it is not to change the key.
     let (item, new) =
         registry.put_key("alice", &json!({ "consumer": "team" }), "ann").await.expect("changed");
     assert!(
         new.is_none() && item.account.sha256 == second.digest() && item.account.previous == Some(previous)
     );
+    // Whoever gives no grace means all that is old, and may.
+    let (item, third) = registry.rotate("alice", Duration::ZERO, "ann").await.expect("rotated");
+    let previous = item.account.previous.expect("the old one");
+    assert_eq!((item.account.sha256, previous.sha256), (third.digest(), second.digest()));
+    assert!(previous.until <= SystemTime::now());
     let own = NewKey::generate().expect("a key");
     let given = json!({ "name": "bob", "sha256": own.digest().to_hex() });
     assert!(registry.create_key(&given, "ann").await.expect("new").1.is_none(), "its owner has it");
@@ -459,7 +468,7 @@ async fn keys_are_made_rotated_and_shown_once(place: Place) {
     let store = registry.store().expect("a store");
     let entries = store.audit(&AuditFilter { limit: 100, ..AuditFilter::default() }).await.expect("entries");
     let said = serde_json::to_string(&entries).expect("JSON");
-    for key in [&first, &second, &own] {
+    for key in [&first, &second, &third, &own] {
         assert!(!said.contains(key.reveal()) && !said.contains(&key.digest().to_hex()), "{said}");
     }
 }
