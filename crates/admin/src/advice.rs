@@ -125,6 +125,11 @@ const ADVICE: &[(&[&str], &str)] = &[
         "Is the database there, and store.url right? Keys go on working; changes of them have to wait.",
     ),
     (
+        &["Store ", "is not in force"],
+        "The log and /readyz name all of them. Change it, or delete it and make it anew; what a newer Modelgate has written, \
+         that one can read.",
+    ),
+    (
         &["Shared limits its server does not answer"],
         "Is the Redis or Valkey there, and shared_limits.url right?",
     ),

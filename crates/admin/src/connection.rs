@@ -51,7 +51,14 @@ fn store(admin: &Admin) -> Connection {
     let kind = admin.registry.store().map_or("", |store| store.url().kind());
     let (class, state, fault) = match &*admin.registry.state() {
         State::Off => ("off", "none".to_owned(), None),
-        State::Up => ("good", "connected".to_owned(), None),
+        State::Up => {
+            let problems = admin.registry.problems();
+            let fault = problems.first().map(|first| match problems.len() - 1 {
+                0 => first.clone(),
+                others => format!("{first}; and {others} more"),
+            });
+            (if fault.is_some() { "warn" } else { "good" }, "connected".to_owned(), fault)
+        }
         State::Down { since, why } => {
             let ago = SystemTime::now().duration_since(*since).unwrap_or_default();
             let fault = format!(
@@ -111,6 +118,12 @@ mod tests {
         let expected = [("Docker", "does not answer"), ("Store", "down"), ("Shared limits", "none")];
         assert_eq!(states(&dashboard), expected.map(|(name, state)| (name.to_owned(), state.to_owned())));
         dashboard.admin.registry.set_state(State::Up);
+        let faults =
+            || -> Vec<_> { all(&dashboard.admin, None).into_iter().filter_map(|c| c.fault).collect() };
+        assert!(faults().is_empty());
+        let problems = ["key \"a\" is not in force: why", "another"].map(str::to_owned);
+        dashboard.admin.registry.set_problems(problems.into());
+        assert_eq!(faults(), ["key \"a\" is not in force: why; and 1 more"]);
         let dashboard = Dashboard::of(Catalogue::default());
         let expected = [("Docker", "connected"), ("Store", "none"), ("Shared limits", "none")];
         assert_eq!(states(&dashboard), expected.map(|(name, state)| (name.to_owned(), state.to_owned())));

@@ -94,11 +94,9 @@ fn finish(done: Result<(), Failure>, store: Option<&StoreUrl>) -> ExitCode {
         Err(Failure::Unavailable(error)) => {
             let help = match store {
                 Some(StoreUrl::Postgres(_)) => {
-                    "is PostgreSQL running, and is store.url (or MODELGATE_STORE_URL) right?"
+                    "is store.url (or MODELGATE_STORE_URL) right, and is PostgreSQL running?"
                 }
-                _ => {
-                    "run this as the user that Modelgate runs as; is state_dir (or MODELGATE_STATE_DIR) right?"
-                }
+                _ => "is state_dir (or store.url) right? Run this as the user that Modelgate runs as",
             };
             (format!("{error}\n  {help}"), ExitCode::FAILURE)
         }

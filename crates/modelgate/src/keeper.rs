@@ -20,7 +20,7 @@ use std::{
 
 use accounts::{Accounts, KeySpec, Kind};
 use serde_json::json;
-use store::{Change, Following, Registry, State, Store, StoreError};
+use store::{Change, Following, Registry, State, Store, StoreError, StoreUrl};
 use telemetry::Batch;
 use tokio::{
     sync::{broadcast, watch},
@@ -137,6 +137,26 @@ async fn open(config: &Config, key_sets: &KeySets, registry: &Registry) -> Resul
     let counted = Counted::of(&store, &config.time_zone).await?;
     registry.set_state(State::Up);
     Ok((following, book, counted))
+}
+
+/// The keys and limits of the file and the store as they are now, for a command that changes nothing.
+pub(crate) async fn read_once(config: &Config) -> Result<Book, StoreError> {
+    let key_sets = KeySets::default();
+    let is_there = match &config.store.url {
+        // It would be made, and belong to whoever gives the command.
+        Some(StoreUrl::Sqlite(path)) => path.exists(),
+        other => other.is_some(),
+    };
+    let Some(url) = config.store.url.clone().filter(|_| is_there) else {
+        return Ok(Book::new(config, &key_sets, Accounts::default()));
+    };
+    let read = async {
+        let store = Store::open(url).await?;
+        let book = read_all(config, &key_sets, &store).await;
+        store.close().await;
+        book
+    };
+    timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Puts the file and everything in the store together.

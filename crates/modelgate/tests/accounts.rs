@@ -134,6 +134,14 @@ async fn a_key_is_made_changed_rotated_disabled_and_deleted(place: Place) {
         assert!(changed.get(gone).is_none(), "{gone}: {changed}");
     }
 
+    let explain = |key: &str| {
+        let header = format!("Authorization: Bearer {key}");
+        place.good(&["explain", "request", "-H", &header, "-d", r#"{"model":"llama"}"#, "/v1/completions"])
+    };
+    let explained = explain(&first);
+    assert!(explained.contains("of consumer \"team\""), "keys of the store are known, too: {explained}");
+    assert!(explain("mg-unknown").contains("invalid_api_key"));
+
     // How soon the running server notices each change.
     let mut took = vec![auth.until(&first, 200).await];
 

@@ -8,7 +8,7 @@ use catalogue::Catalogue;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
 
-use crate::{book::Book, config::Config, jwks::KeySets};
+use crate::{book::Book, config::Config, jwks::KeySets, keeper, serve};
 
 /// A request as curl takes it, or an entry of a HAR file.
 #[derive(Debug, Clone, clap::Args)]
@@ -63,9 +63,15 @@ pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs
         from: args.from,
         now: SystemTime::now(),
     };
-    let policy = Book::new(config, &KeySets::default(), accounts::Accounts::default()).policy;
-    let explanation = access::explain(&policy, catalogue, &request);
     let mut text = String::new();
+    let policy = match serve::runtime()?.block_on(keeper::read_once(config)) {
+        Ok(book) => book.policy,
+        Err(error) => {
+            let _ = writeln!(text, "- {error}; so only the keys of the configuration file are known");
+            Book::new(config, &KeySets::default(), accounts::Accounts::default()).policy.incomplete()
+        }
+    };
+    let explanation = access::explain(&policy, catalogue, &request);
     for step in &explanation.steps {
         let _ = writeln!(text, "- {step}");
     }
