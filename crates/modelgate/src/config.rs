@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use access::Limits;
 use catalogue::{GivenModelSettings, ModelGlobs};
 use jiff::tz::TimeZone;
 use serde_yaml::{Mapping, Value};
@@ -233,6 +234,13 @@ impl Config {
                     .into(),
             );
         }
+        if self.store.url.is_none() && self.has_quotas() {
+            self.warnings.push(
+                "there are limits per day or month, and no store, so a restart forgets what they have counted; \
+                 set state_dir or store.url"
+                    .into(),
+            );
+        }
         if self.admin.host.is_some() && self.listen.admin.ip().is_loopback() {
             self.warnings.push(format!(
                 "admin.host is set, but listen.admin is {}: only a Traefik on this machine reaches it; \
@@ -244,6 +252,18 @@ impl Config {
             self.warnings
                 .push("docker.enabled is false and there are no servers, so there are no models".into());
         }
+    }
+
+    /// Whether the file has limits per day or month.
+    fn has_quotas(&self) -> bool {
+        let declared = &self.accounts.declared;
+        let plans = declared.plans.iter().flat_map(|plan| [&plan.limits, &plan.limits_per_model]);
+        let consumers =
+            declared.consumers.iter().flat_map(|consumer| [&consumer.limits, &consumer.limits_per_model]);
+        let keys = declared.keys.iter().flat_map(|key| [&key.limits, &key.limits_per_model]);
+        let has_some = |limits: &Limits| !limits.quotas().is_empty();
+        plans.chain(consumers).chain(keys).flatten().any(has_some)
+            || self.models.iter().any(|(_, given)| has_some(&Limits::from(&given.resolve())))
     }
 
     /// The parts that differ and cannot be changed while running; everything else can be reloaded.

@@ -445,7 +445,11 @@ fn without_a_store_the_file_is_listed_and_what_to_set_is_said() {
     assert!(code == Some(64) && said.contains("docker.enabled"), "{said}");
     let (code, _, said) = run("store: { url: \"sqlite:///proc/none/x.db\" }", &["keys", "list"]);
     assert!(code == Some(1) && said.contains("/proc/none/x.db"), "a store that cannot be opened: {said}");
+    std::fs::write(folder.path().join("text.db"), "no database".repeat(100)).expect("written");
+    let (code, _, said) = run("store: { url: \"sqlite:text.db\" }", &["keys", "list"]);
+    assert!(code == Some(1) && said.contains("text.db: file is not a database"), "{said}");
     let (code, _, said) =
         run("store: { url: \"postgres://u:secret-word@127.0.0.1:9/d\" }", &["keys", "list"]);
     assert!(code == Some(1) && !said.contains("secret-word"), "{said}");
+    assert!(said.contains("refused") && said.contains("is PostgreSQL running?"), "{said}");
 }

@@ -66,6 +66,24 @@ fn the_environment_overrides_the_file_and_is_named_when_it_is_wrong() {
 }
 
 #[test]
+fn quotas_without_a_store_are_warned_of() {
+    let warned = |yaml: &str, variables: &[(&str, &str)]| {
+        let output = check(&format!("docker: {{ enabled: false }}\n{yaml}"), variables);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).contains("a restart forgets what they have counted")
+    };
+    let digest = access::KeyDigest::of("mg-a").to_hex();
+    let key = |limit: &str| {
+        let limit = format!("limit_per_model: {{ {limit}: 5 }}");
+        format!("keys: [{{ name: a, consumer: a, sha256: \"{digest}\", {limit} }}]\n")
+    };
+    let model = "models: [{ match: \"*\", limit: { tokens_per_month: 5 } }]\n";
+    assert!(warned(&key("requests_per_day"), &[]) && warned(model, &[]));
+    assert!(!warned(&key("requests_per_hour"), &[]));
+    assert!(!warned(&key("requests_per_day"), &[("MODELGATE_STATE_DIR", "state")]));
+}
+
+#[test]
 fn no_secret_is_told() {
     let secret = "mg-this-is-a-secret-key";
     let yaml = format!("keys:\n  - {{ name: a, consumer: a, sha256: \"{secret}\" }}\n");

@@ -119,7 +119,13 @@ impl Store {
             prepare(&mut connection, is_sqlite).await?;
             connection.close().await
         });
-        first.await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        let first = first.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(StoreError::from);
+        first.map_err(|error| match (error, &url) {
+            (StoreError::Unavailable(why), StoreUrl::Sqlite(path)) => {
+                StoreError::Unavailable(format!("{}: {why}", path.display()))
+            }
+            (error, _) => error,
+        })?;
         // SQLite has one writer at a time; more connections would only wait for each other.
         let options =
             AnyPoolOptions::new().max_connections(if is_sqlite { 2 } else { 4 }).acquire_timeout(ACQUIRE);
