@@ -88,7 +88,7 @@ pub(crate) fn requests(points: &[Point]) -> Chart {
     let others = reasons.split_off(coloured(reasons.len()));
     let class = |code: &str| reasons.iter().position(|(r, _)| *r == code).map_or("s5", |at| CLASSES[at + 1]);
     let top = nice(points.iter().map(|p| p.per_second(p.allowed + p.refused_in_all())).fold(0.0, f64::max));
-    let mut chart = Chart { title: "Requests per second, last hour", ..frame(points, top, format::rate) };
+    let mut chart = Chart { title: "Requests per second, last hour", ..frame(points, top) };
     for (i, point) in points.iter().enumerate() {
         let mut below = 0.0;
         let mut stack = |class, count| {
@@ -130,7 +130,7 @@ pub(crate) fn requests(points: &[Point]) -> Chart {
 pub(crate) fn latencies(points: &[Point]) -> Chart {
     let millis = |time: Option<std::time::Duration>| time.map(|time| time.as_secs_f64() * 1e3);
     let top = nice(points.iter().filter_map(|p| millis(p.p99)).fold(0.0, f64::max));
-    let mut chart = Chart { title: "/auth in milliseconds, last hour", ..frame(points, top, trimmed) };
+    let mut chart = Chart { title: "/auth in milliseconds, last hour", ..frame(points, top) };
     for (class, name, of) in [("s3", "p50", (|p| p.p50) as fn(&Point) -> _), ("s2", "p99", |p| p.p99)] {
         chart.lines.push(Line { class, path: path(points, |p| millis(of(p)), top) });
         chart.legend.push(Series { class, name: name.into(), total: String::new() });
@@ -168,8 +168,8 @@ fn by_frequency(points: &[Point]) -> Vec<(&'static str, u64)> {
     all
 }
 
-fn frame(points: &[Point], top: f64, text: impl Fn(f64) -> String) -> Chart {
-    let scale = [0.0, 0.5, 1.0].map(|part| Label { at: number(y(part)), text: text(top * part) });
+fn frame(points: &[Point], top: f64) -> Chart {
+    let scale = [0.0, 0.5, 1.0].map(|part| Label { at: number(y(part)), text: figure(top * part) });
     let every = 15;
     let times = points.iter().enumerate().filter(|(i, _)| i % every == 0 && i + every / 3 < points.len());
     let times = times.map(|(i, point)| Clock {
@@ -243,11 +243,15 @@ fn nice(most: f64) -> f64 {
 }
 
 fn number(value: f64) -> String {
-    trimmed((value * 10.0).round() / 10.0)
+    trimmed(&format!("{value:.1}"))
 }
 
-fn trimmed(value: f64) -> String {
-    let text = format!("{value:.2}");
+/// A figure of a scale: a small one as exact as it is, which one request a minute needs.
+fn figure(value: f64) -> String {
+    if value >= 10.0 { format::count(value.round() as u64) } else { trimmed(&format!("{value:.4}")) }
+}
+
+fn trimmed(text: &str) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -273,7 +277,7 @@ mod tests {
         let points = [point(0, 120, &[("rate_limited", 60)]), point(1, 0, &[])];
         let chart = requests(&points);
         let tops: Vec<&str> = chart.scale.iter().map(|label| label.text.as_str()).collect();
-        assert_eq!(tops, ["0", "2.5", "5.0"], "3 per second fit under 5");
+        assert_eq!(tops, ["0", "2.5", "5"], "3 per second fit under 5");
         let [allowed, refused] = &chart.bars[..] else { panic!("two bars: {:?}", chart.bars) };
         assert_eq!((allowed.class, refused.class), ("s0", "s1"));
         let f = |text: &str| text.parse::<f64>().expect("a number");
@@ -311,6 +315,9 @@ mod tests {
     fn nothing_at_all_is_a_chart_too() {
         assert!(requests(&[]).bars.is_empty());
         assert_eq!(latencies(&[]).lines[0].path, "");
-        assert_eq!(requests(&[point(0, 0, &[])]).scale[2].text, "1.0");
+        let tops = |allowed| requests(&[point(0, allowed, &[])]).scale.into_iter().map(|label| label.text);
+        assert_eq!(tops(0).collect::<Vec<_>>(), ["0", "0.5", "1"]);
+        assert_eq!(tops(1).collect::<Vec<_>>(), ["0", "0.01", "0.02"], "one a minute");
+        assert_eq!(tops(90_000).collect::<Vec<_>>(), ["0", "1,000", "2,000"]);
     }
 }

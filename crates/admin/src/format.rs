@@ -53,6 +53,7 @@ pub(crate) fn counted(number: usize, thing: &str) -> String {
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         r if r <= 0.0 => "0".into(),
+        r if r < 0.05 => "<0.1".into(),
         r if r < 10.0 => format!("{r:.1}"),
         r => count(r.round() as u64),
     }
@@ -92,7 +93,8 @@ mod tests {
             (counted(1, "server"), counted(2000, "server")),
             ("1 server".into(), "2,000 servers".into())
         );
-        assert_eq!((rate(0.0), rate(0.25), rate(2000.4)), ("0".into(), "0.2".into(), "2,000".into()));
+        let rates = [0.0, 1.0 / 60.0, 0.25, 2000.4].map(rate);
+        assert_eq!(rates, ["0", "<0.1", "0.2", "2,000"]);
         let ms = |ms| latency(Some(Duration::from_micros(ms)));
         assert_eq!((ms(210), ms(12_300), ms(1_500_000)), ("0.21 ms".into(), "12 ms".into(), "1.5 s".into()));
     }
