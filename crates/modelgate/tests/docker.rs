@@ -4,7 +4,7 @@ mod common;
 
 use std::{
     fmt::Write as _,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use common::{KEY, NEWEST, Stack, chat, refusal, server};
@@ -58,14 +58,14 @@ async fn wait_for_status(stack: &Stack, model: &str, wanted: u16) {
 
 /// When the first native 503 arrives. A request every 10 ms, none waiting for another: one that was
 /// let pass just before the server went hangs until Traefik gives up connecting.
-async fn first_refusal(stack: &Stack, model: &str) -> Instant {
+async fn first_refusal(stack: &Stack, model: &str) -> SystemTime {
     let mut requests = tokio::task::JoinSet::new();
     let mut tick = tokio::time::interval(Duration::from_millis(10));
     loop {
         tokio::select! {
             _ = tick.tick() => {
                 let request = stack.post("/v1/chat/completions", &chat(model));
-                requests.spawn(async move { (refusal(request).await, Instant::now()) });
+                requests.spawn(async move { (refusal(request).await, SystemTime::now()) });
             }
             Some(Ok(((status, body), at))) = requests.join_next() => {
                 if status == 503 && body["error"]["code"] == "model_not_ready" {
@@ -103,10 +103,12 @@ async fn seven_rounds(stack: &Stack, image: &str, time: u32) -> (Duration, Durat
         eventually(SOON, || async { (stack.chat(&model).await.status() == 200).then_some(()) }).await;
         to_live.push(healthy.elapsed());
 
-        let killed = Instant::now();
         let (kill, refused) = tokio::join!(container.kill(), first_refusal(stack, &model));
-        to_refusal.push(refused - killed);
         kill.expect("killed");
+        // Not from the command on, which takes its time; the engine tells of it before it does it.
+        let died = container.inspect().await.expect("a container")["State"]["FinishedAt"].take();
+        let died = humantime::parse_rfc3339(died.as_str().expect("a time")).expect("a time");
+        to_refusal.push(refused.duration_since(died).unwrap_or_default());
     }
     println!("live after {to_live:?}; refused after {to_refusal:?}");
     (median(&to_live), median(&to_refusal))

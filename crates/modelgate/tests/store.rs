@@ -47,10 +47,6 @@ fn sqlite_url(modelgate: &Modelgate) -> String {
     format!("sqlite://{}", modelgate.folder().join("state/modelgate.db").display())
 }
 
-async fn ready(auth: &Auth, key: &str) {
-    eventually(Duration::from_secs(60), || async { (auth.status(key).await == 200).then_some(()) }).await;
-}
-
 /// Some of the tests measure, so none runs beside another.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
@@ -78,7 +74,7 @@ async fn a_kill_loses_a_second_of_counts_at_most_and_never_the_file() {
     let yaml = config(&sim, &file_key("alice", "requests_per_day: 1000000, tokens_per_month: 100000000"));
     let mut modelgate = Modelgate::builder(BINARY, &yaml).keep_state().start().await;
     let auth = Auth::of(&modelgate);
-    ready(&auth, "mg-alice").await;
+    auth.until("mg-alice", 200).await;
     // Killed in the middle of the load, again and again. Something else that the machine does may delay one write.
     let mut counted_before = 0;
     let mut lost = Vec::new();
@@ -94,7 +90,7 @@ async fn a_kill_loses_a_second_of_counts_at_most_and_never_the_file() {
             passed.extend(worker.await.expect("no panic"));
         }
         modelgate.restart().await;
-        ready(&auth, "mg-alice").await;
+        auth.until("mg-alice", 200).await;
         counted_before = used(&auth).await - 1;
         let counted = counted_before - before;
         assert!(passed.len() > 200, "a load worth the name");
@@ -132,18 +128,15 @@ async fn a_quota_is_used_up_once_however_often_one_restarts() {
     let yaml = config(&sim, &file_key("alice", "requests_per_month: 3"));
     let mut modelgate = Modelgate::builder(BINARY, &yaml).keep_state().start().await;
     let auth = Auth::of(&modelgate);
-    ready(&auth, "mg-alice").await;
+    auth.until("mg-alice", 200).await;
     assert_eq!(auth.status("mg-alice").await, 200);
     modelgate.restart().await;
-    ready(&auth, "mg-alice").await;
+    auth.until("mg-alice", 200).await;
     for _ in 0..2 {
         let answer = auth.ask("mg-alice").await;
         assert_eq!((answer.status, answer.code.as_str()), (429, "insufficient_quota"));
         modelgate.restart().await;
-        eventually(Duration::from_secs(60), || async {
-            (auth.status("mg-alice").await == 429).then_some(())
-        })
-        .await;
+        auth.until("mg-alice", 429).await;
     }
 }
 
@@ -158,7 +151,7 @@ async fn a_quota_that_one_replica_has_used_up_is_used_up_at_the_other() {
     let start = || Modelgate::builder(BINARY, &yaml).env("MODELGATE_STORE_URL", url.as_str()).start();
     let (first, second) = (start().await, start().await);
     let (first, second) = (Auth::of(&first), Auth::of(&second));
-    ready(&first, "mg-alice").await;
+    first.until("mg-alice", 200).await;
     assert_eq!((first.status("mg-alice").await, first.status("mg-alice").await), (200, 200));
     assert_eq!(first.status("mg-alice").await, 429);
     // Nobody has asked the second one before: it has counted nothing that it could put together with the store's.
@@ -186,7 +179,7 @@ async fn keys_of_the_store_come_rotate_expire_and_go_within_a_second_on_both_rep
     let (_, key) = registry.create_key(&json!({ "name": "first" }), "test").await.expect("a key");
     let probe = key.expect("new");
     for replica in &replicas {
-        ready(replica, probe.reveal()).await;
+        replica.until(probe.reveal(), 200).await;
     }
     let slowest = async |key: &str, status: u16| {
         let [first, second] = &replicas;
@@ -272,7 +265,7 @@ async fn a_store_that_is_down_leaves_everything_in_force() {
     let registry = registry(&url).await;
     let new = json!({ "name": "alice", "limit": { "requests_per_day": 1_000_000 } });
     let alice = registry.create_key(&new, "test").await.expect("a key").1.expect("new");
-    ready(&auth, alice.reveal()).await;
+    auth.until(alice.reveal(), 200).await;
     let mut asked = 1;
     let store = async || modelgate.readyz().await["store"].clone();
     assert_eq!(store().await, json!({ "state": "up", "kind": "PostgreSQL" }));
@@ -322,15 +315,11 @@ async fn a_store_that_is_down_leaves_everything_in_force() {
     modelgate.stop().await;
     server.kill();
     modelgate.restart().await;
-    eventually(Duration::from_secs(60), || async { (auth.status("mg-other").await == 200).then_some(()) })
-        .await;
+    auth.until("mg-other", 200).await;
     let unknown = auth.ask(alice.reveal()).await;
     assert_eq!((unknown.status, unknown.code.as_str()), (503, "api_keys_unavailable"));
     server.restart().await;
-    eventually(Duration::from_secs(60), || async {
-        (auth.status(alice.reveal()).await == 200).then_some(())
-    })
-    .await;
+    auth.until(alice.reveal(), 200).await;
     let never = NewKey::generate().expect("a key");
     assert_eq!(auth.status(never.reveal()).await, 401);
 }
@@ -343,7 +332,7 @@ async fn usage_and_some_refusals_are_written_down() {
     let mut modelgate = Modelgate::builder(BINARY, &yaml).keep_state().start().await;
     let auth = Auth::of(&modelgate);
     modelgate.wait_ready().await;
-    ready(&auth, "mg-alice").await;
+    auth.until("mg-alice", 200).await;
     for _ in 0..30 {
         auth.ask("mg-alice").await;
     }

@@ -311,8 +311,13 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // Left to itself the session would be ended politely, which takes longer.
         let _ = self.driver.clone().leak();
-        // Chromium's processes are in groups of their own.
-        let all = descendants(self.process.id());
+        // Chromium's processes are in groups of their own. Those that are stopped start no others.
+        let mut all = Vec::new();
+        self.process.signal("STOP");
+        while let Some(id) = descendants(self.process.id()).into_iter().find(|id| !all.contains(id)) {
+            send("STOP", &id.to_string());
+            all.push(id);
+        }
         self.process.kill();
         for id in &all {
             send("KILL", &id.to_string());
