@@ -97,7 +97,7 @@ const ROUND: Duration = Duration::from_millis(1500);
 const ROUNDS: usize = 8;
 
 /// Asks `/auth` at the rate, as a Traefik does, and returns what each decision cost Modelgate; `None` if the machine was
-/// too busy with other things for that rate.
+/// too busy with other things for most of that rate.
 async fn cost_of_a_decision(modelgate: &Modelgate, client: &reqwest::Client) -> Option<Duration> {
     const SENDERS: u64 = 32;
     let before = cpu_time(modelgate.id());
@@ -124,7 +124,7 @@ async fn cost_of_a_decision(modelgate: &Modelgate, client: &reqwest::Client) -> 
     }
     let decisions: u32 = senders.join_all().await.into_iter().sum();
     let rate = f64::from(decisions) / ROUND.as_secs_f64();
-    (rate > 0.9 * RATE as f64).then(|| (cpu_time(modelgate.id()) - before) / decisions)
+    (rate > 0.75 * RATE as f64).then(|| (cpu_time(modelgate.id()) - before) / decisions)
 }
 
 /// How long the threads of a process have run: <https://docs.kernel.org/scheduler/sched-stats.html>. All of Modelgate's
@@ -164,7 +164,7 @@ async fn an_open_overview_is_live_and_costs_next_to_nothing() {
 
     let (mut closed, mut open) = (Vec::new(), Vec::new());
     let text = "document.querySelector('main').innerText";
-    for _ in 0..3 * ROUNDS {
+    for _ in 0..5 * ROUNDS {
         browser.goto("about:blank").await.expect("a page");
         closed.extend(cost_of_a_decision(&modelgate, &client).await);
         browser.goto(modelgate.admin_url()).await.expect("the overview");
