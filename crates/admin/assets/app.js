@@ -105,7 +105,7 @@ function connect() {
     // A closed source was refused: signed out, there are too many live pages, or a proxy answers for Modelgate.
     if (source && source.readyState === EventSource.CLOSED) {
       disconnect();
-      check();
+      retry();
     }
   });
 }
@@ -116,16 +116,21 @@ function disconnect() {
   source = null;
 }
 
-/** After a refusal: to the sign-in page if that is why, else another try in a while. */
+/** To the sign-in page, if nobody is signed in any more. Whether Modelgate answers otherwise. */
 async function check() {
   try {
     const answer = await fetch("/help", { method: "HEAD", headers: { accept: "application/json" } });
     // Without a fragment, which would keep the page; and not a reload, which would send a form again.
-    if (answer.status === 401) return location.replace(location.pathname + location.search);
-    if (answer.ok && parts.length > 0) say("off", "not live: too many pages are open");
+    if (answer.status === 401) location.replace(location.pathname + location.search);
+    return answer.ok;
   } catch {
-    // Modelgate is being restarted.
+    return false; // It is being restarted.
   }
+}
+
+/** After a refusal, another try in a while. */
+async function retry() {
+  if (await check()) say("off", "not live: too many pages are open");
   setTimeout(connect, TRY_AGAIN);
 }
 
