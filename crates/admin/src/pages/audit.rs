@@ -127,9 +127,10 @@ mod tests {
             let all = details(&value).into_iter().map(|(name, value)| format!("{name}: {value}"));
             all.collect::<Vec<_>>().join("; ")
         };
-        let limit = json!({"tokens_per_month": 1_000_000, "burst": 5});
+        // In the order of names: whether serde_json keeps another one, what else is compiled decides.
+        let limit = json!({"burst": 5, "tokens_per_month": 1_000_000});
         assert_eq!(
-            told(json!({"limit": limit, "models": ["a", "b*"], "disabled": true})),
+            told(json!({"disabled": true, "limit": limit, "models": ["a", "b*"]})),
             "disabled: true; limit: 5 burst, 1,000,000 tokens per month; models: a, b*"
         );
         assert_eq!(
