@@ -19,8 +19,9 @@ use testkit::{
 use tokio::{sync::Mutex, time::sleep};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_modelgate");
-/// 200 a second, 100 at once.
-const RATE: f64 = 200.0;
+/// 50 a second, 100 at once: what comes in while a busy machine does nothing else for two seconds is not lost, and even then
+/// the connections ask for more than is allowed.
+const RATE: f64 = 50.0;
 const BURST: f64 = 100.0;
 /// 64 connections then ask some thousand times a second, which leaves a small machine time for Redis.
 const PAUSE: Duration = Duration::from_millis(60);
@@ -133,7 +134,7 @@ async fn two_together_admit_what_one_limit_allows() {
         assert_eq!((&status["state"], &status["fail"]), (&"up".into(), &"local".into()), "{status}");
     }
     // What is left is what Redis says, to both.
-    sleep(Duration::from_millis(700)).await;
+    sleep(Duration::from_secs_f64(BURST / RATE + 0.2)).await;
     for auth in &auths {
         let limits = auth.limits("mg-alice").await;
         let second =
@@ -303,5 +304,8 @@ async fn who_starts_without_redis_knows_how_many_share() {
     let most = (BURST + RATE * start.elapsed().as_secs_f64()) / 2.0;
     assert!((50.0..=most).contains(&f64::from(passed)), "{passed} of {most}");
     let limits = auth.limits("mg-alice").await;
-    assert_eq!((&limits["limits"][0]["amount"], &limits["limits"][0]["burst"]), (&200.into(), &100.into()));
+    assert_eq!(
+        (&limits["limits"][0]["amount"], &limits["limits"][0]["burst"]),
+        (&(RATE as u64).into(), &(BURST as u64).into())
+    );
 }
