@@ -121,6 +121,14 @@ const ADVICE: &[(&[&str], &str)] = &[
         "Is the Docker Engine there, and its endpoint right? What is known of it goes on working.",
     ),
     (
+        &["configuration the changed file"],
+        "Correct the file: it is read again as soon as it changes. `modelgate check` says what is wrong with it.",
+    ),
+    (
+        &["configuration ", "only after a restart"],
+        "Restart Modelgate when it suits you; the rest of the change is in force.",
+    ),
+    (
         &["Store it has been down"],
         "Is the database there, and store.url right? Keys go on working; changes of them have to wait.",
     ),

@@ -76,6 +76,8 @@ pub(crate) fn all(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<
     issues.extend(of_traefik(admin, catalogue));
     let faults = connection::all(admin, Some(catalogue)).into_iter();
     issues.extend(faults.filter_map(|c| Some(Issue::new(Severity::Bad, c.name, "/about", c.fault?))));
+    let of_file = |problem| Issue::new(Severity::Warn, "configuration", "/about", problem);
+    issues.extend((admin.program.problems)().into_iter().map(of_file));
     issues.sort();
     issues.dedup();
     issues

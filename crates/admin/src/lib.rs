@@ -78,6 +78,8 @@ pub struct Program {
     pub docker: Vec<(String, String)>,
     /// The configuration in force, as YAML, with secrets hidden.
     pub configuration: Box<dyn Fn() -> String + Send + Sync>,
+    /// What is wrong with it, or not in force of it, in words.
+    pub problems: Box<dyn Fn() -> Vec<String> + Send + Sync>,
 }
 
 impl std::fmt::Debug for Program {

@@ -93,7 +93,11 @@ fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>
     let tokens = vec![token("alice", ADMIN, Role::Admin), token("bob", READER, Role::Reader)];
     let gate = Arc::new(Gate::new(AdminTokens::new(tokens)));
     let docker = vec![("docker".into(), "unix:///var/run/docker.sock".into())];
-    let program = Program { docker, configuration: Box::new(|| "listen: {}\n# <b>bold</b>\n".into()) };
+    let program = Program {
+        docker,
+        configuration: Box::new(|| "listen: {}\n# <b>bold</b>\n".into()),
+        problems: Box::new(Vec::new),
+    };
     Admin::new(gate, shared, registry, watch::Sender::default(), program, stopped)
 }
 

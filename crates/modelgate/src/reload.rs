@@ -12,17 +12,65 @@ use std::{
 
 use admin::Gate;
 use catalogue::Configured;
+use serde_json::json;
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, info, warn};
-use web::Shared;
+use web::{Family, Shared};
 
 use crate::{
     admin_tokens,
-    config::{Config, Env},
+    config::{Config, ConfigErrors, Env},
     serve,
 };
 
 const EVERY: Duration = Duration::from_millis(500);
+
+/// What an operator should know of the configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Review {
+    /// It has changed, and the new one cannot be taken.
+    pub(crate) is_refused: bool,
+    /// In words, each with the key that it is about.
+    pub(crate) problems: Vec<String>,
+}
+
+impl Review {
+    /// Of a configuration that is in force, and the one with which the process has started.
+    pub(crate) fn of(config: &Config, started: &Config) -> Self {
+        let restart = started.restart_needed(config).into_iter();
+        let restart =
+            restart.map(|part| format!("{part} has changed, which takes effect only after a restart"));
+        Self { is_refused: false, problems: restart.chain(config.warnings.iter().cloned()).collect() }
+    }
+
+    /// Of a file that is not taken.
+    fn refused(errors: &ConfigErrors) -> Self {
+        const SOME: usize = 5;
+        let one = |error| format!("the changed file is refused, what it said before stays in force: {error}");
+        let mut problems: Vec<String> = errors.0.iter().take(SOME).map(one).collect();
+        if let Some(others) = errors.0.len().checked_sub(SOME).filter(|others| *others > 0) {
+            problems
+                .push(format!("the changed file has {others} more errors: modelgate check names them all"));
+        }
+        Self { is_refused: true, problems }
+    }
+}
+
+/// Says on `/readyz` and `/metrics` whether the file as it stands is in force.
+pub(crate) fn report(shared: &Shared, reviews: &watch::Receiver<Review>) {
+    let told = reviews.clone();
+    shared.add_status("configuration", move || {
+        let review = told.borrow();
+        let state = if review.is_refused { "refused" } else { "in force" };
+        json!({ "state": state, "problems": review.problems })
+    });
+    let told = reviews.clone();
+    shared.add_metrics(move || {
+        let is_taken = f64::from(u8::from(!told.borrow().is_refused));
+        let help = "Whether the configuration file as it stands is in force; if not, the one before is.";
+        vec![Family::gauge("modelgate_config_last_reload_successful", help).with(&[], is_taken)]
+    });
+}
 
 /// What a change of the file concerns.
 pub(crate) struct Reload {
@@ -30,11 +78,14 @@ pub(crate) struct Reload {
     pub(crate) file: Option<PathBuf>,
     /// What stood in it when it was read: a change during the start is one, too.
     pub(crate) seen: Option<Vec<u8>>,
-    pub(crate) running: Config,
+    /// With which the process has started: some of it stays in force until it ends.
+    pub(crate) started: Arc<Config>,
+    pub(crate) running: Arc<Config>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) servers: watch::Sender<Configured>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) configs: watch::Sender<Arc<Config>>,
+    pub(crate) reviews: watch::Sender<Review>,
 }
 
 impl Reload {
@@ -50,21 +101,24 @@ impl Reload {
             }
             self.seen = now;
             match Config::load(Some(&path), &Env::of_this_process()) {
-                Ok(config) => self.put_in_force(&path, config),
+                Ok(config) => self.put_in_force(&path, Arc::new(config)),
                 Err(errors) => {
+                    self.reviews.send_replace(Review::refused(&errors));
                     error!(path = %path.display(), "the new configuration is refused, the old one stays: {errors}");
                 }
             }
         }
     }
 
-    fn put_in_force(&mut self, path: &Path, config: Config) {
-        for part in self.running.restart_needed(&config) {
-            warn!(part, "has changed, but takes effect only after a restart");
+    fn put_in_force(&mut self, path: &Path, config: Arc<Config>) {
+        let review = Review::of(&config, &self.started);
+        for problem in &review.problems {
+            warn!("{problem}");
         }
+        self.reviews.send_replace(review);
         self.servers.send_replace(serve::configured(&config));
         self.shared.replace_settings(serve::settings(&config));
-        self.configs.send_replace(Arc::new(config.clone()));
+        self.configs.send_replace(Arc::clone(&config));
         admin_tokens::renew(&self.gate, &config, &self.running);
         let (keys, servers) = (config.accounts.declared.keys.len(), config.servers.len());
         info!(path = %path.display(), keys, servers, "configuration reloaded");

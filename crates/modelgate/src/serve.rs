@@ -31,7 +31,7 @@ use crate::{
     jwks::KeySets,
     keeper::{Keeper, Start},
     log,
-    reload::Reload,
+    reload::{self, Reload, Review},
 };
 
 /// A poll is answered this long before Traefik gives it up.
@@ -145,15 +145,20 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     });
     counting::report(&shared);
     let registry = Arc::clone(&start.registry);
-    let (configs, config_changes) = watch::channel(Arc::new(config.clone()));
+    let config = Arc::new(config);
+    let (configs, config_changes) = watch::channel(Arc::clone(&config));
     let mut keeper = Keeper::new(start, Arc::clone(&shared), key_sets.clone(), config_changes.clone());
     let (stop, stopped) = watch::channel(false);
     let gate = Arc::new(Gate::new(admin_tokens::open(&config)?));
-    let program = program(&config, config_changes.clone());
+    let (reviews, reviewed) = watch::channel(Review::of(&config, &config));
+    reload::report(&shared, &reviewed);
+    let program = program(&config, config_changes.clone(), reviewed);
     let admin = Admin::new(gate.clone(), shared.clone(), registry.clone(), holds, program, stopped.clone());
     let pages = admin::router(admin.clone());
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
-    let reload = Reload { file, seen, running: config, shared: Arc::clone(&shared), servers, gate, configs };
+    let (started, running) = (Arc::clone(&config), config);
+    let for_reload = Arc::clone(&shared);
+    let reload = Reload { file, seen, started, running, shared: for_reload, servers, gate, configs, reviews };
     let background = background(Arc::clone(&shared), reload, key_sets, &mut keeper);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {
@@ -217,12 +222,17 @@ async fn bind(config: &Config) -> io::Result<Listeners> {
 }
 
 /// What only the wiring knows and the dashboard shows.
-fn program(config: &Config, changes: watch::Receiver<Arc<Config>>) -> Program {
+fn program(
+    config: &Config,
+    changes: watch::Receiver<Arc<Config>>,
+    reviews: watch::Receiver<Review>,
+) -> Program {
     let hosts = if config.docker.is_wanted() { &config.docker.hosts[..] } else { &[] };
     let host = |host: &discovery::DockerOptions| (host.name.clone(), host.endpoint.to_string());
     Program {
         docker: hosts.iter().map(host).collect(),
         configuration: Box::new(move || changes.borrow().shown.clone()),
+        problems: Box::new(move || reviews.borrow().problems.clone()),
     }
 }
 

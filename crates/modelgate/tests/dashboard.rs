@@ -385,4 +385,11 @@ async fn another_token_is_in_force_without_a_restart_and_the_old_one_no_more() {
     eventually(SOON, || async { (with("cookie", cookie.clone()).await == 401).then_some(()) }).await;
     assert_eq!(with("authorization", "Bearer the-second-token".into()).await, 200);
     assert_eq!(with("authorization", "Bearer the-first-token".into()).await, 401);
+    // A change that cannot be taken is told where an operator looks.
+    modelgate.write_config("kyes: []\n");
+    eventually(SOON, || async {
+        let page = send(client.get(&url).bearer_auth("the-second-token")).await.text().await.expect("a page");
+        (page.contains("the changed file is refused") && page.contains("kyes")).then_some(())
+    })
+    .await;
 }

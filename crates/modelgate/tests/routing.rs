@@ -286,12 +286,28 @@ async fn a_good_configuration_takes_effect_and_a_bad_one_does_not() {
     stack.modelgate.write_config(&common::config(&[&a, &b], limit));
     stack.wait_for("qwen").await;
     assert_eq!(stack.chat("llama").await.status(), 429, "what was used up stays used up");
+    let told = async |state: &str, words: &str| {
+        let told = testkit::within(Duration::from_secs(60), || async {
+            let told = stack.modelgate.readyz().await["configuration"].take();
+            (told["state"] == state && told["problems"].to_string().contains(words)).then_some(())
+        });
+        assert!(told.await.is_some(), "{state}, {words}: {}", stack.modelgate.readyz().await);
+        let metrics = stack.client.get(format!("{}/metrics", stack.modelgate.admin_url()));
+        send(metrics).await.text().await.expect("text")
+    };
     stack.modelgate.write_config("kyes: []\n");
-    testkit::eventually(Duration::from_secs(60), || async {
-        stack.modelgate.log().contains("kyes").then_some(())
-    })
-    .await;
+    let metrics = told("refused", "kyes").await;
+    assert!(metrics.contains("modelgate_config_last_reload_successful 0.0\n"), "{metrics}");
     assert_eq!(stack.chat("qwen").await.status(), 200, "the old configuration stays");
+    // A good one again, of which a part waits for the next start, however often the file changes.
+    for more in ["log: { level: debug }\n", "log: { level: debug }\ntime_zone: Europe/Paris\n"] {
+        stack.modelgate.write_config(&common::config(&[&a, &b], more));
+        let metrics =
+            told("in force", "log.level has changed, which takes effect only after a restart").await;
+        assert!(metrics.contains("modelgate_config_last_reload_successful 1.0\n"), "{metrics}");
+    }
+    stack.modelgate.write_config(&common::config(&[&a, &b], ""));
+    told("in force", "[]").await;
 }
 
 #[tokio::test]
