@@ -201,6 +201,7 @@ async fn a_key_is_made_used_limited_and_revoked() {
     assert_eq!(statuses, [200, 200, 429, 429], "three an hour");
     let page = wait_for(&browser, "rate_limit_exceeded").await;
     assert!(page.contains("carol") && page.contains("3 requests an hour"), "{page}");
+    assert!(page.contains("est. 1,00"), "a prompt and an answer of the usual length: {page}");
     assert_eq!(browser.evaluate("window.loadedOnce").await, true, "the tail is live");
 
     browser.goto(format!("{url}/keys/carol-laptop")).await.expect("the key");

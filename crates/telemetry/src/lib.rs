@@ -134,11 +134,22 @@ impl Telemetry {
 
     /// Hears of a decision, or of a refusal that nobody had to think about. Takes no lock and does not wait.
     pub fn decided(&self, decided: &Decided<'_>) {
+        self.keep(self.count(decided));
+    }
+
+    /// The same of a decision of which more is known in a moment: it is counted now, and [kept](Self::keep) then.
+    #[must_use]
+    pub fn count(&self, decided: &Decided<'_>) -> Record {
         self.counters.add(decided.refused.as_ref().map(|refused| refused.code));
         if let Some(latency) = decided.latency {
             self.latencies.add(latency);
         }
-        if self.queue.force_push(Record::new(decided)).is_some() {
+        Record::new(decided)
+    }
+
+    /// Keeps a decision for readers and subscribers. Takes no lock and does not wait.
+    pub fn keep(&self, record: Record) {
+        if self.queue.force_push(record).is_some() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

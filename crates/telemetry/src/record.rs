@@ -25,7 +25,7 @@ pub struct Decided<'a> {
     pub uri: &'a str,
     /// Why it was refused; `None` if it was allowed.
     pub refused: Option<Refused<'a>>,
-    /// The tokens that it was estimated at, if a limit counts them.
+    /// The tokens that it was estimated at, if it was.
     pub tokens: Option<u32>,
     /// How long the decision took, from the question to the answer; `None` if Traefik has not asked.
     pub latency: Option<Duration>,
@@ -48,7 +48,7 @@ pub struct Record {
     pub at: SystemTime,
     /// Why it was refused, in one word; `None` if it was allowed.
     pub refused: Option<&'static str>,
-    /// The tokens that it was estimated at, if a limit counts them.
+    /// The tokens that it was estimated at, if it was.
     pub tokens: Option<u32>,
     /// How long the decision took; `None` if Traefik has not asked.
     pub latency: Option<Duration>,

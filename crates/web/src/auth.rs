@@ -26,6 +26,7 @@ use axum::{
 };
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
+use telemetry::Record;
 use tracing::{debug, warn};
 
 use crate::{
@@ -101,9 +102,9 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
     };
     match decision {
         Decision::Allow(grant) => {
-            report.allowed(&grant);
+            let record = report.allowed(&grant);
             let response = allow(&grant, &request_id);
-            count_usage(&shared, grant, uri, body_is_known.then_some(body));
+            count_usage(&shared, grant, record, uri, body_is_known.then_some(body));
             response
         }
         Decision::Deny(mut denial) => {
@@ -124,8 +125,9 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
     }
 }
 
-/// Notes what was used. Its tokens are estimated when the answer is on its way, unless a limit needed them before.
-fn count_usage(shared: &Arc<Shared>, grant: Grant, uri: &str, body: Option<Bytes>) {
+/// Notes what was used, and keeps the decision for people to look at. Its tokens are estimated when the answer is on its
+/// way, unless a limit needed them before.
+fn count_usage(shared: &Arc<Shared>, grant: Grant, mut record: Record, uri: &str, body: Option<Bytes>) {
     /// Longer than that, and it would keep other requests waiting: some 60 µs.
     const SHORT: usize = 64 << 10;
     shared.usage().allowed(&grant);
@@ -133,6 +135,8 @@ fn count_usage(shared: &Arc<Shared>, grant: Grant, uri: &str, body: Option<Bytes
     let add = move |shared: &Shared, tokens| {
         let model = grant.known_model().unwrap_or_default();
         shared.usage().tokens(&grant.key.name, &grant.consumer.name, model, tokens);
+        record.tokens = Some(tokens);
+        shared.telemetry().keep(record);
     };
     if let Some(tokens) = known {
         return add(shared, tokens);

@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use access::{Denial, Grant};
 use catalogue::ModelName;
-use telemetry::{Decided, Refused, Telemetry};
+use telemetry::{Decided, Record, Refused, Telemetry};
 
 use crate::refusal::Refusal;
 
@@ -21,15 +21,15 @@ pub(crate) struct Report<'r> {
 }
 
 impl<'r> Report<'r> {
-    /// The request passes.
-    pub(crate) fn allowed(&self, grant: &Grant) {
-        self.telemetry.decided(&Decided {
+    /// The request passes. What is returned is kept when its tokens are estimated.
+    pub(crate) fn allowed(&self, grant: &Grant) -> Record {
+        self.telemetry.count(&Decided {
             consumer: Some(&grant.consumer.name),
             key: Some(&grant.key.name),
             model: grant.model.as_ref().map(ModelName::as_str),
             tokens: grant.tokens,
             ..self.decided(None)
-        });
+        })
     }
 
     /// It does not.

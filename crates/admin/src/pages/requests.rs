@@ -108,7 +108,7 @@ fn row(record: &Record) -> Row {
         key: text(record.key()),
         model: text(record.model()),
         request: format!("{} {}", record.method(), record.path()),
-        tokens: record.tokens.map_or_else(String::new, format::count),
+        tokens: record.tokens.map_or_else(String::new, |tokens| format::counted(tokens as usize, "token")),
         latency: format::latency(record.latency),
         id: record.request_id().to_owned(),
     }
