@@ -40,7 +40,7 @@ mod stats;
 pub use parts::{build_sim_server, need, skip_or_fail, target_folder};
 pub use poll::{eventually, within};
 pub use ports::free_port;
-pub use stats::{median, percentile};
+pub use stats::{cost_ratio, median, percentile};
 
 use std::sync::Once;
 

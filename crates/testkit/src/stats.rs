@@ -1,4 +1,4 @@
-//! The two figures that the tests and benchmarks report of a set of durations.
+//! The figures that the tests and benchmarks report of what they have measured.
 
 use std::time::Duration;
 
@@ -17,6 +17,20 @@ pub fn median(values: &[Duration]) -> Duration {
     percentile(values, 50.0)
 }
 
+/// What the first of two things costs, as a share of what the second costs, both measured by turns: above 1 if the second
+/// is the cheaper. Whatever else the machine does adds to some of the costs. So the ratio is told by the cheapest round of
+/// each, or by the median of the rounds' own ratios, whichever is the larger; 0 without rounds.
+#[must_use]
+pub fn cost_ratio(rounds: &[[f64; 2]]) -> f64 {
+    let least = |which: usize| rounds.iter().map(|round| round[which]).fold(f64::INFINITY, f64::min);
+    let mut ratios: Vec<f64> = rounds.iter().map(|[first, second]| first / second).collect();
+    ratios.sort_by(f64::total_cmp);
+    match ratios.get(ratios.len() / 2) {
+        Some(median) => median.max(least(0) / least(1)),
+        None => 0.0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +43,15 @@ mod tests {
         assert_eq!(percentile(&values, 100.0), Duration::from_millis(5));
         assert_eq!(percentile(&values, 0.0), Duration::from_millis(1));
         assert_eq!(percentile(&[], 99.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_costs_more_shows_in_spite_of_disturbed_rounds() {
+        assert_eq!(cost_ratio(&[]), 0.0);
+        // The second costs a quarter more; single rounds of either are disturbed.
+        let rounds = [[40.0, 50.0], [80.0, 50.0], [40.0, 90.0], [44.0, 55.0], [40.0, 50.0]];
+        assert_eq!(cost_ratio(&rounds), 0.8);
+        // The same cost; one round of the first was lucky, one of the second unlucky.
+        assert_eq!(cost_ratio(&[[35.0, 40.0], [40.0, 40.0], [40.0, 40.0], [40.0, 60.0]]), 1.0);
     }
 }
