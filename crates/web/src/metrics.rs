@@ -260,31 +260,9 @@ impl Family {
 
 #[cfg(test)]
 mod tests {
-    use access::Policy;
-    use catalogue::channel;
     use telemetry::{Decided, Refused};
-    use tokio::sync::watch;
 
     use super::*;
-    use crate::{CertificateAuthority, Settings};
-
-    fn shared() -> Arc<Shared> {
-        let settings = Settings {
-            trusted_networks: Vec::new(),
-            traefik: Default::default(),
-            advertise: None,
-            hold: Duration::ZERO,
-        };
-        let authority = CertificateAuthority::open(None, None).expect("an authority");
-        Arc::new(Shared::new(
-            channel().1,
-            settings,
-            Policy::default(),
-            authority,
-            8101,
-            watch::channel(Default::default()).0,
-        ))
-    }
 
     fn decide(shared: &Shared, refused: Option<Refused<'_>>, micros: u64) {
         shared.telemetry().decided(&Decided {
@@ -310,7 +288,7 @@ mod tests {
 
     #[test]
     fn decisions_are_counted_by_reason_and_time() {
-        let shared = shared();
+        let shared = Shared::empty();
         decide(&shared, None, 20);
         decide(&shared, None, 60);
         decide(&shared, Some(Refused { code: "missing_api_key", words: &"no key" }), 5);
@@ -335,14 +313,14 @@ mod tests {
 
     #[test]
     fn before_the_first_survey_nobody_knows_how_many_models_there_are() {
-        let text = exposition(&shared());
+        let text = exposition(&Shared::empty());
         assert_eq!(samples(&text, "modelgate_models"), Vec::<String>::new());
         assert_eq!(samples(&text, "modelgate_catalogue_revision"), ["modelgate_catalogue_revision 0.0"]);
     }
 
     #[test]
     fn other_parts_add_families_and_labels_may_hold_anything() {
-        let shared = shared();
+        let shared = Shared::empty();
         let hostile = "a\"b\\c\nd";
         shared.add_metrics(move || {
             vec![
@@ -362,7 +340,7 @@ mod tests {
             let headers = headers.iter().map(|(name, value)| {
                 (header::HeaderName::from_static(name), header::HeaderValue::from_static(value))
             });
-            let answer = handle(State(shared()), headers.collect()).await;
+            let answer = handle(State(Shared::empty()), headers.collect()).await;
             let kind = answer.headers()[header::CONTENT_TYPE].to_str().expect("text").to_owned();
             (answer.status().as_u16(), kind)
         };

@@ -72,33 +72,16 @@ async fn drain(mut body: Body) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use access::Policy;
     use axum::http::StatusCode;
     use telemetry::Filter;
-    use tokio::sync::watch;
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::{CertificateAuthority, Settings};
-
-    fn shared() -> Arc<Shared> {
-        let settings = Settings {
-            trusted_networks: Vec::new(),
-            traefik: Default::default(),
-            advertise: None,
-            hold: Duration::ZERO,
-        };
-        let authority = CertificateAuthority::open(None, None).expect("an authority");
-        let peers = watch::channel(Default::default()).0;
-        Arc::new(Shared::new(catalogue::channel().1, settings, Policy::default(), authority, 8101, peers))
-    }
 
     /// Operators see what Traefik refuses through us among the rest; it says nothing of how long decisions take.
     #[tokio::test]
     async fn what_is_refused_here_is_counted_and_shown() {
-        let shared = shared();
+        let shared = Shared::empty();
         for (method, uri, status) in [
             ("PUT", "/refuse/413/v1/chat/completions?api-key=a-secret", 413),
             ("POST", "/refuse/411/v1/embeddings", 411),

@@ -253,3 +253,19 @@ impl Shared {
         format!("req_{:08x}{number:012x}", self.request_ids.run)
     }
 }
+
+#[cfg(test)]
+impl Shared {
+    /// One that knows no server and no key, for tests of the handlers.
+    pub(crate) fn empty() -> Arc<Self> {
+        let settings = Settings {
+            trusted_networks: Vec::new(),
+            traefik: Default::default(),
+            advertise: None,
+            hold: Duration::ZERO,
+        };
+        let authority = CertificateAuthority::open(None, None).expect("an authority");
+        let peers = watch::channel(Default::default()).0;
+        Arc::new(Self::new(catalogue::channel().1, settings, Policy::default(), authority, 8101, peers))
+    }
+}
