@@ -168,7 +168,7 @@ async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
     assert_eq!((&made["state"], &made["source"]), (&json!("active"), &json!("store")));
     assert!(made.get("sha256").is_none() && made.get("last_used").is_none(), "{made}");
 
-    auth.until(&first, 200).await;
+    auth.soon(&first, 200).await;
     assert_eq!(models(&modelgate, &first).await, Some(json!(["llama"])), "the plan's models");
     let shown = api.get("/keys/ci").await.good(200);
     assert!(shown.get("api_key").is_none() && shown.get("sha256").is_none(), "shown once: {shown}");
@@ -191,14 +191,14 @@ async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
     let until_when = humantime::parse_rfc3339(text(&rotated["old_key_works_until"])).expect("a time");
     let grace = until_when.duration_since(SystemTime::now()).expect("later").as_secs();
     assert!((3500..=3600).contains(&grace), "{grace}");
-    auth.until(&second, 200).await;
+    auth.soon(&second, 200).await;
     assert_eq!(models(&modelgate, &first).await, Some(json!(["llama"])), "still");
     let ended = api.patch("/keys/ci", &json!({ "previous": null })).await.good(200);
     assert_eq!((&ended["state"], ended.get("old_key_works_until")), (&json!("active"), None));
-    auth.until(&first, 401).await;
+    auth.soon(&first, 401).await;
     let third = api.post("/keys/ci/rotate", &json!({ "grace": "2s" })).await.good(200);
     let third = text(&third["api_key"]).to_owned();
-    auth.until(&third, 429).await;
+    auth.soon(&third, 429).await;
     assert!(models(&modelgate, &third).await.is_some(), "it works, its hour is used up");
     eventually(Duration::from_secs(60), || async {
         models(&modelgate, &second).await.is_none().then_some(())
@@ -215,13 +215,13 @@ async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
         api.patch(path, &patch).await.good(200);
         let state = if patch.get("expires").is_some() { "expired" } else { "disabled" };
         assert_eq!(api.get("/keys/ci").await.good(200)["state"], state, "{path} {patch}");
-        auth.until(&third, 401).await;
+        auth.soon(&third, 401).await;
         api.patch(path, &back).await.good(200);
-        auth.until(&third, 429).await;
+        auth.soon(&third, 429).await;
     }
     assert_eq!(api.delete("/consumers/team").await.problem(409).0, "conflict", "it has a key");
     assert_eq!(api.delete("/keys/ci").await.status, 204);
-    auth.until(&third, 401).await;
+    auth.soon(&third, 401).await;
     assert_eq!(api.delete("/consumers/team").await.status, 204);
     assert_eq!(api.delete("/plans/gold").await.status, 204);
 
@@ -242,7 +242,7 @@ async fn what_was_used_and_who_did_what_is_told(place: Place) {
     let (api, auth) = (Api::of(&modelgate, ADMIN), Auth::of(&modelgate));
     let key = api.post("/keys", &json!({ "name": "a" })).await.good(201);
     let key = text(&key["api_key"]).to_owned();
-    auth.until(&key, 200).await;
+    auth.soon(&key, 200).await;
     assert_eq!(auth.status(&key).await, 200);
     let usage = eventually(Duration::from_secs(60), || async {
         let usage = api.get("/usage?key=a&consumer=a&model=llama").await.good(200);

@@ -11,6 +11,7 @@ use access::KeyDigest;
 use common::{NEWEST, Stack, chat, config, config_of, send};
 use dashboard::sign_in;
 use testkit::{
+    Stopwatch,
     browser::{Browser, axe_script, chromium, thirtyfour::prelude::*},
     docker::{self, Container, Engine, RunOptions},
     eventually,
@@ -189,8 +190,12 @@ async fn a_key_is_made_used_limited_and_revoked() {
         let request = stack.client.post(format!("{}/v1/chat/completions", stack.traefik.url()));
         send(request.bearer_auth(&key).json(&chat("llama")))
     };
-    // How soon it is in force, `store.rs` measures.
-    eventually(SOON, || async { (ask().await.status() == 200).then_some(()) }).await;
+    let in_force = async |status: u16| {
+        let stopwatch = Stopwatch::start();
+        eventually(SOON, || async { (ask().await.status() == status).then_some(()) }).await;
+        assert!(stopwatch.elapsed() < Duration::from_secs(1), "{status} after {:?}", stopwatch.elapsed());
+    };
+    in_force(200).await;
     browser.goto(format!("{url}/requests?key=carol-laptop")).await.expect("the requests");
     wait_for(&browser, "allowed").await;
     browser.evaluate("window.loadedOnce = true").await;
@@ -215,7 +220,7 @@ async fn a_key_is_made_used_limited_and_revoked() {
     assert_eq!(browser.evaluate(twice).await, 1, "a second click sends nothing");
     browser.find(By::Id("sure")).await.expect("a box").click().await.expect("it is ticked");
     browser.follow("button[value=delete]").await;
-    eventually(SOON, || async { (ask().await.status() == 401).then_some(()) }).await;
+    in_force(401).await;
     browser.goto(format!("{url}/audit")).await.expect("the audit log");
     let page = wait_for(&browser, "key deleted").await;
     assert!(page.contains("key created") && page.contains("signed in") && !page.contains(&key), "{page}");

@@ -6,13 +6,14 @@
 mod common;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     time::{Duration, Instant},
 };
 
 use common::{KEY, NEWEST, chat, refusal, send, server};
+use futures_util::future::join_all;
 use reqwest::{Client, RequestBuilder, redirect::Policy};
 use serde_json::{Value, json};
 use testkit::{
@@ -110,7 +111,9 @@ impl Example {
     /// Waits until a request is answered by so many different servers.
     async fn settle(&self, servers: usize, request: impl Fn() -> RequestBuilder) {
         eventually(PATIENCE, || async {
-            (self.spread(servers * 3, &request).await.len() == servers).then_some(())
+            let answers = (0..servers * 3).map(|_| self.answered(&request));
+            let answered: BTreeSet<String> = join_all(answers).await.into_iter().collect();
+            (answered.len() == servers).then_some(())
         })
         .await;
     }
@@ -168,7 +171,10 @@ async fn fastapi_production() {
     let Some(example) = Example::up("fastapi-production", overrides).await else { return };
     let predict =
         |model: &str| example.post(&format!("/models/{model}/predict"), &json!({ "text": "Hello" }));
-    example.settle(2, || predict("embeddings")).await;
+    // Whatever comes later makes Traefik begin a new turn: all of it has to be there before the turns are counted.
+    for model in ["embeddings", "classification"] {
+        example.settle(2, || predict(model)).await;
+    }
     let spread = example.spread(10, || predict("embeddings")).await;
     assert_eq!(spread.values().copied().collect::<Vec<_>>(), [5, 5], "both replicas: {spread:?}");
     let began = Instant::now();
@@ -266,8 +272,11 @@ async fn ollama_code() {
         request.bearer_auth(KEY).header("content-type", content_type).body(chat("llama3").to_string())
     };
     let plain = example.answered(|| with("application/json")).await;
-    let code = example.answered(|| with("application/json; profile=code")).await;
-    assert_ne!(plain, code);
+    // While one of the two is all that there is, it answers both.
+    let code = eventually(PATIENCE, || async {
+        Some(example.answered(|| with("application/json; profile=code")).await).filter(|code| *code != plain)
+    })
+    .await;
     for _ in 0..4 {
         assert_eq!(example.answered(|| with("application/json; profile=code")).await, code);
         assert_eq!(example.answered(|| with("application/json")).await, plain);
@@ -343,13 +352,16 @@ async fn sticky() {
 async fn rate_limit() {
     let Some(example) = Example::up("rate-limit", "services: {}").await else { return };
     example.answered(|| example.chat("llama3")).await;
-    // 20 at once, and ten more each second that this takes.
+    let start = Instant::now();
     let burst: Vec<_> = (0..200).map(|_| tokio::spawn(refusal(example.chat("llama3")))).collect();
-    let mut refused = 0;
+    let mut passed = 0;
     for request in burst {
-        refused += usize::from(request.await.expect("an answer").0 == 429);
+        let (status, body) = request.await.expect("an answer");
+        assert!([200, 429].contains(&status), "{status}: {body}");
+        passed += u64::from(status == 200);
     }
-    assert!((1..=180).contains(&refused), "bursts of 20: {refused} of 200 refused");
+    let most = 20 + 10 * (start.elapsed().as_secs() + 1);
+    assert!((19..=most).contains(&passed), "20 at once, and ten more a second: {passed} of {most}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -376,8 +388,12 @@ async fn ollama_production() {
     let overrides = "services:\n  ollama-main: { deploy: !reset null, healthcheck: { interval: 500ms, start_period: 1s } }\n";
     let Some(example) = Example::up("ollama-production", overrides).await else { return };
     example.answered(|| example.chat("llama3")).await;
-    let log = example.compose.run(&["logs", "traefik"]).await.expect("a log");
-    assert!(log.contains("/v1/chat/completions"), "Traefik's access log");
+    // Traefik's access log has it once all is sent.
+    eventually(PATIENCE, || async {
+        let log = example.compose.run(&["logs", "traefik"]).await.expect("a log");
+        log.contains("/v1/chat/completions").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use catalogue::{
 };
 use common::{KEY, NEWEST, Stack, chat, openmetrics::Exposition, refusal, stack};
 use testkit::{
-    eventually, need,
+    Stopwatch, eventually, need,
     sim::Sim,
     traefik::{Traefik, traefik_binary},
 };
@@ -73,6 +73,7 @@ async fn requests_are_counted_by_decision_and_reason() {
     let Some(stack) = stack(NEWEST, &[&sim], models).await else { return };
     stack.wait_for("llama").await;
     let (_, before) = scrape(&stack).await;
+    let stopwatch = Stopwatch::start();
     for _ in 0..5 {
         assert_eq!(stack.chat("llama").await.status(), 200);
     }
@@ -84,6 +85,7 @@ async fn requests_are_counted_by_decision_and_reason() {
     assert_eq!(refusal(stack.client.post(&url).bearer_auth("mg-wrong").json(&chat("llama"))).await.0, 401);
     assert_eq!(stack.chat("a-secret-project").await.status(), 404);
     let (text, after) = scrape(&stack).await;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs_f64();
     let more = |family: &str, end: &str, labels: &[(&str, &str)]| {
         after.value(family, end, labels) - before.value(family, end, labels)
     };
@@ -111,9 +113,10 @@ async fn requests_are_counted_by_decision_and_reason() {
     assert!(after.value("modelgate_catalogue_revision", "", &[]) >= 1.0);
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     assert_eq!(after.value("modelgate_build", "_info", &version), 1.0);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    // A poll is held for five seconds.
     let polled = after.value("modelgate_traefik_last_poll_seconds", "", &[("instance", "127.0.0.1")]);
-    assert!((now - polled).abs() < 60.0, "polled at {polled}, now it is {now}");
+    let age = now - polled - stopwatch.held_up().as_secs_f64();
+    assert!((-1.0..6.0).contains(&age), "polled {age} s ago");
     for private in [KEY, "mg-", "alice", "a-secret-project"] {
         assert!(!text.contains(private), "{private}:\n{text}");
     }
@@ -225,12 +228,14 @@ async fn a_traefik_is_seen_to_poll_and_to_get_each_document() {
     })
     .await;
 
+    let stopwatch = Stopwatch::start();
     traefik.kill();
     let gone = eventually(Duration::from_secs(60), || async {
         served.shared.polls().instances().into_iter().find(|instance| !instance.waiting)
     })
     .await;
-    assert!(gone.silent_for < Duration::from_secs(60), "{gone:?}");
+    let silent = gone.silent_for.saturating_sub(stopwatch.held_up());
+    assert!(silent < Duration::from_secs(10), "{gone:?}");
 }
 
 #[tokio::test]
@@ -241,13 +246,12 @@ async fn a_poll_interval_that_is_too_long_is_told() {
     let builder = Traefik::builder(&binary).endpoint(&served.endpoint).provider("7s", "5s", "100ms");
     let traefik = builder.start().await;
     traefik.wait_configured().await;
+    // A machine that is busy may delay one of the polls.
     let warnings = eventually(Duration::from_secs(60), || async {
-        Some(served.shared.polls().warnings()).filter(|warnings| !warnings.is_empty())
+        let warnings = served.shared.polls().warnings();
+        warnings.first().is_some_and(|first| first.contains("polls every 7 s only")).then_some(warnings)
     })
     .await;
-    // Timers of a busy machine are late.
-    let is_told = (6..=9).any(|seconds| warnings[0].contains(&format!("polls every {seconds} s only")));
-    assert!(is_told, "{warnings:?}");
     assert!(warnings[0].contains("--providers.http.pollInterval=100ms"), "{warnings:?}");
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use access::KeyDigest;
 use common::{
-    auth::Auth,
+    auth::{Auth, config, file_key},
     both::{ADMIN, Place},
     relay::Relay,
 };
@@ -41,13 +41,7 @@ async fn counts_whose_answer_was_lost_count_once() {
     let url = server.create_database().await;
     let relay = Relay::to(server.port()).await;
     let sim = Sim::start("a", &["llama"]);
-    let digest = KeyDigest::of("mg-alice").to_hex();
-    let yaml = format!(
-        "time_zone: {}\nservers: [{{ url: \"{}\" }}]\n\
-         keys: [{{ name: alice, consumer: team, sha256: \"{digest}\", limit: {{ requests_per_month: 1000000 }} }}]\n",
-        common::noon(),
-        sim.url()
-    );
+    let yaml = config(&sim, &file_key("alice", "requests_per_month: 1000000"));
     let behind = relay.url(&url, server.port());
     let modelgate = Modelgate::builder(BINARY, &yaml).env("MODELGATE_STORE_URL", behind).start().await;
     let auth = Auth::of(&modelgate);

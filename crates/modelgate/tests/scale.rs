@@ -4,16 +4,11 @@
 
 mod common;
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use common::auth::Auth;
 use testkit::{
-    cost_ratio, eventually,
+    Stopwatch, cost_ratio, eventually,
     load::Until,
     modelgate::{Modelgate, optimised},
     need,
@@ -34,11 +29,7 @@ db.executemany("INSERT INTO accounts (kind, name, document, consumer, sha256, cr
 db.commit()
 "#;
 
-/// So soon it serves.
-const STARTED: Duration = Duration::from_secs(2);
-
-/// A Modelgate with so many keys in its store, and how long it took to start with them, at best and less what it had to wait
-/// for a processor: what else the machine does can only make it longer.
+/// A Modelgate with so many keys in its store, and how long its second start took.
 async fn with_keys(binary: &PathBuf, sim: &Sim, count: u32) -> (Modelgate, Duration) {
     let yaml = format!("servers: [{{ url: \"{}\" }}]\n", sim.url());
     let mut modelgate = Modelgate::builder(binary, &yaml).keep_state().start().await;
@@ -46,30 +37,11 @@ async fn with_keys(binary: &PathBuf, sim: &Sim, count: u32) -> (Modelgate, Durat
     let file = modelgate.folder().join("state/modelgate.db");
     let filled = Command::new("python3").arg("-c").arg(FILL).arg(file).arg(count.to_string()).status();
     assert!(filled.expect("Python runs").success());
-    let mut least = Duration::MAX;
-    for round in 0..4 {
-        if round > 0 {
-            modelgate.stop().await;
-        }
-        let start = Instant::now();
-        modelgate.restart().await;
-        least = least.min(start.elapsed().saturating_sub(waited(modelgate.id())));
-        if least < STARTED {
-            break;
-        }
-    }
+    let start = Stopwatch::start();
+    modelgate.restart().await;
+    let took = start.elapsed();
     modelgate.wait_ready().await;
-    (modelgate, least)
-}
-
-/// How long the one of a process' threads that waited longest has waited for a processor that others used:
-/// <https://docs.kernel.org/scheduler/sched-stats.html>.
-fn waited(id: u32) -> Duration {
-    let threads = fs::read_dir(format!("/proc/{id}/task")).expect("it runs").flatten();
-    let statistics = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
-    let nanoseconds = statistics
-        .map(|text| text.split(' ').nth(1).and_then(|waited| waited.parse().ok()).expect("nanoseconds"));
-    Duration::from_nanos(nanoseconds.max().expect("a thread"))
+    (modelgate, took)
 }
 
 /// What Linux says of a process, in MiB (proc(5)): the most memory that it ever had.
@@ -99,7 +71,7 @@ async fn a_hundred_thousand_keys_cost_a_second_and_some_memory_but_no_speed() {
     }
     assert_eq!(auths[0].status("mg-77777").await, 401, "few know few");
     eprintln!("100,000 keys: up within {start:?}, at most {} MiB", peak_memory(many.id()));
-    assert!(start < STARTED, "{start:?}");
+    assert!(start < Duration::from_secs(2), "{start:?}");
     assert!(peak_memory(many.id()) < 150, "{} MiB", peak_memory(many.id()));
 
     const REQUESTS: usize = 8_000;

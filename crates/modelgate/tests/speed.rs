@@ -12,8 +12,9 @@ use common::{KEY, config_of, send};
 use dashboard::{TOKEN, sign_in};
 use serde_json::json;
 use testkit::{
+    Stopwatch,
     browser::{Browser, chromium},
-    cost_ratio, median,
+    cost_ratio, eventually, median,
     modelgate::{Modelgate, optimised},
     need,
     sim::Sim,
@@ -73,21 +74,14 @@ async fn the_overview_of_a_large_fleet_is_painted_at_once() {
     assert_eq!(models, MODELS);
     let browser = Browser::start(&programs).await;
     sign_in(&browser, &modelgate.admin_url(), TOKEN).await;
-    // What else the machine does can only make it later: one of some times seven is enough to show how soon it is.
-    let mut medians = Vec::new();
-    for _ in 0..5 {
-        let mut paints = Vec::new();
-        for _ in 0..7 {
-            browser.goto(modelgate.admin_url()).await.expect("the overview");
-            paints.push(browser.first_paint().await);
-        }
-        println!("first paint: {paints:?}");
-        medians.push(median(&paints));
-        if medians.last() < Some(&Duration::from_millis(200)) {
-            break;
-        }
+    let mut paints = Vec::new();
+    for _ in 0..7 {
+        let stopwatch = Stopwatch::start();
+        browser.goto(modelgate.admin_url()).await.expect("the overview");
+        paints.push(browser.first_paint().await.saturating_sub(stopwatch.held_up()));
     }
-    assert!(medians.last() < Some(&Duration::from_millis(200)), "{medians:?}");
+    println!("first paint: {paints:?}");
+    assert!(median(&paints) < Duration::from_millis(200), "{paints:?}");
     browser.assert_clean().await;
 }
 
@@ -97,7 +91,7 @@ const ROUND: Duration = Duration::from_millis(1500);
 const ROUNDS: usize = 8;
 
 /// Asks `/auth` at the rate, as a Traefik does, and returns what each decision cost Modelgate; `None` if the machine was
-/// too busy with other things for most of that rate.
+/// too busy with other things for that rate.
 async fn cost_of_a_decision(modelgate: &Modelgate, client: &reqwest::Client) -> Option<Duration> {
     const SENDERS: u64 = 32;
     let before = cpu_time(modelgate.id());
@@ -124,7 +118,7 @@ async fn cost_of_a_decision(modelgate: &Modelgate, client: &reqwest::Client) -> 
     }
     let decisions: u32 = senders.join_all().await.into_iter().sum();
     let rate = f64::from(decisions) / ROUND.as_secs_f64();
-    (rate > 0.75 * RATE as f64).then(|| (cpu_time(modelgate.id()) - before) / decisions)
+    (rate > 0.9 * RATE as f64).then(|| (cpu_time(modelgate.id()) - before) / decisions)
 }
 
 /// How long the threads of a process have run: <https://docs.kernel.org/scheduler/sched-stats.html>. All of Modelgate's
@@ -164,7 +158,11 @@ async fn an_open_overview_is_live_and_costs_next_to_nothing() {
         browser.goto(modelgate.admin_url()).await.expect("the overview");
         let before = browser.evaluate(text).await;
         let open = cost_of_a_decision(&modelgate, &client).await;
-        assert_ne!(browser.evaluate(text).await, before, "the page lives");
+        // The page lives: it changes once a second.
+        eventually(Duration::from_secs(60), || async {
+            (browser.evaluate(text).await != before).then_some(())
+        })
+        .await;
         rounds.extend(
             closed.zip(open).map(|(closed, open)| [closed, open].map(|cost| cost.as_secs_f64() * 1e6)),
         );

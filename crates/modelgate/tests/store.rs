@@ -3,19 +3,18 @@
 mod common;
 
 use std::{
-    collections::BTreeMap,
     path::Path,
     process::Command,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
-use access::{KeyDigest, NewKey};
+use access::NewKey;
 use accounts::{Accounts, KeySpec, Kind};
-use common::auth::Auth;
+use common::auth::{Auth, config, file_key};
 use serde_json::{Value, json};
 use store::{AuditFilter, Registry, Store, UsageFilter};
 use testkit::{
-    eventually,
+    Stopwatch, eventually,
     modelgate::Modelgate,
     need,
     postgres::{Postgres, postgres_binary},
@@ -25,16 +24,6 @@ use tokio::sync::Mutex;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_modelgate");
 const SECOND: Duration = Duration::from_secs(1);
-
-fn config(sim: &Sim, more: &str) -> String {
-    format!("time_zone: {}\nservers: [{{ url: \"{}\" }}]\n{more}", common::noon(), sim.url())
-}
-
-/// A key in the file, with limits as YAML between braces.
-fn file_key(name: &str, limit: &str) -> String {
-    let digest = KeyDigest::of(&format!("mg-{name}")).to_hex();
-    format!("keys: [{{ name: {name}, consumer: team, sha256: \"{digest}\", limit: {{ {limit} }} }}]\n")
-}
 
 /// What others write into the same store.
 async fn registry(url: &str) -> Registry {
@@ -75,15 +64,17 @@ async fn a_kill_loses_a_second_of_counts_at_most_and_never_the_file() {
     let mut modelgate = Modelgate::builder(BINARY, &yaml).keep_state().start().await;
     let auth = Auth::of(&modelgate);
     auth.until("mg-alice", 200).await;
-    // Killed in the middle of the load, again and again. Something else that the machine does may delay one write.
+    // Killed in the middle of the load, again and again.
     let mut counted_before = 0;
-    let mut lost = Vec::new();
     for round in 0..5 {
         let before = used(&auth).await;
         assert!(before >= counted_before, "{before} after {counted_before}: a restart loses nothing more");
         let workers: Vec<_> = (0..8).map(|_| tokio::spawn(ask_until_nobody_answers(auth.clone()))).collect();
-        tokio::time::sleep(Duration::from_millis(1_700 + 130 * round)).await;
-        let killed = Instant::now();
+        let stopwatch = Stopwatch::start();
+        while stopwatch.elapsed() < Duration::from_millis(1_700 + 130 * round) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let killed = Stopwatch::start();
         modelgate.kill();
         let mut passed = Vec::new();
         for worker in workers {
@@ -96,20 +87,22 @@ async fn a_kill_loses_a_second_of_counts_at_most_and_never_the_file() {
         assert!(passed.len() > 200, "a load worth the name");
         assert!(counted <= passed.len() as u64 + 8, "{counted} of {}", passed.len());
         passed.sort_unstable();
-        let first_lost = passed.get(usize::try_from(counted).expect("few"));
-        lost.push(first_lost.map_or(Duration::ZERO, |at| killed.duration_since(*at)));
-        eprintln!("{} passed, {counted} counted; the last {:?} are lost", passed.len(), lost.last());
+        let lost = match passed.get(usize::try_from(counted).expect("few")) {
+            Some(first) => first.elapsed().saturating_sub(killed.elapsed()),
+            None => Duration::ZERO,
+        };
+        eprintln!("{} passed, {counted} counted; the last {lost:?} are lost", passed.len());
+        assert!(lost < SECOND, "{lost:?}");
     }
-    assert!(testkit::percentile(&lost, 80.0) < SECOND, "{lost:?}");
     modelgate.stop().await;
     check_sqlite(&modelgate.folder().join("state"), "mg-alice");
 }
 
-async fn ask_until_nobody_answers(auth: Auth) -> Vec<Instant> {
+async fn ask_until_nobody_answers(auth: Auth) -> Vec<Stopwatch> {
     let mut passed = Vec::new();
     while let Some(answer) = auth.try_ask("mg-alice").await {
         assert_eq!(answer.status, 200);
-        passed.push(Instant::now());
+        passed.push(Stopwatch::start());
     }
     passed
 }
@@ -186,10 +179,11 @@ async fn keys_of_the_store_come_rotate_expire_and_go_within_a_second_on_both_rep
         let times = tokio::join!(first.until(key, status), second.until(key, status));
         times.0.max(times.1)
     };
-    // What else the machine does can only make it later: once is enough to show how soon it can be.
-    let mut took: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
-    for round in 0..4 {
-        let mut note = |what, time| took.entry(what).or_default().push(time);
+    for round in 0..2 {
+        let note = |what: &str, time: Duration| {
+            eprintln!("{what}, on both, after {time:?}");
+            assert!(time < SECOND, "{what}: {time:?}");
+        };
         let (alice, bob, plan) = (format!("alice-{round}"), format!("bob-{round}"), format!("plan-{round}"));
         let change = async |patch: Value| {
             registry.patch::<KeySpec>(&alice, &patch, "test").await.expect("changed");
@@ -239,12 +233,7 @@ async fn keys_of_the_store_come_rotate_expire_and_go_within_a_second_on_both_rep
                 assert!(!modelgate.log().contains(key.reveal()));
             }
         }
-        if took.values().all(|times| times.iter().min() < Some(&SECOND)) {
-            eprintln!("in force on both: {took:?}");
-            return;
-        }
     }
-    panic!("more than a second: {took:?}");
 }
 
 async fn sleep_until(time: SystemTime) {
@@ -276,25 +265,15 @@ async fn a_store_that_is_down_leaves_everything_in_force() {
     })
     .await;
     assert!(told["why"].as_str().is_some_and(|why| !why.contains(&url)), "{told}");
-    // What else the machine does can only make an answer later.
-    let mut slowest = Vec::new();
-    for _ in 0..4 {
-        let mut took = Vec::new();
-        for _ in 0..50 {
-            let answer = auth.ask(alice.reveal()).await;
-            assert_eq!(answer.status, 200, "what it said last is in force");
-            took.push(answer.took);
-        }
-        asked += took.len();
-        slowest.push(testkit::percentile(&took, 99.0));
-        if slowest.iter().min() < Some(&Duration::from_millis(200)) {
-            break;
-        }
+    let mut took = Vec::new();
+    for _ in 0..50 {
+        let answer = auth.ask(alice.reveal()).await;
+        assert_eq!(answer.status, 200, "what it said last is in force");
+        took.push(answer.took);
     }
-    assert!(
-        slowest.iter().min() < Some(&Duration::from_millis(200)),
-        "nobody waits for the store: {slowest:?}"
-    );
+    asked += took.len();
+    let slow = testkit::percentile(&took, 99.0);
+    assert!(slow < Duration::from_millis(200), "nobody waits for the store: {took:?}");
     // The file can be changed meanwhile; what is stored stays.
     modelgate.write_config(&config(&sim, &file_key("other", "requests_per_day: 5")));
     auth.until("mg-other", 200).await;

@@ -173,9 +173,13 @@ async fn what_keeps_a_task_from_being_routed_is_told() {
     wait_for_problem(&stack, &["nowhere.1", "Swarm says: pending: no suitable node"]).await;
 
     // The manager knows the address that the overlay has given to the task, and that is the one which is asked.
-    let task = eventually(SOON, || async { swarm.tasks("far").await.pop() }).await;
     let format = "{{range .NetworksAttachments}}{{index .Addresses 0}}{{end}}";
-    let address = swarm.docker(&["inspect", "--type", "task", "--format", format, &task]).await;
-    let (address, _) = address.split_once('/').expect("an address and the length of its prefix");
+    let address = eventually(SOON, || async {
+        let task = swarm.tasks("far").await.pop()?;
+        let address = swarm.docker(&["inspect", "--type", "task", "--format", format, &task]).await;
+        // With the length of its prefix, as soon as it has one.
+        Some(address.split_once('/')?.0.to_owned())
+    })
+    .await;
     wait_for_problem(&stack, &["far.1", &format!("http://{address}:8123")]).await;
 }

@@ -10,7 +10,7 @@ use std::{
 use common::{connected, demand, is_admitted, plenty, until_empty};
 use shared_limits::{Demand, Left, Outcome, ServerTime, SharedLimits};
 use testkit::{
-    need, percentile,
+    Stopwatch, need, percentile,
     redis::{Redis, redis_server},
 };
 use tokio::time::sleep;
@@ -22,21 +22,23 @@ async fn a_limit_recovers_by_the_servers_clock_and_leaves_nothing_behind() {
     let Some(program) = need(redis_server(), "Redis") else { return };
     let redis = Redis::start(program).await;
     let limits = connected(&redis).await;
-    let one = demand(1, 1_000 * MS, 3);
+    let one = demand(1, 5_000 * MS, 3);
+    let began = Instant::now();
     for _ in 0..3 {
         assert!(is_admitted(limits.admit(&[one]).await));
     }
     let Outcome::Refused { index: 0, retry_after, reset_after } = limits.admit(&[one]).await else {
         panic!("the burst is used up")
     };
-    assert!(retry_after <= 1_000 * MS && retry_after > 500 * MS, "{retry_after:?}");
-    assert_eq!(reset_after, retry_after + 2_000 * MS, "of three, two more than one");
+    // What comes in begins with the first.
+    assert!(retry_after <= 5_000 * MS && retry_after + began.elapsed() >= 5_000 * MS, "{retry_after:?}");
+    assert_eq!(reset_after, retry_after + 10_000 * MS, "of three, two more than one");
     sleep(retry_after).await;
     assert!(is_admitted(limits.admit(&[one]).await), "whoever waits as long as told passes");
     assert!(!is_admitted(limits.admit(&[one]).await));
 
     let left = limits.left(&[one]).await.expect("an answer")[0];
-    assert!(left.remaining == 0 && left.reset_after > 2_000 * MS, "{left:?}");
+    assert!(left.remaining == 0 && left.reset_after > 10_000 * MS, "{left:?}");
     sleep(left.reset_after).await;
     assert_eq!(limits.left(&[one]).await, Ok(vec![Left { remaining: 3, reset_after: Duration::ZERO }]));
     until_empty(&redis).await;
@@ -124,25 +126,12 @@ async fn two_clients_with_64_connections_share_a_limit_exactly() {
     let Some(program) = need(redis_server(), "Redis") else { return };
     let redis = Redis::start(program).await;
     let clients = [Arc::new(connected(&redis).await), Arc::new(connected(&redis).await)];
-    // Whatever else the machine does may keep them from asking as much as is allowed; then there is another round. Too much
-    // is never admitted.
-    let mut shares = Vec::new();
-    for round in 1..=5 {
-        shares.push(share_of_a_limit(&clients, round).await);
-        if shares.last() >= Some(&0.99) {
-            return;
-        }
-    }
-    panic!("shares of what is allowed: {shares:?}");
-}
-
-#[expect(clippy::print_stderr, reason = "the measure is the result")]
-async fn share_of_a_limit(clients: &[Arc<SharedLimits>; 2], round: u128) -> f64 {
     let (interval, burst) = (Duration::from_millis(2), 250);
-    let start = Instant::now();
-    let until = start + Duration::from_secs(4);
+    let (start, stopwatch) = (Instant::now(), Stopwatch::start());
+    let time = Duration::from_secs(4);
+    let until = start + time;
     let tasks = (0..64).map(|i| {
-        let demands = vec![plenty(100 + i), demand(round, interval, burst), plenty(99)];
+        let demands = vec![plenty(100 + i), demand(1, interval, burst), plenty(2)];
         tokio::spawn(hammer(Arc::clone(&clients[i as usize % 2]), demands, until))
     });
     let mut sum = Tally::default();
@@ -152,18 +141,18 @@ async fn share_of_a_limit(clients: &[Arc<SharedLimits>; 2], round: u128) -> f64 
         sum.refused += tally.refused;
         sum.unavailable += tally.unavailable;
     }
-    let most = f64::from(burst) + start.elapsed().as_secs_f64() / interval.as_secs_f64();
-    let share = sum.admitted.len() as f64 / most;
+    let allowed = |time: Duration| f64::from(burst) + time.as_secs_f64() / interval.as_secs_f64();
+    // While the machine holds them up, they cannot ask for it all.
+    let (most, least) = (allowed(start.elapsed()), 0.99 * allowed(time.saturating_sub(stopwatch.held_up())));
     let Tally { admitted, refused, unavailable } = &mut sum;
     eprintln!(
         "64 connections at two clients: {} admitted, {:.3} % of burst + rate x time; {refused} refused, {unavailable} unavailable",
         admitted.len(),
-        100.0 * share,
+        100.0 * admitted.len() as f64 / most,
     );
-    assert!(share <= 1.0, "{} are more than {most}", admitted.len());
+    assert!((least..=most).contains(&(admitted.len() as f64)), "{} of {least} to {most}", admitted.len());
     admitted.sort_unstable();
     check_windows(admitted, interval, burst);
-    share
 }
 
 /// In no window of the server's time more than a burst and what comes in.
@@ -187,18 +176,17 @@ async fn a_decision_takes_one_short_round_trip() {
     let begin = Instant::now();
     let mut times = Vec::new();
     for _ in 0..3_000 {
-        let start = Instant::now();
+        let start = Stopwatch::start();
         assert!(is_admitted(limits.admit(&demands).await));
         times.push(start.elapsed());
     }
     let calls = calls_of(&redis).await - before;
-    let [p10, p50, p99] = [10.0, 50.0, 99.0].map(|percent| percentile(&times, percent));
-    eprintln!("four limits in one decision: p10 {p10:?}, p50 {p50:?}, p99 {p99:?}");
+    let [p50, p99] = [50.0, 99.0].map(|percent| percentile(&times, percent));
+    eprintln!("four limits in one decision: p50 {p50:?}, p99 {p99:?}");
     // The heartbeat calls it as well, once a second.
     let most = 3_002 + begin.elapsed().as_secs();
     assert!((3_000..=most).contains(&calls), "{calls} calls for 3,000 decisions");
-    // What else the machine does can only make it longer.
-    assert!(p10 < 5 * MS, "{p10:?}");
+    assert!(p50 < 5 * MS, "{p50:?}");
 }
 
 /// How often `EVALSHA` was called so far: `cmdstat_evalsha:calls=12,usec=…`.

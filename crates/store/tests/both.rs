@@ -4,7 +4,7 @@ mod common;
 
 use std::{
     collections::HashSet,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use access::{NewKey, QuotaId, Used};
@@ -144,22 +144,21 @@ async fn a_replica_hears_of_every_change_within_a_second(place: Place) {
     writer.create(&key("before"), audit()).await.expect("new");
     let mut following = reader.follow().await.expect("it follows");
     assert_eq!(following.changed(Duration::from_millis(300)).await.expect("an answer"), None, "nothing new");
-    let mut took = Vec::new();
+    let mut slowest = Duration::ZERO;
     for i in 0..7 {
         let name = format!("key-{i}");
         writer.create(&key(&name), audit()).await.expect("new");
-        let start = Instant::now();
+        let start = testkit::Stopwatch::start();
         let change = loop {
             if let Some(change) = following.changed(Duration::from_secs(5)).await.expect("an answer") {
                 break change;
             }
             assert!(start.elapsed() < Duration::from_secs(60), "nothing heard");
         };
-        took.push(start.elapsed());
+        slowest = slowest.max(start.elapsed());
         assert_eq!(change, Change::Some(vec![(Kind::Key, name)]));
     }
-    // Something else that the machine does may delay one of them.
-    assert!(testkit::median(&took) < Duration::from_millis(700), "{took:?} in {:?}", place.url);
+    assert!(slowest < Duration::from_millis(700), "{slowest:?} in {:?}", place.url);
     writer.delete(Kind::Key, "key-1", audit()).await.expect("deleted");
     writer.put(&KeySpec { disabled: true, ..key("key-2") }, audit()).await.expect("changed");
     let mut heard = HashSet::new();

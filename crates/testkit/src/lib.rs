@@ -36,11 +36,13 @@ mod poll;
 mod ports;
 mod process;
 mod stats;
+mod stopwatch;
 
 pub use parts::{build_sim_server, need, skip_or_fail, target_folder};
 pub use poll::{eventually, within};
 pub use ports::free_port;
 pub use stats::{cost_ratio, median, percentile};
+pub use stopwatch::Stopwatch;
 
 use std::sync::Once;
 

@@ -301,11 +301,15 @@ impl Traefik {
             let found = router["name"].as_str().and_then(|found| found.strip_suffix(name));
             router["status"] == "enabled" && found.is_some_and(|rest| rest.is_empty() || rest.ends_with('-'))
         };
-        let found = within(START_TIMEOUT, || async {
-            self.try_api(ALL_ROUTERS).await?.as_array()?.iter().any(is_it).then_some(())
-        })
-        .await;
-        assert!(found.is_some(), "Traefik has no router {name}:\n{}", self.log());
+        // Twice, as in `wait_configured`.
+        for _ in 0..2 {
+            let found = within(START_TIMEOUT, || async {
+                self.try_api(ALL_ROUTERS).await?.as_array()?.iter().any(is_it).then_some(())
+            })
+            .await;
+            assert!(found.is_some(), "Traefik has no router {name}:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until the HTTP provider's configuration is in use.

@@ -20,17 +20,17 @@ services:
     command: ["--model", "org/llama", "--served-model-name", "llama", "--port", "9000", "--gpu-memory-utilization", "0.9"]
     ports: ["127.0.0.1::9000"]
     volumes: [cache:/cache]
-    healthcheck: { test: ["CMD", "curl", "-f", "http://localhost:9000/health"], interval: 300ms }
+    healthcheck: { test: ["CMD", "curl", "-f", "http://localhost:9000/health"], interval: 300ms, retries: 20 }
   sglang:
     image: ${SGLANG_IMAGE}
     command: python3 -m sglang.launch_server --model-path org/qwen --port 30000
     ports: ["127.0.0.1::30000"]
-    healthcheck: { test: "python -c \"import requests; requests.get('http://localhost:30000/health')\"", interval: 300ms }
+    healthcheck: { test: "python -c \"import requests; requests.get('http://localhost:30000/health')\"", interval: 300ms, retries: 20 }
   ollama:
     image: ${OLLAMA_IMAGE}
     command: serve
     ports: ["127.0.0.1::11434"]
-    healthcheck: { test: ["CMD", "ollama", "list"], interval: 300ms }
+    healthcheck: { test: ["CMD", "ollama", "list"], interval: 300ms, retries: 20 }
   last:
     image: ${LLAMA_CPP_IMAGE}
     command: -m /models/tiny.gguf --alias tiny

@@ -81,7 +81,7 @@ async fn its_health_check_follows_its_health() {
 
 #[tokio::test]
 async fn finishes_streams_on_sigterm_then_ends() {
-    let env = [("SIM_MODELS", "llama"), ("SIM_CHUNKS", "60"), ("SIM_CHUNK_DELAY_MS", "50")];
+    let env = [("SIM_MODELS", "llama"), ("SIM_CHUNKS", "160"), ("SIM_CHUNK_DELAY_MS", "50")];
     let mut server = Server::start(&env, &[]).await;
     let load =
         tokio::spawn(Load::chat(&server.url(), "llama", true).connections(3).until(Until::Sent(3)).run());

@@ -3,12 +3,24 @@
 use std::{
     net::Ipv4Addr,
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use access::KeyDigest;
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
-use testkit::{load::Load, modelgate::Modelgate};
+use testkit::{Stopwatch, load::Load, modelgate::Modelgate, sim::Sim};
+
+/// The configuration: a server, a time zone in which no day ends, and what a test adds.
+pub(crate) fn config(sim: &Sim, more: &str) -> String {
+    format!("time_zone: {}\nservers: [{{ url: \"{}\" }}]\n{more}", super::noon(), sim.url())
+}
+
+/// A key in the file, `mg-` and its name, with limits as YAML between braces.
+pub(crate) fn file_key(name: &str, limit: &str) -> String {
+    let digest = KeyDigest::of(&format!("mg-{name}")).to_hex();
+    format!("keys: [{{ name: {name}, consumer: team, sha256: \"{digest}\", limit: {{ {limit} }} }}]\n")
+}
 
 /// Asks one Modelgate.
 #[derive(Clone)]
@@ -56,7 +68,7 @@ impl Auth {
 
     /// Whether a key may ask for `llama`, in a request that is estimated at some ten tokens; `None` if nobody answers.
     pub(crate) async fn try_ask(&self, key: &str) -> Option<Answer> {
-        let start = Instant::now();
+        let start = Stopwatch::start();
         let body = serde_json::json!({ "model": "llama", "messages": [], "max_tokens": 10 });
         let answer = self.question(key, &body).timeout(Duration::from_secs(10)).send().await.ok()?;
         let status = answer.status().as_u16();
@@ -73,15 +85,23 @@ impl Auth {
         self.ask(key).await.status
     }
 
-    /// Waits until a key is answered like that, and says how long it took.
+    /// Waits until a key is answered like that, and says how long it took by a stopwatch.
     pub(crate) async fn until(&self, key: &str, status: u16) -> Duration {
-        let start = Instant::now();
+        let start = Stopwatch::start();
         // Just after a start there may be nobody who answers.
         let came = testkit::within(Duration::from_secs(60), || async {
             (self.try_ask(key).await?.status == status).then_some(())
         });
         assert!(came.await.is_some(), "no {status}: {:?}", self.ask(key).await);
         start.elapsed()
+    }
+
+    /// Waits until a change is in force, which may take a second.
+    #[expect(clippy::print_stderr, reason = "figures for whoever reads the test's output")]
+    pub(crate) async fn soon(&self, key: &str, status: u16) {
+        let took = self.until(key, status).await;
+        eprintln!("{status} after {took:?}");
+        assert!(took < Duration::from_secs(1), "{status} after {took:?}");
     }
 
     /// What `/v1/limits` says of a key.

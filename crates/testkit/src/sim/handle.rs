@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
 
 use super::{Failure, Options, RawListing, Received, serve::serve_state, state::State};
+use crate::free_port;
 
 /// A running simulated server. Dropping it kills it, connections and all; [`Sim::stop`] lets it finish.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl Sim {
     /// Starts a server on a free loopback port.
     #[must_use]
     pub fn start_with(options: Options) -> Self {
-        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), options)
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], free_port())), options)
     }
 
     /// Starts a server on an address, for example where another was before.
