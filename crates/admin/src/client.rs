@@ -11,10 +11,21 @@ use axum::{
     http::{HeaderMap, request::Parts},
 };
 
-/// The client's address. What stands in `X-Forwarded-For` counts only if Traefik has put it there: anybody else could
-/// choose an address and so get around the throttle.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Client(pub(crate) IpAddr);
+/// Who asks. What stands in `X-Forwarded-For` counts only if Traefik may have put it there: anybody else could choose an
+/// address and so get around the throttle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Client {
+    /// The client's address.
+    pub(crate) address: IpAddr,
+    /// Who has said so, and may not be a Traefik after all: other programs share its address.
+    pub(crate) forwarded_by: Option<IpAddr>,
+}
+
+impl From<IpAddr> for Client {
+    fn from(address: IpAddr) -> Self {
+        Self { address, forwarded_by: None }
+    }
+}
 
 impl<S> FromRequestParts<S> for Client
 where
@@ -28,7 +39,10 @@ where
         let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip().to_canonical());
         let shared: Arc<web::Shared> = FromRef::from_ref(state);
         let forwarded = shared.is_traefik(peer).then(|| forwarded_for(&parts.headers)).flatten();
-        Ok(Self(forwarded.unwrap_or(peer)))
+        Ok(match forwarded {
+            Some(address) => Self { address, forwarded_by: Some(peer) },
+            None => peer.into(),
+        })
     }
 }
 

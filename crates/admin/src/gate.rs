@@ -9,7 +9,6 @@
 //! ```
 
 use std::{
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -82,7 +81,7 @@ impl Gate {
     pub(crate) fn sign_in(
         &self,
         token: &str,
-        from: IpAddr,
+        from: Client,
         now: Instant,
     ) -> Result<(String, Arc<str>), Closed> {
         let operator = self.by_token(token, from, now)?;
@@ -110,21 +109,21 @@ impl Gate {
     }
 
     /// Who it is. A token counts more than a cookie.
-    fn enter(&self, headers: &HeaderMap, from: IpAddr, now: Instant) -> Result<Operator, Closed> {
+    fn enter(&self, headers: &HeaderMap, from: Client, now: Instant) -> Result<Operator, Closed> {
         if let Some(token) = bearer(headers) {
             return self.by_token(token, from, now);
         }
         cookies(headers).find_map(|cookie| self.by_cookie(cookie, now)).ok_or(Closed::Unknown)
     }
 
-    fn by_token(&self, token: &str, from: IpAddr, now: Instant) -> Result<Operator, Closed> {
+    fn by_token(&self, token: &str, from: Client, now: Instant) -> Result<Operator, Closed> {
         self.throttle.check(from, now).map_err(Closed::TooMany)?;
         let digest = KeyDigest::of(token);
         match self.tokens.load().find(&digest) {
             Some(token) => Ok(Operator::new(token, None)),
             None => {
                 self.throttle.failed(from, now);
-                tracing::warn!(%from, "an admin token is not valid");
+                tracing::warn!(from = %from.address, "an admin token is not valid");
                 Err(Closed::Unknown)
             }
         }
@@ -145,7 +144,7 @@ impl Gate {
 /// The layer.
 pub(crate) async fn guard(
     State(gate): State<Arc<Gate>>,
-    Client(from): Client,
+    from: Client,
     request: Request,
     next: Next,
 ) -> Response {
@@ -227,6 +226,8 @@ async fn carries_token(parts: &Parts, body: Body, expected: &str) -> Option<Body
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use axum::http::{HeaderName, HeaderValue};
 
     use super::*;
@@ -247,13 +248,13 @@ mod tests {
     }
 
     fn entered(gate: &Gate, pairs: &[(&str, &str)]) -> Result<String, Closed> {
-        gate.enter(&headers(pairs), HERE, Instant::now()).map(|operator| operator.name.to_string())
+        gate.enter(&headers(pairs), HERE.into(), Instant::now()).map(|operator| operator.name.to_string())
     }
 
     #[test]
     fn a_token_or_a_session_opens_the_gate() {
         let gate = gate();
-        let (cookie, name) = gate.sign_in("bob", HERE, Instant::now()).expect("signed in");
+        let (cookie, name) = gate.sign_in("bob", HERE.into(), Instant::now()).expect("signed in");
         assert_eq!(&*name, "bob");
         let cookie = format!("other=1; {COOKIE_NAME}=made-up; {COOKIE_NAME}={cookie}");
         assert_eq!(entered(&gate, &[("authorization", "Bearer alice")]), Ok("alice".into()));
@@ -276,9 +277,10 @@ mod tests {
     #[test]
     fn a_session_ends_with_its_token() {
         let gate = gate();
-        let (cookie, _) = gate.sign_in("alice", HERE, Instant::now()).expect("signed in");
+        let (cookie, _) = gate.sign_in("alice", HERE.into(), Instant::now()).expect("signed in");
         let cookie = format!("{COOKIE_NAME}={cookie}");
-        let operator = gate.enter(&headers(&[("cookie", &cookie)]), HERE, Instant::now()).expect("entered");
+        let operator =
+            gate.enter(&headers(&[("cookie", &cookie)]), HERE.into(), Instant::now()).expect("entered");
         assert!(gate.still_admits(&operator, Instant::now()));
         gate.replace_tokens(AdminTokens::default());
         assert!(!gate.still_admits(&operator, Instant::now()));
@@ -290,12 +292,12 @@ mod tests {
         let (gate, now) = (gate(), Instant::now());
         for n in 0..10 {
             let wrong = format!("guess {n}");
-            assert_eq!(gate.sign_in(&wrong, HERE, now).expect_err("wrong"), Closed::Unknown);
+            assert_eq!(gate.sign_in(&wrong, HERE.into(), now).expect_err("wrong"), Closed::Unknown);
         }
-        assert!(matches!(gate.sign_in("alice", HERE, now), Err(Closed::TooMany(_))));
+        assert!(matches!(gate.sign_in("alice", HERE.into(), now), Err(Closed::TooMany(_))));
         let elsewhere = IpAddr::from([192, 0, 2, 2]);
-        assert!(gate.sign_in("alice", elsewhere, now).is_ok(), "others can sign in");
-        assert!(gate.sign_in("alice", HERE, now + Duration::from_secs(6)).is_ok());
+        assert!(gate.sign_in("alice", elsewhere.into(), now).is_ok(), "others can sign in");
+        assert!(gate.sign_in("alice", HERE.into(), now + Duration::from_secs(6)).is_ok());
     }
 
     #[test]

@@ -64,14 +64,14 @@ pub(crate) async fn show(MaybeOperator(operator): MaybeOperator, Query(next): Qu
 /// `POST /sign-in`
 pub(crate) async fn submit(
     State(admin): State<Admin>,
-    Client(from): Client,
+    from: Client,
     headers: HeaderMap,
     Form(given): Form<Credentials>,
 ) -> Response {
     let next = own_path(&given.next);
     let (status, error, wait) = match admin.gate.sign_in(given.token.trim(), from, Instant::now()) {
         Ok((cookie, name)) => {
-            admin.note(&name, "signed in", &from.to_string()).await;
+            admin.note(&name, "signed in", &from.address.to_string()).await;
             let mut response = Redirect::to(next).into_response();
             set_cookie(&mut response, &headers, &cookie);
             return response;

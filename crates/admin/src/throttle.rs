@@ -7,39 +7,81 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::client::Client;
+
 /// So many failures at once are forgiven; people mistype.
 const BURST: u32 = 10;
 /// One more every so often.
 const EVERY: Duration = Duration::from_secs(6);
+/// Who forwards others' requests may fail so many times as often. It may be somebody who makes their addresses up.
+const FORWARDED: u32 = 10;
 /// How many addresses are told apart. The others share one allowance.
 const MOST: usize = 4096;
 
-/// Failures by address: when its allowance will be whole again (a GCRA's theoretical arrival time).
-#[derive(Debug, Default)]
-pub(crate) struct Throttle(Mutex<HashMap<IpAddr, Instant>>);
+/// Failures of clients, and of who forwards their requests.
+#[derive(Debug)]
+pub(crate) struct Throttle {
+    clients: Failures,
+    forwarders: Failures,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self {
+            clients: Failures::new(BURST, EVERY),
+            forwarders: Failures::new(BURST * FORWARDED, EVERY / FORWARDED),
+        }
+    }
+}
 
 impl Throttle {
-    /// Whether this address may try now; if not, how long it must wait. To be asked before the token is looked
+    /// Whether this client may try now; if not, how long it must wait. To be asked before the token is looked
     /// at: a right guess must not be told apart from a wrong one.
-    pub(crate) fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn check(&self, client: Client, now: Instant) -> Result<(), Duration> {
+        self.clients.check(client.address, now)?;
+        client.forwarded_by.map_or(Ok(()), |peer| self.forwarders.check(peer, now))
+    }
+
+    /// Counts a failure.
+    pub(crate) fn failed(&self, client: Client, now: Instant) {
+        self.clients.add(client.address, now);
+        if let Some(peer) = client.forwarded_by {
+            self.forwarders.add(peer, now);
+        }
+    }
+}
+
+/// Failures by address: when its allowance will be whole again (a GCRA's theoretical arrival time).
+#[derive(Debug)]
+struct Failures {
+    burst: u32,
+    every: Duration,
+    whole: Mutex<HashMap<IpAddr, Instant>>,
+}
+
+impl Failures {
+    fn new(burst: u32, every: Duration) -> Self {
+        Self { burst, every, whole: Mutex::default() }
+    }
+
+    fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        let failures = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
         let address = Self::place(&failures, address);
         let whole = failures.get(&address).copied().unwrap_or(now);
-        match whole.saturating_duration_since(now).checked_sub(EVERY * (BURST - 1)) {
+        match whole.saturating_duration_since(now).checked_sub(self.every * (self.burst - 1)) {
             Some(wait) if !wait.is_zero() => Err(wait),
             _ => Ok(()),
         }
     }
 
-    /// Counts a failure.
-    pub(crate) fn failed(&self, address: IpAddr, now: Instant) {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn add(&self, address: IpAddr, now: Instant) {
+        let mut failures = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= MOST {
             failures.retain(|_, whole| *whole > now);
         }
         let address = Self::place(&failures, address);
         let whole = failures.entry(address).or_insert(now);
-        *whole = (*whole).max(now) + EVERY;
+        *whole = (*whole).max(now) + self.every;
     }
 
     /// Where an address is counted: an IPv6 host has a /64 to choose from, so that is one; and when
@@ -60,8 +102,12 @@ impl Throttle {
 mod tests {
     use super::*;
 
-    fn address(n: u32) -> IpAddr {
-        IpAddr::V4(n.into())
+    fn address(n: u32) -> Client {
+        IpAddr::V4(n.into()).into()
+    }
+
+    fn v6(text: &str) -> Client {
+        text.parse::<IpAddr>().expect("an address").into()
     }
 
     #[test]
@@ -79,14 +125,31 @@ mod tests {
         assert_eq!(throttle.check(address(1), now + EVERY * 12), Ok(()));
     }
 
+    /// Anybody on this machine may say that somebody else asks through them, each time another one.
+    #[test]
+    fn who_makes_addresses_up_is_slowed_as_well() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        let [traefik, other] = [1, 2].map(|n| Some(IpAddr::V4(n.into())));
+        for n in 0..BURST * FORWARDED {
+            let client = Client { forwarded_by: traefik, ..address(1_000 + n) };
+            assert_eq!(throttle.check(client, now), Ok(()));
+            throttle.failed(client, now);
+        }
+        let next = Client { forwarded_by: traefik, ..address(9_999) };
+        assert_eq!(throttle.check(next, now), Err(EVERY / FORWARDED));
+        assert_eq!(throttle.check(next, now + EVERY / FORWARDED), Ok(()));
+        assert_eq!(throttle.check(Client { forwarded_by: other, ..next }, now), Ok(()), "another Traefik");
+        assert_eq!(throttle.check(address(9_999), now), Ok(()), "directly");
+    }
+
     #[test]
     fn an_ipv6_host_cannot_choose_another_address_of_its_network() {
         let (throttle, now) = (Throttle::default(), Instant::now());
         for n in 0..BURST {
-            throttle.failed(format!("2001:db8::{n:x}").parse().expect("an address"), now);
+            throttle.failed(v6(&format!("2001:db8::{n:x}")), now);
         }
-        assert!(throttle.check("2001:db8::ffff".parse().expect("an address"), now).is_err());
-        assert!(throttle.check("2001:db8:0:1::1".parse().expect("an address"), now).is_ok());
+        assert!(throttle.check(v6("2001:db8::ffff"), now).is_err());
+        assert!(throttle.check(v6("2001:db8:0:1::1"), now).is_ok());
     }
 
     #[test]
@@ -95,9 +158,9 @@ mod tests {
         for n in 0..2 * u32::try_from(MOST).expect("small") {
             throttle.failed(address(n), now);
         }
-        assert!(throttle.0.lock().expect("a lock").len() <= MOST + 1);
+        assert!(throttle.clients.whole.lock().expect("a lock").len() <= MOST + 1);
         assert!(throttle.check(address(u32::MAX), now).is_err(), "who comes late shares what is used up");
         throttle.failed(address(7), now + EVERY * 20_000);
-        assert_eq!(throttle.0.lock().expect("a lock").len(), 1, "what is over is forgotten");
+        assert_eq!(throttle.clients.whole.lock().expect("a lock").len(), 1, "what is over is forgotten");
     }
 }
