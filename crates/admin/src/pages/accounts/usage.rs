@@ -19,7 +19,8 @@ pub(super) struct Limit {
     pub(super) used: u64,
     /// In words: how many of how many.
     pub(super) used_of: String,
-    pub(super) amount: u64,
+    /// How many pass if nothing is used.
+    pub(super) at_once: u64,
     pub(super) remaining: String,
     pub(super) resets: String,
 }
@@ -57,17 +58,22 @@ pub(super) async fn limits(admin: &Admin, key: &str, models: &[String]) -> Vec<L
 }
 
 fn limit(left: &Left, model: Option<&str>) -> Limit {
-    let amount = left.limit.amount();
-    let used = amount.saturating_sub(left.remaining);
+    let (amount, at_once) = (left.limit.amount(), left.limit.at_once());
+    // What is taken is taken from the burst, which may be smaller or larger than the amount.
+    let used = at_once.saturating_sub(left.remaining);
+    let mut text = left.limit.to_string().replacen(&amount.to_string(), &format::count(amount), 1);
+    if at_once != amount {
+        text.push_str(&format!(", {} at once", format::count(at_once)));
+    }
     Limit {
         scope: match model {
             Some(model) => format!("{} ({model})", left.scope),
             None => left.scope.to_string(),
         },
-        limit: left.limit.to_string().replacen(&amount.to_string(), &format::count(amount), 1),
+        limit: text,
         used,
-        used_of: format!("{} of {}", format::count(used), format::count(amount)),
-        amount,
+        used_of: format!("{} of {}", format::count(used), format::count(at_once)),
+        at_once,
         remaining: format::count(left.remaining),
         resets: if left.reset_after.is_zero() {
             "now".into()
@@ -100,4 +106,27 @@ pub(super) fn row(row: &UsageRow) -> Row {
 /// Milliseconds since 1970 as a time.
 pub(crate) fn time(millis: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use access::{Rate, Scope};
+
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_used_of_the_burst() {
+        for (burst, remaining, used_of) in [
+            (Some(10), 10, "0 of 10"),
+            (Some(10), 4, "6 of 10"),
+            (None, 60, "0 of 60"),
+            (Some(100), 60, "40 of 100"),
+        ] {
+            let rate = Rate::per_minute(60, burst).expect("a rate");
+            let left = Left { scope: Scope::Key, limit: rate.into(), remaining, reset_after: Duration::ZERO };
+            let shown = limit(&left, None);
+            assert_eq!(shown.used_of, used_of);
+            assert_eq!(shown.limit.contains("at once"), burst.is_some(), "{}", shown.limit);
+        }
+    }
 }
