@@ -57,6 +57,10 @@ pub struct Pool {
     pub legs: Vec<Leg>,
     /// How its requests are spread.
     pub settings: ModelSettings,
+    /// What the settings are made of: of each, what counts.
+    pub given: GivenModelSettings,
+    /// Those of them that [`ModelOverrides`] give; of the others, the first server (by id) that has one.
+    pub overridden: GivenModelSettings,
     /// Another model whose servers get a part of the requests.
     pub canary: Option<Branch>,
     /// Another model whose servers get copies of requests.

@@ -157,7 +157,7 @@ impl GivenModelSettings {
     }
 
     /// What was given for a key.
-    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+    pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
 

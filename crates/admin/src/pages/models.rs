@@ -1,7 +1,7 @@
 //! Models: who serves each, and how its requests are spread.
 
 use askama::Template;
-use catalogue::{Pool, Readiness, ServerRecord};
+use catalogue::{Pool, Readiness, Source};
 
 use super::{Asked, ListQuery, live_page, servers::Row as ServerRow};
 use crate::{
@@ -49,8 +49,16 @@ struct PoolView {
     class: &'static str,
     state: &'static str,
     facts: Vec<(&'static str, String)>,
-    settings: Vec<(&'static str, String)>,
+    settings: Vec<Setting>,
     servers: Vec<ServerRow>,
+}
+
+/// A setting in force.
+struct Setting {
+    name: &'static str,
+    value: String,
+    /// Where it is given.
+    from: String,
 }
 
 /// The word and the class of a readiness.
@@ -140,16 +148,105 @@ fn view(asked: &Asked<'_>, pool: &Pool) -> PoolView {
     PoolView { class, state, facts, settings, servers }
 }
 
-/// What its servers ask for; the first that has a setting counts. What the configuration says comes on top.
-fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
-    let mut all: Vec<(&'static str, String)> = Vec::new();
-    let of = |server: &std::sync::Arc<ServerRecord>| {
-        server.spec.model_settings.iter().map(|(key, value)| (key, value.to_owned())).collect::<Vec<_>>()
+/// What is in force for a pool. What `models:` of the configuration says counts before its servers.
+fn settings(pool: &Pool) -> Vec<Setting> {
+    let setting = |(name, value): (&'static str, &str)| Setting {
+        name,
+        value: value.to_owned(),
+        from: given_by(pool, name),
     };
-    for (key, value) in pool.ready.iter().chain(&pool.waiting).flat_map(of) {
-        if all.iter().all(|(known, _)| *known != key) {
-            all.push((key, value));
-        }
+    pool.given.iter().map(setting).collect()
+}
+
+/// Where a setting of a pool comes from.
+fn given_by(pool: &Pool, key: &str) -> String {
+    let servers = pool.ready.iter().chain(&pool.waiting).map(|server| &server.spec);
+    let first = servers.filter(|spec| spec.model_settings.get(key).is_some()).min_by_key(|spec| &spec.id);
+    match first.filter(|_| pool.overridden.get(key).is_none()) {
+        None => "models: in the configuration".into(),
+        Some(spec) => match spec.source {
+            Source::Docker { .. } => format!("label of {}", spec.name),
+            Source::File => format!("servers: in the configuration, {}", spec.name),
+        },
     }
-    all
+}
+
+#[cfg(test)]
+mod tests {
+    use catalogue::{
+        Catalogue, GivenModelSettings, ModelGlobs, ModelOverrides, ServerRecord, ServerSettings, ServerState,
+        Setting, Source,
+    };
+
+    use crate::testing::{Dashboard, server};
+
+    fn given(settings: &[(&str, &str)]) -> GivenModelSettings {
+        let mut given = GivenModelSettings::default();
+        for (key, value) in settings {
+            let setting = Setting::find(key).expect(key);
+            setting.read(value, &mut ServerSettings::default(), &mut given).expect(value);
+        }
+        given
+    }
+
+    fn labelled(name: &str, state: ServerState, labels: &[(&str, &str)]) -> ServerRecord {
+        let mut server = server(name, state, &["llama"]);
+        server.spec.source = Source::Docker { container_id: name.into(), image: String::new() };
+        server.spec.model_settings = given(labels);
+        server
+    }
+
+    /// The settings on the page of the model `llama`, each with where it comes from.
+    async fn settings(servers: Vec<ServerRecord>, models: &[(&str, &[(&str, &str)])]) -> Vec<String> {
+        let globs = |glob: &str| ModelGlobs::parse(&[glob.into()]).expect(glob);
+        let overrides = models.iter().map(|(glob, settings)| (globs(glob), given(settings))).collect();
+        let overrides = ModelOverrides::new(overrides);
+        let dashboard = Dashboard::of(Catalogue::assemble_with(servers, Vec::new(), &overrides));
+        let page = dashboard.page("/models/llama").await;
+        let Some((_, settings)) = page.split_once("<h2>Settings</h2>") else { return Vec::new() };
+        let settings = settings.split_once("</dl>").expect("a list").0;
+        let text = |setting: &str| {
+            let parts =
+                setting.split('<').filter_map(|part| part.split_once('>')).map(|(_, text)| text.trim());
+            parts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+        };
+        settings.split("<dt").skip(1).map(|setting| text(&format!("<dt{setting}"))).collect()
+    }
+
+    #[tokio::test]
+    async fn what_the_configuration_says_of_a_model_is_shown_in_place_of_a_label() {
+        let gpu = || labelled("gpu", ServerState::Ready, &[("strategy", "hrw"), ("retry.attempts", "3")]);
+        assert_eq!(
+            settings(vec![gpu()], &[("*", &[("strategy", "p2c")])]).await,
+            ["retry.attempts 3 label of gpu", "strategy p2c models: in the configuration"]
+        );
+        let plain = || server("plain", ServerState::Ready, &["llama"]);
+        assert_eq!(
+            settings(
+                vec![plain()],
+                &[("lla*", &[("strategy", "p2c"), ("limit.requests_per_minute", "100")])]
+            )
+            .await,
+            [
+                "limit.requests_per_minute 100 models: in the configuration",
+                "strategy p2c models: in the configuration"
+            ],
+            "without a label, and limits too"
+        );
+        assert!(settings(vec![plain()], &[("qwen", &[("strategy", "p2c")])]).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn of_servers_that_differ_the_first_by_id_counts_though_it_is_not_ready() {
+        let first = labelled("a", ServerState::Starting("loading".into()), &[("strategy", "hrw")]);
+        let other = labelled("b", ServerState::Ready, &[("strategy", "p2c")]);
+        assert_eq!(settings(vec![other, first], &[]).await, ["strategy hrw label of a"]);
+        let mut cloud = server("cloud", ServerState::Ready, &["llama"]);
+        cloud.spec.model_settings = given(&[("strategy", "p2c")]);
+        assert_eq!(
+            settings(vec![cloud], &[]).await,
+            ["strategy p2c servers: in the configuration, cloud"],
+            "a server of the configuration has no labels"
+        );
+    }
 }

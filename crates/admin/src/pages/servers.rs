@@ -162,6 +162,7 @@ pub(crate) struct Server {
     todo: Option<&'static str>,
     facts: Vec<(&'static str, String)>,
     settings: Vec<(String, String)>,
+    has_model_settings: bool,
     models: Vec<(String, String)>,
     /// What is wrong, what would be right if that is a long list, and what to do.
     problems: Vec<(String, Option<String>, Option<&'static str>)>,
@@ -222,6 +223,7 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
         todo: server.state.why().and_then(advice),
         facts,
         settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        has_model_settings: !spec.model_settings.is_empty(),
         models: server
             .models
             .iter()

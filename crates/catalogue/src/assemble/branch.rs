@@ -11,7 +11,8 @@ type Drafts = BTreeMap<Option<Arc<Selector>>, BTreeMap<ModelName, Draft>>;
 #[expect(clippy::mutable_key_type, reason = "selectors are compared by their text")]
 pub(super) fn resolve(drafts: &mut Drafts, overrides: &ModelOverrides, problems: &mut Vec<Problem>) {
     for (name, draft) in drafts.values_mut().flatten() {
-        draft.given = overrides.of(name);
+        draft.overridden = overrides.of(name);
+        draft.given = draft.overridden.clone();
         let ordered: Vec<Arc<ServerRecord>> = draft.servers.clone();
         let mut said = crate::GivenModelSettings::default();
         for server in &ordered {

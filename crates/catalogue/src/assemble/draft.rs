@@ -16,6 +16,7 @@ pub(super) struct Draft {
     card: Option<ModelCard>,
     pub(super) servers: Vec<Arc<ServerRecord>>,
     pub(super) given: GivenModelSettings,
+    pub(super) overridden: GivenModelSettings,
     pub(super) canary: Option<Branch>,
     pub(super) mirror: Option<Branch>,
 }
@@ -122,6 +123,8 @@ impl Draft {
             waiting,
             legs,
             settings: self.given.resolve(),
+            given: self.given,
+            overridden: self.overridden,
             canary: self.canary,
             mirror: self.mirror,
             model,
