@@ -6,6 +6,19 @@ pub(crate) fn advice(words: &str) -> Option<&'static str> {
     ADVICE.iter().find(|(parts, _)| parts.iter().all(|part| words.contains(part))).map(|(_, advice)| *advice)
 }
 
+/// Whether a server that is loading may have a problem in these words: it does not listen yet, takes its time, or says
+/// itself that it is not ready. A label, or an answer such as 401 or 404, needs somebody.
+pub(crate) fn may_pass_by_itself(words: &str) -> bool {
+    const PARTS: [&str; 5] = [
+        "cannot connect to ",
+        " does not answer within ",
+        " broke off",
+        " answers 503",
+        " in it, so it is not ready",
+    ];
+    !words.starts_with("label ") && PARTS.iter().any(|part| words.contains(part))
+}
+
 /// Parts of a problem's words, and what to do; the first entry whose parts all occur.
 const ADVICE: &[(&[&str], &str)] = &[
     (

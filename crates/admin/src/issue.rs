@@ -7,7 +7,12 @@ use std::{
 
 use catalogue::{Catalogue, Readiness, ServerRecord, ServerState, Subject};
 
-use crate::{Admin, advice::advice, connection, format, list::encode};
+use crate::{
+    Admin,
+    advice::{advice, may_pass_by_itself},
+    connection, format,
+    list::encode,
+};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +119,10 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
         Some(server) => format!("/servers/{}", encode(server.spec.id.as_str())),
         None => format!("/servers?q={}", encode(name)),
     };
+    let is_patient = |server: &ServerRecord| {
+        let waited = admin.since.of(server).and_then(|since| now.duration_since(since).ok());
+        waited.is_none_or(|waited| waited.as_secs() <= PATIENCE_SECONDS)
+    };
     let mut issues: Vec<Issue> = Vec::new();
     let mut told: HashSet<(&str, &str)> = HashSet::new();
     for problem in catalogue.problems() {
@@ -121,7 +130,14 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
             Subject::Source(_) => (Severity::Bad, "/servers".into()),
             Subject::Container(name) | Subject::Server(name) => {
                 told.insert((name, &problem.message));
-                let is_ready = by_name.get(name.as_str()).is_some_and(|s| s.state == ServerState::Ready);
+                let server = by_name.get(name.as_str());
+                // A server that loads its model may not even listen; its own page and the list say so.
+                if server.is_some_and(|s| matches!(s.state, ServerState::Starting(_)) && is_patient(s))
+                    && may_pass_by_itself(&problem.message)
+                {
+                    continue;
+                }
+                let is_ready = server.is_some_and(|s| s.state == ServerState::Ready);
                 (if is_ready { Severity::Warn } else { Severity::Bad }, link(name))
             }
         };
@@ -129,13 +145,10 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
     }
     for server in catalogue.servers() {
         let Some(why) = server.state.why() else { continue };
-        let waited = admin.since.of(server).and_then(|since| now.duration_since(since).ok());
         let severity = match &server.state {
             ServerState::Draining(_) if admin.holds.borrow().of(&server.spec).is_some() => Severity::Warn,
             ServerState::Draining(_) => Severity::Bad,
-            ServerState::Starting(_) if waited.is_some_and(|w| w.as_secs() > PATIENCE_SECONDS) => {
-                Severity::Warn
-            }
+            ServerState::Starting(_) if !is_patient(server) => Severity::Warn,
             _ => continue,
         };
         if !told.contains(&(server.spec.name.as_str(), why)) {
@@ -152,4 +165,69 @@ fn of_traefik(admin: &Admin, catalogue: &Catalogue) -> Vec<Issue> {
     let polls = shared.polls().warnings().into_iter().map(|what| (Severity::Bad, what));
     let all = polls.chain(shortcomings.into_iter().map(|what| (Severity::Warn, what)));
     all.map(|(severity, what)| Issue::new(severity, "Traefik", "/traefik", what)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use catalogue::Problem;
+
+    use super::*;
+    use crate::testing::{Dashboard, server};
+
+    const REFUSED: &str =
+        "cannot connect to http://10.0.0.1:8000: Connection refused (is inference.port right?)";
+
+    /// What is wrong with a server so many seconds after it came into a state, and why it is in it is a problem of its.
+    fn after(seconds: u64, state: &ServerState) -> Vec<Issue> {
+        let gpu = server("gpu", state.clone(), &["llama"]);
+        let problem = Problem::server("gpu", state.why().expect("not ready"));
+        let catalogue =
+            Catalogue::assemble([gpu, server("other", ServerState::Ready, &["llama"])], vec![problem]);
+        let dashboard = Dashboard::of(Catalogue::default());
+        let start = SystemTime::UNIX_EPOCH;
+        dashboard.admin.since.see(&catalogue, start);
+        all(&dashboard.admin, &catalogue, start + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_server_that_loads_its_model_is_no_issue_until_patience_is_over() {
+        for why in [
+            REFUSED,
+            "http://10.0.0.1:8000 does not answer within 3 s",
+            "GET http://10.0.0.1:8000/v1/models answers 503",
+            "GET http://10.0.0.1:8000/health answers 503, so it is not ready",
+            "GET http://10.0.0.1:8000/api/ps answers 200 without \"llama\" in it, so it is not ready",
+        ] {
+            let starting = ServerState::Starting(why.into());
+            assert_eq!(after(0, &starting), [], "{why}");
+            assert_eq!(after(600, &starting), [], "{why}");
+            let [issue] = &after(601, &starting)[..] else { panic!("one issue: {why}") };
+            assert_eq!((issue.severity, issue.what.as_str()), (Severity::Bad, why));
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_new_and_not_yet_seen_is_given_time_too() {
+        let gpu = server("gpu", ServerState::Starting(REFUSED.into()), &[]);
+        let catalogue = Catalogue::assemble([gpu], vec![Problem::server("gpu", REFUSED)]);
+        let dashboard = Dashboard::of(Catalogue::default());
+        assert_eq!(all(&dashboard.admin, &catalogue, SystemTime::now()), []);
+    }
+
+    #[test]
+    fn what_waiting_does_not_mend_is_told_at_once() {
+        for why in [
+            "GET http://10.0.0.1:8000/v1/models answers 404: set inference.models",
+            "GET http://10.0.0.1:8000/v1/models answers 401: it wants a credential",
+            "GET http://10.0.0.1:8000/ready answers 404, so it is not ready",
+            "label inference.ready.path=\" does not answer within \" is not allowed",
+        ] {
+            let issues = after(0, &ServerState::Starting(why.into()));
+            assert!(issues.iter().any(|issue| issue.severity == Severity::Bad), "{why}: {issues:?}");
+        }
+        let gone = after(0, &ServerState::Draining(REFUSED.into()));
+        assert_eq!(gone[0].severity, Severity::Bad, "it was ready");
+    }
 }

@@ -26,7 +26,8 @@ impl Since {
         }
     }
 
-    fn see(&self, catalogue: &Catalogue, now: SystemTime) {
+    /// Compares a catalogue with what was known.
+    pub(crate) fn see(&self, catalogue: &Catalogue, now: SystemTime) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = |server: &catalogue::ServerRecord| {
             let state = server.state.name();

@@ -399,3 +399,42 @@ async fn another_token_is_in_force_without_a_restart_and_the_old_one_no_more() {
     })
     .await;
 }
+
+/// What a server that loads its model does for minutes: it does not listen, takes the connection and says nothing, or
+/// closes it.
+#[tokio::test]
+async fn servers_that_are_still_loading_are_shown_as_starting_and_are_no_alarm() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let closing = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = |listener: std::io::Result<std::net::SocketAddr>| listener.expect("an address");
+    let servers = format!(
+        "  - {{ url: \"http://127.0.0.1:9\", name: not-there }}\n  - {{ url: \"http://{}\", name: silent }}\n  \
+         - {{ url: \"http://{}\", name: closing }}\n",
+        address(silent.local_addr()),
+        address(closing.local_addr())
+    );
+    let closes = tokio::spawn(async move {
+        while let Ok((connection, _)) = closing.accept().await {
+            drop(connection);
+        }
+    });
+    let yaml = config(&[&sim], &format!("{servers}{}", tokens()));
+    let mut modelgate = Modelgate::start_with(env!("CARGO_BIN_EXE_modelgate"), &yaml).await;
+    modelgate.wait_ready().await;
+    let client = testkit::client();
+    let page = async |path: &str| {
+        let url = format!("{}{path}", modelgate.admin_url());
+        send(client.get(url).bearer_auth(ADMIN)).await.text().await.expect("a page")
+    };
+    eventually(SOON, || async {
+        let list = page("/servers?state=starting").await;
+        let whys = ["cannot connect to http://127.0.0.1:9", "does not answer within", " broke off"];
+        whys.iter().all(|why| list.contains(why)).then_some(())
+    })
+    .await;
+    assert!(page("/servers?state=problems").await.contains("Nothing is wrong"));
+    let overview = page("/").await;
+    assert!(overview.contains("All is well") && overview.contains("1 of 4 servers are ready"), "{overview}");
+    closes.abort();
+}

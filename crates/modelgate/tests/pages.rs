@@ -52,10 +52,12 @@ impl Fleet {
         let of = |name: usize, settings| (&sims[name], settings);
         let servers = [of(0, "weight: 2"), of(1, ""), of(2, "")];
         let more = format!(
-            "  - {{ url: \"http://127.0.0.1:9\", name: switched-off }}\n\
+            "  - {{ url: \"http://127.0.0.1:9\", name: switched-off }}\n  \
+             - {{ url: \"{}\", name: mislaid, base_path: /nowhere }}\n\
              traefik: {{ version: {NEWEST:?} }}\n\
              plans:\n  - {{ name: free, limit: {{ requests_per_minute: 20, burst: 20 }} }}\n\
-             consumers:\n  - {{ name: bob, plan: free }}\n"
+             consumers:\n  - {{ name: bob, plan: free }}\n",
+            sims[0].url()
         );
         let config = config_of(&servers, &more);
         let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config);
