@@ -153,8 +153,23 @@ pub(crate) fn judge(
     request: &Request<'_>,
     trace: &mut impl Trace,
 ) -> Result<Pending, Box<Denial>> {
-    let nobody = |reason| Denial { reason, consumer: None, key: None, tokens: None, model: None };
-    let key = policy.authenticate(request.headers, request.from, request.now).map_err(nobody)?;
+    let key = policy.authenticate(request.headers, request.from, request.now).map_err(of_nobody)?;
+    judge_for(policy, catalogue, request, key, trace)
+}
+
+/// Nobody's, for all that is known.
+pub(crate) fn of_nobody(reason: Reason) -> Box<Denial> {
+    Box::new(Denial { reason, consumer: None, key: None, tokens: None, model: None })
+}
+
+/// The same of a request that comes with this key.
+pub(crate) fn judge_for(
+    policy: &Policy,
+    catalogue: &Catalogue,
+    request: &Request<'_>,
+    key: Arc<Key>,
+    trace: &mut impl Trace,
+) -> Result<Pending, Box<Denial>> {
     trace.step(|| format!("the API key is {:?}, of consumer {:?}", key.name, &key.consumer.name));
     let wanted = match (Question { key: &key, catalogue, request }).answer(trace) {
         Ok(wanted) => wanted,

@@ -1,10 +1,12 @@
 //! A decision with its steps in words, for an operator.
 
+use std::sync::Arc;
+
 use catalogue::Catalogue;
 
 use crate::{
-    Decision, Limiters, Policy, Request, SystemClock,
-    decide::{Trace, judge},
+    Decision, Demands, Denial, Key, Left, LimitReached, Limiters, Pending, Policy, Request, SystemClock,
+    decide::{Trace, judge, judge_for, of_nobody},
 };
 
 /// What would be decided about a request, and how one gets there.
@@ -12,8 +14,10 @@ use crate::{
 pub struct Explanation {
     /// What was found, in order. No secret is among it.
     pub steps: Vec<String>,
-    /// What is decided.
+    /// What is decided, as if no limit had been used yet.
     pub decision: Decision,
+    /// What it takes from which limits; nothing, if it is refused before.
+    pub demands: Demands,
 }
 
 impl Trace for Vec<String> {
@@ -25,18 +29,61 @@ impl Trace for Vec<String> {
 /// Decides about a request as if no limit had been used yet. Nothing is taken from the real ones.
 pub fn explain(policy: &Policy, catalogue: &Catalogue, request: &Request<'_>) -> Explanation {
     let mut steps = Vec::new();
-    let limiters = Limiters::new(SystemClock::new());
-    let decision = match judge(policy, catalogue, request, &mut steps) {
-        Ok(pending) => pending.admit(&limiters),
-        Err(denial) => Decision::Deny(*denial),
+    let judged = judge(policy, catalogue, request, &mut steps);
+    Explanation::of(judged, steps, catalogue)
+}
+
+/// The same as if the request came with this key, which operators know by its name only. A key among its headers
+/// does not count.
+pub fn explain_for(
+    policy: &Policy,
+    catalogue: &Catalogue,
+    request: &Request<'_>,
+    key: &Arc<Key>,
+) -> Explanation {
+    let mut steps = Vec::new();
+    let judged = match key.check(&key.digest, request.from, request.now) {
+        Ok(()) => judge_for(policy, catalogue, request, Arc::clone(key), &mut steps),
+        Err(reason) => Err(of_nobody(reason)),
     };
-    if let Decision::Allow(grant) = &decision
-        && let Some(pool) = grant.route.as_ref().and_then(|route| catalogue.pool_of_route(route.as_str()))
-    {
-        let leg = pool.legs.iter().find(|leg| Some(&leg.route) == grant.route.as_ref());
-        for server in leg.into_iter().flat_map(|leg| &leg.ready) {
-            steps.push(format!("{} at {} may answer it", server.spec.name, server.spec.url));
+    Explanation::of(judged, steps, catalogue)
+}
+
+impl Explanation {
+    fn of(judged: Result<Pending, Box<Denial>>, mut steps: Vec<String>, catalogue: &Catalogue) -> Self {
+        let demands = judged.as_ref().map(|pending| pending.demands().clone()).unwrap_or_default();
+        let decision = match judged {
+            Ok(pending) => pending.admit(&Limiters::new(SystemClock::new())),
+            Err(denial) => Decision::Deny(*denial),
+        };
+        if let Decision::Allow(grant) = &decision
+            && let Some(pool) = grant.route.as_ref().and_then(|route| catalogue.pool_of_route(route.as_str()))
+        {
+            let leg = pool.legs.iter().find(|leg| Some(&leg.route) == grant.route.as_ref());
+            for server in leg.into_iter().flat_map(|leg| &leg.ready) {
+                steps.push(format!("{} at {} may answer it", server.spec.name, server.spec.url));
+            }
         }
+        Self { steps, decision, demands }
     }
-    Explanation { steps, decision }
+
+    /// The limit that refuses it now, if this is left of what it [demands](Self::demands), in the same order. Of several,
+    /// the one that [`Limiters::reserve`] names: with the longest wait.
+    pub fn reached(&self, left: &[Left]) -> Option<LimitReached> {
+        let (rates, quotas) = (&self.demands.rates, &self.demands.quotas);
+        let rates = rates.iter().map(|demand| (demand.cost, Some(demand)));
+        let all = rates.chain(quotas.iter().map(|demand| (demand.cost, None)));
+        let reached = all.zip(left).filter(|((cost, _), left)| u64::from(*cost) > left.remaining);
+        let reached = reached.map(|((cost, rate), left)| LimitReached {
+            scope: left.scope,
+            limit: left.limit,
+            cost,
+            remaining: left.remaining,
+            retry_after: rate.map_or(left.reset_after, |demand| demand.passes_after(left.reset_after)),
+            reset_after: left.reset_after,
+        });
+        // Of equals, `max_by_key` gives the last one; the first is the more telling.
+        let reached: Vec<LimitReached> = reached.collect();
+        reached.into_iter().rev().max_by_key(|reached| (reached.never_passes(), reached.retry_after))
+    }
 }

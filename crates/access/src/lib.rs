@@ -34,7 +34,7 @@ mod usage;
 pub use catalogue::{InvalidGlob, ModelGlobs};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use decide::{Decision, Denial, Grant, Pending, decide, limits_of, prepare};
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, explain, explain_for};
 pub use jwt::{InvalidKeySet, Issuer, IssuerKeys, TokenPlan};
 pub use key::{InvalidDigest, Key, KeyDigest, NewKey, NoRandomness};
 pub use limits::{Demand, Demands, Left, Limiters, Reservation, Settlement};

@@ -163,6 +163,12 @@ impl Demand {
         self.cost
     }
 
+    /// How long until it passes, if a full burst passes after `reset_after`.
+    pub(crate) fn passes_after(&self, reset_after: Duration) -> Duration {
+        let full = Duration::from_nanos(self.rate.burst_time());
+        (reset_after + Duration::from_nanos(self.time())).saturating_sub(full)
+    }
+
     /// The refusal, if somebody else has counted.
     pub fn reached(&self, retry_after: Duration, reset_after: Duration) -> LimitReached {
         let busy = u64::try_from(reset_after.as_nanos()).unwrap_or(u64::MAX);

@@ -5,7 +5,10 @@ mod common;
 
 use std::sync::Arc;
 
-use access::{Decision, Grant, Mode, Policy, Reason};
+use access::{
+    Calendar, Decision, Grant, Key, Limits, Mode, Per, Policy, Quota, Rate, Reason, Unit, explain,
+    explain_for,
+};
 use catalogue::{Credential, CredentialHeader, ServerRecord};
 use common::{Call, World, globs, key, rate, server_with};
 use proptest::prelude::*;
@@ -344,6 +347,63 @@ fn an_explanation_takes_nothing() {
     }
     assert!(world.limiters.is_empty());
     assert_eq!([world.code(&call), world.code(&call)], ["ok", "rate_limit_exceeded"]);
+}
+
+/// An operator sees what the client was told: the same limit, and the same time to wait.
+#[test]
+fn an_explanation_with_what_is_left_refuses_what_is_refused() {
+    let per_day = Quota::new(7, Unit::Requests, Calendar::Day).expect("a quota");
+    let per_hour = Rate::new(100, Unit::Tokens, Per::Hour, None).expect("a rate");
+    let limits = Limits::new(vec![rate(60, 2), per_hour], vec![per_day]);
+    let [alice, bob] = ["alice", "bob"].map(|name| {
+        let key = key(name, "*", None, None);
+        Key { limits: limits.clone(), networks: vec!["10.0.0.0/8".parse().expect("a network")], ..key }
+    });
+    let mut world = world(vec![server_with("a", &["llama"], &[])]);
+    world.policy = Policy::new(vec![alice, bob], Vec::new());
+    let body = r#"{"model":"llama","max_tokens":20,"messages":[]}"#;
+    let mut call = Call::new("mg-alice").json(body);
+    call.from = "10.0.0.1".parse().ok();
+    let headers = call.headers();
+    let request = access::Request {
+        method: "POST",
+        uri: &call.uri,
+        host: None,
+        headers: &headers,
+        body: &call.body,
+        mode: call.mode,
+        trusted: false,
+        from: call.from,
+        now: std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(call.now),
+    };
+    let named = |name: &str| world.policy.keys().find(|key| key.name == name).expect("the key");
+    let explained = |request: &access::Request<'_>, key| {
+        let explanation = explain_for(&world.policy, &world.catalogue, request, key);
+        let left = world.limiters.left(&explanation.demands);
+        (explanation.reached(&left), explanation.decision)
+    };
+    let mut refusals = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        let by_key = explain(&world.policy, &world.catalogue, &request);
+        let expected = by_key.reached(&world.limiters.left(&by_key.demands));
+        let (by_name, decision) = explained(&request, named("alice"));
+        assert!(matches!(decision, Decision::Allow(_)));
+        let told = match world.reason(&call) {
+            Some(Reason::LimitReached(reached)) => Some(reached),
+            Some(other) => panic!("{other}"),
+            None => None,
+        };
+        assert_eq!([expected, by_name], [told, told]);
+        refusals.extend(told.map(|reached| reached.limit.to_string()));
+        assert_eq!(explained(&request, named("bob")).0, None, "nobody else has used anything up");
+        world.clock.advance(std::time::Duration::from_millis(if refusals.len() < 2 { 300 } else { 700_000 }));
+    }
+    assert_eq!(refusals.len(), 3, "{refusals:?}");
+    // A key that is known by its name works no better than itself.
+    let elsewhere = access::Request { from: None, ..request };
+    let (reached, decision) = explained(&elsewhere, named("alice"));
+    assert!(matches!(decision, Decision::Deny(denial) if denial.reason == Reason::WrongNetwork));
+    assert_eq!(reached, None);
 }
 
 const NAMES: [&str; 9] =

@@ -36,6 +36,7 @@ pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};
 pub use metrics::{Family, Kind, Sample};
 pub use models::limits_left;
 pub use polls::{Given, Instance, Polls};
+pub use refusal::status_and_code;
 pub use state::{Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};
 

@@ -231,6 +231,12 @@ fn round_up(time: Duration, nanos: u128) -> u128 {
     time.as_nanos().div_ceil(nanos).max(1)
 }
 
+/// The status and the code, as OpenAI's clients see it, with which a request is refused: `429 rate_limit_exceeded`.
+pub fn status_and_code(reason: &Reason) -> String {
+    let Refusal { status, code, .. } = Refusal::from(reason);
+    format!("{} {code}", status.as_u16())
+}
+
 impl From<&Reason> for Refusal {
     fn from(reason: &Reason) -> Self {
         let message = sentence(&reason.to_string());

@@ -22,6 +22,7 @@ use axum::{
     http::{Uri, request::Parts},
     response::{IntoResponse as _, Response},
 };
+use catalogue::Catalogue;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -76,6 +77,14 @@ pub(crate) struct ListQuery {
     pub(crate) q: String,
     pub(crate) state: String,
     pub(crate) page: usize,
+}
+
+/// A model for an example: the first that is ready, may be used, and asks for nothing but its name.
+fn usable_model(catalogue: &Catalogue, may_use: impl Fn(&str) -> bool) -> Option<&str> {
+    let mut ready = catalogue.pools().filter(|pool| !pool.ready.is_empty() && pool.selector.is_none());
+    // Whoever may use a model may call it by its other names.
+    let found = ready.find(|pool| may_use(pool.model.as_str()) || may_use(pool.stands_for.as_str()))?;
+    Some(found.model.as_str())
 }
 
 /// The page at a path; `None` if there is none.

@@ -1,8 +1,8 @@
 //! Try it: a request, and what `/auth` would say to it and why. Nothing is counted, and nothing is sent to a model.
 
-use std::{net::IpAddr, time::SystemTime};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::SystemTime};
 
-use access::{Decision, Mode, Request};
+use access::{Decision, Explanation, Key, Left, LimitReached, Mode, Policy, Reason, Request};
 use askama::Template;
 use axum::{
     Form,
@@ -13,25 +13,34 @@ use axum::{
 use serde::Deserialize;
 
 use crate::{
-    Admin, Operator,
+    Admin, Operator, format,
     page::{Frame, html},
+    pages::query,
 };
+
+#[cfg(test)]
+mod tests;
+
+/// So many names of keys are suggested.
+const SUGGESTED: usize = 200;
 
 #[derive(Template)]
 #[template(path = "try_it.html")]
 struct Page {
     frame: Frame,
     given: Given,
+    names: Vec<String>,
     outcome: Option<Result<Outcome, String>>,
 }
 
-/// What the form sends. The key is not shown again.
+/// What the form sends. A key is not shown again.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 pub(crate) struct Given {
     method: String,
     url: String,
     key: String,
+    name: String,
     headers: String,
     body: String,
     from: String,
@@ -43,6 +52,7 @@ impl Default for Given {
             method: "POST".into(),
             url: "/v1/chat/completions".into(),
             key: String::new(),
+            name: String::new(),
             headers: "Content-Type: application/json".into(),
             body: String::new(),
             from: String::new(),
@@ -56,11 +66,23 @@ struct Outcome {
     steps: Vec<String>,
 }
 
+/// For which key it is asked.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Wanted {
+    name: String,
+}
+
 /// `GET /requests/try`
-pub(crate) async fn show(State(admin): State<Admin>, operator: Operator) -> Response {
-    let loaded = admin.shared.catalogue().load();
-    let model = loaded.iter().flat_map(|catalogue| catalogue.pools()).find(|pool| !pool.ready.is_empty());
-    let model = serde_json::Value::from(model.map_or("", |pool| pool.model.as_str()));
+pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, uri: Uri) -> Response {
+    let Wanted { name } = query(&uri);
+    let policy = admin.shared.policy().clone();
+    let key = key_called(&policy, &name);
+    let loaded = admin.shared.catalogue().load().clone();
+    let model = loaded.as_deref().and_then(|catalogue| {
+        super::usable_model(catalogue, |model| key.as_ref().is_none_or(|key| key.may_use(model)))
+    });
+    let model = serde_json::Value::from(model.unwrap_or_default());
     let messages = r#"[{"role": "user", "content": "Hello"}]"#;
     let body = format!(
         "{{
@@ -68,7 +90,9 @@ pub(crate) async fn show(State(admin): State<Admin>, operator: Operator) -> Resp
   \"messages\": {messages}
 }}"
     );
-    html(&Page { frame: frame(operator), given: Given { body, ..Given::default() }, outcome: None })
+    let name = key.map(|key| key.name.clone()).unwrap_or_default();
+    let given = Given { body, name, ..Given::default() };
+    html(&Page { names: names(&admin, &policy), frame: frame(operator), given, outcome: None })
 }
 
 /// `POST /requests/try`
@@ -77,17 +101,43 @@ pub(crate) async fn submit(
     operator: Operator,
     Form(mut given): Form<Given>,
 ) -> Response {
-    let outcome = explain(&admin, &given);
+    let outcome = explain(&admin, &given).await;
+    let policy = admin.shared.policy().clone();
     given.key.clear();
-    html(&Page { frame: frame(operator), given, outcome: Some(outcome) })
+    given.headers = without_keys(&given.headers);
+    if key_called(&policy, &given.name).is_none() {
+        // It may be a key.
+        given.name.clear();
+    }
+    html(&Page { names: names(&admin, &policy), frame: frame(operator), given, outcome: Some(outcome) })
 }
 
 fn frame(operator: Operator) -> Frame {
     Frame::new("Try a request", "/requests", operator)
 }
 
-fn explain(admin: &Admin, given: &Given) -> Result<Outcome, String> {
-    let loaded = admin.shared.catalogue().load();
+/// The key of a name.
+fn key_called(policy: &Policy, name: &str) -> Option<Arc<Key>> {
+    policy.keys().find(|key| key.name == name.trim()).cloned()
+}
+
+/// Names to choose from, sorted: those of keys that were used lately, then others, since there may be 100,000.
+fn names(admin: &Admin, policy: &Policy) -> Vec<String> {
+    let records = admin.shared.telemetry().recent(&telemetry::Filter::default(), telemetry::RECENT);
+    let lately: HashSet<&str> = records.iter().filter_map(|record| record.key()).collect();
+    let mut names: Vec<(bool, &str)> =
+        policy.keys().map(|key| (!lately.contains(key.name.as_str()), key.name.as_str())).collect();
+    if names.len() > SUGGESTED {
+        names.select_nth_unstable(SUGGESTED);
+        names.truncate(SUGGESTED);
+    }
+    let mut names: Vec<String> = names.into_iter().map(|(_, name)| name.to_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
+async fn explain(admin: &Admin, given: &Given) -> Result<Outcome, String> {
+    let loaded = admin.shared.catalogue().load().clone();
     let catalogue = loaded.as_deref().ok_or("The first look for servers is not finished.")?;
     let uri: Uri = given.url.trim().parse().map_err(|error| format!("URL: {error}"))?;
     let from: Option<IpAddr> = match given.from.trim() {
@@ -109,16 +159,63 @@ fn explain(admin: &Admin, given: &Given) -> Result<Outcome, String> {
         from,
         now: SystemTime::now(),
     };
-    let explanation = access::explain(&admin.shared.policy(), catalogue, &request);
-    let (class, says) = match &explanation.decision {
-        Decision::Allow(grant) => {
+    let policy = admin.shared.policy().clone();
+    let explanation = if given.name.trim().is_empty() {
+        access::explain(&policy, catalogue, &request)
+    } else {
+        if !matches!(policy.authenticate(&headers, from, request.now), Err(Reason::MissingKey)) {
+            return Err("Key's name: there is an API key too; allowed: one of both".into());
+        }
+        let unknown =
+            "Key's name: there is no API key of this name in force; allowed: the name of one, not the key";
+        let key = key_called(&policy, &given.name).ok_or(unknown)?;
+        access::explain_for(&policy, catalogue, &request, &key)
+    };
+    // What is left is read, and nothing is taken.
+    let left = admin.shared.left(&explanation.demands).await;
+    Ok(outcome(explanation, &left))
+}
+
+/// In words, with what is left of the limits.
+fn outcome(explanation: Explanation, left: &[Left]) -> Outcome {
+    let reached = explanation.reached(left);
+    let Explanation { mut steps, decision, .. } = explanation;
+    let (class, says) = match (&decision, reached) {
+        (Decision::Deny(denial), _) => {
+            ("bad", format!("Refused ({}): {}", denial.reason.code(), denial.reason))
+        }
+        (Decision::Allow(_), Some(reached)) => ("bad", refused_now(reached)),
+        (Decision::Allow(grant), None) => {
             let route = grant.route.as_ref().map_or("none", |route| route.as_str());
             let model = grant.model.as_ref().map_or("none", |model| model.as_str());
             ("good", format!("Allowed: model {model}, consumer {}, route {route}", grant.consumer.name))
         }
-        Decision::Deny(denial) => ("bad", format!("Refused ({}): {}", denial.reason.code(), denial.reason)),
     };
-    Ok(Outcome { class, says, steps: explanation.steps })
+    steps.extend(left.iter().map(left_now));
+    Outcome { class, says, steps }
+}
+
+/// Which limit refuses it at the moment, and until when.
+fn refused_now(reached: LimitReached) -> String {
+    let (reason, after) = (Reason::LimitReached(reached), format::span(reached.retry_after));
+    let until = match reached.limit {
+        access::Limit::Rate(_) => format!("this request passes again in {after}"),
+        access::Limit::Quota(_) => format!("it begins anew in {after}"),
+    };
+    format!("Refused now ({}): {reason}; {until}", web::status_and_code(&reason))
+}
+
+/// What is left of a limit.
+fn left_now(left: &Left) -> String {
+    let Left { limit, scope, remaining, .. } = left;
+    format!("left now of {limit} {scope}: {}", format::count(*remaining))
+}
+
+/// The same lines without those in which a key may stand.
+fn without_keys(headers: &str) -> String {
+    const KEYS: [&str; 4] = ["authorization", "x-api-key", "api-key", "sec-websocket-protocol"];
+    let name = |line: &str| line.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
+    headers.lines().filter(|line| !KEYS.contains(&&*name(line))).collect::<Vec<_>>().join("\n")
 }
 
 /// The headers, one on each line, and the key. An error does not repeat a value, which may be a key.

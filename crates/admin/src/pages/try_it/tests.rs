@@ -1,0 +1,136 @@
+//! Requests that are tried, through the router.
+
+use access::{Calendar, Consumer, KeyDigest, Limits, ModelGlobs, Quota, Rate, Unit};
+use axum::http::Request as Post;
+use catalogue::{Catalogue, ServerState};
+use telemetry::Decided;
+
+use super::*;
+use crate::testing::{Dashboard, READER, server, text};
+
+fn key(name: &str, secret: &str) -> Key {
+    Key::new(name, Arc::new(Consumer::new(name)), KeyDigest::of(secret))
+}
+
+/// The outcome of a request that is tried, in words. The form beside it stays empty of keys.
+async fn tried(dashboard: &Dashboard, form: &str) -> String {
+    let form = format!("method=POST&url=%2Fv1%2Fchat%2Fcompletions&{form}");
+    let request = Post::post("/requests/try").header("content-type", "application/x-www-form-urlencoded");
+    let page = text(dashboard.ask(Some(READER), request, &form).await).await;
+    assert!(!page.contains("mg-alice") && !page.contains("mg-bob"), "{page}");
+    let outcome =
+        page.split("aria-label=\"Outcome\">").nth(1).and_then(|rest| rest.split("</section>").next());
+    outcome.expect("an outcome").to_owned()
+}
+
+/// A key was refused by its limit, and this page said that it is allowed.
+#[tokio::test]
+async fn a_request_that_is_tried_meets_the_limits_as_they_are_now() {
+    let catalogue = || Catalogue::assemble([server("gpu", ServerState::Ready, &["llama"])], Vec::new());
+    let dashboard = Dashboard::of(catalogue());
+    let (five, two) = (Rate::per_minute(5, None), Quota::new(2, Unit::Requests, Calendar::Day));
+    let limits = Limits::new(vec![five.expect("a rate")], Vec::new());
+    let alice = Key { limits, ..key("alice-laptop", "mg-alice") };
+    let bob = Key { limits: two.expect("a quota").into(), ..key("bob-ci", "mg-bob") };
+    dashboard.admin.shared.replace_policy(Policy::new(vec![alice, bob], Vec::new()));
+    let body = "headers=Content-Type%3A+application%2Fjson&body=%7B%22model%22%3A%22llama%22%7D";
+    let use_up = |secret: &str, times: usize| {
+        let bearer = format!("Bearer {secret}").parse().expect("a value");
+        let headers =
+            [("content-type", "application/json".parse().expect("a value")), ("authorization", bearer)];
+        let headers =
+            headers.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect();
+        let request = access::Request {
+            method: "POST",
+            uri: "/v1/chat/completions",
+            host: None,
+            headers: &headers,
+            body: br#"{"model":"llama"}"#,
+            mode: access::Mode::Layered,
+            trusted: true,
+            from: None,
+            now: SystemTime::now(),
+        };
+        let shared = &dashboard.admin.shared;
+        for _ in 0..times {
+            let decision = access::decide(&shared.policy(), &catalogue(), shared.limiters(), &request);
+            assert!(matches!(decision, access::Decision::Allow(_)));
+        }
+    };
+    use_up("mg-alice", 2);
+    // However often it is tried, nothing is taken.
+    for who in ["name=alice-laptop", "key=mg-alice", "name=+alice-laptop+", "name=alice-laptop"] {
+        let outcome = tried(&dashboard, &format!("{who}&{body}")).await;
+        for part in
+            ["verdict good", "Allowed: model llama", "left now of 5 requests a minute for this API key: 3"]
+        {
+            assert!(outcome.contains(part), "{who}: {part}: {outcome}");
+        }
+    }
+    use_up("mg-alice", 3);
+    for who in ["name=alice-laptop", "key=mg-alice"] {
+        let outcome = tried(&dashboard, &format!("{who}&{body}")).await;
+        for part in [
+            "verdict bad",
+            "Refused now (429 rate_limit_exceeded): the limit of 5 requests a minute for this API key is used up; \
+             this request passes again in 1",
+            "left now of 5 requests a minute for this API key: 0",
+        ] {
+            assert!(outcome.contains(part), "{who}: {part}: {outcome}");
+        }
+    }
+    use_up("mg-bob", 2);
+    let outcome = tried(&dashboard, &format!("name=bob-ci&{body}")).await;
+    let expected = "Refused now (429 insufficient_quota): the quota of 2 requests a day for this API key is used up; it \
+                    begins anew in ";
+    assert!(outcome.contains(expected), "{outcome}");
+}
+
+#[tokio::test]
+async fn a_key_is_tried_by_its_name_and_not_by_two_things_at_once() {
+    let catalogue = Catalogue::assemble([server("gpu", ServerState::Ready, &["a", "llama"])], Vec::new());
+    let dashboard = Dashboard::of(catalogue);
+    let models = ModelGlobs::parse(&["ll*".to_owned()]).expect("a pattern");
+    let alice = Key { models, ..key("alice-laptop", "mg-alice") };
+    let off = Key { disabled: true, ..key("old", "mg-old") };
+    let many = (0..300).map(|n| key(&format!("z-{n:03}"), &n.to_string()));
+    let keys = [alice, off].into_iter().chain(many).collect();
+    dashboard.admin.shared.replace_policy(Policy::new(keys, Vec::new()));
+    let telemetry = dashboard.admin.shared.telemetry();
+    telemetry.decided(&Decided {
+        at: SystemTime::now(),
+        request_id: "req_1",
+        consumer: Some("z-299"),
+        key: Some("z-299"),
+        model: None,
+        method: "POST",
+        uri: "/v1/chat/completions",
+        refused: None,
+        tokens: None,
+        latency: None,
+    });
+    telemetry.collect(SystemTime::now());
+    let page = dashboard.page("/requests/try?name=alice-laptop").await;
+    for part in
+        ["name=\"name\" value=\"alice-laptop\"", "&#34;model&#34;: &#34;llama&#34;", "value=\"z-299\""]
+    {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert_eq!(page.matches("<option value=").count(), 200, "and no more are suggested");
+    let model_a = "body=%7B%22model%22%3A%22a%22%7D";
+    for (form, said) in [
+        (
+            format!("name=alice-laptop&{model_a}&headers=content-type:application/json"),
+            "Refused (model_not_found)",
+        ),
+        ("name=old".into(), "Refused (disabled_api_key)"),
+        ("name=alice-laptop&key=mg-bob".into(), "allowed: one of both"),
+        ("name=alice-laptop&headers=X-Api-Key:+mg-bob".into(), "allowed: one of both"),
+        // It was put into the wrong field.
+        ("name=mg-alice".into(), "there is no API key of this name"),
+        ("headers=Authorization:+Bearer+mg-alice%0Ax-other:+1".into(), "Refused (model_missing)"),
+    ] {
+        let outcome = tried(&dashboard, &form).await;
+        assert!(outcome.contains(said), "{form}: {outcome}");
+    }
+}
