@@ -34,14 +34,16 @@ pub struct Issuer {
     pub issuer: String,
     /// One of these must be among a token's `aud`.
     pub audience: Vec<String>,
-    /// The claim that names the consumer.
+    /// The claim that names the consumer. Of a claim within claims, the names with dots between them.
     pub consumer_claim: String,
-    /// The claim that names the plan.
+    /// The claim that names the plan, likewise: a text, or a list of which the first counts that is a plan's name.
     pub plan_claim: Option<String>,
     /// The plans that a claim may name.
     pub plans: HashMap<String, TokenPlan>,
     /// What holds if no claim names a plan.
     pub default_plan: TokenPlan,
+    /// A token that names no plan is refused instead.
+    pub plan_required: bool,
     /// Its keys.
     pub keys: IssuerKeys,
 }
@@ -225,13 +227,10 @@ fn bearer(
     consumers: &HashMap<String, Arc<Consumer>>,
     claims: &Map<String, Value>,
 ) -> Result<Arc<Key>, Reason> {
-    let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
+    let text = |claim: &str| find(claims, claim).and_then(Value::as_str);
     let name = text(&issuer.consumer_claim).filter(|name| is_name(name));
     let name = name.ok_or(Reason::BadToken("the claim that names its consumer is missing, or no name"))?;
-    let plan = match issuer.plan_claim.as_deref().and_then(text) {
-        Some(plan) => issuer.plans.get(plan).ok_or(Reason::BadToken("its plan is not known"))?,
-        None => &issuer.default_plan,
-    };
+    let plan = issuer.plan_of(claims)?;
     let consumer = consumers.get(name).cloned().unwrap_or_else(|| Arc::new(Consumer::new(name)));
     if consumer.disabled {
         return Err(Reason::DisabledKey);
@@ -248,6 +247,35 @@ fn bearer(
     }))
 }
 
+impl Issuer {
+    /// The plan that a token's claims name. Only what names none, as far as it can be told, has the default one.
+    fn plan_of(&self, claims: &Map<String, Value>) -> Result<&TokenPlan, Reason> {
+        let unknown = Reason::BadToken("its plan is not known");
+        let named = match self.plan_claim.as_deref().and_then(|claim| find(claims, claim)) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(name)) => Some(self.plans.get(name).ok_or(unknown)?),
+            // Roles and groups, most of which have nothing to do with plans.
+            Some(Value::Array(names)) => {
+                names.iter().filter_map(Value::as_str).find_map(|name| self.plans.get(name))
+            }
+            Some(_) => return Err(unknown),
+        };
+        match named {
+            Some(plan) => Ok(plan),
+            None if self.plan_required => Err(Reason::BadToken("it names no plan")),
+            None => Ok(&self.default_plan),
+        }
+    }
+}
+
+/// A claim by its name, or within others, as in `realm_access.roles`. Names may have dots themselves.
+fn find<'c>(claims: &'c Map<String, Value>, claim: &str) -> Option<&'c Value> {
+    claims.get(claim).or_else(|| {
+        let (outermost, within) = claim.split_once('.')?;
+        within.split('.').try_fold(claims.get(outermost)?, |value, name| value.get(name))
+    })
+}
+
 /// It goes into a header, and is a name as in the configuration.
 fn is_name(name: &str) -> bool {
     (1..=60).contains(&name.len())
@@ -257,5 +285,90 @@ fn is_name(name: &str) -> bool {
 impl fmt::Debug for IssuerKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "IssuerKeys({})", self.0.keys.load().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Rate;
+
+    /// What a token with these claims may do, as requests a minute; without limits 0.
+    fn allowed(issuer: &Issuer, claims: &Value) -> Result<u32, String> {
+        let Value::Object(mut claims) = claims.clone() else { panic!("claims") };
+        claims.insert("sub".into(), "alice".into());
+        let key = bearer(issuer, &HashMap::new(), &claims).map_err(|reason| reason.to_string())?;
+        Ok(key.limits.rates().first().map_or(0, Rate::amount))
+    }
+
+    fn issuer(plan_claim: &str) -> Issuer {
+        let plan = |requests| TokenPlan {
+            limits: Rate::per_minute(requests, None).expect("a rate").into(),
+            ..TokenPlan::default()
+        };
+        Issuer {
+            issuer: "https://login.example.com".into(),
+            audience: vec!["modelgate".into()],
+            consumer_claim: "sub".into(),
+            plan_claim: Some(plan_claim.into()),
+            plans: [("bronze", 1), ("gold", 100)].map(|(name, n)| (name.to_owned(), plan(n))).into(),
+            default_plan: TokenPlan::default(),
+            plan_required: true,
+            keys: IssuerKeys::default(),
+        }
+    }
+
+    /// A claim that was no text meant no limits at all; roles and groups are lists, so that was the usual case.
+    #[test]
+    fn a_claim_of_any_type_names_a_plan_or_the_token_is_refused() {
+        let required = issuer("roles");
+        let with_default = Issuer {
+            plan_required: false,
+            default_plan: TokenPlan {
+                limits: Rate::per_minute(7, None).expect("a rate").into(),
+                ..TokenPlan::default()
+            },
+            ..issuer("roles")
+        };
+        let (unknown, none) = (Err("its plan is not known"), Err("it names no plan"));
+        for (claims, expected, by_default) in [
+            (json!({ "roles": "bronze" }), Ok(1), Ok(1)),
+            (json!({ "roles": "nope" }), unknown, unknown),
+            (json!({ "roles": "" }), unknown, unknown),
+            (json!({ "roles": ["bronze"] }), Ok(1), Ok(1)),
+            (json!({ "roles": ["offline_access", 5, null, "gold", "bronze"] }), Ok(100), Ok(100)),
+            (json!({ "roles": ["offline_access", "nope", ["gold"]] }), none, Ok(7)),
+            (json!({ "roles": [] }), none, Ok(7)),
+            (json!({ "roles": 5 }), unknown, unknown),
+            (json!({ "roles": true }), unknown, unknown),
+            (json!({ "roles": { "bronze": true } }), unknown, unknown),
+            (json!({ "roles": null }), none, Ok(7)),
+            (json!({}), none, Ok(7)),
+        ] {
+            for (issuer, expected) in [(&required, expected), (&with_default, by_default)] {
+                let expected = expected.map_err(|why| format!("the token is not valid: {why}"));
+                assert_eq!(allowed(issuer, &claims), expected, "{claims}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_claim_may_stand_within_others() {
+        let realm = issuer("realm_access.roles");
+        assert_eq!(allowed(&realm, &json!({ "realm_access": { "roles": ["gold"] } })), Ok(100));
+        assert_eq!(allowed(&realm, &json!({ "realm_access.roles": "bronze" })), Ok(1), "a name with a dot");
+        for within in [json!(["gold"]), json!("gold"), json!({ "groups": ["gold"] })] {
+            assert!(allowed(&realm, &json!({ "realm_access": within })).is_err(), "{within}");
+        }
+        let namespaced = issuer("https://example.com/plan");
+        assert_eq!(allowed(&namespaced, &json!({ "https://example.com/plan": "bronze" })), Ok(1));
+    }
+
+    #[test]
+    fn without_a_claim_to_read_the_default_plan_holds() {
+        let issuer = Issuer { plan_claim: None, plan_required: false, ..issuer("") };
+        assert_eq!(allowed(&issuer, &json!({ "roles": 5 })), Ok(0));
     }
 }

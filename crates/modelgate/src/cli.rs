@@ -141,6 +141,9 @@ pub(crate) fn check(args: &Args, servers: bool) -> ExitCode {
                 count(config.servers.len(), "server"),
                 count(config.accounts.declared.keys.len(), "key")
             );
+            for issuer in &config.accounts.issuers {
+                println!("tokens of {}: {}", issuer.issuer.issuer, issuer.plans_in_words());
+            }
             for warning in &config.warnings {
                 println!("warning: {warning}");
             }

@@ -84,6 +84,25 @@ fn quotas_without_a_store_are_warned_of() {
 }
 
 #[test]
+fn what_a_token_without_a_plan_may_is_told() {
+    let told = |options: &str| {
+        let issuer = format!("issuer: \"https://login.example.com\", audience: [modelgate]{options}");
+        let output = check(&format!("plans: [{{ name: free }}]\njwt: [{{ {issuer} }}]\n"), &[]);
+        assert!(output.status.success(), "{output:?}");
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = told.lines().find_map(|line| line.strip_prefix("tokens of https://login.example.com: "));
+        line.expect("a line").to_owned()
+    };
+    assert_eq!(told(""), "no plan, so no limits");
+    assert_eq!(told(", plan: free"), "plan \"free\"");
+    assert_eq!(told(", plan_claim: roles"), "the plan that claim \"roles\" names; refused if it names none");
+    assert_eq!(
+        told(", plan_claim: roles, plan: free"),
+        "the plan that claim \"roles\" names, else plan \"free\""
+    );
+}
+
+#[test]
 fn no_secret_is_told() {
     let secret = "mg-this-is-a-secret-key";
     let yaml = format!("keys:\n  - {{ name: a, consumer: a, sha256: \"{secret}\" }}\n");

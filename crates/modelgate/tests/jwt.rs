@@ -155,6 +155,9 @@ async fn a_token_names_its_consumer_and_plan_and_keys_may_change() {
         ("no audience", first.sign(&claims(json!({ "aud": null })))),
         ("another issuer", first.sign(&claims(json!({ "iss": "https://evil.example" })))),
         ("an unknown plan", first.sign(&claims(json!({ "plan": "gold" })))),
+        ("a plan that is no name", first.sign(&claims(json!({ "plan": 5 })))),
+        ("no plan in a list", first.sign(&claims(json!({ "plan": ["offline_access"] })))),
+        ("no plan at all", first.sign(&claims(json!({ "plan": null })))),
         ("no subject", first.sign(&claims(json!({ "sub": null })))),
         ("a subject with a line break", first.sign(&claims(json!({ "sub": "a\nb" })))),
         ("a disabled consumer", first.sign(&claims(json!({ "sub": "banned" })))),
@@ -173,15 +176,11 @@ async fn a_token_names_its_consumer_and_plan_and_keys_may_change() {
     let two_audiences = first.sign(&claims(json!({ "aud": ["other", "modelgate"], "sub": "bob" })));
     assert_eq!(send(ask(two_audiences, "llama")).await.status(), 200);
 
-    // Limits are counted for the subject, whichever of its tokens it shows.
+    // Limits are counted for the subject, whichever of its tokens it shows. A plan may stand among roles.
     let mut statuses = Vec::new();
     for n in 0..6 {
-        statuses.push(
-            send(ask(first.sign(&claims(json!({ "sub": "carol", "jti": n }))), "llama"))
-                .await
-                .status()
-                .as_u16(),
-        );
+        let changes = json!({ "sub": "carol", "jti": n, "plan": ["offline_access", "pro"] });
+        statuses.push(send(ask(first.sign(&claims(changes)), "llama")).await.status().as_u16());
     }
     assert_eq!(statuses, [200, 200, 200, 200, 200, 429]);
 

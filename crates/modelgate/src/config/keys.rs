@@ -42,6 +42,19 @@ pub(crate) struct JwtIssuer {
     pub(crate) jwks_url: Option<String>,
 }
 
+impl JwtIssuer {
+    /// Which plan its tokens have, in words.
+    pub(crate) fn plans_in_words(&self) -> String {
+        let otherwise = self.plan.as_ref().map(|plan| format!("plan {plan:?}"));
+        match (&self.issuer.plan_claim, otherwise) {
+            (Some(claim), Some(plan)) => format!("the plan that claim {claim:?} names, else {plan}"),
+            (Some(claim), None) => format!("the plan that claim {claim:?} names; refused if it names none"),
+            (None, Some(plan)) => plan,
+            (None, None) => "no plan, so no limits".into(),
+        }
+    }
+}
+
 /// `plans:`, `consumers:`, `keys:` and `jwt:`. What the file refers to must be in the file.
 pub(super) fn read(
     plans: Vec<Section<'_>>,
@@ -126,6 +139,8 @@ fn read_issuer(mut section: Section<'_>, plans: &[String]) -> Option<JwtIssuer> 
         issuer: issuer?,
         audience: audience?,
         consumer_claim: consumer_claim.unwrap_or_else(|| "sub".into()),
+        // Whoever names a claim wants plans to hold: a token without one is not to be without limits.
+        plan_required: plan_claim.is_some() && plan.is_none(),
         plan_claim,
         plans: HashMap::new(),
         default_plan: TokenPlan::default(),
