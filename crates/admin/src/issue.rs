@@ -163,7 +163,8 @@ fn of_traefik(admin: &Admin, catalogue: &Catalogue) -> Vec<Issue> {
     let shared = &admin.shared;
     let shortcomings = traefik_config::shortcomings(catalogue, &shared.settings().traefik);
     let polls = shared.polls().warnings().into_iter().map(|what| (Severity::Bad, what));
-    let all = polls.chain(shortcomings.into_iter().map(|what| (Severity::Warn, what)));
+    let notes = shared.polls().notes().into_iter().map(|what| (Severity::Warn, what));
+    let all = polls.chain(notes).chain(shortcomings.into_iter().map(|what| (Severity::Warn, what)));
     all.map(|(severity, what)| Issue::new(severity, "Traefik", "/traefik", what)).collect()
 }
 

@@ -18,8 +18,12 @@ const MAX_INSTANCES: usize = 64;
 const MAX_USER_AGENT: usize = 128;
 /// After this long without a poll something is wrong.
 const SILENT: Duration = Duration::from_secs(60);
-/// After this long without a poll a Traefik is forgotten, unless it is the only one.
-const GONE: Duration = Duration::from_secs(3600);
+/// After this long without a poll a Traefik is forgotten, unless no other was heard of later.
+const GONE: Duration = Duration::from_secs(600);
+/// What Traefik calls itself unless `providers.http.headers` says otherwise: it is Go's own user agent.
+const USER_AGENT: &str = "Go-http-client/";
+/// Whoever has polled so often, never long after its last answer, is a Traefik, whatever it calls itself.
+const STEADY: u64 = 20;
 /// Traefik's default `pollInterval`, and the longest that is good.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
 /// Timers are late, and requests take time.
@@ -104,11 +108,18 @@ impl Polls {
         self.instances_at(Instant::now())
     }
 
-    /// What is wrong with the polls, in words that say what to do. Whether Traefik's
+    /// What is wrong with the polls, in words that say what to do. A Traefik that is silent while another polls is no
+    /// alarm but one of the [`notes`](Self::notes). Whether Traefik's
     /// `providersThrottleDuration` is at its default of 2 s, which makes changes late, cannot be told from
     /// its polls.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings_at(Instant::now())
+    }
+
+    /// The Traefiks that are silent while another polls: one that was replaced, or one of several that has failed. Until
+    /// they are forgotten.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes_at(Instant::now())
     }
 
     fn started(&self, address: IpAddr, user_agent: &str, rendered_for: TraefikVersion, now: Instant) {
@@ -140,7 +151,10 @@ impl Polls {
         };
         let cut =
             (0..=MAX_USER_AGENT.min(user_agent.len())).rev().find(|at| user_agent.is_char_boundary(*at));
-        user_agent[..cut.unwrap_or(0)].clone_into(&mut entry.user_agent);
+        // Who looks at the document from Traefik's own machine does not take its place.
+        if user_agent.starts_with(USER_AGENT) || !entry.user_agent.starts_with(USER_AGENT) {
+            user_agent[..cut.unwrap_or(0)].clone_into(&mut entry.user_agent);
+        }
         entry.rendered_for = rendered_for;
         entry.started = now;
         entry.under_way += 1;
@@ -162,19 +176,34 @@ impl Polls {
 
     fn instances_at(&self, now: Instant) -> Vec<Instance> {
         let mut all: Vec<_> = self.lock().iter().map(|(address, entry)| entry.at(*address, now)).collect();
-        let latest = all.iter().map(|instance| instance.silent_for).min().unwrap_or_default();
-        all.retain(|instance| instance.silent_for < GONE || instance.silent_for == latest);
+        let latest = all.iter().filter(|i| i.is_traefik()).map(|i| i.silent_for).min().unwrap_or_default();
+        all.retain(|i| i.silent_for < GONE || i.is_traefik() && i.silent_for == latest);
         all
     }
 
     fn warnings_at(&self, now: Instant) -> Vec<String> {
-        let instances = self.instances_at(now);
-        if instances.is_empty() {
+        let (traefiks, is_live) = self.traefiks_at(now);
+        if traefiks.is_empty() {
             let waited = now.saturating_duration_since(self.since);
             let words = "no Traefik has polled yet: start it with --providers.http.endpoint=http://<this host>:<port of listen.provider>/traefik, and see that it reaches that address";
             return if waited > SILENT { vec![words.to_owned()] } else { Vec::new() };
         }
-        instances.iter().filter_map(Instance::warning).collect()
+        let alarms = traefiks.iter().filter(|traefik| !(is_live && traefik.is_silent()));
+        alarms.filter_map(Instance::warning).collect()
+    }
+
+    fn notes_at(&self, now: Instant) -> Vec<String> {
+        let (traefiks, is_live) = self.traefiks_at(now);
+        let silent = traefiks.iter().filter(|traefik| is_live && traefik.is_silent());
+        silent.map(Instance::note).collect()
+    }
+
+    /// Those that are Traefiks, and whether one of them polls.
+    fn traefiks_at(&self, now: Instant) -> (Vec<Instance>, bool) {
+        let mut all = self.instances_at(now);
+        all.retain(Instance::is_traefik);
+        let is_live = all.iter().any(|traefik| !traefik.is_silent());
+        (all, is_live)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<IpAddr, Entry>> {
@@ -203,10 +232,30 @@ impl Entry {
 }
 
 impl Instance {
+    /// Whether it is a Traefik, and not somebody who wants to see what Traefik is told.
+    pub fn is_traefik(&self) -> bool {
+        let is_steady = || self.polls >= STEADY && self.gap.is_none_or(|gap| gap <= LONGEST_INTERVAL);
+        self.user_agent.starts_with(USER_AGENT) || is_steady()
+    }
+
+    /// Whether it has not polled for a minute.
+    pub fn is_silent(&self) -> bool {
+        self.silent_for > SILENT
+    }
+
+    fn note(&self) -> String {
+        format!(
+            "the Traefik at {} has not polled for {} s, while another does: if it was replaced, this goes away {} minutes after its last poll; if not, is it running, and does it reach Modelgate?",
+            self.address,
+            self.silent_for.as_secs(),
+            GONE.as_secs() / 60
+        )
+    }
+
     /// A poll is held on purpose, so a long interval alone is no fault; Traefik must have waited, too.
     fn warning(&self) -> Option<String> {
         let Self { address, silent_for, .. } = self;
-        if *silent_for > SILENT {
+        if self.is_silent() {
             return Some(format!(
                 "the Traefik at {address} has not polled for {} s: it goes on with what it was told last; is it running, and does it reach Modelgate?",
                 silent_for.as_secs()
@@ -241,6 +290,8 @@ mod tests {
     use super::*;
 
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 18, 0, 2));
+    const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 18, 0, 9));
+    const TRAEFIK: &str = "Go-http-client/1.1";
 
     fn secs(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
@@ -250,7 +301,7 @@ mod tests {
     fn polled(starts: &[f64], held: f64) -> Polls {
         let polls = Polls::default();
         for start in starts {
-            polls.started(HERE, "Go-http-client/1.1", TraefikVersion::LAYERED, polls.since + secs(*start));
+            polls.started(HERE, TRAEFIK, TraefikVersion::LAYERED, polls.since + secs(*start));
             polls.ended(HERE, polls.since + secs(start + held));
         }
         polls
@@ -258,6 +309,10 @@ mod tests {
 
     fn warnings(polls: &Polls, at: f64) -> Vec<String> {
         polls.warnings_at(polls.since + secs(at))
+    }
+
+    fn notes(polls: &Polls, at: f64) -> Vec<String> {
+        polls.notes_at(polls.since + secs(at))
     }
 
     #[test]
@@ -319,16 +374,75 @@ mod tests {
     }
 
     #[test]
-    fn a_traefik_that_polls_no_more_is_named_until_another_has_taken_over_for_an_hour() {
+    fn a_traefik_that_polls_no_more_is_named_as_long_as_it_is_the_last_one() {
         let polls = polled(&[0.0], 1.0);
         assert!(warnings(&polls, 61.0).is_empty());
         assert!(warnings(&polls, 62.0)[0].contains("172.18.0.2 has not polled for 61 s"));
         assert!(!warnings(&polls, 10_000.0).is_empty(), "it is the only one");
-        let other = IpAddr::V4(Ipv4Addr::new(172, 18, 0, 9));
-        polls.started(other, "", TraefikVersion::LAYERED, polls.since + secs(3_000.0));
+        assert!(notes(&polls, 10_000.0).is_empty(), "that is told once");
+    }
+
+    #[test]
+    fn a_traefik_that_falls_silent_while_another_polls_is_told_without_alarm_and_forgotten() {
+        let polls = polled(&[0.0], 1.0);
+        polls.started(OTHER, TRAEFIK, TraefikVersion::LAYERED, polls.since + secs(30.0));
         let seen = |at| polls.instances_at(polls.since + secs(at)).len();
-        assert_eq!((seen(3_500.0), seen(3_602.0)), (2, 1));
-        assert!(warnings(&polls, 5_000.0).is_empty(), "a poll under way is no silence");
+        assert!(notes(&polls, 61.0).is_empty() && warnings(&polls, 61.0).is_empty());
+        // One of two by design, or one that was created anew and has another address: nobody can tell.
+        assert!(warnings(&polls, 62.0).is_empty(), "the other one polls");
+        assert!(notes(&polls, 62.0)[0].contains("172.18.0.2 has not polled for 61 s, while another does"));
+        assert_eq!((seen(600.0), notes(&polls, 600.0).len()), (2, 1));
+        assert_eq!((seen(601.0), notes(&polls, 601.0).len()), (1, 0));
+        // Then the other one dies as well.
+        polls.ended(OTHER, polls.since + secs(601.0));
+        assert!(warnings(&polls, 662.0)[0].contains("172.18.0.9 has not polled for 61 s"));
+        assert!(notes(&polls, 662.0).is_empty());
+        assert_eq!((seen(10_000.0), warnings(&polls, 10_000.0).len()), (1, 1), "the last one is remembered");
+    }
+
+    #[test]
+    fn when_all_are_silent_each_is_an_alarm() {
+        let polls = polled(&[0.0], 1.0);
+        polls.started(OTHER, TRAEFIK, TraefikVersion::LAYERED, polls.since);
+        polls.ended(OTHER, polls.since + secs(100.0));
+        assert_eq!((warnings(&polls, 161.0).len(), notes(&polls, 161.0).len()), (2, 0));
+    }
+
+    #[test]
+    fn somebody_who_looks_at_the_document_is_no_traefik() {
+        let polls = Polls::default();
+        let look = |agent, at| {
+            polls.started(OTHER, agent, TraefikVersion::LAYERED, polls.since + secs(at));
+            polls.ended(OTHER, polls.since + secs(at + 0.1));
+        };
+        look("curl/8.5.0", 0.0);
+        look("curl/8.5.0", 50.0);
+        assert!(warnings(&polls, 60.0).is_empty(), "neither silent nor slow");
+        assert!(warnings(&polls, 61.0)[0].contains("no Traefik has polled yet"));
+        polls.started(HERE, TRAEFIK, TraefikVersion::LAYERED, polls.since + secs(61.0));
+        assert!(warnings(&polls, 300.0).is_empty() && notes(&polls, 300.0).is_empty());
+        // It hides no Traefik that is silent either, nor makes it be forgotten.
+        polls.started(HERE, "curl/8.5.0", TraefikVersion::LAYERED, polls.since + secs(299.0));
+        polls.ended(HERE, polls.since + secs(299.5));
+        polls.ended(HERE, polls.since + secs(300.0));
+        look("curl/8.5.0", 1000.0);
+        assert!(warnings(&polls, 1001.0)[0].contains("172.18.0.2 has not polled for 701 s"));
+    }
+
+    #[test]
+    fn a_traefik_with_a_user_agent_of_its_own_is_known_by_its_polls() {
+        let every = |interval: f64| {
+            let polls = Polls::default();
+            for poll in 0..20 {
+                let start = polls.since + secs(f64::from(poll) * interval);
+                polls.started(OTHER, "our-gateway", TraefikVersion::LAYERED, start);
+                polls.ended(OTHER, start + secs(0.9));
+            }
+            polls
+        };
+        assert!(warnings(&every(1.0), 61.0).is_empty());
+        assert!(warnings(&every(1.0), 100.0)[0].contains("172.18.0.9 has not polled for"));
+        assert!(warnings(&every(30.0), 600.0)[0].contains("no Traefik"), "a monitor");
     }
 
     #[test]

@@ -54,10 +54,12 @@ struct Row {
 /// All that poll.
 pub(crate) fn instances(admin: &Admin) -> Vec<Instance> {
     let revisions = admin.shared.history().revisions();
+    let all = admin.shared.polls().instances();
+    let is_live = all.iter().any(|instance| instance.is_traefik() && !instance.is_silent());
     let instance = |instance: web::Instance| {
-        let silent = instance.silent_for.as_secs() > 60;
-        let (class, state) = match (silent, instance.waiting) {
-            (true, _) => ("bad", "silent"),
+        let (class, state) = match (instance.is_silent(), instance.waiting) {
+            _ if !instance.is_traefik() => ("off", "not a Traefik"),
+            (true, _) => (if is_live { "warn" } else { "bad" }, "silent"),
             (false, true) => ("good", "waiting for news"),
             (false, false) => ("good", "polling"),
         };
@@ -79,7 +81,7 @@ pub(crate) fn instances(admin: &Admin) -> Vec<Instance> {
             polls: format::count(instance.polls),
         }
     };
-    admin.shared.polls().instances().into_iter().map(instance).collect()
+    all.into_iter().map(instance).collect()
 }
 
 /// `GET /traefik`
@@ -87,6 +89,7 @@ pub(crate) fn page(asked: Asked<'_>) -> Traefik {
     let admin = asked.admin;
     let settings = admin.shared.settings();
     let mut warnings = admin.shared.polls().warnings();
+    warnings.extend(admin.shared.polls().notes());
     if let Some(catalogue) = admin.shared.catalogue().load().as_deref() {
         warnings.extend(traefik_config::shortcomings(catalogue, &settings.traefik));
     }
