@@ -104,7 +104,8 @@ pub(crate) async fn submit(
     let outcome = explain(&admin, &given).await;
     let policy = admin.shared.policy().clone();
     given.key.clear();
-    given.headers = without_keys(&given.headers);
+    let shown = given.headers.lines().filter(|line| !may_hold_key(line));
+    given.headers = shown.collect::<Vec<_>>().join("\n");
     if key_called(&policy, &given.name).is_none() {
         // It may be a key.
         given.name.clear();
@@ -163,7 +164,7 @@ async fn explain(admin: &Admin, given: &Given) -> Result<Outcome, String> {
     let explanation = if given.name.trim().is_empty() {
         access::explain(&policy, catalogue, &request)
     } else {
-        if !matches!(policy.authenticate(&headers, from, request.now), Err(Reason::MissingKey)) {
+        if !given.key.trim().is_empty() || given.headers.lines().any(may_hold_key) {
             return Err("Key's name: there is an API key too; allowed: one of both".into());
         }
         let unknown =
@@ -211,11 +212,14 @@ fn left_now(left: &Left) -> String {
     format!("left now of {limit} {scope}: {}", format::count(*remaining))
 }
 
-/// The same lines without those in which a key may stand.
-fn without_keys(headers: &str) -> String {
-    const KEYS: [&str; 4] = ["authorization", "x-api-key", "api-key", "sec-websocket-protocol"];
-    let name = |line: &str| line.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
-    headers.lines().filter(|line| !KEYS.contains(&&*name(line))).collect::<Vec<_>>().join("\n")
+/// Whether a key may stand in a header's line.
+fn may_hold_key(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    match line.split_once(':').map_or("", |(name, _)| name.trim()) {
+        "authorization" | "x-api-key" | "api-key" => true,
+        "sec-websocket-protocol" => line.contains("openai-insecure-api-key."),
+        _ => false,
+    }
 }
 
 /// The headers, one on each line, and the key. An error does not repeat a value, which may be a key.

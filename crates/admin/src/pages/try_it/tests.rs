@@ -40,13 +40,13 @@ async fn a_request_that_is_tried_meets_the_limits_as_they_are_now() {
             [("content-type", "application/json".parse().expect("a value")), ("authorization", bearer)];
         let headers =
             headers.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect();
-        let request = access::Request {
+        let request = Request {
             method: "POST",
             uri: "/v1/chat/completions",
             host: None,
             headers: &headers,
             body: br#"{"model":"llama"}"#,
-            mode: access::Mode::Layered,
+            mode: Mode::Layered,
             trusted: true,
             from: None,
             now: SystemTime::now(),
@@ -54,7 +54,7 @@ async fn a_request_that_is_tried_meets_the_limits_as_they_are_now() {
         let shared = &dashboard.admin.shared;
         for _ in 0..times {
             let decision = access::decide(&shared.policy(), &catalogue(), shared.limiters(), &request);
-            assert!(matches!(decision, access::Decision::Allow(_)));
+            assert!(matches!(decision, Decision::Allow(_)));
         }
     };
     use_up("mg-alice", 2);
