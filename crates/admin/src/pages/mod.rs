@@ -79,12 +79,13 @@ pub(crate) struct ListQuery {
     pub(crate) page: usize,
 }
 
-/// A model for an example: the first that is ready, may be used, and asks for nothing but its name.
+/// A model for an example: the first that is ready, may be used, and asks for nothing but its name; another name of a
+/// model only if it must be.
 fn usable_model(catalogue: &Catalogue, may_use: impl Fn(&str) -> bool) -> Option<&str> {
-    let mut ready = catalogue.pools().filter(|pool| !pool.ready.is_empty() && pool.selector.is_none());
+    let ready = catalogue.pools().filter(|pool| !pool.ready.is_empty() && pool.selector.is_none());
     // Whoever may use a model may call it by its other names.
-    let found = ready.find(|pool| may_use(pool.model.as_str()) || may_use(pool.stands_for.as_str()))?;
-    Some(found.model.as_str())
+    let usable = ready.filter(|pool| may_use(pool.model.as_str()) || may_use(pool.stands_for.as_str()));
+    usable.min_by_key(|pool| pool.model != pool.stands_for).map(|pool| pool.model.as_str())
 }
 
 /// The page at a path; `None` if there is none.

@@ -242,19 +242,19 @@ pub(super) async fn create<A: Pages>(
 ) -> Response {
     let document = without_nulls(patch(A::KIND, true, &given));
     let made = match A::KIND {
-        Kind::Key => admin.registry.create_key(&document, &operator.name).await.map(|(item, new)| {
-            let name = item.account.name;
-            (name, new)
-        }),
-        _ => admin
-            .registry
-            .create::<A>(&document, &operator.name)
-            .await
-            .map(|item| (item.account.name().to_owned(), None)),
+        Kind::Key => match admin.registry.create_key(&document, &operator.name).await {
+            Ok((item, Some(key))) => {
+                return secret::show(&admin, operator, &item.account, &key, "The API key is made.").await;
+            }
+            other => other.map(|(item, _)| item.account.name),
+        },
+        _ => {
+            let made = admin.registry.create::<A>(&document, &operator.name).await;
+            made.map(|item| item.account.name().to_owned())
+        }
     };
     match made {
-        Ok((name, Some(key))) => secret::show(&admin, operator, &name, &key, "The API key is made."),
-        Ok((name, None)) => Redirect::to(&link::<A>(&name)).into_response(),
+        Ok(name) => Redirect::to(&link::<A>(&name)).into_response(),
         Err(error) => {
             let page = show_new::<A>(&admin, operator, &document, Some(error.to_string())).await;
             with_status(status(&error), page)

@@ -174,9 +174,9 @@ pub(super) async fn act<A: Pages>(
                 return Refusal::bad_request(&parts, "grace: allowed: 0, 1h, 24h or 7d").into_response();
             };
             match registry.rotate(&name, Duration::from_secs(*grace), &operator.name).await {
-                Ok((_, key)) => {
+                Ok((item, key)) => {
                     let says = "The API key has been replaced. Give the new one to its owner.";
-                    return secret::show(&admin, operator, &name, &key, says);
+                    return secret::show(&admin, operator, &item.account, &key, says).await;
                 }
                 Err(error) => error,
             }

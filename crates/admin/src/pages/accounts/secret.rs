@@ -1,6 +1,7 @@
 //! A key that was just made: shown once, with lines to paste.
 
 use access::NewKey;
+use accounts::{KeySpec, Patterns, Plan};
 use askama::Template;
 use axum::response::Response;
 
@@ -8,6 +9,7 @@ use super::link;
 use crate::{
     Admin, Operator,
     page::{Frame, html},
+    pages::usable_model,
 };
 
 #[derive(Template)]
@@ -23,24 +25,42 @@ struct Page<'k> {
 }
 
 /// Shows a key; it is kept nowhere.
-pub(super) fn show(
+pub(super) async fn show(
     admin: &Admin,
     operator: Operator,
-    name: &str,
+    account: &KeySpec,
     key: &NewKey,
     says: &'static str,
 ) -> Response {
-    let loaded = admin.shared.catalogue().load();
-    let model = loaded.iter().flat_map(|catalogue| catalogue.pools()).find(|pool| !pool.ready.is_empty());
+    let model = example(admin, patterns(admin, account).await.as_ref());
     html(&Page {
         frame: Frame::new("API key", "/keys", operator),
         says,
-        name,
-        link: link::<accounts::KeySpec>(name),
+        name: &account.name,
+        link: link::<KeySpec>(&account.name),
         key: key.reveal(),
         base_url: base_url(&admin.shared.settings().traefik),
-        model: model.map_or_else(|| "MODEL".into(), |pool| pool.model.to_string()),
+        model,
     })
+}
+
+/// Which models a key may use; `None` for all. It is not in force yet, so the policy does not know it.
+async fn patterns(admin: &Admin, account: &KeySpec) -> Option<Patterns> {
+    match (&account.models, &account.plan) {
+        (Some(models), _) => Some(models.clone()),
+        (None, Some(plan)) => admin.registry.get::<Plan>(plan).await.ok()??.account.models,
+        (None, None) => None,
+    }
+}
+
+/// A model that the key may use: one that is ready, else one that it names itself.
+fn example(admin: &Admin, patterns: Option<&Patterns>) -> String {
+    let loaded = admin.shared.catalogue().load();
+    let may_use = |model: &str| patterns.is_none_or(|patterns| patterns.globs().matches(model));
+    let ready = loaded.as_deref().and_then(|catalogue| usable_model(catalogue, may_use));
+    let is_name = |text: &&str| !text.contains(['*', '?', '[', ']', '{', '}', '\\']);
+    let texts = patterns.map(Patterns::texts).unwrap_or_default();
+    ready.or_else(|| texts.iter().map(String::as_str).find(is_name)).unwrap_or("MODEL").to_owned()
 }
 
 /// Where clients find the API, as far as it is known here.

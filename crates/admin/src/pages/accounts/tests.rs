@@ -3,7 +3,7 @@
 use access::KeyDigest;
 use accounts::{Accounts, KeySpec, Patterns, Plan};
 use axum::http::{Request, StatusCode};
-use catalogue::{Catalogue, ServerState};
+use catalogue::{Catalogue, ServerState, Setting};
 
 use crate::testing::{ADMIN, Dashboard, READER, server, text};
 
@@ -81,6 +81,54 @@ async fn a_key_is_made_shown_once_changed_rotated_and_revoked() {
         assert!(audit.contains(action), "{action}: {audit}");
     }
     assert!(audit.contains("alice</td>") && !audit.contains(&first) && !audit.contains(&second));
+}
+
+/// The lines to paste named a model that the key may not use, so the first thing its owner saw was 404.
+#[tokio::test]
+async fn the_lines_to_paste_name_a_model_that_the_key_may_use() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut chosen = server("chosen", ServerState::Ready, &["by-header"]);
+    let select = Setting::find("select.header").expect("a setting");
+    select.read("X-Team: a", &mut chosen.spec.settings, &mut chosen.spec.model_settings).expect("a selector");
+    let mut aliased = server("aliased", ServerState::Ready, &["zephyr"]);
+    let aliases = Setting::find("aliases").expect("a setting");
+    aliases
+        .read("fast=zephyr", &mut aliased.spec.settings, &mut aliased.spec.model_settings)
+        .expect("an alias");
+    let starting = server("starting", ServerState::Starting("loading".into()), &["mistral"]);
+    let servers = [server("gpu", ServerState::Ready, &["llama", "qwen"]), starting, chosen, aliased];
+    let dashboard = Dashboard::with_store(Catalogue::assemble(servers, Vec::new()), folder.path()).await;
+    for form in ["name=small&models=qwen", "name=none"] {
+        assert_eq!(send(&dashboard, ADMIN, "/plans", form).await.0, StatusCode::SEE_OTHER, "{form}");
+    }
+    for (n, (form, model)) in [
+        ("", "llama"),
+        ("&models=qwen", "qwen"),
+        ("&models=l*", "llama"),
+        ("&models=zephyr", "zephyr"),
+        ("&models=fa*", "fast"),
+        ("&plan=small", "qwen"),
+        ("&plan=small&models=llama", "llama"),
+        ("&plan=none", "llama"),
+        // None of its models is ready.
+        ("&models=ph?-*,mistral", "mistral"),
+        ("&models=nothing-*", "MODEL"),
+        // It takes more than the model's name.
+        ("&models=by-*", "MODEL"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (status, made) = send(&dashboard, ADMIN, "/keys", &format!("name=k{n}&consumer=a{form}")).await;
+        assert_eq!(status, StatusCode::OK, "{made}");
+        let (_, rotated) = send(&dashboard, ADMIN, &format!("/keys/k{n}"), "action=rotate&grace=0").await;
+        for page in [made, rotated] {
+            let curl = format!("-d &#39;{{&#34;model&#34;: &#34;{model}&#34;,");
+            let curl = page.contains(&curl)
+                || page.contains(&curl.replace("&#39;", "'").replace("{&#34;model&#34;", "{\"model\""));
+            assert!(curl && page.contains(&format!("create(model=&#34;{model}&#34;")), "{form}: {page}");
+        }
+    }
 }
 
 #[tokio::test]
