@@ -11,6 +11,8 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
+use std::time::SystemTime;
+
 use accounts::{Account, ConsumerSpec, KeySpec, Kind, Plan};
 use axum::{
     http::StatusCode,
@@ -30,6 +32,11 @@ pub(crate) trait Pages: Account + Send + Sync + 'static {
 
     /// A line of the list: what stands in it beside the name, and the state.
     fn row(&self) -> list::Row;
+    /// Until when the key that it was before its rotation works, if it still does.
+    fn old_key_until(&self) -> Option<SystemTime> {
+        None
+    }
+
     /// What the list's columns are called.
     const COLUMNS: &'static [&'static str];
 }
@@ -80,8 +87,12 @@ impl Pages for KeySpec {
     const MANY: &'static str = "API keys";
     const COLUMNS: &'static [&'static str] = &["Consumer", "Plan", "Models", "Expires", "Note"];
 
+    fn old_key_until(&self) -> Option<SystemTime> {
+        self.previous.map(|old| old.until).filter(|until| *until > SystemTime::now())
+    }
+
     fn row(&self) -> list::Row {
-        let is_over = self.expires.is_some_and(|time| time <= std::time::SystemTime::now());
+        let is_over = self.expires.is_some_and(|time| time <= SystemTime::now());
         let (class, state) = match (self.disabled, is_over) {
             (true, _) => ("off", "disabled"),
             (false, true) => ("off", "expired"),

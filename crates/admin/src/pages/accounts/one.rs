@@ -10,7 +10,7 @@ use axum::{
     http::request::Parts,
     response::{IntoResponse as _, Redirect, Response},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::{Item, RegistryError, Source};
 
 use super::{
@@ -39,6 +39,8 @@ struct Page {
     row: list::Row,
     facts: Vec<(&'static str, String)>,
     changed: Option<Time>,
+    /// Until when the key works that this one was before it was rotated.
+    old_key: Option<Time>,
     can_change: bool,
     is_declared: bool,
     groups: Vec<Group>,
@@ -107,6 +109,7 @@ async fn page<A: Pages>(
             Source::File => None,
             Source::Store { changed, .. } => Some(format::time(changed)),
         },
+        old_key: account.old_key_until().map(format::time),
         is_declared,
         groups: groups(A::KIND, false, given.unwrap_or(&document)),
         plans: admin.registry.plan_names().await.unwrap_or_default(),
@@ -175,15 +178,26 @@ pub(super) async fn act<A: Pages>(
             };
             match registry.rotate(&name, Duration::from_secs(*grace), &operator.name).await {
                 Ok((item, key)) => {
-                    let says = "The API key has been replaced. Give the new one to its owner.";
+                    let says = match grace {
+                        0 => {
+                            "The API key has been replaced, and the old one stops working at once. Give the new one to its owner."
+                        }
+                        _ => "The API key has been replaced. Give the new one to its owner.",
+                    };
                     return secret::show(&admin, operator, &item.account, &key, says).await;
                 }
                 Err(error) => error,
             }
         }
+        ("end-old", Kind::Key) => {
+            match registry.patch::<A>(&name, &json!({ "previous": null }), &operator.name).await {
+                Ok(_) => return Redirect::to(&link::<A>(&name)).into_response(),
+                Err(error) => error,
+            }
+        }
         _ => {
-            return Refusal::bad_request(&parts, "action: allowed: save, delete, and for keys rotate")
-                .into_response();
+            let allowed = "action: allowed: save, delete, and for keys rotate and end-old";
+            return Refusal::bad_request(&parts, allowed).into_response();
         }
     };
     again::<A>(&admin, operator, &name, &parts, Value::Null, error).await

@@ -5,9 +5,10 @@ use accounts::{KeySpec, Patterns, Plan};
 use askama::Template;
 use axum::response::Response;
 
-use super::link;
+use super::{Pages as _, link};
 use crate::{
     Admin, Operator,
+    format::{self, Time},
     page::{Frame, html},
     pages::usable_model,
 };
@@ -20,6 +21,8 @@ struct Page<'k> {
     name: &'k str,
     link: String,
     key: &'k str,
+    /// Until when the one works that it replaces.
+    old_key: Option<Time>,
     base_url: String,
     model: String,
 }
@@ -39,6 +42,7 @@ pub(super) async fn show(
         name: &account.name,
         link: link::<KeySpec>(&account.name),
         key: key.reveal(),
+        old_key: account.old_key_until().map(format::time),
         base_url: base_url(&admin.shared.settings().traefik),
         model,
     })

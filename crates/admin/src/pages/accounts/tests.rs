@@ -83,6 +83,44 @@ async fn a_key_is_made_shown_once_changed_rotated_and_revoked() {
     assert!(audit.contains("alice</td>") && !audit.contains(&first) && !audit.contains(&second));
 }
 
+/// A rotated key was shown as one that just works, though two keys did.
+#[tokio::test]
+async fn an_old_key_that_still_works_is_told_and_can_be_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dashboard = dashboard(&folder).await;
+    send(&dashboard, ADMIN, "/keys", "name=bob-qwen&consumer=bob").await;
+    let path = "/keys/bob-qwen";
+    assert!(!dashboard.page(path).await.contains("The old key works until"));
+    let (_, rotated) = send(&dashboard, ADMIN, path, "action=rotate&grace=24h").await;
+    let stored = async || {
+        let found = dashboard.admin.registry.get::<KeySpec>("bob-qwen").await;
+        found.expect("an answer").expect("a key").account
+    };
+    let until = stored().await.previous.expect("grace").until;
+    let until = crate::format::time(until);
+    let time = format!("<time datetime=\"{}\">{}</time>", until.machine, until.people);
+    assert!(rotated.contains(&format!("The old one works until {time}.")), "{rotated}");
+    let page = dashboard.page(path).await;
+    assert!(page.contains(&format!("<dt>The old key works until</dt><dd class=\"actions\">{time}")), "{page}");
+    assert!(page.contains("End it now"));
+    let page = text(dashboard.ask(Some(READER), Request::get(path), "").await).await;
+    assert!(page.contains("The old key works until") && !page.contains("End it now"), "{page}");
+    // Saving the rest of it changes nothing of that.
+    send(&dashboard, ADMIN, path, "action=save&consumer=bob&note=kept").await;
+    assert!(stored().await.previous.is_some());
+    let new = stored().await.sha256;
+    let (status, page) = send(&dashboard, ADMIN, path, "action=end-old").await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+    let key = stored().await;
+    assert_eq!((key.previous, key.sha256, key.note.as_deref()), (None, new, Some("kept")));
+    assert!(!dashboard.page(path).await.contains("The old key works until"));
+    let (_, rotated) = send(&dashboard, ADMIN, path, "action=rotate&grace=0").await;
+    assert!(rotated.contains("the old one stops working at once") && !rotated.contains("works until"));
+    assert!(!dashboard.page(path).await.contains("The old key works until"), "it does not");
+    assert_eq!(send(&dashboard, ADMIN, "/plans", "name=free").await.0, StatusCode::SEE_OTHER);
+    assert_eq!(send(&dashboard, ADMIN, "/plans/free", "action=end-old").await.0, StatusCode::BAD_REQUEST);
+}
+
 /// The lines to paste named a model that the key may not use, so the first thing its owner saw was 404.
 #[tokio::test]
 async fn the_lines_to_paste_name_a_model_that_the_key_may_use() {
@@ -140,6 +178,7 @@ async fn who_may_only_read_sees_and_changes_nothing() {
         ("/keys", "name=b&consumer=b"),
         ("/keys/a", "action=rotate&grace=0"),
         ("/keys/a", "action=delete"),
+        ("/keys/a", "action=end-old"),
         ("/keys/a", "action=save&consumer=a&disabled=on"),
         ("/plans", "name=free"),
         ("/consumers", "name=a"),
