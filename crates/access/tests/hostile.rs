@@ -317,7 +317,7 @@ fn an_explanation_tells_no_secret() {
         from: None,
         now: std::time::SystemTime::UNIX_EPOCH,
     };
-    let explanation = access::explain(&world.policy, &world.catalogue, &request);
+    let explanation = explain(&world.policy, &world.catalogue, &request);
     assert!(matches!(explanation.decision, Decision::Allow(_)));
     let all = format!("{explanation:?}");
     assert!(!all.contains("sk-secret") && !all.contains("mg-alice"), "{all}");
@@ -342,7 +342,7 @@ fn an_explanation_takes_nothing() {
         now: std::time::SystemTime::UNIX_EPOCH,
     };
     for _ in 0..3 {
-        let explanation = access::explain(&world.policy, &world.catalogue, &request);
+        let explanation = explain(&world.policy, &world.catalogue, &request);
         assert!(matches!(explanation.decision, Decision::Allow(_)));
     }
     assert!(world.limiters.is_empty());
