@@ -74,8 +74,8 @@ const ADVICE: &[(&[&str], &str)] = &[
     ),
     (
         &["answers 404"],
-        "The server has no model list there. Set inference.api.base_path if its API is elsewhere, or inference.models to \
-         name its models by hand (a FastAPI application has none).",
+        "The server has no model list there. Set inference.models to name its models by hand (a FastAPI application has no \
+         list), or inference.api.base_path if its API is elsewhere.",
     ),
     (&["answers 405"], "Set inference.models to name its models by hand: it has no model list there."),
     (

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use catalogue::{MAX_LISTING_BYTES, ModelCard, ServerSpec, Source, parse_listing};
+use catalogue::{HealthMode, MAX_LISTING_BYTES, ModelCard, ServerSpec, Source, parse_listing};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header::HeaderValue, redirect::Policy};
 use tracing::warn;
 
@@ -56,13 +56,32 @@ pub(crate) fn client() -> reqwest::Result<Client> {
 /// Asks a server all that there is to ask.
 pub(crate) async fn ask(client: &Client, spec: &ServerSpec) -> Findings {
     let (models, ready) = tokio::join!(models(client, spec), ready(client, spec));
-    Findings { models, ready }
+    if spec.health == HealthMode::Probe {
+        return Findings { models, ready };
+    }
+    // It is asked only while its HEALTHCHECK passes. What it says otherwise surprises who sees it in `docker ps`.
+    let but = |error: String| format!("healthy, but {error}");
+    let models = match models {
+        Answer::Unreachable(error) => Answer::Unreachable(but(error)),
+        Answer::Unusable(error) => Answer::Unusable(but(error)),
+        models @ Answer::Models(..) => models,
+    };
+    Findings { models, ready: ready.map(|ready| ready.map_err(but)) }
+}
+
+/// What a server was asked, in words.
+fn asked(spec: &ServerSpec, path: &str) -> String {
+    match spec.health {
+        HealthMode::Docker => path.to_owned(),
+        HealthMode::Probe => format!("GET {}{path}", spec.url),
+    }
 }
 
 /// Asks for the models. A server whose models are given by hand is only asked whether it answers.
 async fn models(client: &Client, spec: &ServerSpec) -> Answer {
-    let url = format!("{}{}/models", spec.url, spec.base_path.as_str());
-    let mut response = match get(client, &url, spec).send().await {
+    let path = format!("{}/models", spec.base_path.as_str());
+    let asked = asked(spec, &path);
+    let mut response = match get(client, &path, spec).send().await {
         Ok(response) => response,
         Err(error) => return Answer::Unreachable(unreachable(&error, spec)),
     };
@@ -74,15 +93,15 @@ async fn models(client: &Client, spec: &ServerSpec) -> Answer {
         return Answer::Models(spec.models.iter().cloned().map(ModelCard::named).collect(), Vec::new());
     }
     if !status.is_success() {
-        return Answer::Unusable(unusable(&url, status, spec));
+        return Answer::Unusable(unusable(&asked, status, spec));
     }
     let body = match read(&mut response).await {
         Ok(body) => body,
-        Err(why) => return Answer::Unusable(format!("GET {url}: {why}")),
+        Err(why) => return Answer::Unusable(format!("{asked}: {why}")),
     };
     match parse_listing(&body) {
         Ok((cards, left_out)) => Answer::Models(cards, left_out),
-        Err(error) => Answer::Unusable(format!("GET {url}: {error}; {}", hint(spec))),
+        Err(error) => Answer::Unusable(format!("{asked}: {error}; {}", hint(spec))),
     }
 }
 
@@ -90,32 +109,38 @@ async fn models(client: &Client, spec: &ServerSpec) -> Answer {
 async fn ready(client: &Client, spec: &ServerSpec) -> Option<Result<(), String>> {
     let path = spec.settings.ready_path.as_ref()?;
     let wanted = spec.settings.ready_contains.as_deref();
-    Some(is_ready(client, &format!("{}{path}", spec.url), wanted, spec).await)
+    Some(is_ready(client, path, wanted, spec).await)
 }
 
-async fn is_ready(client: &Client, url: &str, wanted: Option<&str>, spec: &ServerSpec) -> Result<(), String> {
-    let response = get(client, url, spec).send().await;
+async fn is_ready(
+    client: &Client,
+    path: &str,
+    wanted: Option<&str>,
+    spec: &ServerSpec,
+) -> Result<(), String> {
+    let asked = asked(spec, path);
+    let response = get(client, path, spec).send().await;
     let mut response = response.map_err(|error| unreachable(&error, spec))?;
     let status = response.status();
     if !status.is_success() {
         return Err(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => unusable(url, status, spec),
-            _ => format!("GET {url} answers {}, so it is not ready", status.as_u16()),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => unusable(&asked, status, spec),
+            _ => format!("{asked} answers {}, so it is not ready", status.as_u16()),
         });
     }
     let Some(wanted) = wanted else { return Ok(()) };
-    let body = read_up_to(&mut response, MAX_READY_BYTES).await.map_err(|why| format!("GET {url}: {why}"))?;
+    let body = read_up_to(&mut response, MAX_READY_BYTES).await.map_err(|why| format!("{asked}: {why}"))?;
     match body.windows(wanted.len()).any(|part| part == wanted.as_bytes()) {
         true => Ok(()),
         false => {
-            Err(format!("GET {url} answers {} without {wanted:?} in it, so it is not ready", status.as_u16()))
+            Err(format!("{asked} answers {} without {wanted:?} in it, so it is not ready", status.as_u16()))
         }
     }
 }
 
 /// A question with the server's credential; redirects, which could carry it elsewhere, are not followed.
-fn get(client: &Client, url: &str, spec: &ServerSpec) -> RequestBuilder {
-    let request = client.get(url);
+fn get(client: &Client, path: &str, spec: &ServerSpec) -> RequestBuilder {
+    let request = client.get(format!("{}{path}", spec.url));
     let Some(credential) = &spec.credential else { return request };
     let mut value = HeaderValue::from_str(credential.reveal()).expect("a credential is visible ASCII");
     value.set_sensitive(true);
@@ -142,7 +167,7 @@ async fn read_up_to(response: &mut Response, limit: usize) -> Result<Vec<u8>, St
     Ok(body)
 }
 
-fn unusable(url: &str, status: StatusCode, spec: &ServerSpec) -> String {
+fn unusable(asked: &str, status: StatusCode, spec: &ServerSpec) -> String {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let what = match (&spec.credential, &spec.source) {
@@ -152,19 +177,21 @@ fn unusable(url: &str, status: StatusCode, spec: &ServerSpec) -> String {
                     "it wants a credential; start it without one (Modelgate checks the keys)"
                 }
             };
-            format!("GET {url} answers {}: {what}", status.as_u16())
+            format!("{asked} answers {}: {what}", status.as_u16())
         }
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-            format!("GET {url} answers {}: {}", status.as_u16(), hint(spec))
+            format!("{asked} answers {}: {}", status.as_u16(), hint(spec))
         }
-        _ => format!("GET {url} answers {}", status.as_u16()),
+        _ => format!("{asked} answers {}", status.as_u16()),
     }
 }
 
 fn hint(spec: &ServerSpec) -> &'static str {
     match spec.source {
-        Source::Docker { .. } => "set inference.api.base_path, or inference.models if it has no model list",
-        Source::File => "set base_path, or models if it has no model list",
+        Source::Docker { .. } => {
+            "set inference.models if it has no model list, or inference.api.base_path if its API is elsewhere"
+        }
+        Source::File => "set models if it has no model list, or base_path if its API is elsewhere",
     }
 }
 

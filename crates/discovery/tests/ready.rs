@@ -17,7 +17,8 @@ use axum::{
 };
 use bytes::Bytes;
 use catalogue::{
-    Credential, CredentialHeader, Hold, HoldKind, ServerSettings, ServerSpec, ServerState, ServerUrl,
+    BasePath, Credential, CredentialHeader, HealthMode, Hold, HoldKind, ServerSettings, ServerSpec,
+    ServerState, ServerUrl, Source,
 };
 use common::{Discovery, problems, state};
 
@@ -173,4 +174,36 @@ async fn an_operator_withdraws_a_server_and_resumes_it() {
     discovery.wait_state("ollama", &ServerState::Draining(hold.reason())).await;
     discovery.holds.send_modify(|holds| assert!(holds.resume(&id)));
     discovery.wait_state("ollama", &ServerState::Ready).await;
+}
+
+/// It is asked only while its HEALTHCHECK passes, so what is wrong is not what `docker ps` shows.
+#[tokio::test]
+async fn who_is_healthy_and_cannot_be_used_is_told_so() {
+    let server = Server::start(|| StatusCode::SERVICE_UNAVAILABLE.into_response()).await;
+    let of_docker = |spec: ServerSpec| ServerSpec {
+        source: Source::Docker { container_id: "c1".into(), image: "vllm".into() },
+        health: HealthMode::Docker,
+        ..spec
+    };
+    for (spec, words) in [
+        (
+            ServerSpec { base_path: BasePath::parse("/api").expect("a path"), ..server.spec(None) },
+            "healthy, but /api/models answers 404: set inference.models",
+        ),
+        (server.spec(None), "healthy, but /api/ps answers 503, so it is not ready"),
+        (
+            ServerSpec::configured("ollama", ServerUrl::http("127.0.0.1", 9)),
+            "healthy, but cannot connect to http://127.0.0.1:9: ",
+        ),
+    ] {
+        let discovery = Discovery::start(Vec::new(), vec![of_docker(spec)]);
+        let why = discovery
+            .wait(|catalogue| match state(catalogue, "ollama")? {
+                ServerState::Starting(why) => why.starts_with(words).then_some(why),
+                _ => None,
+            })
+            .await;
+        let problems = problems(&discovery.now().expect("published"));
+        assert!(problems.contains(&format!("container ollama: {why}")), "{problems:?}");
+    }
 }

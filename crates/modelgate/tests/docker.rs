@@ -232,3 +232,17 @@ async fn without_a_healthcheck_the_server_is_probed_and_a_bad_label_is_named() {
     assert!(problems.contains("dk-bad") && problems.contains("inference.port"), "{problems}");
     assert!(problems.contains("a number from 1 to 65535"), "{problems}");
 }
+
+#[tokio::test]
+async fn a_healthy_container_without_a_model_list_is_named_with_what_to_do() {
+    let _alone = ALONE.lock().await;
+    let Some((stack, image)) = docker_stack().await else { return };
+    let lost = options(&image, "dk-lost", "dk-lost").label("inference.api.base_path", "/nowhere");
+    let _lost = run(with_health(lost)).await;
+    let problem = "dk-lost: healthy, but /nowhere/models answers 404: set inference.models";
+    eventually(SOON, || async {
+        let ready = stack.modelgate.readyz().await;
+        ready["problems"].to_string().contains(problem).then_some(())
+    })
+    .await;
+}

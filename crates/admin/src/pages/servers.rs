@@ -1,5 +1,7 @@
 //! Servers: where each is, what state it is in and why, what is wrong with it and what to do; drain, pause, resume.
 
+mod health;
+
 use std::{sync::Arc, time::SystemTime};
 
 use askama::Template;
@@ -12,6 +14,7 @@ use axum::{
 use catalogue::{HealthMode, Hold, HoldKind, Problem, ServerRecord, ServerState, Source, Subject};
 use serde::Deserialize;
 
+use self::health::Health;
 use super::{Asked, ListQuery, live_page};
 use crate::{
     Admin, Operator, Refusal,
@@ -45,7 +48,7 @@ pub(crate) struct Row {
     pub(crate) state: &'static str,
     pub(crate) why: String,
     pub(crate) since: Option<Time>,
-    pub(crate) health: &'static str,
+    pub(crate) health: Health,
     pub(crate) weight: u16,
     pub(crate) priority: u8,
     pub(crate) models: Vec<String>,
@@ -72,19 +75,12 @@ impl Row {
             state,
             why: server.state.why().unwrap_or_default().to_owned(),
             since: admin.since.of(server).map(format::time),
-            health: health(spec.health),
+            health: Health::of(server, admin.holds.borrow().of(spec)),
             weight: spec.settings.weight.unwrap_or(1),
             priority: spec.settings.priority,
             models: names.take(MODELS).collect(),
             more_models: server.models.len().saturating_sub(MODELS),
         }
-    }
-}
-
-fn health(mode: HealthMode) -> &'static str {
-    match mode {
-        HealthMode::Docker => "HEALTHCHECK",
-        HealthMode::Probe => "probe",
     }
 }
 
@@ -191,10 +187,12 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
         ("Address", spec.url.to_string()),
         ("API below", format!("{}/", spec.base_path.as_str())),
         (
-            "Health by",
+            "Health",
             match spec.health {
-                HealthMode::Docker => "its HEALTHCHECK".to_owned(),
-                HealthMode::Probe => "Modelgate, which asks it again and again".to_owned(),
+                HealthMode::Docker => format!("{}, by its HEALTHCHECK", row.health.word),
+                HealthMode::Probe => {
+                    format!("{}, by Modelgate, which asks it again and again", row.health.word)
+                }
             },
         ),
         ("Weight", row.weight.to_string()),
