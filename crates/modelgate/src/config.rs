@@ -241,10 +241,13 @@ impl Config {
                     .into(),
             );
         }
-        if self.admin.host.is_some() && self.listen.admin.ip().is_loopback() {
+        // Where nothing of Modelgate is reached from elsewhere, Traefik is on this machine, too.
+        let is_reached = [self.listen.provider, self.listen.requests].iter().any(|at| !at.ip().is_loopback());
+        if self.admin.host.is_some() && self.listen.admin.ip().is_loopback() && is_reached {
             self.warnings.push(format!(
                 "admin.host is set, but listen.admin is {}: only a Traefik on this machine reaches it; \
-                 in containers it is 0.0.0.0:8102",
+                 in containers it is 0.0.0.0:8102; if Traefik is on this machine, let listen.provider and \
+                 listen.requests be on 127.0.0.1, too",
                 self.listen.admin
             ));
         }

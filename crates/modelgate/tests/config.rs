@@ -66,6 +66,22 @@ fn the_environment_overrides_the_file_and_is_named_when_it_is_wrong() {
 }
 
 #[test]
+fn a_dashboard_that_traefik_may_not_reach_is_warned_of_unless_traefik_must_be_on_this_machine() {
+    let told = |listen: &str| {
+        let yaml = format!("listen: {{ {listen} }}\nadmin: {{ host: dash.localhost }}\n");
+        let output = check(&yaml, &[]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout)
+            .contains("admin.host is set, but listen.admin is 127.0.0.1:8102")
+    };
+    assert!(told(""), "the defaults");
+    assert!(told("provider: 127.0.0.1:8100"), "who asks about requests may be elsewhere");
+    assert!(told("requests: 127.0.0.1:8101"), "who polls may be elsewhere");
+    assert!(!told("provider: 127.0.0.1:8100, requests: \"[::1]:8101\""));
+    assert!(!told("admin: 0.0.0.0:8102"));
+}
+
+#[test]
 fn quotas_without_a_store_are_warned_of() {
     let warned = |yaml: &str, variables: &[(&str, &str)]| {
         let output = check(&format!("docker: {{ enabled: false }}\n{yaml}"), variables);
