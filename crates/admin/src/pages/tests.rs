@@ -173,6 +173,10 @@ async fn an_operator_drains_pauses_and_resumes_a_server() {
             dashboard.ask(Some(token), post("/servers/file%3Agpu"), &format!("action={action}")).await;
         response.status()
     };
+    // With several Modelgates, a pause stops this one's share only.
+    const HERE_ONLY: &str = "This holds in this Modelgate only";
+    let page = dashboard.page("/servers/file%3Agpu").await;
+    assert!(page.contains("value=\"pause\"") && page.contains(HERE_ONLY), "{page}");
     let held =
         || dashboard.admin.holds.borrow().of(&spec).map(|hold| (hold.kind.clone(), hold.by.to_string()));
     assert_eq!(act(READER, "pause").await, StatusCode::FORBIDDEN);
@@ -188,7 +192,11 @@ async fn an_operator_drains_pauses_and_resumes_a_server() {
     let unknown = dashboard.ask(Some(ADMIN), post("/servers/file%3Aother"), "action=pause").await;
     assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
     let page = dashboard.ask(Some(READER), Request::get("/servers/file%3Agpu"), "").await;
-    assert!(!text(page).await.contains("value=\"pause\""), "who may only read has no buttons");
+    let page = text(page).await;
+    assert!(
+        !page.contains("value=\"pause\"") && !page.contains(HERE_ONLY),
+        "who may only read has no buttons"
+    );
 }
 
 #[tokio::test]
