@@ -189,6 +189,17 @@ impl Demands {
         &self.rates
     }
 
+    /// Keeps those of some scopes.
+    pub fn retain(&mut self, keep: impl Fn(Scope) -> bool) {
+        self.rates.retain(|demand| keep(demand.scope));
+        self.quotas.retain(|demand| keep(demand.scope));
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rates.is_empty() && self.quotas.is_empty()
+    }
+
     /// The same with the part of each limit that one of several Modelgates enforces on its own.
     #[must_use]
     pub fn shared_by(mut self, replicas: NonZeroU32) -> Self {

@@ -25,7 +25,10 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{Admin, Operator, Refusal, pages};
+use crate::{
+    Admin, Operator, Refusal,
+    pages::{self, accounts::Meters},
+};
 
 /// A page is rendered anew so often.
 const EVERY: Duration = Duration::from_secs(1);
@@ -62,14 +65,17 @@ pub(crate) async fn events(State(admin): State<Admin>, operator: Operator, parts
     let wanted = Query::<Wanted>::try_from_uri(&parts.uri).ok();
     let wanted = wanted.filter(|Query(wanted)| wanted.page.starts_with('/'));
     let uri = wanted.and_then(|Query(wanted)| wanted.page.parse::<Uri>().ok());
-    let Some(uri) = uri.filter(|uri| live_part(&admin, &operator, uri).is_some()) else {
+    let Some(uri) = uri else { return Refusal::not_found(&parts).into_response() };
+    let meters = Meters::at(&admin, uri.path()).await;
+    if meters.is_none() && live_part(&admin, &operator, &uri).is_none() {
         return Refusal::not_found(&parts).into_response();
-    };
+    }
     let Ok(place) = Arc::clone(&admin.live.places).try_acquire_owned() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many live pages; load this one by hand\n")
             .into_response();
     };
-    let stream = futures_util::stream::unfold(Watching::new(admin, operator, uri, place), Watching::next);
+    let stream =
+        futures_util::stream::unfold(Watching::new(admin, operator, uri, meters, place), Watching::next);
     let keep_alive = KeepAlive::new().interval(STILL_THERE).event(Event::default().event("alive").data("1"));
     // nginx and its like would hold events back.
     ([("x-accel-buffering", "no")], Sse::new(stream).keep_alive(keep_alive)).into_response()
@@ -77,7 +83,11 @@ pub(crate) async fn events(State(admin): State<Admin>, operator: Operator, parts
 
 fn live_part(admin: &Admin, operator: &Operator, uri: &Uri) -> Option<String> {
     let page = pages::find(pages::Asked { admin, operator: operator.clone(), uri })?;
-    page.live().inspect_err(|error| tracing::error!(%error, "a page cannot be rendered")).ok()
+    rendered(page.live())
+}
+
+fn rendered(part: askama::Result<String>) -> Option<String> {
+    part.inspect_err(|error| tracing::error!(%error, "a page cannot be rendered")).ok()
 }
 
 /// Somebody who looks at a page.
@@ -85,6 +95,8 @@ struct Watching {
     admin: Admin,
     operator: Operator,
     uri: Uri,
+    /// What is live of the page, if it is a key's or a consumer's.
+    meters: Option<Meters>,
     /// What was sent last.
     sent: Option<u64>,
     rendered: Option<Instant>,
@@ -93,8 +105,14 @@ struct Watching {
 }
 
 impl Watching {
-    fn new(admin: Admin, operator: Operator, uri: Uri, place: OwnedSemaphorePermit) -> Self {
-        Self { admin, operator, uri, sent: None, rendered: None, generation: 0, _place: place }
+    fn new(
+        admin: Admin,
+        operator: Operator,
+        uri: Uri,
+        meters: Option<Meters>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { admin, operator, uri, meters, sent: None, rendered: None, generation: 0, _place: place }
     }
 
     /// Waits until the page looks otherwise than it did.
@@ -105,7 +123,11 @@ impl Watching {
             }
             self.rendered = Some(Instant::now());
             self.generation = self.admin.shared.catalogue().load().as_ref().map_or(0, |c| c.generation());
-            let html = live_part(&self.admin, &self.operator, &self.uri).unwrap_or_else(gone);
+            let html = match &mut self.meters {
+                Some(meters) => rendered(meters.render(&self.admin).await),
+                None => live_part(&self.admin, &self.operator, &self.uri),
+            };
+            let html = html.unwrap_or_else(gone);
             let mut hasher = DefaultHasher::new();
             html.hash(&mut hasher);
             let digest = hasher.finish();

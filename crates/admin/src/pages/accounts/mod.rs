@@ -4,6 +4,7 @@
 
 mod form;
 mod list;
+mod meters;
 mod one;
 mod secret;
 mod usage;
@@ -20,6 +21,8 @@ use axum::{
     routing::{MethodRouter, get},
 };
 use store::RegistryError;
+
+pub(crate) use meters::Meters;
 
 use crate::Admin;
 

@@ -16,9 +16,9 @@ use store::{Item, RegistryError, Source};
 use super::{
     Pages,
     form::{self, Given, Group, Shape, groups},
-    link, list, secret, status,
-    usage::{self, Limit},
-    with_status,
+    link, list,
+    meters::{Limits, Meters},
+    secret, status, usage, with_status,
 };
 use crate::{
     Admin, Operator, Refusal,
@@ -45,8 +45,10 @@ struct Page {
     is_declared: bool,
     groups: Vec<Group>,
     plans: Vec<String>,
-    limits: Vec<Limit>,
+    /// What is left of them; a plan's are nobody's own.
+    limits: Option<Limits>,
     used: Vec<usage::Row>,
+    has_store: bool,
     error: Option<String>,
 }
 
@@ -82,18 +84,13 @@ async fn page<A: Pages>(
     let (account, name) = (&item.account, item.account.name().to_owned());
     let is_declared = item.source == Source::File;
     let document = account.to_json();
-    let (limits, used) = match A::KIND {
-        Kind::Key => {
-            let used = usage::of_key(admin, &name).await;
-            let mut models: Vec<String> = Vec::new();
-            for row in &used {
-                if !models.contains(&row.model) {
-                    models.push(row.model.clone());
-                }
-            }
-            (usage::limits(admin, &name, &models).await, used.iter().map(usage::row).collect())
-        }
-        _ => (Vec::new(), Vec::new()),
+    let used = match A::KIND {
+        Kind::Key => usage::of_key(admin, &name).await,
+        _ => Vec::new(),
+    };
+    let limits = match A::KIND {
+        Kind::Plan => None,
+        _ => Some(Meters::of(account, usage::models(&used)).read(admin).await),
     };
     let row = account.row();
     Page {
@@ -114,7 +111,8 @@ async fn page<A: Pages>(
         groups: groups(A::KIND, false, given.unwrap_or(&document)),
         plans: admin.registry.plan_names().await.unwrap_or_default(),
         limits,
-        used,
+        used: used.iter().map(usage::row).collect(),
+        has_store: !matches!(admin.registry.store(), Err(RegistryError::NoStore)),
         error,
         row,
         name,

@@ -1,9 +1,13 @@
 //! Accounts through the pages, in a real store.
 
-use access::KeyDigest;
-use accounts::{Accounts, KeySpec, Patterns, Plan};
-use axum::http::{Request, StatusCode};
+use std::time::{Duration, SystemTime};
+
+use access::{KeyDigest, Rate};
+use accounts::{Accounts, ConsumerSpec, Directory, KeySpec, Patterns, Plan};
+use axum::http::{HeaderName, HeaderValue, Request, StatusCode};
 use catalogue::{Catalogue, ServerState, Setting};
+use http_body_util::BodyExt as _;
+use telemetry::{Decided, Refused};
 
 use crate::testing::{ADMIN, Dashboard, READER, server, text};
 
@@ -83,6 +87,188 @@ async fn a_key_is_made_shown_once_changed_rotated_and_revoked() {
     assert!(audit.contains("alice</td>") && !audit.contains(&first) && !audit.contains(&second));
 }
 
+/// What a table of limits says: the limit, to what it applies, and how much of it is used.
+fn limits_on(page: &str) -> Vec<[String; 3]> {
+    let rows = page.split("<tr><th scope=\"row\">").skip(1).filter(|row| row.contains("<meter"));
+    let cell = |row: &str, before: &str| {
+        let rest = row.split(before).nth(1).expect(before);
+        rest.split('<').next().unwrap_or_default().to_owned()
+    };
+    let read = |row: &str| {
+        let limit = row.split('<').next().unwrap_or_default().to_owned();
+        [limit, cell(row, "data-label=\"Applies\">"), cell(row, "<span class=\"num\">")]
+    };
+    rows.map(read).collect()
+}
+
+/// Without a store: eve may send 3 requests a minute to each model, and her consumer 50 to all; seven models, of which
+/// she may use all but one.
+fn of_the_file() -> Dashboard {
+    let models = ["a", "b", "c", "d", "e", "f", "llama", "secret"];
+    let dashboard =
+        Dashboard::of(Catalogue::assemble([server("gpu", ServerState::Ready, &models)], Vec::new()));
+    let rate = |requests| access::Limits::from(Rate::per_minute(requests, None).expect("a rate"));
+    let consumer = ConsumerSpec {
+        name: "eve".into(),
+        plan: None,
+        limits: Some(rate(50)),
+        limits_per_model: Some(rate(20)),
+        disabled: false,
+        note: None,
+    };
+    let mut key = KeySpec::new("eve-1", "eve", KeyDigest::of("mg-eve"));
+    key.limits_per_model = Some(rate(3));
+    key.models = Patterns::new(vec!["?".into(), "llama".into()]).ok();
+    let mut directory = Directory::default();
+    directory.add_consumer(consumer.clone()).expect("a consumer");
+    let in_force = directory.key(key.clone()).expect("a key");
+    dashboard.admin.shared.replace_policy(access::Policy::new(vec![in_force], Vec::new()));
+    dashboard.admin.registry.replace_declared(Accounts {
+        plans: Vec::new(),
+        consumers: vec![consumer],
+        keys: vec![key],
+    });
+    dashboard
+}
+
+/// Eve asks for a model, and it is noted as `/auth` notes it.
+fn eve_asks(dashboard: &Dashboard, model: &str) -> bool {
+    let shared = &dashboard.admin.shared;
+    let body = format!("{{\"model\":\"{model}\"}}");
+    let headers = [("content-type", "application/json"), ("x-api-key", "mg-eve")];
+    let headers =
+        headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    let request = access::Request {
+        method: "POST",
+        uri: "/v1/chat/completions",
+        host: None,
+        headers: &headers.into_iter().collect(),
+        body: body.as_bytes(),
+        mode: access::Mode::Layered,
+        trusted: true,
+        from: None,
+        now: SystemTime::now(),
+    };
+    let catalogue = shared.catalogue().load().clone().expect("a catalogue");
+    let decision = access::decide(&shared.policy(), &catalogue, shared.limiters(), &request);
+    let refused = match &decision {
+        access::Decision::Allow(_) => None,
+        access::Decision::Deny(denial) => Some(Refused { code: denial.reason.code(), words: &denial.reason }),
+    };
+    shared.telemetry().decided(&Decided {
+        at: request.now,
+        request_id: "req_1",
+        consumer: Some("eve"),
+        key: Some("eve-1"),
+        model: Some(model),
+        method: request.method,
+        uri: request.uri,
+        refused,
+        tokens: None,
+        latency: None,
+    });
+    shared.telemetry().collect(request.now);
+    refused.is_none()
+}
+
+/// The limit that refused her was on no page, and neither was a word why.
+#[tokio::test]
+async fn without_a_store_the_limit_that_refuses_a_key_is_shown() {
+    let dashboard = of_the_file();
+    let asked: Vec<bool> = (0..4).map(|_| eve_asks(&dashboard, "llama")).collect();
+    assert_eq!(asked, [true, true, true, false]);
+    eve_asks(&dashboard, "no-such-model");
+    eve_asks(&dashboard, "secret");
+    let row = |limit: &str, applies: &str, used: &str| [limit, applies, used].map(str::to_owned);
+    let page = dashboard.page("/keys/eve-1").await;
+    let limits = limits_on(&page);
+    assert_eq!(
+        limits[..4],
+        [
+            row("50 requests a minute", "for this consumer", "3 of 50"),
+            // What she has asked for last stands before what she has never used.
+            row("3 requests a minute", "for this API key and model (llama)", "3 of 3"),
+            row("20 requests a minute", "for this consumer and model (llama)", "3 of 20"),
+            row("3 requests a minute", "for this API key and model (a)", "0 of 3"),
+        ],
+        "{page}"
+    );
+    assert_eq!(limits.len(), 1 + 2 * 5, "of five models: {limits:?}");
+    assert!(page.contains("More models have limits") && !page.contains("(secret)"), "{page}");
+    assert!(page.contains("Usage by day needs a store"), "{page}");
+
+    let page = dashboard.page("/consumers/eve").await;
+    let limits = limits_on(&page);
+    assert_eq!(
+        limits[..2],
+        [
+            row("50 requests a minute", "for this consumer", "3 of 50"),
+            row("20 requests a minute", "for this consumer and model (secret)", "0 of 20"),
+        ],
+        "{page}"
+    );
+    assert!(limits.contains(&row("20 requests a minute", "for this consumer and model (llama)", "3 of 20")));
+    assert!(!page.contains("for this API key"), "{page}");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let with_store = self::dashboard(&folder).await;
+    send(&with_store, ADMIN, "/keys", "name=a&consumer=a").await;
+    let page = with_store.page("/keys/a").await;
+    assert!(!page.contains("needs a store"), "{page}");
+}
+
+/// A consumer's page showed its plan, and none of what the plan limits.
+#[tokio::test]
+async fn a_consumer_has_the_limits_of_its_plan() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dashboard = dashboard(&folder).await;
+    send(
+        &dashboard,
+        ADMIN,
+        "/plans",
+        "name=free&limit.requests_per_day=2000&limit_per_model.requests_per_hour=7",
+    )
+    .await;
+    send(&dashboard, ADMIN, "/consumers", "name=bob&plan=free").await;
+    send(&dashboard, ADMIN, "/consumers", "name=carol").await;
+    let of_bob = limits_on(&dashboard.page("/consumers/bob").await);
+    let expected = [
+        ["2,000 requests a day", "for this consumer", "0 of 2,000"],
+        ["7 requests an hour", "for this consumer and model (llama)", "0 of 7"],
+    ];
+    assert_eq!(of_bob, expected);
+    assert!(dashboard.page("/consumers/carol").await.contains("There are none."));
+    assert!(!dashboard.page("/plans/free").await.contains("data-live"), "a plan has none of its own");
+}
+
+#[tokio::test]
+async fn the_limits_of_a_key_and_of_a_consumer_are_live() {
+    let dashboard = of_the_file();
+    for (path, first, then) in [
+        ("%2Fkeys%2Feve-1", "for this API key and model (a)</td>", "1 of 3"),
+        ("%2Fconsumers%2Feve", "for this consumer and model (a)</td>", "2 of 20"),
+    ] {
+        let response = dashboard.ask(Some(READER), Request::get(format!("/events?page={path}")), "").await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        let mut body = response.into_body();
+        let mut event = async || {
+            let frame = tokio::time::timeout(Duration::from_secs(60), body.frame()).await.expect("in time");
+            let data = frame.expect("a frame").expect("a frame").into_data().expect("data");
+            String::from_utf8(data.to_vec()).expect("text")
+        };
+        let part = event().await;
+        assert!(part.starts_with("event: live\n") && part.contains(first), "{part}");
+        assert!(!part.contains(then) && !part.contains("<form"), "{part}");
+        assert!(eve_asks(&dashboard, "b"));
+        let part = event().await;
+        assert!(part.contains(then), "{part}");
+    }
+    for page in ["%2Fkeys%2Fnobody", "%2Fconsumers%2Fnobody", "%2Fplans%2Ffree", "%2Fkeys"] {
+        let response = dashboard.ask(Some(READER), Request::get(format!("/events?page={page}")), "").await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{page}");
+    }
+}
+
 /// A rotated key was shown as one that just works, though two keys did.
 #[tokio::test]
 async fn an_old_key_that_still_works_is_told_and_can_be_ended() {
@@ -101,7 +287,10 @@ async fn an_old_key_that_still_works_is_told_and_can_be_ended() {
     let time = format!("<time datetime=\"{}\">{}</time>", until.machine, until.people);
     assert!(rotated.contains(&format!("The old one works until {time}.")), "{rotated}");
     let page = dashboard.page(path).await;
-    assert!(page.contains(&format!("<dt>The old key works until</dt><dd class=\"actions\">{time}")), "{page}");
+    assert!(
+        page.contains(&format!("<dt>The old key works until</dt><dd class=\"actions\">{time}")),
+        "{page}"
+    );
     assert!(page.contains("End it now"));
     let page = text(dashboard.ask(Some(READER), Request::get(path), "").await).await;
     assert!(page.contains("The old key works until") && !page.contains("End it now"), "{page}");

@@ -1,0 +1,232 @@
+//! What is left of the limits of a key or a consumer: at the moment, and again and again while somebody looks.
+
+use std::{collections::HashSet, sync::Arc, time::SystemTime};
+
+use access::{Consumer, Key, KeyDigest, Left, Policy, Scope};
+use accounts::{Account, ConsumerSpec, Kind, Plan};
+use askama::Template;
+use catalogue::{Catalogue, Pool};
+use telemetry::{Filter, RECENT};
+
+use super::usage;
+use crate::{Admin, format};
+
+/// Of so many models the limits are shown.
+const MODELS: usize = 5;
+
+const NOT_IN_FORCE: &str = "It is not in force, so nothing is counted.";
+const SURVEYING: &str = "The first look for servers is not finished.";
+const UNLIMITED: &str = "There are none.";
+
+/// The limits of a key or a consumer.
+#[derive(Debug)]
+pub(crate) struct Meters {
+    kind: Kind,
+    name: String,
+    /// The models that it has used on the last days.
+    used: Vec<String>,
+    /// Whose limits they are, by which policy: there may be 100,000 keys, and nobody looks through them every second.
+    found: Option<(Arc<Policy>, Option<Arc<Key>>)>,
+}
+
+/// What is left of them.
+#[derive(Debug, Default, Template)]
+#[template(path = "parts/limits.html")]
+pub(super) struct Limits {
+    /// Why there is nothing to show.
+    note: Option<&'static str>,
+    rows: Vec<Limit>,
+    /// Whether more models have limits.
+    has_more: bool,
+}
+
+/// One limit.
+#[derive(Debug)]
+struct Limit {
+    scope: String,
+    limit: String,
+    used: u64,
+    /// In words: how many of how many.
+    used_of: String,
+    /// How many pass if nothing is used.
+    at_once: u64,
+    remaining: String,
+    resets: String,
+}
+
+impl Meters {
+    /// Those of an account.
+    pub(super) fn of<A: Account>(account: &A, used: Vec<String>) -> Self {
+        Self { kind: A::KIND, name: account.name().to_owned(), used, found: None }
+    }
+
+    /// Those of the page at a path.
+    pub(crate) async fn at(admin: &Admin, path: &str) -> Option<Self> {
+        let (kind, name) = match path.strip_prefix('/')?.split_once('/')? {
+            ("keys", name) => (Kind::Key, name),
+            ("consumers", name) => (Kind::Consumer, name),
+            _ => return None,
+        };
+        let name = percent_encoding::percent_decode_str(name).decode_utf8().ok()?.into_owned();
+        let (is_there, used) = match kind {
+            Kind::Key => {
+                let used = usage::of_key(admin, &name).await;
+                (admin.registry.get::<accounts::KeySpec>(&name).await.ok()?.is_some(), usage::models(&used))
+            }
+            _ => (admin.registry.get::<ConsumerSpec>(&name).await.ok()?.is_some(), Vec::new()),
+        };
+        is_there.then_some(Self { kind, name, used, found: None })
+    }
+
+    /// As HTML, for a page that is open.
+    pub(crate) async fn render(&mut self, admin: &Admin) -> askama::Result<String> {
+        self.read(admin).await.render()
+    }
+
+    /// What is left now. Takes nothing.
+    pub(super) async fn read(&mut self, admin: &Admin) -> Limits {
+        let policy = admin.shared.policy().clone();
+        let nothing = |note| Limits { note: Some(note), ..Limits::default() };
+        let Some(key) = self.find(admin, &policy).await else { return nothing(NOT_IN_FORCE) };
+        let loaded = admin.shared.catalogue().load().clone();
+        let Some(catalogue) = loaded.as_deref() else { return nothing(SURVEYING) };
+        let now = SystemTime::now();
+        let demands = |pool: Option<&Pool>| {
+            let mut demands = access::limits_of(&policy, &key, catalogue, pool, now);
+            demands.retain(|scope| self.shows(scope, pool.is_some()));
+            demands
+        };
+        let mut rows: Vec<Limit> = Vec::new();
+        rows.extend(admin.shared.left(&demands(None)).await.iter().map(|left| limit(left, None)));
+        let pools = self.pools(admin, catalogue, &key);
+        let limited =
+            pools.iter().map(|pool| (pool, demands(Some(pool)))).filter(|(_, demands)| !demands.is_empty());
+        let mut limited: Vec<_> = limited.take(MODELS + 1).collect();
+        let has_more = limited.len() > MODELS;
+        limited.truncate(MODELS);
+        for (pool, demands) in limited {
+            let left = admin.shared.left(&demands).await;
+            rows.extend(left.iter().map(|left| limit(left, Some(pool.model.as_str()))));
+        }
+        Limits { note: rows.is_empty().then_some(UNLIMITED), rows, has_more }
+    }
+
+    /// Whether a limit is among those of the page; `of_model`: where those of one model are asked for.
+    fn shows(&self, scope: Scope, of_model: bool) -> bool {
+        match scope {
+            Scope::Key => !of_model && self.kind == Kind::Key,
+            Scope::Consumer => !of_model,
+            Scope::ConsumerAndModel => of_model,
+            Scope::KeyAndModel | Scope::Model | Scope::Address => of_model && self.kind == Kind::Key,
+        }
+    }
+
+    /// The key, or one that stands for all those of the consumer.
+    async fn find(&mut self, admin: &Admin, policy: &Arc<Policy>) -> Option<Arc<Key>> {
+        if let Some((_, key)) = self.found.as_ref().filter(|(known, _)| Arc::ptr_eq(known, policy)) {
+            return key.clone();
+        }
+        let key = match self.kind {
+            Kind::Key => policy.keys().find(|key| key.name == self.name).cloned(),
+            _ => consumer(admin, &self.name).await.map(|consumer| {
+                // It is in no policy: nobody can come with it.
+                Arc::new(Key::new("", consumer, KeyDigest::of("")))
+            }),
+        };
+        self.found = Some((Arc::clone(policy), key.clone()));
+        key
+    }
+
+    /// The models that it may use, each once: first those of its last requests, then those of the last days.
+    fn pools<'c>(&self, admin: &Admin, catalogue: &'c Catalogue, key: &Key) -> Vec<&'c Pool> {
+        let name = Some(self.name.clone());
+        let filter = match self.kind {
+            Kind::Key => Filter { key: name, ..Filter::default() },
+            _ => Filter { consumer: name, ..Filter::default() },
+        };
+        let records = admin.shared.telemetry().recent(&filter, RECENT);
+        let lately = records.iter().filter_map(|record| record.model());
+        let used =
+            lately.chain(self.used.iter().map(String::as_str)).filter_map(|model| pool(catalogue, model));
+        let all = catalogue.pools().map(AsRef::as_ref);
+        let usable = used
+            .chain(all)
+            .filter(|pool: &&Pool| key.may_use(pool.model.as_str()) || key.may_use(pool.stands_for.as_str()));
+        // All names of a model have the same limits.
+        let own = usable.map(|found| pool(catalogue, found.stands_for.as_str()).unwrap_or(found));
+        let mut seen = HashSet::new();
+        own.filter(|pool| seen.insert(pool.model.as_str())).collect()
+    }
+}
+
+/// The servers of a model: those for everybody, or else those that some requests choose.
+fn pool<'c>(catalogue: &'c Catalogue, model: &str) -> Option<&'c Pool> {
+    let chosen = || catalogue.selections().iter().find_map(|selection| selection.pool(model));
+    catalogue.pool(model).or_else(chosen).map(AsRef::as_ref)
+}
+
+/// A consumer with its limits, or those of its plan.
+async fn consumer(admin: &Admin, name: &str) -> Option<Arc<Consumer>> {
+    let spec = admin.registry.get::<ConsumerSpec>(name).await.ok()??.account;
+    let plan = match &spec.plan {
+        Some(plan) => Some(admin.registry.get::<Plan>(plan).await.ok()??.account),
+        None => None,
+    };
+    let plan = plan.as_ref();
+    let mut consumer = Consumer::new(name);
+    consumer.limits = spec.limits.or_else(|| plan?.limits.clone()).unwrap_or_default();
+    consumer.limits_per_model =
+        spec.limits_per_model.or_else(|| plan?.limits_per_model.clone()).unwrap_or_default();
+    Some(Arc::new(consumer))
+}
+
+fn limit(left: &Left, model: Option<&str>) -> Limit {
+    let (amount, at_once) = (left.limit.amount(), left.limit.at_once());
+    // What is taken is taken from the burst, which may be smaller or larger than the amount.
+    let used = at_once.saturating_sub(left.remaining);
+    let mut text = left.limit.to_string().replacen(&amount.to_string(), &format::count(amount), 1);
+    if at_once != amount {
+        text.push_str(&format!(", {} at once", format::count(at_once)));
+    }
+    Limit {
+        scope: match model {
+            Some(model) => format!("{} ({model})", left.scope),
+            None => left.scope.to_string(),
+        },
+        limit: text,
+        used,
+        used_of: format!("{} of {}", format::count(used), format::count(at_once)),
+        at_once,
+        remaining: format::count(left.remaining),
+        resets: if left.reset_after.is_zero() {
+            "now".into()
+        } else {
+            format!("in {}", format::span(left.reset_after))
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use access::Rate;
+
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_used_of_the_burst() {
+        for (burst, remaining, used_of) in [
+            (Some(10), 10, "0 of 10"),
+            (Some(10), 4, "6 of 10"),
+            (None, 60, "0 of 60"),
+            (Some(100), 60, "40 of 100"),
+        ] {
+            let rate = Rate::per_minute(60, burst).expect("a rate");
+            let left = Left { scope: Scope::Key, limit: rate.into(), remaining, reset_after: Duration::ZERO };
+            let shown = limit(&left, None);
+            assert_eq!(shown.used_of, used_of);
+            assert_eq!(shown.limit.contains("at once"), burst.is_some(), "{}", shown.limit);
+        }
+    }
+}
