@@ -28,6 +28,8 @@ struct Page {
     query: ListQuery,
     rows: Vec<Row>,
     total: String,
+    /// Where the list begins, if this is not there.
+    first: Option<String>,
     next: Option<String>,
     has_state: bool,
     has_use: bool,
@@ -116,12 +118,14 @@ pub(super) async fn show<A: Pages>(State(admin): State<Admin>, operator: Operato
         query,
         rows: Vec::new(),
         total: String::new(),
+        first: None,
         next: None,
         has_state: A::KIND != accounts::Kind::Plan,
         has_use: false,
         can_change,
         error: None,
     };
+    page.first = filter.after.is_some().then(|| page.link_after(""));
     let listed = match admin.registry.list::<A>(&filter).await {
         Ok(listed) => listed,
         Err(error) => {
@@ -149,12 +153,12 @@ pub(super) async fn show<A: Pages>(State(admin): State<Admin>, operator: Operato
 }
 
 impl Page {
-    /// Where the list goes on.
+    /// Where the list goes on; after nothing, where it begins.
     fn link_after(&self, after: &str) -> String {
         let ListQuery { q, consumer, plan, .. } = &self.query;
         let given = [("q", q.as_str()), ("consumer", consumer), ("plan", plan), ("after", after)];
         let given = given.iter().filter(|(_, value)| !value.is_empty());
         let pairs: Vec<String> = given.map(|(name, value)| format!("{name}={}", encode(value))).collect();
-        format!("?{}", pairs.join("&"))
+        format!("{}?{}", self.path, pairs.join("&"))
     }
 }

@@ -434,6 +434,19 @@ async fn what_the_file_declares_is_shown_and_not_changed() {
     assert!(list.contains("class=\"tag\">file"));
     let next = dashboard.page("/keys?after=key-049").await;
     assert!(next.contains("key-050") && !next.contains("key-049</a>"));
+    assert!(!list.contains("First page"), "it is the first one");
+    assert!(
+        next.contains("rel=\"first\" href=\"/keys?\">First page") && next.contains("rel=\"next\""),
+        "{next}"
+    );
+    let found = dashboard.page("/keys?q=key-0&consumer=alice&after=key-049").await;
+    assert!(
+        found.contains("href=\"/keys?q=key%2D0&#38;consumer=alice\">First page"),
+        "the search goes along: {found}"
+    );
+    // Where somebody has deleted the rest.
+    let gone = dashboard.page("/keys?after=key-999").await;
+    assert!(gone.contains("None beyond here.") && gone.contains("href=\"/keys?\""), "{gone}");
     assert!(dashboard.page("/keys?q=KEY-11").await.contains("10 in all"));
     let one = dashboard.page("/keys/key-007").await;
     assert!(one.contains("configuration file") && !one.contains("value=\"delete\""));
