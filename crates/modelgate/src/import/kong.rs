@@ -1,6 +1,8 @@
 //! Kong's declarative configuration (<https://developer.konghq.com/gateway/entities/consumer/>): consumers
 //! with their `keyauth_credentials`, and `rate-limiting` plugins of consumers.
 
+use std::collections::HashSet;
+
 use access::{KeyDigest, Rate};
 use serde_yaml::Value;
 
@@ -11,6 +13,7 @@ pub(super) fn read(text: &str) -> Result<Imported, String> {
     let consumers = file.get("consumers").and_then(Value::as_sequence);
     let consumers = consumers.ok_or("it has no list of consumers")?;
     let (mut imported, mut names) = (Imported::default(), Names::default());
+    let (off, with_acls) = (turned_off(consumers), with_acls(&file, consumers));
     for (i, consumer) in consumers.iter().enumerate() {
         let text = |key: &str| consumer.get(key).and_then(Value::as_str);
         let Some(name) = text("username").or_else(|| text("custom_id")) else {
@@ -24,13 +27,28 @@ pub(super) fn read(text: &str) -> Result<Imported, String> {
         if !limit.is_empty() {
             imported.add_consumer(Consumer { name: Names::plain(name), limit }, &place);
         }
+        if is_off(consumer) {
+            imported.left_out.push(format!("{place}: it is not enabled; its keys are taken over disabled"));
+        }
+        let has_acls = names_of(consumer).any(|name| with_acls.contains(name));
+        if has_acls {
+            let message = "its acls; Kong's routes say what they allow, so its keys are taken over disabled: \
+                           give them models or a plan, and enable them";
+            imported.left_out.push(format!("{place}: {message}"));
+        }
         if list(consumer, "groups").next().is_some() {
             imported.left_out.push(format!("{place}: its groups; Modelgate has plans"));
         }
         let credentials = consumer.get("keyauth_credentials").and_then(Value::as_sequence);
         for (j, credential) in credentials.into_iter().flatten().enumerate() {
             let place = format!("consumers[{i}].keyauth_credentials[{j}]");
-            add(&mut imported, &mut names, name, credential, &place);
+            add(
+                &mut imported,
+                &mut names,
+                &Owner { name, is_held: has_acls || is_off(consumer) },
+                credential,
+                &place,
+            );
         }
         if credentials.is_none() {
             imported.left_out.push(format!("{place}: it has no keyauth_credentials"));
@@ -39,7 +57,10 @@ pub(super) fn read(text: &str) -> Result<Imported, String> {
     for (i, credential) in list(&file, "keyauth_credentials").enumerate() {
         let place = format!("keyauth_credentials[{i}]");
         match credential.get("consumer").and_then(Value::as_str) {
-            Some(consumer) => add(&mut imported, &mut names, consumer, credential, &place),
+            Some(name) => {
+                let is_held = off.contains(name) || with_acls.contains(name);
+                add(&mut imported, &mut names, &Owner { name, is_held }, credential, &place);
+            }
             None => imported.left_out.push(format!("{place}: it names no consumer")),
         }
     }
@@ -67,7 +88,44 @@ fn of_others(file: &Value) -> Vec<String> {
     left_out
 }
 
-fn add(imported: &mut Imported, names: &mut Names, consumer: &str, credential: &Value, place: &str) {
+/// Whose credential it is.
+struct Owner<'v> {
+    name: &'v str,
+    /// Its keys must not work before somebody has looked at them.
+    is_held: bool,
+}
+
+/// What may refer to a consumer.
+fn names_of(consumer: &Value) -> impl Iterator<Item = &str> {
+    ["username", "custom_id", "id"].into_iter().filter_map(|key| consumer.get(key).and_then(Value::as_str))
+}
+
+/// The consumers that are turned off, by each of their names.
+fn turned_off(consumers: &[Value]) -> HashSet<&str> {
+    consumers.iter().filter(|consumer| is_off(consumer)).flat_map(names_of).collect()
+}
+
+/// The consumers with access control lists, which say what they may use.
+fn with_acls<'v>(file: &'v Value, consumers: &'v [Value]) -> HashSet<&'v str> {
+    let has_acls = |consumer: &&Value| consumer.get("acls").is_some_and(|acls| !is_empty(acls));
+    let of_consumers = consumers.iter().filter(has_acls).flat_map(names_of);
+    // By a name, or as an object with it.
+    let referred = list(file, "acls").filter_map(|acl| acl.get("consumer"));
+    of_consumers
+        .chain(referred.flat_map(|consumer| consumer.as_str().into_iter().chain(names_of(consumer))))
+        .collect()
+}
+
+/// Whether it is turned off. What is neither yes nor no is not taken for yes.
+fn is_off(of: &Value) -> bool {
+    of.get("enabled").is_some_and(|enabled| !enabled.is_null() && enabled.as_bool() != Some(true))
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_sequence().is_some_and(Vec::is_empty)
+}
+
+fn add(imported: &mut Imported, names: &mut Names, owner: &Owner<'_>, credential: &Value, place: &str) {
     let key = credential.get("key").and_then(Value::as_str).unwrap_or_default();
     // decK takes keys from the environment, Kong from vaults.
     if key.starts_with("${{") || key.starts_with("{vault:") {
@@ -82,10 +140,14 @@ fn add(imported: &mut Imported, names: &mut Names, consumer: &str, credential: &
     if credential.get("ttl").is_some_and(|ttl| !ttl.is_null()) {
         imported.left_out.push(format!("{place}: its ttl; the key is taken over and does not expire"));
     }
+    if is_off(credential) {
+        imported.left_out.push(format!("{place}: it is not enabled; the key is taken over disabled"));
+    }
     imported.keys.push(Key {
-        name: names.unique(consumer),
-        consumer: Names::plain(consumer),
+        name: names.unique(owner.name),
+        consumer: Names::plain(owner.name),
         sha256: KeyDigest::of(key).to_hex(),
+        disabled: owner.is_held || is_off(credential),
         ..Key::default()
     });
 }
