@@ -6,14 +6,20 @@
 mod kong;
 mod litellm;
 
-use std::{collections::HashSet, fs, path::PathBuf, process::ExitCode};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::PathBuf,
+    process::ExitCode,
+};
 
+use access::KeyDigest;
 use accounts::{ConsumerSpec, KeySpec};
 use clap::ValueEnum;
 use config_reader::ConfigErrors;
 use serde::Serialize;
 use serde_json::json;
-use store::{Audit, Conflict, Registry, RegistryError, StoreError};
+use store::{Audit, Filter, Registry, RegistryError, Source, StoreError};
 
 use crate::{
     accounts_cli::{ACTOR, Failure, answer},
@@ -64,6 +70,9 @@ struct Consumer {
 #[derive(Debug, Default, Serialize)]
 struct Key {
     name: String,
+    /// The name that it would have if no other key had it.
+    #[serde(skip)]
+    wanted: String,
     consumer: String,
     sha256: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -112,24 +121,73 @@ impl Limit {
 
 /// Names that the configuration accepts, each once.
 #[derive(Debug, Default)]
-struct Names(HashSet<String>);
+struct Names {
+    taken: HashSet<String>,
+    /// The number to try first, by name: hundreds of keys of one team may have no name of their own.
+    next: HashMap<String, u32>,
+}
 
 impl Names {
+    /// The longest, as [`accounts::NAME`] says.
+    const LONGEST: usize = 64;
+
     /// The name, with a dash for each character that cannot stand in one.
     fn plain(name: &str) -> String {
         let plain = |c: char| if config::key_name(&c.to_string()).is_some() { c } else { '-' };
-        let name: String = name.trim().chars().map(plain).take(60).collect();
+        let name: String = name.trim().chars().map(plain).take(Self::LONGEST).collect();
         if name.is_empty() { "imported".into() } else { name }
     }
 
     /// The same, with a number behind it if it is taken.
     fn unique(&mut self, name: &str) -> String {
         let name = Self::plain(name);
-        let numbered = (2..).map(|n| format!("{name}-{n}"));
-        let free = std::iter::once(name.clone()).chain(numbered).find(|name| !self.0.contains(name));
-        let free = free.unwrap_or(name);
-        self.0.insert(free.clone());
-        free
+        if self.taken.insert(name.clone()) {
+            return name;
+        }
+        let next = self.next.entry(name.clone()).or_insert(2);
+        loop {
+            let number = format!("-{next}");
+            *next += 1;
+            // It is ASCII.
+            let start = &name[..name.len().min(Self::LONGEST - number.len())];
+            let numbered = format!("{start}{number}");
+            if self.taken.insert(numbered.clone()) {
+                return numbered;
+            }
+        }
+    }
+}
+
+/// The keys that there are already, in the configuration file and in the store.
+#[derive(Debug, Default)]
+struct Known {
+    /// What they are called and where they are, by what they are recognised by, and were before they were rotated.
+    keys: HashMap<KeyDigest, (String, Source)>,
+    names: HashSet<String>,
+}
+
+impl Known {
+    async fn read(registry: &Registry) -> Result<Self, Failure> {
+        const PAGE: u32 = 1_000;
+        let mut known = Self::default();
+        let mut filter = Filter { limit: PAGE, ..Filter::default() };
+        loop {
+            let page = answer(registry.list::<KeySpec>(&filter)).await?;
+            // Those that cannot be read have their names, too.
+            known.names.extend(page.unreadable.into_iter().map(|unreadable| unreadable.name));
+            for item in page.items {
+                let (key, source) = (item.account, item.source);
+                let before = key.previous.map(|previous| previous.sha256);
+                for digest in [Some(key.sha256), before].into_iter().flatten() {
+                    known.keys.entry(digest).or_insert_with(|| (key.name.clone(), source));
+                }
+                known.names.insert(key.name);
+            }
+            match page.next {
+                Some(next) => filter.after = Some(next),
+                None => return Ok(known),
+            }
+        }
     }
 }
 
@@ -200,29 +258,67 @@ impl Import {
             }
         }
         eprintln!("consumers written: {written}");
-        let mut fitting = Vec::with_capacity(keys.len());
-        for key in keys {
-            match fits(registry, &key) {
-                Ok(key) => fitting.push(key),
-                Err(why) => eprintln!("left out: key {}: {why}", key.name),
-            }
-        }
+        let New { keys, there } = new_keys(keys, &Known::read(registry).await?);
         let audit = Audit::new(ACTOR, "key created").with(json!({ "imported_from": self.system() }));
         let mut written = 0;
-        for some in fitting.chunks(AT_ONCE) {
+        for some in keys.chunks(AT_ONCE) {
             let conflicts = answer(store.create_keys(some, &audit)).await?;
             written += some.len() - conflicts.len();
+            // The name was free and the API key new a moment ago.
             for conflict in conflicts {
-                if let Conflict::Exists(_, name) = conflict {
-                    eprintln!(
-                        "left out: key {name}: a key of that name is there already, or the same API key"
-                    );
-                }
+                eprintln!(
+                    "left out: {conflict}, or the same API key: somebody has written it just now; import again"
+                );
             }
         }
-        eprintln!("keys written: {written}");
+        eprintln!("keys written: {written}; already there: {there}");
         Ok(())
     }
+}
+
+/// The keys that are to be written.
+struct New {
+    keys: Vec<KeySpec>,
+    /// How many there are already.
+    there: usize,
+}
+
+/// Those whose API key is not there yet, under names that are free: LiteLLM's list comes in pages, and the keys of each
+/// may have no name but their team's.
+#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
+fn new_keys(keys: Vec<Key>, known: &Known) -> New {
+    let mut names = Names { taken: known.names.clone(), ..Names::default() };
+    let mut new = New { keys: Vec::with_capacity(keys.len()), there: 0 };
+    for key in keys {
+        let mut spec = match spec(&key) {
+            Ok(spec) => spec,
+            Err(why) => {
+                eprintln!("left out: key {}: {why}", key.name);
+                continue;
+            }
+        };
+        match known.keys.get(&spec.sha256) {
+            Some((name, Source::File)) => {
+                new.there += 1;
+                eprintln!("already there: key {}: it is {name:?} of the configuration file", key.name);
+            }
+            Some((name, Source::Store { .. })) => {
+                new.there += 1;
+                eprintln!("already there: key {}: it is {name:?}", key.name);
+            }
+            None => {
+                spec.name = names.unique(&key.wanted);
+                if known.names.contains(&key.wanted) {
+                    eprintln!(
+                        "renamed: key {:?} is another API key; this one is {:?}",
+                        key.wanted, spec.name
+                    );
+                }
+                new.keys.push(spec);
+            }
+        }
+    }
+    new
 }
 
 /// Why one of them is left out; anything else ends it all.
@@ -238,15 +334,10 @@ fn in_a_line(ConfigErrors(errors): &ConfigErrors) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// The key as the store takes it, unless the configuration file has it.
-fn fits(registry: &Registry, key: &Key) -> Result<KeySpec, String> {
+/// The key as the store takes it.
+fn spec(key: &Key) -> Result<KeySpec, String> {
     let json = serde_json::to_value(key).map_err(|error| error.to_string())?;
-    let key: KeySpec = accounts::parse(&json, None).map_err(|errors| in_a_line(&errors))?;
-    match registry.declared().keys.iter().find(|other| other.name == key.name || other.sha256 == key.sha256) {
-        Some(other) if other.name == key.name => Err("the configuration file has one of that name".into()),
-        Some(other) => Err(format!("key {:?} of the configuration file is the same API key", other.name)),
-        None => Ok(key),
-    }
+    accounts::parse(&json, None).map_err(|errors| in_a_line(&errors))
 }
 
 /// The configuration refuses two keys with one digest.

@@ -145,6 +145,7 @@ fn add(imported: &mut Imported, names: &mut Names, owner: &Owner<'_>, credential
     }
     imported.keys.push(Key {
         name: names.unique(owner.name),
+        wanted: Names::plain(owner.name),
         consumer: Names::plain(owner.name),
         sha256: KeyDigest::of(key).to_hex(),
         disabled: owner.is_held || is_off(credential),

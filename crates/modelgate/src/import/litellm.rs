@@ -45,7 +45,7 @@ pub(super) fn read(text: &str) -> Result<Imported, String> {
         let mut notes = Vec::new();
         match key(row, &teams, &mut names, &mut notes) {
             Ok(key) => {
-                let named = |note| format!("keys[{i}] {}: {note}", key.name);
+                let named = |note| format!("keys[{i}] {}: {note}", key.wanted);
                 imported.left_out.extend(notes.into_iter().map(named));
                 imported.keys.push(key);
                 have_owners |= ["team_id", "user_id", "organization_id"].iter().any(|id| is_given(&row[*id]));
@@ -85,6 +85,7 @@ fn key(row: &Value, teams: &Teams<'_>, names: &mut Names, notes: &mut Vec<String
         limit,
         expires: text(row, "expires")?.map(expires).transpose()?,
         disabled: flag(row, "blocked")? | flag(row, "team_blocked")?,
+        wanted: Names::plain(name),
         name: names.unique(name),
         consumer: Names::plain(consumer),
         sha256: digest.to_hex(),
