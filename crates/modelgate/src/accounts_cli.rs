@@ -13,7 +13,7 @@ pub(crate) mod options;
 pub(crate) mod records;
 mod table;
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{env, ffi::OsString, io, process::ExitCode, sync::LazyLock, time::Duration};
 
 use config_reader::ConfigErrors;
 use store::{Registry, RegistryError, State, Store, StoreError, StoreUrl};
@@ -25,8 +25,8 @@ use crate::{
     serve,
 };
 
-/// Who does it, in the audit log.
-pub(crate) const ACTOR: &str = "command line";
+/// Who does it, in the audit log: `command line (ada)`.
+pub(crate) static ACTOR: LazyLock<String> = LazyLock::new(|| actor(|name| env::var_os(name)));
 /// How long the store may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take to end its connections.
@@ -55,6 +55,19 @@ pub(crate) enum Task<'a> {
     Audit(&'a records::Audit),
     /// Keys of another gateway, into the store.
     Import(&'a crate::import::Import),
+}
+
+/// The command line and the system's user, as the environment has it: for operators who trust each other, no proof. Who
+/// became root by sudo is who they were before. In a container there may be none.
+fn actor(variable: impl Fn(&str) -> Option<OsString>) -> String {
+    const LONGEST: usize = 64;
+    let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| {
+        let value = variable(name)?;
+        let visible =
+            value.to_string_lossy().chars().filter(|c| !c.is_control()).take(LONGEST).collect::<String>();
+        Some(visible.trim().to_owned()).filter(|user| !user.is_empty())
+    });
+    user.map_or_else(|| "command line".into(), |user| format!("command line ({user})"))
 }
 
 /// Does it.
@@ -164,5 +177,28 @@ impl From<io::Error> for Failure {
             io::ErrorKind::BrokenPipe => Self::NoReader,
             _ => Self::Failed(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_actor_is_the_systems_user() {
+        for (variables, expected) in [
+            (&[][..], "command line"),
+            (&[("USER", "ada")], "command line (ada)"),
+            (&[("LOGNAME", "ada"), ("USER", "")], "command line (ada)"),
+            (&[("USER", "root"), ("LOGNAME", "root"), ("SUDO_USER", "ada")], "command line (ada)"),
+            (&[("SUDO_USER", "\n\u{1b}"), ("USER", " a\u{1b}[31m\u{9b}da\n")], "command line (a[31mda)"),
+            (&[("HOME", "/root"), ("USER", "\u{7f}")], "command line"),
+        ] {
+            let of =
+                |name: &str| variables.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).into());
+            assert_eq!(actor(of), expected, "{variables:?}");
+        }
+        let long = actor(|_| Some("é".repeat(1_000).into()));
+        assert_eq!(long, format!("command line ({})", "é".repeat(64)));
     }
 }

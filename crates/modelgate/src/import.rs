@@ -249,7 +249,7 @@ impl Import {
         for consumer in consumers {
             let document = serde_json::to_value(&consumer)?;
             let created = async {
-                let created = registry.create::<ConsumerSpec>(&document, ACTOR).await;
+                let created = registry.create::<ConsumerSpec>(&document, &ACTOR).await;
                 created.map_or_else(|error| why(error).map(Some), |_| Ok(None))
             };
             match answer(created).await? {
@@ -259,7 +259,7 @@ impl Import {
         }
         eprintln!("consumers written: {written}");
         let New { keys, there } = new_keys(keys, &Known::read(registry).await?);
-        let audit = Audit::new(ACTOR, "key created").with(json!({ "imported_from": self.system() }));
+        let audit = Audit::new(ACTOR.as_str(), "key created").with(json!({ "imported_from": self.system() }));
         let mut written = 0;
         for some in keys.chunks(AT_ONCE) {
             let conflicts = answer(store.create_keys(some, &audit)).await?;

@@ -341,6 +341,9 @@ async fn what_was_used_and_who_did_what_is_printed(place: Place) {
     place.json(&["keys", "set", "k", "--note", "x"]);
     let entries = place.json(&["audit", "--actor", "command line", "--subject", "key k"]);
     assert_eq!(column(&entries, "action"), ["key changed", "key created"]);
+    assert_eq!(column(&entries, "actor"), ["command line (ada)"; 2], "the system's user");
+    assert_eq!(place.json(&["audit", "--actor", "command line (ada)", "--subject", "key k"]), entries);
+    assert_eq!(place.json(&["audit", "--actor", "command line (eve)"]), json!([]));
     assert_eq!(column(&place.json(&["audit", "--action", "key cre"]), "subject"), ["key k"]);
     assert_eq!(
         place.json(&["audit", "--actor", "command line", "--limit", "1"]).as_array().map(Vec::len),
@@ -398,7 +401,7 @@ async fn keys_of_other_gateways_go_into_the_store(place: Place) {
     let imported = place.json(&["audit", "--subject", "key one"]);
     assert_eq!(
         (&imported[0]["actor"], &imported[0]["details"]),
-        (&json!("command line"), &json!({ "imported_from": "litellm" }))
+        (&json!("command line (ada)"), &json!({ "imported_from": "litellm" }))
     );
 
     // The same again does no harm.

@@ -275,7 +275,7 @@ async fn what_was_used_and_who_did_what_is_told(place: Place) {
 
     // Page by page, and all as lines.
     let page = reader.get("/audit?limit=1&subject=key%20a").await.good(200);
-    assert_eq!(names_of_actors(&page), ["command line"]);
+    assert_eq!(names_of_actors(&page), ["command line (ada)"]);
     let next = text(&page["next"]);
     let page = reader.get(&format!("/audit?limit=5&subject=key%20a&before={next}")).await.good(200);
     assert_eq!(names_of_actors(&page), ["alice", "alice"]);
@@ -288,7 +288,7 @@ async fn what_was_used_and_who_did_what_is_told(place: Place) {
             text(&lines.body).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!(
             lines.iter().map(|entry| text(&entry["actor"])).collect::<Vec<_>>(),
-            ["command line", "alice", "alice"]
+            ["command line (ada)", "alice", "alice"]
         );
     }
 

@@ -14,7 +14,7 @@ use crate::{
 /// What is to be written down about a change. Never a secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Audit {
-    /// Who: the name of an admin token, or `command line`.
+    /// Who: the name of an admin token, or `command line (ada)`, the system's user, if known.
     pub actor: String,
     /// What was done: `key created`.
     pub action: String,
@@ -44,7 +44,7 @@ pub struct Entry {
 /// Which entries to list.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
-    /// Whose.
+    /// Whose: `command line` is anybody there, `command line (ada)` that user.
     pub actor: Option<String>,
     /// To what.
     pub subject: Option<String>,
@@ -141,7 +141,8 @@ impl Store {
     pub async fn audit(&self, filter: &AuditFilter) -> Result<Vec<Entry>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, at, actor, action, subject, details FROM audit
-             WHERE (CAST($1 AS TEXT) IS NULL OR actor = $1) AND (CAST($2 AS TEXT) IS NULL OR subject = $2)
+             WHERE (CAST($1 AS TEXT) IS NULL OR actor = $1 OR substr(actor, 1, length($1) + 2) = $1 || ' (')
+             AND (CAST($2 AS TEXT) IS NULL OR subject = $2)
              AND (CAST($3 AS TEXT) IS NULL OR substr(action, 1, length($3)) = $3) AND (CAST($4 AS TEXT) IS NULL OR id < $4)
              ORDER BY id DESC LIMIT $5",
         )

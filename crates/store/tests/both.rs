@@ -28,6 +28,7 @@ with_both! {
     usage_adds_up_by_day_key_and_model
     writers_at_once_lose_nothing
     the_registry_checks_writes_and_audits
+    whoever_asks_for_the_command_line_finds_all_of_its_users
     keys_are_made_rotated_and_shown_once
     a_file_comes_first
     changes_at_once_undo_nothing
@@ -432,6 +433,25 @@ async fn the_registry_checks_writes_and_audits(place: Place) {
         ..AuditFilter::default()
     };
     assert_eq!(store.audit(&newer).await.expect("entries"), [entries[2].clone()]);
+}
+
+async fn whoever_asks_for_the_command_line_finds_all_of_its_users(place: Place) {
+    let store = place.open().await;
+    let actors =
+        ["command line", "command line (ada)", "command line (adam)", "command lines (x)", "command"];
+    store.record(&actors.map(|actor| Audit::new(actor, "key created"))).await.expect("written");
+    let found = async |actor: &str| {
+        let filter = AuditFilter { actor: Some(actor.into()), limit: 100, ..AuditFilter::default() };
+        let entries = store.audit(&filter).await.expect("entries");
+        let mut actors: Vec<String> = entries.into_iter().map(|entry| entry.actor).collect();
+        actors.sort();
+        actors
+    };
+    assert_eq!(found("command line").await, actors[..3]);
+    assert_eq!(found("command line (ada)").await, ["command line (ada)"]);
+    assert_eq!(found("command").await, ["command"]);
+    assert_eq!(found("command line (").await, [""; 0]);
+    assert_eq!(found("%").await, [""; 0], "no pattern");
 }
 
 async fn keys_are_made_rotated_and_shown_once(place: Place) {

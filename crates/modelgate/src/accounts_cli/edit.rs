@@ -153,7 +153,7 @@ pub(super) async fn keys(registry: &Registry, what: &Keys) -> Result<(), Failure
             patch_key(registry, name, &patch, output).await
         }
         Keys::Rotate(Rotate { name, grace, output }) => {
-            let (rotated, new) = answer(registry.rotate(name, *grace, ACTOR)).await?;
+            let (rotated, new) = answer(registry.rotate(name, *grace, &ACTOR)).await?;
             print_written(registry, rotated, Some(new), output).await
         }
         Keys::Enable(Named { name, output }) => {
@@ -255,12 +255,12 @@ async fn create(registry: &Registry, wanted: &CreateKey) -> Result<(), Failure> 
     if let Some(sha256) = &wanted.sha256 {
         document["sha256"] = sha256.as_str().into();
     }
-    let (created, new) = answer(registry.create_key(&document, ACTOR)).await?;
+    let (created, new) = answer(registry.create_key(&document, &ACTOR)).await?;
     print_written(registry, created, new, &wanted.output).await
 }
 
 async fn patch_key(registry: &Registry, name: &str, patch: &Value, output: &Output) -> Result<(), Failure> {
-    let patched = answer(registry.patch::<KeySpec>(name, patch, ACTOR)).await?;
+    let patched = answer(registry.patch::<KeySpec>(name, patch, &ACTOR)).await?;
     print_written(registry, patched, None, output).await
 }
 
@@ -273,15 +273,15 @@ async fn set<A: Present>(
 ) -> Result<(), Failure> {
     let patch = patch.map_err(Failure::Failed)?;
     let written = match answer(registry.get::<A>(name)).await? {
-        Some(_) => answer(registry.patch::<A>(name, &patch, ACTOR)).await?,
-        None => answer(registry.put::<A>(name, &patch, ACTOR)).await?,
+        Some(_) => answer(registry.patch::<A>(name, &patch, &ACTOR)).await?,
+        None => answer(registry.put::<A>(name, &patch, &ACTOR)).await?,
     };
     print_written(registry, written, None, output).await
 }
 
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 async fn delete(registry: &Registry, kind: Kind, named: &Named) -> Result<(), Failure> {
-    let was_there = answer(registry.delete(kind, &named.name, ACTOR)).await?;
+    let was_there = answer(registry.delete(kind, &named.name, &ACTOR)).await?;
     if named.output.json {
         return table::print_json(&json!({ "deleted": was_there }));
     }

@@ -43,7 +43,8 @@ pub(crate) struct Usage {
 /// Which part of the audit log to print.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Audit {
-    /// Who did it: the name of an admin token, "command line", or /auth for samples of refusals
+    /// Who did it: the name of an admin token, "command line" for anybody there or "command line (ada)" for that user, or
+    /// /auth for samples of refusals
     #[arg(long, value_name = "NAME")]
     actor: Option<String>,
     /// What was done begins with this, such as "key created" or request

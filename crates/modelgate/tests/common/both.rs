@@ -65,6 +65,7 @@ impl Place {
         }
         let mut command = testkit::modelgate::command(BINARY);
         command.env(name, value).current_dir(self.folder.path()).args(arguments);
+        command.env_remove("SUDO_USER").env("USER", "ada");
         let output: Output = command.output().expect("it runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code(), text(&output.stdout), text(&output.stderr))
