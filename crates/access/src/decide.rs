@@ -73,6 +73,19 @@ pub struct Denial {
     pub model: Option<String>,
 }
 
+impl Denial {
+    /// Of a request of which nobody knows whose it is.
+    pub(crate) fn of_nobody(reason: Reason) -> Box<Self> {
+        Box::new(Self { reason, consumer: None, key: None, tokens: None, model: None })
+    }
+
+    /// Of one whose key is known, and does not work.
+    pub(crate) fn of_key(key: &Arc<Key>, reason: Reason) -> Box<Self> {
+        let consumer = Some(Arc::clone(&key.consumer));
+        Box::new(Self { reason, consumer, key: Some(Arc::clone(key)), tokens: None, model: None })
+    }
+}
+
 /// Hears of each step of a decision, for an operator. Nothing is put into words if nobody listens.
 pub(crate) trait Trace {
     fn step(&mut self, say: impl FnOnce() -> String);
@@ -153,13 +166,8 @@ pub(crate) fn judge(
     request: &Request<'_>,
     trace: &mut impl Trace,
 ) -> Result<Pending, Box<Denial>> {
-    let key = policy.authenticate(request.headers, request.from, request.now).map_err(of_nobody)?;
+    let key = policy.authenticate(request.headers, request.from, request.now)?;
     judge_for(policy, catalogue, request, key, trace)
-}
-
-/// Nobody's, for all that is known.
-pub(crate) fn of_nobody(reason: Reason) -> Box<Denial> {
-    Box::new(Denial { reason, consumer: None, key: None, tokens: None, model: None })
 }
 
 /// The same of a request that comes with this key.

@@ -6,7 +6,7 @@ use catalogue::Catalogue;
 
 use crate::{
     Decision, Demands, Denial, Key, Left, LimitReached, Limiters, Pending, Policy, Request, SystemClock,
-    decide::{Trace, judge, judge_for, of_nobody},
+    decide::{Trace, judge, judge_for},
 };
 
 /// What would be decided about a request, and how one gets there.
@@ -44,7 +44,7 @@ pub fn explain_for(
     let mut steps = Vec::new();
     let judged = match key.check(&key.digest, request.from, request.now) {
         Ok(()) => judge_for(policy, catalogue, request, Arc::clone(key), &mut steps),
-        Err(reason) => Err(of_nobody(reason)),
+        Err(reason) => Err(Denial::of_key(key, reason)),
     };
     Explanation::of(judged, steps, catalogue)
 }

@@ -22,7 +22,7 @@ use jsonwebtoken::{
 };
 use serde_json::{Map, Value};
 
-use crate::{Consumer, Key, KeyDigest, Limits, ModelGlobs, Reason};
+use crate::{Consumer, Denial, Key, KeyDigest, Limits, ModelGlobs, Reason};
 
 /// Clocks of issuers may differ from ours by so much.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -150,7 +150,21 @@ pub(crate) fn verify(
     consumers: &HashMap<String, Arc<Consumer>>,
     token: &str,
     now: SystemTime,
-) -> Result<Arc<Key>, Reason> {
+) -> Result<Arc<Key>, Box<Denial>> {
+    let key = verified(issuers, token, now).and_then(|(issuer, claims)| bearer(issuer, consumers, &claims));
+    let key = key.map_err(Denial::of_nobody)?;
+    if key.consumer.disabled {
+        return Err(Denial::of_key(&key, Reason::DisabledKey));
+    }
+    Ok(key)
+}
+
+/// Whose token it is, and what it says.
+fn verified<'i>(
+    issuers: &'i [Issuer],
+    token: &str,
+    now: SystemTime,
+) -> Result<(&'i Issuer, Map<String, Value>), Reason> {
     let bad = |why| Reason::BadToken(why);
     let header = decode_header(token).map_err(|_| bad("it cannot be read"))?;
     let (mut signed, mut known_key) = (None, false);
@@ -185,7 +199,7 @@ pub(crate) fn verify(
     if !audience {
         return Err(bad("it is meant for another audience"));
     }
-    bearer(issuer, consumers, &claims)
+    Ok((issuer, claims))
 }
 
 /// The claims of a token that is signed with a key. Times and audience are checked here and not there,
@@ -232,9 +246,6 @@ fn bearer(
     let name = name.ok_or(Reason::BadToken("the claim that names its consumer is missing, or no name"))?;
     let plan = issuer.plan_of(claims)?;
     let consumer = consumers.get(name).cloned().unwrap_or_else(|| Arc::new(Consumer::new(name)));
-    if consumer.disabled {
-        return Err(Reason::DisabledKey);
-    }
     // Limits are counted for the subject, whichever of its tokens it shows.
     let subject = text("sub").unwrap_or(name);
     let digest = KeyDigest::of(&format!("jwt\n{}\n{subject}", issuer.issuer));

@@ -13,7 +13,7 @@ use http::{
 };
 use jiff::tz::TimeZone;
 
-use crate::{Consumer, Issuer, Key, KeyDigest, Limits, ModelGlobs, NewKey, Reason, jwt};
+use crate::{Consumer, Denial, Issuer, Key, KeyDigest, Limits, ModelGlobs, NewKey, Reason, jwt};
 
 /// A limit of some models over all keys.
 #[derive(Debug, Clone)]
@@ -142,14 +142,16 @@ impl Policy {
     /// them, if it is the same.
     ///
     /// # Errors
-    /// If there is no key, an unknown one, more than one, or one that does not work now or from there.
+    /// If there is no key, an unknown one, more than one, or one that does not work now or from there; such a one is named,
+    /// so that operators learn who still uses it.
     pub fn authenticate(
         &self,
         headers: &HeaderMap,
         from: Option<IpAddr>,
         now: SystemTime,
-    ) -> Result<Arc<Key>, Reason> {
-        let given = given_key(headers)?.ok_or(Reason::MissingKey)?;
+    ) -> Result<Arc<Key>, Box<Denial>> {
+        let given = given_key(headers).and_then(|given| given.ok_or(Reason::MissingKey));
+        let given = given.map_err(Denial::of_nobody)?;
         if !self.issuers.is_empty()
             && given.len() <= MAX_TOKEN_LEN
             && let Some(token) = std::str::from_utf8(given).ok().filter(|text| jwt::is_token(text))
@@ -157,16 +159,20 @@ impl Policy {
             return jwt::verify(&self.issuers, &self.consumers, token, now);
         }
         if given.len() > MAX_KEY_LEN {
-            return Err(Reason::UnknownKey);
+            return Err(Denial::of_nobody(Reason::UnknownKey));
         }
         // The map is keyed by digests, so how long a look-up takes tells nothing about a key.
         let digest = KeyDigest::of_bytes(given);
-        match self.keys.get(&digest) {
-            Some(key) => key.check(&digest, from, now).map(|()| Arc::clone(key)),
-            None if NewKey::is_mistyped(given) => Err(Reason::MistypedKey),
-            None if self.is_incomplete => Err(Reason::KeysUnavailable),
-            None => Err(Reason::UnknownKey),
-        }
+        let reason = match self.keys.get(&digest) {
+            Some(key) => {
+                let checked = key.check(&digest, from, now).map(|()| Arc::clone(key));
+                return checked.map_err(|reason| Denial::of_key(key, reason));
+            }
+            None if NewKey::is_mistyped(given) => Reason::MistypedKey,
+            None if self.is_incomplete => Reason::KeysUnavailable,
+            None => Reason::UnknownKey,
+        };
+        Err(Denial::of_nobody(reason))
     }
 }
 
@@ -255,7 +261,7 @@ mod tests {
         }
         policy()
             .authenticate(&map, None, SystemTime::UNIX_EPOCH)
-            .map_or_else(|reason| reason.code().to_owned(), |key| key.name.clone())
+            .map_or_else(|denial| denial.reason.code().to_owned(), |key| key.name.clone())
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use access::{
     Calendar, Consumer, Decision, Key, KeyDigest, Left, Limits, Mode, NewKey, Per, Policy, Quota, Rate,
-    Reason, Scope, Settlement, Unit, limits_of,
+    Reason, Scope, Settlement, Unit, Usage, limits_of,
 };
 use catalogue::{Pool, ServerState};
 use common::{Call, World, rate, server};
@@ -66,6 +66,35 @@ fn a_key_may_be_bound_to_networks() {
         ("", "api_key_not_for_this_address"),
     ] {
         assert_eq!(bound.code(&from(address)), code, "{address}");
+    }
+}
+
+/// After a key was revoked or rotated operators want to know who still uses it.
+#[test]
+fn a_key_that_does_not_work_is_named_to_operators() {
+    let networks = vec!["10.0.0.0/8".parse().expect("a network")];
+    let mut consumer = Consumer::new("team");
+    consumer.disabled = true;
+    let previous = Some((KeyDigest::of("mg-old"), at(1_000)));
+    for (key, given, code) in [
+        (Key { disabled: true, ..alice() }, "mg-alice", "disabled_api_key"),
+        (Key { consumer: Arc::new(consumer), ..alice() }, "mg-alice", "disabled_api_key"),
+        (Key { expires: Some(at(1_000)), ..alice() }, "mg-alice", "expired_api_key"),
+        (Key { previous, ..alice() }, "mg-old", "expired_api_key"),
+        (Key { networks, ..alice() }, "mg-alice", "api_key_not_for_this_address"),
+    ] {
+        let world = world(vec![key]);
+        let Decision::Deny(denial) = world.decide(&Call { now: 1_000, ..Call::chat(given, "llama") }) else {
+            panic!("{code}: allowed")
+        };
+        let names = (denial.key.as_ref().map(|k| &*k.name), denial.consumer.as_ref().map(|c| &*c.name));
+        assert_eq!((denial.reason.code(), names), (code, (Some("alice"), Some("team"))));
+        // Usage has the refusal, too.
+        let usage = Usage::default();
+        usage.refused(&denial);
+        let used: Vec<_> =
+            usage.take().into_iter().map(|used| (used.key, used.model, used.refused)).collect();
+        assert_eq!(used, [("alice".to_owned(), String::new(), 1)]);
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use access::NewKey;
+use access::{KeyDigest, NewKey};
 use accounts::{Accounts, KeySpec, Kind};
 use common::auth::{Auth, config, file_key};
 use serde_json::{Value, json};
@@ -307,14 +307,21 @@ async fn a_store_that_is_down_leaves_everything_in_force() {
 async fn usage_and_some_refusals_are_written_down() {
     let _alone = ALONE.lock().await;
     let sim = Sim::start("a", &["llama"]);
-    let yaml = config(&sim, &file_key("alice", "requests_per_hour: 5"));
-    let mut modelgate = Modelgate::builder(BINARY, &yaml).keep_state().start().await;
+    let keys = file_key("alice", "requests_per_hour: 5");
+    let revoked = KeyDigest::of("mg-revoked").to_hex();
+    let keys = keys.replace(
+        "}]",
+        &format!("}}, {{ name: revoked, consumer: old, sha256: \"{revoked}\", disabled: true }}]"),
+    );
+    let mut modelgate = Modelgate::builder(BINARY, &config(&sim, &keys)).keep_state().start().await;
     let auth = Auth::of(&modelgate);
     modelgate.wait_ready().await;
     auth.until("mg-alice", 200).await;
     for _ in 0..30 {
         auth.ask("mg-alice").await;
     }
+    // Who still uses it?
+    assert_eq!(auth.status("mg-revoked").await, 401);
     let registry = registry(&sqlite_url(&modelgate)).await;
     let store = registry.store().expect("a store");
     let usage = eventually(Duration::from_secs(60), || async {
@@ -328,7 +335,19 @@ async fn usage_and_some_refusals_are_written_down() {
         AuditFilter { action: Some("request refused".into()), limit: 100, ..AuditFilter::default() };
     let entries = eventually(Duration::from_secs(60), || async {
         let entries = store.audit(&refusals).await.expect("entries");
-        entries.iter().any(|entry| entry.details["reason"] == "rate_limit_exceeded").then_some(entries)
+        let has = |reason| entries.iter().any(|entry| entry.details["reason"] == reason);
+        (has("rate_limit_exceeded") && has("disabled_api_key")).then_some(entries)
+    })
+    .await;
+    let disabled = entries.iter().find(|entry| entry.details["reason"] == "disabled_api_key");
+    let disabled = disabled.expect("an entry");
+    assert_eq!(
+        (disabled.subject.as_str(), &disabled.details["consumer"]),
+        ("key revoked", &Value::from("old"))
+    );
+    eventually(Duration::from_secs(60), || async {
+        let rows = store.usage(&UsageFilter { limit: 10, ..UsageFilter::default() }).await.expect("rows");
+        rows.into_iter().find(|row| row.key == "revoked" && (row.requests, row.refused) == (0, 1))
     })
     .await;
     let limited: Vec<_> =

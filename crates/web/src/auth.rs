@@ -82,12 +82,11 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
     };
     let (from, now) = (client_address(headers), SystemTime::now());
     let (prepared, body_is_known) = match &*shared.catalogue().load() {
-        // Who has no key is told so even now.
-        None => {
-            let authenticated = shared.policy().authenticate(headers, from, now);
-            let refusal = authenticated.map_or_else(|r| Refusal::from(&r), |_| Refusal::surveying());
-            return report.refused(refusal).answer(dialect, &request_id);
-        }
+        None => match shared.policy().authenticate(headers, from, now) {
+            Ok(_) => return report.refused(Refusal::surveying()).answer(dialect, &request_id),
+            // Who has no key is told so even now.
+            Err(denial) => (Err(denial), false),
+        },
         Some(catalogue) => {
             let trusted = parts.extensions.get::<Peer>().is_some_and(|peer| settings.trusts(*peer));
             let host = forwarded(&FORWARDED_HOST);

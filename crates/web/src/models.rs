@@ -54,7 +54,7 @@ async fn answer(
     let settings = shared.settings();
     let from = auth::client_address(headers);
     let key = shared.policy().authenticate(headers, from, SystemTime::now());
-    let key = key.map_err(|reason| Refusal::from(&auth::slowed(shared, from, reason)))?;
+    let key = key.map_err(|denial| Refusal::from(&auth::slowed(shared, from, denial.reason)))?;
     let prefixes = &settings.traefik.path_prefixes;
     let below = |what| prefixes.iter().find_map(|p| uri.path().strip_prefix(p.as_str())?.strip_prefix(what));
     let list_of = below("/models");
