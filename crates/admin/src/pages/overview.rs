@@ -104,6 +104,7 @@ fn verdict(catalogue: Option<&Catalogue>, issues: &[Issue]) -> Verdict {
     );
     let (class, says) = match (bad, all) {
         (0, 0) if servers == 0 => ("warn", "No inference server is known".to_owned()),
+        (0, 0) if up == 0 => ("warn", "No inference server is ready".to_owned()),
         (0, 0) => ("good", "All is well".to_owned()),
         (0, n) => ("warn", format!("Working, with {} to look at", format::counted(n, "thing"))),
         (n, _) => (

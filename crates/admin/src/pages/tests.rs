@@ -125,6 +125,9 @@ async fn the_verdict() {
     );
     let page = Dashboard::of(Catalogue::default()).page("/").await;
     assert!(page.contains("No inference server is known"));
+    let loading = server("gpu", ServerState::Starting("its model is loading".into()), &["llama"]);
+    let page = Dashboard::of(Catalogue::assemble([loading], Vec::new())).page("/").await;
+    assert!(page.contains("No inference server is ready") && !page.contains("All is well"), "{page}");
     let warning = Problem::server("gpu", "label inference.prot is not known and has no effect");
     let page = Dashboard::of(Catalogue::assemble([ready()], vec![warning])).page("/").await;
     assert!(page.contains("Working, with 1 thing to look at"));
