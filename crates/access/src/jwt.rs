@@ -166,7 +166,7 @@ fn verified<'i>(
     now: SystemTime,
 ) -> Result<(&'i Issuer, Map<String, Value>), Reason> {
     let bad = |why| Reason::BadToken(why);
-    let header = decode_header(token).map_err(|_| bad("it cannot be read"))?;
+    let header = decode_header(token).map_err(|_| Reason::UnknownToken("it cannot be read"))?;
     let (mut signed, mut known_key) = (None, false);
     for issuer in issuers {
         for key in issuer.keys.0.keys.load().iter() {
@@ -186,7 +186,7 @@ fn verified<'i>(
         if !known_key {
             issuers.iter().for_each(|issuer| issuer.keys.0.missed.store(true, Ordering::Relaxed));
         }
-        return Err(bad("its signature is of no known issuer"));
+        return Err(Reason::UnknownToken("its signature is of no known issuer"));
     };
     check_time(&claims, now)?;
     let audience = match claims.get("aud") {

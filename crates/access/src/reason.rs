@@ -22,6 +22,9 @@ pub enum Reason {
     /// A token of an identity provider that is not taken.
     #[error("the token is not valid: {0}")]
     BadToken(&'static str),
+    /// A token that no identity provider of ours has signed, or that cannot be read: anybody can make one up.
+    #[error("the token is not valid: {0}")]
+    UnknownToken(&'static str),
     /// The key, or its owner, has been put out of use.
     #[error("the API key is not valid any more: it has been disabled")]
     DisabledKey,
@@ -139,6 +142,21 @@ impl LimitReached {
 }
 
 impl Reason {
+    /// Whether what was shown could be a guess: nobody has given out such a key or token.
+    pub fn is_guess(&self) -> bool {
+        matches!(self, Self::UnknownKey | Self::MistypedKey | Self::UnknownToken(_))
+    }
+
+    /// Whether it is about who asks, rather than about what they ask for.
+    pub fn is_about_identity(&self) -> bool {
+        match self {
+            Self::MissingKey | Self::ConflictingKeys | Self::KeysUnavailable => true,
+            Self::BadToken(_) | Self::DisabledKey | Self::ExpiredKey | Self::WrongNetwork => true,
+            Self::LimitReached(LimitReached { scope, .. }) => *scope == Scope::Address,
+            _ => self.is_guess(),
+        }
+    }
+
     /// One word for it, for metrics and logs.
     pub fn code(&self) -> &'static str {
         match self {
@@ -146,7 +164,7 @@ impl Reason {
             Self::UnknownKey => "invalid_api_key",
             Self::KeysUnavailable => "api_keys_unavailable",
             Self::MistypedKey => "mistyped_api_key",
-            Self::BadToken(_) => "invalid_token",
+            Self::BadToken(_) | Self::UnknownToken(_) => "invalid_token",
             Self::DisabledKey => "disabled_api_key",
             Self::ExpiredKey => "expired_api_key",
             Self::WrongNetwork => "api_key_not_for_this_address",
@@ -158,6 +176,7 @@ impl Reason {
             Self::ClosedPath => "closed_path",
             Self::NotReady { draining: false, .. } => "model_starting",
             Self::NotReady { draining: true, .. } => "model_draining",
+            Self::LimitReached(LimitReached { scope: Scope::Address, .. }) => "too_many_failures",
             Self::LimitReached(LimitReached { limit: Limit::Rate(_), .. }) => "rate_limit_exceeded",
             Self::LimitReached(LimitReached { limit: Limit::Quota(_), .. }) => "quota_exceeded",
             Self::LimitsUnavailable => "limits_unavailable",

@@ -4,6 +4,7 @@ mod common;
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -11,6 +12,7 @@ use std::{
 use axum::{Router, extract::State, routing::get};
 use common::{NEWEST, chat, refusal, send};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::Client;
 use serde_json::{Value, json};
 use testkit::{
     eventually,
@@ -119,14 +121,19 @@ async fn a_token_names_its_consumer_and_plan_and_keys_may_change() {
     modelgate.wait_ready().await;
     let traefik = Traefik::builder(binary).endpoint(modelgate.provider_endpoint()).start().await;
     traefik.wait_configured().await;
-    let client = testkit::client();
-    let ask = |token: String, model: &str| {
+    // Whoever waits for a key, or makes up tokens, is slowed; others with another address are not.
+    let [client, patient, forger] = [1, 2, 3].map(|host| {
+        let address = IpAddr::from([127, 0, 0, host]);
+        testkit::client_builder().local_address(address).build().expect("a client")
+    });
+    let ask_by = |client: &Client, token: String, model: &str| {
         let request = client.post(format!("{}/v1/chat/completions", traefik.url()));
         request.bearer_auth(token).json(&chat(model))
     };
+    let ask = |token, model| ask_by(&client, token, model);
     let good = || first.sign(&provider.claims(json!({})));
     eventually(Duration::from_secs(60), || async {
-        (send(ask(good(), "llama")).await.status() == 200).then_some(())
+        (send(ask_by(&patient, good(), "llama")).await.status() == 200).then_some(())
     })
     .await;
     let seen = sim.posts();
@@ -188,10 +195,24 @@ async fn a_token_names_its_consumer_and_plan_and_keys_may_change() {
     provider.publish(&[&second]);
     eventually(Duration::from_secs(60), || async {
         let rotated = second.sign(&claims(json!({ "sub": "dave" })));
-        (send(ask(rotated, "llama")).await.status() == 200).then_some(())
+        (send(ask_by(&patient, rotated, "llama")).await.status() == 200).then_some(())
     })
     .await;
     assert_eq!(send(ask(good(), "llama")).await.status(), 401);
+
+    // Whoever makes up tokens is slowed, and nobody else.
+    let mut forged = Vec::new();
+    for _ in 0..40 {
+        let token = stranger.sign(&provider.claims(json!({})));
+        forged.push(refusal(ask_by(&forger, token, "llama")).await);
+    }
+    assert_eq!(forged[0].0, 401, "{forged:?}");
+    let (status, body) = forged.pop().expect("the last one");
+    assert_eq!((status, body["error"]["code"].as_str()), (429, Some("rate_limit_exceeded")), "{body}");
+    let expired = second.sign(&provider.claims(json!({ "exp": now - 60 })));
+    assert_eq!(send(ask_by(&forger, expired, "llama")).await.status(), 401);
+    let good = second.sign(&provider.claims(json!({ "sub": "erin" })));
+    assert_eq!(send(ask_by(&forger, good, "llama")).await.status(), 200, "right tokens pass");
     let log = modelgate.log();
     assert!(!log.contains("eyJ"), "no token in the log");
 }

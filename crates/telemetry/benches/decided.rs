@@ -67,6 +67,7 @@ fn round(telemetry: &Telemetry, threads: usize, refused: Option<Refused<'_>>) ->
                     consumer: Some("search-team"),
                     key: Some("search-team-production"),
                     model: Some("meta-llama/Llama-3.3-70B-Instruct"),
+                    from: None,
                     method: "POST",
                     uri: "/v1/chat/completions",
                     refused,

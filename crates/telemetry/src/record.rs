@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     fmt::{self, Write as _},
+    net::IpAddr,
     time::{Duration, SystemTime},
 };
 
@@ -19,6 +20,8 @@ pub struct Decided<'a> {
     pub key: Option<&'a str>,
     /// The model that it asks for, if that could be read.
     pub model: Option<&'a str>,
+    /// From where it comes, if that is to be kept: it is refused because of who asks.
+    pub from: Option<IpAddr>,
     /// The client's method.
     pub method: &'a str,
     /// The client's URI. Its query is not kept: keys have been seen there.
@@ -48,6 +51,8 @@ pub struct Record {
     pub at: SystemTime,
     /// Why it was refused, in one word; `None` if it was allowed.
     pub refused: Option<&'static str>,
+    /// From where it came, if it was refused because of who asked.
+    pub from: Option<IpAddr>,
     /// The tokens that it was estimated at, if it was.
     pub tokens: Option<u32>,
     /// How long the decision took; `None` if Traefik has not asked.
@@ -119,8 +124,8 @@ impl Record {
             let _ = write!(Bounded { text: &mut text, left: Self::MAX_TEXT }, "{}", refused.words);
         }
         end_of.next().into_iter().for_each(|end| *end = position(&text));
-        let Decided { at, tokens, latency, .. } = *decided;
-        Self { at, refused: decided.refused.map(|refused| refused.code), tokens, latency, text, ends }
+        let Decided { at, from, tokens, latency, .. } = *decided;
+        Self { at, refused: decided.refused.map(|refused| refused.code), from, tokens, latency, text, ends }
     }
 
     /// The id by which clients and logs name the request.
@@ -233,6 +238,7 @@ mod tests {
             consumer: Some("team"),
             key: Some("alice"),
             model: Some("llama"),
+            from: None,
             method: "POST",
             uri: "/v1/chat/completions",
             refused: None,

@@ -23,6 +23,7 @@ fn decide(telemetry: &Telemetry, number: usize) {
         consumer: Some(if number.is_multiple_of(2) { "even" } else { "odd" }),
         key: Some("key"),
         model: Some("llama"),
+        from: None,
         method: "POST",
         uri: "/v1/chat/completions",
         refused: refused.as_ref().map(|(code, words)| Refused { code, words }),

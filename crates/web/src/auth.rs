@@ -117,7 +117,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
                 "refused"
             );
             denial.reason = slowed(&shared, from, denial.reason);
-            report.denied(&denial);
+            report.denied(&denial, from);
             shared.usage().refused(&denial);
             Refusal::from(&denial.reason).answer(dialect, &request_id)
         }
@@ -155,11 +155,11 @@ pub(crate) fn client_address(headers: &HeaderMap) -> Option<IpAddr> {
     headers.get(FORWARDED_FOR)?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }
 
-/// Whoever shows wrong keys again and again from one address is told to wait. A right one passes all the same: others
-/// may share the address, and 256 bits cannot be guessed.
+/// Whoever shows wrong keys or forged tokens again and again from one address is told to wait. Right ones pass all the
+/// same: others may share the address, and 256 bits cannot be guessed.
 pub(crate) fn slowed(shared: &Shared, from: Option<IpAddr>, reason: Reason) -> Reason {
     static FAILURES: LazyLock<Rate> = LazyLock::new(|| Rate::per_minute(30, None).expect("in range"));
-    if !matches!(reason, Reason::UnknownKey | Reason::MistypedKey) {
+    if !reason.is_guess() {
         return reason;
     }
     let address = from.map(whose_network).unwrap_or_default();
@@ -270,6 +270,35 @@ mod tests {
         assert_ne!(network("2001:db8:1:2::7"), network("2001:db8:1:3::7"));
         assert_eq!(network("::ffff:192.0.2.7"), network("192.0.2.7"));
         assert_ne!(network("192.0.2.7"), network("192.0.2.8"));
+    }
+
+    /// Sixty forged tokens were sixty times 401.
+    #[test]
+    fn who_guesses_is_slowed_and_that_has_a_code_of_its_own() {
+        let shared = Shared::empty();
+        let mut hosts = 1_u8..;
+        let mut codes = |reason: Reason, times: usize| {
+            let from = Some([192, 0, 2, hosts.next().expect("a host")].into());
+            (0..times).map(|_| slowed(&shared, from, reason.clone()).code()).collect::<Vec<_>>()
+        };
+        for guess in [Reason::UnknownKey, Reason::MistypedKey, Reason::UnknownToken("its signature is bad")] {
+            let own = guess.code();
+            let codes = codes(guess, 40);
+            assert!(codes[..30].iter().all(|code| *code == own), "{codes:?}");
+            assert_eq!(codes[39], "too_many_failures");
+        }
+        // Clients whose tokens or keys have run out are no attackers.
+        for other in [Reason::BadToken("it has expired"), Reason::ExpiredKey, Reason::MissingKey] {
+            let own = other.code();
+            assert!(codes(other, 40).iter().all(|code| *code == own), "{own}");
+        }
+        let from = Some([192, 0, 2, 1].into());
+        let refusal = Refusal::from(&slowed(&shared, from, Reason::UnknownKey));
+        assert_eq!(
+            (refusal.status.as_u16(), refusal.code),
+            (429, "rate_limit_exceeded"),
+            "as clients know it"
+        );
     }
 
     #[test]

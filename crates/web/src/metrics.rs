@@ -271,6 +271,7 @@ mod tests {
             consumer: None,
             key: None,
             model: Some("\"hostile\"\n"),
+            from: None,
             method: "POST",
             uri: "/v1/chat/completions",
             refused,

@@ -245,6 +245,7 @@ impl From<&Reason> for Refusal {
             | Reason::UnknownKey
             | Reason::MistypedKey
             | Reason::BadToken(_)
+            | Reason::UnknownToken(_)
             | Reason::DisabledKey
             | Reason::ExpiredKey
             | Reason::WrongNetwork

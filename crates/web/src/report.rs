@@ -1,6 +1,9 @@
 //! Tells telemetry what `/auth` has decided, and what was refused without it.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    net::IpAddr,
+    time::{Instant, SystemTime},
+};
 
 use access::{Denial, Grant};
 use catalogue::ModelName;
@@ -32,13 +35,14 @@ impl<'r> Report<'r> {
         })
     }
 
-    /// It does not.
-    pub(crate) fn denied(&self, denial: &Denial) {
+    /// It does not. From where it comes is kept if it is about who asks.
+    pub(crate) fn denied(&self, denial: &Denial, from: Option<IpAddr>) {
         self.telemetry.decided(&Decided {
             consumer: denial.consumer.as_ref().map(|consumer| consumer.name.as_str()),
             key: denial.key.as_ref().map(|key| key.name.as_str()),
             model: denial.model.as_deref(),
             tokens: denial.tokens,
+            from: from.filter(|_| denial.reason.is_about_identity()),
             ..self.decided(Some(Refused { code: denial.reason.code(), words: &denial.reason }))
         });
     }
@@ -56,6 +60,7 @@ impl<'r> Report<'r> {
             consumer: None,
             key: None,
             model: None,
+            from: None,
             method: self.method,
             uri: self.uri,
             refused,

@@ -33,6 +33,7 @@ fn decided(dashboard: &Dashboard, text: &str) {
         consumer: Some(text),
         key: Some(text),
         model: Some(text),
+        from: None,
         method: text,
         uri: text,
         refused: Some(Refused { code: "model_not_found", words: &text }),

@@ -13,6 +13,10 @@ use telemetry::Batch;
 const SAMPLE: Duration = Duration::from_secs(60);
 /// No more than that are written down in such a time, whoever asks for what.
 const MOST_PER_MINUTE: u32 = 120;
+/// So many addresses are told apart in such a time, lest those of one attacker leave no room for others.
+const MOST_ADDRESSES_PER_MINUTE: u32 = 20;
+/// Of refusals with this code, the address from which they come is of interest.
+const BY_ADDRESS: &str = "too_many_failures";
 /// So many wait for the store at most.
 const MOST_DUE: usize = 1_000;
 /// So many kinds of refusals are told apart; it bounds the memory.
@@ -21,26 +25,45 @@ const MOST_SAMPLES: usize = 10_000;
 /// Some of the refusals, for the audit log.
 #[derive(Default)]
 pub(super) struct Samples {
-    /// By key, reason and model: when one was written down, and how many have come since.
+    /// By key, or address, reason and model: when one was written down, and how many have come since.
     seen: HashMap<(String, &'static str, String), (Instant, u64)>,
     due: Vec<Audit>,
-    /// When this minute has begun, and how many were written down in it.
-    minute: Option<(Instant, u32)>,
+    /// This minute.
+    minute: Option<Minute>,
+}
+
+struct Minute {
+    begin: Instant,
+    /// How many were written down in it.
+    written: u32,
+    /// How many addresses were told apart.
+    addresses: u32,
 }
 
 impl Samples {
     /// Looks at decisions.
     pub(super) fn add(&mut self, batch: &Batch) {
         let now = Instant::now();
-        if self.minute.is_none_or(|(begin, _)| now.duration_since(begin) >= SAMPLE) {
-            self.minute = Some((now, 0));
-        }
+        let fresh = Minute { begin: now, written: 0, addresses: 0 };
+        let minute = match &mut self.minute {
+            Some(minute) if now.duration_since(minute.begin) < SAMPLE => minute,
+            other => other.insert(fresh),
+        };
         for record in batch.iter() {
             let Some(reason) = record.refused else { continue };
             // Only where a limit is reached the model is one that exists; clients can make up any number of others.
             let is_limit = ["rate_limit_exceeded", "quota_exceeded"].contains(&reason);
             let model = record.model().filter(|_| is_limit).unwrap_or_default().to_owned();
-            let id = (record.key().unwrap_or_default().to_owned(), reason, model);
+            let mut id = (record.key().unwrap_or_default().to_owned(), reason, model);
+            if let Some(from) = record.from.filter(|_| reason == BY_ADDRESS) {
+                id.0 = from.to_string();
+                if self.seen.get(&id).is_none_or(|(at, _)| now.duration_since(*at) >= SAMPLE) {
+                    match minute.addresses < MOST_ADDRESSES_PER_MINUTE {
+                        true => minute.addresses += 1,
+                        false => id.0.clear(),
+                    }
+                }
+            }
             if self.seen.len() >= MOST_SAMPLES {
                 self.seen.retain(|_, (at, _)| now.duration_since(*at) < SAMPLE);
             }
@@ -60,15 +83,16 @@ impl Samples {
                     0
                 }
             };
-            match &mut self.minute {
-                Some((_, count)) if *count < MOST_PER_MINUTE => *count += 1,
-                _ => continue,
+            if minute.written >= MOST_PER_MINUTE {
+                continue;
             }
+            minute.written += 1;
             let details = json!({
                 "reason": reason,
                 "message": record.words(),
                 "model": record.model(),
                 "consumer": record.consumer(),
+                "address": record.from,
                 "path": record.path(),
                 "request_id": record.request_id(),
                 "others_before": others,
@@ -84,5 +108,63 @@ impl Samples {
     /// What is to be written down.
     pub(super) fn due(&mut self) -> Vec<Audit> {
         std::mem::take(&mut self.due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, sync::Arc, time::SystemTime};
+
+    use telemetry::{Decided, Record, Refused, Telemetry};
+
+    use super::*;
+
+    fn refused(code: &'static str, key: Option<&str>, from: [u8; 4]) -> Arc<Record> {
+        Arc::new(Telemetry::new().count(&Decided {
+            at: SystemTime::UNIX_EPOCH,
+            request_id: "req_1",
+            consumer: key,
+            key,
+            model: Some("made-up"),
+            from: Some(IpAddr::from(from)),
+            method: "POST",
+            uri: "/v1/chat/completions",
+            refused: Some(Refused { code, words: &"no" }),
+            tokens: None,
+            latency: None,
+        }))
+    }
+
+    /// The subject and address of each, in order.
+    fn written(samples: &mut Samples, records: Vec<Arc<Record>>) -> Vec<(String, String)> {
+        samples.add(&records.into());
+        let text = |audit: Audit| {
+            let address = audit.details["address"].as_str().unwrap_or_default().to_owned();
+            (audit.subject, address)
+        };
+        samples.due().into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn each_key_that_does_not_work_is_told_once() {
+        let of = |key| refused("disabled_api_key", Some(key), [192, 0, 2, 1]);
+        let written = written(&mut Samples::default(), vec![of("a"), of("b"), of("a")]);
+        let expected = ["key a", "key b"].map(|subject| (subject.to_owned(), "192.0.2.1".to_owned()));
+        assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn who_guesses_is_told_by_address_and_leaves_room_for_others() {
+        let mut samples = Samples::default();
+        let mut records: Vec<_> =
+            (0..200).map(|n| refused("too_many_failures", None, [192, 0, 2, n])).collect();
+        records.push(records[7].clone());
+        records.push(refused("disabled_api_key", Some("a"), [192, 0, 2, 7]));
+        let written = written(&mut samples, records);
+        let of_nobody = written.iter().filter(|(subject, _)| subject == "nobody").count();
+        // One more stands for all others.
+        assert_eq!(of_nobody, MOST_ADDRESSES_PER_MINUTE as usize + 1);
+        assert_eq!(written[1], ("nobody".to_owned(), "192.0.2.1".to_owned()));
+        assert_eq!(written.last().expect("one").0, "key a");
     }
 }

@@ -161,6 +161,7 @@ fn eve_asks(dashboard: &Dashboard, model: &str) -> bool {
         consumer: Some("eve"),
         key: Some("eve-1"),
         model: Some(model),
+        from: None,
         method: request.method,
         uri: request.uri,
         refused,

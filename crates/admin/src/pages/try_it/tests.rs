@@ -103,6 +103,7 @@ async fn a_key_is_tried_by_its_name_and_not_by_two_things_at_once() {
         consumer: Some("z-299"),
         key: Some("z-299"),
         model: None,
+        from: None,
         method: "POST",
         uri: "/v1/chat/completions",
         refused: None,
