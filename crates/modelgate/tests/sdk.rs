@@ -16,8 +16,9 @@ fn python() -> Option<PathBuf> {
 #[tokio::test]
 async fn the_sdks_work_unmodified_and_raise_their_typed_exceptions() {
     let Some(python) = python() else { return };
-    let sim = Sim::start("a", &["llama", "org/qwen", "llama-limited"]);
-    let limits = "models:\n  - { match: \"llama-limited\", limit: { requests_per_minute: 12, burst: 1 } }\n";
+    let sim = Sim::start("a", &["llama", "org/qwen", "llama-limited", "llama-hourly"]);
+    let limits = "models:\n  - { match: \"llama-limited\", limit: { requests_per_minute: 12, burst: 1 } }\n  \
+                  - { match: \"llama-hourly\", limit: { requests_per_hour: 1 } }\n";
     let Some(stack) = stack(NEWEST, &[&sim], limits).await else { return };
     stack.wait_for("llama").await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/client.py");

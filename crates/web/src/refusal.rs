@@ -52,6 +52,9 @@ const WHILE_DRAINING: Duration = Duration::from_secs(2);
 const WHILE_BUSY: Duration = Duration::from_secs(1);
 /// Until the server of shared limits is back, or another one has taken over.
 const WHILE_UNCOUNTED: Duration = Duration::from_secs(1);
+/// Longer than that nobody is to wait within a call: anthropic-python sleeps for as long as it is told, an hour by a limit
+/// per hour, and a program stands still. openai-python 1 obeyed up to this, too.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Traefik has a new route within a few hundred milliseconds.
 const WHILE_PUBLISHING: Duration = Duration::from_millis(500);
 
@@ -185,8 +188,8 @@ impl Refusal {
                     set(reset, at);
                 }
             }
-            if limited.is_lasting() {
-                // Both SDKs obey; without it they would ask again what can never pass, or wait for days.
+            if limited.is_lasting() || self.retry_after.is_some_and(|wait| wait > LONGEST_WAIT) {
+                // Both SDKs obey; without it they would ask again what can never pass, or wait for hours or days.
                 set("x-should-retry", "false".into());
             }
         }
@@ -364,6 +367,32 @@ mod tests {
         assert_eq!(headers["x-ratelimit-limit-tokens"], "100");
         assert!(!headers.contains_key("retry-after"));
         assert_eq!(body["error"]["type"], "tokens");
+    }
+
+    /// With one request an hour anthropic-python slept for an hour.
+    #[tokio::test]
+    async fn nobody_is_to_wait_for_more_than_a_minute_within_a_call() {
+        let limit = Rate::new(1, Unit::Requests, access::Per::Hour, None).expect("a rate").into();
+        for (wait, should_retry) in [(59_999, None), (60_000, None), (60_001, Some("false"))] {
+            let retry_after = Duration::from_millis(wait);
+            let limited = LimitReached {
+                scope: Scope::Key,
+                limit,
+                remaining: 0,
+                cost: 1,
+                retry_after,
+                reset_after: retry_after,
+            };
+            for dialect in [Dialect::OpenAi, Dialect::Anthropic] {
+                let refusal = Refusal::from(&Reason::LimitReached(limited));
+                let (status, headers, _) = parts(&refusal, dialect).await;
+                let header =
+                    |name: &str| headers.get(name).map(|value| value.to_str().expect("text").to_owned());
+                assert_eq!((status, header("x-should-retry").as_deref()), (429, should_retry), "{wait}");
+                // For people, and clients that come back later.
+                assert_eq!(header("retry-after"), Some(wait.div_ceil(1_000).to_string()));
+            }
+        }
     }
 
     #[tokio::test]

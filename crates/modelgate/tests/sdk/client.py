@@ -17,11 +17,11 @@ def raises(exception, call):
         call()
     except exception as error:
         return error
-    raise AssertionError(f"{exception.__name__} was not raised")
+    raise AssertionError(f"{exception} was not raised")
 
 
 # OpenAI: what works.
-assert [m.id for m in client.models.list()] == ["llama", "llama-limited", "org/qwen"]
+assert [m.id for m in client.models.list()] == ["llama", "llama-hourly", "llama-limited", "org/qwen"]
 assert client.models.retrieve("org/qwen").id == "org/qwen"
 assert "llama" in client.chat.completions.create(model="llama", messages=hello).choices[0].message.content
 chunks = list(client.chat.completions.create(model="llama", messages=hello, stream=True))
@@ -68,11 +68,29 @@ def message(who, model):
 assert message(claude, "llama").content[0].text
 with claude.messages.stream(model="llama", max_tokens=16, messages=hello) as stream:
     assert "".join(stream.text_stream)
-assert [m.id for m in claude.models.list()] == ["llama", "llama-limited", "org/qwen"]
+assert [m.id for m in claude.models.list()] == ["llama", "llama-hourly", "llama-limited", "org/qwen"]
 error = raises(anthropic.NotFoundError, lambda: message(claude, "nope"))
 assert error.body["error"]["type"] == "not_found_error", error.body
 wrong = anthropic.Anthropic(base_url=url, api_key="mg-wrong", max_retries=0)
 raises(anthropic.AuthenticationError, lambda: message(wrong, "llama"))
 raises(anthropic.BadRequestError, lambda: message(claude, ""))
 raises(anthropic.RateLimitError, lambda: [message(claude, "llama-limited") for _ in range(3)])
+
+
+# A limit per hour: nobody sleeps until it is over, however patient.
+def hourly(who):
+    return message(who, "llama-hourly")
+
+
+patient_claude = anthropic.Anthropic(base_url=url, api_key=key)
+assert hourly(patient_claude).content[0].text
+for refused in (
+    lambda: hourly(patient_claude),
+    lambda: patient.chat.completions.create(model="llama-hourly", messages=hello),
+):
+    started = time.monotonic()
+    error = raises((anthropic.RateLimitError, openai.RateLimitError), refused)
+    assert error.response.headers["x-should-retry"] == "false", error.response.headers
+    assert int(error.response.headers["retry-after"]) > 3000, error.response.headers
+    assert time.monotonic() - started < 30, "it does not wait"
 print("all good")
