@@ -118,6 +118,95 @@ async fn pages_may_ask_from_allowed_origins() {
     }
 }
 
+/// Through a load balancer, 127.0.0.2, that lets its clients make up whatever they like, and past it.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_load_balancer_the_clients_own_address_counts() {
+    let sim = Sim::start("a", &["llama"]);
+    let list = ", allow_ips: [203.0.113.0/24]";
+    for (version, list) in [
+        ("3.0.4", ""),
+        ("3.3.6", ""),
+        ("3.6.2", ""),
+        ("3.6.15", ""),
+        ("3.7.0", ""),
+        (NEWEST, ""),
+        // Traefik's own list goes by the same address.
+        (NEWEST, list),
+    ] {
+        let Some(binary) = need(traefik_binary(version), &format!("Traefik {version}")) else { continue };
+        let office = access::KeyDigest::of("mg-office").to_hex();
+        let office =
+            format!("{{ name: office, consumer: o, sha256: \"{office}\", networks: [203.0.113.0/24] }}");
+        let yaml =
+            config_of(&[(&sim, "")], &format!("traefik: {{ version: {version:?}, ip_depth: 1{list} }}\n"));
+        let yaml = yaml.replacen("keys:\n", &format!("keys:\n  - {office}\n"), 1);
+        let mut modelgate = Modelgate::start_with(env!("CARGO_BIN_EXE_modelgate"), &yaml).await;
+        modelgate.wait_ready().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let mine = format!(
+            "http:\n  routers:\n    mine: {{ rule: PathPrefix(`/mine`), middlewares: [modelgate@http], service: mine }}\n  \
+             services:\n    mine: {{ loadBalancer: {{ servers: [{{ url: {:?} }}] }} }}\n",
+            sim.url()
+        );
+        std::fs::write(folder.path().join("mine.yaml"), mine).expect("written");
+        let traefik = Traefik::builder(binary)
+            .endpoint(modelgate.provider_endpoint())
+            .arg("--entryPoints.web.forwardedHeaders.trustedIPs=127.0.0.2/32")
+            .arg(format!("--providers.file.directory={}", folder.path().display()))
+            .start()
+            .await;
+        let [balancer, stranger] = [2, 3].map(|host| {
+            let address = std::net::IpAddr::from([127, 0, 0, host]);
+            testkit::client_builder().local_address(address).build().expect("a client")
+        });
+        let ask = |client: &Client, path: &str, forwarded_for: &str, key: &str| {
+            let url = format!("{}{path}", traefik.url());
+            let request = match path {
+                "/v1/models" => client.get(url),
+                _ => client.post(url).header("x-model", "llama").json(&chat("llama")),
+            };
+            request.header("x-forwarded-for", forwarded_for).bearer_auth(key.to_owned())
+        };
+        let paths = ["/v1/chat/completions", "/v1/models", "/mine/v1/chat/completions"];
+        for path in paths {
+            testkit::eventually(Duration::from_secs(60), || async {
+                (send(ask(&balancer, path, "203.0.113.1", "mg-wrong")).await.status() == 401).then_some(())
+            })
+            .await;
+            for (client, forwarded_for, status) in [
+                (&balancer, "203.0.113.5", 200),
+                (&balancer, "198.51.100.7, 203.0.113.5", 200),
+                (&balancer, "203.0.113.5, 198.51.100.7", 401),
+                (&balancer, "198.51.100.7", 401),
+                (&balancer, "", 401),
+                (&stranger, "203.0.113.5", 401),
+                (&stranger, "203.0.113.5, 203.0.113.5", 401),
+            ] {
+                let found = send(ask(client, path, forwarded_for, "mg-office")).await.status();
+                // The simulated server knows no /mine; that it answers is what counts.
+                let found = if path == paths[2] && found == 404 { 200 } else { found.as_u16() };
+                let is_listed = !list.is_empty() && path != paths[2];
+                let status = if is_listed && status == 401 { 403 } else { status };
+                assert_eq!(found, status, "{version}{list} {path} {forwarded_for:?}");
+            }
+            // What a client makes up about its request counts as little as ever.
+            let made_up = ask(&balancer, path, "203.0.113.5", KEY)
+                .header("x-forwarded-uri", "/v1/models?model=made-up")
+                .header("x-forwarded-method", "DELETE")
+                .header("x-forwarded-host", "evil.example.com");
+            let found = send(made_up).await.status().as_u16();
+            assert_eq!(found, if path == paths[2] { 404 } else { 200 }, "{version} {path}");
+        }
+        let mut guesses = Vec::new();
+        for _ in 0..40 {
+            guesses.push(send(ask(&balancer, paths[0], "203.0.113.66", "mg-wrong")).await.status().as_u16());
+        }
+        assert_eq!((guesses[0], guesses[39]), (401, 429), "{version}: {guesses:?}");
+        let other = send(ask(&balancer, paths[0], "203.0.113.67", "mg-wrong")).await;
+        assert_eq!(other.status(), 401, "{version}: another client of the same balancer");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_networks_of_the_list_get_in() {
     let sim = Sim::start("a", &["llama"]);

@@ -11,7 +11,7 @@ pub(crate) use tier::{Tier, exclusive_chunked, exclusive_too_large, tiers};
 use crate::{
     Gateway, Options, rule,
     wire::{
-        AddPrefix, ClientTls, ForwardAuth, ForwardingTimeouts, Http, LoadBalancer, Middleware, Router,
+        AddPrefix, Chain, ClientTls, ForwardAuth, ForwardingTimeouts, Http, LoadBalancer, Middleware, Router,
         RouterTls, Server, ServersTransport, Service,
     },
 };
@@ -25,6 +25,7 @@ pub const MODELGATE_SERVICE: &str = "modelgate";
 pub const REFUSE_PREFIX: &str = "/refuse";
 
 pub(crate) const UNROUTED: &str = "modelgate-unrouted";
+const GATE: &str = "modelgate-gate";
 pub(crate) const TOO_LARGE: &str = "modelgate-too-large";
 pub(crate) const CHUNKED: &str = "modelgate-chunked";
 const MODELS: &str = "modelgate-models";
@@ -82,9 +83,20 @@ impl<'a> Front<'a> {
         if let Some(dashboard) = &options.dashboard {
             dashboard::add(http, &front, dashboard);
         }
-        let gate = front.forward_auth("gate", options.max_body);
-        http.middlewares.insert(MODELGATE_SERVICE.into(), gate);
+        front.add_gate(http);
         front
+    }
+
+    /// The middleware for routers that the operator writes, which have none of the others.
+    fn add_gate(&self, http: &mut Http) {
+        let gate = self.forward_auth("gate", self.options.max_body);
+        if self.options.ip_depth == 0 {
+            http.middlewares.insert(MODELGATE_SERVICE.into(), gate);
+            return;
+        }
+        http.middlewares.insert(GATE.into(), gate);
+        let both = Chain { middlewares: vec![edge::FORWARDED.into(), GATE.into()] };
+        http.middlewares.insert(MODELGATE_SERVICE.into(), Middleware::Chain(both));
     }
 
     /// A root router for the requests that a rule matches; the higher rank is asked first.
@@ -151,7 +163,8 @@ impl<'a> Front<'a> {
                 cert: certificate.map(|c| c.cert.clone()),
                 key: certificate.map(|c| c.key.clone()),
             },
-            trust_forward_header: false,
+            // Which proxies a request has passed. Whatever else they say is gone by then (`edge.rs`).
+            trust_forward_header: self.options.ip_depth > 0,
             forward_body: body,
             max_body_size: body.then_some(max_body),
             max_response_body_size: version.limits_auth_answers().then_some(MAX_AUTH_ANSWER),

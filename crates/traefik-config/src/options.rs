@@ -30,7 +30,7 @@ pub struct Options {
     /// Client networks that are let in, in CIDR notation; empty: any.
     pub allow_ips: Vec<String>,
     /// How many proxies stand before Traefik: the client's address is that many places from the
-    /// right in `X-Forwarded-For`. 0: the address that connects.
+    /// right in `X-Forwarded-For`, as Traefik gets it. 0: the address that connects.
     pub ip_depth: u8,
     /// A certificate with which Traefik proves itself: paths of PEM files on Traefik's side.
     pub client_certificate: Option<ClientCertificate>,

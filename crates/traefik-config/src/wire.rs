@@ -9,8 +9,8 @@ mod service;
 use std::{collections::BTreeMap, time::Duration};
 
 pub(crate) use middleware::{
-    AddPrefix, ClientTls, ErrorPage, ForwardAuth, Headers, InFlightReq, IpAllowList, IpStrategy, Middleware,
-    RedirectScheme, ReplacePathRegex, Retry, SourceCriterion,
+    AddPrefix, Chain, ClientTls, ErrorPage, ForwardAuth, Headers, InFlightReq, IpAllowList, IpStrategy,
+    Middleware, RedirectScheme, ReplacePathRegex, Retry, SourceCriterion,
 };
 use serde::Serialize;
 pub(crate) use service::{

@@ -13,7 +13,7 @@
 
 use std::{
     borrow::Cow,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, LazyLock},
     time::{Instant, SystemTime},
 };
@@ -80,7 +80,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
     let Ok(body) = axum::body::to_bytes(body, limit).await else {
         return report.refused(Refusal::too_large(max_body)).answer(dialect, &request_id);
     };
-    let (from, now) = (client_address(headers), SystemTime::now());
+    let (from, now) = (client_address(headers, settings.traefik.ip_depth), SystemTime::now());
     let (prepared, body_is_known) = match &*shared.catalogue().load() {
         None => match shared.policy().authenticate(headers, from, now) {
             Ok(_) => return report.refused(Refusal::surveying()).answer(dialect, &request_id),
@@ -150,9 +150,14 @@ fn count_usage(shared: &Arc<Shared>, grant: Grant, mut record: Record, uri: &str
     }
 }
 
-/// The client's address. Traefik sets the header anew, to who has connected to it.
-pub(crate) fn client_address(headers: &HeaderMap) -> Option<IpAddr> {
-    headers.get(FORWARDED_FOR)?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+/// The client's address. The last one in the header is Traefik's own word: who has connected to it. Those before it are
+/// there if that is a proxy which Traefik trusts; its `ipAllowList` counts them from the right, the nearest as 1, and has no
+/// address if there are fewer (<https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/ipallowlist/>).
+pub(crate) fn client_address(headers: &HeaderMap, depth: u8) -> Option<IpAddr> {
+    let address = headers.get(FORWARDED_FOR)?.to_str().ok()?.rsplit(',').nth(depth.into())?.trim();
+    // Some proxies add a port, which Traefik takes off.
+    let parsed = address.parse().or_else(|_| address.parse().map(|with_port: SocketAddr| with_port.ip()));
+    parsed.ok().map(|address: IpAddr| address.to_canonical())
 }
 
 /// Whoever shows wrong keys or forged tokens again and again from one address is told to wait. Right ones pass all the
@@ -262,6 +267,24 @@ fn allow(grant: &Grant, request_id: &str) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clients_address_stands_as_deep_as_there_are_proxies() {
+        let at = |depth, forwarded_for: &str| {
+            let value = HeaderValue::from_str(forwarded_for).expect("a value");
+            client_address(&HeaderMap::from_iter([(FORWARDED_FOR, value)]), depth).map(|ip| ip.to_string())
+        };
+        let two = "192.0.2.66, 203.0.113.5, 10.0.0.2,10.0.0.1";
+        assert_eq!(at(0, two).as_deref(), Some("10.0.0.1"));
+        assert_eq!(at(1, two).as_deref(), Some("10.0.0.2"));
+        assert_eq!(at(2, two).as_deref(), Some("203.0.113.5"), "whatever its client has put before");
+        assert_eq!(at(4, two), None);
+        assert_eq!(at(1, "203.0.113.5"), None, "no proxy that Traefik trusts");
+        assert_eq!(at(1, "203.0.113.5:4711, 10.0.0.1").as_deref(), Some("203.0.113.5"));
+        assert_eq!(at(1, "[2001:db8::7]:4711, 10.0.0.1").as_deref(), Some("2001:db8::7"));
+        assert_eq!(at(1, "::ffff:203.0.113.5, 10.0.0.1").as_deref(), Some("203.0.113.5"));
+        assert_eq!((at(1, "unknown, 10.0.0.1"), at(1, ", 10.0.0.1"), at(0, "")), (None, None, None));
+    }
 
     #[test]
     fn who_has_one_ipv6_address_has_all_of_its_network() {

@@ -52,7 +52,7 @@ async fn answer(
     dialect: Dialect,
 ) -> Result<Value, Refusal> {
     let settings = shared.settings();
-    let from = auth::client_address(headers);
+    let from = auth::client_address(headers, settings.traefik.ip_depth);
     let key = shared.policy().authenticate(headers, from, SystemTime::now());
     let key = key.map_err(|denial| Refusal::from(&auth::slowed(shared, from, denial.reason)))?;
     let prefixes = &settings.traefik.path_prefixes;

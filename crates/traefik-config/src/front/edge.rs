@@ -14,6 +14,7 @@ use crate::{
 
 pub(super) const ALLOW: &str = "modelgate-allow";
 const HEADERS: &str = "modelgate-headers";
+pub(super) const FORWARDED: &str = "modelgate-forwarded";
 const REDIRECT: &str = "modelgate-redirect";
 /// Traefik's own service for routers whose middleware always answers.
 const NOOP: &str = "noop@internal";
@@ -93,7 +94,17 @@ pub(super) fn add_middlewares(http: &mut Http, catalogue: &Catalogue, options: &
     if options.hsts.is_some() || options.cors.is_some() {
         add(HEADERS, Middleware::Headers(Box::new(headers(catalogue, options))));
     }
+    if options.ip_depth > 0 {
+        add(FORWARDED, Middleware::Headers(Box::new(forwarded())));
+    }
     names
+}
+
+/// ForwardAuth hands on which proxies a request has passed only if it believes them in everything, such as the path, which
+/// most proxies let their clients make up. So the rest goes, and Traefik says itself what it sees.
+fn forwarded() -> Headers {
+    let deleted = ["X-Forwarded-Host", "X-Forwarded-Method", "X-Forwarded-Uri"];
+    Headers { custom_request_headers: deleted.map(|name| (name, "")).into(), ..Headers::default() }
 }
 
 fn headers(catalogue: &Catalogue, options: &Options) -> Headers {

@@ -1,5 +1,7 @@
 //! Middlewares (<https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/overview/>).
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::is_false;
@@ -8,6 +10,7 @@ use super::is_false;
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Middleware {
+    Chain(Chain),
     ForwardAuth(Box<ForwardAuth>),
     Retry(Retry),
     ReplacePathRegex(ReplacePathRegex),
@@ -17,6 +20,12 @@ pub(crate) enum Middleware {
     Headers(Box<Headers>),
     IpAllowList(IpAllowList),
     RedirectScheme(RedirectScheme),
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Chain {
+    pub(crate) middlewares: Vec<String>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -95,10 +104,13 @@ pub(crate) struct ErrorPage {
     pub(crate) query: String,
 }
 
-/// Of the headers middleware, CORS and HSTS.
+/// Of the headers middleware: CORS, HSTS, and request headers.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Headers {
+    /// One that is empty is deleted.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) custom_request_headers: BTreeMap<&'static str, &'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) access_control_allow_origin_list: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
