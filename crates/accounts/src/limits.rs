@@ -20,6 +20,10 @@ const QUOTAS: [(&str, Unit, Calendar); 4] = [
 pub fn limits(section: &mut Section<'_>, key: &'static str) -> Option<Limits> {
     let given = section.has(key);
     let mut limit = section.section(key);
+    if !given {
+        // Most of 100,000 keys have no limits for each model. What is no limits at all is named by now.
+        return None;
+    }
     let mut rates = Vec::new();
     let burst = limit.number("burst", 1..=Rate::MAX);
     for (name, per) in REQUESTS {

@@ -1,6 +1,7 @@
 //! One mapping, read key by key.
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     fmt::Display,
     net::{IpAddr, SocketAddr},
@@ -67,7 +68,7 @@ impl<'a> Section<'a> {
     pub fn finish(self) {
         for key in self.mapping.into_iter().flat_map(Mapping::keys) {
             let name = scalar(key).unwrap_or_default();
-            if self.known.contains(&name.as_str()) {
+            if self.known.contains(&&*name) {
                 continue;
             }
             let place = if self.path.is_empty() { "the file" } else { self.path.as_str() };
@@ -157,7 +158,7 @@ impl<'a> Section<'a> {
         if let Some(setting) = here.iter().find(|s| s.key == path) {
             let text = match value {
                 Value::Sequence(items) => {
-                    items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|v| v.join(","))
+                    items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|v| v.join(",").into())
                 }
                 other => scalar(other),
             };
@@ -200,7 +201,17 @@ impl<'a> Section<'a> {
         allowed: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        self.one(key, Show::Always, allowed, |text| parse(text).ok_or_else(|| allowed_is(allowed)))
+        self.one(key, Show::Always, || allowed, |text| parse(text).ok_or_else(|| allowed_is(allowed)))
+    }
+
+    /// The same where what is allowed takes a moment to say: 100,000 keys have many numbers, and hardly a wrong one.
+    fn get_or_say<T>(
+        &mut self,
+        key: &'static str,
+        allowed: impl Fn() -> String,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        self.one(key, Show::Always, &allowed, |text| parse(text).ok_or_else(|| allowed_is(&allowed())))
     }
 
     /// One value, by a parser that explains itself.
@@ -210,7 +221,7 @@ impl<'a> Section<'a> {
         allowed: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        self.one(key, Show::Always, allowed, |text| parse(text).map_err(|e| e.to_string()))
+        self.one(key, Show::Always, || allowed, |text| parse(text).map_err(|e| e.to_string()))
     }
 
     /// Like [`Self::try_get`], for a URL: it is not repeated if it may hold a credential.
@@ -220,7 +231,7 @@ impl<'a> Section<'a> {
         allowed: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        self.one(key, Show::UnlessCredential, allowed, |text| parse(text).map_err(|e| e.to_string()))
+        self.one(key, Show::UnlessCredential, || allowed, |text| parse(text).map_err(|e| e.to_string()))
     }
 
     /// Like [`Self::get`], for what must never be repeated.
@@ -230,13 +241,13 @@ impl<'a> Section<'a> {
         allowed: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        self.one(key, Show::Never, allowed, |text| parse(text).ok_or_else(|| allowed_is(allowed)))
+        self.one(key, Show::Never, || allowed, |text| parse(text).ok_or_else(|| allowed_is(allowed)))
     }
 
     /// One of some words.
     pub fn one_of<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
-        let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        self.get(key, &allowed.join(", "), |text| {
+        let allowed = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        self.get_or_say(key, allowed, |text| {
             words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning)
         })
     }
@@ -248,8 +259,8 @@ impl<'a> Section<'a> {
 
     /// A whole number.
     pub fn number(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
-        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
-        self.get(key, &allowed, |text| text.parse().ok().filter(|n| range.contains(n)))
+        let allowed = || format!("a whole number from {} to {}", range.start(), range.end());
+        self.get_or_say(key, allowed, |text| text.parse().ok().filter(|n| range.contains(n)))
     }
 
     /// An address to listen on.
@@ -260,8 +271,8 @@ impl<'a> Section<'a> {
 
     /// A whole number that may be very large.
     pub fn large_number(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
-        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
-        self.get(key, &allowed, |text| text.parse().ok().filter(|n| range.contains(n)))
+        let allowed = || format!("a whole number from {} to {}", range.start(), range.end());
+        self.get_or_say(key, allowed, |text| text.parse().ok().filter(|n| range.contains(n)))
     }
 
     /// A time span, with its unit.
@@ -344,21 +355,22 @@ impl<'a> Section<'a> {
 
     /// The value of a key, which is thereby known; a key with nothing after it is not there.
     fn take(&mut self, key: &'static str) -> Option<&'a Value> {
+        let mapping = self.mapping?;
         self.known.push(key);
-        self.mapping?.get(key).filter(|value| !value.is_null())
+        mapping.get(key).filter(|value| !value.is_null())
     }
 
-    fn one<T>(
+    fn one<T, A: Display>(
         &mut self,
         key: &'static str,
         show: Show,
-        allowed: &str,
+        allowed: impl Fn() -> A,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         let value = self.take(key)?;
         let read = match scalar(value) {
             Some(text) => parse(&text).map_err(|remark| show.message(&text, &remark)),
-            None => Err(format!("found {}; allowed: {allowed}", kind(value))),
+            None => Err(format!("found {}; allowed: {}", kind(value), allowed())),
         };
         read.map_err(|message| self.error(key, message)).ok()
     }
@@ -432,11 +444,11 @@ fn allowed_is(allowed: &str) -> String {
 }
 
 /// A single value as text; YAML makes `8000` a number and `true` a boolean, the environment does not.
-fn scalar(value: &Value) -> Option<String> {
+fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(bool) => Some(bool.to_string()),
+        Value::String(text) => Some(text.as_str().into()),
+        Value::Number(number) => Some(number.to_string().into()),
+        Value::Bool(bool) => Some(if *bool { "true" } else { "false" }.into()),
         _ => None,
     }
 }
