@@ -28,7 +28,7 @@ pub struct NewKey {
 pub struct NoRandomness(#[from] getrandom::Error);
 
 /// An API key and what it is good for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     /// What people call it; unique.
     pub name: String,
@@ -44,6 +44,8 @@ pub struct Key {
     pub limits: Limits,
     /// Its limits for each model on its own.
     pub limits_per_model: Limits,
+    /// The plan that it refers to. No decision looks at it.
+    pub plan: Option<PlanOfKey>,
     /// Whether it may use paths that manage a server.
     pub manage: bool,
     /// When it stops working.
@@ -54,6 +56,19 @@ pub struct Key {
     pub networks: Vec<IpNet>,
     /// Stands for it where what was taken is kept: also after it was rotated.
     pub id: u128,
+}
+
+/// What of a key comes from a plan, and changes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanOfKey {
+    /// The plan.
+    pub name: Arc<str>,
+    /// Its models are the key's.
+    pub models: bool,
+    /// Its limits are the key's.
+    pub limits: bool,
+    /// Its limits for each model are the key's.
+    pub limits_per_model: bool,
 }
 
 impl KeyDigest {
@@ -186,12 +201,19 @@ impl Key {
             models: ModelGlobs::all(),
             limits: Limits::default(),
             limits_per_model: Limits::default(),
+            plan: None,
             manage: false,
             expires: None,
             disabled: false,
             networks: Vec::new(),
             id,
         }
+    }
+
+    /// What it is recognised by, and was before it was rotated.
+    pub(crate) fn digests(&self) -> impl Iterator<Item = KeyDigest> + use<> {
+        let previous = self.previous.as_ref().map(|(digest, _)| *digest);
+        previous.into_iter().chain([self.digest])
     }
 
     /// Whether it works now, from there, recognised by this digest.

@@ -1,7 +1,9 @@
 //! What the configuration allows: the keys, and the limits of the models.
 
 use std::{
+    borrow::Borrow,
     collections::{HashMap, HashSet},
+    hash::{Hash, Hasher},
     net::IpAddr,
     sync::Arc,
     time::SystemTime,
@@ -28,12 +30,31 @@ pub struct ModelLimit {
 /// [`Limiters`](crate::Limiters).
 #[derive(Debug, Clone)]
 pub struct Policy {
-    keys: HashMap<KeyDigest, Arc<Key>>,
+    keys: HashSet<ByDigest>,
+    /// By what they were before they were rotated.
+    previous: HashMap<KeyDigest, Arc<Key>>,
+    /// More than one key has them, or had them before it was rotated.
+    contested: HashSet<KeyDigest>,
     model_limits: Vec<ModelLimit>,
     issuers: Vec<Issuer>,
     consumers: HashMap<String, Arc<Consumer>>,
     time_zone: TimeZone,
     is_incomplete: bool,
+}
+
+/// A key that is found by its digest. 100,000 digests beside their keys would be 5 MB more, for each policy that is made.
+#[derive(Debug, Clone)]
+struct ByDigest(Arc<Key>);
+
+/// What becomes of a key.
+#[derive(Debug)]
+pub enum Edit {
+    /// It stays as it is.
+    Keep,
+    /// It is another one from now on, recognised by the same digests.
+    Change(Arc<Key>),
+    /// It is taken out.
+    Remove,
 }
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -56,38 +77,82 @@ impl Default for Policy {
 impl Policy {
     /// Puts a policy together. Of keys with the same digest the first one counts.
     pub fn new(keys: Vec<Key>, model_limits: Vec<ModelLimit>) -> Self {
-        let mut by_digest = HashMap::with_capacity(keys.len());
-        add(&mut by_digest, keys);
-        let time_zone = TimeZone::UTC;
-        Self {
-            keys: by_digest,
+        let mut policy = Self {
+            keys: HashSet::with_capacity(keys.len()),
+            previous: HashMap::new(),
+            contested: HashSet::new(),
             model_limits,
             issuers: Vec::new(),
             consumers: HashMap::new(),
-            time_zone,
+            time_zone: TimeZone::UTC,
             is_incomplete: false,
+        };
+        policy.add_keys(keys.into_iter().map(Arc::new));
+        policy
+    }
+
+    /// Adds keys. Those that are there already count, if one is the same API key.
+    pub fn add_keys(&mut self, keys: impl IntoIterator<Item = Arc<Key>>) {
+        for key in keys {
+            if let Some((digest, _)) = key.previous {
+                match self.key(&digest) {
+                    None => {
+                        self.previous.insert(digest, Arc::clone(&key));
+                    }
+                    Some(_) => {
+                        self.contested.insert(digest);
+                    }
+                }
+            }
+            match self.key(&key.digest) {
+                None => {
+                    self.keys.insert(ByDigest(key));
+                }
+                Some(known) if Arc::ptr_eq(known, &key) => {}
+                Some(_) => {
+                    self.contested.insert(key.digest);
+                }
+            }
         }
     }
 
-    /// The same without these keys, by name.
-    #[must_use]
-    pub fn without_keys(&self, names: &HashSet<&str>) -> Self {
-        let kept = self.keys.iter().filter(|(_, key)| !names.contains(key.name.as_str()));
-        Self {
-            keys: kept.map(|(digest, key)| (*digest, Arc::clone(key))).collect(),
-            model_limits: self.model_limits.clone(),
-            issuers: self.issuers.clone(),
-            consumers: self.consumers.clone(),
-            time_zone: self.time_zone.clone(),
-            is_incomplete: self.is_incomplete,
+    /// Asks of each key what becomes of it. Where one that is taken out was [contested](Self::is_contested), the other
+    /// one does not take its place.
+    pub fn edit_keys(&mut self, mut edit: impl FnMut(&Arc<Key>) -> Edit) {
+        let edits: Vec<(Arc<Key>, Option<Arc<Key>>)> = self
+            .keys()
+            .filter_map(|key| match edit(key) {
+                Edit::Keep => None,
+                Edit::Change(other) => Some((Arc::clone(key), Some(other))),
+                Edit::Remove => Some((Arc::clone(key), None)),
+            })
+            .collect();
+        for (before, after) in edits {
+            let is_it = |known: Option<&Arc<Key>>| known.is_some_and(|known| Arc::ptr_eq(known, &before));
+            if is_it(self.keys.get(&before.digest).map(|ByDigest(key)| key)) {
+                match &after {
+                    Some(after) => drop(self.keys.replace(ByDigest(Arc::clone(after)))),
+                    None => drop(self.keys.take(&before.digest)),
+                }
+            }
+            let Some((previous, _)) = before.previous else { continue };
+            if is_it(self.previous.get(&previous)) {
+                match &after {
+                    Some(after) => self.previous.insert(previous, Arc::clone(after)),
+                    None => self.previous.remove(&previous),
+                };
+            }
         }
     }
 
-    /// The same with more keys. Those that are there already count, if one is the same API key.
-    #[must_use]
-    pub fn with_keys(mut self, keys: Vec<Key>) -> Self {
-        add(&mut self.keys, keys);
-        self
+    /// Whether another key has, or had, one of its digests: then one of the two is not in force, or was not.
+    pub fn is_contested(&self, key: &Key) -> bool {
+        key.digests().any(|digest| self.contested.contains(&digest))
+    }
+
+    /// Whether that is so of any keys, as far as it is known: also of some that are not there any more.
+    pub fn has_contested(&self) -> bool {
+        !self.contested.is_empty()
     }
 
     /// The same, which also takes tokens of identity providers; `consumers` are those that have limits.
@@ -115,7 +180,15 @@ impl Policy {
 
     /// Each key once.
     pub fn keys(&self) -> impl Iterator<Item = &Arc<Key>> {
-        self.keys.iter().filter(|(digest, key)| key.digest == **digest).map(|(_, key)| key)
+        // One whose own digest is another's stands here only as what it was before it was rotated.
+        let stands_alone =
+            |key: &&Arc<Key>| !self.keys.get(&key.digest).is_some_and(|own| Arc::ptr_eq(&own.0, key));
+        self.keys.iter().map(|ByDigest(key)| key).chain(self.previous.values().filter(stands_alone))
+    }
+
+    /// The key that is recognised by a digest.
+    pub fn key(&self, digest: &KeyDigest) -> Option<&Arc<Key>> {
+        self.keys.get(digest).map(|ByDigest(key)| key).or_else(|| self.previous.get(digest))
     }
 
     /// Whose midnight ends the days and months of quotas.
@@ -163,7 +236,7 @@ impl Policy {
         }
         // The map is keyed by digests, so how long a look-up takes tells nothing about a key.
         let digest = KeyDigest::of_bytes(given);
-        let reason = match self.keys.get(&digest) {
+        let reason = match self.key(&digest) {
             Some(key) => {
                 let checked = key.check(&digest, from, now).map(|()| Arc::clone(key));
                 return checked.map_err(|reason| Denial::of_key(key, reason));
@@ -176,13 +249,23 @@ impl Policy {
     }
 }
 
-fn add(by_digest: &mut HashMap<KeyDigest, Arc<Key>>, keys: Vec<Key>) {
-    for key in keys {
-        let key = Arc::new(key);
-        if let Some((previous, _)) = key.previous {
-            by_digest.entry(previous).or_insert_with(|| Arc::clone(&key));
-        }
-        by_digest.entry(key.digest).or_insert(key);
+impl PartialEq for ByDigest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.digest == other.0.digest
+    }
+}
+
+impl Eq for ByDigest {}
+
+impl Hash for ByDigest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.digest.hash(state);
+    }
+}
+
+impl Borrow<KeyDigest> for ByDigest {
+    fn borrow(&self) -> &KeyDigest {
+        &self.0.digest
     }
 }
 
@@ -350,9 +433,44 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_changed_and_taken_out_by_each_of_its_digests() {
+        let [new, old, other] = ["new", "old", "other"].map(KeyDigest::of);
+        let key = |name: &str, digest| Key::new(name, Arc::new(Consumer::new("team")), digest);
+        let rotated = Key { previous: Some((old, SystemTime::UNIX_EPOCH)), ..key("alice", new) };
+        let mut policy = Policy::new(vec![rotated, key("bob", other)], Vec::new());
+        assert!(!policy.has_contested() && policy.key_count() == 2);
+        policy.edit_keys(|key| match key.name.as_str() {
+            "alice" => Edit::Change(Arc::new(Key { disabled: true, ..Key::clone(key) })),
+            _ => Edit::Keep,
+        });
+        let disabled = |digest| policy.key(&digest).map(|key| key.disabled);
+        assert_eq!([new, old, other].map(disabled), [Some(true), Some(true), Some(false)]);
+        policy.edit_keys(|key| if key.name == "alice" { Edit::Remove } else { Edit::Keep });
+        let known = |digest| policy.key(&digest).is_some();
+        assert_eq!(([new, old, other].map(known), policy.key_count()), ([false, false, true], 1));
+    }
+
+    #[test]
+    fn of_two_that_claim_a_digest_the_first_counts_and_each_is_there_once() {
+        let [shared, own] = ["shared", "own"].map(KeyDigest::of);
+        let key = |name: &str, digest| Key::new(name, Arc::new(Consumer::new("team")), digest);
+        let of_file = key("file", shared);
+        let rotated = Key { previous: Some((own, SystemTime::UNIX_EPOCH)), ..key("store", shared) };
+        let mut policy = Policy::new(vec![of_file, rotated], Vec::new());
+        let owner = |policy: &Policy, digest| policy.key(&digest).map(|key| key.name.clone());
+        assert_eq!([shared, own].map(|digest| owner(&policy, digest).expect("a key")), ["file", "store"]);
+        assert_eq!(policy.key_count(), 2, "also the one that is known only by what it was");
+        assert!(policy.keys().all(|key| policy.is_contested(key)));
+        policy.edit_keys(|_| Edit::Remove);
+        assert_eq!([shared, own].map(|digest| owner(&policy, digest)), [None, None]);
+    }
+
+    #[test]
     fn the_longest_key_is_still_looked_up() {
         let long = "x".repeat(MAX_KEY_LEN);
-        let key = Key { digest: KeyDigest::of(&long), ..(*policy().keys[&KeyDigest::of("mg-bob")]).clone() };
+        let policy = policy();
+        let bob = policy.key(&KeyDigest::of("mg-bob")).expect("bob");
+        let key = Key { digest: KeyDigest::of(&long), ..Key::clone(bob) };
         let policy = Policy::new(vec![key], Vec::new());
         let headers = HeaderMap::from_iter([(X_API_KEY, HeaderValue::from_str(&long).expect("a value"))]);
         assert_eq!(policy.authenticate(&headers, None, SystemTime::UNIX_EPOCH).expect("the key").name, "bob");

@@ -19,7 +19,7 @@ use papaya::HashMap;
 use crate::{LimitReached, Scope, Unit, limits::CellId};
 
 /// A number of requests or tokens in a day or a month.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Quota {
     amount: NonZeroU64,
     unit: Unit,

@@ -1,11 +1,11 @@
 //! How many requests or tokens are allowed, and how fast.
 
-use std::{fmt, num::NonZeroU32};
+use std::{fmt, num::NonZeroU32, sync::Arc};
 
 use crate::{KeyDigest, Quota};
 
 /// A number of requests or tokens in some time, of which some may come at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     amount: NonZeroU32,
     burst: NonZeroU32,
@@ -42,9 +42,14 @@ pub enum InvalidRate {
     Burst(u32),
 }
 
-/// Limits that hold together: a request passes all of them, or none is debited.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Limits {
+/// Limits that hold together: a request passes all of them, or none is debited. Clones share them: of 100,000 keys most
+/// have the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Limits(Option<Arc<AtLeastOne>>);
+
+/// At least one limit.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct AtLeastOne {
     rates: Vec<Rate>,
     quotas: Vec<Quota>,
 }
@@ -161,34 +166,35 @@ impl Limits {
         };
         rates.retain(|rate| is_new(rate.window()));
         quotas.retain(|quota| is_new(quota.window()));
-        Self { rates, quotas }
+        let is_empty = rates.is_empty() && quotas.is_empty();
+        Self((!is_empty).then(|| Arc::new(AtLeastOne { rates, quotas })))
     }
 
     /// Those that recover all the time.
     pub fn rates(&self) -> &[Rate] {
-        &self.rates
+        self.0.as_ref().map_or(&[], |limits| &limits.rates)
     }
 
     /// Those that begin anew with each day or month.
     pub fn quotas(&self) -> &[Quota] {
-        &self.quotas
+        self.0.as_ref().map_or(&[], |limits| &limits.quotas)
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.rates.is_empty() && self.quotas.is_empty()
+        self.0.is_none()
     }
 }
 
 impl From<Rate> for Limits {
     fn from(rate: Rate) -> Self {
-        Self { rates: vec![rate], quotas: Vec::new() }
+        Self::new(vec![rate], Vec::new())
     }
 }
 
 impl From<Quota> for Limits {
     fn from(quota: Quota) -> Self {
-        Self { rates: Vec::new(), quotas: vec![quota] }
+        Self::new(Vec::new(), vec![quota])
     }
 }
 

@@ -1,28 +1,51 @@
 //! From what refers to each other by name to what a decision needs.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use access::{Consumer, Key, ModelGlobs};
+use access::{Consumer, Key, Limits, ModelGlobs, PlanOfKey};
 
-use crate::{Account, ConsumerSpec, KeySpec, Kind, Plan, kind::named};
+use crate::{Account, ConsumerSpec, KeySpec, Kind, Plan, pool::Pool};
 
 /// Plans and consumers by name. Those that were put in first count: the configuration file's before the store's.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Directory {
-    plans: HashMap<String, Plan>,
+    /// With the name that all its keys share.
+    plans: HashMap<Arc<str>, Arc<Plan>>,
     consumers: HashMap<String, Arc<Consumer>>,
-    /// The names of those that were declared; others have no limits.
+    /// Those that were declared; others have no limits.
     declared: HashMap<String, ConsumerSpec>,
+    /// Plans without which keys are not in force.
+    missing: HashSet<String>,
+    pool: Pool,
 }
+
+/// A plan with the name that all its keys share.
+type NamedPlan = (Arc<str>, Arc<Plan>);
 
 /// An account that is not in force, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{account} is not in force: {why}")]
+#[error("{kind} {name:?} is not in force: {why}")]
 pub struct Unusable {
-    /// Which: `key "alice"`.
-    pub account: String,
+    /// What it is.
+    pub kind: Kind,
+    /// What it is called.
+    pub name: String,
     /// Why, and what helps.
-    pub why: String,
+    pub why: Unfit,
+}
+
+/// Why an account is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// There is one of its name that counts before it.
+    #[error("the configuration file has one of that name; rename or delete one of the two")]
+    Taken,
+    /// Its plan is not there.
+    #[error("it has the plan {0:?}, which there is not; add the plan or choose another one")]
+    WithoutPlan(String),
 }
 
 impl Directory {
@@ -31,10 +54,10 @@ impl Directory {
     /// # Errors
     /// There is one of that name.
     pub fn add_plan(&mut self, plan: Plan) -> Result<(), Unusable> {
-        if self.plans.contains_key(&plan.name) {
-            return Err(taken(Kind::Plan, &plan.name));
+        if self.plans.contains_key(plan.name.as_str()) {
+            return Err(Unusable::taken(Kind::Plan, &plan.name));
         }
-        self.plans.insert(plan.name.clone(), plan);
+        self.plans.insert(plan.name.as_str().into(), Arc::new(plan));
         Ok(())
     }
 
@@ -45,26 +68,58 @@ impl Directory {
     /// the plan its limits are gone.
     pub fn add_consumer(&mut self, spec: ConsumerSpec) -> Result<(), Unusable> {
         if self.declared.contains_key(&spec.name) {
-            return Err(taken(Kind::Consumer, &spec.name));
+            return Err(Unusable::taken(Kind::Consumer, &spec.name));
         }
-        let mut consumer = Consumer::new(&spec.name);
-        let plan = self.plan_of(&spec);
-        if let Ok(plan) = &plan {
-            let of_plan =
-                |limits: fn(&Plan) -> &Option<access::Limits>| plan.and_then(|plan| limits(plan).clone());
-            consumer.limits =
-                spec.limits.clone().or_else(|| of_plan(|plan| &plan.limits)).unwrap_or_default();
-            consumer.limits_per_model = spec
-                .limits_per_model
-                .clone()
-                .or_else(|| of_plan(|plan| &plan.limits_per_model))
-                .unwrap_or_default();
+        let name = spec.name.clone();
+        self.replace_consumer(&name, Some(spec))
+    }
+
+    /// Puts a plan in the place of the one of its name, or takes that away. Consumers and keys that refer to it are as
+    /// they were until [`Self::resolve`] and [`Self::relink`]. Whether keys that are left out have waited for it.
+    pub fn replace_plan(&mut self, name: &str, plan: Option<Plan>) -> bool {
+        let Some(plan) = plan else {
+            self.plans.remove(name);
+            return false;
+        };
+        // The name stays the one that its keys share.
+        self.plans.entry(name.into()).insert_entry(Arc::new(plan));
+        self.missing.remove(name)
+    }
+
+    /// Puts a consumer in the place of the one of its name, or takes that away. Keys are as they were until
+    /// [`Self::relink`].
+    ///
+    /// # Errors
+    /// It refers to a plan that is not there. Then its keys are refused.
+    pub fn replace_consumer(&mut self, name: &str, spec: Option<ConsumerSpec>) -> Result<(), Unusable> {
+        match spec {
+            Some(spec) => self.declared.insert(name.to_owned(), spec),
+            None => self.declared.remove(name),
+        };
+        self.resolve(name)
+    }
+
+    /// Looks up again what a consumer refers to.
+    ///
+    /// # Errors
+    /// As [`Self::replace_consumer`].
+    pub fn resolve(&mut self, name: &str) -> Result<(), Unusable> {
+        let mut consumer = Consumer::new(name);
+        let mut plan = Ok(None);
+        if let Some(spec) = self.declared.get(name) {
+            plan = self.plan_of(spec);
+            let of_plan = |limits: fn(&Plan) -> &Option<Limits>| {
+                plan.as_ref().ok()?.as_ref().and_then(|(_, plan)| limits(plan).clone())
+            };
+            let own = spec.limits.clone();
+            consumer.limits = own.or_else(|| of_plan(|plan| &plan.limits)).unwrap_or_default();
+            let own = spec.limits_per_model.clone();
+            consumer.limits_per_model =
+                own.or_else(|| of_plan(|plan| &plan.limits_per_model)).unwrap_or_default();
+            consumer.disabled = spec.disabled || plan.is_err();
         }
-        consumer.disabled = spec.disabled || plan.is_err();
-        let result = plan.map(|_| ());
-        self.consumers.insert(spec.name.clone(), Arc::new(consumer));
-        self.declared.insert(spec.name.clone(), spec);
-        result
+        self.consumers.insert(name.to_owned(), Arc::new(consumer));
+        plan.map(|_| ())
     }
 
     /// What a decision needs of a key. A consumer that nobody has declared has no limits.
@@ -72,12 +127,12 @@ impl Directory {
     /// # Errors
     /// It refers to a plan that is not there.
     pub fn key(&mut self, spec: KeySpec) -> Result<Key, Unusable> {
-        let plan = self.plan_of(&spec)?;
-        let limits = spec.limits.or_else(|| plan?.limits.clone()).unwrap_or_default();
-        let limits_per_model =
-            spec.limits_per_model.or_else(|| plan?.limits_per_model.clone()).unwrap_or_default();
-        let models = spec.models.as_ref().or_else(|| plan?.models.as_ref());
-        let models = models.map_or_else(ModelGlobs::all, |models| models.globs().clone());
+        let plan = self.plan_of(&spec).inspect_err(|_| self.missing.extend(spec.plan.clone()))?;
+        let of_plan = plan.map(|(name, plan)| {
+            let models = spec.models.is_none();
+            let (limits, limits_per_model) = (spec.limits.is_none(), spec.limits_per_model.is_none());
+            (PlanOfKey { name, models, limits, limits_per_model }, plan)
+        });
         let consumer = match self.consumers.get(&spec.consumer) {
             Some(consumer) => Arc::clone(consumer),
             None => {
@@ -86,55 +141,95 @@ impl Directory {
                 consumer
             }
         };
-        Ok(Key {
-            models,
-            limits,
-            limits_per_model,
+        let key = Key {
+            models: spec.models.map_or_else(ModelGlobs::all, |models| self.pool.models(&models)),
+            limits: self.pool.limits(spec.limits.unwrap_or_default()),
+            limits_per_model: self.pool.limits(spec.limits_per_model.unwrap_or_default()),
             previous: spec.previous.map(|previous| (previous.sha256, previous.until)),
             manage: spec.manage,
             expires: spec.expires,
             disabled: spec.disabled,
             networks: spec.networks,
             ..Key::new(spec.name, consumer, spec.sha256)
+        };
+        Ok(match of_plan {
+            Some((takes, plan)) => with_plan(key, takes, &plan),
+            None => key,
         })
+    }
+
+    /// A key as it is now, with its consumer and its plan as they are now.
+    ///
+    /// # Errors
+    /// Its plan is not there any more.
+    pub fn relink(&mut self, key: &Key) -> Result<Key, Unusable> {
+        let consumer = Arc::clone(self.consumers.get(&key.consumer.name).unwrap_or(&key.consumer));
+        let key = Key { consumer, ..key.clone() };
+        let Some(takes) = key.plan.clone() else { return Ok(key) };
+        match self.plans.get(&takes.name) {
+            Some(plan) => Ok(with_plan(key, takes, plan)),
+            None => {
+                self.missing.insert(takes.name.to_string());
+                Err(Unusable::without_plan(Kind::Key, &key.name, &takes.name))
+            }
+        }
     }
 
     /// A plan by name.
     pub fn plan(&self, name: &str) -> Option<&Plan> {
-        self.plans.get(name)
+        self.plans.get(name).map(AsRef::as_ref)
     }
 
     /// All plans.
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
-        self.plans.values()
+        self.plans.values().map(AsRef::as_ref)
     }
 
     /// The names of all plans, sorted.
     pub fn plan_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.plans.keys().cloned().collect();
+        let mut names: Vec<String> = self.plans().map(|plan| plan.name.clone()).collect();
         names.sort();
         names
     }
 
-    /// All consumers that were declared or own a key, by name.
-    pub fn consumers(&self) -> &HashMap<String, Arc<Consumer>> {
-        &self.consumers
+    /// All consumers that were declared, by name. Others have no limits.
+    pub fn consumers(&self) -> impl Iterator<Item = (&String, &Arc<Consumer>)> {
+        self.consumers.iter().filter(|(name, _)| self.declared.contains_key(*name))
     }
 
-    fn plan_of<A: Account>(&self, account: &A) -> Result<Option<&Plan>, Unusable> {
+    /// The names of the consumers that refer to a plan.
+    pub fn consumers_with<'a>(&'a self, plan: &'a str) -> impl Iterator<Item = &'a String> {
+        self.declared.values().filter(move |spec| spec.plan() == Some(plan)).map(|spec| &spec.name)
+    }
+
+    fn plan_of<A: Account>(&self, account: &A) -> Result<Option<NamedPlan>, Unusable> {
         let Some(name) = account.plan() else { return Ok(None) };
-        let missing = || Unusable {
-            account: named(A::KIND, account.name()),
-            why: format!("it has the plan {name:?}, which there is not; add the plan or choose another one"),
-        };
-        self.plans.get(name).map(Some).ok_or_else(missing)
+        let found = self.plans.get_key_value(name).map(|(name, plan)| (Arc::clone(name), Arc::clone(plan)));
+        found.map(Some).ok_or_else(|| Unusable::without_plan(A::KIND, account.name(), name))
     }
 }
 
-fn taken(kind: Kind, name: &str) -> Unusable {
-    Unusable {
-        account: named(kind, name),
-        why: "the configuration file has one of that name; rename or delete one of the two".to_owned(),
+/// What a key does not have itself, it has of its plan.
+fn with_plan(key: Key, takes: PlanOfKey, plan: &Plan) -> Key {
+    let models = || plan.models.as_ref().map_or_else(ModelGlobs::all, |models| models.globs().clone());
+    let limits_per_model = || plan.limits_per_model.clone().unwrap_or_default();
+    Key {
+        models: if takes.models { models() } else { key.models },
+        limits: if takes.limits { plan.limits.clone().unwrap_or_default() } else { key.limits },
+        limits_per_model: if takes.limits_per_model { limits_per_model() } else { key.limits_per_model },
+        plan: Some(takes),
+        ..key
+    }
+}
+
+impl Unusable {
+    /// There is one of its name that counts before it.
+    pub fn taken(kind: Kind, name: &str) -> Self {
+        Self { kind, name: name.to_owned(), why: Unfit::Taken }
+    }
+
+    fn without_plan(kind: Kind, name: &str, plan: &str) -> Self {
+        Self { kind, name: name.to_owned(), why: Unfit::WithoutPlan(plan.to_owned()) }
     }
 }
 
@@ -185,7 +280,7 @@ mod tests {
     fn without_its_plan_nothing_is_unlimited() {
         let mut directory = Directory::default();
         let error = directory.add_consumer(consumer("team", Some("gold"))).expect_err("no such plan");
-        assert_eq!(error.account, "consumer \"team\"");
+        assert_eq!((error.kind, error.name.as_str()), (Kind::Consumer, "team"));
         assert!(directory.key(key(None)).expect("a key").consumer.disabled);
         let error = directory.key(key(Some("gold"))).expect_err("no such plan");
         assert!(
@@ -202,6 +297,7 @@ mod tests {
         assert!(directory.plan("gold").expect("the first").limits.is_some());
         directory.add_consumer(consumer("team", None)).expect("new");
         assert!(directory.add_consumer(consumer("team", Some("gold"))).is_err());
-        assert!(directory.consumers()["team"].limits.is_empty());
+        let (_, team) = directory.consumers().next().expect("the first");
+        assert!(team.limits.is_empty());
     }
 }

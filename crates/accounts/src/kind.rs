@@ -106,8 +106,3 @@ fn read<A: Account>(yaml: &serde_yaml::Value, plans: PlanNames<'_>) -> Result<A,
         (_, errors) => Err(ConfigErrors(errors)),
     }
 }
-
-/// Which kind of account a name is of, in words: `key "alice"`.
-pub(crate) fn named(kind: Kind, name: &str) -> String {
-    format!("{kind} {name:?}")
-}

@@ -13,11 +13,12 @@ mod directory;
 mod document;
 mod kind;
 mod limits;
+mod pool;
 
 use access::ModelGlobs;
 use config_reader::Section;
 
-pub use directory::{Directory, Unusable};
+pub use directory::{Directory, Unfit, Unusable};
 pub use document::{Accounts, ConsumerSpec, KeySpec, Patterns, Plan, PreviousKey, plan};
 pub use kind::{Account, Kind, PlanNames, parse, parse_text};
 pub use limits::{limits, limits_to_json};

@@ -1,12 +1,12 @@
 //! Patterns for model names: `llama*`, `org/*`, `{a,b}-instruct`.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use globset::{GlobBuilder, GlobMatcher};
 
 /// Patterns, any of which may match. `*` matches any characters, `/` included: model names are
 /// not paths. Upper and lower case differ, as they do for the servers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelGlobs(Arc<[Pattern]>);
 
 /// A pattern that cannot be used.
@@ -42,7 +42,9 @@ impl ModelGlobs {
 
     /// Matches every model.
     pub fn all() -> Self {
-        Self(Arc::new([Pattern::StartsWith("".into())]))
+        static ALL: LazyLock<ModelGlobs> =
+            LazyLock::new(|| ModelGlobs(Arc::new([Pattern::StartsWith("".into())])));
+        ALL.clone()
     }
 
     /// Whether every model matches, by a pattern `*`.
@@ -59,6 +61,20 @@ impl ModelGlobs {
         })
     }
 }
+
+/// Patterns are the same if they are written alike.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exactly(one), Self::Exactly(other)) => one == other,
+            (Self::StartsWith(one), Self::StartsWith(other)) => one == other,
+            (Self::Glob(one), Self::Glob(other)) => one.glob() == other.glob(),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Pattern {}
 
 impl Pattern {
     fn parse(text: &str) -> Result<Self, InvalidGlob> {

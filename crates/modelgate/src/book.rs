@@ -2,10 +2,14 @@
 //!
 //! What the file says counts: an account of the store with a name or a key that the file has is left out, and named.
 
-use std::{collections::HashSet, sync::Arc};
+#[cfg(test)]
+mod tests;
+mod update;
 
-use access::{Issuer, Key, Limits, ModelLimit, Policy, TokenPlan};
-use accounts::{Accounts, ConsumerSpec, Directory, KeySpec, Kind, Patterns, Plan};
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use access::{Consumer, Issuer, Key, Limits, ModelLimit, Policy, TokenPlan};
+use accounts::{Accounts, ConsumerSpec, Directory, KeySpec, Kind, Patterns, Plan, Unfit, Unusable};
 use catalogue::{GivenModelSettings, ModelGlobs};
 use store::Unreadable;
 
@@ -13,17 +17,26 @@ use crate::{
     config::{Config, JwtIssuer},
     jwks::KeySets,
 };
+pub(crate) use update::{Names, Update};
 
 /// Keys and limits, put together.
 pub(crate) struct Book {
-    pub(crate) policy: Policy,
+    pub(crate) policy: Arc<Policy>,
     directory: Directory,
     /// The store's plans and consumers.
     stored: Accounts,
-    /// The names of the file's keys.
-    in_file: HashSet<String>,
-    /// Accounts that are not in force, and why.
-    pub(crate) problems: Vec<String>,
+    /// The names of the file's accounts.
+    in_file: Names,
+    issuers: Vec<JwtIssuer>,
+    key_sets: KeySets,
+    problems: Vec<Problem>,
+}
+
+/// An account that is not in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Problem {
+    Unusable(Unusable),
+    Unreadable(Unreadable),
 }
 
 impl Book {
@@ -31,91 +44,129 @@ impl Book {
     pub(crate) fn new(config: &Config, key_sets: &KeySets, stored: Accounts) -> Self {
         let accounts = &config.accounts.declared;
         let mut directory = Directory::default();
-        let mut problems = Vec::new();
-        let kept =
-            Accounts { plans: stored.plans.clone(), consumers: stored.consumers.clone(), keys: Vec::new() };
-        let plans = accounts.plans.iter().cloned().chain(stored.plans);
-        problems.extend(plans.filter_map(|plan| directory.add_plan(plan).err()).map(|e| e.to_string()));
-        let consumers = accounts.consumers.iter().cloned().chain(stored.consumers);
-        problems.extend(consumers.filter_map(|c| directory.add_consumer(c).err()).map(|e| e.to_string()));
-        let in_file: HashSet<String> = accounts.keys.iter().map(|key| key.name.clone()).collect();
-        let of_file =
-            accounts.keys.iter().cloned().filter_map(|key| directory.key(key).ok()).collect::<Vec<_>>();
-        let issuers =
-            config.accounts.issuers.iter().map(|issuer| with_plans(issuer, key_sets, &directory)).collect();
-        let mut book = Self { policy: Policy::default(), directory, stored: kept, in_file, problems };
-        book.policy = Policy::new(of_file, model_limits(config))
-            .with_issuers(issuers, book.directory.consumers().clone())
-            .with_time_zone(config.time_zone.clone());
+        let mut unusable = Vec::new();
+        let plans = accounts.plans.iter().chain(&stored.plans);
+        unusable.extend(plans.filter_map(|plan| directory.add_plan(plan.clone()).err()));
+        let consumers = accounts.consumers.iter().chain(&stored.consumers);
+        unusable.extend(consumers.filter_map(|consumer| directory.add_consumer(consumer.clone()).err()));
+        // What the file refers to is in it.
+        let keys = accounts.keys.iter().filter_map(|key| directory.key(key.clone()).ok()).collect();
+        let policy = Policy::new(keys, model_limits(config)).with_time_zone(config.time_zone.clone());
+        let mut book = Self {
+            policy: Arc::default(),
+            directory,
+            stored,
+            in_file: Names::of(accounts),
+            issuers: config.accounts.issuers.clone(),
+            key_sets: key_sets.clone(),
+            problems: unusable.into_iter().map(Problem::Unusable).collect(),
+        };
+        book.policy = Arc::new(book.with_issuers(policy));
         book
     }
 
-    /// Adds keys of the store.
-    pub(crate) fn add_keys(mut self, stored: Vec<KeySpec>, unreadable: &[Unreadable]) -> Self {
+    /// Adds keys of the store. Of those that are `known` as they are now, there are no two in memory.
+    pub(crate) fn add_keys(&mut self, stored: Vec<KeySpec>, unreadable: Vec<Unreadable>, known: &Policy) {
         self.leave_out(unreadable);
-        let keys = self.usable(stored);
-        self.policy = self.policy.with_keys(keys);
-        self
+        let usable = self.usable(stored).into_iter().map(|key| match known.key(&key.digest) {
+            Some(known) if **known == key => Arc::clone(known),
+            _ => Arc::new(key),
+        });
+        Arc::make_mut(&mut self.policy).add_keys(usable);
     }
 
     /// Names accounts of the store that cannot be read.
-    pub(crate) fn leave_out(&mut self, unreadable: &[Unreadable]) {
-        self.problems.extend(unreadable.iter().map(|Unreadable { kind, name, why }| {
-            let effect = if *kind == Kind::Consumer { "; until it can, its keys are refused" } else { "" };
-            format!("{kind} {name:?} is not in force: it cannot be read: {why}{effect}")
-        }));
+    pub(crate) fn leave_out(&mut self, unreadable: Vec<Unreadable>) {
+        self.problems.extend(unreadable.into_iter().map(Problem::Unreadable));
+    }
+
+    /// The same without the keys of a store that has not been read: unknown ones may be known later.
+    pub(crate) fn incomplete(mut self) -> Self {
+        self.policy = Arc::new(Arc::unwrap_or_clone(self.policy).incomplete());
+        self
     }
 
     /// The same with another file, while the store does not answer: what it said last stays.
     pub(crate) fn with_file(&self, config: &Config, key_sets: &KeySets) -> Self {
         let mut book = Self::new(config, key_sets, self.stored.clone());
+        let still: Vec<Problem> =
+            self.problems.iter().filter(|problem| book.still_has(problem)).cloned().collect();
+        book.problems.extend(still);
         let of_store =
-            |key: &&Arc<Key>| !self.in_file.contains(&key.name) && !book.in_file.contains(&key.name);
-        let with_consumer = |key: &Arc<Key>| {
-            let consumer = book.directory.consumers().get(&key.consumer.name).unwrap_or(&key.consumer);
-            Key { consumer: Arc::clone(consumer), ..Key::clone(key) }
-        };
-        let kept: Vec<Key> = self.policy.keys().filter(of_store).map(with_consumer).collect();
-        book.policy = book.policy.with_keys(kept);
-        if self.policy.is_incomplete() {
-            book.policy = book.policy.incomplete();
-        }
-        book
+            |key: &&Arc<Key>| [self, &book].iter().all(|book| !book.in_file.contains(Kind::Key, &key.name));
+        let mut kept: Vec<&Arc<Key>> = self.policy.keys().filter(of_store).collect();
+        // In the order in which the store gives them: of two that claim the same digest the first counts.
+        kept.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let directory = &mut book.directory;
+        // A key whose plan has gone with the old file keeps what it had: it is for the store to say what it has now.
+        let relinked = kept.into_iter().map(|key| match directory.relink(key) {
+            Ok(changed) if changed != **key => Arc::new(changed),
+            _ => Arc::clone(key),
+        });
+        Arc::make_mut(&mut book.policy).add_keys(relinked);
+        if self.policy.is_incomplete() { book.incomplete() } else { book }
     }
 
-    /// The same after keys of the store were changed or deleted: these names are what they are now.
-    pub(crate) fn replace_keys(
-        &mut self,
-        names: &HashSet<String>,
-        now: Vec<KeySpec>,
-        unreadable: &[Unreadable],
-    ) -> &Policy {
-        let ours: HashSet<&str> =
-            names.iter().map(String::as_str).filter(|name| !self.in_file.contains(*name)).collect();
-        let concerns =
-            |problem: &String| names.iter().any(|name| problem.starts_with(&format!("key {name:?} ")));
-        self.problems.retain(|problem| !concerns(problem));
-        self.leave_out(unreadable);
-        let policy = self.policy.without_keys(&ours);
-        let keys = self.usable(now);
-        self.policy = policy.with_keys(keys);
-        &self.policy
+    /// Which accounts are not in force, and why.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.problems.iter().map(ToString::to_string).collect()
+    }
+
+    /// Whether what was wrong with an account of the store still is, with our file.
+    fn still_has(&self, problem: &Problem) -> bool {
+        let Problem::Unusable(unusable) = problem else { return true };
+        // Plans and consumers were looked at again.
+        unusable.kind == Kind::Key
+            && (unusable.why != Unfit::Taken || self.in_file.contains(Kind::Key, &unusable.name))
     }
 
     fn usable(&mut self, specs: Vec<KeySpec>) -> Vec<Key> {
         let mut keys = Vec::with_capacity(specs.len());
         for spec in specs {
-            if self.in_file.contains(&spec.name) {
-                let why = "the configuration file has one of that name; rename or delete one of the two";
-                self.problems.push(format!("key {:?} is not in force: {why}", spec.name));
-                continue;
-            }
-            match self.directory.key(spec) {
+            let key = match self.in_file.contains(Kind::Key, &spec.name) {
+                true => Err(Unusable::taken(Kind::Key, &spec.name)),
+                false => self.directory.key(spec),
+            };
+            match key {
                 Ok(key) => keys.push(key),
-                Err(unusable) => self.problems.push(unusable.to_string()),
+                Err(unusable) => self.problems.push(Problem::Unusable(unusable)),
             }
         }
         keys
+    }
+
+    /// The same policy with the identity providers' tokens as plans and consumers are now.
+    fn with_issuers(&self, policy: Policy) -> Policy {
+        if self.issuers.is_empty() {
+            return policy;
+        }
+        let issuers = self.issuers.iter().map(|issuer| with_plans(issuer, &self.key_sets, &self.directory));
+        let consumers: HashMap<String, Arc<Consumer>> =
+            self.directory.consumers().map(|(name, consumer)| (name.clone(), Arc::clone(consumer))).collect();
+        policy.with_issuers(issuers.collect(), consumers)
+    }
+}
+
+impl Problem {
+    fn is_about(&self, names: &Names) -> bool {
+        let (kind, name) = match self {
+            Self::Unusable(unusable) => (unusable.kind, &unusable.name),
+            Self::Unreadable(unreadable) => (unreadable.kind, &unreadable.name),
+        };
+        names.contains(kind, name)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable(unusable) => unusable.fmt(f),
+            Self::Unreadable(Unreadable { kind, name, why }) => {
+                let effect =
+                    if *kind == Kind::Consumer { "; until it can, its keys are refused" } else { "" };
+                write!(f, "{kind} {name:?} is not in force: it cannot be read: {why}{effect}")
+            }
+        }
     }
 }
 

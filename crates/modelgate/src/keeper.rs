@@ -9,6 +9,7 @@
 
 mod changes;
 mod counts;
+mod reading;
 mod samples;
 
 use std::{
@@ -18,25 +19,23 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use accounts::{Accounts, KeySpec, Kind};
+use access::Policy;
+use accounts::Accounts;
 use serde_json::json;
-use store::{Change, Following, Registry, State, Store, StoreError, StoreUrl};
+use store::{Following, Registry, State, Store, StoreError, StoreUrl};
 use telemetry::Batch;
 use tokio::{
     sync::{broadcast, watch},
-    task::{JoinHandle, spawn_blocking},
+    task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tracing::{info, warn};
 use web::{Family, Shared};
 
-use crate::{
-    book::{self, Book},
-    config::Config,
-    jwks::KeySets,
-};
-use changes::Changes;
+use crate::{book::Book, config::Config, jwks::KeySets};
+use changes::{Changed, Changes};
 use counts::{Counted, Outbox, periods};
+use reading::{Reading, read_all, read_some};
 use samples::Samples;
 
 /// How often counts are written: what a kill may lose.
@@ -65,6 +64,8 @@ pub(crate) struct Keeper {
     book: Book,
     /// Connected, and everything read.
     following: Option<Changes>,
+    /// Everything is being read anew, beside all else.
+    reading: Option<Reading>,
     /// Being connected, while the store is down.
     opening: Option<JoinHandle<Result<Opened, StoreError>>>,
     /// Since when it is connected.
@@ -96,7 +97,7 @@ impl Start {
             return Ok(Self { registry, book, following: None, counted: Counted::default() });
         };
         let kind = url.kind();
-        let opened = match timeout(PATIENCE, open(config, key_sets, &registry)).await {
+        let opened = match timeout(PATIENCE, open(config, key_sets, &registry, Arc::default())).await {
             Ok(opened) => opened,
             Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}"))),
         };
@@ -109,8 +110,7 @@ impl Start {
             Err(error @ StoreError::Unavailable(_)) if kind == "PostgreSQL" => {
                 warn!(kind, %error, "the store is down; until it is back only the keys, plans and consumers of the configuration are known");
                 registry.set_state(State::Down { since: SystemTime::now(), why: error.to_string() });
-                let mut book = Book::new(config, key_sets, Accounts::default());
-                book.policy = book.policy.incomplete();
+                let book = Book::new(config, key_sets, Accounts::default()).incomplete();
                 Ok(Self { registry, book, following: None, counted: Counted::default() })
             }
             Err(error) => Err(io::Error::other(format!("store: {error}"))),
@@ -120,8 +120,13 @@ impl Start {
 
 type Opened = (Following, Book, Counted);
 
-/// Opens the store if that has not been done, and reads everything.
-async fn open(config: &Config, key_sets: &KeySets, registry: &Registry) -> Result<Opened, StoreError> {
+/// Opens the store if that has not been done, and reads everything but what is `known` already.
+async fn open(
+    config: &Config,
+    key_sets: &KeySets,
+    registry: &Registry,
+    known: Arc<Policy>,
+) -> Result<Opened, StoreError> {
     let store = match (registry.store(), &config.store.url) {
         (Ok(store), _) => Store::clone(&store),
         (Err(_), Some(url)) => {
@@ -133,7 +138,7 @@ async fn open(config: &Config, key_sets: &KeySets, registry: &Registry) -> Resul
     };
     // What changes while it is read is heard of afterwards.
     let following = store.follow().await?;
-    let book = read_all(config, key_sets, &store).await?;
+    let book = read_all(config, key_sets, &store, known).await?;
     let counted = Counted::of(&store, &config.time_zone).await?;
     registry.set_state(State::Up);
     Ok((following, book, counted))
@@ -152,42 +157,22 @@ pub(crate) async fn read_once(config: &Config) -> Result<Book, StoreError> {
     };
     let read = async {
         let store = Store::open(url).await?;
-        let book = read_all(config, &key_sets, &store).await;
+        let book = read_all(config, &key_sets, &store, Arc::default()).await;
         store.close().await;
         book
     };
     timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Puts the file and everything in the store together.
-async fn read_all(config: &Config, key_sets: &KeySets, store: &Store) -> Result<Book, StoreError> {
-    let (plans, bad_plans) = store.all().await?;
-    let (mut consumers, bad_consumers) = store.all().await?;
-    consumers.extend(bad_consumers.iter().map(book::refused));
-    let mut book = Book::new(config, key_sets, Accounts { plans, consumers, keys: Vec::new() });
-    book.leave_out(&bad_plans);
-    book.leave_out(&bad_consumers);
-    let mut after = String::new();
-    while let Some(documents) = store.documents(Kind::Key, &after).await? {
-        after.clone_from(&documents.last);
-        // 100,000 keys take a moment, in which requests go on.
-        let read = spawn_blocking(move || {
-            let (keys, unreadable) = documents.read();
-            book.add_keys(keys, &unreadable)
-        });
-        book = read.await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    }
-    Ok(book)
-}
-
 /// Says what is not in force, and was not known to be.
 fn report(book: &Book, registry: &Registry) {
     let known = registry.problems();
     let known: HashSet<&String> = known.iter().collect();
-    for problem in book.problems.iter().filter(|problem| !known.contains(problem)) {
+    let problems = book.problems();
+    for problem in problems.iter().filter(|problem| !known.contains(problem)) {
         warn!(problem, "an account is not in force");
     }
-    registry.set_problems(book.problems.clone());
+    registry.set_problems(problems);
 }
 
 impl Keeper {
@@ -216,6 +201,7 @@ impl Keeper {
             config,
             book,
             following,
+            reading: None,
             opening: None,
             opened: Some(Instant::now()),
             pause: RETRY,
@@ -237,15 +223,17 @@ impl Keeper {
             let next = tokio::select! {
                 changed = config.changed() => if changed.is_ok() { Next::Reload } else { std::future::pending().await },
                 change = changed(&mut self.following) => Next::Follow(change),
+                (reading, book) = read(&mut self.reading) => Next::Read(reading, Box::new(book)),
                 opened = opened(&mut self.opening) => Next::Opened(Box::new(opened)),
                 _ = flush.tick() => Next::Flush,
                 _ = clean.tick() => Next::Clean,
                 batch = decisions.recv() => Next::Sample(batch),
             };
             match next {
-                Next::Reload => self.reload().await,
-                Next::Follow(Ok(change)) => self.follow(change).await,
+                Next::Reload => self.reload(),
+                Next::Follow(Ok(changed)) => self.follow(changed).await,
                 Next::Follow(Err(error)) => self.lost(&error),
+                Next::Read(reading, book) => self.read(reading, *book).await,
                 Next::Opened(opened) => self.opened(*opened),
                 Next::Flush => self.flush().await,
                 Next::Clean => self.clean().await,
@@ -270,64 +258,92 @@ impl Keeper {
     }
 
     /// The file was changed.
-    async fn reload(&mut self) {
+    fn reload(&mut self) {
         let config = Arc::clone(&self.config.borrow_and_update());
-        // An attempt that is under way would put the old file in force again.
+        // Attempts that are under way would put the old file in force again.
         if let Some(opening) = self.opening.take() {
             opening.abort();
         }
+        self.reading = None;
         self.registry.replace_declared(config.accounts.declared.clone());
-        let read = match self.registry.store() {
-            Ok(store) if self.following.is_some() => {
-                let read = timeout(PATIENCE, read_all(&config, &self.key_sets, &store)).await;
-                read.unwrap_or_else(|_| Err(late())).inspect_err(|error| self.lost(error)).ok()
-            }
-            _ => None,
-        };
-        // Without an answer, what is stored stays as it is.
-        let book = read.unwrap_or_else(|| self.book.with_file(&config, &self.key_sets));
-        self.put_in_force(book);
+        if self.following.is_some() {
+            self.read_anew(true);
+        } else {
+            self.keep_stored();
+        }
+    }
+
+    /// The file as it is now, with what the store said last.
+    fn keep_stored(&mut self) {
+        let config = Arc::clone(&self.config.borrow());
+        self.put_in_force(self.book.with_file(&config, &self.key_sets));
     }
 
     fn put_in_force(&mut self, book: Book) {
-        report(&book, &self.registry);
-        self.shared.replace_policy(book.policy.clone());
         self.book = book;
+        self.shared.replace_policy(Arc::clone(&self.book.policy));
+        report(&self.book, &self.registry);
     }
 
     /// The store was changed, by us or another one.
-    async fn follow(&mut self, change: Change) {
+    async fn follow(&mut self, Changed { names, and_more }: Changed) {
         let Ok(store) = self.registry.store() else { return };
-        let followed = match change {
-            Change::Some(changes) if changes.iter().all(|(kind, _)| *kind == Kind::Key) => {
-                let names = changes.into_iter().map(|(_, name)| name).collect();
-                timeout(WRITE, self.follow_keys(&store, names)).await
-            }
-            // Keys refer to plans and consumers.
-            _ => {
-                let config = Arc::clone(&self.config.borrow());
-                let read = timeout(PATIENCE, read_all(&config, &self.key_sets, &store)).await;
-                read.map(|read| read.map(|book| self.put_in_force(book)))
-            }
+        let update = match timeout(WRITE, read_some(&store, &names)).await {
+            Ok(Ok(update)) => update,
+            Ok(Err(error)) => return self.lost(&error),
+            Err(_) => return self.lost(&late()),
         };
-        let followed = followed.unwrap_or_else(|_| Err(late()));
-        if let Err(error) = followed {
-            self.lost(&error);
+        if let Some(reading) = &mut self.reading {
+            // It may have read them before.
+            reading.meanwhile.add(&names);
+        }
+        let is_all = self.book.apply(update);
+        self.shared.replace_policy(Arc::clone(&self.book.policy));
+        report(&self.book, &self.registry);
+        if and_more || !is_all {
+            self.read_anew(false);
         }
     }
 
-    async fn follow_keys(&mut self, store: &Store, names: HashSet<String>) -> Result<(), StoreError> {
-        let (mut now, mut unreadable) = (Vec::with_capacity(names.len()), Vec::new());
-        for name in &names {
-            match store.get::<KeySpec>(name).await {
-                Ok(found) => now.extend(found.map(|stored| stored.account)),
-                Err(StoreError::Unreadable(bad)) => unreadable.push(bad),
-                Err(error) => return Err(error),
+    /// Reads everything, beside all else; once more, if that is being done.
+    fn read_anew(&mut self, is_reload: bool) {
+        if let Some(reading) = &mut self.reading {
+            reading.again = true;
+            return;
+        }
+        let Ok(store) = self.registry.store() else { return };
+        let (config, key_sets) = (Arc::clone(&self.config.borrow()), self.key_sets.clone());
+        let known = Arc::clone(&self.book.policy);
+        self.reading = Some(Reading::start(is_reload, async move {
+            let read = timeout(PATIENCE, read_all(&config, &key_sets, &store, known)).await;
+            read.unwrap_or_else(|_| Err(late()))
+        }));
+    }
+
+    /// Everything was read.
+    async fn read(&mut self, reading: Reading, book: Result<Book, StoreError>) {
+        let Ok(store) = self.registry.store() else { return };
+        let caught_up = async {
+            let mut book = book?;
+            // What has changed meanwhile is in force already, and stays so.
+            let is_all =
+                reading.meanwhile.is_empty() || book.apply(read_some(&store, &reading.meanwhile).await?);
+            Ok::<_, StoreError>((book, is_all))
+        };
+        match timeout(WRITE, caught_up).await.unwrap_or_else(|_| Err(late())) {
+            Ok((book, is_all)) => {
+                self.put_in_force(book);
+                if reading.again || !is_all {
+                    self.read_anew(false);
+                }
+            }
+            Err(error) => {
+                self.lost(&error);
+                if reading.is_reload {
+                    self.keep_stored();
+                }
             }
         }
-        self.shared.replace_policy(self.book.replace_keys(&names, now, &unreadable).clone());
-        report(&self.book, &self.registry);
-        Ok(())
     }
 
     fn lost(&mut self, error: &StoreError) {
@@ -356,9 +372,10 @@ impl Keeper {
             if self.opening.is_none() {
                 let pause = self.pause;
                 let (key_sets, registry) = (self.key_sets.clone(), Arc::clone(&self.registry));
+                let known = Arc::clone(&self.book.policy);
                 self.opening = Some(tokio::spawn(async move {
                     sleep(pause).await;
-                    timeout(PATIENCE, open(&config, &key_sets, &registry))
+                    timeout(PATIENCE, open(&config, &key_sets, &registry, known))
                         .await
                         .unwrap_or_else(|_| Err(late()))
                 }));
@@ -384,6 +401,8 @@ impl Keeper {
                 info!("the store is back");
                 self.following = Some(Changes::of(following));
                 self.opened = Some(Instant::now());
+                // It would put what it has read before in force.
+                self.reading = None;
                 self.outbox.learn(&self.shared, counted);
                 self.put_in_force(book);
             }
@@ -422,7 +441,8 @@ fn late() -> StoreError {
 /// What is to be done next.
 enum Next {
     Reload,
-    Follow(Result<Change, StoreError>),
+    Follow(Result<Changed, StoreError>),
+    Read(Reading, Box<Result<Book, StoreError>>),
     Opened(Box<Result<Opened, StoreError>>),
     Flush,
     Clean,
@@ -437,7 +457,17 @@ async fn opened(opening: &mut Option<JoinHandle<Result<Opened, StoreError>>>) ->
     opened.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
 }
 
-async fn changed(following: &mut Option<Changes>) -> Result<Change, StoreError> {
+/// The reading that is under way, when it is over.
+async fn read(reading: &mut Option<Reading>) -> (Reading, Result<Book, StoreError>) {
+    let Some(under_way) = reading else { return std::future::pending().await };
+    let read = under_way.ended().await;
+    match reading.take() {
+        Some(reading) => (reading, read),
+        None => std::future::pending().await,
+    }
+}
+
+async fn changed(following: &mut Option<Changes>) -> Result<Changed, StoreError> {
     match following {
         Some(following) => following.next().await,
         None => std::future::pending().await,

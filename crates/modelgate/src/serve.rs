@@ -135,7 +135,7 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let (servers, peers, sources) = sources(&config, held);
     let key_sets = KeySets::default();
     let start = Start::new(&config, &key_sets).await?;
-    let policy = start.book.policy.clone();
+    let policy = Arc::clone(&start.book.policy);
     let shared = Shared::new(reader, settings(&config), policy, authority, requests_port, peers);
     let shared = Arc::new(match &config.shared_limits {
         Some(limits) => {

@@ -1,4 +1,4 @@
-//! 100,000 keys: how soon it serves, how much memory it takes, and what a decision costs.
+//! 100,000 keys: how soon it serves, how soon a change is in force, how much memory it takes, and what a decision costs.
 //!
 //! Measured with the optimised program, which `cargo xtask test --install` builds and names in `MODELGATE_TEST_RELEASE`.
 
@@ -6,33 +6,38 @@ mod common;
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
-use common::auth::Auth;
+use access::KeyDigest;
+use common::auth::{Auth, config, file_key};
+use serde_json::json;
 use testkit::{
     Stopwatch, cost_ratio, eventually,
     load::Until,
-    modelgate::{Modelgate, optimised},
+    modelgate::{Modelgate, command, optimised},
     need,
     sim::Sim,
 };
 
-/// Keys `mg-0`, `mg-1`, … put into SQLite by its own library: a hundred thousand commands would take minutes.
+/// Keys `mg-0`, `mg-1`, … put into SQLite by its own library: a hundred thousand commands would take minutes. Half of them
+/// have their limits of a plan.
 const FILL: &str = r#"
 import hashlib, json, sqlite3, sys
 db = sqlite3.connect(sys.argv[1])
 def row(i):
     digest = hashlib.sha256(f"mg-{i}".encode()).hexdigest()
     limit = {"requests_per_minute": 60000000, "tokens_per_day": 1000000000000}
-    document = {"name": f"key-{i}", "consumer": f"team-{i % 1000}", "sha256": digest, "models": ["llama*"], "limit": limit, "note": "one of many"}
-    return ("key", document["name"], json.dumps(document), document["consumer"], digest, 0, 0)
+    document = {"name": f"key-{i}", "consumer": f"team-{i % 1000}", "sha256": digest, "models": ["llama*"], "note": "one of many"}
+    document |= {"limit": limit} if i % 2 else {"plan": "gold"}
+    return ("key", document["name"], json.dumps(document), document["consumer"], digest, document.get("plan"), 0, 0)
 rows = map(row, range(int(sys.argv[2])))
-db.executemany("INSERT INTO accounts (kind, name, document, consumer, sha256, created, changed) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+insert = "INSERT INTO accounts (kind, name, document, consumer, sha256, plan, created, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+db.execute(insert, ("plan", "gold", json.dumps({"name": "gold", "limit": {"requests_per_minute": 60000000}}), None, None, None, 0, 0))
+db.executemany(insert, rows)
 db.commit()
 "#;
 
 /// A Modelgate with so many keys in its store, and how long its second start took.
 async fn with_keys(binary: &PathBuf, sim: &Sim, count: u32) -> (Modelgate, Duration) {
-    let yaml = format!("servers: [{{ url: \"{}\" }}]\n", sim.url());
-    let mut modelgate = Modelgate::builder(binary, &yaml).keep_state().start().await;
+    let mut modelgate = Modelgate::builder(binary, &config(sim, "")).keep_state().start().await;
     modelgate.stop().await;
     let file = modelgate.folder().join("state/modelgate.db");
     let filled = Command::new("python3").arg("-c").arg(FILL).arg(file).arg(count.to_string()).status();
@@ -42,6 +47,14 @@ async fn with_keys(binary: &PathBuf, sim: &Sim, count: u32) -> (Modelgate, Durat
     let took = start.elapsed();
     modelgate.wait_ready().await;
     (modelgate, took)
+}
+
+/// Keys `sk-0`, `sk-1`, … as LiteLLM lists them: enough for a Modelgate that follows to read everything anew.
+fn more_keys() -> String {
+    let key =
+        |i| json!({ "token": KeyDigest::of(&format!("sk-{i}")).to_hex(), "key_alias": format!("more-{i}") });
+    let keys: Vec<_> = (0..10_000).map(key).collect();
+    json!({ "keys": keys, "total_count": keys.len() }).to_string()
 }
 
 /// What Linux says of a process, in MiB (proc(5)): the most memory that it ever had.
@@ -73,6 +86,43 @@ async fn a_hundred_thousand_keys_cost_a_second_and_some_memory_but_no_speed() {
     eprintln!("100,000 keys: up within {start:?}, at most {} MiB", peak_memory(many.id()));
     assert!(start < Duration::from_secs(2), "{start:?}");
     assert!(peak_memory(many.id()) < 150, "{} MiB", peak_memory(many.id()));
+
+    let change = |arguments: &[&str]| {
+        let mut command = command(&binary);
+        command.args(arguments).arg("--config").arg(many.folder().join("modelgate.yaml"));
+        command.env("MODELGATE_STATE_DIR", many.folder().join("state")).current_dir(many.folder());
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let auth = &auths[1];
+    for round in 5..10 {
+        let (team, of_team) = (format!("team-{round}"), format!("mg-{}", 1_000 + round));
+        change(&["consumers", "set", &team, "--disabled", "true"]);
+        auth.soon(&of_team, 401).await;
+        change(&["plans", "set", "gold", "--limit", "requests_per_minute=1"]);
+        auth.soon("mg-70000", 429).await;
+        change(&["consumers", "set", &team, "--disabled", "false"]);
+        auth.soon(&of_team, 200).await;
+        change(&["plans", "set", "gold", "--limit", "requests_per_minute=60000000"]);
+        auth.soon("mg-70000", 200).await;
+    }
+    eprintln!("after 20 changes: at most {} MiB", peak_memory(many.id()));
+    fs::write(many.folder().join("more.json"), more_keys()).expect("written");
+    change(&["keys", "import", "--from", "litellm", "--store", "more.json"]);
+    auth.soon("sk-9999", 200).await;
+    eprintln!("after an import of 10,000 keys: at most {} MiB", peak_memory(many.id()));
+    // Another file has everything read anew; who is to be refused meanwhile is.
+    many.write_config(&config(&sim, &file_key("late", "requests_per_hour: 1000")));
+    auth.until("mg-late", 200).await;
+    many.write_config(&config(&sim, ""));
+    change(&["consumers", "set", "team-77", "--disabled", "true"]);
+    auth.soon("mg-50077", 401).await;
+    auth.until("mg-late", 401).await;
+    assert_eq!(auth.status("mg-50077").await, 401);
+    eprintln!("after two other files: at most {} MiB", peak_memory(many.id()));
+    assert!(peak_memory(many.id()) < 150, "{} MiB", peak_memory(many.id()));
+    change(&["consumers", "set", "team-77", "--disabled", "false"]);
+    auth.soon(keys[1], 200).await;
 
     const REQUESTS: usize = 8_000;
     let mut rounds: Vec<[f64; 2]> = Vec::new();

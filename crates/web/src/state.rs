@@ -91,7 +91,7 @@ impl Shared {
     pub fn new(
         catalogue: Reader,
         settings: Settings,
-        policy: Policy,
+        policy: impl Into<Arc<Policy>>,
         authority: CertificateAuthority,
         requests_port: u16,
         traefik_peers: watch::Sender<BTreeSet<IpAddr>>,
@@ -102,7 +102,7 @@ impl Shared {
         Self {
             catalogue,
             settings: ArcSwap::from_pointee(settings),
-            policy: ArcSwap::from_pointee(policy),
+            policy: ArcSwap::new(policy.into()),
             shared_counting: None,
             usage: Usage::default(),
             settings_revision: watch::Sender::new(0),
@@ -133,8 +133,8 @@ impl Shared {
     }
 
     /// Puts other keys and limits in force. What limits have counted so far is kept.
-    pub fn replace_policy(&self, policy: Policy) {
-        self.policy.store(Arc::new(policy));
+    pub fn replace_policy(&self, policy: impl Into<Arc<Policy>>) {
+        self.policy.store(policy.into());
     }
 
     /// Forgets limits that nobody uses; to be called now and then.

@@ -68,7 +68,7 @@ pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs
         Ok(book) => book.policy,
         Err(error) => {
             let _ = writeln!(text, "- {error}; so only the keys of the configuration file are known");
-            Book::new(config, &KeySets::default(), accounts::Accounts::default()).policy.incomplete()
+            Book::new(config, &KeySets::default(), accounts::Accounts::default()).incomplete().policy
         }
     };
     let explanation = access::explain(&policy, catalogue, &request);

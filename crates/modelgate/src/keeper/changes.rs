@@ -5,6 +5,8 @@ use std::time::Duration;
 use store::{Change, Following, StoreError};
 use tokio::{sync::mpsc, task::AbortHandle};
 
+use crate::book::Names;
+
 /// How often the store is asked, even if it says nothing of itself.
 const LOOK: Duration = Duration::from_millis(900);
 
@@ -12,6 +14,24 @@ const LOOK: Duration = Duration::from_millis(900);
 pub(super) struct Changes {
     changes: mpsc::Receiver<Result<Change, StoreError>>,
     follower: AbortHandle,
+}
+
+/// What has changed.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    /// These.
+    pub(super) names: Names,
+    /// And more than these.
+    pub(super) and_more: bool,
+}
+
+impl Changed {
+    fn note(&mut self, change: Change) {
+        match change {
+            Change::Some(names) => self.names.extend(names),
+            Change::All => self.and_more = true,
+        }
+    }
 }
 
 impl Changes {
@@ -35,21 +55,16 @@ impl Changes {
 }
 
 impl Changes {
-    /// The next one; an error is the last.
-    pub(super) async fn next(&mut self) -> Result<Change, StoreError> {
+    /// The next ones; an error is the last.
+    pub(super) async fn next(&mut self) -> Result<Changed, StoreError> {
         let ended = || Err(StoreError::Unavailable("its connection has ended".into()));
-        let mut first = self.changes.recv().await.unwrap_or_else(ended)?;
+        let mut changed = Changed::default();
+        changed.note(self.changes.recv().await.unwrap_or_else(ended)?);
         // What has come meanwhile is looked at together: one look shows all of it.
         while let Ok(next) = self.changes.try_recv() {
-            first = match (first, next?) {
-                (Change::Some(mut some), Change::Some(more)) => {
-                    some.extend(more);
-                    Change::Some(some)
-                }
-                _ => Change::All,
-            };
+            changed.note(next?);
         }
-        Ok(first)
+        Ok(changed)
     }
 }
 

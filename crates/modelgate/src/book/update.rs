@@ -1,0 +1,174 @@
+//! Some accounts of the store have changed: only they, and what refers to them, are put together anew.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use access::{Edit, Key, Policy};
+use accounts::{Account, Accounts, ConsumerSpec, KeySpec, Kind, Plan, Unusable};
+use store::Unreadable;
+
+use super::{Book, Problem, refused};
+
+/// Accounts by kind and name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Names(HashMap<Kind, HashSet<String>>);
+
+/// Accounts of the store as they are now.
+#[derive(Debug, Default)]
+pub(crate) struct Update {
+    /// Which; those of them that are in neither list are not there any more.
+    pub(crate) names: Names,
+    pub(crate) now: Accounts,
+    pub(crate) unreadable: Vec<Unreadable>,
+}
+
+impl Names {
+    /// All that there are.
+    pub(super) fn of(accounts: &Accounts) -> Self {
+        fn names<'a, A: Account + 'a>(accounts: &'a Accounts) -> impl Iterator<Item = (Kind, String)> {
+            A::among(accounts).iter().map(|account| (A::KIND, account.name().to_owned()))
+        }
+        let (plans, consumers) = (names::<Plan>(accounts), names::<ConsumerSpec>(accounts));
+        plans.chain(consumers).chain(names::<KeySpec>(accounts)).collect()
+    }
+
+    pub(super) fn contains(&self, kind: Kind, name: &str) -> bool {
+        self.0.get(&kind).is_some_and(|names| names.contains(name))
+    }
+
+    /// Those of a kind.
+    pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &String> {
+        self.0.get(&kind).into_iter().flatten()
+    }
+
+    /// Those as well.
+    pub(crate) fn add(&mut self, others: &Self) {
+        for (kind, names) in &others.0 {
+            self.0.entry(*kind).or_default().extend(names.iter().cloned());
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Extend<(Kind, String)> for Names {
+    fn extend<I: IntoIterator<Item = (Kind, String)>>(&mut self, names: I) {
+        for (kind, name) in names {
+            self.0.entry(kind).or_default().insert(name);
+        }
+    }
+}
+
+impl FromIterator<(Kind, String)> for Names {
+    fn from_iter<I: IntoIterator<Item = (Kind, String)>>(names: I) -> Self {
+        let mut all = Self::default();
+        all.extend(names);
+        all
+    }
+}
+
+impl Book {
+    /// Puts changed accounts of the store in force. Whether that is all; if not, something that was left out may be usable
+    /// now, and everything is to be read anew. What was taken away is out of force in any case.
+    #[must_use]
+    pub(crate) fn apply(&mut self, update: Update) -> bool {
+        let Update { names, mut now, unreadable } = update;
+        let unreadable_consumers = unreadable.iter().filter(|bad| bad.kind == Kind::Consumer);
+        now.consumers.extend(unreadable_consumers.map(refused));
+        self.problems.retain(|problem| !problem.is_about(&names));
+        self.leave_out(unreadable);
+        // What keys may refer to and is another now.
+        let mut changed = Names::default();
+        let mut is_all = self.apply_plans(&names, now.plans, &mut changed);
+        self.apply_consumers(&names, now.consumers, &mut changed);
+        let mut policy = Policy::clone(&self.policy);
+        is_all &= self.relink(&mut policy, &names, &changed);
+        let added: Vec<Arc<Key>> = self.usable(now.keys).into_iter().map(Arc::new).collect();
+        policy.add_keys(added.iter().cloned());
+        is_all &= !added.iter().any(|key| policy.is_contested(key));
+        self.policy = Arc::new(if changed.is_empty() { policy } else { self.with_issuers(policy) });
+        is_all
+    }
+
+    /// Whether no key that was left out has waited for one of these plans.
+    fn apply_plans(&mut self, names: &Names, now: Vec<Plan>, changed: &mut Names) -> bool {
+        let mut is_all = true;
+        self.stored.plans.retain(|plan| !names.contains(Kind::Plan, &plan.name));
+        self.stored.plans.extend(now.iter().cloned());
+        let mut now: HashMap<String, Plan> = now.into_iter().map(|plan| (plan.name.clone(), plan)).collect();
+        for name in names.of_kind(Kind::Plan) {
+            let plan = now.remove(name);
+            if self.in_file.contains(Kind::Plan, name) {
+                self.problems
+                    .extend(plan.map(|plan| Problem::Unusable(Unusable::taken(Kind::Plan, &plan.name))));
+                continue;
+            }
+            // Of a key that is out of force already, because another one is the same, only a reading of everything tells
+            // that its plan is missing as well.
+            is_all &= plan.is_some() || !self.policy.has_contested();
+            is_all &= !self.directory.replace_plan(name, plan);
+            changed.extend([(Kind::Plan, name.clone())]);
+            // Those that have changed themselves come next.
+            let others =
+                self.directory.consumers_with(name).filter(|name| !names.contains(Kind::Consumer, name));
+            let consumers: Names = others.map(|name| (Kind::Consumer, name.clone())).collect();
+            self.problems.retain(|problem| !problem.is_about(&consumers));
+            for name in consumers.of_kind(Kind::Consumer) {
+                self.problems.extend(self.directory.resolve(name).err().map(Problem::Unusable));
+                changed.extend([(Kind::Consumer, name.clone())]);
+            }
+        }
+        is_all
+    }
+
+    fn apply_consumers(&mut self, names: &Names, now: Vec<ConsumerSpec>, changed: &mut Names) {
+        self.stored.consumers.retain(|consumer| !names.contains(Kind::Consumer, &consumer.name));
+        self.stored.consumers.extend(now.iter().cloned());
+        let mut now: HashMap<String, ConsumerSpec> =
+            now.into_iter().map(|consumer| (consumer.name.clone(), consumer)).collect();
+        for name in names.of_kind(Kind::Consumer) {
+            let spec = now.remove(name);
+            let replaced = match self.in_file.contains(Kind::Consumer, name) {
+                true => spec.map_or(Ok(()), |_| Err(Unusable::taken(Kind::Consumer, name))),
+                false => {
+                    changed.extend([(Kind::Consumer, name.clone())]);
+                    self.directory.replace_consumer(name, spec)
+                }
+            };
+            self.problems.extend(replaced.err().map(Problem::Unusable));
+        }
+    }
+
+    /// Takes out the store's keys of these names, and gives all others what they refer to as it is now. Whether none of
+    /// those that are out has kept another one from being in force.
+    fn relink(&mut self, policy: &mut Policy, names: &Names, changed: &Names) -> bool {
+        let Self { policy: before, directory, in_file, problems, .. } = self;
+        let mut is_all = true;
+        policy.edit_keys(|key| {
+            let (consumer, plan) = (&key.consumer.name, key.plan.as_ref().map(|plan| &*plan.name));
+            let edit = if names.contains(Kind::Key, &key.name) && !in_file.contains(Kind::Key, &key.name) {
+                Edit::Remove
+            } else if changed.contains(Kind::Consumer, consumer)
+                || plan.is_some_and(|plan| changed.contains(Kind::Plan, plan))
+            {
+                match directory.relink(key) {
+                    Ok(relinked) if relinked == **key => Edit::Keep,
+                    Ok(relinked) => Edit::Change(Arc::new(relinked)),
+                    Err(unusable) => {
+                        problems.push(Problem::Unusable(unusable));
+                        Edit::Remove
+                    }
+                }
+            } else {
+                Edit::Keep
+            };
+            is_all &= !matches!(edit, Edit::Remove) || !before.is_contested(key);
+            edit
+        });
+        is_all
+    }
+}

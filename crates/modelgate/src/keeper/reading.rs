@@ -1,0 +1,100 @@
+//! Reads accounts of the store, some or all.
+
+use std::sync::Arc;
+
+use access::Policy;
+use accounts::{Account, Accounts, Kind};
+use store::{Store, StoreError, Unreadable};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::{
+    book::{Book, Names, Update, refused},
+    config::Config,
+    jwks::KeySets,
+};
+
+/// Everything is being read; dropped, it ends.
+pub(super) struct Reading {
+    task: JoinHandle<Result<Book, StoreError>>,
+    /// Because the file has changed.
+    pub(super) is_reload: bool,
+    /// What has changed since it was begun.
+    pub(super) meanwhile: Names,
+    /// So much has changed since it was begun that it is to be done once more.
+    pub(super) again: bool,
+}
+
+impl Reading {
+    pub(super) fn start(
+        is_reload: bool,
+        read: impl Future<Output = Result<Book, StoreError>> + Send + 'static,
+    ) -> Self {
+        Self { task: tokio::spawn(read), is_reload, meanwhile: Names::default(), again: false }
+    }
+
+    /// What was read, at the end.
+    pub(super) async fn ended(&mut self) -> Result<Book, StoreError> {
+        (&mut self.task).await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Puts the file and everything in the store together. Of keys that are `known` there are no two in memory.
+pub(super) async fn read_all(
+    config: &Config,
+    key_sets: &KeySets,
+    store: &Store,
+    known: Arc<Policy>,
+) -> Result<Book, StoreError> {
+    let (plans, bad_plans) = store.all().await?;
+    let (mut consumers, bad_consumers) = store.all().await?;
+    consumers.extend(bad_consumers.iter().map(refused));
+    let mut book = Book::new(config, key_sets, Accounts { plans, consumers, keys: Vec::new() });
+    book.leave_out(bad_plans);
+    book.leave_out(bad_consumers);
+    let mut next = store.documents(Kind::Key, "").await?;
+    while let Some(documents) = next {
+        let last = documents.last.clone();
+        let known = Arc::clone(&known);
+        // 100,000 keys take a moment, in which requests go on, and the store looks for the next ones.
+        let read = spawn_blocking(move || {
+            let (keys, unreadable) = documents.read();
+            book.add_keys(keys, unreadable, &known);
+            book
+        });
+        let (read, following) = tokio::join!(read, store.documents(Kind::Key, &last));
+        book = read.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        next = following?;
+    }
+    Ok(book)
+}
+
+/// Reads some accounts as they are now: first what refers to others, so that these are no older.
+pub(super) async fn read_some(store: &Store, names: &Names) -> Result<Update, StoreError> {
+    let mut unreadable = Vec::new();
+    let keys = read_kind(store, names, &mut unreadable).await?;
+    let consumers = read_kind(store, names, &mut unreadable).await?;
+    let plans = read_kind(store, names, &mut unreadable).await?;
+    Ok(Update { names: names.clone(), now: Accounts { plans, consumers, keys }, unreadable })
+}
+
+async fn read_kind<A: Account>(
+    store: &Store,
+    names: &Names,
+    unreadable: &mut Vec<Unreadable>,
+) -> Result<Vec<A>, StoreError> {
+    let names: Vec<String> = names.of_kind(A::KIND).cloned().collect();
+    let mut now = Vec::with_capacity(names.len());
+    for found in store.get_all(&names).await? {
+        match found {
+            Ok(stored) => now.push(stored.account),
+            Err(bad) => unreadable.push(bad),
+        }
+    }
+    Ok(now)
+}
