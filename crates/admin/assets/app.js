@@ -82,6 +82,8 @@ function show(html) {
     morphStyle: "innerHTML",
     ignoreActiveValue: true,
     callbacks: {
+      // Charts are drawn anew less often than the rest.
+      beforeNodeMorphed: (old, now) => !(old.tagName === "FIGURE" && old.isEqualNode(now)),
       // What the reader has opened stays open.
       beforeAttributeUpdated: (name, node) => !(node.tagName === "DETAILS" && name === "open"),
     },

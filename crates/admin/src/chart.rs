@@ -1,24 +1,56 @@
 //! Charts of the last hour, drawn by the server: they work without scripts, and nothing has to be loaded for them.
 
-mod drawing;
-
-use std::iter;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use telemetry::Point;
 
 use crate::format;
-pub(crate) use drawing::{Drawing, HEIGHT, WIDTH};
-use drawing::{Scale, bar, line};
 
-/// A chart, ready to be shown.
-#[derive(Debug, PartialEq, Eq)]
+/// Points of a chart, in the units of its view box.
+const WIDTH: f64 = 720.0;
+const HEIGHT: f64 = 170.0;
+/// Room on the left for the scale, below for the times, above for the topmost figure.
+const LEFT: f64 = 56.0;
+const BELOW: f64 = 30.0;
+const ABOVE: f64 = 12.0;
+
+/// The charts of an hour change little in a second, and drawing and showing them is most of what a live page costs.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// The charts as they were drawn last, for all who look.
+#[derive(Debug, Default)]
+pub(crate) struct Charts(Mutex<Option<(Instant, Arc<[Chart; 2]>)>>);
+
+impl Charts {
+    /// Draws them if that was not done just now.
+    pub(crate) fn of(&self, now: Instant, hour: impl FnOnce() -> Vec<Point>) -> Arc<[Chart; 2]> {
+        let mut drawn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*drawn {
+            Some((at, charts)) if now.saturating_duration_since(*at) < EVERY => Arc::clone(charts),
+            _ => {
+                let hour = hour();
+                let charts = Arc::new([requests(&hour), latencies(&hour)]);
+                *drawn = Some((now, Arc::clone(&charts)));
+                charts
+            }
+        }
+    }
+}
+
+/// A chart, ready to be drawn.
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Chart {
     /// What it is, for the heading.
     pub(crate) title: &'static str,
     /// What it shows in a sentence, for who does not see it.
     pub(crate) summary: String,
     pub(crate) legend: Vec<Series>,
-    pub(crate) drawing: Drawing,
+    pub(crate) bars: Vec<Bar>,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) scale: Vec<Label>,
     pub(crate) times: Vec<Clock>,
     pub(crate) columns: Vec<Column>,
 }
@@ -27,110 +59,127 @@ pub(crate) struct Chart {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Series {
     /// Which colour.
-    pub(crate) colour: u8,
+    pub(crate) class: &'static str,
     pub(crate) name: String,
     /// How many in all; empty where that says nothing.
     pub(crate) total: String,
 }
 
+#[derive(Debug, PartialEq)]
+pub(crate) struct Bar {
+    pub(crate) class: &'static str,
+    pub(crate) x: String,
+    pub(crate) y: String,
+    pub(crate) width: String,
+    pub(crate) height: String,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Line {
+    pub(crate) class: &'static str,
+    pub(crate) path: String,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Label {
+    /// Where on its axis.
+    pub(crate) at: String,
+    pub(crate) text: String,
+}
+
 /// A time of day below the chart. Scripts write it in the reader's own time zone.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Clock {
-    pub(crate) x: i32,
+    pub(crate) at: String,
     /// RFC 3339.
     pub(crate) machine: String,
     pub(crate) text: String,
 }
 
 /// What pointing at a minute tells.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Column {
-    pub(crate) x: i32,
-    pub(crate) width: i32,
+    pub(crate) x: String,
+    pub(crate) width: String,
     /// When it begins, RFC 3339.
     pub(crate) machine: String,
     /// The time of day first.
     pub(crate) tells: String,
 }
 
-/// The colour of what was allowed, and the last one, which later reasons share.
-const ALLOWED: u8 = 0;
-const LAST: u8 = 5;
+/// The colours; what comes later shares the last one.
+const CLASSES: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
 
 /// How many requests per second, allowed and refused by reason.
 pub(crate) fn requests(points: &[Point]) -> Chart {
     let mut reasons = by_frequency(points);
     let others = reasons.split_off(coloured(reasons.len()));
-    let colours: Vec<(&str, u8)> = reasons.iter().map(|(code, _)| *code).zip(ALLOWED + 1..).collect();
-    let colour = |code: &str| colours.iter().find(|(known, _)| *known == code).map_or(LAST, |(_, of)| *of);
-    let scale = Scale::up_to(points.iter().map(|p| p.per_second(p.allowed + p.refused_in_all())));
-    let mut bars = Vec::new();
-    for (minute, point) in points.iter().enumerate() {
+    let class = |code: &str| reasons.iter().position(|(r, _)| *r == code).map_or("s5", |at| CLASSES[at + 1]);
+    let top = nice(points.iter().map(|p| p.per_second(p.allowed + p.refused_in_all())).fold(0.0, f64::max));
+    let mut chart = Chart { title: "Requests per second, last hour", ..frame(points, top) };
+    for (i, point) in points.iter().enumerate() {
         let mut below = 0.0;
-        let refused = point.refused.iter().map(|(code, count)| (colour(code), *count));
-        for (colour, count) in iter::once((ALLOWED, point.allowed)).chain(refused) {
+        let mut stack = |class, count| {
             let value = point.per_second(count);
             if value > 0.0 {
-                bars.push(bar(minute, below..below + value, colour, scale));
+                chart.bars.push(bar(points.len(), i, below / top, value / top, class));
                 below += value;
             }
+        };
+        stack("s0", point.allowed);
+        for (code, count) in &point.refused {
+            stack(class(code), *count);
         }
+        let mut tells =
+            format!("{}: {}/s allowed", clock(point), format::rate(point.per_second(point.allowed)));
+        for (code, count) in &point.refused {
+            tells.push_str(&format!(", {}/s {code}", format::rate(point.per_second(*count))));
+        }
+        chart.columns.push(column(points, i, tells));
     }
     let (allowed, refused) =
         points.iter().fold((0, 0), |(a, r), point| (a + point.allowed, r + point.refused_in_all()));
-    let series =
-        |colour, name: &str, total| Series { colour, name: name.into(), total: format::count(total) };
-    let mut legend = vec![series(ALLOWED, "allowed", allowed)];
-    legend.extend(reasons.iter().map(|(code, count)| series(colour(code), code, *count)));
+    let series = |class, name: &str, total| Series { class, name: name.into(), total: format::count(total) };
+    chart.legend.push(series("s0", "allowed", allowed));
+    let shown = reasons.iter().enumerate().map(|(at, (code, count))| series(CLASSES[at + 1], code, *count));
+    chart.legend.extend(shown);
     if !others.is_empty() {
-        legend.push(series(LAST, "others", others.iter().map(|(_, count)| count).sum()));
+        chart.legend.push(series("s5", "others", others.iter().map(|(_, count)| count).sum()));
     }
-    let drawing = drawn(drawing::draw(points.len(), scale, bars, Vec::new()));
-    Chart {
-        title: "Requests per second, last hour",
-        summary: format!(
-            "In the last hour {} requests were allowed and {} refused.",
-            format::count(allowed),
-            format::count(refused)
-        ),
-        legend,
-        times: times(points, &drawing),
-        columns: columns(points, &drawing, rates),
-        drawing,
-    }
+    chart.summary = format!(
+        "In the last hour {} requests were allowed and {} refused.",
+        format::count(allowed),
+        format::count(refused)
+    );
+    chart
 }
 
 /// How long decisions took.
 pub(crate) fn latencies(points: &[Point]) -> Chart {
-    let millis = |time: Option<std::time::Duration>| time.map(|time| time.as_secs_f64() * 1e3);
-    let scale = Scale::up_to(points.iter().filter_map(|p| millis(p.p99)));
-    let (mut lines, mut legend) = (Vec::new(), Vec::new());
-    for (colour, name, of) in [(3, "p50", (|p| p.p50) as fn(&Point) -> _), (2, "p99", |p| p.p99)] {
-        lines.extend(line(points.iter().map(|point| millis(of(point))), colour));
-        legend.push(Series { colour, name: name.into(), total: String::new() });
+    let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
+    let top = nice(points.iter().filter_map(|p| millis(p.p99)).fold(0.0, f64::max));
+    let mut chart = Chart { title: "/auth in milliseconds, last hour", ..frame(points, top) };
+    for (class, name, of) in [("s3", "p50", (|p| p.p50) as fn(&Point) -> _), ("s2", "p99", |p| p.p99)] {
+        chart.lines.push(Line { class, path: path(points, |p| millis(of(p)), top) });
+        chart.legend.push(Series { class, name: name.into(), total: String::new() });
+    }
+    for (i, point) in points.iter().enumerate() {
+        let tells = format!(
+            "{}: p50 {}, p99 {}",
+            clock(point),
+            format::latency(point.p50),
+            format::latency(point.p99)
+        );
+        chart.columns.push(column(points, i, tells));
     }
     let worst = points.iter().filter_map(|p| p.p99).max();
-    let drawing = drawn(drawing::draw(points.len(), scale, Vec::new(), lines));
-    Chart {
-        title: "/auth in milliseconds, last hour",
-        summary: format!("The highest p99 of a minute in the last hour was {}.", format::latency(worst)),
-        legend,
-        times: times(points, &drawing),
-        columns: columns(points, &drawing, |point| {
-            format!("p50 {}, p99 {}", format::latency(point.p50), format::latency(point.p99))
-        }),
-        drawing,
-    }
-}
-
-/// Without a drawing, a chart still has its sentence and its legend.
-fn drawn<E: std::fmt::Display>(drawing: Result<Drawing, E>) -> Drawing {
-    drawing.inspect_err(|error| tracing::error!(%error, "a chart cannot be drawn")).unwrap_or_default()
+    chart.summary = format!("The highest p99 of a minute in the last hour was {}.", format::latency(worst));
+    chart
 }
 
 /// So many reasons have colours of their own, of all that there are. The rest shares the last one.
 fn coloured(reasons: usize) -> usize {
-    const OWN: usize = LAST as usize;
+    const OWN: usize = CLASSES.len() - 1;
     if reasons > OWN { OWN - 1 } else { reasons }
 }
 
@@ -147,41 +196,165 @@ fn by_frequency(points: &[Point]) -> Vec<(&'static str, u64)> {
     all
 }
 
-fn rates(point: &Point) -> String {
-    let rate = |count| format::rate(point.per_second(count));
-    let mut tells = format!("{}/s allowed", rate(point.allowed));
-    for (code, count) in &point.refused {
-        tells.push_str(&format!(", {}/s {code}", rate(*count)));
-    }
-    tells
-}
-
-/// One every quarter of an hour, where there is room for it.
-fn times(points: &[Point], drawing: &Drawing) -> Vec<Clock> {
-    const EVERY: usize = 15;
-    let minutes = points.iter().zip(&drawing.minutes).enumerate().step_by(EVERY);
-    let minutes = minutes.filter(|(i, _)| i + EVERY / 3 < points.len());
-    let clocks = minutes.map(|(_, (point, minute))| Clock {
-        x: minute.start,
+fn frame(points: &[Point], top: f64) -> Chart {
+    let scale = [0.0, 0.5, 1.0].map(|part| Label { at: number(y(part)), text: figure(top * part) });
+    let every = 15;
+    let times = points.iter().enumerate().filter(|(i, _)| i % every == 0 && i + every / 3 < points.len());
+    let times = times.map(|(i, point)| Clock {
+        at: number(x(points.len(), i)),
         machine: format::time(point.start).machine,
         text: clock(point),
     });
-    clocks.collect()
-}
-
-fn columns(points: &[Point], drawing: &Drawing, tells: impl Fn(&Point) -> String) -> Vec<Column> {
-    let columns = points.iter().zip(&drawing.minutes).map(|(point, minute)| Column {
-        x: minute.start,
-        width: minute.end - minute.start,
-        machine: format::time(point.start).machine,
-        tells: format!("{}: {}", clock(point), tells(point)),
-    });
-    columns.collect()
+    Chart { scale: scale.into(), times: times.collect(), ..Chart::default() }
 }
 
 fn clock(point: &Point) -> String {
     format::moment(point.start).people.get(..5).unwrap_or_default().to_owned()
 }
 
+fn x(count: usize, i: usize) -> f64 {
+    LEFT + step(count) * i as f64
+}
+
+fn step(count: usize) -> f64 {
+    (WIDTH - LEFT) / count.max(1) as f64
+}
+
+fn y(part: f64) -> f64 {
+    ABOVE + (HEIGHT - ABOVE - BELOW) * (1.0 - part)
+}
+
+fn bar(count: usize, i: usize, from: f64, part: f64, class: &'static str) -> Bar {
+    let (top, bottom) = (y(from + part), y(from));
+    Bar {
+        class,
+        x: number(x(count, i) + step(count) * 0.12),
+        y: number(top),
+        width: number(step(count) * 0.76),
+        // Not so low that it cannot be seen.
+        height: number((bottom - top).max(0.6)),
+    }
+}
+
+fn column(points: &[Point], i: usize, tells: String) -> Column {
+    let (x, width) = (number(x(points.len(), i)), number(step(points.len())));
+    Column { x, width, machine: format::time(points[i].start).machine, tells }
+}
+
+/// A line with gaps where there is no value.
+fn path(points: &[Point], value: impl Fn(&Point) -> Option<f64>, top: f64) -> String {
+    let mut path = String::new();
+    let mut drawing = false;
+    for (i, point) in points.iter().enumerate() {
+        match value(point) {
+            Some(value) => {
+                let (left, width) = (x(points.len(), i), step(points.len()));
+                let level = number(y(value / top));
+                // A minute is a step, so that a lone one is seen, too.
+                let command = if drawing { 'L' } else { 'M' };
+                path.push_str(&format!("{command}{} {level}H{}", number(left), number(left + width)));
+                drawing = true;
+            }
+            None => drawing = false,
+        }
+    }
+    path
+}
+
+/// The next of 1, 2, 5, 10, …
+fn nice(most: f64) -> f64 {
+    if most <= 0.0 {
+        return 1.0;
+    }
+    let power = 10_f64.powf(most.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|top| *top >= most).unwrap_or(most)
+}
+
+fn number(value: f64) -> String {
+    trimmed(&format!("{value:.1}"))
+}
+
+/// A figure of a scale: a small one as exact as it is, which one request a minute needs.
+fn figure(value: f64) -> String {
+    if value >= 10.0 { format::count(value.round() as u64) } else { trimmed(&format!("{value:.4}")) }
+}
+
+fn trimmed(text: &str) -> String {
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn point(minute: u64, allowed: u64, refused: &[(&'static str, u64)]) -> Point {
+        Point {
+            start: UNIX_EPOCH + Duration::from_secs(60 * minute),
+            span: Duration::from_secs(60),
+            allowed,
+            refused: refused.to_vec(),
+            p50: (allowed > 0).then(|| Duration::from_micros(200)),
+            p99: (allowed > 0).then(|| Duration::from_micros(900)),
+        }
+    }
+
+    #[test]
+    fn bars_stand_on_each_other_and_fill_no_more_than_the_chart() {
+        let points = [point(0, 120, &[("rate_limited", 60)]), point(1, 0, &[])];
+        let chart = requests(&points);
+        let tops: Vec<&str> = chart.scale.iter().map(|label| label.text.as_str()).collect();
+        assert_eq!(tops, ["0", "2.5", "5"], "3 per second fit under 5");
+        let [allowed, refused] = &chart.bars[..] else { panic!("two bars: {:?}", chart.bars) };
+        assert_eq!((allowed.class, refused.class), ("s0", "s1"));
+        let f = |text: &str| text.parse::<f64>().expect("a number");
+        assert!((f(&refused.y) + f(&refused.height) - f(&allowed.y)).abs() < 0.2, "no gap");
+        assert!((f(&allowed.y) + f(&allowed.height) - (HEIGHT - BELOW)).abs() < 0.2, "on the ground");
+        assert_eq!(chart.columns[0].tells, "00:00: 2.0/s allowed, 1.0/s rate_limited");
+        assert_eq!(chart.summary, "In the last hour 120 requests were allowed and 60 refused.");
+    }
+
+    #[test]
+    fn reasons_are_coloured_by_how_often_they_occur_and_the_rest_shares_a_colour() {
+        let many = [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5), ("f", 6)];
+        let chart = requests(&[point(0, 1, &many)]);
+        let names: Vec<String> = chart.legend.iter().map(|s| format!("{} {}", s.name, s.total)).collect();
+        assert_eq!(names, ["allowed 1", "f 6", "e 5", "d 4", "c 3", "others 3"]);
+        let classes: Vec<&str> = chart.bars.iter().map(|bar| bar.class).collect();
+        assert_eq!(classes, ["s0", "s5", "s5", "s4", "s3", "s2", "s1"], "a and b share the last colour");
+        let chart = requests(&[point(0, 1, &many[..5])]);
+        assert_eq!(
+            chart.legend.last().map(|s| (s.class, s.name.as_str())),
+            Some(("s5", "a")),
+            "as many as there are"
+        );
+    }
+
+    #[test]
+    fn a_line_has_gaps_where_nothing_was_decided() {
+        let chart = latencies(&[point(0, 1, &[]), point(1, 0, &[]), point(2, 1, &[]), point(3, 1, &[])]);
+        assert_eq!(chart.lines[0].path.matches('M').count(), 2);
+        assert_eq!(chart.scale[2].text, "1");
+        assert_eq!(chart.summary, "The highest p99 of a minute in the last hour was 0.90 ms.");
+    }
+
+    #[test]
+    fn nothing_at_all_is_a_chart_too() {
+        assert!(requests(&[]).bars.is_empty());
+        assert_eq!(latencies(&[]).lines[0].path, "");
+        let tops = |allowed| requests(&[point(0, allowed, &[])]).scale.into_iter().map(|label| label.text);
+        assert_eq!(tops(0).collect::<Vec<_>>(), ["0", "0.5", "1"]);
+        assert_eq!(tops(1).collect::<Vec<_>>(), ["0", "0.01", "0.02"], "one a minute");
+        assert_eq!(tops(90_000).collect::<Vec<_>>(), ["0", "1,000", "2,000"]);
+    }
+
+    #[test]
+    fn all_who_look_share_charts_that_are_not_older_than_five_seconds() {
+        let (charts, now) = (Charts::default(), Instant::now());
+        let first = charts.of(now, Vec::new);
+        let soon = charts.of(now + EVERY - Duration::from_millis(1), || panic!("they are fresh"));
+        assert!(Arc::ptr_eq(&first, &soon));
+        assert!(!Arc::ptr_eq(&first, &charts.of(now + EVERY, Vec::new)));
+    }
+}

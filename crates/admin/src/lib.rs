@@ -46,6 +46,7 @@ use catalogue::Holds;
 use store::{Audit, Registry};
 use tokio::sync::watch;
 
+use chart::Charts;
 use live::Live;
 use since::Since;
 
@@ -70,6 +71,7 @@ pub struct Admin {
     pub(crate) program: Arc<Program>,
     pub(crate) live: Live,
     pub(crate) since: Arc<Since>,
+    pub(crate) charts: Arc<Charts>,
 }
 
 /// What only the program knows and the pages show.
@@ -99,7 +101,8 @@ impl Admin {
         shutdown: watch::Receiver<bool>,
     ) -> Self {
         let program = Arc::new(program);
-        Self { gate, shared, registry, holds, program, live: Live::new(shutdown), since: Arc::default() }
+        let (since, charts) = (Arc::default(), Arc::default());
+        Self { gate, shared, registry, holds, program, live: Live::new(shutdown), since, charts }
     }
 
     /// Writes down what an operator has done, if there is a store. What cannot be written down is in the log at least.

@@ -1,6 +1,9 @@
 //! The overview: whether all is well, and if not, what to do.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use askama::Template;
 use catalogue::{Catalogue, Readiness, ServerState};
@@ -8,7 +11,7 @@ use catalogue::{Catalogue, Readiness, ServerState};
 use super::{Asked, live_page};
 use crate::{
     Admin,
-    chart::{self, Chart},
+    chart::Chart,
     connection::{self, Connection},
     format::{self, Time},
     issue::{self, Issue, Severity},
@@ -29,7 +32,7 @@ pub(crate) struct Overview {
     issues: Vec<Issue>,
     more_issues: usize,
     tiles: Vec<Tile>,
-    charts: [Chart; 2],
+    charts: Arc<[Chart; 2]>,
     instances: Vec<Instance>,
     connections: Vec<Connection>,
     changes: Vec<Change>,
@@ -67,14 +70,13 @@ pub(crate) fn page(asked: Asked<'_>) -> Overview {
     let verdict = verdict(catalogue, &issues);
     let more_issues = issues.len().saturating_sub(ISSUES);
     issues.truncate(ISSUES);
-    let hour = admin.shared.telemetry().last_hour();
     Overview {
         frame,
         verdict,
         issues,
         more_issues,
         tiles: tiles(admin, catalogue),
-        charts: [chart::requests(&hour), chart::latencies(&hour)],
+        charts: admin.charts.of(Instant::now(), || admin.shared.telemetry().last_hour()),
         instances: instances(admin),
         connections: connection::all(admin, catalogue),
         changes: changes(admin),
