@@ -305,18 +305,9 @@ fn an_explanation_tells_no_secret() {
     cloud.spec.credential = Credential::new(CredentialHeader::Bearer, "sk-secret").map(Arc::new);
     let world = world(vec![cloud]);
     let call = chat("llama").uri("/v1/x?key=sk-secret").header("cookie", "sk-secret");
+    let call = Call { trusted: true, ..call };
     let headers = call.headers();
-    let request = access::Request {
-        method: "POST",
-        uri: &call.uri,
-        host: None,
-        headers: &headers,
-        body: &call.body,
-        mode: call.mode,
-        trusted: true,
-        from: None,
-        now: std::time::SystemTime::UNIX_EPOCH,
-    };
+    let request = call.asked_with(&headers);
     let explanation = explain(&world.policy, &world.catalogue, &request);
     assert!(matches!(explanation.decision, Decision::Allow(_)));
     let all = format!("{explanation:?}");
@@ -330,17 +321,7 @@ fn an_explanation_takes_nothing() {
     world.policy = Policy::new(vec![key("alice", "*", Some(rate(1, 1)), None)], Vec::new());
     let call = chat("llama");
     let headers = call.headers();
-    let request = access::Request {
-        method: "POST",
-        uri: &call.uri,
-        host: None,
-        headers: &headers,
-        body: &call.body,
-        mode: call.mode,
-        trusted: false,
-        from: None,
-        now: std::time::SystemTime::UNIX_EPOCH,
-    };
+    let request = call.asked_with(&headers);
     for _ in 0..3 {
         let explanation = explain(&world.policy, &world.catalogue, &request);
         assert!(matches!(explanation.decision, Decision::Allow(_)));
@@ -365,17 +346,7 @@ fn an_explanation_with_what_is_left_refuses_what_is_refused() {
     let mut call = Call::new("mg-alice").json(body);
     call.from = "10.0.0.1".parse().ok();
     let headers = call.headers();
-    let request = access::Request {
-        method: "POST",
-        uri: &call.uri,
-        host: None,
-        headers: &headers,
-        body: &call.body,
-        mode: call.mode,
-        trusted: false,
-        from: call.from,
-        now: std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(call.now),
-    };
+    let request = call.asked_with(&headers);
     let named = |name: &str| world.policy.keys().find(|key| key.name == name).expect("the key");
     let explained = |request: &access::Request<'_>, key| {
         let explanation = explain_for(&world.policy, &world.catalogue, request, key);

@@ -263,17 +263,7 @@ fn an_explanation_decides_the_same_and_says_how() {
     let world = usual();
     for call in [chat("cheap"), chat("dear"), chat("llama").header("x-model-size", "8b"), alice()] {
         let headers = call.headers();
-        let request = access::Request {
-            method: "POST",
-            uri: &call.uri,
-            host: None,
-            headers: &headers,
-            body: &call.body,
-            mode: call.mode,
-            trusted: false,
-            from: None,
-            now: std::time::SystemTime::UNIX_EPOCH,
-        };
+        let request = call.asked_with(&headers);
         let explanation = access::explain(&world.policy, &world.catalogue, &request);
         let found = match &explanation.decision {
             Decision::Allow(_) => "ok",

@@ -28,17 +28,7 @@ impl World {
 
     pub(crate) fn decide(&self, request: &Call) -> Decision {
         let headers = request.headers();
-        let request = Request {
-            method: request.method,
-            uri: &request.uri,
-            host: request.host.as_deref(),
-            headers: &headers,
-            body: &request.body,
-            mode: request.mode,
-            trusted: request.trusted,
-            from: request.from,
-            now: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(request.now),
-        };
+        let request = request.asked_with(&headers);
         decide(&self.policy, &self.catalogue, &self.limiters, &request)
     }
 
@@ -116,6 +106,21 @@ impl Call {
 
     pub(crate) fn mode(self, mode: Mode<'static>) -> Self {
         Self { mode, ..self }
+    }
+
+    /// As it is asked about, with its [headers](Self::headers).
+    pub(crate) fn asked_with<'a>(&'a self, headers: &'a HeaderMap) -> Request<'a> {
+        Request {
+            method: self.method,
+            uri: &self.uri,
+            host: self.host.as_deref(),
+            headers,
+            body: &self.body,
+            mode: self.mode,
+            trusted: self.trusted,
+            from: self.from,
+            now: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(self.now),
+        }
     }
 
     pub(crate) fn headers(&self) -> HeaderMap {
