@@ -57,10 +57,11 @@ async fn models_by_path_header_query_and_host() {
     let (code, embed) = (Sim::start("code", &["coder"]), Sim::start("embed", &["minilm"]));
     for (version, forwards_body) in FLAT {
         let servers = [
-            (&llama, ""),
-            (&qwen, ""),
-            (&code, "select: { host: code.example.com }"),
-            (&embed, "models: [embeddings]"),
+            // Nobody reads bodies before 3.3: only servers of one model are served.
+            (&llama, "kind: vllm"),
+            (&qwen, "kind: vllm"),
+            (&code, "kind: vllm, select: { host: code.example.com }"),
+            (&embed, "models: [embeddings], single_model: true"),
         ];
         let Some(flat) = Flat::start(version, &servers, "").await else { continue };
         let v1 = "/v1/chat/completions";
@@ -110,7 +111,8 @@ async fn the_only_model_needs_no_name_and_limits_hold() {
     let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["llama"]));
     for (version, _) in FLAT {
         let more = "models: [{ match: llama, limit: { requests_per_hour: 60, burst: 6 } }]\n";
-        let Some(flat) = Flat::start(version, &[(&a, ""), (&b, "")], more).await else { continue };
+        let servers = [(&a, "single_model: true"), (&b, "single_model: true")];
+        let Some(flat) = Flat::start(version, &servers, more).await else { continue };
         let mut servers = std::collections::BTreeSet::new();
         for _ in 0..6 {
             servers.insert(flat.answered_by(flat.post("/v1/chat/completions", &chat("llama"))).await);

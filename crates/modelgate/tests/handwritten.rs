@@ -80,7 +80,7 @@ async fn a_middleware_of_ones_own_with_our_address_and_a_model() {
     for version in ["3.0.4", "3.3.6", "3.5.3", "3.6.2", "3.6.15", "3.7.0", NEWEST] {
         let forwards_body = !version.starts_with("3.0");
         let dynamic = |modelgate: &Modelgate| {
-            let body = if forwards_body { "" } else { "&body=none" };
+            let body = if forwards_body { "" } else { "&body=none&single_model" };
             let address = format!("{}/auth?model=llama-embed{body}", modelgate.requests_url());
             let forward = if forwards_body { "\n        forwardBody: true" } else { "" };
             format!(

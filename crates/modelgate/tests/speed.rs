@@ -1,5 +1,5 @@
-//! The overview of the dashboard is fast: painted at once over a large fleet, and live under load without slowing
-//! what it shows. Measured with the optimised program, as `scale.rs` is.
+//! What requests cost, and the overview of the dashboard: painted at once over a large fleet, and live under load without
+//! slowing what it shows. Measured with the optimised program, as `scale.rs` is.
 
 mod common;
 #[path = "common/dashboard.rs"]
@@ -8,20 +8,23 @@ mod dashboard;
 use std::{fmt::Write as _, path::Path, time::Duration};
 
 use axum::{Json, Router, extract::Path as Segment, routing::get};
-use common::{KEY, config_of, send};
+use common::{KEY, NEWEST, config_of, send};
 use dashboard::{TOKEN, sign_in};
 use serde_json::json;
 use testkit::{
     Stopwatch,
     browser::{Browser, chromium},
-    cost_ratio, eventually, median,
+    cost_ratio, eventually,
+    load::{Load, Until},
+    median,
     modelgate::{Modelgate, optimised},
     need,
     sim::Sim,
+    traefik::{Traefik, traefik_binary},
 };
 use tokio::sync::Mutex;
 
-/// Both tests measure, so neither may run beside the other.
+/// All tests measure, so none may run beside another.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// What the dashboard is said to bear.
@@ -175,4 +178,59 @@ async fn an_open_overview_is_live_and_costs_next_to_nothing() {
     println!("µs per decision, with the page closed and open: {rounds:.1?}; ratio {ratio:.3}");
     assert!(ratio >= 0.95, "{ratio:.3}: {rounds:.1?}");
     browser.assert_clean().await;
+}
+
+/// What a request costs the processes that it passes.
+async fn cost_of_a_request(load: &Load, processes: &[u32]) -> f64 {
+    let cpu = || processes.iter().map(|id| cpu_time(*id)).sum::<Duration>();
+    let before = cpu();
+    let report = load.clone().until(Until::Elapsed(ROUND)).run().await;
+    assert!(report.answered(200) > 100 && report.answered(200) == report.answers(), "{:?}", report.statuses);
+    (cpu() - before).as_secs_f64() * 1e6 / report.answers() as f64
+}
+
+/// Three numbers in the document once cost two thirds of the speed, and nothing but a stopwatch could tell: by
+/// processor time, which tells the same on a machine that has other things to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_request_costs_at_most_three_times_what_it_costs_traefik_alone() {
+    let Some(traefik) = need(traefik_binary(NEWEST), "Traefik") else { return };
+    let Some(binary) = need(optimised(), "the optimised program") else { return };
+    let _alone = ALONE.lock().await;
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let config = config_of(&[(&sim, "")], &format!("traefik: {{ version: {NEWEST:?} }}\n"));
+    let mut modelgate = Modelgate::start_with(&binary, &config).await;
+    modelgate.wait_ready().await;
+    let ours = Traefik::builder(&traefik).endpoint(modelgate.provider_endpoint()).start().await;
+    ours.wait_configured().await;
+    let route = format!(
+        "http:\n  routers:\n    all: {{ rule: PathPrefix(`/`), service: sim }}\n  services:\n    sim: {{ loadBalancer: {{ \
+         servers: [{{ url: {:?} }}] }} }}\n",
+        sim.url()
+    );
+    let alone = Traefik::builder(&traefik).dynamic(route).start().await;
+    alone.wait_router("all@file").await;
+    let mut body = common::chat("llama");
+    body["messages"][0]["content"] = json!("a".repeat(2_000));
+    let load = |traefik: &Traefik| {
+        let url = format!("{}/v1/chat/completions", traefik.url());
+        Load::post(url, &body).key(KEY).connections(32)
+    };
+    let (load_alone, load_ours) = (load(&alone), load(&ours));
+    let mut rounds = Vec::new();
+    for round in 0..5 * ROUNDS {
+        let cost = [
+            cost_of_a_request(&load_alone, &[alone.id()]).await,
+            cost_of_a_request(&load_ours, &[ours.id(), modelgate.id()]).await,
+        ];
+        // The first is not warm.
+        if round > 0 {
+            rounds.push(cost);
+        }
+        if rounds.len() >= ROUNDS && cost_ratio(&rounds) >= 0.35 {
+            break;
+        }
+    }
+    let ratio = cost_ratio(&rounds);
+    println!("µs per request, Traefik alone and with Modelgate: {rounds:.0?}; ratio {ratio:.3}");
+    assert!(ratio >= 0.35, "{ratio:.3}: {rounds:.0?}");
 }

@@ -3,7 +3,7 @@
 //! Traefik cannot look into a body. So a model is chosen by what Traefik can see: the path
 //! (`/models/<name>/…`, `/openai/deployments/<name>/…`), the header `X-Model`, the parameter `model`, or what the
 //! operator made a condition. Each router asks Modelgate about its own route, `/auth?route=<route id>`; from 3.3
-//! on the question has the body, one router and one ForwardAuth per body size, and Modelgate sees to it that the
+//! on the question has the body, one router and one question per kind of body, and Modelgate sees to it that the
 //! body names the same model. Before, nobody reads the body, so only servers that have no
 //! other model get requests.
 //!
@@ -20,7 +20,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use catalogue::{Api, Catalogue, Leg, ModelName, Pool};
+use catalogue::{Api, Catalogue, Choice, Leg, ModelName, Pool};
 
 use crate::{
     Options,
@@ -29,14 +29,6 @@ use crate::{
     upstream::Upstream,
     wire::Http,
 };
-
-/// Body sizes of one ForwardAuth.
-struct Size {
-    /// Added to names.
-    suffix: String,
-    matcher: String,
-    max_body: u64,
-}
 
 /// Adds the routers of the flat layout.
 pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, front: &Front<'_>) {
@@ -82,7 +74,7 @@ fn add_group(
 
 /// Whether a body that nobody has read could choose another model.
 pub(crate) fn can_be_served(pool: &Pool, options: &Options) -> bool {
-    options.version.forwards_body() || pool.has_no_choice()
+    options.version.forwards_body() || pool.choice() <= Choice::Sole
 }
 
 /// The one model of these pools, if there is only one: then it need not be named. Other names for it
@@ -106,20 +98,20 @@ fn add_pool(
         return;
     }
     let chosen = requests_of(pool, named, options);
-    for size in sizes(options) {
-        let auth = format!("{}{}", leg.route, size.suffix);
+    for tier in tiers(options) {
+        let suffix = format!("-{}", tier.size());
+        let query = format!("route={}", leg.route);
+        let questions = front.ask(http, &format!("{}{suffix}", leg.route), &query, tier.question);
         for way in &ways {
-            let matcher = rule::all(&[&chosen, &way.matcher, &size.matcher]);
+            let matcher = rule::all(&[&chosen, &way.matcher, &tier.exclusive]);
             // A way with a rule of its own goes before the one that takes the rest.
             let mut router = front.root("", rank + usize::from(!way.matcher.is_empty()));
             router.rule = rule::all(&[&front.hosts, &matcher]);
-            router.middlewares.push(auth.clone());
+            router.middlewares.extend(questions.iter().cloned());
             router.middlewares.extend(way.middlewares.iter().cloned());
             router.service = Some(way.service.clone());
-            http.routers.insert(format!("{}{}{}", leg.route, way.suffix, size.suffix), router);
+            http.routers.insert(format!("{}{}{}", leg.route, way.suffix, suffix), router);
         }
-        let query = format!("route={}", leg.route);
-        http.middlewares.insert(auth, front.forward_auth(&query, size.max_body));
     }
 }
 
@@ -141,17 +133,4 @@ fn requests_of(pool: &Pool, named: bool, options: &Options) -> String {
     }
     let selector = pool.selector.as_deref().map(rule::selector).unwrap_or_default();
     rule::all(&[&selector, &rule::any(&ways)])
-}
-
-/// From 3.3 on one per tier.
-fn sizes(options: &Options) -> Vec<Size> {
-    if !options.version.forwards_body() {
-        return vec![Size { suffix: String::new(), matcher: String::new(), max_body: 0 }];
-    }
-    let size = |tier: crate::front::Tier| Size {
-        suffix: format!("-{}", tier.size()),
-        matcher: tier.exclusive,
-        max_body: tier.max_body,
-    };
-    tiers(options).into_iter().map(size).collect()
 }

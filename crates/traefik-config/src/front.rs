@@ -3,16 +3,21 @@
 
 mod dashboard;
 mod edge;
+mod gate;
+mod question;
 mod tier;
 
 use catalogue::{Api, Catalogue};
-pub(crate) use tier::{Tier, exclusive_chunked, exclusive_too_large, tiers};
+pub use gate::{SIZED_GATE, WEBSOCKET_GATE};
+pub(crate) use tier::{
+    Body, Question, RANK_OF_TOO_LARGE, exclusive_chunked, exclusive_too_large, tiers, too_large,
+};
 
 use crate::{
     Gateway, Options, rule,
     wire::{
-        AddPrefix, Chain, ClientTls, ForwardAuth, ForwardingTimeouts, Http, LoadBalancer, Middleware, Router,
-        RouterTls, Server, ServersTransport, Service,
+        AddPrefix, ForwardingTimeouts, Http, LoadBalancer, Middleware, Router, RouterTls, Server,
+        ServersTransport, Service,
     },
 };
 
@@ -20,28 +25,17 @@ use crate::{
 /// (`middlewares=modelgate@http`).
 pub const MODELGATE_SERVICE: &str = "modelgate";
 /// The path prefix under which Modelgate answers what Traefik could not route; the next segment
-/// says why: `413`, `411` or `unrouted`, and the client's own path follows. `429` has the client's URL in
-/// the query, as `url`.
+/// says why: `413`, `411` or `unrouted`, and the client's own path follows. Pages in place of errors (`429`, `502`,
+/// `413`, `413-chunked`) have the client's URL in the query, as `url`.
 pub const REFUSE_PREFIX: &str = "/refuse";
 
 pub(crate) const UNROUTED: &str = "modelgate-unrouted";
-const GATE: &str = "modelgate-gate";
 pub(crate) const TOO_LARGE: &str = "modelgate-too-large";
 pub(crate) const CHUNKED: &str = "modelgate-chunked";
 const MODELS: &str = "modelgate-models";
 
-/// What `/auth` may set on a request; each is deleted from the client's request first, so the
-/// client's key never reaches a server. A browser's WebSocket carries its key in the list of protocols, of
-/// which `/auth` gives back the others.
-const AUTH_RESPONSE_HEADERS: [&str; 5] =
-    ["Authorization", "X-Api-Key", "Api-Key", "X-Request-Id", "Sec-WebSocket-Protocol"];
-/// Every `X-Inference-*`, and the spellings that servers take for it (`X_Inference_Consumer`
-/// becomes the same WSGI variable): deleted from the client's request, then set by `/auth`.
-const AUTH_RESPONSE_HEADERS_REGEX: &str = "(?i)^x[^a-z0-9]inference[^a-z0-9]";
-/// More than any refusal of ours is long, in bytes.
-const MAX_AUTH_ANSWER: u64 = 64 * 1024;
 /// Above every other rank of the layered layout.
-pub(crate) const RANK_OF_MODELS: usize = 5;
+pub(crate) const RANK_OF_MODELS: usize = 6;
 
 /// What the root routers have in common.
 pub(crate) struct Front<'a> {
@@ -83,20 +77,8 @@ impl<'a> Front<'a> {
         if let Some(dashboard) = &options.dashboard {
             dashboard::add(http, &front, dashboard);
         }
-        front.add_gate(http);
+        gate::add(http, &front);
         front
-    }
-
-    /// The middleware for routers that the operator writes, which have none of the others.
-    fn add_gate(&self, http: &mut Http) {
-        let gate = self.forward_auth("gate", self.options.max_body);
-        if self.options.ip_depth == 0 {
-            http.middlewares.insert(MODELGATE_SERVICE.into(), gate);
-            return;
-        }
-        http.middlewares.insert(GATE.into(), gate);
-        let both = Chain { middlewares: vec![edge::FORWARDED.into(), GATE.into()] };
-        http.middlewares.insert(MODELGATE_SERVICE.into(), Middleware::Chain(both));
     }
 
     /// A root router for the requests that a rule matches; the higher rank is asked first.
@@ -143,36 +125,6 @@ impl<'a> Front<'a> {
         http.routers.insert(MODELS.into(), router);
     }
 
-    /// The question to Modelgate. Before 3.3 it has no body, and says so, lest Modelgate take it for
-    /// an empty one.
-    pub(crate) fn forward_auth(&self, query: &str, max_body: u64) -> Middleware {
-        let version = self.options.version;
-        let body = version.forwards_body();
-        let mut address = format!("https://{}/auth", self.gateway.authority);
-        for (separator, part) in [("?", query), ("&", if body { "" } else { "body=none" })] {
-            if !part.is_empty() {
-                address.push_str(separator);
-                address.push_str(part);
-            }
-        }
-        let certificate = self.options.client_certificate.as_ref();
-        Middleware::ForwardAuth(Box::new(ForwardAuth {
-            address,
-            tls: ClientTls {
-                ca: self.gateway.ca_pem.clone(),
-                cert: certificate.map(|c| c.cert.clone()),
-                key: certificate.map(|c| c.key.clone()),
-            },
-            // Which proxies a request has passed. Whatever else they say is gone by then (`edge.rs`).
-            trust_forward_header: self.options.ip_depth > 0,
-            forward_body: body,
-            max_body_size: body.then_some(max_body),
-            max_response_body_size: version.limits_auth_answers().then_some(MAX_AUTH_ANSWER),
-            auth_response_headers: AUTH_RESPONSE_HEADERS.to_vec(),
-            auth_response_headers_regex: AUTH_RESPONSE_HEADERS_REGEX,
-        }))
-    }
-
     fn add_service(&self, http: &mut Http) {
         http.services.insert(
             MODELGATE_SERVICE.into(),
@@ -194,11 +146,17 @@ impl<'a> Front<'a> {
             MODELGATE_SERVICE.into(),
             ServersTransport {
                 root_cas: vec![self.gateway.ca_pem.clone()],
+                // Where something retries, Traefik before 3.7.1 notes that a request was sent by HTTP/2 too late, if
+                // the answer is there at once: it is lost, and the client gets 200 and nothing. And here the client's
+                // own URL is asked for: h2 ends a connection on which one is not UTF-8, so clients do not share
+                // connections, as they do for the question to `/auth`.
+                disable_http2: true,
                 max_idle_conns_per_host: 200,
                 forwarding_timeouts: ForwardingTimeouts {
                     dial_timeout: "500ms".into(),
                     response_header_timeout: "0s".into(),
-                    idle_conn_timeout: "90s".into(),
+                    // Shorter than Modelgate's own, so that no request is sent on a connection that is being closed.
+                    idle_conn_timeout: "30s".into(),
                 },
             },
         );

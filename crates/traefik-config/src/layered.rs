@@ -3,11 +3,12 @@
 //! ```text
 //! root routers                                     child routers
 //!   modelgate-models     GET /v1/models → Modelgate
-//!   modelgate-small   ┐                              <route id>: X-Inference-Route → its servers
-//!   modelgate-medium  ├─ ForwardAuth → Modelgate ──▶ …
-//!   modelgate-large   │                              modelgate-unrouted: everything else → Modelgate
-//!   modelgate-bodyless│
-//!   modelgate-chunked ┘
+//!   modelgate-small     ┐                            <route id>: X-Inference-Route → its servers
+//!   modelgate-large     │
+//!   modelgate-bodyless  ├─ questions to Modelgate ─▶ …
+//!   modelgate-websocket │
+//!   modelgate-upload    │                            modelgate-unrouted: everything else → Modelgate
+//!   modelgate-chunked   ┘
 //!   modelgate-too-large  → Modelgate, which answers 413
 //! ```
 //!
@@ -18,7 +19,9 @@ use catalogue::Catalogue;
 
 use crate::{
     MODELGATE_SERVICE, Options,
-    front::{CHUNKED, Front, RANK_OF_MODELS, TOO_LARGE, UNROUTED, refusal, tiers},
+    front::{
+        CHUNKED, Front, RANK_OF_MODELS, RANK_OF_TOO_LARGE, TOO_LARGE, UNROUTED, refusal, tiers, too_large,
+    },
     rule,
     upstream::Upstream,
     wire::{Http, Router},
@@ -29,13 +32,12 @@ pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, fro
     let mut parents = Vec::new();
     for tier in tiers(options) {
         let mut router = front.root(&tier.matcher, tier.rank);
-        router.middlewares.push(tier.name.into());
+        router.middlewares.extend(front.ask(http, tier.name, "", tier.question));
         http.routers.insert(tier.name.into(), router);
-        http.middlewares.insert(tier.name.into(), front.forward_auth("", tier.max_body));
         parents.push(tier.name.to_owned());
     }
     front.add_lists(http, RANK_OF_MODELS);
-    front.add_refusal(http, TOO_LARGE, "413", "HeaderRegexp(`Content-Length`, `.`)", 3);
+    front.add_refusal(http, TOO_LARGE, "413", &too_large(), RANK_OF_TOO_LARGE);
     if options.max_chunked_body == 0 {
         front.add_refusal(http, CHUNKED, "411", "", 1);
     }

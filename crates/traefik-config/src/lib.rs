@@ -6,7 +6,7 @@
 //! (<https://doc.traefik.io/traefik/reference/install-configuration/providers/others/http/>),
 //! which decodes strictly: one field that its version does not know loses the whole document.
 //! So each field that came later stands behind a [`TraefikVersion`]; what is lost by that,
-//! [`shortcomings()`] says.
+//! [`shortcomings()`] says; what is wrong with a version whatever is rendered, [`advisories()`].
 //!
 //! From 3.6.2 on requests take two layers of routers
 //! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/routing/multi-layer-routing/>):
@@ -14,19 +14,25 @@
 //! Before, Traefik chooses the model and asks Modelgate about it (`flat.rs`). What both have in common
 //! stands in `front.rs`, before the choice, and in `upstream.rs`, behind it.
 
+mod advisory;
 mod content_length;
 mod flat;
 mod front;
+mod handwritten;
 mod layered;
 mod options;
+mod page;
 mod rule;
 mod shortcomings;
 mod upstream;
 mod version;
 mod wire;
+mod withheld;
 
+pub use advisory::{Advisory, Fault, advisories};
 use catalogue::Catalogue;
-pub use front::{MODELGATE_SERVICE, REFUSE_PREFIX};
+pub use front::{MODELGATE_SERVICE, REFUSE_PREFIX, SIZED_GATE, WEBSOCKET_GATE};
+pub use handwritten::check_labels;
 pub use options::{ClientCertificate, Cors, Dashboard, Gateway, Hsts, Options, Tls};
 pub use shortcomings::shortcomings;
 pub use version::{InvalidVersion, TraefikVersion};

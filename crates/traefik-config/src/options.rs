@@ -38,8 +38,10 @@ pub struct Options {
     pub dashboard: Option<Dashboard>,
     /// The longest request body with a `Content-Length`, in bytes.
     pub max_body: u64,
-    /// The longest one without, in bytes; 0 refuses them with 411.
+    /// The longest one without, in bytes; 0 refuses them with 411. Uploads as multipart may have `max_body`.
     pub max_chunked_body: u64,
+    /// Further headers in which keys are read, in lower case; no server gets them.
+    pub key_headers: Vec<String>,
 }
 
 /// TLS on the routers.
@@ -107,6 +109,7 @@ impl Default for Options {
             dashboard: None,
             max_body: 32 * 1024 * 1024,
             max_chunked_body: 1024 * 1024,
+            key_headers: Vec::new(),
         }
     }
 }

@@ -24,6 +24,12 @@ pub fn shortcomings(catalogue: &Catalogue, options: &Options) -> Vec<String> {
              only tells whether bodies without a length are refused; Traefik 3.3 or later does"
         ));
     }
+    if version.forwards_body() && !version.rewrites_status() && options.max_chunked_body > 0 {
+        found.push(format!(
+            "Traefik {version} answers a body without a length that is too long with a bare 401, as if the key were wrong; \
+             Traefik 3.4 or later lets Modelgate say that it is too large"
+        ));
+    }
     for pool in catalogue.pools() {
         let name = match &pool.selector {
             Some(selector) => format!("model {:?} ({selector})", pool.model.as_str()),
@@ -45,8 +51,8 @@ fn is_left_out(pool: &Pool, leg: &Leg, options: &Options, say: &mut impl FnMut(S
     let version = options.version;
     if !flat::can_be_served(pool, options) {
         say(format!(
-            "it is left out: a server of it has other models too, and Traefik {version} does not show bodies to \
-             Modelgate; that needs Traefik 3.3 or later"
+            "it is left out: a server of it has other models too, or may have, and Traefik {version} does not show bodies \
+             to Modelgate; that needs Traefik 3.3 or later, or single_model=true where it has no other"
         ));
         return true;
     }

@@ -9,6 +9,7 @@ use crate::wire::{Http, LoadBalancer, Middleware, Router, Service};
 mod documents;
 mod flat;
 mod golden;
+mod invariants;
 mod layered;
 
 /// A server that is ready, over plain HTTP.
@@ -19,6 +20,9 @@ fn server(name: &str, base_path: &str, models: &[&str]) -> ServerRecord {
             ..ServerSpec::configured(name, ServerUrl::http(name, 8000))
         },
         state: ServerState::Ready,
+        // One whose list has all that it runs.
+        listed_as: catalogue::Kind::Tei,
+        has_others: false,
         models: models.iter().map(|m| ModelCard::named(ModelName::new(m).expect("a model name"))).collect(),
     }
 }
@@ -32,11 +36,9 @@ fn set(mut server: ServerRecord, settings: &[(&str, &str)]) -> ServerRecord {
     server
 }
 
-/// With who says that it owns the models.
+/// Of a kind.
 fn of_kind(mut server: ServerRecord, kind: &str) -> ServerRecord {
-    for card in &mut server.models {
-        card.owned_by = Some(kind.into());
-    }
+    server.listed_as = catalogue::Kind::named(kind).expect(kind);
     server
 }
 

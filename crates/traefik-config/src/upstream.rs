@@ -1,9 +1,9 @@
 //! What stands behind a model's router: middlewares, then services, in either layout.
 //!
 //! ```text
-//! router ─▶ [modelgate-429] ─▶ inFlightReq per model ─▶ … per key ─▶ retry ─▶ path ─▶ mirroring
-//!                                                                                      └▶ weighted (canary)
-//!                                                        failover by priority ◀─────────┘
+//! router ─▶ [modelgate-429] ─▶ inFlightReq per model ─▶ … per key ─▶ [modelgate-502] ─▶ retry ─▶ path ─▶ mirroring
+//!                                                                                                        └▶ weighted (canary)
+//!                                                                          failover by priority ◀─────────┘
 //!                     weighted, if the servers differ ◀──┘
 //! loadBalancer ◀──────┘
 //! ```
@@ -20,13 +20,18 @@ pub(crate) use service::is_checked;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    MODELGATE_SERVICE, Options, REFUSE_PREFIX, rule,
+    Options,
+    page::page,
+    rule,
     wire::{ErrorPage, Http, InFlightReq, Middleware, ReplacePathRegex, Retry, SourceCriterion},
 };
 
 const RETRY: &str = "modelgate-retry";
 const NATIVE_429: &str = "modelgate-429";
+const NATIVE_502: &str = "modelgate-502";
 const STRIP: &str = "modelgate-strip";
+/// Traefik's own service.
+const NOOP: &str = "noop@internal";
 const DEFAULT_ATTEMPTS: u8 = 12;
 
 /// A router that leads to a leg's servers.
@@ -105,16 +110,12 @@ impl Upstream<'_> {
         // The errors middleware replaces every 429 that comes out of what follows it, a server's own
         // as well, whose body and Retry-After are lost. So it stands there only if the servers are of a kind
         // that has none of its own, or if the operator wants it.
-        let native =
-            settings.concurrency_native.unwrap_or_else(|| all_servers(pool, leg).all(never_answers_429));
+        let native = settings
+            .concurrency_native
+            .unwrap_or_else(|| all_servers(pool, leg).all(|server| server.kind().never_answers_429()));
         if native && !names.is_empty() {
             names.insert(0, NATIVE_429.into());
-            let page = ErrorPage {
-                status: vec!["429"],
-                service: MODELGATE_SERVICE,
-                query: format!("{REFUSE_PREFIX}/429?url={{url}}"),
-            };
-            self.http.middlewares.entry(NATIVE_429.into()).or_insert(Middleware::Errors(page));
+            self.native_page(NATIVE_429, "429");
         }
         names
     }
@@ -123,22 +124,53 @@ impl Upstream<'_> {
     /// took and then dropped without an answer, which Traefik turns into a 502: a prompt can be asked twice.
     /// Balancing goes on between attempts under load, so one attempt per server would not do: with two
     /// servers, one of them gone, each attempt meets the dead one with even odds.
-    fn retry(&mut self, settings: &ModelSettings) -> Option<String> {
+    ///
+    /// By the status alone Traefik cannot tell its own 502 from a server's. It holds both back, but not that
+    /// something is to be sent at once, as answers in chunks are: the client would get `200` without a header. So
+    /// behind `retry` each 502 is emptied, and before it the last one is put into words.
+    fn retry(&mut self, settings: &ModelSettings) -> Vec<String> {
         let attempts = settings.retry_attempts.unwrap_or(DEFAULT_ATTEMPTS);
         let name = match attempts {
-            0 | 1 => return None,
+            0 | 1 => return Vec::new(),
             DEFAULT_ATTEMPTS => RETRY.to_owned(),
             _ => format!("{RETRY}-{attempts}"),
         };
         let on_status = self.options.version.retries_on_status();
         let retry = Retry {
             attempts: attempts.into(),
-            initial_interval: "25ms",
+            initial_interval: Some("25ms"),
+            timeout: None,
+            // Every body has been bounded before it comes here.
+            max_request_body_bytes: on_status.then_some(-1),
             status: if on_status { vec!["502"] } else { Vec::new() },
             retry_non_idempotent_method: on_status,
         };
         self.http.middlewares.entry(name.clone()).or_insert(Middleware::Retry(retry));
-        Some(name)
+        if !on_status {
+            return vec![name];
+        }
+        self.native_page(NATIVE_502, "502");
+        vec![NATIVE_502.into(), name, self.emptied(&["502".into()])]
+    }
+
+    /// A middleware that leaves nothing of answers but their status. Traefik's own service is asked for no page: it is
+    /// asked without a connection, which 3.7.0 would take for the server's.
+    fn emptied(&mut self, status: &[String]) -> String {
+        let page = Middleware::Errors(ErrorPage {
+            status: status.to_vec(),
+            service: NOOP,
+            error_request_headers: vec!["X-Request-Id"],
+            ..ErrorPage::default()
+        });
+        let name = format!("modelgate-emptied-{}", hash(&page));
+        self.http.middlewares.entry(name.clone()).or_insert(page);
+        name
+    }
+
+    /// A middleware that has Modelgate say what a status means.
+    fn native_page(&mut self, name: &str, status: &'static str) {
+        let page = page(self.options.version, status, status);
+        self.http.middlewares.entry(name.into()).or_insert(Middleware::Errors(page));
     }
 
     /// Takes the model's name off a path, by the number of its segments: the name itself is not in the
@@ -205,15 +237,6 @@ pub(crate) fn rewriting(pool: &Pool, leg: &Leg) -> Rewriting {
         [base] => Rewriting::All(base.clone()),
         _ => Rewriting::Each,
     }
-}
-
-/// vLLM, SGLang, llama.cpp and Ollama (which signs its models `library`) queue requests; they have no limits of
-/// their own that they would answer 429 for.
-fn never_answers_429(server: &Arc<ServerRecord>) -> bool {
-    const KINDS: [&str; 4] = ["vllm", "sglang", "llamacpp", "library"];
-    let known =
-        |card: &catalogue::ModelCard| card.owned_by.as_deref().is_some_and(|kind| KINDS.contains(&kind));
-    !server.models.is_empty() && server.models.iter().all(known)
 }
 
 /// Servers by priority, the lowest number first.

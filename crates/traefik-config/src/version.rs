@@ -34,7 +34,7 @@ impl TraefikVersion {
     /// Layered routing came with 3.6.0; 3.6.0 and 3.6.1 have faults in it.
     pub const LAYERED: Self = Self::new(3, 6, 2);
 
-    const fn new(major: u16, minor: u16, patch: u16) -> Self {
+    pub(crate) const fn new(major: u16, minor: u16, patch: u16) -> Self {
         Self { major, minor, patch }
     }
 
@@ -76,6 +76,21 @@ impl TraefikVersion {
     /// `retry.status` and `retry.retryNonIdempotentMethod` are known.
     pub(crate) fn retries_on_status(self) -> bool {
         self >= Self::new(3, 7, 0)
+    }
+
+    /// `retry.timeout` is known.
+    pub(crate) fn limits_retries_by_time(self) -> bool {
+        self >= Self::new(3, 7, 0)
+    }
+
+    /// `errors.statusRewrites` is known.
+    pub(crate) fn rewrites_status(self) -> bool {
+        self >= Self::new(3, 4, 0)
+    }
+
+    /// `errors.errorRequestHeaders` is known.
+    pub(crate) fn chooses_headers_of_pages(self) -> bool {
+        self >= Self::new(3, 6, 15)
     }
 
     /// `forwardAuth.maxResponseBodySize` is known.

@@ -14,8 +14,9 @@ pub(crate) use middleware::{
 };
 use serde::Serialize;
 pub(crate) use service::{
-    Cookie, Failover, FailoverErrors, ForwardingTimeouts, HealthCheck, LoadBalancer, Mirror, Mirroring,
-    PassiveHealthCheck, Server, ServersTransport, Service, Sticky, Watched, Weighted, WeightedService,
+    Cookie, Failover, FailoverErrors, ForwardingTimeouts, Guarded, HealthCheck, LoadBalancer, Mirror,
+    Mirroring, PassiveHealthCheck, Server, ServersTransport, Service, Sticky, Watched, Weighted,
+    WeightedService,
 };
 
 /// The whole document. Only `http` is used.

@@ -29,13 +29,16 @@ async fn ready(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Response {
-    let loaded = shared.catalogue().load();
-    let Some(catalogue) = loaded.as_deref() else {
-        let body = json!({ "status": "starting", "reason": "the first survey is not finished" });
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
-    };
     // A proxy on this machine may ask for anybody.
     let is_local = peer.ip().to_canonical().is_loopback() && !headers.contains_key("x-forwarded-for");
+    let loaded = shared.catalogue().load();
+    let Some(catalogue) = loaded.as_deref() else {
+        let mut body = json!({ "status": "starting", "reason": "the first survey is not finished" });
+        if is_local {
+            body["problems"] = shared.catalogue().obstacles().iter().map(ToString::to_string).collect();
+        }
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    };
     if !is_local {
         let body = json!({
             "status": "ready",
@@ -72,7 +75,15 @@ async fn ready(
         .collect();
     let mut problems: Vec<String> = catalogue.problems().iter().map(ToString::to_string).collect();
     problems.extend(traefik_config::shortcomings(catalogue, &shared.settings().traefik));
-    let mut body = json!({ "status": "ready", "models": models, "servers": servers, "problems": problems });
+    let hints: Vec<String> = catalogue.hints().iter().map(ToString::to_string).collect();
+    let mut body = json!({
+        "status": "ready",
+        "models": models,
+        "servers": servers,
+        "problems": problems,
+        "advisories": shared.advisories(),
+        "hints": hints,
+    });
     for (name, status) in shared.statuses() {
         body[name] = status;
     }

@@ -3,50 +3,50 @@
 //!
 //! This is the hot path: no lock shared between requests, no I/O.
 //!
-//! ```text
-//! /auth                    layered layout: the answer chooses the route
-//! /auth?route=<route id>   flat layout: Traefik has chosen it
-//! /auth?gate               a router of the user's own
-//! /auth?model=<name>       the same, and its owner says which model it leads to
-//! …&body=none              that Traefik does not forward bodies
-//! ```
+//! What the question is about stands in its address (`asked.rs`).
 
 use std::{
-    borrow::Cow,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, LazyLock},
     time::{Instant, SystemTime},
 };
 
-use access::{Decision, Grant, Mode, Rate, Reason, Request, prepare};
+use access::{Decision, Denial, Grant, Rate, Reason, Request, prepare};
 use axum::{
     body::Body,
     extract::{Request as HttpRequest, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header,
+        header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION},
+    },
 };
 use bytes::Bytes;
-use percent_encoding::percent_decode_str;
 use telemetry::Record;
 use tracing::{debug, warn};
 
 use crate::{
     Shared,
+    asked::Asked,
     connection::Peer,
     counting,
     refusal::{Dialect, Refusal},
     report::Report,
+    url_key,
 };
 
-const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
-const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+pub(crate) const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+pub(crate) const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ROUTE: HeaderName = HeaderName::from_static("x-inference-route");
 const MODEL: HeaderName = HeaderName::from_static("x-inference-model");
-const CONSUMER: HeaderName = HeaderName::from_static("x-inference-consumer");
+pub(crate) const CONSUMER: HeaderName = HeaderName::from_static("x-inference-consumer");
 const KEY: HeaderName = HeaderName::from_static("x-inference-key");
 const WEBSOCKET_PROTOCOL: HeaderName = HeaderName::from_static("sec-websocket-protocol");
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The methods that reach servers. TRACE would have a server send its credential back, and what a method does that
+/// nobody knows, nobody has decided about.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Answers Traefik. The question is a GET with the client's headers and body; the client's own
 /// method and URI stand in `X-Forwarded-*`, which Traefik sets itself.
@@ -74,13 +74,31 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
     let Some(asked) = Asked::parse(parts.uri.query().unwrap_or_default()) else {
         return report.refused(Refusal::not_for_you()).answer(dialect, &request_id);
     };
+    if !METHODS.split(", ").any(|allowed| allowed == method) {
+        let mut answer = report.refused(Refusal::method_not_allowed()).answer(dialect, &request_id);
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
+        return answer;
+    }
+    // Without these two it is no handshake (RFC 6455, 4.1), and its messages would pass as if there were none.
+    let is_handshake =
+        || headers.contains_key(SEC_WEBSOCKET_KEY) && headers.contains_key(SEC_WEBSOCKET_VERSION);
+    if asked.is_websocket() && !is_handshake() {
+        return report.refused(Refusal::no_handshake()).answer(dialect, &request_id);
+    }
     let settings = shared.settings();
+    let (from, now) = (client_address(headers, settings.traefik.ip_depth), SystemTime::now());
+    if asked.is_key_alone() {
+        // Before a large body is read. It decides nothing but that: the second question is asked with the body.
+        return match shared.policy().authenticate(headers, from, now) {
+            Ok(_) => Response::new(Body::empty()),
+            Err(denial) => deny(&shared, report, *denial, from).answer(dialect, &request_id),
+        };
+    }
     let max_body = settings.traefik.max_body;
     let limit = usize::try_from(max_body).unwrap_or(usize::MAX);
     let Ok(body) = axum::body::to_bytes(body, limit).await else {
         return report.refused(Refusal::too_large(max_body)).answer(dialect, &request_id);
     };
-    let (from, now) = (client_address(headers, settings.traefik.ip_depth), SystemTime::now());
     let (prepared, body_is_known) = match &*shared.catalogue().load() {
         None => match shared.policy().authenticate(headers, from, now) {
             Ok(_) => return report.refused(Refusal::surveying()).answer(dialect, &request_id),
@@ -96,6 +114,9 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
         }
     };
     let decision = match prepared {
+        Ok(_) if url_key::is_in(uri, &shared.policy()) => {
+            return report.refused(Refusal::key_in_url()).answer(dialect, &request_id);
+        }
         Ok(pending) => counting::admit(shared.shared_counting(), shared.limiters(), pending).await,
         Err(denial) => Decision::Deny(*denial),
     };
@@ -106,22 +127,26 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
             count_usage(&shared, grant, record, uri, body_is_known.then_some(body));
             response
         }
-        Decision::Deny(mut denial) => {
-            if denial.reason == Reason::UntrustedPeer {
-                warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
-            }
-            debug!(
-                request_id,
-                reason = denial.reason.code(),
-                consumer = denial.consumer.as_ref().map(|c| c.name.as_str()),
-                "refused"
-            );
-            denial.reason = slowed(&shared, from, denial.reason);
-            report.denied(&denial, from);
-            shared.usage().refused(&denial);
-            Refusal::from(&denial.reason).answer(dialect, &request_id)
-        }
+        Decision::Deny(denial) => deny(&shared, report, denial, from).answer(dialect, &request_id),
     }
+}
+
+/// Notes that a request is refused, and says how.
+fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial, from: Option<IpAddr>) -> Refusal {
+    let request_id = report.request_id;
+    if denial.reason == Reason::UntrustedPeer {
+        warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
+    }
+    debug!(
+        request_id,
+        reason = denial.reason.code(),
+        consumer = denial.consumer.as_ref().map(|c| c.name.as_str()),
+        "refused"
+    );
+    denial.reason = slowed(shared, from, denial.reason);
+    report.denied(&denial, from);
+    shared.usage().refused(&denial);
+    Refusal::from(&denial.reason)
 }
 
 /// Notes what was used, and keeps the decision for people to look at. Its tokens are estimated when the answer is on its
@@ -182,46 +207,6 @@ fn whose_network(address: IpAddr) -> String {
     }
 }
 
-/// What the middleware's address says.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Asked<'a> {
-    route: Option<&'a str>,
-    model: Option<Cow<'a, str>>,
-    gate: bool,
-    no_body: bool,
-}
-
-impl<'a> Asked<'a> {
-    /// Reads the query; `None` for anything that no middleware of ours has: a misspelt word must not
-    /// open more than was meant.
-    fn parse(query: &'a str) -> Option<Self> {
-        let mut asked = Self::default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=').unwrap_or((pair, "")) {
-                ("route", route) if asked.route.is_none() => asked.route = Some(route),
-                ("model", model) if asked.model.is_none() && !model.is_empty() => {
-                    asked.model = Some(percent_decode_str(model).decode_utf8().ok()?);
-                }
-                ("gate", "") => asked.gate = true,
-                ("body", "none") => asked.no_body = true,
-                _ => return None,
-            }
-        }
-        let ways = usize::from(asked.route.is_some()) + usize::from(asked.gate || asked.model.is_some());
-        (ways <= 1 && (ways == 1 || !asked.no_body)).then_some(asked)
-    }
-
-    fn mode(&self) -> Mode<'_> {
-        let body_forwarded = !self.no_body;
-        match (self.route, &self.model) {
-            (Some(route), _) => Mode::Routed { route, body_forwarded },
-            (None, Some(model)) => Mode::Gate { model: Some(model), body_forwarded },
-            (None, None) if self.gate => Mode::Gate { model: None, body_forwarded },
-            (None, None) => Mode::Layered,
-        }
-    }
-}
-
 /// The client's own id, if it is harmless, so that it finds its request in the server's log.
 pub(crate) fn request_id(shared: &Shared, headers: &HeaderMap) -> String {
     let harmless = |id: &&str| {
@@ -266,6 +251,8 @@ fn allow(grant: &Grant, request_id: &str) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use access::TokenFault;
+
     use super::*;
 
     #[test]
@@ -304,14 +291,14 @@ mod tests {
             let from = Some([192, 0, 2, hosts.next().expect("a host")].into());
             (0..times).map(|_| slowed(&shared, from, reason.clone()).code()).collect::<Vec<_>>()
         };
-        for guess in [Reason::UnknownKey, Reason::MistypedKey, Reason::UnknownToken("its signature is bad")] {
+        for guess in [Reason::UnknownKey, Reason::MistypedKey, TokenFault::Unreadable.into()] {
             let own = guess.code();
             let codes = codes(guess, 40);
             assert!(codes[..30].iter().all(|code| *code == own), "{codes:?}");
             assert_eq!(codes[39], "too_many_failures");
         }
         // Clients whose tokens or keys have run out are no attackers.
-        for other in [Reason::BadToken("it has expired"), Reason::ExpiredKey, Reason::MissingKey] {
+        for other in [TokenFault::NoExpiry.into(), Reason::ExpiredKey, Reason::MissingKey] {
             let own = other.code();
             assert!(codes(other, 40).iter().all(|code| *code == own), "{own}");
         }
@@ -322,32 +309,5 @@ mod tests {
             (429, "rate_limit_exceeded"),
             "as clients know it"
         );
-    }
-
-    #[test]
-    fn the_address_says_how_to_decide() {
-        let mode = |query| Asked::parse(query).map(|asked| format!("{:?}", asked.mode()));
-        for (query, expected) in [
-            ("", "Layered"),
-            ("route=llama-1", "Routed { route: \"llama-1\", body_forwarded: true }"),
-            ("route=llama-1&body=none", "Routed { route: \"llama-1\", body_forwarded: false }"),
-            ("gate", "Gate { model: None, body_forwarded: true }"),
-            ("gate&body=none", "Gate { model: None, body_forwarded: false }"),
-            ("model=org%2Fllama", "Gate { model: Some(\"org/llama\"), body_forwarded: true }"),
-        ] {
-            assert_eq!(mode(query).as_deref(), Some(expected), "{query}");
-        }
-        for query in [
-            "modle=a",
-            "route=a&model=b",
-            "route=a&gate",
-            "body=none",
-            "model=",
-            "model=%ff",
-            "gate=1",
-            "route=a&route=b",
-        ] {
-            assert_eq!(mode(query), None, "{query}");
-        }
     }
 }

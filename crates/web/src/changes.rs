@@ -124,6 +124,8 @@ mod tests {
         ServerRecord {
             spec: ServerSpec::configured(name, ServerUrl::http(name, 8000)),
             state,
+            listed_as: catalogue::Kind::Other,
+            has_others: false,
             models: models.iter().map(card).collect(),
         }
     }

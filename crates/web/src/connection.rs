@@ -2,6 +2,9 @@
 //!
 //! Traefik makes a new transport, and with it new connections, for every ForwardAuth middleware at
 //! every reload, and forgets the old ones without closing them. So idle ones are closed here.
+//!
+//! One HTTP/2 connection carries the requests of all of Traefik's clients. What one of them does must not end it, or the
+//! others get a bare 500: so the limits that h2 has against a peer which misbehaves are set for a peer that speaks for many.
 
 use std::{
     convert::Infallible,
@@ -39,6 +42,18 @@ const FINISH: Duration = Duration::from_secs(5);
 const MAX_STREAMS: u32 = 4096;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Streams that were reset before hyper has seen them. Traefik resets a stream when its client goes away, and h2 closes the
+/// connection when more than this many come at once (by default 20, against CVE-2023-44487). It reads at most what has
+/// arrived before it hands over what is there, so there are never many more than clients that leave in one moment.
+const MAX_RESET_BEFORE_SEEN: usize = 64 * 1024;
+/// The longest headers that are read over HTTP/2, as RFC 9113 §6.5.2 counts them: 32 bytes more for each. Go's client refuses
+/// to send more than we announce, and Traefik then answers with a bare 500. It lets in 1 MiB as HTTP/1.1 writes them (Go's
+/// `DefaultMaxHeaderBytes`), of which the shortest header takes 5 bytes, and adds the URL once more. What is
+/// longer than [`head::MAX_HEADERS`](crate::head::MAX_HEADERS) is refused once it is read.
+const MAX_HEADERS_READ: u32 = 16 * 1024 * 1024;
+/// The same over HTTP/1.1, in bytes and in headers; only those who do not come through Traefik speak it here.
+const MAX_HEAD_HTTP1: usize = 2 * 1024 * 1024;
+const MAX_HEADERS_HTTP1: usize = 1_000;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -110,15 +125,8 @@ async fn serve_one(
         request.extensions_mut().insert(peer);
         answer(router.clone(), Arc::clone(&seen), request)
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let protocol = protocol();
+    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
     let enough = async {
         tokio::select! {
             () = activity.idle_for(IDLE) => {}
@@ -136,6 +144,28 @@ async fn serve_one(
     if let Err(error) = ended {
         debug!(error, "connection ended");
     }
+}
+
+fn protocol() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_buf_size(MAX_HEAD_HTTP1)
+        .max_headers(MAX_HEADERS_HTTP1);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADERS_READ)
+        .max_pending_accept_reset_streams(MAX_RESET_BEFORE_SEEN)
+        // Counted over the life of a connection: a stream is reset here when a client's URL cannot be read, or is still
+        // being sent after its answer.
+        .max_local_error_reset_streams(None);
+    builder
 }
 
 fn answer(

@@ -224,6 +224,8 @@ mod tests {
             let record = |(name, state): &(&str, ServerState)| ServerRecord {
                 spec: ServerSpec::configured(name, ServerUrl::http(name, 8000)),
                 state: state.clone(),
+                listed_as: catalogue::Kind::Other,
+                has_others: false,
                 models: vec![ModelCard::named(ModelName::new("llama").expect("a model name"))],
             };
             let catalogue = Catalogue::assemble(servers.iter().map(record), Vec::new());

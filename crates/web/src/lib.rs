@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! provider  plain HTTP   GET /traefik                    provider.rs   what Traefik is told, long-polled
-//! requests  TLS, HTTP/2  /auth                           auth.rs       may this request pass, and where to
+//! requests  TLS, HTTP/2  every request                   head.rs       can its head be read
+//!                        /auth                           auth.rs       may this request pass, and where to
 //!                        GET /v1/models                  models.rs     what this key may use
 //!                        /refuse/…                       refuse.rs     native answers to what has no route
 //! admin     plain HTTP   /healthz /readyz                admin.rs      for people and health checks
@@ -12,10 +13,13 @@
 //! HTTP statuses are chosen in `refusal.rs` and nowhere else.
 
 mod admin;
+mod advice;
+mod asked;
 mod auth;
 mod changes;
 mod connection;
 mod counting;
+mod head;
 mod history;
 mod metrics;
 mod models;
@@ -26,6 +30,7 @@ mod refuse;
 mod report;
 mod state;
 mod tls;
+mod url_key;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -86,5 +91,6 @@ fn requests_router(shared: &Arc<Shared>) -> axum::Router {
         .route("/refuse/{why}", axum::routing::any(refuse::handle))
         .route("/refuse/{why}/{*path}", axum::routing::any(refuse::handle))
         .fallback(models::handle)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(shared), head::check))
         .with_state(Arc::clone(shared))
 }

@@ -90,12 +90,71 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
     }
 
+    /// A body without a length turned out longer than Traefik may read.
+    pub(crate) fn too_large_without_length(max_chunked_body: u64) -> Self {
+        let message = format!(
+            "The request body is too large for one without a Content-Length: at most {max_chunked_body} bytes are \
+             allowed. Send its length, and it may be longer."
+        );
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
+    }
+
+    /// What it said was lost in Traefik, and so was its status.
+    pub(crate) fn refused_by_server() -> Self {
+        let message =
+            "The model's server answered 401: it does not take the credential that the gateway gives it.";
+        Self::new(StatusCode::BAD_GATEWAY, "server_refused", message)
+    }
+
+    /// A key in a URL is seen by servers and written into logs, and Traefik cannot take it out.
+    pub(crate) fn key_in_url() -> Self {
+        let message = "The URL holds an API key, which the model's server and logs would see. Send it in the header \
+                       \"Authorization: Bearer ...\" instead.";
+        Self::new(StatusCode::BAD_REQUEST, "api_key_in_url", message)
+    }
+
+    /// Traefik reads `0031` as 31, and matches rules against `0031`.
+    pub(crate) fn odd_length() -> Self {
+        let message = "The Content-Length is not written as a plain decimal number: no leading zeros, no sign, no spaces.";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_content_length", message)
+    }
+
+    pub(crate) fn headers_too_large(length: usize, max: usize) -> Self {
+        let message =
+            format!("The request's headers and URL are {length} bytes long; at most {max} are allowed.");
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", message)
+    }
+
+    /// A URL is ASCII (RFC 3986 §2), and servers differ in how they read one that is not.
+    pub(crate) fn url_not_ascii() -> Self {
+        let message =
+            "The URL has characters that are not ASCII. Percent-encode them as UTF-8: \u{eb} is %C3%AB.";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_url", message)
+    }
+
     /// Traefik's limit of requests at once is reached.
     pub(crate) fn too_many_at_once() -> Self {
         let message =
             "Too many requests for this model are under way at once; try again when one has finished.";
         let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
         Self { retry_after: Some(WHILE_BUSY), ..refusal }
+    }
+
+    /// A client that sends its body in chunks may send one with a length instead.
+    /// A server broke off, or said itself that it is a gateway without one behind it.
+    pub(crate) fn bad_gateway() -> Self {
+        let message = "The model's server gave no answer, or answered 502.";
+        Self::new(StatusCode::BAD_GATEWAY, "bad_gateway", message)
+    }
+
+    pub(crate) fn no_handshake() -> Self {
+        let message = "The request asks for a WebSocket without Sec-WebSocket-Key and Sec-WebSocket-Version (RFC 6455).";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_websocket", message)
+    }
+
+    pub(crate) fn method_not_allowed() -> Self {
+        let message = "This method is not served here; the header Allow names those that are.";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
     pub(crate) fn length_required() -> Self {
@@ -127,6 +186,7 @@ impl Refusal {
     fn kind_anthropic(&self) -> &'static str {
         match self.status {
             StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::FORBIDDEN => "permission_error",
             StatusCode::NOT_FOUND => "not_found_error",
             StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
@@ -248,7 +308,6 @@ impl From<&Reason> for Refusal {
             | Reason::UnknownKey
             | Reason::MistypedKey
             | Reason::BadToken(_)
-            | Reason::UnknownToken(_)
             | Reason::DisabledKey
             | Reason::ExpiredKey
             | Reason::WrongNetwork
@@ -270,6 +329,8 @@ impl From<&Reason> for Refusal {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_available", message)
             }
             Reason::ClosedPath => Self::not_found(),
+            // OpenAI's status for a key without a permission.
+            Reason::StoredData => Self::new(StatusCode::FORBIDDEN, reason.code(), message),
             Reason::NotReady { draining, .. } => {
                 let wait = if *draining { WHILE_DRAINING } else { WHILE_STARTING };
                 let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_ready", message);
@@ -286,7 +347,7 @@ impl From<&Reason> for Refusal {
                 let retry_after = (!limited.is_lasting()).then_some(limited.retry_after);
                 Self { retry_after, limited: Some(Box::new(*limited)), ..refusal }
             }
-            Reason::LimitsUnavailable | Reason::KeysUnavailable => {
+            Reason::LimitsUnavailable | Reason::KeysUnavailable | Reason::TokenKeysUnavailable => {
                 let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, reason.code(), message);
                 Self { retry_after: Some(WHILE_UNCOUNTED), ..refusal }
             }

@@ -74,6 +74,12 @@ const EXPOSED_HEADERS: [&str; 17] = [
     "x-should-retry",
 ];
 
+/// Servers judge pages by their own lists (Ollama refuses origins that it does not know), and where the gateway has a
+/// list, they are asked by the gateway, not by the page. Traefik needs the request's `Origin` until the answer is there, so
+/// it cannot be deleted. But a proxy drops from the request that it sends on what `Connection` names.
+const DROP_ORIGIN: &str = "Origin";
+pub(super) const UPGRADE_AND_DROP_ORIGIN: &str = "Upgrade, Origin";
+
 /// Adds them, and says which there are, in their order.
 pub(super) fn add_middlewares(http: &mut Http, catalogue: &Catalogue, options: &Options) -> Vec<String> {
     let mut names = Vec::new();
@@ -117,22 +123,24 @@ fn headers(catalogue: &Catalogue, options: &Options) -> Headers {
     if let Some(cors) = &options.cors {
         headers.access_control_allow_origin_list = cors.origins.clone();
         headers.access_control_allow_methods = METHODS.to_vec();
-        headers.access_control_allow_headers = allowed_headers(catalogue, cors);
+        headers.access_control_allow_headers = allowed_headers(catalogue, cors, &options.key_headers);
         headers.access_control_expose_headers = EXPOSED_HEADERS.to_vec();
         headers.access_control_max_age = Some(cors.max_age.as_secs());
         headers.add_vary_header = true;
+        headers.custom_request_headers.insert("Connection", DROP_ORIGIN);
     }
     headers
 }
 
-/// The operator's list, or the usual ones and those by which servers are chosen.
-fn allowed_headers(catalogue: &Catalogue, cors: &Cors) -> Vec<String> {
+/// The operator's list, or the usual ones, those by which servers are chosen and those that hold keys.
+fn allowed_headers(catalogue: &Catalogue, cors: &Cors, key_headers: &[String]) -> Vec<String> {
     if !cors.headers.is_empty() {
         return cors.headers.clone();
     }
     let conditions = catalogue.selections().iter().flat_map(|s| s.selector.conditions());
     let chosen_by = conditions.filter_map(Condition::header_name);
-    let mut headers: Vec<String> = ALLOWED_HEADERS.into_iter().chain(chosen_by).map(str::to_owned).collect();
+    let more = chosen_by.chain(key_headers.iter().map(String::as_str));
+    let mut headers: Vec<String> = ALLOWED_HEADERS.into_iter().chain(more).map(str::to_owned).collect();
     headers.sort();
     headers.dedup();
     headers

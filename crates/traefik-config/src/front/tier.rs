@@ -1,25 +1,86 @@
-//! Ranges of body sizes.
+//! Kinds of requests. Each has a root router and a question of its own.
+//!
+//! With `forwardBody` Traefik reads a body before it asks. `maxBodySize: N` sets N + 1 bytes aside for every
+//! request, however short; `-1` reads what there is. So where a router's rule bounds the body by its
+//! `Content-Length`, nothing is set aside, and a number stands only where nothing else bounds the body.
 
 use super::CHUNKED;
 use crate::{Options, content_length};
 
 const HAS_LENGTH: &str = "HeaderRegexp(`Content-Length`, `.`)";
 const BODYLESS: &str = "(Method(`GET`) || Method(`HEAD`) || Method(`DELETE`) || Method(`OPTIONS`))";
+/// One line that says so is enough: the tier's headers middleware makes it the only one.
+const WEBSOCKET: &str = "(Method(`GET`) && HeaderRegexp(`Upgrade`, `(?i)^websocket$`))";
+/// Where clients send files, under whatever stands before: audio, images, files, parts of uploads, videos. SDKs send
+/// them as multipart, and without a length where the file is a stream (`fs.createReadStream`).
+const UPLOAD: &str = "(HeaderRegexp(`Content-Type`, `(?i)^multipart/form-data`) && \
+                      PathRegexp(`/(audio/[a-z]+|images/[a-z]+|files|uploads/[^/]+/parts|videos)/?$`))";
+/// Requests with a length that no tier has taken, in the layered layout.
+pub(crate) const RANK_OF_TOO_LARGE: usize = 4;
+/// From this many bytes on the key is asked about before the body is read.
+const LARGE: u64 = 1_000_000;
 
-/// A range of body sizes whose requests share a ForwardAuth middleware, because Traefik allocates
-/// that middleware's `maxBodySize` for each of them.
+/// How much of a body Traefik reads for Modelgate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// All of it: the router's rule bounds it by its length.
+    BoundByRule,
+    /// At most so many bytes; Traefik sets them aside for each request.
+    AtMost(u64),
+}
+
+/// What is asked, and in what order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Question {
+    pub(crate) body: Body,
+    /// Whether the key is asked about before the body is read: a stranger must not fill Traefik's memory.
+    pub(crate) key_first: bool,
+    /// Whether the requests may have trailers, which must not reach a server (`question.rs`).
+    pub(crate) may_have_trailers: bool,
+    /// Why a body is refused that is longer than that; `None`: Traefik says it with a bare 401.
+    pub(crate) too_large: Option<&'static str>,
+    /// Whether they become WebSockets.
+    pub(crate) is_websocket: bool,
+    /// Whether servers are not to see from which page a request comes: the gateway answers for that (CORS).
+    pub(crate) hides_origin: bool,
+}
+
+/// Requests that share a root router and a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tier {
     /// The router's and the middleware's name.
     pub(crate) name: &'static str,
-    /// The longest body, in bytes.
-    pub(crate) max_body: u64,
+    pub(crate) question: Question,
     /// What its requests have in common, as part of a rule, where those of a higher rank have been taken.
     pub(crate) matcher: String,
     /// The same where nothing has been taken: no request is in two tiers.
     pub(crate) exclusive: String,
     /// Added to the priority: the higher is asked first.
     pub(crate) rank: usize,
+}
+
+impl Question {
+    /// Of requests with a length.
+    pub(crate) const fn sized(key_first: bool) -> Self {
+        Self { body: Body::BoundByRule, key_first, may_have_trailers: false, ..Self::BODYLESS }
+    }
+
+    /// Of requests without one.
+    pub(crate) const fn unsized_up_to(max: u64) -> Self {
+        Self {
+            body: Body::AtMost(max),
+            key_first: max > 0,
+            may_have_trailers: true,
+            too_large: None,
+            is_websocket: false,
+            hides_origin: false,
+        }
+    }
+
+    /// A GET may carry a body all the same: forwarding it with a limit of 0 bytes refuses it, where a middleware
+    /// that forwards no body would let it slip past the reader.
+    const BODYLESS: Self = Self::unsized_up_to(0);
+    pub(crate) const WEBSOCKET: Self = Self { is_websocket: true, ..Self::BODYLESS };
 }
 
 impl Tier {
@@ -29,41 +90,75 @@ impl Tier {
     }
 }
 
-/// The tiers for a limit: up to 9,999 bytes, up to 999,999, up to the limit; bodyless and chunked
-/// requests, which have no `Content-Length`, have their own.
+/// The tiers: WebSockets, requests with a length up to [`LARGE`] and up to the limit, and those without one, which
+/// have no body, are uploads, or neither.
 pub(crate) fn tiers(options: &Options) -> Vec<Tier> {
-    let mut tiers = Vec::new();
-    let mut min = 0;
-    for (name, bound) in
-        [("modelgate-small", 9_999), ("modelgate-medium", 999_999), ("modelgate-large", u64::MAX)]
-    {
-        let max = options.max_body.min(bound);
-        if max < min {
-            break;
-        }
-        let matcher = length_between(min, max);
-        tiers.push(Tier { name, max_body: max, exclusive: matcher.clone(), matcher, rank: 4 });
-        min = max + 1;
-    }
-    // A GET may carry a body all the same: forwarding it with a limit of 0 bytes refuses it, where a
-    // middleware that forwards no body would let it slip past the reader.
-    tiers.push(Tier {
-        name: "modelgate-bodyless",
-        max_body: 0,
-        matcher: BODYLESS.into(),
-        exclusive: format!("!{HAS_LENGTH} && {BODYLESS}"),
-        rank: 2,
-    });
-    if options.max_chunked_body > 0 {
-        tiers.push(Tier {
-            name: CHUNKED,
-            max_body: options.max_chunked_body,
-            matcher: String::new(),
-            exclusive: exclusive_chunked(),
-            rank: 1,
-        });
+    let mut tiers = if options.version.forwards_body() { by_body(options) } else { vec![any()] };
+    tiers.push(websocket());
+    for tier in &mut tiers {
+        tier.question.hides_origin = options.cors.is_some();
     }
     tiers
+}
+
+fn by_body(options: &Options) -> Vec<Tier> {
+    let mut tiers = Vec::new();
+    for (name, min, max) in [("modelgate-small", 0, LARGE - 1), ("modelgate-large", LARGE, u64::MAX)] {
+        let max = options.max_body.min(max);
+        if min <= max {
+            let matcher = length_between(min, max);
+            let question = Question::sized(min > 0);
+            tiers.push(Tier { name, question, exclusive: matcher.clone(), matcher, rank: 5 });
+        }
+    }
+    tiers.push(Tier {
+        name: "modelgate-bodyless",
+        question: Question::BODYLESS,
+        matcher: BODYLESS.into(),
+        exclusive: format!("!{HAS_LENGTH} && {BODYLESS} && !{WEBSOCKET}"),
+        rank: 3,
+    });
+    if options.max_chunked_body > 0 {
+        tiers.extend(chunked(options));
+    }
+    tiers
+}
+
+/// Before 3.3 Traefik shows bodies to nobody.
+fn any() -> Tier {
+    Tier {
+        name: "modelgate-any",
+        question: Question::BODYLESS,
+        matcher: String::new(),
+        exclusive: format!("!{}", websocket().exclusive),
+        rank: 1,
+    }
+}
+
+fn websocket() -> Tier {
+    let matcher = format!("(!{HAS_LENGTH} && {WEBSOCKET})");
+    Tier {
+        name: "modelgate-websocket",
+        question: Question::WEBSOCKET,
+        exclusive: matcher.clone(),
+        matcher,
+        rank: 5,
+    }
+}
+
+/// Uploads may be as long as any body; nothing but a file needs that without saying how long it is.
+fn chunked(options: &Options) -> [Tier; 2] {
+    let tier = |name, max, why, kind: &str, others: &str, rank| Tier {
+        name,
+        question: Question { too_large: Some(why), ..Question::unsized_up_to(max) },
+        matcher: kind.into(),
+        exclusive: format!("{} && {others}{UPLOAD}", exclusive_chunked()),
+        rank,
+    };
+    [
+        tier("modelgate-upload", options.max_body, "413", UPLOAD, "", 2),
+        tier(CHUNKED, options.max_chunked_body, "413-chunked", "", "!", 1),
+    ]
 }
 
 /// Requests that belong to no tier because they have no length, where nothing has been taken.
@@ -76,6 +171,11 @@ pub(crate) fn exclusive_too_large(options: &Options) -> String {
     format!("{HAS_LENGTH} && !{}", length_between(0, options.max_body))
 }
 
+/// Requests with a length, where those of every tier have been taken.
+pub(crate) fn too_large() -> String {
+    HAS_LENGTH.into()
+}
+
 fn length_between(min: u64, max: u64) -> String {
     format!("HeaderRegexp(`Content-Length`, `{}`)", content_length::between(min, max))
 }
@@ -84,13 +184,26 @@ fn length_between(min: u64, max: u64) -> String {
 mod tests {
     use super::*;
 
+    fn tiers_of(max_body: u64, max_chunked_body: u64) -> Vec<(&'static str, Body)> {
+        let options = Options { max_body, max_chunked_body, ..Options::default() };
+        tiers(&options).iter().map(|t| (t.size(), t.question.body)).collect()
+    }
+
     #[test]
     fn small_limits_have_fewer_tiers() {
-        let names = |max_body| {
-            let options = Options { max_body, max_chunked_body: 0, ..Options::default() };
-            tiers(&options).iter().map(|t| (t.size(), t.max_body)).collect::<Vec<_>>()
-        };
-        assert_eq!(names(5_000), [("small", 5_000), ("bodyless", 0)]);
-        assert_eq!(names(10_000), [("small", 9_999), ("medium", 10_000), ("bodyless", 0)]);
+        let bodyless = Body::AtMost(0);
+        let small = [("small", Body::BoundByRule), ("bodyless", bodyless), ("websocket", bodyless)];
+        assert_eq!(tiers_of(999_999, 0), small);
+        assert_eq!(tiers_of(1_000_000, 0)[1], ("large", Body::BoundByRule));
+        assert_eq!(
+            tiers_of(5_000, 300)[2..4],
+            [("upload", Body::AtMost(5_000)), ("chunked", Body::AtMost(300))]
+        );
+    }
+
+    #[test]
+    fn the_key_comes_first_where_a_body_is_large_or_may_be() {
+        let first = tiers(&Options::default()).into_iter().filter(|tier| tier.question.key_first);
+        assert_eq!(first.map(|tier| tier.size()).collect::<Vec<_>>(), ["large", "upload", "chunked"]);
     }
 }

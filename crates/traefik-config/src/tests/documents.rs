@@ -11,7 +11,7 @@ use super::{
 
 /// Everything that something refers to is there, and nothing else is.
 fn check_references(http: &Http) {
-    let mut middlewares = BTreeSet::from([MODELGATE_SERVICE]);
+    let mut middlewares = BTreeSet::from([MODELGATE_SERVICE, SIZED_GATE, WEBSOCKET_GATE]);
     let mut services = Vec::new();
     for (name, router) in &http.routers {
         middlewares.extend(router.middlewares.iter().map(String::as_str));
@@ -23,8 +23,15 @@ fn check_references(http: &Http) {
         assert!(router.parent_refs.iter().all(|parent| http.routers.contains_key(parent)), "{name}");
     }
     for middleware in http.middlewares.values() {
-        if let Middleware::Chain(chain) = middleware {
-            middlewares.extend(chain.middlewares.iter().map(String::as_str));
+        match middleware {
+            Middleware::Chain(chain) => middlewares.extend(chain.middlewares.iter().map(String::as_str)),
+            Middleware::Errors(page) if page.service != "noop@internal" => services.push(page.service),
+            _ => {}
+        }
+    }
+    for service in http.services.values() {
+        if let Service::Guarded(guarded) = service {
+            middlewares.extend(guarded.middlewares.iter().map(String::as_str));
         }
     }
     assert_eq!(middlewares, http.middlewares.keys().map(String::as_str).collect());
@@ -39,6 +46,9 @@ fn check_references(http: &Http) {
                 assert!(!found.servers.is_empty(), "{name}");
             }
             Service::Weighted(found) => services.extend(found.services.iter().map(|s| s.name.as_str())),
+            Service::Guarded(found) => {
+                services.extend(found.weighted.services.iter().map(|s| s.name.as_str()));
+            }
             Service::Failover(found) => services.extend([found.service.as_str(), &found.fallback]),
             Service::Mirroring(found) => {
                 services.push(&found.service);

@@ -14,10 +14,15 @@ fn a_model_is_chosen_by_path_header_or_parameter() {
         r"PathPrefix(`/v1/`) && (HeaderRegexp(`X-Model`, `^llama3\x{3A}70b$`)",
         r"QueryRegexp(`model`, `^llama3\x{3A}70b$`)))",
     ];
-    assert_eq!(rules(&render_servers(servers(), &options("3.0.0")), "llama3-70b-"), [rule.join(" || ")]);
+    let websocket = "(!HeaderRegexp(`Content-Length`, `.`) && (Method(`GET`) && HeaderRegexp(`Upgrade`, `(?i)^websocket$`)))";
+    let rule = rule.join(" || ");
+    assert_eq!(
+        rules(&render_servers(servers(), &options("3.0.0")), "llama3-70b-"),
+        [format!("{rule} && !{websocket}"), format!("{rule} && {websocket}")]
+    );
     let tiered = render_servers(servers(), &options("3.3.0"));
     let names: Vec<_> = tiered.http.routers.keys().filter(|n| n.starts_with("qwen-")).collect();
-    assert_eq!(names.len(), 5, "one per body size: {names:?}");
+    assert_eq!(names.len(), 6, "one per kind of body: {names:?}");
     let Middleware::ForwardAuth(auth) = &tiered.http.middlewares[names[0]] else { panic!() };
     assert!(auth.address.starts_with("https://modelgate:8101/auth?route=qwen-"), "{}", auth.address);
     assert!(!auth.address.contains("body=none"));
@@ -27,7 +32,8 @@ fn a_model_is_chosen_by_path_header_or_parameter() {
 fn the_only_model_need_not_be_named() {
     let rule = |servers: Vec<ServerRecord>| {
         let document = render_servers(servers, &options("3.0.0"));
-        rules(&document, "llama-")[0].to_owned()
+        let rule = rules(&document, "llama-")[0].to_owned();
+        rule.split(" && !(").next().expect("a rule").to_owned()
     };
     assert!(rule(vec![server("a", "/v1", &["llama"])]).ends_with(" || PathPrefix(`/v1/`))"));
     let alias = set(server("a", "/v1", &["llama"]), &[("aliases", "fast")]);
@@ -42,17 +48,17 @@ fn without_a_body_a_server_must_have_one_model() {
     let servers = || vec![server("a", "/v1", &["llama", "qwen"]), server("b", "/v1", &["tiny"])];
     let document = render_servers(servers(), &options("3.2.5"));
     assert!(rules(&document, "llama-").is_empty() && rules(&document, "qwen-").is_empty());
-    assert_eq!(rules(&document, "tiny-").len(), 1);
-    assert_eq!(rules(&render_servers(servers(), &options("3.3.0")), "llama-").len(), 5);
+    assert_eq!(rules(&document, "tiny-").len(), 2);
+    assert_eq!(rules(&render_servers(servers(), &options("3.3.0")), "llama-").len(), 6);
 }
 
 #[test]
 fn different_base_paths_need_3_2() {
     let servers = || vec![server("a", "/v1", &["m"]), server("b", "/", &["m"])];
     assert!(rules(&render_servers(servers(), &options("3.1.0")), "m-").is_empty());
-    assert_eq!(rules(&render_servers(servers(), &options("3.2.0")), "m-").len(), 2);
+    assert_eq!(rules(&render_servers(servers(), &options("3.2.0")), "m-").len(), 4);
     let same = || vec![server("a", "/api", &["m"])];
-    assert_eq!(rules(&render_servers(same(), &options("3.0.0")), "m-").len(), 1);
+    assert_eq!(rules(&render_servers(same(), &options("3.0.0")), "m-").len(), 2);
 }
 
 #[test]

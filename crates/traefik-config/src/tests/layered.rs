@@ -74,7 +74,7 @@ fn a_model_without_a_ready_server_has_no_router() {
     let document = render_servers(vec![starting], &Options::default());
     assert!(!document.http.routers.keys().any(|name| name.starts_with("m-")));
     let unrouted = router(&document, "modelgate-unrouted");
-    assert_eq!(unrouted.parent_refs.len(), 5, "a root without children would be invalid");
+    assert_eq!(unrouted.parent_refs.len(), 6, "a root without children would be invalid");
 }
 
 #[test]
@@ -147,13 +147,13 @@ fn a_429_is_replaced_only_if_no_server_has_its_own() {
         ["modelgate-429", "modelgate-inflight-8", "modelgate-inflight-key-2"]
     );
     assert_eq!(
-        middlewares("openai", &both),
+        middlewares("provider", &both),
         ["modelgate-inflight-8", "modelgate-inflight-key-2", "modelgate-retry"]
     );
     let wanted = [both[0], ("concurrency.native", "true")];
-    assert_eq!(middlewares("openai", &wanted)[..2], ["modelgate-429", "modelgate-inflight-8"]);
+    assert_eq!(middlewares("provider", &wanted)[..2], ["modelgate-429", "modelgate-inflight-8"]);
     let consumer = [("concurrency.per_consumer", "3")];
-    assert_eq!(middlewares("openai", &consumer)[..1], ["modelgate-inflight-consumer-3"]);
+    assert_eq!(middlewares("provider", &consumer)[..1], ["modelgate-inflight-consumer-3"]);
     let unwanted = [both[0], ("concurrency.native", "false"), ("retry.attempts", "1")];
     assert_eq!(middlewares("vllm", &unwanted)[..2], ["modelgate-inflight-8", "modelgate-azure-1"]);
 }
@@ -180,7 +180,7 @@ fn the_hand_written_routers_middleware_asks_with_the_body_where_it_can() {
         ("3.2.0", "https://modelgate:8101/auth?gate&body=none", false),
     ] {
         let document = render_servers(Vec::new(), &options(traefik));
-        let Middleware::ForwardAuth(auth) = &document.http.middlewares["modelgate"] else { panic!() };
+        let Middleware::ForwardAuth(auth) = &document.http.middlewares["modelgate-gate"] else { panic!() };
         assert_eq!(
             (auth.address.as_str(), auth.forward_body, auth.max_body_size.is_some()),
             (address, body, body)

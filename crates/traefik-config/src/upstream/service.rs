@@ -6,15 +6,15 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
-use catalogue::{Branch, Leg, ModelSettings, Pool, ServerRecord, Strategy};
+use catalogue::{Branch, Kind, Leg, ModelSettings, Pool, ServerRecord, Strategy};
 
 use super::{Upstream, by_priority, hash};
 use crate::{
     TraefikVersion,
     wire::{
-        Cookie, Failover, FailoverErrors, ForwardingTimeouts, HealthCheck, LoadBalancer, Mirror, Mirroring,
-        PassiveHealthCheck, Server, ServersTransport, Service, Sticky, Watched, Weighted, WeightedService,
-        go_duration,
+        Cookie, Failover, FailoverErrors, ForwardingTimeouts, Guarded, HealthCheck, LoadBalancer, Mirror,
+        Mirroring, PassiveHealthCheck, Server, ServersTransport, Service, Sticky, Watched, Weighted,
+        WeightedService, go_duration,
     },
 };
 
@@ -72,15 +72,16 @@ impl Upstream<'_> {
     }
 
     /// Traefik keeps a body in memory to send it twice. With `maxBodySize` it would set aside that much for every
-    /// request, however short; without, as much as the body has. From 3.3 on the size is bounded before.
+    /// request, however short; without, as much as the body has. From 3.3 on the size is bounded before. Where nothing
+    /// bounds a body without a length, longer ones than such may have are not copied.
     fn mirroring(&mut self, main: Built, mirror: &Branch, each: bool) -> String {
         let copy = self.branch(mirror, each);
         let options = self.options;
-        let bounded = options.version.forwards_body();
+        let bounded = options.version.forwards_body() || options.max_chunked_body == 0;
         let service = Service::Mirroring(Mirroring {
             service: main.name,
             mirrors: vec![Mirror { name: copy.name, percent: mirror.percent }],
-            max_body_size: (!bounded).then_some(options.max_body),
+            max_body_size: (!bounded).then_some(options.max_chunked_body),
         });
         self.add_service(format!("mirror-{}", hash(&service)), service)
     }
@@ -90,9 +91,10 @@ impl Upstream<'_> {
     /// Traefik's failover needs an active check of what it falls back from: without, it refuses the
     /// service, since nothing would ever tell it to. Then the backups are left out: it is
     /// Modelgate that notices that no primary is left, and renders the backups in their place.
-    /// Falling back on a status (3.7) needs no check. Its `maxRequestBodyBytes` is left alone for the same
-    /// reason as a mirror's. If the primary sends its error in chunks, Traefik (3.7.0 to 3.7.15 at least) has
-    /// begun its own answer by then: the client gets the backup's body with a bare 200.
+    /// Falling back on a status (3.7) needs no check. Its `maxRequestBodyBytes` reads what there is, for the same
+    /// reason as a mirror's. If the primary sent its error in chunks, Traefik (3.7.0 to 3.7.15 at least) would
+    /// begin its own answer at once: the client would get the backup's body with a bare 200. So behind `failover` such
+    /// errors are made empty.
     fn chain(&mut self, levels: &[Vec<Arc<ServerRecord>>], settings: &ModelSettings, each: bool) -> Built {
         let (first, rest) = levels.split_first().expect("a leg and a branch have at least one server");
         let main = self.level(first, settings, each);
@@ -101,15 +103,35 @@ impl Upstream<'_> {
         if rest.is_empty() || (!main.checked && on_status.is_none()) {
             return main;
         }
+        let main = match &on_status {
+            Some(status) => self.guarded(main, status),
+            None => main,
+        };
         let fallback = self.chain(rest, settings, each);
         let checked = main.checked && fallback.checked;
         let service = Service::Failover(Failover {
             service: main.name,
             fallback: fallback.name,
             health_check: checked.then_some(Watched {}),
-            errors: on_status.map(|status| FailoverErrors { status }),
+            errors: on_status.map(|status| FailoverErrors { status, max_request_body_bytes: Some(-1) }),
         });
         Built { name: self.add_service(format!("failover-{}", hash(&service)), service), checked }
+    }
+
+    /// Empties the errors of a service that has another one to fall back on.
+    fn guarded(&mut self, main: Built, status: &[String]) -> Built {
+        let service = Service::Guarded(Guarded {
+            middlewares: vec![self.emptied(status)],
+            weighted: Weighted {
+                services: vec![WeightedService { name: main.name, weight: 1 }],
+                sticky: None,
+                health_check: main.checked.then_some(Watched {}),
+            },
+        });
+        Built {
+            name: self.add_service(format!("guarded-{}", hash(&service)), service),
+            checked: main.checked,
+        }
     }
 
     /// Servers of one priority. Those that cannot be in one load balancer are in several, of which each gets as
@@ -178,7 +200,12 @@ impl Upstream<'_> {
         let https = server.spec.url.as_str().starts_with("https://");
         Shape {
             transport: self.transport(settings, https),
-            pass_host_header: server.spec.settings.pass_host_header.unwrap_or(!https),
+            // Ollama on a loopback address answers 403 to every other Host than its own.
+            pass_host_header: server
+                .spec
+                .settings
+                .pass_host_header
+                .unwrap_or(!https && server.kind() != Kind::Ollama),
             check: check(server, settings),
         }
     }
@@ -187,6 +214,7 @@ impl Upstream<'_> {
         let time = |set: Option<Duration>, default: &str| set.map_or_else(|| default.to_owned(), go_duration);
         let transport = ServersTransport {
             root_cas: Vec::new(),
+            disable_http2: false,
             max_idle_conns_per_host: 200,
             forwarding_timeouts: ForwardingTimeouts {
                 // A container that has gone leaves an address at which nobody even refuses. The retry makes

@@ -39,12 +39,14 @@ pub(crate) struct ForwardAuth {
     pub(crate) forward_body: bool,
     /// Since 3.3.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) max_body_size: Option<u64>,
+    pub(crate) max_body_size: Option<i64>,
     /// Since 3.6.9.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) max_response_body_size: Option<u64>,
+    pub(crate) max_response_body_size: Option<i64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) auth_response_headers: Vec<&'static str>,
-    pub(crate) auth_response_headers_regex: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) auth_response_headers_regex: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -57,11 +59,18 @@ pub(crate) struct ClientTls {
     pub(crate) key: Option<String>,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Retry {
     pub(crate) attempts: u32,
-    pub(crate) initial_interval: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) initial_interval: Option<&'static str>,
+    /// Since 3.7.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<&'static str>,
+    /// Since 3.7. Without, Traefik sets 2 MiB aside for each request as soon as there is a status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_request_body_bytes: Option<i64>,
     /// Since 3.7.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) status: Vec<&'static str>,
@@ -96,12 +105,18 @@ pub(crate) struct SourceCriterion {
     pub(crate) request_header_name: &'static str,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ErrorPage {
-    pub(crate) status: Vec<&'static str>,
+    pub(crate) status: Vec<String>,
+    /// Since 3.4.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) status_rewrites: BTreeMap<&'static str, u16>,
     pub(crate) service: &'static str,
     pub(crate) query: String,
+    /// Since 3.6.15; empty: all that the request has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) error_request_headers: Vec<&'static str>,
 }
 
 /// Of the headers middleware: CORS, HSTS, and request headers.

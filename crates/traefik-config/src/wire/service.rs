@@ -13,6 +13,9 @@ pub(crate) enum Service {
     Weighted(Weighted),
     Failover(Failover),
     Mirroring(Mirroring),
+    /// One service behind middlewares.
+    #[serde(untagged)]
+    Guarded(Guarded),
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -96,6 +99,13 @@ pub(crate) struct Weighted {
     pub(crate) health_check: Option<Watched>,
 }
 
+/// Since 3.7.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Guarded {
+    pub(crate) middlewares: Vec<String>,
+    pub(crate) weighted: Weighted,
+}
+
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct WeightedService {
@@ -119,6 +129,9 @@ pub(crate) struct Failover {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FailoverErrors {
     pub(crate) status: Vec<String>,
+    /// Without, Traefik reads what there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_request_body_bytes: Option<i64>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -142,6 +155,8 @@ pub(crate) struct Mirror {
 pub(crate) struct ServersTransport {
     #[serde(rename = "rootCAs", skip_serializing_if = "Vec::is_empty")]
     pub(crate) root_cas: Vec<String>,
+    #[serde(rename = "disableHTTP2", skip_serializing_if = "is_false")]
+    pub(crate) disable_http2: bool,
     pub(crate) max_idle_conns_per_host: u32,
     pub(crate) forwarding_timeouts: ForwardingTimeouts,
 }

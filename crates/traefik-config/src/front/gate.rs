@@ -1,0 +1,31 @@
+//! Middlewares for routers that the operator writes, which have none of the others.
+//!
+//! A middleware cannot tell requests apart, a rule can. So there is one for all requests, for which Traefik sets
+//! aside the longest body, and one for routers whose rule lets in nothing but requests with a length; and
+//! one for routers of WebSockets.
+
+use super::{Front, MODELGATE_SERVICE, Question, edge};
+use crate::wire::{Chain, Http, Middleware};
+
+/// The middleware for routers whose rule demands a `Content-Length`, and so bounds bodies.
+pub const SIZED_GATE: &str = "modelgate-sized";
+/// The middleware for routers whose rule demands `Upgrade: websocket`.
+pub const WEBSOCKET_GATE: &str = "modelgate-websockets";
+
+/// Adds them.
+pub(super) fn add(http: &mut Http, front: &Front<'_>) {
+    let any = Question::unsized_up_to(front.options.max_body);
+    let gates = [
+        (MODELGATE_SERVICE, "modelgate-gate", "gate", any),
+        (SIZED_GATE, "modelgate-gate-sized", "gate", Question::sized(false)),
+        (WEBSOCKET_GATE, "modelgate-gate-websocket", "gate", Question::WEBSOCKET),
+    ];
+    for (name, question_name, query, question) in gates {
+        let mut middlewares = Vec::new();
+        if front.options.ip_depth > 0 {
+            middlewares.push(edge::FORWARDED.to_owned());
+        }
+        middlewares.extend(front.ask(http, question_name, query, question));
+        http.middlewares.insert(name.into(), Middleware::Chain(Chain { middlewares }));
+    }
+}

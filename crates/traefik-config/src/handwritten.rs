@@ -1,0 +1,115 @@
+//! The middleware that operators write themselves, as labels for Traefik's Docker provider
+//! (<https://doc.traefik.io/traefik/reference/routing-configuration/other-providers/docker/>).
+//!
+//! It is the one that is rendered for routers of the operator's own, with the model in its address: what is rendered and what
+//! is written by hand cannot differ.
+
+use catalogue::Catalogue;
+use serde_json::Value;
+
+use crate::{
+    Gateway, Options, render,
+    wire::{ForwardAuth, Http, Middleware},
+};
+
+/// What the middleware is called.
+const NAME: &str = "check";
+
+/// The labels of a middleware `check` that asks Modelgate about requests to a router of the operator's own, which leads to
+/// `model`. `authority` is the host and port under which Traefik reaches the requests listener.
+///
+/// Labels cannot hold our CA, which is made at the first start; so they tell Traefik not to verify the certificate.
+pub fn check_labels(options: &Options, authority: &str, model: &str) -> Vec<String> {
+    let gateway = Gateway { authority: authority.to_owned(), ca_pem: String::new() };
+    let document = render(&Catalogue::default(), options, &gateway);
+    let Some(mut check) = gate(document.http) else { return Vec::new() };
+    check.address = check.address.replacen(GATE, &format!("?model={}", encoded(model)), 1);
+    let fields = serde_json::to_value(&check).expect("plain values can be written");
+    let mut labels = Vec::new();
+    for (field, value) in fields.as_object().into_iter().flatten() {
+        let value = match value {
+            _ if field == "tls" => {
+                labels.push(label("tls.insecureskipverify", "\"true\""));
+                continue;
+            }
+            Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+            // In YAML a label that is not a text must be between quotes.
+            Value::Bool(_) | Value::Number(_) => format!("\"{value}\""),
+            Value::String(text) => text.clone(),
+            Value::Null | Value::Object(_) => continue,
+        };
+        labels.push(label(&field.to_ascii_lowercase(), &value));
+    }
+    labels
+}
+
+/// The question about routers of the operator's own.
+const GATE: &str = "?gate";
+
+/// The middleware that asks it, with the client's headers and body.
+fn gate(http: Http) -> Option<Box<ForwardAuth>> {
+    http.middlewares.into_values().find_map(|middleware| match middleware {
+        Middleware::ForwardAuth(asked)
+            if asked.address.contains(GATE) && !asked.auth_response_headers.is_empty() =>
+        {
+            Some(asked)
+        }
+        _ => None,
+    })
+}
+
+fn label(field: &str, value: &str) -> String {
+    format!("traefik.http.middlewares.{NAME}.forwardauth.{field}: {value}")
+}
+
+/// A name in a query (RFC 3986 §3.4).
+fn encoded(model: &str) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for byte in model.bytes() {
+        match byte {
+            b if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'/' | b':') => {
+                text.push(char::from(b));
+            }
+            // Writing to a string cannot fail.
+            b => drop(write!(text, "%{b:02X}")),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(version: &str) -> Vec<String> {
+        let options = Options { version: version.parse().expect("a version"), ..Options::default() };
+        check_labels(&options, "modelgate:8101", "org/a model")
+    }
+
+    #[test]
+    fn by_hand_it_is_the_middleware_that_is_rendered() {
+        for version in ["3.0.0", "3.3.0", "3.6.2", "3.7.15"] {
+            let labels = labels(version).join("\n");
+            let has_body = version != "3.0.0";
+            let more = if has_body { "" } else { "&body=none" };
+            let address = format!("address: https://modelgate:8101/auth?model=org/a%20model{more}\n");
+            assert!(labels.contains(&address), "{labels}");
+            assert_eq!(labels.contains("forwardauth.forwardbody: \"true\""), has_body, "{labels}");
+            assert_eq!(labels.contains("maxresponsebodysize"), version == "3.7.15", "{labels}");
+            for part in
+                ["Sec-WebSocket-Protocol", "authresponseheadersregex: (?i)^(x[^a-z0-9]inference", "insecure"]
+            {
+                assert!(labels.contains(part), "{part}: {labels}");
+            }
+        }
+    }
+
+    /// With proxies before Traefik the gate is a chain, of which this is the second.
+    #[test]
+    fn behind_proxies_it_hands_on_what_they_say() {
+        let options = Options { ip_depth: 1, ..Options::default() };
+        let labels = check_labels(&options, "modelgate:8101", "m").join("\n");
+        assert!(labels.contains("forwardauth.trustforwardheader: \"true\""), "{labels}");
+    }
+}
