@@ -372,13 +372,13 @@ async fn keys_of_other_gateways_go_into_the_store(place: Place) {
         { "token": hash("sk-two"), "key_alias": "in-file" },
         { "token": hash(FILE_KEY), "key_alias": "copy" },
         { "token": "sk-in-clear", "key_alias": "broken" },
-    ] });
+    ], "teams": [{ "team_id": "research", "models": [] }] });
     std::fs::write(place.folder().join("keys.json"), rows.to_string()).expect("written");
 
     let import = |from, file| place.run(&["keys", "import", "--store", "--from", from, file]);
     let (code, stdout, told) = import("kong", "kong.yml");
     assert_eq!((code, stdout.as_str()), (Some(0), ""), "{told}");
-    assert!(told.contains("consumers written: 3") && told.contains("keys written: 6"), "{told}");
+    assert!(told.contains("consumers written: 6") && told.contains("keys written: 6"), "{told}");
     let (code, _, told) = import("litellm", "keys.json");
     assert_eq!(code, Some(0), "{told}");
     for part in [
@@ -389,10 +389,11 @@ async fn keys_of_other_gateways_go_into_the_store(place: Place) {
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
-    for key in ["prod-api-key-here", "prod-api-key-two", "ds-key", "late-key", "sk-one", "sk-two"] {
+    for key in ["prod-api-key-here", "prod-api-key-two", "ds-key", "sk-one", "sk-two"] {
         auth.until(key, 200).await;
     }
-    for key in ["sk-in-clear", "nobodys-key"] {
+    // `late` is no consumer of the file: its key is taken over disabled.
+    for key in ["sk-in-clear", "nobodys-key", "late-key"] {
         assert_eq!(auth.status(key).await, 401, "{key}");
     }
     let consumer = place.json(&["consumers", "show", "production-app"]);
@@ -413,8 +414,19 @@ async fn keys_of_other_gateways_go_into_the_store(place: Place) {
         told.contains("already there: key late: it is \"late\"\n") && !told.contains("renamed"),
         "{told}"
     );
-    assert!(told.contains("left out: consumer production-app: there is a consumer"), "{told}");
+    assert!(told.contains("already there: consumer production-app\n"), "{told}");
     assert_eq!(column(&place.json(&["keys", "list"]), "name").join(" "), names);
+
+    // A consumer that has other limits meanwhile may be somebody else: its new keys wait for somebody to look.
+    place.json(&["consumers", "set", "production-app", "--limit", "requests_per_second=50"]);
+    let more = "consumers: [{ username: production-app, keyauth_credentials: [{ key: new-key }], \
+                plugins: [{ name: rate-limiting, config: { second: 5 } }] }]";
+    std::fs::write(place.folder().join("more.yml"), more).expect("written");
+    let (_, _, told) = import("kong", "more.yml");
+    let differs =
+        "disabled: new keys of consumer production-app: it is in the store already, with other limits than";
+    assert!(told.contains(differs) && told.contains("keys written: 1"), "{told}");
+    assert_eq!(place.json(&["keys", "show", "production-app-3"])["disabled"], true);
 }
 
 /// LiteLLM answers 100 keys at a time, and a key needs no alias: the second page of a team was left out, since the names

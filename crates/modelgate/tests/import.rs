@@ -51,9 +51,9 @@ fn kongs_consumers() {
     for (key, owner) in [
         ("prod-api-key-here", Some("production-app")),
         ("prod-api-key-two", Some("production-app")),
-        ("ds-key", Some("team-data-science")),
-        ("late-key", Some("late")),
-        ("slow-key", Some("slow")),
+        ("ds-key", Some("team/data-science-da60f23ba076")),
+        ("late-key", None),
+        ("slow-key", None),
         ("nobodys-key", None),
     ] {
         assert_eq!(folder.owner(key).as_deref(), owner, "{key}");
@@ -61,21 +61,24 @@ fn kongs_consumers() {
     assert!(yaml.contains("requests_per_second: 5") && yaml.contains("requests_per_hour: 1000"), "{yaml}");
     assert!(yaml.contains("requests_per_hour: 9"), "a plugin that names its consumer: {yaml}");
     assert!(!yaml.contains("requests_per_month"), "a plugin that is turned off: {yaml}");
+    assert!(yaml.contains("  note: team/data science\n"), "what it is called elsewhere: {yaml}");
     for part in [
-        "consumers[1].keyauth_credentials[0]",
-        "consumers[2] nobody",
-        "consumers[3]",
-        "key production-app-3: another one is the same API key",
-        "keyauth_credentials[2]: it names no consumer",
-        "service llm-inference",
+        "left out: consumers[1].keyauth_credentials[0]: its key is not a text",
+        "left out: consumers[2] nobody: it has no keyauth_credentials",
+        "left out: consumers[3]: it has neither username nor custom_id",
+        "left out: key production-app-3: another one is the same API key",
+        "left out: keyauth_credentials[2]: it names no consumer",
+        "disabled: consumer late: the file has its keys, and does not have the consumer",
+        "service llm-inference: its rate-limiting is taken over as the limit of each consumer that has none",
         "route chat: its rate-limiting",
         "plugins: its rate-limiting",
-        "consumers[4] team data science: its limits: another consumer is called \"team-data-science\" here",
-        "consumers[4] team data science: its groups",
-        "consumers[4] team data science: its plugin acl",
-        "consumers[4].keyauth_credentials[0]: its ttl",
-        "consumers[4].keyauth_credentials[1]: its key stands elsewhere",
-        "consumers[5] slow: its limit per minute, which is not 1 to",
+        "disabled: consumers[4] team data science: its group \"gold\", which the file does not have",
+        "disabled: consumers[4] team data science: its plugin acl",
+        "left out: consumers[4].keyauth_credentials[0]: its ttl; the key expires 2",
+        "left out: consumers[4].keyauth_credentials[1]: its key stands elsewhere",
+        "disabled: consumers[5] slow: its rate-limiting: its limit per minute, which is not 1 or more",
+        "keys disabled by rate-limiting: 1; --without rate-limiting takes them over as if it were not there",
+        "left out: key-auth: keys in a query",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
@@ -106,17 +109,23 @@ fn litellms_keys() {
     ], "total_count": 25, "current_page": 1, "total_pages": 3 });
     let folder = Folder::new();
     folder.write("keys.json", &list.to_string());
-    let (status, yaml, told) = folder.run(&["keys", "import", "--from", "litellm", "keys.json"]);
+    folder.write(
+        "teams.json",
+        &json!([{ "team_id": "research", "models": [], "members_with_roles": [], "rpm_limit": 90 }])
+            .to_string(),
+    );
+    let from_files = ["keys", "import", "--from", "litellm", "keys.json", "teams.json"];
+    let (status, yaml, told) = folder.run(&from_files);
     assert_eq!(status, Some(0), "{told}");
     folder.put_in_force(&yaml);
     for (key, owner) in [
         ("sk-one", Some("research")),
-        ("sk-two", Some("default_user_id")),
+        ("sk-two", None),
         ("sk-three", None),
         ("sk-four", None),
         ("sk-in-clear", None),
         ("sk-zero", None),
-        ("sk-rich", Some("litellm")),
+        ("sk-rich", None),
     ] {
         assert_eq!(folder.owner(key).as_deref(), owner, "{key}: {yaml}");
     }
@@ -124,157 +133,51 @@ fn litellms_keys() {
         "name: one-2",
         "disabled: true",
         "requests_per_minute: 60",
+        "requests_per_minute: 90",
         "tokens_per_minute: 20000",
         "2099-01-01T00:00:00Z",
     ] {
         assert!(yaml.contains(part), "{part}: {yaml}");
     }
     for part in [
-        "keys[1] default_user_id: its budget",
-        "keys[1] default_user_id: what its user may use, which the list does not say; it may use all models",
-        "what LiteLLM sets for teams, users and organizations themselves, which the list does not say",
-        "keys[3]",
+        "disabled: keys.json: keys[1] default_user_id: its max_budget: a budget",
+        "left out: keys.json: keys[3]: its token is not a SHA-256 digest",
         "keys[4]: it has no token",
         "keys[5]: its expiry",
-        "keys[6]",
+        "keys[6]: only its token is there",
         "keys[7]: its rpm_limit is 0",
-        "keys[8] rich: its tpm_limit, which is not 1 to",
-        "keys[8] rich: its model_rpm_limit",
-        "the file has 9 of 25 keys",
+        "left out: keys.json: keys[8] rich: its tpm_limit, which is more than can be written",
+        "disabled: keys.json: keys[8] rich: its metadata's model_rpm_limit",
+        "they have 9 of 25 keys",
         "keys: 4; append",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
+    // The operator does without the budgets.
+    let (_, yaml_without, told) =
+        folder.run(&[&from_files[..], &["--without", "max_budget,colour"]].concat());
+    folder.put_in_force(&yaml_without);
+    assert_eq!(folder.owner("sk-two").as_deref(), Some("default_user_id"), "{yaml_without}");
+    assert_eq!(folder.owner("sk-rich"), None, "its limits per model hold it still");
+    assert!(told.contains("--without colour: nothing here is restricted by that"), "{told}");
+    assert!(told.contains("left out: keys.json: keys[1] default_user_id: its max_budget"), "{told}");
     assert!(!yaml.contains("sk-") && !told.contains("sk-in-clear"), "{yaml}{told}");
 }
 
-/// What a key's row has, beside its token and its alias `x`.
-#[derive(Debug)]
-enum Expected {
-    /// It is left out, and that is said of it.
-    LeftOut(&'static str),
-    /// It is imported so: a part of the lines, and of what is said; nothing is said if that is empty.
-    Imported(&'static str, &'static str),
-}
-
-/// Each of these got all models, or no limit, and nobody was told.
+/// Kong's clients send their key in the header `apikey`, unless `key_names` says otherwise.
 #[test]
-fn no_key_of_litellms_gets_wider_rights_without_a_word() {
-    use Expected::{Imported, LeftOut};
-    const OF_TEAM: &str =
-        "keys[0]: its models are those of its team, which the list does not say; write them";
-    // Nothing after it: no models, no limit.
-    const ALL: &str = "sha256: HASH\n\n";
-    for (row, expected) in [
-        (json!({ "team_id": "t", "models": ["all-team-models"] }), LeftOut(OF_TEAM)),
-        (json!({ "team_id": "t", "models": ["gpt-4o", "all-team-models"] }), LeftOut(OF_TEAM)),
-        (json!({ "team_id": "t", "models": ["all-proxy-models"] }), LeftOut(OF_TEAM)),
-        (json!({ "team_id": "t", "models": [] }), LeftOut(OF_TEAM)),
-        (json!({ "team_id": "t" }), LeftOut(OF_TEAM)),
-        (json!({ "team_id": "t", "models": [], "team_models": [] }), LeftOut(OF_TEAM)),
-        (
-            json!({ "models": ["all-team-models"] }),
-            LeftOut("its models are those of its team, and it is in none"),
-        ),
-        (json!({ "organization_id": "o" }), LeftOut("its models are those of its organization")),
-        (json!({ "project_id": "p" }), LeftOut("its models are those of its project")),
-        (json!({ "access_group_ids": ["g"] }), LeftOut("its models are those of its access groups")),
-        // The team's list.
-        (json!({ "team_id": "t", "team_models": ["a", "b*"] }), Imported("models:\n  - a\n  - b*\n", "")),
-        (json!({ "team_id": "known" }), Imported("models:\n  - llama*\n", "")),
-        (
-            json!({ "team_id": "known", "models": ["all-team-models", "x"] }),
-            Imported("models:\n  - llama*\n", ""),
-        ),
-        (json!({ "team_id": "open" }), Imported(ALL, "")),
-        (json!({ "team_id": "open", "models": ["a"] }), Imported("models:\n  - a\n", "")),
-        (
-            json!({ "team_id": "known", "models": ["gpt", "llama-3"] }),
-            Imported("models:\n  - llama-3\n", "keys[0] x: model \"gpt\", which its team may not use"),
-        ),
-        (json!({ "team_id": "known", "models": ["gpt"] }), LeftOut("its team may use none of its models")),
-        (json!({ "team_id": "nested" }), LeftOut("its team's models are \"all-team-models\"")),
-        (json!({ "team_id": "broken" }), LeftOut("its team's models are no list of texts")),
-        (json!({ "team_id": "unknown", "models": ["gpt"] }), Imported("models:\n  - gpt\n", "")),
-        // Malformed.
-        (json!({ "models": [{ "x": 1 }] }), LeftOut("keys[0]: its models are no list of texts")),
-        (json!({ "models": ["gpt", null] }), LeftOut("its models are no list of texts")),
-        (json!({ "models": "gpt" }), LeftOut("its models are no list of texts")),
-        (json!({ "models": [""] }), LeftOut("its models")),
-        (json!({ "team_id": 7 }), LeftOut("its team_id is no text")),
-        (json!({ "expires": 1_700_000_000 }), LeftOut("its expires is no text")),
-        (json!({ "blocked": "yes" }), LeftOut("its blocked is neither true nor false")),
-        (json!({ "rpm_limit": "5" }), LeftOut("its rpm_limit is no whole number")),
-        (json!({ "litellm_budget_table": [] }), LeftOut("its litellm_budget_table is no object")),
-        // Paths.
-        (json!({ "allowed_routes": ["info_routes"] }), LeftOut("are none by which a model is used")),
-        (json!({ "allowed_routes": ["management_routes", "/key/info"] }), LeftOut("are none by which")),
-        (json!({ "allowed_routes": [1] }), LeftOut("its allowed_routes are no list of texts")),
-        (json!({ "allowed_routes": ["llm_api_routes"] }), Imported(ALL, "")),
-        (
-            json!({ "allowed_routes": ["/v1/chat/completions"] }),
-            Imported(
-                ALL,
-                "keys[0] x: its allowed_routes [\"/v1/chat/completions\"]; it may use its models by all",
-            ),
-        ),
-        // Limits.
-        (
-            json!({ "litellm_budget_table": { "rpm_limit": 5, "tpm_limit": 100 } }),
-            Imported("limit:\n    requests_per_minute: 5\n    tokens_per_minute: 100\n", ""),
-        ),
-        (
-            json!({ "rpm_limit": 3, "tpm_limit": 200, "litellm_budget_table": { "rpm_limit": 5, "tpm_limit": 100 } }),
-            Imported("limit:\n    requests_per_minute: 3\n    tokens_per_minute: 100\n", ""),
-        ),
-        (json!({ "litellm_budget_table": { "rpm_limit": 0 } }), LeftOut("its budget's rpm_limit is 0")),
-        (json!({ "budget_id": "b" }), Imported(ALL, "the limits of its budget (budget_id), which the list")),
-        (
-            json!({ "litellm_budget_table": { "max_parallel_requests": 2 } }),
-            Imported(ALL, "keys[0] x: its parallel requests"),
-        ),
-        (json!({ "litellm_budget_table": { "max_budget": 2.5 } }), Imported(ALL, "keys[0] x: its budget;")),
-        (json!({ "model_max_budget": { "gpt": 1 } }), Imported(ALL, "keys[0] x: its budget per model")),
-        (json!({ "team_rpm_limit": 5 }), Imported(ALL, "keys[0] x: its team's rpm_limit")),
-        (json!({ "metadata": { "guardrails": ["pii"] } }), Imported(ALL, "keys[0] x: its guardrails")),
-        (json!({ "team_blocked": true }), Imported("disabled: true\n", "")),
-        // What LiteLLM writes where nothing is set.
-        (
-            json!({ "models": [], "allowed_routes": [], "litellm_budget_table": null, "budget_id": null, "metadata": {},
-                    "max_budget": null, "model_max_budget": {}, "team_models": [], "team_id": null, "blocked": null,
-                    "team_blocked": false, "policies": [], "organization_id": null, "budget_limits": null }),
-            Imported(ALL, ""),
-        ),
-    ] {
-        let (token, shown) = (access::KeyDigest::of("sk-x").to_hex(), row.to_string());
-        let mut row = row;
-        row["token"] = token.as_str().into();
-        row["key_alias"] = "x".into();
-        let list = json!({ "keys": [row], "teams": [
-            { "team_id": "known", "models": ["llama*"] }, { "team_id": "open", "models": [] },
-            { "team_id": "nested", "models": ["all-team-models"] }, { "team_id": "broken", "models": [1] },
-            { "team_id": "t" }, { "team_id": "t", "models": null },
-        ] });
-        let folder = Folder::new();
-        folder.write("ll.json", &list.to_string());
-        let (status, yaml, told) = folder.run(&["keys", "import", "--from", "litellm", "ll.json"]);
-        assert_eq!(status, Some(0), "{shown}: {told}");
-        let said: Vec<&str> = told.lines().filter(|line| line.starts_with("left out: keys[0]")).collect();
-        match expected {
-            LeftOut(why) => {
-                assert!(yaml.contains("keys: []"), "{shown}: {yaml}");
-                assert!(said.len() == 1 && said[0].contains(why), "{shown}: {told}");
-            }
-            Imported(part, note) => {
-                let part = part.replace("HASH", &token);
-                assert!(format!("{yaml}\n").contains(&part), "{shown}: {yaml}");
-                assert_eq!(yaml.contains("models:"), part.contains("models:"), "{shown}: {yaml}");
-                assert_eq!(said.len(), usize::from(!note.is_empty()), "{shown}: {told}");
-                assert!(told.contains(note), "{shown}: {told}");
-                folder.put_in_force(&yaml);
-            }
-        }
-    }
+fn kongs_clients_go_on_sending_their_keys_where_they_did() {
+    let folder = Folder::new();
+    folder.write("kong.yml", "consumers: [{ username: red, keyauth_credentials: [{ key: red-key }] }]");
+    let (status, yaml, told) = folder.run(&["keys", "import", "--from", "kong", "kong.yml"]);
+    assert_eq!(status, Some(0), "{told}");
+    assert!(told.contains("requests: { key_headers: [apikey] }"), "{told}");
+    folder.put_in_force(&yaml);
+    let request =
+        ["explain", "request", "-H", "apikey: red-key", "-d", r#"{"model":"x"}"#, "/v1/chat/completions"];
+    let (status, text, stderr) = folder.run(&request);
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(text.contains("of consumer \"red\""), "{text}");
 }
 
 /// Access control lists and `enabled: false` were dropped, and the keys worked for everything.
@@ -304,6 +207,7 @@ fn a_key_that_kong_does_not_let_everywhere_is_taken_over_disabled() {
         "consumers[2] referred: its acls",
         "consumers[3] off: it is not enabled; its keys are taken over disabled",
         "consumers[3] off: its acls",
+        "keys disabled by acl: 5",
         "consumers[4].keyauth_credentials[1]: it is not enabled; the key is taken over disabled",
         "consumers[4].keyauth_credentials[2]: it is not enabled",
     ] {
@@ -319,6 +223,10 @@ fn a_file_of_another_kind_is_refused() {
     for (from, message) in [("kong", "no list of consumers"), ("litellm", "no list of keys")] {
         let (status, yaml, told) = folder.run(&["keys", "import", "--from", from, "x.json"]);
         assert_eq!((status, yaml.as_str()), (Some(1), ""));
-        assert!(told.contains("x.json") && told.contains(message), "{told}");
+        assert!(told.contains(message), "{told}");
     }
+    let (status, _, told) = folder.run(&["keys", "import", "--from", "kong", "x.json", "x.json"]);
+    assert!(status == Some(1) && told.contains("several files of Kong's"), "{told}");
+    let (status, _, told) = folder.run(&["keys", "import", "--from", "kong", "nowhere.yml"]);
+    assert!(status == Some(1) && told.contains("nowhere.yml: No such file"), "{told}");
 }

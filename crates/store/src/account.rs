@@ -1,6 +1,6 @@
 //! Plans, consumers and keys.
 
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use accounts::{Account, KeySpec, Kind};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use crate::{
     Audit, Store, StoreError, StoreUrl, Unreadable,
-    database::{AT_ONCE, millis, parameters, time},
+    database::{AT_ONCE, millis, parameters, rows, time},
 };
 
 /// An account as it is stored.
@@ -311,26 +311,16 @@ impl Store {
         // Locks out other writers before anything is touched: in the same order as they do.
         next_revision(&mut transaction).await?;
         let mut conflicts = Vec::new();
-        for key in keys {
-            let inserted = sqlx::query(
-                "INSERT INTO accounts (kind, name, document, consumer, sha256, plan, created, changed)
-                 VALUES ('key', $1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING",
-            )
-            .bind(&key.name)
-            .bind(key.to_json().to_string())
-            .bind(&key.consumer)
-            .bind(key.sha256.to_hex())
-            .bind(key.plan.clone())
-            .bind(millis(now))
-            .execute(&mut *transaction)
-            .await?;
-            if inserted.rows_affected() == 0 {
-                conflicts.push(Conflict::Exists(Kind::Key, key.name.clone()));
-                continue;
-            }
-            let revision = next_revision(&mut transaction).await?;
-            note_change(&mut transaction, revision, Kind::Key, &key.name).await?;
-            audit.clone().of(Kind::Key, &key.name).insert(&mut transaction, now).await?;
+        for some in keys.chunks(AT_ONCE) {
+            let written = insert_keys(&mut transaction, some, now).await?;
+            // Two of the same name: the first is written.
+            let mut left = written.clone();
+            let is_there = |key: &&KeySpec| !left.remove(&key.name);
+            let there = some.iter().filter(is_there).map(|key| Conflict::Exists(Kind::Key, key.name.clone()));
+            conflicts.extend(there);
+            let names: Vec<&str> = written.iter().map(String::as_str).collect();
+            note_new_keys(&mut transaction, &names).await?;
+            audit.insert_all(&mut transaction, Kind::Key, &names, now).await?;
         }
         self.commit(transaction).await?;
         Ok(conflicts)
@@ -367,6 +357,49 @@ async fn find(connection: &mut AnyConnection, kind: Kind, name: &str) -> Result<
         .await?;
     let known = |row: AnyRow| Ok(Known { created: row.try_get(0)?, document: row.try_get(1)? });
     row.map(known).transpose()
+}
+
+/// Writes keys in one statement; those whose name or API key is there are left out. Answers the names that were written.
+async fn insert_keys(
+    connection: &mut AnyConnection,
+    keys: &[KeySpec],
+    now: SystemTime,
+) -> Result<BTreeSet<String>, StoreError> {
+    let statement = format!(
+        "INSERT INTO accounts (kind, name, document, consumer, sha256, plan, created, changed) VALUES {}
+         ON CONFLICT DO NOTHING RETURNING name",
+        rows(keys.len(), 8)
+    );
+    let query = keys.iter().fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, key| {
+        let query = query.bind(Kind::Key.as_str()).bind(&key.name).bind(key.to_json().to_string());
+        let query = query.bind(&key.consumer).bind(key.sha256.to_hex()).bind(key.plan.clone());
+        query.bind(millis(now)).bind(millis(now))
+    });
+    let written = query.fetch_all(connection).await?;
+    written.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Numbers the changes that new keys are.
+async fn note_new_keys(connection: &mut AnyConnection, names: &[&str]) -> Result<(), StoreError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let count = i64::try_from(names.len()).unwrap_or(i64::MAX);
+    let last: i64 = sqlx::query("UPDATE revision SET value = value + $1 WHERE only_row = 1 RETURNING value")
+        .bind(count)
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get(0)?;
+    let statement = format!("INSERT INTO changes (revision, kind, name) VALUES {}", rows(names.len(), 3));
+    let revisions = last - count + 1..;
+    let query = names
+        .iter()
+        .zip(revisions)
+        .fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, (name, revision)| {
+            query.bind(revision).bind(Kind::Key.as_str()).bind(*name)
+        });
+    query.execute(connection).await?;
+    Ok(())
 }
 
 /// Numbers a change. Others that change something wait until this transaction has ended.

@@ -8,7 +8,7 @@ use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use crate::{
     Store, StoreError,
-    database::{millis, time},
+    database::{millis, rows, time},
 };
 
 /// What is to be written down about a change. Never a secret.
@@ -83,23 +83,48 @@ impl Audit {
         connection: &mut AnyConnection,
         at: SystemTime,
     ) -> Result<(), StoreError> {
-        let mut random = [0; 5];
-        // Without randomness two entries of one millisecond may collide; then the second is refused, and said so.
-        let _ = getrandom::fill(&mut random);
-        let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        sqlx::query(
-            "INSERT INTO audit (id, at, actor, action, subject, details) VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(format!("{:013}-{random}", millis(at)))
-        .bind(millis(at))
-        .bind(&self.actor)
-        .bind(&self.action)
-        .bind(&self.subject)
-        .bind(self.details.to_string())
-        .execute(connection)
-        .await?;
+        self.write(connection, std::slice::from_ref(&self.subject), at).await
+    }
+
+    /// The same about each of these, in one statement.
+    pub(crate) async fn insert_all(
+        &self,
+        connection: &mut AnyConnection,
+        kind: Kind,
+        names: &[&str],
+        at: SystemTime,
+    ) -> Result<(), StoreError> {
+        let subjects: Vec<String> = names.iter().map(|name| format!("{kind} {name}")).collect();
+        if subjects.is_empty() { Ok(()) } else { self.write(connection, &subjects, at).await }
+    }
+
+    async fn write(
+        &self,
+        connection: &mut AnyConnection,
+        subjects: &[String],
+        at: SystemTime,
+    ) -> Result<(), StoreError> {
+        let statement = format!(
+            "INSERT INTO audit (id, at, actor, action, subject, details) VALUES {}",
+            rows(subjects.len(), 6)
+        );
+        let details = self.details.to_string();
+        let query = subjects.iter().fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, subject| {
+            let query = query.bind(number(at)).bind(millis(at)).bind(&self.actor).bind(&self.action);
+            query.bind(subject).bind(details.as_str())
+        });
+        query.execute(connection).await?;
         Ok(())
     }
+}
+
+/// A new entry's number: by time, and by chance among those of one millisecond.
+fn number(at: SystemTime) -> String {
+    let mut random = [0; 5];
+    // Without randomness two entries of one millisecond may collide; then the second is refused, and said so.
+    let _ = getrandom::fill(&mut random);
+    let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{:013}-{random}", millis(at))
 }
 
 impl Entry {

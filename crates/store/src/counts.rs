@@ -8,7 +8,7 @@ use tracing::warn;
 
 use crate::{
     Store, StoreError,
-    database::{AT_ONCE, millis, parameters},
+    database::{AT_ONCE, millis, parameters, rows},
 };
 
 /// What one key has used of one model on one day.
@@ -256,12 +256,6 @@ impl Store {
         }
         Ok(all)
     }
-}
-
-/// So many rows for `VALUES`: `($1, $2), ($3, $4)`.
-fn rows(count: usize, columns: usize) -> String {
-    let row = |i: usize| format!("({})", parameters(1 + i * columns, columns));
-    (0..count).map(row).collect::<Vec<_>>().join(", ")
 }
 
 async fn add_counts(

@@ -195,3 +195,9 @@ pub(crate) fn millis(time: SystemTime) -> i64 {
 pub(crate) fn time(millis: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
+
+/// So many rows for `VALUES`: `($1, $2), ($3, $4)`.
+pub(crate) fn rows(count: usize, columns: usize) -> String {
+    let row = |i: usize| format!("({})", parameters(1 + i * columns, columns));
+    (0..count).map(row).collect::<Vec<_>>().join(", ")
+}

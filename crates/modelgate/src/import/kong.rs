@@ -1,200 +1,214 @@
-//! Kong's declarative configuration (<https://developer.konghq.com/gateway/entities/consumer/>): consumers
-//! with their `keyauth_credentials`, and `rate-limiting` plugins of consumers.
+//! Kong's declarative configuration: `kong.yml`, what `deck gateway dump` prints, and `kong config db_export`, which refers to
+//! consumers by their id (<https://developer.konghq.com/gateway/db-less-mode/>,
+//! <https://developer.konghq.com/deck/file/>; `kong/db/schema/entities/`, `kong/plugins/*/schema.lua` and
+//! go-database-reconciler's `pkg/file/types.go` name the fields).
+//!
+//! ```text
+//! file.rs       the file as it is: merge keys, consumers and groups by each of their names
+//! fields.rs     which fields and plugins are understood, harmless or restrict
+//! plugins.rs    plugins, where they hold, and which of them counts for a consumer
+//! limits.rs     rate-limiting, rate-limiting-advanced and ai-rate-limiting-advanced as limits
+//! networks.rs   ip-restriction as networks
+//! key_auth.rs   where clients send their keys
+//! ```
 
-use std::collections::HashSet;
+mod fields;
+mod file;
+mod key_auth;
+mod limits;
+mod networks;
+mod plugins;
+#[cfg(test)]
+mod tests;
 
-use access::{KeyDigest, Rate};
-use serde_yaml::Value;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
-use super::{Consumer, Imported, Key, Limit, Names};
+use access::KeyDigest;
+use serde_json::Value;
 
-pub(super) fn read(text: &str) -> Result<Imported, String> {
-    let file: Value = serde_yaml::from_str(text).map_err(|e| format!("it is not YAML: {e}"))?;
-    let consumers = file.get("consumers").and_then(Value::as_sequence);
-    let consumers = consumers.ok_or("it has no list of consumers")?;
-    let (mut imported, mut names) = (Imported::default(), Names::default());
-    let (off, with_acls) = (turned_off(consumers), with_acls(&file, consumers));
-    for (i, consumer) in consumers.iter().enumerate() {
-        let text = |key: &str| consumer.get(key).and_then(Value::as_str);
-        let Some(name) = text("username").or_else(|| text("custom_id")) else {
-            imported.left_out.push(format!("consumers[{i}]: it has neither username nor custom_id"));
-            continue;
-        };
-        let place = format!("consumers[{i}] {name}");
-        let names_it = |plugin: &&Value| plugin.get("consumer").and_then(Value::as_str) == Some(name);
-        let plugins = list(consumer, "plugins").chain(list(&file, "plugins").filter(names_it));
-        let limit = limit(plugins, &place, &mut imported.left_out);
-        if !limit.is_empty() {
-            imported.add_consumer(Consumer { name: Names::plain(name), limit }, &place);
-        }
-        if is_off(consumer) {
-            imported.left_out.push(format!("{place}: it is not enabled; its keys are taken over disabled"));
-        }
-        let has_acls = names_of(consumer).any(|name| with_acls.contains(name));
-        if has_acls {
-            let message = "its acls; Kong's routes say what they allow, so its keys are taken over disabled: \
-                           give them models or a plan, and enable them";
-            imported.left_out.push(format!("{place}: {message}"));
-        }
-        if list(consumer, "groups").next().is_some() {
-            imported.left_out.push(format!("{place}: its groups; Modelgate has plans"));
-        }
-        let credentials = consumer.get("keyauth_credentials").and_then(Value::as_sequence);
-        for (j, credential) in credentials.into_iter().flatten().enumerate() {
-            let place = format!("consumers[{i}].keyauth_credentials[{j}]");
-            add(
-                &mut imported,
-                &mut names,
-                &Owner { name, is_held: has_acls || is_off(consumer) },
-                credential,
-                &place,
-            );
-        }
-        if credentials.is_none() {
-            imported.left_out.push(format!("{place}: it has no keyauth_credentials"));
-        }
-    }
-    for (i, credential) in list(&file, "keyauth_credentials").enumerate() {
-        let place = format!("keyauth_credentials[{i}]");
-        match credential.get("consumer").and_then(Value::as_str) {
-            Some(name) => {
-                let is_held = off.contains(name) || with_acls.contains(name);
-                add(&mut imported, &mut names, &Owner { name, is_held }, credential, &place);
+use self::{
+    file::{Credential, File, Person},
+    plugins::{Plugins, Rights},
+};
+use super::{
+    found::{Consumer, Findings, Imported, Key, Requests},
+    names::Names,
+};
+
+/// Reads the file, which was written at that time: what is left of a key's `ttl` counts from then.
+///
+/// # Errors
+/// It is no such file; the error says why.
+pub(super) fn read(text: &str, written: SystemTime) -> Result<Imported, String> {
+    let root = file::parse(text)?;
+    let file = File::of(&root)?;
+    let mut imported = Imported::default();
+    let plugins = Plugins::of(&file, &mut imported);
+    let mut everybody = Findings::default();
+    fields::TOP.look(file.root, &mut everybody);
+    let holds_all = imported.say_all("the file", everybody);
+    let mut reader = Reader { written, names: Names::default(), consumers: Consumers::default() };
+    for person in &file.people {
+        let owned = reader.person(person, &plugins, &holds_all, &mut imported);
+        if let Some(owned) = owned {
+            for credential in &person.credentials {
+                reader.credential(person.name, &owned, credential, &mut imported);
             }
-            None => imported.left_out.push(format!("{place}: it names no consumer")),
         }
     }
-    imported.left_out.extend(of_others(&file));
+    for Credential { place, .. } in &file.orphans {
+        imported.say(place.clone(), "it names no consumer");
+    }
+    let headers = key_auth::headers(&plugins, &mut imported);
+    imported.requests = (!headers.is_empty()).then_some(Requests { key_headers: headers });
     Ok(imported)
 }
 
-/// Limits that hold for whoever uses a service or a route, or for everybody.
-fn of_others(file: &Value) -> Vec<String> {
-    const INSTEAD: &str = "its rate-limiting holds for each consumer; put it into a plan, or into models";
-    let mut left_out = Vec::new();
-    let mut look = |what: &str, of: &Value| {
-        let name = of.get("name").and_then(Value::as_str).unwrap_or("without a name");
-        if list(of, "plugins").any(|plugin| is_of(plugin, RATE_LIMITING)) {
-            left_out.push(format!("{what} {name}: {INSTEAD}"));
+struct Reader {
+    written: SystemTime,
+    names: Names,
+    consumers: Consumers,
+}
+
+/// Names of consumers that are in use.
+#[derive(Default)]
+struct Consumers(BTreeSet<String>);
+
+impl Consumers {
+    /// A consumer's name: two of Kong's never come to be one, also where one's `custom_id` is another's `username`.
+    fn name(&mut self, person: &Person<'_>) -> String {
+        let mut name = Names::plain(person.name);
+        if !self.0.insert(name.clone()) {
+            name = Names::marked(person.name, &person.place);
+            self.0.insert(name.clone());
         }
-    };
-    for service in list(file, "services") {
-        look("service", service);
-        list(service, "routes").for_each(|route| look("route", route));
+        name
     }
-    list(file, "routes").for_each(|route| look("route", route));
-    let is_global = |plugin: &&Value| is_of(plugin, RATE_LIMITING) && plugin.get("consumer").is_none();
-    left_out.extend(list(file, "plugins").filter(is_global).map(|_| format!("plugins: {INSTEAD}")));
-    left_out
 }
 
-/// Whose credential it is.
-struct Owner<'v> {
-    name: &'v str,
-    /// Its keys must not work before somebody has looked at them.
-    is_held: bool,
+/// What the keys of a consumer are given.
+struct Owned {
+    consumer: String,
+    rights: Rights,
+    disabled: bool,
 }
 
-/// What may refer to a consumer.
-fn names_of(consumer: &Value) -> impl Iterator<Item = &str> {
-    ["username", "custom_id", "id"].into_iter().filter_map(|key| consumer.get(key).and_then(Value::as_str))
-}
-
-/// The consumers that are turned off, by each of their names.
-fn turned_off(consumers: &[Value]) -> HashSet<&str> {
-    consumers.iter().filter(|consumer| is_off(consumer)).flat_map(names_of).collect()
-}
-
-/// The consumers with access control lists, which say what they may use.
-fn with_acls<'v>(file: &'v Value, consumers: &'v [Value]) -> HashSet<&'v str> {
-    let has_acls = |consumer: &&Value| consumer.get("acls").is_some_and(|acls| !is_empty(acls));
-    let of_consumers = consumers.iter().filter(has_acls).flat_map(names_of);
-    // By a name, or as an object with it.
-    let referred = list(file, "acls").filter_map(|acl| acl.get("consumer"));
-    of_consumers
-        .chain(referred.flat_map(|consumer| consumer.as_str().into_iter().chain(names_of(consumer))))
-        .collect()
-}
-
-/// Whether it is turned off. What is neither yes nor no is not taken for yes.
-fn is_off(of: &Value) -> bool {
-    of.get("enabled").is_some_and(|enabled| !enabled.is_null() && enabled.as_bool() != Some(true))
-}
-
-fn is_empty(value: &Value) -> bool {
-    value.is_null() || value.as_sequence().is_some_and(Vec::is_empty)
-}
-
-fn add(imported: &mut Imported, names: &mut Names, owner: &Owner<'_>, credential: &Value, place: &str) {
-    let key = credential.get("key").and_then(Value::as_str).unwrap_or_default();
-    // decK takes keys from the environment, Kong from vaults.
-    if key.starts_with("${{") || key.starts_with("{vault:") {
-        let message = "its key stands elsewhere; write it here, or import what `deck gateway dump` prints";
-        return imported.left_out.push(format!("{place}: {message}"));
+impl Reader {
+    /// What a consumer's keys get; nothing if they cannot be told whose they are.
+    fn person(
+        &mut self,
+        person: &Person<'_>,
+        plugins: &Plugins<'_>,
+        holds_all: &BTreeSet<String>,
+        imported: &mut Imported,
+    ) -> Option<Owned> {
+        if person.name.is_empty() {
+            imported.say(person.place.clone(), "it has neither username nor custom_id");
+            return None;
+        }
+        let mut findings = Findings::default();
+        fields::CONSUMER.look(person.object, &mut findings);
+        if person.is_unknown {
+            findings.hold("consumer", "the file has its keys, and does not have the consumer itself");
+        }
+        if person.has_acls {
+            findings.hold(
+                "acl",
+                "its acls; Kong's routes say what they allow: give its keys models or a plan, and enable them",
+            );
+        }
+        for group in &person.unknown_groups {
+            findings.hold("consumer_groups", format!("its group {group:?}, which the file does not have"));
+        }
+        let is_off = file::is_off(person.object.get("enabled"));
+        if is_off {
+            findings.say("it is not enabled; its keys are taken over disabled");
+        }
+        let mut rights = plugins.rights_of(person, &mut findings);
+        rights.held_by.extend(imported.say_all(&person.place, findings));
+        rights.held_by.extend(holds_all.iter().cloned());
+        if person.credentials.is_empty() {
+            imported.say(person.place.clone(), "it has no keyauth_credentials");
+        }
+        let mut consumer = Consumer::new(self.consumers.name(person), person.name);
+        consumer.limit = rights.of_consumer.clone();
+        let name = consumer.name.clone();
+        if consumer.says_something() {
+            imported.consumers.push(consumer);
+        }
+        Some(Owned { consumer: name, rights, disabled: is_off })
     }
-    let fits = (1..=512).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
-    if !fits {
-        let message = "its key is not a text of 1 to 512 visible ASCII characters";
-        return imported.left_out.push(format!("{place}: {message}"));
-    }
-    if credential.get("ttl").is_some_and(|ttl| !ttl.is_null()) {
-        imported.left_out.push(format!("{place}: its ttl; the key is taken over and does not expire"));
-    }
-    if is_off(credential) {
-        imported.left_out.push(format!("{place}: it is not enabled; the key is taken over disabled"));
-    }
-    imported.keys.push(Key {
-        name: names.unique(owner.name),
-        wanted: Names::plain(owner.name),
-        consumer: Names::plain(owner.name),
-        sha256: KeyDigest::of(key).to_hex(),
-        disabled: owner.is_held || is_off(credential),
-        ..Key::default()
-    });
-}
 
-const RATE_LIMITING: &str = "rate-limiting";
-
-fn list<'v>(of: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
-    of.get(key).and_then(Value::as_sequence).into_iter().flatten()
-}
-
-/// Whether it is a plugin of that name, and turned on.
-fn is_of(plugin: &Value, name: &str) -> bool {
-    let is_on = plugin.get("enabled").and_then(Value::as_bool).unwrap_or(true);
-    is_on && plugin.get("name").and_then(Value::as_str) == Some(name)
-}
-
-fn limit<'v>(plugins: impl Iterator<Item = &'v Value>, place: &str, left_out: &mut Vec<String>) -> Limit {
-    let mut limit = Limit::default();
-    for plugin in plugins {
-        let name = plugin.get("name").and_then(Value::as_str).unwrap_or("without a name");
-        if !is_of(plugin, RATE_LIMITING) {
-            if is_of(plugin, name) {
-                left_out.push(format!("{place}: its plugin {name}"));
+    fn credential(
+        &mut self,
+        name: &str,
+        owned: &Owned,
+        credential: &Credential<'_>,
+        imported: &mut Imported,
+    ) {
+        let mut findings = Findings::default();
+        match self.key(name, credential.value, &mut findings) {
+            Ok(key) => {
+                let mut held_by = owned.rights.held_by.clone();
+                held_by.extend(imported.say_all(&credential.place, findings));
+                imported.keys.push(Key {
+                    consumer: owned.consumer.clone(),
+                    limit: owned.rights.of_key.clone(),
+                    networks: owned.rights.networks.clone(),
+                    disabled: key.disabled || owned.disabled,
+                    held_by,
+                    ..key
+                });
             }
-            continue;
-        }
-        let mut number = |key: &str| {
-            let found = plugin.get("config").and_then(|config| config.get(key)).filter(|n| !n.is_null())?;
-            let amount = found.as_u64().and_then(|n| u32::try_from(n).ok());
-            let amount = amount.filter(|n| (1..=Rate::MAX).contains(n));
-            if amount.is_none() {
-                left_out.push(format!("{place}: its limit per {key}, which is not 1 to {}", Rate::MAX));
-            }
-            amount
-        };
-        limit = Limit {
-            requests_per_second: number("second"),
-            requests_per_minute: number("minute"),
-            requests_per_hour: number("hour"),
-            requests_per_day: number("day"),
-            requests_per_month: number("month"),
-            tokens_per_minute: None,
-        };
-        if plugin.get("config").and_then(|config| config.get("year")).is_some_and(|year| !year.is_null()) {
-            left_out.push(format!("{place}: its limit per year; Modelgate limits per second to month"));
+            Err(why) => imported.say(credential.place.clone(), why),
         }
     }
-    limit
+
+    fn key(&mut self, name: &str, credential: &Value, findings: &mut Findings) -> Result<Key, String> {
+        let object = credential.as_object().ok_or("it is no mapping")?;
+        let key = object.get("key").and_then(Value::as_str).unwrap_or_default();
+        // decK takes keys from the environment, Kong from vaults.
+        if key.starts_with("${{") || key.starts_with("{vault:") {
+            return Err(
+                "its key stands elsewhere; write it here, or import what `deck gateway dump` prints".into()
+            );
+        }
+        if !((1..=512).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err("its key is not a text of 1 to 512 visible ASCII characters".into());
+        }
+        fields::CREDENTIAL.look(object, findings);
+        let is_off = file::is_off(object.get("enabled"));
+        if is_off {
+            findings.say("it is not enabled; the key is taken over disabled");
+        }
+        Ok(Key {
+            expires: object
+                .get("ttl")
+                .filter(|ttl| !ttl.is_null())
+                .and_then(|ttl| self.expires(ttl, findings)),
+            name: self.names.unique(name),
+            wanted: Names::plain(name),
+            sha256: KeyDigest::of(key).to_hex(),
+            disabled: is_off,
+            ..Key::default()
+        })
+    }
+
+    /// `ttl` is how many seconds were left when the file was written.
+    fn expires(&self, ttl: &Value, findings: &mut Findings) -> Option<String> {
+        let end = ttl.as_u64().and_then(|ttl| self.written.checked_add(Duration::from_secs(ttl)));
+        // The last year that can be written.
+        let end = end.filter(|end| *end < SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800));
+        let Some(end) = end else {
+            findings.hold("ttl", "its ttl, which is no number of seconds");
+            return None;
+        };
+        let end = humantime::format_rfc3339_seconds(end).to_string();
+        findings
+            .say(format!("its ttl; the key expires {end}, which is that much after the file was written"));
+        Some(end)
+    }
 }

@@ -1,171 +1,273 @@
-//! `LiteLLM`'s list of keys (<https://docs.litellm.ai/docs/proxy/virtual_keys>), as `GET
-//! /key/list?return_full_object=true` answers it. It keeps the SHA-256 of a key, as Modelgate does.
+//! `LiteLLM`'s lists (<https://docs.litellm.ai/docs/proxy/virtual_keys>): the keys, as `GET /key/list?return_full_object=true` or
+//! `/key/info` answers, and the teams, users and organizations whose limits hold for them. It keeps the SHA-256 of a key, as
+//! Modelgate does. `litellm/models/*.py` and `proxy/auth/auth_checks.py` of version 1.110 name the fields and say what is checked.
 //!
-//! Nothing gets wider rights than it had without a word: a row that is not understood, or whose rights stand elsewhere,
-//! is named and left out.
+//! ```text
+//! answers.rs    which answer a file is
+//! fields.rs     which fields are understood, harmless or restrict
+//! owners.rs     teams, users and organizations: what they may, and how often
+//! models.rs     which models: of the key, its team, its user and its organization
+//! routes.rs     which paths
+//! ```
 
+mod answers;
+mod fields;
 mod models;
+mod owners;
 mod routes;
+#[cfg(test)]
+mod tests;
 
-use access::{KeyDigest, Rate};
-use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
 
-use self::models::Teams;
-use super::{Imported, Key, Limit, Names};
+use serde_json::{Map, Value};
 
-/// What a key may have that Modelgate does not, in its row, its metadata or its budget.
-const WITHOUT: [(&str, &str); 12] = [
-    ("max_budget", "its budget; Modelgate limits requests and tokens in a time"),
-    ("model_max_budget", "its budget per model; Modelgate limits requests and tokens in a time"),
-    ("budget_limits", "its budgets; Modelgate limits requests and tokens in a time"),
-    ("max_parallel_requests", "its parallel requests; Modelgate limits requests and tokens in a time"),
-    ("model_rpm_limit", "its model_rpm_limit; limit_per_model is the same for each model"),
-    ("model_tpm_limit", "its model_tpm_limit; limit_per_model is the same for each model"),
-    ("team_rpm_limit", "its team's rpm_limit; give it to the consumer"),
-    ("team_tpm_limit", "its team's tpm_limit; give it to the consumer"),
-    ("guardrails", "its guardrails"),
-    ("policies", "its policies"),
-    ("enforced_params", "its enforced_params"),
-    ("allowed_model_region", "its allowed_model_region"),
-];
+use self::{
+    answers::{Answers, Row},
+    fields::Kind,
+    models::Aliases,
+    owners::{Owner, Owners},
+};
+use super::{
+    Source,
+    found::{Consumer, Findings, Imported, Key, Limit, Per},
+    names::Names,
+};
 
-pub(super) fn read(text: &str) -> Result<Imported, String> {
-    let file: Value = serde_json::from_str(text).map_err(|e| format!("it is not JSON: {e}"))?;
-    let rows = file.get("keys").unwrap_or(&file).as_array().ok_or("it has no list of keys")?;
-    let (mut imported, mut names) = (Imported::default(), Names::default());
-    let total = file["total_count"].as_u64().unwrap_or_default();
-    if total > rows.len() as u64 {
-        let found = rows.len();
-        let message = format!("the file has {found} of {total} keys; ask for each page, and import each");
-        imported.left_out.push(format!("{message}: /key/list?return_full_object=true&size=100&page=2"));
-    }
-    let teams = Teams::of(&file);
-    let mut have_owners = false;
-    for (i, row) in rows.iter().enumerate() {
-        let mut notes = Vec::new();
-        match key(row, &teams, &mut names, &mut notes) {
-            Ok(key) => {
-                let named = |note| format!("keys[{i}] {}: {note}", key.wanted);
-                imported.left_out.extend(notes.into_iter().map(named));
+/// Reads answers, one a file.
+///
+/// # Errors
+/// One of them is none that is known, or there is no list of keys.
+pub(super) fn read(sources: &[Source]) -> Result<Imported, String> {
+    let answers = Answers::of(sources)?;
+    let mut imported = Imported::default();
+    answers.incomplete().into_iter().for_each(|text| imported.say("the files", text));
+    let owners = Owners::of(&answers);
+    let mut reader = Reader { owners, names: Names::default(), consumers: Consumers::default() };
+    for row in &answers.keys {
+        let mut findings = Findings::default();
+        match reader.key(row, &mut findings) {
+            Ok(mut key) => {
+                key.held_by.extend(imported.say_all(&format!("{} {}", row.place, key.wanted), findings));
                 imported.keys.push(key);
-                have_owners |= ["team_id", "user_id", "organization_id"].iter().any(|id| is_given(&row[*id]));
             }
-            Err(why) => imported.left_out.push(format!("keys[{i}]: {why}")),
+            Err(why) => imported.say(row.place.clone(), why),
         }
     }
-    if have_owners {
-        let message = "what LiteLLM sets for teams, users and organizations themselves, which the list does not say; \
-                       here consumers and plans have limits";
-        imported.left_out.push(message.into());
-    }
+    reader.owners.say(&mut imported);
+    imported.consumers = reader.consumers.finish();
     Ok(imported)
 }
 
-/// The key of a row, and in `notes` what is not taken over of it.
-fn key(row: &Value, teams: &Teams<'_>, names: &mut Names, notes: &mut Vec<String>) -> Result<Key, String> {
-    if row.is_string() {
-        return Err("only its token is there; ask with return_full_object=true".into());
-    }
-    let token = text(row, "token")?.ok_or("it has no token")?;
-    let digest = KeyDigest::parse_hex(token).map_err(|_| "its token is not a SHA-256 digest")?;
-    let (team_alias, team, user) = (text(row, "team_alias")?, text(row, "team_id")?, text(row, "user_id")?);
-    let consumer = team_alias.or(team).or(user).unwrap_or("litellm");
-    let name = text(row, "key_alias")?.unwrap_or(consumer);
-    routes::check(&row["allowed_routes"], notes)?;
-    let models = models::of(row, teams, notes)?;
-    let limit = limit(row, notes)?;
-    for (field, note) in WITHOUT {
-        let places = [row, &row["metadata"], &row["litellm_budget_table"]];
-        if places.iter().any(|place| is_given(&place[field])) {
-            notes.push(note.into());
-        }
-    }
-    Ok(Key {
-        models,
-        limit,
-        expires: text(row, "expires")?.map(expires).transpose()?,
-        disabled: flag(row, "blocked")? | flag(row, "team_blocked")?,
-        wanted: Names::plain(name),
-        name: names.unique(name),
-        consumer: Names::plain(consumer),
-        sha256: digest.to_hex(),
-    })
+struct Reader {
+    owners: Owners,
+    names: Names,
+    consumers: Consumers,
 }
 
-/// The limits of the key and of its budget; the smaller of the two.
-fn limit(row: &Value, notes: &mut Vec<String>) -> Result<Limit, String> {
-    let budget = &row["litellm_budget_table"];
-    match budget {
-        Value::Null if is_given(&row["budget_id"]) => {
-            notes.push("the limits of its budget (budget_id), which the list does not say".into());
-        }
-        Value::Null | Value::Object(_) => {}
-        _ => return Err("its litellm_budget_table is no object".into()),
-    }
-    let mut smaller = |field: &str| -> Result<Option<u32>, String> {
-        let own = number(&row[field], field, notes)?;
-        let of_budget = number(&budget[field], &format!("budget's {field}"), notes)?;
-        Ok(own.into_iter().chain(of_budget).min())
-    };
-    let (requests_per_minute, tokens_per_minute) = (smaller("rpm_limit")?, smaller("tpm_limit")?);
-    Ok(Limit { requests_per_minute, tokens_per_minute, ..Limit::default() })
+/// Consumers, by what they are in LiteLLM: two teams may have one alias, and a user may be called as a team is.
+#[derive(Default)]
+struct Consumers {
+    names: HashMap<(&'static str, String), String>,
+    all: BTreeMap<String, Consumer>,
 }
 
-fn number(value: &Value, what: &str, notes: &mut Vec<String>) -> Result<Option<u32>, String> {
-    if value.is_null() {
-        return Ok(None);
+impl Reader {
+    /// The key of a row, and what is not taken over of it.
+    fn key(&mut self, row: &Row, findings: &mut Findings) -> Result<Key, String> {
+        let object = row.object()?;
+        if fields::is_deleted(object) {
+            return Err("it is deleted".into());
+        }
+        let digest = row.digest()?;
+        routes::check(object, findings)?;
+        let team = self.owners.get(Kind::Team, text(object, "team_id")?, findings);
+        let user = self.owners.get(Kind::User, text(object, "user_id")?, findings);
+        let organization =
+            text(object, "organization_id")?.or(text(object, "org_id")?).or(team.organization());
+        let organization = self.owners.get(Kind::Organization, organization, findings);
+        let owners = [&team, &organization, &user];
+        let models = models(object, owners, findings)?;
+        let limit = limits(object, findings)?;
+        Kind::Key.look(object, findings)?;
+        owners.iter().for_each(|owner| owner.hold(&team, &user, findings));
+        let expires = text(object, "expires")?.map(expires).transpose()?;
+        let disabled = flag(object, "blocked")? | flag(object, "team_blocked")?;
+        let own_name = text(object, "key_alias")?;
+        let (consumer, owners_name) = self.consumer(object, if team.is_some() { &team } else { &user })?;
+        let name = own_name.unwrap_or(&owners_name);
+        Ok(Key {
+            models,
+            limit,
+            expires,
+            disabled,
+            wanted: Names::plain(name),
+            name: self.names.unique(name),
+            consumer,
+            sha256: digest.to_hex(),
+            ..Key::default()
+        })
     }
-    match value.as_u64() {
-        None => Err(format!("its {what} is no whole number")),
-        // Nobody means 0 to be without a limit.
-        Some(0) => Err(format!("its {what} is 0; disable the key, or raise it")),
-        Some(number) => {
-            let read = u32::try_from(number).ok().filter(|n| *n <= Rate::MAX);
-            if read.is_none() {
-                notes.push(format!("its {what}, which is not 1 to {}", Rate::MAX));
+
+    /// The name of the consumer that the key belongs to, here and there. The row may have limits of its team, too; where
+    /// they differ, the smaller ones count.
+    fn consumer(&mut self, row: &Map<String, Value>, owner: &Owner) -> Result<(String, String), String> {
+        const OF_TEAM: [(&str, Per); 3] = [
+            ("team_rpm_limit", Per::RequestsPerMinute),
+            ("team_tpm_limit", Per::TokensPerMinute),
+            ("team_tpd_limit", Per::TokensPerDay),
+        ];
+        let mut limit = owner.limit.clone();
+        for (field, per) in OF_TEAM {
+            if let Some(amount) = number(row.get(field), field)? {
+                limit.add(per, amount);
             }
-            Ok(read)
         }
+        let id = owner.id.as_deref().unwrap_or("litellm");
+        // Of users the id tells more: their aliases are free text.
+        let alias = match owner.kind == Kind::Team.name() {
+            true => text(row, "team_alias")?.or(owner.alias.as_deref()),
+            false => None,
+        };
+        let name = alias.unwrap_or(id);
+        let consumer = self.consumers.of(owner.kind, id, name);
+        consumer.limit.add_all(&limit);
+        consumer.disabled |= owner.blocked;
+        Ok((consumer.name.clone(), name.to_owned()))
+    }
+}
+
+impl Consumers {
+    /// The consumer that stands for it.
+    fn of(&mut self, kind: &'static str, id: &str, name: &str) -> &mut Consumer {
+        let key = (kind, id.to_owned());
+        let found = self.names.get(&key).cloned().unwrap_or_else(|| {
+            let plain = Names::plain(name);
+            let is_taken = self.all.contains_key(&plain);
+            if is_taken { Names::marked(name, &format!("{kind} {id}")) } else { plain }
+        });
+        self.names.insert(key, found.clone());
+        self.all.entry(found.clone()).or_insert_with(|| Consumer::new(found, name))
+    }
+
+    fn finish(self) -> Vec<Consumer> {
+        self.all.into_values().filter(Consumer::says_something).collect()
+    }
+}
+
+/// What key, team, organization and, without a team, user may all use; as globs, none means all.
+fn models(
+    row: &Map<String, Value>,
+    [team, organization, user]: [&Owner; 3],
+    findings: &mut Findings,
+) -> Result<Vec<String>, String> {
+    let own = models::of_key(row, team)?;
+    let in_row = models::of_team_in_row(row)?;
+    if own.is_all() {
+        if team.says_no_models() && in_row.is_none() {
+            return Err(models::not_in_the_files(team.kind));
+        }
+        if organization.says_no_models() {
+            return Err(models::not_in_the_files(organization.kind));
+        }
+    }
+    let mut allowed = own;
+    let of_user = user.models.as_ref().filter(|_| !team.is_some());
+    let lists = [
+        (team.kind, team.models.as_ref()),
+        (organization.kind, organization.models.as_ref()),
+        (user.kind, of_user),
+    ];
+    for (kind, models) in lists {
+        if let Some(models) = models {
+            allowed = allowed.and(models.as_ref().map_err(Clone::clone)?, kind, findings)?;
+        }
+    }
+    if let Some(models) = in_row {
+        allowed = allowed.and(&models, team.kind, findings)?;
+    }
+    Ok(Aliases::of(row, team)?.leave_out(allowed, findings)?.into_globs())
+}
+
+/// The limits of a row and of its budget; the smaller of the two.
+fn limits(row: &Map<String, Value>, findings: &mut Findings) -> Result<Limit, String> {
+    const FIELDS: [(&str, Per); 3] = [
+        ("rpm_limit", Per::RequestsPerMinute),
+        ("tpm_limit", Per::TokensPerMinute),
+        ("tpd_limit", Per::TokensPerDay),
+    ];
+    let budget = object(row, "litellm_budget_table")?.unwrap_or_default();
+    let mut limit = Limit::default();
+    for (field, per) in FIELDS {
+        let of_budget = number(budget.get(field), &format!("budget's {field}"))?;
+        for amount in number(row.get(field), field)?.into_iter().chain(of_budget) {
+            limit.add(per, amount);
+            if amount > per.most() {
+                findings
+                    .say(format!("its {field}, which is more than can be written; {} is taken", per.most()));
+            }
+        }
+    }
+    Ok(limit)
+}
+
+fn number(value: Option<&Value>, what: &str) -> Result<Option<u64>, String> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_u64() {
+            None => Err(format!("its {what} is no whole number")),
+            // Nobody means 0 to be without a limit.
+            Some(0) => Err(format!("its {what} is 0; disable the key, or raise it")),
+            number => Ok(number),
+        },
     }
 }
 
 /// A text that says something.
-fn text<'v>(row: &'v Value, field: &str) -> Result<Option<&'v str>, String> {
-    match &row[field] {
-        Value::Null => Ok(None),
-        Value::String(text) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
-        _ => Err(format!("its {field} is no text")),
+fn text<'v>(row: &'v Map<String, Value>, field: &str) -> Result<Option<&'v str>, String> {
+    match row.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
+        Some(_) => Err(format!("its {field} is no text")),
     }
 }
 
 /// A list of texts; nothing is an empty one.
-fn texts(value: &Value, what: &str) -> Result<Vec<String>, String> {
+fn texts(value: Option<&Value>, what: &str) -> Result<Vec<String>, String> {
     let wrong = || format!("{what} are no list of texts");
     match value {
-        Value::Null => Ok(Vec::new()),
-        Value::Array(items) => {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(items)) => {
             items.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
         }
-        _ => Err(wrong()),
+        Some(_) => Err(wrong()),
     }
 }
 
-fn flag(row: &Value, field: &str) -> Result<bool, String> {
-    match &row[field] {
-        Value::Null => Ok(false),
-        Value::Bool(flag) => Ok(*flag),
-        _ => Err(format!("its {field} is neither true nor false")),
+/// An object of a row, which may stand there as a text.
+fn object(row: &Map<String, Value>, field: &str) -> Result<Option<Map<String, Value>>, String> {
+    object_or_text(row.get(field), &format!("its {field}"))
+}
+
+fn object_or_text(value: Option<&Value>, what: &str) -> Result<Option<Map<String, Value>>, String> {
+    let read = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) if text.is_empty() => return Ok(None),
+        Some(Value::String(text)) => serde_json::from_str(text).ok(),
+        Some(value) => Some(value.clone()),
+    };
+    match read {
+        Some(Value::Object(object)) => Ok(Some(object)),
+        Some(Value::Null) => Ok(None),
+        _ => Err(format!("{what} is no object")),
     }
 }
 
-/// Whether it says something; what LiteLLM writes where nobody has set anything does not.
-fn is_given(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-        Value::Bool(true) | Value::Number(_) => true,
+fn flag(row: &Map<String, Value>, field: &str) -> Result<bool, String> {
+    match row.get(field) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(_) => Err(format!("its {field} is neither true nor false")),
     }
 }
 

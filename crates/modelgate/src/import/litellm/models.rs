@@ -1,95 +1,201 @@
-//! Which models a key may use. A key in a team may use what the team may, too, or only that if it has no list of its own.
+//! Which models a key may use: those that it, its team, its organization and, without a team, its user may all use.
+//!
+//! A name with `*` is a pattern (`is_model_allowed_by_pattern`); any other stands for itself, also where it has brackets.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 
 use access::ModelGlobs;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{is_given, text, texts};
+use super::{object_or_text, owners::Owner, texts};
+use crate::import::{fields::is_given, found::Findings};
 
-/// In a list of models: all that there are, as far as the team's list goes.
+/// In a list of models: all that there are.
 const ALL: [&str; 2] = ["all-proxy-models", "*"];
 /// In a key's list: those of its team.
 const OF_TEAM: &str = "all-team-models";
-/// What to do where the rights stand elsewhere.
-const INSTEAD: &str = "which the list does not say; write them into its models";
 
-/// What teams may use, by their id: `teams` of the file, as `GET /team/list` answers.
-pub(super) struct Teams<'v>(HashMap<&'v str, &'v Value>);
-
-impl<'v> Teams<'v> {
-    pub(super) fn of(file: &'v Value) -> Self {
-        let teams = file["teams"].as_array().into_iter().flatten();
-        // A team without models is one that is not known; an empty list means all.
-        let known = |team: &'v Value| Some((team["team_id"].as_str()?, team.get("models")?));
-        Self(teams.filter_map(known).filter(|(_, models)| models.is_array()).collect())
-    }
-
-    /// The list of the row's team. LiteLLM's list of keys has an empty `team_models` in each row, which says nothing.
-    fn models(&self, row: &'v Value, team: &str) -> Result<Option<Vec<String>>, String> {
-        let in_row = &row["team_models"];
-        let found = self.0.get(team).copied().or_else(|| is_given(in_row).then_some(in_row));
-        found.map(|models| texts(models, "its team's models")).transpose()
-    }
+/// Models that may be used.
+#[derive(Debug, Clone)]
+pub(super) enum Allowed {
+    All,
+    Some(Vec<Pattern>),
 }
 
-/// Globs; none means all, as here.
-pub(super) fn of(row: &Value, teams: &Teams<'_>, notes: &mut Vec<String>) -> Result<Vec<String>, String> {
-    let own = texts(&row["models"], "its models")?;
-    globs(&own, "its models")?;
-    let is_all = |models: &[String]| models.is_empty() || models.iter().any(|m| ALL.contains(&m.as_str()));
-    let takes_teams = own.iter().any(|model| model == OF_TEAM);
-    let is_open = takes_teams || is_all(&own);
-    if is_open {
+/// A name, or a pattern with `*`.
+#[derive(Debug, Clone)]
+pub(super) struct Pattern {
+    /// As LiteLLM has it.
+    name: String,
+    /// The same for Modelgate, in whose patterns more characters mean something.
+    glob: String,
+    matcher: ModelGlobs,
+}
+
+/// Names that stand for another model there, and for themselves here.
+pub(super) struct Aliases(BTreeSet<String>);
+
+/// What is said where models stand elsewhere.
+pub(super) fn not_in_the_files(kind: &str) -> String {
+    format!(
+        "its models are those of its {kind}, which the files do not say; add the answer to GET /{kind}/list, or write them into \
+         its models"
+    )
+}
+
+/// What the key's own list says.
+///
+/// # Errors
+/// They are those of something that nobody knows.
+pub(super) fn of_key(row: &Map<String, Value>, team: &Owner) -> Result<Allowed, String> {
+    let names = texts(row.get("models"), "its models")?;
+    let takes_teams = names.iter().any(|name| name == OF_TEAM);
+    let own = if takes_teams { Allowed::All } else { Allowed::of(&names, "its models")? };
+    if own.is_all() {
         for (field, whose) in [("project_id", "its project"), ("access_group_ids", "its access groups")] {
-            if is_given(&row[field]) {
-                return Err(format!("its models are those of {whose}, {INSTEAD}"));
+            if row.get(field).is_some_and(is_given) {
+                return Err(format!(
+                    "its models are those of {whose}, which the files do not say; write them into its models"
+                ));
             }
         }
     }
-    let Some(team) = text(row, "team_id")? else {
-        return match is_open {
-            true if takes_teams => Err("its models are those of its team, and it is in none".into()),
-            true if is_given(&row["organization_id"]) || is_given(&row["org_id"]) => {
-                Err(format!("its models are those of its organization, {INSTEAD}"))
-            }
-            true => {
-                if is_given(&row["user_id"]) {
-                    notes.push(
-                        "what its user may use, which the list does not say; it may use all models".into(),
-                    );
-                }
-                Ok(Vec::new())
-            }
-            false => Ok(own),
-        };
+    if takes_teams && !team.is_some() {
+        return Err("its models are those of its team, and it is in none".into());
+    }
+    Ok(own)
+}
+
+/// What a list of a team, a user or an organization says; nothing if there is none.
+pub(super) fn of_owner(row: &Map<String, Value>, kind: &str) -> Option<Result<Allowed, String>> {
+    let what = format!("its {kind}'s models");
+    let names = match row.get("models") {
+        // A team without models is one that is not known; an empty list means all.
+        None | Some(Value::Null) => return None,
+        models => texts(models, &what),
     };
-    match teams.models(row, team)? {
-        None if is_open => Err(format!(
-            "its models are those of its team, {INSTEAD}, or what GET /team/list answers into the file, as \"teams\""
-        )),
-        None => Ok(own),
-        Some(of_team) if of_team.iter().any(|model| model == OF_TEAM) => {
-            Err(format!("its team's models are {OF_TEAM:?}; write them into its models"))
+    Some(names.and_then(|names| match names.iter().any(|name| name == OF_TEAM) {
+        true => Err(format!("{what} are {OF_TEAM:?}; write them into its models")),
+        false => Allowed::of(&names, &what),
+    }))
+}
+
+/// LiteLLM's list of keys has an empty `team_models` in each row, which says nothing.
+pub(super) fn of_team_in_row(row: &Map<String, Value>) -> Result<Option<Allowed>, String> {
+    let names = texts(row.get("team_models"), "its team's models")?;
+    if names.is_empty() { Ok(None) } else { Allowed::of(&names, "its team's models").map(Some) }
+}
+
+impl Allowed {
+    fn of(names: &[String], what: &str) -> Result<Self, String> {
+        if names.is_empty() || names.iter().any(|name| ALL.contains(&name.as_str())) {
+            return Ok(Self::All);
         }
-        Some(of_team) if is_all(&of_team) => Ok(if is_open { Vec::new() } else { own }),
-        Some(of_team) => {
-            let allowed = globs(&of_team, "its team's models")?;
-            if is_open {
-                return Ok(of_team);
+        let patterns = names.iter().map(|name| Pattern::of(name));
+        let patterns = patterns.collect::<Result<_, _>>().map_err(|why| format!("{what}: {why}"))?;
+        Ok(Self::Some(patterns))
+    }
+
+    pub(super) fn is_all(&self) -> bool {
+        matches!(self, Self::All)
+    }
+
+    /// What both may use. Of patterns that overlap, that which is within the other; where neither is, none.
+    pub(super) fn and(self, other: &Self, kind: &str, findings: &mut Findings) -> Result<Self, String> {
+        let (Self::Some(own), Self::Some(others)) = (&self, other) else {
+            return Ok(if self.is_all() { other.clone() } else { self });
+        };
+        let mut both: Vec<Pattern> = Vec::new();
+        for pattern in own {
+            let within: Vec<&Pattern> = match others.iter().any(|other| other.covers(pattern)) {
+                true => vec![pattern],
+                false => others.iter().filter(|other| pattern.covers(other)).collect(),
+            };
+            if within.is_empty() {
+                findings.say(format!("model {:?}, which its {kind} may not use", pattern.name));
             }
-            let (both, others): (Vec<_>, Vec<_>) = own.into_iter().partition(|model| allowed.matches(model));
-            if both.is_empty() {
-                return Err("its team may use none of its models".into());
-            }
-            notes.extend(
-                others.into_iter().map(|model| format!("model {model:?}, which its team may not use")),
-            );
-            Ok(both)
+            both.extend(within.into_iter().cloned());
         }
+        if both.is_empty() {
+            return Err(format!("its {kind} may use none of its models"));
+        }
+        Ok(Self::Some(both))
+    }
+
+    /// As they stand in the configuration; none means all.
+    pub(super) fn into_globs(self) -> Vec<String> {
+        let Self::Some(patterns) = self else { return Vec::new() };
+        let mut seen = BTreeSet::new();
+        patterns.into_iter().map(|pattern| pattern.glob).filter(|glob| seen.insert(glob.clone())).collect()
     }
 }
 
-fn globs(models: &[String], what: &str) -> Result<ModelGlobs, String> {
-    ModelGlobs::parse(models).map_err(|invalid| format!("{what}: {invalid}"))
+impl Pattern {
+    fn of(name: &str) -> Result<Self, String> {
+        let is_pattern = name.contains('*');
+        // Where there is a `*`, LiteLLM takes the rest for a regular expression, too.
+        if let Some(c) = name.chars().find(|c| is_pattern && "?[](){}+|^$\\".contains(*c)) {
+            return Err(format!(
+                "{name:?} has a {c:?} beside a *, which makes it a regular expression; write the names"
+            ));
+        }
+        let mut glob = String::with_capacity(name.len());
+        for c in name.chars() {
+            if "?[]{}\\".contains(c) {
+                glob.push('\\');
+            }
+            glob.push(c);
+        }
+        let matcher =
+            ModelGlobs::parse(std::slice::from_ref(&glob)).map_err(|invalid| invalid.to_string())?;
+        Ok(Self { name: name.to_owned(), glob, matcher })
+    }
+
+    /// Whether all that the other stands for is within this: a `*` can be matched by a `*` alone.
+    fn covers(&self, other: &Self) -> bool {
+        self.matcher.matches(&other.name)
+    }
+}
+
+impl Aliases {
+    /// Those of the key and of its team.
+    pub(super) fn of(row: &Map<String, Value>, team: &Owner) -> Result<Self, String> {
+        let mut aliases = team.aliases.clone();
+        for field in ["aliases", "team_model_aliases"] {
+            aliases.extend(names_of(row.get(field), &format!("its {field}"))?);
+        }
+        Ok(Self(aliases))
+    }
+
+    /// LiteLLM answers with another model where an alias is asked for; here it would be the model that is called so.
+    pub(super) fn leave_out(&self, allowed: Allowed, findings: &mut Findings) -> Result<Allowed, String> {
+        const WHY: &str = "they stand for other models there, and here for the models that are called so";
+        if self.0.is_empty() {
+            return Ok(allowed);
+        }
+        let names = || self.0.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+        let Allowed::Some(mut patterns) = allowed else {
+            findings.hold("aliases", format!("its aliases {}: {WHY}", names()));
+            return Ok(Allowed::All);
+        };
+        patterns.retain(|pattern| !self.0.contains(&pattern.name));
+        if patterns.is_empty() {
+            return Err(format!(
+                "its models are all aliases: {}; write what they stand for into its models",
+                names()
+            ));
+        }
+        match self.0.iter().any(|alias| patterns.iter().any(|pattern| pattern.matcher.matches(alias))) {
+            true => findings.hold("aliases", format!("its aliases {}: {WHY}", names())),
+            false => findings.say(format!("its aliases {}: {WHY}; they are not among its models", names())),
+        }
+        Ok(Allowed::Some(patterns))
+    }
+}
+
+/// The names in a map of aliases that stand for another model.
+pub(super) fn names_of(aliases: Option<&Value>, what: &str) -> Result<BTreeSet<String>, String> {
+    let aliases = object_or_text(aliases, what)?;
+    let other = |(alias, model): (String, Value)| (model.as_str() != Some(&alias)).then_some(alias);
+    Ok(aliases.into_iter().flatten().filter_map(other).collect())
 }

@@ -1,8 +1,9 @@
 //! Which paths a key may use. Modelgate lets a key use all that a model offers, or nothing.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::texts;
+use super::{text, texts};
+use crate::import::found::Findings;
 
 /// A group of routes with all that Modelgate serves, and each path.
 const ALL: [&str; 3] = ["llm_api_routes", "*", "/*"];
@@ -29,12 +30,18 @@ const PATHS: [&str; 17] = [
     "engines/*/chat/completions",
 ];
 
-/// Notes where the key may use more than it might.
+/// Kinds of keys that may use all paths at which models are used; those of another kind may use none.
+const KINDS: [&str; 2] = ["default", "llm_api"];
+
+/// A key that may use a part of the paths is held.
 ///
 /// # Errors
 /// It might use no model at all, as a key that only reads what there is.
-pub(super) fn check(allowed: &Value, notes: &mut Vec<String>) -> Result<(), String> {
-    let allowed = texts(allowed, "its allowed_routes")?;
+pub(super) fn check(row: &Map<String, Value>, findings: &mut Findings) -> Result<(), String> {
+    if let Some(kind) = text(row, "key_type")?.filter(|kind| !KINDS.contains(kind)) {
+        return Err(format!("its key_type is {kind:?}: it uses no models"));
+    }
+    let allowed = texts(row.get("allowed_routes"), "its allowed_routes")?;
     if allowed.is_empty() || allowed.iter().any(|route| ALL.contains(&route.as_str())) {
         return Ok(());
     }
@@ -44,7 +51,8 @@ pub(super) fn check(allowed: &Value, notes: &mut Vec<String>) -> Result<(), Stri
     }
     match allowed.iter().any(|route| PARTS.contains(&route.as_str()) || uses_models(route)) {
         true => {
-            notes.push(format!("its allowed_routes {shown}; it may use its models by all paths"));
+            let text = format!("its allowed_routes {shown}; here it may use its models by all paths");
+            findings.hold("allowed_routes", text);
             Ok(())
         }
         false => Err(format!("its allowed_routes {shown} are none by which a model is used")),
@@ -85,8 +93,9 @@ mod tests {
     #[test]
     fn only_keys_that_may_use_a_model_are_taken() {
         let found = |allowed: Value| {
-            let mut notes = Vec::new();
-            check(&allowed, &mut notes).map(|()| notes.len())
+            let mut findings = Findings::default();
+            let row = Map::from_iter([("allowed_routes".to_owned(), allowed)]);
+            check(&row, &mut findings).map(|()| findings.holds.len())
         };
         for all in [
             json!(null),

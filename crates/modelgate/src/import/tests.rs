@@ -1,0 +1,42 @@
+//! What importers make of small files. Each file is read, put together as `modelgate keys import` does, and accepted by what
+//! reads the configuration.
+
+use std::collections::BTreeSet;
+
+use accounts::{ConsumerSpec, KeySpec};
+use serde_json::Value;
+
+use super::found::Imported;
+
+/// What was made of a file.
+pub(super) struct Made {
+    /// Each key without its name and digest.
+    pub(super) keys: Vec<Value>,
+    pub(super) consumers: Vec<Value>,
+    /// The restrictions that hold some key.
+    pub(super) held_by: Vec<String>,
+    /// What is said, a line each.
+    pub(super) said: String,
+}
+
+/// Puts it together as the command does.
+pub(super) fn made(mut imported: Imported, without: &[&str]) -> Made {
+    let without: BTreeSet<String> = without.iter().map(ToString::to_string).collect();
+    imported.take_each_once();
+    let held_by = imported.disable_held(&without).into_keys().collect();
+    let keys = imported.keys.iter().map(|key| {
+        let mut json = serde_json::to_value(key).expect("JSON");
+        accounts::parse::<KeySpec>(&json, None).expect("a key");
+        let fields = json.as_object_mut().expect("an object");
+        fields.remove("sha256");
+        fields.remove("name");
+        json
+    });
+    let consumers = imported.consumers.iter().map(|consumer| {
+        let json = serde_json::to_value(consumer).expect("JSON");
+        accounts::parse::<ConsumerSpec>(&json, None).expect("a consumer");
+        json
+    });
+    let said: Vec<String> = imported.said.iter().map(|said| said.line(&without)).collect();
+    Made { keys: keys.collect(), consumers: consumers.collect(), held_by, said: said.join("\n") }
+}
