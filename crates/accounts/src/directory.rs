@@ -147,6 +147,7 @@ impl Directory {
             limits_per_model: self.pool.limits(spec.limits_per_model.unwrap_or_default()),
             previous: spec.previous.map(|previous| (previous.sha256, previous.until)),
             manage: spec.manage,
+            stored_data: spec.stored_data,
             expires: spec.expires,
             disabled: spec.disabled,
             networks: spec.networks,

@@ -74,6 +74,8 @@ pub struct KeySpec {
     pub limits_per_model: Option<Limits>,
     /// Whether it may use paths that manage a server.
     pub manage: bool,
+    /// Whether it may use what servers store for everybody.
+    pub stored_data: bool,
     /// When it stops working.
     pub expires: Option<SystemTime>,
     /// It does not work.
@@ -144,6 +146,7 @@ impl KeySpec {
             limits: None,
             limits_per_model: None,
             manage: false,
+            stored_data: false,
             expires: None,
             disabled: false,
             networks: Vec::new(),
@@ -237,6 +240,7 @@ impl Account for KeySpec {
         let models = models(section);
         let (limits, limits_per_model) = (limits(section, "limit"), limits(section, "limit_per_model"));
         let manage = section.bool("manage").unwrap_or(false);
+        let stored_data = section.bool("stored_data").unwrap_or(false);
         let expires = time(section, "expires");
         let disabled = section.bool("disabled").unwrap_or(false);
         let networks = section.list("networks", NETWORK, network).unwrap_or_default();
@@ -249,6 +253,7 @@ impl Account for KeySpec {
             limits,
             limits_per_model,
             manage,
+            stored_data,
             expires,
             disabled,
             networks,
@@ -284,6 +289,7 @@ impl Account for KeySpec {
         put(&mut json, "models", self.models.as_ref().map(|models| json!(models.texts)));
         put_limits(&mut json, self.limits.as_ref(), self.limits_per_model.as_ref());
         put(&mut json, "manage", self.manage.then_some(Value::Bool(true)));
+        put(&mut json, "stored_data", self.stored_data.then_some(Value::Bool(true)));
         put(&mut json, "expires", self.expires.map(|time| text(time).into()));
         put(&mut json, "disabled", self.disabled.then_some(Value::Bool(true)));
         let networks: Vec<String> = self.networks.iter().map(ToString::to_string).collect();
@@ -376,7 +382,7 @@ mod tests {
             "name": "alice", "consumer": "team", "sha256": digest("a"),
             "previous": { "sha256": digest("b"), "until": "2027-01-01T00:00:00Z" },
             "plan": "gold", "models": ["llama*", "qwen"], "limit": limit, "limit_per_model": { "tokens_per_day": 7 },
-            "manage": true, "expires": "2028-01-01T00:00:00Z", "disabled": true,
+            "manage": true, "stored_data": true, "expires": "2028-01-01T00:00:00Z", "disabled": true,
             "networks": ["10.0.0.0/8", "2001:db8::/32"], "note": "for the intern",
         });
         let read: KeySpec = parse(&key, Some(&["gold".into()])).expect("a key");

@@ -18,20 +18,18 @@ mod pool;
 use access::ModelGlobs;
 use config_reader::Section;
 
+pub use access::NAME;
 pub use directory::{Directory, Unfit, Unusable};
 pub use document::{Accounts, ConsumerSpec, KeySpec, Patterns, Plan, PreviousKey, plan};
 pub use kind::{Account, Kind, PlanNames, parse, parse_text};
 pub use limits::{limits, limits_to_json};
 
-/// What names of keys, consumers and plans may be. A consumer goes into a header.
-pub const NAME: &str = "1 to 64 ASCII letters, digits and ._@:-";
 /// What is allowed where models are named.
 pub const GLOB: &str = "the name of a model, or a pattern with * and ? such as \"llama*\"";
 
-/// Checks the name of a key, a consumer or a plan.
+/// Checks the name of a key, a consumer or a plan; [`NAME`] says what is allowed.
 pub fn name(text: &str) -> Option<String> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._@:-".contains(&b);
-    ((1..=64).contains(&text.len()) && text.bytes().all(allowed)).then(|| text.into())
+    access::is_name(text).then(|| text.into())
 }
 
 /// Reads `models:`, if it is there.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,13 +14,18 @@ use std::{
 use access::{Issuer, IssuerKeys};
 use reqwest::Client;
 use serde::Deserialize;
-use tokio::time::sleep;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 use crate::config::JwtIssuer;
 
 const REFRESH: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(10);
+/// How long an issuer may take, for its discovery document and its keys together.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Larger than any key set.
 const MAX_ANSWER: usize = 1 << 20;
 
@@ -41,6 +47,21 @@ struct Known {
 #[derive(Deserialize)]
 struct Discovery {
     jwks_uri: String,
+    issuer: Option<String>,
+}
+
+/// What came of asking an issuer.
+struct Asked {
+    source: Source,
+    answer: Result<Fetched, String>,
+}
+
+/// Keys that are in force now.
+struct Fetched {
+    /// How many can be used.
+    keys: usize,
+    /// What the discovery document calls its issuer, if that is another name than the configured one.
+    other_name: Option<String>,
 }
 
 impl KeySets {
@@ -54,31 +75,28 @@ impl KeySets {
 
     /// Keeps them fresh; never returns.
     pub(crate) async fn keep_fresh(&self) {
-        let client = Client::builder().timeout(Duration::from_secs(5)).build();
-        let client = match client {
+        let client = match client() {
             Ok(client) => client,
             Err(error) => {
-                warn!(%error, "keys of identity providers cannot be fetched");
+                warn!(error, "keys of identity providers cannot be fetched");
                 return std::future::pending().await;
             }
         };
         loop {
-            for (source, keys) in self.due() {
-                let fetched = fetch(&client, &source).await;
-                let replaced = fetched.and_then(|json| keys.replace(&json).map_err(|e| e.to_string()));
-                let issuer = &source.0;
-                match &replaced {
-                    Ok(keys) => info!(issuer, keys, "the keys of an identity provider are fetched"),
-                    Err(error) => {
-                        warn!(
-                            issuer,
-                            error, "the keys of an identity provider cannot be fetched; the old ones stay"
-                        );
-                    }
-                }
-                self.asked(&source, replaced.is_ok());
+            for asked in ask_all(&client, self.due()).await {
+                asked.log();
+                self.note(&asked);
             }
             sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Fetches those of every issuer once, for a command. Says what an operator should know: whose keys cannot be had,
+    /// and who is called otherwise. Takes no longer than [`PATIENCE`].
+    pub(crate) async fn fetch_once(&self) -> Vec<String> {
+        match client() {
+            Ok(client) => ask_all(&client, self.due()).await.iter().flat_map(Asked::faults).collect(),
+            Err(error) => vec![format!("keys of identity providers cannot be fetched: {error}")],
         }
     }
 
@@ -92,38 +110,114 @@ impl KeySets {
         sets.iter().filter(|(_, known)| is_due(known)).map(|(s, k)| (s.clone(), k.keys.clone())).collect()
     }
 
-    fn asked(&self, source: &Source, is_good: bool) {
+    fn note(&self, Asked { source, answer }: &Asked) {
         let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = sets.get_mut(source) {
-            (known.asked, known.is_good) = (Some(Instant::now()), is_good);
+            (known.asked, known.is_good) = (Some(Instant::now()), answer.is_ok());
         }
     }
 }
 
-async fn fetch(client: &Client, (issuer, jwks_url): &Source) -> Result<Vec<u8>, String> {
-    let url = match jwks_url {
-        Some(url) => url.clone(),
+impl Asked {
+    fn log(&self) {
+        let issuer = &self.source.0;
+        match &self.answer {
+            Ok(Fetched { keys, .. }) => info!(issuer, keys, "the keys of an identity provider are fetched"),
+            Err(error) => {
+                warn!(issuer, error, "the keys of an identity provider cannot be fetched; the old ones stay");
+            }
+        }
+        if let Ok(Fetched { other_name: Some(says), .. }) = &self.answer {
+            warn!(
+                issuer,
+                says, "an identity provider calls itself otherwise; jwt.issuer must be what its tokens say"
+            );
+        }
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let issuer = &self.source.0;
+        match &self.answer {
+            Err(error) => vec![format!("the keys of {issuer} cannot be fetched: {error}")],
+            Ok(fetched) => {
+                let none = (fetched.keys == 0).then(|| format!("{issuer} has no keys that check signatures"));
+                let other = fetched.other_name.as_ref().map(|says| {
+                    format!("{issuer} calls itself {says:?}; jwt.issuer must be what its tokens say")
+                });
+                none.into_iter().chain(other).collect()
+            }
+        }
+    }
+}
+
+fn client() -> Result<Client, String> {
+    Client::builder().timeout(PATIENCE).build().map_err(|error| causes(&error))
+}
+
+/// Asks issuers side by side, so that none waits for another, and puts their keys in force.
+async fn ask_all(client: &Client, due: Vec<(Source, IssuerKeys)>) -> Vec<Asked> {
+    let mut running = JoinSet::new();
+    for (source, keys) in due {
+        let client = client.clone();
+        running.spawn(async move {
+            let fetched = timeout(PATIENCE, fetch(&client, &source, &keys)).await;
+            let answer =
+                fetched.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
+            Asked { source, answer }
+        });
+    }
+    let mut asked = running.join_all().await;
+    asked.sort_by(|one, other| one.source.cmp(&other.source));
+    asked
+}
+
+async fn fetch(client: &Client, (issuer, jwks_url): &Source, keys: &IssuerKeys) -> Result<Fetched, String> {
+    let (url, name) = match jwks_url {
+        Some(url) => (url.clone(), None),
         None => {
             let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
             let document = get(client, &url).await?;
-            let discovery: Discovery =
-                serde_json::from_slice(&document).map_err(|e| format!("{url}: {e}"))?;
-            discovery.jwks_uri
+            let discovery: Discovery = serde_json::from_slice(&document)
+                .map_err(|error| format!("{}: {error}", without_query(&url)))?;
+            (discovery.jwks_uri, discovery.issuer)
         }
     };
-    get(client, &url).await
+    let json = get(client, &url).await?;
+    let keys = keys.replace(&json).map_err(|error| format!("{}: {error}", without_query(&url)))?;
+    Ok(Fetched { keys, other_name: name.filter(|name| name != issuer) })
 }
 
 async fn get(client: &Client, url: &str) -> Result<Vec<u8>, String> {
-    let failed = |error: reqwest::Error| format!("{url}: {error}");
+    let shown = without_query(url);
+    let failed = |error: reqwest::Error| format!("{shown}: {}", causes(&error.without_url()));
     let mut answer =
         client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(failed)? {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_ANSWER {
-            return Err(format!("{url}: its answer is longer than {MAX_ANSWER} bytes"));
+            return Err(format!("{shown}: its answer is longer than {MAX_ANSWER} bytes"));
         }
     }
     Ok(body)
+}
+
+/// A query may hold a secret.
+fn without_query(url: &str) -> &str {
+    url.split('?').next().unwrap_or_default()
+}
+
+/// An error with what it comes from: "error sending request" alone says nothing.
+fn causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Some repeat what they come from.
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
 }

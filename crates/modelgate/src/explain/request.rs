@@ -1,9 +1,9 @@
 //! A request from the command line, written as for curl or taken from a HAR file, and what would
 //! become of it.
 
-use std::{fmt::Write as _, fs, io, net::IpAddr, path::PathBuf, time::SystemTime};
+use std::{fmt::Write as _, fs, io, net::IpAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
-use access::{Decision, Mode, Request};
+use access::{Decision, Mode, Policy, Request};
 use catalogue::Catalogue;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
@@ -64,13 +64,7 @@ pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs
         now: SystemTime::now(),
     };
     let mut text = String::new();
-    let policy = match serve::runtime()?.block_on(keeper::read_once(config)) {
-        Ok(book) => book.policy,
-        Err(error) => {
-            let _ = writeln!(text, "- {error}; so only the keys of the configuration file are known");
-            Book::new(config, &KeySets::default(), accounts::Accounts::default()).incomplete().policy
-        }
-    };
+    let policy = serve::runtime()?.block_on(policy(config, &given.headers, &mut text));
     let explanation = access::explain(&policy, catalogue, &request);
     for step in &explanation.steps {
         let _ = writeln!(text, "- {step}");
@@ -86,6 +80,25 @@ pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs
         }
     }
     Ok(text)
+}
+
+/// The keys and limits as the running Modelgate has them. The keys of identity providers are fetched only if the request
+/// shows a token. Says what cannot be read.
+async fn policy(config: &Config, headers: &HeaderMap, text: &mut String) -> Arc<Policy> {
+    let key_sets = KeySets::default();
+    let policy = match keeper::read_once(config, &key_sets).await {
+        Ok(book) => book.policy,
+        Err(error) => {
+            let _ = writeln!(text, "- {error}; so only the keys of the configuration file are known");
+            Book::new(config, &key_sets, accounts::Accounts::default()).incomplete().policy
+        }
+    };
+    if policy.shows_token(headers) {
+        for fault in key_sets.fetch_once().await {
+            let _ = writeln!(text, "- {fault}");
+        }
+    }
+    policy
 }
 
 fn from_arguments(args: &RequestArgs) -> Result<Given, String> {

@@ -1,0 +1,162 @@
+//! The keys of an issuer (RFC 7517), and whether one of them has signed a token.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arc_swap::ArcSwapOption;
+use jsonwebtoken::{
+    Algorithm, DecodingKey, crypto,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
+};
+use serde_json::Value;
+
+use super::token::Token;
+
+/// The keys of an issuer; none is known until they have been fetched. Clones share them.
+#[derive(Clone, Default)]
+pub struct IssuerKeys(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    keys: ArcSwapOption<Vec<SigningKey>>,
+    /// A token was signed with a key that is not here.
+    missed: AtomicBool,
+}
+
+struct SigningKey {
+    id: Option<String>,
+    algorithms: Vec<Algorithm>,
+    key: DecodingKey,
+}
+
+/// A set of keys that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not a JSON Web Key Set (RFC 7517): {0}")]
+pub struct InvalidKeySet(#[from] serde_json::Error);
+
+/// What comes of trying keys on a token; of several sets, the last in this order counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Signature {
+    /// None of them is the key that the token names.
+    NoSuchKey,
+    /// The key that it names has not signed it.
+    Wrong,
+    /// One of them has signed it.
+    Right,
+}
+
+#[derive(serde::Deserialize)]
+struct Set {
+    keys: Vec<Value>,
+}
+
+impl IssuerKeys {
+    /// Puts new keys in force; how many can be used.
+    ///
+    /// # Errors
+    /// If it is not a key set; the old keys stay.
+    pub fn replace(&self, json: &[u8]) -> Result<usize, InvalidKeySet> {
+        let set: Set = serde_json::from_slice(json)?;
+        // A key of a kind that is not known takes none of the others away.
+        let known = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+        let keys: Vec<SigningKey> = known.filter_map(|jwk| SigningKey::of(&jwk)).collect();
+        let count = keys.len();
+        self.0.keys.store(Some(Arc::new(keys)));
+        Ok(count)
+    }
+
+    /// Whether a token was signed with a key that is not here, since this was asked last: perhaps the
+    /// issuer has new ones.
+    pub fn take_missed(&self) -> bool {
+        self.0.missed.swap(false, Ordering::Relaxed)
+    }
+
+    /// A token was signed with a key that is not here.
+    pub(super) fn miss(&self) {
+        self.0.missed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether they have ever been fetched.
+    pub(super) fn are_known(&self) -> bool {
+        self.0.keys.load().is_some()
+    }
+
+    /// Whether one of them has signed a token. Key ids need not be unique (RFC 7517 §4.5), and either side may leave
+    /// them out; then all keys of the right kind are tried.
+    pub(super) fn check(&self, token: &Token<'_>) -> Signature {
+        let keys = self.0.keys.load();
+        let named = keys.iter().flat_map(|keys| keys.iter()).filter(|key| key.may_have_signed(token));
+        named.map(|key| key.check(token)).max().unwrap_or(Signature::NoSuchKey)
+    }
+}
+
+impl SigningKey {
+    /// Only keys for signatures that anybody can check: a shared secret in a public set is none.
+    fn of(jwk: &Jwk) -> Option<Self> {
+        let common = &jwk.common;
+        let is_for_signatures = match (&common.public_key_use, &common.key_operations) {
+            (Some(purpose), _) => *purpose == PublicKeyUse::Signature,
+            (None, Some(operations)) => operations.contains(&KeyOperations::Verify),
+            (None, None) => true,
+        };
+        let algorithms = algorithms(jwk);
+        if !is_for_signatures || algorithms.is_empty() {
+            return None;
+        }
+        Some(Self { id: common.key_id.clone(), algorithms, key: DecodingKey::from_jwk(jwk).ok()? })
+    }
+
+    fn may_have_signed(&self, token: &Token<'_>) -> bool {
+        let named = token.key_id.is_none() || self.id.is_none() || token.key_id == self.id;
+        named && self.algorithms.contains(&token.algorithm)
+    }
+
+    fn check(&self, token: &Token<'_>) -> Signature {
+        let checked = crypto::verify(token.signature, token.message.as_bytes(), &self.key, token.algorithm);
+        if checked.unwrap_or(false) { Signature::Right } else { Signature::Wrong }
+    }
+}
+
+/// The methods that a key may sign with: those of its kind, and of these the one that it names, if it does (RFC 8725 §3.1).
+fn algorithms(jwk: &Jwk) -> Vec<Algorithm> {
+    let of_kind: &[Algorithm] = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => &[
+            Algorithm::RS256,
+            Algorithm::RS384,
+            Algorithm::RS512,
+            Algorithm::PS256,
+            Algorithm::PS384,
+            Algorithm::PS512,
+        ],
+        AlgorithmParameters::EllipticCurve(key) => match key.curve {
+            EllipticCurve::P256 => &[Algorithm::ES256],
+            EllipticCurve::P384 => &[Algorithm::ES384],
+            _ => &[],
+        },
+        // There is but one, though it has two names (RFC 9864).
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+            return vec![Algorithm::EdDSA];
+        }
+        _ => &[],
+    };
+    let named =
+        |method: &Algorithm| jwk.common.key_algorithm.is_none_or(|own| KeyAlgorithm::from(*method) == own);
+    of_kind.iter().copied().filter(named).collect()
+}
+
+impl PartialEq for IssuerKeys {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for IssuerKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IssuerKeys({})", self.0.keys.load().as_ref().map_or(0, |keys| keys.len()))
+    }
+}
