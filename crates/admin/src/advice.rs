@@ -19,8 +19,52 @@ pub(crate) fn may_pass_by_itself(words: &str) -> bool {
     !words.starts_with("label ") && PARTS.iter().any(|part| words.contains(part))
 }
 
+const DO_NOT_EXPOSE: &str = "Set traefik.enable: \"false\" among the labels of its service in the Compose file, or start \
+     Traefik with --providers.docker.exposedByDefault=false (swarm for a Swarm). Then look whether anybody got there: \
+     Traefik's access log names the router.";
+
 /// Parts of a problem's words, and what to do; the first entry whose parts all occur.
 const ADVICE: &[(&[&str], &str)] = &[
+    (
+        &["a TCP router: what passes there is not checked"],
+        "Set traefik.enable: \"false\" among the labels of its service in the Compose file (the label traefik.enable=false), \
+         and start it anew: docker compose up -d. Clients reach it through Modelgate's routers.",
+    ),
+    (
+        &["without Modelgate's check"],
+        "If the router is left over, set traefik.enable: \"false\" among the labels of its service in the Compose file; if it is \
+         needed, add modelgate@http to its middlewares. Then start the container anew: docker compose up -d.",
+    ),
+    (&["and limits, management paths included: set the label traefik.enable=false"], DO_NOT_EXPOSE),
+    (&["reach what only Traefik is to reach"], DO_NOT_EXPOSE),
+    (
+        &["whether Traefik exposes containers by itself"],
+        "Set traefik.enable: \"false\" among the labels of the services that are named; Modelgate needs no router of theirs.",
+    ),
+    (
+        &["have Modelgate's check in them cannot be seen from here"],
+        "Look at that middleware where it is defined, in Traefik's file for instance: without a key, a request to the router \
+         must be answered 401.",
+    ),
+    (
+        &["is published on every address of its host"],
+        "Take the port away from ports: in its Compose file, or bind it to 127.0.0.1. Traefik and Modelgate reach the server \
+         by its network.",
+    ),
+    (
+        &["Docker does not say how it is"],
+        "docker inspect NAME on that host says the same; what it cannot show is often half removed (docker rm -f NAME), or \
+         forbidden by a proxy before the Docker socket.",
+    ),
+    (
+        &["cannot be read at this one"],
+        "docker inspect NAME on that host shows what is odd about it. The others are not touched.",
+    ),
+    (&["is not known here"], "A newer Docker or Podman has this word; a newer Modelgate may know it."),
+    (
+        &["the addresses of the Swarm's nodes are not known"],
+        "A proxy before the Docker socket must let GET /nodes through, as deploy/docker-socket-proxy.cfg shows.",
+    ),
     (
         &["label ", "is not known and has no effect"],
         "Correct the label's name, or take it away, and start the container anew: docker compose up -d. All labels are in \
@@ -163,7 +207,10 @@ const ADVICE: &[(&[&str], &str)] = &[
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use catalogue::{ContainerHealth, ContainerRecord, ContainerStatus, Interpretation, Vantage, interpret};
+    use catalogue::{
+        ContainerHealth, ContainerRecord, ContainerStatus, Exposable, Interpretation, Provider, Role, Sight,
+        Vantage, doors, interpret,
+    };
 
     use super::*;
 
@@ -226,6 +273,36 @@ mod tests {
             let todo = todo(&container, vantage);
             assert!(todo.contains(part), "{part}: {todo}");
         }
+    }
+
+    /// In the words of the catalogue itself.
+    #[test]
+    fn each_door_has_an_answer() {
+        let exposable = |labels: &[(&str, &str)], role| Exposable {
+            name: "vllm".into(),
+            docker_name: "vllm".into(),
+            labels: labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            ports: BTreeSet::from([8000]),
+            role,
+        };
+        let provider = Sight::On(Provider { exposed_by_default: true, constraint: None });
+        let rule = |kind: &str| (format!("traefik.{kind}.routers.a.rule"), "Host(`a`)");
+        let (http, tcp) = (rule("http"), rule("tcp"));
+        let unseen = [(http.0.as_str(), http.1), ("traefik.http.routers.a.middlewares", "sso@file")];
+        for (it, part) in [
+            (exposable(&[], Role::Server), "exposedByDefault=false"),
+            (exposable(&[], Role::Modelgate(BTreeSet::from([8000]))), "exposedByDefault=false"),
+            (exposable(&[(&http.0, http.1)], Role::Server), "add modelgate@http to its middlewares"),
+            (exposable(&[(&tcp.0, tcp.1)], Role::Server), "Clients reach it through Modelgate's routers"),
+            (exposable(&unseen, Role::Server), "Look at that middleware"),
+        ] {
+            let found = doors(&[it], &[("traefik".into(), provider.clone())]).problems;
+            assert_eq!(found.len(), 1, "{found:?}");
+            let words = found[0].to_string();
+            assert!(advice(&words).is_some_and(|todo| todo.contains(part)), "{words}: {:?}", advice(&words));
+        }
+        let published = catalogue::open_port("vllm", 32768, 8000).to_string();
+        assert!(advice(&published).is_some_and(|todo| todo.contains("127.0.0.1")));
     }
 
     #[test]

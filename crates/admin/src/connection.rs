@@ -35,11 +35,14 @@ fn docker(admin: &Admin, catalogue: Option<&Catalogue>) -> Vec<Connection> {
             p.subject == Subject::Source(source.clone()) && p.message.contains("does not answer")
         };
         let title = if name == "docker" { "Docker".to_owned() } else { format!("Docker {name}") };
-        let problem = catalogue.and_then(|catalogue| catalogue.problems().iter().find(is_silent));
-        let (class, state) = match (catalogue, problem) {
-            (None, _) => ("warn", "not looked at yet"),
-            (Some(_), Some(_)) => ("bad", "does not answer"),
-            (Some(_), None) => ("good", "connected"),
+        let is_silent = match catalogue {
+            Some(catalogue) => catalogue.problems().iter().any(|problem| is_silent(&problem)),
+            None => admin.shared.catalogue().obstacles().iter().any(|problem| is_silent(&problem)),
+        };
+        let (class, state) = match (catalogue, is_silent) {
+            (_, true) => ("bad", "does not answer"),
+            (None, false) => ("warn", "not looked at yet"),
+            (Some(_), false) => ("good", "connected"),
         };
         // The catalogue's problem is an issue of its own.
         Connection { name: title, class, state: state.into(), note: endpoint.clone(), fault: None }

@@ -21,6 +21,8 @@ pub(crate) enum Severity {
     Bad,
     /// Something is not as it was meant.
     Warn,
+    /// Something may be meant; it is told on the pages that list all, and does not count as wrong.
+    Hint,
 }
 
 /// One thing that needs an operator.
@@ -50,6 +52,7 @@ impl Issue {
         match self.severity {
             Severity::Bad => "bad",
             Severity::Warn => "warn",
+            Severity::Hint => "hint",
         }
     }
 
@@ -72,6 +75,16 @@ pub(crate) fn folded(words: &str) -> (String, Option<String>) {
         Some((what, choices)) => (what.to_owned(), Some(choices.to_owned())),
         None => (words.to_owned(), None),
     }
+}
+
+/// What may be as it is meant, and is worth a look once.
+pub(crate) fn hints(catalogue: &Catalogue) -> Vec<Issue> {
+    let links = Links::new(catalogue);
+    let of = |hint: &catalogue::Problem| {
+        let link = links.of_subject(&hint.subject);
+        Issue::new(Severity::Hint, hint.subject.to_string(), link, hint.message.clone())
+    };
+    catalogue.hints().iter().map(of).collect()
 }
 
 /// All that needs an operator.
@@ -109,16 +122,38 @@ fn of_models(catalogue: &Catalogue) -> Vec<Issue> {
     issues
 }
 
+/// Where more is said about a container or server.
+struct Links<'a> {
+    by_name: HashMap<&'a str, &'a ServerRecord>,
+}
+
+impl<'a> Links<'a> {
+    fn new(catalogue: &'a Catalogue) -> Self {
+        let mut by_name: HashMap<&str, &ServerRecord> = HashMap::new();
+        for server in catalogue.servers() {
+            by_name.entry(&server.spec.name).or_insert(server);
+        }
+        Self { by_name }
+    }
+
+    fn of(&self, name: &str) -> String {
+        match self.by_name.get(name) {
+            Some(server) => format!("/servers/{}", encode(server.spec.id.as_str())),
+            None => format!("/servers?q={}", encode(name)),
+        }
+    }
+
+    fn of_subject(&self, subject: &Subject) -> String {
+        match subject {
+            Subject::Source(_) => "/servers".into(),
+            Subject::Container(name) | Subject::Server(name) => self.of(name),
+        }
+    }
+}
+
 /// Problems of servers and containers, and servers that have been withdrawn or take too long.
 fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issue> {
-    let mut by_name: HashMap<&str, &ServerRecord> = HashMap::new();
-    for server in catalogue.servers() {
-        by_name.entry(&server.spec.name).or_insert(server);
-    }
-    let link = |name: &str| match by_name.get(name) {
-        Some(server) => format!("/servers/{}", encode(server.spec.id.as_str())),
-        None => format!("/servers?q={}", encode(name)),
-    };
+    let links = Links::new(catalogue);
     let is_patient = |server: &ServerRecord| {
         let waited = admin.since.of(server).and_then(|since| now.duration_since(since).ok());
         waited.is_none_or(|waited| waited.as_secs() <= PATIENCE_SECONDS)
@@ -126,11 +161,12 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
     let mut issues: Vec<Issue> = Vec::new();
     let mut told: HashSet<(&str, &str)> = HashSet::new();
     for problem in catalogue.problems() {
-        let (severity, link) = match &problem.subject {
-            Subject::Source(_) => (Severity::Bad, "/servers".into()),
+        let severity = match &problem.subject {
+            _ if problem.severity == catalogue::Severity::Danger => Severity::Bad,
+            Subject::Source(_) => Severity::Bad,
             Subject::Container(name) | Subject::Server(name) => {
                 told.insert((name, &problem.message));
-                let server = by_name.get(name.as_str());
+                let server = links.by_name.get(name.as_str());
                 // A server that loads its model may not even listen; its own page and the list say so.
                 if server.is_some_and(|s| matches!(s.state, ServerState::Starting(_)) && is_patient(s))
                     && may_pass_by_itself(&problem.message)
@@ -138,9 +174,10 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
                     continue;
                 }
                 let is_ready = server.is_some_and(|s| s.state == ServerState::Ready);
-                (if is_ready { Severity::Warn } else { Severity::Bad }, link(name))
+                if is_ready { Severity::Warn } else { Severity::Bad }
             }
         };
+        let link = links.of_subject(&problem.subject);
         issues.push(Issue::new(severity, problem.subject.to_string(), link, problem.message.clone()));
     }
     for server in catalogue.servers() {
@@ -153,7 +190,7 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
         };
         if !told.contains(&(server.spec.name.as_str(), why)) {
             let about = format!("server {}", server.spec.name);
-            issues.push(Issue::new(severity, about, link(&server.spec.name), why));
+            issues.push(Issue::new(severity, about, links.of(&server.spec.name), why));
         }
     }
     issues
@@ -230,5 +267,23 @@ mod tests {
         }
         let gone = after(0, &ServerState::Draining(REFUSED.into()));
         assert_eq!(gone[0].severity, Severity::Bad, "it was ready");
+    }
+
+    #[test]
+    fn a_door_is_the_worst_and_a_hint_is_nothing_wrong() {
+        let gpu = || server("gpu", ServerState::Ready, &["llama"]);
+        let door = Problem::container("gpu", "a door").danger();
+        let fault = Problem::container("gpu", "a fault");
+        let hint = Problem::container("gpu", "a hint").hint();
+        let catalogue = Catalogue::assemble([gpu()], vec![hint, fault, door]);
+        let dashboard = Dashboard::of(Catalogue::default());
+        let told = all(&dashboard.admin, &catalogue, SystemTime::now());
+        let told: Vec<_> = told.iter().map(|issue| (issue.severity, issue.what.as_str())).collect();
+        assert_eq!(told, [(Severity::Bad, "a door"), (Severity::Warn, "a fault")]);
+        let hints = hints(&catalogue);
+        assert_eq!(
+            (hints.len(), hints[0].class(), hints[0].link.starts_with("/servers/")),
+            (1, "hint", true)
+        );
     }
 }

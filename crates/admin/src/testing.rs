@@ -105,5 +105,11 @@ fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>
 pub(crate) fn server(name: &str, state: ServerState, models: &[&str]) -> ServerRecord {
     let card = |name: &&str| ModelCard::named(ModelName::new(name).expect("a name"));
     let spec = ServerSpec::configured(name, ServerUrl::http("10.0.0.1", 8000));
-    ServerRecord { spec, state, models: models.iter().map(card).collect() }
+    ServerRecord {
+        spec,
+        state,
+        listed_as: catalogue::Kind::Other,
+        has_others: false,
+        models: models.iter().map(card).collect(),
+    }
 }

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use event_listener::Event;
 
-use crate::Catalogue;
+use crate::{Catalogue, Problem};
 
 #[derive(Debug)]
 struct Shared {
     current: ArcSwapOption<Catalogue>,
     published: Event,
+    /// What keeps the first catalogue from being published.
+    obstacles: ArcSwap<Vec<Problem>>,
 }
 
 /// The one writing end.
@@ -27,7 +29,9 @@ pub struct Reader(Arc<Shared>);
 /// A new channel. Readers see nothing until the first catalogue is published: that is how
 /// "the first survey is not finished" looks.
 pub fn channel() -> (Publisher, Reader) {
-    let shared = Arc::new(Shared { current: ArcSwapOption::empty(), published: Event::new() });
+    let shared =
+        Shared { current: ArcSwapOption::empty(), published: Event::new(), obstacles: ArcSwap::default() };
+    let shared = Arc::new(shared);
     (Publisher { shared: Arc::clone(&shared), generation: 0 }, Reader(shared))
 }
 
@@ -47,12 +51,24 @@ impl Publisher {
         self.shared.published.notify(usize::MAX);
         true
     }
+
+    /// Tells what keeps the first catalogue from being published.
+    pub fn waits_for(&self, obstacles: Vec<Problem>) {
+        if **self.shared.obstacles.load() != obstacles {
+            self.shared.obstacles.store(Arc::new(obstacles));
+        }
+    }
 }
 
 impl Reader {
     /// The catalogue now; `None` before the first survey has finished.
     pub fn load(&self) -> Guard<Option<Arc<Catalogue>>> {
         self.0.current.load()
+    }
+
+    /// What keeps the first catalogue from being published, as long as none is.
+    pub fn obstacles(&self) -> Arc<Vec<Problem>> {
+        self.0.obstacles.load_full()
     }
 
     /// Waits until a catalogue other than that of `generation` is there, and returns it.

@@ -43,6 +43,8 @@ pub struct PublishedPort {
     pub container_port: u16,
     /// The port on the host.
     pub host_port: u16,
+    /// The address of the host that it is bound to; empty or unspecified (`0.0.0.0`, `::`) if it is all of them.
+    pub address: String,
 }
 
 /// A container as Docker's list and inspect describe it.
@@ -138,7 +140,10 @@ pub fn interpret(container: &ContainerRecord, vantage: &Vantage) -> (Interpretat
         ContainerStatus::Running | ContainerStatus::Paused => {}
     }
     match describe(container, &labels, vantage) {
-        Ok((spec, state)) => (Interpretation::Server(Box::new(spec), state), problems),
+        Ok((spec, state)) => {
+            problems.extend(published_to_all(container, port(&labels, &container.exposed_ports), vantage));
+            (Interpretation::Server(Box::new(spec), state), problems)
+        }
         Err(message) => {
             problems.push(problem(message));
             (Interpretation::Rejected, problems)
@@ -234,6 +239,25 @@ fn published(container: &ContainerRecord, port: u16, vantage: &Vantage) -> Resul
         format!("{reach} is published, but its port {port} is not published: add ports: [\"{port}\"]")
     })?;
     Ok(ServerUrl::http(host, found.host_port))
+}
+
+/// A port that everybody who reaches the Docker host can ask, past Modelgate's keys. Where Traefik itself needs the
+/// published port, there is no other way.
+fn published_to_all(container: &ContainerRecord, port: u16, vantage: &Vantage) -> Option<Problem> {
+    let to_all =
+        |p: &&PublishedPort| p.container_port == port && ["", "0.0.0.0", "::"].contains(&p.address.as_str());
+    let found = container.published_ports.iter().find(to_all).filter(|_| !vantage.published)?;
+    Some(open_port(&container.name, found.host_port, port))
+}
+
+/// What is said of a server's port that its host publishes on every address.
+pub fn open_port(name: &str, host_port: u16, port: u16) -> Problem {
+    let message = format!(
+        "its port {port} is published on every address of its host, as {host_port}: whoever reaches the host asks the \
+         server without a key, management paths included. Traefik does not need it: leave `ports:` out, or write \
+         \"127.0.0.1:{host_port}:{port}\""
+    );
+    Problem::container(name, message).hint()
 }
 
 /// Its address on the network that labels, configuration and vantage choose.
@@ -400,7 +424,8 @@ mod tests {
         let vantage = Vantage { published: true, host_address: Some("gpu2".into()), ..Vantage::default() };
         let mut c = container(&[]);
         assert!(url_of(&c, &vantage).contains("its port 8000 is not published"));
-        c.published_ports = vec![PublishedPort { container_port: 8000, host_port: 32768 }];
+        c.published_ports =
+            vec![PublishedPort { container_port: 8000, host_port: 32768, address: "0.0.0.0".into() }];
         assert_eq!(url_of(&c, &vantage), "http://gpu2:32768");
     }
 

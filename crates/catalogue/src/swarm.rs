@@ -77,7 +77,14 @@ pub fn interpret_task(task: &TaskRecord, vantage: &Vantage) -> (Interpretation, 
         TaskStatus::Starting => Interpretation::Down(starting(&said)),
         TaskStatus::Ended => Interpretation::Down(ServerState::Stopped(said)),
         TaskStatus::Running => match describe(task, &labels, vantage) {
-            Ok(spec) => Interpretation::Server(Box::new(spec), ServerState::Ready),
+            Ok(spec) => {
+                problems.extend(published_to_all(
+                    task,
+                    container::port(&labels, &task.exposed_ports),
+                    vantage,
+                ));
+                Interpretation::Server(Box::new(spec), ServerState::Ready)
+            }
             Err(message) => {
                 problems.push(problem(message));
                 Interpretation::Rejected
@@ -135,6 +142,13 @@ fn url(task: &TaskRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerUr
         return Ok(ServerUrl::http(address, found.host_port));
     }
     container::address(&as_container(task), labels, vantage).map(|address| ServerUrl::http(address, port))
+}
+
+/// A port that the task's own node publishes; one that all nodes do is the service's.
+fn published_to_all(task: &TaskRecord, port: u16, vantage: &Vantage) -> Option<Problem> {
+    let found =
+        task.published_ports.iter().find(|p| p.container_port == port).filter(|_| !vantage.published)?;
+    Some(container::open_port(&task.name, found.host_port, port))
 }
 
 /// The task's container, as far as a manager knows it; networks are chosen in the same way for both.
@@ -237,7 +251,7 @@ mod tests {
     fn published_means_by_its_own_node() {
         let published = Vantage { published: true, ..Vantage::default() };
         assert!(rejected(&task(&[]), &published).contains("publish it with mode: host"));
-        let port = PublishedPort { container_port: 8000, host_port: 30001 };
+        let port = PublishedPort { container_port: 8000, host_port: 30001, address: String::new() };
         let task = TaskRecord { published_ports: vec![port], ..task(&[]) };
         assert_eq!(spec(&task, &published).url.as_str(), "http://192.0.2.7:30001");
     }

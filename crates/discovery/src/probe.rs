@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use catalogue::{HealthMode, MAX_LISTING_BYTES, ModelCard, ServerSpec, Source, parse_listing};
+use catalogue::{HealthMode, Listing, MAX_LISTING_BYTES, ModelCard, ServerSpec, Source, parse_listing};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header::HeaderValue, redirect::Policy};
 use tracing::warn;
 
@@ -27,8 +27,8 @@ pub(crate) struct Findings {
 /// What a server answered when it was asked for its models.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Its models, and what was left out of its list.
-    Models(Vec<ModelCard>, Vec<String>),
+    /// Its models, and what its list says besides.
+    Models(Listing),
     /// It did not answer at all.
     Unreachable(String),
     /// It answered something else, described in words with what to do.
@@ -90,7 +90,8 @@ async fn models(client: &Client, spec: &ServerSpec) -> Answer {
         if status.is_server_error() {
             return Answer::Unusable(format!("it answers {}", status.as_u16()));
         }
-        return Answer::Models(spec.models.iter().cloned().map(ModelCard::named).collect(), Vec::new());
+        let own = if status.is_success() { own_list(&mut response).await } else { Listing::default() };
+        return Answer::Models(given_by_hand(spec, &own));
     }
     if !status.is_success() {
         return Answer::Unusable(unusable(&asked, status, spec));
@@ -100,8 +101,27 @@ async fn models(client: &Client, spec: &ServerSpec) -> Answer {
         Err(why) => return Answer::Unusable(format!("{asked}: {why}")),
     };
     match parse_listing(&body) {
-        Ok((cards, left_out)) => Answer::Models(cards, left_out),
+        Ok(listing) => Answer::Models(listing),
         Err(error) => Answer::Unusable(format!("{asked}: {error}; {}", hint(spec))),
+    }
+}
+
+/// The list that a server has although its models are given by hand.
+async fn own_list(response: &mut Response) -> Listing {
+    match read(response).await {
+        Ok(body) => parse_listing(&body).unwrap_or_default(),
+        Err(_) => Listing::default(),
+    }
+}
+
+/// The models that the operator gives. The server's own list tells which program it is, and whether it has others.
+fn given_by_hand(spec: &ServerSpec, own: &Listing) -> Listing {
+    Listing {
+        kind: own.kind,
+        cards: spec.models.iter().cloned().map(ModelCard::named).collect(),
+        left_out: Vec::new(),
+        // It may call the one model by another name.
+        has_others: own.cards.len() > spec.models.len(),
     }
 }
 

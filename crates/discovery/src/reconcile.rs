@@ -23,8 +23,10 @@ use crate::{
 
 /// Questions to servers under way at once.
 const PARALLEL_PROBES: usize = 32;
-/// How long the first catalogue waits for a Docker host while others have answered.
+/// How long the first catalogue waits for a Docker host that says nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for one that cannot be reached, or refuses: it may be starting, and was tried several times by then.
+const SHORT_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Where servers come from.
 #[derive(Debug)]
@@ -42,33 +44,73 @@ pub struct Sources {
 /// The Docker hosts, and how far they have come.
 #[derive(Debug)]
 struct Hosts {
-    /// Where each listens, and whether it has been looked at.
-    all: BTreeMap<HostName, (String, bool)>,
-    /// Those that have not been looked at by then are no longer waited for.
-    wait_until: Instant,
+    all: BTreeMap<HostName, Host>,
+    /// When they were asked first.
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Host {
+    endpoint: String,
+    progress: Progress,
+}
+
+/// How far a host has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nothing has been heard of it.
+    Silent,
+    /// It has been asked in vain.
+    Failing,
+    /// It has been looked at, whatever became of it since.
+    Surveyed,
 }
 
 impl Hosts {
     fn new(options: &[DockerOptions], now: Instant) -> Self {
-        let host = |o: &DockerOptions| (o.name.as_str().into(), (o.endpoint.to_string(), false));
-        Self { all: options.iter().map(host).collect(), wait_until: now + PATIENCE }
+        let host = |o: &DockerOptions| {
+            (o.name.as_str().into(), Host { endpoint: o.endpoint.to_string(), progress: Progress::Silent })
+        };
+        Self { all: options.iter().map(host).collect(), since: now }
     }
 
     fn surveyed(&mut self, host: &HostName) {
-        if let Some((_, surveyed)) = self.all.get_mut(host) {
-            *surveyed = true;
+        if let Some(host) = self.all.get_mut(host) {
+            host.progress = Progress::Surveyed;
+        }
+    }
+
+    fn failed(&mut self, host: &HostName) {
+        if let Some(host) = self.all.get_mut(host).filter(|host| host.progress == Progress::Silent) {
+            host.progress = Progress::Failing;
         }
     }
 
     fn endpoint(&self, host: &HostName) -> &str {
-        self.all.get(host).map_or("", |(endpoint, _)| endpoint)
+        self.all.get(host).map_or("", |host| &host.endpoint)
     }
 
-    /// Whether enough is known to publish: all hosts have been looked at, or some have and the
-    /// others have had their time.
-    fn suffice(&self, now: Instant) -> bool {
-        let mut surveyed = self.all.values().map(|(_, surveyed)| *surveyed);
-        surveyed.clone().all(|s| s) || (surveyed.any(|s| s) && now >= self.wait_until)
+    fn all_surveyed(&self) -> bool {
+        self.all.values().all(|host| host.progress == Progress::Surveyed)
+    }
+
+    /// Until when the first catalogue waits for those that have not been looked at.
+    fn wait_until(&self) -> Option<Instant> {
+        let until = |host: &Host| match host.progress {
+            Progress::Silent => Some(self.since + PATIENCE),
+            Progress::Failing => Some(self.since + SHORT_PATIENCE),
+            Progress::Surveyed => None,
+        };
+        self.all.values().filter_map(until).max()
+    }
+
+    /// Whether enough is known to publish: all hosts have been looked at, or the others have had their time and there
+    /// is something to serve. A document without a model would take from Traefik the routes that it has from before.
+    fn suffice(&self, now: Instant, serves_something: impl FnOnce() -> bool) -> bool {
+        match self.wait_until() {
+            None => self.all_surveyed(),
+            Some(until) => now >= until && serves_something(),
+        }
     }
 }
 
@@ -76,8 +118,9 @@ impl Hosts {
 ///
 /// The first catalogue is published when every source has been looked at and every server that
 /// can be asked has been asked: a catalogue that lacks half of what runs would take away routes
-/// that Traefik still has from before our restart. A Docker host that does not answer keeps the
-/// others waiting for 10 s; if none answers, nothing is published.
+/// that Traefik still has from before our restart. A Docker host that cannot be reached keeps what
+/// others know waiting for 4 s, one that says nothing for 10 s; while nobody knows a server that is ready,
+/// nothing is published, and the publisher's readers are told for what it waits.
 ///
 /// # Errors
 /// If the HTTP client for probes cannot be made.
@@ -107,10 +150,12 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
                 (spec, findings)
             });
         }
-        if published || (hosts.suffice(now) && roster.all_asked()) {
+        if published || (roster.all_asked() && hosts.suffice(now, || roster.serves_something())) {
             publish(&mut publisher, &roster, &mut published);
+        } else {
+            publisher.waits_for(roster.unreachable_hosts());
         }
-        let waiting = (!published && now < hosts.wait_until).then_some(hosts.wait_until);
+        let waiting = hosts.wait_until().filter(|until| !published && now < *until);
         let next_due = roster.next_due().into_iter().chain(waiting).min();
         tokio::select! {
             Some((host, update)) = docker_rx.recv() => match update {
@@ -120,7 +165,10 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
                     hosts.surveyed(&host);
                     roster.surveyed(&host, *survey, meanwhile, Instant::now());
                 }
-                DockerUpdate::Unreachable(error) => roster.unreachable(&host, hosts.endpoint(&host), &error),
+                DockerUpdate::Unreachable(error) => {
+                    hosts.failed(&host);
+                    roster.unreachable(&host, hosts.endpoint(&host), &error);
+                }
             },
             Some(ended) = watchers.join_next() => warn!(?ended, "a Docker watcher has ended"),
             Some(done) = probes.join_next() => match done {
@@ -158,35 +206,42 @@ mod tests {
     use crate::DockerEndpoint;
 
     fn hosts(names: &[&str], now: Instant) -> Hosts {
-        let options = names.iter().map(|name| DockerOptions {
-            name: (*name).into(),
-            endpoint: DockerEndpoint::Tcp(format!("tcp://{name}:2375")),
-            network: None,
-            host_address: None,
-            published: false,
-            swarm: false,
-        });
+        let options = names
+            .iter()
+            .map(|name| DockerOptions::new(name, DockerEndpoint::Tcp(format!("tcp://{name}:2375"))));
         Hosts::new(&options.collect::<Vec<_>>(), now)
     }
 
     #[test]
     fn the_first_catalogue_waits_for_every_host_but_not_for_ever() {
         let now = Instant::now();
-        assert!(hosts(&[], now).suffice(now));
+        let (something, nothing) = (|| true, || false);
+        assert!(hosts(&[], now).suffice(now, nothing), "servers of the configuration alone");
         let mut two = hosts(&["a", "b"], now);
         two.surveyed(&"a".into());
-        assert!(!two.suffice(now + Duration::from_secs(9)));
-        assert!(two.suffice(now + PATIENCE), "what the others have");
+        assert!(!two.suffice(now + Duration::from_secs(9), something));
+        assert!(two.suffice(now + PATIENCE, something), "what the others have");
+        two.failed(&"b".into());
+        assert!(!two.suffice(now + Duration::from_secs(3), something), "it may be starting");
+        assert!(two.suffice(now + SHORT_PATIENCE, something));
+        assert!(
+            !two.suffice(now + PATIENCE * 100, nothing),
+            "no document is better than one without a model"
+        );
         two.surveyed(&"b".into());
-        assert!(two.suffice(now));
+        assert!(two.suffice(now, nothing), "that is all there is");
+        two.failed(&"b".into());
+        assert!(two.suffice(now, nothing), "what it was known by stays");
         assert_eq!(two.endpoint(&"b".into()), "tcp://b:2375");
     }
 
     #[test]
-    fn nothing_is_published_while_no_host_has_ever_answered() {
+    fn one_host_that_is_down_keeps_nothing_else_from_being_served() {
         let now = Instant::now();
-        for names in [&["a"][..], &["a", "b"]] {
-            assert!(!hosts(names, now).suffice(now + PATIENCE * 100), "{names:?}");
-        }
+        let mut one = hosts(&["a"], now);
+        assert!(!one.suffice(now, || true));
+        one.failed(&"a".into());
+        assert!(one.suffice(now + SHORT_PATIENCE, || true), "the configuration's servers");
+        assert!(!one.suffice(now + PATIENCE, || false));
     }
 }

@@ -5,13 +5,13 @@
 mod entry;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use catalogue::{
-    Catalogue, Configured, Holds, Interpretation, ModelOverrides, Problem, ServerId, ServerRecord,
-    ServerSpec, ServerState, interpret, interpret_task,
+    Blind, Catalogue, Configured, Holds, Interpretation, ModelOverrides, Problem, ServerId, ServerSpec,
+    ServerState, interpret, interpret_task,
 };
 
 use crate::{
@@ -23,6 +23,8 @@ use entry::Entry;
 /// How long the models of a server that has gone are still answered with "come back" (503)
 /// and not with "never heard of it" (404).
 const LINGER: Duration = Duration::from_secs(60);
+/// So many containers are named where all of a kind are meant.
+const MOST_NAMES: usize = 5;
 
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
@@ -39,6 +41,9 @@ pub(crate) struct Roster {
 struct HostProblems {
     unreachable: Option<Problem>,
     found: Vec<Problem>,
+    /// Containers that Traefik itself may expose, which cannot be told from there, and why.
+    undecided: BTreeSet<String>,
+    blind: Option<Blind>,
 }
 
 impl Roster {
@@ -50,9 +55,9 @@ impl Roster {
         withdrawn_meanwhile: Vec<Withdrawal>,
         now: Instant,
     ) {
-        let Survey { containers, tasks, vantage, problems, .. } = survey;
+        let Survey { containers, tasks, vantage, unread, problems, undecided, blind, .. } = survey;
         let mut found = problems;
-        let mut seen = Vec::new();
+        let mut seen: Vec<ServerId> = unread.iter().map(|id| ServerId::docker(id)).collect();
         let mut elsewhere = None;
         let containers = containers.iter().map(|c| (ServerId::docker(&c.id), interpret(c, &vantage)));
         let tasks = tasks.iter().map(|t| (ServerId::docker(&t.id), interpret_task(t, &vantage)));
@@ -78,7 +83,7 @@ impl Roster {
         for withdrawal in withdrawn_meanwhile {
             self.withdraw(withdrawal);
         }
-        self.hosts.insert(host.clone(), HostProblems { unreachable: None, found });
+        self.hosts.insert(host.clone(), HostProblems { unreachable: None, found, undecided, blind });
     }
 
     /// The other host on which a server is that this host shows as well.
@@ -191,6 +196,11 @@ impl Roster {
         self.entries.values().all(|e| !e.can_be_asked() || e.probe.asked)
     }
 
+    /// Whether a model has a server that is ready.
+    pub(crate) fn serves_something(&self) -> bool {
+        self.entries.values().any(|e| self.state(e) == ServerState::Ready && e.has_models())
+    }
+
     /// What a server would get requests with, an operator may keep back.
     fn state(&self, entry: &Entry) -> ServerState {
         match (entry.state(), self.holds.of(&entry.spec)) {
@@ -201,12 +211,56 @@ impl Roster {
 
     /// All that is known, as a catalogue.
     pub(crate) fn catalogue(&self) -> Catalogue {
-        let record =
-            |e: &Entry| ServerRecord { spec: e.spec.clone(), state: self.state(e), models: e.models.clone() };
+        let record = |e: &Entry| e.record(self.state(e));
         let mut problems: Vec<Problem> = self.entries.values().flat_map(Entry::problems).collect();
         let of_hosts = self.hosts.values().flat_map(|h| h.unreachable.iter().chain(&h.found));
         problems.extend(of_hosts.cloned());
+        problems.extend(self.blind_spot());
         Catalogue::assemble_with(self.entries.values().map(record), problems, &self.models)
+    }
+}
+
+impl Roster {
+    /// The Docker hosts that do not answer.
+    pub(crate) fn unreachable_hosts(&self) -> Vec<Problem> {
+        self.hosts.values().filter_map(|host| host.unreachable.clone()).collect()
+    }
+
+    /// What cannot be seen of what Traefik exposes by itself, said once for all hosts.
+    fn blind_spot(&self) -> Option<Problem> {
+        let hidden = self.hosts.values().find_map(|host| match &host.blind {
+            Some(Blind::Hidden(traefik)) => Some(traefik),
+            _ => None,
+        });
+        // A Traefik takes up the containers of its own host.
+        let is_seen = self.hosts.values().any(|host| host.blind.is_none());
+        let counts = |host: &&HostProblems| match host.blind {
+            Some(Blind::Hidden(_)) => true,
+            Some(Blind::NoTraefik) => hidden.is_none() && !is_seen,
+            None => false,
+        };
+        let names: BTreeSet<&str> =
+            self.hosts.values().filter(counts).flat_map(|host| &host.undecided).map(String::as_str).collect();
+        let why = match hidden {
+            Some(traefik) => {
+                format!("the static configuration of {traefik} does not stand on its command line")
+            }
+            None => "no Traefik is among the containers".into(),
+        };
+        let first: Vec<&str> = names.iter().copied().take(MOST_NAMES).collect();
+        let more = match names.len().saturating_sub(MOST_NAMES) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        (!names.is_empty()).then(|| {
+            let message = format!(
+                "whether Traefik exposes containers by itself, past Modelgate, cannot be seen from here: {why}. If it has \
+                 a Docker or Swarm provider, exposedByDefault must be false there; its dashboard lists every router, and \
+                 of those @docker or @swarm none may lead to {}{more}. The label traefik.enable=false on them settles it",
+                first.join(", ")
+            );
+            Problem::source("Traefik", message).hint()
+        })
     }
 }
 

@@ -87,7 +87,7 @@ async fn a_host_behind_tls_and_one_without_are_independent() {
         Vec::new(),
     );
     discovery.wait_state(&far, &ServerState::Ready).await;
-    assert!(began.elapsed() > Duration::from_secs(9), "the missing one is waited for");
+    assert!(began.elapsed() > Duration::from_secs(3), "the missing one is waited for");
     discovery.wait_state(&near.0, &ServerState::Ready).await;
     let told = problems(&discovery.now().expect("published"));
     assert!(told.iter().any(|p| p.starts_with("source docker gone: tcp://127.0.0.1:")), "{told:?}");
@@ -136,7 +136,8 @@ async fn an_engine_that_wants_a_certificate_refuses_another_ones() {
         ],
         Vec::new(),
     );
-    let told = discovery.wait(|catalogue| problems(catalogue).first().cloned()).await;
+    // The other one has no container, so there is nothing to publish; what is waited for is told all the same.
+    let told = testkit::eventually(Duration::from_secs(60), || async { discovery.obstacles().pop() }).await;
     assert!(told.starts_with("source docker private: tcp://127.0.0.1:"), "{told}");
     assert!(told.contains("does not answer"), "{told}");
 }

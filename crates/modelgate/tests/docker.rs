@@ -10,10 +10,11 @@ use std::{
 use common::{KEY, NEWEST, Stack, chat, refusal, server};
 use testkit::{
     Stopwatch,
-    docker::{self, Container, Engine, RunOptions},
+    docker::{self, Container, Engine, RunOptions, StandIn},
     eventually,
     load::{Load, Until},
     median, need,
+    traefik::traefik_binary,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -245,4 +246,91 @@ async fn a_healthy_container_without_a_model_list_is_named_with_what_to_do() {
         ready["problems"].to_string().contains(problem).then_some(())
     })
     .await;
+}
+
+/// A Traefik in a container, with the Docker provider and whatever else a test gives it.
+async fn traefik_container(name: &str, flags: &[&str]) -> Option<(Container, String)> {
+    let binary = need(traefik_binary(NEWEST), "Traefik")?;
+    let image =
+        need(StandIn::Traefik(binary).tag("modelgate-test/traefik:local").await, "an image of Traefik")?;
+    let socket = Engine::local().endpoint().trim_start_matches("unix://").to_owned();
+    let options = RunOptions::new(image).name(name).publish(80);
+    let options = options.flag("--volume").flag(format!("{socket}:/var/run/docker.sock:ro"));
+    let args = ["--entryPoints.web.address=:80", "--providers.providersThrottleDuration=100ms"];
+    let options = args.iter().chain(flags).fold(options, |options, flag| options.arg(*flag));
+    let container = run(options).await;
+    let port = container.published_port(80).await.expect("published");
+    Some((container, format!("http://127.0.0.1:{port}")))
+}
+
+/// What `/readyz` says of a container among its problems or hints.
+async fn told(stack: &Stack, list: &str, container: &Container) -> Vec<String> {
+    let ready = stack.modelgate.readyz().await;
+    let all = ready[list].as_array().cloned().unwrap_or_default().into_iter();
+    let all = all.filter_map(|one| one.as_str().map(str::to_owned));
+    all.filter(|one| one.starts_with(&format!("container {}: ", container.name()))).collect()
+}
+
+/// Waits until what is said of a container holds.
+async fn wait_told(stack: &Stack, container: &Container, holds: impl Fn(&[String]) -> bool) -> Vec<String> {
+    eventually(SOON, || async {
+        let told = told(stack, "problems", container).await;
+        holds(&told).then_some(told)
+    })
+    .await
+}
+
+/// Each door is shown to be one, without a key, by the same Traefik of which Modelgate says so.
+#[tokio::test]
+async fn what_traefik_leads_to_by_itself_is_named_and_is_no_false_alarm() {
+    let _alone = ALONE.lock().await;
+    let Some((stack, image)) = docker_stack().await else { return };
+    const RULE: &str = "traefik.http.routers.left-over.rule";
+    const MIDDLEWARES: &str = "traefik.http.routers.left-over.middlewares";
+    let plain = run(options(&image, "dk-door", "dk-door").flag("--publish").flag("8000")).await;
+    let closed = run(options(&image, "dk-closed", "dk-closed").label("traefik.enable", "false")).await;
+    let left_over = options(&image, "dk-left", "dk-left").label("traefik.enable", "true");
+    let left_over = run(left_over.label(RULE, "Host(`left.example`)")).await;
+    let guarded = options(&image, "dk-guarded", "dk-guarded").label("traefik.enable", "true");
+    let guarded = guarded.label("traefik.http.routers.guarded.rule", "Host(`guarded.example`)");
+    let guarded = run(guarded.label(&MIDDLEWARES.replace("left-over", "guarded"), "modelgate@http")).await;
+    stack.wait_for("dk-door").await;
+    let published = told(&stack, "hints", &plain).await;
+    assert!(published.len() == 1 && published[0].contains("published on every address"), "{published:?}");
+
+    let ask = async |traefik: &str, host: &str, path: &str| {
+        let request = stack.client.get(format!("{traefik}{path}")).header("host", host);
+        request.send().await.map_or(0, |answer| answer.status().as_u16())
+    };
+    let Some((traefik, url)) = traefik_container("dk-edge", &["--providers.docker=true"]).await else {
+        return;
+    };
+    for (container, host, part) in [
+        (&plain, plain.name(), "Traefik's provider exposes it by itself"),
+        (&left_over, "left.example", "the router \"left-over\" in Traefik without Modelgate's check"),
+    ] {
+        for path in ["/v1/models", "/metrics"] {
+            eventually(SOON, || async { (ask(&url, host, path).await == 200).then_some(()) }).await;
+        }
+        let told = wait_told(&stack, container, |told| !told.is_empty()).await;
+        assert!(told.len() == 1 && told[0].contains(part), "{told:?}");
+    }
+    let host = format!("\"Host: {}\"", plain.name());
+    assert!(told(&stack, "problems", &plain).await[0].contains(&host), "{host}");
+    for (container, host) in
+        [(&closed, closed.name()), (&guarded, "guarded.example"), (&guarded, guarded.name())]
+    {
+        assert_eq!(ask(&url, host, "/v1/models").await, 404, "{host}");
+        assert_eq!(told(&stack, "problems", container).await, Vec::<String>::new());
+    }
+
+    drop(traefik);
+    let strict = ["--providers.docker=true", "--providers.docker.exposedByDefault=false"];
+    let Some((_traefik, url)) = traefik_container("dk-strict", &strict).await else { return };
+    eventually(SOON, || async { (ask(&url, "left.example", "/v1/models").await == 200).then_some(()) }).await;
+    assert_eq!(ask(&url, plain.name(), "/v1/models").await, 404);
+    wait_told(&stack, &plain, <[String]>::is_empty).await;
+    assert_eq!(told(&stack, "problems", &left_over).await.len(), 1);
+    let hints = stack.modelgate.readyz().await["hints"].to_string();
+    assert!(!hints.contains("cannot be seen from here"), "Traefik's command line says it: {hints}");
 }

@@ -17,9 +17,9 @@ use futures_util::future::join_all;
 use reqwest::{Client, RequestBuilder, redirect::Policy};
 use serde_json::{Value, json};
 use testkit::{
-    docker::{self, Compose, ComposeFile, Engine, StandIn},
+    docker::{self, Compose, ComposeFile, Container, Engine, RunOptions, StandIn},
     eventually, free_port, need,
-    traefik::traefik_binary,
+    traefik::{Traefik, traefik_binary},
 };
 
 /// The engine, and the networks of the examples, are shared.
@@ -119,6 +119,71 @@ impl Example {
     }
 }
 
+/// How Traefik's default rule calls a container, and other names under which somebody may try.
+fn hosts(container: &Value) -> Vec<String> {
+    let name = container["Name"].as_str().expect("a name").trim_start_matches('/');
+    let label = |name: &str| container["Config"]["Labels"][name].as_str().unwrap_or_default().to_owned();
+    let (service, project) = (label("com.docker.compose.service"), label("com.docker.compose.project"));
+    let normal = |text: &str| text.replace(|c: char| !c.is_alphanumeric(), "-");
+    vec![normal(&format!("{service}-{project}")), normal(name), name.to_owned(), service]
+}
+
+/// Paths that a server, Modelgate or Traefik would answer: lists, figures, what manages them.
+const DOORS: [&str; 8] = [
+    "/v1/models",
+    "/metrics",
+    "/health",
+    "/v1/load_lora_adapter",
+    "/api/tags",
+    "/traefik",
+    "/auth",
+    "/api/rawdata",
+];
+
+impl Example {
+    /// Nobody gets anywhere past Modelgate: neither through the example's own Traefik, by any name of a container, nor
+    /// through one beside it that exposes whatever it is not told to leave alone. `routed` says to how many containers
+    /// routers of the user's own lead, which Modelgate guards.
+    async fn is_closed(&self, routed: usize) {
+        let engine = Engine::local();
+        let filter = format!("label=com.docker.compose.project={}", self.compose.project());
+        let ids = engine.docker(&["ps", "--quiet", "--filter", &filter]).await.expect("a list");
+        let ids: Vec<&str> = ids.lines().collect();
+        let all = engine.docker(&[&["inspect"], &ids[..]].concat()).await.expect("inspected");
+        let all: Vec<Value> = serde_json::from_str(&all).expect("JSON");
+        let is_traefik = |c: &Value| c["Config"]["Labels"]["com.docker.compose.service"] == "traefik";
+        let containers: Vec<&Value> = all.iter().filter(|c| !is_traefik(c)).collect();
+        assert!(containers.len() >= 2, "Modelgate and a server");
+        let enabled = containers.iter().filter(|c| c["Config"]["Labels"]["traefik.enable"] != "false");
+        assert_eq!(enabled.count(), routed, "the others carry the label traefik.enable=false");
+
+        // It exposes by default; one container that nobody has closed shows that it has looked.
+        let image = docker::sim_image().await.expect("the image of the simulated server");
+        let canary = Container::run(RunOptions::new(image).name("canary")).await.expect("a container");
+        let beside = Traefik::builder(traefik_binary(NEWEST).expect("Traefik"));
+        let beside = beside.arg(format!("--providers.docker.endpoint={}", engine.endpoint())).start().await;
+        let (outside, inside) = (beside.url(), format!("http://127.0.0.1:{}", self.http));
+        let ask = |url: &str, host: &str, path: &str| {
+            let request = self.client.get(format!("{url}{path}")).header("host", host);
+            async { request.timeout(Duration::from_secs(20)).send().await.expect("an answer") }
+        };
+        eventually(PATIENCE, || async {
+            (ask(&outside, canary.name(), "/v1/models").await.status() == 200).then_some(())
+        })
+        .await;
+        for host in containers.iter().flat_map(|container| hosts(container)) {
+            let answers = DOORS.iter().flat_map(|path| [&outside, &inside].map(|url| ask(url, &host, path)));
+            for (at, answer) in join_all(answers).await.into_iter().enumerate() {
+                let status = answer.status().as_u16();
+                let by_server = answer.headers().contains_key("x-sim-server");
+                // Traefik's own 404, or a redirection to https; through Modelgate's routers its 401 or 404.
+                let is_refused = matches!(status, 301 | 308 | 401 | 404) && !by_server;
+                assert!(is_refused, "{}: {host}{}: {status}", self.compose.project(), DOORS[at / 2]);
+            }
+        }
+    }
+}
+
 /// Makes the images that the examples name.
 async fn stand_ins() -> Result<(), String> {
     let traefik = traefik_binary(NEWEST).ok_or("Traefik is missing")?;
@@ -161,6 +226,7 @@ async fn fastapi() {
     )
     .await;
     assert_eq!(status, 401);
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,6 +262,7 @@ async fn fastapi_production() {
         }
     }
     assert!(statuses.contains_key(&429) && statuses[&200] >= 150, "more than 200 at once: {statuses:?}");
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,6 +275,7 @@ async fn fastapi_tls() {
     let plain = send(plain).await;
     assert!([301, 308].contains(&plain.status().as_u16()), "{}", plain.status());
     assert_eq!(plain.headers()["location"], "https://models.yourdomain.com/models/embeddings/predict");
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,6 +302,7 @@ async fn kong() {
         refused == (429, json!("rate_limit_exceeded")) && asked > 50,
         "60 a minute: {asked}, {refused:?}"
     );
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,6 +313,7 @@ async fn kong_model_size() {
     let other = example.answered(|| example.chat(large).header("x-model-size", "70b")).await;
     assert_ne!(small, other);
     assert_eq!(refusal(example.chat(large).header("x-model-size", "8b")).await.0, 400);
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,6 +322,7 @@ async fn vllm_tls() {
     let url = format!("https://api.yourdomain.com:{}/v1/chat/completions", example.https);
     example.answered(|| example.client.post(&url).bearer_auth(KEY).json(&chat(LLAMA))).await;
     assert_eq!(send(example.chat(LLAMA)).await.status(), 404, "not over plain http");
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,6 +333,7 @@ async fn ollama() {
     let own = || example.post("/api/chat", &json!({ "model": "llama3", "messages": [], "stream": false }));
     let spread = example.spread(8, own).await;
     assert_eq!(spread.values().copied().collect::<Vec<_>>(), [4, 4], "{spread:?}");
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,6 +353,7 @@ async fn ollama_code() {
         assert_eq!(example.answered(|| with("application/json; profile=code")).await, code);
         assert_eq!(example.answered(|| with("application/json")).await, plain);
     }
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,6 +366,7 @@ async fn nginx_weights() {
     // A turn of ten has 2, 3 and 5; twenty in a row may begin in the middle of one.
     let near = shares.iter().zip([4, 6, 10]).all(|(found, share)| found.abs_diff(share) <= 1);
     assert!(shares.len() == 3 && near, "{spread:?}");
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -312,6 +386,7 @@ async fn nginx_backup() {
     assert!(spread.keys().all(|server| primary.starts_with(server)), "the backup gets nothing: {spread:?}");
     example.compose.run(&["kill", "ollama-1"]).await.expect("killed");
     by(&backup).await;
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,6 +409,7 @@ async fn ollama_health() {
     let url = format!("http://{}:11434/sim/loaded", address.expect("an address"));
     assert_eq!(send(example.client.post(url).json(&json!({ "loaded": true }))).await.status(), 204);
     example.answered(|| example.chat("llama3")).await;
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -346,6 +422,7 @@ async fn sticky() {
     let pair = cookie.split(';').next().expect("a pair").to_owned();
     let spread = example.spread(6, || example.chat("llama3").header("cookie", &pair)).await;
     assert_eq!(spread.into_keys().collect::<Vec<_>>(), [server(&first)]);
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -362,6 +439,7 @@ async fn rate_limit() {
     }
     let most = 20 + 10 * (start.elapsed().as_secs() + 1);
     assert!((19..=most).contains(&passed), "20 at once, and ten more a second: {passed} of {most}");
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -381,6 +459,7 @@ async fn multi_model() {
         assert_eq!(example.answered(fast).await, servers[2]);
     }
     assert!(servers[0] != servers[1] && servers[1] != servers[2] && servers[0] != servers[2], "{servers:?}");
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -394,6 +473,7 @@ async fn ollama_production() {
         log.contains("/v1/chat/completions").then_some(())
     })
     .await;
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -402,6 +482,7 @@ async fn lw_inference_proxy() {
     for model in [LLAMA, "Qwen/Qwen2.5-7B-Instruct"] {
         example.answered(|| example.chat(model)).await;
     }
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -415,12 +496,13 @@ async fn cloud() {
     let mount = folder.path().join("modelgate.yaml").display().to_string();
     let overrides = format!(
         "services:\n  modelgate: {{ volumes: [\"{mount}:/modelgate.yaml:ro\"] }}\n  provider:\n    image: \
-         vllm/vllm-openai:latest\n    environment: {{ SIM_NAME: provider, SIM_REQUIRE_KEY: sk-provider, SIM_MODELS: \
+         vllm/vllm-openai:latest\n    labels: [traefik.enable=false]\n    environment: {{ SIM_NAME: provider, SIM_REQUIRE_KEY: sk-provider, SIM_MODELS: \
          claude-3-5-sonnet-20241022 }}\n"
     );
     let Some(example) = Example::up("cloud", &overrides).await else { return };
     let answer = example.answered(|| example.chat("claude-3-5-sonnet-20241022")).await;
     assert_eq!(answer, "provider");
+    example.is_closed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -437,6 +519,7 @@ async fn own_router() {
         assert_eq!(refusal(example.client.post(url).json(&json!({ "model": LLAMA }))).await.0, 401, "{path}");
     }
     assert_eq!(refusal(example.post("/mine/predict", &json!({ "model": LLAMA }))).await.0, 400);
+    example.is_closed(2).await;
 }
 
 #[test]
@@ -450,4 +533,26 @@ fn every_example_has_a_test() {
         count += 1;
     }
     assert!(count >= 17, "{count}");
+}
+
+/// What the started examples show of themselves, every recipe has as it stands in its file.
+#[test]
+fn every_recipe_leaves_no_door_beside_modelgate() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let examples = fs::read_dir(root.join("examples")).expect("the examples").flatten();
+    let examples =
+        examples.filter(|entry| entry.path().is_dir()).map(|entry| entry.path().join("compose.yaml"));
+    let others = ["deploy/compose.yaml", "examples/gateway.yaml"].map(|file| root.join(file));
+    for file in examples.chain(others) {
+        let text = fs::read_to_string(&file).expect("a Compose file");
+        let lines: Vec<&str> = text.lines().map(|line| line.split('#').next().unwrap_or_default()).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let next = lines.get(at + 1).copied().unwrap_or_default();
+            let is_closed = [line, next].iter().any(|line| line.contains("traefik.enable"));
+            assert!(!line.contains("inference.enable") || is_closed, "{}: {line}", file.display());
+            let is_docker = line.contains("--providers.docker") || line.contains("--providers.swarm");
+            let is_strict = lines.iter().any(|line| line.contains(".exposedByDefault=false"));
+            assert!(!is_docker || is_strict, "{}: {line}", file.display());
+        }
+    }
 }

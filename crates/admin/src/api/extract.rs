@@ -190,7 +190,7 @@ fn check_object(object: &Map<String, Value>, place: &str, errors: &mut Vec<Confi
                 (items.iter().all(Value::is_string), "a list of texts")
             }
             ("models" | "networks", _) => (false, "a list of texts"),
-            ("manage" | "disabled", _) => (value.is_boolean(), "true or false"),
+            ("manage" | "stored_data" | "disabled", _) => (value.is_boolean(), "true or false"),
             (
                 "name" | "consumer" | "plan" | "note" | "sha256" | "until" | "expires" | "grace",
                 Value::String(_),

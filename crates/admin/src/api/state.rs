@@ -46,8 +46,14 @@ pub(crate) async fn servers(State(admin): State<Admin>, query: Query) -> Result<
     let loaded = admin.shared.catalogue().load();
     let catalogue = loaded.as_deref().ok_or_else(|| Problem::unavailable(SURVEYING))?;
     let items: Vec<Value> = catalogue.servers().map(|found| server(catalogue, found)).collect();
-    let problem = |problem: &catalogue::Problem| json!({ "about": problem.subject.to_string(), "message": problem.message });
-    let problems: Vec<Value> = catalogue.problems().iter().map(problem).collect();
+    let problem = |problem: &catalogue::Problem| {
+        json!({
+            "about": problem.subject.to_string(),
+            "message": problem.message,
+            "severity": problem.severity.name(),
+        })
+    };
+    let problems: Vec<Value> = catalogue.problems().iter().chain(catalogue.hints()).map(problem).collect();
     Ok(Json(json!({ "items": items, "problems": problems })))
 }
 
@@ -55,7 +61,8 @@ fn server(catalogue: &Catalogue, server: &ServerRecord) -> Value {
     let spec = &server.spec;
     let is_about =
         |subject: &Subject| matches!(subject, Subject::Container(n) | Subject::Server(n) if *n == spec.name);
-    let problems = catalogue.problems().iter().filter(|problem| is_about(&problem.subject));
+    let problems = catalogue.problems().iter().chain(catalogue.hints());
+    let problems = problems.filter(|problem| is_about(&problem.subject));
     json!({
         "id": spec.id.as_str(),
         "name": spec.name,

@@ -20,7 +20,7 @@ use crate::{
     Admin, Operator, Refusal,
     advice::advice,
     format::{self, Time},
-    issue::{self, Issue},
+    issue::{self, Issue, Severity},
     list::{Paging, contains, encode},
     page::Frame,
 };
@@ -106,7 +106,7 @@ pub(crate) fn list(asked: Asked<'_>) -> Servers {
     let loaded = admin.shared.catalogue().load();
     let servers: Vec<&Arc<ServerRecord>> = loaded.iter().flat_map(|catalogue| catalogue.servers()).collect();
     let issues: Vec<Issue> = loaded.as_deref().map_or_else(Vec::new, |catalogue| {
-        let all = issue::all(admin, catalogue, SystemTime::now()).into_iter();
+        let all = issue::all(admin, catalogue, SystemTime::now()).into_iter().chain(issue::hints(catalogue));
         all.filter(|issue| contains(&query.q, [issue.about.as_str(), issue.what.as_str()])).collect()
     });
     let count = |name: &str| servers.iter().filter(|server| server.state.name() == name).count();
@@ -128,7 +128,8 @@ pub(crate) fn list(asked: Asked<'_>) -> Servers {
         "problems" => paging.cut(issues),
         // Containers that are no servers would be seen nowhere else.
         "" if query.page <= 1 => {
-            issues.into_iter().filter(|i| i.link.starts_with("/servers?")).take(MOST_ISSUES).collect()
+            let elsewhere = |i: &Issue| i.link.starts_with("/servers?") && i.severity != Severity::Hint;
+            issues.into_iter().filter(elsewhere).take(MOST_ISSUES).collect()
         }
         _ => Vec::new(),
     };
@@ -182,7 +183,7 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
         |subject: &Subject| matches!(subject, Subject::Container(n) | Subject::Server(n) if *n == spec.name);
     // What keeps it from being ready is said above already.
     let is_new = |p: &&Problem| is_about(&p.subject) && Some(p.message.as_str()) != server.state.why();
-    let problems = catalogue.problems().iter().filter(is_new);
+    let problems = catalogue.problems().iter().chain(catalogue.hints()).filter(is_new);
     let mut facts = vec![
         ("Address", spec.url.to_string()),
         ("API below", format!("{}/", spec.base_path.as_str())),

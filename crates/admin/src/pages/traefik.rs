@@ -23,6 +23,7 @@ use crate::{
 pub(crate) struct Traefik {
     frame: Frame,
     warnings: Vec<String>,
+    advisories: Vec<String>,
     version: String,
     instances: Vec<Instance>,
     revisions: Vec<Row>,
@@ -96,6 +97,7 @@ pub(crate) fn page(asked: Asked<'_>) -> Traefik {
     Traefik {
         frame: Frame::new("Traefik", "/traefik", asked.operator),
         warnings,
+        advisories: admin.shared.advisories(),
         version: settings.traefik.version.to_string(),
         instances: instances(admin),
         revisions: admin.shared.history().revisions().iter().map(row).collect(),

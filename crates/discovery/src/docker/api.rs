@@ -1,63 +1,239 @@
-//! Calls of the Engine API whose answers bollard's types do not hold.
+//! A client of one Engine: `GET` requests, and answers as JSON that others than Docker give as well.
 //!
-//! A task's `NetworksAttachments`, which have its addresses, are in no version of the API's
-//! description (<https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Task>), from which
-//! bollard's types are made; Docker itself depends on them
-//! (<https://pkg.go.dev/github.com/docker/docker/api/types/swarm#Task>).
+//! Podman's Docker-compatible API has words and gaps that Docker's description of its API does not know
+//! (<https://docs.podman.io/en/latest/_static/api.html>), and newer Engines have fields that are new. So what is read
+//! here are the few fields that are used ([`wire`](super::wire)), item by item: one that cannot be read is no reason to
+//! lose the others.
 
 use std::{fs, path::Path, time::Duration};
 
-use bollard::ClientVersion;
-use reqwest::{Certificate, Client, Identity};
+use futures_util::{Stream, stream};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Response, Url};
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
-use super::{CALL_TIMEOUT, DockerEndpoint, DockerTls};
+use super::{DockerEndpoint, DockerTls};
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The newest version of the API whose changes have been looked through
+/// (<https://docs.docker.com/reference/api/engine/version-history/>).
+const NEWEST: Version = Version(1, 53);
+/// No event is longer.
+const MAX_EVENT_BYTES: usize = 1 << 20;
+/// So much of what an Engine says when it refuses is told.
+const MAX_SAID: usize = 200;
 
 /// A client of one Engine.
 #[derive(Debug)]
 pub(super) struct Api {
     client: Client,
-    /// Scheme, host and version.
+    /// Scheme, host and the version of the API.
     base: String,
 }
 
-/// What the Engine says when it refuses.
+/// Why an Engine gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ApiError {
+    /// There is no connection to it.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It refuses the request.
+    #[error("GET {path} answers {status}: {said}")]
+    Refused {
+        /// What was asked for.
+        path: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the Engine said.
+        said: String,
+    },
+    /// The answer did not come, broke off, or is not what was asked for.
+    #[error("GET {0}: {1}")]
+    Broken(String, String),
+}
+
+/// A version of the API, such as 1.41.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u32, u32);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Versions {
+    #[serde(rename = "ApiVersion")]
+    newest: Option<String>,
+    #[serde(rename = "MinAPIVersion")]
+    oldest: Option<String>,
+}
+
+/// What an Engine says when it refuses.
 #[derive(Deserialize)]
 struct Refusal {
     message: String,
 }
 
 impl Api {
-    pub(super) fn new(endpoint: &DockerEndpoint, version: ClientVersion) -> Result<Self, String> {
-        let builder = Client::builder().no_proxy().timeout(Duration::from_secs(CALL_TIMEOUT));
-        let (builder, authority) = match endpoint {
-            DockerEndpoint::Unix(path) => (builder.unix_socket(path.as_path()), "http://docker".to_owned()),
-            DockerEndpoint::Tcp(address) => (builder, format!("http://{}", host_and_port(address))),
-            DockerEndpoint::Tls(address, tls) => {
-                let builder = builder.tls_certs_only(ca(tls)?).identity(identity(tls)?);
-                (builder, format!("https://{}", host_and_port(address)))
-            }
-        };
-        let client = builder.build().map_err(|error| error.to_string())?;
-        let ClientVersion { major_version, minor_version } = version;
-        Ok(Self { client, base: format!("{authority}/v{major_version}.{minor_version}") })
+    /// Connects to an Engine and agrees with it on a version of the API.
+    pub(super) async fn connect(endpoint: &DockerEndpoint) -> Result<Self, ApiError> {
+        let (client, authority) = client(endpoint).map_err(ApiError::Unreachable)?;
+        let mut api = Self { client, base: authority };
+        let versions: Versions = api.get("/version").await?;
+        // Without a version in the path an Engine takes its own newest.
+        if let Some(Version(major, minor)) = versions.agreed() {
+            api.base = format!("{}/v{major}.{minor}", api.base);
+        }
+        Ok(api)
     }
 
     /// Asks for a path, which may have a query.
-    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
-        let failed = |error: reqwest::Error| format!("GET {path}: {}", cause(&error));
-        let response = self.client.get(format!("{}{path}", self.base)).send().await.map_err(failed)?;
-        let status = response.status();
-        if !status.is_success() {
-            let said = response.json::<Refusal>().await.map(|refusal| refusal.message).unwrap_or_default();
-            return Err(format!("GET {path} answers {}: {said}", status.as_u16()));
-        }
-        response.json().await.map_err(failed)
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.get_within(path, CALL_TIMEOUT).await
+    }
+
+    /// The same, within a time of its own.
+    pub(super) async fn get_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        time: Duration,
+    ) -> Result<T, ApiError> {
+        let request = self.client.get(format!("{}{path}", self.base)).timeout(time);
+        let response = accepted(path, request.send().await).await?;
+        response.json().await.map_err(|error| broken(path, &error))
+    }
+
+    /// Asks for a list. Its items are read by whoever knows them, one by one.
+    pub(super) async fn list(&self, path: &str) -> Result<Vec<Value>, ApiError> {
+        // Go writes an empty list as null where nobody has thought of it.
+        Ok(self.get::<Option<Vec<Value>>>(path).await?.unwrap_or_default())
+    }
+
+    /// Follows the events; each is a line of JSON. The stream ends with an error.
+    pub(super) fn events(&self, filters: &str) -> impl Stream<Item = Result<Vec<u8>, ApiError>> + Send {
+        let path = format!("{}/events", self.base);
+        let url = Url::parse_with_params(&path, [("filters", filters)]).expect("scheme, host and path");
+        stream::unfold(Lines::new(self.client.get(url)), |mut lines| async {
+            let line = lines.next().await;
+            Some((line, lines))
+        })
     }
 }
 
+/// An answer of which one line after the other is read.
+struct Lines {
+    request: Option<reqwest::RequestBuilder>,
+    response: Option<Response>,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    const PATH: &str = "/events";
+
+    fn new(request: reqwest::RequestBuilder) -> Self {
+        Self { request: Some(request), response: None, read: Vec::new() }
+    }
+
+    async fn next(&mut self) -> Result<Vec<u8>, ApiError> {
+        let ended = || ApiError::Broken(Self::PATH.into(), "the stream of events has ended".into());
+        if let Some(request) = self.request.take() {
+            self.response = Some(accepted(Self::PATH, request.send().await).await?);
+        }
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                if !line.trim_ascii().is_empty() {
+                    return Ok(line);
+                }
+                continue;
+            }
+            let response = self.response.as_mut().ok_or_else(ended)?;
+            let chunk = response.chunk().await.map_err(|error| broken(Self::PATH, &error))?;
+            self.read.extend_from_slice(&chunk.ok_or_else(ended)?);
+            if self.read.len() > MAX_EVENT_BYTES {
+                return Err(ApiError::Broken(Self::PATH.into(), "an event is too long".into()));
+            }
+        }
+    }
+}
+
+impl Versions {
+    /// The newest that both know.
+    fn agreed(&self) -> Option<Version> {
+        let read = |text: &Option<String>| Version::parse(text.as_deref()?);
+        let newest = read(&self.newest)?;
+        Some(
+            newest
+                .min(NEWEST)
+                .max(read(&self.oldest).filter(|oldest| *oldest <= newest).unwrap_or(Version(0, 0))),
+        )
+    }
+}
+
+impl Version {
+    fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.split_once('.')?;
+        Some(Self(major.parse().ok()?, minor.parse().ok()?))
+    }
+}
+
+impl ApiError {
+    /// The status with which it was refused.
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            Self::Unreachable(_) | Self::Broken(..) => None,
+        }
+    }
+}
+
+async fn accepted(path: &str, sent: reqwest::Result<Response>) -> Result<Response, ApiError> {
+    let response = sent.map_err(|error| match error.is_connect() {
+        true => ApiError::Unreachable(cause(&error)),
+        false => broken(path, &error),
+    })?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let said = response.text().await.unwrap_or_default();
+    let said = serde_json::from_str::<Refusal>(&said).map_or(said, |refusal| refusal.message);
+    let said = match said.trim() {
+        "" => "it does not say why".into(),
+        said => said.chars().take(MAX_SAID).collect(),
+    };
+    Err(ApiError::Refused { path: path.into(), status: status.as_u16(), said })
+}
+
+fn broken(path: &str, error: &reqwest::Error) -> ApiError {
+    let why = match error.is_timeout() {
+        true => "no answer in time".into(),
+        false => cause(error),
+    };
+    ApiError::Broken(path.into(), why)
+}
+
+/// A client, and the scheme and host to ask.
+fn client(endpoint: &DockerEndpoint) -> Result<(Client, String), String> {
+    let builder = Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT);
+    // Where nothing is encrypted no certificate is trusted, and none is looked for: a bare image has none.
+    let plain = |builder: ClientBuilder| builder.tls_certs_only([]);
+    let (builder, authority) = match endpoint {
+        DockerEndpoint::Unix(path) => {
+            (plain(builder).unix_socket(path.as_path()), "http://docker".to_owned())
+        }
+        DockerEndpoint::Tcp(address) => (plain(builder), format!("http://{}", host_and_port(address))),
+        DockerEndpoint::Tls(address, tls) => {
+            let builder = builder.tls_certs_only(ca(tls)?).identity(identity(tls)?);
+            (builder, format!("https://{}", host_and_port(address)))
+        }
+    };
+    Url::parse(&authority).map_err(|error| format!("{endpoint}: {error}"))?;
+    Ok((builder.build().map_err(|error| cause(&error))?, authority))
+}
+
 fn host_and_port(address: &str) -> &str {
-    address.split_once("://").map_or(address, |(_, rest)| rest)
+    address.split_once("://").map_or(address, |(_, rest)| rest).trim_end_matches('/')
 }
 
 fn ca(tls: &DockerTls) -> Result<Vec<Certificate>, String> {
@@ -84,5 +260,34 @@ fn cause(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => cause(source),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agreed(newest: Option<&str>, oldest: Option<&str>) -> Option<Version> {
+        Versions { newest: newest.map(str::to_owned), oldest: oldest.map(str::to_owned) }.agreed()
+    }
+
+    #[test]
+    fn the_newest_version_that_both_know() {
+        assert_eq!(agreed(Some("1.41"), Some("1.24")), Some(Version(1, 41)), "Podman 4.3 and Docker 20.10");
+        assert_eq!(agreed(Some("1.70"), Some("1.44")), Some(NEWEST));
+        assert_eq!(agreed(Some("1.70"), Some("1.60")), Some(Version(1, 60)), "as near as it lets us");
+        assert_eq!(agreed(Some("1.41"), Some("4.0.0")), Some(Version(1, 41)));
+        assert_eq!(agreed(Some("1.9"), None), Some(Version(1, 9)), "9 is before 41");
+        assert_eq!(agreed(None, None), None);
+        assert_eq!(agreed(Some("latest"), None), None);
+    }
+
+    #[tokio::test]
+    async fn events_are_lines_however_they_arrive() {
+        let mut lines =
+            Lines { request: None, response: None, read: b"{\"a\":1}\n\r\n{\"b\":2}\n{\"c".to_vec() };
+        assert_eq!(lines.next().await.expect("a line"), b"{\"a\":1}\n");
+        assert_eq!(lines.next().await.expect("a line"), b"{\"b\":2}\n");
+        assert!(lines.next().await.is_err(), "the rest never comes");
     }
 }

@@ -1,94 +1,179 @@
 //! The labelled containers of a host, as plain records.
 
-use bollard::{
-    Docker,
-    errors::Error,
-    models::{ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, HealthStatusEnum},
-    query_parameters::InspectContainerOptions,
-};
-use catalogue::{ContainerHealth, ContainerRecord, ContainerStatus, PublishedPort};
-use futures_util::{StreamExt as _, stream};
+use std::time::Duration;
 
-use super::{DockerOptions, Survey, event};
+use catalogue::{ContainerHealth, ContainerRecord, ContainerStatus, Problem, PublishedPort};
+use futures_util::{StreamExt as _, stream};
+use serde_json::Value;
+
+use super::{
+    DockerOptions, Survey,
+    api::{Api, ApiError},
+    event,
+    wire::{self, Inspected, Listed, State},
+};
 
 /// Inspections under way at once.
 const PARALLEL: usize = 8;
+/// How long one may take: an Engine answers for a container that hangs only when it is gone.
+const TIME: Duration = Duration::from_secs(5);
+/// The label that makes a container ours.
+pub(super) const OPT_IN: &str = "inference.enable";
 
-pub(super) async fn look(
-    docker: &Docker,
-    options: &DockerOptions,
-    all: Vec<ContainerSummary>,
-) -> Result<Survey, String> {
-    let ours =
-        all.into_iter().filter(|c| c.labels.as_ref().is_some_and(|l| l.contains_key("inference.enable")));
-    let inspected: Vec<Result<Option<ContainerInspectResponse>, Error>> = stream::iter(ours)
-        .map(|c| async move { inspect(docker, c.id.as_deref().unwrap_or_default()).await })
+pub(super) async fn look(api: &Api, options: &DockerOptions, all: &[Listed]) -> Result<Survey, ApiError> {
+    let ours: Vec<Listed> = all.iter().filter(|it| it.labels.contains_key(OPT_IN)).cloned().collect();
+    let inspected: Vec<(Listed, Result<Inspected, ApiError>)> = stream::iter(ours)
+        .map(|listed| async move {
+            let inspected = inspect(api, &listed.id).await;
+            (listed, inspected)
+        })
         .buffer_unordered(PARALLEL)
         .collect()
         .await;
     let mut survey = Survey::default();
-    for container in inspected {
-        let Some(container) = container.map_err(|error| error.to_string())? else { continue };
-        let stop_signal = container.config.as_ref().and_then(|c| c.stop_signal.as_deref());
-        let stop_signal = stop_signal.and_then(event::signal_number);
-        let mut record = record(container);
-        record.name = options.full_name(&record.name);
-        survey.stop_signals.extend(stop_signal.map(|signal| (record.id.clone(), signal)));
-        survey.containers.push(record);
+    for (listed, inspected) in inspected {
+        let name = options.full_name(listed.name());
+        match inspected {
+            Ok(inspected) => {
+                let stop_signal = event::signal_number(&inspected.config.stop_signal);
+                let (mut record, odd) = record(inspected, &listed);
+                record.name = options.full_name(&record.name);
+                survey.problems.extend(odd.map(|odd| Problem::container(&record.name, odd)));
+                survey.stop_signals.extend(stop_signal.map(|signal| (record.id.clone(), signal)));
+                survey.containers.push(record);
+            }
+            // It has gone since it was listed.
+            Err(error) if error.status() == Some(404) => {}
+            Err(ApiError::Unreachable(why)) => return Err(ApiError::Unreachable(why)),
+            Err(error) => {
+                let asked = error.to_string().replace(&listed.id, listed.name());
+                let runs = may_run(&listed);
+                let stays = if runs { "; what is known of it stays" } else { "" };
+                survey.problems.push(Problem::container(
+                    &name,
+                    format!("Docker does not say how it is: {asked}{stays}"),
+                ));
+                survey.unread.extend(runs.then(|| listed.id.clone()));
+            }
+        }
     }
     survey.containers.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(survey)
 }
 
-/// `None` if the container has gone since it was listed.
-async fn inspect(docker: &Docker, id: &str) -> Result<Option<ContainerInspectResponse>, Error> {
-    match docker.inspect_container(id, None::<InspectContainerOptions>).await {
-        Ok(container) => Ok(Some(container)),
-        Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-        Err(e) => Err(e),
-    }
+pub(super) async fn inspect(api: &Api, id: &str) -> Result<Inspected, ApiError> {
+    api.get_within(&format!("/containers/{id}/json"), TIME).await
 }
 
-fn record(container: ContainerInspectResponse) -> ContainerRecord {
-    let config = container.config.unwrap_or_default();
-    let state = container.state.unwrap_or_default();
-    let settings = container.network_settings.unwrap_or_default();
-    let health = state.health.and_then(|h| h.status).and_then(|status| match status {
-        HealthStatusEnum::STARTING => Some(ContainerHealth::Starting),
-        HealthStatusEnum::HEALTHY => Some(ContainerHealth::Healthy),
-        HealthStatusEnum::UNHEALTHY => Some(ContainerHealth::Unhealthy),
-        HealthStatusEnum::NONE | HealthStatusEnum::EMPTY => None,
+/// What is said of an entry of the list that cannot be read, if it may be one of ours.
+pub(super) fn unreadable(item: &Value, why: &str, options: &DockerOptions) -> Option<Problem> {
+    let labels = item.get("Labels");
+    let is_anothers = labels.is_none_or(|labels| {
+        labels.is_null() || labels.as_object().is_some_and(|labels| !labels.contains_key(OPT_IN))
     });
-    let published = settings.ports.unwrap_or_default().into_iter().flat_map(|(port, bindings)| {
-        let container_port = tcp_port(&port);
-        let hosts = bindings.unwrap_or_default().into_iter().filter_map(|b| b.host_port?.parse().ok());
-        hosts.filter_map(move |host_port| Some(PublishedPort { container_port: container_port?, host_port }))
+    let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str);
+    let name = text("/Names/0").or(text("/Id")).unwrap_or("without a name").trim_start_matches('/');
+    let message = format!("Docker's list of containers cannot be read at this one, so it is left out: {why}");
+    (!is_anothers).then(|| Problem::container(&options.full_name(name), message))
+}
+
+/// What the two answers say, and what is odd about it. What the inspection leaves out, of a container that is half
+/// removed, the list says.
+fn record(inspected: Inspected, listed: &Listed) -> (ContainerRecord, Option<String>) {
+    let Inspected { id, name, state, config, host_config, network_settings: settings, .. } = inspected;
+    let (status, odd_state) = status(&state, &listed.state);
+    let (health, odd_health) = match status {
+        ContainerStatus::Running | ContainerStatus::Paused => health(&state.health.status),
+        // Podman has words for the health of what does not run.
+        _ => (None, None),
+    };
+    let published = settings.ports.iter().flat_map(|(port, bindings)| {
+        let container_port = tcp_port(port);
+        bindings.iter().flatten().filter_map(move |binding| {
+            let (container_port, host_port) = (container_port?, binding.port()?);
+            Some(PublishedPort { container_port, host_port, address: binding.host_ip.clone() })
+        })
     });
     let mut published_ports: Vec<PublishedPort> = published.collect();
     published_ports.sort_by_key(|p| (p.container_port, p.host_port));
-    ContainerRecord {
-        id: container.id.unwrap_or_default(),
-        name: container.name.unwrap_or_default().trim_start_matches('/').to_owned(),
-        image: config.image.unwrap_or_default(),
-        labels: config.labels.unwrap_or_default().into_iter().collect(),
-        status: match state.status {
-            Some(ContainerStateStatusEnum::CREATED) => ContainerStatus::Created,
-            Some(ContainerStateStatusEnum::RUNNING) => ContainerStatus::Running,
-            Some(ContainerStateStatusEnum::PAUSED) => ContainerStatus::Paused,
-            Some(ContainerStateStatusEnum::RESTARTING) => ContainerStatus::Restarting,
-            _ => ContainerStatus::Exited,
+    let record = ContainerRecord {
+        id: if id.is_empty() { listed.id.clone() } else { id },
+        name: if name.is_empty() {
+            listed.name().to_owned()
+        } else {
+            name.trim_start_matches('/').to_owned()
         },
+        image: if config.image.is_empty() { listed.image.clone() } else { config.image },
+        labels: if config.labels.is_empty() { listed.labels.clone() } else { config.labels },
+        status,
         health,
-        started_at: state.started_at.unwrap_or_default(),
-        networks: settings
-            .networks
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(name, n)| (name, n.ip_address.unwrap_or_default()))
-            .collect(),
-        network_mode: container.host_config.and_then(|h| h.network_mode).unwrap_or_default(),
-        exposed_ports: config.exposed_ports.unwrap_or_default().iter().filter_map(|p| tcp_port(p)).collect(),
+        started_at: state.started_at,
+        networks: wire::addresses(match settings.networks.is_empty() {
+            true => &listed.network_settings.networks,
+            false => &settings.networks,
+        }),
+        network_mode: host_config.network_mode,
+        exposed_ports: config.exposed_ports.keys().filter_map(|port| tcp_port(port)).collect(),
         published_ports,
+    };
+    (record, odd_state.or(odd_health))
+}
+
+/// Whether it runs, or may do so without anybody's doing; so of a state that is not known here.
+pub(super) fn may_run(listed: &Listed) -> bool {
+    !matches!(word(&listed.state), Some(ContainerStatus::Exited | ContainerStatus::Created))
+}
+
+/// Docker's words for a container's state, and Podman's
+/// (<https://docs.podman.io/en/latest/markdown/podman-ps.1.html>, `--filter status`).
+fn word(state: &str) -> Option<ContainerStatus> {
+    match state {
+        "created" | "configured" | "initialized" => Some(ContainerStatus::Created),
+        "running" => Some(ContainerStatus::Running),
+        "paused" => Some(ContainerStatus::Paused),
+        "restarting" => Some(ContainerStatus::Restarting),
+        "exited" | "stopped" | "stopping" | "removing" | "dead" => Some(ContainerStatus::Exited),
+        _ => None,
+    }
+}
+
+/// The status. A word that is not known here is named, and what the Engine says beside it counts.
+fn status(state: &State, listed: &str) -> (ContainerStatus, Option<String>) {
+    // Podman's inspection calls a container that is being stopped `running`, its list does not.
+    if listed == "stopping" {
+        return (ContainerStatus::Exited, None);
+    }
+    let said = if state.status.is_empty() { listed } else { &state.status };
+    if let Some(known) = word(said) {
+        return (known, None);
+    }
+    let by_flags = match state {
+        State { paused: true, .. } => ContainerStatus::Paused,
+        State { restarting: true, .. } => ContainerStatus::Restarting,
+        State { running: true, .. } => ContainerStatus::Running,
+        _ => ContainerStatus::Exited,
+    };
+    let taken = match by_flags {
+        ContainerStatus::Exited => "it is taken for stopped",
+        _ => "it runs all the same",
+    };
+    let odd = format!("its state {said:?} is not known here; {taken}");
+    (by_flags, (!said.is_empty()).then_some(odd))
+}
+
+/// What its HEALTHCHECK says. A word that is not known here is named, and the server itself is asked.
+fn health(word: &str) -> (Option<ContainerHealth>, Option<String>) {
+    match word {
+        "starting" => (Some(ContainerHealth::Starting), None),
+        "healthy" => (Some(ContainerHealth::Healthy), None),
+        "unhealthy" => (Some(ContainerHealth::Unhealthy), None),
+        "" | "none" => (None, None),
+        other => {
+            let odd = format!(
+                "what its HEALTHCHECK says, {other:?}, is not known here; the server itself is asked"
+            );
+            (None, Some(odd))
+        }
     }
 }
 
@@ -99,12 +184,4 @@ fn tcp_port(text: &str) -> Option<u16> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_tcp_ports() {
-        assert_eq!(tcp_port("8000/tcp"), Some(8000));
-        assert_eq!(tcp_port("53/udp"), None);
-    }
-}
+mod tests;

@@ -1,14 +1,17 @@
 //! What an event of the Docker Engine means for a server.
 //!
 //! Source: <https://docs.docker.com/reference/cli/docker/system/events/>. In a Swarm every manager
-//! hears of services and nodes, but of containers only those of its own node; there is no event of a task.
+//! hears of services and nodes, but of containers only those of its own node; there is no event of a task. Podman has
+//! words of its own (<https://docs.podman.io/en/latest/markdown/podman-events.1.html>).
 
 use std::collections::HashMap;
 
-use bollard::models::{EventMessage, EventMessageTypeEnum};
+use serde_json::json;
+
+use super::wire::Event;
 
 /// The events that say anything about a container. `exec_*`, which every HEALTHCHECK causes, stay out.
-const ACTIONS: [&str; 15] = [
+const ACTIONS: [&str; 18] = [
     "create",
     "start",
     "restart",
@@ -24,9 +27,11 @@ const ACTIONS: [&str; 15] = [
     "health_status: unhealthy",
     "connect",
     "disconnect",
+    // Podman's for `die` and `destroy`; Docker's for services and nodes, beside `create` and `update`.
+    "died",
+    "stop",
+    "remove",
 ];
-/// What happens to services and nodes, beside `create` and `update`.
-const REMOVE: &str = "remove";
 /// Which task a container belongs to.
 const TASK: &str = "com.docker.swarm.task.id";
 
@@ -57,47 +62,47 @@ pub(super) enum Meaning {
 }
 
 /// What to ask the Engine's events for.
-pub(super) fn filters(swarm: bool) -> HashMap<&'static str, Vec<&'static str>> {
-    let mut actions = ACTIONS.to_vec();
-    let types = match swarm {
-        false => vec!["container", "network"],
-        true => {
-            actions.push(REMOVE);
-            vec!["container", "service", "node"]
-        }
-    };
-    HashMap::from([("type", types), ("event", actions)])
+pub(super) fn filters(swarm: bool) -> String {
+    let types = if swarm { ["container", "service", "node"] } else { ["container", "network", "network"] };
+    json!({ "type": types, "event": ACTIONS }).to_string()
 }
 
-/// Reads an event. `stop_signals` gives the signal that stops a container or task, if it is known.
-pub(super) fn read(event: &EventMessage, swarm: bool, stop_signals: &HashMap<String, i64>) -> Meaning {
-    let actor = event.actor.as_ref();
-    let attribute = |name: &str| actor?.attributes.as_ref()?.get(name).map(String::as_str);
-    let action = event.action.as_deref().unwrap_or_default();
-    let id = match event.typ {
-        Some(EventMessageTypeEnum::CONTAINER) if swarm => attribute(TASK),
-        Some(EventMessageTypeEnum::CONTAINER) => actor.and_then(|a| a.id.as_deref()),
-        Some(EventMessageTypeEnum::NETWORK) => attribute("container"),
+/// Reads a line of the events; one that cannot be read says no more than "look again".
+pub(super) fn parse(line: &[u8]) -> Event {
+    serde_json::from_slice(line).unwrap_or_default()
+}
+
+/// What an event means. `stop_signals` gives the signal that stops a container or task, if it is known.
+pub(super) fn read(event: &Event, swarm: bool, stop_signals: &HashMap<String, i64>) -> Meaning {
+    let attribute = |name: &str| event.actor.attributes.get(name).map(String::as_str);
+    let actor = Some(event.actor.id.as_str()).filter(|id| !id.is_empty());
+    let id = match event.r#type.as_str() {
+        "container" if swarm => attribute(TASK),
+        "container" => actor,
+        // Docker's actor is the network, Podman's the container.
+        "network" => attribute("container").or(actor),
         _ => None,
     };
     let Some(id) = id else { return Meaning::Look };
     let withdraw =
         |reason, until_restart| Meaning::Withdraw(Withdrawal { id: id.to_owned(), reason, until_restart });
-    match action {
-        "kill" => {
-            let signal = attribute("signal").and_then(signal_number).unwrap_or(SIGKILL);
-            let stops = stop_signals.get(id).copied().unwrap_or(SIGTERM);
-            if signal == stops || signal == SIGKILL {
+    match event.action.as_str() {
+        "kill" => match attribute("signal").and_then(signal_number) {
+            Some(signal)
+                if signal == SIGKILL || signal == stop_signals.get(id).copied().unwrap_or(SIGTERM) =>
+            {
                 withdraw("it has been told to stop", true)
-            } else {
-                Meaning::Look
             }
-        }
-        "die" => withdraw("it has stopped", true),
-        "destroy" => withdraw("it has been removed", true),
+            Some(_) => Meaning::Look,
+            // Podman does not say which: the next list decides.
+            None => withdraw("it has been sent a signal", false),
+        },
+        "die" | "died" | "stop" => withdraw("it has stopped", true),
+        "destroy" | "remove" => withdraw("it has been removed", true),
         "pause" => withdraw("it is paused", false),
         "disconnect" => withdraw("it has been disconnected from a network", false),
         "health_status: unhealthy" => withdraw("its HEALTHCHECK fails", false),
+        "health_status" if event.health_status == "unhealthy" => withdraw("its HEALTHCHECK fails", false),
         "start" | "restart" => Meaning::Started(id.to_owned()),
         _ => Meaning::Look,
     }
@@ -124,23 +129,15 @@ pub(super) fn signal_number(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use bollard::models::EventActor;
-
     use super::*;
 
-    fn event(action: &str, attributes: &[(&str, &str)]) -> EventMessage {
-        EventMessage {
-            typ: Some(EventMessageTypeEnum::CONTAINER),
-            action: Some(action.into()),
-            actor: Some(EventActor {
-                id: Some("c1".into()),
-                attributes: Some(attributes.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()),
-            }),
-            ..EventMessage::default()
-        }
+    fn event(action: &str, attributes: &[(&str, &str)]) -> Event {
+        let attributes: HashMap<&str, &str> = attributes.iter().copied().collect();
+        let line = json!({ "Type": "container", "Action": action, "Actor": { "ID": "c1", "Attributes": attributes } });
+        parse(line.to_string().as_bytes())
     }
 
-    fn withdraws(event: &EventMessage, stop_signal: &str) -> Option<bool> {
+    fn withdraws(event: &Event, stop_signal: &str) -> Option<bool> {
         let signals = HashMap::from([("c1".to_owned(), signal_number(stop_signal).expect("a signal"))]);
         match read(event, false, &signals) {
             Meaning::Withdraw(w) => Some(w.until_restart),
@@ -175,8 +172,46 @@ mod tests {
     #[test]
     fn a_network_event_names_its_container_in_an_attribute() {
         let mut disconnect = event("disconnect", &[("container", "c2")]);
-        disconnect.typ = Some(EventMessageTypeEnum::NETWORK);
+        disconnect.r#type = "network".into();
         assert!(matches!(read(&disconnect, false, &HashMap::new()), Meaning::Withdraw(w) if w.id == "c2"));
+    }
+
+    /// Recorded from Podman 4.3.1, shortened.
+    #[test]
+    fn podman_says_it_in_other_words() {
+        let said = |line: &str| read(&parse(line.as_bytes()), false, &HashMap::new());
+        let of = |kind: &str, action: &str| {
+            format!(
+                r#"{{"status":"{action}","id":"1c97","Type":"{kind}","Action":"{action}","Actor":{{"ID":"1c97",
+                "Attributes":{{"containerExitCode":"0","image":"","name":"br","podId":""}}}},"scope":"local"}}"#
+            )
+        };
+        let withdrawn = |meaning: &Meaning| match meaning {
+            Meaning::Withdraw(w) if w.id == "1c97" => Some(w.until_restart),
+            _ => None,
+        };
+        for (kind, action, expected) in [
+            ("container", "die", Some(true)),
+            ("container", "died", Some(true)),
+            ("container", "remove", Some(true)),
+            ("container", "kill", Some(false)),
+            ("network", "disconnect", Some(false)),
+            ("container", "cleanup", None),
+            ("container", "init", None),
+        ] {
+            assert_eq!(withdrawn(&said(&of(kind, action))), expected, "{kind} {action}");
+        }
+        let unhealthy =
+            of("container", "health_status").replace("\"scope\"", "\"HealthStatus\":\"unhealthy\",\"scope\"");
+        assert_eq!(withdrawn(&said(&unhealthy)), Some(false));
+        assert_eq!(said(&unhealthy.replace("unhealthy", "healthy")), Meaning::Look);
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_read_means_look_again() {
+        for line in ["", "{", "[]", r#"{"Type":7}"#, r#"{"Type":"container","Action":"die","Actor":null}"#] {
+            assert_eq!(read(&parse(line.as_bytes()), false, &HashMap::new()), Meaning::Look, "{line}");
+        }
     }
 
     #[test]
@@ -191,7 +226,7 @@ mod tests {
         let mut die = event("die", &[(TASK, "t1")]);
         assert!(matches!(read(&die, true, &HashMap::new()), Meaning::Withdraw(w) if w.id == "t1"));
         assert_eq!(read(&event("die", &[]), true, &HashMap::new()), Meaning::Look, "no task's container");
-        die.typ = Some(EventMessageTypeEnum::SERVICE);
+        die.r#type = "service".into();
         assert_eq!(read(&die, true, &HashMap::new()), Meaning::Look, "a service is not a task");
     }
 }

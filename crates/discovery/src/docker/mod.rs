@@ -6,22 +6,20 @@
 
 mod api;
 mod containers;
+mod doors;
 mod event;
 mod own;
+mod service;
 mod survey;
 mod swarm;
 mod watch;
+mod wire;
 
-use std::{path::PathBuf, sync::Arc};
-
-use bollard::{API_DEFAULT_VERSION, Docker};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 pub(crate) use event::Withdrawal;
 pub(crate) use survey::Survey;
 pub(crate) use watch::{DockerUpdate, watch};
-
-/// How long one call may take, in seconds.
-const CALL_TIMEOUT: u64 = 10;
 
 /// Where the Docker Engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +59,8 @@ pub struct DockerOptions {
     pub published: bool,
     /// It is a manager of a Swarm, whose tasks are the servers.
     pub swarm: bool,
+    /// The ports of Modelgate's own container that are for Traefik alone.
+    pub own_ports: BTreeSet<u16>,
 }
 
 /// The name of a Docker host; unique.
@@ -69,6 +69,19 @@ pub(crate) type HostName = Arc<str>;
 impl DockerOptions {
     /// The name of the only host.
     pub const DEFAULT_NAME: &str = "docker";
+
+    /// A host on whose containers' own addresses servers are reached.
+    pub fn new(name: &str, endpoint: DockerEndpoint) -> Self {
+        Self {
+            name: name.into(),
+            endpoint,
+            network: None,
+            host_address: None,
+            published: false,
+            swarm: false,
+            own_ports: BTreeSet::new(),
+        }
+    }
 
     /// The name, unless it is the default one.
     fn given_name(&self) -> Option<&str> {
@@ -89,25 +102,6 @@ pub(crate) fn source_name(host: &str) -> String {
     match host {
         DockerOptions::DEFAULT_NAME => host.into(),
         _ => format!("docker {host}"),
-    }
-}
-
-impl DockerEndpoint {
-    fn connect(&self) -> Result<Docker, bollard::errors::Error> {
-        match self {
-            Self::Unix(path) => {
-                Docker::connect_with_unix(&path.to_string_lossy(), CALL_TIMEOUT, API_DEFAULT_VERSION)
-            }
-            Self::Tcp(address) => Docker::connect_with_http(address, CALL_TIMEOUT, API_DEFAULT_VERSION),
-            Self::Tls(address, tls) => Docker::connect_with_ssl(
-                address,
-                &tls.key,
-                &tls.cert,
-                &tls.ca,
-                CALL_TIMEOUT,
-                API_DEFAULT_VERSION,
-            ),
-        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-/// The id of our own container, if we are in one that Docker runs.
+/// The id of our own container, if we are in one that Docker or Podman runs.
 ///
-/// Docker mounts `/etc/hostname` and its like from `…/containers/<id>/hostname`, whatever the
-/// container's host name is.
+/// Docker mounts `/etc/hostname` and its like from `…/containers/<id>/hostname`, Podman from
+/// `…/overlay-containers/<id>/userdata/hostname`, whatever the container's host name is.
 pub(crate) fn container_id() -> Option<String> {
     from_mountinfo(&fs::read_to_string("/proc/self/mountinfo").ok()?)
 }
@@ -18,8 +18,9 @@ fn from_mountinfo(mountinfo: &str) -> Option<String> {
         if !matches!(mounted_at, "/etc/hostname" | "/etc/hosts" | "/etc/resolv.conf") {
             return None;
         }
-        let id = root.split("/containers/").nth(1)?.split('/').next()?;
-        (id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
+        // Others before it may be ids, too: of a volume in which a Docker keeps its data.
+        let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit());
+        root.rsplit('/').find(is_id).map(str::to_owned)
     })
 }
 
@@ -34,6 +35,15 @@ mod tests {
             "536 528 8:1 /var/lib/docker/containers/{id}/hostname /etc/hostname rw - ext4 /dev/sda1 rw"
         );
         assert_eq!(from_mountinfo(&inside), Some(id.clone()));
+        let podman = format!(
+            "911 903 0:24 /containers/storage/overlay-containers/{id}/userdata/hostname /etc/hostname rw - tmpfs tmpfs rw"
+        );
+        assert_eq!(from_mountinfo(&podman), Some(id.clone()));
+        let nested = format!(
+            "536 528 8:1 /docker/volumes/{}/_data/containers/{id}/hosts /etc/hosts rw - ext4 /dev/sda1 rw",
+            "ab".repeat(32)
+        );
+        assert_eq!(from_mountinfo(&nested), Some(id.clone()));
         let on_the_host = format!(
             "99 1 0:50 /containers/{id} /var/lib/docker/containers/{id}/mounts/shm rw - tmpfs shm rw"
         );

@@ -5,10 +5,16 @@ use std::{
     net::IpAddr,
 };
 
-use bollard::{Docker, models::ContainerSummary, query_parameters::ListContainersOptionsBuilder};
-use catalogue::{ContainerRecord, Problem, TaskRecord, Vantage};
+use catalogue::{Blind, ContainerRecord, Doors, Problem, TaskRecord, Vantage};
 
-use super::{DockerOptions, api::Api, containers, own, swarm};
+use super::{
+    DockerOptions,
+    api::{Api, ApiError},
+    containers,
+    doors::Surroundings,
+    own, swarm,
+    wire::{self, Listed},
+};
 
 /// What one look showed.
 #[derive(Debug, Default)]
@@ -21,16 +27,19 @@ pub(crate) struct Survey {
     pub(crate) vantage: Vantage,
     /// The signal that stops each of them.
     pub(crate) stop_signals: HashMap<String, i64>,
+    /// Containers that run and of which no more was learnt: what is known of them stays.
+    pub(crate) unread: Vec<String>,
     /// What is wrong beside what their labels say.
     pub(crate) problems: Vec<Problem>,
+    /// Containers that Traefik itself may expose, which cannot be told here, and why.
+    pub(crate) undecided: BTreeSet<String>,
+    pub(crate) blind: Option<Blind>,
 }
 
 /// A connection to a host.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(super) docker: Docker,
-    /// For what only a manager of a Swarm can be asked.
-    pub(super) swarm: Option<Api>,
+    pub(super) api: Api,
 }
 
 /// Something with addresses in networks: a container of this host, or a task anywhere in the Swarm.
@@ -39,43 +48,55 @@ pub(super) struct Place {
     pub(super) container_id: String,
     pub(super) networks: BTreeMap<String, String>,
     pub(super) on_host_network: bool,
+    /// The container whose network it shares.
+    pub(super) shares_with: Option<String>,
 }
 
 impl Connection {
-    pub(super) async fn open(options: &DockerOptions) -> Result<Self, String> {
-        let docker = options.endpoint.connect().map_err(|error| error.to_string())?;
-        let docker = docker.negotiate_version().await.map_err(|error| error.to_string())?;
-        let swarm = match options.swarm {
-            true => Some(Api::new(&options.endpoint, docker.client_version())?),
-            false => None,
-        };
-        Ok(Self { docker, swarm })
+    pub(super) async fn open(options: &DockerOptions) -> Result<Self, ApiError> {
+        Ok(Self { api: Api::connect(&options.endpoint).await? })
     }
 
     pub(super) async fn survey(
         &self,
         options: &DockerOptions,
         traefik_peers: &BTreeSet<IpAddr>,
-    ) -> Result<Survey, String> {
-        let list = ListContainersOptionsBuilder::default().all(true).build();
-        let all = self.docker.list_containers(Some(list)).await.map_err(|error| error.to_string())?;
+    ) -> Result<Survey, ApiError> {
+        let (all, odd) = wire::read_each::<Listed>(self.api.list("/containers/json?all=true").await?);
         let mut places: Vec<Place> = all.iter().map(place).collect();
-        let survey = match &self.swarm {
-            None => containers::look(&self.docker, options, all).await?,
-            Some(api) => swarm::look(&self.docker, api, options, &mut places).await?,
+        let (mut survey, services) = match options.swarm {
+            false => (containers::look(&self.api, options, &all).await?, Vec::new()),
+            true => swarm::look(&self.api, options, &mut places).await?,
         };
-        let vantage = vantage(&places, options, traefik_peers, own::container_id().as_deref());
-        Ok(Survey { vantage, ..survey })
+        let own_id = own::container_id();
+        let own_id = own_id.as_deref();
+        let surroundings = Surroundings {
+            options,
+            containers: &all,
+            records: &survey.containers,
+            services: &services,
+            peers: traefik_peers,
+            own_id,
+        };
+        let Doors { problems, undecided, blind } = surroundings.doors(&self.api).await;
+        survey.problems.extend(problems);
+        survey
+            .problems
+            .extend(odd.iter().filter_map(|(item, why)| containers::unreadable(item, why, options)));
+        let vantage = vantage(&places, options, traefik_peers, own_id);
+        Ok(Survey { vantage, undecided, blind, ..survey })
     }
 }
 
-fn place(container: &ContainerSummary) -> Place {
-    let networks = container.network_settings.as_ref().and_then(|s| s.networks.clone()).unwrap_or_default();
+fn place(container: &Listed) -> Place {
+    let networks = wire::addresses(&container.network_settings.networks);
+    let mode = container.host_config.network_mode.as_str();
     Place {
-        container_id: container.id.clone().unwrap_or_default(),
-        networks: networks.into_iter().map(|(name, n)| (name, n.ip_address.unwrap_or_default())).collect(),
-        on_host_network: container.host_config.as_ref().and_then(|h| h.network_mode.as_deref())
-            == Some("host"),
+        container_id: container.id.clone(),
+        // Podman 5 says `host` of every container; one on its host's network is on no other.
+        on_host_network: mode == "host" && networks.keys().all(|name| name == "host"),
+        shares_with: mode.strip_prefix("container:").map(str::to_owned),
+        networks,
     }
 }
 
@@ -87,7 +108,9 @@ fn vantage(
     own_id: Option<&str>,
 ) -> Vantage {
     let networks = |place: &Place| place.networks.keys().cloned().collect::<BTreeSet<String>>();
-    let own = places.iter().find(|p| own_id == Some(p.container_id.as_str()));
+    let with_id = |id: &str| places.iter().find(|place| place.container_id == id);
+    let own = own_id.and_then(with_id);
+    let own = own.and_then(|own| own.shares_with.as_deref().and_then(with_id)).or(own);
     let is_peer = |place: &&Place| {
         place.networks.values().any(|a| a.parse().is_ok_and(|a: IpAddr| traefik_peers.contains(&a)))
     };
@@ -98,13 +121,16 @@ fn vantage(
         network: options.network.clone(),
         host_address: options.host_address.clone(),
         published: options.published,
-        own_networks: own.filter(|p| !p.on_host_network).map(networks),
+        // Podman 4 shows no network of a container that is on its host's.
+        own_networks: own.filter(|p| !p.on_host_network && !p.networks.is_empty()).map(networks),
         traefik_networks: traefik,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::DockerEndpoint;
 
@@ -113,6 +139,7 @@ mod tests {
             container_id: id.into(),
             networks: networks.iter().map(|(name, ip)| ((*name).into(), (*ip).into())).collect(),
             on_host_network: false,
+            shares_with: None,
         }
     }
 
@@ -120,14 +147,7 @@ mod tests {
     fn traefiks_networks_are_known_by_the_address_it_polls_from() {
         let places =
             [place("me", &[("ctl", "10.9.0.2")]), place("t", &[("edge", "10.1.0.2"), ("ctl", "10.9.0.3")])];
-        let options = DockerOptions {
-            name: "gpu1".into(),
-            endpoint: DockerEndpoint::Unix("/run/docker.sock".into()),
-            network: None,
-            host_address: None,
-            published: false,
-            swarm: false,
-        };
+        let options = DockerOptions::new("gpu1", DockerEndpoint::Unix("/run/docker.sock".into()));
         let peers = BTreeSet::from(["10.9.0.3".parse().expect("an address")]);
         let seen = vantage(&places, &options, &peers, Some("me"));
         assert_eq!(seen.own_networks, Some(BTreeSet::from(["ctl".to_owned()])));
@@ -135,5 +155,30 @@ mod tests {
         assert_eq!(seen.host.as_deref(), Some("gpu1"));
         let unseen = vantage(&places, &options, &BTreeSet::new(), None);
         assert_eq!((unseen.own_networks, unseen.traefik_networks), (None, None));
+    }
+
+    #[test]
+    fn our_own_networks_whatever_the_engine_leaves_out() {
+        let options = DockerOptions::new("docker", DockerEndpoint::Unix("/run/docker.sock".into()));
+        let own = |containers: serde_json::Value| {
+            let (all, odd) = wire::read_each::<Listed>(serde_json::from_value(containers).expect("a list"));
+            assert!(odd.is_empty(), "{odd:?}");
+            let places: Vec<Place> = all.iter().map(super::place).collect();
+            vantage(&places, &options, &BTreeSet::new(), Some("me")).own_networks
+        };
+        let networks = |name: &str| json!({ "Networks": { name: { "IPAddress": "10.9.0.2" } } });
+        let ctl = Some(BTreeSet::from(["ctl".to_owned()]));
+        let docker = json!([{ "Id": "me", "HostConfig": { "NetworkMode": "ctl" }, "NetworkSettings": networks("ctl") }]);
+        assert_eq!(own(docker), ctl);
+        let podman_5 = json!([{ "Id": "me", "HostConfig": { "NetworkMode": "host" }, "NetworkSettings": networks("ctl") }]);
+        assert_eq!(own(podman_5), ctl);
+        let on_host = json!([{ "Id": "me", "HostConfig": { "NetworkMode": "host" },
+            "NetworkSettings": { "Networks": { "host": { "IPAddress": "" } } } }]);
+        assert_eq!(own(on_host), None);
+        let on_host_in_podman_4 = json!([{ "Id": "me", "NetworkSettings": { "Networks": null } }]);
+        assert_eq!(own(on_host_in_podman_4), None);
+        let beside_a_vpn = json!([{ "Id": "vpn", "NetworkSettings": networks("ctl") },
+            { "Id": "me", "HostConfig": { "NetworkMode": "container:vpn" }, "NetworkSettings": { "Networks": {} } }]);
+        assert_eq!(own(beside_a_vpn), ctl);
     }
 }

@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bollard::{errors::Error, models::EventMessage, query_parameters::EventsOptionsBuilder};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until},
@@ -18,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     DockerOptions, HostName, Survey, Withdrawal,
+    api::ApiError,
     event::{self, Meaning},
     survey::Connection,
 };
@@ -48,7 +48,7 @@ pub(crate) enum DockerUpdate {
 pub(crate) type Updates = mpsc::Sender<(HostName, DockerUpdate)>;
 
 /// A look that is being taken.
-type Look<'a> = Pin<Box<dyn Future<Output = Result<Survey, String>> + Send + 'a>>;
+type Look<'a> = Pin<Box<dyn Future<Output = Result<Survey, ApiError>> + Send + 'a>>;
 
 /// The end of the channel that tells of one host.
 struct News {
@@ -85,7 +85,7 @@ pub(crate) async fn watch(
             }
             Err(error) => {
                 warn!(%host, %endpoint, %error, "cannot connect to Docker");
-                news.send(DockerUpdate::Unreachable(error)).await;
+                news.send(DockerUpdate::Unreachable(error.to_string())).await;
             }
         }
         if news.updates.is_closed() {
@@ -105,7 +105,8 @@ async fn follow(
 ) -> String {
     let resync = if options.swarm { SWARM_RESYNC } else { RESYNC };
     // The events first, then the look: what happens in between is not missed.
-    let mut events = events(connection, options.swarm);
+    let filters = event::filters(options.swarm);
+    let mut events = Box::pin(connection.api.events(&filters));
     let mut stop_signals = HashMap::new();
     let mut look: Option<Look<'_>> = None;
     let mut look_again = true;
@@ -123,8 +124,9 @@ async fn follow(
             biased;
             () = news.updates.closed() => return "shutting down".into(),
             event = events.next() => match event {
-                Some(Ok(event)) => {
-                    debug!(action = ?event.action, id = ?event.actor.as_ref().and_then(|a| a.id.as_deref()), "Docker event");
+                Some(Ok(line)) => {
+                    let event = event::parse(&line);
+                    debug!(action = event.action, id = event.actor.id, "Docker event");
                     look_again = true;
                     if options.swarm {
                         resync_at = resync_at.min(Instant::now() + SWARM_SETTLES);
@@ -150,7 +152,7 @@ async fn follow(
                         let meanwhile = std::mem::take(&mut withdrawn_meanwhile);
                         news.send(DockerUpdate::Surveyed(Box::new(survey), meanwhile)).await;
                     }
-                    Err(error) => return error,
+                    Err(error) => return error.to_string(),
                 }
             }
             changed = traefik_peers.changed() => {
@@ -165,12 +167,4 @@ async fn follow(
             }
         }
     }
-}
-
-fn events(
-    connection: &Connection,
-    swarm: bool,
-) -> Pin<Box<dyn Stream<Item = Result<EventMessage, Error>> + Send + '_>> {
-    let filters = event::filters(swarm);
-    Box::pin(connection.docker.events(Some(EventsOptionsBuilder::default().filters(&filters).build())))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use catalogue::{HealthMode, ModelCard, Problem, ServerSpec, ServerState, Source};
+use catalogue::{HealthMode, Listing, ModelCard, Problem, ServerRecord, ServerSpec, ServerState, Source};
 
 use crate::{
     docker::{HostName, Withdrawal},
@@ -30,8 +30,8 @@ pub(super) struct Entry {
     pub(super) reported: ServerState,
     /// Withdrawn at an event.
     pub(super) withdrawn: Option<Withdrawal>,
-    pub(super) models: Vec<ModelCard>,
-    left_out: Vec<String>,
+    /// What it says of its models.
+    listing: Listing,
     pub(super) probe: Probe,
     /// When it stopped or went; its models linger from then on.
     pub(super) gone_since: Option<Instant>,
@@ -92,17 +92,9 @@ impl Probe {
 
 impl Entry {
     pub(super) fn new(spec: ServerSpec, host: Option<HostName>, reported: ServerState, now: Instant) -> Self {
-        let models = spec.models.iter().cloned().map(ModelCard::named).collect();
-        Self {
-            spec,
-            host,
-            reported,
-            withdrawn: None,
-            models,
-            left_out: Vec::new(),
-            probe: Probe::new(now),
-            gone_since: None,
-        }
+        let cards = spec.models.iter().cloned().map(ModelCard::named).collect();
+        let listing = Listing { cards, ..Listing::default() };
+        Self { spec, host, reported, withdrawn: None, listing, probe: Probe::new(now), gone_since: None }
     }
 
     /// Takes over what the source says now.
@@ -152,6 +144,22 @@ impl Entry {
         ServerState::Ready
     }
 
+    /// Whether any model of it is known.
+    pub(super) fn has_models(&self) -> bool {
+        !self.listing.cards.is_empty()
+    }
+
+    /// What others are told of it.
+    pub(super) fn record(&self, state: ServerState) -> ServerRecord {
+        ServerRecord {
+            spec: self.spec.clone(),
+            state,
+            listed_as: self.listing.kind,
+            has_others: self.listing.has_others,
+            models: self.listing.cards.clone(),
+        }
+    }
+
     pub(super) fn can_be_asked(&self) -> bool {
         self.reported == ServerState::Ready && self.withdrawn.is_none()
     }
@@ -161,10 +169,9 @@ impl Entry {
         self.probe.under_way = false;
         self.probe.asked = true;
         let models = match findings.models {
-            Answer::Models(models, left_out) => {
+            Answer::Models(listing) => {
                 self.probe.models.succeeded();
-                self.models = models;
-                self.left_out = left_out;
+                self.listing = listing;
                 if self.spec.health == HealthMode::Probe { LIVENESS } else { REFRESH }
             }
             Answer::Unreachable(error) | Answer::Unusable(error) => self.probe.models.failed(error),
@@ -194,9 +201,17 @@ impl Entry {
             Source::File => Problem::server(&self.spec.name, message),
         };
         let Probe { models, ready, .. } = &self.probe;
-        let none = (models.answered && self.models.is_empty()).then(|| "it lists no models".to_owned());
-        let mut problems: Vec<Problem> =
-            self.left_out.iter().chain(&models.error).chain(&ready.error).chain(&none).map(problem).collect();
+        let none =
+            (models.answered && self.listing.cards.is_empty()).then(|| "it lists no models".to_owned());
+        let mut problems: Vec<Problem> = self
+            .listing
+            .left_out
+            .iter()
+            .chain(&models.error)
+            .chain(&ready.error)
+            .chain(&none)
+            .map(problem)
+            .collect();
         // A server that cannot be reached fails both questions in the same words.
         problems.dedup();
         problems

@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use catalogue::{
-    ContainerHealth, ContainerRecord, ContainerStatus, Hold, HoldKind, ModelCard, ModelName, Readiness,
-    ServerUrl, TaskRecord, TaskStatus,
+    ContainerHealth, ContainerRecord, ContainerStatus, Hold, HoldKind, Listing, ModelCard, ModelName,
+    Readiness, ServerUrl, TaskRecord, TaskStatus,
 };
 
 use super::{
@@ -86,7 +86,8 @@ fn file_spec() -> ServerSpec {
 }
 
 fn llama() -> Answer {
-    Answer::Models(vec![ModelCard::named(ModelName::new("llama").expect("a name"))], Vec::new())
+    let cards = vec![ModelCard::named(ModelName::new("llama").expect("a name"))];
+    Answer::Models(Listing { cards, ..Listing::default() })
 }
 
 fn refused() -> Answer {
@@ -449,4 +450,45 @@ fn a_paused_server_stays_paused_until_it_is_resumed() {
     assert_eq!(scene.llama(), Some(Readiness::Draining), "also in its next run");
     scene.roster.hold(Holds::default());
     assert_eq!(scene.llama(), Some(Readiness::Ready), "resumed, without being asked anew");
+}
+
+#[test]
+fn a_container_of_which_nothing_was_learnt_stays_as_it_is_known() {
+    let mut scene = Scene::new();
+    scene.survey(vec![healthy("1")]);
+    scene.answer(&llama());
+    let unread = Survey { unread: vec!["c1".into(), "c2".into()], ..Survey::default() };
+    scene.roster.surveyed(&"docker".into(), unread, Vec::new(), scene.now);
+    assert_eq!(scene.llama(), Some(Readiness::Ready));
+    scene.roster.surveyed(&"docker".into(), Survey::default(), Vec::new(), scene.now);
+    assert_eq!(scene.llama(), Some(Readiness::Draining), "now it has gone");
+}
+
+#[test]
+fn what_cannot_be_seen_of_traefik_is_said_once_for_all_hosts() {
+    let hints = |hosts: &[(&str, Option<Blind>, &[&str])]| {
+        let mut scene = Scene::new();
+        for (host, blind, undecided) in hosts {
+            let undecided = undecided.iter().map(|name| (*name).to_owned()).collect();
+            let survey = Survey { undecided, blind: blind.clone(), ..Survey::default() };
+            scene.roster.surveyed(&(*host).into(), survey, Vec::new(), scene.now);
+        }
+        let catalogue = scene.roster.catalogue();
+        assert!(catalogue.problems().is_empty());
+        catalogue.hints().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let hidden = || Some(Blind::Hidden("edge".into()));
+    let two =
+        hints(&[("a", Some(Blind::NoTraefik), &["a/vllm"]), ("b", Some(Blind::NoTraefik), &["b/vllm"])]);
+    assert!(two.len() == 1 && two[0].contains("none may lead to a/vllm, b/vllm. "), "{two:?}");
+    assert!(two[0].contains("no Traefik is among the containers"), "{two:?}");
+    let many = ["1", "2", "3", "4", "5", "6", "7"];
+    assert!(hints(&[("a", Some(Blind::NoTraefik), &many)])[0].contains("1, 2, 3, 4, 5 and 2 more"));
+    let beside = hints(&[("a", hidden(), &["a/vllm"]), ("b", Some(Blind::NoTraefik), &["b/vllm"])]);
+    assert!(
+        beside.len() == 1 && beside[0].contains("of edge ") && !beside[0].contains("b/vllm"),
+        "{beside:?}"
+    );
+    assert_eq!(hints(&[("a", None, &[]), ("b", Some(Blind::NoTraefik), &["b/vllm"])]), Vec::<String>::new());
+    assert_eq!(hints(&[("a", Some(Blind::NoTraefik), &[])]), Vec::<String>::new(), "all labels say it");
 }

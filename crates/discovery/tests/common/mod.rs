@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod engine;
+pub(crate) mod fake;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -39,6 +40,11 @@ impl Discovery {
         self.reader.load().clone()
     }
 
+    /// What keeps the first catalogue from being published.
+    pub(crate) fn obstacles(&self) -> Vec<String> {
+        self.reader.obstacles().iter().map(ToString::to_string).collect()
+    }
+
     /// Waits for something in the catalogue.
     pub(crate) async fn wait<T>(&self, wanted: impl Fn(&Catalogue) -> Option<T>) -> T {
         let found = testkit::within(Duration::from_secs(60), || async {
@@ -71,12 +77,5 @@ pub(crate) fn problems(catalogue: &Catalogue) -> Vec<String> {
 
 /// A Docker host by name and endpoint.
 pub(crate) fn host(name: &str, endpoint: DockerEndpoint) -> DockerOptions {
-    DockerOptions {
-        name: name.into(),
-        endpoint,
-        network: None,
-        host_address: None,
-        published: false,
-        swarm: false,
-    }
+    DockerOptions::new(name, endpoint)
 }

@@ -122,7 +122,7 @@ pub(super) fn read(mut section: Section<'_>) -> DockerConfig {
     } else {
         // Meant for other programs; its value is none of our business, even if we could not use it.
         let skip_endpoint = from_docker_host && enabled == Enabled::Never;
-        vec![read_host(&mut section, "docker", DockerOptions::DEFAULT_NAME.into(), skip_endpoint)]
+        vec![read_host(&mut section, "docker", DockerOptions::DEFAULT_NAME, skip_endpoint)]
     };
     section.finish();
     DockerConfig { enabled, hosts, named: listed || from_docker_host }
@@ -135,7 +135,12 @@ fn read_list(sections: Vec<Section<'_>>) -> Vec<DockerOptions> {
         section.require("name", NAME);
         section.require("endpoint", Endpoint::ALLOWED);
         // Whatever stands for a name that is wrong is never seen: there is an error already.
-        let host = read_host(&mut section, &format!("docker.hosts[{i}]"), name.unwrap_or_default(), false);
+        let host = read_host(
+            &mut section,
+            &format!("docker.hosts[{i}]"),
+            name.as_deref().unwrap_or_default(),
+            false,
+        );
         if !host.name.is_empty()
             && let Some(other) = hosts.iter().position(|other| other.name == host.name)
         {
@@ -151,7 +156,7 @@ fn read_list(sections: Vec<Section<'_>>) -> Vec<DockerOptions> {
 }
 
 /// Reads what describes one host; `place` is where that stands, for error texts.
-fn read_host(section: &mut Section<'_>, place: &str, name: String, skip_endpoint: bool) -> DockerOptions {
+fn read_host(section: &mut Section<'_>, place: &str, name: &str, skip_endpoint: bool) -> DockerOptions {
     let endpoint = if skip_endpoint {
         section.skip("endpoint");
         None
@@ -175,17 +180,17 @@ fn read_host(section: &mut Section<'_>, place: &str, name: String, skip_endpoint
             ),
         );
     }
+    let endpoint = match (endpoint.url.strip_prefix("unix://"), tls) {
+        (Some(path), _) => DockerEndpoint::Unix(path.into()),
+        (None, None) => DockerEndpoint::Tcp(endpoint.url),
+        (None, Some(tls)) => DockerEndpoint::Tls(endpoint.url, tls),
+    };
     DockerOptions {
-        name,
-        endpoint: match (endpoint.url.strip_prefix("unix://"), tls) {
-            (Some(path), _) => DockerEndpoint::Unix(path.into()),
-            (None, None) => DockerEndpoint::Tcp(endpoint.url),
-            (None, Some(tls)) => DockerEndpoint::Tls(endpoint.url, tls),
-        },
         network,
         host_address: host_address.map(|host| host.as_str().into()),
         published,
         swarm,
+        ..DockerOptions::new(name, endpoint)
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) enum Shape {
 
 type FieldDoc = (&'static str, &'static str, Shape, &'static str);
 
-const NAME: FieldDoc = ("name", "Name", Shape::Required, "1 to 64 letters, digits and ._@:-");
+const NAME: FieldDoc = ("name", "Name", Shape::Required, accounts::NAME);
 const PLAN: FieldDoc = ("plan", "Plan", Shape::Plan, "Gives what is left empty here");
 const NOTE: FieldDoc = ("note", "Note", Shape::Text, "");
 const DISABLED: FieldDoc = ("disabled", "Disabled", Shape::Check, "");
@@ -109,6 +109,12 @@ pub(super) fn groups(kind: Kind, is_new: bool, document: &Value) -> Vec<Group> {
                 ("expires", "Expires (UTC)", Shape::Time, ""),
                 ("networks", "Networks", Shape::List, "Works only from there, such as 10.0.0.0/8"),
                 ("manage", "May manage servers", Shape::Check, "Opens paths that load adapters and the like"),
+                (
+                    "stored_data",
+                    "May use stored data",
+                    Shape::Check,
+                    "Files, batches, stored responses and the like, of everybody who uses the server or the account",
+                ),
                 DISABLED,
             ],
         ),
@@ -309,7 +315,7 @@ mod tests {
     #[test]
     fn a_document_fills_the_form_and_comes_back_the_same() {
         let document = json!({
-            "name": "a", "consumer": "b", "plan": "free", "models": ["llama*", "x"], "note": "n", "manage": true,
+            "name": "a", "consumer": "b", "plan": "free", "models": ["llama*", "x"], "note": "n", "manage": true, "stored_data": true,
             "limit": { "requests_per_minute": 60, "tokens_per_day": 100_000 }, "expires": "2027-01-01T00:00:00Z",
             "networks": ["10.0.0.0/8"],
         });

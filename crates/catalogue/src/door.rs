@@ -1,0 +1,285 @@
+//! Doors beside ours: what Traefik's Docker or Swarm provider leads to past Modelgate, where no key is asked for.
+//!
+//! Such a provider makes routers of the labels `traefik.*` of containers, and, unless `exposedByDefault` is false, a
+//! router for each container that has a port
+//! (<https://doc.traefik.io/traefik/reference/install-configuration/providers/docker/>). What can be told from labels and
+//! from the command line of a Traefik on the same host is told; the rest is left undecided, and said once.
+
+mod constraint;
+mod label;
+mod provider;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::Problem;
+use label::{Guard, Middleware, Router, TraefikLabels};
+
+pub use provider::{Provider, ProviderKind, Sight, StaticConfiguration};
+
+/// A container, or a service of a Swarm, as Traefik's provider sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposable {
+    /// For people, with its host's name where there are several.
+    pub name: String,
+    /// Docker's own name for it.
+    pub docker_name: String,
+    /// All of its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The ports that it exposes; a Swarm's service shows none to Traefik.
+    pub ports: BTreeSet<u16>,
+    /// What it is to us.
+    pub role: Role,
+}
+
+/// What a container is to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// An inference server: nobody is to reach it without a key.
+    Server,
+    /// Modelgate itself, with the ports that are for Traefik alone.
+    Modelgate(BTreeSet<u16>),
+    /// Anything else; its labels may hold routers and middlewares all the same.
+    Other,
+}
+
+/// What was found on one host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Doors {
+    /// The doors.
+    pub problems: Vec<Problem>,
+    /// The containers that are a door if Traefik exposes what it is not told about.
+    pub undecided: BTreeSet<String>,
+    /// Why that cannot be told here.
+    pub blind: Option<Blind>,
+}
+
+/// Why the doors of a host are not all known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blind {
+    /// No Traefik is among its containers.
+    NoTraefik,
+    /// That one's configuration does not stand on its command line.
+    Hidden(String),
+}
+
+/// Whether Traefik takes a container up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Taken {
+    No,
+    Perhaps,
+    Yes,
+}
+
+/// Finds the doors of one host, by all of its containers and the Traefiks among them.
+pub fn doors(all: &[Exposable], traefiks: &[(String, Sight)]) -> Doors {
+    let blind = match traefiks.iter().find(|(_, sight)| *sight == Sight::Hidden) {
+        Some((name, _)) => Some(Blind::Hidden(name.clone())),
+        None => traefiks.is_empty().then_some(Blind::NoTraefik),
+    };
+    let sights: Vec<&Sight> = traefiks.iter().map(|(_, sight)| sight).collect();
+    let read: Vec<Candidate<'_>> = all.iter().filter_map(|it| Candidate::new(it, &sights)).collect();
+    let middlewares: BTreeMap<&str, &Middleware> = read
+        .iter()
+        .flat_map(|c| c.labels.middlewares.iter().map(|(name, what)| (name.as_str(), what)))
+        .collect();
+    let mut found = Doors { blind, ..Doors::default() };
+    for candidate in &read {
+        candidate.by_labels(&read, &middlewares, &mut found);
+        candidate.by_default(&mut found);
+    }
+    found.problems.sort();
+    found.problems.dedup();
+    found
+}
+
+/// A container that Traefik takes up, or perhaps does.
+struct Candidate<'a> {
+    it: &'a Exposable,
+    taken: Taken,
+    labels: TraefikLabels,
+    /// Traefik's name for its service, and for the router that it makes by itself.
+    own_name: String,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(it: &'a Exposable, sights: &[&Sight]) -> Option<Self> {
+        let labels = TraefikLabels::read(&it.labels);
+        let taken = taken(&labels, &it.labels, sights);
+        let own_name = own_name(it);
+        (taken != Taken::No).then_some(Self { it, taken, labels, own_name })
+    }
+
+    fn is_concern(&self) -> bool {
+        self.it.role != Role::Other
+    }
+
+    /// What the routers of its labels lead to.
+    fn by_labels(&self, all: &[Self], middlewares: &BTreeMap<&str, &Middleware>, found: &mut Doors) {
+        for router in &self.labels.routers {
+            for target in all.iter().filter(|target| target.is_concern() && self.leads_to(router, target)) {
+                let guard = label::guard(router, middlewares);
+                found.problems.extend(self.door(router, target, &guard));
+            }
+        }
+    }
+
+    fn leads_to(&self, router: &Router, target: &Self) -> bool {
+        let services = if router.is_tcp { &target.labels.tcp_services } else { &target.labels.services };
+        let has = |name: &str| match services.is_empty() {
+            true => target.own_name == name,
+            false => services.contains_key(name),
+        };
+        let leads = match router.service.as_deref() {
+            None => std::ptr::eq(self, target) && services.len() <= 1,
+            Some(service) => match service.rsplit_once('@') {
+                None => has(service),
+                Some((name, "docker" | "swarm")) => has(name),
+                Some(_) => false,
+            },
+        };
+        leads && target.is_open_at(services)
+    }
+
+    /// Whether Traefik finds a port, and it is one that is not to be reached.
+    fn is_open_at(&self, services: &BTreeMap<String, Option<u16>>) -> bool {
+        let by_label: Vec<u16> = services.values().copied().flatten().collect();
+        match (&self.it.role, by_label.is_empty()) {
+            (Role::Modelgate(private), false) => by_label.iter().any(|port| private.contains(port)),
+            (Role::Modelgate(private), true) => {
+                self.it.ports.first().is_some_and(|port| private.contains(port))
+            }
+            (_, false) => true,
+            (_, true) => !self.it.ports.is_empty(),
+        }
+    }
+
+    fn door(&self, router: &Router, target: &Self, guard: &Guard) -> Option<Problem> {
+        let problem = |message: String| Problem::container(&target.it.name, message);
+        let kind = if router.is_tcp { "tcp" } else { "http" };
+        let at = match std::ptr::eq(self, target) {
+            true => "its labels make".to_owned(),
+            false => format!("the labels of container {} make", self.it.name),
+        };
+        let what = format!("{at} the router {:?} in Traefik", router.name);
+        let unless = match self.taken {
+            Taken::Yes => "",
+            _ => " (unless Traefik's exposedByDefault is false, which cannot be seen from here)",
+        };
+        let off = "or take the router's labels away, or set the label traefik.enable=false";
+        match guard {
+            Guard::Closed => None,
+            _ if router.is_tcp => Some(
+                problem(format!(
+                    "{what}, a TCP router: what passes there is not checked, so everybody reaches it without a key, \
+                     management paths included{unless}: take the labels traefik.tcp.routers.{}.* away, or set the label \
+                     traefik.enable=false",
+                    router.name
+                ))
+                .danger(),
+            ),
+            Guard::None(others) => {
+                let others = match others.is_empty() {
+                    true => String::new(),
+                    false => format!(" (its middlewares: {})", others.join(", ")),
+                };
+                Some(
+                    problem(format!(
+                        "{what} without Modelgate's check{others}: {} past Modelgate's keys and limits, management paths \
+                         included{unless}: add modelgate@http to the label traefik.{kind}.routers.{}.middlewares, {off}",
+                        reached(&target.it.role),
+                        router.name
+                    ))
+                    .danger(),
+                )
+            }
+            Guard::Unseen(names) => Some(
+                problem(format!(
+                    "{what}; whether its middlewares {} have Modelgate's check in them cannot be seen from here: they \
+                     must have modelgate@http among them, or a forwardAuth to Modelgate's /auth",
+                    names.join(", ")
+                ))
+                .hint(),
+            ),
+        }
+    }
+
+    /// What Traefik makes of a container without routers of its own.
+    fn by_default(&self, found: &mut Doors) {
+        let labels = &self.labels;
+        let only_tcp = labels.has_tcp_or_udp && labels.services.is_empty() && labels.middlewares.is_empty();
+        let makes_one =
+            labels.routers.iter().all(|router| router.is_tcp) && labels.services.len() <= 1 && !only_tcp;
+        if !self.is_concern() || !makes_one || !self.is_open_at(&labels.services) {
+            return;
+        }
+        if self.taken == Taken::Perhaps {
+            found.undecided.insert(self.it.name.clone());
+            return;
+        }
+        let how = match labels.enable {
+            Some(true) => "its label traefik.enable=true has Traefik make a router for it",
+            _ => "Traefik's provider exposes it by itself, since exposedByDefault is true unless it is set",
+        };
+        let message = format!(
+            "{how}: requests with \"Host: {}\" (or by Traefik's defaultRule) {}: set the label traefik.enable=false, or \
+             exposedByDefault=false in Traefik",
+            self.own_name,
+            match self.it.role {
+                Role::Modelgate(_) =>
+                    "reach what only Traefik is to reach, such as /traefik with all servers' addresses",
+                _ => "reach it past Modelgate's keys and limits, management paths included",
+            }
+        );
+        found.problems.push(Problem::container(&self.it.name, message).danger());
+    }
+}
+
+fn reached(role: &Role) -> &'static str {
+    match role {
+        Role::Modelgate(_) => "what only Traefik is to reach, such as /traefik, is reached",
+        _ => "it is reached",
+    }
+}
+
+/// Whether one of the Traefiks takes it up.
+fn taken(labels: &TraefikLabels, all: &BTreeMap<String, String>, sights: &[&Sight]) -> Taken {
+    let unseen = match labels.enable {
+        Some(true) => Taken::Yes,
+        Some(false) => Taken::No,
+        None => Taken::Perhaps,
+    };
+    if labels.enable == Some(false) || labels.is_refused {
+        return Taken::No;
+    }
+    if sights.is_empty() {
+        return unseen;
+    }
+    let by = |sight: &&Sight| match sight {
+        Sight::Off => Taken::No,
+        Sight::Hidden => unseen,
+        Sight::On(provider) => {
+            let enabled = labels.enable.unwrap_or(provider.exposed_by_default);
+            match (enabled, provider.constraint.as_deref().map(|text| constraint::matches(text, all))) {
+                (false, _) | (_, Some(Some(false))) => Taken::No,
+                (true, Some(None)) => Taken::Perhaps,
+                (true, None | Some(Some(true))) => Taken::Yes,
+            }
+        }
+    };
+    sights.iter().map(by).max().unwrap_or(Taken::No)
+}
+
+/// What Traefik calls it: by Compose's labels, or Docker's name; all but letters and digits become dashes.
+fn own_name(it: &Exposable) -> String {
+    let label = |name: &str| it.labels.get(name).filter(|value| !value.is_empty());
+    let name = match (label("com.docker.compose.service"), label("com.docker.compose.project")) {
+        (Some(service), Some(project)) => format!("{service}_{project}"),
+        _ => it.docker_name.clone(),
+    };
+    let words: Vec<&str> =
+        name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    words.join("-")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! The labels `traefik.*` of a container (<https://doc.traefik.io/traefik/reference/routing-configuration/other-providers/docker/>).
+//!
+//! Traefik takes the parts of a label's name in any case; the names of routers, services and middlewares as they are.
+
+use std::collections::BTreeMap;
+
+/// What of a container's labels counts here.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct TraefikLabels {
+    pub(super) enable: Option<bool>,
+    /// Traefik cannot read `traefik.enable`, and then leaves the container out.
+    pub(super) is_refused: bool,
+    pub(super) routers: Vec<Router>,
+    /// The HTTP services, and the port if a label names it.
+    pub(super) services: BTreeMap<String, Option<u16>>,
+    pub(super) tcp_services: BTreeMap<String, Option<u16>>,
+    pub(super) middlewares: BTreeMap<String, Middleware>,
+    pub(super) has_tcp_or_udp: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Router {
+    pub(super) name: String,
+    pub(super) is_tcp: bool,
+    pub(super) service: Option<String>,
+    pub(super) middlewares: Vec<String>,
+    /// It has labels `….tls`: it is for https.
+    pub(super) has_tls: bool,
+}
+
+/// A middleware, as far as it may ask Modelgate.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Middleware {
+    /// It asks this address whether a request may pass.
+    ForwardAuth(String),
+    /// Several in a row.
+    Chain(Vec<String>),
+    /// It sends whoever comes by plain http to https: nothing gets past it there.
+    ToHttps,
+    Other,
+}
+
+/// Who checks the requests of a router.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// Modelgate, or a redirection that nothing gets past.
+    Closed,
+    /// None of these does it.
+    None(Vec<String>),
+    /// These may do it; they are defined where they cannot be seen.
+    Unseen(Vec<String>),
+}
+
+/// How Modelgate's own middleware is called; it comes with the rendered configuration.
+const OURS: &str = "modelgate@http";
+/// Chains of chains end here.
+const MAX_DEPTH: usize = 8;
+
+impl TraefikLabels {
+    pub(super) fn read(labels: &BTreeMap<String, String>) -> Self {
+        let mut read = Self::default();
+        for (name, value) in labels {
+            let parts: Vec<&str> = name.split('.').collect();
+            let lower: Vec<String> = parts.iter().map(|part| part.to_ascii_lowercase()).collect();
+            let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
+            match (lower.as_slice(), parts.as_slice()) {
+                (["traefik", "enable"], _) => match go_bool(value) {
+                    Some(enable) => read.enable = Some(enable),
+                    None => read.is_refused = true,
+                },
+                (["traefik", kind @ ("http" | "tcp"), "routers", _, field @ ..], [_, _, _, router, ..]) => {
+                    read.router(router, *kind == "tcp", field, value);
+                }
+                (["traefik", kind @ ("http" | "tcp"), "services", _, field @ ..], [_, _, _, service, ..]) => {
+                    read.service(service, *kind == "tcp", field, value);
+                }
+                (["traefik", "http", "middlewares", _, field @ ..], [_, _, _, middleware, ..]) => {
+                    read.middleware(middleware, field, value);
+                }
+                (["traefik", "udp", "routers" | "services", ..], _) => read.has_tcp_or_udp = true,
+                _ => {}
+            }
+        }
+        read
+    }
+
+    fn router(&mut self, name: &str, is_tcp: bool, field: &[&str], value: &str) {
+        self.has_tcp_or_udp |= is_tcp;
+        let known = self.routers.iter().position(|router| router.name == name && router.is_tcp == is_tcp);
+        let at = known.unwrap_or_else(|| {
+            self.routers.push(Router { name: name.into(), is_tcp, ..Router::default() });
+            self.routers.len() - 1
+        });
+        match field {
+            ["service"] => self.routers[at].service = Some(value.trim().into()),
+            [list] if is_list(list, "middlewares") => self.routers[at].middlewares.extend(names(value)),
+            ["tls"] => self.routers[at].has_tls |= go_bool(value) != Some(false),
+            ["tls", ..] => self.routers[at].has_tls = true,
+            _ => {}
+        }
+    }
+
+    fn service(&mut self, name: &str, is_tcp: bool, field: &[&str], value: &str) {
+        self.has_tcp_or_udp |= is_tcp;
+        let services = if is_tcp { &mut self.tcp_services } else { &mut self.services };
+        let port = services.entry(name.into()).or_default();
+        if let ["loadbalancer", "server" | "servers[0]", "port"] = field {
+            *port = value.trim().parse().ok();
+        }
+    }
+
+    fn middleware(&mut self, name: &str, field: &[&str], value: &str) {
+        let middleware = self.middlewares.entry(name.into()).or_insert(Middleware::Other);
+        match field {
+            ["forwardauth", "address"] => *middleware = Middleware::ForwardAuth(value.trim().into()),
+            ["redirectscheme", "scheme"] if value.trim() == "https" => *middleware = Middleware::ToHttps,
+            ["chain", list] if is_list(list, "middlewares") => match middleware {
+                Middleware::Chain(links) => links.extend(names(value)),
+                _ => *middleware = Middleware::Chain(names(value).collect()),
+            },
+            _ => {}
+        }
+    }
+}
+
+/// Who checks the requests of a router.
+pub(super) fn guard(router: &Router, known: &BTreeMap<&str, &Middleware>) -> Guard {
+    let mut search = Search { known, plain_http: !router.has_tls, unseen: Vec::new() };
+    match search.is_closed(&router.middlewares, MAX_DEPTH) {
+        true => Guard::Closed,
+        false if search.unseen.is_empty() => Guard::None(router.middlewares.clone()),
+        false => Guard::Unseen(search.unseen),
+    }
+}
+
+/// A search for one that lets nothing pass without a key.
+struct Search<'a> {
+    known: &'a BTreeMap<&'a str, &'a Middleware>,
+    plain_http: bool,
+    unseen: Vec<String>,
+}
+
+impl Search<'_> {
+    fn is_closed(&mut self, names: &[String], depth: usize) -> bool {
+        names.iter().any(|name| {
+            let (plain, provider) = name.rsplit_once('@').unwrap_or((name, "docker"));
+            match (provider, self.known.get(plain).copied()) {
+                _ if name == OURS => true,
+                // Nothing else of ours checks a key.
+                ("http", _) => false,
+                ("docker" | "swarm", Some(Middleware::ForwardAuth(address))) => is_our_auth(address),
+                ("docker" | "swarm", Some(Middleware::Chain(links))) => {
+                    depth > 0 && self.is_closed(links, depth - 1)
+                }
+                ("docker" | "swarm", Some(Middleware::ToHttps)) => self.plain_http,
+                ("docker" | "swarm", Some(Middleware::Other)) => false,
+                _ => {
+                    self.unseen.push(name.clone());
+                    false
+                }
+            }
+        })
+    }
+}
+
+/// Whether an address is that of Modelgate's question: its path is, whatever the host is called.
+fn is_our_auth(address: &str) -> bool {
+    let after_scheme = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let path = after_scheme.find('/').map_or("", |at| &after_scheme[at..]);
+    path.split(['?', '#']).next() == Some("/auth")
+}
+
+/// `middlewares`, or `middlewares[0]`.
+fn is_list(field: &str, name: &str) -> bool {
+    field.split('[').next() == Some(name)
+}
+
+fn names(list: &str) -> impl Iterator<Item = String> + '_ {
+    list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// As Go reads a truth (<https://pkg.go.dev/strconv#ParseBool>).
+pub(super) fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}

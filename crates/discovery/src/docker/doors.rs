@@ -1,0 +1,214 @@
+//! What Traefik's own provider makes of the containers, or services, of a host: gathered here, judged by
+//! [`catalogue::doors`].
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use catalogue::{ContainerRecord, Doors, Exposable, ProviderKind, Role, Sight, StaticConfiguration, doors};
+use futures_util::future::join_all;
+
+use super::{
+    DockerOptions,
+    api::Api,
+    containers,
+    service::Service,
+    wire::{self, Inspected, Listed},
+};
+
+/// By which Docker marks the containers of a Swarm.
+const TASK: &str = "com.docker.swarm.task.id";
+const SERVICE: &str = "com.docker.swarm.service.id";
+
+/// All that is on a host.
+#[derive(Debug)]
+pub(super) struct Surroundings<'a> {
+    pub(super) options: &'a DockerOptions,
+    pub(super) containers: &'a [Listed],
+    /// Those that have been inspected.
+    pub(super) records: &'a [ContainerRecord],
+    /// In a Swarm; its labels count then, and not those of containers.
+    pub(super) services: &'a [Service],
+    /// From where Traefik polls.
+    pub(super) peers: &'a BTreeSet<IpAddr>,
+    /// Modelgate's own container.
+    pub(super) own_id: Option<&'a str>,
+}
+
+impl Surroundings<'_> {
+    /// Looks at the Traefiks among them, and finds the doors.
+    pub(super) async fn doors(&self, api: &Api) -> Doors {
+        let mut traefiks = self.containers_of_traefik(api).await;
+        let exposables: Vec<Exposable> = match self.options.swarm {
+            false => {
+                let containers = self.containers.iter().filter(|listed| containers::may_run(listed));
+                containers.map(|listed| self.container(listed)).collect()
+            }
+            true => {
+                traefiks.extend(self.services.iter().filter_map(|service| self.traefik_service(service)));
+                self.services.iter().map(|service| self.service(service)).collect()
+            }
+        };
+        doors(&exposables, &traefiks)
+    }
+
+    fn kind(&self) -> ProviderKind {
+        if self.options.swarm { ProviderKind::Swarm } else { ProviderKind::Docker }
+    }
+
+    /// The Traefiks that run as containers, and what their command lines say.
+    async fn containers_of_traefik(&self, api: &Api) -> Vec<(String, Sight)> {
+        let is_one = |it: &&Listed| {
+            // Those of a Swarm's services are seen there.
+            it.state == "running"
+                && !(self.options.swarm && it.labels.contains_key(TASK))
+                && (is_traefik(&it.image, it.command.split(' ')) || self.polls_us(it))
+        };
+        let sight = async |it: &Listed| {
+            let inspected = containers::inspect(api, &it.id).await;
+            let sight =
+                inspected.map_or(Sight::Hidden, |inspected| configuration(inspected).sight(self.kind()));
+            (self.options.full_name(it.name()), sight)
+        };
+        let found: Vec<Listed> = self.containers.iter().filter(is_one).cloned().collect();
+        join_all(found.iter().map(sight)).await
+    }
+
+    fn polls_us(&self, container: &Listed) -> bool {
+        let addresses = wire::addresses(&container.network_settings.networks);
+        addresses.values().any(|a| a.parse().is_ok_and(|a: IpAddr| self.peers.contains(&a)))
+    }
+
+    fn traefik_service(&self, service: &Service) -> Option<(String, Sight)> {
+        let template = &service.spec.task_template.container_spec;
+        let args: Vec<String> = template.command.iter().chain(&template.args).cloned().collect();
+        if !is_traefik(&template.image, args.iter().map(String::as_str)) {
+            return None;
+        }
+        let mounts = template.mounts.iter().map(|mount| mount.target.clone());
+        let files: Vec<String> = mounts.chain(template.configs.iter().map(|c| c.file.name.clone())).collect();
+        let sight = StaticConfiguration::new(args, &template.env, &files).sight(self.kind());
+        Some((self.options.full_name(&service.spec.name), sight))
+    }
+
+    fn container(&self, it: &Listed) -> Exposable {
+        let is_tcp = |kind: &str| kind.is_empty() || kind == "tcp";
+        let listed = it.ports.iter().filter(|port| is_tcp(&port.r#type)).map(|port| port.private_port);
+        // Podman's list has only those that are published.
+        let inspected =
+            self.records.iter().filter(|record| record.id == it.id).flat_map(|r| &r.exposed_ports);
+        Exposable {
+            name: self.options.full_name(it.name()),
+            docker_name: it.name().to_owned(),
+            labels: it.labels.clone(),
+            ports: listed.chain(inspected.copied()).collect(),
+            role: match self.own_id == Some(it.id.as_str()) {
+                true => Role::Modelgate(self.options.own_ports.clone()),
+                false => role(it.labels.get(containers::OPT_IN)),
+            },
+        }
+    }
+
+    fn service(&self, it: &Service) -> Exposable {
+        let own = self.containers.iter().find(|container| self.own_id == Some(container.id.as_str()));
+        Exposable {
+            name: self.options.full_name(&it.spec.name),
+            docker_name: it.spec.name.clone(),
+            labels: it.spec.labels.clone(),
+            // Traefik finds no port of a service but by label.
+            ports: BTreeSet::new(),
+            role: match own.and_then(|own| own.labels.get(SERVICE)) == Some(&it.id) {
+                true => Role::Modelgate(self.options.own_ports.clone()),
+                false => role(it.spec.labels.get(containers::OPT_IN)),
+            },
+        }
+    }
+}
+
+/// A container that is not enabled, or whose label nobody can read, is the operator's own concern.
+fn role(opt_in: Option<&String>) -> Role {
+    match opt_in.is_some_and(|value| value.trim().eq_ignore_ascii_case("true")) {
+        true => Role::Server,
+        false => Role::Other,
+    }
+}
+
+fn configuration(inspected: Inspected) -> StaticConfiguration {
+    let files: Vec<String> = inspected.mounts.into_iter().map(|mount| mount.destination).collect();
+    let args = [vec![inspected.path], inspected.args].concat();
+    StaticConfiguration::new(args, &inspected.config.env, &files)
+}
+
+/// Whether it is a Traefik, by the name of its image (`ghcr.io/any/traefik:v3.7@sha256:…`) or its command line.
+fn is_traefik<'a>(image: &str, mut command: impl Iterator<Item = &'a str>) -> bool {
+    let last = |path: &'a str| path.rsplit('/').next().unwrap_or_default();
+    let image = image.split('@').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+    let is_program =
+        |(at, word): (usize, &'a str)| at < 2 && last(word) == "traefik" || word.starts_with("--providers.");
+    image.split(':').next() == Some("traefik") || command.by_ref().enumerate().any(is_program)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::DockerEndpoint;
+
+    #[test]
+    fn a_traefik_is_known_by_its_image_or_its_command() {
+        let is = |image: &str, command: &str| is_traefik(image, command.split(' '));
+        for image in
+            ["traefik", "traefik:v3.7", "ghcr.io/any/traefik:v3@sha256:0123", "localhost:5000/traefik"]
+        {
+            assert!(is(image, "/entrypoint.sh --log.level=INFO"), "{image}");
+        }
+        assert!(is("sha256:0123", "/entrypoint.sh traefik"));
+        assert!(is("edge:1", "/usr/local/bin/traefik --api"));
+        assert!(is("edge:1", "/start --providers.docker=true"));
+        for (image, command) in [("traefik/whoami", "/whoami"), ("vllm", "python serve.py traefik"), ("", "")]
+        {
+            assert!(!is(image, command), "{image}");
+        }
+    }
+
+    /// As `GET /services` gives them, shortened.
+    #[test]
+    fn a_swarms_services_say_who_is_exposed() {
+        let service = |id: &str, spec: serde_json::Value| -> Service {
+            serde_json::from_value(json!({ "ID": id, "Spec": spec })).expect("a service")
+        };
+        let port = "traefik.http.services.vllm.loadbalancer.server.port";
+        let services = [
+            service("s1", json!({ "Name": "vllm", "Labels": { "inference.enable": "true", port: "8000" } })),
+            service(
+                "s2",
+                json!({ "Name": "other", "Labels": { "inference.enable": "true" }, "TaskTemplate": null }),
+            ),
+            service(
+                "s3",
+                json!({ "Name": "traefik", "Labels": null, "TaskTemplate": { "ContainerSpec": {
+                "Image": "traefik:v3.7", "Args": ["--providers.swarm.endpoint=tcp://proxy:2375"] } } }),
+            ),
+        ];
+        let options = DockerOptions {
+            swarm: true,
+            ..DockerOptions::new("docker", DockerEndpoint::Unix("/run/docker.sock".into()))
+        };
+        let all = Surroundings {
+            options: &options,
+            containers: &[],
+            records: &[],
+            services: &services,
+            peers: &BTreeSet::new(),
+            own_id: None,
+        };
+        let traefiks: Vec<_> = services.iter().filter_map(|service| all.traefik_service(service)).collect();
+        let exposables: Vec<_> = services.iter().map(|service| all.service(service)).collect();
+        let found = doors(&exposables, &traefiks);
+        let told: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+        assert!(
+            told.len() == 1 && told[0].starts_with("container vllm: Traefik's provider exposes it"),
+            "{told:?}"
+        );
+        assert_eq!(found.blind, None);
+    }
+}
