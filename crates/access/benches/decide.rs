@@ -124,6 +124,8 @@ fn catalogue() -> Catalogue {
     let server = ServerRecord {
         spec: ServerSpec::configured("a", ServerUrl::http("a", 8000)),
         state: ServerState::Ready,
+        listed_as: catalogue::Kind::Other,
+        has_others: false,
         models: (0..100).map(card).collect(),
     };
     Catalogue::assemble([server], Vec::new())

@@ -1,5 +1,6 @@
 //! The whole decision: who is this, which model do they want, may they, are they within their limits.
 
+mod behind;
 mod names;
 mod wanted;
 

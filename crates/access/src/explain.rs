@@ -5,7 +5,8 @@ use std::sync::Arc;
 use catalogue::Catalogue;
 
 use crate::{
-    Decision, Demands, Denial, Key, Left, LimitReached, Limiters, Pending, Policy, Request, SystemClock,
+    Decision, Demands, Denial, Key, Left, LimitReached, Limiters, Pending, Policy, Reason, Request,
+    SystemClock,
     decide::{Trace, judge, judge_for},
 };
 
@@ -30,7 +31,20 @@ impl Trace for Vec<String> {
 pub fn explain(policy: &Policy, catalogue: &Catalogue, request: &Request<'_>) -> Explanation {
     let mut steps = Vec::new();
     let judged = judge(policy, catalogue, request, &mut steps);
+    steps.extend(judged.as_ref().err().and_then(|denial| about_token(policy, request, &denial.reason)));
     Explanation::of(judged, steps, catalogue)
+}
+
+/// What is wrong with a token, and what is configured: more than its bearer hears.
+fn about_token(policy: &Policy, request: &Request<'_>, reason: &Reason) -> Option<String> {
+    match reason {
+        Reason::BadToken(fault) => Some(fault.for_operators()),
+        Reason::UnknownKey if !policy.takes_tokens() && policy.shows_token(request.headers) => Some(
+            "it has the form of an identity provider's token, and jwt names none whose tokens are taken"
+                .into(),
+        ),
+        _ => None,
+    }
 }
 
 /// The same as if the request came with this key, which operators know by its name only. A key among its headers

@@ -48,6 +48,8 @@ pub struct Key {
     pub plan: Option<PlanOfKey>,
     /// Whether it may use paths that manage a server.
     pub manage: bool,
+    /// Whether it may use what servers store for everybody: files, batches, responses, conversations.
+    pub stored_data: bool,
     /// When it stops working.
     pub expires: Option<SystemTime>,
     /// It does not work.
@@ -203,6 +205,7 @@ impl Key {
             limits_per_model: Limits::default(),
             plan: None,
             manage: false,
+            stored_data: false,
             expires: None,
             disabled: false,
             networks: Vec::new(),

@@ -38,6 +38,7 @@ pub struct Policy {
     model_limits: Vec<ModelLimit>,
     issuers: Vec<Issuer>,
     consumers: HashMap<String, Arc<Consumer>>,
+    key_headers: Vec<HeaderName>,
     time_zone: TimeZone,
     is_incomplete: bool,
 }
@@ -63,8 +64,6 @@ const API_KEY: HeaderName = HeaderName::from_static("api-key");
 /// What stands before a key among WebSocket protocols.
 const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
 
-/// The longest token that is read, in bytes.
-const MAX_TOKEN_LEN: usize = 16 * 1024;
 /// The longest key that is looked up, in bytes.
 const MAX_KEY_LEN: usize = 512;
 
@@ -84,6 +83,7 @@ impl Policy {
             model_limits,
             issuers: Vec::new(),
             consumers: HashMap::new(),
+            key_headers: Vec::new(),
             time_zone: TimeZone::UTC,
             is_incomplete: false,
         };
@@ -167,6 +167,12 @@ impl Policy {
         Self { time_zone, ..self }
     }
 
+    /// The same, which reads keys in further headers too, such as Kong's `apikey`.
+    #[must_use]
+    pub fn with_key_headers(self, key_headers: Vec<HeaderName>) -> Self {
+        Self { key_headers, ..self }
+    }
+
     /// The same, which does not know all keys: unknown ones may be known later, and are not called wrong.
     #[must_use]
     pub fn incomplete(self) -> Self {
@@ -211,7 +217,8 @@ impl Policy {
     /// The key stands in `Authorization: Bearer` (RFC 6750 §2.1; OpenAI's clients), `x-api-key`
     /// (Anthropic's), `api-key` (Azure's) or, since pages cannot set headers of a WebSocket, among
     /// the protocols of `Sec-WebSocket-Protocol`, behind `openai-insecure-api-key.`
-    /// (<https://platform.openai.com/docs/guides/realtime-websocket>). It may stand in several of
+    /// (<https://platform.openai.com/docs/guides/realtime-websocket>); and in the headers that the operator names
+    /// ([`with_key_headers`](Self::with_key_headers)), with or without `Bearer`. It may stand in several of
     /// them, if it is the same.
     ///
     /// # Errors
@@ -223,29 +230,41 @@ impl Policy {
         from: Option<IpAddr>,
         now: SystemTime,
     ) -> Result<Arc<Key>, Box<Denial>> {
-        let given = given_key(headers).and_then(|given| given.ok_or(Reason::MissingKey));
+        let given = given_key(headers, &self.key_headers).and_then(|given| given.ok_or(Reason::MissingKey));
         let given = given.map_err(Denial::of_nobody)?;
+        // The map is keyed by digests, so how long a look-up takes tells nothing about a key.
+        let digest = (given.len() <= MAX_KEY_LEN).then(|| KeyDigest::of_bytes(given));
+        // Before tokens, since a key that an operator has given out may look like one.
+        if let Some(digest) = digest
+            && let Some(key) = self.key(&digest)
+        {
+            let checked = key.check(&digest, from, now).map(|()| Arc::clone(key));
+            return checked.map_err(|reason| Denial::of_key(key, reason));
+        }
         if !self.issuers.is_empty()
-            && given.len() <= MAX_TOKEN_LEN
-            && let Some(token) = std::str::from_utf8(given).ok().filter(|text| jwt::is_token(text))
+            && let Some(token) = jwt::Shown::of(given)
         {
             return jwt::verify(&self.issuers, &self.consumers, token, now);
         }
-        if given.len() > MAX_KEY_LEN {
-            return Err(Denial::of_nobody(Reason::UnknownKey));
-        }
-        // The map is keyed by digests, so how long a look-up takes tells nothing about a key.
-        let digest = KeyDigest::of_bytes(given);
-        let reason = match self.key(&digest) {
-            Some(key) => {
-                let checked = key.check(&digest, from, now).map(|()| Arc::clone(key));
-                return checked.map_err(|reason| Denial::of_key(key, reason));
-            }
-            None if NewKey::is_mistyped(given) => Reason::MistypedKey,
-            None if self.is_incomplete => Reason::KeysUnavailable,
+        Err(Denial::of_nobody(match digest {
             None => Reason::UnknownKey,
-        };
-        Err(Denial::of_nobody(reason))
+            Some(_) if NewKey::is_mistyped(given) => Reason::MistypedKey,
+            Some(_) if self.is_incomplete => Reason::KeysUnavailable,
+            Some(_) => Reason::UnknownKey,
+        }))
+    }
+
+    /// Whether the headers hold what has the form of an identity provider's token, whether it is one or not.
+    pub fn shows_token(&self, headers: &HeaderMap) -> bool {
+        let given = given_key(headers, &self.key_headers).ok().flatten();
+        given.is_some_and(|given| {
+            self.key(&KeyDigest::of_bytes(given)).is_none() && jwt::Shown::of(given).is_some()
+        })
+    }
+
+    /// Whether tokens of identity providers are taken at all.
+    pub(crate) fn takes_tokens(&self) -> bool {
+        !self.issuers.is_empty()
     }
 }
 
@@ -269,20 +288,33 @@ impl Borrow<KeyDigest> for ByDigest {
     }
 }
 
-/// The one key that the headers give.
-fn given_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Reason> {
+/// The one key that the headers give, `further` ones among them.
+fn given_key<'h>(headers: &'h HeaderMap, further: &[HeaderName]) -> Result<Option<&'h [u8]>, Reason> {
     let mut given = None;
-    let sources = [
-        single(headers, &AUTHORIZATION)?.and_then(bearer),
-        single(headers, &X_API_KEY)?.map(|value| value.as_bytes().trim_ascii()),
-        single(headers, &API_KEY)?.map(|value| value.as_bytes().trim_ascii()),
-    ];
-    let protocols = websocket_protocols(headers).filter_map(key_among_protocols).map(str::as_bytes);
-    for key in sources.into_iter().flatten().chain(protocols).filter(|key| !key.is_empty()) {
-        match given {
-            Some(other) if other != key => return Err(Reason::ConflictingKeys),
-            _ => given = Some(key),
+    let mut take = |key: &'h [u8]| match given {
+        _ if key.is_empty() => Ok(()),
+        Some(other) if other != key => Err(Reason::ConflictingKeys),
+        _ => {
+            given = Some(key);
+            Ok(())
         }
+    };
+    if let Some(key) = single(headers, &AUTHORIZATION)?.and_then(bearer) {
+        take(key)?;
+    }
+    for name in [&X_API_KEY, &API_KEY] {
+        if let Some(value) = single(headers, name)? {
+            take(value.as_bytes().trim_ascii())?;
+        }
+    }
+    for name in further {
+        if let Some(value) = single(headers, name)? {
+            // LiteLLM's clients write `x-litellm-api-key: Bearer …`, Kong's `apikey: …`.
+            take(bearer(value).unwrap_or_else(|| value.as_bytes().trim_ascii()))?;
+        }
+    }
+    for key in websocket_protocols(headers).filter_map(key_among_protocols) {
+        take(key.as_bytes())?;
     }
     Ok(given)
 }
@@ -425,6 +457,46 @@ mod tests {
         ] {
             assert_eq!(who(&headers), "conflicting_api_keys", "{headers:?}");
         }
+    }
+
+    #[test]
+    fn further_headers_hold_keys_once_they_are_named() {
+        let headers = |pairs: &[(&'static str, &'static str)]| {
+            let pair = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            pairs.iter().map(pair).collect::<HeaderMap>()
+        };
+        let named = ["apikey", "x-litellm-api-key"].map(HeaderName::from_static).to_vec();
+        let (without, with) = (policy(), policy().with_key_headers(named));
+        let who = |policy: &Policy, headers: &HeaderMap| {
+            let found = policy.authenticate(headers, None, SystemTime::UNIX_EPOCH);
+            found.map_or_else(|denial| denial.reason.code().to_owned(), |key| key.name.clone())
+        };
+        for (pairs, before, after) in [
+            (&[("apikey", "mg-alice")][..], "missing_api_key", "alice"),
+            (&[("apikey", " Bearer mg-alice ")], "missing_api_key", "alice"),
+            (&[("x-litellm-api-key", "bearer mg-bob")], "missing_api_key", "bob"),
+            (&[("apikey", "mg-bob"), ("authorization", "Bearer mg-bob")], "bob", "bob"),
+            (&[("apikey", "mg-bob"), ("authorization", "Bearer mg-alice")], "alice", "conflicting_api_keys"),
+            (
+                &[("apikey", "mg-bob"), ("x-litellm-api-key", "mg-alice")],
+                "missing_api_key",
+                "conflicting_api_keys",
+            ),
+            (&[("apikey", ""), ("authorization", "Bearer mg-alice")], "alice", "alice"),
+            (&[("api_key", "mg-alice")], "missing_api_key", "missing_api_key"),
+        ] {
+            let headers = headers(pairs);
+            assert_eq!(
+                (who(&without, &headers).as_str(), who(&with, &headers).as_str()),
+                (before, after),
+                "{pairs:?}"
+            );
+        }
+        let mut twice = headers(&[("apikey", "mg-alice")]);
+        twice.append("apikey", HeaderValue::from_static("mg-alice"));
+        assert_eq!(who(&with, &twice), "conflicting_api_keys");
     }
 
     #[test]

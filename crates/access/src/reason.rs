@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Limit, Unit, Unreadable};
+use crate::{Limit, TokenFault, Unit, Unreadable};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,10 +21,12 @@ pub enum Reason {
     MistypedKey,
     /// A token of an identity provider that is not taken.
     #[error("the token is not valid: {0}")]
-    BadToken(&'static str),
-    /// A token that no identity provider of ours has signed, or that cannot be read: anybody can make one up.
-    #[error("the token is not valid: {0}")]
-    UnknownToken(&'static str),
+    BadToken(Box<TokenFault>),
+    /// The token names an issuer of ours whose keys have never been fetched, so nobody knows whether it is good.
+    #[error(
+        "the token cannot be checked at the moment, for its issuer's keys are not known yet; try again later"
+    )]
+    TokenKeysUnavailable,
     /// The key, or its owner, has been put out of use.
     #[error("the API key is not valid any more: it has been disabled")]
     DisabledKey,
@@ -60,6 +62,9 @@ pub enum Reason {
     /// The path manages a server, and the key has no such right.
     #[error("this path is not available")]
     ClosedPath,
+    /// The path leads to what servers store for everybody, and the key may not use that.
+    #[error("this path leads to what is stored for all users of the server, which this API key may not use")]
+    StoredData,
     /// No server can take requests for the model now.
     #[error("the model {model:?} is {}; try again later", if *draining { "being taken out of service" } else { "starting" })]
     NotReady {
@@ -144,13 +149,18 @@ impl LimitReached {
 impl Reason {
     /// Whether what was shown could be a guess: nobody has given out such a key or token.
     pub fn is_guess(&self) -> bool {
-        matches!(self, Self::UnknownKey | Self::MistypedKey | Self::UnknownToken(_))
+        match self {
+            Self::UnknownKey | Self::MistypedKey => true,
+            Self::BadToken(fault) => fault.is_guess(),
+            _ => false,
+        }
     }
 
     /// Whether it is about who asks, rather than about what they ask for.
     pub fn is_about_identity(&self) -> bool {
         match self {
-            Self::MissingKey | Self::ConflictingKeys | Self::KeysUnavailable => true,
+            Self::MissingKey | Self::ConflictingKeys => true,
+            Self::KeysUnavailable | Self::TokenKeysUnavailable => true,
             Self::BadToken(_) | Self::DisabledKey | Self::ExpiredKey | Self::WrongNetwork => true,
             Self::LimitReached(LimitReached { scope, .. }) => *scope == Scope::Address,
             _ => self.is_guess(),
@@ -164,7 +174,8 @@ impl Reason {
             Self::UnknownKey => "invalid_api_key",
             Self::KeysUnavailable => "api_keys_unavailable",
             Self::MistypedKey => "mistyped_api_key",
-            Self::BadToken(_) | Self::UnknownToken(_) => "invalid_token",
+            Self::BadToken(_) => "invalid_token",
+            Self::TokenKeysUnavailable => "token_keys_unavailable",
             Self::DisabledKey => "disabled_api_key",
             Self::ExpiredKey => "expired_api_key",
             Self::WrongNetwork => "api_key_not_for_this_address",
@@ -174,6 +185,7 @@ impl Reason {
             Self::NotServedThere { .. } => "model_not_served_there",
             Self::UntrustedPeer => "untrusted_peer",
             Self::ClosedPath => "closed_path",
+            Self::StoredData => "stored_data",
             Self::NotReady { draining: false, .. } => "model_starting",
             Self::NotReady { draining: true, .. } => "model_draining",
             Self::LimitReached(LimitReached { scope: Scope::Address, .. }) => "too_many_failures",
@@ -181,6 +193,12 @@ impl Reason {
             Self::LimitReached(LimitReached { limit: Limit::Quota(_), .. }) => "quota_exceeded",
             Self::LimitsUnavailable => "limits_unavailable",
         }
+    }
+}
+
+impl From<TokenFault> for Reason {
+    fn from(fault: TokenFault) -> Self {
+        Self::BadToken(Box::new(fault))
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Mode<'a> {
         model: Option<&'a str>,
         /// Whether Traefik hands bodies over.
         body_forwarded: bool,
+        /// The server there has that one model, as its owner says: nothing that a request says chooses another.
+        single_model: bool,
     },
 }
 

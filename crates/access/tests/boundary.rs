@@ -7,7 +7,7 @@ mod common;
 
 use access::{Decision, Mode, Policy, Reason, Unreadable, Where};
 use catalogue::{ModelName, RouteId, ServerState};
-use common::{Call, World, key, server};
+use common::{Call, World, key, server, server_with};
 use proptest::prelude::*;
 
 /// Alice may use `cheap` and `lone`; `cheap` and `dear` share a server, `lone` has one to itself.
@@ -17,7 +17,7 @@ fn world() -> World {
         Policy::new(vec![key("alice", "[!d]*", None, None)], Vec::new()),
         vec![
             server("a", ServerState::Ready, &["cheap", "dear"]),
-            server("b", ServerState::Ready, &["lone"]),
+            server_with("b", &["lone"], &[("single_model", "true")]),
             server("c", starting, &["soon"]),
             server("d", ServerState::Draining(String::new()), &["gone"]),
         ],

@@ -9,7 +9,7 @@ use access::{
     Calendar, Decision, Grant, Key, Limits, Mode, Per, Policy, Quota, Rate, Reason, Unit, explain,
     explain_for,
 };
-use catalogue::{Credential, CredentialHeader, ServerRecord};
+use catalogue::{Choice, Credential, CredentialHeader, ServerRecord};
 use common::{Call, World, globs, key, rate, server_with};
 use proptest::prelude::*;
 
@@ -28,7 +28,7 @@ fn usual() -> World {
             &["cheap", "dear", "deep/dear", "load"],
             &[("aliases", "budget=cheap,darling=dear")],
         ),
-        server_with("lone", &["org/lone"], &[("aliases", "solo")]),
+        server_with("lone", &["org/lone"], &[("aliases", "solo"), ("single_model", "true")]),
         server_with("hidden", &["dark"], &[]),
         server_with("unlucky", &["sleep"], &[]),
         server_with("fast", &["tiny"], &[("select.query", "fast=true")]),
@@ -59,7 +59,7 @@ fn assert_codes<const N: usize>(world: &World, calls: [(Call, &str); N]) {
 }
 
 fn gate(model: Option<&'static str>) -> Mode<'static> {
-    Mode::Gate { model, body_forwarded: true }
+    Mode::Gate { model, body_forwarded: true, single_model: false }
 }
 
 /// The mode of a request that Traefik has routed to a model's first leg, or to another one.
@@ -169,8 +169,9 @@ fn a_server_must_see_which_of_its_models_is_meant() {
     assert_codes(
         &world,
         [
-            (socket("/v1/realtime?model=cheap"), "ok"),
-            (socket("/models/cheap/v1/realtime?model=cheap"), "ok"),
+            // Whatever names it before: the messages are still to come.
+            (socket("/v1/realtime?model=cheap"), "model_missing"),
+            (socket("/models/cheap/v1/realtime?model=cheap"), "model_missing"),
             (socket("/v1/realtime?model=dear"), "model_not_found"),
             (socket("/models/cheap/v1/realtime?model=dear"), "model_ambiguous"),
             (socket("/v1/realtime").header("x-model", "cheap"), "model_missing"),
@@ -193,10 +194,11 @@ fn a_server_must_see_which_of_its_models_is_meant() {
 fn a_websocket_to_vllm_needs_a_server_with_one_model() {
     let vllm = |models: &[&str]| {
         let mut server = server_with("vllm", models, &[]);
-        server.models.iter_mut().for_each(|card| card.owned_by = Some("vllm".into()));
+        server.listed_as = catalogue::Kind::Vllm;
         world(vec![server])
     };
     let call = alice().uri("/v1/realtime?model=cheap").header("sec-websocket-version", "13");
+    let call = Call { method: "GET", ..call };
     assert_eq!(vllm(&["cheap", "dear"]).code(&call), "model_missing");
     assert_eq!(vllm(&["cheap"]).code(&call), "ok");
 }
@@ -230,7 +232,7 @@ fn selectors_cannot_be_met_by_halves() {
             (chat("tiny").uri("/v1/x?fast=true&f%61st=false"), "model_not_found"),
             (chat("dear").header("x-model", "dear-70b"), "model_not_found"),
             (chat("cheap").header("x-model", "dear-70b"), "model_not_served_there"),
-            (alice().header("x-model", "dear-70b").json("{}"), "ok"),
+            (alice().header("x-model", "dear-70b").json("{}").uri("/v1/predict"), "ok"),
             (alice().header("x-model", "any-70b").header("x-model", "any").json("{}"), "model_ambiguous"),
             (chat("llama").header("x-model-size", "8b").header("x-model", "cheap"), "model_ambiguous"),
             (alice().uri("/models/cheap/v1/x?fast=true").json("{}"), "model_not_served_there"),
@@ -243,9 +245,9 @@ fn selectors_cannot_be_met_by_halves() {
 #[test]
 fn the_only_model_that_was_chosen_may_have_two_names() {
     let mut ollama = server_with("ollama", &["llama3:latest"], &[("select.host", "o.example")]);
-    ollama.models[0].owned_by = Some("library".into());
+    ollama.listed_as = catalogue::Kind::Ollama;
     let world = world(vec![ollama]);
-    let grant = grant(&world, &alice().host("o.example").json("{}"));
+    let grant = grant(&world, &Call { method: "GET", ..alice().host("o.example").uri("/api/version") });
     assert_eq!(grant.model.expect("a model").as_str(), "llama3:latest");
 }
 
@@ -287,11 +289,15 @@ fn a_gate_reads_paths_that_nobody_knows() {
             (chat("mine").uri("/models/mine/predict").mode(gate(None)), "ok"),
             (alice().uri("/models/mine/predict").json("{}").mode(gate(None)), "model_missing"),
             (alice().uri("/models/mine/predict").body("x").mode(gate(None)), "unsupported_content_type"),
-            (alice().uri("/models/mine/predict").body("x").mode(gate(Some("cheap"))), "ok"),
+            (alice().uri("/models/mine/predict").body("x").mode(gate(Some("cheap"))), "closed_path"),
+            (alice().uri("/mine/predict").json("{}").mode(gate(Some("mine"))), "ok"),
+            (alice().uri("/mine/predict").body("x").mode(gate(Some("mine"))), "unsupported_content_type"),
+            (alice().uri("/mine/predict").json("{}").mode(gate(Some("cheap"))), "model_missing"),
             (alice().uri("/models/org/lone/predict").body("x").mode(gate(Some("cheap"))), "model_ambiguous"),
             (alice().header("x-model", "cheap").uri("/v1/models").mode(gate(None)), "closed_path"),
-            (Call::new("mg-root").uri("/v1/models").mode(gate(None)), "ok"),
+            (Call { method: "GET", ..Call::new("mg-root").uri("/v1/models").mode(gate(None)) }, "ok"),
             (Call::new("mg-root").body("x").mode(gate(None)), "unsupported_content_type"),
+            (Call::new("mg-root").uri("/v1/files").mode(gate(None)), "stored_data"),
             (chat("darling").mode(gate(None)), "model_not_found"),
             (chat("cheap").header("x-model", "budget").mode(gate(None)), "ok"),
             (chat("cheap").header("x-model", "darling").mode(gate(None)), "model_ambiguous"),
@@ -304,7 +310,7 @@ fn an_explanation_tells_no_secret() {
     let mut cloud = server_with("cloud", &["llama"], &[]);
     cloud.spec.credential = Credential::new(CredentialHeader::Bearer, "sk-secret").map(Arc::new);
     let world = world(vec![cloud]);
-    let call = chat("llama").uri("/v1/x?key=sk-secret").header("cookie", "sk-secret");
+    let call = chat("llama").uri("/v1/chat/completions?key=sk-secret").header("cookie", "sk-secret");
     let call = Call { trusted: true, ..call };
     let headers = call.headers();
     let request = call.asked_with(&headers);
@@ -455,8 +461,8 @@ proptest! {
                 let pool = world.catalogue.pool_of_route(route.as_str()).expect("a pool");
                 prop_assert_eq!(real(pool.model.as_str()), real(model.as_str()));
                 let seen = if body.is_some() || json { body } else { query.or(header) };
-                prop_assert!(pool.has_no_choice() || seen.is_some(), "{:?}", call);
-                prop_assert!(pool.has_no_choice() || rest != "/v1/models", "{:?}", call);
+                prop_assert!(pool.choice() < Choice::Several || seen.is_some(), "{:?}", call);
+                prop_assert!(pool.choice() < Choice::Several || rest != "/v1/models", "{:?}", call);
                 // Traefik takes as many segments off as the pool's name has.
                 if let (Some(path), Mode::Layered) = (path, call.mode) {
                     prop_assert_eq!(pool.model.as_str(), path);

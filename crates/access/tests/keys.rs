@@ -272,8 +272,8 @@ fn json_that_cannot_be_read_to_the_end_is_counted() {
 fn a_body_that_nobody_has_seen_is_not_free() {
     let tokens = Rate::new(5_000, Unit::Tokens, Per::Hour, None).expect("a rate");
     let world = world(vec![Key { limits: tokens.into(), ..alice() }]);
-    let gate = Mode::Gate { model: Some("llama"), body_forwarded: false };
-    let ask = |method| world.code(&Call { mode: gate, method, ..Call::new("mg-alice") });
+    let gate = Mode::Gate { model: Some("llama"), body_forwarded: false, single_model: true };
+    let ask = |method| world.code(&Call { mode: gate, method, ..Call::new("mg-alice").uri("/mine") });
     assert_eq!([ask("POST"), ask("POST")], ["ok", "rate_limit_exceeded"], "3,000 tokens each");
     assert_eq!(ask("GET"), "ok");
 }

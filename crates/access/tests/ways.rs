@@ -17,7 +17,7 @@ fn world(servers: Vec<ServerRecord>) -> World {
 fn usual() -> World {
     world(vec![
         server_with("many", &["cheap", "dear"], &[]),
-        server_with("lone", &["org/lone"], &[("aliases", "solo")]),
+        server_with("lone", &["org/lone"], &[("aliases", "solo"), ("single_model", "true")]),
         server_with("fast", &["tiny"], &[("select.query", "fast=true")]),
         server_with("large", &["llama"], &[("select.header_regexp", "X-Model: .*70b")]),
         server_with("small", &["llama"], &[("select.header", "X-Model-Size: 8b")]),
@@ -59,7 +59,7 @@ fn a_path_chooses() {
         (alice().uri("/models/org/lone/predict").json("{}"), "lone"),
         (alice().uri("/models/org/lone/predict").header("content-type", "image/png").body("x"), "lone"),
         (alice().uri("/models/org/lone/predict").body("x"), "lone"),
-        (alice().uri("/models/org/lone/v1/models"), "lone"),
+        (Call { method: "GET", ..alice().uri("/models/org/lone/v1/models") }, "lone"),
     ] {
         assert_eq!(reaches(&world, &call), server, "{call:?}");
     }
@@ -146,7 +146,10 @@ fn a_header_a_query_or_a_host_chooses_servers() {
 fn an_alias_has_the_rights_and_limits_of_its_model() {
     let limits = vec![ModelLimit { models: globs("org/lone"), limits: rate(60, 2).into() }];
     let policy = Policy::new(vec![key("alice", "org/*", None, None), key("eve", "solo", None, None)], limits);
-    let world = World::new(policy, vec![server_with("lone", &["org/lone"], &[("aliases", "solo")])]);
+    let world = World::new(
+        policy,
+        vec![server_with("lone", &["org/lone"], &[("aliases", "solo"), ("single_model", "true")])],
+    );
     assert_eq!(world.code(&chat("solo")), "ok", "by the model that it stands for");
     assert_eq!(world.code(&Call::chat("mg-eve", "org/lone")), "model_not_found");
     assert_eq!(world.code(&Call::chat("mg-eve", "solo")), "ok", "by its own name");
@@ -213,7 +216,9 @@ fn a_route_that_traefik_chose_binds() {
 #[test]
 fn a_gate_checks_what_can_be_checked() {
     let world = usual();
-    let gate = |model, body_forwarded| Mode::Gate { model, body_forwarded };
+    let gate = |model, body_forwarded| Mode::Gate { model, body_forwarded, single_model: false };
+    let single =
+        |body_forwarded| Mode::Gate { model: Some("embeddings"), body_forwarded, single_model: true };
     let open = gate(None, true);
     for (call, code) in [
         (chat("not-in-the-catalogue").mode(open), "ok"),
@@ -224,8 +229,11 @@ fn a_gate_checks_what_can_be_checked() {
         (Call::new("mg-operator").mode(open), "ok"),
         (Call::new("mg-operator").json("{}").mode(open), "ok"),
         (alice().json("{}").mode(gate(Some("embeddings"), true)), "ok"),
-        (alice().body("x").mode(gate(Some("embeddings"), true)), "ok"),
-        (alice().mode(gate(Some("embeddings"), false)), "ok"),
+        (alice().body("x").mode(gate(Some("embeddings"), true)), "unsupported_content_type"),
+        (alice().body("x").mode(single(true)), "ok"),
+        (alice().mode(gate(Some("embeddings"), false)), "model_missing"),
+        (alice().mode(single(false)), "ok"),
+        (chat("cheap").mode(single(true)), "model_ambiguous"),
         (alice().mode(gate(Some("dear"), true)), "model_not_found"),
         (chat("cheap").mode(gate(Some("embeddings"), true)), "model_ambiguous"),
         (alice().header("x-model", "cheap").mode(gate(None, false)), "model_missing"),
@@ -253,7 +261,7 @@ fn a_credential_goes_to_traefik_only() {
 
 #[test]
 fn a_websocket_key_is_kept_from_the_server() {
-    let call = Call { headers: Vec::new(), ..alice() }.uri("/v1/realtime?model=cheap");
+    let call = Call { headers: Vec::new(), ..alice() }.uri("/v1/realtime?model=org/lone");
     let call = call.header("sec-websocket-protocol", "realtime, openai-insecure-api-key.mg-alice");
     assert_eq!(grant(&usual(), &call).websocket_protocols.as_deref(), Some("realtime"));
 }

@@ -7,12 +7,14 @@ use std::{
 
 use crate::{
     Credential, GivenModelSettings, ModelCard, ModelGlobs, ModelName, ModelSettings, Problem, RouteId,
-    Selector, ServerId, ServerRecord, ServerState,
+    Selector, ServerId, ServerRecord, ServerState, Severity,
 };
 
 mod branch;
+mod door;
 mod draft;
 
+pub use door::Door;
 use draft::Draft;
 
 /// An immutable snapshot of all that is known.
@@ -26,6 +28,7 @@ pub struct Catalogue {
     selections: Vec<Selection>,
     by_route: HashMap<RouteId, Arc<Pool>>,
     problems: Vec<Problem>,
+    hints: Vec<Problem>,
 }
 
 /// The pools of servers that only some requests choose.
@@ -65,6 +68,7 @@ pub struct Pool {
     pub canary: Option<Branch>,
     /// Another model whose servers get copies of requests.
     pub mirror: Option<Branch>,
+    choice: Choice,
 }
 
 /// Ready servers of a pool that demand the same credential, or none.
@@ -76,6 +80,8 @@ pub struct Leg {
     pub credential: Option<Arc<Credential>>,
     /// At least one server.
     pub ready: Vec<Arc<ServerRecord>>,
+    /// What its requests meet: its servers and those of the canary and the mirror, each kind once.
+    pub doors: Vec<Door>,
 }
 
 /// A part of a pool's requests that goes to another model's servers, which accept its name.
@@ -92,6 +98,19 @@ pub struct Branch {
 /// Settings that the operator gives for models by name, whatever their servers say.
 #[derive(Debug, Clone, Default)]
 pub struct ModelOverrides(Vec<(ModelGlobs, GivenModelSettings)>);
+
+/// What a request could choose besides the model that it is for, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Choice {
+    /// Nothing: whatever a request says, it gets this model. Its body need not be read.
+    Nothing,
+    /// The server runs just this model, and refuses other names. A request that names none gets this one.
+    Sole,
+    /// One model is known of the server, which may run others.
+    Unknown,
+    /// The server has several models.
+    Several,
+}
 
 /// Whether a pool can take requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,11 +140,9 @@ impl Pool {
         self.legs.first()
     }
 
-    /// Whether none of the servers has another model: then a body that names none, or that nobody
-    /// has read, cannot choose one.
-    pub fn has_no_choice(&self) -> bool {
-        let canary = self.canary.iter().flat_map(|branch| &branch.ready);
-        self.ready.iter().chain(canary).all(|server| server.models.len() == 1)
+    /// What a request could choose of the servers besides this model: the most that one of them offers.
+    pub fn choice(&self) -> Choice {
+        self.choice
     }
 }
 
@@ -175,7 +192,7 @@ impl Catalogue {
         let servers: BTreeMap<_, _> = records.into_iter().map(|r| (r.spec.id.clone(), Arc::new(r))).collect();
         let mut drafts: BTreeMap<Option<Arc<Selector>>, BTreeMap<ModelName, Draft>> = BTreeMap::new();
         for server in servers.values() {
-            draft::check_aliases(server, &mut problems);
+            draft::check_settings(server, &mut problems);
             let selector = server.spec.settings.selector();
             let everybody = selector.is_none() || server.spec.settings.select_others;
             let places = selector.map(Some).into_iter().chain(everybody.then_some(None));
@@ -207,7 +224,8 @@ impl Catalogue {
         let by_name = pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool))).collect();
         problems.sort();
         problems.dedup();
-        let mut catalogue = Self { servers, pools, by_name, selections, problems, ..Self::default() };
+        let (hints, problems) = problems.into_iter().partition(|p: &Problem| p.severity == Severity::Hint);
+        let mut catalogue = Self { servers, pools, by_name, selections, problems, hints, ..Self::default() };
         let routes = |pool: &Arc<Pool>| {
             let of = |leg: &Leg| (leg.route.clone(), Arc::clone(pool));
             pool.legs.iter().map(of).collect::<Vec<_>>()
@@ -256,12 +274,18 @@ impl Catalogue {
         &self.problems
     }
 
+    /// What may be as the operator wants it, and is worth a look once; sorted.
+    pub fn hints(&self) -> &[Problem] {
+        &self.hints
+    }
+
     /// Whether both tell readers the same; the generation does not count.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
         self.servers == other.servers
             && self.pools == other.pools
             && self.selections == other.selections
             && self.problems == other.problems
+            && self.hints == other.hints
     }
 }
 

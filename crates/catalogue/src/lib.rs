@@ -17,8 +17,10 @@ mod assemble;
 mod channel;
 mod container;
 mod credential;
+mod door;
 mod glob;
 mod hold;
+mod kind;
 mod label;
 mod listing;
 mod model;
@@ -30,18 +32,21 @@ mod setting;
 mod swarm;
 
 pub use api::Api;
-pub use assemble::{Branch, Catalogue, Leg, ModelOverrides, Pool, Readiness, Selection};
+pub use assemble::{Branch, Catalogue, Choice, Door, Leg, ModelOverrides, Pool, Readiness, Selection};
 pub use channel::{Publisher, Reader, channel};
 pub use container::{
     ContainerHealth, ContainerRecord, ContainerStatus, Interpretation, PublishedPort, Vantage, interpret,
+    open_port,
 };
 pub use credential::{Credential, CredentialHeader};
+pub use door::{Blind, Doors, Exposable, Provider, ProviderKind, Role, Sight, StaticConfiguration, doors};
 pub use glob::{InvalidGlob, ModelGlobs};
 pub use hold::{Hold, HoldKind, Holds};
+pub use kind::Kind;
 pub use label::{LABELS, LabelDoc};
-pub use listing::{ListingError, MAX_LISTING_BYTES, MAX_MODELS_PER_SERVER, parse_listing};
+pub use listing::{Listing, ListingError, MAX_LISTING_BYTES, MAX_MODELS_PER_SERVER, parse_listing};
 pub use model::{InvalidModelName, ModelCard, ModelName};
-pub use problem::{Problem, Subject};
+pub use problem::{Problem, Severity, Subject};
 pub use route::RouteId;
 pub use selector::{Condition, Expression, Selector, Traits};
 pub use server::{
@@ -49,6 +54,7 @@ pub use server::{
     ServerState, ServerUrl, Source,
 };
 pub use setting::{
-    Accepts, Alias, GivenModelSettings, ModelSettings, SameSite, ServerSettings, Setting, Strategy, settings,
+    Accepts, Alias, GivenModelSettings, ModelSettings, OpenPath, SameSite, ServerSettings, Setting, Strategy,
+    settings,
 };
 pub use swarm::{TaskRecord, TaskStatus, interpret_task};

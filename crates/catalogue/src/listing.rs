@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::{ModelCard, ModelName};
+use crate::{Kind, ModelCard, ModelName};
 
 /// The longest reply that is read, in bytes.
 pub const MAX_LISTING_BYTES: usize = 4 * 1024 * 1024;
@@ -15,30 +15,51 @@ pub const MAX_MODELS_PER_SERVER: usize = 2_000;
 /// The longest `owned_by`, `root` or `parent` that is kept, in bytes.
 const MAX_TEXT: usize = 512;
 
+/// What a reply says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Which program has written it.
+    pub kind: Kind,
+    /// The models, by name.
+    pub cards: Vec<ModelCard>,
+    /// Entries that were left out, and why.
+    pub left_out: Vec<String>,
+    /// The operator has given the models [by hand](crate::ServerSpec::models), and the list has others besides.
+    pub has_others: bool,
+}
+
+/// The most further names of a model that are read.
+const MAX_ALIASES: usize = 32;
+/// So many names of a reply that is no list are told, and so much of each, in characters.
+const MAX_NAMES: usize = 5;
+const MAX_NAME: usize = 32;
+
 /// A reply that is not a model list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListingError {
     /// Not JSON at all.
     #[error("the reply is not JSON")]
     NotJson,
-    /// JSON of another shape.
-    #[error("the reply has no list named \"data\"")]
-    NoData,
+    /// JSON of another shape, described in words.
+    #[error("the reply has no list named \"data\": {0}")]
+    NoData(String),
 }
 
-/// Reads a reply. The second part names entries that were left out, and why.
+/// Reads a reply.
 ///
 /// # Errors
 /// If the reply is not JSON or has no list of models.
-pub fn parse_listing(body: &[u8]) -> Result<(Vec<ModelCard>, Vec<String>), ListingError> {
+pub fn parse_listing(body: &[u8]) -> Result<Listing, ListingError> {
     let reply: Value = serde_json::from_slice(body).map_err(|_| ListingError::NotJson)?;
     let entries = match &reply {
-        Value::Array(entries) => entries,
+        Value::Array(entries) => entries.as_slice(),
         Value::Object(fields) => match fields.get("data") {
-            Some(Value::Array(entries)) => entries,
-            _ => return Err(ListingError::NoData),
+            Some(Value::Array(entries)) => entries.as_slice(),
+            // So Go writes a list without entries; an Ollama without models says it.
+            Some(Value::Null) if fields.get("object").is_some_and(|object| object == "list") => &[],
+            _ => return Err(ListingError::NoData(instead(&reply))),
         },
-        _ => return Err(ListingError::NoData),
+        _ => return Err(ListingError::NoData(instead(&reply))),
     };
     let mut cards: Vec<ModelCard> = Vec::new();
     let mut left_out = Vec::new();
@@ -58,7 +79,32 @@ pub fn parse_listing(body: &[u8]) -> Result<(Vec<ModelCard>, Vec<String>), Listi
         }
     }
     cards.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok((cards, left_out))
+    Ok(Listing { kind: Kind::of_list(entries), cards, left_out, has_others: false })
+}
+
+/// What is there instead of a list of models.
+fn instead(reply: &Value) -> String {
+    let kind = |value: &Value| match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
+    match reply {
+        Value::Object(fields) if fields.is_empty() => "it is an empty object".into(),
+        Value::Object(fields) => match fields.get("data") {
+            Some(data) => format!("its \"data\" is {}", kind(data)),
+            None => {
+                let name = |name: &String| format!("{:?}", name.chars().take(MAX_NAME).collect::<String>());
+                let names: Vec<String> = fields.keys().take(MAX_NAMES).map(name).collect();
+                let more = if fields.len() > MAX_NAMES { " and more" } else { "" };
+                format!("it has {}{more}", names.join(", "))
+            }
+        },
+        other => format!("it is {}", kind(other)),
+    }
 }
 
 fn card(entry: &Value) -> Result<ModelCard, String> {
@@ -78,7 +124,14 @@ fn card(entry: &Value) -> Result<ModelCard, String> {
         context_length: context.into_iter().find_map(number),
         root: text("root"),
         parent: text("parent"),
+        aliases: aliases(entry),
     })
+}
+
+/// More names that the server takes for the model, as llama.cpp lists them.
+fn aliases(entry: &Value) -> Vec<ModelName> {
+    let given = entry.get("aliases").and_then(Value::as_array).into_iter().flatten();
+    given.filter_map(|alias| ModelName::new(alias.as_str()?).ok()).take(MAX_ALIASES).collect()
 }
 
 #[cfg(test)]
@@ -86,7 +139,7 @@ mod tests {
     use super::*;
 
     fn names(body: &str) -> Vec<String> {
-        let (cards, _) = parse_listing(body.as_bytes()).expect("a listing");
+        let cards = parse_listing(body.as_bytes()).expect("a listing").cards;
         cards.iter().map(|c| c.name.to_string()).collect()
     }
 
@@ -95,7 +148,7 @@ mod tests {
         let body = r#"{"object":"list","data":[{"id":"sql","object":"model","created":1700000000,"owned_by":"vllm",
             "root":"/adapters/sql","parent":"llama","max_model_len":null},
             {"id":"llama","owned_by":"vllm","root":"llama","parent":null,"max_model_len":8192}]}"#;
-        let (cards, left_out) = parse_listing(body.as_bytes()).expect("a listing");
+        let Listing { cards, left_out, .. } = parse_listing(body.as_bytes()).expect("a listing");
         assert!(left_out.is_empty());
         assert_eq!(cards[0].context_length, Some(8192));
         assert_eq!(cards[1].parent.as_deref(), Some("llama"));
@@ -105,14 +158,14 @@ mod tests {
     #[test]
     fn what_llama_cpp_says_is_kept() {
         let body = r#"{"models":[],"object":"list","data":[{"id":"tiny.gguf","owned_by":"llamacpp","meta":{"n_ctx_train":128}}]}"#;
-        let (cards, _) = parse_listing(body.as_bytes()).expect("a listing");
+        let cards = parse_listing(body.as_bytes()).expect("a listing").cards;
         assert_eq!(cards[0].context_length, Some(128));
     }
 
     #[test]
     fn a_bad_entry_is_named_and_the_rest_lives() {
         let body = r#"{"data":[{"id":"a"},{"id":7},{"id":"x\ny"},{"id":"b"},{"id":"a"}]}"#;
-        let (cards, left_out) = parse_listing(body.as_bytes()).expect("a listing");
+        let Listing { cards, left_out, .. } = parse_listing(body.as_bytes()).expect("a listing");
         assert_eq!(cards.len(), 2);
         assert_eq!(left_out.len(), 2);
         assert!(left_out[1].contains("only printable ASCII"), "{left_out:?}");
@@ -126,9 +179,32 @@ mod tests {
     }
 
     #[test]
-    fn other_replies_are_refused() {
+    fn a_list_may_be_empty_and_then_it_is_none() {
+        for empty in [r#"{"data":[]}"#, r#"{"object":"list","data":null}"#, "[]"] {
+            assert_eq!(names(empty), Vec::<String>::new(), "{empty}");
+        }
+    }
+
+    #[test]
+    fn other_replies_are_refused_with_what_they_have() {
         assert_eq!(parse_listing(b"<html>"), Err(ListingError::NotJson));
-        assert_eq!(parse_listing(b"{\"detail\":\"Not Found\"}"), Err(ListingError::NoData));
-        assert_eq!(parse_listing(b"7"), Err(ListingError::NoData));
+        for (reply, said) in [
+            (r#"{"detail":"Not Found"}"#, r#"it has "detail""#),
+            (r#"{"models":[{"name":"llama3:latest"}]}"#, r#"it has "models""#),
+            (
+                r#"{"model_id":"BAAI/bge","model_sha":null,"version":"1"}"#,
+                r#"it has "model_id", "model_sha", "version""#,
+            ),
+            (r#"{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1}"#, r#"it has "a", "b", "c", "d", "e" and more"#),
+            (r#"{"object":"list","data":{}}"#, r#"its "data" is an object"#),
+            (r#"{"code":500,"data":null,"msg":"no"}"#, r#"its "data" is null"#),
+            ("{}", "it is an empty object"),
+            ("7", "it is a number"),
+            ("null", "it is null"),
+        ] {
+            assert_eq!(parse_listing(reply.as_bytes()), Err(ListingError::NoData(said.into())), "{reply}");
+        }
+        let long = format!(r#"{{"{}":1}}"#, "x".repeat(5000));
+        assert!(parse_listing(long.as_bytes()).expect_err("no list").to_string().len() < 120);
     }
 }

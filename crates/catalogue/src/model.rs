@@ -84,12 +84,22 @@ pub struct ModelCard {
     pub root: Option<String>,
     /// `parent`: the base model of a LoRA adapter (vLLM).
     pub parent: Option<String>,
+    /// More names that the server itself takes for this model (llama.cpp's `aliases`).
+    pub aliases: Vec<ModelName>,
 }
 
 impl ModelCard {
     /// A card that says nothing but the name.
     pub fn named(name: ModelName) -> Self {
-        Self { name, owned_by: None, created: None, context_length: None, root: None, parent: None }
+        Self {
+            name,
+            owned_by: None,
+            created: None,
+            context_length: None,
+            root: None,
+            parent: None,
+            aliases: Vec::new(),
+        }
     }
 }
 

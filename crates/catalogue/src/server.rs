@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{Accepts, Credential, GivenModelSettings, ModelCard, ModelName, ModelOverrides, ServerSettings};
+use crate::{
+    Accepts, Choice, Credential, GivenModelSettings, Kind, ModelCard, ModelName, ModelOverrides,
+    ServerSettings,
+};
 
 /// What tells servers apart: `docker:<container id>` or `file:<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -278,25 +281,52 @@ pub struct ServerRecord {
     pub spec: ServerSpec,
     /// What state it is in.
     pub state: ServerState,
+    /// Which program it is, as its list of models tells.
+    pub listed_as: Kind,
+    /// Its list has models that the operator leaves out.
+    pub has_others: bool,
     /// What it serves, as far as known.
     pub models: Vec<ModelCard>,
 }
 
 impl ServerRecord {
+    /// Which program it is: what the operator says, else what its list tells. Something unknown that demands a
+    /// credential is a provider's account, which others share.
+    pub fn kind(&self) -> Kind {
+        match (self.spec.settings.kind, self.listed_as) {
+            (Some(kind), _) => kind,
+            (None, Kind::Other) if self.spec.credential.is_some() => Kind::Provider,
+            (None, listed) => listed,
+        }
+    }
+
     /// Whether the server answers to a name in a body: one that it lists or has for an alias, or
     /// any, if it is told or known to be of a kind that does not look.
     pub fn accepts(&self, name: &ModelName) -> bool {
-        const LOOKS_AT_NO_NAME: [&str; 2] = ["llamacpp", "sglang"];
-        let known = || {
-            self.models.iter().all(|m| m.owned_by.as_deref().is_some_and(|o| LOOKS_AT_NO_NAME.contains(&o)))
-        };
         let any = match self.spec.settings.accepts {
             Some(Accepts::Any) => true,
             Some(Accepts::Listed) => false,
-            None => !self.models.is_empty() && known(),
+            None => {
+                // To SGLang, what stands behind a colon is the name of an adapter.
+                let is_adapter = self.kind() == Kind::Sglang && name.as_str().contains(':');
+                !self.models.is_empty() && self.kind().answers_to_any_name() && !is_adapter
+            }
         };
-        any || self.models.iter().any(|m| m.name == *name)
+        any || self.models.iter().any(|m| m.name == *name || m.aliases.contains(name))
             || self.spec.settings.aliases.iter().any(|a| a.name == *name)
+    }
+
+    /// What a request could choose of this server besides the model that it is for.
+    pub fn choice(&self) -> Choice {
+        let kind = self.kind();
+        match &self.models[..] {
+            [_] if self.has_others => Choice::Several,
+            [_] if self.spec.settings.single_model => Choice::Nothing,
+            [_] if kind.ignores_names() => Choice::Nothing,
+            [_] if self.spec.models.is_empty() && kind.lists_all_it_runs() => Choice::Sole,
+            [_] => Choice::Unknown,
+            _ => Choice::Several,
+        }
     }
 }
 

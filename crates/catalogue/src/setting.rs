@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 pub use model::{ModelSettings, SameSite, Strategy};
 pub(crate) use parse::bool as parse_bool;
-pub use server::{Accepts, Alias, ServerSettings};
+pub use server::{Accepts, Alias, OpenPath, ServerSettings};
 
 /// One setting: a label, and a key of the configuration file.
 #[derive(Debug, Clone, Copy)]

@@ -51,7 +51,9 @@ impl Book {
         unusable.extend(consumers.filter_map(|consumer| directory.add_consumer(consumer.clone()).err()));
         // What the file refers to is in it.
         let keys = accounts.keys.iter().filter_map(|key| directory.key(key.clone()).ok()).collect();
-        let policy = Policy::new(keys, model_limits(config)).with_time_zone(config.time_zone.clone());
+        let policy = Policy::new(keys, model_limits(config))
+            .with_time_zone(config.time_zone.clone())
+            .with_key_headers(config.requests.key_headers.clone());
         let mut book = Self {
             policy: Arc::default(),
             directory,

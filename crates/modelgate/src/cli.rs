@@ -147,6 +147,10 @@ pub(crate) fn check(args: &Args, servers: bool) -> ExitCode {
             for warning in &config.warnings {
                 println!("warning: {warning}");
             }
+            let version = config.traefik.version;
+            for advisory in traefik_config::advisories(version) {
+                println!("advisory, if Traefik {version} runs, as traefik.version says: {advisory}");
+            }
             if servers { check_servers(&config) } else { ExitCode::SUCCESS }
         }
         Err(errors) => refuse(&errors),
@@ -168,6 +172,9 @@ fn check_servers(config: &Config) -> ExitCode {
     }
     for shortcoming in traefik_config::shortcomings(&catalogue, &serve::options(config)) {
         println!("problem: {shortcoming}");
+    }
+    for hint in catalogue.hints() {
+        println!("hint: {hint}");
     }
     if catalogue.problems().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -26,6 +26,7 @@ mod docker;
 mod env;
 mod host;
 mod keys;
+mod requests;
 mod servers;
 mod shown;
 mod store;
@@ -37,11 +38,12 @@ pub(crate) use config_reader::ConfigErrors;
 pub(crate) use docker::{DockerConfig, Enabled};
 pub(crate) use env::Env;
 pub(crate) use keys::{Accounts, JwtIssuer};
+pub(crate) use requests::{RequestsConfig, is_key_header};
 pub(crate) use servers::StaticServer;
 pub(crate) use store::{Options as SharedLimitsOptions, SharedLimitsConfig, StoreConfig};
 pub(crate) use traefik::TraefikConfig;
 
-use config_reader::{Report, Section, size};
+use config_reader::{Report, Section};
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -87,15 +89,6 @@ pub(crate) struct Listen {
     pub(crate) requests: SocketAddr,
     /// Health and administration.
     pub(crate) admin: SocketAddr,
-}
-
-/// `requests:` in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RequestsConfig {
-    /// The longest body, in bytes.
-    pub(crate) max_body: u64,
-    /// The longest body without a `Content-Length`; 0 refuses them.
-    pub(crate) max_chunked_body: u64,
 }
 
 /// `log:` in the configuration.
@@ -166,7 +159,7 @@ impl Config {
         let mut config = Self {
             listen: listen(root.section("listen")),
             traefik: traefik::read(root.section("traefik")),
-            requests: requests(root.section("requests")),
+            requests: requests::read(root.section("requests")),
             docker: docker::read(root.section("docker")),
             servers: servers::read(root.sections("servers")),
             accounts: keys::read(
@@ -314,25 +307,6 @@ fn listen(mut section: Section<'_>) -> Listen {
     }
     section.finish();
     listen
-}
-
-fn requests(mut section: Section<'_>) -> RequestsConfig {
-    const CHUNKED: u64 = 1 << 20;
-    let max_body = section.bytes("max_body", 1 << 10..=1 << 30);
-    let limit = max_body.unwrap_or(32 << 20);
-    let chunked = section.bytes("max_chunked_body", 0..=1 << 30);
-    if let Some(found) = chunked.filter(|found| *found > limit) {
-        section.error(
-            "max_chunked_body",
-            format!(
-                "found {}; it is more than requests.max_body; allowed: 0 to {}",
-                size(found),
-                size(limit)
-            ),
-        );
-    }
-    section.finish();
-    RequestsConfig { max_body: limit, max_chunked_body: chunked.unwrap_or(CHUNKED.min(limit)) }
 }
 
 fn log(mut section: Section<'_>) -> LogConfig {

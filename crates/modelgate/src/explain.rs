@@ -7,7 +7,7 @@ mod request;
 
 use std::{fmt::Write as _, io, process::ExitCode};
 
-use catalogue::{Catalogue, Pool, Problem, ServerRecord, Subject};
+use catalogue::{Catalogue, Pool, Problem, ServerRecord, Severity, Subject};
 use clap::Subcommand;
 use serde_json::Value;
 
@@ -30,23 +30,45 @@ pub(crate) enum Explain {
     },
     /// What would become of a request
     Request(RequestArgs),
+    /// The labels of a middleware for a router of your own, which leads to a model
+    Middleware {
+        /// The name of the model
+        model: String,
+    },
 }
 
 /// `modelgate explain …`.
 #[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 pub(crate) fn explain(config: &Config, what: &Explain) -> ExitCode {
-    let explained = serve::survey(config).and_then(|catalogue| match what {
-        Explain::Container { name } => container(&catalogue, name).map_err(io::Error::other),
-        Explain::Model { name } => model(&catalogue, config, name).map_err(io::Error::other),
-        Explain::Request(args) => request::explain(&catalogue, config, args),
-    });
-    serve::finish(explained.map(|text| print!("{text}")))
+    serve::finish(text(config, what).map(|text| print!("{text}")))
+}
+
+fn text(config: &Config, what: &Explain) -> io::Result<String> {
+    // Containers and servers are looked at only for what is about them.
+    let catalogue = || serve::survey(config);
+    match what {
+        Explain::Container { name } => container(&*catalogue()?, name).map_err(io::Error::other),
+        Explain::Model { name } => model(&*catalogue()?, config, name).map_err(io::Error::other),
+        Explain::Request(args) => request::explain(&*catalogue()?, config, args),
+        Explain::Middleware { model } => Ok(middleware(config, model)),
+    }
+}
+
+/// What is rendered for `modelgate@http`, as labels.
+fn middleware(config: &Config, model: &str) -> String {
+    let host = config.traefik.advertise.as_ref().map_or("modelgate".into(), ToString::to_string);
+    let authority = format!("{host}:{}", config.listen.requests.port());
+    let labels = traefik_config::check_labels(&serve::options(config), &authority, model);
+    let mut text = labels.join("\n");
+    text.push('\n');
+    text
 }
 
 fn container(catalogue: &Catalogue, name: &str) -> Result<String, String> {
     let found: Vec<&ServerRecord> =
         catalogue.servers().map(AsRef::as_ref).filter(|s| s.spec.name == name).collect();
-    let problems: Vec<&Problem> = catalogue.problems().iter().filter(|p| is_about(p, name)).collect();
+    let all = catalogue.problems().iter().chain(catalogue.hints());
+    let problems: Vec<&Problem> = all.filter(|p| is_about(p, name)).collect();
     if found.is_empty() && problems.is_empty() {
         let known: Vec<&str> = catalogue.servers().map(|s| s.spec.name.as_str()).collect();
         return Err(format!(
@@ -60,7 +82,8 @@ fn container(catalogue: &Catalogue, name: &str) -> Result<String, String> {
         describe(&mut text, server, catalogue);
     }
     for problem in problems {
-        let _ = writeln!(text, "problem: {}", problem.message);
+        let what = if problem.severity == Severity::Hint { "hint" } else { "problem" };
+        let _ = writeln!(text, "{what}: {}", problem.message);
     }
     Ok(text)
 }

@@ -145,19 +145,18 @@ async fn open(
 }
 
 /// The keys and limits of the file and the store as they are now, for a command that changes nothing.
-pub(crate) async fn read_once(config: &Config) -> Result<Book, StoreError> {
-    let key_sets = KeySets::default();
+pub(crate) async fn read_once(config: &Config, key_sets: &KeySets) -> Result<Book, StoreError> {
     let is_there = match &config.store.url {
         // It would be made, and belong to whoever gives the command.
         Some(StoreUrl::Sqlite(path)) => path.exists(),
         other => other.is_some(),
     };
     let Some(url) = config.store.url.clone().filter(|_| is_there) else {
-        return Ok(Book::new(config, &key_sets, Accounts::default()));
+        return Ok(Book::new(config, key_sets, Accounts::default()));
     };
     let read = async {
         let store = Store::open(url).await?;
-        let book = read_all(config, &key_sets, &store, Arc::default()).await;
+        let book = read_all(config, key_sets, &store, Arc::default()).await;
         store.close().await;
         book
     };

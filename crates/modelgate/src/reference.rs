@@ -3,7 +3,8 @@
 
 use std::{fmt::Write as _, process::ExitCode};
 
-use catalogue::{LABELS, settings};
+use access::{Class, routes_of, source_of};
+use catalogue::{Kind, LABELS, settings};
 
 const HEAD: &str = "\
 # Reference: labels and their equals in the configuration file
@@ -53,6 +54,17 @@ models:
 |---|---|---|---|---|
 ";
 
+const KINDS: &str = "
+## What is open of each kind of server
+
+Which program a server is, its model list tells, or `inference.kind`. Of a kind that is known, the paths below are open, as
+the server sees them, by method; a path that is not listed needs a key with `manage: true`. What servers keep for all their
+users (files, stored responses, conversations) needs a key with `stored_data: true`; what runs models that are named in
+there (batches, fine-tuning, assistants) needs one that may use every model as well. `inference.paths` names the paths that
+are open instead, and `inference.kind: other` opens all but what is known to manage a server of any kind. `{}` stands for
+one segment of a path, `{*}` for any number.
+";
+
 /// Prints the reference.
 #[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 pub(crate) fn print() -> ExitCode {
@@ -77,7 +89,39 @@ fn text() -> String {
         let cells = [&format!("`{}`", setting.key), setting.meaning, setting.default, setting.allowed, since];
         row(&mut text, &cells);
     }
+    text.push_str(KINDS);
+    for kind in Kind::ALL {
+        add_kind(&mut text, kind);
+    }
     text
+}
+
+/// The routes of a kind, by what they do.
+fn add_kind(text: &mut String, kind: Kind) {
+    let _ = writeln!(text, "\n### `{}`: {}\n\nRead from {}.\n", kind.name(), kind.title(), source_of(kind));
+    for (class, what) in [
+        (Class::Open, "open"),
+        (Class::Stored, "with `stored_data`"),
+        (Class::Jobs, "with `stored_data` and every model"),
+        (Class::Manage, "with `manage`"),
+        (Class::Never, "closed to all"),
+    ] {
+        let mut routes: Vec<(&str, Vec<&str>)> = Vec::new();
+        for route in routes_of(kind).iter().filter(|route| route.class == class) {
+            match routes.last_mut() {
+                Some((path, methods)) if *path == route.path => methods.push(route.method),
+                _ => routes.push((route.path, vec![route.method])),
+            }
+        }
+        let words: Vec<String> =
+            routes.iter().map(|(path, methods)| format!("`{} {path}`", methods.join(","))).collect();
+        if !words.is_empty() {
+            let _ = writeln!(text, "- {what}: {}", words.join(", "));
+        }
+    }
+    if kind == Kind::Other {
+        text.push_str("- open: everything else\n");
+    }
 }
 
 fn row(text: &mut String, cells: &[&str]) {

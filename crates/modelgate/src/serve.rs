@@ -76,9 +76,11 @@ pub(crate) fn survey(config: &Config) -> io::Result<Arc<Catalogue>> {
         let survey = discovery::run(sources, publisher);
         tokio::select! {
             ended = survey => Err(io::Error::other(format!("discovery has ended: {ended:?}"))),
-            found = timeout(SURVEY_TIMEOUT, reader.changed_since(0)) => {
-                found.map_err(|_| io::Error::other("the first survey did not finish; is the Docker endpoint right?"))
-            }
+            found = timeout(SURVEY_TIMEOUT, reader.changed_since(0)) => found.map_err(|_| {
+                let obstacles: Vec<String> = reader.obstacles().iter().map(ToString::to_string).collect();
+                let why = if obstacles.is_empty() { "is the Docker endpoint right?".into() } else { obstacles.join("; ") };
+                io::Error::other(format!("the first survey did not finish: {why}"))
+            })
         }
     })
 }
@@ -241,7 +243,10 @@ type Feeds = (watch::Sender<Configured>, watch::Sender<BTreeSet<IpAddr>>, Source
 fn sources(config: &Config, holds: watch::Receiver<Holds>) -> Feeds {
     let (sender, configured) = watch::channel(configured(config));
     let (peers, traefik_peers) = watch::channel(BTreeSet::new());
-    let docker = if config.docker.is_wanted() { config.docker.hosts.clone() } else { Vec::new() };
+    let mut docker = if config.docker.is_wanted() { config.docker.hosts.clone() } else { Vec::new() };
+    for host in &mut docker {
+        host.own_ports = [config.listen.provider, config.listen.requests].map(|at| at.port()).into();
+    }
     if docker.is_empty() {
         info!("no Docker host: only the servers of the configuration are used");
     }
@@ -293,5 +298,6 @@ pub(crate) fn options(config: &Config) -> Options {
         tls: config.traefik.tls.clone(),
         max_body: config.requests.max_body,
         max_chunked_body: config.requests.max_chunked_body,
+        key_headers: config.requests.key_headers.iter().map(|name| name.as_str().to_owned()).collect(),
     }
 }

@@ -482,6 +482,10 @@ async fn whatever_is_wrong_is_named(place: Place) {
         assert_eq!(api.get(path).await.problem(404).0, "not_found", "{path}");
     }
     assert_eq!(api.post("/keys/nobody/rotate", &json!({ "grace": "1h" })).await.problem(404).0, "not_found");
+    // As a token of an identity provider may name its consumer.
+    let subject = "/consumers/repo:acme%2Fapp%23x%2520y";
+    api.put(subject, &json!({})).await.good(201);
+    assert_eq!(api.get(subject).await.good(200)["name"], "repo:acme/app#x%20y");
 
     // Conflicts.
     assert_eq!(api.post("/keys", &json!({ "name": "k" })).await.problem(409).0, "conflict");

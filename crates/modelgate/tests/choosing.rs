@@ -32,7 +32,11 @@ async fn a_path_chooses_and_is_taken_off() {
         (Sim::start("embeddings", &["all-MiniLM"]), Sim::start("llama", &["org/llama"]));
     let root = Sim::start_with(Options { base_path: String::new(), ..Options::named("root", &["rooted"]) });
     for version in LAYERED {
-        let servers = [(&embeddings, "models: [embeddings]"), (&llama, ""), (&root, "base_path: /")];
+        let servers = [
+            (&embeddings, "models: [embeddings], single_model: true"),
+            (&llama, ""),
+            (&root, "base_path: /"),
+        ];
         let Some(stack) = with(version, &servers, "").await else { continue };
         for (path, body, by, seen) in [
             ("/models/embeddings/predict", json!({ "text": "Hello" }), "embeddings", "/predict"),

@@ -136,3 +136,21 @@ fn a_file_with_every_key_is_good_and_so_is_the_example() {
         assert!(output.status.success(), "{file}: {output:?}");
     }
 }
+
+#[test]
+fn known_faults_of_the_traefik_in_use_are_told() {
+    let told = |version: &str| {
+        let output = check(&format!("traefik: {{ version: {version:?} }}\n"), &[]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let advisories: Vec<String> =
+        told("3.7.12").lines().filter(|line| line.starts_with("advisory")).map(str::to_owned).collect();
+    assert_eq!(advisories.len(), 2, "{advisories:?}");
+    for (cve, advisory) in ["CVE-2026-88008", "CVE-2026-88004"].into_iter().zip(&advisories) {
+        assert!(
+            advisory.contains(cve) && advisory.contains("Traefik 3.7.13 or later mends it"),
+            "{advisory}"
+        );
+    }
+    assert!(!told("3.7.13").contains("advisory"));
+}

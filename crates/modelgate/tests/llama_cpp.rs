@@ -4,6 +4,8 @@ mod common;
 
 use std::{env, fmt::Write as _, path::PathBuf, time::Duration};
 
+use access::listed;
+use catalogue::Kind;
 use common::{NEWEST, chat, send};
 use serde_json::{Value, json};
 use testkit::{
@@ -55,4 +57,69 @@ async fn a_real_llama_cpp_server_is_discovered_answers_and_streams() {
     request["stream"] = json!(true);
     let stream = send(stack.post("/v1/chat/completions", &request)).await.text().await.expect("a stream");
     assert!(stream.matches("data: ").count() > 2 && stream.trim_end().ends_with("data: [DONE]"), "{stream}");
+}
+
+/// The paths that the installed program registers stand in it as text. One that our list does not know may be new, and open
+/// to nobody until somebody has looked at it.
+#[test]
+fn every_path_of_the_installed_llama_cpp_is_listed() {
+    /// Of the system and of its libraries, or parts of longer texts.
+    const NOT_ROUTES: [&str; 12] = [
+        "/bin/",
+        "/dev/",
+        "/etc/",
+        "/lib",
+        "/proc/",
+        "/refs",
+        "/run/",
+        "/sys/",
+        "/tmp",
+        "/topology/",
+        "/usr/",
+        "/var/",
+    ];
+    let Some(server) = tool("MODELGATE_TEST_LLAMA_SERVER", "llama-server") else { return };
+    let program = std::fs::read(server).expect("the program");
+    let is_path = |text: &str| {
+        let words = text.strip_prefix('/').is_some_and(|rest| {
+            rest.split('/').all(|part| {
+                let word = part.strip_prefix(':').unwrap_or(part);
+                word.len() > 1
+                    && word
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b == b'-' || b == b'_' || b.is_ascii_digit())
+            })
+        });
+        words && text.len() > 5 && !NOT_ROUTES.iter().any(|other| text.starts_with(other))
+    };
+    let texts = program.split(|byte| *byte == 0).filter_map(|text| std::str::from_utf8(text).ok());
+    let paths: std::collections::BTreeSet<&str> = texts.filter(|text| is_path(text)).collect();
+    assert!(paths.contains("/completion") && paths.contains("/v1/chat/completions"), "{paths:?}");
+    let is_listed = |path: &str| {
+        let path = path.replace("/:id_slot", "/7");
+        ["GET", "POST", "PUT", "DELETE"].iter().any(|method| listed(Kind::LlamaCpp, method, &path).is_some())
+    };
+    let unknown: Vec<&&str> = paths.iter().filter(|path| !is_listed(path)).collect();
+    assert!(unknown.is_empty(), "not in access/src/routes/llamacpp.txt: {unknown:?}");
+}
+
+/// The same of a real vLLM, where one runs: `MODELGATE_TEST_VLLM=http://127.0.0.1:8000`, in development mode with
+/// `VLLM_ALLOW_RUNTIME_LORA_UPDATING`. It takes minutes to install, so it is no part of a usual run.
+#[tokio::test]
+async fn every_route_of_a_running_vllm_is_listed() {
+    let Ok(url) = env::var("MODELGATE_TEST_VLLM") else {
+        return eprintln!("no vLLM to compare with: MODELGATE_TEST_VLLM is not set");
+    };
+    let document = send(testkit::client().get(format!("{url}/openapi.json"))).await;
+    let document: Value = document.json().await.expect("its /openapi.json");
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.len() > 20, "{document}");
+    for (path, methods) in paths {
+        let filled = path.split('/').map(|part| if part.starts_with('{') { "x" } else { part });
+        let filled = filled.collect::<Vec<_>>().join("/");
+        for method in methods.as_object().expect("methods").keys() {
+            let method = method.to_uppercase();
+            assert!(listed(Kind::Vllm, &method, &filled).is_some(), "{method} {path} is in no list");
+        }
+    }
 }

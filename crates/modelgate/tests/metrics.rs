@@ -176,6 +176,8 @@ impl Served {
         let record = |(name, state): &(&str, ServerState)| ServerRecord {
             spec: ServerSpec::configured(name, ServerUrl::http(name, 8000)),
             state: state.clone(),
+            listed_as: catalogue::Kind::Other,
+            has_others: false,
             models: vec![model()],
         };
         assert!(self.publisher.publish(Catalogue::assemble(servers.iter().map(record), Vec::new())));

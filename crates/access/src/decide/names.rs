@@ -7,7 +7,7 @@ use http::{
 
 use crate::{
     Mode, Request, Unreadable, Where,
-    read::{NameField, Named, PathForm, Target, from_body, from_header, from_query},
+    read::{BodyRead, NameField, Named, PathForm, Target, from_body, from_header, from_query},
 };
 
 /// All places that name a model.
@@ -16,6 +16,9 @@ pub(super) struct Names<'a> {
     all: [Option<Named<'a>>; 5],
     body: Body,
     handshake: bool,
+    /// A field of the body that refers to what servers store.
+    stored: Option<&'static str>,
+    other: Option<Unreadable>,
 }
 
 /// What there is to know about a body.
@@ -57,13 +60,13 @@ impl<'a> Names<'a> {
             _ => None,
         };
         let any_body = rules.any_body || path.is_some() || router.is_some();
-        let (named, body) = match rules.skip_body {
-            true => (None, Body::Absent),
+        let (body, BodyRead { named, stored, other }) = match rules.skip_body {
+            true => (Body::Absent, BodyRead::default()),
             false => read_body(request, form, any_body)?,
         };
         let header = if rules.header_chose { None } else { from_header(request.headers)? };
         let all = [named, header, from_query(target)?, path, router];
-        Ok(Self { all, body, handshake: is_handshake(request.headers) })
+        Ok(Self { all, body, handshake: is_handshake(request.headers), stored, other })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Named<'a>> {
@@ -78,6 +81,21 @@ impl<'a> Names<'a> {
     /// Whether this opens a WebSocket.
     pub(super) fn is_handshake(&self) -> bool {
         self.handshake
+    }
+
+    /// The field of the body, if there is one, by which it refers to what servers store.
+    pub(super) fn stored(&self) -> Option<&'static str> {
+        self.stored
+    }
+
+    /// Why the body is refused, unless nothing in it can choose a model.
+    pub(super) fn other(&self) -> Option<&Unreadable> {
+        self.other.as_ref()
+    }
+
+    /// Why a server that looks at bodies might take its default model: the body names none.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self.body, Body::Silent)
     }
 
     /// Why a server with several models might take another than the one that is named: it looks at
@@ -104,21 +122,33 @@ impl<'a> Names<'a> {
             _ => None,
         }
     }
+
+    /// Why the body may say what was not read: it is of a kind that is not read, or was not handed over.
+    pub(super) fn unread(&self) -> Option<Unreadable> {
+        match &self.body {
+            Body::Faulty(fault) => Some(fault.clone()),
+            Body::Unseen => Some(Unreadable::BodyUnseen),
+            Body::Absent | Body::Named | Body::Silent => None,
+        }
+    }
 }
 
 fn read_body<'a>(
     request: &Request<'a>,
     form: PathForm<'a>,
     any_body: bool,
-) -> Result<(Option<Named<'a>>, Body), Unreadable> {
+) -> Result<(Body, BodyRead<'a>), Unreadable> {
     if !request.mode.body_forwarded() {
-        return Ok((None, Body::Unseen));
+        return Ok((Body::Unseen, BodyRead::default()));
     }
     match from_body(request, NameField::on(form.seen())) {
-        Ok(None) if request.body.is_empty() => Ok((None, Body::Absent)),
-        Ok(None) => Ok((None, Body::Silent)),
-        Ok(named) => Ok((named, Body::Named)),
-        Err(fault) if fault.is_media_type() && any_body => Ok((None, Body::Faulty(fault))),
+        Ok(read) if request.body.is_empty() => Ok((Body::Absent, read)),
+        Ok(read) if read.named.is_none() => Ok((Body::Silent, read)),
+        Ok(read) => Ok((Body::Named, read)),
+        // An application may take a list, too.
+        Err(fault) if any_body && (fault.is_media_type() || fault == Unreadable::NotAnObject) => {
+            Ok((Body::Faulty(fault), BodyRead::default()))
+        }
         Err(fault) => Err(fault),
     }
 }

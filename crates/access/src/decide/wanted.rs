@@ -11,11 +11,13 @@ use catalogue::{Catalogue, Leg, ModelName, Pool, Readiness, Selection};
 
 use super::{
     Trace,
+    behind::Gate,
     names::{Names, Rules},
 };
 use crate::{
     Key, Mode, Reason, Request, Unreadable, Where,
-    read::{Closed, PathForm, Target, closed, shows_models},
+    read::{Closed, PathForm, Target, changes_a_model, closed},
+    routes,
     select::{chooses, selection},
 };
 
@@ -66,7 +68,15 @@ impl<'q> Question<'q> {
             trace.step(|| format!("it chooses servers by {}", chosen.selector));
         }
         let form = self.path_form(&target, place.chosen);
-        place.manages = self.opens(&target, form, place.routed.is_some())?;
+        let opened = self.opens(&target, form, place.routed.is_some());
+        if opened.is_err() {
+            trace.step(|| {
+                "the path manages servers of any kind: a key with manage: true opens it, below /models/NAME/, unless it \
+                 leads elsewhere"
+                    .to_owned()
+            });
+        }
+        place.manages = opened?;
         if place.manages {
             trace.step(|| "the path manages a server, which this API key may".to_owned());
         }
@@ -80,18 +90,19 @@ impl<'q> Question<'q> {
         }
         self.agree(&names, &place)?;
         let Some(name) = names.routing() else {
-            return self.nothing_named(&names, &place, form);
+            return self.nothing_named(&names, &place, form, trace);
         };
         let model = ModelName::new(name).map_err(|error| Unreadable::ModelInvalid(error.reason))?;
         let of_model = |reason: Reason| Refused { reason, model: Some(model.as_str().to_owned()) };
-        if let Mode::Gate { .. } = self.request.mode {
-            return self.gate(&names, &place, form, &model).map_err(of_model);
+        if let Mode::Gate { model: said, single_model, .. } = self.request.mode {
+            let gate = Gate { owner_says: said.is_some(), single_model };
+            return self.gate(gate, &names, &place, form, &model).map_err(of_model);
         }
         let pool = match place.routed {
             Some((pool, _)) => self.allowed(pool).ok_or_else(|| not_found(name)),
             None => self.pool(place.chosen, name),
         };
-        pool.and_then(|pool| self.check(pool, &names, &place, form)).map_err(of_model)
+        pool.and_then(|pool| self.check(pool, &names, &place, form, trace)).map_err(of_model)
     }
 
     fn place(&self, target: &Target<'_>) -> Result<Place<'q>, Reason> {
@@ -142,8 +153,10 @@ impl<'q> Question<'q> {
     /// takes it off.
     fn opens(&self, target: &Target<'_>, form: PathForm<'_>, routed: bool) -> Result<bool, Reason> {
         let names_server = matches!(form, PathForm::Named { .. }) || routed;
-        let closed = |path: &str| closed(path, self.request.method);
-        match closed(&target.path) {
+        // A router of the user's own need not take the model off.
+        let seen = if let Mode::Gate { .. } = self.request.mode { &target.path } else { form.seen() };
+        let changes = || changes_a_model(seen, self.request.method).then_some(Closed::ToMost);
+        match closed(&target.path).or_else(changes) {
             None => Ok(false),
             Some(Closed::ToMost) if self.key.manage && names_server => Ok(true),
             Some(Closed::ToMost) if form.is_ollamas_list() => {
@@ -197,17 +210,19 @@ impl<'q> Question<'q> {
         names: &Names<'_>,
         place: &Place<'q>,
         form: PathForm<'_>,
+        trace: &mut impl Trace,
     ) -> Result<Wanted<'q>, Refused> {
-        let missing = || Unreadable::ModelMissing;
+        let missing = || names.other().cloned().unwrap_or(Unreadable::ModelMissing);
         let pool = match (self.request.mode, place.routed) {
             (Mode::Gate { .. }, _) if self.key.may_use_all() => {
+                self.may_reach(routes::class_of_unknown(self.request.method, form.seen()), false)?;
                 return Ok(Wanted { model: None, pool: None, main: None, leg: None });
             }
             // The name of a model that the key may not use is not told either.
             (_, Some((pool, _))) => self.allowed(pool).ok_or_else(missing)?,
             (_, None) => place.chosen.and_then(|chosen| self.only_pool(chosen)).ok_or_else(missing)?,
         };
-        Ok(self.check(pool, names, place, form)?)
+        Ok(self.check(pool, names, place, form, trace)?)
     }
 
     /// The only model of the servers that a request chooses, as far as the key may use them.
@@ -264,6 +279,7 @@ impl<'q> Question<'q> {
         names: &Names<'_>,
         place: &Place<'q>,
         form: PathForm<'_>,
+        trace: &mut impl Trace,
     ) -> Result<Wanted<'q>, Reason> {
         let not_ready = |draining| Err(Reason::NotReady { model: pool.model.as_str().to_owned(), draining });
         match pool.readiness() {
@@ -271,44 +287,30 @@ impl<'q> Question<'q> {
             Readiness::Draining => return not_ready(true),
             Readiness::Ready => {}
         }
-        if !place.manages && !pool.has_no_choice() {
-            self.leave_no_choice(pool, names, form)?;
-        }
         let may_learn = |leg: &Leg| leg.credential.is_none() || self.request.trusted;
         let leg = match place.routed {
             Some((_, leg)) => may_learn(leg).then_some(leg),
             None => pool.legs.iter().find(|leg| may_learn(leg)),
         };
+        let leg = leg.ok_or(Reason::UntrustedPeer)?;
+        let names_server = matches!(form, PathForm::Named { .. }) || place.routed.is_some();
+        match place.manages {
+            true => self.manage(leg, form)?,
+            false => self.pass(pool.choice(), leg, names_server, names, form, trace)?,
+        }
         Ok(Wanted {
             model: Some(pool.model.clone()),
             pool: Some(pool),
             main: self.main(place.chosen, pool),
-            leg: Some(leg.ok_or(Reason::UntrustedPeer)?),
+            leg: Some(leg),
         })
-    }
-
-    /// Refuses what a server with several models could take for a request for another one.
-    fn leave_no_choice(&self, pool: &Pool, names: &Names<'_>, form: PathForm<'_>) -> Result<(), Reason> {
-        // A key that manages servers may see their lists.
-        if shows_models(form.seen()) {
-            return if self.key.manage { Ok(()) } else { Err(Reason::ClosedPath) };
-        }
-        if let Some(open) = names.left_open(false) {
-            return Err(open.into());
-        }
-        // vLLM ignores the query of `/v1/realtime`: the model stands in the message `session.update`
-        // (https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html).
-        let mut cards = pool.ready.iter().flat_map(|server| &server.models);
-        match names.is_handshake() && cards.any(|card| card.owned_by.as_deref() == Some("vllm")) {
-            true => Err(Unreadable::ModelInMessages.into()),
-            false => Ok(()),
-        }
     }
 
     /// A router of the user's own: its server reads what was read here, unless its owner has said
     /// which model it is.
     fn gate(
         &self,
+        gate: Gate,
         names: &Names<'_>,
         place: &Place<'q>,
         form: PathForm<'_>,
@@ -318,17 +320,15 @@ impl<'q> Question<'q> {
         if !self.key.may_use(model.as_str()) && pool.and_then(|pool| self.allowed(pool)).is_none() {
             return Err(not_found(model.as_str()));
         }
-        let owner_says = matches!(self.request.mode, Mode::Gate { model: Some(_), .. });
-        match names.fault() {
-            Some(fault) if !owner_says => return Err(fault.clone().into()),
-            _ => {}
-        }
-        if !owner_says && !place.manages && !self.key.may_use_all() {
-            if shows_models(form.seen()) {
-                return Err(Reason::ClosedPath);
+        if !place.manages {
+            let names_server = matches!(form, PathForm::Named { .. });
+            self.may_reach(routes::class_of_unknown(self.request.method, form.seen()), names_server)?;
+            if routes::takes_a_model(form.seen()) {
+                self.leave_stored(names)?;
+                self.look_deeper(true)?;
             }
-            if let Some(open) = names.left_open(true) {
-                return Err(open.into());
+            if !self.key.may_use_all() {
+                self.leave_no_choice_at(gate, pool, names, form)?;
             }
         }
         let main = pool.and_then(|pool| self.main(None, pool));

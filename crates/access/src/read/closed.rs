@@ -1,5 +1,8 @@
-//! Paths that manage a server. Only a key with that right opens them: they load models, change them
+//! Paths that manage a server of any kind. Only a key with that right opens them: they load models, change them
 //! under other people's requests, or show what other people asked.
+//!
+//! This is asked before anything is known of the servers, and of servers about which nothing is known. What a server
+//! of a known kind opens, [`routes`](crate::routes) says; a test compares both.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -20,16 +23,21 @@ const ENDPOINTS: &[&str] = &[
     // https://docs.vllm.ai/en/latest/usage/security.html
     "abort_requests",
     "collective_rpc",
+    "fault_tolerance",
     "finish_weight_update",
+    "get_world_size",
     "init_weight_transfer_engine",
     "is_paused",
     "is_sleeping",
+    "kv_event_sources",
     "pause",
+    "release_kv_cache_memory",
     "reset_encoder_cache",
     "reset_mm_cache",
     "reset_prefix_cache",
     "resume",
     "server_info",
+    "shutdown_weight_transfer_engine",
     "sleep",
     "start_draft_weight_update",
     "start_weight_update",
@@ -44,35 +52,58 @@ const ENDPOINTS: &[&str] = &[
     // SGLang; profiling is vLLM's as well.
     // https://github.com/sgl-project/sglang/blob/main/python/sglang/srt/entrypoints/http_server.py
     "abort_request",
+    "add_external_corpus",
+    "begin_weight_update",
     "clear_hicache_storage_backend",
     "close_session",
     "configure_logging",
     "continue_generation",
     "destroy_weights_update_group",
     "dump_expert_distribution_record",
+    "dumper",
+    "end_weight_update",
     "flush_cache",
     "freeze_gc",
+    "get_hicache_l3_cache_layout",
+    "get_remote_instance_transfer_engine_info",
     "get_server_info",
+    "get_transfer_engine_info",
     "get_weights_by_name",
+    "get_weights_checksum",
+    "hicache",
     "init_weights_send_group_for_remote_instance",
     "init_weights_update_group",
+    "list_external_corpora",
+    "list_loras",
     "load_lora_adapter_from_tensors",
+    "merge_lora_weights",
     "open_session",
     "pause_generation",
+    "pd_role_switch",
+    "register_transfer_engine_info",
     "release_memory_occupation",
+    "remote_instance_transfer_engine_info",
+    "remove_external_corpus",
     "resume_memory_occupation",
+    "scheduler_receive_meta_data",
+    "scheduler_receive_url",
     "send_weights_to_remote_instance",
     "set_internal_state",
+    "set_lora",
+    "set_trace_level",
     "slow_down",
     "start_expert_distribution_record",
     "start_profile",
     "stop_expert_distribution_record",
     "stop_profile",
+    "unmerge_lora_weights",
     "update_weights_from_disk",
     "update_weights_from_distributed",
     "update_weights_from_ipc",
     "update_weights_from_tensor",
+    "update_weights_from_tensor_checker",
     "vertex_generate",
+    "weights_checker",
     // llama.cpp: other people's prompts (slots), adapters, settings, models, and a proxy to anywhere.
     // https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
     "cors-proxy",
@@ -89,10 +120,14 @@ const ENDPOINTS: &[&str] = &[
     "api/copy",
     "api/create",
     "api/delete",
+    "api/experimental",
+    "api/me",
     "api/ps",
     "api/pull",
     "api/push",
+    "api/signout",
     "api/tags",
+    "api/user",
     // TabbyAPI and Aphrodite.
     // https://github.com/theroyallab/tabbyAPI/wiki/API-Reference
     "lora/load",
@@ -103,8 +138,49 @@ const ENDPOINTS: &[&str] = &[
     // https://github.com/vllm-project/aibrix/blob/main/pkg/controller/modeladapter/lora_client.go
     "lora_adapter/load",
     "lora_adapter/unload",
+    // llama-swap: ways to whatever it runs.
+    // https://github.com/mostlygeek/llama-swap
+    "comfyui",
+    "upstream",
+    // TabbyAPI.
+    "download",
+    "model/draft",
+    "model/embedding",
+    "template/switch",
+    "template/unload",
+    "api/extra",
+    // LMDeploy: its nodes, and the end of it.
+    // https://github.com/InternLM/lmdeploy/blob/main/lmdeploy/serve/openai/api_server.py
+    "distserve",
+    "nodes",
+    "terminate",
+    "wakeup",
+    // TensorRT-LLM.
+    // https://github.com/NVIDIA/TensorRT-LLM/blob/main/tensorrt_llm/serve/openai_server.py
+    "kv_cache_events",
+    "perf_metrics",
+    "release_memory",
+    "resume_memory",
+    // Triton.
+    // https://github.com/triton-inference-server/server/tree/main/docs/protocol
+    "v2/cudasharedmemory",
+    "v2/logging",
+    "v2/systemsharedmemory",
+    "v2/trace",
     // LocalAI.
     // https://localai.io/models/
+    "api/agents",
+    "api/auth",
+    "api/backends",
+    "api/nodes",
+    "api/settings",
+    "backend/monitor",
+    "backend/shutdown",
+    "backends",
+    "stores",
+    // Triton and KServe: what is in their repository, and loading of it.
+    // https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_model_repository.md
+    "v2/repository",
     "models/apply",
     "models/delete",
     // All of them: numbers about everybody's requests.
@@ -133,11 +209,22 @@ pub(crate) enum Closed {
 /// Endpoints that no key opens.
 const CLOSED_TO_ALL: &[&str] = &[
     // They fetch from, or send weights to, wherever the caller says.
+    "api/experimental",
+    "comfyui",
     "cors-proxy",
+    "get_remote_instance_transfer_engine_info",
+    "get_transfer_engine_info",
     "init_weight_transfer_engine",
     "init_weights_send_group_for_remote_instance",
     "init_weights_update_group",
+    "register_transfer_engine_info",
+    "remote_instance_transfer_engine_info",
+    "scheduler_receive_meta_data",
+    "scheduler_receive_url",
     "send_weights_to_remote_instance",
+    "update_weights",
+    // llama-swap: whatever stands behind, for any of its models.
+    "upstream",
     // They answer prompts. The body of a management request is not read, so a key for one model of
     // a server would reach the others.
     "invocations",
@@ -148,12 +235,15 @@ const CLOSED_TO_ALL: &[&str] = &[
 ///
 /// Its segments may stand anywhere in the path, so neither a prefix nor an id behind them gets around
 /// this; upper and lower case are the same.
-pub(crate) fn closed(path: &str, method: &str) -> Option<Closed> {
+pub(crate) fn closed(path: &str) -> Option<Closed> {
     let path = folded(path);
     let mut rest = segments(&path);
-    let (mut found, mut names_models) = (None, false);
+    let mut found = None;
     while let Some(name) = rest.next() {
-        names_models |= name == "models";
+        // vLLM answers whatever begins so.
+        if name.starts_with("metrics") {
+            found = Some(Closed::ToMost);
+        }
         for endpoint in BY_FIRST_SEGMENT.get(name).into_iter().flatten() {
             let mut following = rest.clone();
             if endpoint.split('/').skip(1).all(|wanted| following.next() == Some(wanted)) {
@@ -164,10 +254,27 @@ pub(crate) fn closed(path: &str, method: &str) -> Option<Closed> {
             }
         }
     }
-    // OpenAI's way to delete a fine-tuned model; LocalAI has it too.
-    // https://platform.openai.com/docs/api-reference/models/delete
-    let deletes = names_models && method.eq_ignore_ascii_case("DELETE");
-    found.or(deletes.then_some(Closed::ToMost))
+    found
+}
+
+/// Whether a request changes a model: OpenAI's way to delete a fine-tuned one, which LocalAI has too; Triton's and KServe's
+/// ways to load one; those of speaches to fetch and delete one.
+/// <https://platform.openai.com/docs/api-reference/models/delete>,
+/// <https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol>,
+/// <https://speaches.ai/usage/speech-to-text/>.
+pub(crate) fn changes_a_model(path: &str, method: &str) -> bool {
+    let path = folded(path);
+    let reads = ["GET", "HEAD", "OPTIONS"].iter().any(|reads| method.eq_ignore_ascii_case(reads));
+    let names = || segments(path.trim_end_matches('/'));
+    if reads || !names().any(|name| name == "models") {
+        return false;
+    }
+    let last = names().next_back().unwrap_or_default();
+    // `NAME:predict` is TensorFlow Serving's word for a question.
+    let is_a_model =
+        || names().zip(names().skip(1)).any(|pair| pair == ("v1", "models")) && !last.contains(':');
+    let asks = || matches!(last, "infer" | "predict" | "explain" | "generate" | "generate_stream");
+    method.eq_ignore_ascii_case("DELETE") || matches!(last, "load" | "unload") || is_a_model() && !asks()
 }
 
 #[cfg(test)]
@@ -191,7 +298,7 @@ mod tests {
             "/v1/api/pull",
             "/v1/props",
         ] {
-            assert_eq!(closed(path, "POST"), Some(Closed::ToMost), "{path}");
+            assert_eq!(closed(path), Some(Closed::ToMost), "{path}");
         }
     }
 
@@ -200,24 +307,39 @@ mod tests {
         for path in
             ["/v1/cors-proxy", "/v1/sleep/cors-proxy", "/v1/CORS-proxy/http:/x", "/cors-proxy;x/sleep"]
         {
-            assert_eq!(closed(path, "GET"), Some(Closed::ToAll), "{path}");
+            assert_eq!(closed(path), Some(Closed::ToAll), "{path}");
         }
     }
 
     #[test]
-    fn a_model_is_deleted_by_whoever_manages_it() {
-        assert_eq!(closed("/v1/models/ft:gpt", "DELETE"), Some(Closed::ToMost));
-        assert_eq!(closed("/v1/Models/a", "delete"), Some(Closed::ToMost));
-        assert_eq!(closed("/v1/models/ft:gpt", "GET"), None);
-        assert_eq!(closed("/v1/responses/resp_1", "DELETE"), None);
+    fn a_model_is_changed_by_whoever_manages_it() {
+        for (method, path) in [
+            ("DELETE", "/v1/models/ft:gpt"),
+            ("delete", "/v1/Models/a"),
+            ("POST", "/v1/models/llama/load"),
+            ("POST", "/v2/models/llama/unload"),
+            ("POST", "/v1/models/org/llama"),
+            ("POST", "/v1/models"),
+        ] {
+            assert!(changes_a_model(path, method), "{method} {path}");
+        }
+        for (method, path) in [
+            ("GET", "/v1/models"),
+            ("GET", "/v1/models/ft:gpt"),
+            ("GET", "/v1/models/org/load"),
+            ("DELETE", "/v1/responses/resp_1"),
+            ("POST", "/v1/models/llama:predict"),
+            ("POST", "/v2/models/llama/infer"),
+            ("POST", "/v1/models/llama/generate"),
+        ] {
+            assert!(!changes_a_model(path, method), "{method} {path}");
+        }
     }
 
     #[test]
     fn inference_is_open() {
         for path in [
             "/",
-            "/v1/models",
-            "/v1/models/org/load",
             "/v1/models/llama",
             "/v1/chat/completions",
             "/v1/completions",
@@ -236,14 +358,14 @@ mod tests {
             "/tokenize",
             "/predict",
         ] {
-            assert_eq!(closed(path, "POST"), None, "{path}");
+            assert_eq!(closed(path), None, "{path}");
         }
     }
 
     #[test]
     fn every_endpoint_is_closed_and_listed_once() {
         for endpoint in ENDPOINTS {
-            let found = closed(&format!("/v1/{endpoint}"), "POST");
+            let found = closed(&format!("/v1/{endpoint}"));
             assert!(found.is_some(), "{endpoint} must be written in lower case");
         }
         assert!(CLOSED_TO_ALL.iter().all(|endpoint| ENDPOINTS.contains(endpoint)));

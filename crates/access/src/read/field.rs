@@ -1,6 +1,6 @@
 //! The fields by which servers choose a model.
 
-use super::{NameField, Unreadable, Where, fold::resembles};
+use super::{NameField, Unreadable, Where, deep::Object, fold::resembles};
 
 /// The field that names the model.
 pub(super) const MODEL: &str = "model";
@@ -27,6 +27,22 @@ const OTHER_FIELDS: &[OtherField] = &[
     // https://github.com/ml-explore/mlx-lm/blob/main/mlx_lm/SERVER.md
     // https://lmstudio.ai/docs/app/advanced/speculative-decoding
     OtherField { name: "adapters", advice: "put the adapter's name into \"model\"" },
+    // LoRAX and TGI, LMDeploy, TensorRT-LLM.
+    // https://loraexchange.ai/reference/rest_api/
+    // https://huggingface.co/docs/text-generation-inference/conceptual/lora
+    // https://github.com/NVIDIA/TensorRT-LLM/blob/main/tensorrt_llm/serve/openai_protocol.py
+    OtherField { name: "adapter_id", advice: "put the adapter's name into \"model\"" },
+    OtherField { name: "adapter_name", advice: "put the adapter's name into \"model\"" },
+    OtherField { name: "adapter_source", advice: "the server's operator chooses where adapters come from" },
+    OtherField { name: "lora_id", advice: "put the adapter's name into \"model\"" },
+    OtherField { name: "lora_name", advice: "put the adapter's name into \"model\"" },
+    OtherField { name: "lora_request", advice: "put the adapter's name into \"model\"" },
+    // LocalAI, Xinference, speaches.
+    // https://localai.io/features/text-to-audio/, https://inference.readthedocs.io, https://speaches.ai
+    OtherField { name: "model_id", advice: "put the model's name into \"model\"" },
+    OtherField { name: "model_uid", advice: "put the model's name into \"model\"" },
+    OtherField { name: "speech_model", advice: "put the model's name into \"model\"" },
+    OtherField { name: "transcription_model", advice: "put the model's name into \"model\"" },
     OtherField { name: "draft_model", advice: "the server's operator chooses the draft model" },
     // OpenRouter and LiteLLM: models that answer if the first does not.
     // https://openrouter.ai/docs/features/model-routing
@@ -34,6 +50,73 @@ const OTHER_FIELDS: &[OtherField] = &[
     OtherField { name: "models", advice: "put one model's name into \"model\"" },
     OtherField { name: "fallbacks", advice: "put one model's name into \"model\"" },
 ];
+
+/// A field that refers to what a server, or a provider for all who share an account, has stored.
+#[derive(Debug)]
+pub(super) struct StoredField {
+    pub(super) name: &'static str,
+    shape: Shape,
+}
+
+/// Of which shape a value must be to refer to something.
+#[derive(Debug)]
+enum Shape {
+    /// Anything but null.
+    Any,
+    /// An object: a text is something else.
+    Object,
+    /// A text, or an object with an `id`.
+    Id,
+}
+
+/// They are documented names, which count only as they are written there.
+/// <https://platform.openai.com/docs/api-reference>, <https://docs.anthropic.com/en/api/messages>,
+/// SGLang's sessions: <https://docs.sglang.ai/basic_usage/native_api.html>.
+const STORED_FIELDS: &[StoredField] = &[
+    StoredField { name: "previous_response_id", shape: Shape::Any },
+    StoredField { name: "conversation", shape: Shape::Any },
+    StoredField { name: "prompt", shape: Shape::Object },
+    StoredField { name: "container", shape: Shape::Id },
+    StoredField { name: "file_id", shape: Shape::Any },
+    StoredField { name: "file_ids", shape: Shape::Any },
+    StoredField { name: "input_file_id", shape: Shape::Any },
+    StoredField { name: "training_file", shape: Shape::Any },
+    StoredField { name: "validation_file", shape: Shape::Any },
+    StoredField { name: "vector_store_ids", shape: Shape::Any },
+    StoredField { name: "assistant_id", shape: Shape::Any },
+    StoredField { name: "thread_id", shape: Shape::Any },
+    StoredField { name: "session_params", shape: Shape::Any },
+    // Cohere, Jina; a voice that somebody has stored.
+    StoredField { name: "conversation_id", shape: Shape::Any },
+    StoredField { name: "classifier_id", shape: Shape::Any },
+    StoredField { name: "voice", shape: Shape::Object },
+];
+
+impl StoredField {
+    pub(super) fn find(name: &str) -> Option<&'static Self> {
+        STORED_FIELDS.iter().find(|field| field.name == name)
+    }
+
+    /// Whether a value, in JSON, refers to something.
+    pub(super) fn refers(&self, json: &str) -> bool {
+        let json = json.trim_ascii();
+        match self.shape {
+            Shape::Any => json != "null",
+            Shape::Object => json.starts_with('{'),
+            Shape::Id => {
+                json.starts_with('"') || Object::read(json).is_some_and(|object| object.get("id").is_some())
+            }
+        }
+    }
+
+    /// Whether a part of a form refers to something: its value is text.
+    pub(super) fn counts_in_forms(&self) -> bool {
+        match self.shape {
+            Shape::Any | Shape::Id => true,
+            Shape::Object => false,
+        }
+    }
+}
 
 /// What a field's name stands for.
 #[derive(Debug)]
@@ -44,6 +127,8 @@ pub(super) enum Field {
     Name,
     /// Another choice of a model.
     Other(&'static OtherField),
+    /// Something that servers store.
+    Stored(&'static StoredField),
     /// Nothing that matters here.
     Any,
 }
@@ -63,7 +148,7 @@ impl Field {
         match OTHER_FIELDS.iter().find(|other| resembles(name, other.name)) {
             Some(other) if other.name == name => Ok(Self::Other(other)),
             Some(other) => Err(Unreadable::Disguised { field: other.name, place }),
-            None => Ok(Self::Any),
+            None => Ok(StoredField::find(name).map_or(Self::Any, Self::Stored)),
         }
     }
 }
@@ -125,7 +210,7 @@ mod tests {
             "mode",
             "lora",
         ] {
-            assert!(matches!(Field::of(name, Where::Json), Ok(Field::Any)), "{name}");
+            assert!(matches!(Field::of(name, Where::Json), Ok(Field::Any | Field::Stored(_))), "{name}");
         }
     }
 }

@@ -6,15 +6,26 @@
 use std::{borrow::Cow, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::error::Category;
+use serde_json::{error::Category, value::RawValue};
 
 use super::{
     NameField, Unreadable, Where,
-    field::{Field, MODEL, NAME, OtherField},
+    field::{Field, MODEL, NAME, OtherField, StoredField},
 };
 
-/// The model that a JSON body names.
-pub(super) fn model(body: &[u8], rule: NameField) -> Result<Option<Cow<'_, str>>, Unreadable> {
+/// What the top level of a JSON body says.
+#[derive(Debug, Default)]
+pub(super) struct Read<'a> {
+    /// The model.
+    pub(super) model: Option<Cow<'a, str>>,
+    /// A field that refers to what servers store for everybody.
+    pub(super) stored: Option<&'static str>,
+    /// A field other than `model` by which some server chooses one.
+    pub(super) other: Option<&'static OtherField>,
+}
+
+/// Reads a JSON body.
+pub(super) fn read(body: &[u8], rule: NameField) -> Result<Read<'_>, Unreadable> {
     refuse_other_encodings(body)?;
     let text = std::str::from_utf8(body).map_err(|_| Unreadable::NotUtf8)?;
     let mut found = Found::new(rule);
@@ -42,13 +53,15 @@ fn refuse_other_encodings(body: &[u8]) -> Result<(), Unreadable> {
 struct Found<'de> {
     model: Option<Cow<'de, str>>,
     name: Option<Cow<'de, str>>,
+    stored: Option<&'static str>,
+    other: Option<&'static OtherField>,
     refusal: Option<Unreadable>,
     rule: NameField,
 }
 
 impl<'de> Found<'de> {
     fn new(rule: NameField) -> Self {
-        Self { model: None, name: None, refusal: None, rule }
+        Self { model: None, name: None, stored: None, other: None, refusal: None, rule }
     }
 
     /// Notes why the body is refused; the returned error only ends the scan.
@@ -77,8 +90,17 @@ impl<'de> Found<'de> {
         Ok(())
     }
 
-    fn result(self) -> Result<Option<Cow<'de, str>>, Unreadable> {
-        match (self.model, self.name) {
+    fn stored<A: MapAccess<'de>>(&mut self, map: &mut A, field: &StoredField) -> Result<(), A::Error> {
+        let value: &'de RawValue = map.next_value()?;
+        if field.refers(value.get()) {
+            self.stored = Some(field.name);
+        }
+        Ok(())
+    }
+
+    fn result(self) -> Result<Read<'de>, Unreadable> {
+        let (stored, other) = (self.stored, self.other);
+        let model = match (self.model, self.name) {
             (Some(model), Some(name)) if model != name => {
                 Err(Unreadable::ModelsDisagree(Where::Json, Where::Json))
             }
@@ -87,14 +109,15 @@ impl<'de> Found<'de> {
                 Err(Unreadable::OtherField { field: NAME, advice })
             }
             (model, name) => Ok(model.or(name)),
-        }
+        };
+        Ok(Read { model: model?, stored, other })
     }
 
-    fn other<A: MapAccess<'de>>(&mut self, map: &mut A, field: &OtherField) -> Result<(), A::Error> {
-        match map.next_value::<Option<IgnoredAny>>()? {
-            None => Ok(()),
-            Some(_) => Err(self.refuse(field.refusal())),
+    fn other<A: MapAccess<'de>>(&mut self, map: &mut A, field: &'static OtherField) -> Result<(), A::Error> {
+        if map.next_value::<Option<IgnoredAny>>()?.is_some() {
+            self.other = Some(field);
         }
+        Ok(())
     }
 }
 
@@ -112,6 +135,7 @@ impl<'de> Visitor<'de> for &mut Found<'de> {
                 Ok(Field::Model) => self.model(&mut map)?,
                 Ok(Field::Name) => self.name(&mut map)?,
                 Ok(Field::Other(field)) => self.other(&mut map, field)?,
+                Ok(Field::Stored(field)) => self.stored(&mut map, field)?,
                 Ok(Field::Any) => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -221,7 +245,11 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Result<Option<String>, Unreadable> {
-        model(body.as_bytes(), NameField::Ignored).map(|model| model.map(Cow::into_owned))
+        let read = super::read(body.as_bytes(), NameField::Ignored)?;
+        match read.other {
+            Some(field) => Err(field.refusal()),
+            None => Ok(read.model.map(Cow::into_owned)),
+        }
     }
 
     #[test]
@@ -323,16 +351,27 @@ mod tests {
             utf32(u32::to_le_bytes),
             utf32(u32::to_be_bytes),
         ] {
-            assert_eq!(model(&body, NameField::Ignored), Err(Unreadable::TextEncoding), "{body:?}");
+            assert_eq!(
+                super::read(&body, NameField::Ignored).err(),
+                Some(Unreadable::TextEncoding),
+                "{body:?}"
+            );
         }
         // Neither in a value that is passed over, nor anywhere else.
-        assert_eq!(model(b"{\"model\":\"a\",\"x\":\"\xff\"}", NameField::Ignored), Err(Unreadable::NotUtf8));
-        assert_eq!(model(b"{\"model\":\"a\"}\xc0\xaf", NameField::Ignored), Err(Unreadable::NotUtf8));
+        assert_eq!(
+            super::read(b"{\"model\":\"a\",\"x\":\"\xff\"}", NameField::Ignored).err(),
+            Some(Unreadable::NotUtf8)
+        );
+        assert_eq!(
+            super::read(b"{\"model\":\"a\"}\xc0\xaf", NameField::Ignored).err(),
+            Some(Unreadable::NotUtf8)
+        );
     }
 
     #[test]
     fn a_name_counts_where_ollama_reads_it() {
-        let read = |body: &str, rule| model(body.as_bytes(), rule).map(|model| model.map(Cow::into_owned));
+        let read =
+            |body: &str, rule| super::read(body.as_bytes(), rule).map(|read| read.model.map(Cow::into_owned));
         for rule in [NameField::MustAgree, NameField::IsModel] {
             let both = read(r#"{"name":"a","model":"a"}"#, rule);
             assert_eq!(both.expect("they agree").as_deref(), Some("a"));
@@ -412,17 +451,17 @@ mod tests {
                 let at = at % body.len();
                 body[at] = byte;
             }
-            if let Ok(found) = model(&body, NameField::Ignored) {
+            if let Ok(found) = super::read(&body, NameField::Ignored) {
                 // An ignored value may hold a lone surrogate or a number out of range, which Value refuses.
                 if let Ok(value) = serde_json::from_slice::<Value>(&body) {
-                    prop_assert_eq!(found.as_deref(), value.get("model").and_then(Value::as_str));
+                    prop_assert_eq!(found.model.as_deref(), value.get("model").and_then(Value::as_str));
                 }
             }
         }
 
         #[test]
         fn random_bytes_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(Some(found)) = model(&body, NameField::Ignored) {
+            if let Ok(Read { model: Some(found), .. }) = super::read(&body, NameField::Ignored) {
                 let value: Value = serde_json::from_slice(&body).expect("JSON");
                 prop_assert_eq!(Some(&*found), value.get("model").and_then(Value::as_str));
             }

@@ -5,6 +5,7 @@
 //! the query; those that name one must agree.
 
 mod closed;
+mod deep;
 mod field;
 mod fold;
 mod json;
@@ -22,11 +23,13 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName};
 
 use crate::Request;
+use field::OtherField;
 use media_type::BodyKind;
 
-pub(crate) use closed::{Closed, closed};
+pub(crate) use closed::{Closed, changes_a_model, closed};
 pub(crate) use path::{NameField, PathForm, shows_models};
 pub(crate) use query::decode_fully;
+pub(crate) use segment::{folded, segments};
 pub(crate) use target::Target;
 pub use unreadable::{Unreadable, Where};
 
@@ -35,17 +38,45 @@ const X_MODEL: HeaderName = HeaderName::from_static("x-model");
 /// A place that names a model, and the name.
 pub(crate) type Named<'a> = (Where, Cow<'a, str>);
 
-/// The model that the body names.
-pub(crate) fn from_body<'a>(request: &Request<'a>, rule: NameField) -> Result<Option<Named<'a>>, Unreadable> {
+/// What a body says.
+#[derive(Debug, Default)]
+pub(crate) struct BodyRead<'a> {
+    /// The model.
+    pub(crate) named: Option<Named<'a>>,
+    /// A top-level field that refers to what servers store for everybody.
+    pub(crate) stored: Option<&'static str>,
+    /// Why it is refused, unless the server has just the one model: another field than `model` chooses one at some.
+    pub(crate) other: Option<Unreadable>,
+}
+
+/// Reads the body.
+pub(crate) fn from_body<'a>(request: &Request<'a>, rule: NameField) -> Result<BodyRead<'a>, Unreadable> {
     if request.body.is_empty() {
-        return Ok(None);
+        return Ok(BodyRead::default());
     }
     Ok(match media_type::of(request.headers)? {
-        BodyKind::Json => json::model(request.body, rule)?.map(|model| (Where::Json, model)),
+        BodyKind::Json => {
+            let json::Read { model, stored, other } = json::read(request.body, rule)?;
+            let other = other.map(OtherField::refusal);
+            BodyRead { named: model.map(|model| (Where::Json, model)), stored, other }
+        }
         BodyKind::Form { boundary } => {
-            multipart::model(request.body, boundary)?.map(|model| (Where::Form, model.into()))
+            let multipart::Read { model, stored, other } = multipart::read(request.body, boundary)?;
+            let other = other.map(OtherField::refusal);
+            BodyRead { named: model.map(|model| (Where::Form, model.into())), stored, other }
         }
     })
+}
+
+/// What stands deeper in a JSON body: a model or an adapter, or something that servers store for everybody.
+///
+/// # Errors
+/// A field by which some server would choose a model.
+pub(crate) fn deep_in_body(request: &Request<'_>) -> Result<Option<&'static str>, Unreadable> {
+    match media_type::of(request.headers) {
+        Ok(BodyKind::Json) => deep::read(request.body),
+        _ => Ok(None),
+    }
 }
 
 /// The model that the `X-Model` header names.

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use super::{
     Unreadable, Where,
-    field::{Field, MODEL},
+    field::{Field, MODEL, OtherField},
     media_type::is_utf8,
     parameters::{self, BLANKS, Parameter},
 };
@@ -32,15 +32,28 @@ struct Head<'a> {
     transfer_encoding: Option<&'a str>,
 }
 
-/// The model that a form names.
-pub(super) fn model(body: &[u8], boundary: &str) -> Result<Option<String>, Unreadable> {
-    let mut model = None;
+/// What a form says.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// The model.
+    pub(super) model: Option<String>,
+    /// A field that refers to what servers store for everybody.
+    pub(super) stored: Option<&'static str>,
+    /// A field other than `model` by which some server chooses one.
+    pub(super) other: Option<&'static OtherField>,
+}
+
+/// Reads a form.
+pub(super) fn read(body: &[u8], boundary: &str) -> Result<Read, Unreadable> {
+    let (mut model, mut stored, mut other) = (None, None, None);
     for part in split(body, boundary).map_err(Unreadable::Multipart)? {
         let (head, content) = Head::read(part).map_err(Unreadable::Multipart)?;
         let (name, is_file) = head.name().map_err(Unreadable::Multipart)?;
         match field(name)? {
             Field::Any | Field::Name => {}
-            Field::Other(field) => return Err(field.refusal()),
+            Field::Other(field) => other = Some(field),
+            Field::Stored(field) if field.counts_in_forms() => stored = Some(field.name),
+            Field::Stored(_) => {}
             Field::Model if model.is_some() => return Err(Unreadable::ModelRepeated(Where::Form)),
             Field::Model => {
                 head.check_model(is_file).map_err(Unreadable::Multipart)?;
@@ -48,7 +61,7 @@ pub(super) fn model(body: &[u8], boundary: &str) -> Result<Option<String>, Unrea
             }
         }
     }
-    Ok(model)
+    Ok(Read { model, stored, other })
 }
 
 /// What a part's name stands for. Browsers percent-encode quotes in names, and some readers decode.
@@ -198,7 +211,11 @@ mod tests {
     }
 
     fn read(body: &str) -> Result<Option<String>, Unreadable> {
-        model(body.as_bytes(), "xyz")
+        let read = super::read(body.as_bytes(), "xyz")?;
+        match read.other {
+            Some(field) => Err(field.refusal()),
+            None => Ok(read.model),
+        }
     }
 
     const MODEL_HEAD: &str = "Content-Disposition: form-data; name=\"model\"";
@@ -301,7 +318,7 @@ mod tests {
         assert_eq!(read(&twice), Err(Unreadable::ModelRepeated(Where::Form)));
         let latin1 = form(&[(MODEL_HEAD, "l?ma")]).replace('?', "\u{1}").into_bytes();
         let latin1: Vec<_> = latin1.into_iter().map(|b| if b == 1 { 0xe9 } else { b }).collect();
-        assert_eq!(model(&latin1, "xyz"), Err(Unreadable::NotUtf8));
+        assert_eq!(super::read(&latin1, "xyz").err(), Some(Unreadable::NotUtf8));
     }
 
     #[test]
@@ -351,7 +368,7 @@ mod tests {
     #[test]
     fn a_boundary_of_dashes_is_found() {
         let body = format!("------\r\n{MODEL_HEAD}\r\n\r\nllama\r\n--------\r\n");
-        assert_eq!(model(body.as_bytes(), "----").expect("a form").as_deref(), Some("llama"));
+        assert_eq!(super::read(body.as_bytes(), "----").expect("a form").model.as_deref(), Some("llama"));
     }
 
     proptest! {
@@ -373,7 +390,7 @@ mod tests {
                 let at = at % body.len();
                 body[at] = byte;
             }
-            if let Ok(Some(found)) = model(&body, "xyz") {
+            if let Ok(Read { model: Some(found), .. }) = super::read(&body, "xyz") {
                 prop_assert!(memmem::find(&body, found.as_bytes()).is_some());
             }
         }
@@ -382,7 +399,7 @@ mod tests {
         fn random_bytes_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..200), boundary in "[a-z-]{1,3}") {
             let mut marked = format!("--{boundary}\r\n").into_bytes();
             marked.extend(body);
-            prop_assert!(!matches!(model(&marked, &boundary), Err(refused) if refused.is_media_type()));
+            prop_assert!(!matches!(super::read(&marked, &boundary), Err(refused) if refused.is_media_type()));
         }
     }
 }

@@ -4,6 +4,8 @@
 //! A name may have slashes. Traefik takes as many segments off as the name of the route's pool has,
 //! so the longest run of segments that is a known name is the name.
 
+use std::borrow::Cow;
+
 use super::segment::{folded, segments};
 
 const MODELS: &str = "/models/";
@@ -18,6 +20,8 @@ pub(crate) enum PathForm<'p> {
     Plain(&'p str),
     /// A model, which stands before what the server will see.
     Named {
+        /// What stands before the name.
+        prefix: Prefix,
         /// The model's name.
         name: &'p str,
         /// What follows it; empty, or from a slash on.
@@ -31,15 +35,24 @@ pub(crate) enum PathForm<'p> {
     },
 }
 
+/// What stands before a model's name in a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prefix {
+    /// `/models/`: what follows the name is the server's own path.
+    Models,
+    /// `/openai/deployments/`: what follows the name stands below `/v1`.
+    Azure,
+}
+
 impl<'p> PathForm<'p> {
     /// Reads a decoded path; `is_known` tells names of models.
     pub(crate) fn read(path: &'p str, is_known: impl Fn(&str) -> bool) -> Self {
-        let Some(names) = after_prefix(path) else { return Self::Plain(path) };
+        let Some((prefix, names)) = after_prefix(path) else { return Self::Plain(path) };
         let ends = names.match_indices('/').map(|(at, _)| at).chain([names.len()]);
         let ends: Vec<usize> = ends.take(MAX_SLASHES + 1).collect();
         let longest = ends.iter().rev().find(|end| is_known(&names[..**end]));
         match longest {
-            Some(end) => Self::Named { name: &names[..*end], rest: &names[*end..] },
+            Some(end) => Self::Named { prefix, name: &names[..*end], rest: &names[*end..] },
             None => {
                 let first = ends.first().copied().unwrap_or_default();
                 let end = ["/v1/", "/api/"].iter().find_map(|api| names.find(api)).unwrap_or(first);
@@ -50,9 +63,17 @@ impl<'p> PathForm<'p> {
 
     /// Takes the first segment for the name, where nobody knows what the names are.
     pub(crate) fn by_first_segment(path: &'p str) -> Self {
-        let Some(names) = after_prefix(path) else { return Self::Plain(path) };
+        let Some((prefix, names)) = after_prefix(path) else { return Self::Plain(path) };
         let (name, rest) = names.split_at(names.find('/').unwrap_or(names.len()));
-        if name.is_empty() { Self::Plain(path) } else { Self::Named { name, rest } }
+        if name.is_empty() { Self::Plain(path) } else { Self::Named { prefix, name, rest } }
+    }
+
+    /// The path as the server sees it, but for its own base path.
+    pub(crate) fn at_server(self) -> Cow<'p, str> {
+        match self {
+            Self::Named { prefix: Prefix::Azure, rest, .. } => format!("/v1{rest}").into(),
+            form => form.seen().into(),
+        }
     }
 
     /// The path as the server behind sees it, as far as it can be told here.
@@ -66,13 +87,14 @@ impl<'p> PathForm<'p> {
 
     /// Whether this is Ollama's list of models, behind a name.
     pub(crate) fn is_ollamas_list(self) -> bool {
-        matches!(self, Self::Named { rest: "/api/tags" | "/api/ps", .. })
+        matches!(self, Self::Named { prefix: Prefix::Models, rest: "/api/tags" | "/api/ps", .. })
     }
 }
 
 /// What stands where a name begins.
-fn after_prefix(path: &str) -> Option<&str> {
-    [MODELS, AZURE].iter().find_map(|prefix| path.strip_prefix(prefix))
+fn after_prefix(path: &str) -> Option<(Prefix, &str)> {
+    let after = |prefix, text| Some((prefix, path.strip_prefix(text)?));
+    after(Prefix::Models, MODELS).or_else(|| after(Prefix::Azure, AZURE))
 }
 
 /// How a server reads `name` in a JSON body.
@@ -105,8 +127,11 @@ pub(crate) fn shows_models(path: &str) -> bool {
     let path = folded(path);
     let mut names = segments(&path);
     while let Some(name) = names.next() {
-        let listed = || matches!(names.clone().next(), Some("tags" | "ps"));
-        if matches!(name, "models" | "deployments") || name == "api" && listed() {
+        let next = || names.clone().next().unwrap_or_default();
+        // Bedrock has `/model/NAME/invoke`; OpenAI once had `/v1/engines/NAME/completions`, as LocalAI still does.
+        let named = matches!(name, "model" | "engines" | "engine" | "upstream") && !next().is_empty();
+        let listed = name == "api" && matches!(next(), "tags" | "ps");
+        if matches!(name, "models" | "deployments") || named || listed {
             return true;
         }
     }
@@ -123,16 +148,28 @@ mod tests {
         for (path, expected) in [
             ("/v1/chat", PathForm::Plain("/v1/chat")),
             ("/models", PathForm::Plain("/models")),
-            ("/models/llama/predict", PathForm::Named { name: "llama", rest: "/predict" }),
-            ("/models/llama", PathForm::Named { name: "llama", rest: "" }),
-            ("/models/org/llama/v2/x", PathForm::Named { name: "org/llama", rest: "/v2/x" }),
-            ("/models/org/llama/v1/x", PathForm::Named { name: "org/llama/v1", rest: "/x" }),
-            ("/models/org/other/x", PathForm::Named { name: "org", rest: "/other/x" }),
+            (
+                "/models/llama/predict",
+                PathForm::Named { prefix: Prefix::Models, name: "llama", rest: "/predict" },
+            ),
+            ("/models/llama", PathForm::Named { prefix: Prefix::Models, name: "llama", rest: "" }),
+            (
+                "/models/org/llama/v2/x",
+                PathForm::Named { prefix: Prefix::Models, name: "org/llama", rest: "/v2/x" },
+            ),
+            (
+                "/models/org/llama/v1/x",
+                PathForm::Named { prefix: Prefix::Models, name: "org/llama/v1", rest: "/x" },
+            ),
+            (
+                "/models/org/other/x",
+                PathForm::Named { prefix: Prefix::Models, name: "org", rest: "/other/x" },
+            ),
             ("/models/Llama/x", PathForm::Unknown { name: "Llama" }),
             ("/models//x", PathForm::Unknown { name: "" }),
             (
                 "/openai/deployments/llama/chat/completions",
-                PathForm::Named { name: "llama", rest: "/chat/completions" },
+                PathForm::Named { prefix: Prefix::Azure, name: "llama", rest: "/chat/completions" },
             ),
         ] {
             assert_eq!(PathForm::read(path, known), expected, "{path}");
@@ -153,9 +190,9 @@ mod tests {
 
     #[test]
     fn the_first_segment_is_a_name_of_last_resort() {
-        let named = |name, rest| PathForm::Named { name, rest };
-        assert_eq!(PathForm::by_first_segment("/models/a/b/c"), named("a", "/b/c"));
-        assert_eq!(PathForm::by_first_segment("/openai/deployments/a"), named("a", ""));
+        let named = |prefix, name, rest| PathForm::Named { prefix, name, rest };
+        assert_eq!(PathForm::by_first_segment("/models/a/b/c"), named(Prefix::Models, "a", "/b/c"));
+        assert_eq!(PathForm::by_first_segment("/openai/deployments/a"), named(Prefix::Azure, "a", ""));
         for path in ["/models/", "/models", "/v1/chat"] {
             assert_eq!(PathForm::by_first_segment(path), PathForm::Plain(path));
         }
@@ -167,7 +204,13 @@ mod tests {
         {
             assert!(shows_models(path), "{path}");
         }
-        for path in ["/v2/models/dear/infer", "/openai/deployments/dear/chat/completions"] {
+        for path in [
+            "/v1/engines/dear/completions",
+            "/model/dear/invoke",
+            "/upstream/dear/v1/x",
+            "/v2/models/dear/infer",
+            "/openai/deployments/dear/chat/completions",
+        ] {
             assert!(shows_models(path), "{path}");
         }
         for path in ["/v1/chat/completions", "/predict", "", "/api/chat", "/tags", "/v1/model"] {

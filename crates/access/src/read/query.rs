@@ -38,7 +38,7 @@ fn names_model(name: &str) -> Result<bool, Unreadable> {
         Field::Model if name == MODEL => Ok(true),
         Field::Model => Err(Unreadable::Disguised { field: MODEL, place: Where::Query }),
         Field::Other(field) => Err(field.refusal()),
-        Field::Any | Field::Name => Ok(false),
+        Field::Any | Field::Name | Field::Stored(_) => Ok(false),
     }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::fold::fold;
 
 /// A decoded path without its letters' case. Most paths are in lower case already.
-pub(super) fn folded(path: &str) -> Cow<'_, str> {
+pub(crate) fn folded(path: &str) -> Cow<'_, str> {
     match path.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
         true => path.into(),
         false => path.chars().map(fold).collect::<String>().into(),
@@ -13,7 +13,7 @@ pub(super) fn folded(path: &str) -> Cow<'_, str> {
 }
 
 /// The segments, without what some servers cut off: parameters (`sleep;x`) and blanks.
-pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> + Clone {
+pub(crate) fn segments(path: &str) -> impl DoubleEndedIterator<Item = &str> + Clone {
     path.split('/').map(|segment| segment.split(';').next().unwrap_or_default().trim())
 }
 

@@ -39,6 +39,9 @@ pub enum Unreadable {
     /// JSON, but a list, a text or such.
     #[error("the body must be a JSON object")]
     NotAnObject,
+    /// JSON with content within content, and so on.
+    #[error("the body is nested too deeply")]
+    TooDeep,
     /// Not a form, or one that servers read differently.
     #[error("the multipart body is refused: {0}")]
     Multipart(&'static str),
@@ -47,7 +50,7 @@ pub enum Unreadable {
     #[error("the request names no model: put it into \"model\"")]
     ModelMissing,
     /// Only a header or the query names the model, which the server would not look at.
-    #[error("the body names no model, and the server has several: put it into \"model\"")]
+    #[error("the body names no model, and the server has several, or may have: put it into \"model\"")]
     ModelNotInBody,
     /// The server does not look at what names the model.
     #[error(
@@ -55,11 +58,11 @@ pub enum Unreadable {
     )]
     ModelUnseen,
     /// The body is not handed over, so it may name any model.
-    #[error("the body cannot be read here, and the server has several models")]
+    #[error("the body cannot be read here, and the server has several models, or may have")]
     BodyUnseen,
     /// The model is named once the WebSocket is open.
     #[error(
-        "the server reads the model from the WebSocket's messages, and has several: use one with a single model"
+        "the messages of a WebSocket could name another model of this server, so its operator has to allow them (single_model or websockets)"
     )]
     ModelInMessages,
     /// `model` is a number, null, or the like.
@@ -82,6 +85,9 @@ pub enum Unreadable {
         /// Where it stands.
         place: Where,
     },
+    /// A field that refers to what servers store for everybody, which this key may not use.
+    #[error("\"{0}\" refers to what is stored for all users of the server, which this API key may not use")]
+    StoredField(&'static str),
     /// A field by which some server chooses a model.
     #[error("\"{field}\" is not accepted: {advice}")]
     OtherField {
@@ -130,7 +136,9 @@ impl Unreadable {
             | Self::ModelInvalid(_)
             | Self::ModelRepeated(_)
             | Self::ModelsDisagree(..) => Some(MODEL),
-            Self::Disguised { field, .. } | Self::OtherField { field, .. } => Some(field),
+            Self::Disguised { field, .. } | Self::OtherField { field, .. } | Self::StoredField(field) => {
+                Some(field)
+            }
             _ => None,
         }
     }
@@ -141,7 +149,7 @@ impl Unreadable {
             Self::ContentTypeCount | Self::ContentType(_) => "unsupported_content_type",
             Self::ContentEncoding | Self::TextEncoding => "unsupported_encoding",
             Self::Uri(_) => "invalid_uri",
-            Self::NotUtf8 | Self::Json { .. } | Self::NotAnObject => "invalid_json",
+            Self::NotUtf8 | Self::Json { .. } | Self::NotAnObject | Self::TooDeep => "invalid_json",
             Self::Multipart(_) => "invalid_multipart",
             Self::ModelMissing
             | Self::ModelNotInBody
@@ -150,7 +158,7 @@ impl Unreadable {
             | Self::ModelInMessages => "model_missing",
             Self::ModelNotText | Self::ModelInvalid(_) => "model_invalid",
             Self::ModelRepeated(_) | Self::ModelsDisagree(..) | Self::Disguised { .. } => "model_ambiguous",
-            Self::OtherField { .. } => "field_not_accepted",
+            Self::OtherField { .. } | Self::StoredField(_) => "field_not_accepted",
         }
     }
 }

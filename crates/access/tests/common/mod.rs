@@ -171,6 +171,8 @@ pub(crate) fn server(name: &str, state: ServerState, models: &[&str]) -> ServerR
     ServerRecord {
         spec: ServerSpec::configured(name, ServerUrl::http(name, 8000)),
         state,
+        listed_as: catalogue::Kind::Other,
+        has_others: false,
         models: models.iter().map(card).collect(),
     }
 }

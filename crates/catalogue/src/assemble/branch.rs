@@ -74,7 +74,9 @@ fn branch(
         return None;
     }
     let mut refuse = |message: String| {
-        for server in draft.servers.iter().filter(|s| !s.spec.model_settings.is_empty()).take(1) {
+        // Who asked for it: a server, or the operator for all of the model's.
+        let asked = draft.servers.iter().find(|s| !s.spec.model_settings.is_empty());
+        if let Some(server) = asked.or_else(|| draft.servers.first()) {
             problems.push(Problem::server(
                 &server.spec.name,
                 format!("{key}={:?} of {model:?}: {message}", target.as_str()),
@@ -91,6 +93,17 @@ fn branch(
         return refuse(format!(
             "its server {} does not answer to {model:?}, and Traefik cannot change the name in a body: give that \
              server the name as an alias that it accepts, or accepts=any if it does not look",
+            server.spec.name
+        ));
+    }
+    // One that chooses by the name in the body would answer with this very model.
+    let has_both = |server: &&Arc<ServerRecord>| {
+        server.kind().names_choose() && server.models.iter().any(|card| card.name == *model)
+    };
+    if let Some(server) = ready.iter().find(has_both) {
+        return refuse(format!(
+            "its server {} has {model:?} as well and chooses by the name in the body, so its requests would stay with that \
+             model",
             server.spec.name
         ));
     }

@@ -1,11 +1,11 @@
 //! A pool while servers are still added to it.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
-use super::{Branch, Leg, Pool};
+use super::{Branch, Choice, Door, Leg, Pool};
 use crate::{
-    Accepts, Credential, GivenModelSettings, ModelCard, ModelName, Problem, RouteId, Selector, ServerRecord,
-    ServerState,
+    Accepts, Credential, GivenModelSettings, Kind, ModelCard, ModelName, Problem, RouteId, Selector,
+    ServerRecord, ServerState,
 };
 
 /// A pool to be.
@@ -45,19 +45,35 @@ pub(super) fn names(server: &ServerRecord) -> Vec<Name<'_>> {
             names.push(Name { name: alias.name.clone(), card });
         }
     }
-    // To Ollama, `llama3` is `llama3:latest`; `library` is how it signs its models.
-    for card in server.models.iter().filter(|m| m.owned_by.as_deref() == Some("library")) {
+    for card in &server.models {
+        let more = card.aliases.iter().filter(|alias| !listed(alias));
+        names.extend(more.map(|alias| Name { name: alias.clone(), card }));
+    }
+    // To Ollama, `llama3` is `llama3:latest`.
+    for card in server.models.iter().filter(|_| server.kind() == Kind::Ollama) {
         let short = card.name.as_str().strip_suffix(":latest").and_then(|short| ModelName::new(short).ok());
         if let Some(name) = short.filter(|short| !listed(short)) {
             names.push(Name { name, card });
         }
     }
-    names.dedup_by(|a, b| a.name == b.name);
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.name.clone()));
     names
 }
 
+/// Names what its operator says of a server and its list does not bear out.
+pub(super) fn check_settings(server: &ServerRecord, problems: &mut Vec<Problem>) {
+    let count = server.models.len();
+    if server.spec.settings.single_model && count > 1 {
+        let message =
+            format!("single_model: this server has {count} models, so it is taken for one with several");
+        problems.push(Problem::server(&server.spec.name, message));
+    }
+    check_aliases(server, problems);
+}
+
 /// Names aliases that lead nowhere, or that the server will refuse in a body.
-pub(super) fn check_aliases(server: &ServerRecord, problems: &mut Vec<Problem>) {
+fn check_aliases(server: &ServerRecord, problems: &mut Vec<Problem>) {
     let settings = &server.spec.settings;
     // What it serves is not known yet.
     if server.models.is_empty() {
@@ -81,8 +97,7 @@ pub(super) fn check_aliases(server: &ServerRecord, problems: &mut Vec<Problem>) 
             _ => {}
         }
         let listed = server.models.iter().any(|m| m.name == *name);
-        let is_vllm = server.models.iter().all(|m| m.owned_by.as_deref() == Some("vllm"));
-        if !listed && is_vllm && settings.accepts != Some(Accepts::Any) {
+        if !listed && server.kind() == Kind::Vllm && settings.accepts != Some(Accepts::Any) {
             problem(format!(
                 "aliases: vLLM answers 404 to {name:?} in a body, which Traefik cannot change: start it with \
                  --served-model-name and both names; by path, header or query the alias works"
@@ -113,8 +128,14 @@ impl Draft {
             Ok([only]) => only,
             Err(_) => model.clone(),
         };
-        let legs = legs(&self.servers, &model, selector.as_deref());
-        let (ready, waiting) = self.servers.into_iter().partition(|s| s.state == ServerState::Ready);
+        let branches = || self.canary.iter().chain(&self.mirror);
+        let legs = legs(&self.servers, &model, selector.as_deref(), branches);
+        let (ready, waiting): (Vec<Arc<ServerRecord>>, _) =
+            self.servers.into_iter().partition(|s| s.state == ServerState::Ready);
+        // What a mirror's servers do is not seen, but done.
+        let branched = self.canary.iter().chain(&self.mirror).flat_map(|branch| &branch.ready);
+        let choice =
+            ready.iter().chain(branched).map(|server| server.choice()).max().unwrap_or(Choice::Several);
         Pool {
             stands_for,
             selector,
@@ -127,6 +148,7 @@ impl Draft {
             overridden: self.overridden,
             canary: self.canary,
             mirror: self.mirror,
+            choice,
             model,
         }
     }
@@ -134,7 +156,12 @@ impl Draft {
 
 /// Groups servers by credential; the group with the most preferred server first. A group keeps its
 /// route while servers come and go.
-fn legs(servers: &[Arc<ServerRecord>], model: &ModelName, selector: Option<&Selector>) -> Vec<Leg> {
+fn legs<'b, B: Iterator<Item = &'b Branch>>(
+    servers: &[Arc<ServerRecord>],
+    model: &ModelName,
+    selector: Option<&Selector>,
+    branches: impl Fn() -> B,
+) -> Vec<Leg> {
     let mut groups: Vec<Group> = Vec::new();
     for server in servers {
         let credential = &server.spec.credential;
@@ -158,7 +185,9 @@ fn legs(servers: &[Arc<ServerRecord>], model: &ModelName, selector: Option<&Sele
         };
         let route = part.map_or_else(|| RouteId::of(model), |part| RouteId::of_part(model, &part));
         let ready: Vec<_> = group.into_iter().filter(|s| s.state == ServerState::Ready).collect();
-        (!ready.is_empty()).then_some(Leg { route, credential, ready })
+        // A request with a credential goes to its own servers only.
+        let doors = Door::all(&ready, branches().filter(|_| credential.is_none()));
+        (!ready.is_empty()).then_some(Leg { route, credential, ready, doors })
     };
     groups.into_iter().filter_map(leg).collect()
 }

@@ -1,11 +1,13 @@
 use super::*;
-use crate::{CredentialHeader, ServerSettings, ServerSpec, ServerUrl, Setting, Strategy};
+use crate::{CredentialHeader, Kind, ServerSettings, ServerSpec, ServerUrl, Setting, Strategy};
 
 fn record(name: &str, state: ServerState, context: u64) -> ServerRecord {
     let model = ModelName::new("llama").expect("a name");
     ServerRecord {
         spec: ServerSpec::configured(name, ServerUrl::http(name, 8000)),
         state,
+        listed_as: Kind::Other,
+        has_others: false,
         models: vec![ModelCard { context_length: Some(context), ..ModelCard::named(model) }],
     }
 }
@@ -80,7 +82,7 @@ fn an_alias_is_a_pool_that_stands_for_the_model() {
         fast.leg().expect("ready").route,
         catalogue.pool("llama").expect("a pool").leg().expect("ready").route
     );
-    assert!(!fast.has_no_choice(), "b also has qwen");
+    assert_eq!(fast.choice(), Choice::Several, "b also has qwen");
     assert!(catalogue.pool("smart").is_none());
     assert!(problems(&catalogue)[0].contains("write smart=MODEL"), "{:?}", catalogue.problems());
 }
@@ -93,13 +95,13 @@ fn an_alias_of_two_models_is_a_name_of_its_own() {
     );
     let chat = catalogue.pool("chat").expect("a pool");
     assert_eq!((chat.stands_for.as_str(), chat.ready.len()), ("chat", 2));
-    assert!(chat.has_no_choice());
+    assert_eq!(chat.choice(), Choice::Unknown);
 }
 
 #[test]
 fn vllm_is_known_to_refuse_an_alias_in_a_body() {
     let mut vllm = server("a", &["llama"], &[("aliases", "fast")]);
-    vllm.models[0].owned_by = Some("vllm".into());
+    vllm.listed_as = Kind::Vllm;
     let catalogue = Catalogue::assemble([vllm], Vec::new());
     assert!(catalogue.pool("fast").is_some(), "by path it works");
     assert!(problems(&catalogue)[0].contains("--served-model-name"));
@@ -108,9 +110,7 @@ fn vllm_is_known_to_refuse_an_alias_in_a_body() {
 #[test]
 fn ollamas_latest_needs_no_tag() {
     let mut ollama = server("a", &["llama3:latest", "qwen:7b"], &[]);
-    for card in &mut ollama.models {
-        card.owned_by = Some("library".into());
-    }
+    ollama.listed_as = Kind::Ollama;
     let catalogue = Catalogue::assemble([ollama], Vec::new());
     assert_eq!(catalogue.pool("llama3").expect("a pool").stands_for.as_str(), "llama3:latest");
     assert!(catalogue.pool("qwen").is_none());

@@ -1,9 +1,9 @@
 //! Settings of one server.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{Read, Setting, parse};
-use crate::{Condition, ModelName, Selector, selector};
+use crate::{Condition, Kind, ModelName, Selector, selector};
 
 /// How one server takes part in its pools.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +20,14 @@ pub struct ServerSettings {
     pub aliases: Vec<Alias>,
     /// Which names it answers to.
     pub accepts: Option<Accepts>,
+    /// Which program it is, whatever its list of models looks like.
+    pub kind: Option<Kind>,
+    /// It has just the one model: nothing that a request says chooses another.
+    pub single_model: bool,
+    /// The paths that are open, and no others; empty: those of its kind.
+    pub paths: Vec<OpenPath>,
+    /// Whether WebSockets pass, although their messages could name another of its models.
+    pub websockets: bool,
     /// The requests that choose it.
     pub conditions: Vec<Condition>,
     /// Whether it also gets requests that do not choose it.
@@ -28,6 +36,14 @@ pub struct ServerSettings {
     pub pass_host_header: Option<bool>,
     /// All of this as it was written, by key.
     pub given: BTreeMap<&'static str, String>,
+}
+
+/// A path of a server that the operator opens, as the server sees it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OpenPath {
+    path: String,
+    /// Whether everything below it is open, too.
+    and_below: bool,
 }
 
 /// Another name for a model.
@@ -46,6 +62,36 @@ pub enum Accepts {
     Listed,
     /// Any, whatever it lists.
     Any,
+}
+
+impl OpenPath {
+    /// Reads `/predict`, or `/predict/*` for everything below it.
+    fn parse(text: &str) -> Option<Self> {
+        let (path, and_below) = text.strip_suffix("/*").map_or((text, false), |path| (path, true));
+        let is_segment = |s: &str| {
+            !matches!(s, "" | "." | "..")
+                && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:@".contains(&b))
+        };
+        let fits =
+            path.len() <= 256 && path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_segment));
+        (fits || path.is_empty() && and_below || path == "/")
+            .then(|| Self { path: path.to_owned(), and_below })
+    }
+
+    /// Whether this is the path, or stands above it.
+    pub fn opens(&self, path: &str) -> bool {
+        match path.strip_prefix(self.path.as_str()) {
+            Some("") => !self.and_below || self.path.is_empty(),
+            Some(below) => self.and_below && below.starts_with('/'),
+            None => false,
+        }
+    }
+}
+
+impl fmt::Display for OpenPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.path, if self.and_below { "/*" } else { "" })
+    }
 }
 
 impl ServerSettings {
@@ -145,6 +191,53 @@ pub(super) const SETTINGS: &[Setting] = &[
         }),
     },
     Setting {
+        key: "kind",
+        meaning: "Which program the server is. It says which paths are open, and by what the server chooses a model",
+        default: "what its model list says (owned_by); with a credential provider, else other",
+        allowed: "vllm, sglang, llamacpp, llamacpp-router, ollama, tei, llama-swap, provider or other",
+        since: "",
+        read: Read::Server(|s, text| {
+            s.kind = Some(Kind::named(text)?);
+            Some(())
+        }),
+    },
+    Setting {
+        key: "single_model",
+        meaning: "The server has this one model and no other: nothing that a request says chooses another. Then bodies \
+                  that Modelgate cannot read (text, images, compressed ones) and WebSockets pass",
+        default: "false; true of llama.cpp and TEI",
+        allowed: "true or false; true only with one model",
+        since: "",
+        read: Read::Server(|s, text| {
+            s.single_model = parse::bool(text)?;
+            Some(())
+        }),
+    },
+    Setting {
+        key: "paths",
+        meaning: "The server's paths that are open, as the server sees them, and no others. Those that are known to \
+                  manage a server stay closed",
+        default: "those of its kind",
+        allowed: "paths separated by commas, such as /predict, /jobs/*",
+        since: "",
+        read: Read::Server(|s, text| {
+            s.paths = text.split(',').map(|path| OpenPath::parse(path.trim())).collect::<Option<_>>()?;
+            Some(())
+        }),
+    },
+    Setting {
+        key: "websockets",
+        meaning: "WebSockets pass although the server has, or may have, several models: what their messages name is \
+                  not checked, so whoever may use one of the models may use all",
+        default: "false",
+        allowed: "true or false",
+        since: "",
+        read: Read::Server(|s, text| {
+            s.websockets = parse::bool(text)?;
+            Some(())
+        }),
+    },
+    Setting {
         key: "select.header",
         meaning: "The server takes the requests with this header",
         default: "none",
@@ -190,7 +283,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "pass_host_header",
         meaning: "Whether the server is sent the Host that the client sent",
-        default: "true for http, false for https",
+        default: "true for http, false for https and for Ollama, which answers 403 to a foreign Host",
         allowed: "true or false",
         since: "",
         read: Read::Server(|s, text| {

@@ -75,6 +75,9 @@ pub(crate) struct KeyFields {
     /// Whether it may use paths that manage a server
     #[arg(long, value_name = "true|false")]
     manage: Option<bool>,
+    /// Whether it may use what servers store for everybody: files, batches, responses, conversations
+    #[arg(long, value_name = "true|false")]
+    stored_data: Option<bool>,
     /// When it stops working, in UTC, such as 2027-01-01T00:00:00Z
     #[arg(long, value_name = "TIME")]
     expires: Option<String>,
@@ -128,6 +131,7 @@ impl KeyFields {
         patch.list("models", &self.models);
         patch.limits(&self.limits);
         patch.truth("manage", self.manage);
+        patch.truth("stored_data", self.stored_data);
         patch.text("expires", self.expires.as_ref());
         patch.list("networks", &self.network);
         patch.text("note", self.note.as_ref());

@@ -66,7 +66,7 @@ pub(super) fn read(
     let plan_names: Vec<String> = plans.iter().map(|plan| plan.name.clone()).collect();
     let consumers = read_all(consumers, "consumer", Some(&plan_names));
     let keys = read_keys(keys, &plan_names);
-    let issuers = issuers.into_iter().filter_map(|section| read_issuer(section, &plan_names)).collect();
+    let issuers = read_issuers(issuers, &plan_names);
     Accounts { declared: Declared { plans, consumers, keys }, issuers }
 }
 
@@ -110,7 +110,31 @@ fn read_keys(sections: Vec<Section<'_>>, plans: &[String]) -> Vec<KeySpec> {
     read
 }
 
-fn read_issuer(mut section: Section<'_>, plans: &[String]) -> Option<JwtIssuer> {
+fn read_issuers(sections: Vec<Section<'_>>, plans: &[String]) -> Vec<JwtIssuer> {
+    let mut issuers = Vec::with_capacity(sections.len());
+    for mut section in sections {
+        if let Some(entry) = read_issuer(&mut section, plans) {
+            if issuers.iter().any(|earlier| hides(earlier, &entry)) {
+                section.error("audience", NEVER_COUNTS);
+            }
+            issuers.push(entry);
+        }
+        section.finish();
+    }
+    issuers
+}
+
+const NEVER_COUNTS: &str = "an entry before it has the same issuer, consumer_claim and audience, so this one would never count; \
+                            allowed: another audience or consumer_claim";
+
+/// Whether an entry takes all tokens that a later one is for.
+fn hides(earlier: &JwtIssuer, later: &JwtIssuer) -> bool {
+    let (earlier, later) = (&earlier.issuer, &later.issuer);
+    (&earlier.issuer, &earlier.consumer_claim) == (&later.issuer, &later.consumer_claim)
+        && later.audience.iter().all(|one| earlier.audience.contains(one))
+}
+
+fn read_issuer(section: &mut Section<'_>, plans: &[String]) -> Option<JwtIssuer> {
     const URL: &str = "an http or https URL, as it stands in a token's iss";
     const AUDIENCE: &str = "a name that must be in a token's aud";
     const CLAIM: &str = "the name of a claim";
@@ -132,9 +156,8 @@ fn read_issuer(mut section: Section<'_>, plans: &[String]) -> Option<JwtIssuer> 
     let jwks_url = section.get("jwks_url", "the http or https URL of a JSON Web Key Set", url);
     let consumer_claim = section.get("consumer_claim", CLAIM, word);
     let plan_claim = section.get("plan_claim", CLAIM, word);
-    let plan = accounts::plan(&mut section, Some(plans));
-    let models = accounts::models(&mut section).map(|models| models.globs().clone());
-    section.finish();
+    let plan = accounts::plan(section, Some(plans));
+    let models = accounts::models(section).map(|models| models.globs().clone());
     let issuer = Issuer {
         issuer: issuer?,
         audience: audience?,

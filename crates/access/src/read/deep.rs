@@ -1,0 +1,314 @@
+//! What stands deeper than the top level of a JSON body: models, adapters, and references to what servers store.
+//!
+//! Only the places are looked at where OpenAI's and Anthropic's APIs have such things
+//! (<https://platform.openai.com/docs/api-reference/responses/create>, <https://docs.anthropic.com/en/api/messages>), and
+//! TGI's and LoRAX's `parameters`. Elsewhere, as in the arguments of a tool or in its schema, the same words are the
+//! client's own. Most bodies have none of the words: a search for them all at once is the only cost then.
+
+use std::{fmt, sync::LazyLock};
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::Unreadable;
+
+/// What this is about, as it stands in a body; and escapes of ASCII letters, which could hide it.
+const SIGNS: [&str; 24] = [
+    "\"id\"",
+    "\"container_id\"",
+    "\"skill_id\"",
+    "\"environment\"",
+    "\"file_id\"",
+    "\"file_ids\"",
+    "\"vector_store_ids\"",
+    "\"item_reference\"",
+    "\"container\"",
+    "\"audio\"",
+    "\"image_generation\"",
+    "\"previous_message_id\"",
+    "\"model\"",
+    "\"adapter_id\"",
+    "\"adapter_source\"",
+    "\"lora_path\"",
+    "\"lora_request\"",
+    "\"merged_adapters\"",
+    "\\u002",
+    "\\u003",
+    "\\u004",
+    "\\u005",
+    "\\u006",
+    "\\u007",
+];
+
+static SEARCH: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    let builder = AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(SIGNS);
+    builder.expect("a handful of short words")
+});
+
+/// Deeper than any API nests content.
+const MAX_DEPTH: usize = 12;
+
+/// What a place may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The items of `input`, which may be no more than a reference to one.
+    Items,
+    /// Messages, parts of them, files.
+    Content,
+    /// Tools, which may run models of their own.
+    Tools,
+    /// Parameters beside the prompt.
+    Parameters,
+}
+
+/// Looks for fields that refer to what servers store; the name of one of them.
+///
+/// # Errors
+/// A field by which some server chooses a model or an adapter. A body that was not read before may pass unseen.
+pub(super) fn read(body: &[u8]) -> Result<Option<&'static str>, Unreadable> {
+    if !is_suspicious(body) {
+        return Ok(None);
+    }
+    let Some(root) = std::str::from_utf8(body).ok().and_then(Object::read) else { return Ok(None) };
+    let mut walk = Walk { stored: None };
+    for (key, value) in &root.0 {
+        let place = match key.as_str() {
+            "input" => Place::Items,
+            "messages" | "system" | "image" | "images" | "mask" | "thread" | "tool_resources"
+            | "attachments" | "audio" | "diagnostics" | "document" | "container" => Place::Content,
+            "tools" | "moderation" => Place::Tools,
+            "parameters" | "sampling_params" | "extra_body" => Place::Parameters,
+            _ => continue,
+        };
+        walk.value(value.get(), place, 0)?;
+    }
+    Ok(walk.stored)
+}
+
+/// `"model"` stands in each body once.
+fn is_suspicious(body: &[u8]) -> bool {
+    let model = SIGNS.iter().position(|sign| *sign == "\"model\"").expect("it is there");
+    let mut models = 0;
+    SEARCH.find_iter(body).any(|found| {
+        models += usize::from(found.pattern().as_usize() == model);
+        found.pattern().as_usize() != model || models > 1
+    })
+}
+
+/// The fields of an object, of which the values are not read yet; each as often as it stands there, since readers differ in
+/// which of two they take.
+pub(super) struct Object<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'a> Object<'a> {
+    /// `None` if it is no object.
+    pub(super) fn read(json: &'a str) -> Option<Self> {
+        serde_json::from_str(json).ok()
+    }
+
+    /// The values of a field that are not null.
+    fn all<'o>(&'o self, key: &'o str) -> impl Iterator<Item = &'a str> + 'o {
+        let found = self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.get());
+        found.filter(|value| *value != "null")
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&'a str> {
+        self.all(key).next()
+    }
+
+    /// Whether a field is this text, however it is escaped.
+    fn is(&self, key: &str, text: &str) -> bool {
+        self.all(key).any(|json| serde_json::from_str::<String>(json).is_ok_and(|value| value == text))
+    }
+
+    /// Whether it is a reference to an item: OpenAI takes what has nothing but an id for one.
+    fn is_reference(&self) -> bool {
+        let bare = ["type", "role", "content"].iter().all(|key| self.get(key).is_none());
+        self.is("type", "item_reference") || bare && self.get("id").is_some()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Vec<(String, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Fields).map(Self)
+    }
+}
+
+struct Walk {
+    stored: Option<&'static str>,
+}
+
+impl Walk {
+    fn value(&mut self, json: &str, place: Place, depth: usize) -> Result<(), Unreadable> {
+        match json.as_bytes().first() {
+            Some(b'[' | b'{') if depth >= MAX_DEPTH => Err(Unreadable::TooDeep),
+            Some(b'[') => {
+                // What cannot be taken apart was refused before, but for text that is no UTF-16.
+                let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Unreadable::TooDeep)?;
+                items.into_iter().try_for_each(|item| self.value(item.get(), place, depth + 1))
+            }
+            Some(b'{') => {
+                let object = Object::read(json).ok_or(Unreadable::TooDeep)?;
+                self.object(&object, place, depth)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn object(&mut self, object: &Object<'_>, place: Place, depth: usize) -> Result<(), Unreadable> {
+        match place {
+            Place::Parameters => return parameters(object),
+            Place::Tools if object.get("model").is_some() => return Err(chooses("tools[].model")),
+            // It makes pictures with a model of its own.
+            Place::Tools if object.is("type", "image_generation") => return Err(chooses("tools[].type")),
+            Place::Items if object.is_reference() => self.stored = Some("item_reference"),
+            _ if object.is("type", "item_reference") => self.stored = Some("item_reference"),
+            Place::Items | Place::Content | Place::Tools => {}
+        }
+        for (key, value) in object.0.iter().filter(|(_, value)| value.get() != "null") {
+            let json = value.get();
+            match key.as_str() {
+                "file_id" => self.stored = Some("file_id"),
+                "file_ids" => self.stored = Some("file_ids"),
+                "vector_store_ids" => self.stored = Some("vector_store_ids"),
+                "container_id" => self.stored = Some("container_id"),
+                "previous_message_id" => self.stored = Some("previous_message_id"),
+                // Those of Anthropic itself are everybody's.
+                "skill_id" if !object.is("type", "anthropic") => self.stored = Some("skill_id"),
+                "container" if json.starts_with('"') => self.stored = Some("container"),
+                "audio" | "voice" if Object::read(json).is_some_and(|audio| audio.get("id").is_some()) => {
+                    self.stored = Some("id");
+                }
+                "tools" if place != Place::Tools => self.value(json, Place::Tools, depth + 1)?,
+                "content" | "file" | "source" | "image" | "image_file" | "output" | "container"
+                | "environment" | "skills" | "code_interpreter" | "file_search" | "attachments"
+                | "messages" => {
+                    self.value(json, Place::Content, depth + 1)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What chooses an adapter beside a prompt.
+fn parameters(object: &Object<'_>) -> Result<(), Unreadable> {
+    const FIELDS: [(&str, &str); 5] = [
+        ("adapter_id", "parameters.adapter_id"),
+        ("adapter_source", "parameters.adapter_source"),
+        ("merged_adapters", "parameters.merged_adapters"),
+        ("lora_path", "parameters.lora_path"),
+        ("lora_request", "parameters.lora_request"),
+    ];
+    let found = FIELDS.iter().find(|(name, _)| object.get(name).is_some());
+    found.map_or(Ok(()), |(_, field)| Err(chooses(field)))
+}
+
+fn chooses(field: &'static str) -> Unreadable {
+    Unreadable::OtherField { field, advice: "the model is what \"model\" names, and nothing else" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(body: &str) -> &'static str {
+        match read(body.as_bytes()) {
+            Ok(stored) => stored.unwrap_or("nothing"),
+            Err(refusal) => refusal.param().unwrap_or(refusal.code()),
+        }
+    }
+
+    #[test]
+    fn what_stands_deeper_is_found_where_apis_have_it() {
+        for (body, found) in [
+            (
+                r#"{"input":[{"role":"user","content":[{"type":"input_file","file_id":"file-1"}]}]}"#,
+                "file_id",
+            ),
+            (r#"{"messages":[{"content":[{"type":"file","file":{"file_id":"file-1"}}]}]}"#, "file_id"),
+            (r#"{"messages":[{"content":[{"source":{"type":"file","file_id":"f"}}]}]}"#, "file_id"),
+            (r#"{"messages":[{"content":[{"source":{"type":"file","f\u0069le_id":"f"}}]}]}"#, "file_id"),
+            (r#"{"input":[{"type":"item_reference","id":"msg_1"}]}"#, "item_reference"),
+            (r#"{"input":[{"type":"function_call_output","output":[{"file_id":"f"}]}]}"#, "file_id"),
+            (r#"{"tools":[{"type":"file_search","vector_store_ids":["vs_1"]}]}"#, "vector_store_ids"),
+            (
+                r#"{"tools":[{"type":"code_interpreter","container":{"type":"auto","file_ids":["f"]}}]}"#,
+                "file_ids",
+            ),
+            (r#"{"tools":[{"type":"code_interpreter","container":"cntr_1"}]}"#, "container"),
+            (r#"{"tool_resources":{"file_search":{"vector_store_ids":["vs"]}}}"#, "vector_store_ids"),
+            (r#"{"messages":[{"role":"assistant","audio":{"id":"audio_1"}}]}"#, "id"),
+            (r#"{"audio":{"voice":{"id":"voice_1"}}}"#, "id"),
+            (r#"{"input":[{"id":"msg_1"}]}"#, "item_reference"),
+            (r#"{"input":[{"type":null,"id":"msg_1"}]}"#, "item_reference"),
+            (r#"{"input":[{"type":"item\u005freference","id":"msg_1"}]}"#, "item_reference"),
+            (r#"{"input":[{"type":"item_reference","id":"m"}],"input":"hi"}"#, "item_reference"),
+            (r#"{"input":[{"type":"item_reference","type":"message","id":"m"}]}"#, "item_reference"),
+            (r#"{"tools":[{"type":"image\u005fgeneration"}]}"#, "tools[].type"),
+            (
+                r#"{"tools":[{"type":"shell","environment":{"type":"container_reference","container_id":"c"}}]}"#,
+                "container_id",
+            ),
+            (r#"{"input":[{"type":"shell_call","environment":{"skills":[{"skill_id":"s"}]}}]}"#, "skill_id"),
+            (r#"{"document":{"type":"file","file_id":"f"}}"#, "file_id"),
+            (r#"{"container":{"skills":[{"type":"custom","skill_id":"s"}]}}"#, "skill_id"),
+            (r#"{"image":[{"file_id":"f"}]}"#, "file_id"),
+            (r#"{"model":"a","tools":[{"type":"image_generation","model":"b"}]}"#, "tools[]."),
+            (r#"{"model":"a","tools":[{"type":"image_generation"}]}"#, "tools[].type"),
+            (r#"{"model":"a","input":[{"tools":[{"type":"x","model":"b"}]}]}"#, "tools[].model"),
+            (r#"{"model":"a","moderation":{"model":"b"}}"#, "tools[].model"),
+            (r#"{"thread":{"previous_message_id":"m"}}"#, "previous_message_id"),
+            (r#"{"inputs":"x","parameters":{"adapter_id":"other"}}"#, "parameters.adapter_id"),
+        ] {
+            assert!(code(body).starts_with(found), "{body}: {}", code(body));
+        }
+    }
+
+    #[test]
+    fn the_same_words_of_a_client_are_its_own() {
+        for body in [
+            r#"{"model":"a","messages":[{"role":"user","content":"\"file_id\" and \u0041"}]}"#,
+            r#"{"tools":[{"type":"function","function":{"parameters":{"properties":{"file_id":{},"model":{}}}}}]}"#,
+            r#"{"tools":[{"name":"x","input_schema":{"properties":{"file_ids":{"type":"array"}}}}]}"#,
+            r#"{"messages":[{"content":[{"type":"tool_use","input":{"file_id":"7","model":"b"}}]}]}"#,
+            r#"{"messages":[{"tool_calls":[{"function":{"arguments":{"file_id":"7"}}}]}]}"#,
+            r#"{"input":[{"content":[{"type":"input_file","file_id":null}]}]}"#,
+            r#"{"messages":[{"audio":{"data":"x"}}],"audio":{"voice":"a"},"modalities":["audio"]}"#,
+            r#"{"metadata":{"file_id":"7"},"response_format":{"json_schema":{"file_id":{}}}}"#,
+            r#"{"input":[{"type":"function_call","id":"fc_1","call_id":"c","arguments":"{}"}]}"#,
+            r#"{"input":[{"id":"msg_1","role":"assistant","content":[{"type":"output_text","text":"x"}]}]}"#,
+            r#"{"messages":[{"tool_calls":[{"id":"call_1","type":"function","function":{"name":"x"}}]}]}"#,
+            r#"{"container":{"skills":[{"type":"anthropic","skill_id":"pptx"}]}}"#,
+            r#"{"file_id":"\ud800"}"#,
+            "not JSON \"file_id\"",
+        ] {
+            assert_eq!(code(body), "nothing", "{body}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let deep = |n: usize| format!(r#"{{"file_id":null,"messages":{}{}}}"#, "[".repeat(n), "]".repeat(n));
+        assert_eq!(code(&deep(12)), "nothing");
+        assert_eq!(code(&deep(13)), "invalid_json");
+        assert_eq!(code(&deep(100_000)), "invalid_json");
+    }
+}

@@ -1,0 +1,183 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::read::{Closed, changes_a_model, closed};
+
+fn door(kind: Kind, base_path: &str, paths: &str) -> Door {
+    let mut settings = catalogue::ServerSettings::default();
+    if !paths.is_empty() {
+        let setting = catalogue::Setting::find("paths").expect("the setting");
+        setting.read(paths, &mut settings, &mut Default::default()).expect(paths);
+    }
+    Door {
+        kind,
+        base_path: BasePath::parse(base_path).expect("a base path"),
+        paths: settings.paths,
+        websockets: false,
+    }
+}
+
+#[test]
+fn what_is_open_is_what_is_named() {
+    let vllm = door(Kind::Vllm, "/v1", "");
+    for (method, path, expected) in [
+        ("POST", "/v1/chat/completions", Some(Class::Open)),
+        ("POST", "/v1/chat/completions/", Some(Class::Open)),
+        ("POST", "/pooling", Some(Class::Open)),
+        ("HEAD", "/health", Some(Class::Open)),
+        ("GET", "/v1/responses/resp_1", Some(Class::Stored)),
+        ("POST", "/fault_tolerance/apply", Some(Class::Manage)),
+        ("PUT", "/metrics/x", Some(Class::Manage)),
+        ("POST", "/invocations", Some(Class::Never)),
+        // By another method, in another spelling, or new.
+        ("DELETE", "/v1/chat/completions", None),
+        ("POST", "/V1/chat/completions", None),
+        ("POST", "/v1/chat/completions;x", None),
+        ("POST", "/v1/chat/completions//", None),
+        ("POST", "/v1//chat/completions", None),
+        ("POST", "/v1/v1/chat/completions", None),
+        ("POST", "/metricsx", None),
+        ("POST", "/v1/new", None),
+        ("POST", "", None),
+    ] {
+        assert_eq!(class(&vllm, method, path), expected, "{method} {path}");
+    }
+    assert_eq!(class(&door(Kind::Other, "/v1", ""), "PATCH", "/anything"), Some(Class::Open));
+    assert_eq!(class(&door(Kind::Other, "/v1", ""), "GET", "/v1/files/f/content"), Some(Class::Stored));
+    assert_eq!(class(&door(Kind::Provider, "/v1", ""), "GET", "/v1/organization/users"), Some(Class::Manage));
+    assert_eq!(class(&door(Kind::Provider, "/v1", ""), "POST", "/v1/something/new"), None);
+}
+
+/// Traefik makes `/v1/…` the server's own base path.
+#[test]
+fn a_base_path_stands_for_v1() {
+    for base in ["/api/openai", "/"] {
+        let vllm = door(Kind::Vllm, base, "");
+        let own = base.trim_end_matches('/');
+        for (path, expected) in [
+            ("/v1/chat/completions".to_owned(), Some(Class::Open)),
+            (format!("{own}/chat/completions"), Some(Class::Open)),
+            ("/tokenize".into(), Some(Class::Open)),
+            (format!("{own}/v1/new"), None),
+        ] {
+            assert_eq!(class(&vllm, "POST", &path), expected, "{base}: {path}");
+        }
+    }
+    assert_eq!(
+        class(&door(Kind::Tei, "/", ""), "POST", "/v1/embed"),
+        Some(Class::Open),
+        "the server sees /embed"
+    );
+    assert_eq!(class(&door(Kind::Tei, "/v1", ""), "POST", "/v1/embed"), None);
+}
+
+#[test]
+fn an_operator_says_which_paths_are_open() {
+    let app = door(Kind::Other, "/v1", "/predict, /jobs/*, /");
+    for (path, open) in [
+        ("/predict", true),
+        ("/", true),
+        ("/jobs/1/result", true),
+        ("/jobs", false),
+        ("/predictions", false),
+        ("/predict/more", false),
+        ("/v1/chat/completions", false),
+    ] {
+        assert_eq!(class(&app, "POST", path).is_some(), open, "{path}");
+    }
+    // As the server sees it: a known kind opens more, or less.
+    let vllm = door(Kind::Vllm, "/api", "/api/new");
+    assert_eq!(class(&vllm, "POST", "/v1/new"), Some(Class::Open));
+    assert_eq!(class(&vllm, "POST", "/v1/chat/completions"), None);
+    let all = door(Kind::Vllm, "/v1", "/*");
+    assert_eq!(class(&all, "POST", "/whatever/it/is"), Some(Class::Open));
+}
+
+/// Whether a path is one that servers of other kinds have for something harmless.
+fn is_ambiguous(path: &str) -> bool {
+    const NAMES: [&str; 11] = [
+        "/models",
+        "/load",
+        "/v1/loads",
+        "/stats",
+        "/send",
+        "/route",
+        "/gate/activate",
+        "/predict",
+        "/vertex",
+        "/v1/chat/completions/batch",
+        "/v1/chat/completions/control",
+    ];
+    NAMES
+        .iter()
+        .any(|name| path == *name || path.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
+        || path.starts_with("/v1/org")
+        || path.starts_with("/v1/projects")
+}
+
+/// A server whose kind is not told by its list is not less guarded against what is known.
+#[test]
+fn what_manages_a_known_server_is_closed_at_unknown_ones_too() {
+    // What llama-swap calls its own is called so by many others.
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::LlamaSwap) {
+        for route in routes_of(kind) {
+            let path = route.path.replace("{*}", "x").replace("{}", "x");
+            let method = if route.method == "*" { "POST" } else { route.method };
+            let changes = || changes_a_model(&path, method).then_some(Closed::ToMost);
+            let found = closed(&path).or_else(changes);
+            match route.class {
+                Class::Manage | Class::Never => {
+                    assert!(found.is_some() || is_ambiguous(route.path), "{kind:?} {route:?} is not closed");
+                }
+                // Modelgate answers lists itself; a server's own is for keys that manage it.
+                Class::Open if route.path == "/api/tags" || route.path.starts_with("/api/experimental") => {}
+                _ => assert_eq!(found, None, "{kind:?} {route:?}"),
+            }
+        }
+    }
+}
+
+/// What a real server has, as it told itself: one line a route.
+const SEEN: [(Kind, &str); 2] = [
+    (Kind::Vllm, include_str!("seen/vllm-0.32.0.txt")),
+    (Kind::LlamaCpp, include_str!("seen/llamacpp-b11434.txt")),
+];
+
+/// Somebody has to say of each route what it does.
+#[test]
+fn every_route_that_was_seen_is_judged() {
+    for (kind, seen) in SEEN {
+        let routes: Vec<&str> = seen.lines().filter(|line| !line.starts_with('#')).collect();
+        assert!(routes.len() > 40, "{kind:?}");
+        for line in routes {
+            let (method, path) = line.split_once(' ').expect("a method and a path");
+            let parts = path.split('/').map(|part| if part.starts_with('{') { "x" } else { part });
+            let path = parts.collect::<Vec<_>>().join("/");
+            assert!(listed(kind, method, &path).is_some(), "{kind:?}: {line} is in no list");
+        }
+    }
+}
+
+#[test]
+fn no_route_is_listed_twice() {
+    for kind in Kind::ALL {
+        let mut seen = BTreeSet::new();
+        for route in routes_of(kind) {
+            assert!(route.path.starts_with('/'), "{route:?}");
+            assert!(seen.insert((route.method, route.path)), "{kind:?}: {route:?}");
+        }
+        assert!(!source_of(kind).is_empty() && seen.len() > 9, "{kind:?}");
+    }
+}
+
+#[test]
+fn paths_on_which_servers_look_for_a_model() {
+    for path in
+        ["/v1/chat/completions", "/V1/Embeddings/", "/api/chat", "/api/v2/rerank", "/v1/audio/speech;x"]
+    {
+        assert!(takes_a_model(path), "{path}");
+    }
+    for path in ["/generate", "/predict", "/v1/predict", "/v1", "/embed", "", "/v1/responses/resp_1"] {
+        assert!(!takes_a_model(path), "{path}");
+    }
+}

@@ -1,0 +1,191 @@
+//! Which program a server is.
+//!
+//! It is told by the `owned_by` of the server's model list, once, where the list is read. A server can claim to
+//! be of another kind; what follows from a known kind is mostly that less is open. Where a kind says that more may
+//! pass (nothing in a body chooses a model), the server itself is what would be reached.
+
+use serde_json::Value;
+
+/// A program that serves models. For each of these it is known which paths answer prompts, which manage the
+/// server, and by what the server chooses a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Kind {
+    /// vLLM (<https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html>).
+    Vllm,
+    /// SGLang (<https://docs.sglang.ai/basic_usage/openai_api.html>).
+    Sglang,
+    /// llama.cpp's `llama-server` with one model (<https://github.com/ggml-org/llama.cpp/tree/master/tools/server>).
+    LlamaCpp,
+    /// The same in router mode: the name in a body chooses among several models.
+    LlamaCppRouter,
+    /// Ollama (<https://github.com/ollama/ollama/blob/main/docs/api.md>).
+    Ollama,
+    /// Hugging Face's Text Embeddings Inference (<https://huggingface.co/docs/text-embeddings-inference>).
+    Tei,
+    /// llama-swap, which also runs models that it does not list (<https://github.com/mostlygeek/llama-swap>).
+    LlamaSwap,
+    /// An account at a provider (OpenAI, Anthropic, Mistral, …): all keys share what it stores, and it has more
+    /// models than it lists.
+    Provider,
+    /// Something else, such as an application of the operator's own.
+    #[default]
+    Other,
+}
+
+impl Kind {
+    /// All of them, in the order of the reference.
+    pub const ALL: [Self; 9] = [
+        Self::Vllm,
+        Self::Sglang,
+        Self::LlamaCpp,
+        Self::LlamaCppRouter,
+        Self::Ollama,
+        Self::Tei,
+        Self::LlamaSwap,
+        Self::Provider,
+        Self::Other,
+    ];
+
+    /// What `inference.kind` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vllm => "vllm",
+            Self::Sglang => "sglang",
+            Self::LlamaCpp => "llamacpp",
+            Self::LlamaCppRouter => "llamacpp-router",
+            Self::Ollama => "ollama",
+            Self::Tei => "tei",
+            Self::LlamaSwap => "llama-swap",
+            Self::Provider => "provider",
+            Self::Other => "other",
+        }
+    }
+
+    /// What people call it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Vllm => "vLLM",
+            Self::Sglang => "SGLang",
+            Self::LlamaCpp => "llama.cpp",
+            Self::LlamaCppRouter => "llama.cpp in router mode",
+            Self::Ollama => "Ollama",
+            Self::Tei => "Text Embeddings Inference",
+            Self::LlamaSwap => "llama-swap",
+            Self::Provider => "a provider",
+            Self::Other => "other",
+        }
+    }
+
+    /// Looks a kind up by what `inference.kind` calls it.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The kind of a server that lists these models.
+    pub(crate) fn of_list(entries: &[Value]) -> Self {
+        let owner = |entry: &Value| entry.get("owned_by").and_then(Value::as_str).map(str::to_owned);
+        let owners: Vec<Option<String>> = entries.iter().map(owner).collect();
+        let all =
+            |name: &str| !owners.is_empty() && owners.iter().all(|owner| owner.as_deref() == Some(name));
+        let any = |name: &str| owners.iter().any(|owner| owner.as_deref() == Some(name));
+        // Router mode says of each model whether it is loaded.
+        let has_status = || entries.iter().any(|entry| entry.get("status").is_some());
+        match () {
+            () if all("vllm") => Self::Vllm,
+            () if all("sglang") => Self::Sglang,
+            () if all("llamacpp") && !has_status() => Self::LlamaCpp,
+            () if any("llamacpp") => Self::LlamaCppRouter,
+            // Ollama signs its own models so, and those of others with their names.
+            () if any("library") => Self::Ollama,
+            () if any("llama-swap") => Self::LlamaSwap,
+            () if any("openai") || any("system") || any("openai-internal") => Self::Provider,
+            () => Self::Other,
+        }
+    }
+
+    /// Whether the model's name in a body means nothing to it: it has one model, and uses that.
+    pub fn ignores_names(self) -> bool {
+        match self {
+            Self::LlamaCpp | Self::Tei => true,
+            Self::Vllm
+            | Self::Sglang
+            | Self::LlamaCppRouter
+            | Self::Ollama
+            | Self::LlamaSwap
+            | Self::Provider
+            | Self::Other => false,
+        }
+    }
+
+    /// Whether each name on its list is a model of its own, and the name in a body chooses among them. Of vLLM's names several
+    /// may stand for one.
+    pub fn names_choose(self) -> bool {
+        match self {
+            Self::LlamaCppRouter | Self::Ollama | Self::LlamaSwap => true,
+            Self::Vllm | Self::Sglang | Self::LlamaCpp | Self::Tei | Self::Provider | Self::Other => false,
+        }
+    }
+
+    /// Whether it answers to any name in a body. SGLang does, but for adapters, which have a field of their own.
+    pub fn answers_to_any_name(self) -> bool {
+        self.ignores_names() || self == Self::Sglang
+    }
+
+    /// Whether its list has every model that it runs. Others load models that they do not list, or get theirs from the
+    /// operator's configuration.
+    pub fn lists_all_it_runs(self) -> bool {
+        match self {
+            Self::Vllm | Self::Sglang | Self::LlamaCpp | Self::Tei => true,
+            Self::LlamaCppRouter | Self::Ollama | Self::LlamaSwap | Self::Provider | Self::Other => false,
+        }
+    }
+
+    /// Whether it never answers 429 of its own accord: these queue requests.
+    pub fn never_answers_429(self) -> bool {
+        match self {
+            Self::Vllm | Self::Sglang | Self::LlamaCpp | Self::LlamaCppRouter | Self::Ollama => true,
+            Self::Tei | Self::LlamaSwap | Self::Provider | Self::Other => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_list_tells_the_kind() {
+        let of = |owners: &[&str]| {
+            let entries: Vec<Value> =
+                owners.iter().map(|owner| json!({ "id": "a", "owned_by": owner })).collect();
+            Kind::of_list(&entries)
+        };
+        for (owners, kind) in [
+            (&["vllm", "vllm"][..], Kind::Vllm),
+            (&["sglang"], Kind::Sglang),
+            (&["llamacpp"], Kind::LlamaCpp),
+            (&["mannix", "library"], Kind::Ollama),
+            (&["llama-swap"], Kind::LlamaSwap),
+            (&["system", "openai-internal", "my-team"], Kind::Provider),
+            // One that is known does not vouch for the others.
+            (&["vllm", "somebody"], Kind::Other),
+            (&["vLLM"], Kind::Other),
+            (&[], Kind::Other),
+        ] {
+            assert_eq!(of(owners), kind, "{owners:?}");
+        }
+        let router = [json!({ "id": "a", "owned_by": "llamacpp", "status": { "value": "unloaded" } })];
+        assert_eq!(Kind::of_list(&router), Kind::LlamaCppRouter);
+        assert_eq!(Kind::of_list(&[json!({ "id": "a" }), json!(7)]), Kind::Other);
+    }
+
+    #[test]
+    fn each_kind_has_a_name_of_its_own() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::named(kind.name()), Some(kind));
+        }
+        assert_eq!(Kind::named("vLLM"), None);
+    }
+}
