@@ -1,11 +1,12 @@
 //! `cargo xtask test`: all tests, against the real programs that are there.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, process::Command};
 
 use crate::tools::{self, Tool};
 use crate::{Result, demo, engine, layout, run};
 
-/// Tests that start Traefik and containers share the machine; more at a time only makes them slow.
+/// Where each program runs its own tests, as `cargo test` does. How many run side by side with nextest, and which must not,
+/// is in `.config/nextest.toml`.
 const TEST_THREADS: &str = "2";
 
 /// Runs the tests.
@@ -26,21 +27,34 @@ pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
         true => Some(build_measured()?),
         false => None,
     };
-    let outcome = run::step("test", || {
-        let mut command = run::cargo();
-        command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
-        command.args(only.iter().flat_map(|pattern| ["--", pattern]));
-        command.envs(environment(&tools, install));
-        if let Some(measured) = &measured {
-            command.env("MODELGATE_TEST_RELEASE", measured);
-        }
-        run::shown(&mut command)
-    });
+    let mut environment = environment(&tools, install);
+    environment.extend(measured.map(|path| ("MODELGATE_TEST_RELEASE".into(), path.into())));
+    let outcome = run::step("test", || all_programs(&tools, environment, only));
     // deploy/compose.yaml itself, with images made here in place of those that a registry would have.
     let outcome =
         outcome.and_then(|()| if install && only.is_none() { demo::demo(true, true) } else { Ok(()) });
     drop(engine);
     outcome
+}
+
+/// Runs the tests of all crates: with nextest side by side, and those in documentation, which it does not know, after it.
+fn all_programs(tools: &[Tool], environment: Vec<(OsString, OsString)>, only: Option<&str>) -> Result {
+    let nextest = tools.iter().find(|tool| tool.name == tools::NEXTEST).and_then(Tool::path);
+    let Some(nextest) = nextest else {
+        let mut command = run::cargo();
+        command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+        command.args(only.iter().flat_map(|pattern| ["--", pattern]));
+        return run::shown(command.envs(environment));
+    };
+    let mut side_by_side = Command::new(nextest);
+    side_by_side.current_dir(layout::root()).args(["nextest", "run", "--workspace", "--locked"]);
+    side_by_side.args(only).envs(environment);
+    let outcome = run::shown(&mut side_by_side);
+    let documentation = match only {
+        Some(_) => Ok(()),
+        None => run::shown(run::cargo().args(["test", "--workspace", "--locked", "--doc"])),
+    };
+    outcome.and(documentation)
 }
 
 /// The optimised program, for the tests of memory and speed.

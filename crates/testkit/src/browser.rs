@@ -161,6 +161,23 @@ impl Browser {
         Self { driver, process, folder }
     }
 
+    /// Opens a page, and waits until it is loaded.
+    ///
+    /// Chromedriver's own word for that can be about the page before it, on a busy machine: whatever was asked next was then
+    /// asked of that one. Thus the old page is marked, and another one has to be there.
+    ///
+    /// # Errors
+    /// The address is none, or nothing answers there.
+    pub async fn goto(&self, url: impl Into<String>) -> WebDriverResult<()> {
+        let old = json!({"expression": "window.isLeft = false", "returnByValue": true});
+        // Between two pages there may be none to mark.
+        let _ = self.driver.cdp().send_raw("Runtime.evaluate", old).await;
+        self.driver.goto(url.into()).await?;
+        let is_there = within(COMMAND_TIMEOUT, || async { (self.page().await == Page::Left).then_some(()) });
+        assert!(is_there.await.is_some(), "the page is not loaded\n{}", self.log());
+        Ok(())
+    }
+
     /// The size of the page in CSS pixels, as on a desktop.
     ///
     /// # Panics
@@ -292,7 +309,14 @@ impl Browser {
         let how = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
         let answer = self.devtools("Runtime.evaluate", how).await;
         let thrown = &answer["exceptionDetails"];
-        assert!(thrown.is_null(), "the page's script: {thrown}");
+        if !thrown.is_null() {
+            let page = "`${location}\n${document.body?.innerText}`";
+            let page = self.devtools("Runtime.evaluate", json!({"expression": page})).await;
+            panic!(
+                "the page's script: {thrown}\non {}",
+                page["result"]["value"].as_str().unwrap_or("no page")
+            );
+        }
         answer["result"]["value"].clone()
     }
 
