@@ -4,24 +4,29 @@
 //! header names become variables (CGI, WSGI, PHP; <https://github.com/advisories/GHSA-rf44-j88r-hh8c>), and Traefik's lists
 //! of names match one spelling. So names are matched word by word, with any one character, or none, between two words.
 
-/// Headers of which it is known that clients put API keys into them, whether we read them or not. A client that has moved here
-/// from another gateway may go on sending that one's header beside ours, with the same key. `Cookie` is not one of them:
-/// Traefik's sticky sessions and applications of the operator's own live by it, and no client of ours puts a key there.
-const HOLD_KEYS: [&str; 10] = [
-    "authorization",
-    "proxy-authorization",
+/// Headers that hold API keys, or belong to an account, under names of their own. A client that has moved here from another gateway may go on sending
+/// that one's header beside ours, with the same key. `Cookie` is not one of them: Traefik's sticky sessions and applications of
+/// the operator's own live by it, and no client of ours puts a key there.
+const BY_NAME: [&str; 8] = [
+    // Without a dash: `XApiKey`.
     "x-api-key",
-    // Azure's; without the dash Kong's (key-auth) and Supabase's.
-    "api-key",
     "sec-websocket-protocol",
-    // Gemini's, LiteLLM's, Azure API Management's.
-    "x-goog-api-key",
-    "x-litellm-api-key",
+    // LiteLLM's, Azure API Management's.
     "x-litellm-key",
     "ocp-apim-subscription-key",
-    // OpenStack's, and of many a gateway.
-    "x-auth-token",
+    // Of many a gateway. As last words they would be too much: there are `Idempotency-Key` and `X-CSRF-Token`.
+    "x-token",
+    "token",
+    // No keys, but of whoever pays at OpenAI: with the operator's key they choose whose account it is.
+    "openai-organization",
+    "openai-project",
 ];
+
+/// The last words of every other header that holds one, whatever stands before them: `Authorization` and
+/// `X-Authorization`, `api-key`, `X-Goog-Api-Key` and `OpenAI-API-Key`, Kong's and Supabase's `apikey`, OpenStack's
+/// `X-Auth-Token`, `X-Amz-Security-Token`.
+const LAST_WORDS: &str =
+    "authorization|(api|access|secret|auth|service|security|session|bearer|id).?(key|token)|secret|password";
 
 /// Every `X-Inference-*`: deleted from the client's request, then set by `/auth`.
 const OURS: &str = "x[^a-z0-9]inference[^a-z0-9]";
@@ -29,9 +34,10 @@ const OURS: &str = "x[^a-z0-9]inference[^a-z0-9]";
 /// The expression for ForwardAuth's `authResponseHeadersRegex`, which matches names that are withheld; `further` ones are those
 /// in which the operator has keys read. It has no `$`, which would have to be doubled in Compose files.
 pub(crate) fn expression(further: &[String]) -> String {
-    let named = HOLD_KEYS.into_iter().chain(further.iter().map(String::as_str));
+    let named = BY_NAME.into_iter().chain(further.iter().map(String::as_str));
     let names: Vec<String> = named.map(in_any_spelling).collect();
-    format!(r"(?i)^({OURS}|({})\z)", names.join("|"))
+    let names = names.join("|");
+    format!(r"(?i)^({OURS}|({names}|([a-z0-9]+[^a-z0-9])*({LAST_WORDS}))[^a-z0-9]*\z)")
 }
 
 fn in_any_spelling(name: &str) -> String {
@@ -70,6 +76,22 @@ mod tests {
             "X-Inference-Consumer",
             "X_inference_key",
             "X.Inference.Anything",
+            "X-Authorization",
+            "Authorization_",
+            "Authorization--",
+            "X-Forwarded-Authorization",
+            "OpenAI-Organization",
+            "OpenAI-Project",
+            "OpenAI-Api-Key",
+            "Anthropic_Api_Key",
+            "X-Portkey-Api-Key",
+            "X-Access-Token",
+            "X-Forwarded-Access-Token",
+            "X-Amz-Security-Token",
+            "Token",
+            "X-Token",
+            "Helicone-Auth-Token",
+            "X-Client-Secret",
             "X-Team-Secret",
             "X_team_secret",
             "Subscription-Id",
@@ -83,10 +105,13 @@ mod tests {
             "Content-Type",
             "Cookie",
             "Idempotency-Key",
-            "Openai-Organization",
             "Sec-Websocket-Key",
             "Sec-Websocket-Version",
             "X-Api-Key-Id",
+            "X-Csrf-Token",
+            "X-Max-Tokens",
+            "X-Auth-User",
+            "X-Session-Id",
             "X-Inferences",
             "X-Model",
             "X-Request-Id",
@@ -100,6 +125,6 @@ mod tests {
     #[test]
     fn no_word_of_an_operator_becomes_part_of_the_expression() {
         let expression = expression(&["x-key)|.*(".to_owned()]);
-        assert!(expression.ends_with(r"|x.?key)\z)"), "{expression}");
+        assert!(expression.contains(r"|x.?key|("), "{expression}");
     }
 }
