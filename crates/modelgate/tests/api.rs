@@ -163,6 +163,11 @@ async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
         )
         .await;
     assert_eq!(made.headers["location"], "/api/v1/keys/ci");
+    let odd = api.post("/plans", &json!({ "name": "eu/a=1" })).await;
+    let location = odd.headers["location"].to_str().expect("text").to_owned();
+    let path = location.strip_prefix("/api/v1").expect("below the API");
+    assert_eq!(api.get(path).await.good(200)["name"], "eu/a=1", "{location}");
+    api.delete(path).await;
     let made = made.good(201);
     let first = text(&made["api_key"]).to_owned();
     assert_eq!((&made["state"], &made["source"]), (&json!("active"), &json!("store")));

@@ -18,7 +18,7 @@ use super::{
     extract::{Document, Name, Patch, Query},
     view::Present,
 };
-use crate::{Admin, Operator};
+use crate::{Admin, Operator, list::encode};
 
 /// Of a list, if nobody says how many.
 const SOME: u32 = 100;
@@ -167,7 +167,7 @@ async fn answer_created<A: Kept>(
     created: Item<A>,
     new: Option<NewKey>,
 ) -> Result<Response, Problem> {
-    let location = format!("{BASE}/{}/{}", A::PATH, created.account.name());
+    let location = format!("{BASE}/{}/{}", A::PATH, encode(created.account.name()));
     let body = presented(registry, created, new).await?;
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(body)).into_response())
 }
