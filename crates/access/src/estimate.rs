@@ -149,6 +149,11 @@ impl Count {
     }
 
     fn text(&mut self, text: &str) {
+        // Most text is ASCII, and that it is takes far less time to find than how much of it is.
+        if text.is_ascii() {
+            self.ascii += text.len() as u64;
+            return;
+        }
         let ascii = text.bytes().filter(u8::is_ascii).count() as u64;
         self.ascii += ascii;
         self.other += text.chars().count() as u64 - ascii;

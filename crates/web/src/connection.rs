@@ -42,6 +42,9 @@ const FINISH: Duration = Duration::from_secs(5);
 const MAX_STREAMS: u32 = 4096;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// The longest piece of a body. Go's client sends up to half a MiB in one if it may; 16 KiB, which is the least that may be
+/// announced (RFC 9113 §6.5.2), are thirty times as many to read.
+const MAX_FRAME: u32 = 512 * 1024;
 /// Streams that were reset before hyper has seen them. Traefik resets a stream when its client goes away, and h2 closes the
 /// connection when more than this many come at once (by default 20, against CVE-2023-44487). It reads at most what has
 /// arrived before it hands over what is there, so there are never many more than clients that leave in one moment.
@@ -160,6 +163,7 @@ fn protocol() -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADERS_READ)
         .max_pending_accept_reset_streams(MAX_RESET_BEFORE_SEEN)
         // Counted over the life of a connection: a stream is reset here when a client's URL cannot be read, or is still
