@@ -8,8 +8,9 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     net::IpAddr,
+    panic::AssertUnwindSafe,
     pin::pin,
     sync::{
         Arc,
@@ -18,10 +19,18 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, http::Response};
-use hyper::{body::Incoming, service::service_fn};
+use axum::{
+    Router,
+    body::Body,
+    http::{Response, StatusCode},
+};
+use futures_util::FutureExt as _;
+use hyper::{
+    body::{Body as _, Incoming},
+    service::service_fn,
+};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio::{
@@ -32,6 +41,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
+
+use crate::one_task;
 
 /// A connection without a request for this long is closed.
 const IDLE: Duration = Duration::from_secs(60);
@@ -45,6 +56,8 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// The longest piece of a body. Go's client sends up to half a MiB in one if it may; 16 KiB, which is the least that may be
 /// announced (RFC 9113 §6.5.2), are thirty times as many to read.
 const MAX_FRAME: u32 = 512 * 1024;
+/// Bodies of up to so many bytes are read and judged on the connection's own task (`one_task.rs`), in some 50 µs.
+const SHORT: u64 = 64 * 1024;
 /// Streams that were reset before hyper has seen them. Traefik resets a stream when its client goes away, and h2 closes the
 /// connection when more than this many come at once (by default 20, against CVE-2023-44487). It reads at most what has
 /// arrived before it hands over what is there, so there are never many more than clients that leave in one moment.
@@ -128,7 +141,8 @@ async fn serve_one(
         request.extensions_mut().insert(peer);
         answer(router.clone(), Arc::clone(&seen), request)
     });
-    let protocol = protocol();
+    let (sender, mut questions) = one_task::new();
+    let protocol = protocol(sender);
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
     let enough = async {
         tokio::select! {
@@ -138,10 +152,10 @@ async fn serve_one(
     };
     // A request may be on its way at this very moment: GOAWAY tells the client to send it again elsewhere.
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = poll_fn(|context| questions.poll(connection.as_mut(), context)) => ended,
         () = enough => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            poll_fn(|context| questions.poll(connection.as_mut(), context)).await
         }
     };
     if let Err(error) = ended {
@@ -149,8 +163,8 @@ async fn serve_one(
     }
 }
 
-fn protocol() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn protocol(sender: one_task::Sender) -> auto::Builder<one_task::Sender> {
+    let mut builder = auto::Builder::new(sender);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -177,12 +191,39 @@ fn answer(
     activity: Arc<Activity>,
     request: hyper::Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
-    activity.under_way.fetch_add(1, Ordering::Relaxed);
+    let under_way = UnderWay::new(activity);
     async move {
-        let response = router.oneshot(request.map(Body::new)).await;
-        activity.touch();
-        activity.under_way.fetch_sub(1, Ordering::Relaxed);
-        response
+        let is_short = request.body().size_hint().upper().is_some_and(|length| length <= SHORT);
+        let answer = router.oneshot(request.map(Body::new));
+        let response = match is_short {
+            true => AssertUnwindSafe(answer).catch_unwind().await.ok(),
+            // To read it takes so long that it would keep the others waiting.
+            false => tokio::spawn(answer).await.ok(),
+        };
+        drop(under_way);
+        // A fault of ours must not end the connection that all share.
+        response.unwrap_or_else(|| {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            Ok(response)
+        })
+    }
+}
+
+/// A request that is being answered; when its client goes away, it is dropped.
+struct UnderWay(Arc<Activity>);
+
+impl UnderWay {
+    fn new(activity: Arc<Activity>) -> Self {
+        activity.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(activity)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

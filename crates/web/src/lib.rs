@@ -23,6 +23,7 @@ mod head;
 mod history;
 mod metrics;
 mod models;
+mod one_task;
 mod polls;
 mod provider;
 mod refusal;
