@@ -148,8 +148,16 @@ pub(crate) fn check(args: &Args, servers: bool) -> ExitCode {
                 println!("warning: {warning}");
             }
             let version = config.traefik.version;
-            for advisory in traefik_config::advisories(version) {
-                println!("advisory, if Traefik {version} runs, as traefik.version says: {advisory}");
+            let advisories = traefik_config::advisories(version);
+            if let Some(newest) = advisories.iter().map(|advisory| advisory.mended).max() {
+                println!(
+                    "published faults of Traefik {version}, which traefik.version names; Traefik {newest} or later mends \
+                     {}:",
+                    if advisories.len() == 1 { "it" } else { "all" }
+                );
+            }
+            for advisory in advisories {
+                println!("  {advisory}");
             }
             if servers { check_servers(&config) } else { ExitCode::SUCCESS }
         }
