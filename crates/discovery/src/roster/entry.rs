@@ -1,6 +1,9 @@
 //! One server: what its source says, what it answers, and the state that this makes.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use catalogue::{HealthMode, Listing, ModelCard, Problem, ServerRecord, ServerSpec, ServerState, Source};
 
@@ -90,6 +93,14 @@ impl Probe {
     }
 }
 
+/// llama.cpp, vLLM and others give the time at which they are asked as `created`. A model was there when it was first seen.
+fn keep_times(listing: &mut Listing, before: &Listing) {
+    let times: HashMap<_, _> = before.cards.iter().map(|card| (&card.name, card.created)).collect();
+    for card in &mut listing.cards {
+        card.created = times.get(&card.name).copied().flatten().or(card.created);
+    }
+}
+
 impl Entry {
     pub(super) fn new(spec: ServerSpec, host: Option<HostName>, reported: ServerState, now: Instant) -> Self {
         let cards = spec.models.iter().cloned().map(ModelCard::named).collect();
@@ -169,8 +180,9 @@ impl Entry {
         self.probe.under_way = false;
         self.probe.asked = true;
         let models = match findings.models {
-            Answer::Models(listing) => {
+            Answer::Models(mut listing) => {
                 self.probe.models.succeeded();
+                keep_times(&mut listing, &self.listing);
                 self.listing = listing;
                 if self.spec.health == HealthMode::Probe { LIVENESS } else { REFRESH }
             }

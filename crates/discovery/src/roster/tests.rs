@@ -110,6 +110,22 @@ fn a_container_becomes_healthy_is_asked_and_is_live() {
     assert_eq!(scene.answer(&llama()), 1, "a fresh look every 30 s");
 }
 
+/// llama.cpp and vLLM give the time of the question as `created`: nobody is to be told of a change every few seconds.
+#[test]
+fn a_model_was_created_when_it_was_first_seen() {
+    let mut scene = Scene::new();
+    scene.survey(vec![healthy("t0")]);
+    for created in [1_700_000_000, 1_700_000_030] {
+        let name = ModelName::new("llama").expect("a name");
+        let cards = vec![ModelCard { created: Some(created), ..ModelCard::named(name) }];
+        assert_eq!(scene.answer(&Answer::Models(Listing { cards, ..Listing::default() })), 1);
+        let catalogue = scene.roster.catalogue();
+        let server = catalogue.servers().next().expect("the server");
+        assert_eq!(server.models[0].created, Some(1_700_000_000));
+        scene.pass(REFRESH);
+    }
+}
+
 #[test]
 fn a_stop_signal_withdraws_although_the_list_still_says_running() {
     let mut scene = Scene::new();
