@@ -155,7 +155,8 @@ async fn an_open_overview_is_live_and_costs_next_to_nothing() {
 
     let mut rounds: Vec<[f64; 2]> = Vec::new();
     let text = "document.querySelector('main').innerText";
-    for _ in 0..5 * ROUNDS {
+    // A machine that others use, too, may need many rounds to tell.
+    for _ in 0..10 * ROUNDS {
         browser.goto("about:blank").await.expect("a page");
         let closed = cost_of_a_decision(&modelgate, &client).await;
         browser.goto(modelgate.admin_url()).await.expect("the overview");
