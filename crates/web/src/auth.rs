@@ -152,7 +152,7 @@ fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial, from: Option<Ip
 /// Notes what was used, and keeps the decision for people to look at. Its tokens are estimated when the answer is on its
 /// way, unless a limit needed them before.
 fn count_usage(shared: &Arc<Shared>, grant: Grant, mut record: Record, uri: &str, body: Option<Bytes>) {
-    /// Up to so many bytes it costs less than another task: some 5 µs.
+    /// Up to so many bytes it is not worth another task.
     const SHORT: usize = 16 << 10;
     /// Longer than that, and it would keep other requests waiting: some 60 µs.
     const LONG: usize = 64 << 10;
