@@ -1,9 +1,10 @@
-//! The project's own commands: run the tests against the real programs, check the source, show the demo.
+//! The project's own commands: run the tests against the real programs, check the source, measure, show the demo.
 //!
 //! Run as `cargo xtask …` (see <https://github.com/matklad/cargo-xtask> for the idea). Nothing here is part of Modelgate.
 //! It builds first on a fresh machine, so clap is its only dependency.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is for the person who runs it")]
 
+mod bench;
 mod demo;
 mod engine;
 mod http;
@@ -53,6 +54,15 @@ enum Command {
         #[arg(long)]
         install: bool,
     },
+    /// Measures requests on their whole way, by turns: Traefik alone, with Modelgate, and others. See docs/performance.md.
+    Bench {
+        /// First install what is missing into target/tools and, as root, Debian packages.
+        #[arg(long)]
+        install: bool,
+        /// Traefik alone, with a server that decides nothing, and with Modelgate: three sizes, three turns.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Starts Traefik, Modelgate and two simulated inference servers, and asks them something.
     Demo {
         /// In containers on the local Docker Engine, from deploy/compose.yaml.
@@ -69,6 +79,7 @@ fn main() -> ExitCode {
         Command::Test { install, only } => test::test(install, only.as_deref()),
         Command::Lint { install } => lint::lint(install),
         Command::Screenshots { install } => screenshots::screenshots(install),
+        Command::Bench { install, quick } => bench::bench(install, quick),
         Command::Demo { docker, once } => demo::demo(docker, once),
     };
     match outcome {

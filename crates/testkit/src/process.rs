@@ -169,7 +169,6 @@ pub(crate) fn children(parent: u32) -> Vec<u32> {
 }
 
 /// Likewise, with all that those started in turn.
-#[cfg(feature = "browser")]
 pub(crate) fn descendants(parent: u32) -> Vec<u32> {
     let mut all = children(parent);
     let mut next = 0;
@@ -178,6 +177,21 @@ pub(crate) fn descendants(parent: u32) -> Vec<u32> {
         next += 1;
     }
     all
+}
+
+/// How long the threads of a process, and of those that it started, have run:
+/// <https://docs.kernel.org/scheduler/sched-stats.html>. Only of those that have not ended.
+#[must_use]
+pub fn cpu_time(id: u32) -> Duration {
+    let mut processes = descendants(id);
+    processes.push(id);
+    let folders = processes.iter().filter_map(|id| std::fs::read_dir(format!("/proc/{id}/task")).ok());
+    let nanoseconds = folders.flatten().flatten().filter_map(|thread| -> Option<u64> {
+        // A thread may end in between.
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }
 
 /// See <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.

@@ -14,7 +14,7 @@ use std::{
 use access::{Decision, Denial, Grant, Rate, Reason, Request, prepare};
 use axum::{
     body::Body,
-    extract::{Request as HttpRequest, State},
+    extract::Request as HttpRequest,
     http::{
         HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header,
         header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION},
@@ -50,11 +50,11 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Answers Traefik. The question is a GET with the client's headers and body; the client's own
 /// method and URI stand in `X-Forwarded-*`, which Traefik sets itself.
-pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequest) -> Response<Body> {
+pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Response<Body> {
     let (since, at) = (Instant::now(), SystemTime::now());
     let (parts, body) = question.into_parts();
     let headers = &parts.headers;
-    let request_id = request_id(&shared, headers);
+    let request_id = request_id(shared, headers);
     let forwarded = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
     let report = |method, uri| Report {
         telemetry: shared.telemetry(),
@@ -91,7 +91,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
         // Before a large body is read. It decides nothing but that: the second question is asked with the body.
         return match shared.policy().authenticate(headers, from, now) {
             Ok(_) => Response::new(Body::empty()),
-            Err(denial) => deny(&shared, report, *denial, from).answer(dialect, &request_id),
+            Err(denial) => deny(shared, report, *denial, from).answer(dialect, &request_id),
         };
     }
     let max_body = settings.traefik.max_body;
@@ -124,10 +124,10 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, question: HttpRequ
         Decision::Allow(grant) => {
             let record = report.allowed(&grant);
             let response = allow(&grant, &request_id);
-            count_usage(&shared, grant, record, uri, body_is_known.then_some(body));
+            count_usage(shared, grant, record, uri, body_is_known.then_some(body));
             response
         }
-        Decision::Deny(denial) => deny(&shared, report, denial, from).answer(dialect, &request_id),
+        Decision::Deny(denial) => deny(shared, report, denial, from).answer(dialect, &request_id),
     }
 }
 
@@ -154,8 +154,6 @@ fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial, from: Option<Ip
 fn count_usage(shared: &Arc<Shared>, grant: Grant, mut record: Record, uri: &str, body: Option<Bytes>) {
     /// Up to so many bytes it is not worth another task.
     const SHORT: usize = 16 << 10;
-    /// Longer than that, and it would keep other requests waiting: some 60 µs.
-    const LONG: usize = 64 << 10;
     shared.usage().allowed(&grant);
     let (known, default) = (grant.tokens, grant.answer_tokens);
     let add = move |shared: &Shared, tokens| {
@@ -167,17 +165,11 @@ fn count_usage(shared: &Arc<Shared>, grant: Grant, mut record: Record, uri: &str
     if let Some(tokens) = known {
         return add(shared, tokens);
     }
-    let length = body.as_ref().map_or(0, Bytes::len);
-    if length <= SHORT {
+    if body.as_ref().map_or(0, Bytes::len) <= SHORT {
         return add(shared, access::estimate::tokens(uri, body.as_deref(), default));
     }
     let (shared, uri) = (Arc::clone(shared), uri.to_owned());
-    let estimate = move || add(&shared, access::estimate::tokens(&uri, body.as_deref(), default));
-    if length <= LONG {
-        tokio::spawn(async move { estimate() });
-    } else {
-        tokio::task::spawn_blocking(estimate);
-    }
+    tokio::spawn(async move { add(&shared, access::estimate::tokens(&uri, body.as_deref(), default)) });
 }
 
 /// The client's address. The last one in the header is Traefik's own word: who has connected to it. Those before it are

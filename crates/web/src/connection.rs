@@ -1,4 +1,4 @@
-//! TLS connections: accepted, served over HTTP/2 or HTTP/1.1, and closed when idle.
+//! TLS connections: accepted, served over HTTP/2 or HTTP/1.1 by threads of their own (`lanes.rs`), and closed when idle.
 //!
 //! Traefik makes a new transport, and with it new connections, for every ForwardAuth middleware at
 //! every reload, and forgets the old ones without closing them. So idle ones are closed here.
@@ -20,7 +20,6 @@ use std::{
 };
 
 use axum::{
-    Router,
     body::Body,
     http::{Response, StatusCode},
 };
@@ -35,14 +34,14 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     sync::{mpsc, watch},
     time::{Instant, interval, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use crate::one_task;
+use crate::{lanes::Lanes, one_task, requests::Requests};
 
 /// A connection without a request for this long is closed.
 const IDLE: Duration = Duration::from_secs(60);
@@ -82,10 +81,14 @@ pub(crate) struct Peer {
 /// Serves until `shutdown` becomes true.
 pub(crate) async fn serve_tls(
     listener: TcpListener,
-    router: Router,
+    requests: Arc<Requests>,
     acceptor: TlsAcceptor,
     shutdown: watch::Receiver<bool>,
 ) {
+    let lanes = match Lanes::new() {
+        Ok(lanes) => lanes,
+        Err(error) => return tracing::error!(%error, "no thread can be started to answer requests"),
+    };
     // Each connection holds a sender; when all are gone, all connections are.
     let (open, mut all_closed) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(wait_for(shutdown.clone()));
@@ -96,10 +99,16 @@ pub(crate) async fn serve_tls(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (router, acceptor, shutdown, open) =
-                    (router.clone(), acceptor.clone(), shutdown.clone(), open.clone());
-                tokio::spawn(async move {
-                    serve_one(stream, peer.ip().to_canonical(), router, acceptor, shutdown).await;
+                let (requests, acceptor, shutdown, open) =
+                    (Arc::clone(&requests), acceptor.clone(), shutdown.clone(), open.clone());
+                let (pool, address) = (Handle::current(), peer.ip().to_canonical());
+                // It goes to another thread's runtime, which has to know of it.
+                let stream = stream.into_std();
+                lanes.spawn(async move {
+                    match stream.and_then(TcpStream::from_std) {
+                        Ok(stream) => serve_one(stream, address, requests, pool, acceptor, shutdown).await,
+                        Err(error) => warn!(%error, "cannot take over a connection"),
+                    }
                     drop(open);
                 });
             }
@@ -123,7 +132,8 @@ async fn wait_for(mut shutdown: watch::Receiver<bool>) {
 async fn serve_one(
     stream: TcpStream,
     address: IpAddr,
-    router: Router,
+    requests: Arc<Requests>,
+    pool: Handle,
     acceptor: TlsAcceptor,
     shutdown: watch::Receiver<bool>,
 ) {
@@ -139,7 +149,7 @@ async fn serve_one(
     let seen = Arc::clone(&activity);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        answer(router.clone(), Arc::clone(&seen), request)
+        answer(Arc::clone(&requests), pool.clone(), Arc::clone(&seen), request)
     });
     let (sender, mut questions) = one_task::new();
     let protocol = protocol(sender);
@@ -187,26 +197,28 @@ fn protocol(sender: one_task::Sender) -> auto::Builder<one_task::Sender> {
 }
 
 fn answer(
-    router: Router,
+    requests: Arc<Requests>,
+    pool: Handle,
     activity: Arc<Activity>,
     request: hyper::Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
     let under_way = UnderWay::new(activity);
     async move {
         let is_short = request.body().size_hint().upper().is_some_and(|length| length <= SHORT);
-        let answer = router.oneshot(request.map(Body::new));
+        let answer = async move { requests.answer(request.map(Body::new)).await };
         let response = match is_short {
             true => AssertUnwindSafe(answer).catch_unwind().await.ok(),
             // To read it takes so long that it would keep the others waiting.
-            false => tokio::spawn(answer).await.ok(),
+            false => pool.spawn(answer).await.ok(),
         };
         drop(under_way);
         // A fault of ours must not end the connection that all share.
-        response.unwrap_or_else(|| {
+        let response = response.unwrap_or_else(|| {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            Ok(response)
-        })
+            response
+        });
+        Ok(response)
     }
 }
 

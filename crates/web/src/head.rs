@@ -2,13 +2,12 @@
 //!
 //! Both are faults that servers answer in different ways, or not at all; and Traefik's bare 500 would say nothing.
 
-use std::{sync::Arc, time::SystemTime};
+use std::time::SystemTime;
 
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderValue, Response, Uri, uri::PathAndQuery},
-    middleware::Next,
 };
 
 use crate::{
@@ -21,12 +20,9 @@ use crate::{
 /// than Traefik (1 MiB): uvicorn, as vLLM and SGLang run it, 64 KiB.
 pub(crate) const MAX_HEADERS: usize = 64 * 1024;
 
-/// Lets pass what can be read.
-pub(crate) async fn check(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response<Body> {
-    match fault(request.uri(), request.headers()) {
-        None => next.run(request).await,
-        Some(refusal) => refuse(&shared, &request, refusal),
-    }
+/// Why a request cannot be read; `None` if it can.
+pub(crate) fn check(shared: &Shared, request: &Request) -> Option<Response<Body>> {
+    fault(request.uri(), request.headers()).map(|refusal| refuse(shared, request, refusal))
 }
 
 fn fault(uri: &Uri, headers: &HeaderMap) -> Option<Refusal> {
@@ -60,14 +56,13 @@ fn refuse(shared: &Shared, request: &Request, refusal: Refusal) -> Response<Body
 
 #[cfg(test)]
 mod tests {
-    use tower::ServiceExt as _;
-
     use super::*;
+    use crate::requests::Requests;
 
     async fn ask(request: http::request::Builder) -> (u16, serde_json::Value) {
         let shared = Shared::empty();
         let request = request.body(Body::empty()).expect("a request");
-        let answer = crate::requests_router(&shared).oneshot(request).await.expect("an answer");
+        let answer = Requests::new(&shared).answer(request).await;
         let status = answer.status().as_u16();
         let body = axum::body::to_bytes(answer.into_body(), 9_999).await.expect("a body");
         (status, serde_json::from_slice(&body).expect("JSON"))

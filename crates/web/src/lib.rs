@@ -21,6 +21,7 @@ mod connection;
 mod counting;
 mod head;
 mod history;
+mod lanes;
 mod metrics;
 mod models;
 mod one_task;
@@ -29,12 +30,14 @@ mod provider;
 mod refusal;
 mod refuse;
 mod report;
+mod requests;
 mod state;
 mod tls;
 mod url_key;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use requests::Requests;
 use tokio::{net::TcpListener, sync::watch};
 
 pub use counting::{OnFailure, SharedCounting};
@@ -81,17 +84,7 @@ pub async fn serve(
     let admin = axum::serve(listeners.admin, admin.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(stopped(shutdown.clone()));
     let requests =
-        connection::serve_tls(listeners.requests, requests_router(&shared), shared.tls(), shutdown);
+        connection::serve_tls(listeners.requests, Arc::new(Requests::new(&shared)), shared.tls(), shutdown);
     let (provider, admin, ()) = tokio::join!(provider, admin, requests);
     provider.and(admin)
-}
-
-fn requests_router(shared: &Arc<Shared>) -> axum::Router {
-    axum::Router::new()
-        .route("/auth", axum::routing::any(auth::handle))
-        .route("/refuse/{why}", axum::routing::any(refuse::handle))
-        .route("/refuse/{why}/{*path}", axum::routing::any(refuse::handle))
-        .fallback(models::handle)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(shared), head::check))
-        .with_state(Arc::clone(shared))
 }

@@ -91,11 +91,10 @@ async fn drain(mut body: Body) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::requests::Requests;
     use axum::http::StatusCode;
     use telemetry::Filter;
-    use tower::ServiceExt as _;
-
-    use super::*;
 
     /// `Content-Length: 0031` matches no range of lengths, and was told to be too large.
     #[tokio::test]
@@ -105,7 +104,7 @@ mod tests {
         for (length, status) in [(31, 400), (max, 400), (max + 1, 413)] {
             let request = Request::post("/refuse/413/v1/embeddings").header("content-length", length);
             let request = request.body(Body::empty()).expect("a request");
-            let answer = crate::requests_router(&shared).oneshot(request).await.expect("an answer");
+            let answer = Requests::new(&shared).answer(request).await;
             assert_eq!(answer.status().as_u16(), status, "{length}");
         }
     }
@@ -120,7 +119,7 @@ mod tests {
                 request = request.header("x-inference-consumer", consumer);
             }
             let request = request.body(Body::empty()).expect("a request");
-            let answer = crate::requests_router(&shared).oneshot(request).await.expect("an answer");
+            let answer = Requests::new(&shared).answer(request).await;
             let body = axum::body::to_bytes(answer.into_body(), 9_999).await.expect("a body");
             let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
             assert_eq!(body["error"]["code"], code);
@@ -142,7 +141,7 @@ mod tests {
         ] {
             let request = Request::builder().method(method).uri(uri).header("x-request-id", "req-1");
             let request = request.body(Body::empty()).expect("a request");
-            let answer = crate::requests_router(&shared).oneshot(request).await.expect("an answer");
+            let answer = Requests::new(&shared).answer(request).await;
             assert_eq!(answer.status(), StatusCode::from_u16(status).expect("a status"), "{uri}");
         }
         shared.telemetry().collect(SystemTime::now());

@@ -1,0 +1,94 @@
+//! Requests per second and processor time on the whole way of a request: wrk, Traefik, Modelgate, a server.
+//!
+//! `cargo xtask bench` runs it. All contenders take turns in one run, and what counts is the ratio within a turn: a machine is
+//! never the same for two minutes.
+//!
+//! ```text
+//! main ─▶ contenders (who is compared) ─▶ work (what they do, by wrk) ─▶ figures (ratios, intervals) ─▶ plot
+//! ```
+#![allow(clippy::print_stdout, reason = "its output is for the person who runs it")]
+
+mod contenders;
+mod figures;
+mod plot;
+mod work;
+
+use std::{env, fs, path::PathBuf};
+
+use contenders::{Contender, Wanted};
+use figures::Figures;
+use work::{Case, Work};
+
+/// Bytes of a request's body, and connections.
+const ALL: [(usize, u32); 9] = [
+    (200, 32),
+    (2_000, 1),
+    (2_000, 32),
+    (2_000, 128),
+    (2_000, 256),
+    (20_000, 32),
+    (200_000, 32),
+    (2_000_000, 32),
+    (8_000_000, 8),
+];
+const QUICK: [(usize, u32); 3] = [(2_000, 32), (20_000, 32), (200_000, 32)];
+/// Streamed answers at once, and pieces of each.
+const STREAMS: u32 = 100;
+const PIECES: usize = 200;
+
+/// How many turns there are, after one that is not counted.
+const TURNS: usize = 9;
+const QUICK_TURNS: usize = 3;
+
+#[tokio::main]
+async fn main() {
+    let is_quick = env::args().any(|argument| argument == "--quick");
+    let wanted = if is_quick { Wanted::Short } else { Wanted::All };
+    let (cases, turns) = if is_quick { (&QUICK[..], QUICK_TURNS) } else { (&ALL[..], TURNS) };
+    let mut table = String::new();
+    let mut plotted = Vec::new();
+    {
+        let server = work::short_answers().await;
+        let contenders = contenders::start(&server.url(), wanted).await;
+        say(&mut table, &figures::head("requests"));
+        for (bytes, connections) in cases.iter().copied() {
+            let case = Case { bytes, connections, streams: false };
+            let figures = turn_about(&contenders, &case, turns);
+            say(&mut table, &figures.rows());
+            plotted.push(figures);
+        }
+    }
+    if !is_quick {
+        let server = work::streamed_answers(PIECES).await;
+        let contenders = contenders::start(&server.url(), wanted).await;
+        let case = Case { bytes: 2_000, connections: STREAMS, streams: true };
+        say(&mut table, &format!("\n{}", figures::head("streams")));
+        say(&mut table, &turn_about(&contenders, &case, turns).rows());
+    }
+    if let Some(folder) = env::var_os("MODELGATE_BENCHMARK_RESULT").map(PathBuf::from) {
+        fs::write(folder.join("table.md"), table).expect("a folder for the result");
+        fs::write(folder.join("plot.svg"), plot::by_size(&plotted)).expect("a folder for the result");
+    }
+}
+
+/// Every contender does the same, one after another, so many times.
+fn turn_about(contenders: &[Contender], case: &Case, turns: usize) -> Figures {
+    let work = Work::new(case);
+    let mut figures = Figures::new(case, contenders.iter().map(|contender| contender.name));
+    for turn in 0..=turns {
+        for (number, contender) in contenders.iter().enumerate() {
+            let result = work.ask(contender);
+            // In the first one nothing is warm.
+            if turn > 0 {
+                figures.add(number, result);
+            }
+        }
+    }
+    figures
+}
+
+fn say(table: &mut String, lines: &str) {
+    println!("{lines}");
+    table.push_str(lines);
+    table.push('\n');
+}

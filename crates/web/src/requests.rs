@@ -1,0 +1,39 @@
+//! What is asked over the requests' listener: `/auth`, and the few things that Modelgate answers itself.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{Router, body::Body, extract::Request, http::Response, routing::any};
+use tower::ServiceExt as _;
+
+use crate::{Shared, auth, head, models, refuse};
+
+/// Answers it.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    shared: Arc<Shared>,
+    others: Router,
+}
+
+impl Requests {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        let others = Router::new()
+            .route("/refuse/{why}", any(refuse::handle))
+            .route("/refuse/{why}/{*path}", any(refuse::handle))
+            .fallback(models::handle)
+            .with_state(Arc::clone(shared));
+        Self { shared: Arc::clone(shared), others }
+    }
+
+    pub(crate) async fn answer(&self, request: Request) -> Response<Body> {
+        if let Some(refusal) = head::check(&self.shared, &request) {
+            return refusal;
+        }
+        // Not by the router: it takes as long as all that is decided here about a short request.
+        if request.uri().path() == "/auth" {
+            return auth::handle(&self.shared, request).await;
+        }
+        let Ok(answer) =
+            self.others.clone().oneshot(request).await.map_err(|never: Infallible| match never {});
+        answer
+    }
+}

@@ -1,0 +1,49 @@
+//! `cargo xtask bench`: what a request costs on its whole way, beside Traefik alone and others; see docs/performance.md.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::tools::{self, TRAEFIK_NEWEST};
+use crate::{Result, layout, run, test};
+
+/// As deploy/compose.yaml sets them, for every Traefik that takes part.
+const OF_TRAEFIK: [(&str, &str); 2] = [("GOMEMLIMIT", "3GiB"), ("GOGC", "400")];
+
+/// Runs it. A quick one compares three and ends within three minutes once all is built.
+pub(crate) fn bench(install: bool, is_quick: bool) -> Result {
+    let mut tools = vec![tools::traefik(TRAEFIK_NEWEST)];
+    tools.extend(tools::for_benchmarks());
+    if !is_quick {
+        tools.extend(tools::for_comparisons());
+    }
+    if install {
+        tools::install(&tools)?;
+    }
+    if let Some(missing) = tools.iter().find(|tool| tool.path().is_none()) {
+        let name = &missing.name;
+        return Err(format!("{name} is missing; `cargo xtask bench --install` installs it").into());
+    }
+    let optimised = test::build_optimised()?;
+    let result = layout::target().join("benchmark");
+    fs::create_dir_all(&result)?;
+    let mut command = run::cargo();
+    command.args(["run", "--quiet", "--package", "benchmark", "--locked", "--"]);
+    command.args(is_quick.then_some("--quick"));
+    command.envs(test::environment(&tools, true)).envs(optimised).envs(OF_TRAEFIK);
+    if !is_quick {
+        command.env("MODELGATE_BENCHMARK_SIM", optimised_sim_server()?);
+    }
+    run::step("bench", || run::shown(command.env("MODELGATE_BENCHMARK_RESULT", &result)))?;
+    println!("table.md and plot.svg in {}", result.display());
+    Ok(())
+}
+
+/// It writes the streams that are measured.
+fn optimised_sim_server() -> Result<PathBuf> {
+    run::step("build sim-server, optimised", || {
+        let arguments =
+            ["build", "--package", "testkit", "--bin", "sim-server", "--profile", "measured", "--locked"];
+        run::shown(run::cargo().args(arguments))
+    })?;
+    Ok(layout::target().join("measured/sim-server"))
+}
