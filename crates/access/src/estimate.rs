@@ -10,10 +10,10 @@
 //! - an image counts [`IMAGE`], a sound or a file [`FILE`], however large: what stands in base64 where they belong, a
 //!   `data:` URL or a form's file is not read as text;
 //! - the answer counts what the endpoint's own field allows (`max_tokens`, `max_completion_tokens`, `max_output_tokens`,
-//!   `num_predict`, `n_predict`, `max_new_tokens`), `n` or `best_of` times for each prompt. Without it, or if it is not
-//!   above zero, which servers take for "as long as you like", the model's default, or [`ANSWER`]. A field of another
-//!   endpoint, which the server would not look at, makes that no smaller. What has no answer in tokens (embeddings,
-//!   rerank, scores, moderations, audio, images, tokenize) counts none;
+//!   `num_predict`, `n_predict`, `max_new_tokens`), `n`, `best_of` or `n_cmpl` times for each prompt. Without it, or if it
+//!   is not above zero, which servers take for "as long as you like", the model's default, or [`ANSWER`]. A field of
+//!   another endpoint or in another place, at which the server would not look, makes that no smaller. What has no answer in
+//!   tokens (embeddings, rerank, scores, moderations, audio, images, tokenize) counts none;
 //! - a body that is not JSON counts as a file, or, where only JSON is to be expected, as text of so many bytes: servers
 //!   read encodings that are not read here. One that Traefik could not hand over counts as a file.
 
@@ -79,19 +79,32 @@ const LENGTHS: [&str; 6] = [
     "max_new_tokens",
 ];
 
+/// Where one of them stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Among the fields of the body.
+    Top,
+    /// In an object of settings: Ollama's `options`, SGLang's `sampling_params`, TGI's `parameters`.
+    Settings,
+}
+use Place::{Settings, Top};
+
+/// On llama.cpp it goes before every other on every path.
+const ABOVE_OTHERS: (Place, &str) = (Top, "n_predict");
+
 /// Those at which an endpoint looks, if it is one that is known.
-fn endpoint(path: &str) -> Option<&'static [&'static str]> {
-    const OF_ENDPOINTS: [(&str, &[&str]); 10] = [
-        ("/chat/completions", &["max_tokens", "max_completion_tokens"]),
-        ("/completions", &["max_tokens"]),
-        ("/responses", &["max_output_tokens"]),
-        ("/messages", &["max_tokens"]),
-        ("/api/chat", &["num_predict"]),
-        ("/api/generate", &["num_predict"]),
-        ("/generate", &["max_new_tokens", "max_tokens"]),
-        ("/generate_stream", &["max_new_tokens"]),
-        ("/completion", &["n_predict", "max_tokens"]),
-        ("/infill", &["n_predict", "max_tokens"]),
+fn endpoint(path: &str) -> Option<&'static [(Place, &'static str)]> {
+    const OF_ENDPOINTS: [(&str, &[(Place, &str)]); 10] = [
+        ("/chat/completions", &[(Top, "max_tokens"), (Top, "max_completion_tokens")]),
+        ("/completions", &[(Top, "max_tokens")]),
+        ("/responses", &[(Top, "max_output_tokens")]),
+        ("/messages", &[(Top, "max_tokens")]),
+        ("/api/chat", &[(Settings, "num_predict")]),
+        ("/api/generate", &[(Settings, "num_predict")]),
+        ("/generate", &[(Settings, "max_new_tokens")]),
+        ("/generate_stream", &[(Settings, "max_new_tokens")]),
+        ("/completion", &[(Top, "n_predict"), (Top, "max_tokens")]),
+        ("/infill", &[(Top, "n_predict"), (Top, "max_tokens")]),
     ];
     OF_ENDPOINTS.iter().find(|(end, _)| path.ends_with(end)).map(|(_, own)| *own)
 }
@@ -104,7 +117,8 @@ struct Count {
     files: u64,
     /// Sources that may be of images or of documents: what they stand in says it.
     sources: u64,
-    lengths: [Length; LENGTHS.len()],
+    /// Of each of [`Place`].
+    lengths: [[Length; LENGTHS.len()]; 2],
     choices: u64,
     /// How many prompts there are, each with answers of its own.
     prompts: u64,
@@ -137,7 +151,7 @@ impl Count {
     /// `None` if it is not JSON.
     fn of(body: &[u8]) -> Option<Self> {
         let mut count = Self::default();
-        let whole = Node { key: Key::Any, count: &mut count };
+        let whole = Node { key: Key::Body, count: &mut count };
         if whole.deserialize(&mut serde_json::Deserializer::from_slice(body)).is_ok() {
             return Some(count);
         }
@@ -165,11 +179,15 @@ impl Count {
 
     fn answer(&self, path: &str, default: Option<u32>) -> u64 {
         let default = default.map_or(ANSWER, u64::from);
-        let allowed = self.lengths.iter().filter_map(|length| length.allowed).max();
-        let own = endpoint(path).unwrap_or(&LENGTHS);
-        let mut own = LENGTHS.iter().zip(&self.lengths).filter(|(name, _)| own.contains(*name));
-        let is_bound =
-            own.clone().any(|(_, length)| length.is_bound()) && !own.any(|(_, length)| length.is_open);
+        let named = || {
+            let places = [Top, Settings].into_iter().zip(&self.lengths);
+            places.flat_map(|(place, lengths)| LENGTHS.iter().map(move |name| (place, *name)).zip(lengths))
+        };
+        let allowed = named().filter_map(|(_, length)| length.allowed).max();
+        let own = endpoint(path);
+        let is_own = |field: &(Place, &str)| own.is_none_or(|own| own.contains(field));
+        let is_bound = named().any(|(field, length)| is_own(&field) && length.is_bound())
+            && !named().any(|(field, length)| (is_own(&field) || field == ABOVE_OTHERS) && length.is_open);
         let one = match allowed {
             Some(allowed) if is_bound => allowed,
             allowed => allowed.unwrap_or(0).max(default),
@@ -183,14 +201,18 @@ impl Count {
 enum Key {
     /// Text, or something with text in it.
     Any,
+    /// The body.
+    Body,
+    /// An object of settings in it.
+    Settings,
     /// Text also if it looks like a `data:` URL.
     Text,
     /// A tool, its arguments, or a schema: all of it is text, whatever its fields are called.
     Plain,
     /// A list of what the model reads, or the arguments of a tool.
     Input,
-    /// A number of tokens that the answer may have: which of [`LENGTHS`].
-    Length(usize),
+    /// A number of tokens that the answer may have: where it stands, and which of [`LENGTHS`] it is.
+    Length(Place, usize),
     /// How many answers.
     Choices,
     /// An image, or a list of images.
@@ -212,9 +234,25 @@ enum Key {
 }
 
 impl Key {
+    /// Of a field of the body.
     fn of(name: &str) -> Self {
         match name {
-            "n" | "best_of" => Self::Choices,
+            "options" | "sampling_params" | "parameters" => Self::Settings,
+            "prompt" | "text" | "input_ids" | "prompt_embeds" => Self::Prompt,
+            _ => Self::of_setting(Top, name).unwrap_or_else(|| Self::anywhere(name)),
+        }
+    }
+
+    fn of_setting(place: Place, name: &str) -> Option<Self> {
+        match name {
+            "n" | "best_of" | "n_cmpl" => Some(Self::Choices),
+            _ => LENGTHS.iter().position(|length| *length == name).map(|which| Self::Length(place, which)),
+        }
+    }
+
+    /// Of a field that means the same wherever it stands.
+    fn anywhere(name: &str) -> Self {
+        match name {
             "image_url" | "images" | "image" => Self::Image,
             "input_audio" | "audio" | "audio_url" | "video" | "video_url" | "file" | "file_data"
             | "file_id" | "file_url" | "document" => Self::File,
@@ -226,17 +264,18 @@ impl Key {
             "type" => Self::Type,
             "model" | "role" | "stream" | "user" | "id" | "temperature" | "top_p" | "seed"
             | "cache_control" | "encoding_format" => Self::Short,
-            "prompt" => Self::Prompt,
-            _ => LENGTHS.iter().position(|length| *length == name).map_or(Self::Any, Self::Length),
+            _ => Self::Any,
         }
     }
 
     /// Of a field within one of this kind.
     fn within(self, name: &str) -> Self {
         match self {
+            Self::Body => Self::of(name),
+            Self::Settings => Self::of_setting(Settings, name).unwrap_or_else(|| Self::anywhere(name)),
             Self::Image | Self::File => Self::Skipped,
             Self::Plain | Self::Input => Self::Plain,
-            _ => Self::of(name),
+            _ => Self::anywhere(name),
         }
     }
 }
@@ -260,7 +299,7 @@ impl Node<'_> {
     fn whole(self, number: u64) {
         match self.key {
             Key::Choices => self.count.choices = self.count.choices.max(number),
-            Key::Length(which) => self.count.lengths[which].allow(number),
+            Key::Length(place, which) => self.count.lengths[place as usize][which].allow(number),
             Key::Short | Key::Type => {}
             // Prompts can be given as tokens.
             _ => self.count.other += 1,
@@ -270,7 +309,7 @@ impl Node<'_> {
     /// Servers take 8.0 for 8, and some a number between quotes. What is negative or none is zero.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` stops at both ends")]
     fn number(self, number: f64) {
-        if matches!(self.key, Key::Length(_) | Key::Choices) {
+        if matches!(self.key, Key::Length(..) | Key::Choices) {
             self.whole(number.ceil() as u64);
         }
     }
@@ -323,7 +362,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_str<E>(self, text: &str) -> Result<Word, E> {
         const SHORT: usize = 64;
         match self.key {
-            Key::Length(_) | Key::Choices => self.number(text.trim().parse().unwrap_or(0.0)),
+            Key::Length(..) | Key::Choices => self.number(text.trim().parse().unwrap_or(0.0)),
             Key::Short | Key::Type if text.len() <= SHORT => {}
             Key::Image => self.count.images += 1,
             Key::File => self.count.files += 1,
@@ -364,8 +403,8 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_unit<E>(self) -> Result<Word, E> {
-        if let Key::Length(which) = self.key {
-            self.count.lengths[which].is_null = true;
+        if let Key::Length(place, which) = self.key {
+            self.count.lengths[place as usize][which].is_null = true;
         }
         Ok(Word::Other)
     }

@@ -36,15 +36,17 @@ const QUICK: [(usize, u32); 3] = [(2_000, 32), (20_000, 32), (200_000, 32)];
 const STREAMS: u32 = 100;
 const PIECES: usize = 200;
 
-/// How many turns there are, after one that is not counted.
+/// How many turns there are, after one that is not counted, if `MODELGATE_BENCHMARK_TURNS` does not say it.
 const TURNS: usize = 9;
 const QUICK_TURNS: usize = 3;
 
 #[tokio::main]
 async fn main() {
     let is_quick = env::args().any(|argument| argument == "--quick");
+    let given = env::var("MODELGATE_BENCHMARK_TURNS").ok().and_then(|turns| turns.parse().ok());
     let wanted = if is_quick { Wanted::Short } else { Wanted::All };
     let (cases, turns) = if is_quick { (&QUICK[..], QUICK_TURNS) } else { (&ALL[..], TURNS) };
+    let turns = given.unwrap_or(turns);
     let mut table = String::new();
     let mut plotted = Vec::new();
     {

@@ -260,3 +260,37 @@ const WITHHELD: [&str; 14] = [
     "x_team_key",
     "sec_websocket_protocol",
 ];
+
+/// Go's HTTP/2 server believes the first of two lengths, and Traefik's rules are content with any: a short one
+/// beside it had a stranger's body, of any length, kept in Traefik's memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_lengths_the_longer_one_decides_how_a_request_is_treated() {
+    let sim = Sim::start("a", &["llama"]);
+    for version in ["3.3.6", "3.6.15", NEWEST] {
+        let more = format!("traefik: {{ version: {version:?} }}\n");
+        let Some(stack) = stack(version, &[&sim], &more).await else { continue };
+        for lengths in [["2000000", "5"], ["5", "2000000"]] {
+            let stream = TcpStream::connect(("127.0.0.1", stack.traefik.port())).await.expect("a connection");
+            let (mut client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+            tokio::spawn(connection);
+            // On 3.3.6 a model is named in the path.
+            let url = format!("http://127.0.0.1:{}/models/llama/v1/chat/completions", stack.traefik.port());
+            let mut request = http::Request::post(url).header("content-type", "application/json");
+            request = request.header("authorization", "Bearer wrong");
+            for length in lengths {
+                request = request.header("content-length", length);
+            }
+            let (answer, mut body) =
+                client.send_request(request.body(()).expect("a request"), false).expect("a stream");
+            // Not all of it: the key comes first.
+            let sent = body.send_data(vec![b'a'; 1_000].into(), false);
+            let status = timeout(Duration::from_secs(30), answer)
+                .await
+                .map(|answer| answer.map(|a| a.status().as_u16()));
+            // More than the first length said is an error of the stream.
+            let is_refused = matches!(status, Ok(Ok(401) | Err(_)));
+            assert!(is_refused, "{version} {lengths:?}: {sent:?} {status:?}");
+            assert!(lengths[0] == "5" || matches!(status, Ok(Ok(401))), "{version} {lengths:?}: {status:?}");
+        }
+    }
+}

@@ -57,6 +57,21 @@ async fn a_real_llama_cpp_server_is_discovered_answers_and_streams() {
     request["stream"] = json!(true);
     let stream = send(stack.post("/v1/chat/completions", &request)).await.text().await.expect("a stream");
     assert!(stream.matches("data: ").count() > 2 && stream.trim_end().ends_with("data: [DONE]"), "{stream}");
+
+    // By itself it ends an answer when somebody else's request names the same conversation.
+    request["ignore_eos"] = json!(true);
+    let mut long = request.clone();
+    long["max_tokens"] = json!(1_000);
+    let ask = |request| stack.post("/v1/chat/completions", request).header("x-conversation-id", "1");
+    let mut answer = send(ask(&long)).await;
+    let mut stream = answer.chunk().await.expect("a chunk").expect("a beginning").to_vec();
+    let other = send(ask(&request)).await.text().await.expect("a stream");
+    assert!(other.trim_end().ends_with("data: [DONE]"), "{other}");
+    while let Some(chunk) = answer.chunk().await.expect("a chunk") {
+        stream.extend(chunk);
+    }
+    let stream = String::from_utf8_lossy(&stream);
+    assert!(stream.trim_end().ends_with("data: [DONE]"), "{} bytes", stream.len());
 }
 
 /// The paths that the installed program registers stand in it as text. One that our list does not know may be new, and open

@@ -24,7 +24,7 @@ use catalogue::{Api, Catalogue, Choice, Leg, ModelName, Pool};
 
 use crate::{
     Options,
-    front::{CHUNKED, Front, TOO_LARGE, UNROUTED, exclusive_chunked, exclusive_too_large, tiers},
+    front::{CHUNKED, Front, TOO_LARGE, UNROUTED, exclusive_chunked, tiers, too_large},
     rule,
     upstream::Upstream,
     wire::Http,
@@ -40,7 +40,7 @@ pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, fro
         rank = add_group(http, catalogue, options, front, &pools, rank);
     }
     front.add_lists(http, rank);
-    front.add_refusal(http, TOO_LARGE, "413", &exclusive_too_large(options), rank);
+    front.add_refusal(http, TOO_LARGE, "413", &too_large(options), rank);
     if options.max_chunked_body == 0 {
         front.add_refusal(http, CHUNKED, "411", &exclusive_chunked(), rank);
     }

@@ -9,9 +9,7 @@ mod tier;
 
 use catalogue::{Api, Catalogue};
 pub use gate::{SIZED_GATE, WEBSOCKET_GATE};
-pub(crate) use tier::{
-    Body, Question, RANK_OF_TOO_LARGE, exclusive_chunked, exclusive_too_large, tiers, too_large,
-};
+pub(crate) use tier::{Body, Question, RANK_OF_TOO_LARGE, exclusive_chunked, tiers, too_large};
 
 use crate::{
     Gateway, Options, rule,

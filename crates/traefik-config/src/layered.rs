@@ -37,7 +37,7 @@ pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, fro
         parents.push(tier.name.to_owned());
     }
     front.add_lists(http, RANK_OF_MODELS);
-    front.add_refusal(http, TOO_LARGE, "413", &too_large(), RANK_OF_TOO_LARGE);
+    front.add_refusal(http, TOO_LARGE, "413", &too_large(options), RANK_OF_TOO_LARGE);
     if options.max_chunked_body == 0 {
         front.add_refusal(http, CHUNKED, "411", "", 1);
     }

@@ -14,7 +14,7 @@ mod service;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use catalogue::{Api, BasePath, Catalogue, Leg, ModelSettings, Pool, ServerRecord};
+use catalogue::{Api, BasePath, Catalogue, Kind, Leg, ModelSettings, Pool, ServerRecord};
 use serde::Serialize;
 pub(crate) use service::is_checked;
 use sha2::{Digest, Sha256};
@@ -23,13 +23,14 @@ use crate::{
     Options,
     page::page,
     rule,
-    wire::{ErrorPage, Http, InFlightReq, Middleware, ReplacePathRegex, Retry, SourceCriterion},
+    wire::{ErrorPage, Headers, Http, InFlightReq, Middleware, ReplacePathRegex, Retry, SourceCriterion},
 };
 
 const RETRY: &str = "modelgate-retry";
 const NATIVE_429: &str = "modelgate-429";
 const NATIVE_502: &str = "modelgate-502";
 const STRIP: &str = "modelgate-strip";
+const NO_CONVERSATION: &str = "modelgate-no-conversation";
 /// Traefik's own service.
 const NOOP: &str = "noop@internal";
 const DEFAULT_ATTEMPTS: u8 = 12;
@@ -72,6 +73,7 @@ impl Upstream<'_> {
         let mut middlewares = self.concurrency(&pool.settings, leg, pool);
         middlewares.extend(self.retry(&pool.settings));
         middlewares.extend(self.names_in_paths(pool));
+        middlewares.extend(self.conversations(pool, leg));
         let way = |suffix, matcher, middlewares, service| Way { suffix, matcher, middlewares, service };
         match rewriting {
             Rewriting::None => vec![way("", String::new(), middlewares, self.service(pool, leg, false))],
@@ -192,6 +194,17 @@ impl Upstream<'_> {
             }
         }
         names
+    }
+
+    /// llama.cpp ends the answer to one request when another comes with the same `X-Conversation-Id`, whoever sends it. What the
+    /// header is for, reading an answer once more, is closed: it would be everybody's.
+    fn conversations(&mut self, pool: &Pool, leg: &Leg) -> Option<String> {
+        let mut kinds = all_servers(pool, leg).map(|server| server.kind());
+        kinds.find(|kind| matches!(kind, Kind::LlamaCpp | Kind::LlamaCppRouter | Kind::LlamaSwap))?;
+        let custom_request_headers = [("X-Conversation-Id", "")].into();
+        let headers = Middleware::Headers(Box::new(Headers { custom_request_headers, ..Headers::default() }));
+        self.http.middlewares.entry(NO_CONVERSATION.into()).or_insert(headers);
+        Some(NO_CONVERSATION.into())
     }
 
     fn replace_v1(&mut self, name: &str, base: &BasePath) -> String {

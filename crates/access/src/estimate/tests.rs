@@ -50,8 +50,8 @@ fn only_what_the_endpoint_looks_at_makes_an_answer_shorter() {
         ("/models/a/v1/responses?x=y", "max_output_tokens"),
         ("/v1/messages", "max_tokens"),
         ("/completion", "n_predict"),
-        ("/generate", "max_new_tokens"),
         ("/somewhere/else", "n_predict"),
+        ("/somewhere/else", "max_new_tokens"),
     ] {
         assert_eq!(at(path, &format!(r#"{{"{own}":7}}"#)), 7, "{path}");
     }
@@ -59,8 +59,17 @@ fn only_what_the_endpoint_looks_at_makes_an_answer_shorter() {
         at("/api/chat", r#"{"options":{"num_predict":5},"messages":[{"images":["AAAA","BBBB"]}]}"#),
         2005
     );
+    assert_eq!(at("/generate", r#"{"text":"1234","sampling_params":{"max_new_tokens":7}}"#), 8);
+    assert_eq!(
+        at("/generate", r#"{"text":["1234","1234"],"sampling_params":[{"max_new_tokens":7},{"n":2}]}"#),
+        30
+    );
+    assert_eq!(at("/generate", r#"{"input_ids":[[1,2],[3]],"sampling_params":{"max_new_tokens":7}}"#), 17);
+    assert_eq!(at("/v1/completions", r#"{"prompt_embeds":["AAAA","BBBB"],"max_tokens":7}"#), 16);
     for (path, of_others) in [
         ("/v1/chat/completions", "n_predict"),
+        ("/api/generate", "num_predict"),
+        ("/generate", "max_new_tokens"),
         ("/v1/completions", "max_completion_tokens"),
         ("/v1/responses", "max_tokens"),
         ("/api/generate", "max_tokens"),
@@ -68,6 +77,31 @@ fn only_what_the_endpoint_looks_at_makes_an_answer_shorter() {
         assert_eq!(at(path, &format!(r#"{{"{of_others}":7}}"#)), 1000, "{path}");
         assert_eq!(at(path, &format!(r#"{{"{of_others}":7000}}"#)), 7000, "{path}");
     }
+}
+
+/// Each was answered by llama.cpp with thousands of tokens, and counted as three.
+#[test]
+fn a_length_where_no_server_looks_is_none() {
+    for (path, body) in [
+        ("/v1/chat/completions", r#"{"max_tokens":1,"n_predict":-1}"#),
+        ("/v1/completions", r#"{"max_tokens":1,"n_predict":-1}"#),
+        ("/v1/responses", r#"{"max_output_tokens":1,"n_predict":-1}"#),
+        ("/v1/messages", r#"{"n_predict":"-1","max_tokens":1}"#),
+        ("/v1/chat/completions", r#"{"extra":{"max_tokens":1}}"#),
+        ("/v1/chat/completions", r#"{"messages":[{"max_tokens":1}]}"#),
+        ("/v1/chat/completions", r#"{"logit_bias":{"max_tokens":1}}"#),
+        ("/v1/chat/completions", r#"{"options":{"max_tokens":1}}"#),
+        ("/api/chat", r#"{"options":{"options":{"num_predict":1}}}"#),
+    ] {
+        // A number that is none is text of one token.
+        assert!((1000..=1001).contains(&at(path, body)), "{path} {body}");
+    }
+    assert_eq!(chat(r#"{"max_tokens":50,"n_cmpl":2}"#), 100);
+    assert_eq!(
+        chat(r#"{"messages":[{"n":7}],"max_tokens":50}"#),
+        51,
+        "no choices, but a number that is read"
+    );
 }
 
 #[test]

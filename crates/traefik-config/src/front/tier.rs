@@ -15,7 +15,7 @@ const WEBSOCKET: &str = "(Method(`GET`) && HeaderRegexp(`Upgrade`, `(?i)^websock
 /// them as multipart, and without a length where the file is a stream (`fs.createReadStream`).
 const UPLOAD: &str = "(HeaderRegexp(`Content-Type`, `(?i)^multipart/form-data`) && \
                       PathRegexp(`/(audio/[a-z]+|images/[a-z]+|files|uploads/[^/]+/parts|videos)/?$`))";
-/// Requests with a length that no tier has taken, in the layered layout.
+/// Requests with a length that is in no tier, in the layered layout.
 pub(crate) const RANK_OF_TOO_LARGE: usize = 4;
 /// From this many bytes on the key is asked about before the body is read.
 const LARGE: u64 = 1_000_000;
@@ -166,18 +166,22 @@ pub(crate) fn exclusive_chunked() -> String {
     format!("!{HAS_LENGTH} && !{BODYLESS}")
 }
 
-/// Requests that are too long, where nothing has been taken.
-pub(crate) fn exclusive_too_large(options: &Options) -> String {
-    format!("{HAS_LENGTH} && !{}", length_between(0, options.max_body))
+/// Requests that are too long, or whose length is no number.
+pub(crate) fn too_large(options: &Options) -> String {
+    length_other_than_up_to(options.max_body)
 }
 
-/// Requests with a length, where those of every tier have been taken.
-pub(crate) fn too_large() -> String {
-    HAS_LENGTH.into()
-}
-
+/// All of its lengths, if it has more than one, are at most `max`, and one is at least `min`.
 fn length_between(min: u64, max: u64) -> String {
-    format!("HeaderRegexp(`Content-Length`, `{}`)", content_length::between(min, max))
+    let at_least = match min.checked_sub(1) {
+        Some(shorter) => length_other_than_up_to(shorter),
+        None => HAS_LENGTH.into(),
+    };
+    format!("{at_least} && !{}", length_other_than_up_to(max))
+}
+
+fn length_other_than_up_to(max: u64) -> String {
+    format!("HeaderRegexp(`Content-Length`, `{}`)", content_length::other_than_up_to(max))
 }
 
 #[cfg(test)]
@@ -205,5 +209,58 @@ mod tests {
     fn the_key_comes_first_where_a_body_is_large_or_may_be() {
         let first = tiers(&Options::default()).into_iter().filter(|tier| tier.question.key_first);
         assert_eq!(first.map(|tier| tier.size()).collect::<Vec<_>>(), ["large", "upload", "chunked"]);
+    }
+
+    /// Whether a request with these lengths is in it: Traefik's header matchers are content with one value.
+    fn takes(matcher: &str, lengths: &[&str]) -> bool {
+        let start = "HeaderRegexp(`Content-Length`, `";
+        matcher.split(" && ").all(|part| {
+            let (wanted, part) = part.strip_prefix('!').map_or((true, part), |part| (false, part));
+            let expression =
+                part.strip_prefix(start).and_then(|part| part.strip_suffix("`)")).expect("a length");
+            let expression = regex::Regex::new(expression).expect("an expression");
+            lengths.iter().any(|length| expression.is_match(length)) == wanted
+        })
+    }
+
+    #[test]
+    fn a_request_is_as_long_as_the_longest_length_that_it_names() {
+        for max_body in [300, 999_999, 1_000_000, 33_554_432] {
+            let options = Options { max_body, ..Options::default() };
+            let sized = tiers(&options).into_iter().filter(|tier| tier.question.body == Body::BoundByRule);
+            let tiers: Vec<(&str, String)> = sized
+                .map(|tier| (tier.size(), tier.matcher))
+                .chain([("too-large", too_large(&options))])
+                .collect();
+            let tier_of = |lengths: &[&str]| -> Vec<&str> {
+                tiers.iter().filter(|(_, matcher)| takes(matcher, lengths)).map(|(name, _)| *name).collect()
+            };
+            let of_one = |length: &str| match length.parse::<u64>() {
+                Ok(number) if number.to_string() != length || number > max_body => (3, "too-large"),
+                Ok(number) if number >= LARGE => (2, "large"),
+                Ok(_) => (1, "small"),
+                Err(_) => (3, "too-large"),
+            };
+            let values = [
+                "0",
+                "5",
+                "300",
+                "301",
+                "999999",
+                "1000000",
+                "33554432",
+                "33554433",
+                "3000000000",
+                "0031",
+                "-1",
+                "x",
+            ];
+            for first in values {
+                for second in values {
+                    let longest = of_one(first).max(of_one(second)).1;
+                    assert_eq!(tier_of(&[first, second]), [longest], "{max_body}: {first}, {second}");
+                }
+            }
+        }
     }
 }
