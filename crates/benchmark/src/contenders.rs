@@ -214,7 +214,8 @@ async fn litellm(server: &str) -> Contender {
 /// A program that comes as a script of Python, beside the Python that runs it: it names another, of the folder that it was made
 /// in.
 fn script(variable: &str) -> Builder {
-    let script =
-        env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| panic!("{variable} names no program"));
+    let Some(script) = env::var_os(variable).map(PathBuf::from) else {
+        panic!("{variable} names no program")
+    };
     Program::builder(script.with_file_name("python")).arg(script)
 }

@@ -86,7 +86,7 @@ impl Interval {
         values.sort_by(f64::total_cmp);
         let at = |number: usize| values.get(number).copied().unwrap_or(f64::NAN);
         let middle = values.len() / 2;
-        let median = if values.len() % 2 == 0 && middle > 0 {
+        let median = if values.len().is_multiple_of(2) && middle > 0 {
             (at(middle - 1) + at(middle)) / 2.0
         } else {
             at(middle)
