@@ -28,7 +28,7 @@ impl Requests {
         if let Some(refusal) = head::check(&self.shared, &request) {
             return refusal;
         }
-        // Not by the router: it takes as long as all that is decided here about a short request.
+        // Not by the router: with a layer around it, it took a twentieth of the time of a short question.
         if request.uri().path() == "/auth" {
             return auth::handle(&self.shared, request).await;
         }
