@@ -60,6 +60,18 @@ pub fn limits(section: &mut Section<'_>, key: &'static str) -> Option<Limits> {
     given.then(|| Limits::new(rates, quotas))
 }
 
+/// Whether a patch of limits (RFC 7396) has left none: each that is known is `null`, and nothing else is there.
+pub fn has_no_limits(limits: &Value) -> bool {
+    let is_known = |key: &str| {
+        ["burst", "tokens_per_minute", "tokens_burst"].contains(&key)
+            || REQUESTS.iter().any(|(name, _)| *name == key)
+            || QUOTAS.iter().any(|(name, ..)| *name == key)
+    };
+    limits
+        .as_object()
+        .is_some_and(|limits| limits.iter().all(|(key, value)| value.is_null() && is_known(key)))
+}
+
 /// The same as [`limits`] reads them.
 pub fn limits_to_json(limits: &Limits) -> Value {
     let mut json = Map::new();

@@ -97,9 +97,9 @@ impl<'a> Section<'a> {
         self.mapping.and_then(|m| m.get(key)).is_some_and(|value| !value.is_null())
     }
 
-    /// Whether no key is there at all.
+    /// Whether no key is there at all, or none with something after it.
     pub fn is_empty(&self) -> bool {
-        self.mapping.is_some_and(Mapping::is_empty)
+        self.mapping.is_some_and(|mapping| mapping.values().all(Value::is_null))
     }
 
     /// Whether a key is there and no other.

@@ -453,6 +453,28 @@ async fn whatever_is_wrong_is_named(place: Place) {
     ] {
         assert_eq!(api.post("/keys/k/rotate", &body).await.problem(422), ("invalid", places), "{body}");
     }
+    // A key that nobody knows is one also when it is null, in each kind of account and of change.
+    for (kind, unknown) in [("plans", "disabled"), ("consumers", "models"), ("keys", ""), ("keys", "plna")] {
+        let body = json!({ "name": "n", unknown: null, "limit": { "requests_per_day": 1, "burst": null } });
+        let place = |place: &'static str| ("invalid", vec![place]);
+        assert_eq!(api.post(&format!("/{kind}"), &body).await.problem(422), place("the document"), "{body}");
+        let path = format!("/{kind}/n");
+        assert_eq!(api.put(&path, &body).await.problem(422), place("the document"), "{body}");
+        assert!(matches!(api.put(&path, &json!({ "name": null, "note": null })).await.status, 200 | 201));
+        let patch = json!({ unknown: null });
+        assert_eq!(api.patch(&path, &patch).await.problem(422), place("the document"), "{path}: {patch}");
+        let patch = json!({ "limit": { "requests_per_month": null, "requests_per_year": null } });
+        let answer = api.patch(&path, &patch).await;
+        assert_eq!(answer.problem(422).1, ["limit", "limit.requests_per_minute"], "{path}: {patch}");
+        let patch = json!({ "limit": { "requests_per_month": null }, "note": null });
+        assert!(api.patch(&path, &patch).await.good(200).get("limit").is_none());
+        let nothing = json!({ "name": "m", "limit": { "requests_per_month": null } });
+        assert_eq!(
+            api.post(&format!("/{kind}"), &nothing).await.problem(422).1.last(),
+            Some(&"limit.requests_per_minute")
+        );
+        assert_eq!(api.delete(&path).await.status, 204);
+    }
     assert_eq!(api.put("/keys/k", &json!({ "name": "other" })).await.problem(422).1, ["name"]);
     assert_eq!(api.patch("/keys/k", &json!({ "sha256": null })).await.problem(422).1, ["sha256"]);
 

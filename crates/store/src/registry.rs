@@ -8,7 +8,7 @@ use std::{
 };
 
 use access::{NewKey, NoRandomness};
-use accounts::{Account, Accounts, ConsumerSpec, KeySpec, Kind, Plan, parse};
+use accounts::{Account, Accounts, ConsumerSpec, KeySpec, Kind, Plan, has_no_limits, parse};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use config_reader::ConfigErrors;
 use serde_json::{Map, Value, json};
@@ -195,7 +195,7 @@ impl Registry {
         json: &Value,
         actor: &str,
     ) -> Result<(Item<KeySpec>, Option<NewKey>), RegistryError> {
-        let has_consumer = json.get("consumer").is_some();
+        let has_consumer = has(json, "consumer");
         let (json, new) = with_digest(json)?;
         match self.create(&json, actor).await {
             // Nobody has given it.
@@ -262,7 +262,7 @@ impl Registry {
         actor: &str,
     ) -> Result<(Item<KeySpec>, Option<NewKey>), RegistryError> {
         let named = with_name(json, name);
-        if named.get("sha256").is_some() {
+        if has(&named, "sha256") {
             return Ok((self.put(name, &named, actor).await?, None));
         }
         for _ in 0..ATTEMPTS {
@@ -299,7 +299,7 @@ impl Registry {
             // Whoever takes the last limit away means to have none.
             if let Some(object) = json.as_object_mut() {
                 object.retain(|key, value| {
-                    !["limit", "limit_per_model"].contains(&key.as_str()) || *value != json!({})
+                    !["limit", "limit_per_model"].contains(&key.as_str()) || !has_no_limits(value)
                 });
             }
             match self.put_over(name, &json, Some(before), actor).await {
@@ -476,11 +476,17 @@ fn fits<A: Account>(account: &A, filter: &Filter) -> bool {
         && filter.plan.as_deref().is_none_or(|plan| account.plan() == Some(plan))
 }
 
+/// Whether a key is there; one that is `null` is not.
+fn has(json: &Value, key: &str) -> bool {
+    json.get(key).is_some_and(|value| !value.is_null())
+}
+
 /// The document with the name under which it is put.
 fn with_name(json: &Value, name: &str) -> Value {
     let mut json = json.clone();
-    if let Some(object) = json.as_object_mut() {
-        object.entry("name").or_insert_with(|| name.into());
+    let has_name = has(&json, "name");
+    if let Some(object) = json.as_object_mut().filter(|_| !has_name) {
+        object.insert("name".into(), name.into());
     }
     json
 }
@@ -489,11 +495,12 @@ fn with_name(json: &Value, name: &str) -> Value {
 fn with_digest(json: &Value) -> Result<(Value, Option<NewKey>), NoRandomness> {
     let mut json = json.clone();
     let mut new = None;
+    let (has_consumer, has_digest) = (has(&json, "consumer"), has(&json, "sha256"));
     if let Some(object) = json.as_object_mut() {
-        if let (None, Some(name)) = (object.get("consumer"), object.get("name").cloned()) {
+        if let (false, Some(name)) = (has_consumer, object.get("name").cloned()) {
             object.insert("consumer".into(), name);
         }
-        if object.get("sha256").is_none() {
+        if !has_digest {
             let key = NewKey::generate()?;
             object.insert("sha256".into(), key.digest().to_hex().into());
             new = Some(key);
@@ -513,7 +520,7 @@ fn with_digests_of(json: &Value, key: &KeySpec) -> Value {
     json
 }
 
-/// RFC 7396.
+/// RFC 7396; but what is taken away stays as `null`, so that whoever reads the document names a key that is unknown.
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         target.clone_from(patch);
@@ -524,10 +531,7 @@ fn merge(target: &mut Value, patch: &Value) {
     }
     let Some(object) = target.as_object_mut() else { return };
     for (key, value) in patch {
-        match value {
-            Value::Null => drop(object.remove(key)),
-            value => merge(object.entry(key.clone()).or_insert(Value::Null), value),
-        }
+        merge(object.entry(key.clone()).or_insert(Value::Null), value);
     }
 }
 

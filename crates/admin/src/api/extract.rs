@@ -24,7 +24,8 @@ pub(crate) struct Query {
     errors: Vec<ConfigError>,
 }
 
-/// A JSON document that creates or replaces something: what is `null` is not there.
+/// A JSON document that creates or replaces something: what is `null` is not there. The nulls are left in it, so that
+/// whoever reads it names a key that is unknown.
 pub(crate) struct Document(pub(crate) Value);
 
 /// A JSON merge patch (RFC 7396): `null` takes something away.
@@ -122,8 +123,7 @@ impl<S: Sync + Send> FromRequest<S> for Document {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let mut json = read(request, state, &["application/json"]).await?;
-        without_nulls(&mut json);
+        let json = read(request, state, &["application/json"]).await?;
         check_types(&json)?;
         Ok(Self(json))
     }
@@ -154,13 +154,6 @@ async fn read<S: Sync + Send>(request: Request, state: &S, media_types: &[&str])
     })?;
     // Its errors tell the line and the column, and repeat nothing.
     serde_json::from_slice(&body).map_err(|e| Problem::unreadable(format!("the body is not JSON: {e}")))
-}
-
-fn without_nulls(json: &mut Value) {
-    if let Value::Object(object) = json {
-        object.retain(|_, value| !value.is_null());
-        object.values_mut().for_each(without_nulls);
-    }
 }
 
 /// The configuration file is YAML, in which `60` may be a number or a text; whoever writes JSON means what it says.
