@@ -7,7 +7,7 @@ use crate::tools::{self, TRAEFIK_NEWEST};
 use crate::{Result, layout, run, test};
 
 /// As deploy/compose.yaml sets them, for every Traefik that takes part.
-const OF_TRAEFIK: [(&str, &str); 2] = [("GOMEMLIMIT", "3GiB"), ("GOGC", "400")];
+const OF_TRAEFIK: [(&str, &str); 2] = [("GOMEMLIMIT", "3GiB"), ("GOGC", "800")];
 
 /// Runs it. A quick one compares three and ends within three minutes once all is built.
 pub(crate) fn bench(install: bool, is_quick: bool) -> Result {

@@ -11,7 +11,8 @@ use jiff::Zoned;
 
 use crate::{
     Calendar, Clock, Consumer, Demands, Key, Limiters, Limits, Mode, Per, Period, Policy, Quota, QuotaId,
-    Rate, Reason, Request, Reservation, Scope, Unit, estimate,
+    Rate, Reason, Request, Reservation, Scope, Unit,
+    estimate::{self, Count},
     limits::{CellId, Demand},
     policy::protocols_without_key,
     quota::{self, QuotaDemand},
@@ -38,7 +39,8 @@ pub struct Grant {
     pub consumer: Arc<Consumer>,
     /// With which key.
     pub key: Arc<Key>,
-    /// The tokens that it is estimated at; `None` if no limit counts them.
+    /// The tokens that it is estimated at; `None` if no limit counts them, and its body cannot be counted while it is
+    /// read.
     pub tokens: Option<u32>,
     /// How many tokens its answer is estimated at if it does not say so; `None` for the usual number.
     pub answer_tokens: Option<u32>,
@@ -103,6 +105,8 @@ impl Trace for Silent {
 #[derive(Debug)]
 pub struct Pending {
     demands: Demands,
+    /// Its tokens, if a limit counts them.
+    limited_tokens: Option<u32>,
     grant: Grant,
 }
 
@@ -119,8 +123,8 @@ impl Pending {
 
     /// It does not pass.
     pub fn deny(self, reason: Reason) -> Decision {
-        let Grant { consumer, key, tokens, model, .. } = self.grant;
-        let model = model.map(|model| model.as_str().to_owned());
+        let Grant { consumer, key, model, .. } = self.grant;
+        let (tokens, model) = (self.limited_tokens, model.map(|model| model.as_str().to_owned()));
         Decision::Deny(Denial { reason, consumer: Some(consumer), key: Some(key), tokens, model })
     }
 
@@ -187,7 +191,10 @@ pub(crate) fn judge_for(
             return Err(Box::new(Denial { reason, consumer, key: Some(key), tokens: None, model }));
         }
     };
-    let (demands, tokens) = demands(policy, &key, &wanted, request);
+    let (demands, limited_tokens) = demands(policy, &key, &wanted, request);
+    let answer_tokens = wanted.pool.and_then(|pool| pool.settings.answer_tokens);
+    let counted = || wanted.count.as_ref().map(|count| count.tokens(request.uri, answer_tokens));
+    let tokens = limited_tokens.or_else(counted);
     for demand in &demands.rates {
         trace.step(|| {
             format!("a limit of {} {}, of which this takes {}", demand.rate, demand.scope, demand.cost)
@@ -205,12 +212,12 @@ pub(crate) fn judge_for(
         consumer: Arc::clone(&key.consumer),
         tokens,
         is_known_model: wanted.pool.is_some() || !is_named_by_client(request),
-        answer_tokens: wanted.pool.and_then(|pool| pool.settings.answer_tokens),
+        answer_tokens,
         websocket_protocols: protocols_without_key(request.headers),
         reservation: Reservation::default(),
         key,
     };
-    Ok(Pending { demands, grant })
+    Ok(Pending { demands, limited_tokens, grant })
 }
 
 /// The limits of a request, and its tokens if one of them counts those. The limits of a model count for
@@ -219,7 +226,9 @@ pub(crate) fn judge_for(
 fn demands(policy: &Policy, key: &Key, wanted: &Wanted<'_>, request: &Request<'_>) -> (Demands, Option<u32>) {
     let answer = wanted.pool.and_then(|pool| pool.settings.answer_tokens);
     let named_by_client = is_named_by_client(request);
-    let mut take = Take { demands: Demands::default(), tokens: None, now: None, answer, policy, request };
+    let count = wanted.count.as_deref();
+    let mut take =
+        Take { demands: Demands::default(), tokens: None, now: None, answer, count, policy, request };
     for limited in subjects(policy, key, wanted.model.as_ref(), wanted.pool, wanted.main, named_by_client) {
         for rate in limited.limits.rates() {
             let cost = take.cost(rate.unit());
@@ -315,13 +324,18 @@ struct Take<'r> {
     tokens: Option<u32>,
     now: Option<Zoned>,
     answer: Option<u32>,
+    count: Option<&'r Count>,
     policy: &'r Policy,
     request: &'r Request<'r>,
 }
 
 impl Take<'_> {
     fn cost(&mut self, unit: Unit) -> u32 {
-        let estimate = || estimate::tokens(self.request.uri, self.request.known_body(), self.answer);
+        let uri = self.request.uri;
+        let estimate = || match self.count {
+            Some(count) => count.tokens(uri, self.answer),
+            None => estimate::tokens(uri, self.request.known_body(), self.answer),
+        };
         match unit {
             Unit::Requests => 1,
             Unit::Tokens => *self.tokens.get_or_insert_with(estimate),

@@ -32,18 +32,20 @@ pub const ANSWER: u64 = 1_000;
 /// The tokens of a request that has passed the reader, at least one. `None` stands for a body that there may be, but
 /// was not handed over. `default` is how long an answer is of which the request does not say it.
 pub fn tokens(path: &str, body: Option<&[u8]>, default: Option<u32>) -> u32 {
-    let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
     let file = || Count { files: 1, ..Count::default() };
     let count = match body {
         Some([]) => return 1,
-        Some(body) => Count::of(body).unwrap_or_else(|| match endpoint(path) {
+        Some(body) => Count::of(body).unwrap_or_else(|| match endpoint(without_query(path)) {
             Some(_) => Count { ascii: body.len() as u64, ..Count::default() },
             None => file(),
         }),
         None => file(),
     };
-    let answer = if answers_in_tokens(path) { count.answer(path, default) } else { 0 };
-    u32::try_from(count.prompt().saturating_add(answer).max(1)).unwrap_or(u32::MAX)
+    count.tokens(path, default)
+}
+
+fn without_query(path: &str) -> &str {
+    path.split('?').next().unwrap_or_default().trim_end_matches('/')
 }
 
 fn answers_in_tokens(path: &str) -> bool {
@@ -109,8 +111,9 @@ fn endpoint(path: &str) -> Option<&'static [(Place, &'static str)]> {
     OF_ENDPOINTS.iter().find(|(end, _)| path.ends_with(end)).map(|(_, own)| *own)
 }
 
+/// What of a body counts.
 #[derive(Debug, Default)]
-struct Count {
+pub(crate) struct Count {
     ascii: u64,
     other: u64,
     images: u64,
@@ -160,6 +163,22 @@ impl Count {
         let mut count = Self::default();
         serde_json::Deserializer::from_slice(body).deserialize_map(Fields(&mut count)).ok()?;
         Some(count)
+    }
+
+    /// The same as [`tokens`], of a body that has been read.
+    pub(crate) fn tokens(&self, path: &str, default: Option<u32>) -> u32 {
+        let path = without_query(path);
+        let answer = if answers_in_tokens(path) { self.answer(path, default) } else { 0 };
+        u32::try_from(self.prompt().saturating_add(answer).max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// All fields of an object have been counted.
+    fn end_object(&mut self, is_document: bool) {
+        let sources = mem::take(&mut self.sources);
+        match is_document {
+            true => self.files += sources,
+            false => self.images += sources,
+        }
     }
 
     fn text(&mut self, text: &str) {
@@ -314,6 +333,29 @@ impl Node<'_> {
         }
     }
 
+    fn said(self, text: &str) -> Word {
+        const SHORT: usize = 64;
+        match self.key {
+            Key::Length(..) | Key::Choices => self.number(text.trim().parse().unwrap_or(0.0)),
+            Key::Short | Key::Type if text.len() <= SHORT => {}
+            Key::Image => self.count.images += 1,
+            Key::File => self.count.files += 1,
+            Key::Any | Key::Input if is_data_url(text, "data:image/") => self.count.images += 1,
+            Key::Any | Key::Input if is_data_url(text, "data:") => self.count.files += 1,
+            Key::OneOfPrompts => {
+                self.count.prompts += 1;
+                self.count.text(text);
+            }
+            _ => self.count.text(text),
+        }
+        match text {
+            "document" => Word::Document,
+            "text" => Word::Text,
+            "content" => Word::Content,
+            _ => Word::Other,
+        }
+    }
+
     /// Anthropic's source: of an image or a document in base64, by its URL or id; or the document's text itself.
     fn source<'de, A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let (mut kind, mut data) = (Word::Other, Count::default());
@@ -360,26 +402,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Word, E> {
-        const SHORT: usize = 64;
-        match self.key {
-            Key::Length(..) | Key::Choices => self.number(text.trim().parse().unwrap_or(0.0)),
-            Key::Short | Key::Type if text.len() <= SHORT => {}
-            Key::Image => self.count.images += 1,
-            Key::File => self.count.files += 1,
-            Key::Any | Key::Input if is_data_url(text, "data:image/") => self.count.images += 1,
-            Key::Any | Key::Input if is_data_url(text, "data:") => self.count.files += 1,
-            Key::OneOfPrompts => {
-                self.count.prompts += 1;
-                self.count.text(text);
-            }
-            _ => self.count.text(text),
-        }
-        Ok(match text {
-            "document" => Word::Document,
-            "text" => Word::Text,
-            "content" => Word::Content,
-            _ => Word::Other,
-        })
+        Ok(self.said(text))
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Word, E> {
@@ -436,12 +459,64 @@ impl<'de> Visitor<'de> for Node<'_> {
             let word = map.next_value_seed(Node { key, count: &mut *self.count })?;
             is_document |= key == Key::Type && word == Word::Document;
         }
-        let sources = mem::take(&mut self.count.sources);
-        match is_document {
-            true => self.count.files += sources,
-            false => self.count.images += sources,
-        }
+        self.count.end_object(is_document);
         Ok(Word::Other)
+    }
+}
+
+/// Counts while somebody else reads a body: each of its fields goes through here once.
+///
+/// There is JSON that others read and that cannot be counted so ([`Count::of`] has what); then an error ends it.
+#[derive(Debug, Default)]
+pub(crate) struct Counting {
+    count: Count,
+    is_document: bool,
+}
+
+/// The value of a field of the body, to be counted.
+pub(crate) struct Field<'c> {
+    name: Key,
+    counting: &'c mut Counting,
+}
+
+impl Counting {
+    /// The value of the field of that name.
+    pub(crate) fn field(&mut self, name: FieldName) -> Field<'_> {
+        Field { name: name.0, counting: self }
+    }
+
+    /// What has been counted.
+    pub(crate) fn end(mut self) -> Count {
+        self.count.end_object(self.is_document);
+        self.count
+    }
+}
+
+/// What a field of the body means for the count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FieldName(Key);
+
+impl FieldName {
+    pub(crate) fn of(name: &str) -> Self {
+        Self(Key::of(name))
+    }
+}
+
+impl Field<'_> {
+    /// A text that has been read.
+    pub(crate) fn text(self, text: &str) {
+        let word = Node { key: self.name, count: &mut self.counting.count }.said(text);
+        self.counting.is_document |= self.name == Key::Type && word == Word::Document;
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Field<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let word = Node { key: self.name, count: &mut self.counting.count }.deserialize(deserializer)?;
+        self.counting.is_document |= self.name == Key::Type && word == Word::Document;
+        Ok(())
     }
 }
 

@@ -254,10 +254,14 @@ impl Policy {
         }))
     }
 
+    /// The key or token by which [`authenticate`](Self::authenticate) tells whose request this is, right or not.
+    pub fn shown_key<'h>(&self, headers: &'h HeaderMap) -> Option<&'h [u8]> {
+        given_key(headers, &self.key_headers).ok().flatten()
+    }
+
     /// Whether the headers hold what has the form of an identity provider's token, whether it is one or not.
     pub fn shows_token(&self, headers: &HeaderMap) -> bool {
-        let given = given_key(headers, &self.key_headers).ok().flatten();
-        given.is_some_and(|given| {
+        self.shown_key(headers).is_some_and(|given| {
             self.key(&KeyDigest::of_bytes(given)).is_none() && jwt::Shown::of(given).is_some()
         })
     }

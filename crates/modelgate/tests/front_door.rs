@@ -240,6 +240,15 @@ async fn keys_in_other_headers_work_once_named_and_reach_no_server() {
             "{version}: {told}"
         );
         assert_eq!(common::send(in_url("key=somebody-elses")).await.status(), 200, "{version}");
+        // A header that nobody knows to hold keys.
+        let (status, told) = common::refusal(ask("x-hf-token", KEY).bearer_auth(KEY)).await;
+        assert_eq!(
+            (status, told["error"]["code"].as_str()),
+            (400, Some("api_key_in_header")),
+            "{version}: {told}"
+        );
+        assert!(told.to_string().contains("x-hf-token"), "{told}");
+        assert_eq!(sim.posts().len(), 2, "{version}: no refused request has reached the server");
     }
 }
 

@@ -37,6 +37,7 @@ pub use options::{ClientCertificate, Cors, Dashboard, Gateway, Hsts, Options, Tl
 pub use shortcomings::shortcomings;
 pub use version::{InvalidVersion, TraefikVersion};
 pub use wire::Document;
+pub use withheld::is_withheld;
 
 /// Renders the document. The same catalogue, options and gateway give the same bytes.
 pub fn render(catalogue: &Catalogue, options: &Options, gateway: &Gateway) -> Document {

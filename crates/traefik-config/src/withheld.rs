@@ -4,6 +4,10 @@
 //! header names become variables (CGI, WSGI, PHP; <https://github.com/advisories/GHSA-rf44-j88r-hh8c>), and Traefik's lists
 //! of names match one spelling. So names are matched word by word, with any one character, or none, between two words.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 /// Headers that hold API keys, or belong to an account, under names of their own. A client that has moved here from another gateway may go on sending
 /// that one's header beside ours, with the same key. `Cookie` is not one of them: Traefik's sticky sessions and applications of
 /// the operator's own live by it, and no client of ours puts a key there.
@@ -36,7 +40,23 @@ const OURS: &str = "x[^a-z0-9]inference[^a-z0-9]";
 /// The expression for ForwardAuth's `authResponseHeadersRegex`, which matches names that are withheld; `further` ones are those
 /// in which the operator has keys read. It has no `$`, which would have to be doubled in Compose files.
 pub(crate) fn expression(further: &[String]) -> String {
-    let named = BY_NAME.into_iter().chain(further.iter().map(String::as_str));
+    expression_of(BY_NAME.into_iter().chain(further.iter().map(String::as_str)))
+}
+
+/// Whether no server gets the header of this name, in lower case, because it is one that holds API keys or that only `/auth`
+/// sets. `further` are those in which the operator has keys read.
+pub fn is_withheld(name: &str, further: &[String]) -> bool {
+    static EXPRESSION: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(&expression_of(BY_NAME.into_iter())).expect("a constant"));
+    // As the expression has it: between words anything, after the last one no letter.
+    let words = |name: &str| name.replace(|c: char| !c.is_ascii_alphanumeric(), "").to_ascii_lowercase();
+    let is_spelled_like = |other: &String| {
+        words(name).strip_prefix(&words(other)).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
+    };
+    further.iter().any(is_spelled_like) || EXPRESSION.is_match(name)
+}
+
+fn expression_of<'n>(named: impl Iterator<Item = &'n str>) -> String {
     let names: Vec<String> = named.map(in_any_spelling).collect();
     let names = names.join("|");
     format!(r"(?i)^({OURS}|({names}|([a-z0-9]+[^a-z0-9])*({LAST_WORDS}))[^a-z]*\z)")

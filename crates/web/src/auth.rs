@@ -20,7 +20,6 @@ use axum::{
         header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION},
     },
 };
-use bytes::Bytes;
 use telemetry::Record;
 use tracing::{debug, warn};
 
@@ -29,9 +28,9 @@ use crate::{
     asked::Asked,
     connection::Peer,
     counting,
+    leaked_key::{self, Leak},
     refusal::{Dialect, Refusal},
     report::Report,
-    url_key,
 };
 
 pub(crate) const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
@@ -113,10 +112,15 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
             (prepare(&shared.policy(), catalogue, &request), request.known_body().is_some())
         }
     };
+    let leak = || leaked_key::find(uri, headers, &shared.policy(), &settings.traefik.key_headers);
+    if let Some(leak) = prepared.as_ref().ok().and_then(|_| leak()) {
+        let refusal = match leak {
+            Leak::Url => Refusal::key_in_url(),
+            Leak::Header(name) => Refusal::key_in_header(name),
+        };
+        return report.refused(refusal).answer(dialect, &request_id);
+    }
     let decision = match prepared {
-        Ok(_) if url_key::is_in(uri, &shared.policy()) => {
-            return report.refused(Refusal::key_in_url()).answer(dialect, &request_id);
-        }
         Ok(pending) => counting::admit(shared.shared_counting(), shared.limiters(), pending).await,
         Err(denial) => Decision::Deny(*denial),
     };
@@ -124,7 +128,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
         Decision::Allow(grant) => {
             let record = report.allowed(&grant);
             let response = allow(&grant, &request_id);
-            count_usage(shared, grant, record, uri, body_is_known.then_some(body));
+            count_usage(shared, &grant, record, uri, body_is_known.then_some(&body));
             response
         }
         Decision::Deny(denial) => deny(shared, report, denial, from).answer(dialect, &request_id),
@@ -149,27 +153,14 @@ fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial, from: Option<Ip
     Refusal::from(&denial.reason)
 }
 
-/// Notes what was used, and keeps the decision for people to look at. Its tokens are estimated when the answer is on its
-/// way, unless a limit needed them before.
-fn count_usage(shared: &Arc<Shared>, grant: Grant, mut record: Record, uri: &str, body: Option<Bytes>) {
-    /// Up to so many bytes it is not worth another task.
-    const SHORT: usize = 16 << 10;
-    shared.usage().allowed(&grant);
-    let (known, default) = (grant.tokens, grant.answer_tokens);
-    let add = move |shared: &Shared, tokens| {
-        let model = grant.known_model().unwrap_or_default();
-        shared.usage().tokens(&grant.key.name, &grant.consumer.name, model, tokens);
-        record.tokens = Some(tokens);
-        shared.telemetry().keep(record);
-    };
-    if let Some(tokens) = known {
-        return add(shared, tokens);
-    }
-    if body.as_ref().map_or(0, Bytes::len) <= SHORT {
-        return add(shared, access::estimate::tokens(uri, body.as_deref(), default));
-    }
-    let (shared, uri) = (Arc::clone(shared), uri.to_owned());
-    tokio::spawn(async move { add(&shared, access::estimate::tokens(&uri, body.as_deref(), default)) });
+/// Notes what was used, and keeps the decision for people to look at.
+fn count_usage(shared: &Shared, grant: &Grant, mut record: Record, uri: &str, body: Option<&[u8]>) {
+    shared.usage().allowed(grant);
+    let tokens = grant.tokens.unwrap_or_else(|| access::estimate::tokens(uri, body, grant.answer_tokens));
+    let model = grant.known_model().unwrap_or_default();
+    shared.usage().tokens(&grant.key.name, &grant.consumer.name, model, tokens);
+    record.tokens = Some(tokens);
+    shared.telemetry().keep(record);
 }
 
 /// The client's address. The last one in the header is Traefik's own word: who has connected to it. Those before it are

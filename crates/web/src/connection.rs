@@ -56,7 +56,7 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// announced (RFC 9113 §6.5.2), are thirty times as many to read.
 const MAX_FRAME: u32 = 512 * 1024;
 /// Bodies of up to so many bytes are read and judged on the connection's own task (`one_task.rs`).
-const SHORT: u64 = 64 * 1024;
+const SHORT: u64 = 256 * 1024;
 /// Streams that were reset before hyper has seen them. Traefik resets a stream when its client goes away, and h2 closes the
 /// connection when more than this many come at once (by default 20, against CVE-2023-44487). It reads at most what has
 /// arrived before it hands over what is there, so there are never many more than clients that leave in one moment.

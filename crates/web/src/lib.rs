@@ -22,6 +22,7 @@ mod counting;
 mod head;
 mod history;
 mod lanes;
+mod leaked_key;
 mod metrics;
 mod models;
 mod one_task;
@@ -33,7 +34,6 @@ mod report;
 mod requests;
 mod state;
 mod tls;
-mod url_key;
 
 use std::{io, net::SocketAddr, sync::Arc};
 

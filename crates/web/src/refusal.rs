@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use access::{Limit, LimitReached, Reason, Unit};
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
 };
 use serde_json::json;
 
@@ -111,6 +111,15 @@ impl Refusal {
         let message = "The URL holds an API key, which the model's server and logs would see. Send it in the header \
                        \"Authorization: Bearer ...\" instead.";
         Self::new(StatusCode::BAD_REQUEST, "api_key_in_url", message)
+    }
+
+    /// Traefik takes away the headers that are known to hold keys, and no others.
+    pub(crate) fn key_in_header(name: &HeaderName) -> Self {
+        let message = format!(
+            "The header {name:?} holds the API key, too, and the model's server would see it. Send the key in \
+             \"Authorization: Bearer ...\" alone; or the operator adds the header to requests.key_headers."
+        );
+        Self::new(StatusCode::BAD_REQUEST, "api_key_in_header", message)
     }
 
     /// Traefik reads `0031` as 31, and matches rules against `0031`.

@@ -7,6 +7,7 @@ use http::{
 
 use crate::{
     Mode, Request, Unreadable, Where,
+    estimate::Count,
     read::{BodyRead, NameField, Named, PathForm, Target, from_body, from_header, from_query},
 };
 
@@ -19,6 +20,7 @@ pub(super) struct Names<'a> {
     /// A field of the body that refers to what servers store.
     stored: Option<&'static str>,
     other: Option<Unreadable>,
+    count: Option<Box<Count>>,
 }
 
 /// What there is to know about a body.
@@ -60,13 +62,13 @@ impl<'a> Names<'a> {
             _ => None,
         };
         let any_body = rules.any_body || path.is_some() || router.is_some();
-        let (body, BodyRead { named, stored, other }) = match rules.skip_body {
+        let (body, BodyRead { named, stored, other, count }) = match rules.skip_body {
             true => (Body::Absent, BodyRead::default()),
             false => read_body(request, form, any_body)?,
         };
         let header = if rules.header_chose { None } else { from_header(request.headers)? };
         let all = [named, header, from_query(target)?, path, router];
-        Ok(Self { all, body, handshake: is_handshake(request.headers), stored, other })
+        Ok(Self { all, body, handshake: is_handshake(request.headers), stored, other, count })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Named<'a>> {
@@ -91,6 +93,11 @@ impl<'a> Names<'a> {
     /// Why the body is refused, unless nothing in it can choose a model.
     pub(super) fn other(&self) -> Option<&Unreadable> {
         self.other.as_ref()
+    }
+
+    /// What of the body counts as tokens, if that could be told while it was read.
+    pub(super) fn into_count(self) -> Option<Box<Count>> {
+        self.count
     }
 
     /// Why a server that looks at bodies might take its default model: the body names none.

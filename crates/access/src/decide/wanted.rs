@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     Key, Mode, Reason, Request, Unreadable, Where,
+    estimate::Count,
     read::{Closed, PathForm, Target, changes_a_model, closed},
     routes,
     select::{chooses, selection},
@@ -36,6 +37,8 @@ pub(super) struct Wanted<'c> {
     /// The pool of the model that the name stands for, among the same servers.
     pub(super) main: Option<&'c Pool>,
     pub(super) leg: Option<&'c Leg>,
+    /// What of its body counts as tokens, if that could be told while it was read.
+    pub(super) count: Option<Box<Count>>,
 }
 
 /// Why it may not, and the model that it asks for.
@@ -88,21 +91,33 @@ impl<'q> Question<'q> {
         for (at, name) in names.iter() {
             trace.step(|| format!("{at} names the model {name:?}"));
         }
-        self.agree(&names, &place)?;
+        let wanted = self.of_names(&names, &place, form, trace)?;
+        Ok(Wanted { count: names.into_count(), ..wanted })
+    }
+
+    /// Its body is not counted yet.
+    fn of_names(
+        &self,
+        names: &Names<'_>,
+        place: &Place<'q>,
+        form: PathForm<'_>,
+        trace: &mut impl Trace,
+    ) -> Result<Wanted<'q>, Refused> {
+        self.agree(names, place)?;
         let Some(name) = names.routing() else {
-            return self.nothing_named(&names, &place, form, trace);
+            return self.nothing_named(names, place, form, trace);
         };
         let model = ModelName::new(name).map_err(|error| Unreadable::ModelInvalid(error.reason))?;
         let of_model = |reason: Reason| Refused { reason, model: Some(model.as_str().to_owned()) };
         if let Mode::Gate { model: said, single_model, .. } = self.request.mode {
             let gate = Gate { owner_says: said.is_some(), single_model };
-            return self.gate(gate, &names, &place, form, &model).map_err(of_model);
+            return self.gate(gate, names, place, form, &model).map_err(of_model);
         }
         let pool = match place.routed {
             Some((pool, _)) => self.allowed(pool).ok_or_else(|| not_found(name)),
             None => self.pool(place.chosen, name),
         };
-        pool.and_then(|pool| self.check(pool, &names, &place, form, trace)).map_err(of_model)
+        pool.and_then(|pool| self.check(pool, names, place, form, trace)).map_err(of_model)
     }
 
     fn place(&self, target: &Target<'_>) -> Result<Place<'q>, Reason> {
@@ -216,7 +231,7 @@ impl<'q> Question<'q> {
         let pool = match (self.request.mode, place.routed) {
             (Mode::Gate { .. }, _) if self.key.may_use_all() => {
                 self.may_reach(routes::class_of_unknown(self.request.method, form.seen()), false)?;
-                return Ok(Wanted { model: None, pool: None, main: None, leg: None });
+                return Ok(Wanted { model: None, pool: None, main: None, leg: None, count: None });
             }
             // The name of a model that the key may not use is not told either.
             (_, Some((pool, _))) => self.allowed(pool).ok_or_else(missing)?,
@@ -303,6 +318,7 @@ impl<'q> Question<'q> {
             pool: Some(pool),
             main: self.main(place.chosen, pool),
             leg: Some(leg),
+            count: None,
         })
     }
 
@@ -332,7 +348,7 @@ impl<'q> Question<'q> {
             }
         }
         let main = pool.and_then(|pool| self.main(None, pool));
-        Ok(Wanted { model: Some(model.clone()), pool, main, leg: None })
+        Ok(Wanted { model: Some(model.clone()), pool, main, leg: None, count: None })
     }
 }
 

@@ -8,7 +8,33 @@ fn chat(body: &str) -> u32 {
 }
 
 fn at(path: &str, body: &str) -> u32 {
-    tokens(path, Some(body.as_bytes()), None)
+    let tokens = tokens(path, Some(body.as_bytes()), None);
+    // Bodies that can be counted while they are read count the same then.
+    if let Some(count) = crate::read::count(body.as_bytes()) {
+        assert_eq!(count.tokens(path, None), tokens, "while it is read: {body}");
+    }
+    tokens
+}
+
+/// Otherwise bodies would be read twice, and nobody would notice.
+#[test]
+fn what_clients_send_is_counted_while_it_is_read() {
+    let text = "x\\n\\u00e9".repeat(100);
+    for body in [
+        format!(r#"{{"model":"a","messages":[{{"role":"user","content":"{text}"}}],"max_tokens":10,"n":2}}"#),
+        format!(
+            r#"{{"model":"a","prompt":"{text}","stream":true,"file_id":"f","conversation":{{"id":"1"}}}}"#
+        ),
+        format!(r#"{{"model":"a","prompt":["{text}","b"],"lora_path":["c"],"adapter_id":null}}"#),
+        format!(r#"{{"model":"a","type":"document","source":{{"data":"{text}"}}}}"#),
+        format!(r#"{{"model":"{}","name":"{text}"}}"#, "long".repeat(40)),
+    ] {
+        assert!(crate::read::count(body.as_bytes()).is_some(), "{body}");
+        assert!(chat(&body) > 0);
+    }
+    for body in [r#"{"x":1e999}"#.to_owned(), format!(r#"{{"x":{}1{}}}"#, "[".repeat(200), "]".repeat(200))] {
+        assert!(crate::read::count(body.as_bytes()).is_none(), "{body}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::{
     NameField, Unreadable, Where,
     field::{Field, MODEL, NAME, OtherField, StoredField},
 };
+use crate::estimate::{Count, Counting, FieldName};
 
 /// What the top level of a JSON body says.
 #[derive(Debug, Default)]
@@ -22,13 +23,23 @@ pub(super) struct Read<'a> {
     pub(super) stored: Option<&'static str>,
     /// A field other than `model` by which some server chooses one.
     pub(super) other: Option<&'static OtherField>,
+    /// What of it counts as tokens; `None` for JSON that cannot be counted while it is read.
+    pub(super) count: Option<Box<Count>>,
 }
 
 /// Reads a JSON body.
 pub(super) fn read(body: &[u8], rule: NameField) -> Result<Read<'_>, Unreadable> {
     refuse_other_encodings(body)?;
     let text = std::str::from_utf8(body).map_err(|_| Unreadable::NotUtf8)?;
-    let mut found = Found::new(rule);
+    match try_read(text, rule, Some(Counting::default())) {
+        // To count, values are read more closely than to pass over them.
+        Err(Unreadable::Json { .. } | Unreadable::NotAnObject) => try_read(text, rule, None),
+        other => other,
+    }
+}
+
+fn try_read(text: &str, rule: NameField, counting: Option<Counting>) -> Result<Read<'_>, Unreadable> {
+    let mut found = Found::new(rule, counting);
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = deserializer.deserialize_map(&mut found).and_then(|()| deserializer.end());
     match (found.refusal.take(), parsed) {
@@ -57,11 +68,26 @@ struct Found<'de> {
     other: Option<&'static OtherField>,
     refusal: Option<Unreadable>,
     rule: NameField,
+    counting: Option<Counting>,
 }
 
 impl<'de> Found<'de> {
-    fn new(rule: NameField) -> Self {
-        Self { model: None, name: None, stored: None, other: None, refusal: None, rule }
+    fn new(rule: NameField, counting: Option<Counting>) -> Self {
+        Self { model: None, name: None, stored: None, other: None, refusal: None, rule, counting }
+    }
+
+    /// Counts a text that has been read.
+    fn count_text(&mut self, name: FieldName, text: &str) {
+        if let Some(counting) = &mut self.counting {
+            counting.field(name).text(text);
+        }
+    }
+
+    /// Counts a value of which the text has been read.
+    fn count_json<E: serde::de::Error>(&mut self, name: FieldName, json: &str) -> Result<(), E> {
+        let Some(counting) = &mut self.counting else { return Ok(()) };
+        let counted = counting.field(name).deserialize(&mut serde_json::Deserializer::from_str(json));
+        counted.map_err(E::custom)
     }
 
     /// Notes why the body is refused; the returned error only ends the scan.
@@ -70,36 +96,46 @@ impl<'de> Found<'de> {
         E::custom("refused")
     }
 
-    fn model<A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
+    fn model<A: MapAccess<'de>>(&mut self, map: &mut A, field: FieldName) -> Result<(), A::Error> {
         if self.model.is_some() {
             return Err(self.refuse(Unreadable::ModelRepeated(Where::Json)));
         }
-        match map.next_value_seed(Text)? {
-            Some(model) => self.model = Some(model),
-            None => return Err(self.refuse(Unreadable::ModelNotText)),
-        }
+        let Some(model) = map.next_value_seed(Text)? else {
+            return Err(self.refuse(Unreadable::ModelNotText));
+        };
+        self.count_text(field, &model);
+        self.model = Some(model);
         Ok(())
     }
 
-    fn name<A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
+    fn name<A: MapAccess<'de>>(&mut self, map: &mut A, field: FieldName) -> Result<(), A::Error> {
         match (&self.name, map.next_value_seed(Text)?) {
-            (None, Some(name)) => self.name = Some(name),
+            (None, Some(name)) => {
+                self.count_text(field, &name);
+                self.name = Some(name);
+            }
             (Some(_), _) => return Err(self.refuse(Unreadable::ModelRepeated(Where::Json))),
             (None, None) => return Err(self.refuse(Unreadable::ModelNotText)),
         }
         Ok(())
     }
 
-    fn stored<A: MapAccess<'de>>(&mut self, map: &mut A, field: &StoredField) -> Result<(), A::Error> {
+    fn stored<A: MapAccess<'de>>(
+        &mut self,
+        map: &mut A,
+        stored: &StoredField,
+        field: FieldName,
+    ) -> Result<(), A::Error> {
         let value: &'de RawValue = map.next_value()?;
-        if field.refers(value.get()) {
-            self.stored = Some(field.name);
+        if stored.refers(value.get()) {
+            self.stored = Some(stored.name);
         }
-        Ok(())
+        self.count_json(field, value.get())
     }
 
     fn result(self) -> Result<Read<'de>, Unreadable> {
         let (stored, other) = (self.stored, self.other);
+        let count = self.counting.map(|counting| Box::new(counting.end()));
         let model = match (self.model, self.name) {
             (Some(model), Some(name)) if model != name => {
                 Err(Unreadable::ModelsDisagree(Where::Json, Where::Json))
@@ -110,14 +146,27 @@ impl<'de> Found<'de> {
             }
             (model, name) => Ok(model.or(name)),
         };
-        Ok(Read { model: model?, stored, other })
+        Ok(Read { model: model?, stored, other, count })
     }
 
-    fn other<A: MapAccess<'de>>(&mut self, map: &mut A, field: &'static OtherField) -> Result<(), A::Error> {
-        if map.next_value::<Option<IgnoredAny>>()?.is_some() {
-            self.other = Some(field);
+    fn other<A: MapAccess<'de>>(
+        &mut self,
+        map: &mut A,
+        other: &'static OtherField,
+        field: FieldName,
+    ) -> Result<(), A::Error> {
+        let value: &'de RawValue = map.next_value()?;
+        if value.get() != "null" {
+            self.other = Some(other);
         }
-        Ok(())
+        self.count_json(field, value.get())
+    }
+
+    fn any<A: MapAccess<'de>>(&mut self, map: &mut A, field: FieldName) -> Result<(), A::Error> {
+        match &mut self.counting {
+            Some(counting) => map.next_value_seed(counting.field(field)),
+            None => map.next_value::<IgnoredAny>().map(drop),
+        }
     }
 }
 
@@ -129,16 +178,14 @@ impl<'de> Visitor<'de> for &mut Found<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(field) = map.next_key_seed(Key(self.rule))? {
+        while let Some((field, name)) = map.next_key_seed(Key(self.rule))? {
             match field {
                 Err(refusal) => return Err(self.refuse(refusal)),
-                Ok(Field::Model) => self.model(&mut map)?,
-                Ok(Field::Name) => self.name(&mut map)?,
-                Ok(Field::Other(field)) => self.other(&mut map, field)?,
-                Ok(Field::Stored(field)) => self.stored(&mut map, field)?,
-                Ok(Field::Any) => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+                Ok(Field::Model) => self.model(&mut map, name)?,
+                Ok(Field::Name) => self.name(&mut map, name)?,
+                Ok(Field::Other(other)) => self.other(&mut map, other, name)?,
+                Ok(Field::Stored(stored)) => self.stored(&mut map, stored, name)?,
+                Ok(Field::Any) => self.any(&mut map, name)?,
             }
         }
         Ok(())
@@ -149,7 +196,7 @@ impl<'de> Visitor<'de> for &mut Found<'de> {
 struct Key(NameField);
 
 impl<'de> DeserializeSeed<'de> for Key {
-    type Value = Result<Field, Unreadable>;
+    type Value = (Result<Field, Unreadable>, FieldName);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
@@ -157,26 +204,27 @@ impl<'de> DeserializeSeed<'de> for Key {
 }
 
 impl<'de> Visitor<'de> for Key {
-    type Value = Result<Field, Unreadable>;
+    type Value = (Result<Field, Unreadable>, FieldName);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
     fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Self::Value, E> {
-        Ok(Field::in_json(key, self.0))
+        Ok((Field::in_json(key, self.0), FieldName::of(key)))
     }
 
     /// A key with escapes: it may be anything but one of the fields that matter, since scanners that
     /// look for the plain bytes would pass over it.
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
         let disguised = |field| Err(Unreadable::Disguised { field, place: Where::Json });
-        Ok(match Field::in_json(key, self.0) {
+        let field = match Field::in_json(key, self.0) {
             Ok(Field::Model) => disguised(MODEL),
             Ok(Field::Name) => disguised(NAME),
             Ok(Field::Other(field)) => disguised(field.name),
             other => other,
-        })
+        };
+        Ok((field, FieldName::of(key)))
     }
 }
 

@@ -22,7 +22,7 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName};
 
-use crate::Request;
+use crate::{Request, estimate::Count};
 use field::OtherField;
 use media_type::BodyKind;
 
@@ -47,6 +47,8 @@ pub(crate) struct BodyRead<'a> {
     pub(crate) stored: Option<&'static str>,
     /// Why it is refused, unless the server has just the one model: another field than `model` chooses one at some.
     pub(crate) other: Option<Unreadable>,
+    /// What of it counts as tokens, if that could be told while it was read.
+    pub(crate) count: Option<Box<Count>>,
 }
 
 /// Reads the body.
@@ -56,14 +58,15 @@ pub(crate) fn from_body<'a>(request: &Request<'a>, rule: NameField) -> Result<Bo
     }
     Ok(match media_type::of(request.headers)? {
         BodyKind::Json => {
-            let json::Read { model, stored, other } = json::read(request.body, rule)?;
+            let json::Read { model, stored, other, count } = json::read(request.body, rule)?;
             let other = other.map(OtherField::refusal);
-            BodyRead { named: model.map(|model| (Where::Json, model)), stored, other }
+            BodyRead { named: model.map(|model| (Where::Json, model)), stored, other, count }
         }
         BodyKind::Form { boundary } => {
             let multipart::Read { model, stored, other } = multipart::read(request.body, boundary)?;
             let other = other.map(OtherField::refusal);
-            BodyRead { named: model.map(|model| (Where::Form, model.into())), stored, other }
+            let named = model.map(|model| (Where::Form, model.into()));
+            BodyRead { named, stored, other, count: None }
         }
     })
 }
@@ -97,4 +100,10 @@ pub(crate) fn from_header(headers: &HeaderMap) -> Result<Option<Named<'_>>, Unre
 /// The model that the query names.
 pub(crate) fn from_query<'a>(target: &Target<'a>) -> Result<Option<Named<'a>>, Unreadable> {
     Ok(query::model(target.query)?.map(|model| (Where::Query, model)))
+}
+
+/// What of a JSON body counts, as told while it is read.
+#[cfg(test)]
+pub(crate) fn count(body: &[u8]) -> Option<Box<Count>> {
+    json::read(body, NameField::Ignored).ok()?.count
 }

@@ -1,0 +1,143 @@
+//! API keys where servers would see them: in a URL (`?key=` as Gemini's clients write it, `?api-key=` as Azure's do for
+//! WebSockets), or in a header that nobody knows to hold one.
+//!
+//! Traefik takes away the headers that are known to hold keys. It cannot take one out of a URL, and a list of headers is
+//! never complete. So a request is refused, rather than passed on, if the key by which it passes stands in its URL or in
+//! another header as well. `Cookie` is left out: applications keep the token of whoever has signed in there, which is for them.
+//!
+//! In the query any key of ours counts, not just the one by which the request passes. Only what is a key counts: what an
+//! application of the operator's own takes as `key` is its own affair.
+
+use access::{KeyDigest, Policy};
+use axum::http::{HeaderMap, HeaderName, header};
+use memchr::memmem;
+use percent_encoding::percent_decode_str;
+
+use crate::auth::FORWARDED_URI;
+
+/// So many parameters are looked at.
+const MOST: usize = 32;
+/// No key is shorter or, percent-encoded, longer than this, in bytes.
+const LENGTHS: std::ops::RangeInclusive<usize> = 8..=1536;
+/// A shorter key of an operator's own may stand in a longer text by chance.
+const UNMISTAKABLE: usize = 16;
+
+/// Where a key stands that servers would see.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Leak<'r> {
+    Url,
+    Header(&'r HeaderName),
+}
+
+/// Where a request that passes holds a key that its server would see. `further` are the headers in which the operator has
+/// keys read.
+pub(crate) fn find<'r>(
+    uri: &str,
+    headers: &'r HeaderMap,
+    policy: &Policy,
+    further: &[String],
+) -> Option<Leak<'r>> {
+    let shown = policy.shown_key(headers).unwrap_or_default();
+    if is_in_query(uri, policy) || holds(&percent_decode_str(uri).collect::<Vec<_>>(), shown) {
+        return Some(Leak::Url);
+    }
+    let mut holders =
+        headers.iter().filter(|(_, value)| holds(value.as_bytes(), shown)).map(|(name, _)| name);
+    let leak = holders.find(|name| {
+        ![header::AUTHORIZATION, header::COOKIE, FORWARDED_URI].contains(name)
+            && !traefik_config::is_withheld(name.as_str(), further)
+    });
+    leak.map(Leak::Header)
+}
+
+fn holds(text: &[u8], key: &[u8]) -> bool {
+    match key.len() {
+        UNMISTAKABLE.. => memmem::find(text, key).is_some(),
+        _ => !key.is_empty() && text.trim_ascii() == key,
+    }
+}
+
+/// Whether the query of a URL holds a key of `policy`.
+fn is_in_query(uri: &str, policy: &Policy) -> bool {
+    let Some((_, query)) = uri.split_once('?') else { return false };
+    let values =
+        query.split('&').take(MOST).map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
+    let mut likely = values.filter(|value| LENGTHS.contains(&value.len()));
+    likely.any(|value| {
+        let value = percent_decode_str(value).decode_utf8();
+        value.is_ok_and(|value| policy.key(&KeyDigest::of(&value)).is_some())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use access::{Consumer, Key};
+
+    use super::*;
+
+    #[test]
+    fn a_key_of_ours_is_found_in_any_parameter() {
+        let consumer = Arc::new(Consumer::new("alice"));
+        let key = Key::new("alice", consumer, KeyDigest::of("mg-key/of alice"));
+        let policy = Policy::new(vec![key], Vec::new());
+        let many = format!("/v1/x?{}", "a=b&".repeat(40));
+        for (uri, found) in [
+            ("/v1/chat/completions?key=mg-key%2Fof%20alice", true),
+            ("/v1/realtime?model=voice&api-key=mg-key/of%20alice", true),
+            ("/v1/x?mg-key%2Fof%20alice", true),
+            ("/v1/x?a=1&&b&key=mg-key%2Fof%20alice#f", false),
+            ("/v1/x?key=mg-key-of-bob", false),
+            ("/v1/x?key=", false),
+            // Only the key by which a request passes is looked for there.
+            ("/v1/mg-key%2Fof%20alice", false),
+            ("/v1/x", false),
+            (many.as_str(), false),
+        ] {
+            let none = HeaderMap::new();
+            assert_eq!(find(uri, &none, &policy, &[]), found.then_some(Leak::Url), "{uri}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_request_stands_nowhere_else() {
+        const KEY: &str = "mg-key/of alice+and-nobody";
+        let consumer = Arc::new(Consumer::new("alice"));
+        let key = Key::new("alice", consumer, KeyDigest::of(KEY));
+        let policy = Policy::new(vec![key], Vec::new());
+        let further = ["x-team-key".to_owned()];
+        let find = |uri: &str, name: &'static str, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("authorization", format!("Bearer {KEY}").parse().expect("a value"));
+            headers.append(name, value.parse().expect("a value"));
+            super::find(uri, &headers, &policy, &further).map(|leak| format!("{leak:?}"))
+        };
+        for name in ["x-hf-token", "x-api-token", "private-token", "x-passwd", "referer", "x-inferences"] {
+            let found = find("/v1/x", name, &format!("Token {KEY};"));
+            assert_eq!(found, Some(format!("Header({name:?})")));
+            assert_eq!(find("/v1/x", name, "another"), None);
+        }
+        // No server gets these, however they are written; a cookie is its application's own.
+        for name in ["x-api-key", "x_api_key", "x-goog-api-key", "x_team_key", "X-Team-Key-1", "cookie"] {
+            assert_eq!(find("/v1/x", name, KEY), None, "{name}");
+        }
+        for uri in ["/v1/mg-key%2Fof%20alice%2Band-nobody/x", "/v1/x?a=Bearer+mg-key/of%20alice%2band-nobody"]
+        {
+            assert_eq!(find(uri, "x", "y").as_deref(), Some("Url"), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_short_key_is_found_only_alone() {
+        let key = Key::new("alice", Arc::new(Consumer::new("alice")), KeyDigest::of("test"));
+        let policy = Policy::new(vec![key], Vec::new());
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", "Bearer test".parse().expect("a value"));
+        headers.insert("user-agent", "a-test-client".parse().expect("a value"));
+        assert_eq!(super::find("/v1/test", &headers, &policy, &[]), None);
+        headers.insert("x-hf-token", "test".parse().expect("a value"));
+        let leak = super::find("/v1/test", &headers, &policy, &[]);
+        assert_eq!(leak, Some(Leak::Header(&HeaderName::from_static("x-hf-token"))));
+    }
+}
