@@ -92,6 +92,7 @@ pub(crate) fn for_tests() -> Vec<Tool> {
     tools.push(Tool::debian("curl", &["curl"], "tests with the README's curl lines, and the demo"));
     tools.extend(for_stores());
     tools.extend(for_pages());
+    tools.push(for_counting());
     tools.push(
         Tool::kept("schemathesis", "openapi/bin/python", "tests of the admin API", |_, _| {
             python::venv("openapi", &["schemathesis==4.32.5", "openapi-spec-validator==0.9.0"])
@@ -119,6 +120,11 @@ fn for_stores() -> [Tool; 2] {
         Tool::debian("postgres", &["postgresql"], "tests of keys and usage in a database")
             .told_by("MODELGATE_TEST_POSTGRES"),
     ]
+}
+
+/// What counts instructions.
+fn for_counting() -> Tool {
+    Tool::debian("valgrind", &["valgrind"], "the test of how much a decision takes")
 }
 
 /// What the dashboard is looked at with.

@@ -57,6 +57,11 @@ impl Contender {
         Self { name, url, processes: processes.to_vec(), _parts: parts }
     }
 
+    /// Whether it may refuse what is asked: then it counts as doing nothing in that time.
+    pub(crate) fn may_fail(&self) -> bool {
+        !["alone", "nothing", "modelgate"].contains(&self.name)
+    }
+
     /// Of all processes that a request passes.
     pub(crate) fn cpu_time(&self) -> Duration {
         self.processes.iter().map(|id| cpu_time(*id)).sum()

@@ -179,17 +179,17 @@ impl ModelOverrides {
 impl Catalogue {
     /// Puts a catalogue together. Servers that serve one name form one pool.
     pub fn assemble(records: impl IntoIterator<Item = ServerRecord>, problems: Vec<Problem>) -> Self {
-        Self::assemble_with(records, problems, &ModelOverrides::default())
+        Self::assemble_with(records.into_iter().map(Arc::new), problems, &ModelOverrides::default())
     }
 
     /// The same, with settings that count more than what the servers say.
     #[expect(clippy::mutable_key_type, reason = "selectors are compared by their text")]
     pub fn assemble_with(
-        records: impl IntoIterator<Item = ServerRecord>,
+        records: impl IntoIterator<Item = Arc<ServerRecord>>,
         mut problems: Vec<Problem>,
         overrides: &ModelOverrides,
     ) -> Self {
-        let servers: BTreeMap<_, _> = records.into_iter().map(|r| (r.spec.id.clone(), Arc::new(r))).collect();
+        let servers: BTreeMap<_, _> = records.into_iter().map(|r| (r.spec.id.clone(), r)).collect();
         let mut drafts: BTreeMap<Option<Arc<Selector>>, BTreeMap<ModelName, Draft>> = BTreeMap::new();
         for server in servers.values() {
             draft::check_settings(server, &mut problems);

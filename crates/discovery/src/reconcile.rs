@@ -7,17 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use catalogue::{Configured, Holds, Publisher};
+use catalogue::{Configured, Holds, Publisher, ServerSpec};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
 };
 use tracing::{info, warn};
 
 use crate::{
     DockerOptions,
     docker::{self, DockerUpdate, HostName},
-    probe,
+    probe::{self, Findings},
     roster::Roster,
 };
 
@@ -150,31 +150,19 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
                 (spec, findings)
             });
         }
-        if published || (roster.all_asked() && hosts.suffice(now, || roster.serves_something())) {
-            publish(&mut publisher, &roster, &mut published);
+        if published && !roster.has_news() {
+            // Mostly servers have answered what they answered before.
+        } else if published || (roster.all_asked() && hosts.suffice(now, || roster.serves_something())) {
+            publish(&mut publisher, &mut roster, &mut published);
         } else {
             publisher.waits_for(roster.unreachable_hosts());
         }
         let waiting = hosts.wait_until().filter(|until| !published && now < *until);
         let next_due = roster.next_due().into_iter().chain(waiting).min();
         tokio::select! {
-            Some((host, update)) = docker_rx.recv() => match update {
-                DockerUpdate::Withdrawn(withdrawal) => roster.withdraw(withdrawal),
-                DockerUpdate::Started(id) => roster.started(&id, Instant::now()),
-                DockerUpdate::Surveyed(survey, meanwhile) => {
-                    hosts.surveyed(&host);
-                    roster.surveyed(&host, *survey, meanwhile, Instant::now());
-                }
-                DockerUpdate::Unreachable(error) => {
-                    hosts.failed(&host);
-                    roster.unreachable(&host, hosts.endpoint(&host), &error);
-                }
-            },
+            Some((host, update)) = docker_rx.recv() => hear(&mut roster, &mut hosts, &host, update),
             Some(ended) = watchers.join_next() => warn!(?ended, "a Docker watcher has ended"),
-            Some(done) = probes.join_next() => match done {
-                Ok((spec, findings)) => roster.answered(&spec, findings, Instant::now()),
-                Err(error) => warn!(%error, "a probe has failed"),
-            },
+            Some(done) = probes.join_next() => answered(&mut roster, done),
             Ok(()) = sources.configured.changed() => {
                 roster.configured(&sources.configured.borrow_and_update(), Instant::now());
             }
@@ -183,10 +171,39 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
             // Nothing can happen any more; wait to be dropped.
             else => std::future::pending().await,
         }
+        // What has come meanwhile is told together: a storm of events is one catalogue.
+        while let Ok((host, update)) = docker_rx.try_recv() {
+            hear(&mut roster, &mut hosts, &host, update);
+        }
+        while let Some(done) = probes.try_join_next() {
+            answered(&mut roster, done);
+        }
     }
 }
 
-fn publish(publisher: &mut Publisher, roster: &Roster, published: &mut bool) {
+fn hear(roster: &mut Roster, hosts: &mut Hosts, host: &HostName, update: DockerUpdate) {
+    match update {
+        DockerUpdate::Withdrawn(withdrawal) => roster.withdraw(withdrawal),
+        DockerUpdate::Started(id) => roster.started(&id, Instant::now()),
+        DockerUpdate::Surveyed(survey, meanwhile) => {
+            hosts.surveyed(host);
+            roster.surveyed(host, *survey, meanwhile, Instant::now());
+        }
+        DockerUpdate::Unreachable(error) => {
+            hosts.failed(host);
+            roster.unreachable(host, hosts.endpoint(host), &error);
+        }
+    }
+}
+
+fn answered(roster: &mut Roster, done: Result<(ServerSpec, Findings), JoinError>) {
+    match done {
+        Ok((spec, findings)) => roster.answered(&spec, findings, Instant::now()),
+        Err(error) => warn!(%error, "a probe has failed"),
+    }
+}
+
+fn publish(publisher: &mut Publisher, roster: &mut Roster, published: &mut bool) {
     let catalogue = roster.catalogue();
     let counts = (catalogue.servers().count(), catalogue.pools().count(), catalogue.problems().len());
     let problems = catalogue.problems().to_vec();

@@ -5,7 +5,7 @@
 mod entry;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     time::{Duration, Instant},
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct Roster {
     holds: Holds,
     entries: BTreeMap<ServerId, Entry>,
     hosts: BTreeMap<HostName, HostProblems>,
+    /// Something has happened since the last catalogue that may have changed it.
+    has_news: bool,
 }
 
 /// What is wrong with a Docker host and on it.
@@ -55,9 +57,10 @@ impl Roster {
         withdrawn_meanwhile: Vec<Withdrawal>,
         now: Instant,
     ) {
+        self.has_news = true;
         let Survey { containers, tasks, vantage, unread, problems, undecided, blind, .. } = survey;
         let mut found = problems;
-        let mut seen: Vec<ServerId> = unread.iter().map(|id| ServerId::docker(id)).collect();
+        let mut seen: HashSet<ServerId> = unread.iter().map(|id| ServerId::docker(id)).collect();
         let mut elsewhere = None;
         let containers = containers.iter().map(|c| (ServerId::docker(&c.id), interpret(c, &vantage)));
         let tasks = tasks.iter().map(|t| (ServerId::docker(&t.id), interpret_task(t, &vantage)));
@@ -72,7 +75,7 @@ impl Roster {
                 Interpretation::Down(state) => self.down(&id, state, now),
                 Interpretation::Server(spec, state) => self.up(host, *spec, state, now),
             }
-            seen.push(id);
+            seen.insert(id);
         }
         found.extend(elsewhere.map(|other| same_engine(host, &other)));
         for (id, entry) in &mut self.entries {
@@ -118,6 +121,7 @@ impl Roster {
         let keep = entry.withdrawn.as_ref().is_some_and(|w| w.until_restart && !withdrawal.until_restart);
         if !keep {
             entry.withdrawn = Some(withdrawal);
+            self.has_news = true;
         }
     }
 
@@ -127,6 +131,7 @@ impl Roster {
             entry.withdrawn = None;
             entry.reported = ServerState::Starting("it has just been started".into());
             entry.ask_anew(now);
+            self.has_news = true;
         }
     }
 
@@ -134,11 +139,13 @@ impl Roster {
     pub(crate) fn unreachable(&mut self, host: &HostName, endpoint: &str, error: &str) {
         let problem = Problem::source(&source_name(host), format!("{endpoint} does not answer: {error}"));
         self.hosts.entry(host.clone()).or_default().unreachable = Some(problem);
+        self.has_news = true;
     }
 
     /// Takes over the servers of the configuration file.
     pub(crate) fn configured(&mut self, configured: &Configured, now: Instant) {
         let specs = &configured.servers;
+        self.has_news = true;
         self.models = configured.models.clone();
         self.entries.retain(|id, e| e.host.is_some() || specs.iter().any(|s| s.id == *id));
         for spec in specs {
@@ -155,6 +162,7 @@ impl Roster {
     /// Takes over what operators have withdrawn by hand.
     pub(crate) fn hold(&mut self, holds: Holds) {
         self.holds = holds;
+        self.has_news = true;
     }
 
     /// The servers that are to be asked now; they count as being asked from here on.
@@ -171,7 +179,7 @@ impl Roster {
     pub(crate) fn answered(&mut self, asked: &ServerSpec, findings: Findings, now: Instant) {
         let Some(entry) = self.entries.get_mut(&asked.id) else { return };
         if entry.spec == *asked {
-            entry.answered(findings, now);
+            self.has_news |= entry.answered(findings, now);
         } else {
             // It has been restarted or moved since; the answer says nothing about this run.
             entry.probe.under_way = false;
@@ -181,7 +189,9 @@ impl Roster {
 
     /// Forgets what has lingered long enough.
     pub(crate) fn expire(&mut self, now: Instant) {
+        let before = self.entries.len();
         self.entries.retain(|_, e| e.gone_since.is_none_or(|since| now < since + LINGER));
+        self.has_news |= self.entries.len() != before;
     }
 
     /// When something is due next.
@@ -203,20 +213,24 @@ impl Roster {
 
     /// What a server would get requests with, an operator may keep back.
     fn state(&self, entry: &Entry) -> ServerState {
-        match (entry.state(), self.holds.of(&entry.spec)) {
-            (ServerState::Ready, Some(hold)) => ServerState::Draining(hold.reason()),
-            (state, _) => state,
-        }
+        state(&self.holds, entry)
+    }
+
+    /// Whether something has happened since the last catalogue that may have changed it. Servers are asked again and again,
+    /// and mostly answer the same.
+    pub(crate) fn has_news(&self) -> bool {
+        self.has_news
     }
 
     /// All that is known, as a catalogue.
-    pub(crate) fn catalogue(&self) -> Catalogue {
-        let record = |e: &Entry| e.record(self.state(e));
+    pub(crate) fn catalogue(&mut self) -> Catalogue {
+        self.has_news = false;
         let mut problems: Vec<Problem> = self.entries.values().flat_map(Entry::problems).collect();
         let of_hosts = self.hosts.values().flat_map(|h| h.unreachable.iter().chain(&h.found));
         problems.extend(of_hosts.cloned());
         problems.extend(self.blind_spot());
-        Catalogue::assemble_with(self.entries.values().map(record), problems, &self.models)
+        let record = |entry: &mut Entry| entry.record(state(&self.holds, entry));
+        Catalogue::assemble_with(self.entries.values_mut().map(record), problems, &self.models)
     }
 }
 
@@ -261,6 +275,13 @@ impl Roster {
             );
             Problem::source("Traefik", message).hint()
         })
+    }
+}
+
+fn state(holds: &Holds, entry: &Entry) -> ServerState {
+    match (entry.state(), holds.of(&entry.spec)) {
+        (ServerState::Ready, Some(hold)) => ServerState::Draining(hold.reason()),
+        (state, _) => state,
     }
 }
 

@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn keys_are_withheld_in_every_spelling_and_nothing_else_is() {
         let further = ["x-team-secret".to_owned(), "subscription_id".to_owned()];
-        let expression = regex::Regex::new(&expression(&further)).expect("an expression");
+        let expression = Regex::new(&expression(&further)).expect("an expression");
         for name in [
             "Authorization",
             "AUTHORIZATION",

@@ -201,7 +201,11 @@ mod tests {
         let globs = |glob: &str| ModelGlobs::parse(&[glob.into()]).expect(glob);
         let overrides = models.iter().map(|(glob, settings)| (globs(glob), given(settings))).collect();
         let overrides = ModelOverrides::new(overrides);
-        let dashboard = Dashboard::of(Catalogue::assemble_with(servers, Vec::new(), &overrides));
+        let dashboard = Dashboard::of(Catalogue::assemble_with(
+            servers.into_iter().map(std::sync::Arc::new),
+            Vec::new(),
+            &overrides,
+        ));
         let page = dashboard.page("/models/llama").await;
         let Some((_, settings)) = page.split_once("<h2>Settings</h2>") else { return Vec::new() };
         let settings = settings.split_once("</dl>").expect("a list").0;

@@ -197,7 +197,7 @@ fn settings_of_a_model_come_from_its_servers_unless_the_operator_says_otherwise(
     let setting = Setting::find("strategy").expect("a setting");
     setting.read("wrr", &mut ServerSettings::default(), &mut given).expect("a strategy");
     let overrides = ModelOverrides::new(vec![(ModelGlobs::parse(&["lla*".into()]).expect("a glob"), given)]);
-    let catalogue = Catalogue::assemble_with(records(), Vec::new(), &overrides);
+    let catalogue = Catalogue::assemble_with(records().into_iter().map(Arc::new), Vec::new(), &overrides);
     assert_eq!(catalogue.pool("llama").expect("a pool").settings.strategy, Some(Strategy::Wrr));
 }
 

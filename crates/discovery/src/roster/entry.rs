@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -38,6 +39,8 @@ pub(super) struct Entry {
     pub(super) probe: Probe,
     /// When it stopped or went; its models linger from then on.
     pub(super) gone_since: Option<Instant>,
+    /// What others were told of it last, unless something else is to be told since.
+    told: Option<Arc<ServerRecord>>,
 }
 
 /// What this run of a server has answered.
@@ -105,7 +108,8 @@ impl Entry {
     pub(super) fn new(spec: ServerSpec, host: Option<HostName>, reported: ServerState, now: Instant) -> Self {
         let cards = spec.models.iter().cloned().map(ModelCard::named).collect();
         let listing = Listing { cards, ..Listing::default() };
-        Self { spec, host, reported, withdrawn: None, listing, probe: Probe::new(now), gone_since: None }
+        let probe = Probe::new(now);
+        Self { spec, host, reported, withdrawn: None, listing, probe, gone_since: None, told: None }
     }
 
     /// Takes over what the source says now.
@@ -119,6 +123,9 @@ impl Entry {
         }
         if self.withdrawn.as_ref().is_some_and(|w| !w.until_restart || other_run) {
             self.withdrawn = None;
+        }
+        if self.spec != spec {
+            self.told = None;
         }
         self.spec = spec;
         self.reported = reported;
@@ -161,29 +168,43 @@ impl Entry {
     }
 
     /// What others are told of it.
-    pub(super) fn record(&self, state: ServerState) -> ServerRecord {
-        ServerRecord {
+    pub(super) fn record(&mut self, state: ServerState) -> Arc<ServerRecord> {
+        if let Some(told) = self.told.as_ref().filter(|told| told.state == state) {
+            return Arc::clone(told);
+        }
+        let record = Arc::new(ServerRecord {
             spec: self.spec.clone(),
             state,
             listed_as: self.listing.kind,
             has_others: self.listing.has_others,
             models: self.listing.cards.clone(),
-        }
+        });
+        self.told = Some(Arc::clone(&record));
+        record
     }
 
     pub(super) fn can_be_asked(&self) -> bool {
         self.reported == ServerState::Ready && self.withdrawn.is_none()
     }
 
-    /// Takes over what it answered.
-    pub(super) fn answered(&mut self, findings: Findings, now: Instant) {
+    /// Takes over what it answered, and says whether others are to be told something else of it now.
+    pub(super) fn answered(&mut self, findings: Findings, now: Instant) -> bool {
+        let before = (self.state(), self.problems());
+        self.take(findings, now);
+        self.told.is_none() || before != (self.state(), self.problems())
+    }
+
+    fn take(&mut self, findings: Findings, now: Instant) {
         self.probe.under_way = false;
         self.probe.asked = true;
         let models = match findings.models {
             Answer::Models(mut listing) => {
                 self.probe.models.succeeded();
                 keep_times(&mut listing, &self.listing);
-                self.listing = listing;
+                if self.listing != listing {
+                    self.listing = listing;
+                    self.told = None;
+                }
                 if self.spec.health == HealthMode::Probe { LIVENESS } else { REFRESH }
             }
             Answer::Unreachable(error) | Answer::Unusable(error) => self.probe.models.failed(error),

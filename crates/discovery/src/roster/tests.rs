@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use catalogue::{
     ContainerHealth, ContainerRecord, ContainerStatus, Hold, HoldKind, Listing, ModelCard, ModelName,
@@ -56,7 +59,7 @@ impl Scene {
     }
 
     /// The state of the pool `llama`; `None` if the model is not known.
-    fn llama(&self) -> Option<Readiness> {
+    fn llama(&mut self) -> Option<Readiness> {
         self.roster.catalogue().pool("llama").map(|p| p.readiness())
     }
 }
@@ -275,24 +278,24 @@ fn hosts_take_nothing_away_from_each_other() {
     scene.survey_of("gpu1", vec![on("c1", "gpu1/vllm")]);
     scene.survey_of("gpu2", vec![on("c2", "gpu2/vllm")]);
     scene.answer(&llama());
-    let servers = |scene: &Scene| {
+    let servers = |scene: &mut Scene| {
         let catalogue = scene.roster.catalogue();
         catalogue.servers().map(|s| format!("{} {}", s.spec.name, s.state.name())).collect::<Vec<_>>()
     };
     scene.roster.unreachable(&"gpu1".into(), "tcp://gpu1:2376", "connection refused");
     scene.survey_of("gpu2", vec![on("c2", "gpu2/vllm")]);
-    assert_eq!(servers(&scene), ["gpu1/vllm ready", "gpu2/vllm ready"]);
-    let problems = |scene: &Scene| {
+    assert_eq!(servers(&mut scene), ["gpu1/vllm ready", "gpu2/vllm ready"]);
+    let problems = |scene: &mut Scene| {
         scene.roster.catalogue().problems().iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(
-        problems(&scene),
+        problems(&mut scene),
         ["source docker gpu1: tcp://gpu1:2376 does not answer: connection refused"],
         "a look at the other host does not heal it"
     );
     scene.survey_of("gpu1", vec![]);
-    assert_eq!(servers(&scene), ["gpu1/vllm stopped", "gpu2/vllm ready"]);
-    assert!(problems(&scene).is_empty());
+    assert_eq!(servers(&mut scene), ["gpu1/vllm stopped", "gpu2/vllm ready"]);
+    assert!(problems(&mut scene).is_empty());
 }
 
 #[test]
@@ -364,23 +367,23 @@ fn with_ready_path() -> ContainerRecord {
 fn a_server_is_ready_only_once_its_ready_path_says_so() {
     let mut scene = Scene::new();
     scene.survey(vec![with_ready_path()]);
-    let state = |scene: &Scene| scene.roster.catalogue().servers().next().expect("it").state.clone();
-    assert_eq!(state(&scene), ServerState::Starting("it has not been asked for its models yet".into()));
+    let state = |scene: &mut Scene| scene.roster.catalogue().servers().next().expect("it").state.clone();
+    assert_eq!(state(&mut scene), ServerState::Starting("it has not been asked for its models yet".into()));
     scene.answer_both(&llama(), Some(Err("no model is loaded")));
-    assert_eq!(state(&scene), ServerState::Starting("no model is loaded".into()));
+    assert_eq!(state(&mut scene), ServerState::Starting("no model is loaded".into()));
     assert_eq!(scene.roster.catalogue().problems()[0].to_string(), "container vllm: no model is loaded");
     scene.pass(BACKOFF.0);
     assert_eq!(scene.answer_both(&llama(), Some(Ok(()))), 1, "asked again soon while it starts");
-    assert_eq!(state(&scene), ServerState::Ready);
+    assert_eq!(state(&mut scene), ServerState::Ready);
     assert!(scene.roster.catalogue().problems().is_empty());
 
     scene.pass(LIVENESS);
     scene.answer_both(&llama(), Some(Err("it answers 503")));
-    assert_eq!(state(&scene), ServerState::Ready, "one failure is not enough");
+    assert_eq!(state(&mut scene), ServerState::Ready, "one failure is not enough");
     scene.pass(RECHECK);
     scene.answer_both(&llama(), Some(Err("it answers 503")));
     assert_eq!(
-        state(&scene),
+        state(&mut scene),
         ServerState::Draining("it answers 503".into()),
         "although its HEALTHCHECK passes"
     );
@@ -394,7 +397,7 @@ fn a_server_is_ready_only_once_its_ready_path_says_so() {
     }
     scene.pass(LIVENESS);
     scene.answer_both(&llama(), Some(Ok(())));
-    assert_eq!(state(&scene), ServerState::Ready);
+    assert_eq!(state(&mut scene), ServerState::Ready);
 }
 
 #[test]
@@ -507,4 +510,34 @@ fn what_cannot_be_seen_of_traefik_is_said_once_for_all_hosts() {
     );
     assert_eq!(hints(&[("a", None, &[]), ("b", Some(Blind::NoTraefik), &["b/vllm"])]), Vec::<String>::new());
     assert_eq!(hints(&[("a", Some(Blind::NoTraefik), &[])]), Vec::<String>::new(), "all labels say it");
+}
+
+/// Servers are asked for ever. With thousands of them, a catalogue for each answer would keep a processor busy.
+#[test]
+fn an_answer_that_says_nothing_new_is_no_news() {
+    let models = |names: &[&str]| {
+        let cards =
+            names.iter().map(|name| ModelCard::named(ModelName::new(name).expect("a name"))).collect();
+        Answer::Models(Listing { cards, ..Listing::default() })
+    };
+    let mut scene = Scene::new();
+    scene.survey(vec![container("1", None)]);
+    let told = |scene: &mut Scene, answer: Answer| {
+        scene.pass(REFRESH);
+        assert_eq!(scene.answer(&answer), 1, "it is asked");
+        let has_news = scene.roster.has_news();
+        let before = scene.roster.catalogue().servers().map(Arc::clone).collect::<Vec<_>>();
+        let again = scene.roster.catalogue().servers().map(Arc::clone).collect::<Vec<_>>();
+        assert!(before.iter().zip(&again).all(|(a, b)| Arc::ptr_eq(a, b)), "it is described once");
+        (has_news, before[0].models.len())
+    };
+    let broken = || Answer::Unreachable("refused".into());
+    assert_eq!(told(&mut scene, models(&["llama"])), (true, 1));
+    assert_eq!(told(&mut scene, models(&["llama"])), (false, 1));
+    assert_eq!(told(&mut scene, models(&["llama", "qwen"])), (true, 2), "another model");
+    assert_eq!(told(&mut scene, models(&["llama", "qwen"])), (false, 2));
+    assert!(told(&mut scene, broken()).0, "a problem");
+    assert_eq!(told(&mut scene, models(&["llama", "qwen"])), (true, 2), "that is over");
+    scene.roster.hold(Holds::default());
+    assert!(scene.roster.has_news(), "whatever operators do");
 }
