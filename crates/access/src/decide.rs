@@ -116,6 +116,11 @@ impl Pending {
         &self.demands
     }
 
+    /// The `Sec-WebSocket-Protocol` that the server would see.
+    pub fn websocket_protocols(&self) -> Option<&str> {
+        self.grant.websocket_protocols.as_deref()
+    }
+
     /// It passes: its limits are debited, or are not to be.
     pub fn allow(self, reservation: Reservation) -> Decision {
         Decision::Allow(Grant { reservation, ..self.grant })

@@ -34,6 +34,37 @@ use testkit::{
 };
 use tokio::{sync::Mutex, task::JoinSet};
 
+/// The program that users run is built from fewer features of libraries than those of the tests, which share them with what
+/// only tests use.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_users_run_reads_expressions_and_headers_as_what_is_tested_does() {
+    let Some(binary) = need(optimised(), "the optimised program") else { return };
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let chosen = Sim::start("gpu-2", &["llama"]);
+    let select = "select: { header_regexp: \"X-Size: (?i)^large$\" }";
+    let config = config_of(&[(&sim, ""), (&chosen, select)], "");
+    let mut modelgate = Modelgate::start_with(&binary, &config).await;
+    modelgate.wait_ready().await;
+    let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
+    let route = async |headers: &[(&str, &str)]| {
+        let request = client.post(format!("{}/auth", modelgate.requests_url()));
+        let request = request.header("x-forwarded-method", "POST").json(&common::chat("llama"));
+        let request = request.header("x-forwarded-uri", "/v1/chat/completions");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let answer = send(request).await;
+        let route =
+            answer.headers().get("x-inference-route").map(|route| route.to_str().expect("text").to_owned());
+        (answer.status().as_u16(), route)
+    };
+    let usual = route(&[("x-api-key", KEY)]).await;
+    assert_eq!(usual.0, 200, "a key elsewhere than in Authorization");
+    let large = route(&[("api-key", KEY), ("x-size", "LARGE")]).await;
+    assert!(large.0 == 200 && large.1 != usual.1, "{usual:?}, {large:?}");
+    let bearer = format!("Bearer {KEY}");
+    assert_eq!(route(&[("authorization", &bearer), ("x-goog-api-key", KEY)]).await, usual);
+    assert_eq!(route(&[("authorization", &bearer), ("x-hf-token", KEY)]).await, (400, None));
+}
+
 /// The instructions that one decision takes, as Callgrind counts them: figures that no other program on the machine blurs.
 /// They are of Rust 1.95 on x86-64 with AVX2; a change that takes more says so here.
 const INSTRUCTIONS: [(&str, Question, f64); 4] = [

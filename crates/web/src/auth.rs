@@ -112,8 +112,11 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
             (prepare(&shared.policy(), catalogue, &request), request.known_body().is_some())
         }
     };
-    let leak = || leaked_key::find(uri, headers, &shared.policy(), &settings.traefik.key_headers);
-    if let Some(leak) = prepared.as_ref().ok().and_then(|_| leak()) {
+    let further = &settings.traefik.key_headers;
+    let leak = prepared.as_ref().ok().and_then(|pending| {
+        leaked_key::find(uri, headers, pending.websocket_protocols(), &shared.policy(), further)
+    });
+    if let Some(leak) = leak {
         let refusal = match leak {
             Leak::Url => Refusal::key_in_url(),
             Leak::Header(name) => Refusal::key_in_header(name),

@@ -13,8 +13,6 @@ use axum::http::{HeaderMap, HeaderName, header};
 use memchr::memmem;
 use percent_encoding::percent_decode_str;
 
-use crate::auth::FORWARDED_URI;
-
 /// So many parameters are looked at.
 const MOST: usize = 32;
 /// No key is shorter or, percent-encoded, longer than this, in bytes.
@@ -29,31 +27,50 @@ pub(crate) enum Leak<'r> {
     Header(&'r HeaderName),
 }
 
-/// Where a request that passes holds a key that its server would see. `further` are the headers in which the operator has
-/// keys read.
+/// Where a request that passes holds a key that its server would see. `protocols` are the WebSocket protocols that it would
+/// see, and `further` the headers in which the operator has keys read.
 pub(crate) fn find<'r>(
     uri: &str,
     headers: &'r HeaderMap,
+    protocols: Option<&str>,
     policy: &Policy,
     further: &[String],
 ) -> Option<Leak<'r>> {
-    let shown = policy.shown_key(headers).unwrap_or_default();
-    if is_in_query(uri, policy) || holds(&percent_decode_str(uri).collect::<Vec<_>>(), shown) {
+    let shown = Shown::new(policy.shown_key(headers).unwrap_or_default());
+    if is_in_query(uri, policy) || shown.is_in(&percent_decode_str(uri).collect::<Vec<_>>()) {
         return Some(Leak::Url);
     }
-    let mut holders =
-        headers.iter().filter(|(_, value)| holds(value.as_bytes(), shown)).map(|(name, _)| name);
+    if protocols.is_some_and(|protocols| shown.is_in(protocols.as_bytes())) {
+        return Some(Leak::Header(&header::SEC_WEBSOCKET_PROTOCOL));
+    }
+    let mut holders = headers.iter().filter(|(_, value)| shown.is_in(value.as_bytes())).map(|(name, _)| name);
     let leak = holders.find(|name| {
-        ![header::AUTHORIZATION, header::COOKIE, FORWARDED_URI].contains(name)
+        ![header::AUTHORIZATION, header::COOKIE, header::HOST].contains(name)
+            // Traefik's own, which tell of the question. Those of other proxies that hold tokens are withheld.
+            && !name.as_str().starts_with("x-forwarded-")
             && !traefik_config::is_withheld(name.as_str(), further)
     });
     leak.map(Leak::Header)
 }
 
-fn holds(text: &[u8], key: &[u8]) -> bool {
-    match key.len() {
-        UNMISTAKABLE.. => memmem::find(text, key).is_some(),
-        _ => !key.is_empty() && text.trim_ascii() == key,
+/// The key by which a request passes, to be looked for.
+struct Shown<'k> {
+    key: &'k [u8],
+    finder: memmem::Finder<'k>,
+}
+
+impl<'k> Shown<'k> {
+    fn new(key: &'k [u8]) -> Self {
+        Self { key, finder: memmem::Finder::new(key) }
+    }
+
+    fn is_in(&self, text: &[u8]) -> bool {
+        // Most headers are shorter than a key.
+        match self.key.len() {
+            length if length > text.len() || length == 0 => false,
+            UNMISTAKABLE.. => self.finder.find(text).is_some(),
+            _ => text.trim_ascii() == self.key,
+        }
     }
 }
 
@@ -96,7 +113,7 @@ mod tests {
             (many.as_str(), false),
         ] {
             let none = HeaderMap::new();
-            assert_eq!(find(uri, &none, &policy, &[]), found.then_some(Leak::Url), "{uri}");
+            assert_eq!(find(uri, &none, None, &policy, &[]), found.then_some(Leak::Url), "{uri}");
         }
     }
 
@@ -107,24 +124,31 @@ mod tests {
         let key = Key::new("alice", consumer, KeyDigest::of(KEY));
         let policy = Policy::new(vec![key], Vec::new());
         let further = ["x-team-key".to_owned()];
-        let find = |uri: &str, name: &'static str, value: &str| {
+        let leak_in = |uri: &str, name: &'static str, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("authorization", format!("Bearer {KEY}").parse().expect("a value"));
             headers.append(name, value.parse().expect("a value"));
-            super::find(uri, &headers, &policy, &further).map(|leak| format!("{leak:?}"))
+            find(uri, &headers, None, &policy, &further).map(|leak| format!("{leak:?}"))
         };
         for name in ["x-hf-token", "x-api-token", "private-token", "x-passwd", "referer", "x-inferences"] {
-            let found = find("/v1/x", name, &format!("Token {KEY};"));
+            let found = leak_in("/v1/x", name, &format!("Token {KEY};"));
             assert_eq!(found, Some(format!("Header({name:?})")));
-            assert_eq!(find("/v1/x", name, "another"), None);
+            assert_eq!(leak_in("/v1/x", name, "another"), None);
         }
         // No server gets these, however they are written; a cookie is its application's own.
         for name in ["x-api-key", "x_api_key", "x-goog-api-key", "x_team_key", "X-Team-Key-1", "cookie"] {
-            assert_eq!(find("/v1/x", name, KEY), None, "{name}");
+            assert_eq!(leak_in("/v1/x", name, KEY), None, "{name}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", format!("Bearer {KEY}").parse().expect("a value"));
+        for (protocols, leaks) in [("realtime, bearer", false), ("bearer, mg-key/of alice+and-nobody", true)]
+        {
+            let found = find("/v1/x", &headers, Some(protocols), &policy, &further);
+            assert_eq!(found, leaks.then_some(Leak::Header(&header::SEC_WEBSOCKET_PROTOCOL)), "{protocols}");
         }
         for uri in ["/v1/mg-key%2Fof%20alice%2Band-nobody/x", "/v1/x?a=Bearer+mg-key/of%20alice%2band-nobody"]
         {
-            assert_eq!(find(uri, "x", "y").as_deref(), Some("Url"), "{uri}");
+            assert_eq!(leak_in(uri, "x", "y").as_deref(), Some("Url"), "{uri}");
         }
     }
 
@@ -135,9 +159,11 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", "Bearer test".parse().expect("a value"));
         headers.insert("user-agent", "a-test-client".parse().expect("a value"));
-        assert_eq!(super::find("/v1/test", &headers, &policy, &[]), None);
+        headers.insert("host", "test".parse().expect("a value"));
+        headers.insert("x-forwarded-host", "test".parse().expect("a value"));
+        assert_eq!(find("/v1/test", &headers, None, &policy, &[]), None);
         headers.insert("x-hf-token", "test".parse().expect("a value"));
-        let leak = super::find("/v1/test", &headers, &policy, &[]);
+        let leak = find("/v1/test", &headers, None, &policy, &[]);
         assert_eq!(leak, Some(Leak::Header(&HeaderName::from_static("x-hf-token"))));
     }
 }

@@ -117,7 +117,7 @@ impl Refusal {
     pub(crate) fn key_in_header(name: &HeaderName) -> Self {
         let message = format!(
             "The header {name:?} holds the API key, too, and the model's server would see it. Send the key in \
-             \"Authorization: Bearer ...\" alone; or the operator adds the header to requests.key_headers."
+             \"Authorization: Bearer ...\" alone."
         );
         Self::new(StatusCode::BAD_REQUEST, "api_key_in_header", message)
     }
