@@ -259,6 +259,12 @@ impl Policy {
         given_key(headers, &self.key_headers).ok().flatten()
     }
 
+    /// Whether keys are read in the header of this name.
+    pub fn reads_keys_in(&self, name: &HeaderName) -> bool {
+        [AUTHORIZATION, X_API_KEY, API_KEY, SEC_WEBSOCKET_PROTOCOL].contains(name)
+            || self.key_headers.contains(name)
+    }
+
     /// Whether the headers hold what has the form of an identity provider's token, whether it is one or not.
     pub fn shows_token(&self, headers: &HeaderMap) -> bool {
         self.shown_key(headers).is_some_and(|given| {

@@ -150,9 +150,11 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
                 (spec, findings)
             });
         }
-        if published && !roster.has_news() {
-            // Mostly servers have answered what they answered before.
-        } else if published || (roster.all_asked() && hosts.suffice(now, || roster.serves_something())) {
+        if published {
+            if roster.has_news() {
+                publish(&mut publisher, &mut roster, &mut published);
+            }
+        } else if roster.all_asked() && hosts.suffice(now, || roster.serves_something()) {
             publish(&mut publisher, &mut roster, &mut published);
         } else {
             publisher.waits_for(roster.unreachable_hosts());

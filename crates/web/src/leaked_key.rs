@@ -8,6 +8,8 @@
 //! In the query any key of ours counts, not just the one by which the request passes. Only what is a key counts: what an
 //! application of the operator's own takes as `key` is its own affair.
 
+use std::borrow::Cow;
+
 use access::{KeyDigest, Policy};
 use axum::http::{HeaderMap, HeaderName, header};
 use memchr::memmem;
@@ -37,7 +39,7 @@ pub(crate) fn find<'r>(
     further: &[String],
 ) -> Option<Leak<'r>> {
     let shown = Shown::new(policy.shown_key(headers).unwrap_or_default());
-    if is_in_query(uri, policy) || shown.is_in(&percent_decode_str(uri).collect::<Vec<_>>()) {
+    if is_in_query(uri, policy) || shown.is_in(&Cow::from(percent_decode_str(uri))) {
         return Some(Leak::Url);
     }
     if protocols.is_some_and(|protocols| shown.is_in(protocols.as_bytes())) {
@@ -45,7 +47,9 @@ pub(crate) fn find<'r>(
     }
     let mut holders = headers.iter().filter(|(_, value)| shown.is_in(value.as_bytes())).map(|(name, _)| name);
     let leak = holders.find(|name| {
-        ![header::AUTHORIZATION, header::COOKIE, header::HOST].contains(name)
+        // Most keys stand where they are read, and nothing dearer is asked of those headers.
+        !policy.reads_keys_in(name)
+            && ![header::COOKIE, header::HOST].contains(name)
             // Traefik's own, which tell of the question. Those of other proxies that hold tokens are withheld.
             && !name.as_str().starts_with("x-forwarded-")
             && !traefik_config::is_withheld(name.as_str(), further)
