@@ -392,20 +392,43 @@ async fn a_wrong_key_is_told_before_the_body_is_there_and_a_right_one_is_counted
 
 /// Servers close connections that are idle (uvicorn after 5 s). A request that is sent at that moment is lost, and
 /// being a POST, Go does not send it again by itself; with 3.7 Traefik does. Of 10,000 some 60 were lost without.
+///
+/// What is left: Go may notice that the connection has closed just when it is about to write. Traefik then says `500`,
+/// which nobody can tell from a server's own and so is not asked again for. On a busy machine that was once in 80,000.
+/// No server has seen such a request, so clients may send it again, as SDKs do.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_a_server_closes_cost_no_request() {
+async fn connections_that_a_server_closes_cost_next_to_no_request() {
+    const CLIENTS: u64 = 16;
+    const TURNS: u64 = 100;
+    /// A fifth of a percent, a third of what is lost without.
+    const MOST: usize = 3;
     let server = RawServer::start().await;
     for version in ["3.7.0", NEWEST] {
         let Some(front) = Front::start(version, &Settings::default(), &server, &[]).await else { continue };
         let front = &front;
-        let clients = (0..16_u64).map(|client| async move {
-            for turn in 0..100_u64 {
-                let answer = front.ask("POST", CHAT, "X-Answer: close\r\n", BODY).await;
-                assert_eq!(status(&answer), 200, "{version}: {answer}");
+        server.take();
+        let clients = (0..CLIENTS).map(|client| async move {
+            let mut lost = Vec::new();
+            for turn in 0..TURNS {
+                let name = format!("X-Turn: {client}-{turn}\r\n");
+                let answer = front.ask("POST", CHAT, &format!("X-Answer: close\r\n{name}"), BODY).await;
+                if status(&answer) != 200 {
+                    let is_traefiks_own = status(&answer) == 500
+                        && answer.ends_with("\r\n\r\nInternal Server Error")
+                        && header(&answer, "content-type").is_none();
+                    assert!(is_traefiks_own, "{version}: {answer}");
+                    lost.push(name);
+                }
                 // Before, at and after the moment at which the server closes.
                 tokio::time::sleep(Duration::from_micros((client * 131 + turn * 37) % 2_000)).await;
             }
+            lost
         });
-        futures_util::future::join_all(clients).await;
+        let lost: Vec<String> = futures_util::future::join_all(clients).await.into_iter().flatten().collect();
+        let seen = server.take();
+        assert!(seen.len() as u64 >= CLIENTS * TURNS - lost.len() as u64, "{version}: {} seen", seen.len());
+        assert!(lost.len() <= MOST, "{version}: {} of {} lost", lost.len(), CLIENTS * TURNS);
+        let is_seen = |name: &String| seen.iter().any(|request| request.contains(name.as_str()));
+        assert!(!lost.iter().any(is_seen), "{version}: answered with an error, and a server had it");
     }
 }
