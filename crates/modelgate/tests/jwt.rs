@@ -11,8 +11,13 @@ use std::{
 };
 
 use axum::{Router, extract::State, routing::get};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use common::{NEWEST, chat, refusal};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use ring::{
+    hmac,
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
+};
 use serde_json::{Value, json};
 use testkit::{
     eventually,
@@ -52,21 +57,25 @@ impl SigningKey {
 
     /// With another id, or none.
     fn sign_as(&self, id: Option<&str>, claims: &Value) -> String {
-        let header = Header { kid: id.map(str::to_owned), ..Header::new(Algorithm::ES256) };
-        let key = EncodingKey::from_ec_der(&self.pair.serialize_der());
-        jsonwebtoken::encode(&header, claims, &key).expect("a token")
+        let header = json!({ "typ": "JWT", "alg": "ES256", "kid": id });
+        let random = SystemRandom::new();
+        let key =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &self.pair.serialize_der(), &random)
+                .expect("a key");
+        let sign = |message: &[u8]| key.sign(&random, message).expect("signed").as_ref().to_vec();
+        signed(&header, claims, sign)
     }
 }
 
-/// Without padding and for URLs (RFC 4648 §5).
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let bits: Vec<u8> = bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
-    let letter = |six: &[u8]| {
-        let value = (0..6).fold(0, |sum, i| sum << 1 | usize::from(six.get(i).copied().unwrap_or(0)));
-        char::from(LETTERS[value])
-    };
-    bits.chunks(6).map(letter).collect()
+/// Header, claims and signature (RFC 7515 §7.1).
+fn signed(header: &Value, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+    let message = [header, claims].map(|part| base64(part.to_string().as_bytes())).join(".");
+    let signature = base64(&sign(message.as_bytes()));
+    format!("{message}.{signature}")
+}
+
+fn base64(bytes: impl AsRef<[u8]>) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
 impl Provider {
@@ -272,11 +281,9 @@ async fn bad_tokens_are_told_as_what_they_are(world: &World) {
     let headed = |header: &str, signature: &str| {
         format!("{}.{}.{signature}", base64(header.as_bytes()), base64(good.to_string().as_bytes()))
     };
-    let shared_secret = jsonwebtoken::encode(
-        &Header { kid: Some("one".into()), ..Header::new(Algorithm::HS256) },
-        &good,
-        &EncodingKey::from_secret(key.pair.public_key_raw()),
-    );
+    let public = hmac::Key::new(hmac::HMAC_SHA256, key.pair.public_key_raw());
+    let sign = |message: &[u8]| hmac::sign(&public, message).as_ref().to_vec();
+    let shared_secret = signed(&json!({ "alg": "HS256", "kid": "one" }), &good, sign);
     let whole = key.sign(&good);
     let token = |changes| world.token(changes);
     for (token, message) in [
@@ -304,7 +311,7 @@ async fn bad_tokens_are_told_as_what_they_are(world: &World) {
         (encrypting.sign(&good), "its signature is not right"),
         (headed(r#"{"alg":"none","typ":"JWT"}"#, ""), "the method of its signature"),
         (headed(r#"{"alg":"RS256","kid":"one"}"#, "c2ln"), "by no key of an issuer"),
-        (shared_secret.expect("a token"), "the method of its signature"),
+        (shared_secret, "the method of its signature"),
         (whole[..whole.len() - 4].to_owned(), "its signature is not right"),
         (format!("{whole}.a.b"), "it is encrypted (JWE)"),
         (token(json!({ "groups": "g".repeat(13_000) })), "longer than 16384 bytes"),

@@ -9,10 +9,12 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{
-    Algorithm, DecodingKey, crypto,
+    Algorithm, DecodingKey, DecodingKeyKind,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
 };
+use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 use serde_json::Value;
 
 use super::token::Token;
@@ -117,9 +119,48 @@ impl SigningKey {
     }
 
     fn check(&self, token: &Token<'_>) -> Signature {
-        let checked = crypto::verify(token.signature, token.message.as_bytes(), &self.key, token.algorithm);
-        if checked.unwrap_or(false) { Signature::Right } else { Signature::Wrong }
+        let Ok(signature) = BASE64_URL_SAFE_NO_PAD.decode(token.signature) else { return Signature::Wrong };
+        match self.has_signed(token.algorithm, token.message.as_bytes(), &signature) {
+            true => Signature::Right,
+            false => Signature::Wrong,
+        }
     }
+
+    /// By the key's numbers as RFC 7518 §6 gives them. RSA keys have 2,048 to 8,192 bits (§3.3 asks for 2,048).
+    fn has_signed(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        let checked = match (self.key.kind(), method(algorithm)) {
+            (DecodingKeyKind::RsaModulusExponent { n, e }, Some(Method::Rsa(method))) => {
+                RsaPublicKeyComponents { n, e }.verify(method, message, signature)
+            }
+            (DecodingKeyKind::SecretOrDer(point), Some(Method::Curve(method))) => {
+                UnparsedPublicKey::new(method, point).verify(message, signature)
+            }
+            _ => return false,
+        };
+        checked.is_ok()
+    }
+}
+
+/// How a signature is checked.
+enum Method {
+    Rsa(&'static RsaParameters),
+    Curve(&'static dyn VerificationAlgorithm),
+}
+
+/// `None` for methods with a shared secret, and for those that nobody here knows.
+fn method(algorithm: Algorithm) -> Option<Method> {
+    Some(match algorithm {
+        Algorithm::RS256 => Method::Rsa(&signature::RSA_PKCS1_2048_8192_SHA256),
+        Algorithm::RS384 => Method::Rsa(&signature::RSA_PKCS1_2048_8192_SHA384),
+        Algorithm::RS512 => Method::Rsa(&signature::RSA_PKCS1_2048_8192_SHA512),
+        Algorithm::PS256 => Method::Rsa(&signature::RSA_PSS_2048_8192_SHA256),
+        Algorithm::PS384 => Method::Rsa(&signature::RSA_PSS_2048_8192_SHA384),
+        Algorithm::PS512 => Method::Rsa(&signature::RSA_PSS_2048_8192_SHA512),
+        Algorithm::ES256 => Method::Curve(&signature::ECDSA_P256_SHA256_FIXED),
+        Algorithm::ES384 => Method::Curve(&signature::ECDSA_P384_SHA384_FIXED),
+        Algorithm::EdDSA => Method::Curve(&signature::ED25519),
+        _ => return None,
+    })
 }
 
 /// The methods that a key may sign with: those of its kind, and of these the one that it names, if it does (RFC 8725 §3.1).
@@ -158,5 +199,70 @@ impl PartialEq for IssuerKeys {
 impl fmt::Debug for IssuerKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "IssuerKeys({})", self.0.keys.load().as_ref().map_or(0, |keys| keys.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::{
+        super::token::{Shown, Token},
+        *,
+    };
+
+    /// Keys and tokens that Python's `PyJWT` and `cryptography` made.
+    #[derive(Deserialize)]
+    struct Made {
+        /// One of each method.
+        signed: Vec<Signed>,
+        /// With an RSA key of 1,024 bits.
+        short: Signed,
+    }
+
+    #[derive(Deserialize)]
+    struct Signed {
+        alg: String,
+        jwk: Value,
+        token: String,
+    }
+
+    fn made() -> Made {
+        serde_json::from_str(include_str!("signed.json")).expect("test data")
+    }
+
+    fn check(jwk: &Value, token: &str) -> Signature {
+        let keys = IssuerKeys::default();
+        keys.replace(json!({ "keys": [jwk] }).to_string().as_bytes()).expect("a key set");
+        keys.check(&Token::read(Shown::of(token.as_bytes()).expect("a token")).expect("a token"))
+    }
+
+    #[test]
+    fn each_method_is_checked_by_its_own_key_alone() {
+        let made = made();
+        assert_eq!(made.signed.len(), 9);
+        for Signed { alg, jwk, token } in &made.signed {
+            assert_eq!(check(jwk, token), Signature::Right, "{alg}");
+            let (message, signature) = token.rsplit_once('.').expect("three parts");
+            for wrong in [
+                format!("{message}."),
+                format!("{message}.{}", &signature[4..]),
+                format!("{message}.{}AAAA", &signature[..signature.len() - 4]),
+                format!("{message}.{signature}="),
+                format!("{message}.{signature}AAAA"),
+            ] {
+                assert_eq!(check(jwk, &wrong), Signature::Wrong, "{alg} {wrong}");
+            }
+            for other in made.signed.iter().filter(|other| other.jwk != *jwk) {
+                assert_ne!(check(&other.jwk, token), Signature::Right, "{alg} {}", other.alg);
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_rsa_key_signs_nothing() {
+        let Signed { alg, jwk, token } = made().short;
+        assert_eq!(check(&jwk, &token), Signature::Wrong, "{alg}");
     }
 }
