@@ -13,6 +13,7 @@ mod lint;
 mod run;
 mod screenshots;
 mod service;
+mod shipped;
 mod test;
 mod tools;
 
@@ -63,6 +64,12 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Builds the program as the image has it, and measures its size, start and memory.
+    Shipped {
+        /// First install what is missing into target/tools.
+        #[arg(long)]
+        install: bool,
+    },
     /// Starts Traefik, Modelgate and two simulated inference servers, and asks them something.
     Demo {
         /// In containers on the local Docker Engine, from deploy/compose.yaml.
@@ -80,6 +87,7 @@ fn main() -> ExitCode {
         Command::Lint { install } => lint::lint(install),
         Command::Screenshots { install } => screenshots::screenshots(install),
         Command::Bench { install, quick } => bench::bench(install, quick),
+        Command::Shipped { install } => shipped::shipped(install),
         Command::Demo { docker, once } => demo::demo(docker, once),
     };
     match outcome {

@@ -10,7 +10,7 @@ use std::{
 use common::{KEY, NEWEST, Stack, chat, refusal, server};
 use testkit::{
     Stopwatch,
-    docker::{self, Container, Engine, RunOptions, StandIn},
+    docker::{self, Container, Engine, Image, Network, RunOptions, StandIn},
     eventually,
     load::{Load, Until},
     median, need,
@@ -333,4 +333,35 @@ async fn what_traefik_leads_to_by_itself_is_named_and_is_no_false_alarm() {
     assert_eq!(told(&stack, "problems", &left_over).await.len(), 1);
     let hints = stack.modelgate.readyz().await["hints"].to_string();
     assert!(!hints.contains("cannot be seen from here"), "Traefik's command line says it: {hints}");
+}
+
+/// Looks a name up as Modelgate's HTTP client does: with the C library.
+const FIND: &str = r#"
+use std::net::ToSocketAddrs;
+fn main() {
+    let name = std::env::args().nth(1).unwrap();
+    println!("found {:?}", name.to_socket_addrs().map(|found| found.collect::<Vec<_>>()));
+}
+"#;
+
+/// Modelgate's image has one static program in it and no library. glibc's look-up of names could want some.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_static_program_alone_in_its_image_finds_containers_by_name() {
+    let Some(()) = need(docker::available().await, "a Docker Engine") else { return };
+    let Some(sim) = need(docker::sim_image().await, "the image of the simulated server") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, program) = (folder.path().join("find.rs"), folder.path().join("find"));
+    std::fs::write(&source, FIND).expect("written");
+    let mut rustc = std::process::Command::new("rustc");
+    rustc.args(["-C", "target-feature=+crt-static", "-o"]).arg(&program).arg(&source);
+    assert!(rustc.status().expect("rustc").success());
+    let image = Image::new("modelgate-test/find").file(&program, "/find").entrypoint(&["/find"]);
+    let image = image.build().await.expect("an image");
+    let network = Network::create("find").await.expect("a network");
+    let server = run(options(&sim, "find-server", "llama").network(&network).alias("inference-server")).await;
+    let finder = run(RunOptions::new(image).network(&network).arg("inference-server:8000")).await;
+    let expected = format!("found Ok([{}:8000])", server.ip_in(&network).await.expect("an address"));
+    let said =
+        eventually(SOON, || async { finder.logs().await.ok().filter(|said| said.contains("found")) }).await;
+    assert!(said.contains(&expected), "{said}, not {expected}");
 }

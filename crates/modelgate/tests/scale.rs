@@ -12,6 +12,7 @@ use serde_json::json;
 use testkit::{
     Stopwatch, cost_ratio, eventually,
     load::Until,
+    memory,
     modelgate::{Modelgate, command, optimised},
     need,
     sim::Sim,
@@ -57,11 +58,9 @@ fn more_keys() -> String {
     json!({ "keys": keys, "total_count": keys.len() }).to_string()
 }
 
-/// What Linux says of a process, in MiB (proc(5)): the most memory that it ever had.
+/// The most memory that a process ever had, in MiB.
 fn peak_memory(id: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+    memory(id, "VmHWM") / 1024 / 1024
 }
 
 /// The time that a process has computed so far, in clock ticks (proc(5)).

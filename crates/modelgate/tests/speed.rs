@@ -6,7 +6,6 @@ mod common;
 mod dashboard;
 
 use std::{
-    fmt::Write as _,
     path::Path,
     process::Command,
     sync::{
@@ -16,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use axum::{Json, Router, extract::Path as Segment, routing::get};
 use common::{KEY, NEWEST, config_of, send};
 use dashboard::{TOKEN, sign_in};
 use serde_json::json;
@@ -26,7 +24,7 @@ use testkit::{
     browser::{Browser, chromium},
     cost_ratio, cpu_time, eventually,
     load::{Load, Until},
-    median,
+    median, memory,
     modelgate::{Modelgate, optimised},
     need,
     sim::Sim,
@@ -119,67 +117,6 @@ fn a_decision_takes_no_more_instructions_than_it_did() {
 
 /// All other tests measure time, so none may run beside another.
 static ALONE: Mutex<()> = Mutex::const_new(());
-
-/// What the dashboard is said to bear.
-const MODELS: usize = 1_000;
-const SERVERS: usize = 3_000;
-const KEYS: usize = 100_000;
-
-/// Stands for all servers: each has a path of its own, and three have the same model.
-async fn many_servers() -> String {
-    let list = async |Segment(server): Segment<usize>| {
-        Json(
-            json!({"object": "list", "data": [{"id": format!("model-{:04}", server % MODELS), "object": "model"}]}),
-        )
-    };
-    let app = Router::new().route("/{server}/v1/models", get(list));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-    let url = format!("http://{}", listener.local_addr().expect("its address"));
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    url
-}
-
-async fn large_fleet(binary: &Path) -> Modelgate {
-    let url = many_servers().await;
-    let mut config = String::from("servers:\n");
-    for server in 0..SERVERS {
-        let _ =
-            writeln!(config, "  - {{ url: \"{url}\", name: server-{server:04}, base_path: /{server}/v1 }}");
-    }
-    config.push_str("keys:\n");
-    for key in 0..KEYS {
-        let _ = writeln!(
-            config,
-            "  - {{ name: key-{key:06}, consumer: team-{:03}, sha256: \"{key:064x}\" }}",
-            key % 500
-        );
-    }
-    let builder = Modelgate::builder(binary, &config);
-    let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", TOKEN).start().await;
-    modelgate.wait_ready().await;
-    modelgate
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_overview_of_a_large_fleet_is_painted_at_once() {
-    let Some(programs) = need(chromium(), "Chromium") else { return };
-    let Some(binary) = need(optimised(), "the optimised program") else { return };
-    let _alone = ALONE.lock().await;
-    let modelgate = large_fleet(&binary).await;
-    let models = modelgate.readyz().await["models"].as_array().map_or(0, Vec::len);
-    assert_eq!(models, MODELS);
-    let browser = Browser::start(&programs).await;
-    sign_in(&browser, &modelgate.admin_url(), TOKEN).await;
-    let mut paints = Vec::new();
-    for _ in 0..7 {
-        let stopwatch = Stopwatch::start();
-        browser.goto(modelgate.admin_url()).await.expect("the overview");
-        paints.push(browser.first_paint().await.saturating_sub(stopwatch.held_up()));
-    }
-    println!("first paint: {paints:?}");
-    assert!(median(&paints) < Duration::from_millis(200), "{paints:?}");
-    browser.assert_clean().await;
-}
 
 /// Decisions per second, and for how long one measurement lasts.
 const RATE: u64 = 2_000;
@@ -284,6 +221,43 @@ async fn follow(events: reqwest::RequestBuilder, updates: Arc<AtomicU64>) {
         let found = chunk.windows(LIVE.len()).filter(|window| *window == LIVE).count();
         updates.fetch_add(found as u64, Relaxed);
     }
+}
+
+/// What a Modelgate may take on a small machine; README says so.
+const START: Duration = Duration::from_millis(100);
+const RESIDENT: u64 = 30_000_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_at_once_and_stays_small() {
+    let Some(traefik) = need(traefik_binary(NEWEST), "Traefik") else { return };
+    let Some(binary) = need(optimised(), "the optimised program") else { return };
+    let _alone = ALONE.lock().await;
+    let mut starts = Vec::new();
+    for _ in 0..7 {
+        let builder = Modelgate::builder(&binary, "").keep_state();
+        let stopwatch = Stopwatch::start();
+        let _modelgate = builder.start().await;
+        starts.push(stopwatch.elapsed());
+    }
+    let names: Vec<String> = (0..100).map(|model| format!("model-{model:03}")).collect();
+    let sim = Sim::start("gpu-1", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let config = config_of(&[(&sim, "")], &format!("traefik: {{ version: {NEWEST:?} }}\n"));
+    let mut modelgate = Modelgate::builder(&binary, &config).keep_state().start().await;
+    modelgate.wait_ready().await;
+    let traefik = Traefik::builder(&traefik).endpoint(modelgate.provider_endpoint()).start().await;
+    traefik.wait_configured().await;
+    let url = format!("{}/v1/chat/completions", traefik.url());
+    for length in [2_000, 20_000] {
+        let mut body = common::chat("model-042");
+        body["messages"][0]["content"] = json!("a".repeat(length));
+        let load = Load::post(&url, &body).key(KEY).connections(32).until(Until::Elapsed(2 * ROUND));
+        let report = load.run().await;
+        assert!(report.answered(200) > 1_000, "{:?}", report.statuses);
+    }
+    let resident = memory(modelgate.id(), "VmRSS");
+    println!("started in {starts:?}; {resident} bytes resident after load");
+    assert!(median(&starts) < START, "{starts:?}");
+    assert!(resident < RESIDENT, "{resident}");
 }
 
 /// What a request costs the processes that it passes.

@@ -43,7 +43,7 @@ mod stopwatch;
 pub use parts::{build_sim_server, need, skip_or_fail, target_folder};
 pub use poll::{eventually, within};
 pub use ports::free_port;
-pub use process::cpu_time;
+pub use process::{cpu_time, memory};
 pub use stats::{cost_ratio, median, percentile};
 pub use stopwatch::Stopwatch;
 

@@ -194,6 +194,18 @@ pub fn cpu_time(id: u32) -> Duration {
     Duration::from_nanos(nanoseconds.sum())
 }
 
+/// What Linux says of a process' memory, in bytes: `VmRSS` is resident now, `VmHWM` the most that ever was
+/// (<https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>).
+///
+/// # Panics
+/// If it does not run, or has no such line.
+#[must_use]
+pub fn memory(id: u32, which: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+    let value = status.lines().find_map(|line| line.strip_prefix(which)?.strip_prefix(':')).expect(which);
+    1024 * value.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+}
+
 /// See <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
 fn parent_of(id: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;

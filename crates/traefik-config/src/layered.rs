@@ -12,8 +12,13 @@
 //!   modelgate-too-large  → Modelgate, which answers 413
 //! ```
 //!
+//! Traefik looks at one route after the other, and makes a table of them for each router above. Where there are more
+//! than [`MANY`], sixteen routers (`modelgate-routes-0` to `-f`) stand between, each for the routes whose hash ends with that digit.
+//!
 //! Model names come from other people's servers. They are never put into the document: a
 //! [`RouteId`](catalogue::RouteId) stands for each.
+
+use std::collections::BTreeSet;
 
 use catalogue::Catalogue;
 
@@ -27,28 +32,34 @@ use crate::{
     wire::{Http, Router},
 };
 
+/// So many routes may stand side by side.
+const MANY: usize = 64;
+
 /// Adds the routers of the layered layout.
 pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, front: &Front<'_>) {
-    let mut parents = Vec::new();
+    let mut roots = Vec::new();
     for tier in tiers(options) {
         let mut router = front.root(&tier.matcher, tier.rank);
         router.middlewares.extend(front.ask(http, tier.name, "", tier.question));
         http.routers.insert(tier.name.into(), router);
-        parents.push(tier.name.to_owned());
+        roots.push(tier.name.to_owned());
     }
     front.add_lists(http, RANK_OF_MODELS);
     front.add_refusal(http, TOO_LARGE, "413", &too_large(options), RANK_OF_TOO_LARGE);
     if options.max_chunked_body == 0 {
         front.add_refusal(http, CHUNKED, "411", "", 1);
     }
-    add_unrouted(http, &parents);
+    let has_many = catalogue.pools().map(|pool| pool.legs.len()).sum::<usize>() > MANY;
+    let mut groups = BTreeSet::new();
     for pool in catalogue.pools() {
         for leg in &pool.legs {
+            let group = leg.route.as_str().chars().next_back().filter(|_| has_many);
+            groups.extend(group);
             for way in (Upstream { http: &mut *http, catalogue, options }).add(pool, leg) {
                 let chosen = format!("Header(`X-Inference-Route`, `{}`)", leg.route);
                 let router = Router {
                     rule: rule::all(&[&chosen, &way.matcher]),
-                    parent_refs: parents.clone(),
+                    parent_refs: group.map_or_else(|| roots.clone(), |digit| vec![name_of_group(digit)]),
                     middlewares: way.middlewares,
                     service: Some(way.service),
                     ..Router::default()
@@ -57,16 +68,26 @@ pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, fro
             }
         }
     }
+    for digit in &groups {
+        let rule = format!("HeaderRegexp(`X-Inference-Route`, `{digit}$`)");
+        let group = Router { rule, parent_refs: roots.clone(), ..Router::default() };
+        http.routers.insert(name_of_group(*digit), group);
+    }
+    add_unrouted(http, roots.into_iter().chain(groups.into_iter().map(name_of_group)).collect());
+}
+
+fn name_of_group(digit: char) -> String {
+    format!("modelgate-routes-{digit}")
 }
 
 /// `/auth` may know a route before Traefik does; and a root router without children would be invalid.
-fn add_unrouted(http: &mut Http, parents: &[String]) {
+fn add_unrouted(http: &mut Http, parents: Vec<String>) {
     http.routers.insert(
         UNROUTED.into(),
         Router {
             rule: "PathPrefix(`/`)".into(),
             priority: Some(1),
-            parent_refs: parents.to_vec(),
+            parent_refs: parents,
             middlewares: vec![UNROUTED.into()],
             service: Some(MODELGATE_SERVICE.into()),
             ..Router::default()

@@ -187,3 +187,33 @@ fn the_hand_written_routers_middleware_asks_with_the_body_where_it_can() {
         );
     }
 }
+
+/// Traefik looks at one route after the other, and makes a table of all of them for each router above.
+#[test]
+fn many_routes_stand_in_groups() {
+    let names: Vec<String> = (0..1_000).map(|model| format!("m{model}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let of = |count: usize| render_servers(vec![server("a", "/v1", &names[..count])], &Options::default());
+    let below = |document: &Document, parent: &str| {
+        let is_below = |router: &&Router| router.parent_refs.iter().any(|name| name == parent);
+        document.http.routers.values().filter(is_below).count()
+    };
+    let few = of(64);
+    assert_eq!(below(&few, "modelgate-small"), 65, "and the one for all other requests");
+    let many = of(1_000);
+    assert_eq!(below(&many, "modelgate-small"), 17);
+    let unrouted = router(&many, "modelgate-unrouted");
+    let mut all = 0;
+    for digit in "0123456789abcdef".chars() {
+        let name = format!("modelgate-routes-{digit}");
+        let group = router(&many, &name);
+        assert_eq!(group.rule, format!("HeaderRegexp(`X-Inference-Route`, `{digit}$`)"));
+        assert_eq!(group.parent_refs.len(), 6, "{name}");
+        assert!(unrouted.parent_refs.contains(&name), "a route that Traefik does not know yet");
+        all += below(&many, &name) - 1;
+        for (route, router) in many.http.routers.iter().filter(|(_, r)| r.parent_refs == [name.clone()]) {
+            assert!(route.ends_with(digit) && router.rule.contains(route.as_str()), "{route}: {}", router.rule);
+        }
+    }
+    assert_eq!(all, 1_000);
+}
