@@ -6,20 +6,20 @@
 mod common;
 
 use access::{Decision, Mode, Policy, Reason, Unreadable, Where};
-use catalogue::{ModelName, RouteId, ServerState};
+use catalogue::{LifecycleFinding, ModelName, RouteId, ServerState};
 use common::{Call, World, key, server, server_with};
 use proptest::prelude::*;
 
 /// Alice may use `cheap` and `lone`; `cheap` and `dear` share a server, `lone` has one to itself.
 fn world() -> World {
-    let starting = ServerState::Starting(String::new());
+    let starting = ServerState::Starting(LifecycleFinding::HealthcheckPending.into());
     World::new(
         Policy::new(vec![key("alice", "[!d]*", None, None)], Vec::new()),
         vec![
             server("a", ServerState::Ready, &["cheap", "dear"]),
             server_with("b", &["lone"], &[("single_model", "true")]),
             server("c", starting, &["soon"]),
-            server("d", ServerState::Draining(String::new()), &["gone"]),
+            server("d", ServerState::Draining(LifecycleFinding::Frozen.into()), &["gone"]),
         ],
     )
 }

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use access::{Policy, Reason, Scope};
-use catalogue::ServerState;
+use catalogue::{LifecycleFinding, ServerState};
 use common::{Call, World, key, model_limit, rate, server};
 
 fn policy() -> Policy {
@@ -88,7 +88,8 @@ fn whatever_else_is_refused_takes_nothing() {
 
 #[test]
 fn a_model_that_is_not_ready_costs_nothing() {
-    let starting = World::new(policy(), vec![server("a", ServerState::Starting(String::new()), &["qwen"])]);
+    let loading = ServerState::Starting(LifecycleFinding::HealthcheckPending.into());
+    let starting = World::new(policy(), vec![server("a", loading, &["qwen"])]);
     assert_eq!(starting.code(&Call::chat("mg-eve", "qwen")), "model_starting");
     assert!(starting.limiters.is_empty());
 }

@@ -1,12 +1,12 @@
 //! What Modelgate is connected to, and how that is.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
-use catalogue::{Catalogue, Subject};
+use catalogue::{Catalogue, DockerFinding, Subject};
 use shared_limits::Health;
 use store::State;
 
-use crate::{Admin, format};
+use crate::{Admin, finding::Finding, format};
 
 /// One connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) struct Connection {
     /// What more there is to say.
     pub(crate) note: String,
     /// What is wrong, if anything is.
-    pub(crate) fault: Option<String>,
+    pub(crate) fault: Option<Finding>,
 }
 
 /// All of them but the Traefiks, which have a table of their own.
@@ -32,7 +32,8 @@ fn docker(admin: &Admin, catalogue: Option<&Catalogue>) -> Vec<Connection> {
     let of = |(name, endpoint): &(String, String)| {
         let source = if name == "docker" { name.clone() } else { format!("docker {name}") };
         let is_silent = |p: &&catalogue::Problem| {
-            p.subject == Subject::Source(source.clone()) && p.message.contains("does not answer")
+            p.subject == Subject::Source(source.clone())
+                && matches!(p.finding, catalogue::Finding::Docker(DockerFinding::Silent { .. }))
         };
         let title = if name == "docker" { "Docker".to_owned() } else { format!("Docker {name}") };
         let is_silent = match catalogue {
@@ -56,18 +57,14 @@ fn store(admin: &Admin) -> Connection {
         State::Off => ("off", "none".to_owned(), None),
         State::Up => {
             let problems = admin.registry.problems();
-            let fault = problems.first().map(|first| match problems.len() - 1 {
-                0 => first.clone(),
-                others => format!("{first}; and {others} more"),
-            });
+            let fault = problems
+                .first()
+                .map(|first| Finding::Accounts { first: first.clone(), others: problems.len() - 1 });
             (if fault.is_some() { "warn" } else { "good" }, "connected".to_owned(), fault)
         }
         State::Down { since, why } => {
-            let ago = SystemTime::now().duration_since(*since).unwrap_or_default();
-            let fault = format!(
-                "it has been down for {}: {why}; what it said last stays in force",
-                format::span(ago)
-            );
+            let span = SystemTime::now().duration_since(*since).unwrap_or_default();
+            let fault = Finding::StoreDown { span, why: why.clone() };
             ("bad", "down".to_owned(), Some(fault))
         }
     };
@@ -84,7 +81,7 @@ fn limits(admin: &Admin) -> Connection {
         let note = "limits are counted in memory, by this Modelgate alone".to_owned();
         return Connection { name, class: "off", state: "none".into(), note, fault: None };
     };
-    let mode = counting.on_failure().as_str();
+    let on_failure = counting.on_failure();
     match &*counting.limits().health().borrow() {
         Health::Up => {
             let note =
@@ -92,8 +89,9 @@ fn limits(admin: &Admin) -> Connection {
             Connection { name, class: "good", state: "connected".into(), note, fault: None }
         }
         Health::Down(why) => {
-            let note = format!("fail: {mode}; {} decisions without it", format::count(counting.alone()));
-            let fault = format!("its server does not answer: {why}; until it does, fail: {mode} holds");
+            let alone = format::count(counting.alone());
+            let note = format!("fail: {}; {alone} decisions without it", on_failure.as_str());
+            let fault = Finding::SharedLimitsDown { why: Arc::clone(why), on_failure };
             Connection { name, class: "bad", state: "down".into(), note, fault: Some(fault) }
         }
     }
@@ -101,7 +99,7 @@ fn limits(admin: &Admin) -> Connection {
 
 #[cfg(test)]
 mod tests {
-    use catalogue::Problem;
+    use catalogue::{DockerHost, Problem};
 
     use super::*;
     use crate::testing::Dashboard;
@@ -114,7 +112,12 @@ mod tests {
 
     #[test]
     fn docker_and_store_say_how_they_are() {
-        let silent = Problem::source("docker", "unix:///var/run/docker.sock does not answer: no such file");
+        let silent = DockerFinding::Silent {
+            host: DockerHost::default(),
+            endpoint: "unix:///var/run/docker.sock".into(),
+            error: "no such file".into(),
+        };
+        let silent = Problem::source("docker", silent);
         let dashboard = Dashboard::of(Catalogue::assemble([], vec![silent]));
         let since = SystemTime::now();
         dashboard.admin.registry.set_state(State::Down { since, why: "connection refused".into() });
@@ -122,11 +125,12 @@ mod tests {
         assert_eq!(states(&dashboard), expected.map(|(name, state)| (name.to_owned(), state.to_owned())));
         dashboard.admin.registry.set_state(State::Up);
         let faults =
-            || -> Vec<_> { all(&dashboard.admin, None).into_iter().filter_map(|c| c.fault).collect() };
+            || -> Vec<Finding> { all(&dashboard.admin, None).into_iter().filter_map(|c| c.fault).collect() };
         assert!(faults().is_empty());
         let problems = ["key \"a\" is not in force: why", "another"].map(str::to_owned);
         dashboard.admin.registry.set_problems(problems.into());
-        assert_eq!(faults(), ["key \"a\" is not in force: why; and 1 more"]);
+        let told: Vec<String> = faults().iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["key \"a\" is not in force: why; and 1 more"]);
         let dashboard = Dashboard::of(Catalogue::default());
         let expected = [("Docker", "connected"), ("Store", "none"), ("Shared limits", "none")];
         assert_eq!(states(&dashboard), expected.map(|(name, state)| (name.to_owned(), state.to_owned())));

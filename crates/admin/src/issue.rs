@@ -1,18 +1,14 @@
 //! All that needs an operator, the worst first.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     time::SystemTime,
 };
 
 use catalogue::{Catalogue, Readiness, ServerRecord, ServerState, Subject};
 
-use crate::{
-    Admin,
-    advice::{advice, may_pass_by_itself},
-    connection, format,
-    list::encode,
-};
+use crate::{Admin, connection, finding::Finding, format, list::encode};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,12 +29,20 @@ pub(crate) struct Issue {
     pub(crate) about: String,
     /// Where more is said about it.
     pub(crate) link: String,
+    pub(crate) told: Told,
+}
+
+/// A finding as a page shows it: the words are made here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Told {
     /// What is wrong.
     pub(crate) what: String,
     /// What would be right, if that is a long list.
     pub(crate) choices: Option<String>,
-    /// What to do.
-    pub(crate) todo: Option<&'static str>,
+    /// What to do, unless that is said by what is wrong.
+    pub(crate) todo: Option<Cow<'static, str>>,
+    /// What programs call it.
+    pub(crate) code: &'static str,
 }
 
 /// Starting takes time: so long is no reason to worry.
@@ -56,24 +60,27 @@ impl Issue {
         }
     }
 
-    fn new(
-        severity: Severity,
-        about: impl Into<String>,
-        link: impl Into<String>,
-        what: impl Into<String>,
-    ) -> Self {
-        let (about, what) = (about.into(), what.into());
-        let todo = advice(&format!("{about} {what}"));
-        let (what, choices) = folded(&what);
-        Self { severity, about, link: link.into(), what, choices, todo }
+    fn new(about: impl Into<String>, link: impl Into<String>, finding: &Finding) -> Self {
+        let told = Told::of(finding);
+        Self { severity: finding.severity(), about: about.into(), link: link.into(), told }
+    }
+
+    fn with_severity(self, severity: Severity) -> Self {
+        Self { severity, ..self }
     }
 }
 
-/// A problem's words without the list of all names that there are, and that list: it is as long as a page.
-pub(crate) fn folded(words: &str) -> (String, Option<String>) {
-    match words.split_once("; known are ") {
-        Some((what, choices)) => (what.to_owned(), Some(choices.to_owned())),
-        None => (words.to_owned(), None),
+impl Told {
+    /// Puts a finding into words.
+    pub(crate) fn of(finding: &Finding) -> Self {
+        // Without the list of all names that there are.
+        let what = format!("{finding:#}");
+        Self { what, choices: finding.choices(), todo: finding.advice(), code: finding.code() }
+    }
+
+    /// The same of what the catalogue has found.
+    pub(crate) fn of_catalogue(finding: &catalogue::Finding) -> Self {
+        Self::of(&finding.clone().into())
     }
 }
 
@@ -82,7 +89,7 @@ pub(crate) fn hints(catalogue: &Catalogue) -> Vec<Issue> {
     let links = Links::new(catalogue);
     let of = |hint: &catalogue::Problem| {
         let link = links.of_subject(&hint.subject);
-        Issue::new(Severity::Hint, hint.subject.to_string(), link, hint.message.clone())
+        Issue::new(hint.subject.to_string(), link, &hint.finding.clone().into())
     };
     catalogue.hints().iter().map(of).collect()
 }
@@ -93,8 +100,8 @@ pub(crate) fn all(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<
     issues.extend(of_servers(admin, catalogue, now));
     issues.extend(of_traefik(admin, catalogue));
     let faults = connection::all(admin, Some(catalogue)).into_iter();
-    issues.extend(faults.filter_map(|c| Some(Issue::new(Severity::Bad, c.name, "/about", c.fault?))));
-    let of_file = |problem| Issue::new(Severity::Warn, "configuration", "/about", problem);
+    issues.extend(faults.filter_map(|c| Some(Issue::new(c.name, "/about", &c.fault?))));
+    let of_file = |finding| Issue::new("configuration", "/about", &Finding::Configuration(finding));
     issues.extend((admin.program.problems)().into_iter().map(of_file));
     issues.sort();
     issues.dedup();
@@ -105,19 +112,13 @@ pub(crate) fn all(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<
 fn of_models(catalogue: &Catalogue) -> Vec<Issue> {
     let lost: Vec<_> = catalogue.pools().filter(|pool| pool.readiness() == Readiness::Draining).collect();
     let one = |pool: &&std::sync::Arc<catalogue::Pool>| {
-        let what = "no server is ready or starting; clients get 503";
         let link = format!("/models/{}", encode(pool.model.as_str()));
-        Issue::new(Severity::Bad, format!("model {}", pool.model), link, what)
+        Issue::new(format!("model {}", pool.model), link, &Finding::ModelLost)
     };
     let mut issues: Vec<Issue> = lost.iter().take(MOST_MODELS).map(one).collect();
     if let Some(more) = lost.len().checked_sub(MOST_MODELS + 1) {
-        let what = "the same holds for them: no server is ready or starting";
-        issues.push(Issue::new(
-            Severity::Bad,
-            format::counted(more + 1, "more model"),
-            "/models?state=gone",
-            what,
-        ));
+        let about = format::counted(more + 1, "more model");
+        issues.push(Issue::new(about, "/models?state=gone", &Finding::MoreModelsLost));
     }
     issues
 }
@@ -159,17 +160,17 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
         waited.is_none_or(|waited| waited.as_secs() <= PATIENCE_SECONDS)
     };
     let mut issues: Vec<Issue> = Vec::new();
-    let mut told: HashSet<(&str, &str)> = HashSet::new();
+    let mut told: HashSet<(&str, &catalogue::Finding)> = HashSet::new();
     for problem in catalogue.problems() {
         let severity = match &problem.subject {
-            _ if problem.severity == catalogue::Severity::Danger => Severity::Bad,
+            _ if problem.severity() == catalogue::Severity::Danger => Severity::Bad,
             Subject::Source(_) => Severity::Bad,
             Subject::Container(name) | Subject::Server(name) => {
-                told.insert((name, &problem.message));
+                told.insert((name, &problem.finding));
                 let server = links.by_name.get(name.as_str());
                 // A server that loads its model may not even listen; its own page and the list say so.
                 if server.is_some_and(|s| matches!(s.state, ServerState::Starting(_)) && is_patient(s))
-                    && may_pass_by_itself(&problem.message)
+                    && problem.finding.may_pass_by_itself()
                 {
                     continue;
                 }
@@ -178,7 +179,8 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
             }
         };
         let link = links.of_subject(&problem.subject);
-        issues.push(Issue::new(severity, problem.subject.to_string(), link, problem.message.clone()));
+        let issue = Issue::new(problem.subject.to_string(), link, &problem.finding.clone().into());
+        issues.push(issue.with_severity(severity));
     }
     for server in catalogue.servers() {
         let Some(why) = server.state.why() else { continue };
@@ -190,7 +192,8 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
         };
         if !told.contains(&(server.spec.name.as_str(), why)) {
             let about = format!("server {}", server.spec.name);
-            issues.push(Issue::new(severity, about, links.of(&server.spec.name), why));
+            let issue = Issue::new(about, links.of(&server.spec.name), &why.clone().into());
+            issues.push(issue.with_severity(severity));
         }
     }
     issues
@@ -199,28 +202,42 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
 fn of_traefik(admin: &Admin, catalogue: &Catalogue) -> Vec<Issue> {
     let shared = &admin.shared;
     let shortcomings = traefik_config::shortcomings(catalogue, &shared.settings().traefik);
-    let polls = shared.polls().warnings().into_iter().map(|what| (Severity::Bad, what));
-    let notes = shared.polls().notes().into_iter().map(|what| (Severity::Warn, what));
-    let all = polls.chain(notes).chain(shortcomings.into_iter().map(|what| (Severity::Warn, what)));
-    all.map(|(severity, what)| Issue::new(severity, "Traefik", "/traefik", what)).collect()
+    let polls = shared.polls().warnings().into_iter().chain(shared.polls().notes());
+    let all = polls.map(Finding::Polls).chain(shortcomings.into_iter().map(Finding::Traefik));
+    all.map(|finding| Issue::new("Traefik", "/traefik", &finding)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use catalogue::Problem;
+    use catalogue::{
+        Asked, DoorFinding, LabelFinding, LifecycleFinding, Origin, ProbeFault, ProbeFinding, Problem,
+        ServerUrl,
+    };
 
     use super::*;
     use crate::testing::{Dashboard, server};
 
-    const REFUSED: &str =
-        "cannot connect to http://10.0.0.1:8000: Connection refused (is inference.port right?)";
+    /// What a server of a container has answered.
+    fn answered(fault: ProbeFault) -> catalogue::Finding {
+        let url = ServerUrl::http("10.0.0.1", 8000);
+        let asked = Asked { url, origin: Origin::Docker, has_credential: false, is_healthy: false };
+        ProbeFinding { asked, fault }.into()
+    }
+
+    fn refused() -> catalogue::Finding {
+        answered(ProbeFault::CannotConnect { cause: "Connection refused".into() })
+    }
+
+    fn status(path: &str, status: u16) -> catalogue::Finding {
+        answered(ProbeFault::NotReady { path: path.into(), status })
+    }
 
     /// What is wrong with a server so many seconds after it came into a state, and why it is in it is a problem of its.
     fn after(seconds: u64, state: &ServerState) -> Vec<Issue> {
         let gpu = server("gpu", state.clone(), &["llama"]);
-        let problem = Problem::server("gpu", state.why().expect("not ready"));
+        let problem = Problem::server("gpu", state.why().expect("not ready").clone());
         let catalogue =
             Catalogue::assemble([gpu, server("other", ServerState::Ready, &["llama"])], vec![problem]);
         let dashboard = Dashboard::of(Catalogue::default());
@@ -231,59 +248,86 @@ mod tests {
 
     #[test]
     fn a_server_that_loads_its_model_is_no_issue_until_patience_is_over() {
+        let path = || std::sync::Arc::from("/v1/models");
         for why in [
-            REFUSED,
-            "http://10.0.0.1:8000 does not answer within 3 s",
-            "GET http://10.0.0.1:8000/v1/models answers 503",
-            "GET http://10.0.0.1:8000/health answers 503, so it is not ready",
-            "GET http://10.0.0.1:8000/api/ps answers 200 without \"llama\" in it, so it is not ready",
+            refused(),
+            answered(ProbeFault::TimedOut { after: Duration::from_secs(3) }),
+            answered(ProbeFault::Status { path: path(), status: 503 }),
+            answered(ProbeFault::AnswerBrokeOff { path: path() }),
+            status("/health", 503),
+            answered(ProbeFault::LacksText { path: path(), status: 200, wanted: "llama".into() }),
         ] {
-            let starting = ServerState::Starting(why.into());
+            let starting = ServerState::Starting(why.clone());
             assert_eq!(after(0, &starting), [], "{why}");
             assert_eq!(after(600, &starting), [], "{why}");
             let [issue] = &after(601, &starting)[..] else { panic!("one issue: {why}") };
-            assert_eq!((issue.severity, issue.what.as_str()), (Severity::Bad, why));
+            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, why.code()));
+            assert_eq!(issue.told.what, why.to_string());
         }
     }
 
     #[test]
     fn a_server_that_is_new_and_not_yet_seen_is_given_time_too() {
-        let gpu = server("gpu", ServerState::Starting(REFUSED.into()), &[]);
-        let catalogue = Catalogue::assemble([gpu], vec![Problem::server("gpu", REFUSED)]);
+        let gpu = server("gpu", ServerState::Starting(refused()), &[]);
+        let catalogue = Catalogue::assemble([gpu], vec![Problem::server("gpu", refused())]);
         let dashboard = Dashboard::of(Catalogue::default());
         assert_eq!(all(&dashboard.admin, &catalogue, SystemTime::now()), []);
     }
 
     #[test]
     fn what_waiting_does_not_mend_is_told_at_once() {
+        let path = || std::sync::Arc::from("/v1/models");
+        let label = LabelFinding::NotAllowed {
+            label: "inference.ready.path".into(),
+            found: " does not answer within ".into(),
+            allowed: "a path",
+        };
         for why in [
-            "GET http://10.0.0.1:8000/v1/models answers 404: set inference.models",
-            "GET http://10.0.0.1:8000/v1/models answers 401: it wants a credential",
-            "GET http://10.0.0.1:8000/ready answers 404, so it is not ready",
-            "label inference.ready.path=\" does not answer within \" is not allowed",
+            answered(ProbeFault::NoModelList { path: path(), status: 404 }),
+            answered(ProbeFault::Unauthorized { path: path(), status: 401 }),
+            status("/ready", 404),
+            label.into(),
         ] {
-            let issues = after(0, &ServerState::Starting(why.into()));
+            let issues = after(0, &ServerState::Starting(why.clone()));
             assert!(issues.iter().any(|issue| issue.severity == Severity::Bad), "{why}: {issues:?}");
         }
-        let gone = after(0, &ServerState::Draining(REFUSED.into()));
+        let gone = after(0, &ServerState::Draining(refused()));
         assert_eq!(gone[0].severity, Severity::Bad, "it was ready");
     }
 
     #[test]
     fn a_door_is_the_worst_and_a_hint_is_nothing_wrong() {
         let gpu = || server("gpu", ServerState::Ready, &["llama"]);
-        let door = Problem::container("gpu", "a door").danger();
-        let fault = Problem::container("gpu", "a fault");
-        let hint = Problem::container("gpu", "a hint").hint();
-        let catalogue = Catalogue::assemble([gpu()], vec![hint, fault, door]);
+        let leads_to = catalogue::Behind::Server;
+        let door = DoorFinding::Exposed { by_label: true, host: "gpu".into(), leads_to };
+        let hint = catalogue::open_port("gpu", 32768, 8000);
+        let found = vec![
+            hint,
+            Problem::container("gpu", LabelFinding::Unknown { label: "inference.prot".into() }),
+            Problem::container("gpu", door),
+        ];
+        let catalogue = Catalogue::assemble([gpu()], found);
         let dashboard = Dashboard::of(Catalogue::default());
         let told = all(&dashboard.admin, &catalogue, SystemTime::now());
-        let told: Vec<_> = told.iter().map(|issue| (issue.severity, issue.what.as_str())).collect();
-        assert_eq!(told, [(Severity::Bad, "a door"), (Severity::Warn, "a fault")]);
+        let told: Vec<_> = told.iter().map(|issue| (issue.severity, issue.told.code)).collect();
+        assert_eq!(told, [(Severity::Bad, "exposed_by_traefik"), (Severity::Warn, "label_unknown")]);
         let hints = hints(&catalogue);
         assert_eq!(
             (hints.len(), hints[0].class(), hints[0].link.starts_with("/servers/")),
             (1, "hint", true)
         );
+    }
+
+    #[test]
+    fn a_server_that_an_operator_has_withdrawn_is_no_alarm() {
+        let gpu =
+            server("gpu", ServerState::Draining(LifecycleFinding::Paused { by: "alice".into() }.into()), &[]);
+        let hold = catalogue::Hold { kind: catalogue::HoldKind::Pause, by: "alice".into() };
+        let dashboard = Dashboard::of(Catalogue::default());
+        dashboard.admin.holds.send_modify(|holds| holds.hold(gpu.spec.id.clone(), hold.clone()));
+        let catalogue = Catalogue::assemble([gpu], Vec::new());
+        let told = all(&dashboard.admin, &catalogue, SystemTime::now());
+        let [issue] = &told[..] else { panic!("one issue: {told:?}") };
+        assert_eq!((issue.severity, &issue.told), (Severity::Warn, &Told::of_catalogue(&hold.finding())));
     }
 }

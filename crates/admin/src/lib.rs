@@ -9,17 +9,17 @@
 //! pages/        one file per page
 //! live.rs       server-sent events: the part of a page that changes
 //! api/          the same for programs: REST, with an OpenAPI document
-//! issue.rs      all that needs an operator; advice.rs says what to do about it
+//! issue.rs      all that needs an operator, of findings (finding.rs): words are made here
 //! ```
 //!
 //! Pages work without JavaScript for reading. Nothing is asked of another host, and no script or style stands in a page.
 
-mod advice;
 mod api;
 mod assets;
 mod chart;
 mod client;
 mod connection;
+mod finding;
 mod format;
 mod gate;
 mod issue;
@@ -51,6 +51,7 @@ use live::Live;
 use since::Since;
 
 pub use api::{Present, entry_to_json, read_grace, state_in_words, usage_to_json};
+pub use finding::ConfigurationFinding;
 pub use gate::Gate;
 pub use operator::Operator;
 pub use refusal::Refusal;
@@ -80,8 +81,8 @@ pub struct Program {
     pub docker: Vec<(String, String)>,
     /// The configuration in force, as YAML, with secrets hidden.
     pub configuration: Box<dyn Fn() -> String + Send + Sync>,
-    /// What is wrong with it, or not in force of it, in words.
-    pub problems: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What is wrong with it, or not in force of it.
+    pub problems: Box<dyn Fn() -> Vec<ConfigurationFinding> + Send + Sync>,
 }
 
 impl std::fmt::Debug for Program {

@@ -49,7 +49,7 @@ impl Since {
 mod tests {
     use std::time::Duration;
 
-    use catalogue::ServerState;
+    use catalogue::{LifecycleFinding, ServerState};
 
     use super::*;
     use crate::testing::server;
@@ -58,13 +58,13 @@ mod tests {
     fn a_state_lasts_until_it_changes_whatever_else_does() {
         let (since, start) = (Since::default(), SystemTime::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut gpu = server("gpu", ServerState::Starting("its HEALTHCHECK has not passed yet".into()), &[]);
+        let mut gpu = server("gpu", ServerState::Starting(LifecycleFinding::HealthcheckPending.into()), &[]);
         let seen = |gpu: &catalogue::ServerRecord, seconds| {
             since.see(&Catalogue::assemble([gpu.clone()], Vec::new()), at(seconds));
             since.of(gpu)
         };
         assert_eq!(seen(&gpu, 1), Some(at(1)));
-        gpu.state = ServerState::Starting("something else".into());
+        gpu.state = ServerState::Starting(LifecycleFinding::ModelsNotAsked.into());
         assert_eq!(seen(&gpu, 2), Some(at(1)), "still starting");
         gpu.state = ServerState::Ready;
         assert_eq!(seen(&gpu, 3), Some(at(3)));

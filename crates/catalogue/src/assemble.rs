@@ -224,7 +224,7 @@ impl Catalogue {
         let by_name = pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool))).collect();
         problems.sort();
         problems.dedup();
-        let (hints, problems) = problems.into_iter().partition(|p: &Problem| p.severity == Severity::Hint);
+        let (hints, problems) = problems.into_iter().partition(|p: &Problem| p.severity() == Severity::Hint);
         let mut catalogue = Self { servers, pools, by_name, selections, problems, hints, ..Self::default() };
         let routes = |pool: &Arc<Pool>| {
             let of = |leg: &Leg| (leg.route.clone(), Arc::clone(pool));

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    HealthMode, Problem, ServerId, ServerSpec, ServerState, ServerUrl, Source,
+    AddressFinding, AskedFor, DockerHost, DoorFinding, Finding, HealthMode, LabelFinding, LifecycleFinding,
+    Problem, ServerId, ServerSpec, ServerState, ServerUrl, Source,
     label::{self, Labels, Reading},
 };
 
@@ -94,12 +95,9 @@ pub struct Vantage {
 }
 
 impl Vantage {
-    /// What a key of this Docker host is called in the configuration, for error texts.
-    pub(crate) fn key(&self, key: &str) -> String {
-        match &self.host {
-            None => format!("docker.{key}"),
-            Some(host) => format!("docker.hosts[{host}].{key}"),
-        }
+    /// This Docker host, as findings name it.
+    pub(crate) fn docker_host(&self) -> DockerHost {
+        DockerHost(self.host.clone())
     }
 }
 
@@ -118,24 +116,28 @@ pub enum Interpretation {
 
 /// Reads a container. The problems name what is wrong with it.
 pub fn interpret(container: &ContainerRecord, vantage: &Vantage) -> (Interpretation, Vec<Problem>) {
-    let problem = |message: String| Problem::container(&container.name, message);
+    let problem = |finding| Problem::container(&container.name, finding);
     let (labels, warnings) = match label::read(&container.labels) {
         Reading::NotEnabled => return (Interpretation::NotEnabled, Vec::new()),
         Reading::Faulty(faults) => {
-            return (Interpretation::Rejected, faults.into_iter().map(problem).collect());
+            return (
+                Interpretation::Rejected,
+                faults.into_iter().map(|fault| problem(fault.into())).collect(),
+            );
         }
         Reading::Read(labels, warnings) => (labels, warnings),
     };
-    let mut problems: Vec<Problem> = warnings.into_iter().map(problem).collect();
+    let mut problems: Vec<Problem> = warnings.into_iter().map(|warning| problem(warning.into())).collect();
     match container.status {
         ContainerStatus::Created => {
-            return (Interpretation::Down(starting("it has been created, but not started")), problems);
+            return (Interpretation::Down(starting(LifecycleFinding::NotStarted)), problems);
         }
         ContainerStatus::Restarting => {
-            return (Interpretation::Down(starting("Docker is restarting it")), problems);
+            return (Interpretation::Down(starting(LifecycleFinding::Restarting)), problems);
         }
         ContainerStatus::Exited => {
-            return (Interpretation::Down(ServerState::Stopped("it has stopped".into())), problems);
+            let stopped = ServerState::Stopped(LifecycleFinding::Stopped.into());
+            return (Interpretation::Down(stopped), problems);
         }
         ContainerStatus::Running | ContainerStatus::Paused => {}
     }
@@ -144,14 +146,14 @@ pub fn interpret(container: &ContainerRecord, vantage: &Vantage) -> (Interpretat
             problems.extend(published_to_all(container, port(&labels, &container.exposed_ports), vantage));
             (Interpretation::Server(Box::new(spec), state), problems)
         }
-        Err(message) => {
-            problems.push(problem(message));
+        Err(finding) => {
+            problems.push(problem(finding));
             (Interpretation::Rejected, problems)
         }
     }
 }
 
-pub(crate) fn starting(why: &str) -> ServerState {
+pub(crate) fn starting(why: impl Into<Finding>) -> ServerState {
     ServerState::Starting(why.into())
 }
 
@@ -159,12 +161,10 @@ fn describe(
     container: &ContainerRecord,
     labels: &Labels,
     vantage: &Vantage,
-) -> Result<(ServerSpec, ServerState), String> {
+) -> Result<(ServerSpec, ServerState), Finding> {
     let health = match (labels.health, container.health) {
         (Some(HealthMode::Docker), None) => {
-            return Err("label inference.health=\"docker\", but the container has no HEALTHCHECK: \
-                        give it one, or write inference.health=probe"
-                .into());
+            return Err(LabelFinding::NoHealthcheck.into());
         }
         (Some(mode), _) => mode,
         (None, Some(_)) => HealthMode::Docker,
@@ -184,32 +184,27 @@ fn describe(
         credential: None,
     };
     let state = match (container.status, health, container.health) {
-        (ContainerStatus::Paused, ..) => ServerState::Draining("it is paused".into()),
+        (ContainerStatus::Paused, ..) => ServerState::Draining(LifecycleFinding::Frozen.into()),
         (_, HealthMode::Docker, Some(ContainerHealth::Starting)) => {
-            starting("its HEALTHCHECK has not passed yet")
+            starting(LifecycleFinding::HealthcheckPending)
         }
         (_, HealthMode::Docker, Some(ContainerHealth::Unhealthy)) => {
-            ServerState::Draining("its HEALTHCHECK fails".into())
+            ServerState::Draining(LifecycleFinding::HealthcheckFails.into())
         }
         _ => ServerState::Ready,
     };
     Ok((spec, state))
 }
 
-fn url(container: &ContainerRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerUrl, String> {
+fn url(container: &ContainerRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerUrl, AddressFinding> {
     let port = port(labels, &container.exposed_ports);
     if vantage.published {
         return published(container, port, vantage);
     }
     if container.network_mode == "host" {
         let on_host = vantage.own_networks.is_none().then_some("127.0.0.1");
-        let address = vantage.host_address.as_deref().or(on_host).ok_or_else(|| {
-            format!(
-                "it uses network_mode: host, and Modelgate runs in a container: set {} to an address of the Docker \
-                 host that Traefik and Modelgate can reach",
-                vantage.key("host_address")
-            )
-        })?;
+        let address = vantage.host_address.as_deref().or(on_host);
+        let address = address.ok_or_else(|| AddressFinding::HostNetwork(vantage.docker_host()))?;
         return Ok(ServerUrl::http(address, port));
     }
     address(container, labels, vantage).map(|address| ServerUrl::http(address, port))
@@ -226,18 +221,15 @@ pub(crate) fn port(labels: &Labels, exposed: &BTreeSet<u16>) -> u16 {
     })
 }
 
-fn published(container: &ContainerRecord, port: u16, vantage: &Vantage) -> Result<ServerUrl, String> {
-    let [reach, host_address] = ["reach", "host_address"].map(|key| vantage.key(key));
-    let host = vantage
-        .host_address
-        .as_deref()
-        .ok_or_else(|| format!("{reach} is published, but {host_address} is not set"))?;
+fn published(container: &ContainerRecord, port: u16, vantage: &Vantage) -> Result<ServerUrl, AddressFinding> {
+    let host = vantage.host_address.as_deref();
+    let host = host.ok_or_else(|| AddressFinding::HostUnknown(vantage.docker_host()))?;
     if container.network_mode == "host" {
         return Ok(ServerUrl::http(host, port));
     }
-    let found = container.published_ports.iter().find(|p| p.container_port == port).ok_or_else(|| {
-        format!("{reach} is published, but its port {port} is not published: add ports: [\"{port}\"]")
-    })?;
+    let found = container.published_ports.iter().find(|p| p.container_port == port);
+    let found =
+        found.ok_or_else(|| AddressFinding::PortNotPublished { host: vantage.docker_host(), port })?;
     Ok(ServerUrl::http(host, found.host_port))
 }
 
@@ -252,12 +244,7 @@ fn published_to_all(container: &ContainerRecord, port: u16, vantage: &Vantage) -
 
 /// What is said of a server's port that its host publishes on every address.
 pub fn open_port(name: &str, host_port: u16, port: u16) -> Problem {
-    let message = format!(
-        "its port {port} is published on every address of its host, as {host_port}: whoever reaches the host asks the \
-         server without a key, management paths included. Traefik does not need it: leave `ports:` out, or write \
-         \"127.0.0.1:{host_port}:{port}\""
-    );
-    Problem::container(name, message).hint()
+    Problem::container(name, DoorFinding::OpenPort { port, host_port })
 }
 
 /// Its address on the network that labels, configuration and vantage choose.
@@ -265,21 +252,21 @@ pub(crate) fn address<'a>(
     container: &'a ContainerRecord,
     labels: &Labels,
     vantage: &Vantage,
-) -> Result<&'a str, String> {
-    let attached = || container.networks.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+) -> Result<&'a str, AddressFinding> {
+    let attached = || container.networks.keys().cloned().collect::<Vec<_>>();
     if container.networks.is_empty() {
-        return Err(format!(
-            "it is on no network (network mode {:?}): attach it to one that Traefik and Modelgate are on",
-            container.network_mode
-        ));
+        return Err(AddressFinding::NoNetwork { mode: container.network_mode.clone() });
     }
     if let Some(wanted) = labels.network.as_ref().or(vantage.network.as_ref()) {
-        let key = match labels.network.is_some() {
-            true => "label inference.network".into(),
-            false => vantage.key("network"),
+        let asked_for = || match labels.network.is_some() {
+            true => AskedFor::ByLabel,
+            false => AskedFor::ByConfiguration(vantage.docker_host()),
         };
-        let network = resolve(container, wanted)
-            .ok_or_else(|| format!("{key} is {wanted:?}, but it is attached to: {}", attached()))?;
+        let network = resolve(container, wanted).ok_or_else(|| AddressFinding::NotAttached {
+            asked_for: asked_for(),
+            wanted: wanted.clone(),
+            attached: attached(),
+        })?;
         return with_address(container, network);
     }
     let shared = |name: &str, with: &Option<BTreeSet<String>>| with.as_ref().is_none_or(|w| w.contains(name));
@@ -287,7 +274,11 @@ pub(crate) fn address<'a>(
         .networks
         .keys()
         .find(|name| shared(name, &vantage.own_networks) && shared(name, &vantage.traefik_networks))
-        .ok_or_else(|| not_shared(&attached(), vantage))?;
+        .ok_or_else(|| AddressFinding::NotShared {
+            attached: attached(),
+            modelgate: vantage.own_networks.clone(),
+            traefik: vantage.traefik_networks.clone(),
+        })?;
     with_address(container, network)
 }
 
@@ -300,24 +291,11 @@ fn resolve<'a>(container: &'a ContainerRecord, wanted: &str) -> Option<&'a Strin
     networks().find(|n| *n == wanted).or_else(|| networks().find(|n| full.contains(n)))
 }
 
-fn with_address<'a>(container: &'a ContainerRecord, network: &str) -> Result<&'a str, String> {
+fn with_address<'a>(container: &'a ContainerRecord, network: &str) -> Result<&'a str, AddressFinding> {
     match container.networks.get(network).map(String::as_str) {
         Some(address) if !address.is_empty() => Ok(address),
-        _ => Err(format!("it has no address on network {network:?}")),
+        _ => Err(AddressFinding::NoAddress { network: network.to_owned() }),
     }
-}
-
-fn not_shared(attached: &str, vantage: &Vantage) -> String {
-    let list = |who: &str, networks: &Option<BTreeSet<String>>| {
-        networks.as_ref().map(|n| {
-            format!("; {who} is on: {}", n.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
-        })
-    };
-    format!(
-        "it is not on a network shared with Traefik and Modelgate: it is on: {attached}{}{}",
-        list("Modelgate", &vantage.own_networks).unwrap_or_default(),
-        list("Traefik", &vantage.traefik_networks).unwrap_or_default(),
-    )
 }
 
 #[cfg(test)]
@@ -349,7 +327,7 @@ mod tests {
     fn url_of(container: &ContainerRecord, vantage: &Vantage) -> String {
         match interpret(container, vantage) {
             (Interpretation::Server(spec, _), _) => spec.url.to_string(),
-            (_, problems) => problems[0].message.clone(),
+            (_, problems) => problems[0].finding.to_string(),
         }
     }
 
@@ -446,7 +424,7 @@ mod tests {
         assert_eq!(state(&[("inference.health", "probe")], Some(Unhealthy)), (HealthMode::Probe, "ready"));
         let (what, problems) = interpret(&container(&[("inference.health", "docker")]), &Vantage::default());
         assert_eq!(what, Interpretation::Rejected);
-        assert!(problems[0].message.contains("has no HEALTHCHECK"));
+        assert_eq!(problems[0].finding, LabelFinding::NoHealthcheck.into());
     }
 
     #[test]

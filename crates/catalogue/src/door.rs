@@ -11,7 +11,7 @@ mod provider;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::Problem;
+use crate::{Behind, DoorFinding, LabelledRouter, Problem};
 use label::{Guard, Middleware, Router, TraefikLabels};
 
 pub use provider::{Provider, ProviderKind, Sight, StaticConfiguration};
@@ -54,7 +54,7 @@ pub struct Doors {
 }
 
 /// Why the doors of a host are not all known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Blind {
     /// No Traefik is among its containers.
     NoTraefik,
@@ -154,53 +154,23 @@ impl<'a> Candidate<'a> {
     }
 
     fn door(&self, router: &Router, target: &Self, guard: &Guard) -> Option<Problem> {
-        let problem = |message: String| Problem::container(&target.it.name, message);
-        let kind = if router.is_tcp { "tcp" } else { "http" };
-        let at = match std::ptr::eq(self, target) {
-            true => "its labels make".to_owned(),
-            false => format!("the labels of container {} make", self.it.name),
+        let labelled = || LabelledRouter {
+            name: router.name.clone(),
+            made_by: (!std::ptr::eq(self, target)).then(|| self.it.name.clone()),
+            is_doubtful: self.taken != Taken::Yes,
+            leads_to: target.it.role.behind(),
         };
-        let what = format!("{at} the router {:?} in Traefik", router.name);
-        let unless = match self.taken {
-            Taken::Yes => "",
-            _ => " (unless Traefik's exposedByDefault is false, which cannot be seen from here)",
-        };
-        let off = "or take the router's labels away, or set the label traefik.enable=false";
-        match guard {
-            Guard::Closed => None,
-            _ if router.is_tcp => Some(
-                problem(format!(
-                    "{what}, a TCP router: what passes there is not checked, so everybody reaches it without a key, \
-                     management paths included{unless}: take the labels traefik.tcp.routers.{}.* away, or set the label \
-                     traefik.enable=false",
-                    router.name
-                ))
-                .danger(),
-            ),
+        let finding = match guard {
+            Guard::Closed => return None,
+            _ if router.is_tcp => DoorFinding::TcpRouter(labelled()),
             Guard::None(others) => {
-                let others = match others.is_empty() {
-                    true => String::new(),
-                    false => format!(" (its middlewares: {})", others.join(", ")),
-                };
-                Some(
-                    problem(format!(
-                        "{what} without Modelgate's check{others}: {} past Modelgate's keys and limits, management paths \
-                         included{unless}: add modelgate@http to the label traefik.{kind}.routers.{}.middlewares, {off}",
-                        reached(&target.it.role),
-                        router.name
-                    ))
-                    .danger(),
-                )
+                DoorFinding::UncheckedRouter { router: labelled(), middlewares: others.clone() }
             }
-            Guard::Unseen(names) => Some(
-                problem(format!(
-                    "{what}; whether its middlewares {} have Modelgate's check in them cannot be seen from here: they \
-                     must have modelgate@http among them, or a forwardAuth to Modelgate's /auth",
-                    names.join(", ")
-                ))
-                .hint(),
-            ),
-        }
+            Guard::Unseen(names) => {
+                DoorFinding::UnseenCheck { router: labelled(), middlewares: names.clone() }
+            }
+        };
+        Some(Problem::container(&target.it.name, finding))
     }
 
     /// What Traefik makes of a container without routers of its own.
@@ -216,28 +186,21 @@ impl<'a> Candidate<'a> {
             found.undecided.insert(self.it.name.clone());
             return;
         }
-        let how = match labels.enable {
-            Some(true) => "its label traefik.enable=true has Traefik make a router for it",
-            _ => "Traefik's provider exposes it by itself, since exposedByDefault is true unless it is set",
+        let finding = DoorFinding::Exposed {
+            by_label: labels.enable == Some(true),
+            host: self.own_name.clone(),
+            leads_to: self.it.role.behind(),
         };
-        let message = format!(
-            "{how}: requests with \"Host: {}\" (or by Traefik's defaultRule) {}: set the label traefik.enable=false, or \
-             exposedByDefault=false in Traefik",
-            self.own_name,
-            match self.it.role {
-                Role::Modelgate(_) =>
-                    "reach what only Traefik is to reach, such as /traefik with all servers' addresses",
-                _ => "reach it past Modelgate's keys and limits, management paths included",
-            }
-        );
-        found.problems.push(Problem::container(&self.it.name, message).danger());
+        found.problems.push(Problem::container(&self.it.name, finding));
     }
 }
 
-fn reached(role: &Role) -> &'static str {
-    match role {
-        Role::Modelgate(_) => "what only Traefik is to reach, such as /traefik, is reached",
-        _ => "it is reached",
+impl Role {
+    fn behind(&self) -> Behind {
+        match self {
+            Self::Modelgate(_) => Behind::Modelgate,
+            Self::Server | Self::Other => Behind::Server,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{ServerId, ServerSpec};
+use crate::{Finding, LifecycleFinding, ServerId, ServerSpec};
 
 /// How long a server is withdrawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +30,12 @@ pub struct Hold {
 pub struct Holds(BTreeMap<ServerId, Hold>);
 
 impl Hold {
-    /// Why the server gets no requests, in words.
-    pub fn reason(&self) -> String {
+    /// Why the server gets no requests.
+    pub fn finding(&self) -> Finding {
+        let by = Arc::clone(&self.by);
         match self.kind {
-            HoldKind::Drain { .. } => {
-                format!("drained by {}: no new requests until it is started anew or resumed", self.by)
-            }
-            HoldKind::Pause => format!("paused by {}: no new requests until it is resumed", self.by),
+            HoldKind::Drain { .. } => LifecycleFinding::Drained { by }.into(),
+            HoldKind::Pause => LifecycleFinding::Paused { by }.into(),
         }
     }
 

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    BasePath, GivenModelSettings, HealthMode, ModelName, ServerSettings, Setting, setting, settings,
+    BasePath, GivenModelSettings, HealthMode, LabelFinding, ModelName, ServerSettings, Setting, setting,
+    settings,
 };
 
 /// One row of the label reference.
@@ -71,7 +72,7 @@ pub const LABELS: &[LabelDoc] = &[
 ];
 
 /// What stands before a setting's key in a label.
-const PREFIX: &str = "inference.";
+pub(crate) const PREFIX: &str = "inference.";
 
 /// The labels of one container, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,9 +91,9 @@ pub(crate) enum Reading {
     /// It is not ours.
     NotEnabled,
     /// All that counts was read. The warnings name labels that nobody understands.
-    Read(Box<Labels>, Vec<String>),
+    Read(Box<Labels>, Vec<LabelFinding>),
     /// It is ours, but at least one label is wrong; every fault is listed.
-    Faulty(Vec<String>),
+    Faulty(Vec<LabelFinding>),
 }
 
 pub(crate) fn read(labels: &BTreeMap<String, String>) -> Reading {
@@ -128,7 +129,7 @@ pub(crate) fn read(labels: &BTreeMap<String, String>) -> Reading {
         base_path: base_path
             .and_then(|found| match BasePath::parse(found) {
                 Ok(path) => Some(path),
-                Err(e) => push(&mut faults, format!("label inference.api.base_path: {e}")),
+                Err(invalid) => push(&mut faults, LabelFinding::BasePath(invalid)),
             })
             .unwrap_or_default(),
         network: network.map(str::to_owned),
@@ -149,29 +150,29 @@ pub(crate) fn read(labels: &BTreeMap<String, String>) -> Reading {
 
 fn read_settings(
     labels: &BTreeMap<String, String>,
-    faults: &mut Vec<String>,
+    faults: &mut Vec<LabelFinding>,
 ) -> (ServerSettings, GivenModelSettings) {
     let (mut server, mut model) = (ServerSettings::default(), GivenModelSettings::default());
     for setting in settings() {
         let name = format!("{PREFIX}{}", setting.key);
         if let Some(found) = labels.get(&name)
-            && let Err(allowed) = setting.read(found, &mut server, &mut model)
+            && setting.read(found, &mut server, &mut model).is_err()
         {
-            faults.push(fault(&name, found, &allowed));
+            faults.push(fault(&name, found, setting.allowed));
         }
     }
     for fault in [server.check(), model.check()].into_iter().filter_map(Result::err) {
-        faults.push(format!("label {PREFIX}{fault}"));
+        faults.push(LabelFinding::Inconsistent(fault));
     }
     (server, model)
 }
 
-fn read_models(list: &str, faults: &mut Vec<String>) -> Vec<ModelName> {
+fn read_models(list: &str, faults: &mut Vec<LabelFinding>) -> Vec<ModelName> {
     let mut models = Vec::new();
     for name in list.split(',').map(str::trim) {
         match ModelName::new(name) {
             Ok(name) => models.push(name),
-            Err(e) => faults.push(format!("label inference.models: {e}")),
+            Err(invalid) => faults.push(LabelFinding::ModelName(invalid)),
         }
     }
     models.sort();
@@ -179,34 +180,30 @@ fn read_models(list: &str, faults: &mut Vec<String>) -> Vec<ModelName> {
     models
 }
 
-fn unknown(labels: &BTreeMap<String, String>) -> Vec<String> {
+fn unknown(labels: &BTreeMap<String, String>) -> Vec<LabelFinding> {
     let is_known = |name: &str| {
         LABELS.iter().any(|l| l.name == name)
             || name.strip_prefix(PREFIX).is_some_and(|key| Setting::find(key).is_some())
     };
-    let known = || {
-        let of_labels = LABELS.iter().map(|l| l.name.to_owned());
-        of_labels.chain(settings().map(|s| format!("{PREFIX}{}", s.key)))
-    };
     let unknown = labels.keys().filter(|name| name.starts_with(PREFIX) && !is_known(name));
-    unknown
-        .map(|name| {
-            let all = known().collect::<Vec<_>>().join(", ");
-            format!("label {name} is not known and has no effect; known are {all}")
-        })
-        .collect()
+    unknown.map(|name| LabelFinding::Unknown { label: name.clone() }).collect()
+}
+
+/// All labels that are understood.
+pub(crate) fn known() -> impl Iterator<Item = String> {
+    let of_labels = LABELS.iter().map(|l| l.name.to_owned());
+    of_labels.chain(settings().map(|s| format!("{PREFIX}{}", s.key)))
 }
 
 fn allowed(name: &str) -> &'static str {
     LABELS.iter().find(|l| l.name == name).map_or("", |l| l.allowed)
 }
 
-fn fault(name: &str, found: &str, allowed: &str) -> String {
-    let found: String = found.chars().take(64).collect();
-    format!("label {name}={found:?} is not allowed: write {allowed}")
+fn fault(name: &str, found: &str, allowed: &'static str) -> LabelFinding {
+    LabelFinding::NotAllowed { label: name.to_owned(), found: found.chars().take(64).collect(), allowed }
 }
 
-fn push<T>(faults: &mut Vec<String>, fault: String) -> Option<T> {
+fn push<T>(faults: &mut Vec<LabelFinding>, fault: LabelFinding) -> Option<T> {
     faults.push(fault);
     None
 }
@@ -223,7 +220,7 @@ mod tests {
         let mut all = vec![("inference.enable", "true")];
         all.extend_from_slice(pairs);
         match read_all(&all) {
-            Reading::Faulty(faults) => faults,
+            Reading::Faulty(faults) => faults.iter().map(ToString::to_string).collect(),
             _ => Vec::new(),
         }
     }
@@ -269,7 +266,7 @@ mod tests {
     #[test]
     fn an_unreadable_opt_in_is_a_fault_and_not_a_silent_no() {
         assert!(
-            matches!(read_all(&[("inference.enable", "yes")]), Reading::Faulty(f) if f[0].contains("\"yes\""))
+            matches!(read_all(&[("inference.enable", "yes")]), Reading::Faulty(f) if f[0].to_string().contains("\"yes\""))
         );
         assert!(matches!(read_all(&[("inference.enable", "false")]), Reading::NotEnabled));
         assert!(matches!(read_all(&[]), Reading::NotEnabled));
@@ -283,6 +280,7 @@ mod tests {
             panic!("it must be read");
         };
         assert_eq!(labels.port, None);
-        assert!(warnings[0].starts_with("label inference.prot is not known"), "{warnings:?}");
+        assert!(warnings[0].to_string().starts_with("label inference.prot is not known"), "{warnings:?}");
+        assert_eq!(format!("{:#}", warnings[0]), "label inference.prot is not known and has no effect");
     }
 }

@@ -1,7 +1,7 @@
 //! What is known about inference servers and the models they serve.
 //!
 //! Plain observation records go in ([`ServerRecord`], [`ContainerRecord`]); an immutable
-//! [`Catalogue`] and named [`Problem`]s come out. Nothing here does I/O, so nothing here can
+//! [`Catalogue`] and [`Problem`]s come out, each of which is about a [`Finding`]. Nothing here does I/O, so nothing here can
 //! fail in odd ways.
 //!
 //! ```text
@@ -18,6 +18,7 @@ mod channel;
 mod container;
 mod credential;
 mod door;
+mod finding;
 mod glob;
 mod hold;
 mod kind;
@@ -40,18 +41,23 @@ pub use container::{
 };
 pub use credential::{Credential, CredentialHeader};
 pub use door::{Blind, Doors, Exposable, Provider, ProviderKind, Role, Sight, StaticConfiguration, doors};
+pub use finding::{
+    AddressFinding, Asked, AskedFor, Behind, BranchFault, BranchKind, DockerFinding, DockerHost, DoorFinding,
+    Finding, LabelFinding, LabelledRouter, LifecycleFinding, ListingFinding, ProbeFault, ProbeFinding,
+    SettingFinding, Severity,
+};
 pub use glob::{InvalidGlob, ModelGlobs};
 pub use hold::{Hold, HoldKind, Holds};
 pub use kind::Kind;
 pub use label::{LABELS, LabelDoc};
 pub use listing::{Listing, ListingError, MAX_LISTING_BYTES, MAX_MODELS_PER_SERVER, parse_listing};
 pub use model::{InvalidModelName, ModelCard, ModelName};
-pub use problem::{Problem, Severity, Subject};
+pub use problem::{Problem, Subject};
 pub use route::RouteId;
 pub use selector::{Condition, Expression, Selector, Traits};
 pub use server::{
-    BasePath, Configured, HealthMode, InvalidBasePath, InvalidServerUrl, ServerId, ServerRecord, ServerSpec,
-    ServerState, ServerUrl, Source,
+    BasePath, Configured, HealthMode, InvalidBasePath, InvalidServerUrl, Origin, ServerId, ServerRecord,
+    ServerSpec, ServerState, ServerUrl, Source,
 };
 pub use setting::{
     Accepts, Alias, GivenModelSettings, ModelSettings, OpenPath, SameSite, ServerSettings, Setting, Strategy,

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::{Kind, ModelCard, ModelName};
+use crate::{Kind, ListingFinding, ModelCard, ModelName};
 
 /// The longest reply that is read, in bytes.
 pub const MAX_LISTING_BYTES: usize = 4 * 1024 * 1024;
@@ -23,7 +23,7 @@ pub struct Listing {
     /// The models, by name.
     pub cards: Vec<ModelCard>,
     /// Entries that were left out, and why.
-    pub left_out: Vec<String>,
+    pub left_out: Vec<ListingFinding>,
     /// The operator has given the models [by hand](crate::ServerSpec::models), and the list has others besides.
     pub has_others: bool,
 }
@@ -35,7 +35,7 @@ const MAX_NAMES: usize = 5;
 const MAX_NAME: usize = 32;
 
 /// A reply that is not a model list.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum ListingError {
     /// Not JSON at all.
     #[error("the reply is not JSON")]
@@ -65,10 +65,7 @@ pub fn parse_listing(body: &[u8]) -> Result<Listing, ListingError> {
     let mut left_out = Vec::new();
     for entry in entries {
         if cards.len() == MAX_MODELS_PER_SERVER {
-            left_out.push(format!(
-                "it lists {} models; the first {MAX_MODELS_PER_SERVER} are used",
-                entries.len()
-            ));
+            left_out.push(ListingFinding::TooMany { count: entries.len() });
             break;
         }
         match card(entry) {
@@ -107,9 +104,9 @@ fn instead(reply: &Value) -> String {
     }
 }
 
-fn card(entry: &Value) -> Result<ModelCard, String> {
-    let id = entry.get("id").and_then(Value::as_str).ok_or("it lists an entry without an \"id\"")?;
-    let name = ModelName::new(id).map_err(|e| format!("it lists a model that is left out: {e}"))?;
+fn card(entry: &Value) -> Result<ModelCard, ListingFinding> {
+    let id = entry.get("id").and_then(Value::as_str).ok_or(ListingFinding::EntryWithoutId)?;
+    let name = ModelName::new(id).map_err(ListingFinding::UnusableName)?;
     let text = |key: &str| {
         let found = entry.get(key).and_then(Value::as_str)?;
         (found.len() <= MAX_TEXT && !found.chars().any(char::is_control)).then(|| found.to_owned())
@@ -168,7 +165,7 @@ mod tests {
         let Listing { cards, left_out, .. } = parse_listing(body.as_bytes()).expect("a listing");
         assert_eq!(cards.len(), 2);
         assert_eq!(left_out.len(), 2);
-        assert!(left_out[1].contains("only printable ASCII"), "{left_out:?}");
+        assert!(left_out[1].to_string().contains("only printable ASCII"), "{left_out:?}");
     }
 
     #[test]

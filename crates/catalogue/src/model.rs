@@ -11,7 +11,7 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 pub struct ModelName(Arc<str>);
 
 /// A model name that cannot be used, with the reason in words.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 #[error("{found:?} is not a model name: {reason}")]
 pub struct InvalidModelName {
     /// The name as it was given, shortened to 64 characters.

@@ -1,6 +1,8 @@
-//! What is wrong, in words that name the culprit and what would be right; and hints at what may be.
+//! What is wrong with whom, and hints at what may be.
 
 use std::fmt;
+
+use crate::{Finding, Severity};
 
 /// Whom a problem is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,69 +15,34 @@ pub enum Subject {
     Source(String),
 }
 
-/// How much a problem matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// It may be as the operator wants it. Hints are told apart from problems ([`Catalogue::hints`](crate::Catalogue::hints)).
-    Hint,
-    /// It keeps a server, or part of it, from being routed.
-    Fault,
-    /// Somebody gets more than was given to them.
-    Danger,
-}
-
-impl Severity {
-    /// In one word, for programs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hint => "hint",
-            Self::Fault => "fault",
-            Self::Danger => "danger",
-        }
-    }
-}
-
 /// Something that keeps a server, or part of it, from being routed, or that leads past Modelgate. The rest lives.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// Whom it is about.
     pub subject: Subject,
-    /// What was found and what is allowed, for the operator. Never holds a secret.
-    pub message: String,
-    /// How much it matters.
-    pub severity: Severity,
+    /// What was found.
+    pub finding: Finding,
 }
 
 impl Problem {
     /// A problem of a container.
-    pub fn container(name: &str, message: impl Into<String>) -> Self {
-        Self::of(Subject::Container(name.into()), message.into())
+    pub fn container(name: &str, finding: impl Into<Finding>) -> Self {
+        Self { subject: Subject::Container(name.into()), finding: finding.into() }
     }
 
     /// A problem of a server.
-    pub fn server(name: &str, message: impl Into<String>) -> Self {
-        Self::of(Subject::Server(name.into()), message.into())
+    pub fn server(name: &str, finding: impl Into<Finding>) -> Self {
+        Self { subject: Subject::Server(name.into()), finding: finding.into() }
     }
 
     /// A problem of a whole source.
-    pub fn source(name: &str, message: impl Into<String>) -> Self {
-        Self::of(Subject::Source(name.into()), message.into())
+    pub fn source(name: &str, finding: impl Into<Finding>) -> Self {
+        Self { subject: Subject::Source(name.into()), finding: finding.into() }
     }
 
-    fn of(subject: Subject, message: String) -> Self {
-        Self { subject, message, severity: Severity::Fault }
-    }
-
-    /// The same, as a hint only.
-    #[must_use]
-    pub fn hint(self) -> Self {
-        Self { severity: Severity::Hint, ..self }
-    }
-
-    /// The same, as something that lets somebody get more than was given to them.
-    #[must_use]
-    pub fn danger(self) -> Self {
-        Self { severity: Severity::Danger, ..self }
+    /// How much it matters.
+    pub fn severity(&self) -> Severity {
+        self.finding.severity()
     }
 }
 
@@ -91,6 +58,6 @@ impl fmt::Display for Subject {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.subject, self.message)
+        write!(f, "{}: {}", self.subject, self.finding)
     }
 }

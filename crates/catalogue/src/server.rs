@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    Accepts, Choice, Credential, GivenModelSettings, Kind, ModelCard, ModelName, ModelOverrides,
+    Accepts, Choice, Credential, Finding, GivenModelSettings, Kind, ModelCard, ModelName, ModelOverrides,
     ServerSettings,
 };
 
@@ -46,6 +46,25 @@ pub enum Source {
     },
     /// `servers:` in the configuration file.
     File,
+}
+
+/// In what kind of place a server's settings stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// Labels of a container, or of a Swarm's service.
+    Docker,
+    /// Its entry in `servers:` in the configuration file.
+    File,
+}
+
+impl Source {
+    /// In what kind of place the server's settings stand.
+    pub fn origin(&self) -> Origin {
+        match self {
+            Self::Docker { .. } => Origin::Docker,
+            Self::File => Origin::File,
+        }
+    }
 }
 
 /// `http://host:port` or `https://host:port`, with no path, query or credential.
@@ -129,7 +148,7 @@ impl fmt::Display for ServerUrl {
 pub struct BasePath(Arc<str>);
 
 /// A base path that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 #[error(
     "{found:?} is not a base path: it must be \"/\", or start with \"/\" and have only letters, digits and -._~/ with no empty, \".\" or \"..\" segment"
 )]
@@ -243,15 +262,15 @@ pub struct Configured {
 /// What state a server is in. Only [`ServerState::Ready`] ones get requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerState {
-    /// It has not been seen ready yet; why is said in words.
-    Starting(String),
+    /// It has not been seen ready yet.
+    Starting(Finding),
     /// It answers.
     Ready,
     /// It was ready and has been withdrawn: it was told to stop, is paused, or stopped answering.
-    Draining(String),
+    Draining(Finding),
     /// It no longer runs. Its models are remembered for a while, so that clients hear
     /// "come back" and not "never heard of it".
-    Stopped(String),
+    Stopped(Finding),
 }
 
 impl ServerState {
@@ -265,8 +284,8 @@ impl ServerState {
         }
     }
 
-    /// Why it is not ready, in words.
-    pub fn why(&self) -> Option<&str> {
+    /// Why it is not ready.
+    pub fn why(&self) -> Option<&Finding> {
         match self {
             Self::Ready => None,
             Self::Starting(why) | Self::Draining(why) | Self::Stopped(why) => Some(why),

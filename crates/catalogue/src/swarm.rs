@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    ContainerHealth, ContainerRecord, ContainerStatus, HealthMode, Interpretation, Problem, PublishedPort,
-    ServerId, ServerSpec, ServerState, ServerUrl, Source, Vantage,
+    AddressFinding, ContainerHealth, ContainerRecord, ContainerStatus, DockerFinding, Finding, HealthMode,
+    Interpretation, Problem, PublishedPort, ServerId, ServerSpec, ServerState, ServerUrl, Source, Vantage,
     container::{self, starting},
     label::{self, Labels, Reading},
 };
@@ -60,22 +60,25 @@ pub struct TaskRecord {
 
 /// Reads a task. The problems name what is wrong with it.
 pub fn interpret_task(task: &TaskRecord, vantage: &Vantage) -> (Interpretation, Vec<Problem>) {
-    let problem = |message: String| Problem::container(&task.name, message);
+    let problem = |finding| Problem::container(&task.name, finding);
     let (labels, warnings) = match label::read(&task.labels) {
         Reading::NotEnabled => return (Interpretation::NotEnabled, Vec::new()),
         Reading::Faulty(faults) => {
-            return (Interpretation::Rejected, faults.into_iter().map(problem).collect());
+            return (
+                Interpretation::Rejected,
+                faults.into_iter().map(|fault| problem(fault.into())).collect(),
+            );
         }
         Reading::Read(labels, warnings) => (labels, warnings),
     };
-    let mut problems: Vec<Problem> = warnings.into_iter().map(problem).collect();
+    let mut problems: Vec<Problem> = warnings.into_iter().map(|warning| problem(warning.into())).collect();
+    let said = || Finding::from(DockerFinding::Task { said: task.said.clone() });
     if task.failed {
-        problems.push(problem(format!("Swarm says: {}", task.said)));
+        problems.push(problem(said()));
     }
-    let said = format!("Swarm says: {}", task.said);
     let interpretation = match task.status {
-        TaskStatus::Starting => Interpretation::Down(starting(&said)),
-        TaskStatus::Ended => Interpretation::Down(ServerState::Stopped(said)),
+        TaskStatus::Starting => Interpretation::Down(starting(said())),
+        TaskStatus::Ended => Interpretation::Down(ServerState::Stopped(said())),
         TaskStatus::Running => match describe(task, &labels, vantage) {
             Ok(spec) => {
                 problems.extend(published_to_all(
@@ -85,8 +88,8 @@ pub fn interpret_task(task: &TaskRecord, vantage: &Vantage) -> (Interpretation, 
                 ));
                 Interpretation::Server(Box::new(spec), ServerState::Ready)
             }
-            Err(message) => {
-                problems.push(problem(message));
+            Err(finding) => {
+                problems.push(problem(finding.into()));
                 Interpretation::Rejected
             }
         },
@@ -94,7 +97,7 @@ pub fn interpret_task(task: &TaskRecord, vantage: &Vantage) -> (Interpretation, 
     (interpretation, problems)
 }
 
-fn describe(task: &TaskRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerSpec, String> {
+fn describe(task: &TaskRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerSpec, AddressFinding> {
     // A task runs only once its HEALTHCHECK has passed, and one that fails it is replaced.
     let health = labels.health.unwrap_or(match task.has_healthcheck {
         true => HealthMode::Docker,
@@ -116,29 +119,19 @@ fn describe(task: &TaskRecord, labels: &Labels, vantage: &Vantage) -> Result<Ser
     })
 }
 
-fn url(task: &TaskRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerUrl, String> {
+fn url(task: &TaskRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerUrl, AddressFinding> {
     let port = container::port(labels, &task.exposed_ports);
     // The nodes of a swarm have an address each, so the one that Swarm knows is the better one.
     let node = || task.node_address.as_deref().or(vantage.host_address.as_deref());
     if task.on_host_network {
-        let address = node().ok_or_else(|| {
-            format!(
-                "it uses its node's network, and the node's address is not known: set {}",
-                vantage.key("host_address")
-            )
-        })?;
+        let address = node().ok_or_else(|| AddressFinding::NodeNetwork(vantage.docker_host()))?;
         return Ok(ServerUrl::http(address, port));
     }
     if vantage.published {
-        let reach = vantage.key("reach");
-        let found = task.published_ports.iter().find(|p| p.container_port == port).ok_or_else(|| {
-            format!(
-                "{reach} is published, but its node does not publish its port {port} for it alone: publish it with \
-                 mode: host (with mode: ingress each request would go to any task)"
-            )
-        })?;
-        let address =
-            node().ok_or_else(|| format!("{reach} is published, but its node's address is not known"))?;
+        let found = task.published_ports.iter().find(|p| p.container_port == port);
+        let found =
+            found.ok_or_else(|| AddressFinding::NodeDoesNotPublish { host: vantage.docker_host(), port })?;
+        let address = node().ok_or_else(|| AddressFinding::NodeUnknown(vantage.docker_host()))?;
         return Ok(ServerUrl::http(address, found.host_port));
     }
     container::address(&as_container(task), labels, vantage).map(|address| ServerUrl::http(address, port))
@@ -279,11 +272,11 @@ mod tests {
             let task = TaskRecord { status, failed, said: "pending: no suitable node".into(), ..task(&[]) };
             interpret_task(&task, &Vantage::default())
         };
-        let why = "Swarm says: pending: no suitable node";
-        assert_eq!(said(TaskStatus::Starting, false), (Interpretation::Down(starting(why)), Vec::new()));
+        let why = || DockerFinding::Task { said: "pending: no suitable node".into() };
+        assert_eq!(said(TaskStatus::Starting, false), (Interpretation::Down(starting(why())), Vec::new()));
         let (what, problems) = said(TaskStatus::Ended, true);
-        assert_eq!(what, Interpretation::Down(ServerState::Stopped(why.into())));
-        assert_eq!(problems[0].to_string(), format!("container vllm.1: {why}"));
+        assert_eq!(what, Interpretation::Down(ServerState::Stopped(why().into())));
+        assert_eq!(problems[0].to_string(), "container vllm.1: Swarm says: pending: no suitable node");
         let foreign = TaskRecord { labels: BTreeMap::new(), ..task(&[]) };
         assert_eq!(interpret_task(&foreign, &Vantage::default()).0, Interpretation::NotEnabled);
         assert!(rejected(&task(&[("inference.port", "x")]), &Vantage::default()).contains("inference.port"));

@@ -3,9 +3,11 @@
 //! that its operator chose: vLLM's `/health`, or Ollama's `/api/ps` with the name of a loaded model in it
 //! (<https://github.com/ollama/ollama/blob/main/docs/api.md#list-running-models>).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use catalogue::{HealthMode, Listing, MAX_LISTING_BYTES, ModelCard, ServerSpec, Source, parse_listing};
+use catalogue::{
+    Asked, Listing, MAX_LISTING_BYTES, ModelCard, ProbeFault, ProbeFinding, ServerSpec, parse_listing,
+};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header::HeaderValue, redirect::Policy};
 use tracing::warn;
 
@@ -17,22 +19,11 @@ const MAX_READY_BYTES: usize = 1 << 20;
 
 /// What a server answered to all that it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Findings {
-    /// To which models it serves.
-    pub(crate) models: Answer,
-    /// To whether it is ready, if that is asked: why not, in words.
-    pub(crate) ready: Option<Result<(), String>>,
-}
-
-/// What a server answered when it was asked for its models.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// Its models, and what its list says besides.
-    Models(Listing),
-    /// It did not answer at all.
-    Unreachable(String),
-    /// It answered something else, described in words with what to do.
-    Unusable(String),
+pub(crate) struct Answers {
+    /// To which models it serves, and what its list says besides.
+    pub(crate) models: Result<Listing, ProbeFinding>,
+    /// To whether it is ready, if that is asked.
+    pub(crate) ready: Option<Result<(), ProbeFinding>>,
 }
 
 /// A client for probes: no proxy, no redirects, no connection kept for longer than uvicorn keeps one.
@@ -54,61 +45,34 @@ pub(crate) fn client() -> reqwest::Result<Client> {
 }
 
 /// Asks a server all that there is to ask.
-pub(crate) async fn ask(client: &Client, spec: &ServerSpec) -> Findings {
+pub(crate) async fn ask(client: &Client, spec: &ServerSpec) -> Answers {
     let (models, ready) = tokio::join!(models(client, spec), ready(client, spec));
-    if spec.health == HealthMode::Probe {
-        return Findings { models, ready };
-    }
-    // It is asked only while its HEALTHCHECK passes. What it says otherwise surprises who sees it in `docker ps`.
-    let but = |error: String| format!("healthy, but {error}");
-    let models = match models {
-        Answer::Unreachable(error) => Answer::Unreachable(but(error)),
-        Answer::Unusable(error) => Answer::Unusable(but(error)),
-        models @ Answer::Models(..) => models,
-    };
-    Findings { models, ready: ready.map(|ready| ready.map_err(but)) }
-}
-
-/// What a server was asked, in words.
-fn asked(spec: &ServerSpec, path: &str) -> String {
-    match spec.health {
-        HealthMode::Docker => path.to_owned(),
-        HealthMode::Probe => format!("GET {}{path}", spec.url),
-    }
+    let found = |fault| ProbeFinding { asked: Asked::of(spec), fault };
+    Answers { models: models.map_err(found), ready: ready.map(|ready| ready.map_err(found)) }
 }
 
 /// Asks for the models. A server whose models are given by hand is only asked whether it answers.
-async fn models(client: &Client, spec: &ServerSpec) -> Answer {
-    let path = format!("{}/models", spec.base_path.as_str());
-    let asked = asked(spec, &path);
-    let mut response = match get(client, &path, spec).send().await {
-        Ok(response) => response,
-        Err(error) => return Answer::Unreachable(unreachable(&error, spec)),
-    };
+async fn models(client: &Client, spec: &ServerSpec) -> Result<Listing, ProbeFault> {
+    let path: Arc<str> = format!("{}/models", spec.base_path.as_str()).into();
+    let mut response = get(client, &path, spec).send().await.map_err(|error| unreachable(&error))?;
     let status = response.status();
     if !spec.models.is_empty() {
         if status.is_server_error() {
-            return Answer::Unusable(format!("it answers {}", status.as_u16()));
+            return Err(ProbeFault::Fails { status: status.as_u16() });
         }
-        let own = if status.is_success() { own_list(&mut response).await } else { Listing::default() };
-        return Answer::Models(given_by_hand(spec, &own));
+        let own = if status.is_success() { own_list(&mut response, &path).await } else { Listing::default() };
+        return Ok(given_by_hand(spec, &own));
     }
     if !status.is_success() {
-        return Answer::Unusable(unusable(&asked, status, spec));
+        return Err(unusable(path, status));
     }
-    let body = match read(&mut response).await {
-        Ok(body) => body,
-        Err(why) => return Answer::Unusable(format!("{asked}: {why}")),
-    };
-    match parse_listing(&body) {
-        Ok(listing) => Answer::Models(listing),
-        Err(error) => Answer::Unusable(format!("{asked}: {error}; {}", hint(spec))),
-    }
+    let body = read(&mut response, &path).await?;
+    parse_listing(&body).map_err(|error| ProbeFault::NotAListing { path, error })
 }
 
 /// The list that a server has although its models are given by hand.
-async fn own_list(response: &mut Response) -> Listing {
-    match read(response).await {
+async fn own_list(response: &mut Response, path: &Arc<str>) -> Listing {
+    match read(response, path).await {
         Ok(body) => parse_listing(&body).unwrap_or_default(),
         Err(_) => Listing::default(),
     }
@@ -126,35 +90,32 @@ fn given_by_hand(spec: &ServerSpec, own: &Listing) -> Listing {
 }
 
 /// Asks `ready.path`, if there is one.
-async fn ready(client: &Client, spec: &ServerSpec) -> Option<Result<(), String>> {
-    let path = spec.settings.ready_path.as_ref()?;
+async fn ready(client: &Client, spec: &ServerSpec) -> Option<Result<(), ProbeFault>> {
+    let path = spec.settings.ready_path.as_deref()?;
     let wanted = spec.settings.ready_contains.as_deref();
-    Some(is_ready(client, path, wanted, spec).await)
+    Some(is_ready(client, path.into(), wanted, spec).await)
 }
 
 async fn is_ready(
     client: &Client,
-    path: &str,
+    path: Arc<str>,
     wanted: Option<&str>,
     spec: &ServerSpec,
-) -> Result<(), String> {
-    let asked = asked(spec, path);
-    let response = get(client, path, spec).send().await;
-    let mut response = response.map_err(|error| unreachable(&error, spec))?;
+) -> Result<(), ProbeFault> {
+    let response = get(client, &path, spec).send().await;
+    let mut response = response.map_err(|error| unreachable(&error))?;
     let status = response.status();
     if !status.is_success() {
         return Err(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => unusable(&asked, status, spec),
-            _ => format!("{asked} answers {}, so it is not ready", status.as_u16()),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => unusable(path, status),
+            _ => ProbeFault::NotReady { path, status: status.as_u16() },
         });
     }
     let Some(wanted) = wanted else { return Ok(()) };
-    let body = read_up_to(&mut response, MAX_READY_BYTES).await.map_err(|why| format!("{asked}: {why}"))?;
+    let body = read_up_to(&mut response, MAX_READY_BYTES, &path).await?;
     match body.windows(wanted.len()).any(|part| part == wanted.as_bytes()) {
         true => Ok(()),
-        false => {
-            Err(format!("{asked} answers {} without {wanted:?} in it, so it is not ready", status.as_u16()))
-        }
+        false => Err(ProbeFault::LacksText { path, status: status.as_u16(), wanted: wanted.into() }),
     }
 }
 
@@ -167,19 +128,20 @@ fn get(client: &Client, path: &str, spec: &ServerSpec) -> RequestBuilder {
     request.header(credential.header(), value)
 }
 
-async fn read(response: &mut Response) -> Result<Vec<u8>, String> {
-    let body = read_up_to(response, MAX_LISTING_BYTES + 1).await?;
+async fn read(response: &mut Response, path: &Arc<str>) -> Result<Vec<u8>, ProbeFault> {
+    let body = read_up_to(response, MAX_LISTING_BYTES + 1, path).await?;
     match body.len() > MAX_LISTING_BYTES {
-        true => Err(format!("the answer is longer than {MAX_LISTING_BYTES} bytes")),
+        true => Err(ProbeFault::AnswerTooLong { path: Arc::clone(path) }),
         false => Ok(body),
     }
 }
 
 /// The beginning of a body; what follows is not waited for.
-async fn read_up_to(response: &mut Response, limit: usize) -> Result<Vec<u8>, String> {
+async fn read_up_to(response: &mut Response, limit: usize, path: &Arc<str>) -> Result<Vec<u8>, ProbeFault> {
+    let broke_off = |_| ProbeFault::AnswerBrokeOff { path: Arc::clone(path) };
     let mut body = Vec::new();
     while body.len() < limit
-        && let Some(chunk) = response.chunk().await.map_err(|_| "the answer broke off".to_owned())?
+        && let Some(chunk) = response.chunk().await.map_err(broke_off)?
     {
         body.extend_from_slice(&chunk);
     }
@@ -187,49 +149,29 @@ async fn read_up_to(response: &mut Response, limit: usize) -> Result<Vec<u8>, St
     Ok(body)
 }
 
-fn unusable(asked: &str, status: StatusCode, spec: &ServerSpec) -> String {
+fn unusable(path: Arc<str>, status: StatusCode) -> ProbeFault {
+    let code = status.as_u16();
     match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let what = match (&spec.credential, &spec.source) {
-                (Some(_), _) => "it does not take its credential",
-                (None, Source::File) => "it wants a credential; give it one in its entry of servers",
-                (None, Source::Docker { .. }) => {
-                    "it wants a credential; start it without one (Modelgate checks the keys)"
-                }
-            };
-            format!("{asked} answers {}: {what}", status.as_u16())
-        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ProbeFault::Unauthorized { path, status: code },
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-            format!("{asked} answers {}: {}", status.as_u16(), hint(spec))
+            ProbeFault::NoModelList { path, status: code }
         }
-        _ => format!("{asked} answers {}", status.as_u16()),
+        _ => ProbeFault::Status { path, status: code },
     }
 }
 
-fn hint(spec: &ServerSpec) -> &'static str {
-    match spec.source {
-        Source::Docker { .. } => {
-            "set inference.models if it has no model list, or inference.api.base_path if its API is elsewhere"
-        }
-        Source::File => "set models if it has no model list, or base_path if its API is elsewhere",
-    }
-}
-
-/// Says what failed without the URL's noise, and what to look at.
-fn unreachable(error: &reqwest::Error, spec: &ServerSpec) -> String {
+/// What failed, without the URL's noise.
+fn unreachable(error: &reqwest::Error) -> ProbeFault {
     if error.is_timeout() {
-        return format!("{} does not answer within {} s", spec.url, TIMEOUT.as_secs());
+        return ProbeFault::TimedOut { after: TIMEOUT };
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
         cause = next;
     }
-    let look = match spec.source {
-        Source::Docker { .. } => "inference.port",
-        Source::File => "url",
-    };
+    let cause = cause.to_string().into();
     match error.is_connect() {
-        true => format!("cannot connect to {}: {cause} (is {look} right?)", spec.url),
-        false => format!("{} broke off: {cause}", spec.url),
+        true => ProbeFault::CannotConnect { cause },
+        false => ProbeFault::BrokeOff { cause },
     }
 }

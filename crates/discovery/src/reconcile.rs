@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::{
     DockerOptions,
     docker::{self, DockerUpdate, HostName},
-    probe::{self, Findings},
+    probe::{self, Answers},
     roster::Roster,
 };
 
@@ -146,8 +146,8 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
             let (client, permits) = (client.clone(), Arc::clone(&permits));
             probes.spawn(async move {
                 let _permit = permits.acquire_owned().await;
-                let findings = probe::ask(&client, &spec).await;
-                (spec, findings)
+                let answers = probe::ask(&client, &spec).await;
+                (spec, answers)
             });
         }
         if published {
@@ -198,9 +198,9 @@ fn hear(roster: &mut Roster, hosts: &mut Hosts, host: &HostName, update: DockerU
     }
 }
 
-fn answered(roster: &mut Roster, done: Result<(ServerSpec, Findings), JoinError>) {
+fn answered(roster: &mut Roster, done: Result<(ServerSpec, Answers), JoinError>) {
     match done {
-        Ok((spec, findings)) => roster.answered(&spec, findings, Instant::now()),
+        Ok((spec, answers)) => roster.answered(&spec, answers, Instant::now()),
         Err(error) => warn!(%error, "a probe has failed"),
     }
 }

@@ -10,13 +10,13 @@ use std::{
 };
 
 use catalogue::{
-    Blind, Catalogue, Configured, Holds, Interpretation, ModelOverrides, Problem, ServerId, ServerSpec,
-    ServerState, interpret, interpret_task,
+    Blind, Catalogue, Configured, DockerFinding, DockerHost, DoorFinding, Holds, Interpretation,
+    LifecycleFinding, ModelOverrides, Problem, ServerId, ServerSpec, ServerState, interpret, interpret_task,
 };
 
 use crate::{
-    docker::{HostName, Survey, Withdrawal, source_name},
-    probe::Findings,
+    docker::{HostName, Survey, Withdrawal, given_name, source_name},
+    probe::Answers,
 };
 use entry::Entry;
 
@@ -80,7 +80,7 @@ impl Roster {
         found.extend(elsewhere.map(|other| same_engine(host, &other)));
         for (id, entry) in &mut self.entries {
             if entry.host.as_ref() == Some(host) && !seen.contains(id) {
-                entry.gone(ServerState::Stopped("it has gone".into()), now);
+                entry.gone(ServerState::Stopped(LifecycleFinding::Gone.into()), now);
             }
         }
         for withdrawal in withdrawn_meanwhile {
@@ -129,7 +129,7 @@ impl Roster {
     pub(crate) fn started(&mut self, id: &str, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&ServerId::docker(id)) {
             entry.withdrawn = None;
-            entry.reported = ServerState::Starting("it has just been started".into());
+            entry.reported = ServerState::Starting(LifecycleFinding::JustStarted.into());
             entry.ask_anew(now);
             self.has_news = true;
         }
@@ -137,7 +137,12 @@ impl Roster {
 
     /// A Docker host does not answer; what is known of it, and of the others, stays.
     pub(crate) fn unreachable(&mut self, host: &HostName, endpoint: &str, error: &str) {
-        let problem = Problem::source(&source_name(host), format!("{endpoint} does not answer: {error}"));
+        let finding = DockerFinding::Silent {
+            host: DockerHost(given_name(host).map(str::to_owned)),
+            endpoint: endpoint.to_owned(),
+            error: error.to_owned(),
+        };
+        let problem = Problem::source(&source_name(host), finding);
         self.hosts.entry(host.clone()).or_default().unreachable = Some(problem);
         self.has_news = true;
     }
@@ -176,10 +181,10 @@ impl Roster {
     }
 
     /// Takes over what a server answered.
-    pub(crate) fn answered(&mut self, asked: &ServerSpec, findings: Findings, now: Instant) {
+    pub(crate) fn answered(&mut self, asked: &ServerSpec, answers: Answers, now: Instant) {
         let Some(entry) = self.entries.get_mut(&asked.id) else { return };
         if entry.spec == *asked {
-            self.has_news |= entry.answered(findings, now);
+            self.has_news |= entry.answered(answers, now);
         } else {
             // It has been restarted or moved since; the answer says nothing about this run.
             entry.probe.under_way = false;
@@ -255,43 +260,23 @@ impl Roster {
         };
         let names: BTreeSet<&str> =
             self.hosts.values().filter(counts).flat_map(|host| &host.undecided).map(String::as_str).collect();
-        let why = match hidden {
-            Some(traefik) => {
-                format!("the static configuration of {traefik} does not stand on its command line")
-            }
-            None => "no Traefik is among the containers".into(),
-        };
-        let first: Vec<&str> = names.iter().copied().take(MOST_NAMES).collect();
-        let more = match names.len().saturating_sub(MOST_NAMES) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        (!names.is_empty()).then(|| {
-            let message = format!(
-                "whether Traefik exposes containers by itself, past Modelgate, cannot be seen from here: {why}. If it has \
-                 a Docker or Swarm provider, exposedByDefault must be false there; its dashboard lists every router, and \
-                 of those @docker or @swarm none may lead to {}{more}. The label traefik.enable=false on them settles it",
-                first.join(", ")
-            );
-            Problem::source("Traefik", message).hint()
-        })
+        let why = hidden.map_or(Blind::NoTraefik, |traefik| Blind::Hidden(traefik.clone()));
+        let first = names.iter().copied().take(MOST_NAMES).map(str::to_owned).collect();
+        let more = names.len().saturating_sub(MOST_NAMES);
+        let finding = DoorFinding::TraefikUnseen { why, names: first, more };
+        (!names.is_empty()).then(|| Problem::source("Traefik", finding))
     }
 }
 
 fn state(holds: &Holds, entry: &Entry) -> ServerState {
     match (entry.state(), holds.of(&entry.spec)) {
-        (ServerState::Ready, Some(hold)) => ServerState::Draining(hold.reason()),
+        (ServerState::Ready, Some(hold)) => ServerState::Draining(hold.finding()),
         (state, _) => state,
     }
 }
 
 fn same_engine(host: &str, other: &str) -> Problem {
-    let message = format!(
-        "it shows containers or tasks that are known from {} already, and they are taken from there: both lead to the \
-         same Docker Engine or Swarm, so leave one out",
-        source_name(other)
-    );
-    Problem::source(&source_name(host), message)
+    Problem::source(&source_name(host), DockerFinding::SameEngine { other: source_name(other) })
 }
 
 #[cfg(test)]

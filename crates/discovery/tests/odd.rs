@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use catalogue::{ServerSpec, ServerState, ServerUrl};
+use catalogue::{LifecycleFinding, ServerSpec, ServerState, ServerUrl};
 use common::{Discovery, fake::FakeEngine, host, problems, state};
 use discovery::DockerEndpoint;
 use serde_json::{Value, json};
@@ -79,7 +79,7 @@ async fn one_odd_container_is_named_and_the_rest_lives() {
     engine.has("good", port, says("/State", json!({ "Status": "stopped", "Running": false })));
     engine.event(r#"{"Type":"container","Action":"cleanup","Actor":null}"#);
     engine.event(r#"{"Type":"container","Action":"start","Actor":{"ID":"other"}}"#);
-    discovery.wait_state("good", &ServerState::Stopped("it has stopped".into())).await;
+    discovery.wait_state("good", &ServerState::Stopped(LifecycleFinding::Stopped.into())).await;
 }
 
 #[tokio::test]

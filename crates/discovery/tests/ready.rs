@@ -86,7 +86,7 @@ async fn a_model_must_be_loaded_and_stay_so() {
     let url = format!("http://{}/api/ps", server.address);
     let not_loaded =
         format!("GET {url} answers 200 without \"\\\"llama:latest\\\"\" in it, so it is not ready");
-    discovery.wait_state("ollama", &ServerState::Starting(not_loaded.clone())).await;
+    discovery.wait_why("ollama", "starting", &not_loaded).await;
     let catalogue = discovery.now().expect("published");
     assert_eq!(problems(&catalogue), [format!("server ollama: {not_loaded}")]);
     assert!(catalogue.pool("llama").is_some_and(|pool| pool.ready.is_empty()));
@@ -95,7 +95,7 @@ async fn a_model_must_be_loaded_and_stay_so() {
     discovery.wait_state("ollama", &ServerState::Ready).await;
     server.says(|| StatusCode::SERVICE_UNAVAILABLE.into_response());
     let unavailable = format!("GET {url} answers 503, so it is not ready");
-    discovery.wait_state("ollama", &ServerState::Draining(unavailable)).await;
+    discovery.wait_why("ollama", "draining", &unavailable).await;
     server.says(|| r#"{"models":[{"name":"llama:latest"}]}"#.into_response());
     discovery.wait_state("ollama", &ServerState::Ready).await;
 }
@@ -127,7 +127,7 @@ async fn only_the_first_mebibyte_counts_and_the_rest_is_not_waited_for() {
     let discovery = Discovery::start(Vec::new(), vec![beyond.spec(Some("llama"))]);
     discovery
         .wait(|catalogue| match state(catalogue, "ollama")? {
-            ServerState::Starting(why) => why.contains("without \"llama\" in it").then_some(()),
+            ServerState::Starting(why) => why.to_string().contains("without \"llama\" in it").then_some(()),
             _ => None,
         })
         .await;
@@ -152,15 +152,23 @@ async fn the_credential_goes_to_the_server_and_nowhere_else() {
     server
         .says(move || (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, there.clone())]).into_response());
     let redirected = format!("GET http://{}/api/ps answers 307, so it is not ready", server.address);
-    discovery.wait_state("ollama", &ServerState::Draining(redirected)).await;
+    discovery.wait_why("ollama", "draining", &redirected).await;
     assert!(elsewhere.lock().asked.is_empty(), "no redirect is followed");
 
     server.says(|| StatusCode::UNAUTHORIZED.into_response());
     let refused =
         format!("GET http://{}/api/ps answers 401: it does not take its credential", server.address);
-    discovery.wait_state("ollama", &ServerState::Draining(refused)).await;
+    discovery.wait_why("ollama", "draining", &refused).await;
     let told = format!("{:?}", discovery.now());
     assert!(!told.contains(SECRET), "{told}");
+    let why = state(&discovery.now().expect("published"), "ollama").and_then(|state| state.why().cloned());
+    let why = why.expect("a reason");
+    assert_eq!(why.code(), "credential_rejected");
+    assert!(why.advice().starts_with("Correct its credential in its entry in servers:"), "{}", why.advice());
+    let without = Discovery::start(Vec::new(), vec![server.spec(None)]);
+    let why = without.wait(|catalogue| state(catalogue, "ollama")?.why().cloned()).await;
+    assert_eq!(why.code(), "credential_wanted");
+    assert!(why.advice().starts_with("Give it one in its entry in servers:"), "{}", why.advice());
 }
 
 #[tokio::test]
@@ -171,7 +179,7 @@ async fn an_operator_withdraws_a_server_and_resumes_it() {
     let id = server.spec(None).id;
     let hold = Hold { kind: HoldKind::Pause, by: "alice".into() };
     discovery.holds.send_modify(|holds| holds.hold(id.clone(), hold.clone()));
-    discovery.wait_state("ollama", &ServerState::Draining(hold.reason())).await;
+    discovery.wait_state("ollama", &ServerState::Draining(hold.finding())).await;
     discovery.holds.send_modify(|holds| assert!(holds.resume(&id)));
     discovery.wait_state("ollama", &ServerState::Ready).await;
 }
@@ -199,7 +207,7 @@ async fn who_is_healthy_and_cannot_be_used_is_told_so() {
         let discovery = Discovery::start(Vec::new(), vec![of_docker(spec)]);
         let why = discovery
             .wait(|catalogue| match state(catalogue, "ollama")? {
-                ServerState::Starting(why) => why.starts_with(words).then_some(why),
+                ServerState::Starting(why) => Some(why.to_string()).filter(|why| why.starts_with(words)),
                 _ => None,
             })
             .await;

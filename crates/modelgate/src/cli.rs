@@ -176,13 +176,13 @@ fn check_servers(config: &Config) -> ExitCode {
         println!("server {}: {}{why}", server.spec.name, server.state.name());
     }
     for problem in catalogue.problems() {
-        println!("problem: {problem}");
+        println!("problem: {problem} [{}]", problem.finding.code());
     }
     for shortcoming in traefik_config::shortcomings(&catalogue, &serve::options(config)) {
-        println!("problem: {shortcoming}");
+        println!("problem: {shortcoming} [{}]", shortcoming.code());
     }
     for hint in catalogue.hints() {
-        println!("hint: {hint}");
+        println!("hint: {hint} [{}]", hint.finding.code());
     }
     if catalogue.problems().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -82,8 +82,9 @@ fn container(catalogue: &Catalogue, name: &str) -> Result<String, String> {
         describe(&mut text, server, catalogue);
     }
     for problem in problems {
-        let what = if problem.severity == Severity::Hint { "hint" } else { "problem" };
-        let _ = writeln!(text, "{what}: {}", problem.message);
+        let what = if problem.severity() == Severity::Hint { "hint" } else { "problem" };
+        let _ = writeln!(text, "{what}: {} [{}]", problem.finding, problem.finding.code());
+        let _ = writeln!(text, "  to do: {}", problem.finding.advice());
     }
     Ok(text)
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use admin::Gate;
+use admin::{ConfigurationFinding, Gate};
 use catalogue::Configured;
 use serde_json::json;
 use tokio::{sync::watch, time::sleep};
@@ -30,27 +30,25 @@ const EVERY: Duration = Duration::from_millis(500);
 pub(crate) struct Review {
     /// It has changed, and the new one cannot be taken.
     pub(crate) is_refused: bool,
-    /// In words, each with the key that it is about.
-    pub(crate) problems: Vec<String>,
+    pub(crate) problems: Vec<ConfigurationFinding>,
 }
 
 impl Review {
     /// Of a configuration that is in force, and the one with which the process has started.
     pub(crate) fn of(config: &Config, started: &Config) -> Self {
         let restart = started.restart_needed(config).into_iter();
-        let restart =
-            restart.map(|part| format!("{part} has changed, which takes effect only after a restart"));
-        Self { is_refused: false, problems: restart.chain(config.warnings.iter().cloned()).collect() }
+        let restart = restart.map(|part| ConfigurationFinding::NeedsRestart { part });
+        let doubtful = config.warnings.iter().cloned().map(ConfigurationFinding::Doubtful);
+        Self { is_refused: false, problems: restart.chain(doubtful).collect() }
     }
 
     /// Of a file that is not taken.
     fn refused(errors: &ConfigErrors) -> Self {
         const SOME: usize = 5;
-        let one = |error| format!("the changed file is refused, what it said before stays in force: {error}");
-        let mut problems: Vec<String> = errors.0.iter().take(SOME).map(one).collect();
-        if let Some(others) = errors.0.len().checked_sub(SOME).filter(|others| *others > 0) {
-            problems
-                .push(format!("the changed file has {others} more errors: modelgate check names them all"));
+        let first = errors.0.iter().take(SOME).cloned();
+        let mut problems: Vec<ConfigurationFinding> = first.map(ConfigurationFinding::Refused).collect();
+        if let Some(errors) = errors.0.len().checked_sub(SOME).filter(|others| *others > 0) {
+            problems.push(ConfigurationFinding::RefusedForMore { errors });
         }
         Self { is_refused: true, problems }
     }
@@ -62,7 +60,8 @@ pub(crate) fn report(shared: &Shared, reviews: &watch::Receiver<Review>) {
     shared.add_status("configuration", move || {
         let review = told.borrow();
         let state = if review.is_refused { "refused" } else { "in force" };
-        json!({ "state": state, "problems": review.problems })
+        let problems: Vec<String> = review.problems.iter().map(ToString::to_string).collect();
+        json!({ "state": state, "problems": problems })
     });
     let told = reviews.clone();
     shared.add_metrics(move || {

@@ -34,7 +34,7 @@ use catalogue::Catalogue;
 pub use front::{MODELGATE_SERVICE, REFUSE_PREFIX, SIZED_GATE, WEBSOCKET_GATE};
 pub use handwritten::check_labels;
 pub use options::{ClientCertificate, Cors, Dashboard, Gateway, Hsts, Options, Tls};
-pub use shortcomings::shortcomings;
+pub use shortcomings::{Lack, Shortcoming, shortcomings};
 pub use version::{InvalidVersion, TraefikVersion};
 pub use wire::Document;
 pub use withheld::is_withheld;

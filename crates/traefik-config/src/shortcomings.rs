@@ -1,45 +1,32 @@
 //! What a Traefik version cannot do of what the operator asks for.
 
+mod shortcoming;
+
 use catalogue::{Catalogue, Leg, Pool, Strategy};
 
 use crate::{
     Options, flat,
     upstream::{Rewriting, by_priority, is_checked, rewriting},
 };
+pub use shortcoming::{Lack, Shortcoming};
 
 /// Says, for the operator, what is left out for this version or works less well than asked for, and why.
 /// What concerns all models comes first.
-pub fn shortcomings(catalogue: &Catalogue, options: &Options) -> Vec<String> {
+pub fn shortcomings(catalogue: &Catalogue, options: &Options) -> Vec<Shortcoming> {
     let version = options.version;
-    let mut found = Vec::new();
-    if !version.is_layered() {
-        found.push(format!(
-            "Traefik {version} cannot choose a model by the request's body; clients choose it by path \
-             (/models/NAME/…), by header (X-Model), by parameter (?model=), or by select.*; Traefik 3.6.2 or later can"
-        ));
-    }
-    if !version.forwards_body() {
-        found.push(format!(
-            "Traefik {version} does not show bodies to Modelgate: what they say is not checked, and max_chunked_body \
-             only tells whether bodies without a length are refused; Traefik 3.3 or later does"
-        ));
-    }
-    if version.forwards_body() && !version.rewrites_status() && options.max_chunked_body > 0 {
-        found.push(format!(
-            "Traefik {version} answers a body without a length that is too long with a bare 401, as if the key were wrong; \
-             Traefik 3.4 or later lets Modelgate say that it is too large"
-        ));
-    }
+    let of_all = |lack| Shortcoming { version, model: None, lack };
+    let mut found: Vec<Shortcoming> = of_version(options).into_iter().map(of_all).collect();
     for pool in catalogue.pools() {
-        let name = match &pool.selector {
-            Some(selector) => format!("model {:?} ({selector})", pool.model.as_str()),
-            None => format!("model {:?}", pool.model.as_str()),
+        let name = || match &pool.selector {
+            Some(selector) => format!("{:?} ({selector})", pool.model.as_str()),
+            None => format!("{:?}", pool.model.as_str()),
         };
-        let mut say = |what: String| found.push(format!("{name}: {what}"));
+        let mut say = |lack: Lack| found.push(Shortcoming { version, model: Some(name()), lack });
         let legs = if version.is_layered() { &pool.legs[..] } else { &pool.legs[..pool.legs.len().min(1)] };
         for leg in legs {
-            if !is_left_out(pool, leg, options, &mut say) {
-                of_services(pool, leg, options, &mut say);
+            match left_out(pool, leg, options) {
+                Some(lack) => say(lack),
+                None => of_services(pool, leg, options, &mut say),
             }
         }
     }
@@ -47,38 +34,45 @@ pub fn shortcomings(catalogue: &Catalogue, options: &Options) -> Vec<String> {
     found
 }
 
-fn is_left_out(pool: &Pool, leg: &Leg, options: &Options, say: &mut impl FnMut(String)) -> bool {
+/// What is lacking whatever the models are.
+fn of_version(options: &Options) -> Vec<Lack> {
     let version = options.version;
-    if !flat::can_be_served(pool, options) {
-        say(format!(
-            "it is left out: a server of it has other models too, or may have, and Traefik {version} does not show bodies \
-             to Modelgate; that needs Traefik 3.3 or later, or single_model=true where it has no other"
-        ));
-        return true;
+    let mut found = Vec::new();
+    if !version.is_layered() {
+        found.push(Lack::ChoiceByBody);
     }
-    if matches!(rewriting(pool, leg), Rewriting::Each) && !version.preserves_path() {
-        say("it is left out: its servers differ in their base paths, which needs Traefik 3.2 or later".into());
-        return true;
+    if !version.forwards_body() {
+        found.push(Lack::Bodies);
     }
-    false
+    if version.forwards_body() && !version.rewrites_status() && options.max_chunked_body > 0 {
+        found.push(Lack::StatusOfTooLong);
+    }
+    found
 }
 
-fn of_services(pool: &Pool, leg: &Leg, options: &Options, say: &mut impl FnMut(String)) {
+/// Why a model is left out, if it is.
+fn left_out(pool: &Pool, leg: &Leg, options: &Options) -> Option<Lack> {
+    if !flat::can_be_served(pool, options) {
+        return Some(Lack::ModelMayBeAnother);
+    }
+    let differ = matches!(rewriting(pool, leg), Rewriting::Each) && !options.version.preserves_path();
+    differ.then_some(Lack::BasePathsDiffer)
+}
+
+fn of_services(pool: &Pool, leg: &Leg, options: &Options, say: &mut impl FnMut(Lack)) {
     let (version, settings) = (options.version, &pool.settings);
     match settings.strategy {
-        Some(Strategy::P2c) if !version.has_p2c() => {
-            say("strategy=p2c needs Traefik 3.4 or later; it is left out".into());
+        Some(strategy @ Strategy::P2c) if !version.has_p2c() => {
+            say(Lack::Strategy { strategy, since: "3.4" });
         }
         Some(strategy @ (Strategy::Hrw | Strategy::LeastTime)) if !version.has_hrw_and_leasttime() => {
-            say(format!("strategy={} needs Traefik 3.6 or later; it is left out", strategy.as_str()));
+            say(Lack::Strategy { strategy, since: "3.6" });
         }
-        Some(Strategy::Hrw) if settings.sticky_cookie.is_some() => {
-            say("sticky.cookie is left out: with strategy=hrw Traefik sets no cookie".into());
-        }
+        Some(Strategy::Hrw) if settings.sticky_cookie.is_some() => say(Lack::CookieWithHrw),
         _ => {}
     }
     if settings.passive_max_failed_attempts.is_some() && !version.checks_passively() {
-        say("passive_healthcheck needs Traefik 3.6 or later; it is left out".into());
+        say(Lack::PassiveHealthcheck);
     }
     let concurrency = settings
         .concurrency_max
@@ -86,21 +80,16 @@ fn of_services(pool: &Pool, leg: &Leg, options: &Options, say: &mut impl FnMut(S
         .or(settings.concurrency_per_consumer)
         .is_some();
     if concurrency && version.forwards_body() && !version.is_layered() {
-        say(format!(
-            "concurrency limits count by body size, in Traefik {version}: as many requests of each size may be \
-                     under way; Traefik 3.6.2 or later counts them together"
-        ));
+        say(Lack::ConcurrencyInAll);
     }
     let levels = by_priority(&leg.ready);
     let [first, _, ..] = &levels[..] else { return };
     let on_status = settings.failover_status.is_some();
     if on_status && !version.fails_over_on_status() {
-        say("failover.status needs Traefik 3.7 or later; it is left out".into());
+        say(Lack::FailoverStatus);
     }
     let checked = first.iter().all(|server| is_checked(server, settings));
     if !(checked || on_status && version.fails_over_on_status()) {
-        say("Traefik does not check its primary servers, so a backup is used only once Modelgate has found all of \
-             them gone; healthcheck.path lets Traefik check them"
-            .into());
+        say(Lack::UncheckedPrimary);
     }
 }

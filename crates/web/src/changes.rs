@@ -39,12 +39,11 @@ fn servers(old: &Catalogue, new: &Catalogue) -> Vec<String> {
 }
 
 fn state(state: &ServerState, became: bool) -> String {
-    match (state, state.why()) {
-        (ServerState::Ready, _) => if became { "became ready" } else { "is ready" }.to_owned(),
-        (ServerState::Starting(_), Some(why)) => format!("is starting: {why}"),
-        (ServerState::Draining(_), Some(why)) => format!("is being taken out of service: {why}"),
-        (ServerState::Stopped(_), Some(why)) => format!("has stopped: {why}"),
-        (_, None) => format!("is {}", state.name()),
+    match state {
+        ServerState::Ready => if became { "became ready" } else { "is ready" }.to_owned(),
+        ServerState::Starting(why) => format!("is starting: {why}"),
+        ServerState::Draining(why) => format!("is being taken out of service: {why}"),
+        ServerState::Stopped(why) => format!("has stopped: {why}"),
     }
 }
 
@@ -115,7 +114,7 @@ fn words(readiness: Readiness, became: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use catalogue::{ModelCard, ModelName, ServerSpec, ServerUrl, Setting};
+    use catalogue::{LifecycleFinding, ModelCard, ModelName, ServerSpec, ServerUrl, Setting};
 
     use super::*;
 
@@ -137,7 +136,7 @@ mod tests {
 
     #[test]
     fn servers_and_models_come_and_go() {
-        let starting = || ServerState::Starting("it has not answered yet".into());
+        let starting = || ServerState::Starting(LifecycleFinding::ModelsNotAsked.into());
         let a = |state| server("a", state, &["llama"]);
         assert_eq!(
             between(&[], &[a(ServerState::Ready)]),
@@ -146,7 +145,7 @@ mod tests {
         assert_eq!(
             between(&[], &[a(starting())]),
             [
-                "server a has appeared and is starting: it has not answered yet",
+                "server a has appeared and is starting: it has not been asked for its models yet",
                 "model llama has appeared and is starting"
             ]
         );
@@ -155,15 +154,19 @@ mod tests {
             ["server a became ready", "model llama became ready"]
         );
         assert_eq!(
-            between(&[a(ServerState::Ready)], &[a(ServerState::Draining("it was told to stop".into()))]),
+            between(
+                &[a(ServerState::Ready)],
+                &[a(ServerState::Draining(LifecycleFinding::ToldToStop.into()))]
+            ),
             [
-                "server a is being taken out of service: it was told to stop",
+                "server a is being taken out of service: it has been told to stop",
                 "model llama is being taken out of service"
             ]
         );
         assert_eq!(
-            between(&[a(ServerState::Ready)], &[a(ServerState::Stopped("it no longer runs".into()))])[0],
-            "server a has stopped: it no longer runs"
+            between(&[a(ServerState::Ready)], &[a(ServerState::Stopped(LifecycleFinding::Stopped.into()))])
+                [0],
+            "server a has stopped: it has stopped"
         );
         assert_eq!(between(&[a(ServerState::Ready)], &[]), ["server a is gone", "model llama is gone"]);
     }

@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn each_document_says_which_event_caused_it() {
         let mut world = World::new();
-        world.publish(&[("a", ServerState::Starting("it has not answered yet".into()))]);
+        world.publish(&[("a", ServerState::Starting(catalogue::LifecycleFinding::ModelsNotAsked.into()))]);
         assert_eq!(world.render(), 1);
         assert_eq!(
             world.why(1),

@@ -44,7 +44,7 @@ pub use counting::{OnFailure, SharedCounting};
 pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};
 pub use metrics::{Family, Kind, Sample};
 pub use models::limits_left;
-pub use polls::{Given, Instance, Polls};
+pub use polls::{Given, Instance, PollFinding, Polls};
 pub use refusal::status_and_code;
 pub use state::{Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};

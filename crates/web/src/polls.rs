@@ -3,6 +3,8 @@
 //! A Traefik is known by the address from which it polls; several behind one address look like one that
 //! asks more often. Traefik does not say its version.
 
+mod finding;
+
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -11,6 +13,8 @@ use std::{
 };
 
 use traefik_config::TraefikVersion;
+
+pub use finding::PollFinding;
 
 /// More Traefiks than anybody runs; a bound against whoever else finds the port.
 const MAX_INSTANCES: usize = 64;
@@ -108,17 +112,17 @@ impl Polls {
         self.instances_at(Instant::now())
     }
 
-    /// What is wrong with the polls, in words that say what to do. A Traefik that is silent while another polls is no
+    /// What is wrong with the polls. A Traefik that is silent while another polls is no
     /// alarm but one of the [`notes`](Self::notes). Whether Traefik's
     /// `providersThrottleDuration` is at its default of 2 s, which makes changes late, cannot be told from
     /// its polls.
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&self) -> Vec<PollFinding> {
         self.warnings_at(Instant::now())
     }
 
     /// The Traefiks that are silent while another polls: one that was replaced, or one of several that has failed. Until
     /// they are forgotten.
-    pub fn notes(&self) -> Vec<String> {
+    pub fn notes(&self) -> Vec<PollFinding> {
         self.notes_at(Instant::now())
     }
 
@@ -181,18 +185,17 @@ impl Polls {
         all
     }
 
-    fn warnings_at(&self, now: Instant) -> Vec<String> {
+    fn warnings_at(&self, now: Instant) -> Vec<PollFinding> {
         let (traefiks, is_live) = self.traefiks_at(now);
         if traefiks.is_empty() {
             let waited = now.saturating_duration_since(self.since);
-            let words = "no Traefik has polled yet: start it with --providers.http.endpoint=http://<this host>:<port of listen.provider>/traefik, and see that it reaches that address";
-            return if waited > SILENT { vec![words.to_owned()] } else { Vec::new() };
+            return if waited > SILENT { vec![PollFinding::NoTraefik] } else { Vec::new() };
         }
         let alarms = traefiks.iter().filter(|traefik| !(is_live && traefik.is_silent()));
         alarms.filter_map(Instance::warning).collect()
     }
 
-    fn notes_at(&self, now: Instant) -> Vec<String> {
+    fn notes_at(&self, now: Instant) -> Vec<PollFinding> {
         let (traefiks, is_live) = self.traefiks_at(now);
         let silent = traefiks.iter().filter(|traefik| is_live && traefik.is_silent());
         silent.map(Instance::note).collect()
@@ -243,30 +246,19 @@ impl Instance {
         self.silent_for > SILENT
     }
 
-    fn note(&self) -> String {
-        format!(
-            "the Traefik at {} has not polled for {} s, while another does: if it was replaced, this goes away {} minutes after its last poll; if not, is it running, and does it reach Modelgate?",
-            self.address,
-            self.silent_for.as_secs(),
-            GONE.as_secs() / 60
-        )
+    fn note(&self) -> PollFinding {
+        PollFinding::SilentBesideAnother { address: self.address, silent_for: self.silent_for }
     }
 
     /// A poll is held on purpose, so a long interval alone is no fault; Traefik must have waited, too.
-    fn warning(&self) -> Option<String> {
-        let Self { address, silent_for, .. } = self;
+    fn warning(&self) -> Option<PollFinding> {
+        let Self { address, silent_for, .. } = *self;
         if self.is_silent() {
-            return Some(format!(
-                "the Traefik at {address} has not polled for {} s: it goes on with what it was told last; is it running, and does it reach Modelgate?",
-                silent_for.as_secs()
-            ));
+            return Some(PollFinding::Silent { address, silent_for });
         }
         let interval = self.interval.filter(|interval| *interval > LONGEST_INTERVAL + TOLERANCE)?;
         self.gap.filter(|gap| *gap > TOLERANCE)?;
-        Some(format!(
-            "the Traefik at {address} polls every {:.0} s only, so that changes are late: set --providers.http.pollInterval=100ms (Modelgate holds each poll until there is something new)",
-            interval.as_secs_f64()
-        ))
+        Some(PollFinding::Slow { address, interval })
     }
 }
 
@@ -308,11 +300,11 @@ mod tests {
     }
 
     fn warnings(polls: &Polls, at: f64) -> Vec<String> {
-        polls.warnings_at(polls.since + secs(at))
+        polls.warnings_at(polls.since + secs(at)).iter().map(ToString::to_string).collect()
     }
 
     fn notes(polls: &Polls, at: f64) -> Vec<String> {
-        polls.notes_at(polls.since + secs(at))
+        polls.notes_at(polls.since + secs(at)).iter().map(ToString::to_string).collect()
     }
 
     #[test]

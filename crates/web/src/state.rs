@@ -258,6 +258,11 @@ impl Shared {
 impl Shared {
     /// One that knows no server and no key, for tests of the handlers.
     pub(crate) fn empty() -> Arc<Self> {
+        Self::with_catalogue(catalogue::channel().1)
+    }
+
+    /// The same with what is known of servers and models.
+    pub(crate) fn with_catalogue(catalogue: Reader) -> Arc<Self> {
         let settings = Settings {
             trusted_networks: Vec::new(),
             traefik: Default::default(),
@@ -266,6 +271,6 @@ impl Shared {
         };
         let authority = CertificateAuthority::open(None, None).expect("an authority");
         let peers = watch::channel(Default::default()).0;
-        Arc::new(Self::new(catalogue::channel().1, settings, Policy::default(), authority, 8101, peers))
+        Arc::new(Self::new(catalogue, settings, Policy::default(), authority, 8101, peers))
     }
 }

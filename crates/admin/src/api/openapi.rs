@@ -28,7 +28,7 @@ mod tests {
     use super::*;
     use crate::{
         api::{BASE, routes},
-        testing::{ADMIN, Dashboard, text},
+        testing::{ADMIN, Dashboard, server, text},
     };
 
     fn document() -> Value {
@@ -60,6 +60,28 @@ mod tests {
         }
         let answer = dashboard.ask(Some(ADMIN), Request::get(format!("{BASE}/openapi.json")), "").await;
         assert_eq!(text(answer).await, DOCUMENT);
+    }
+
+    #[tokio::test]
+    async fn what_is_told_of_servers_is_described() {
+        let why = catalogue::LifecycleFinding::HealthcheckFails;
+        let gpu = server("gpu", catalogue::ServerState::Draining(why.into()), &["llama"]);
+        let unknown = catalogue::LabelFinding::Unknown { label: "inference.prot".into() };
+        let problems = vec![catalogue::Problem::server("gpu", unknown)];
+        let dashboard = Dashboard::of(Catalogue::assemble([gpu], problems));
+        let answer = dashboard.ask(Some(ADMIN), Request::get(format!("{BASE}/servers")), "").await;
+        let told: Value = serde_json::from_str(&text(answer).await).expect("JSON");
+        assert_eq!(
+            (&told["items"][0]["code"], &told["problems"][0]["code"]),
+            (&json!("healthcheck_fails"), &json!("label_unknown"))
+        );
+        let described = &document()["components"]["schemas"]["Servers"]["properties"];
+        for list in ["items", "problems"] {
+            let schema = &described[list]["items"];
+            assert_eq!(keys(&told[list][0]), keys(&schema["properties"]), "{list}");
+            let required = schema["required"].as_array().expect("a list").len();
+            assert_eq!(keys(&told[list][0]).len(), required, "{list}: all of them are always there");
+        }
     }
 
     /// What is allowed at a place, by the error for a key that is not.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use catalogue::{Catalogue, Pool, Readiness, ServerRecord, Source, Subject};
+use catalogue::{Catalogue, Finding, Pool, Readiness, ServerRecord, Source, Subject};
 use serde_json::{Value, json};
 
 use super::{Problem, extract::Query};
@@ -49,8 +49,9 @@ pub(crate) async fn servers(State(admin): State<Admin>, query: Query) -> Result<
     let problem = |problem: &catalogue::Problem| {
         json!({
             "about": problem.subject.to_string(),
-            "message": problem.message,
-            "severity": problem.severity.name(),
+            "code": problem.finding.code(),
+            "message": problem.finding.to_string(),
+            "severity": problem.severity().name(),
         })
     };
     let problems: Vec<Value> = catalogue.problems().iter().chain(catalogue.hints()).map(problem).collect();
@@ -69,9 +70,10 @@ fn server(catalogue: &Catalogue, server: &ServerRecord) -> Value {
         "url": spec.url.as_str(),
         "source": match &spec.source { Source::Docker { .. } => "docker", Source::File => "file" },
         "state": server.state.name(),
-        "why": server.state.why(),
+        "why": server.state.why().map(ToString::to_string),
+        "code": server.state.why().map(Finding::code),
         "models": server.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(),
-        "problems": problems.map(|problem| problem.message.as_str()).collect::<Vec<_>>(),
+        "problems": problems.map(|problem| problem.finding.to_string()).collect::<Vec<_>>(),
     })
 }
 

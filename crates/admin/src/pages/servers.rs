@@ -2,7 +2,7 @@
 
 mod health;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use askama::Template;
 use axum::{
@@ -11,16 +11,15 @@ use axum::{
     http::request::Parts,
     response::{IntoResponse as _, Redirect, Response},
 };
-use catalogue::{HealthMode, Hold, HoldKind, Problem, ServerRecord, ServerState, Source, Subject};
+use catalogue::{Finding, HealthMode, Hold, HoldKind, Problem, ServerRecord, ServerState, Source, Subject};
 use serde::Deserialize;
 
 use self::health::Health;
 use super::{Asked, ListQuery, live_page};
 use crate::{
     Admin, Operator, Refusal,
-    advice::advice,
     format::{self, Time},
-    issue::{self, Issue, Severity},
+    issue::{self, Issue, Severity, Told},
     list::{Paging, contains, encode},
     page::Frame,
 };
@@ -73,9 +72,9 @@ impl Row {
             },
             class,
             state,
-            why: server.state.why().unwrap_or_default().to_owned(),
+            why: server.state.why().map_or_else(String::new, ToString::to_string),
             since: admin.since.of(server).map(format::time),
-            health: Health::of(server, admin.holds.borrow().of(spec)),
+            health: Health::of(server),
             weight: spec.settings.weight.unwrap_or(1),
             priority: spec.settings.priority,
             models: names.take(MODELS).collect(),
@@ -107,7 +106,7 @@ pub(crate) fn list(asked: Asked<'_>) -> Servers {
     let servers: Vec<&Arc<ServerRecord>> = loaded.iter().flat_map(|catalogue| catalogue.servers()).collect();
     let issues: Vec<Issue> = loaded.as_deref().map_or_else(Vec::new, |catalogue| {
         let all = issue::all(admin, catalogue, SystemTime::now()).into_iter().chain(issue::hints(catalogue));
-        all.filter(|issue| contains(&query.q, [issue.about.as_str(), issue.what.as_str()])).collect()
+        all.filter(|issue| contains(&query.q, [issue.about.as_str(), issue.told.what.as_str()])).collect()
     });
     let count = |name: &str| servers.iter().filter(|server| server.state.name() == name).count();
     let counts = [
@@ -156,13 +155,12 @@ fn searched(server: &ServerRecord) -> impl Iterator<Item = &str> {
 pub(crate) struct Server {
     frame: Frame,
     row: Row,
-    todo: Option<&'static str>,
+    todo: Option<Cow<'static, str>>,
     facts: Vec<(&'static str, String)>,
     settings: Vec<(String, String)>,
     has_model_settings: bool,
     models: Vec<(String, String)>,
-    /// What is wrong, what would be right if that is a long list, and what to do.
-    problems: Vec<(String, Option<String>, Option<&'static str>)>,
+    problems: Vec<Told>,
     can_hold: bool,
     held: bool,
     has_runs: bool,
@@ -182,7 +180,7 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
     let is_about =
         |subject: &Subject| matches!(subject, Subject::Container(n) | Subject::Server(n) if *n == spec.name);
     // What keeps it from being ready is said above already.
-    let is_new = |p: &&Problem| is_about(&p.subject) && Some(p.message.as_str()) != server.state.why();
+    let is_new = |p: &&Problem| is_about(&p.subject) && Some(&p.finding) != server.state.why();
     let problems = catalogue.problems().iter().chain(catalogue.hints()).filter(is_new);
     let mut facts = vec![
         ("Address", spec.url.to_string()),
@@ -219,7 +217,7 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
     }
     Some(Server {
         frame: Frame::new(&spec.name, "/servers", asked.operator),
-        todo: server.state.why().and_then(advice),
+        todo: server.state.why().map(Finding::advice),
         facts,
         settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         has_model_settings: !spec.model_settings.is_empty(),
@@ -228,12 +226,7 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
             .iter()
             .map(|m| (m.name.to_string(), format!("/models/{}", encode(m.name.as_str()))))
             .collect(),
-        problems: problems
-            .map(|p| {
-                let (what, choices) = issue::folded(&p.message);
-                (what, choices, advice(&p.to_string()))
-            })
-            .collect(),
+        problems: problems.map(|problem| Told::of_catalogue(&problem.finding)).collect(),
         can_hold: !matches!(server.state, ServerState::Stopped(_)),
         held: held(admin, server).is_some(),
         has_runs: spec.source != Source::File,

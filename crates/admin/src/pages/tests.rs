@@ -3,7 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use axum::http::{Request, StatusCode};
-use catalogue::{Catalogue, HoldKind, Problem, ServerState, Source};
+use catalogue::{
+    Asked, Catalogue, DockerFinding, HoldKind, LabelFinding, LifecycleFinding, ProbeFault, ProbeFinding,
+    Problem, ServerState, Source,
+};
 use http_body_util::BodyExt as _;
 use telemetry::{Decided, Refused};
 
@@ -14,15 +17,28 @@ const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>
 const ESCAPED: &str = "&#60;img src=x onerror=alert(1)&#62;";
 
 fn hostile() -> Catalogue {
-    let why = format!("GET {HOSTILE} answers 404");
-    let mut bad = server(HOSTILE, ServerState::Draining(why), &[HOSTILE]);
+    let mut bad = server(HOSTILE, ServerState::Ready, &[HOSTILE]);
+    let fault = ProbeFault::NotReady { path: HOSTILE.into(), status: 404 };
+    bad.state = ServerState::Draining(ProbeFinding { asked: Asked::of(&bad.spec), fault }.into());
     bad.spec.source = Source::Docker { container_id: HOSTILE.into(), image: HOSTILE.into() };
     let problems = vec![
-        Problem::container(HOSTILE, format!("label inference.port={HOSTILE} is not allowed")),
-        Problem::container(&format!("not-a-server-{HOSTILE}"), HOSTILE),
-        Problem::source(HOSTILE, HOSTILE),
+        Problem::container(HOSTILE, not_allowed("inference.port", HOSTILE)),
+        Problem::container(
+            &format!("not-a-server-{HOSTILE}"),
+            LabelFinding::Unknown { label: HOSTILE.into() },
+        ),
+        Problem::source(HOSTILE, DockerFinding::NodesUnknown { error: HOSTILE.into() }),
     ];
     Catalogue::assemble([bad, server("good", ServerState::Ready, &["llama", HOSTILE])], problems)
+}
+
+fn not_allowed(label: &str, found: &str) -> LabelFinding {
+    let allowed = "a number from 1 to 65535";
+    LabelFinding::NotAllowed { label: label.into(), found: found.into(), allowed }
+}
+
+fn loading() -> ServerState {
+    ServerState::Starting(LifecycleFinding::HealthcheckPending.into())
 }
 
 fn decided(dashboard: &Dashboard, text: &str) {
@@ -85,16 +101,16 @@ fn post(path: &str) -> axum::http::request::Builder {
 
 #[tokio::test]
 async fn a_problem_is_told_with_what_to_do() {
-    let problem = Problem::container(
-        "vllm",
-        "label inference.port=\"abc\" is not allowed: write a number from 1 to 65535",
-    );
+    let problem = Problem::container("vllm", not_allowed("inference.port", "abc"));
     let dashboard = Dashboard::of(Catalogue::assemble([], vec![problem]));
     for path in ["/", "/servers", "/servers?state=problems"] {
         let page = dashboard.page(path).await;
-        for part in
-            ["container vllm", "inference.port=&#34;abc&#34; is not allowed", "start the container anew"]
-        {
+        for part in [
+            "container vllm",
+            "inference.port=&#34;abc&#34; is not allowed",
+            "start the container anew",
+            "data-code=\"label_not_allowed\"",
+        ] {
             assert!(page.contains(part), "{path}: {part}");
         }
     }
@@ -104,13 +120,14 @@ async fn a_problem_is_told_with_what_to_do() {
 #[tokio::test]
 async fn a_long_list_of_what_is_known_is_folded() {
     let vllm = server("vllm", ServerState::Ready, &["llama"]);
-    let words =
-        "label inference.wieght is not known and has no effect; known are inference.port, inference.weight";
-    let dashboard = Dashboard::of(Catalogue::assemble([vllm], vec![Problem::server("vllm", words)]));
+    let unknown = LabelFinding::Unknown { label: "inference.wieght".into() };
+    let dashboard = Dashboard::of(Catalogue::assemble([vllm], vec![Problem::server("vllm", unknown)]));
     for path in ["/", "/servers?state=problems", "/servers/file%3Avllm"] {
         let page = dashboard.page(path).await;
         assert!(
-            page.contains("has no effect</div><details><summary>Known are</summary>inference.port"),
+            page.contains(
+                "has no effect</div><details><summary>Known are</summary>inference.enable, inference.port"
+            ),
             "{path}: {page}"
         );
     }
@@ -126,13 +143,13 @@ async fn the_verdict() {
     );
     let page = Dashboard::of(Catalogue::default()).page("/").await;
     assert!(page.contains("No inference server is known"));
-    let loading = server("gpu", ServerState::Starting("its model is loading".into()), &["llama"]);
+    let loading = server("gpu", loading(), &["llama"]);
     let page = Dashboard::of(Catalogue::assemble([loading], Vec::new())).page("/").await;
     assert!(page.contains("No inference server is ready") && !page.contains("All is well"), "{page}");
-    let warning = Problem::server("gpu", "label inference.prot is not known and has no effect");
+    let warning = Problem::server("gpu", LabelFinding::Unknown { label: "inference.prot".into() });
     let page = Dashboard::of(Catalogue::assemble([ready()], vec![warning])).page("/").await;
     assert!(page.contains("Working, with 1 thing to look at"));
-    let gone = server("gpu", ServerState::Draining("its HEALTHCHECK fails".into()), &["llama"]);
+    let gone = server("gpu", ServerState::Draining(LifecycleFinding::HealthcheckFails.into()), &["llama"]);
     let page = Dashboard::of(Catalogue::assemble([gone], Vec::new())).page("/").await;
     assert!(page.contains("2 things need you"), "the model and the server");
     assert!(page.contains("clients get 503") && page.contains("docker inspect"));
@@ -141,7 +158,7 @@ async fn the_verdict() {
 #[tokio::test]
 async fn long_lists_are_searched_and_cut_into_pages() {
     let servers = (0..3000).map(|n| {
-        let state = if n % 10 == 0 { ServerState::Starting("loading".into()) } else { ServerState::Ready };
+        let state = if n % 10 == 0 { loading() } else { ServerState::Ready };
         server(&format!("server-{n:04}"), state, &[&format!("model-{:04}", n % 1000)])
     });
     let dashboard = Dashboard::of(Catalogue::assemble(servers, Vec::new()));
@@ -264,18 +281,18 @@ async fn events(dashboard: &Dashboard, page: &str) -> axum::http::Response<axum:
 #[tokio::test]
 async fn a_live_page_hears_of_a_change_and_of_nothing_else() {
     let gpu = |state| Catalogue::assemble([server("gpu", state, &["llama"])], Vec::new());
-    let mut dashboard = Dashboard::of(gpu(ServerState::Starting("loading".into())));
+    let mut dashboard = Dashboard::of(gpu(loading()));
     let response = events(&dashboard, "%2Fservers%3Fq%3Dgpu").await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut body = response.into_body();
     let first = event(&mut body).await.expect("an event");
-    assert!(first.starts_with("event: live\ndata: \"") && first.contains("loading"), "{first}");
+    assert!(first.starts_with("event: live\ndata: \"") && first.contains("has not passed yet"), "{first}");
     assert!(!first.contains("<html"), "only what changes");
     let silent = tokio::time::timeout(Duration::from_millis(2500), body.frame()).await;
     assert!(silent.is_err(), "nothing has changed: {silent:?}");
     dashboard.publisher.publish(gpu(ServerState::Ready));
     let second = event(&mut body).await.expect("an event");
-    assert!(second.contains("ready") && !second.contains("loading"), "{second}");
+    assert!(second.contains("ready") && !second.contains("has not passed yet"), "{second}");
 }
 
 #[tokio::test]

@@ -89,10 +89,12 @@ pub(crate) fn instances(admin: &Admin) -> Vec<Instance> {
 pub(crate) fn page(asked: Asked<'_>) -> Traefik {
     let admin = asked.admin;
     let settings = admin.shared.settings();
-    let mut warnings = admin.shared.polls().warnings();
-    warnings.extend(admin.shared.polls().notes());
+    let polls = admin.shared.polls();
+    let mut warnings: Vec<String> =
+        polls.warnings().iter().chain(&polls.notes()).map(ToString::to_string).collect();
     if let Some(catalogue) = admin.shared.catalogue().load().as_deref() {
-        warnings.extend(traefik_config::shortcomings(catalogue, &settings.traefik));
+        let shortcomings = traefik_config::shortcomings(catalogue, &settings.traefik);
+        warnings.extend(shortcomings.iter().map(ToString::to_string));
     }
     Traefik {
         frame: Frame::new("Traefik", "/traefik", asked.operator),

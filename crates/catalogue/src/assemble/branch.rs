@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Branch, ModelOverrides, draft::Draft};
-use crate::{ModelName, Problem, Selector, ServerRecord};
+use crate::{BranchFault, BranchKind, ModelName, Problem, Selector, ServerRecord, SettingFinding};
 
 type Drafts = BTreeMap<Option<Arc<Selector>>, BTreeMap<ModelName, Draft>>;
 
@@ -32,36 +32,39 @@ pub(super) fn resolve(drafts: &mut Drafts, overrides: &ModelOverrides, problems:
     for (name, draft) in drafts.values_mut().flatten() {
         let settings = draft.given.resolve();
         let asked = [
-            ("canary.model", settings.canary_model, settings.canary_percent.unwrap_or(10)),
-            ("mirror.model", settings.mirror_model, settings.mirror_percent.unwrap_or(100)),
+            (BranchKind::Canary, settings.canary_model, settings.canary_percent.unwrap_or(10)),
+            (BranchKind::Mirror, settings.mirror_model, settings.mirror_percent.unwrap_or(100)),
         ];
         let [canary, mirror] = asked
-            .map(|(key, target, percent)| branch(key, name, target?, percent, draft, &everybody, problems));
+            .map(|(kind, target, percent)| branch(kind, name, target?, percent, draft, &everybody, problems));
         (draft.canary, draft.mirror) = (canary, mirror);
     }
 }
 
 fn conflict(
-    key: &str,
+    key: &'static str,
     model: &ModelName,
     server: &ServerRecord,
     all: &[Arc<ServerRecord>],
     said: &crate::GivenModelSettings,
-) -> String {
+) -> SettingFinding {
     let counts = said.get(key).unwrap_or_default();
     let first = all.iter().find(|s| s.spec.model_settings.get(key) == Some(counts));
     let first = first.map_or("another server", |s| s.spec.name.as_str());
     let here = server.spec.model_settings.get(key).unwrap_or_default();
-    format!(
-        "{key}={here:?}, but {first}, which serves {model:?} too, has {counts:?}, which counts: give all servers of a \
-         model the same"
-    )
+    SettingFinding::Conflict {
+        key,
+        here: here.to_owned(),
+        model: model.clone(),
+        first: first.to_owned(),
+        counts: counts.to_owned(),
+    }
 }
 
 /// The servers of the other model, if they can take this one's requests. Traefik cannot change the
 /// name in a body, and `/auth` sets no second credential.
 fn branch(
-    key: &str,
+    kind: BranchKind,
     model: &ModelName,
     target: ModelName,
     percent: u8,
@@ -73,45 +76,34 @@ fn branch(
     if draft.ready().next().is_none() || target == *model || percent == 0 {
         return None;
     }
-    let mut refuse = |message: String| {
+    let mut refuse = |fault: BranchFault| {
         // Who asked for it: a server, or the operator for all of the model's.
         let asked = draft.servers.iter().find(|s| !s.spec.model_settings.is_empty());
         if let Some(server) = asked.or_else(|| draft.servers.first()) {
-            problems.push(Problem::server(
-                &server.spec.name,
-                format!("{key}={:?} of {model:?}: {message}", target.as_str()),
-            ));
+            let (model, target) = (model.clone(), target.clone());
+            let finding = SettingFinding::Branch { kind, model, target, fault };
+            problems.push(Problem::server(&server.spec.name, finding));
         }
         None
     };
     let ready = match pools.get(&target) {
         Some(ready) if !ready.is_empty() => ready,
-        Some(_) => return refuse("none of its servers is ready; until then it gets no requests".into()),
-        None => return refuse("there is no such model; until then it gets no requests".into()),
+        Some(_) => return refuse(BranchFault::NoneReady),
+        None => return refuse(BranchFault::NoSuchModel),
     };
     if let Some(server) = ready.iter().find(|s| !s.accepts(model)) {
-        return refuse(format!(
-            "its server {} does not answer to {model:?}, and Traefik cannot change the name in a body: give that \
-             server the name as an alias that it accepts, or accepts=any if it does not look",
-            server.spec.name
-        ));
+        return refuse(BranchFault::NameNotAccepted { server: server.spec.name.clone() });
     }
     // One that chooses by the name in the body would answer with this very model.
     let has_both = |server: &&Arc<ServerRecord>| {
         server.kind().names_choose() && server.models.iter().any(|card| card.name == *model)
     };
     if let Some(server) = ready.iter().find(has_both) {
-        return refuse(format!(
-            "its server {} has {model:?} as well and chooses by the name in the body, so its requests would stay with that \
-             model",
-            server.spec.name
-        ));
+        return refuse(BranchFault::HasBoth { server: server.spec.name.clone() });
     }
     let credentials = || draft.ready().chain(ready).map(|s| &s.spec.credential);
     if credentials().any(Option::is_some) {
-        return refuse(
-            "a request carries one credential, so servers that demand one cannot take part".into(),
-        );
+        return refuse(BranchFault::Credential);
     }
     Some(Branch { model: target, percent, ready: ready.clone() })
 }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use super::{Branch, Choice, Door, Leg, Pool};
 use crate::{
     Accepts, Credential, GivenModelSettings, Kind, ModelCard, ModelName, Problem, RouteId, Selector,
-    ServerRecord, ServerState,
+    ServerRecord, ServerState, SettingFinding,
 };
 
 /// A pool to be.
@@ -65,9 +65,7 @@ pub(super) fn names(server: &ServerRecord) -> Vec<Name<'_>> {
 pub(super) fn check_settings(server: &ServerRecord, problems: &mut Vec<Problem>) {
     let count = server.models.len();
     if server.spec.settings.single_model && count > 1 {
-        let message =
-            format!("single_model: this server has {count} models, so it is taken for one with several");
-        problems.push(Problem::server(&server.spec.name, message));
+        problems.push(Problem::server(&server.spec.name, SettingFinding::NotSingle { count }));
     }
     check_aliases(server, problems);
 }
@@ -79,29 +77,24 @@ fn check_aliases(server: &ServerRecord, problems: &mut Vec<Problem>) {
     if server.models.is_empty() {
         return;
     }
-    let mut problem = |message| problems.push(Problem::server(&server.spec.name, message));
+    let mut problem = |finding| problems.push(Problem::server(&server.spec.name, finding));
     for alias in &settings.aliases {
         let name = &alias.name;
-        match &alias.of {
-            Some(of) if !server.models.iter().any(|m| m.name == *of) => {
-                problem(format!("aliases: {name:?} stands for {of:?}, which this server does not have"));
+        let of = match (&alias.of, &server.models[..]) {
+            (Some(of), models) if models.iter().any(|m| m.name == *of) => of,
+            (Some(of), _) => {
+                problem(SettingFinding::AliasOfNothing { alias: name.clone(), of: of.clone() });
                 continue;
             }
-            None if server.models.len() > 1 => {
-                problem(format!(
-                    "aliases: {name:?} names no model, and this server has {}: write {name}=MODEL",
-                    server.models.len()
-                ));
+            (None, [only]) => &only.name,
+            (None, models) => {
+                problem(SettingFinding::AliasOfSeveral { alias: name.clone(), count: models.len() });
                 continue;
             }
-            _ => {}
-        }
+        };
         let listed = server.models.iter().any(|m| m.name == *name);
         if !listed && server.kind() == Kind::Vllm && settings.accepts != Some(Accepts::Any) {
-            problem(format!(
-                "aliases: vLLM answers 404 to {name:?} in a body, which Traefik cannot change: start it with \
-                 --served-model-name and both names; by path, header or query the alias works"
-            ));
+            problem(SettingFinding::AliasUnknownToVllm { alias: name.clone(), of: of.clone() });
         }
     }
 }

@@ -1,5 +1,7 @@
 use super::*;
-use crate::{CredentialHeader, Kind, ServerSettings, ServerSpec, ServerUrl, Setting, Strategy};
+use crate::{
+    CredentialHeader, Kind, LifecycleFinding, ServerSettings, ServerSpec, ServerUrl, Setting, Strategy,
+};
 
 fn record(name: &str, state: ServerState, context: u64) -> ServerRecord {
     let model = ModelName::new("llama").expect("a name");
@@ -15,7 +17,10 @@ fn record(name: &str, state: ServerState, context: u64) -> ServerRecord {
 #[test]
 fn servers_of_one_model_form_one_pool() {
     let catalogue = Catalogue::assemble(
-        [record("b", ServerState::Ready, 8192), record("a", ServerState::Starting("loading".into()), 4096)],
+        [
+            record("b", ServerState::Ready, 8192),
+            record("a", ServerState::Starting(LifecycleFinding::HealthcheckPending.into()), 4096),
+        ],
         Vec::new(),
     );
     let pool = catalogue.pool("llama").expect("a pool");
@@ -32,10 +37,13 @@ fn readiness_prefers_the_hopeful_word() {
         let records = states.into_iter().enumerate().map(|(i, s)| record(&format!("s{i}"), s, 1));
         Catalogue::assemble(records, Vec::new()).pool("llama").expect("a pool").readiness()
     };
-    let starting = || ServerState::Starting(String::new());
-    let stopped = || ServerState::Stopped(String::new());
+    let starting = || ServerState::Starting(LifecycleFinding::HealthcheckPending.into());
+    let stopped = || ServerState::Stopped(LifecycleFinding::Stopped.into());
     assert_eq!(readiness(vec![stopped(), starting()]), Readiness::Starting);
-    assert_eq!(readiness(vec![stopped(), ServerState::Draining(String::new())]), Readiness::Draining);
+    assert_eq!(
+        readiness(vec![stopped(), ServerState::Draining(LifecycleFinding::Frozen.into())]),
+        Readiness::Draining
+    );
 }
 
 #[test]
@@ -104,7 +112,10 @@ fn vllm_is_known_to_refuse_an_alias_in_a_body() {
     vllm.listed_as = Kind::Vllm;
     let catalogue = Catalogue::assemble([vllm], Vec::new());
     assert!(catalogue.pool("fast").is_some(), "by path it works");
-    assert!(problems(&catalogue)[0].contains("--served-model-name"));
+    let finding = &catalogue.problems()[0].finding;
+    assert!(finding.to_string().contains("--served-model-name"));
+    assert_eq!((finding.code(), finding.may_pass_by_itself()), ("alias_unknown_to_vllm", false));
+    assert!(finding.advice().contains("--served-model-name llama fast"), "{}", finding.advice());
 }
 
 #[test]
@@ -170,7 +181,7 @@ fn servers_with_a_credential_form_a_leg_of_their_own() {
     assert_eq!(names, [("local", 1), ("a-cloud", 2), ("c-cloud", 1)]);
     assert_eq!(all[0].2, RouteId::of(&model("llama")));
     let mut down = server("local", &["llama"], &[]);
-    down.state = ServerState::Starting(String::new());
+    down.state = ServerState::Starting(LifecycleFinding::HealthcheckPending.into());
     let rest = legs(vec![cloud("a-cloud", "one", "1"), down]);
     assert_eq!((rest.len(), &rest[0].2), (1, &all[1].2), "the route stays while others come and go");
 }
@@ -219,7 +230,10 @@ fn a_canary_must_accept_the_name_and_says_so() {
         (server("b", &["llama-next"], &[]), "does not answer to \"llama\""),
         (server("b", &["other"], &[]), "there is no such model"),
         (
-            ServerRecord { state: ServerState::Starting(String::new()), ..server("b", &["llama-next"], &[]) },
+            ServerRecord {
+                state: ServerState::Starting(LifecycleFinding::HealthcheckPending.into()),
+                ..server("b", &["llama-next"], &[])
+            },
             "none of its servers is ready",
         ),
     ] {

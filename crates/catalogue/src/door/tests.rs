@@ -25,7 +25,7 @@ fn on(exposed_by_default: bool) -> Vec<(String, Sight)> {
 
 /// What is told, and how badly.
 fn told(all: &[Exposable], traefiks: &[(String, Sight)]) -> Vec<(Severity, String)> {
-    doors(all, traefiks).problems.into_iter().map(|p| (p.severity, p.to_string())).collect()
+    doors(all, traefiks).problems.into_iter().map(|p| (p.severity(), p.to_string())).collect()
 }
 
 /// The only thing that is told, if anything is.

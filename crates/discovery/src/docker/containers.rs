@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use catalogue::{ContainerHealth, ContainerRecord, ContainerStatus, Problem, PublishedPort};
+use catalogue::{ContainerHealth, ContainerRecord, ContainerStatus, DockerFinding, Problem, PublishedPort};
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 
@@ -46,14 +46,11 @@ pub(super) async fn look(api: &Api, options: &DockerOptions, all: &[Listed]) -> 
             Err(error) if error.status() == Some(404) => {}
             Err(ApiError::Unreachable(why)) => return Err(ApiError::Unreachable(why)),
             Err(error) => {
-                let asked = error.to_string().replace(&listed.id, listed.name());
-                let runs = may_run(&listed);
-                let stays = if runs { "; what is known of it stays" } else { "" };
-                survey.problems.push(Problem::container(
-                    &name,
-                    format!("Docker does not say how it is: {asked}{stays}"),
-                ));
-                survey.unread.extend(runs.then(|| listed.id.clone()));
+                let error = error.to_string().replace(&listed.id, listed.name());
+                let may_run = may_run(&listed);
+                let finding = DockerFinding::NotInspected { error, may_run };
+                survey.problems.push(Problem::container(&name, finding));
+                survey.unread.extend(may_run.then(|| listed.id.clone()));
             }
         }
     }
@@ -73,13 +70,13 @@ pub(super) fn unreadable(item: &Value, why: &str, options: &DockerOptions) -> Op
     });
     let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str);
     let name = text("/Names/0").or(text("/Id")).unwrap_or("without a name").trim_start_matches('/');
-    let message = format!("Docker's list of containers cannot be read at this one, so it is left out: {why}");
-    (!is_anothers).then(|| Problem::container(&options.full_name(name), message))
+    let finding = DockerFinding::ContainerUnreadable { why: why.to_owned() };
+    (!is_anothers).then(|| Problem::container(&options.full_name(name), finding))
 }
 
 /// What the two answers say, and what is odd about it. What the inspection leaves out, of a container that is half
 /// removed, the list says.
-fn record(inspected: Inspected, listed: &Listed) -> (ContainerRecord, Option<String>) {
+fn record(inspected: Inspected, listed: &Listed) -> (ContainerRecord, Option<DockerFinding>) {
     let Inspected { id, name, state, config, host_config, network_settings: settings, .. } = inspected;
     let (status, odd_state) = status(&state, &listed.state);
     let (health, odd_health) = match status {
@@ -138,7 +135,7 @@ fn word(state: &str) -> Option<ContainerStatus> {
 }
 
 /// The status. A word that is not known here is named, and what the Engine says beside it counts.
-fn status(state: &State, listed: &str) -> (ContainerStatus, Option<String>) {
+fn status(state: &State, listed: &str) -> (ContainerStatus, Option<DockerFinding>) {
     // Podman's inspection calls a container that is being stopped `running`, its list does not.
     if listed == "stopping" {
         return (ContainerStatus::Exited, None);
@@ -153,27 +150,19 @@ fn status(state: &State, listed: &str) -> (ContainerStatus, Option<String>) {
         State { running: true, .. } => ContainerStatus::Running,
         _ => ContainerStatus::Exited,
     };
-    let taken = match by_flags {
-        ContainerStatus::Exited => "it is taken for stopped",
-        _ => "it runs all the same",
-    };
-    let odd = format!("its state {said:?} is not known here; {taken}");
-    (by_flags, (!said.is_empty()).then_some(odd))
+    let odd =
+        || DockerFinding::StateUnknown { said: said.to_owned(), runs: by_flags != ContainerStatus::Exited };
+    (by_flags, (!said.is_empty()).then(odd))
 }
 
 /// What its HEALTHCHECK says. A word that is not known here is named, and the server itself is asked.
-fn health(word: &str) -> (Option<ContainerHealth>, Option<String>) {
+fn health(word: &str) -> (Option<ContainerHealth>, Option<DockerFinding>) {
     match word {
         "starting" => (Some(ContainerHealth::Starting), None),
         "healthy" => (Some(ContainerHealth::Healthy), None),
         "unhealthy" => (Some(ContainerHealth::Unhealthy), None),
         "" | "none" => (None, None),
-        other => {
-            let odd = format!(
-                "what its HEALTHCHECK says, {other:?}, is not known here; the server itself is asked"
-            );
-            (None, Some(odd))
-        }
+        other => (None, Some(DockerFinding::HealthUnknown { said: other.to_owned() })),
     }
 }
 

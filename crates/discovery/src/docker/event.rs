@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use catalogue::LifecycleFinding;
 use serde_json::json;
 
 use super::wire::Event;
@@ -43,8 +44,8 @@ const SIGTERM: i64 = 15;
 pub(crate) struct Withdrawal {
     /// The container's id, or in a Swarm the task's.
     pub(crate) id: String,
-    /// Why, in words.
-    pub(crate) reason: &'static str,
+    /// Why.
+    pub(crate) reason: LifecycleFinding,
     /// The container is on its way out: although the list will go on calling it running, it stays
     /// withdrawn until it has been started anew. Otherwise the next list decides.
     pub(crate) until_restart: bool,
@@ -91,18 +92,20 @@ pub(super) fn read(event: &Event, swarm: bool, stop_signals: &HashMap<String, i6
             Some(signal)
                 if signal == SIGKILL || signal == stop_signals.get(id).copied().unwrap_or(SIGTERM) =>
             {
-                withdraw("it has been told to stop", true)
+                withdraw(LifecycleFinding::ToldToStop, true)
             }
             Some(_) => Meaning::Look,
             // Podman does not say which: the next list decides.
-            None => withdraw("it has been sent a signal", false),
+            None => withdraw(LifecycleFinding::Signalled, false),
         },
-        "die" | "died" | "stop" => withdraw("it has stopped", true),
-        "destroy" | "remove" => withdraw("it has been removed", true),
-        "pause" => withdraw("it is paused", false),
-        "disconnect" => withdraw("it has been disconnected from a network", false),
-        "health_status: unhealthy" => withdraw("its HEALTHCHECK fails", false),
-        "health_status" if event.health_status == "unhealthy" => withdraw("its HEALTHCHECK fails", false),
+        "die" | "died" | "stop" => withdraw(LifecycleFinding::Stopped, true),
+        "destroy" | "remove" => withdraw(LifecycleFinding::Removed, true),
+        "pause" => withdraw(LifecycleFinding::Frozen, false),
+        "disconnect" => withdraw(LifecycleFinding::Disconnected, false),
+        "health_status: unhealthy" => withdraw(LifecycleFinding::HealthcheckFails, false),
+        "health_status" if event.health_status == "unhealthy" => {
+            withdraw(LifecycleFinding::HealthcheckFails, false)
+        }
         "start" | "restart" => Meaning::Started(id.to_owned()),
         _ => Meaning::Look,
     }

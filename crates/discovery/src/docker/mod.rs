@@ -85,7 +85,7 @@ impl DockerOptions {
 
     /// The name, unless it is the default one.
     fn given_name(&self) -> Option<&str> {
-        (self.name != Self::DEFAULT_NAME).then_some(&self.name)
+        given_name(&self.name)
     }
 
     /// What people are told a container or task is called: with several hosts, each may have one of that name.
@@ -95,6 +95,11 @@ impl DockerOptions {
             None => name.into(),
         }
     }
+}
+
+/// A host's name in the configuration, unless it is the default one.
+pub(crate) fn given_name(host: &str) -> Option<&str> {
+    (host != DockerOptions::DEFAULT_NAME).then_some(host)
 }
 
 /// What a host is called as a source of servers.

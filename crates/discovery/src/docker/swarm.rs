@@ -7,7 +7,7 @@ mod task;
 
 use std::collections::HashMap;
 
-use catalogue::{Problem, open_port};
+use catalogue::{DockerFinding, LabelFinding, Problem, open_port};
 use serde_json::Value;
 
 use super::{
@@ -74,8 +74,8 @@ async fn nodes(
         Ok(nodes) => Ok(service::node_addresses(&wire::read_each::<Node>(nodes).0)),
         Err(ApiError::Unreachable(why)) => Err(ApiError::Unreachable(why)),
         Err(error) => {
-            let message = format!("the addresses of the Swarm's nodes are not known: {error}");
-            problems.push(Problem::source(&super::source_name(&options.name), message));
+            let finding = DockerFinding::NodesUnknown { error: error.to_string() };
+            problems.push(Problem::source(&super::source_name(&options.name), finding));
             Ok(HashMap::new())
         }
     }
@@ -90,16 +90,13 @@ fn may_be_ours(service: &Value) -> bool {
 /// What is said of a service or task that cannot be read.
 fn unreadable(item: &Value, why: &str, options: &DockerOptions) -> Problem {
     let name = ["/Spec/Name", "/ID"].iter().find_map(|place| item.pointer(place)?.as_str());
-    let message = format!("Docker's list cannot be read at this one, so it is left out: {why}");
-    Problem::container(&options.full_name(name.unwrap_or("without a name")), message)
+    let finding = DockerFinding::ServiceUnreadable { why: why.to_owned() };
+    Problem::container(&options.full_name(name.unwrap_or("without a name")), finding)
 }
 
 fn labelled_in_the_wrong_place(service: &ServiceSpec, options: &DockerOptions) -> Option<Problem> {
-    service.task_template.container_spec.labels.contains_key(OPT_IN).then(|| {
-        let message = "label inference.enable is on the containers of this service; in a Swarm it must be on the \
-                       service itself (deploy.labels in Compose)";
-        Problem::container(&options.full_name(&service.name), message)
-    })
+    let on_containers = service.task_template.container_spec.labels.contains_key(OPT_IN);
+    on_containers.then(|| Problem::container(&options.full_name(&service.name), LabelFinding::OnContainers))
 }
 
 /// A port that every node of the Swarm publishes.

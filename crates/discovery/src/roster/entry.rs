@@ -6,11 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use catalogue::{HealthMode, Listing, ModelCard, Problem, ServerRecord, ServerSpec, ServerState, Source};
+use catalogue::{
+    Finding, HealthMode, LifecycleFinding, Listing, ListingFinding, ModelCard, Origin, Problem, ServerRecord,
+    ServerSpec, ServerState,
+};
 
 use crate::{
     docker::{HostName, Withdrawal},
-    probe::{Answer, Findings},
+    probe::Answers,
 };
 
 /// How often a server is asked for its models once it has answered: LoRA adapters and pulled
@@ -61,31 +64,44 @@ pub(super) struct Probe {
 struct Question {
     /// It was answered during this run.
     answered: bool,
-    /// In a row.
-    failures: u32,
-    error: Option<String>,
+    /// How often it has failed since.
+    failed: Option<Failures>,
+}
+
+/// Failures in a row.
+#[derive(Debug)]
+struct Failures {
+    count: u32,
+    last: Finding,
 }
 
 impl Question {
     fn succeeded(&mut self) {
-        *self = Self { answered: true, ..Self::default() };
+        *self = Self { answered: true, failed: None };
     }
 
     /// Returns when to ask again.
-    fn failed(&mut self, error: String) -> Duration {
-        let backoff = BACKOFF.0.saturating_mul(1 << self.failures.min(10)).min(BACKOFF.1);
-        let first_after_success = self.answered && self.failures < MAX_FAILURES;
-        self.failures = self.failures.saturating_add(1);
-        self.error = Some(error);
+    fn failed(&mut self, last: Finding) -> Duration {
+        let before = self.failed.as_ref().map_or(0, |failed| failed.count);
+        let backoff = BACKOFF.0.saturating_mul(1 << before.min(10)).min(BACKOFF.1);
+        let first_after_success = self.answered && before < MAX_FAILURES;
+        self.failed = Some(Failures { count: before.saturating_add(1), last });
         if first_after_success { RECHECK } else { backoff }
     }
 
-    fn withdraws(&self) -> bool {
-        self.failures >= MAX_FAILURES
+    /// What was wrong the last time.
+    fn error(&self) -> Option<&Finding> {
+        self.failed.as_ref().map(|failed| &failed.last)
     }
 
-    fn error_or(&self, otherwise: &str) -> String {
-        self.error.clone().unwrap_or_else(|| otherwise.into())
+    /// Why the server is withdrawn, if it has failed too often.
+    fn withdraws(&self) -> Option<Finding> {
+        let failed = self.failed.as_ref().filter(|failed| failed.count >= MAX_FAILURES)?;
+        Some(failed.last.clone())
+    }
+
+    fn error_or(&self, otherwise: LifecycleFinding) -> Finding {
+        self.error().cloned().unwrap_or_else(|| otherwise.into())
     }
 }
 
@@ -143,21 +159,19 @@ impl Entry {
             return self.reported.clone();
         }
         if let Some(withdrawal) = &self.withdrawn {
-            return ServerState::Draining(withdrawal.reason.into());
+            return ServerState::Draining(withdrawal.reason.clone().into());
         }
         let Probe { models, ready, .. } = &self.probe;
         let asks_ready = self.spec.settings.ready_path.is_some();
         if !models.answered {
-            return ServerState::Starting(models.error_or("it has not been asked for its models yet"));
+            return ServerState::Starting(models.error_or(LifecycleFinding::ModelsNotAsked));
         }
         if asks_ready && !ready.answered {
-            return ServerState::Starting(ready.error_or("it has not been asked whether it is ready yet"));
+            return ServerState::Starting(ready.error_or(LifecycleFinding::ReadyNotAsked));
         }
-        if self.spec.health == HealthMode::Probe && models.withdraws() {
-            return ServerState::Draining(models.error_or("it does not answer"));
-        }
-        if asks_ready && ready.withdraws() {
-            return ServerState::Draining(ready.error_or("it is not ready"));
+        let models = models.withdraws().filter(|_| self.spec.health == HealthMode::Probe);
+        if let Some(why) = models.or_else(|| ready.withdraws().filter(|_| asks_ready)) {
+            return ServerState::Draining(why);
         }
         ServerState::Ready
     }
@@ -188,17 +202,17 @@ impl Entry {
     }
 
     /// Takes over what it answered, and says whether others are to be told something else of it now.
-    pub(super) fn answered(&mut self, findings: Findings, now: Instant) -> bool {
+    pub(super) fn answered(&mut self, answers: Answers, now: Instant) -> bool {
         let before = (self.state(), self.problems());
-        self.take(findings, now);
+        self.take(answers, now);
         self.told.is_none() || before != (self.state(), self.problems())
     }
 
-    fn take(&mut self, findings: Findings, now: Instant) {
+    fn take(&mut self, answers: Answers, now: Instant) {
         self.probe.under_way = false;
         self.probe.asked = true;
-        let models = match findings.models {
-            Answer::Models(mut listing) => {
+        let models = match answers.models {
+            Ok(mut listing) => {
                 self.probe.models.succeeded();
                 keep_times(&mut listing, &self.listing);
                 if self.listing != listing {
@@ -207,15 +221,15 @@ impl Entry {
                 }
                 if self.spec.health == HealthMode::Probe { LIVENESS } else { REFRESH }
             }
-            Answer::Unreachable(error) | Answer::Unusable(error) => self.probe.models.failed(error),
+            Err(finding) => self.probe.models.failed(finding.into()),
         };
-        let ready = match findings.ready {
+        let ready = match answers.ready {
             None => REFRESH,
             Some(Ok(())) => {
                 self.probe.ready.succeeded();
                 LIVENESS
             }
-            Some(Err(why)) => self.probe.ready.failed(why).min(LIVENESS),
+            Some(Err(finding)) => self.probe.ready.failed(finding.into()).min(LIVENESS),
         };
         self.probe.due = now + models.min(ready);
     }
@@ -229,23 +243,18 @@ impl Entry {
         if !self.can_be_asked() {
             return Vec::new();
         }
-        let problem = |message: &String| match self.spec.source {
-            Source::Docker { .. } => Problem::container(&self.spec.name, message),
-            Source::File => Problem::server(&self.spec.name, message),
+        let origin = self.spec.source.origin();
+        let problem = |finding| match origin {
+            Origin::Docker => Problem::container(&self.spec.name, finding),
+            Origin::File => Problem::server(&self.spec.name, finding),
         };
         let Probe { models, ready, .. } = &self.probe;
-        let none =
-            (models.answered && self.listing.cards.is_empty()).then(|| "it lists no models".to_owned());
-        let mut problems: Vec<Problem> = self
-            .listing
-            .left_out
-            .iter()
-            .chain(&models.error)
-            .chain(&ready.error)
-            .chain(&none)
-            .map(problem)
-            .collect();
-        // A server that cannot be reached fails both questions in the same words.
+        let is_empty = models.answered && self.listing.cards.is_empty();
+        let left_out = self.listing.left_out.iter().cloned();
+        let found = left_out.map(Finding::from).chain(models.error().cloned()).chain(ready.error().cloned());
+        let none = is_empty.then(|| ListingFinding::NoModels(origin).into());
+        let mut problems: Vec<Problem> = found.chain(none).map(problem).collect();
+        // A server that cannot be reached fails both questions alike.
         problems.dedup();
         problems
     }

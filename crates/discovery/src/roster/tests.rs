@@ -4,15 +4,17 @@ use std::{
 };
 
 use catalogue::{
-    ContainerHealth, ContainerRecord, ContainerStatus, Hold, HoldKind, Listing, ModelCard, ModelName,
-    Readiness, ServerUrl, TaskRecord, TaskStatus,
+    Asked, ContainerHealth, ContainerRecord, ContainerStatus, Hold, HoldKind, Listing, ModelCard, ModelName,
+    ProbeFault, ProbeFinding, Readiness, ServerUrl, TaskRecord, TaskStatus,
 };
 
 use super::{
     entry::{BACKOFF, LIVENESS, RECHECK, REFRESH},
     *,
 };
-use crate::probe::Answer;
+
+/// What a server answers when it is asked for its models.
+type Answer = Result<Listing, ProbeFault>;
 
 /// A roster with a clock that a test advances.
 struct Scene {
@@ -34,7 +36,7 @@ impl Scene {
         self.roster.surveyed(&host.into(), survey, Vec::new(), self.now);
     }
 
-    fn withdraw(&mut self, reason: &'static str, until_restart: bool) {
+    fn withdraw(&mut self, reason: LifecycleFinding, until_restart: bool) {
         self.roster.withdraw(Withdrawal { id: "c1".into(), reason, until_restart });
     }
 
@@ -43,12 +45,13 @@ impl Scene {
         self.answer_both(answer, None)
     }
 
-    fn answer_both(&mut self, answer: &Answer, ready: Option<Result<(), &str>>) -> usize {
+    fn answer_both(&mut self, answer: &Answer, ready: Option<&Result<(), ProbeFault>>) -> usize {
         let due = self.roster.take_due(self.now);
-        let ready = ready.map(|r| r.map_err(str::to_owned));
         for spec in &due {
-            let findings = Findings { models: answer.clone(), ready: ready.clone() };
-            self.roster.answered(spec, findings, self.now);
+            let found = |fault| ProbeFinding { asked: Asked::of(spec), fault };
+            let models = answer.clone().map_err(found);
+            let answers = Answers { models, ready: ready.map(|ready| ready.clone().map_err(found)) };
+            self.roster.answered(spec, answers, self.now);
         }
         due.len()
     }
@@ -90,11 +93,11 @@ fn file_spec() -> ServerSpec {
 
 fn llama() -> Answer {
     let cards = vec![ModelCard::named(ModelName::new("llama").expect("a name"))];
-    Answer::Models(Listing { cards, ..Listing::default() })
+    Ok(Listing { cards, ..Listing::default() })
 }
 
 fn refused() -> Answer {
-    Answer::Unreachable("cannot connect".into())
+    Err(ProbeFault::CannotConnect { cause: "refused".into() })
 }
 
 #[test]
@@ -121,7 +124,7 @@ fn a_model_was_created_when_it_was_first_seen() {
     for created in [1_700_000_000, 1_700_000_030] {
         let name = ModelName::new("llama").expect("a name");
         let cards = vec![ModelCard { created: Some(created), ..ModelCard::named(name) }];
-        assert_eq!(scene.answer(&Answer::Models(Listing { cards, ..Listing::default() })), 1);
+        assert_eq!(scene.answer(&Ok(Listing { cards, ..Listing::default() })), 1);
         let catalogue = scene.roster.catalogue();
         let server = catalogue.servers().next().expect("the server");
         assert_eq!(server.models[0].created, Some(1_700_000_000));
@@ -134,11 +137,11 @@ fn a_stop_signal_withdraws_although_the_list_still_says_running() {
     let mut scene = Scene::new();
     scene.survey(vec![healthy("t0")]);
     scene.answer(&llama());
-    scene.withdraw("it has been told to stop", true);
+    scene.withdraw(LifecycleFinding::ToldToStop, true);
     assert_eq!(scene.llama(), Some(Readiness::Draining));
     scene.survey(vec![healthy("t0")]);
     assert_eq!(scene.llama(), Some(Readiness::Draining), "the same run stays withdrawn");
-    scene.withdraw("it is paused", false);
+    scene.withdraw(LifecycleFinding::Frozen, false);
     scene.survey(vec![healthy("t0")]);
     assert_eq!(scene.llama(), Some(Readiness::Draining), "a lesser mark does not replace it");
     scene.survey(vec![healthy("t1")]);
@@ -152,7 +155,7 @@ fn a_pause_lasts_until_the_list_says_otherwise() {
     let mut scene = Scene::new();
     scene.survey(vec![healthy("t0")]);
     scene.answer(&llama());
-    scene.withdraw("it is paused", false);
+    scene.withdraw(LifecycleFinding::Frozen, false);
     assert_eq!(scene.llama(), Some(Readiness::Draining));
     scene.survey(vec![ContainerRecord { status: ContainerStatus::Paused, ..healthy("t0") }]);
     assert_eq!(scene.llama(), Some(Readiness::Draining));
@@ -166,7 +169,7 @@ fn a_withdrawal_that_came_during_a_look_outlives_it() {
     scene.survey(vec![healthy("t0")]);
     scene.answer(&llama());
     let survey = Survey { containers: vec![healthy("t0")], ..Survey::default() };
-    let meanwhile = Withdrawal { id: "c1".into(), reason: "it is paused", until_restart: false };
+    let meanwhile = Withdrawal { id: "c1".into(), reason: LifecycleFinding::Frozen, until_restart: false };
     scene.roster.surveyed(&"docker".into(), survey, vec![meanwhile], scene.now);
     assert_eq!(scene.llama(), Some(Readiness::Draining));
 }
@@ -210,12 +213,16 @@ fn a_failing_list_of_a_healthy_container_is_a_problem_and_no_withdrawal() {
     let mut scene = Scene::new();
     scene.survey(vec![healthy("t0")]);
     scene.answer(&llama());
+    let fails = Err(ProbeFault::Status { path: "/v1/models".into(), status: 500 });
     for _ in 0..5 {
         scene.pass(REFRESH);
-        assert_eq!(scene.answer(&Answer::Unusable("GET … answers 500".into())), 1);
+        assert_eq!(scene.answer(&fails), 1);
     }
     assert_eq!(scene.llama(), Some(Readiness::Ready));
-    assert_eq!(scene.roster.catalogue().problems()[0].to_string(), "container vllm: GET … answers 500");
+    assert_eq!(
+        scene.roster.catalogue().problems()[0].to_string(),
+        "container vllm: healthy, but /v1/models answers 500"
+    );
 }
 
 #[test]
@@ -253,7 +260,7 @@ fn an_answer_of_the_run_before_is_not_believed() {
     scene.survey(vec![healthy("t0")]);
     let due = scene.roster.take_due(scene.now);
     scene.survey(vec![healthy("t1")]);
-    scene.roster.answered(&due[0], Findings { models: llama(), ready: None }, scene.now);
+    scene.roster.answered(&due[0], Answers { models: Ok(llama().expect("models")), ready: None }, scene.now);
     assert_eq!(scene.llama(), None);
     assert_eq!(scene.answer(&llama()), 1, "the new run is asked at once");
 }
@@ -346,7 +353,7 @@ fn a_task_comes_and_goes() {
     assert_eq!(scene.llama(), Some(Readiness::Ready));
     scene.roster.withdraw(Withdrawal {
         id: "t1".into(),
-        reason: "it has been told to stop",
+        reason: LifecycleFinding::ToldToStop,
         until_restart: true,
     });
     survey(&mut scene, vec![task(TaskStatus::Running)]);
@@ -368,35 +375,34 @@ fn a_server_is_ready_only_once_its_ready_path_says_so() {
     let mut scene = Scene::new();
     scene.survey(vec![with_ready_path()]);
     let state = |scene: &mut Scene| scene.roster.catalogue().servers().next().expect("it").state.clone();
-    assert_eq!(state(&mut scene), ServerState::Starting("it has not been asked for its models yet".into()));
-    scene.answer_both(&llama(), Some(Err("no model is loaded")));
-    assert_eq!(state(&mut scene), ServerState::Starting("no model is loaded".into()));
-    assert_eq!(scene.roster.catalogue().problems()[0].to_string(), "container vllm: no model is loaded");
+    assert_eq!(state(&mut scene), ServerState::Starting(LifecycleFinding::ModelsNotAsked.into()));
+    let (path, wanted) = (Arc::from("/api/ps"), Arc::from("llama"));
+    scene.answer_both(&llama(), Some(&Err(ProbeFault::LacksText { path, status: 200, wanted })));
+    let problem = scene.roster.catalogue().problems()[0].clone();
+    assert_eq!(
+        problem.to_string(),
+        "container vllm: healthy, but /api/ps answers 200 without \"llama\" in it, so it is not ready"
+    );
+    assert_eq!(state(&mut scene), ServerState::Starting(problem.finding));
+    let unavailable = Err(ProbeFault::NotReady { path: "/api/ps".into(), status: 503 });
     scene.pass(BACKOFF.0);
-    assert_eq!(scene.answer_both(&llama(), Some(Ok(()))), 1, "asked again soon while it starts");
+    assert_eq!(scene.answer_both(&llama(), Some(&Ok(()))), 1, "asked again soon while it starts");
     assert_eq!(state(&mut scene), ServerState::Ready);
     assert!(scene.roster.catalogue().problems().is_empty());
 
     scene.pass(LIVENESS);
-    scene.answer_both(&llama(), Some(Err("it answers 503")));
+    scene.answer_both(&llama(), Some(&unavailable));
     assert_eq!(state(&mut scene), ServerState::Ready, "one failure is not enough");
     scene.pass(RECHECK);
-    scene.answer_both(&llama(), Some(Err("it answers 503")));
-    assert_eq!(
-        state(&mut scene),
-        ServerState::Draining("it answers 503".into()),
-        "although its HEALTHCHECK passes"
-    );
+    scene.answer_both(&llama(), Some(&unavailable));
+    let why = state(&mut scene).why().expect("a reason").to_string();
+    assert_eq!(why, "healthy, but /api/ps answers 503, so it is not ready");
     for _ in 0..5 {
         scene.pass(LIVENESS);
-        assert_eq!(
-            scene.answer_both(&llama(), Some(Err("it answers 503"))),
-            1,
-            "every 5 s, however long it lasts"
-        );
+        assert_eq!(scene.answer_both(&llama(), Some(&unavailable)), 1, "every 5 s, however long it lasts");
     }
     scene.pass(LIVENESS);
-    scene.answer_both(&llama(), Some(Ok(())));
+    scene.answer_both(&llama(), Some(&Ok(())));
     assert_eq!(state(&mut scene), ServerState::Ready);
 }
 
@@ -405,7 +411,7 @@ fn both_must_be_true() {
     let mut scene = Scene::new();
     let unhealthy = || ContainerRecord { health: Some(ContainerHealth::Unhealthy), ..with_ready_path() };
     scene.survey(vec![with_ready_path()]);
-    scene.answer_both(&llama(), Some(Ok(())));
+    scene.answer_both(&llama(), Some(&Ok(())));
     assert_eq!(scene.llama(), Some(Readiness::Ready));
     scene.survey(vec![unhealthy()]);
     assert_eq!(scene.llama(), Some(Readiness::Draining), "its HEALTHCHECK fails");
@@ -419,12 +425,12 @@ fn another_ready_path_is_asked_anew() {
     let mut spec = file_spec();
     spec.settings.ready_path = Some("/a".into());
     scene.roster.configured(&of(std::slice::from_ref(&spec)), scene.now);
-    scene.answer_both(&llama(), Some(Ok(())));
+    scene.answer_both(&llama(), Some(&Ok(())));
     assert_eq!(scene.llama(), Some(Readiness::Ready));
     spec.settings.ready_path = Some("/b".into());
     scene.roster.configured(&of(std::slice::from_ref(&spec)), scene.now);
     assert_eq!(scene.llama(), Some(Readiness::Starting));
-    assert_eq!(scene.answer_both(&llama(), Some(Ok(()))), 1);
+    assert_eq!(scene.answer_both(&llama(), Some(&Ok(()))), 1);
     assert_eq!(scene.llama(), Some(Readiness::Ready));
 }
 
@@ -447,7 +453,7 @@ fn an_operator_drains_a_server_until_its_next_run() {
     hold(&mut scene, HoldKind::Drain { incarnation: "1".into() });
     assert_eq!(scene.llama(), Some(Readiness::Draining));
     let catalogue = scene.roster.catalogue();
-    let why = catalogue.servers().next().and_then(|s| s.state.why()).expect("a reason").to_owned();
+    let why = catalogue.servers().next().and_then(|s| s.state.why()).expect("a reason").to_string();
     assert!(why.contains("drained by alice"), "{why}");
     scene.pass(LIVENESS + REFRESH);
     assert_eq!(scene.answer(&llama()), 1, "it is asked all the same");
@@ -518,7 +524,7 @@ fn an_answer_that_says_nothing_new_is_no_news() {
     let models = |names: &[&str]| {
         let cards =
             names.iter().map(|name| ModelCard::named(ModelName::new(name).expect("a name"))).collect();
-        Answer::Models(Listing { cards, ..Listing::default() })
+        Ok(Listing { cards, ..Listing::default() })
     };
     let mut scene = Scene::new();
     scene.survey(vec![container("1", None)]);
@@ -531,12 +537,11 @@ fn an_answer_that_says_nothing_new_is_no_news() {
         assert!(before.iter().zip(&again).all(|(a, b)| Arc::ptr_eq(a, b)), "it is described once");
         (has_news, before[0].models.len())
     };
-    let broken = || Answer::Unreachable("refused".into());
     assert_eq!(told(&mut scene, models(&["llama"])), (true, 1));
     assert_eq!(told(&mut scene, models(&["llama"])), (false, 1));
     assert_eq!(told(&mut scene, models(&["llama", "qwen"])), (true, 2), "another model");
     assert_eq!(told(&mut scene, models(&["llama", "qwen"])), (false, 2));
-    assert!(told(&mut scene, broken()).0, "a problem");
+    assert!(told(&mut scene, refused()).0, "a problem");
     assert_eq!(told(&mut scene, models(&["llama", "qwen"])), (true, 2), "that is over");
     scene.roster.hold(Holds::default());
     assert!(scene.roster.has_news(), "whatever operators do");

@@ -59,6 +59,14 @@ impl Discovery {
     pub(crate) async fn wait_state(&self, name: &str, wanted: &ServerState) {
         self.wait(|catalogue| (state(catalogue, name)? == *wanted).then_some(())).await;
     }
+
+    /// Waits for a state by its name, and for what is said of it.
+    pub(crate) async fn wait_why(&self, name: &str, wanted: &str, words: &str) {
+        let is = |state: &ServerState| {
+            state.name() == wanted && state.why().is_some_and(|why| why.to_string() == words)
+        };
+        self.wait(|catalogue| state(catalogue, name).filter(is).map(|_| ())).await;
+    }
 }
 
 impl Drop for Discovery {

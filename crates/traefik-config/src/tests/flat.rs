@@ -39,7 +39,7 @@ fn the_only_model_need_not_be_named() {
     let alias = set(server("a", "/v1", &["llama"]), &[("aliases", "fast")]);
     assert!(rule(vec![alias]).ends_with(" || PathPrefix(`/v1/`))"), "another name for the same");
     let mut down = server("b", "/v1", &["qwen"]);
-    down.state = ServerState::Starting("loading".into());
+    down.state = ServerState::Starting(catalogue::LifecycleFinding::HealthcheckPending.into());
     assert!(rule(vec![server("a", "/v1", &["llama"]), down]).contains("HeaderRegexp(`X-Model`"));
 }
 

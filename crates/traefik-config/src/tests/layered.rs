@@ -70,7 +70,7 @@ fn models_of_the_same_servers_share_a_service() {
 #[test]
 fn a_model_without_a_ready_server_has_no_router() {
     let mut starting = server("a", "/v1", &["m"]);
-    starting.state = ServerState::Starting("loading".into());
+    starting.state = ServerState::Starting(catalogue::LifecycleFinding::HealthcheckPending.into());
     let document = render_servers(vec![starting], &Options::default());
     assert!(!document.http.routers.keys().any(|name| name.starts_with("m-")));
     let unrouted = router(&document, "modelgate-unrouted");

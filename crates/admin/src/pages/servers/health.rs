@@ -1,6 +1,6 @@
 //! How a server is, and by whom that is known: Docker, by its HEALTHCHECK, or Modelgate's own questions.
 
-use catalogue::{HealthMode, Hold, ServerRecord, ServerState};
+use catalogue::{Finding, HealthMode, LifecycleFinding, ServerRecord, ServerState};
 
 /// How a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,77 +12,132 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// How a server is, which an operator may have withdrawn. Who is withdrawn by hand was ready.
-    pub(super) fn of(server: &ServerRecord, hold: Option<&Hold>) -> Self {
-        let mode = server.spec.health;
-        let by = match mode {
+    /// How a server is. Who is withdrawn by hand was ready.
+    pub(super) fn of(server: &ServerRecord) -> Self {
+        let by = match server.spec.health {
             HealthMode::Docker => "HEALTHCHECK",
             HealthMode::Probe => "probe",
         };
-        Self { word: word(&server.state, mode, hold), by }
+        Self { word: word(&server.state), by }
     }
 }
 
-fn word(state: &ServerState, mode: HealthMode, hold: Option<&Hold>) -> &'static str {
-    let why = state.why().unwrap_or_default();
-    let is_held = || hold.is_some_and(|hold| hold.reason() == why);
+fn word(state: &ServerState) -> &'static str {
     match state {
         ServerState::Ready => "healthy",
         // Docker says that it is, and yet it cannot be used.
-        _ if why.starts_with("healthy, but ") => "healthy",
+        ServerState::Starting(why) | ServerState::Draining(why) if is_healthy(why) => "healthy",
         ServerState::Starting(_) => "starting",
-        ServerState::Draining(_) if is_held() => "healthy",
-        ServerState::Draining(_) if is_unhealthy(why, mode) => "unhealthy",
+        ServerState::Draining(why) if is_unhealthy(why) => "unhealthy",
         ServerState::Draining(_) | ServerState::Stopped(_) => "not known",
     }
 }
 
+/// Whether its HEALTHCHECK passes, or it was withdrawn by hand while it was well.
+fn is_healthy(why: &Finding) -> bool {
+    match why {
+        Finding::Probe(finding) => finding.asked.is_healthy,
+        Finding::Lifecycle(LifecycleFinding::Drained { .. } | LifecycleFinding::Paused { .. }) => true,
+        Finding::Lifecycle(_)
+        | Finding::Label(_)
+        | Finding::Address(_)
+        | Finding::Docker(_)
+        | Finding::Listing(_)
+        | Finding::Setting(_)
+        | Finding::Door(_) => false,
+    }
+}
+
 /// Whether that is why it was withdrawn, and not because somebody has stopped, paused or disconnected it.
-fn is_unhealthy(why: &str, mode: HealthMode) -> bool {
-    match mode {
-        HealthMode::Docker => why.contains("HEALTHCHECK fails"),
-        HealthMode::Probe => !why.starts_with("it is paused") && !why.starts_with("it has "),
+fn is_unhealthy(why: &Finding) -> bool {
+    match why {
+        Finding::Probe(_) | Finding::Lifecycle(LifecycleFinding::HealthcheckFails) => true,
+        Finding::Lifecycle(_)
+        | Finding::Label(_)
+        | Finding::Address(_)
+        | Finding::Docker(_)
+        | Finding::Listing(_)
+        | Finding::Setting(_)
+        | Finding::Door(_) => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use catalogue::{Catalogue, HoldKind};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use catalogue::{
+        Asked, Catalogue, ContainerHealth, ContainerRecord, ContainerStatus, Hold, HoldKind, Interpretation,
+        ProbeFault, ProbeFinding, Vantage, interpret,
+    };
 
     use super::*;
     use crate::testing::{Dashboard, server};
 
+    /// A server as the catalogue describes its container.
+    fn described(status: ContainerStatus, health: Option<ContainerHealth>) -> ServerRecord {
+        let container = ContainerRecord {
+            id: "c1".into(),
+            name: "gpu".into(),
+            image: "vllm".into(),
+            labels: BTreeMap::from([("inference.enable".into(), "true".into())]),
+            status,
+            health,
+            started_at: String::new(),
+            networks: BTreeMap::from([("ai".into(), "10.1.0.2".into())]),
+            network_mode: "ai".into(),
+            exposed_ports: BTreeSet::new(),
+            published_ports: Vec::new(),
+        };
+        match interpret(&container, &Vantage::default()) {
+            (Interpretation::Server(spec, state), _) => {
+                ServerRecord { spec: *spec, ..server("gpu", state, &[]) }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Why it is not ready, by what it answered.
+    fn answered(server: &ServerRecord, fault: ProbeFault) -> Finding {
+        ProbeFinding { asked: Asked::of(&server.spec), fault }.into()
+    }
+
+    fn fails() -> ProbeFault {
+        ProbeFault::NotReady { path: "/ready".into(), status: 503 }
+    }
+
     #[test]
     fn who_says_how_a_server_is() {
-        use HealthMode::{Docker, Probe};
-        let starting = |why: &str| ServerState::Starting(why.into());
-        let draining = |why: &str| ServerState::Draining(why.into());
-        for (state, mode, word) in [
-            (ServerState::Ready, Docker, "healthy"),
-            (starting("its HEALTHCHECK has not passed yet"), Docker, "starting"),
-            (starting("healthy, but /v1/models answers 404: set inference.models"), Docker, "healthy"),
-            (draining("its HEALTHCHECK fails"), Docker, "unhealthy"),
-            (draining("healthy, but /ready answers 503, so it is not ready"), Docker, "healthy"),
-            (draining("it is paused"), Docker, "not known"),
-            (draining("it has been told to stop"), Docker, "not known"),
-            (ServerState::Ready, Probe, "healthy"),
-            (starting("cannot connect to http://10.0.0.1:8000: refused"), Probe, "starting"),
-            (draining("cannot connect to http://10.0.0.1:8000: refused"), Probe, "unhealthy"),
-            (draining("it does not answer"), Probe, "unhealthy"),
-            (draining("it is paused"), Probe, "not known"),
-            (draining("it has been disconnected from a network"), Probe, "not known"),
-            (ServerState::Stopped("it has stopped".into()), Probe, "not known"),
+        use ContainerHealth::{Healthy, Starting, Unhealthy};
+        use ContainerStatus::{Paused, Running};
+        let healthy = || described(Running, Some(Healthy));
+        let probed = || described(Running, None);
+        let with = |record: ServerRecord, state: ServerState| ServerRecord { state, ..record };
+        let draining = |why: LifecycleFinding| ServerState::Draining(why.into());
+        let refused = |record: &ServerRecord| answered(record, fails());
+        for (gpu, word, by) in [
+            (healthy(), "healthy", "HEALTHCHECK"),
+            (described(Running, Some(Starting)), "starting", "HEALTHCHECK"),
+            (with(healthy(), ServerState::Starting(refused(&healthy()))), "healthy", "HEALTHCHECK"),
+            (described(Running, Some(Unhealthy)), "unhealthy", "HEALTHCHECK"),
+            (with(healthy(), ServerState::Draining(refused(&healthy()))), "healthy", "HEALTHCHECK"),
+            (described(Paused, Some(Healthy)), "not known", "HEALTHCHECK"),
+            (with(healthy(), draining(LifecycleFinding::ToldToStop)), "not known", "HEALTHCHECK"),
+            (probed(), "healthy", "probe"),
+            (with(probed(), ServerState::Starting(refused(&probed()))), "starting", "probe"),
+            (with(probed(), ServerState::Draining(refused(&probed()))), "unhealthy", "probe"),
+            (described(Paused, None), "not known", "probe"),
+            (with(probed(), draining(LifecycleFinding::Disconnected)), "not known", "probe"),
+            (with(probed(), ServerState::Stopped(LifecycleFinding::Stopped.into())), "not known", "probe"),
         ] {
-            let mut gpu = server("gpu", state, &[]);
-            gpu.spec.health = mode;
-            let by = if mode == Docker { "HEALTHCHECK" } else { "probe" };
-            assert_eq!(Health::of(&gpu, None), Health { word, by }, "{:?}", gpu.state);
+            assert_eq!(Health::of(&gpu), Health { word, by }, "{:?}", gpu.state);
         }
     }
 
     #[tokio::test]
     async fn list_and_page_say_how_a_server_is() {
-        let mut gpu = server("gpu", ServerState::Draining("its HEALTHCHECK fails".into()), &["llama"]);
+        let state = described(ContainerStatus::Running, Some(ContainerHealth::Unhealthy)).state;
+        let mut gpu = server("gpu", state, &["llama"]);
         gpu.spec.health = HealthMode::Docker;
         let dashboard = Dashboard::of(Catalogue::assemble([gpu], Vec::new()));
         for path in ["/servers", "/models/llama"] {
@@ -99,9 +154,10 @@ mod tests {
     #[test]
     fn who_is_withdrawn_by_hand_is_healthy_unless_it_fails_meanwhile() {
         let hold = Hold { kind: HoldKind::Pause, by: "alice".into() };
-        let word =
-            |why: String| Health::of(&server("gpu", ServerState::Draining(why), &[]), Some(&hold)).word;
-        assert_eq!(word(hold.reason()), "healthy");
-        assert_eq!(word("it does not answer".into()), "unhealthy");
+        let mut gpu = described(ContainerStatus::Running, None);
+        gpu.state = ServerState::Draining(hold.finding());
+        assert_eq!(Health::of(&gpu).word, "healthy");
+        gpu.state = ServerState::Draining(answered(&gpu, fails()));
+        assert_eq!(Health::of(&gpu).word, "unhealthy");
     }
 }

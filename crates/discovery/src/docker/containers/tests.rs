@@ -9,7 +9,8 @@ use crate::DockerEndpoint;
 
 fn read(listed: Value, inspected: Value) -> (ContainerRecord, Option<String>) {
     let listed: Listed = serde_json::from_value(listed).expect("an entry of the list");
-    record(serde_json::from_value(inspected).expect("an inspection"), &listed)
+    let (record, odd) = record(serde_json::from_value(inspected).expect("an inspection"), &listed);
+    (record, odd.map(|odd| odd.to_string()))
 }
 
 /// Podman 4.3.1: a container on its bridge, with a HEALTHCHECK and a published port.

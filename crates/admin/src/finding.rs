@@ -1,0 +1,253 @@
+//! What the dashboard tells an operator, as values: what the catalogue has found, and what only the dashboard knows of
+//! Traefik, the store, shared limits and the configuration.
+
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use config_reader::ConfigError;
+use traefik_config::Shortcoming;
+use web::{OnFailure, PollFinding};
+
+use crate::{format, issue::Severity};
+
+/// One thing that an operator is told. Never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// What discovery and the catalogue have found.
+    Catalogue(catalogue::Finding),
+    /// No server answers for a model.
+    ModelLost,
+    /// The same holds for more models.
+    MoreModelsLost,
+    /// What Traefik lacks.
+    Traefik(Shortcoming),
+    /// How Traefiks poll.
+    Polls(PollFinding),
+    /// The store does not answer.
+    StoreDown {
+        /// For how long.
+        span: Duration,
+        /// Why, as the database says it.
+        why: String,
+    },
+    /// Accounts of the store are not in force.
+    Accounts {
+        /// What is said of the first.
+        first: String,
+        /// How many more there are.
+        others: usize,
+    },
+    /// The server that counts shared limits does not answer.
+    SharedLimitsDown {
+        /// Why.
+        why: Arc<str>,
+        /// What holds meanwhile.
+        on_failure: OnFailure,
+    },
+    /// The configuration file.
+    Configuration(ConfigurationFinding),
+}
+
+/// What is wrong with the configuration file, or not in force of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigurationFinding {
+    /// It has changed, and the new one cannot be taken.
+    Refused(ConfigError),
+    /// It cannot be taken for more reasons than are told one by one.
+    RefusedForMore {
+        /// How many.
+        errors: usize,
+    },
+    /// What has changed takes effect only after a restart.
+    NeedsRestart {
+        /// The part of the file.
+        part: &'static str,
+    },
+    /// It is in force, and has something doubtful in it, in words that say what would be right.
+    Doubtful(String),
+}
+
+impl Finding {
+    /// What programs call it.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Catalogue(finding) => finding.code(),
+            Self::ModelLost => "model_lost",
+            Self::MoreModelsLost => "more_models_lost",
+            Self::Traefik(shortcoming) => shortcoming.code(),
+            Self::Polls(finding) => finding.code(),
+            Self::StoreDown { .. } => "store_down",
+            Self::Accounts { .. } => "accounts_not_in_force",
+            Self::SharedLimitsDown { .. } => "shared_limits_down",
+            Self::Configuration(finding) => finding.code(),
+        }
+    }
+
+    /// How bad it is, unless the state of its server makes it better.
+    pub(crate) fn severity(&self) -> Severity {
+        match self {
+            Self::Catalogue(finding) => match finding.severity() {
+                catalogue::Severity::Danger | catalogue::Severity::Fault => Severity::Bad,
+                catalogue::Severity::Hint => Severity::Hint,
+            },
+            Self::Polls(finding) => match finding {
+                PollFinding::NoTraefik | PollFinding::Silent { .. } | PollFinding::Slow { .. } => {
+                    Severity::Bad
+                }
+                PollFinding::SilentBesideAnother { .. } => Severity::Warn,
+            },
+            Self::ModelLost
+            | Self::MoreModelsLost
+            | Self::StoreDown { .. }
+            | Self::Accounts { .. }
+            | Self::SharedLimitsDown { .. } => Severity::Bad,
+            Self::Traefik(_) | Self::Configuration(_) => Severity::Warn,
+        }
+    }
+
+    /// What to do about it; `None` where the words say it.
+    pub(crate) fn advice(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Catalogue(finding) => Some(finding.advice()),
+            Self::Traefik(shortcoming) => Some(shortcoming.advice()),
+            Self::Configuration(finding) => finding.advice().map(Into::into),
+            Self::ModelLost | Self::MoreModelsLost => {
+                Some("Its servers, on its page, say what is wrong with each.".into())
+            }
+            Self::Polls(finding) => match finding {
+                PollFinding::NoTraefik
+                | PollFinding::Silent { .. }
+                | PollFinding::SilentBesideAnother { .. }
+                | PollFinding::Slow { .. } => None,
+            },
+            Self::StoreDown { .. } => Some(
+                "Is the database there, and store.url right? Keys go on working; changes of them have to wait.".into(),
+            ),
+            Self::Accounts { .. } => Some(
+                "The log and /readyz name all of them. Change it, or delete it and make it anew; what a newer Modelgate has \
+                 written, that one can read."
+                    .into(),
+            ),
+            Self::SharedLimitsDown { .. } => {
+                Some("Is the Redis or Valkey there, and shared_limits.url right?".into())
+            }
+        }
+    }
+
+    /// All that would be right, if that is a list as long as a page.
+    pub(crate) fn choices(&self) -> Option<String> {
+        match self {
+            Self::Catalogue(finding) => finding.choices(),
+            Self::ModelLost
+            | Self::MoreModelsLost
+            | Self::Traefik(_)
+            | Self::Polls(_)
+            | Self::StoreDown { .. }
+            | Self::Accounts { .. }
+            | Self::SharedLimitsDown { .. }
+            | Self::Configuration(_) => None,
+        }
+    }
+}
+
+impl ConfigurationFinding {
+    /// What programs call it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "configuration_refused",
+            Self::RefusedForMore { .. } => "configuration_refused_for_more",
+            Self::NeedsRestart { .. } => "configuration_needs_restart",
+            Self::Doubtful(_) => "configuration_doubtful",
+        }
+    }
+
+    /// What to do about it; `None` where the words say it.
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(_) | Self::RefusedForMore { .. } => Some(
+                "Correct the file: it is read again as soon as it changes. `modelgate check` says what is wrong with it.",
+            ),
+            Self::NeedsRestart { .. } => {
+                Some("Restart Modelgate when it suits you; the rest of the change is in force.")
+            }
+            Self::Doubtful(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Catalogue(finding) => finding.fmt(f),
+            Self::ModelLost => f.write_str("no server is ready or starting; clients get 503"),
+            Self::MoreModelsLost => f.write_str("the same holds for them: no server is ready or starting"),
+            Self::Traefik(shortcoming) => shortcoming.fmt(f),
+            Self::Polls(finding) => finding.fmt(f),
+            Self::StoreDown { span, why } => write!(
+                f,
+                "it has been down for {}: {why}; what it said last stays in force",
+                format::span(*span)
+            ),
+            Self::Accounts { first, others: 0 } => f.write_str(first),
+            Self::Accounts { first, others } => write!(f, "{first}; and {others} more"),
+            Self::SharedLimitsDown { why, on_failure } => write!(
+                f,
+                "its server does not answer: {why}; until it does, fail: {} holds",
+                on_failure.as_str()
+            ),
+            Self::Configuration(finding) => finding.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for ConfigurationFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => {
+                write!(f, "the changed file is refused, what it said before stays in force: {error}")
+            }
+            Self::RefusedForMore { errors } => {
+                write!(f, "the changed file has {errors} more errors: modelgate check names them all")
+            }
+            Self::NeedsRestart { part } => {
+                write!(f, "{part} has changed, which takes effect only after a restart")
+            }
+            Self::Doubtful(words) => f.write_str(words),
+        }
+    }
+}
+
+impl From<catalogue::Finding> for Finding {
+    fn from(finding: catalogue::Finding) -> Self {
+        Self::Catalogue(finding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_the_dashboard_knows_has_codes_of_its_own() {
+        let configuration = |finding| Finding::Configuration(finding);
+        let error = ConfigError { place: "kyes".into(), variable: None, message: "is not known".into() };
+        let all = [
+            Finding::ModelLost,
+            Finding::MoreModelsLost,
+            Finding::Polls(PollFinding::NoTraefik),
+            Finding::StoreDown { span: Duration::from_secs(5), why: "connection refused".into() },
+            Finding::Accounts { first: "key \"a\" is not in force".into(), others: 0 },
+            Finding::SharedLimitsDown { why: "refused".into(), on_failure: OnFailure::Local },
+            configuration(ConfigurationFinding::Refused(error)),
+            configuration(ConfigurationFinding::RefusedForMore { errors: 3 }),
+            configuration(ConfigurationFinding::NeedsRestart { part: "listen.admin" }),
+            configuration(ConfigurationFinding::Doubtful("there are no keys".into())),
+        ];
+        let codes: std::collections::BTreeSet<&str> = all.iter().map(Finding::code).collect();
+        assert_eq!(codes.len(), all.len());
+        for finding in &all {
+            assert!(finding.code().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{finding:?}");
+            assert!(!finding.to_string().is_empty());
+            assert!(finding.advice().is_none_or(|advice| advice.ends_with('.') || advice.ends_with('?')));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What an operator is told of containers, servers and sources, as values: what was found, how much it matters, and what
+//! to do about it.
+//!
+//! Findings are passed on and compared as values. Words are made of them where somebody reads them: by `Display` what is
+//! wrong, by [`Finding::advice`] what to do. Programs go by the [`code`](Finding::code), which stays the same when the words
+//! change.
+//!
+//! There is one file for each topic. Its matches name every variant, so that a new finding does not compile before it has
+//! a code, a severity, words and advice.
+
+mod address;
+mod docker;
+mod door;
+mod label;
+mod lifecycle;
+mod listing;
+mod probe;
+mod setting;
+#[cfg(test)]
+mod tests;
+
+use std::{borrow::Cow, fmt};
+
+pub use address::{AddressFinding, AskedFor, DockerHost};
+pub use docker::DockerFinding;
+pub use door::{Behind, DoorFinding, LabelledRouter};
+pub use label::LabelFinding;
+pub use lifecycle::LifecycleFinding;
+pub use listing::ListingFinding;
+pub use probe::{Asked, ProbeFault, ProbeFinding};
+pub use setting::{BranchFault, BranchKind, SettingFinding};
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It may be as the operator wants it. Hints are told apart from problems ([`Catalogue::hints`](crate::Catalogue::hints)).
+    Hint,
+    /// It keeps a server, or part of it, from being routed.
+    Fault,
+    /// Somebody gets more than was given to them.
+    Danger,
+}
+
+impl Severity {
+    /// In one word, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hint => "hint",
+            Self::Fault => "fault",
+            Self::Danger => "danger",
+        }
+    }
+}
+
+/// One thing that an operator is told: a problem, a hint, or why a server is not ready. Never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Finding {
+    /// A label is wrong.
+    Label(LabelFinding),
+    /// There is no address at which Traefik reaches a server.
+    Address(AddressFinding),
+    /// What a Docker Engine or a Swarm says, or does not.
+    Docker(DockerFinding),
+    /// Whether a server runs, by its source, its HEALTHCHECK or an operator.
+    Lifecycle(LifecycleFinding),
+    /// What a server answers to Modelgate's questions.
+    Probe(ProbeFinding),
+    /// What a server's list of models has in it.
+    Listing(ListingFinding),
+    /// Settings that do not fit to what servers are.
+    Setting(SettingFinding),
+    /// A way past Modelgate.
+    Door(DoorFinding),
+}
+
+/// What a table of findings says of each.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    code: &'static str,
+    severity: Severity,
+    may_pass: bool,
+}
+
+impl Facts {
+    const fn hint(code: &'static str) -> Self {
+        Self { code, severity: Severity::Hint, may_pass: false }
+    }
+
+    const fn fault(code: &'static str) -> Self {
+        Self { code, severity: Severity::Fault, may_pass: false }
+    }
+
+    const fn danger(code: &'static str) -> Self {
+        Self { code, severity: Severity::Danger, may_pass: false }
+    }
+
+    /// It may be over without anybody's doing.
+    const fn passing_if(self, may_pass: bool) -> Self {
+        Self { may_pass, ..self }
+    }
+}
+
+impl Finding {
+    fn facts(&self) -> Facts {
+        match self {
+            Self::Label(finding) => finding.facts(),
+            Self::Address(finding) => finding.facts(),
+            Self::Docker(finding) => finding.facts(),
+            Self::Lifecycle(finding) => finding.facts(),
+            Self::Probe(finding) => finding.facts(),
+            Self::Listing(finding) => finding.facts(),
+            Self::Setting(finding) => finding.facts(),
+            Self::Door(finding) => finding.facts(),
+        }
+    }
+
+    /// What programs call it, such as `no_shared_network`. It stays the same when the words change.
+    pub fn code(&self) -> &'static str {
+        self.facts().code
+    }
+
+    /// How much it matters.
+    pub fn severity(&self) -> Severity {
+        self.facts().severity
+    }
+
+    /// Whether a server that is still loading may have it: it does not listen yet, takes its time, or says itself that it
+    /// is not ready. A label, or an answer such as 401 or 404, needs somebody.
+    pub fn may_pass_by_itself(&self) -> bool {
+        self.facts().may_pass
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> Cow<'static, str> {
+        match self {
+            Self::Label(finding) => finding.advice(),
+            Self::Address(finding) => finding.advice(),
+            Self::Docker(finding) => finding.advice(),
+            Self::Lifecycle(finding) => finding.advice(),
+            Self::Probe(finding) => finding.advice(),
+            Self::Listing(finding) => finding.advice(),
+            Self::Setting(finding) => finding.advice(),
+            Self::Door(finding) => finding.advice(),
+        }
+    }
+
+    /// All that would be right, where the words end with a list as long as a page. `{:#}` gives the words without it.
+    pub fn choices(&self) -> Option<String> {
+        match self {
+            Self::Label(finding) => finding.choices(),
+            Self::Address(_)
+            | Self::Docker(_)
+            | Self::Lifecycle(_)
+            | Self::Probe(_)
+            | Self::Listing(_)
+            | Self::Setting(_)
+            | Self::Door(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Label(finding) => finding.fmt(f),
+            Self::Address(finding) => finding.fmt(f),
+            Self::Docker(finding) => finding.fmt(f),
+            Self::Lifecycle(finding) => finding.fmt(f),
+            Self::Probe(finding) => finding.fmt(f),
+            Self::Listing(finding) => finding.fmt(f),
+            Self::Setting(finding) => finding.fmt(f),
+            Self::Door(finding) => finding.fmt(f),
+        }
+    }
+}
+
+impl From<LabelFinding> for Finding {
+    fn from(finding: LabelFinding) -> Self {
+        Self::Label(finding)
+    }
+}
+
+impl From<AddressFinding> for Finding {
+    fn from(finding: AddressFinding) -> Self {
+        Self::Address(finding)
+    }
+}
+
+impl From<DockerFinding> for Finding {
+    fn from(finding: DockerFinding) -> Self {
+        Self::Docker(finding)
+    }
+}
+
+impl From<LifecycleFinding> for Finding {
+    fn from(finding: LifecycleFinding) -> Self {
+        Self::Lifecycle(finding)
+    }
+}
+
+impl From<ProbeFinding> for Finding {
+    fn from(finding: ProbeFinding) -> Self {
+        Self::Probe(finding)
+    }
+}
+
+impl From<ListingFinding> for Finding {
+    fn from(finding: ListingFinding) -> Self {
+        Self::Listing(finding)
+    }
+}
+
+impl From<SettingFinding> for Finding {
+    fn from(finding: SettingFinding) -> Self {
+        Self::Setting(finding)
+    }
+}
+
+impl From<DoorFinding> for Finding {
+    fn from(finding: DoorFinding) -> Self {
+        Self::Door(finding)
+    }
+}

@@ -1,0 +1,147 @@
+//! What a Docker Engine or a Swarm says that is odd, or does not say at all.
+
+use std::{borrow::Cow, fmt};
+
+use super::{DockerHost, Facts};
+
+/// What is wrong with the answers of a Docker Engine.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DockerFinding {
+    /// It does not answer.
+    Silent {
+        /// Which one.
+        host: DockerHost,
+        /// Where it should listen.
+        endpoint: String,
+        /// What happened, as the client says it.
+        error: String,
+    },
+    /// Another source shows the same containers already.
+    SameEngine {
+        /// What that source is called.
+        other: String,
+    },
+    /// It does not say which addresses its Swarm's nodes have.
+    NodesUnknown {
+        /// What it said instead.
+        error: String,
+    },
+    /// An entry of its list of containers cannot be read.
+    ContainerUnreadable {
+        /// Why.
+        why: String,
+    },
+    /// An entry of its lists of services and tasks cannot be read.
+    ServiceUnreadable {
+        /// Why.
+        why: String,
+    },
+    /// A container cannot be inspected.
+    NotInspected {
+        /// What was asked, and what was answered.
+        error: String,
+        /// It may run, so that what is known of it stays.
+        may_run: bool,
+    },
+    /// A container is in a state of which nothing is known here.
+    StateUnknown {
+        /// Docker's word for it.
+        said: String,
+        /// Beside the word, Docker says that it runs.
+        runs: bool,
+    },
+    /// A HEALTHCHECK says something of which nothing is known here.
+    HealthUnknown {
+        /// Docker's word for it.
+        said: String,
+    },
+    /// What a Swarm says of a task that does not run.
+    Task {
+        /// Its state, and why it is in it if the Swarm says that.
+        said: String,
+    },
+}
+
+impl DockerFinding {
+    pub(super) fn facts(&self) -> Facts {
+        match self {
+            Self::Silent { .. } => Facts::fault("docker_silent"),
+            Self::SameEngine { .. } => Facts::fault("docker_host_twice"),
+            Self::NodesUnknown { .. } => Facts::fault("swarm_nodes_unknown"),
+            Self::ContainerUnreadable { .. } => Facts::fault("container_unreadable"),
+            Self::ServiceUnreadable { .. } => Facts::fault("service_unreadable"),
+            Self::NotInspected { .. } => Facts::fault("container_not_inspected"),
+            Self::StateUnknown { .. } => Facts::fault("container_state_unknown"),
+            Self::HealthUnknown { .. } => Facts::fault("container_health_unknown"),
+            Self::Task { .. } => Facts::fault("swarm_task"),
+        }
+    }
+
+    pub(super) fn advice(&self) -> Cow<'static, str> {
+        match self {
+            Self::Silent { host, .. } => format!(
+                "Is the Docker socket, or the proxy before it, there and allowed? See {}. What is known goes on working.",
+                host.key("endpoint")
+            )
+            .into(),
+            Self::SameEngine { .. } => "Leave one of the two Docker hosts out of the configuration.".into(),
+            Self::NodesUnknown { .. } => {
+                "A proxy before the Docker socket must let GET /nodes through, as deploy/docker-socket-proxy.cfg shows.".into()
+            }
+            Self::ContainerUnreadable { .. } => {
+                "docker inspect NAME on that host shows what is odd about it. The others are not touched.".into()
+            }
+            Self::ServiceUnreadable { .. } => {
+                "docker service inspect NAME, or docker inspect ID for a task, shows what is odd about it. The others are not \
+                 touched."
+                    .into()
+            }
+            Self::NotInspected { .. } => {
+                "docker inspect NAME on that host says the same; what it cannot show is often half removed (docker rm -f NAME), \
+                 or forbidden by a proxy before the Docker socket."
+                    .into()
+            }
+            Self::StateUnknown { .. } | Self::HealthUnknown { .. } => {
+                "A newer Docker or Podman has this word; a newer Modelgate may know it.".into()
+            }
+            Self::Task { .. } => {
+                "docker service ps SERVICE --no-trunc shows the same for all of its tasks.".into()
+            }
+        }
+    }
+}
+
+impl fmt::Display for DockerFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent { endpoint, error, .. } => write!(f, "{endpoint} does not answer: {error}"),
+            Self::SameEngine { other } => write!(
+                f,
+                "it shows containers or tasks that are known from {other} already, and they are taken from there: both lead to \
+                 the same Docker Engine or Swarm, so leave one out"
+            ),
+            Self::NodesUnknown { error } => {
+                write!(f, "the addresses of the Swarm's nodes are not known: {error}")
+            }
+            Self::ContainerUnreadable { why } => {
+                write!(f, "Docker's list of containers cannot be read at this one, so it is left out: {why}")
+            }
+            Self::ServiceUnreadable { why } => {
+                write!(f, "Docker's list cannot be read at this one, so it is left out: {why}")
+            }
+            Self::NotInspected { error, may_run } => {
+                let stays = if *may_run { "; what is known of it stays" } else { "" };
+                write!(f, "Docker does not say how it is: {error}{stays}")
+            }
+            Self::StateUnknown { said, runs } => {
+                let taken = if *runs { "it runs all the same" } else { "it is taken for stopped" };
+                write!(f, "its state {said:?} is not known here; {taken}")
+            }
+            Self::HealthUnknown { said } => write!(
+                f,
+                "what its HEALTHCHECK says, {said:?}, is not known here; the server itself is asked"
+            ),
+            Self::Task { said } => write!(f, "Swarm says: {said}"),
+        }
+    }
+}

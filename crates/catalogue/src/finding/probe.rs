@@ -1,0 +1,365 @@
+//! What servers answer to Modelgate's own questions: which models they have, and whether they are ready.
+
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use super::Facts;
+use crate::{HealthMode, ListingError, MAX_LISTING_BYTES, Origin, ServerSpec, ServerUrl};
+
+/// A question to a server that it did not answer as it should.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProbeFinding {
+    /// Who was asked.
+    pub asked: Asked,
+    /// What came of it.
+    pub fault: ProbeFault,
+}
+
+/// What of a server counts for the words about its answers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Asked {
+    /// Where it listens.
+    pub url: ServerUrl,
+    /// Where its settings stand.
+    pub origin: Origin,
+    /// It has been sent a credential.
+    pub has_credential: bool,
+    /// Its HEALTHCHECK passes: it is asked only then. What it says otherwise surprises who sees it in `docker ps`.
+    pub is_healthy: bool,
+}
+
+/// What came of a question. A path is that of the question.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProbeFault {
+    /// There is no connection.
+    CannotConnect {
+        /// Why, as the client says it.
+        cause: Arc<str>,
+    },
+    /// It does not answer in time.
+    TimedOut {
+        /// So long was waited.
+        after: Duration,
+    },
+    /// The connection ended before there was an answer.
+    BrokeOff {
+        /// Why, as the client says it.
+        cause: Arc<str>,
+    },
+    /// The answer ended in its middle.
+    AnswerBrokeOff {
+        /// What was asked for.
+        path: Arc<str>,
+    },
+    /// The answer is longer than a list of models may be.
+    AnswerTooLong {
+        /// What was asked for.
+        path: Arc<str>,
+    },
+    /// It demands a credential (401 or 403): one at all, or another one.
+    Unauthorized {
+        /// What was asked for.
+        path: Arc<str>,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// There is no list of models there (404 or 405).
+    NoModelList {
+        /// What was asked for.
+        path: Arc<str>,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Another status, where its list of models was asked for.
+    Status {
+        /// What was asked for.
+        path: Arc<str>,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// A status of 500 or more; its models are given by hand, so it was only asked whether it answers.
+    Fails {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// What answers is not a list of models.
+    NotAListing {
+        /// What was asked for.
+        path: Arc<str>,
+        /// What it is.
+        error: ListingError,
+    },
+    /// `ready.path` answers with another status than success.
+    NotReady {
+        /// `ready.path`.
+        path: Arc<str>,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The answer of `ready.path` does not have `ready.contains` in it.
+    LacksText {
+        /// `ready.path`.
+        path: Arc<str>,
+        /// The HTTP status.
+        status: u16,
+        /// `ready.contains`.
+        wanted: Arc<str>,
+    },
+}
+
+impl Asked {
+    /// Of a server that is being asked.
+    pub fn of(spec: &ServerSpec) -> Self {
+        Self {
+            url: spec.url.clone(),
+            origin: spec.source.origin(),
+            has_credential: spec.credential.is_some(),
+            is_healthy: spec.health == HealthMode::Docker,
+        }
+    }
+}
+
+impl ProbeFinding {
+    pub(super) fn facts(&self) -> Facts {
+        let is_503 = |status: &u16| *status == 503;
+        match &self.fault {
+            ProbeFault::CannotConnect { .. } => Facts::fault("cannot_connect").passing_if(true),
+            ProbeFault::TimedOut { .. } => Facts::fault("timed_out").passing_if(true),
+            ProbeFault::BrokeOff { .. } => Facts::fault("connection_broke_off").passing_if(true),
+            ProbeFault::AnswerBrokeOff { .. } => Facts::fault("answer_broke_off").passing_if(true),
+            ProbeFault::AnswerTooLong { .. } => Facts::fault("answer_too_long"),
+            ProbeFault::Unauthorized { .. } if self.asked.has_credential => {
+                Facts::fault("credential_rejected")
+            }
+            ProbeFault::Unauthorized { .. } => Facts::fault("credential_wanted"),
+            ProbeFault::NoModelList { .. } => Facts::fault("no_model_list"),
+            ProbeFault::Status { status, .. } => Facts::fault("models_status").passing_if(is_503(status)),
+            ProbeFault::Fails { status } => Facts::fault("server_error").passing_if(is_503(status)),
+            ProbeFault::NotAListing { .. } => Facts::fault("not_a_model_list"),
+            ProbeFault::NotReady { status, .. } => {
+                Facts::fault("not_ready_status").passing_if(is_503(status))
+            }
+            ProbeFault::LacksText { .. } => Facts::fault("not_ready_text").passing_if(true),
+        }
+    }
+
+    pub(super) fn advice(&self) -> Cow<'static, str> {
+        let origin = self.asked.origin;
+        match &self.fault {
+            ProbeFault::CannotConnect { .. } => cannot_connect(origin).into(),
+            ProbeFault::TimedOut { .. } => format!(
+                "It may be loading its model, be overloaded, or hang; or something between here and there drops what is sent. \
+                 Look at {}.",
+                origin.log()
+            )
+            .into(),
+            ProbeFault::BrokeOff { .. } | ProbeFault::AnswerBrokeOff { .. } => format!(
+                "It takes the connection and then ends it: it may be starting anew, or speak something else than {} there. Look \
+                 at {}.",
+                if self.asked.url.as_str().starts_with("https") { "https" } else { "plain HTTP" },
+                origin.log()
+            )
+            .into(),
+            ProbeFault::AnswerTooLong { .. } => format!("Name its models by {}.", origin.models()).into(),
+            ProbeFault::Unauthorized { .. } => unauthorized(&self.asked).into(),
+            ProbeFault::NoModelList { status: 405, .. } => {
+                format!("Name its models by {}: it has no model list there.", origin.models()).into()
+            }
+            ProbeFault::NoModelList { .. } => format!(
+                "The server has no model list there. Name its models by {} (a FastAPI application has no list), or set {} if \
+                 its API is elsewhere.",
+                origin.models(),
+                origin.base_path()
+            )
+            .into(),
+            ProbeFault::Status { status, .. } => answered(*status, origin),
+            ProbeFault::Fails { status } => answered(*status, origin),
+            ProbeFault::NotAListing { .. } => format!(
+                "What answers there is no OpenAI-compatible API; check {} and {}. A server without a model list has its models \
+                 named by {}.",
+                origin.port(),
+                origin.base_path(),
+                origin.models()
+            )
+            .into(),
+            ProbeFault::NotReady { status: 404 | 405, .. } => {
+                format!("The server has nothing there: correct {}.", origin.setting("ready.path")).into()
+            }
+            ProbeFault::NotReady { .. } | ProbeFault::LacksText { .. } => format!(
+                "It says itself that it is not ready; see ready.path and ready.contains {}, and {}.",
+                match origin {
+                    Origin::Docker => "among its labels",
+                    Origin::File => "in its entry in servers:",
+                },
+                origin.log()
+            )
+            .into(),
+        }
+    }
+}
+
+fn cannot_connect(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Docker => {
+            "The container runs, but nothing answers at that port. Set the label inference.port to the one that the server \
+             listens on, and let it listen on 0.0.0.0, not on 127.0.0.1. A server that is still loading answers later by itself."
+        }
+        Origin::File => {
+            "Is the server running, does it listen on an address that can be reached from here, and is its url in the \
+             configuration right?"
+        }
+    }
+}
+
+fn unauthorized(asked: &Asked) -> &'static str {
+    match (asked.has_credential, asked.origin) {
+        (true, _) => {
+            "Correct its credential in its entry in servers: the secret that credential.env or credential.file names, or \
+             credential.header if it takes it in another header. Modelgate reads the secret when it starts, so restart it then."
+        }
+        (false, Origin::File) => {
+            "Give it one in its entry in servers: credential.env or credential.file says where the secret is. Modelgate checks \
+             the clients' keys, and Traefik sends the server this one."
+        }
+        (false, Origin::Docker) => {
+            "Start the server without an API key of its own; Modelgate checks the clients' keys. A server that must keep its \
+             key is named in servers: in the configuration, with a credential, and not by labels."
+        }
+    }
+}
+
+/// What to do about a status that is not about the path.
+fn answered(status: u16, origin: Origin) -> Cow<'static, str> {
+    match status {
+        300..=399 => format!(
+            "Modelgate follows no redirects. Set {} and {} to where its API is.",
+            origin.port(),
+            origin.base_path()
+        )
+        .into(),
+        429 => {
+            "The server answers fewer questions than Modelgate asks, one in several seconds: raise its limit."
+                .into()
+        }
+        503 => format!(
+            "It may still be loading its model. If this lasts, the server fails by itself; look at {}.",
+            origin.log()
+        )
+        .into(),
+        500..=599 => format!("The server fails by itself; look at {}.", origin.log()).into(),
+        _ => format!(
+            "Modelgate expects 200 there. Check {} and {}, and look at {}.",
+            origin.port(),
+            origin.base_path(),
+            origin.log()
+        )
+        .into(),
+    }
+}
+
+impl fmt::Display for ProbeFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = &self.asked.url;
+        if self.asked.is_healthy {
+            f.write_str("healthy, but ")?;
+        }
+        match &self.fault {
+            ProbeFault::CannotConnect { cause } => {
+                write!(f, "cannot connect to {url}: {cause} (is {} right?)", self.asked.origin.port())
+            }
+            ProbeFault::TimedOut { after } => {
+                write!(f, "{url} does not answer within {} s", after.as_secs())
+            }
+            ProbeFault::BrokeOff { cause } => write!(f, "{url} broke off: {cause}"),
+            ProbeFault::AnswerBrokeOff { path } => {
+                write!(f, "{}: the answer broke off", self.question(path))
+            }
+            ProbeFault::AnswerTooLong { path } => {
+                write!(f, "{}: the answer is longer than {MAX_LISTING_BYTES} bytes", self.question(path))
+            }
+            ProbeFault::Unauthorized { path, status } => {
+                let what = match (self.asked.has_credential, self.asked.origin) {
+                    (true, _) => "it does not take its credential",
+                    (false, Origin::File) => "it wants a credential; give it one in its entry of servers",
+                    (false, Origin::Docker) => {
+                        "it wants a credential; start it without one (Modelgate checks the keys)"
+                    }
+                };
+                write!(f, "{} answers {status}: {what}", self.question(path))
+            }
+            ProbeFault::NoModelList { path, status } => {
+                write!(f, "{} answers {status}: {}", self.question(path), without_list(self.asked.origin))
+            }
+            ProbeFault::Status { path, status } => write!(f, "{} answers {status}", self.question(path)),
+            ProbeFault::Fails { status } => write!(f, "it answers {status}"),
+            ProbeFault::NotAListing { path, error } => {
+                write!(f, "{}: {error}; {}", self.question(path), without_list(self.asked.origin))
+            }
+            ProbeFault::NotReady { path, status } => {
+                write!(f, "{} answers {status}, so it is not ready", self.question(path))
+            }
+            ProbeFault::LacksText { path, status, wanted } => write!(
+                f,
+                "{} answers {status} without {wanted:?} in it, so it is not ready",
+                self.question(path)
+            ),
+        }
+    }
+}
+
+impl ProbeFinding {
+    /// What was asked, in words.
+    fn question(&self, path: &str) -> String {
+        match self.asked.is_healthy {
+            true => path.to_owned(),
+            false => format!("GET {}{path}", self.asked.url),
+        }
+    }
+}
+
+fn without_list(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Docker => {
+            "set inference.models if it has no model list, or inference.api.base_path if its API is elsewhere"
+        }
+        Origin::File => "set models if it has no model list, or base_path if its API is elsewhere",
+    }
+}
+
+impl Origin {
+    /// What says where it listens.
+    fn port(self) -> &'static str {
+        match self {
+            Self::Docker => "inference.port",
+            Self::File => "url",
+        }
+    }
+
+    fn base_path(self) -> &'static str {
+        match self {
+            Self::Docker => "inference.api.base_path",
+            Self::File => "base_path",
+        }
+    }
+
+    /// By what its models are named by hand.
+    pub(super) fn models(self) -> &'static str {
+        match self {
+            Self::Docker => "the label inference.models",
+            Self::File => "models in its entry in servers:",
+        }
+    }
+
+    fn log(self) -> &'static str {
+        match self {
+            Self::Docker => "its log: docker logs NAME",
+            Self::File => "its log",
+        }
+    }
+
+    fn setting(self, key: &str) -> String {
+        match self {
+            Self::Docker => format!("the label inference.{key}"),
+            Self::File => format!("{key} in its entry in servers:"),
+        }
+    }
+}

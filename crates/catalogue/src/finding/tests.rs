@@ -1,0 +1,283 @@
+mod advice;
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::{
+    BasePath, Blind, InvalidBasePath, InvalidModelName, ListingError, ModelName, Origin, ServerUrl, Severity,
+};
+
+/// The files of the findings, and each word in them that is a code.
+const FILES: [&str; 8] = [
+    include_str!("address.rs"),
+    include_str!("docker.rs"),
+    include_str!("door.rs"),
+    include_str!("label.rs"),
+    include_str!("lifecycle.rs"),
+    include_str!("listing.rs"),
+    include_str!("probe.rs"),
+    include_str!("setting.rs"),
+];
+
+fn model(name: &str) -> ModelName {
+    ModelName::new(name).expect("a name")
+}
+
+fn no_path() -> InvalidBasePath {
+    BasePath::parse("v1").expect_err("no path")
+}
+
+fn no_name() -> InvalidModelName {
+    ModelName::new("").expect_err("no name")
+}
+
+fn labels() -> Vec<Finding> {
+    [
+        LabelFinding::NotAllowed { label: "inference.port".into(), found: "abc".into(), allowed: "a number" },
+        LabelFinding::BasePath(no_path()),
+        LabelFinding::ModelName(no_name()),
+        LabelFinding::Inconsistent("ready.contains is given without ready.path"),
+        LabelFinding::Unknown { label: "inference.prot".into() },
+        LabelFinding::NoHealthcheck,
+        LabelFinding::OnContainers,
+    ]
+    .map(Finding::from)
+    .into()
+}
+
+fn addresses() -> Vec<Finding> {
+    let host = || DockerHost(Some("gpu1".into()));
+    let not_attached = |asked_for| AddressFinding::NotAttached {
+        asked_for,
+        wanted: "ai".into(),
+        attached: vec!["back".into()],
+    };
+    [
+        AddressFinding::NoNetwork { mode: "none".into() },
+        not_attached(AskedFor::ByLabel),
+        not_attached(AskedFor::ByConfiguration(host())),
+        AddressFinding::NotShared { attached: vec!["a".into()], modelgate: None, traefik: None },
+        AddressFinding::NoAddress { network: "ai".into() },
+        AddressFinding::HostNetwork(host()),
+        AddressFinding::NodeNetwork(host()),
+        AddressFinding::HostUnknown(host()),
+        AddressFinding::PortNotPublished { host: host(), port: 8000 },
+        AddressFinding::NodeDoesNotPublish { host: host(), port: 8000 },
+        AddressFinding::NodeUnknown(host()),
+    ]
+    .map(Finding::from)
+    .into()
+}
+
+fn of_docker() -> Vec<Finding> {
+    let text = || String::from("as told");
+    [
+        DockerFinding::Silent { host: DockerHost::default(), endpoint: text(), error: text() },
+        DockerFinding::SameEngine { other: text() },
+        DockerFinding::NodesUnknown { error: text() },
+        DockerFinding::ContainerUnreadable { why: text() },
+        DockerFinding::ServiceUnreadable { why: text() },
+        DockerFinding::NotInspected { error: text(), may_run: true },
+        DockerFinding::StateUnknown { said: text(), runs: true },
+        DockerFinding::HealthUnknown { said: text() },
+        DockerFinding::Task { said: text() },
+    ]
+    .map(Finding::from)
+    .into()
+}
+
+fn lifecycle() -> Vec<Finding> {
+    [
+        LifecycleFinding::NotStarted,
+        LifecycleFinding::Restarting,
+        LifecycleFinding::JustStarted,
+        LifecycleFinding::HealthcheckPending,
+        LifecycleFinding::HealthcheckFails,
+        LifecycleFinding::ModelsNotAsked,
+        LifecycleFinding::ReadyNotAsked,
+        LifecycleFinding::Frozen,
+        LifecycleFinding::ToldToStop,
+        LifecycleFinding::Signalled,
+        LifecycleFinding::Disconnected,
+        LifecycleFinding::Stopped,
+        LifecycleFinding::Removed,
+        LifecycleFinding::Gone,
+        LifecycleFinding::Drained { by: "alice".into() },
+        LifecycleFinding::Paused { by: "alice".into() },
+    ]
+    .map(Finding::from)
+    .into()
+}
+
+fn probe(fault: ProbeFault, origin: Origin, has_credential: bool) -> Finding {
+    let url = ServerUrl::http("10.0.0.1", 8000);
+    ProbeFinding { asked: Asked { url, origin, has_credential, is_healthy: false }, fault }.into()
+}
+
+fn probes() -> Vec<Finding> {
+    let path = || std::sync::Arc::from("/v1/models");
+    let statuses = [307, 429, 500, 503, 418].map(|status| ProbeFault::Status { path: path(), status });
+    let faults = [
+        ProbeFault::CannotConnect { cause: "refused".into() },
+        ProbeFault::TimedOut { after: std::time::Duration::from_secs(3) },
+        ProbeFault::BrokeOff { cause: "reset".into() },
+        ProbeFault::AnswerBrokeOff { path: path() },
+        ProbeFault::AnswerTooLong { path: path() },
+        ProbeFault::Unauthorized { path: path(), status: 401 },
+        ProbeFault::NoModelList { path: path(), status: 404 },
+        ProbeFault::NoModelList { path: path(), status: 405 },
+        ProbeFault::Fails { status: 500 },
+        ProbeFault::NotAListing { path: path(), error: ListingError::NotJson },
+        ProbeFault::NotReady { path: path(), status: 503 },
+        ProbeFault::NotReady { path: path(), status: 404 },
+        ProbeFault::LacksText { path: path(), status: 200, wanted: "llama".into() },
+    ];
+    let all = faults.into_iter().chain(statuses);
+    let of = |fault: ProbeFault| {
+        let of = [(Origin::Docker, false), (Origin::File, false), (Origin::File, true)];
+        of.map(|(origin, has_credential)| probe(fault.clone(), origin, has_credential))
+    };
+    all.flat_map(of).collect()
+}
+
+fn listings() -> Vec<Finding> {
+    [
+        ListingFinding::NoModels(Origin::Docker),
+        ListingFinding::NoModels(Origin::File),
+        ListingFinding::EntryWithoutId,
+        ListingFinding::UnusableName(no_name()),
+        ListingFinding::TooMany { count: 3000 },
+    ]
+    .map(Finding::from)
+    .into()
+}
+
+fn settings() -> Vec<Finding> {
+    let of = || ("fast", "llama");
+    let (alias, of) = (model(of().0), model(of().1));
+    let branches = [
+        BranchFault::NoneReady,
+        BranchFault::NoSuchModel,
+        BranchFault::NameNotAccepted { server: "b".into() },
+        BranchFault::HasBoth { server: "b".into() },
+        BranchFault::Credential,
+    ];
+    let branch = |fault| SettingFinding::Branch {
+        kind: BranchKind::Canary,
+        model: of.clone(),
+        target: model("next"),
+        fault,
+    };
+    let others = [
+        SettingFinding::NotSingle { count: 2 },
+        SettingFinding::AliasOfNothing { alias: alias.clone(), of: of.clone() },
+        SettingFinding::AliasOfSeveral { alias: alias.clone(), count: 2 },
+        SettingFinding::AliasUnknownToVllm { alias, of: of.clone() },
+        SettingFinding::Conflict {
+            key: "strategy",
+            here: "hrw".into(),
+            model: of.clone(),
+            first: "a".into(),
+            counts: "p2c".into(),
+        },
+    ];
+    branches.map(branch).into_iter().chain(others).map(Finding::from).collect()
+}
+
+fn doors() -> Vec<Finding> {
+    let router =
+        || LabelledRouter { name: "llm".into(), made_by: None, is_doubtful: false, leads_to: Behind::Server };
+    [
+        DoorFinding::TcpRouter(router()),
+        DoorFinding::UncheckedRouter { router: router(), middlewares: Vec::new() },
+        DoorFinding::UnseenCheck { router: router(), middlewares: vec!["sso@file".into()] },
+        DoorFinding::Exposed { by_label: true, host: "vllm".into(), leads_to: Behind::Server },
+        DoorFinding::Exposed { by_label: false, host: "vllm".into(), leads_to: Behind::Modelgate },
+        DoorFinding::OpenPort { port: 8000, host_port: 32768 },
+        DoorFinding::TraefikUnseen { why: Blind::NoTraefik, names: vec!["vllm".into()], more: 0 },
+    ]
+    .map(Finding::from)
+    .into()
+}
+
+fn all() -> Vec<Finding> {
+    [labels(), addresses(), of_docker(), lifecycle(), probes(), listings(), settings(), doors()].concat()
+}
+
+/// The codes as they stand in the files.
+fn written() -> Vec<&'static str> {
+    let codes = |file: &'static str| {
+        let begins = ["Facts::hint(\"", "Facts::fault(\"", "Facts::danger(\""];
+        begins.into_iter().flat_map(move |begin| {
+            file.split(begin).skip(1).map(|rest| rest.split('"').next().unwrap_or_default())
+        })
+    };
+    FILES.into_iter().flat_map(codes).collect()
+}
+
+#[test]
+fn each_finding_has_a_code_of_its_own_words_and_advice() {
+    let codes = written();
+    let unique: BTreeSet<&str> = codes.iter().copied().collect();
+    assert_eq!(unique.len(), codes.len(), "one code stands for two findings: {codes:?}");
+    assert_eq!(
+        all().iter().map(Finding::code).collect::<BTreeSet<_>>(),
+        unique,
+        "this test knows all of them"
+    );
+    for code in codes {
+        let is_snake = code.split('_').all(|word| {
+            !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        });
+        assert!(is_snake, "{code}");
+    }
+    for finding in all() {
+        let (words, advice) = (finding.to_string(), finding.advice());
+        assert!(!words.is_empty() && !words.ends_with('.'), "{finding:?}: {words}");
+        assert!(advice.ends_with(['.', '?']), "{finding:?}: {advice}");
+    }
+}
+
+#[test]
+fn only_ways_past_modelgate_are_a_danger() {
+    for finding in all() {
+        let is_door = matches!(finding, Finding::Door(_));
+        assert!(is_door || finding.severity() == Severity::Fault, "{finding:?}");
+        assert!(!is_door || finding.severity() != Severity::Fault, "{finding:?}");
+    }
+}
+
+/// The advice was found by parts of the words before, and so was sometimes that of another finding.
+#[test]
+fn advice_is_about_the_server_that_it_is_given_for() {
+    let path = || std::sync::Arc::from("/v1/models");
+    let advice = |fault, origin, has_credential| probe(fault, origin, has_credential).advice().into_owned();
+    let rejected = |origin, has| advice(ProbeFault::Unauthorized { path: path(), status: 401 }, origin, has);
+    assert!(rejected(Origin::File, true).starts_with("Correct its credential in its entry in servers:"));
+    assert!(rejected(Origin::File, false).starts_with("Give it one in its entry in servers:"));
+    assert!(rejected(Origin::Docker, false).starts_with("Start the server without an API key"));
+    let missing = |origin| advice(ProbeFault::NoModelList { path: path(), status: 404 }, origin, false);
+    assert!(missing(Origin::Docker).contains("inference.models"));
+    assert!(!missing(Origin::File).contains("inference."), "a server of the file has no labels");
+    let ready = advice(ProbeFault::NotReady { path: path(), status: 404 }, Origin::Docker, false);
+    assert!(ready.contains("ready.path") && !ready.contains("inference.models"), "{ready}");
+    let loading = advice(ProbeFault::Status { path: path(), status: 503 }, Origin::Docker, false);
+    assert!(loading.contains("may still be loading"), "{loading}");
+    let silent = |host: Option<&str>| {
+        let host = DockerHost(host.map(str::to_owned));
+        Finding::from(DockerFinding::Silent { host, endpoint: "tcp://gpu1".into(), error: "no".into() })
+            .advice()
+            .into_owned()
+    };
+    assert!(silent(None).contains("docker.endpoint"));
+    assert!(silent(Some("gpu1")).contains("docker.hosts[gpu1].endpoint"));
+}
+
+#[test]
+fn a_list_of_all_labels_can_be_left_out() {
+    let unknown = Finding::from(LabelFinding::Unknown { label: "inference.prot".into() });
+    assert_eq!(format!("{unknown:#}"), "label inference.prot is not known and has no effect");
+    let choices = unknown.choices().expect("all labels");
+    assert_eq!(unknown.to_string(), format!("{unknown:#}; known are {choices}"));
+    assert!(choices.contains("inference.port"), "{choices}");
+}

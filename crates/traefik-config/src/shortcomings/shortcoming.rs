@@ -1,0 +1,144 @@
+//! A shortcoming as a value; its words are made where somebody reads them.
+
+use std::{borrow::Cow, fmt};
+
+use catalogue::Strategy;
+
+use crate::TraefikVersion;
+
+/// Something that a Traefik does not do, or less well than asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortcoming {
+    /// The Traefik.
+    pub version: TraefikVersion,
+    /// The model that it is about, as it is shown, with what chooses it; `None` if it is about all.
+    pub model: Option<String>,
+    /// What is lacking.
+    pub lack: Lack,
+}
+
+/// What a Traefik lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// It cannot choose a model by a body.
+    ChoiceByBody,
+    /// It does not show bodies.
+    Bodies,
+    /// It does not let Modelgate say that a body is too long.
+    StatusOfTooLong,
+    /// It does not show bodies, and a server of the model has others, or may have.
+    ModelMayBeAnother,
+    /// It cannot rewrite paths for each server.
+    BasePathsDiffer,
+    /// It does not know a strategy.
+    Strategy {
+        /// The strategy.
+        strategy: Strategy,
+        /// The first version that knows it.
+        since: &'static str,
+    },
+    /// It sets no cookie beside this strategy; so do all versions.
+    CookieWithHrw,
+    /// It does not judge servers by their answers.
+    PassiveHealthcheck,
+    /// It counts requests under way by the size of their bodies.
+    ConcurrencyInAll,
+    /// It does not turn to a backup for a status.
+    FailoverStatus,
+    /// It does not check the servers before a backup, as it is not told how.
+    UncheckedPrimary,
+}
+
+impl Shortcoming {
+    /// What programs call it.
+    pub fn code(&self) -> &'static str {
+        match self.lack {
+            Lack::ChoiceByBody => "traefik_no_choice_by_body",
+            Lack::Bodies => "traefik_shows_no_bodies",
+            Lack::StatusOfTooLong => "traefik_bare_401_for_too_long",
+            Lack::ModelMayBeAnother => "traefik_model_left_out",
+            Lack::BasePathsDiffer => "traefik_base_paths_differ",
+            Lack::Strategy { .. } => "traefik_strategy_unknown",
+            Lack::CookieWithHrw => "traefik_no_cookie_with_hrw",
+            Lack::PassiveHealthcheck => "traefik_no_passive_healthcheck",
+            Lack::ConcurrencyInAll => "traefik_concurrency_by_size",
+            Lack::FailoverStatus => "traefik_no_failover_on_status",
+            Lack::UncheckedPrimary => "traefik_primary_unchecked",
+        }
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> Cow<'static, str> {
+        let advice = match self.lack {
+            Lack::ChoiceByBody
+            | Lack::Bodies
+            | Lack::StatusOfTooLong
+            | Lack::BasePathsDiffer
+            | Lack::ConcurrencyInAll => "Raise Traefik and traefik.version.",
+            Lack::ModelMayBeAnother => {
+                "Raise Traefik and traefik.version, or set single_model on its servers if they have no other model."
+            }
+            Lack::Strategy { .. } | Lack::PassiveHealthcheck | Lack::FailoverStatus => {
+                "Raise Traefik and traefik.version, or leave the setting out."
+            }
+            Lack::CookieWithHrw => "Leave sticky.cookie out, or choose another strategy.",
+            Lack::UncheckedPrimary => {
+                "Set healthcheck.path to a path at which its servers answer 200 while they are well, such as /health."
+            }
+        };
+        advice.into()
+    }
+}
+
+impl fmt::Display for Shortcoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.version;
+        if let Some(model) = &self.model {
+            write!(f, "model {model}: ")?;
+        }
+        match self.lack {
+            Lack::ChoiceByBody => write!(
+                f,
+                "Traefik {version} cannot choose a model by the request's body; clients choose it by path (/models/NAME/…), by \
+                 header (X-Model), by parameter (?model=), or by select.*; Traefik 3.6.2 or later can"
+            ),
+            Lack::Bodies => write!(
+                f,
+                "Traefik {version} does not show bodies to Modelgate: what they say is not checked, and max_chunked_body only \
+                 tells whether bodies without a length are refused; Traefik 3.3 or later does"
+            ),
+            Lack::StatusOfTooLong => write!(
+                f,
+                "Traefik {version} answers a body without a length that is too long with a bare 401, as if the key were wrong; \
+                 Traefik 3.4 or later lets Modelgate say that it is too large"
+            ),
+            Lack::ModelMayBeAnother => write!(
+                f,
+                "it is left out: a server of it has other models too, or may have, and Traefik {version} does not show bodies to \
+                 Modelgate; that needs Traefik 3.3 or later, or single_model=true where it has no other"
+            ),
+            Lack::BasePathsDiffer => f.write_str(
+                "it is left out: its servers differ in their base paths, which needs Traefik 3.2 or later",
+            ),
+            Lack::Strategy { strategy, since } => {
+                write!(f, "strategy={} needs Traefik {since} or later; it is left out", strategy.as_str())
+            }
+            Lack::CookieWithHrw => {
+                f.write_str("sticky.cookie is left out: with strategy=hrw Traefik sets no cookie")
+            }
+            Lack::PassiveHealthcheck => {
+                f.write_str("passive_healthcheck needs Traefik 3.6 or later; it is left out")
+            }
+            Lack::ConcurrencyInAll => write!(
+                f,
+                "concurrency limits count by body size, in Traefik {version}: as many requests of each size may be under way; \
+                 Traefik 3.6.2 or later counts them together"
+            ),
+            Lack::FailoverStatus => f.write_str("failover.status needs Traefik 3.7 or later; it is left out"),
+            Lack::UncheckedPrimary => f.write_str(
+                "Traefik does not check its primary servers, so a backup is used only once Modelgate has found all of them gone; \
+                 healthcheck.path lets Traefik check them",
+            ),
+        }
+    }
+}
