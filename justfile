@@ -20,6 +20,10 @@ demo *OPTIONS:
 screenshots:
     cargo xtask screenshots --install
 
+# Build the program as it is shipped (ten minutes), and measure its size, start and memory
+shipped:
+    cargo xtask shipped --install
+
 # Compile everything, quickly
 check:
     cargo check --workspace --all-targets

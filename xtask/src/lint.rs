@@ -10,11 +10,11 @@ pub(crate) fn lint(install: bool) -> Result {
     if install {
         tools::install(&tools)?;
     }
-    let [deny, hadolint] = tools.each_ref().map(|tool| {
+    let [deny, machete, hadolint] = tools.each_ref().map(|tool| {
         tool.path()
             .ok_or_else(|| format!("{} is missing; `cargo xtask lint --install` installs it", tool.name))
     });
-    let (deny, hadolint) = (deny?, hadolint?);
+    let (deny, machete, hadolint) = (deny?, machete?, hadolint?);
 
     run::step("formatting", || run::shown(run::cargo().args(["fmt", "--all", "--check"])))?;
     run::step("lints", || {
@@ -29,6 +29,9 @@ pub(crate) fn lint(install: bool) -> Result {
     run::step("dependencies", || {
         let command = ["--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
         run::shown(Command::new(deny).args(command).current_dir(layout::root()))
+    })?;
+    run::step("unused dependencies", || {
+        run::shown(Command::new(machete).args(["crates", "xtask"]).current_dir(layout::root()))
     })?;
     run::step("Dockerfile", || {
         run::shown(Command::new(hadolint).arg("deploy/Dockerfile").current_dir(layout::root()))

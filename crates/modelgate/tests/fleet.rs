@@ -1,5 +1,6 @@
 //! A thousand models on five thousand servers: the overview is painted at once, and each event is soon in force. Measured
 //! with the optimised program, as `scale.rs` is.
+#![expect(clippy::print_stdout, reason = "what is measured is the result")]
 
 mod common;
 #[path = "common/dashboard.rs"]
@@ -165,7 +166,7 @@ async fn an_event_is_told_at_once(fleet: &Fleet<'_>) {
         fleet.act(server, "resume").await;
     }
     println!("from an event to the document: {times:?}");
-    assert!(median(&times) < Duration::from_millis(500), "{times:?}");
+    assert!(median(&times) < Duration::from_millis(100), "{times:?}");
 }
 
 /// So many events come, at 500 a second.
@@ -200,7 +201,9 @@ async fn a_storm_of_events_is_told_together(fleet: &Fleet<'_>) {
     let last = last.elapsed();
     let cpu = cpu_time(fleet.modelgate.id()).saturating_sub(cpu);
     let documents = documents.load(Relaxed);
-    println!("{STORM} events in {took:?}: {documents} documents, {cpu:?} of a processor; the last is in force after {last:?}");
+    println!(
+        "{STORM} events in {took:?}: {documents} documents, {cpu:?} of a processor; the last is in force after {last:?}"
+    );
     assert!(documents > 0 && documents * 5 < STORM as u64, "{documents} documents");
     assert!(last < Duration::from_secs(1), "{last:?}");
 }
@@ -217,7 +220,8 @@ async fn traefik_takes_the_document(fleet: &Fleet<'_>, binary: &Path) {
         let path = format!("/api/http/routers/{router}@http");
         let is_there = async || traefik.api(&path).await["status"] == "enabled";
         let becomes = async |wanted: bool| {
-            eventually(Duration::from_secs(60), || async { (is_there().await == wanted).then_some(()) }).await;
+            eventually(Duration::from_secs(60), || async { (is_there().await == wanted).then_some(()) })
+                .await;
         };
         becomes(true).await;
         for server in (model..SERVERS).step_by(MODELS).skip(1) {
@@ -243,7 +247,8 @@ fn router_of(document: &str, server: usize) -> String {
     let all = |what: &str| document["http"][what].as_object().expect(what).clone();
     let services = all("services");
     // A service may stand for others, and in the end for a balancer.
-    let mut wanted = services.iter().find(|(_, it)| has(&it.to_string(), server)).expect("a service").0.clone();
+    let mut wanted =
+        services.iter().find(|(_, it)| has(&it.to_string(), server)).expect("a service").0.clone();
     loop {
         if let Some((router, _)) = all("routers").into_iter().find(|(_, it)| it["service"] == wanted) {
             return router;

@@ -70,7 +70,7 @@ impl SigningKey {
 /// Header, claims and signature (RFC 7515 §7.1).
 fn signed(header: &Value, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     let message = [header, claims].map(|part| base64(part.to_string().as_bytes())).join(".");
-    let signature = base64(&sign(message.as_bytes()));
+    let signature = base64(sign(message.as_bytes()));
     format!("{message}.{signature}")
 }
 

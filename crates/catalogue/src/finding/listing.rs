@@ -34,7 +34,7 @@ impl ListingFinding {
     pub(super) fn advice(&self) -> Cow<'static, str> {
         match self {
             Self::NoModels(origin) => format!(
-                "Load or pull a model into it (ollama pull …), or name its models by {}.",
+                "Load or pull a model into it (ollama pull …), or name its models with {}.",
                 origin.models()
             )
             .into(),
@@ -49,7 +49,7 @@ impl ListingFinding {
                     .into()
             }
             Self::TooMany { .. } => {
-                "Name those that are wanted by hand: the label inference.models, or models in its entry in servers:.".into()
+                "Name those that are wanted by hand: the label inference.models, or the key models of its entry in servers.".into()
             }
         }
     }

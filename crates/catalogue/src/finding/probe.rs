@@ -159,13 +159,13 @@ impl ProbeFinding {
                 origin.log()
             )
             .into(),
-            ProbeFault::AnswerTooLong { .. } => format!("Name its models by {}.", origin.models()).into(),
+            ProbeFault::AnswerTooLong { .. } => format!("Name its models with {}.", origin.models()).into(),
             ProbeFault::Unauthorized { .. } => unauthorized(&self.asked).into(),
             ProbeFault::NoModelList { status: 405, .. } => {
-                format!("Name its models by {}: it has no model list there.", origin.models()).into()
+                format!("Name its models with {}: it has no model list there.", origin.models()).into()
             }
             ProbeFault::NoModelList { .. } => format!(
-                "The server has no model list there. Name its models by {} (a FastAPI application has no list), or set {} if \
+                "The server has no model list there. Name its models with {} (a FastAPI application has no list), or set {} if \
                  its API is elsewhere.",
                 origin.models(),
                 origin.base_path()
@@ -175,7 +175,7 @@ impl ProbeFinding {
             ProbeFault::Fails { status } => answered(*status, origin),
             ProbeFault::NotAListing { .. } => format!(
                 "What answers there is no OpenAI-compatible API; check {} and {}. A server without a model list has its models \
-                 named by {}.",
+                 named with {}.",
                 origin.port(),
                 origin.base_path(),
                 origin.models()
@@ -188,7 +188,7 @@ impl ProbeFinding {
                 "It says itself that it is not ready; see ready.path and ready.contains {}, and {}.",
                 match origin {
                     Origin::Docker => "among its labels",
-                    Origin::File => "in its entry in servers:",
+                    Origin::File => "in its entry in servers",
                 },
                 origin.log()
             )
@@ -341,11 +341,11 @@ impl Origin {
         }
     }
 
-    /// By what its models are named by hand.
+    /// With what its models are named by hand.
     pub(super) fn models(self) -> &'static str {
         match self {
             Self::Docker => "the label inference.models",
-            Self::File => "models in its entry in servers:",
+            Self::File => "the key models of its entry in servers",
         }
     }
 
@@ -359,7 +359,7 @@ impl Origin {
     fn setting(self, key: &str) -> String {
         match self {
             Self::Docker => format!("the label inference.{key}"),
-            Self::File => format!("{key} in its entry in servers:"),
+            Self::File => format!("the key {key} of its entry in servers"),
         }
     }
 }

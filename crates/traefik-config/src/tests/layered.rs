@@ -212,7 +212,11 @@ fn many_routes_stand_in_groups() {
         assert!(unrouted.parent_refs.contains(&name), "a route that Traefik does not know yet");
         all += below(&many, &name) - 1;
         for (route, router) in many.http.routers.iter().filter(|(_, r)| r.parent_refs == [name.clone()]) {
-            assert!(route.ends_with(digit) && router.rule.contains(route.as_str()), "{route}: {}", router.rule);
+            assert!(
+                route.ends_with(digit) && router.rule.contains(route.as_str()),
+                "{route}: {}",
+                router.rule
+            );
         }
     }
     assert_eq!(all, 1_000);
