@@ -135,17 +135,25 @@ impl<'m> Fleet<'m> {
         assert_eq!(send(request).await.status(), 303, "{action} {server}");
     }
 
-    /// Waits until all of them get requests, and Traefik has been told.
-    async fn rest(&self) {
-        let has_all = |document: &str| (0..RESTLESS).all(|server| has(document, server));
+    /// Waits until all of them get requests.
+    async fn all_in_force(&self) {
         eventually(Duration::from_secs(60), || async { has_all(&self.document_now().await).then_some(()) })
             .await;
+    }
+
+    /// Waits until that has been told on the connection that polls, too.
+    async fn rest(&self) {
+        self.all_in_force().await;
         while !has_all(&self.document().await) {}
     }
 }
 
 fn has(document: &str, server: usize) -> bool {
     document.contains(&format!("//{}:", address(server)))
+}
+
+fn has_all(document: &str) -> bool {
+    (0..RESTLESS).all(|server| has(document, server))
 }
 
 /// From an operator's click to the last byte of the new document.
@@ -197,7 +205,7 @@ async fn a_storm_of_events_is_told_together(fleet: &Fleet<'_>) {
         () = polls => unreachable!("it polls for ever"),
     };
     let last = Stopwatch::start();
-    fleet.rest().await;
+    fleet.all_in_force().await;
     let last = last.elapsed();
     let cpu = cpu_time(fleet.modelgate.id()).saturating_sub(cpu);
     let documents = documents.load(Relaxed);
