@@ -156,7 +156,7 @@ impl<'a> Links<'a> {
 fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issue> {
     let links = Links::new(catalogue);
     let is_patient = |server: &ServerRecord| {
-        let waited = admin.since.of(server).and_then(|since| now.duration_since(since).ok());
+        let waited = admin.since.loading(server, now).and_then(|since| now.duration_since(since).ok());
         waited.is_none_or(|waited| waited.as_secs() <= PATIENCE_SECONDS)
     };
     let mut issues: Vec<Issue> = Vec::new();
@@ -264,6 +264,45 @@ mod tests {
             assert_eq!((issue.severity, issue.told.code), (Severity::Bad, why.code()));
             assert_eq!(issue.told.what, why.to_string());
         }
+    }
+
+    /// It listened on 127.0.0.1, or at another port, and nobody was told for ten minutes.
+    #[test]
+    fn a_server_whose_healthcheck_passes_is_not_loading() {
+        let healthy = |fault| {
+            let url = ServerUrl::http("10.0.0.1", 8000);
+            let asked = Asked { url, origin: Origin::Docker, has_credential: false, is_healthy: true };
+            catalogue::Finding::from(ProbeFinding { asked, fault })
+        };
+        for fault in [
+            ProbeFault::CannotConnect { cause: "Connection refused".into() },
+            ProbeFault::TimedOut { after: Duration::from_secs(3) },
+            ProbeFault::BrokeOff { cause: "reset".into() },
+            ProbeFault::AnswerBrokeOff { path: "/v1/models".into() },
+        ] {
+            let why = healthy(fault);
+            let issues = after(0, &ServerState::Starting(why.clone()));
+            let [issue] = &issues[..] else { panic!("one issue: {why}: {issues:?}") };
+            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, why.code()));
+            let todo = issue.told.todo.as_deref().unwrap_or_default();
+            assert!(!todo.contains("loading") && !todo.contains("starting"), "{todo}");
+        }
+        let loads = healthy(ProbeFault::Status { path: "/v1/models".into(), status: 503 });
+        assert_eq!(after(0, &ServerState::Starting(loads)), [], "it says itself that it is not ready");
+    }
+
+    /// The patience began anew with each start of Modelgate.
+    #[test]
+    fn patience_with_a_container_counts_from_its_start() {
+        let mut gpu = server("gpu", ServerState::Starting(refused()), &[]);
+        gpu.spec.source = catalogue::Source::Docker { container_id: "c1".into(), image: "vllm".into() };
+        gpu.spec.incarnation = "1970-01-01T01:00:00Z".into();
+        let catalogue = Catalogue::assemble([gpu], vec![Problem::container("gpu", refused())]);
+        let dashboard = Dashboard::of(Catalogue::default());
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        dashboard.admin.since.see(&catalogue, at(4190));
+        assert_eq!(all(&dashboard.admin, &catalogue, at(4200)), []);
+        assert_eq!(all(&dashboard.admin, &catalogue, at(4201)).len(), 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Since when each server has been in its state.
+//! Since when each server has been in its state, and since when it has been expected to become ready.
 //!
 //! The catalogue has no times: it says the same as long as nothing changes. So each one that is published is compared
 //! with what was known.
@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use catalogue::{Catalogue, Reader, ServerId};
+use catalogue::{Catalogue, Finding, LifecycleFinding, Reader, ServerId, ServerRecord, ServerSpec, Source};
 
 /// The state of each server by name, and since when.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl Since {
     /// Compares a catalogue with what was known.
     pub(crate) fn see(&self, catalogue: &Catalogue, now: SystemTime) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = |server: &catalogue::ServerRecord| {
+        let since = |server: &ServerRecord| {
             let state = server.state.name();
             let before = known.get(&server.spec.id).filter(|(name, _)| *name == state);
             (server.spec.id.clone(), (state, before.map_or(now, |(_, since)| *since)))
@@ -39,10 +39,34 @@ impl Since {
     }
 
     /// Since when a server has been in the state that it is in; `None` for a moment, when it is new.
-    pub(crate) fn of(&self, server: &catalogue::ServerRecord) -> Option<SystemTime> {
+    pub(crate) fn of(&self, server: &ServerRecord) -> Option<SystemTime> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&server.spec.id).filter(|(name, _)| *name == server.state.name()).map(|(_, since)| *since)
     }
+
+    /// Since when a server has had time to become ready: since its container was started, which may be long before
+    /// Modelgate was. Where that is not known, and while a server has not been asked anything yet, its state counts.
+    pub(crate) fn loading(&self, server: &ServerRecord, now: SystemTime) -> Option<SystemTime> {
+        let started = started(&server.spec).filter(|at| *at <= now && !is_yet_to_be_asked(server));
+        started.or_else(|| self.of(server))
+    }
+}
+
+/// When a container was last started. A task of a Swarm has no such time, nor has a server of the configuration.
+pub(crate) fn started(spec: &ServerSpec) -> Option<SystemTime> {
+    let at = match spec.source {
+        Source::Docker { .. } => spec.incarnation.parse::<jiff::Timestamp>().ok()?,
+        Source::File => return None,
+    };
+    // Docker writes the year 1 for what was never started.
+    (at > jiff::Timestamp::UNIX_EPOCH).then(|| at.into())
+}
+
+/// Whether nothing has been heard of this run of a server. A container that has just been started still has the time of
+/// its last start.
+fn is_yet_to_be_asked(server: &ServerRecord) -> bool {
+    use LifecycleFinding::{JustStarted, ModelsNotAsked, ReadyNotAsked};
+    matches!(server.state.why(), Some(Finding::Lifecycle(JustStarted | ModelsNotAsked | ReadyNotAsked)))
 }
 
 #[cfg(test)]
@@ -59,7 +83,7 @@ mod tests {
         let (since, start) = (Since::default(), SystemTime::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut gpu = server("gpu", ServerState::Starting(LifecycleFinding::HealthcheckPending.into()), &[]);
-        let seen = |gpu: &catalogue::ServerRecord, seconds| {
+        let seen = |gpu: &ServerRecord, seconds| {
             since.see(&Catalogue::assemble([gpu.clone()], Vec::new()), at(seconds));
             since.of(gpu)
         };
@@ -70,5 +94,33 @@ mod tests {
         assert_eq!(seen(&gpu, 3), Some(at(3)));
         since.see(&Catalogue::default(), at(4));
         assert_eq!(since.of(&gpu), None, "gone");
+    }
+
+    /// The ten minutes began anew with each start of Modelgate.
+    #[test]
+    fn a_container_loads_since_it_was_started() {
+        let now =
+            SystemTime::from(jiff::civil::date(2026, 11, 27).at(12, 0, 0, 0).in_tz("UTC").expect("a time"));
+        let (seen, pending) = (now - Duration::from_secs(5), LifecycleFinding::HealthcheckPending);
+        let loading = |source: Source, incarnation: &str, why: LifecycleFinding| {
+            let mut gpu = server("gpu", ServerState::Starting(why.into()), &[]);
+            (gpu.spec.source, gpu.spec.incarnation) = (source, incarnation.into());
+            let since = Since::default();
+            since.see(&Catalogue::assemble([gpu.clone()], Vec::new()), seen);
+            let at = since.loading(&gpu, now).expect("it has been seen");
+            now.duration_since(at).expect("in the past").as_secs()
+        };
+        let docker = || Source::Docker { container_id: "c1".into(), image: "vllm".into() };
+        assert_eq!(loading(docker(), "2026-11-27T11:00:00.123456789Z", pending.clone()), 3599);
+        assert_eq!(loading(docker(), "2026-11-27T13:00:00+02:00", pending.clone()), 3600, "Podman");
+        for (incarnation, why) in [
+            ("2026-11-27T12:30:00Z", "the clock of its host is ahead"),
+            ("0001-01-01T00:00:00Z", "it was never started"),
+            ("9ff4w7ns8q2k", "a task's id"),
+        ] {
+            assert_eq!(loading(docker(), incarnation, pending.clone()), 5, "{why}");
+        }
+        assert_eq!(loading(docker(), "2026-11-27T11:00:00Z", LifecycleFinding::JustStarted), 5);
+        assert_eq!(loading(Source::File, "2026-11-27T11:00:00Z", pending), 5);
     }
 }

@@ -125,7 +125,8 @@ impl Finding {
     }
 
     /// Whether a server that is still loading may have it: it does not listen yet, takes its time, or says itself that it
-    /// is not ready. A label, or an answer such as 401 or 404, needs somebody.
+    /// is not ready. A label, or an answer such as 401 or 404, needs somebody; so does a server that cannot be reached
+    /// although its HEALTHCHECK passes.
     pub fn may_pass_by_itself(&self) -> bool {
         self.facts().may_pass
     }

@@ -22,6 +22,7 @@ use crate::{
     issue::{self, Issue, Severity, Told},
     list::{Paging, contains, encode},
     page::Frame,
+    since,
 };
 
 #[derive(Template)]
@@ -200,8 +201,8 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
         Source::Docker { container_id, image } => {
             facts.push(("Image", image.clone()));
             facts.push(("Container", container_id.chars().take(12).collect()));
-            let started = humantime::parse_rfc3339(&spec.incarnation);
-            facts.push(("Started", started.map_or(spec.incarnation.clone(), |at| format::time(at).people)));
+            let at = since::started(spec).map(|at| format::time(at).people);
+            facts.push(("Started", at.unwrap_or_else(|| spec.incarnation.clone())));
         }
         Source::File => facts.push(("Known from", "servers: in the configuration".into())),
     }

@@ -121,11 +121,13 @@ impl Asked {
 impl ProbeFinding {
     pub(super) fn facts(&self) -> Facts {
         let is_503 = |status: &u16| *status == 503;
+        // A server whose HEALTHCHECK passes has loaded: waiting does not make it answer here.
+        let may_load = !self.asked.is_healthy;
         match &self.fault {
-            ProbeFault::CannotConnect { .. } => Facts::fault("cannot_connect").passing_if(true),
-            ProbeFault::TimedOut { .. } => Facts::fault("timed_out").passing_if(true),
-            ProbeFault::BrokeOff { .. } => Facts::fault("connection_broke_off").passing_if(true),
-            ProbeFault::AnswerBrokeOff { .. } => Facts::fault("answer_broke_off").passing_if(true),
+            ProbeFault::CannotConnect { .. } => Facts::fault("cannot_connect").passing_if(may_load),
+            ProbeFault::TimedOut { .. } => Facts::fault("timed_out").passing_if(may_load),
+            ProbeFault::BrokeOff { .. } => Facts::fault("connection_broke_off").passing_if(may_load),
+            ProbeFault::AnswerBrokeOff { .. } => Facts::fault("answer_broke_off").passing_if(may_load),
             ProbeFault::AnswerTooLong { .. } => Facts::fault("answer_too_long"),
             ProbeFault::Unauthorized { .. } if self.asked.has_credential => {
                 Facts::fault("credential_rejected")
@@ -145,7 +147,13 @@ impl ProbeFinding {
     pub(super) fn advice(&self) -> Cow<'static, str> {
         let origin = self.asked.origin;
         match &self.fault {
-            ProbeFault::CannotConnect { .. } => cannot_connect(origin).into(),
+            ProbeFault::CannotConnect { .. } => cannot_connect(&self.asked).into(),
+            ProbeFault::TimedOut { .. } if self.asked.is_healthy => format!(
+                "Its HEALTHCHECK, which asks from within the container, passes. So it is overloaded, or something between here \
+                 and there drops what is sent, such as a firewall. Look at {}.",
+                origin.log()
+            )
+            .into(),
             ProbeFault::TimedOut { .. } => format!(
                 "It may be loading its model, be overloaded, or hang; or something between here and there drops what is sent. \
                  Look at {}.",
@@ -153,8 +161,8 @@ impl ProbeFinding {
             )
             .into(),
             ProbeFault::BrokeOff { .. } | ProbeFault::AnswerBrokeOff { .. } => format!(
-                "It takes the connection and then ends it: it may be starting anew, or speak something else than {} there. Look \
-                 at {}.",
+                "It takes the connection and then ends it: it may {}speak something else than {} there. Look at {}.",
+                if self.asked.is_healthy { "" } else { "be starting anew, or " },
                 if self.asked.url.as_str().starts_with("https") { "https" } else { "plain HTTP" },
                 origin.log()
             )
@@ -197,8 +205,12 @@ impl ProbeFinding {
     }
 }
 
-fn cannot_connect(origin: Origin) -> &'static str {
-    match origin {
+fn cannot_connect(asked: &Asked) -> &'static str {
+    match asked.origin {
+        Origin::Docker if asked.is_healthy => {
+            "Its HEALTHCHECK passes within the container, but from here nothing answers at that port. Set the label \
+             inference.port to the one that the server listens on, and let it listen on 0.0.0.0, not on 127.0.0.1."
+        }
         Origin::Docker => {
             "The container runs, but nothing answers at that port. Set the label inference.port to the one that the server \
              listens on, and let it listen on 0.0.0.0, not on 127.0.0.1. A server that is still loading answers later by itself."
