@@ -16,6 +16,7 @@ mod docker;
 mod probe;
 mod reconcile;
 mod roster;
+mod told;
 
 pub use docker::{DockerEndpoint, DockerOptions, DockerTls};
 pub use reconcile::{Sources, run};

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use catalogue::{Configured, Holds, Publisher, ServerSpec};
+use catalogue::{Catalogue, Configured, Holds, Publisher, ServerSpec};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::{JoinError, JoinSet},
@@ -19,6 +19,7 @@ use crate::{
     docker::{self, DockerUpdate, HostName},
     probe::{self, Answers},
     roster::Roster,
+    told::Told,
 };
 
 /// Questions to servers under way at once.
@@ -139,6 +140,7 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
     let mut roster = Roster::default();
     roster.configured(&sources.configured.borrow_and_update(), Instant::now());
     let mut published = false;
+    let mut told = Told::default();
     loop {
         let now = Instant::now();
         roster.expire(now);
@@ -152,10 +154,11 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
         }
         if published {
             if roster.has_news() {
-                publish(&mut publisher, &mut roster, &mut published);
+                publish(&mut publisher, roster.catalogue(), &mut told);
             }
         } else if roster.all_asked() && hosts.suffice(now, || roster.serves_something()) {
-            publish(&mut publisher, &mut roster, &mut published);
+            publish(&mut publisher, roster.catalogue(), &mut told);
+            published = true;
         } else {
             publisher.waits_for(roster.unreachable_hosts());
         }
@@ -205,17 +208,12 @@ fn answered(roster: &mut Roster, done: Result<(ServerSpec, Answers), JoinError>)
     }
 }
 
-fn publish(publisher: &mut Publisher, roster: &mut Roster, published: &mut bool) {
-    let catalogue = roster.catalogue();
-    let counts = (catalogue.servers().count(), catalogue.pools().count(), catalogue.problems().len());
-    let problems = catalogue.problems().to_vec();
+fn publish(publisher: &mut Publisher, catalogue: Catalogue, told: &mut Told) {
+    let (servers, models) = (catalogue.servers().count(), catalogue.pools().count());
+    let problems = catalogue.problems().len();
+    told.tell(&catalogue);
     if publisher.publish(catalogue) {
-        let (servers, models, _) = counts;
-        info!(servers, models, problems = problems.len(), "catalogue published");
-        for problem in problems {
-            tracing::debug!(%problem, "problem");
-        }
-        *published = true;
+        info!(servers, models, problems, "catalogue published");
     }
 }
 
