@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    BasePath, GivenModelSettings, HealthMode, LabelFinding, ModelName, ServerSettings, Setting, setting,
-    settings,
+    BasePath, GivenModelSettings, HealthMode, LabelFinding, ModelName, ServerSettings, Setting, closest,
+    setting, settings,
 };
 
 /// One row of the label reference.
@@ -25,10 +25,13 @@ pub struct LabelDoc {
     pub allowed: &'static str,
 }
 
+/// The label that makes a container ours.
+pub const OPT_IN: &str = "inference.enable";
+
 /// Every label that is understood, except for the [settings](crate::Setting).
 pub const LABELS: &[LabelDoc] = &[
     LabelDoc {
-        name: "inference.enable",
+        name: OPT_IN,
         file_key: "",
         meaning: "Opts the container in",
         default: "false",
@@ -98,11 +101,11 @@ pub(crate) enum Reading {
 
 pub(crate) fn read(labels: &BTreeMap<String, String>) -> Reading {
     let mut faults = Vec::new();
-    match labels.get("inference.enable").map(|v| (v, setting::parse_bool(v))) {
+    match labels.get(OPT_IN).map(|v| (v, setting::parse_bool(v))) {
         Some((_, Some(true))) => {}
         None | Some((_, Some(false))) => return Reading::NotEnabled,
         Some((found, None)) => {
-            return Reading::Faulty(vec![fault("inference.enable", found, "true or false")]);
+            return Reading::Faulty(vec![fault(OPT_IN, found, "true or false")]);
         }
     }
     let mut get = |name: &'static str| {
@@ -185,8 +188,55 @@ fn unknown(labels: &BTreeMap<String, String>) -> Vec<LabelFinding> {
         LABELS.iter().any(|l| l.name == name)
             || name.strip_prefix(PREFIX).is_some_and(|key| Setting::find(key).is_some())
     };
-    let unknown = labels.keys().filter(|name| name.starts_with(PREFIX) && !is_known(name));
+    let unknown = labels.keys().filter(|name| is_meant_for_us(name) && !is_known(name));
     unknown.map(|name| LabelFinding::Unknown { label: name.clone() }).collect()
+}
+
+/// A label that seems to be meant to be `inference.enable`, where that one is missing: the container would be left alone
+/// without a word.
+pub fn misspelt_opt_in(labels: &BTreeMap<String, String>) -> Option<LabelFinding> {
+    let is_it = |(name, value): &(&String, &String)| {
+        is_meant_for_us(name)
+            && setting::parse_bool(value) != Some(false)
+            && meant(name).is_some_and(|meant| meant == OPT_IN)
+    };
+    let found = labels.iter().find(is_it).filter(|_| !labels.contains_key(OPT_IN));
+    found.map(|(name, _)| LabelFinding::EnableMisspelt { label: name.clone() })
+}
+
+/// The label that one that is not known is most likely meant to be.
+pub(crate) fn meant(label: &str) -> Option<String> {
+    in_other_spelling(label).or_else(|| {
+        let known: Vec<String> = known().collect();
+        let keys = known.iter().filter_map(|known| known.strip_prefix(PREFIX));
+        closest(without_prefix(label)?, keys).map(|key| format!("{PREFIX}{key}"))
+    })
+}
+
+/// Whether a label is ours by its beginning, or one of ours in another spelling. Other programs have labels that begin
+/// with `inference-` or `inference_`.
+fn is_meant_for_us(label: &str) -> bool {
+    without_prefix(label).is_some() || in_other_spelling(label).is_some()
+}
+
+fn without_prefix(label: &str) -> Option<&str> {
+    let (prefix, key) = label.split_at_checked(PREFIX.len())?;
+    prefix.eq_ignore_ascii_case(PREFIX).then_some(key)
+}
+
+/// The label that is the same but for upper and lower case and `.`, `_` and `-`.
+fn in_other_spelling(label: &str) -> Option<String> {
+    let begins = PREFIX.trim_end_matches('.');
+    let plain = plain(label);
+    if !plain.starts_with(begins) {
+        return None;
+    }
+    known().find(|known| self::plain(known) == plain)
+}
+
+fn plain(label: &str) -> String {
+    let letters = label.chars().filter(|c| !matches!(c, '.' | '_' | '-'));
+    letters.map(|c| c.to_ascii_lowercase()).collect()
 }
 
 /// All labels that are understood.
@@ -281,6 +331,63 @@ mod tests {
         };
         assert_eq!(labels.port, None);
         assert!(warnings[0].to_string().starts_with("label inference.prot is not known"), "{warnings:?}");
-        assert_eq!(format!("{:#}", warnings[0]), "label inference.prot is not known and has no effect");
+        assert_eq!(
+            format!("{:#}", warnings[0]),
+            "label inference.prot is not known and has no effect (did you mean inference.port?)"
+        );
+    }
+
+    #[test]
+    fn what_a_mistyped_label_is_meant_to_be() {
+        for (label, meant) in [
+            ("inference.prot", Some("inference.port")),
+            ("Inference.Port", Some("inference.port")),
+            ("inference.base_path", Some("inference.api.base_path")),
+            ("inference.api.basePath", Some("inference.api.base_path")),
+            ("inference-api-base-path", Some("inference.api.base_path")),
+            ("inference.modles", Some("inference.models")),
+            ("inference.colour", None),
+            ("inference-server.version", None),
+        ] {
+            assert_eq!(super::meant(label).as_deref(), meant, "{label}");
+        }
+        let plain: std::collections::BTreeSet<String> = known().map(|label| plain(&label)).collect();
+        assert_eq!(plain.len(), known().count(), "no spelling stands for two labels");
+    }
+
+    #[test]
+    fn a_label_in_another_spelling_is_named_as_one_that_is_not_known() {
+        let all = [
+            ("inference.enable", "true"),
+            ("Inference.Port", "1"),
+            ("inference_server", "triton"),
+            ("é", ""),
+        ];
+        let Reading::Read(labels, warnings) = read_all(&all) else { panic!("it must be read") };
+        assert_eq!(labels.port, None);
+        assert_eq!(warnings, [LabelFinding::Unknown { label: "Inference.Port".into() }]);
+    }
+
+    #[test]
+    fn a_misspelt_opt_in_is_told() {
+        let told = |pairs: &[(&str, &str)]| {
+            let labels = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+            misspelt_opt_in(&labels).map(|finding| finding.to_string())
+        };
+        for label in [
+            "Inference.Enable",
+            "inference_enable",
+            "inference.ENABLE",
+            "inference.enabled",
+            "inference.enbale",
+        ] {
+            let words = told(&[(label, "true")]).expect(label);
+            assert!(words.contains(label) && words.contains("inference.enable=true"), "{words}");
+            assert_eq!(told(&[(label, "true"), ("inference.enable", "false")]), None, "that is an answer");
+            assert_eq!(told(&[(label, "false")]), None);
+        }
+        for label in ["inference.port", "inference-server.enabled", "enable", "traefik.enable"] {
+            assert_eq!(told(&[(label, "true")]), None, "{label}");
+        }
     }
 }

@@ -15,6 +15,7 @@
 mod api;
 mod assemble;
 mod channel;
+mod closest;
 mod container;
 mod credential;
 mod door;
@@ -35,6 +36,7 @@ mod swarm;
 pub use api::Api;
 pub use assemble::{Branch, Catalogue, Choice, Door, Leg, ModelOverrides, Pool, Readiness, Selection};
 pub use channel::{Publisher, Reader, channel};
+pub use closest::closest;
 pub use container::{
     ContainerHealth, ContainerRecord, ContainerStatus, Interpretation, PublishedPort, Vantage, interpret,
     open_port,
@@ -49,7 +51,7 @@ pub use finding::{
 pub use glob::{InvalidGlob, ModelGlobs};
 pub use hold::{Hold, HoldKind, Holds};
 pub use kind::Kind;
-pub use label::{LABELS, LabelDoc};
+pub use label::{LABELS, LabelDoc, OPT_IN, misspelt_opt_in};
 pub use listing::{Listing, ListingError, MAX_LISTING_BYTES, MAX_MODELS_PER_SERVER, parse_listing};
 pub use model::{InvalidModelName, ModelCard, ModelName};
 pub use problem::{Problem, Subject};

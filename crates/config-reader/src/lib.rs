@@ -7,6 +7,6 @@ mod error;
 mod origins;
 mod section;
 
-pub use error::{ConfigError, ConfigErrors, closest};
+pub use error::{ConfigError, ConfigErrors};
 pub use origins::Origins;
 pub use section::{NETWORK, Report, Section, network, size};

@@ -10,11 +10,11 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use catalogue::{GivenModelSettings, ServerSettings, Setting, settings};
+use catalogue::{GivenModelSettings, ServerSettings, Setting, closest, settings};
 use ipnet::IpNet;
 use serde_yaml::{Mapping, Value};
 
-use crate::{ConfigError, Origins, closest};
+use crate::{ConfigError, Origins};
 
 /// What is wrong so far, and where values came from.
 #[derive(Debug, Default)]

@@ -8,7 +8,8 @@ use axum::{
     http::{Method, StatusCode, header::CONTENT_TYPE, request::Parts},
     response::IntoResponse as _,
 };
-use config_reader::{ConfigError, ConfigErrors, closest};
+use catalogue::closest;
+use config_reader::{ConfigError, ConfigErrors};
 use serde_json::{Map, Value};
 
 use super::{MAX_BODY, Problem};

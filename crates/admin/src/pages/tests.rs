@@ -126,7 +126,8 @@ async fn a_long_list_of_what_is_known_is_folded() {
         let page = dashboard.page(path).await;
         assert!(
             page.contains(
-                "has no effect</div><details><summary>Known are</summary>inference.enable, inference.port"
+                "has no effect (did you mean inference.weight?)</div><details><summary>Known are</summary>\
+                 inference.enable, inference.port"
             ),
             "{path}: {page}"
         );

@@ -23,6 +23,11 @@ pub enum LabelFinding {
     ModelName(InvalidModelName),
     /// A setting without another one that it needs; begins with the setting's key.
     Inconsistent(&'static str),
+    /// A label that seems to be meant to be `inference.enable`, which the container does not have.
+    EnableMisspelt {
+        /// The label.
+        label: String,
+    },
     /// Nobody knows it, so it has no effect.
     Unknown {
         /// The label.
@@ -41,6 +46,7 @@ impl LabelFinding {
             Self::BasePath(_) => Facts::fault("label_base_path"),
             Self::ModelName(_) => Facts::fault("label_model_name"),
             Self::Inconsistent(_) => Facts::fault("label_inconsistent"),
+            Self::EnableMisspelt { .. } => Facts::fault("label_enable_misspelt"),
             Self::Unknown { .. } => Facts::fault("label_unknown"),
             Self::NoHealthcheck => Facts::fault("label_without_healthcheck"),
             Self::OnContainers => Facts::fault("label_on_containers"),
@@ -52,6 +58,10 @@ impl LabelFinding {
             Self::NotAllowed { .. } | Self::BasePath(_) | Self::ModelName(_) | Self::Inconsistent(_) => {
                 "Correct the label and start the container anew: docker compose up -d, or docker stack deploy in a Swarm. \
                  Labels cannot change while it runs."
+            }
+            Self::EnableMisspelt { .. } => {
+                "Write inference.enable=true, and start the container anew: docker compose up -d, or docker stack deploy in a \
+                 Swarm. If it is no inference server, take the label away."
             }
             Self::Unknown { .. } => {
                 "Correct the label's name, or take it away, and start the container anew: docker compose up -d, or docker \
@@ -76,6 +86,7 @@ impl LabelFinding {
             | Self::BasePath(_)
             | Self::ModelName(_)
             | Self::Inconsistent(_)
+            | Self::EnableMisspelt { .. }
             | Self::NoHealthcheck
             | Self::OnContainers => None,
         }
@@ -91,8 +102,16 @@ impl fmt::Display for LabelFinding {
             Self::BasePath(invalid) => write!(f, "label inference.api.base_path: {invalid}"),
             Self::ModelName(invalid) => write!(f, "label inference.models: {invalid}"),
             Self::Inconsistent(fault) => write!(f, "label {}{fault}", label::PREFIX),
-            Self::Unknown { label } => {
-                write!(f, "label {label} is not known and has no effect")?;
+            Self::EnableMisspelt { label: found } => write!(
+                f,
+                "label {found} is not known, so it is left alone; did you mean {}=true?",
+                label::OPT_IN
+            ),
+            Self::Unknown { label: found } => {
+                write!(f, "label {found} is not known and has no effect")?;
+                if let Some(meant) = label::meant(found) {
+                    write!(f, " (did you mean {meant}?)")?;
+                }
                 match self.choices() {
                     Some(known) if !f.alternate() => write!(f, "; known are {known}"),
                     Some(_) | None => Ok(()),

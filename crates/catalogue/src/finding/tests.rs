@@ -37,6 +37,7 @@ fn labels() -> Vec<Finding> {
         LabelFinding::BasePath(no_path()),
         LabelFinding::ModelName(no_name()),
         LabelFinding::Inconsistent("ready.contains is given without ready.path"),
+        LabelFinding::EnableMisspelt { label: "Inference.Enable".into() },
         LabelFinding::Unknown { label: "inference.prot".into() },
         LabelFinding::NoHealthcheck,
         LabelFinding::OnContainers,
@@ -276,7 +277,8 @@ fn advice_is_about_the_server_that_it_is_given_for() {
 #[test]
 fn a_list_of_all_labels_can_be_left_out() {
     let unknown = Finding::from(LabelFinding::Unknown { label: "inference.prot".into() });
-    assert_eq!(format!("{unknown:#}"), "label inference.prot is not known and has no effect");
+    let words = "label inference.prot is not known and has no effect (did you mean inference.port?)";
+    assert_eq!(format!("{unknown:#}"), words);
     let choices = unknown.choices().expect("all labels");
     assert_eq!(unknown.to_string(), format!("{unknown:#}; known are {choices}"));
     assert!(choices.contains("inference.port"), "{choices}");

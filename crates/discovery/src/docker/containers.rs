@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use catalogue::{ContainerHealth, ContainerRecord, ContainerStatus, DockerFinding, Problem, PublishedPort};
+use catalogue::{
+    ContainerHealth, ContainerRecord, ContainerStatus, DockerFinding, OPT_IN, Problem, PublishedPort,
+    misspelt_opt_in,
+};
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 
@@ -17,8 +20,6 @@ use super::{
 const PARALLEL: usize = 8;
 /// How long one may take: an Engine answers for a container that hangs only when it is gone.
 const TIME: Duration = Duration::from_secs(5);
-/// The label that makes a container ours.
-pub(super) const OPT_IN: &str = "inference.enable";
 
 pub(super) async fn look(api: &Api, options: &DockerOptions, all: &[Listed]) -> Result<Survey, ApiError> {
     let ours: Vec<Listed> = all.iter().filter(|it| it.labels.contains_key(OPT_IN)).cloned().collect();
@@ -30,7 +31,7 @@ pub(super) async fn look(api: &Api, options: &DockerOptions, all: &[Listed]) -> 
         .buffer_unordered(PARALLEL)
         .collect()
         .await;
-    let mut survey = Survey::default();
+    let mut survey = Survey { problems: misspelt(options, all), ..Survey::default() };
     for (listed, inspected) in inspected {
         let name = options.full_name(listed.name());
         match inspected {
@@ -56,6 +57,15 @@ pub(super) async fn look(api: &Api, options: &DockerOptions, all: &[Listed]) -> 
     }
     survey.containers.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(survey)
+}
+
+/// The containers that run and whose label is almost the one that would make them ours.
+fn misspelt(options: &DockerOptions, all: &[Listed]) -> Vec<Problem> {
+    let found = all.iter().filter(|listed| may_run(listed)).filter_map(|listed| {
+        let finding = misspelt_opt_in(&listed.labels)?;
+        Some(Problem::container(&options.full_name(listed.name()), finding))
+    });
+    found.collect()
 }
 
 pub(super) async fn inspect(api: &Api, id: &str) -> Result<Inspected, ApiError> {

@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use catalogue::{ContainerRecord, Doors, Exposable, ProviderKind, Role, Sight, StaticConfiguration, doors};
+use catalogue::{
+    ContainerRecord, Doors, Exposable, OPT_IN, ProviderKind, Role, Sight, StaticConfiguration, doors,
+};
 use futures_util::future::join_all;
 
 use super::{
@@ -102,7 +104,7 @@ impl Surroundings<'_> {
             ports: listed.chain(inspected.copied()).collect(),
             role: match self.own_id == Some(it.id.as_str()) {
                 true => Role::Modelgate(self.options.own_ports.clone()),
-                false => role(it.labels.get(containers::OPT_IN)),
+                false => role(it.labels.get(OPT_IN)),
             },
         }
     }
@@ -117,7 +119,7 @@ impl Surroundings<'_> {
             ports: BTreeSet::new(),
             role: match own.and_then(|own| own.labels.get(SERVICE)) == Some(&it.id) {
                 true => Role::Modelgate(self.options.own_ports.clone()),
-                false => role(it.spec.labels.get(containers::OPT_IN)),
+                false => role(it.spec.labels.get(OPT_IN)),
             },
         }
     }

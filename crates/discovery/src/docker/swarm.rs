@@ -7,13 +7,12 @@ mod task;
 
 use std::collections::HashMap;
 
-use catalogue::{DockerFinding, LabelFinding, Problem, open_port};
+use catalogue::{DockerFinding, LabelFinding, OPT_IN, Problem, misspelt_opt_in, open_port};
 use serde_json::Value;
 
 use super::{
     DockerOptions, Survey,
     api::{Api, ApiError},
-    containers::OPT_IN,
     event,
     service::{self, Node, Service, ServiceSpec},
     survey::Place,
@@ -39,7 +38,7 @@ pub(super) async fn look(
     for service in &services {
         match service.spec.labels.contains_key(OPT_IN) {
             true => _ = ours.insert(&service.id, &service.spec),
-            false => survey.problems.extend(labelled_in_the_wrong_place(&service.spec, options)),
+            false => survey.problems.extend(mislabelled(&service.spec, options)),
         }
     }
     let nodes = match tasks.iter().any(|t| ours.contains_key(t.service_id.as_str()) && t.needs_its_node()) {
@@ -94,9 +93,14 @@ fn unreadable(item: &Value, why: &str, options: &DockerOptions) -> Problem {
     Problem::container(&options.full_name(name.unwrap_or("without a name")), finding)
 }
 
-fn labelled_in_the_wrong_place(service: &ServiceSpec, options: &DockerOptions) -> Option<Problem> {
+/// A label in the wrong place, or in the wrong spelling.
+fn mislabelled(service: &ServiceSpec, options: &DockerOptions) -> Option<Problem> {
     let on_containers = service.task_template.container_spec.labels.contains_key(OPT_IN);
-    on_containers.then(|| Problem::container(&options.full_name(&service.name), LabelFinding::OnContainers))
+    let finding = match on_containers {
+        true => LabelFinding::OnContainers,
+        false => misspelt_opt_in(&service.labels)?,
+    };
+    Some(Problem::container(&options.full_name(&service.name), finding))
 }
 
 /// A port that every node of the Swarm publishes.

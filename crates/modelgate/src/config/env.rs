@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, fmt, fs};
 
 use serde_yaml::{Mapping, Value};
 
-use config_reader::{ConfigError, Origins, closest};
+use catalogue::closest;
+use config_reader::{ConfigError, Origins};
 
 use super::keys;
 

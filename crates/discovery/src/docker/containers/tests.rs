@@ -164,3 +164,26 @@ fn ports_are_tcp_ports() {
     assert_eq!(tcp_port("8000/tcp"), Some(8000));
     assert_eq!(tcp_port("53/udp"), None);
 }
+
+/// Nobody was told why such a container is left alone.
+#[test]
+fn a_container_with_a_misspelt_opt_in_is_named_while_it_runs() {
+    let listed = |name: &str, label: &str, state: &str| -> Listed {
+        serde_json::from_value(
+            json!({ "Id": name, "Names": [format!("/{name}")], "Labels": { label: "true" },
+            "State": state }),
+        )
+        .expect("an entry of the list")
+    };
+    let all = [
+        listed("vllm", "Inference.Enable", "running"),
+        listed("old", "Inference.Enable", "exited"),
+        listed("good", "inference.enable", "running"),
+        listed("web", "traefik.enable", "running"),
+    ];
+    let options = DockerOptions::new("docker", DockerEndpoint::Unix("/run/docker.sock".into()));
+    let told: Vec<String> = misspelt(&options, &all).iter().map(ToString::to_string).collect();
+    let words =
+        "label Inference.Enable is not known, so it is left alone; did you mean inference.enable=true?";
+    assert_eq!(told, [format!("container vllm: {words}")]);
+}
