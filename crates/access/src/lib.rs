@@ -45,7 +45,7 @@ pub use policy::{Edit, ModelLimit, Policy};
 pub use quota::{Calendar, InvalidQuota, InvalidQuotaId, Period, Quota, QuotaId, Quotas};
 pub use rate::{Consumer, InvalidRate, Limit, Limits, Per, Rate, Unit};
 pub use read::{Unreadable, Where};
-pub use reason::{LimitReached, Reason, Scope};
+pub use reason::{Idle, LimitReached, Reason, Scope};
 pub use request::{Mode, Request};
 pub use routes::{Class, Route, listed, routes_of, source_of};
 pub use usage::{Usage, Used};

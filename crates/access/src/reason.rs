@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use catalogue::Readiness;
+
 use crate::{Limit, TokenFault, Unit, Unreadable};
 
 /// Why a request is refused.
@@ -66,12 +68,12 @@ pub enum Reason {
     #[error("this path leads to what is stored for all users of the server, which this API key may not use")]
     StoredData,
     /// No server can take requests for the model now.
-    #[error("the model {model:?} is {}; try again later", if *draining { "being taken out of service" } else { "starting" })]
+    #[error("{}; try again later", idle.words(model))]
     NotReady {
         /// The model that was asked for.
         model: String,
-        /// Whether its servers are leaving, rather than coming.
-        draining: bool,
+        /// What its servers do instead.
+        idle: Idle,
     },
     /// A limit is used up.
     #[error(transparent)]
@@ -79,6 +81,37 @@ pub enum Reason {
     /// The server of shared limits does not answer, and the operator wants no request to pass then.
     #[error("the limits of this request cannot be checked at the moment; try again later")]
     LimitsUnavailable,
+}
+
+/// Why no server takes requests for a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// At least one is starting.
+    Starting,
+    /// They run, but are withdrawn: told to stop, paused, not healthy, or not answering.
+    Draining,
+    /// None runs any more.
+    Stopped,
+}
+
+impl Idle {
+    /// Why a pool takes no requests, if it does not.
+    pub fn of(readiness: Readiness) -> Option<Self> {
+        match readiness {
+            Readiness::Ready => None,
+            Readiness::Starting => Some(Self::Starting),
+            Readiness::Draining => Some(Self::Draining),
+            Readiness::Stopped => Some(Self::Stopped),
+        }
+    }
+
+    fn words(self, model: &str) -> String {
+        match self {
+            Self::Starting => format!("the model {model:?} is starting"),
+            Self::Draining => format!("no server of the model {model:?} can take requests at the moment"),
+            Self::Stopped => format!("no server of the model {model:?} is running at the moment"),
+        }
+    }
 }
 
 /// A limit that is used up.
@@ -186,8 +219,9 @@ impl Reason {
             Self::UntrustedPeer => "untrusted_peer",
             Self::ClosedPath => "closed_path",
             Self::StoredData => "stored_data",
-            Self::NotReady { draining: false, .. } => "model_starting",
-            Self::NotReady { draining: true, .. } => "model_draining",
+            Self::NotReady { idle: Idle::Starting, .. } => "model_starting",
+            Self::NotReady { idle: Idle::Draining, .. } => "model_draining",
+            Self::NotReady { idle: Idle::Stopped, .. } => "model_stopped",
             Self::LimitReached(LimitReached { scope: Scope::Address, .. }) => "too_many_failures",
             Self::LimitReached(LimitReached { limit: Limit::Rate(_), .. }) => "rate_limit_exceeded",
             Self::LimitReached(LimitReached { limit: Limit::Quota(_), .. }) => "quota_exceeded",

@@ -20,6 +20,7 @@ fn world() -> World {
             server_with("b", &["lone"], &[("single_model", "true")]),
             server("c", starting, &["soon"]),
             server("d", ServerState::Draining(LifecycleFinding::Frozen.into()), &["gone"]),
+            server("e", ServerState::Stopped(LifecycleFinding::Stopped.into()), &["crashed"]),
         ],
     )
 }
@@ -80,6 +81,7 @@ fn the_checks_have_an_order() {
         (Call::chat("mg-alice", "dear"), "model_not_found"),
         (Call::chat("mg-alice", "soon"), "model_starting"),
         (Call::chat("mg-alice", "gone"), "model_draining"),
+        (Call::chat("mg-alice", "crashed"), "model_stopped"),
         (Call::chat("mg-alice", "cheap"), "ok"),
     ] {
         assert_eq!(world().code(&call), code, "{call:?}");

@@ -110,7 +110,11 @@ pub(crate) fn all(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<
 
 /// Models that no server can answer for.
 fn of_models(catalogue: &Catalogue) -> Vec<Issue> {
-    let lost: Vec<_> = catalogue.pools().filter(|pool| pool.readiness() == Readiness::Draining).collect();
+    let is_lost = |pool: &&std::sync::Arc<catalogue::Pool>| match pool.readiness() {
+        Readiness::Ready | Readiness::Starting => false,
+        Readiness::Draining | Readiness::Stopped => true,
+    };
+    let lost: Vec<_> = catalogue.pools().filter(is_lost).collect();
     let one = |pool: &&std::sync::Arc<catalogue::Pool>| {
         let link = format!("/models/{}", encode(pool.model.as_str()));
         Issue::new(format!("model {}", pool.model), link, &Finding::ModelLost)
@@ -303,6 +307,17 @@ mod tests {
         dashboard.admin.since.see(&catalogue, at(4190));
         assert_eq!(all(&dashboard.admin, &catalogue, at(4200)), []);
         assert_eq!(all(&dashboard.admin, &catalogue, at(4201)).len(), 1);
+    }
+
+    #[test]
+    fn a_model_without_a_server_is_lost_whether_they_are_withdrawn_or_have_stopped() {
+        for state in [
+            ServerState::Draining(LifecycleFinding::Frozen.into()),
+            ServerState::Stopped(LifecycleFinding::Stopped.into()),
+        ] {
+            let catalogue = Catalogue::assemble([server("gpu", state, &["llama"])], Vec::new());
+            assert_eq!(of_models(&catalogue).len(), 1);
+        }
     }
 
     #[test]

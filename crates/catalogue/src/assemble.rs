@@ -119,8 +119,10 @@ pub enum Readiness {
     Ready,
     /// None is ready, at least one is starting.
     Starting,
-    /// None is ready or starting; they are being withdrawn or have stopped.
+    /// None is ready or starting; at least one runs, but has been withdrawn.
     Draining,
+    /// None runs any more.
+    Stopped,
 }
 
 impl Pool {
@@ -130,8 +132,10 @@ impl Pool {
             Readiness::Ready
         } else if self.waiting.iter().any(|s| matches!(s.state, ServerState::Starting(_))) {
             Readiness::Starting
-        } else {
+        } else if self.waiting.iter().any(|s| matches!(s.state, ServerState::Draining(_))) {
             Readiness::Draining
+        } else {
+            Readiness::Stopped
         }
     }
 

@@ -266,7 +266,7 @@ pub enum ServerState {
     Starting(Finding),
     /// It answers.
     Ready,
-    /// It was ready and has been withdrawn: it was told to stop, is paused, or stopped answering.
+    /// It runs and has been withdrawn: it was told to stop, is paused, or stopped answering.
     Draining(Finding),
     /// It no longer runs. Its models are remembered for a while, so that clients hear
     /// "come back" and not "never heard of it".

@@ -120,6 +120,10 @@ impl Roster {
         let Some(entry) = self.entries.get_mut(&ServerId::docker(&withdrawal.id)) else { return };
         let keep = entry.withdrawn.as_ref().is_some_and(|w| w.until_restart && !withdrawal.until_restart);
         if !keep {
+            if entry.reported != ServerState::Ready && withdrawal.reason.has_ended() {
+                // What its source said of it is over: it is neither starting nor unhealthy any more.
+                entry.reported = withdrawal.state();
+            }
             entry.withdrawn = Some(withdrawal);
             self.has_news = true;
         }

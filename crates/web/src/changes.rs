@@ -42,7 +42,7 @@ fn state(state: &ServerState, became: bool) -> String {
     match state {
         ServerState::Ready => if became { "became ready" } else { "is ready" }.to_owned(),
         ServerState::Starting(why) => format!("is starting: {why}"),
-        ServerState::Draining(why) => format!("is being taken out of service: {why}"),
+        ServerState::Draining(why) => format!("has been withdrawn: {why}"),
         ServerState::Stopped(why) => format!("has stopped: {why}"),
     }
 }
@@ -108,7 +108,8 @@ fn words(readiness: Readiness, became: bool) -> &'static str {
         (Readiness::Ready, true) => "became ready",
         (Readiness::Ready, false) => "is ready",
         (Readiness::Starting, _) => "is starting",
-        (Readiness::Draining, _) => "is being taken out of service",
+        (Readiness::Draining, _) => "has no server that can take requests",
+        (Readiness::Stopped, _) => "has no server that is running",
     }
 }
 
@@ -159,14 +160,13 @@ mod tests {
                 &[a(ServerState::Draining(LifecycleFinding::ToldToStop.into()))]
             ),
             [
-                "server a is being taken out of service: it has been told to stop",
-                "model llama is being taken out of service"
+                "server a has been withdrawn: it has been told to stop",
+                "model llama has no server that can take requests"
             ]
         );
         assert_eq!(
-            between(&[a(ServerState::Ready)], &[a(ServerState::Stopped(LifecycleFinding::Stopped.into()))])
-                [0],
-            "server a has stopped: it has stopped"
+            between(&[a(ServerState::Ready)], &[a(ServerState::Stopped(LifecycleFinding::Removed.into()))]),
+            ["server a has stopped: it has been removed", "model llama has no server that is running"]
         );
         assert_eq!(between(&[a(ServerState::Ready)], &[]), ["server a is gone", "model llama is gone"]);
     }

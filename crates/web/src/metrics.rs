@@ -166,6 +166,7 @@ fn catalogue(catalogue: Option<&Catalogue>) -> Vec<Family> {
             (Readiness::Ready, "ready"),
             (Readiness::Starting, "starting"),
             (Readiness::Draining, "draining"),
+            (Readiness::Stopped, "stopped"),
         ] {
             let count = catalogue.pools().filter(|pool| pool.readiness() == state).count();
             models = models.with(&[("state", name)], count as f64);

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use access::{Calendar, Key, Left, Limit, Per, Reason, Scope, Unit};
+use access::{Calendar, Idle, Key, Left, Limit, Per, Reason, Scope, Unit};
 use axum::{
     Json,
     body::Body,
@@ -193,12 +193,9 @@ fn retrieve(catalogue: &Catalogue, key: &Key, id: &str, dialect: Dialect) -> Res
     let id = percent_decode_str(id).decode_utf8_lossy();
     let unknown = || Refusal::from(&Reason::ModelNotFound { model: id.chars().take(256).collect() });
     let pool = *usable(catalogue, key).get(&*id).ok_or_else(unknown)?;
-    match pool.readiness() {
-        Readiness::Ready => Ok(describe(pool, dialect)),
-        other => {
-            let reason = Reason::NotReady { model: id.into_owned(), draining: other == Readiness::Draining };
-            Err(Refusal::from(&reason))
-        }
+    match Idle::of(pool.readiness()) {
+        None => Ok(describe(pool, dialect)),
+        Some(idle) => Err(Refusal::from(&Reason::NotReady { model: id.into_owned(), idle })),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use access::{Limit, LimitReached, Reason, Unit};
+use access::{Idle, Limit, LimitReached, Reason, Unit};
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
@@ -46,7 +46,7 @@ pub(crate) struct Refusal {
 
 /// A model whose servers start takes a while; asking more often does not help.
 const WHILE_STARTING: Duration = Duration::from_secs(5);
-/// Servers that leave may be followed by others.
+/// Servers that leave, or have ended, may be followed by others.
 const WHILE_DRAINING: Duration = Duration::from_secs(2);
 /// Until one of many requests has finished.
 const WHILE_BUSY: Duration = Duration::from_secs(1);
@@ -340,8 +340,11 @@ impl From<&Reason> for Refusal {
             Reason::ClosedPath => Self::not_found(),
             // OpenAI's status for a key without a permission.
             Reason::StoredData => Self::new(StatusCode::FORBIDDEN, reason.code(), message),
-            Reason::NotReady { draining, .. } => {
-                let wait = if *draining { WHILE_DRAINING } else { WHILE_STARTING };
+            Reason::NotReady { idle, .. } => {
+                let wait = match idle {
+                    Idle::Starting => WHILE_STARTING,
+                    Idle::Draining | Idle::Stopped => WHILE_DRAINING,
+                };
                 let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_ready", message);
                 Self { param: Some("model"), retry_after: Some(wait), ..refusal }
             }
@@ -418,6 +421,32 @@ mod tests {
         }
         assert_eq!(body["error"]["code"], "rate_limit_exceeded");
         assert_eq!(body["error"]["type"], "requests");
+    }
+
+    /// Servers that had crashed were said to be "being taken out of service".
+    #[tokio::test]
+    async fn a_model_without_a_server_says_how_its_servers_are() {
+        for (idle, words, wait) in [
+            (Idle::Starting, "The model \"llama\" is starting; try again later.", "5"),
+            (
+                Idle::Draining,
+                "No server of the model \"llama\" can take requests at the moment; try again later.",
+                "2",
+            ),
+            (
+                Idle::Stopped,
+                "No server of the model \"llama\" is running at the moment; try again later.",
+                "2",
+            ),
+        ] {
+            let reason = Reason::NotReady { model: "llama".into(), idle };
+            let (status, headers, body) = parts(&Refusal::from(&reason), Dialect::OpenAi).await;
+            assert_eq!((status, &body["error"]["code"]), (503, &"model_not_ready".into()));
+            assert_eq!(
+                (body["error"]["message"].as_str(), &headers["retry-after"]),
+                (Some(words), &wait.parse().expect("a value"))
+            );
+        }
     }
 
     #[tokio::test]

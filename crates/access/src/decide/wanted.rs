@@ -7,7 +7,7 @@
 //! A model that the key may not use is not known here: neither its name nor an alias of it is looked
 //! up, so that no difference between two refusals tells that there is one.
 
-use catalogue::{Catalogue, Leg, ModelName, Pool, Readiness, Selection};
+use catalogue::{Catalogue, Leg, ModelName, Pool, Selection};
 
 use super::{
     Trace,
@@ -15,7 +15,7 @@ use super::{
     names::{Names, Rules},
 };
 use crate::{
-    Key, Mode, Reason, Request, Unreadable, Where,
+    Idle, Key, Mode, Reason, Request, Unreadable, Where,
     estimate::Count,
     read::{Closed, PathForm, Target, changes_a_model, closed},
     routes,
@@ -142,7 +142,7 @@ impl<'q> Question<'q> {
             let leg = pool.legs.iter().find(|leg| leg.route.as_str() == route)?;
             Some((pool.as_ref(), leg))
         });
-        found.ok_or_else(|| Reason::NotReady { model: route.to_owned(), draining: true })
+        found.ok_or_else(|| Reason::NotReady { model: route.to_owned(), idle: Idle::Draining })
     }
 
     fn path_form<'t>(&self, target: &'t Target<'_>, chosen: Option<&'q Selection>) -> PathForm<'t> {
@@ -296,11 +296,8 @@ impl<'q> Question<'q> {
         form: PathForm<'_>,
         trace: &mut impl Trace,
     ) -> Result<Wanted<'q>, Reason> {
-        let not_ready = |draining| Err(Reason::NotReady { model: pool.model.as_str().to_owned(), draining });
-        match pool.readiness() {
-            Readiness::Starting => return not_ready(false),
-            Readiness::Draining => return not_ready(true),
-            Readiness::Ready => {}
+        if let Some(idle) = Idle::of(pool.readiness()) {
+            return Err(Reason::NotReady { model: pool.model.as_str().to_owned(), idle });
         }
         let may_learn = |leg: &Leg| leg.credential.is_none() || self.request.trusted;
         let leg = match place.routed {

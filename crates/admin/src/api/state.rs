@@ -32,6 +32,7 @@ fn model(pool: &Pool) -> Value {
             Readiness::Ready => "ready",
             Readiness::Starting => "starting",
             Readiness::Draining => "draining",
+            Readiness::Stopped => "stopped",
         },
         "ready": names(&pool.ready),
         "waiting": names(&pool.waiting),

@@ -66,7 +66,7 @@ fn state(readiness: Readiness) -> (&'static str, &'static str) {
     match readiness {
         Readiness::Ready => ("good", "ready"),
         Readiness::Starting => ("warn", "starting"),
-        Readiness::Draining => ("bad", "gone"),
+        Readiness::Draining | Readiness::Stopped => ("bad", "gone"),
     }
 }
 
@@ -75,12 +75,12 @@ pub(crate) fn list(asked: Asked<'_>) -> Models {
     let query: ListQuery = asked.query();
     let loaded = asked.admin.shared.catalogue().load();
     let pools: Vec<_> = loaded.iter().flat_map(|catalogue| catalogue.pools()).collect();
-    let count = |wanted| pools.iter().filter(|pool| pool.readiness() == wanted).count();
+    let count = |wanted| pools.iter().filter(|pool| state(pool.readiness()).1 == wanted).count();
     let counts = [
         ("", "All", pools.len()),
-        ("ready", "Ready", count(Readiness::Ready)),
-        ("starting", "Starting", count(Readiness::Starting)),
-        ("gone", "Gone", count(Readiness::Draining)),
+        ("ready", "Ready", count("ready")),
+        ("starting", "Starting", count("starting")),
+        ("gone", "Gone", count("gone")),
     ];
     let found = pools.iter().filter(|pool| {
         (query.state.is_empty() || state(pool.readiness()).1 == query.state)

@@ -183,7 +183,7 @@ fn models(catalogue: Option<&Catalogue>) -> Tile {
         match pool.readiness() {
             Readiness::Ready => ready += 1,
             Readiness::Starting => starting += 1,
-            Readiness::Draining => gone += 1,
+            Readiness::Draining | Readiness::Stopped => gone += 1,
         }
     }
     let note = rest(&[(starting, "starting"), (gone, "gone")]);

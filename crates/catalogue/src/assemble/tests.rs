@@ -44,6 +44,7 @@ fn readiness_prefers_the_hopeful_word() {
         readiness(vec![stopped(), ServerState::Draining(LifecycleFinding::Frozen.into())]),
         Readiness::Draining
     );
+    assert_eq!(readiness(vec![stopped(), stopped()]), Readiness::Stopped);
 }
 
 #[test]

@@ -48,6 +48,26 @@ pub enum LifecycleFinding {
 }
 
 impl LifecycleFinding {
+    /// Whether it says that a run of a server is over, and not only that it gets no requests.
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Self::Stopped | Self::Removed | Self::Gone => true,
+            Self::NotStarted
+            | Self::Restarting
+            | Self::JustStarted
+            | Self::HealthcheckPending
+            | Self::HealthcheckFails
+            | Self::ModelsNotAsked
+            | Self::ReadyNotAsked
+            | Self::Frozen
+            | Self::ToldToStop
+            | Self::Signalled
+            | Self::Disconnected
+            | Self::Drained { .. }
+            | Self::Paused { .. } => false,
+        }
+    }
+
     pub(super) fn facts(&self) -> Facts {
         match self {
             Self::NotStarted => Facts::fault("not_started"),

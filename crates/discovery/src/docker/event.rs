@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use catalogue::LifecycleFinding;
+use catalogue::{LifecycleFinding, ServerState};
 use serde_json::json;
 
 use super::wire::Event;
@@ -49,6 +49,14 @@ pub(crate) struct Withdrawal {
     /// The container is on its way out: although the list will go on calling it running, it stays
     /// withdrawn until it has been started anew. Otherwise the next list decides.
     pub(crate) until_restart: bool,
+}
+
+impl Withdrawal {
+    /// The state of the server from then on.
+    pub(crate) fn state(&self) -> ServerState {
+        let why = self.reason.clone().into();
+        if self.reason.has_ended() { ServerState::Stopped(why) } else { ServerState::Draining(why) }
+    }
 }
 
 /// What an event means.

@@ -159,7 +159,7 @@ impl Entry {
             return self.reported.clone();
         }
         if let Some(withdrawal) = &self.withdrawn {
-            return ServerState::Draining(withdrawal.reason.clone().into());
+            return withdrawal.state();
         }
         let Probe { models, ready, .. } = &self.probe;
         let asks_ready = self.spec.settings.ready_path.is_some();

@@ -150,6 +150,50 @@ fn a_stop_signal_withdraws_although_the_list_still_says_running() {
     assert_eq!(scene.llama(), Some(Readiness::Ready));
 }
 
+/// It was called draining, as if somebody had told it to stop.
+#[test]
+fn a_container_that_has_ended_is_stopped_at_the_event() {
+    let state =
+        |scene: &mut Scene| scene.roster.catalogue().servers().next().expect("a server").state.clone();
+    for reason in [LifecycleFinding::Stopped, LifecycleFinding::Removed] {
+        let mut scene = Scene::new();
+        scene.survey(vec![healthy("t0")]);
+        scene.answer(&llama());
+        scene.withdraw(LifecycleFinding::ToldToStop, true);
+        assert_eq!(state(&mut scene), ServerState::Draining(LifecycleFinding::ToldToStop.into()));
+        scene.withdraw(reason.clone(), true);
+        let stopped = ServerState::Stopped(reason.into());
+        assert_eq!((state(&mut scene), scene.llama()), (stopped.clone(), Some(Readiness::Stopped)));
+        scene.withdraw(LifecycleFinding::Disconnected, false);
+        scene.survey(vec![healthy("t0")]);
+        assert_eq!(state(&mut scene), stopped, "although the list still says running");
+        scene.pass(LINGER * 2);
+        assert_eq!(scene.llama(), Some(Readiness::Stopped), "it lingers from when the list shows it no more");
+        scene.survey(vec![]);
+        scene.pass(LINGER);
+        assert_eq!(scene.llama(), None);
+    }
+}
+
+#[test]
+fn a_container_that_ends_while_it_starts_or_is_unhealthy_has_stopped() {
+    use ContainerHealth::{Starting, Unhealthy};
+    let state = |scene: &mut Scene| scene.roster.catalogue().servers().next().expect("a server").state.name();
+    for (health, before) in [(Starting, "starting"), (Unhealthy, "draining")] {
+        let mut scene = Scene::new();
+        scene.survey(vec![container("t0", Some(health))]);
+        assert_eq!(state(&mut scene), before);
+        scene.withdraw(LifecycleFinding::Stopped, true);
+        assert_eq!(state(&mut scene), "stopped");
+        scene.survey(vec![ContainerRecord { status: ContainerStatus::Restarting, ..container("t0", None) }]);
+        assert_eq!(state(&mut scene), "starting", "Docker starts it again");
+        scene.roster.started("c1", scene.now);
+        scene.survey(vec![healthy("t1")]);
+        scene.answer(&llama());
+        assert_eq!(scene.llama(), Some(Readiness::Ready));
+    }
+}
+
 #[test]
 fn a_pause_lasts_until_the_list_says_otherwise() {
     let mut scene = Scene::new();
@@ -180,11 +224,11 @@ fn the_models_of_a_container_that_went_linger_for_a_minute() {
     scene.survey(vec![healthy("t0")]);
     scene.answer(&llama());
     scene.survey(vec![ContainerRecord { status: ContainerStatus::Exited, ..healthy("t0") }]);
-    assert_eq!(scene.llama(), Some(Readiness::Draining));
+    assert_eq!(scene.llama(), Some(Readiness::Stopped));
     scene.pass(Duration::from_secs(30));
     scene.survey(vec![]);
     scene.pass(Duration::from_secs(29));
-    assert_eq!(scene.llama(), Some(Readiness::Draining));
+    assert_eq!(scene.llama(), Some(Readiness::Stopped));
     scene.pass(Duration::from_secs(1));
     assert_eq!(scene.llama(), None, "removal does not begin the minute anew");
 }
@@ -486,7 +530,7 @@ fn a_container_of_which_nothing_was_learnt_stays_as_it_is_known() {
     scene.roster.surveyed(&"docker".into(), unread, Vec::new(), scene.now);
     assert_eq!(scene.llama(), Some(Readiness::Ready));
     scene.roster.surveyed(&"docker".into(), Survey::default(), Vec::new(), scene.now);
-    assert_eq!(scene.llama(), Some(Readiness::Draining), "now it has gone");
+    assert_eq!(scene.llama(), Some(Readiness::Stopped), "now it has gone");
 }
 
 #[test]
