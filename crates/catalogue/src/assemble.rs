@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    Credential, GivenModelSettings, ModelCard, ModelGlobs, ModelName, ModelSettings, Problem, RouteId,
-    Selector, ServerId, ServerRecord, ServerState, Severity,
+    Credential, GivenModelSettings, Labelled, ModelCard, ModelGlobs, ModelName, ModelSettings, Problem,
+    RouteId, Selector, ServerId, ServerRecord, ServerState, Severity,
 };
 
 mod branch;
@@ -29,6 +29,7 @@ pub struct Catalogue {
     by_route: HashMap<RouteId, Arc<Pool>>,
     problems: Vec<Problem>,
     hints: Vec<Problem>,
+    containers: Vec<Labelled>,
 }
 
 /// The pools of servers that only some requests choose.
@@ -238,6 +239,12 @@ impl Catalogue {
         catalogue
     }
 
+    /// The same, with the containers that are labelled, whatever became of them.
+    #[must_use]
+    pub fn with_containers(self, containers: Vec<Labelled>) -> Self {
+        Self { containers, ..self }
+    }
+
     /// Counts published catalogues from 1; 0 for one that was not published.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -283,6 +290,11 @@ impl Catalogue {
         &self.hints
     }
 
+    /// The containers that have the label `inference.enable`, whatever became of them.
+    pub fn containers(&self) -> &[Labelled] {
+        &self.containers
+    }
+
     /// Whether both tell readers the same; the generation does not count.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
         self.servers == other.servers
@@ -290,6 +302,7 @@ impl Catalogue {
             && self.selections == other.selections
             && self.problems == other.problems
             && self.hints == other.hints
+            && self.containers == other.containers
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use catalogue::{
-    Blind, Catalogue, Configured, DockerFinding, DockerHost, DoorFinding, Holds, Interpretation,
+    Blind, Catalogue, Configured, DockerFinding, DockerHost, DoorFinding, Holds, Interpretation, Labelled,
     LifecycleFinding, ModelOverrides, Problem, ServerId, ServerSpec, ServerState, interpret, interpret_task,
 };
 
@@ -33,16 +33,18 @@ pub(crate) struct Roster {
     /// What operators have withdrawn by hand.
     holds: Holds,
     entries: BTreeMap<ServerId, Entry>,
-    hosts: BTreeMap<HostName, HostProblems>,
+    hosts: BTreeMap<HostName, HostReport>,
     /// Something has happened since the last catalogue that may have changed it.
     has_news: bool,
 }
 
-/// What is wrong with a Docker host and on it.
+/// What is wrong with a Docker host and on it, and what there is.
 #[derive(Debug, Default)]
-struct HostProblems {
+struct HostReport {
     unreachable: Option<Problem>,
     found: Vec<Problem>,
+    /// All containers with our label.
+    labelled: Vec<Labelled>,
     /// Containers that Traefik itself may expose, which cannot be told from there, and why.
     undecided: BTreeSet<String>,
     blind: Option<Blind>,
@@ -61,15 +63,22 @@ impl Roster {
         let Survey { containers, tasks, vantage, unread, problems, undecided, blind, .. } = survey;
         let mut found = problems;
         let mut seen: HashSet<ServerId> = unread.iter().map(|id| ServerId::docker(id)).collect();
-        let mut elsewhere = None;
-        let containers = containers.iter().map(|c| (ServerId::docker(&c.id), interpret(c, &vantage)));
-        let tasks = tasks.iter().map(|t| (ServerId::docker(&t.id), interpret_task(t, &vantage)));
-        for (id, (what, problems)) in containers.chain(tasks) {
+        let (mut elsewhere, mut labelled) = (None, Vec::new());
+        let containers = containers.iter().map(|c| {
+            let (what, problems) = interpret(c, &vantage);
+            (ServerId::docker(&c.id), Labelled::container(c, &what), what, problems)
+        });
+        let tasks = tasks.iter().map(|t| {
+            let (what, problems) = interpret_task(t, &vantage);
+            (ServerId::docker(&t.id), Labelled::task(t, &what), what, problems)
+        });
+        for (id, label, what, problems) in containers.chain(tasks) {
             if let Some(other) = self.is_of_another(&id, host) {
                 elsewhere = Some(other);
                 continue;
             }
             found.extend(problems);
+            labelled.push(label);
             match what {
                 Interpretation::NotEnabled | Interpretation::Rejected => continue,
                 Interpretation::Down(state) => self.down(&id, state, now),
@@ -86,7 +95,7 @@ impl Roster {
         for withdrawal in withdrawn_meanwhile {
             self.withdraw(withdrawal);
         }
-        self.hosts.insert(host.clone(), HostProblems { unreachable: None, found, undecided, blind });
+        self.hosts.insert(host.clone(), HostReport { unreachable: None, found, labelled, undecided, blind });
     }
 
     /// The other host on which a server is that this host shows as well.
@@ -239,7 +248,9 @@ impl Roster {
         problems.extend(of_hosts.cloned());
         problems.extend(self.blind_spot());
         let record = |entry: &mut Entry| entry.record(state(&self.holds, entry));
-        Catalogue::assemble_with(self.entries.values_mut().map(record), problems, &self.models)
+        let catalogue =
+            Catalogue::assemble_with(self.entries.values_mut().map(record), problems, &self.models);
+        catalogue.with_containers(self.hosts.values().flat_map(|host| host.labelled.clone()).collect())
     }
 }
 
@@ -257,7 +268,7 @@ impl Roster {
         });
         // A Traefik takes up the containers of its own host.
         let is_seen = self.hosts.values().any(|host| host.blind.is_none());
-        let counts = |host: &&HostProblems| match host.blind {
+        let counts = |host: &&HostReport| match host.blind {
             Some(Blind::Hidden(_)) => true,
             Some(Blind::NoTraefik) => hidden.is_none() && !is_seen,
             None => false,

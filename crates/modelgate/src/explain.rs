@@ -3,11 +3,14 @@
 //! It looks once, as the running Modelgate does again and again, and decides with the same code.
 //! No request is counted and nothing is sent to a model.
 
+mod known;
 mod request;
+#[cfg(test)]
+mod tests;
 
-use std::{fmt::Write as _, io, process::ExitCode};
+use std::{collections::BTreeSet, fmt::Write as _, io, process::ExitCode};
 
-use catalogue::{Catalogue, Pool, Problem, ServerRecord, Severity, Subject};
+use catalogue::{Catalogue, Labelled, Outcome, Pool, Problem, ServerRecord, Severity, Subject};
 use clap::Subcommand;
 use serde_json::Value;
 
@@ -20,7 +23,7 @@ pub(crate) use request::RequestArgs;
 pub(crate) enum Explain {
     /// Why a container, or a server of the configuration, is routed or not
     Container {
-        /// Its name
+        /// Its name, or that of its service in Compose
         name: String,
     },
     /// Where the requests for a model go
@@ -65,21 +68,25 @@ fn middleware(config: &Config, model: &str) -> String {
 }
 
 fn container(catalogue: &Catalogue, name: &str) -> Result<String, String> {
+    let labelled: Vec<&Labelled> = catalogue.containers().iter().filter(|c| c.is_called(name)).collect();
+    let names: BTreeSet<&str> = labelled.iter().map(|c| c.name.as_str()).chain([name]).collect();
     let found: Vec<&ServerRecord> =
-        catalogue.servers().map(AsRef::as_ref).filter(|s| s.spec.name == name).collect();
+        catalogue.servers().map(AsRef::as_ref).filter(|s| names.contains(s.spec.name.as_str())).collect();
     let all = catalogue.problems().iter().chain(catalogue.hints());
-    let problems: Vec<&Problem> = all.filter(|p| is_about(p, name)).collect();
-    if found.is_empty() && problems.is_empty() {
-        let known: Vec<&str> = catalogue.servers().map(|s| s.spec.name.as_str()).collect();
+    let problems: Vec<&Problem> = all.filter(|p| names.iter().any(|name| is_about(p, name))).collect();
+    if found.is_empty() && problems.is_empty() && labelled.is_empty() {
         return Err(format!(
-            "no server is called {name:?}; known are: {}. A container is looked at if it has the label \
-             inference.enable=true",
-            list(&known)
+            "no container and no server is called {name:?}. A container is looked at if it has the label \
+             inference.enable=true; known are:{}",
+            known::lines(&known::all(catalogue))
         ));
     }
     let mut text = String::new();
-    for server in found {
+    for server in &found {
         describe(&mut text, server, catalogue);
+    }
+    for container in labelled.iter().filter(|c| !found.iter().any(|server| server.spec.name == c.name)) {
+        describe_other(&mut text, container);
     }
     for problem in problems {
         let what = if problem.severity() == Severity::Hint { "hint" } else { "problem" };
@@ -87,6 +94,23 @@ fn container(catalogue: &Catalogue, name: &str) -> Result<String, String> {
         let _ = writeln!(text, "  to do: {}", problem.finding.advice());
     }
     Ok(text)
+}
+
+/// A container that is no server. Its problems, if it has some, are told after it.
+fn describe_other(text: &mut String, container: &Labelled) {
+    let (state, todo) = match &container.outcome {
+        Outcome::NotEnabled => ("not routed: its label inference.enable is false".into(), None),
+        Outcome::Rejected | Outcome::Server => ("not routed".into(), None),
+        Outcome::Down(state) => {
+            let why = state.why().map(|why| format!(": {why}")).unwrap_or_default();
+            (format!("{}{why}", state.name()), state.why().map(catalogue::Finding::advice))
+        }
+    };
+    let _ = writeln!(text, "{:<10} {}", "container", container.name);
+    let _ = writeln!(text, "{:<10} {state}", "state");
+    if let Some(todo) = todo {
+        let _ = writeln!(text, "  to do: {todo}");
+    }
 }
 
 fn is_about(problem: &Problem, name: &str) -> bool {
@@ -129,8 +153,7 @@ fn model(catalogue: &Catalogue, config: &Config, name: &str) -> Result<String, S
     let pools: Vec<&Pool> =
         catalogue.pools().map(AsRef::as_ref).filter(|p| p.model.as_str() == name).collect();
     if pools.is_empty() {
-        let known: Vec<&str> = catalogue.pools().map(|p| p.model.as_str()).collect();
-        return Err(format!("no server has a model {name:?}; known are: {}", list(&known)));
+        return Err(no_such_model(catalogue, name));
     }
     let document: Value = serde_json::from_slice(&serve::document(catalogue, config).to_json())
         .map_err(|e| format!("the rendered document: {e}"))?;
@@ -143,6 +166,12 @@ fn model(catalogue: &Catalogue, config: &Config, name: &str) -> Result<String, S
         let _ = writeln!(text, "Traefik {}: {shortcoming}", config.traefik.version);
     }
     Ok(text)
+}
+
+fn no_such_model(catalogue: &Catalogue, name: &str) -> String {
+    let known: BTreeSet<&str> = catalogue.pools().map(|p| p.model.as_str()).collect();
+    let known: Vec<&str> = known.into_iter().collect();
+    format!("no server has a model {name:?}; known are: {}{}", list(&known), known::not_ready(catalogue))
 }
 
 fn describe_pool(text: &mut String, pool: &Pool, document: &Value) {

@@ -63,7 +63,7 @@ async fn a_server_and_a_model_are_explained() {
     assert!(text.contains("known are: ") && text.contains("llama"), "{text}");
     let (status, text) = folder.run(&["explain", "container", "gpu-2"]).await;
     assert_eq!(status, Some(1));
-    assert!(text.contains("known are: gpu-1") && text.contains("inference.enable=true"), "{text}");
+    assert!(text.contains("inference.enable=true; known are:\n  gpu-1: ready"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

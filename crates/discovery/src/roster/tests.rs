@@ -5,7 +5,7 @@ use std::{
 
 use catalogue::{
     Asked, ContainerHealth, ContainerRecord, ContainerStatus, Hold, HoldKind, Listing, ModelCard, ModelName,
-    ProbeFault, ProbeFinding, Readiness, ServerUrl, TaskRecord, TaskStatus,
+    Outcome, ProbeFault, ProbeFinding, Readiness, ServerUrl, TaskRecord, TaskStatus,
 };
 
 use super::{
@@ -589,4 +589,19 @@ fn an_answer_that_says_nothing_new_is_no_news() {
     assert_eq!(told(&mut scene, models(&["llama", "qwen"])), (true, 2), "that is over");
     scene.roster.hold(Holds::default());
     assert!(scene.roster.has_news(), "whatever operators do");
+}
+
+/// `modelgate explain` looks once, and never saw those that had ended before.
+#[test]
+fn labelled_containers_are_known_whatever_became_of_them() {
+    let mut scene = Scene::new();
+    let mut ended = ContainerRecord { id: "c2".into(), name: "old".into(), ..healthy("t0") };
+    ended.status = ContainerStatus::Exited;
+    ended.labels.insert("com.docker.compose.service".into(), "llm".into());
+    scene.survey(vec![healthy("t0"), ended]);
+    let catalogue = scene.roster.catalogue();
+    assert_eq!(catalogue.servers().count(), 1);
+    let [vllm, old] = catalogue.containers() else { panic!("both") };
+    assert_eq!((vllm.name.as_str(), &vllm.outcome), ("vllm", &Outcome::Server));
+    assert!(old.is_called("llm") && matches!(old.outcome, Outcome::Down(ServerState::Stopped(_))), "{old:?}");
 }
