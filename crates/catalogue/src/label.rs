@@ -161,7 +161,7 @@ fn read_settings(
         if let Some(found) = labels.get(&name)
             && setting.read(found, &mut server, &mut model).is_err()
         {
-            faults.push(fault(&name, found, setting.allowed));
+            faults.push(fault(&name, &setting.told(found), setting.allowed));
         }
     }
     for fault in [server.check(), model.check()].into_iter().filter_map(Result::err) {
@@ -306,6 +306,19 @@ mod tests {
             faults(&[("inference.api.base_path", "v1")])[0]
                 .starts_with("label inference.api.base_path: \"v1\" is not a base path")
         );
+    }
+
+    #[test]
+    fn what_may_be_a_credential_in_a_label_is_not_told() {
+        for (label, value) in [
+            ("inference.select.header", "Authorization: Bearer sk-secret"),
+            ("inference.select.header_regexp", "X-Api-Key: ^sk-secret$"),
+            ("inference.api.base_path", "/v1?key=sk-secret"),
+            ("inference.ready.path", "ready?key=sk-secret"),
+        ] {
+            let told = faults(&[(label, value)]);
+            assert!(told.len() == 1 && !told[0].contains("secret"), "{told:?}");
+        }
     }
 
     #[test]

@@ -163,7 +163,9 @@ impl BasePath {
     /// If it does not start with `/`, has other characters than unreserved ones (RFC 3986 §2.3),
     /// or an empty, `.` or `..` segment.
     pub fn parse(path: &str) -> Result<Self, InvalidBasePath> {
-        let err = || InvalidBasePath { found: path.chars().take(64).collect() };
+        // What follows may be a credential.
+        let told = path.split_inclusive(['?', '#', '@']).next().unwrap_or_default();
+        let err = || InvalidBasePath { found: told.chars().take(64).collect() };
         if path == "/" {
             return Ok(Self("".into()));
         }

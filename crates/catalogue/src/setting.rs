@@ -11,7 +11,7 @@ mod model;
 mod parse;
 mod server;
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 pub use model::{ModelSettings, SameSite, Strategy};
 pub(crate) use parse::bool as parse_bool;
@@ -58,6 +58,16 @@ impl Setting {
     /// Whether it is about a model (all servers of it) and not about one server.
     pub fn is_of_model(&self) -> bool {
         matches!(self.read, Read::Model(_))
+    }
+
+    /// What an error may tell of a value: a condition on a header may hold a credential, and a path one in its query.
+    pub fn told<'t>(&self, value: &'t str) -> Cow<'t, str> {
+        let end = match self.key {
+            "select.header" | "select.header_regexp" => value.find(':').map(|colon| colon + 1),
+            key if key.ends_with("path") => value.find(['?', '#']),
+            _ => None,
+        };
+        end.map_or(value.into(), |end| format!("{}…", &value[..end]).into())
     }
 
     /// Reads a value.

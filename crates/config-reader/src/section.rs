@@ -166,7 +166,7 @@ impl<'a> Section<'a> {
                 return self.error(path, format!("found {}; allowed: {}", kind(value), setting.allowed));
             };
             if let Err(allowed) = setting.read(&text, server, model) {
-                self.error(path, Show::Always.message(&text, &allowed_is(&allowed)));
+                self.error(path, Show::Always.message(&setting.told(&text), &allowed_is(&allowed)));
             }
             return;
         }

@@ -93,16 +93,17 @@ fn given_by_hand(spec: &ServerSpec, own: &Listing) -> Listing {
 async fn ready(client: &Client, spec: &ServerSpec) -> Option<Result<(), ProbeFault>> {
     let path = spec.settings.ready_path.as_deref()?;
     let wanted = spec.settings.ready_contains.as_deref();
-    Some(is_ready(client, path.into(), wanted, spec).await)
+    Some(is_ready(client, path, wanted, spec).await)
 }
 
 async fn is_ready(
     client: &Client,
-    path: Arc<str>,
+    path: &str,
     wanted: Option<&str>,
     spec: &ServerSpec,
 ) -> Result<(), ProbeFault> {
-    let response = get(client, &path, spec).send().await;
+    let response = get(client, path, spec).send().await;
+    let path = without_query(path);
     let mut response = response.map_err(|error| unreachable(&error))?;
     let status = response.status();
     if !status.is_success() {
@@ -116,6 +117,14 @@ async fn is_ready(
     match body.windows(wanted.len()).any(|part| part == wanted.as_bytes()) {
         true => Ok(()),
         false => Err(ProbeFault::LacksText { path, status: status.as_u16(), wanted: wanted.into() }),
+    }
+}
+
+/// What is told of a path: its query may hold a credential.
+fn without_query(path: &str) -> Arc<str> {
+    match path.split_once('?') {
+        Some((path, _)) => format!("{path}?…").into(),
+        None => path.into(),
     }
 }
 
@@ -173,5 +182,16 @@ fn unreachable(error: &reqwest::Error) -> ProbeFault {
     match error.is_connect() {
         true => ProbeFault::CannotConnect { cause },
         false => ProbeFault::BrokeOff { cause },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_of_ready_path_is_not_told() {
+        assert_eq!(&*without_query("/ready?api_key=secret"), "/ready?…");
+        assert_eq!(&*without_query("/health"), "/health");
     }
 }

@@ -82,11 +82,23 @@ struct Line<'a> {
 
 fn each(problems: &[&Problem], tell: impl Fn(Line<'_>), tell_more: impl Fn(usize)) {
     for Problem { subject, finding } in problems.iter().take(MOST_LINES) {
-        tell(Line { about: subject, code: finding.code(), words: format!("{finding:#}") });
+        tell(Line { about: subject, code: finding.code(), words: on_one_line(&format!("{finding:#}")) });
     }
     if let Some(more) = problems.len().checked_sub(MOST_LINES).filter(|more| *more > 0) {
         tell_more(more);
     }
+}
+
+/// What others have written, such as labels and answers, may not begin a line of its own in the log.
+fn on_one_line(words: &str) -> String {
+    let mut line = String::with_capacity(words.len());
+    for c in words.chars() {
+        match c.is_control() {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    line
 }
 
 fn key(problem: &Problem) -> Key {
@@ -193,6 +205,15 @@ mod tests {
         assert!(lines(&mut told, &[refused("no route to host")]).is_empty());
         let gone = lines(&mut told, &[]);
         assert!(gone.len() == 1 && gone[0].contains("no route to host"), "{gone:?}");
+    }
+
+    #[test]
+    fn what_others_have_written_begins_no_line() {
+        let mut told = Told::default();
+        assert_eq!(
+            lines(&mut told, &[refused("reset\nERROR forged"), unknown("a", "inference.\nERROR")]).len(),
+            2
+        );
     }
 
     #[test]

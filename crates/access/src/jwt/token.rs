@@ -63,8 +63,10 @@ impl<'t> Token<'t> {
             return Err(TokenFault::Critical);
         }
         let method = header.get("alg").and_then(Value::as_str).unwrap_or_default();
+        // RFC 9864 gives EdDSA with this curve a name of its own.
+        let known = if method == "Ed25519" { "EdDSA" } else { method };
         let algorithm =
-            method.parse().ok().filter(|method: &Algorithm| method.family() != AlgorithmFamily::Hmac);
+            known.parse().ok().filter(|method: &Algorithm| method.family() != AlgorithmFamily::Hmac);
         let algorithm = algorithm.ok_or_else(|| TokenFault::Method { found: method.to_owned() })?;
         let key_id = header.get("kid").and_then(Value::as_str).map(str::to_owned);
         Ok(Self { message, signature, key_id, algorithm, claims })

@@ -104,11 +104,12 @@ impl fmt::Display for LabelFinding {
             Self::Inconsistent(fault) => write!(f, "label {}{fault}", label::PREFIX),
             Self::EnableMisspelt { label: found } => write!(
                 f,
-                "label {found} is not known, so it is left alone; did you mean {}=true?",
+                "label {} is not known, so it is left alone; did you mean {}=true?",
+                found.escape_debug(),
                 label::OPT_IN
             ),
             Self::Unknown { label: found } => {
-                write!(f, "label {found} is not known and has no effect")?;
+                write!(f, "label {} is not known and has no effect", found.escape_debug())?;
                 if let Some(meant) = label::meant(found) {
                     write!(f, " (did you mean {meant}?)")?;
                 }

@@ -249,7 +249,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "select.header_regexp",
         meaning: "The server takes the requests with a header that this expression matches anywhere",
         default: "none",
-        allowed: "NAME: EXPRESSION, such as X-Model: ^llama; RE2 syntax, without a backtick",
+        allowed: "NAME: EXPRESSION, such as X-Model: ^llama; RE2 syntax, without a backtick; not a header that holds a credential",
         since: "",
         read: Read::Server(|s, text| add(s, selector::header_regexp(text)?)),
     },
