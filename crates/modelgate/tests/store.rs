@@ -127,7 +127,8 @@ async fn a_quota_is_used_up_once_however_often_one_restarts() {
     auth.until("mg-alice", 200).await;
     for _ in 0..2 {
         let answer = auth.ask("mg-alice").await;
-        assert_eq!((answer.status, answer.code.as_str()), (429, "insufficient_quota"));
+        let told = (answer.status, answer.code.as_str());
+        assert_eq!(told, (429, "insufficient_quota"), "{}", modelgate.log());
         modelgate.restart().await;
         auth.until("mg-alice", 429).await;
     }
