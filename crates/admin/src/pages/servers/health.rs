@@ -23,42 +23,31 @@ impl Health {
 }
 
 fn word(state: &ServerState) -> &'static str {
-    match state {
-        ServerState::Ready => "healthy",
-        // Docker says that it is, and yet it cannot be used.
-        ServerState::Starting(why) | ServerState::Draining(why) if is_healthy(why) => "healthy",
-        ServerState::Starting(_) => "starting",
-        ServerState::Draining(why) if is_unhealthy(why) => "unhealthy",
-        ServerState::Draining(_) | ServerState::Stopped(_) => "not known",
+    let is_well = state.why().and_then(is_well);
+    match (state, is_well) {
+        (ServerState::Ready, _) | (ServerState::Starting(_) | ServerState::Draining(_), Some(true)) => {
+            "healthy"
+        }
+        (ServerState::Starting(_), _) => "starting",
+        (ServerState::Draining(_), Some(false)) => "unhealthy",
+        (ServerState::Draining(_) | ServerState::Stopped(_), _) => "not known",
     }
 }
 
-/// Whether its HEALTHCHECK passes, or it was withdrawn by hand while it was well.
-fn is_healthy(why: &Finding) -> bool {
+/// What the reason why a server is not ready tells of its health: it is well where its HEALTHCHECK passes or an operator
+/// has withdrawn it, and not where that or Modelgate's questions failed. That it is stopped, paused or disconnected tells nothing.
+fn is_well(why: &Finding) -> Option<bool> {
     match why {
-        Finding::Probe(finding) => finding.asked.is_healthy,
-        Finding::Lifecycle(LifecycleFinding::Drained { .. } | LifecycleFinding::Paused { .. }) => true,
+        Finding::Probe(finding) => Some(finding.asked.is_healthy),
+        Finding::Lifecycle(LifecycleFinding::Drained { .. } | LifecycleFinding::Paused { .. }) => Some(true),
+        Finding::Lifecycle(LifecycleFinding::HealthcheckFails) => Some(false),
         Finding::Lifecycle(_)
         | Finding::Label(_)
         | Finding::Address(_)
         | Finding::Docker(_)
         | Finding::Listing(_)
         | Finding::Setting(_)
-        | Finding::Door(_) => false,
-    }
-}
-
-/// Whether that is why it was withdrawn, and not because somebody has stopped, paused or disconnected it.
-fn is_unhealthy(why: &Finding) -> bool {
-    match why {
-        Finding::Probe(_) | Finding::Lifecycle(LifecycleFinding::HealthcheckFails) => true,
-        Finding::Lifecycle(_)
-        | Finding::Label(_)
-        | Finding::Address(_)
-        | Finding::Docker(_)
-        | Finding::Listing(_)
-        | Finding::Setting(_)
-        | Finding::Door(_) => false,
+        | Finding::Door(_) => None,
     }
 }
 
