@@ -8,13 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use access::{
-    Calendar, Consumer, Decision, Key, KeyDigest, Left, Limits, Mode, NewKey, Per, Policy, Quota, Rate,
-    Reason, Scope, Settlement, Unit, Usage, limits_of,
-};
+use access::{Consumer, Decision, Key, KeyDigest, Mode, NewKey, Policy, Reason, Usage, limits_of};
 use catalogue::{Pool, ServerState};
 use common::{Call, World, rate, server};
 use jiff::tz::TimeZone;
+use limits::{Calendar, Left, Limits, Per, Quota, Rate, Scope, Settlement, Unit};
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)

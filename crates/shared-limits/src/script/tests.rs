@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use access::{Limiters, ManualClock, Per, Rate, Unit};
+use limits::{Limiters, ManualClock, Per, Rate, Unit};
 use proptest::{prelude::*, test_runner::TestCaseResult};
 use redis::{Connection, ConnectionLike};
 use testkit::redis::{Redis, redis_server};
