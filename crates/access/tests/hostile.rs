@@ -360,7 +360,7 @@ fn an_explanation_with_what_is_left_refuses_what_is_refused() {
     let mut refusals = std::collections::BTreeSet::new();
     for _ in 0..40 {
         let by_key = explain(&world.policy, &world.catalogue, &request);
-        let expected = by_key.reached(&world.limiters.left(&by_key.demands));
+        let expected = by_key.demands.reached(&world.limiters.left(&by_key.demands));
         let (by_name, decision) = explained(&request, named("alice"));
         assert!(matches!(decision, Decision::Allow(_)));
         let told = match world.reason(&call) {

@@ -264,7 +264,7 @@ mod tests {
         directory.add_consumer(consumer("team", Some("gold"))).expect("new");
         let alice = directory.key(key(Some("gold"))).expect("a key");
         assert_eq!((alice.limits.rates().len(), alice.consumer.limits.rates().len()), (1, 1));
-        assert!(alice.may_use("llama3") && !alice.may_use("qwen"));
+        assert!(alice.may_use_name("llama3") && !alice.may_use_name("qwen"));
         let own = KeySpec { limits: Rate::per_minute(7, None).ok().map(Into::into), ..key(Some("gold")) };
         assert_eq!(directory.key(own).expect("a key").limits.rates()[0].amount(), 7);
         let bob = directory.key(KeySpec { consumer: "nobody".into(), ..key(None) }).expect("a key");
