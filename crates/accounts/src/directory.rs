@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn a_consumer_has_of_its_plan_what_it_does_not_have_itself() {
         let limits = |amount| Rate::per_minute(amount, None).map(Limits::from).expect("a rate");
-        let amounts = |limits: &Limits| limits.rates().first().map(|rate| rate.amount());
+        let amounts = |limits: &Limits| limits.rates().first().map(Rate::amount);
         let plan = |own, per_model| Plan { limits: own, limits_per_model: per_model, ..plan("gold") };
         let with = |own: Option<u32>, per_model: Option<u32>, plan: Option<&Plan>| {
             let (own, per_model) = (own.map(limits), per_model.map(limits));
