@@ -4,12 +4,10 @@
 
 use std::{hint::black_box, time::Instant};
 
-use access::{
-    Consumer, Decision, Key, KeyDigest, Limiters, Mode, ModelGlobs, ModelLimit, Policy, Rate, Request,
-    SystemClock, decide,
-};
+use access::{Consumer, Decision, Key, KeyDigest, Mode, ModelGlobs, ModelLimit, Policy, Request, decide};
 use catalogue::{Catalogue, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState, ServerUrl};
 use http::{HeaderMap, HeaderValue, header};
+use limits::{Limiters, Rate, SystemClock};
 
 const ROUNDS: usize = 11;
 /// Bytes to read in a round, so that rounds of small bodies are long enough to measure.

@@ -1,23 +1,19 @@
 //! The whole decision: who is this, which model do they want, may they, are they within their limits.
 
 mod behind;
+mod demands;
 mod names;
 mod wanted;
 
-use std::{cell::LazyCell, sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
-use catalogue::{Catalogue, Credential, ModelName, ModelSettings, Pool, RouteId};
-use jiff::Zoned;
+use catalogue::{Catalogue, Credential, ModelName, RouteId};
+use limits::{Clock, Demands, Limiters, Reservation};
 
-use crate::{
-    Calendar, Clock, Consumer, Demands, Key, Limiters, Limits, Mode, Per, Period, Policy, Quota, QuotaId,
-    Rate, Reason, Request, Reservation, Scope, Unit,
-    estimate::{self, Count},
-    limits::{CellId, Demand},
-    policy::protocols_without_key,
-    quota::{self, QuotaDemand},
-};
-use wanted::{Question, Refused, Wanted};
+use crate::{Consumer, Key, Mode, Policy, Reason, Request, policy::protocols_without_key};
+use demands::demands;
+pub use demands::limits_of;
+use wanted::{Question, Refused};
 
 /// Whether a request may pass.
 #[derive(Debug)]
@@ -200,14 +196,14 @@ pub(crate) fn judge_for(
     let answer_tokens = wanted.pool.and_then(|pool| pool.settings.answer_tokens);
     let counted = || wanted.count.as_ref().map(|count| count.tokens(request.uri, answer_tokens));
     let tokens = limited_tokens.or_else(counted);
-    for demand in &demands.rates {
+    for demand in demands.rates() {
         trace.step(|| {
-            format!("a limit of {} {}, of which this takes {}", demand.rate, demand.scope, demand.cost)
+            format!("a limit of {} {}, of which this takes {}", demand.rate(), demand.scope(), demand.cost())
         });
     }
-    for demand in &demands.quotas {
+    for demand in demands.quotas() {
         trace.step(|| {
-            format!("a quota of {} {}, of which this takes {}", demand.quota, demand.scope, demand.cost)
+            format!("a quota of {} {}, of which this takes {}", demand.quota(), demand.scope(), demand.cost())
         });
     }
     let grant = Grant {
@@ -225,206 +221,7 @@ pub(crate) fn judge_for(
     Ok(Pending { demands, limited_tokens, grant })
 }
 
-/// The limits of a request, and its tokens if one of them counts those. The limits of a model count for
-/// all its names together; those that its servers ask for are the model's own, so that no alias gets
-/// around them.
-fn demands(policy: &Policy, key: &Key, wanted: &Wanted<'_>, request: &Request<'_>) -> (Demands, Option<u32>) {
-    let answer = wanted.pool.and_then(|pool| pool.settings.answer_tokens);
-    let named_by_client = is_named_by_client(request);
-    let count = wanted.count.as_deref();
-    let mut take =
-        Take { demands: Demands::default(), tokens: None, now: None, answer, count, policy, request };
-    for limited in subjects(policy, key, wanted.model.as_ref(), wanted.pool, wanted.main, named_by_client) {
-        for rate in limited.limits.rates() {
-            let cost = take.cost(rate.unit());
-            take.demands.rates.push(Demand::new(limited.scope, limited.cell, rate, cost));
-        }
-        for quota in limited.limits.quotas() {
-            let cost = take.cost(quota.unit());
-            let demand = take.quota(&limited, quota, cost);
-            take.demands.quotas.push(demand);
-        }
-    }
-    (take.demands, take.tokens)
-}
-
 /// Whether the model's name is the client's, and not that of a router's owner.
 fn is_named_by_client(request: &Request<'_>) -> bool {
     !matches!(request.mode, Mode::Gate { model: Some(_), .. })
-}
-
-/// Somebody, or a model, with limits.
-struct Limited<'l> {
-    scope: Scope,
-    cell: CellId,
-    limits: Of<'l>,
-}
-
-/// Limits, or settings that say what they are.
-enum Of<'l> {
-    Limits(&'l Limits),
-    Settings(&'l ModelSettings),
-}
-
-impl Of<'_> {
-    fn rates(&self) -> impl Iterator<Item = Rate> {
-        let (given, of_settings) = match self {
-            Self::Limits(limits) => (limits.rates(), None),
-            Self::Settings(settings) => (&[][..], Some(settings_rates(settings))),
-        };
-        given.iter().copied().chain(of_settings.into_iter().flatten().flatten())
-    }
-
-    fn quotas(&self) -> impl Iterator<Item = Quota> {
-        let (given, of_settings) = match self {
-            Self::Limits(limits) => (limits.quotas(), None),
-            Self::Settings(settings) => (&[][..], Some(settings_quotas(settings))),
-        };
-        given.iter().copied().chain(of_settings.into_iter().flatten().flatten())
-    }
-}
-
-/// Whose limits a request has to pass, those of whom there are any.
-fn subjects<'l>(
-    policy: &'l Policy,
-    key: &'l Key,
-    named: Option<&ModelName>,
-    pool: Option<&'l Pool>,
-    main: Option<&'l Pool>,
-    named_by_client: bool,
-) -> impl Iterator<Item = Limited<'l>> {
-    let of = |scope, limits: &'l Limits, cell: &dyn Fn() -> CellId| {
-        (!limits.is_empty()).then(|| Limited { scope, cell: cell(), limits: Of::Limits(limits) })
-    };
-    let of_key = || CellId::of_key(key);
-    let of_consumer = || CellId::of_consumer(&key.consumer);
-    let mut all = [
-        of(Scope::Key, &key.limits, &of_key),
-        of(Scope::Consumer, &key.consumer.limits, &of_consumer),
-        None,
-        None,
-        None,
-    ];
-    if let Some(named) = named {
-        let model = pool.map_or(named, |pool| &pool.stands_for).as_str();
-        let by_policy = policy.model_limits(model).filter(|limits| !limits.is_empty());
-        // Its digest is not for nothing, so it is made only if there is a limit, and mostly once.
-        // Names that no server has come from clients, who may make up any number of them: they count together.
-        let is_made_up = pool.is_none() && named_by_client;
-        let cell = LazyCell::new(|| CellId::of_model(if is_made_up { "" } else { model }));
-        all[2] = of(Scope::KeyAndModel, &key.limits_per_model, &|| of_key().for_model(*cell));
-        all[3] =
-            of(Scope::ConsumerAndModel, &key.consumer.limits_per_model, &|| of_consumer().for_model(*cell));
-        all[4] = match by_policy {
-            Some(limits) => of(Scope::Model, limits, &|| *cell),
-            None => [main, pool].into_iter().flatten().find_map(own_limits),
-        };
-    }
-    all.into_iter().flatten()
-}
-
-/// What a request takes, in the making; the tokens are estimated once, and only if they are limited.
-struct Take<'r> {
-    demands: Demands,
-    tokens: Option<u32>,
-    now: Option<Zoned>,
-    answer: Option<u32>,
-    count: Option<&'r Count>,
-    policy: &'r Policy,
-    request: &'r Request<'r>,
-}
-
-impl Take<'_> {
-    fn cost(&mut self, unit: Unit) -> u32 {
-        let uri = self.request.uri;
-        let estimate = || match self.count {
-            Some(count) => count.tokens(uri, self.answer),
-            None => estimate::tokens(uri, self.request.known_body(), self.answer),
-        };
-        match unit {
-            Unit::Requests => 1,
-            Unit::Tokens => *self.tokens.get_or_insert_with(estimate),
-        }
-    }
-
-    fn quota(&mut self, limited: &Limited<'_>, quota: Quota, cost: u32) -> QuotaDemand {
-        let zone = self.policy.time_zone();
-        let now = self.now.get_or_insert_with(|| quota::local(self.request.now, zone));
-        let period = Period::of(quota.per(), now);
-        let ends_after = period.end(zone).duration_since(self.request.now).unwrap_or_default();
-        let id = QuotaId::new(limited.cell, &quota, period);
-        QuotaDemand { scope: limited.scope, id, quota, cost, ends_after }
-    }
-}
-
-/// What would be taken from a key's limits by one request or token: from its own, its consumer's, and for a
-/// model from those of both and the model's, its servers' among them. To be shown, not to be taken.
-pub fn limits_of(
-    policy: &Policy,
-    key: &Key,
-    catalogue: &Catalogue,
-    pool: Option<&Pool>,
-    now: SystemTime,
-) -> Demands {
-    let main = pool.and_then(|pool| catalogue.pool(pool.stands_for.as_str())).map(AsRef::as_ref);
-    let mut demands = Demands::default();
-    let zone = policy.time_zone();
-    let local = quota::local(now, zone);
-    for limited in subjects(policy, key, pool.map(|pool| &pool.model), pool, main, false) {
-        let rates = limited.limits.rates().map(|rate| Demand::new(limited.scope, limited.cell, rate, 1));
-        demands.rates.extend(rates);
-        for quota in limited.limits.quotas() {
-            let period = Period::of(quota.per(), &local);
-            let ends_after = period.end(zone).duration_since(now).unwrap_or_default();
-            let id = QuotaId::new(limited.cell, &quota, period);
-            demands.quotas.push(QuotaDemand { scope: limited.scope, id, quota, cost: 1, ends_after });
-        }
-    }
-    demands
-}
-
-/// The limits that the model's servers ask for. Servers that only some requests choose may ask for
-/// others, and a cell has but one rate.
-fn own_limits(pool: &Pool) -> Option<Limited<'_>> {
-    let limits = Of::Settings(&pool.settings);
-    if limits.rates().next().is_none() && limits.quotas().next().is_none() {
-        return None;
-    }
-    let cell = match &pool.selector {
-        None => CellId::of_model(pool.model.as_str()),
-        // No name holds a line break.
-        Some(selector) => CellId::of_model(&format!("{}\n{selector}", pool.model)),
-    };
-    Some(Limited { scope: Scope::Model, cell, limits })
-}
-
-/// The rates among a model's settings; the burst is that of the shortest time.
-fn settings_rates(settings: &ModelSettings) -> [Option<Rate>; 4] {
-    let mut burst = settings.limit_burst;
-    let mut requests = |amount: Option<u32>, per| Rate::new(amount?, Unit::Requests, per, burst.take()).ok();
-    [
-        requests(settings.limit_requests_per_second, Per::Second),
-        requests(settings.limit_requests_per_minute, Per::Minute),
-        requests(settings.limit_requests_per_hour, Per::Hour),
-        settings.limit_tokens_per_minute.and_then(|amount| {
-            Rate::new(amount, Unit::Tokens, Per::Minute, settings.limit_tokens_burst).ok()
-        }),
-    ]
-}
-
-fn settings_quotas(settings: &ModelSettings) -> [Option<Quota>; 4] {
-    let quota = |amount: Option<u64>, unit, per| Quota::new(amount?, unit, per).ok();
-    [
-        quota(settings.limit_requests_per_day, Unit::Requests, Calendar::Day),
-        quota(settings.limit_requests_per_month, Unit::Requests, Calendar::Month),
-        quota(settings.limit_tokens_per_day, Unit::Tokens, Calendar::Day),
-        quota(settings.limit_tokens_per_month, Unit::Tokens, Calendar::Month),
-    ]
-}
-
-impl From<&ModelSettings> for Limits {
-    fn from(settings: &ModelSettings) -> Self {
-        let rates = settings_rates(settings).into_iter().flatten().collect();
-        Self::new(rates, settings_quotas(settings).into_iter().flatten().collect())
-    }
 }

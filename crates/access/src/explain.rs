@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use catalogue::Catalogue;
+use limits::{Demands, Limiters, SystemClock};
 
 use crate::{
-    Decision, Demands, Denial, Key, Left, LimitReached, Limiters, Pending, Policy, Reason, Request,
-    SystemClock,
+    Decision, Denial, Key, Pending, Policy, Reason, Request,
     decide::{Trace, judge, judge_for},
 };
 
@@ -79,25 +79,5 @@ impl Explanation {
             }
         }
         Self { steps, decision, demands }
-    }
-
-    /// The limit that refuses it now, if this is left of what it [demands](Self::demands), in the same order. Of several,
-    /// the one that [`Limiters::reserve`] names: with the longest wait.
-    pub fn reached(&self, left: &[Left]) -> Option<LimitReached> {
-        let (rates, quotas) = (&self.demands.rates, &self.demands.quotas);
-        let rates = rates.iter().map(|demand| (demand.cost, Some(demand)));
-        let all = rates.chain(quotas.iter().map(|demand| (demand.cost, None)));
-        let reached = all.zip(left).filter(|((cost, _), left)| u64::from(*cost) > left.remaining);
-        let reached = reached.map(|((cost, rate), left)| LimitReached {
-            scope: left.scope,
-            limit: left.limit,
-            cost,
-            remaining: left.remaining,
-            retry_after: rate.map_or(left.reset_after, |demand| demand.passes_after(left.reset_after)),
-            reset_after: left.reset_after,
-        });
-        // Of equals, `max_by_key` gives the last one; the first is the more telling.
-        let reached: Vec<LimitReached> = reached.collect();
-        reached.into_iter().rev().max_by_key(|reached| (reached.never_passes(), reached.retry_after))
     }
 }

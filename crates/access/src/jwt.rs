@@ -22,9 +22,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use limits::Limits;
 use serde_json::{Map, Value};
 
-use crate::{Consumer, Denial, Key, KeyDigest, Limits, ModelGlobs, Reason, name_of_subject};
+use crate::{Consumer, Denial, Key, KeyDigest, ModelGlobs, Reason, name_of_subject};
 pub use fault::{Claimed, TokenFault};
 use keys::Signature;
 pub use keys::{InvalidKeySet, IssuerKeys};

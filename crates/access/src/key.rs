@@ -2,11 +2,12 @@
 
 use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
+use catalogue::Pool;
 use ipnet::IpNet;
-
+use limits::Limits;
 use sha2::{Digest, Sha256};
 
-use crate::{Consumer, Limits, ModelGlobs, Reason};
+use crate::{Consumer, ModelGlobs, Reason};
 
 /// The SHA-256 digest of an API key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -243,9 +244,14 @@ impl Key {
         self.models.match_all()
     }
 
-    /// Whether this key may use a model.
-    pub fn may_use(&self, model: &str) -> bool {
+    /// Whether this key may use a model of this name that no server is known for.
+    pub fn may_use_name(&self, model: &str) -> bool {
         self.models.matches(model)
+    }
+
+    /// Whether this key may use the servers of a model.
+    pub fn may_use(&self, pool: &Pool) -> bool {
+        pool.is_among(&self.models)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who may do what: API keys, the request reader, limits, and the decision. No I/O.
+//! Who may do what: API keys, the request reader, and the decision. No I/O.
 //!
 //! ```text
 //! Request ─authenticate()─▶ Key ─(path, selectors, body)─▶ model ─(allowed? known? ready?)─limits─▶ Decision
@@ -6,8 +6,8 @@
 //!
 //! [`decide`] is the whole of it. What it needs comes from three places with lives of their own:
 //! the [`Policy`] (from the configuration, replaced on reload), the [`Catalogue`](catalogue::Catalogue)
-//! (replaced whenever a server comes or goes) and the [`Limiters`] (what was taken so far, which
-//! outlives both).
+//! (replaced whenever a server comes or goes) and the [`Limiters`](limits::Limiters) (what was taken so
+//! far, which outlives both).
 //!
 //! A refusal is a value, a [`Reason`]; HTTP statuses are chosen elsewhere.
 //!
@@ -15,17 +15,14 @@
 //! server behind reads must be the same, or a key that may use one model reaches another. So the
 //! reader refuses whatever two readers could read differently; it never guesses.
 
-mod clock;
+mod consumer;
 mod decide;
 pub mod estimate;
 mod explain;
 mod jwt;
 mod key;
-mod limits;
 mod name;
 mod policy;
-mod quota;
-mod rate;
 mod read;
 mod reason;
 mod request;
@@ -34,18 +31,15 @@ mod select;
 mod usage;
 
 pub use catalogue::{InvalidGlob, ModelGlobs};
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use consumer::Consumer;
 pub use decide::{Decision, Denial, Grant, Pending, decide, limits_of, prepare};
 pub use explain::{Explanation, explain, explain_for};
 pub use jwt::{Claimed, InvalidKeySet, Issuer, IssuerKeys, TokenFault, TokenPlan};
 pub use key::{InvalidDigest, Key, KeyDigest, NewKey, NoRandomness, PlanOfKey};
-pub use limits::{Demand, Demands, Left, Limiters, Reservation, Settlement};
 pub use name::{NAME, NoName, is_name, name_of_subject};
 pub use policy::{Edit, ModelLimit, Policy};
-pub use quota::{Calendar, InvalidQuota, InvalidQuotaId, Period, Quota, QuotaId, Quotas};
-pub use rate::{Consumer, InvalidRate, Limit, Limits, Per, Rate, Unit};
 pub use read::{Unreadable, Where};
-pub use reason::{Idle, LimitReached, Reason, Scope};
+pub use reason::{Idle, Reason};
 pub use request::{Mode, Request};
 pub use routes::{Class, Route, listed, routes_of, source_of};
 pub use usage::{Usage, Used};

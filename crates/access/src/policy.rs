@@ -14,8 +14,9 @@ use http::{
     header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
 };
 use jiff::tz::TimeZone;
+use limits::Limits;
 
-use crate::{Consumer, Denial, Issuer, Key, KeyDigest, Limits, ModelGlobs, NewKey, Reason, jwt};
+use crate::{Consumer, Denial, Issuer, Key, KeyDigest, ModelGlobs, NewKey, Reason, jwt};
 
 /// A limit of some models over all keys.
 #[derive(Debug, Clone)]
@@ -27,7 +28,7 @@ pub struct ModelLimit {
 }
 
 /// All keys and limits. A reload makes a new one; what was taken so far lives in
-/// [`Limiters`](crate::Limiters).
+/// [`Limiters`](limits::Limiters).
 #[derive(Debug, Clone)]
 pub struct Policy {
     keys: HashSet<ByDigest>,
@@ -366,8 +367,9 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use limits::Rate;
+
     use super::*;
-    use crate::Rate;
 
     fn policy() -> Policy {
         let key = |name: &str| {

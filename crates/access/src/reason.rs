@@ -1,10 +1,9 @@
 //! Why a request is refused. A reason is a value; HTTP comes later.
 
-use std::{fmt, time::Duration};
-
 use catalogue::Readiness;
+use limits::{Limit, LimitReached, Scope};
 
-use crate::{Limit, TokenFault, Unit, Unreadable};
+use crate::{TokenFault, Unreadable};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,71 +113,6 @@ impl Idle {
     }
 }
 
-/// A limit that is used up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.words())]
-pub struct LimitReached {
-    /// Whose limit it is.
-    pub scope: Scope,
-    /// The limit.
-    pub limit: Limit,
-    /// How much the request would have taken of it.
-    pub cost: u32,
-    /// How much of it is left, which is less.
-    pub remaining: u64,
-    /// How long to wait until this request would pass; of a quota, until its period ends.
-    pub retry_after: Duration,
-    /// How long until a full burst passes again; of a quota, until its period ends.
-    pub reset_after: Duration,
-}
-
-/// Whose limit it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// The key's, over all models.
-    Key,
-    /// The key's, for this one model.
-    KeyAndModel,
-    /// The consumer's, over all its keys and models.
-    Consumer,
-    /// The consumer's, for this one model.
-    ConsumerAndModel,
-    /// Of failures from one address.
-    Address,
-    /// The model's, over all keys.
-    Model,
-}
-
-impl LimitReached {
-    /// Whether waiting does not help: the request is larger than what may ever come at once.
-    pub fn never_passes(&self) -> bool {
-        u64::from(self.cost) > self.limit.at_once()
-    }
-
-    /// Whether a client should not simply wait: it would have to for hours, or for ever.
-    pub fn is_lasting(&self) -> bool {
-        self.never_passes() || matches!(self.limit, Limit::Quota(_))
-    }
-
-    fn words(&self) -> String {
-        let Self { limit, scope, cost, remaining, .. } = self;
-        let what = match limit {
-            Limit::Rate(_) => "limit",
-            Limit::Quota(_) => "quota",
-        };
-        match (self.never_passes(), limit.unit()) {
-            (true, _) => format!(
-                "this request is estimated at {cost} tokens, and no more than {} at once are allowed {scope} ({limit})",
-                limit.at_once()
-            ),
-            (false, Unit::Tokens) => format!(
-                "the {what} of {limit} {scope} is used up but for {remaining}; this request is estimated at {cost} tokens"
-            ),
-            (false, Unit::Requests) => format!("the {what} of {limit} {scope} is used up"),
-        }
-    }
-}
-
 impl Reason {
     /// Whether what was shown could be a guess: nobody has given out such a key or token.
     pub fn is_guess(&self) -> bool {
@@ -233,18 +167,5 @@ impl Reason {
 impl From<TokenFault> for Reason {
     fn from(fault: TokenFault) -> Self {
         Self::BadToken(Box::new(fault))
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Key => "for this API key",
-            Self::KeyAndModel => "for this API key and model",
-            Self::Consumer => "for this consumer",
-            Self::ConsumerAndModel => "for this consumer and model",
-            Self::Address => "of failed attempts from this address",
-            Self::Model => "for this model",
-        })
     }
 }

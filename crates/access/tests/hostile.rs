@@ -5,12 +5,10 @@ mod common;
 
 use std::sync::Arc;
 
-use access::{
-    Calendar, Decision, Grant, Key, Limits, Mode, Per, Policy, Quota, Rate, Reason, Unit, explain,
-    explain_for,
-};
+use access::{Decision, Grant, Key, Mode, Policy, Reason, explain, explain_for};
 use catalogue::{Choice, Credential, CredentialHeader, ServerRecord};
 use common::{Call, World, globs, key, rate, server_with};
+use limits::{Calendar, Limits, Per, Quota, Rate, Unit};
 use proptest::prelude::*;
 
 /// Alice may use all but what begins with `d`; the operator may manage servers, for `cheap` and `load`.
@@ -357,12 +355,12 @@ fn an_explanation_with_what_is_left_refuses_what_is_refused() {
     let explained = |request: &access::Request<'_>, key| {
         let explanation = explain_for(&world.policy, &world.catalogue, request, key);
         let left = world.limiters.left(&explanation.demands);
-        (explanation.reached(&left), explanation.decision)
+        (explanation.demands.reached(&left), explanation.decision)
     };
     let mut refusals = std::collections::BTreeSet::new();
     for _ in 0..40 {
         let by_key = explain(&world.policy, &world.catalogue, &request);
-        let expected = by_key.reached(&world.limiters.left(&by_key.demands));
+        let expected = by_key.demands.reached(&world.limiters.left(&by_key.demands));
         let (by_name, decision) = explained(&request, named("alice"));
         assert!(matches!(decision, Decision::Allow(_)));
         let told = match world.reason(&call) {

@@ -8,13 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use access::{
-    Calendar, Consumer, Decision, Key, KeyDigest, Left, Limits, Mode, NewKey, Per, Policy, Quota, Rate,
-    Reason, Scope, Settlement, Unit, Usage, limits_of,
-};
+use access::{Consumer, Decision, Key, KeyDigest, Mode, NewKey, Policy, Reason, Usage, limits_of};
 use catalogue::{Pool, ServerState};
 use common::{Call, World, rate, server};
 use jiff::tz::TimeZone;
+use limits::{Calendar, Left, Limits, Per, Quota, Rate, Scope, Settlement, Unit};
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -186,11 +184,11 @@ fn failures_from_one_address_are_slowed() {
     let world = world(Vec::new());
     let slow = rate(60, 3);
     for _ in 0..3 {
-        assert!(world.limiters.failed_from("192.0.2.7", slow).is_ok());
+        assert!(world.limiters.failed_from("192.0.2.7".parse().ok(), slow).is_ok());
     }
-    let refused = world.limiters.failed_from("192.0.2.7", slow).expect_err("too many");
+    let refused = world.limiters.failed_from("192.0.2.7".parse().ok(), slow).expect_err("too many");
     assert_eq!((refused.scope, refused.retry_after), (Scope::Address, Duration::from_secs(1)));
-    assert!(world.limiters.failed_from("192.0.2.8", slow).is_ok(), "others are not");
+    assert!(world.limiters.failed_from("192.0.2.8".parse().ok(), slow).is_ok(), "others are not");
 }
 
 #[test]

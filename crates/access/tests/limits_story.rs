@@ -4,9 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use access::{Policy, Reason, Scope};
+use access::{Policy, Reason};
 use catalogue::{LifecycleFinding, ServerState};
 use common::{Call, World, key, model_limit, rate, server};
+use limits::Scope;
 
 fn policy() -> Policy {
     Policy::new(

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use access::{Consumer, Key, Limits, ModelGlobs, PlanOfKey};
+use access::{Consumer, Key, ModelGlobs, PlanOfKey};
 
 use crate::{Account, ConsumerSpec, KeySpec, Kind, Plan, pool::Pool};
 
@@ -104,22 +104,15 @@ impl Directory {
     /// # Errors
     /// As [`Self::replace_consumer`].
     pub fn resolve(&mut self, name: &str) -> Result<(), Unusable> {
-        let mut consumer = Consumer::new(name);
-        let mut plan = Ok(None);
-        if let Some(spec) = self.declared.get(name) {
-            plan = self.plan_of(spec);
-            let of_plan = |limits: fn(&Plan) -> &Option<Limits>| {
-                plan.as_ref().ok()?.as_ref().and_then(|(_, plan)| limits(plan).clone())
-            };
-            let own = spec.limits.clone();
-            consumer.limits = own.or_else(|| of_plan(|plan| &plan.limits)).unwrap_or_default();
-            let own = spec.limits_per_model.clone();
-            consumer.limits_per_model =
-                own.or_else(|| of_plan(|plan| &plan.limits_per_model)).unwrap_or_default();
-            consumer.disabled = spec.disabled || plan.is_err();
-        }
+        let (consumer, fault) = match self.declared.get(name) {
+            None => (Consumer::new(name), Ok(())),
+            Some(spec) => match self.plan_of(spec) {
+                Ok(plan) => (spec.with_plan(plan.as_ref().map(|(_, plan)| plan.as_ref())), Ok(())),
+                Err(fault) => (Consumer { disabled: true, ..spec.with_plan(None) }, Err(fault)),
+            },
+        };
         self.consumers.insert(name.to_owned(), Arc::new(consumer));
-        plan.map(|_| ())
+        fault
     }
 
     /// What a decision needs of a key. A consumer that nobody has declared has no limits.
@@ -236,7 +229,8 @@ impl Unusable {
 
 #[cfg(test)]
 mod tests {
-    use access::{KeyDigest, Rate};
+    use access::KeyDigest;
+    use limits::{Limits, Rate};
 
     use super::*;
     use crate::Patterns;
@@ -270,11 +264,33 @@ mod tests {
         directory.add_consumer(consumer("team", Some("gold"))).expect("new");
         let alice = directory.key(key(Some("gold"))).expect("a key");
         assert_eq!((alice.limits.rates().len(), alice.consumer.limits.rates().len()), (1, 1));
-        assert!(alice.may_use("llama3") && !alice.may_use("qwen"));
+        assert!(alice.may_use_name("llama3") && !alice.may_use_name("qwen"));
         let own = KeySpec { limits: Rate::per_minute(7, None).ok().map(Into::into), ..key(Some("gold")) };
         assert_eq!(directory.key(own).expect("a key").limits.rates()[0].amount(), 7);
         let bob = directory.key(KeySpec { consumer: "nobody".into(), ..key(None) }).expect("a key");
         assert!(bob.consumer.limits.is_empty() && bob.may_use_all());
+    }
+
+    #[test]
+    fn a_consumer_has_of_its_plan_what_it_does_not_have_itself() {
+        let limits = |amount| Rate::per_minute(amount, None).map(Limits::from).expect("a rate");
+        let amounts = |limits: &Limits| limits.rates().first().map(Rate::amount);
+        let plan = |own, per_model| Plan { limits: own, limits_per_model: per_model, ..plan("gold") };
+        let with = |own: Option<u32>, per_model: Option<u32>, plan: Option<&Plan>| {
+            let (own, per_model) = (own.map(limits), per_model.map(limits));
+            let spec =
+                ConsumerSpec { limits: own, limits_per_model: per_model, ..consumer("team", Some("gold")) };
+            let team = spec.with_plan(plan);
+            assert_eq!((team.name.as_str(), team.disabled), ("team", false));
+            (amounts(&team.limits), amounts(&team.limits_per_model))
+        };
+        let (both, neither) = (plan(Some(limits(1)), Some(limits(2))), plan(None, None));
+        assert_eq!(with(None, None, Some(&both)), (Some(1), Some(2)));
+        assert_eq!(with(Some(7), None, Some(&both)), (Some(7), Some(2)));
+        assert_eq!(with(None, Some(8), Some(&both)), (Some(1), Some(8)));
+        assert_eq!(with(Some(7), Some(8), Some(&neither)), (Some(7), Some(8)));
+        assert_eq!((with(None, None, Some(&neither)), with(None, None, None)), ((None, None), (None, None)));
+        assert!(ConsumerSpec { disabled: true, ..consumer("team", None) }.with_plan(None).disabled);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::time::SystemTime;
 
-use access::{InvalidGlob, KeyDigest, Limits, ModelGlobs};
+use access::{Consumer, InvalidGlob, KeyDigest, ModelGlobs};
 use config_reader::{NETWORK, Section, network};
 use ipnet::IpNet;
+use limits::Limits;
 use serde_json::{Map, Value, json};
 
 use crate::{Account, Kind, NAME, PlanNames, limits, limits_to_json, models, name};
@@ -130,6 +131,20 @@ impl Patterns {
 impl PartialEq for Patterns {
     fn eq(&self, other: &Self) -> bool {
         self.texts == other.texts
+    }
+}
+
+impl ConsumerSpec {
+    /// What a decision needs of it: what it does not have itself, it has of its plan.
+    pub fn with_plan(&self, plan: Option<&Plan>) -> Consumer {
+        let limits = self.limits.as_ref().or_else(|| plan?.limits.as_ref());
+        let per_model = self.limits_per_model.as_ref().or_else(|| plan?.limits_per_model.as_ref());
+        Consumer {
+            limits: limits.cloned().unwrap_or_default(),
+            limits_per_model: per_model.cloned().unwrap_or_default(),
+            disabled: self.disabled,
+            ..Consumer::new(&self.name)
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 mod directory;
 mod document;
 mod kind;
-mod limits;
+mod limit;
 mod pool;
 
 use access::ModelGlobs;
@@ -22,7 +22,7 @@ pub use access::NAME;
 pub use directory::{Directory, Unfit, Unusable};
 pub use document::{Accounts, ConsumerSpec, KeySpec, Patterns, Plan, PreviousKey, plan};
 pub use kind::{Account, Kind, PlanNames, parse, parse_text};
-pub use limits::{has_no_limits, limits, limits_to_json};
+pub use limit::{has_no_limits, limits, limits_to_json};
 
 /// What is allowed where models are named.
 pub const GLOB: &str = "the name of a model, or a pattern with * and ? such as \"llama*\"";

@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use access::{Limits, ModelGlobs};
+use access::ModelGlobs;
+use limits::Limits;
 
 use crate::Patterns;
 

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use limits::network_of;
+
 use crate::client::Client;
 
 /// So many failures at once are forgiven; people mistype.
@@ -84,13 +86,9 @@ impl Failures {
         *whole = (*whole).max(now) + self.every;
     }
 
-    /// Where an address is counted: an IPv6 host has a /64 to choose from, so that is one; and when
-    /// there is no more room, all new ones are.
+    /// Where an address is counted: with its network, and when there is no more room, with all new ones.
     fn place(failures: &HashMap<IpAddr, Instant>, address: IpAddr) -> IpAddr {
-        let address = match address {
-            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-            v4 => v4,
-        };
+        let address = network_of(address);
         match failures.contains_key(&address) || failures.len() < MOST {
             true => address,
             false => Ipv6Addr::UNSPECIFIED.into(),

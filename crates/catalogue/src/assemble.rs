@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use limits::{Limits, Subject};
+
 use crate::{
     Credential, GivenModelSettings, Labelled, ModelCard, ModelGlobs, ModelName, ModelSettings, Problem,
     RouteId, Selector, ServerId, ServerRecord, ServerState, Severity,
@@ -69,7 +71,21 @@ pub struct Pool {
     pub canary: Option<Branch>,
     /// Another model whose servers get copies of requests.
     pub mirror: Option<Branch>,
+    /// The model for which limits are counted: the one that it stands for, so that all its names count together.
+    pub subject: Subject,
+    /// The limits that the servers ask for, if they ask for any.
+    pub own_limits: Option<OwnLimits>,
     choice: Choice,
+}
+
+/// The limits that the servers of a pool ask for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OwnLimits {
+    /// For whom they are counted. Servers that only some requests choose may ask for other limits than the rest, and a
+    /// count has but one rate, so these have counts of their own.
+    pub subject: Subject,
+    /// The limits; at least one.
+    pub limits: Limits,
 }
 
 /// Ready servers of a pool that demand the same credential, or none.
@@ -148,6 +164,13 @@ impl Pool {
     /// What a request could choose of the servers besides this model: the most that one of them offers.
     pub fn choice(&self) -> Choice {
         self.choice
+    }
+
+    /// Whether it is among the models of these patterns, by its name or by that of the model that it stands for: whoever
+    /// may use a model may call it by its other names. It does not hold the other way round.
+    pub fn is_among(&self, models: &ModelGlobs) -> bool {
+        models.matches(self.model.as_str())
+            || self.stands_for != self.model && models.matches(self.stands_for.as_str())
     }
 }
 

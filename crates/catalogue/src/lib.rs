@@ -35,7 +35,9 @@ mod setting;
 mod swarm;
 
 pub use api::Api;
-pub use assemble::{Branch, Catalogue, Choice, Door, Leg, ModelOverrides, Pool, Readiness, Selection};
+pub use assemble::{
+    Branch, Catalogue, Choice, Door, Leg, ModelOverrides, OwnLimits, Pool, Readiness, Selection,
+};
 pub use channel::{Publisher, Reader, channel};
 pub use closest::closest;
 pub use container::{

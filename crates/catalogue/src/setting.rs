@@ -13,6 +13,8 @@ mod server;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use limits::{Field, LimitSpec, LoneBurst};
+
 pub use model::{ModelSettings, SameSite, Strategy};
 pub(crate) use parse::bool as parse_bool;
 pub use server::{Accepts, Alias, OpenPath, ServerSettings};
@@ -38,6 +40,8 @@ pub struct Setting {
 enum Read {
     Server(fn(&mut ServerSettings, &str) -> Option<()>),
     Model(fn(&mut ModelSettings, &str) -> Option<()>),
+    /// Of a model too; limits are put together of several settings.
+    Limit(Field),
 }
 
 /// Settings of a model, as they were given: checked, not yet put together with what others say.
@@ -57,7 +61,7 @@ impl Setting {
 
     /// Whether it is about a model (all servers of it) and not about one server.
     pub fn is_of_model(&self) -> bool {
-        matches!(self.read, Read::Model(_))
+        !matches!(self.read, Read::Server(_))
     }
 
     /// What an error may tell of a value: a condition on a header may hold a credential, and a path one in its query.
@@ -88,6 +92,9 @@ impl Setting {
             Read::Model(read) => read(&mut ModelSettings::default(), text).map(|()| {
                 model.0.insert(self.key, text.to_owned());
             }),
+            Read::Limit(field) => field.read(text).map(|_| {
+                model.0.insert(self.key, text.to_owned());
+            }),
         };
         read.ok_or_else(|| self.allowed.to_owned())
     }
@@ -109,17 +116,7 @@ impl GivenModelSettings {
     /// # Errors
     /// The fault, beginning with the setting's key.
     pub fn check(&self) -> Result<(), &'static str> {
-        const NEEDS: [(&str, &str, &str); 10] = [
-            (
-                "limit.burst",
-                "limit.requests",
-                "limit.burst is given without limit.requests_per_minute or another time",
-            ),
-            (
-                "limit.tokens_burst",
-                "limit.tokens_per_minute",
-                "limit.tokens_burst is given without limit.tokens_per_minute",
-            ),
+        const NEEDS: [(&str, &str, &str); 8] = [
             ("canary.percent", "canary.model", "canary.percent is given without canary.model"),
             ("mirror.percent", "mirror.model", "mirror.percent is given without mirror.model"),
             ("sticky.secure", "sticky.cookie", "sticky.secure is given without sticky.cookie"),
@@ -137,13 +134,14 @@ impl GivenModelSettings {
                 "concurrency.native is given without concurrency.max, concurrency.per_key or concurrency.per_consumer",
             ),
         ];
+        self.limits().check().map_err(|lone| match lone {
+            LoneBurst::Requests => "limit.burst is given without limit.requests_per_minute or another time",
+            LoneBurst::Tokens => "limit.tokens_burst is given without limit.tokens_per_minute",
+        })?;
         let has = |key: &str| match key {
             "concurrency" => ["max", "per_key", "per_consumer"]
                 .iter()
                 .any(|of| self.0.contains_key(format!("concurrency.{of}").as_str())),
-            "limit.requests" => ["second", "minute", "hour"]
-                .iter()
-                .any(|per| self.0.contains_key(format!("limit.requests_per_{per}").as_str())),
             key => self.0.contains_key(key),
         };
         let fault = NEEDS.iter().find(|(key, needed, _)| has(key) && !has(needed));
@@ -173,7 +171,7 @@ impl GivenModelSettings {
 
     /// The settings that this makes.
     pub fn resolve(&self) -> ModelSettings {
-        let mut settings = ModelSettings::default();
+        let mut settings = ModelSettings { limits: self.limits().limits(), ..ModelSettings::default() };
         for (key, value) in &self.0 {
             if let Some(Read::Model(read)) = Setting::find(key).map(|setting| setting.read) {
                 // It was read once before, when it was given.
@@ -181,6 +179,14 @@ impl GivenModelSettings {
             }
         }
         settings
+    }
+
+    fn limits(&self) -> LimitSpec {
+        let number = |(key, text): (&&str, &String)| match Setting::find(key)?.read {
+            Read::Limit(field) => Some((field, field.read(text)?)),
+            Read::Server(_) | Read::Model(_) => None,
+        };
+        self.0.iter().filter_map(number).collect()
     }
 }
 

@@ -8,7 +8,7 @@ mod update;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use access::{Consumer, Issuer, Key, Limits, ModelLimit, Policy, TokenPlan};
+use access::{Consumer, Issuer, Key, ModelLimit, Policy, TokenPlan};
 use accounts::{Accounts, ConsumerSpec, Directory, KeySpec, Kind, Patterns, Plan, Unfit, Unusable};
 use catalogue::{GivenModelSettings, ModelGlobs};
 use store::Unreadable;
@@ -205,7 +205,7 @@ fn with_plans(issuer: &JwtIssuer, key_sets: &KeySets, directory: &Directory) -> 
 /// The limits of `models:`, which also hold for models that no server is known for.
 fn model_limits(config: &Config) -> Vec<ModelLimit> {
     let limit = |(models, given): &(ModelGlobs, GivenModelSettings)| {
-        let limits = Limits::from(&given.resolve());
+        let limits = given.resolve().limits;
         (!limits.is_empty()).then(|| ModelLimit { models: models.clone(), limits })
     };
     config.models.iter().filter_map(limit).collect()

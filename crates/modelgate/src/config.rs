@@ -16,9 +16,9 @@ use std::{
     time::Duration,
 };
 
-use access::Limits;
 use catalogue::{GivenModelSettings, ModelGlobs};
 use jiff::tz::TimeZone;
+use limits::Limits;
 use serde_yaml::{Mapping, Value};
 
 mod admin;
@@ -259,7 +259,7 @@ impl Config {
         let keys = declared.keys.iter().flat_map(|key| [&key.limits, &key.limits_per_model]);
         let has_some = |limits: &Limits| !limits.quotas().is_empty();
         plans.chain(consumers).chain(keys).flatten().any(has_some)
-            || self.models.iter().any(|(_, given)| has_some(&Limits::from(&given.resolve())))
+            || self.models.iter().any(|(_, given)| has_some(&given.resolve().limits))
     }
 
     /// The parts that differ and cannot be changed while running; everything else can be reloaded.

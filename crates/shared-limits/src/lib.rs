@@ -1,6 +1,6 @@
 //! What was taken so far, in Redis or Valkey, so that several Modelgates share limits exactly.
 //!
-//! The rule is that of `access::Limiters`, the *generic cell rate algorithm* (GCRA; ITU-T I.371, and
+//! The rule is that of `limits::Limiters`, the *generic cell rate algorithm* (GCRA; ITU-T I.371, and
 //! <https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>): a limit is one *theoretical arrival time*, when it will
 //! be all fresh again. Here a script of the server changes it (<https://redis.io/docs/latest/develop/programmability/eval-intro/>),
 //! so that all limits of a request are looked at and taken from at once, in one round trip. The clock is the server's
@@ -25,6 +25,7 @@ mod script;
 
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
+use limits::LimitId;
 use tokio::{sync::watch, task::AbortHandle};
 
 use crate::{
@@ -50,18 +51,6 @@ pub struct Options {
     pub authorities: Option<Vec<u8>>,
     /// How many Modelgates shared the limits when one knew that last; it holds until the server says it.
     pub replicas: NonZeroU32,
-}
-
-/// Which limit: of a key or a consumer, of a model, or of both, for one unit and time. Halves of SHA-256 digests; an
-/// absent half is zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LimitId {
-    /// Who uses the limit up.
-    pub who: u128,
-    /// Of which model.
-    pub model: u128,
-    /// Tells limits of one subject apart.
-    pub window: u8,
 }
 
 /// One limit that a request has to pass.

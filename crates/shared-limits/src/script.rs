@@ -7,7 +7,9 @@ use std::{fmt::Write, sync::LazyLock, time::Duration};
 
 use redis::{Cmd, Script};
 
-use crate::{Demand, InvalidOptions, Left, LimitId, Outcome, ServerTime};
+use limits::LimitId;
+
+use crate::{Demand, InvalidOptions, Left, Outcome, ServerTime};
 
 const SECOND: u64 = 1_000_000_000;
 

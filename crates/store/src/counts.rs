@@ -2,7 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use access::{QuotaId, Used};
+use access::Used;
+use limits::QuotaId;
 use sqlx::{AnyConnection, Row, any::AnyRow};
 use tracing::warn;
 

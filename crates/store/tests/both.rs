@@ -7,9 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use access::{NewKey, QuotaId, Used};
+use access::{NewKey, Used};
 use accounts::{Accounts, ConsumerSpec, KeySpec, Kind, Plan, parse};
 use common::{Place, key};
+use limits::QuotaId;
 use serde_json::{Value, json};
 use store::{
     Added, Audit, AuditFilter, Batch, Change, Conflict, Filter, Registry, RegistryError, Source, Store,

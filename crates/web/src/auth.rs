@@ -6,12 +6,12 @@
 //! What the question is about stands in its address (`asked.rs`).
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, LazyLock},
     time::{Instant, SystemTime},
 };
 
-use access::{Decision, Denial, Grant, Rate, Reason, Request, prepare};
+use access::{Decision, Denial, Grant, Reason, Request, prepare};
 use axum::{
     body::Body,
     extract::Request as HttpRequest,
@@ -20,6 +20,7 @@ use axum::{
         header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION},
     },
 };
+use limits::Rate;
 use telemetry::Record;
 use tracing::{debug, warn};
 
@@ -183,18 +184,9 @@ pub(crate) fn slowed(shared: &Shared, from: Option<IpAddr>, reason: Reason) -> R
     if !reason.is_guess() {
         return reason;
     }
-    let address = from.map(whose_network).unwrap_or_default();
-    match shared.limiters().failed_from(&address, *FAILURES) {
+    match shared.limiters().failed_from(from, *FAILURES) {
         Ok(()) => reason,
         Err(limited) => limited.into(),
-    }
-}
-
-/// Whoever has one IPv6 address has 2^64 of them (RFC 6177).
-fn whose_network(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).to_string(),
     }
 }
 
@@ -262,15 +254,6 @@ mod tests {
         assert_eq!(at(1, "[2001:db8::7]:4711, 10.0.0.1").as_deref(), Some("2001:db8::7"));
         assert_eq!(at(1, "::ffff:203.0.113.5, 10.0.0.1").as_deref(), Some("203.0.113.5"));
         assert_eq!((at(1, "unknown, 10.0.0.1"), at(1, ", 10.0.0.1"), at(0, "")), (None, None, None));
-    }
-
-    #[test]
-    fn who_has_one_ipv6_address_has_all_of_its_network() {
-        let network = |address: &str| whose_network(address.parse().expect("an address"));
-        assert_eq!(network("2001:db8:1:2::7"), network("2001:db8:1:2:ffff:ffff:ffff:ffff"));
-        assert_ne!(network("2001:db8:1:2::7"), network("2001:db8:1:3::7"));
-        assert_eq!(network("::ffff:192.0.2.7"), network("192.0.2.7"));
-        assert_ne!(network("192.0.2.7"), network("192.0.2.8"));
     }
 
     /// Sixty forged tokens were sixty times 401.

@@ -7,11 +7,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use access::{
-    Decision, Demand, Demands, Left, Limit, LimitReached, Limiters, Pending, Reason, Reservation, Settlement,
-    SystemClock,
-};
-use shared_limits::{LimitId, Outcome, SharedLimits};
+use access::{Decision, Pending, Reason};
+use limits::{Demand, Demands, Left, Limit, LimitReached, Limiters, Reservation, Settlement, SystemClock};
+use shared_limits::{Outcome, SharedLimits};
 
 /// Limits that several Modelgates share.
 #[derive(Debug)]
@@ -183,9 +181,8 @@ pub(crate) async fn left(
 }
 
 fn translate(demand: &Demand) -> shared_limits::Demand {
-    let (who, model, window) = demand.id();
     shared_limits::Demand {
-        id: LimitId { who, model, window },
+        id: demand.id(),
         interval_ns: demand.interval_ns(),
         burst: demand.rate().burst(),
         cost: demand.cost(),

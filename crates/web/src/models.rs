@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use access::{Calendar, Idle, Key, Left, Limit, Per, Reason, Scope, Unit};
+use access::{Idle, Key, Reason};
 use axum::{
     Json,
     body::Body,
@@ -18,6 +18,7 @@ use axum::{
     response::IntoResponse,
 };
 use catalogue::{Catalogue, Pool, Readiness};
+use limits::{Calendar, Left, Limit, Per, Scope, Unit};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
@@ -144,18 +145,13 @@ pub async fn limits_left(
 /// The models that a key may use, by name; of several pools of one name, one that is ready.
 fn usable<'c>(catalogue: &'c Catalogue, key: &Key) -> BTreeMap<&'c str, &'c Pool> {
     let mut pools: BTreeMap<&str, &Pool> = BTreeMap::new();
-    for pool in catalogue.pools().filter(|pool| may_use(key, pool)) {
+    for pool in catalogue.pools().filter(|pool| key.may_use(pool)) {
         let known = pools.entry(pool.model.as_str()).or_insert(pool);
         if known.readiness() != Readiness::Ready {
             *known = pool;
         }
     }
     pools
-}
-
-/// An alias may be used by whoever may use the model that it stands for.
-fn may_use(key: &Key, pool: &Pool) -> bool {
-    key.may_use(pool.model.as_str()) || key.may_use(pool.stands_for.as_str())
 }
 
 fn list(catalogue: &Catalogue, key: &Key, dialect: Dialect) -> Value {

@@ -7,11 +7,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use access::{Idle, Limit, LimitReached, Reason, Unit};
+use access::{Idle, Reason};
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
 };
+use limits::{Limit, LimitReached, Unit};
 use serde_json::json;
 
 /// Whose error shape the client expects.
@@ -385,7 +386,7 @@ fn sentence(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use access::{Calendar, Quota, Rate, Scope};
+    use limits::{Calendar, Per, Quota, Rate, Scope};
 
     use super::*;
 
@@ -453,7 +454,7 @@ mod tests {
     async fn what_can_never_pass_is_not_to_be_tried_again() {
         let limited = LimitReached {
             scope: Scope::Key,
-            limit: Rate::new(100, Unit::Tokens, access::Per::Minute, None).expect("a rate").into(),
+            limit: Rate::new(100, Unit::Tokens, Per::Minute, None).expect("a rate").into(),
             remaining: 100,
             cost: 101,
             retry_after: Duration::from_secs(1),
@@ -471,7 +472,7 @@ mod tests {
     /// With one request an hour anthropic-python slept for an hour.
     #[tokio::test]
     async fn nobody_is_to_wait_for_more_than_a_minute_within_a_call() {
-        let limit = Rate::new(1, Unit::Requests, access::Per::Hour, None).expect("a rate").into();
+        let limit = Rate::new(1, Unit::Requests, Per::Hour, None).expect("a rate").into();
         for (wait, should_retry) in [(59_999, None), (60_000, None), (60_001, Some("false"))] {
             let retry_after = Duration::from_millis(wait);
             let limited = LimitReached {
@@ -542,7 +543,7 @@ mod tests {
     async fn anthropics_clients_are_told_by_anthropics_headers_too() {
         let limited = LimitReached {
             scope: Scope::Key,
-            limit: Rate::new(600, Unit::Tokens, access::Per::Minute, None).expect("a rate").into(),
+            limit: Rate::new(600, Unit::Tokens, Per::Minute, None).expect("a rate").into(),
             cost: 300,
             remaining: 200,
             retry_after: Duration::from_secs(10),

@@ -11,10 +11,11 @@ use std::{
     time::Duration,
 };
 
-use access::{Demands, Left, Limiters, Policy, SystemClock, Usage};
+use access::{Policy, Usage};
 use arc_swap::{ArcSwap, Guard};
 use catalogue::Reader;
 use ipnet::IpNet;
+use limits::{Demands, Left, Limiters, SystemClock};
 use telemetry::Telemetry;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -40,7 +41,12 @@ pub struct Settings {
 impl Settings {
     /// Whether a peer has proven that it is Traefik.
     pub(crate) fn trusts(&self, peer: Peer) -> bool {
-        peer.has_certificate || self.trusted_networks.iter().any(|network| network.contains(&peer.address))
+        peer.has_certificate || self.is_traefiks(peer.address)
+    }
+
+    /// Whether an address is in one of Traefik's networks.
+    fn is_traefiks(&self, address: IpAddr) -> bool {
+        self.trusted_networks.iter().any(|network| network.contains(&address))
     }
 }
 
@@ -244,7 +250,7 @@ impl Shared {
         // A Traefik on this machine cannot be told from other programs on it.
         address.is_loopback()
             || self.traefik_peers.borrow().contains(&address)
-            || self.settings().trusted_networks.iter().any(|network| network.contains(&address))
+            || self.settings().is_traefiks(address)
     }
 
     /// A new request id.

@@ -253,7 +253,7 @@ impl<'q> Question<'q> {
     fn pool(&self, chosen: Option<&'q Selection>, name: &str) -> Result<&'q Pool, Reason> {
         match (self.find(chosen, name), chosen) {
             (Some(pool), _) => Ok(pool),
-            (None, Some(chosen)) if self.key.may_use(name) => {
+            (None, Some(chosen)) if self.key.may_use_name(name) => {
                 let chosen_by = chosen.selector.to_string();
                 Err(Reason::NotServedThere { model: name.to_owned(), chosen_by })
             }
@@ -282,10 +282,9 @@ impl<'q> Question<'q> {
         }
     }
 
-    /// The pool, if the key may use its name or the model that it stands for.
+    /// The pool, if the key may use it.
     fn allowed(&self, pool: &'q Pool) -> Option<&'q Pool> {
-        let may = self.key.may_use(pool.model.as_str()) || self.key.may_use(pool.stands_for.as_str());
-        may.then_some(pool)
+        self.key.may_use(pool).then_some(pool)
     }
 
     fn check(
@@ -330,7 +329,7 @@ impl<'q> Question<'q> {
         model: &ModelName,
     ) -> Result<Wanted<'q>, Reason> {
         let pool = self.among(None, model.as_str());
-        if !self.key.may_use(model.as_str()) && pool.and_then(|pool| self.allowed(pool)).is_none() {
+        if !pool.map_or_else(|| self.key.may_use_name(model.as_str()), |pool| self.key.may_use(pool)) {
             return Err(not_found(model.as_str()));
         }
         if !place.manages {

@@ -1,7 +1,7 @@
+use limits::Rate;
 use serde_json::json;
 
 use super::*;
-use crate::Rate;
 
 /// What a token with these claims may do, as requests a minute; without limits 0.
 fn allowed(issuer: &Issuer, claims: &Value) -> Result<u32, String> {

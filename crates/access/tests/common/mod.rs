@@ -5,11 +5,11 @@
 use std::{sync::Arc, time::SystemTime};
 
 use access::{
-    Consumer, Decision, Key, KeyDigest, Limiters, Limits, ManualClock, Mode, ModelGlobs, ModelLimit, Policy,
-    Rate, Reason, Request, decide,
+    Consumer, Decision, Key, KeyDigest, Mode, ModelGlobs, ModelLimit, Policy, Reason, Request, decide,
 };
 use catalogue::{Catalogue, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState, ServerUrl, Setting};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use limits::{Limiters, Limits, ManualClock, Rate};
 
 /// Policy, catalogue and limits together.
 pub(crate) struct World {

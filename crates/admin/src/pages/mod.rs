@@ -22,7 +22,7 @@ use axum::{
     http::{Uri, request::Parts},
     response::{IntoResponse as _, Response},
 };
-use catalogue::Catalogue;
+use catalogue::{Catalogue, Pool};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -81,10 +81,9 @@ pub(crate) struct ListQuery {
 
 /// A model for an example: the first that is ready, may be used, and asks for nothing but its name; another name of a
 /// model only if it must be.
-fn usable_model(catalogue: &Catalogue, may_use: impl Fn(&str) -> bool) -> Option<&str> {
+fn usable_model(catalogue: &Catalogue, may_use: impl Fn(&Pool) -> bool) -> Option<&str> {
     let ready = catalogue.pools().filter(|pool| !pool.ready.is_empty() && pool.selector.is_none());
-    // Whoever may use a model may call it by its other names.
-    let usable = ready.filter(|pool| may_use(pool.model.as_str()) || may_use(pool.stands_for.as_str()));
+    let usable = ready.filter(|pool| may_use(pool));
     usable.min_by_key(|pool| pool.model != pool.stands_for).map(|pool| pool.model.as_str())
 }
 

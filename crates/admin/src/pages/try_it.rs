@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::SystemTime};
 
-use access::{Decision, Explanation, Key, Left, LimitReached, Mode, Policy, Reason, Request};
+use access::{Decision, Explanation, Key, Mode, Policy, Reason, Request};
 use askama::Template;
 use axum::{
     Form,
@@ -10,6 +10,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Uri},
     response::Response,
 };
+use limits::{Left, Limit, LimitReached};
 use serde::Deserialize;
 
 use crate::{
@@ -80,7 +81,7 @@ pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, uri: Ur
     let key = key_called(&policy, &name);
     let loaded = admin.shared.catalogue().load().clone();
     let model = loaded.as_deref().and_then(|catalogue| {
-        super::usable_model(catalogue, |model| key.as_ref().is_none_or(|key| key.may_use(model)))
+        super::usable_model(catalogue, |pool| key.as_ref().is_none_or(|key| key.may_use(pool)))
     });
     let model = serde_json::Value::from(model.unwrap_or_default());
     let messages = r#"[{"role": "user", "content": "Hello"}]"#;
@@ -179,7 +180,7 @@ async fn explain(admin: &Admin, given: &Given) -> Result<Outcome, String> {
 
 /// In words, with what is left of the limits.
 fn outcome(explanation: Explanation, left: &[Left]) -> Outcome {
-    let reached = explanation.reached(left);
+    let reached = explanation.demands.reached(left);
     let Explanation { mut steps, decision, .. } = explanation;
     let (class, says) = match (&decision, reached) {
         (Decision::Deny(denial), _) => {
@@ -200,8 +201,8 @@ fn outcome(explanation: Explanation, left: &[Left]) -> Outcome {
 fn refused_now(reached: LimitReached) -> String {
     let (reason, after) = (Reason::LimitReached(reached), format::span(reached.retry_after));
     let until = match reached.limit {
-        access::Limit::Rate(_) => format!("this request passes again in {after}"),
-        access::Limit::Quota(_) => format!("it begins anew in {after}"),
+        Limit::Rate(_) => format!("this request passes again in {after}"),
+        Limit::Quota(_) => format!("it begins anew in {after}"),
     };
     format!("Refused now ({}): {reason}; {until}", web::status_and_code(&reason))
 }

@@ -3,12 +3,10 @@
 
 use std::{env, hint::black_box, sync::Arc, time::SystemTime};
 
-use access::{
-    Consumer, Decision, Key, KeyDigest, Limiters, Mode, ModelGlobs, Policy, Rate, Request, SystemClock,
-    decide,
-};
+use access::{Consumer, Decision, Key, KeyDigest, Mode, ModelGlobs, Policy, Request, decide};
 use catalogue::{Catalogue, Kind, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState, ServerUrl};
 use http::{HeaderMap, HeaderValue, header};
+use limits::{Limiters, Rate, SystemClock};
 
 /// `decisions KEYS MODELS BYTES TIMES`: with so many keys and models, about a body of so many bytes.
 fn main() {

@@ -2,7 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{Branch, Choice, Door, Leg, Pool};
+use limits::{Limits, Subject};
+
+use super::{Branch, Choice, Door, Leg, OwnLimits, Pool};
 use crate::{
     Accepts, Credential, GivenModelSettings, Kind, ModelCard, ModelName, Problem, RouteId, Selector,
     ServerRecord, ServerState, SettingFinding,
@@ -129,14 +131,17 @@ impl Draft {
         let branched = self.canary.iter().chain(&self.mirror).flat_map(|branch| &branch.ready);
         let choice =
             ready.iter().chain(branched).map(|server| server.choice()).max().unwrap_or(Choice::Several);
+        let settings = self.given.resolve();
         Pool {
+            subject: Subject::of_model(stands_for.as_str()),
+            own_limits: own_limits(&settings.limits, &model, selector.as_deref()),
             stands_for,
             selector,
             card: self.card.unwrap_or_else(|| ModelCard::named(model.clone())),
             ready,
             waiting,
             legs,
-            settings: self.given.resolve(),
+            settings,
             given: self.given,
             overridden: self.overridden,
             canary: self.canary,
@@ -145,6 +150,15 @@ impl Draft {
             model,
         }
     }
+}
+
+fn own_limits(limits: &Limits, model: &ModelName, selector: Option<&Selector>) -> Option<OwnLimits> {
+    let subject = || match selector {
+        None => Subject::of_model(model.as_str()),
+        // No name holds a line break.
+        Some(selector) => Subject::of_model(&format!("{model}\n{selector}")),
+    };
+    (!limits.is_empty()).then(|| OwnLimits { subject: subject(), limits: limits.clone() })
 }
 
 /// Groups servers by credential; the group with the most preferred server first. A group keeps its

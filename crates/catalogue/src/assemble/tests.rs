@@ -96,6 +96,62 @@ fn an_alias_is_a_pool_that_stands_for_the_model() {
     assert!(problems(&catalogue)[0].contains("write smart=MODEL"), "{:?}", catalogue.problems());
 }
 
+/// Who may use a model may use its other names, and not the other way round.
+#[test]
+fn a_pool_is_among_the_models_that_its_name_or_its_model_matches() {
+    let records = [
+        server("a", &["org/llama"], &[("aliases", "fast")]),
+        server("b", &["org/llama", "qwen"], &[("aliases", "both=qwen"), ("select.header", "x-size: 70b")]),
+        server("c", &["phi"], &[("aliases", "chat")]),
+        server("d", &["gemma"], &[("aliases", "chat")]),
+    ];
+    let catalogue = Catalogue::assemble(records, Vec::new());
+    let among = |patterns: &[&str]| {
+        let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+        let models = ModelGlobs::parse(&patterns).expect("patterns");
+        let mut names: Vec<&str> =
+            catalogue.pools().filter(|pool| pool.is_among(&models)).map(|pool| pool.model.as_str()).collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(among(&["org/*"]), ["fast", "org/llama", "org/llama"], "also where only some requests get");
+    assert_eq!(among(&["fast"]), ["fast"], "not the model that it stands for");
+    assert_eq!(among(&["qwen"]), ["both", "qwen"]);
+    assert_eq!(
+        among(&["phi", "gemma"]),
+        ["gemma", "phi"],
+        "what stands for two models is a model of its own"
+    );
+    assert_eq!(among(&["ch?t", "b*"]), ["both", "chat"]);
+    assert_eq!(among(&["*"]).len(), catalogue.pools().count());
+    assert_eq!((among(&[]), among(&["Fast", "org"])), (vec![], vec![]));
+}
+
+/// `/auth` makes neither limits nor digests of names: they are here.
+#[test]
+fn limits_are_ready_and_counted_for_all_names_of_a_model() {
+    let of = |burst| [("aliases", "fast"), ("limit.requests_per_minute", "60"), ("limit.burst", burst)];
+    let chosen = [of("7").as_slice(), &[("select.header", "x-size: 70b")]].concat();
+    let catalogue = Catalogue::assemble(
+        [server("a", &["llama"], &of("5")), server("b", &["llama"], &chosen), server("c", &["qwen"], &[])],
+        Vec::new(),
+    );
+    let burst = |pool: &Pool| pool.own_limits.as_ref().map(|own| own.limits.rates()[0].burst());
+    let subject = |pool: &Pool| pool.own_limits.as_ref().map(|own| own.subject);
+    let [llama, fast, qwen] = ["llama", "fast", "qwen"].map(|name| catalogue.pool(name).expect("a pool"));
+    let chosen = catalogue.selections()[0].pool("llama").expect("a pool");
+    assert_eq!([llama, fast, qwen, chosen].map(|pool| burst(pool)), [Some(5), Some(5), None, Some(7)]);
+    let model = Subject::of_model("llama");
+    assert_eq!([llama, fast, chosen].map(|pool| pool.subject), [model; 3]);
+    assert_eq!(subject(llama), Some(model));
+    let of_chosen = format!("llama\n{}", catalogue.selections()[0].selector);
+    assert_eq!(
+        subject(chosen),
+        Some(Subject::of_model(&of_chosen)),
+        "other limits need a count of their own"
+    );
+}
+
 #[test]
 fn an_alias_of_two_models_is_a_name_of_its_own() {
     let catalogue = Catalogue::assemble(

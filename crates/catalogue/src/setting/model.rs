@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use limits::{Field, Limits};
+
 use super::{Read, Setting, parse};
 use crate::ModelName;
 
@@ -34,16 +36,7 @@ pub struct ModelSettings {
     pub concurrency_per_key: Option<u32>,
     pub concurrency_per_consumer: Option<u32>,
     pub concurrency_native: Option<bool>,
-    pub limit_requests_per_second: Option<u32>,
-    pub limit_requests_per_minute: Option<u32>,
-    pub limit_requests_per_hour: Option<u32>,
-    pub limit_burst: Option<u32>,
-    pub limit_tokens_per_minute: Option<u32>,
-    pub limit_tokens_burst: Option<u32>,
-    pub limit_requests_per_day: Option<u64>,
-    pub limit_requests_per_month: Option<u64>,
-    pub limit_tokens_per_day: Option<u64>,
-    pub limit_tokens_per_month: Option<u64>,
+    pub limits: Limits,
     pub answer_tokens: Option<u32>,
 }
 
@@ -96,8 +89,7 @@ const MODEL: &str = "the name of a model, not this one";
 const PERCENT: &str = "a whole number from 0 to 100";
 const BOOL: &str = "true or false";
 const COUNT: &str = "a whole number from 1 to 1000000";
-const RATE: &str = "a whole number from 1 to 60000000";
-const QUOTA: &str = "a whole number from 1 to 1000000000000000";
+const TOKENS: &str = "a whole number from 1 to 60000000";
 
 /// A row of the table: `field = reader(text)`.
 macro_rules! setting {
@@ -115,6 +107,11 @@ macro_rules! setting {
             }),
         }
     };
+}
+
+/// A row for a limit, over all keys. What a text means is read where all limits are.
+const fn limit(key: &'static str, field: Field, meaning: &'static str, default: &'static str) -> Setting {
+    Setting { key, meaning, default, allowed: field.allowed(), since: "", read: Read::Limit(field) }
 }
 
 pub(super) const SETTINGS: &[Setting] = &[
@@ -348,111 +345,73 @@ pub(super) const SETTINGS: &[Setting] = &[
         concurrency_native,
         parse::bool
     ),
-    setting!(
+    limit(
         "limit.requests_per_second",
-        "",
+        Field::RequestsPerSecond,
         "How many requests a second, over all keys",
         "no limit",
-        RATE,
-        limit_requests_per_second,
-        rate
     ),
-    setting!(
+    limit(
         "limit.requests_per_minute",
-        "",
+        Field::RequestsPerMinute,
         "How many requests a minute, over all keys",
         "no limit",
-        RATE,
-        limit_requests_per_minute,
-        rate
     ),
-    setting!(
+    limit(
         "limit.requests_per_hour",
-        "",
+        Field::RequestsPerHour,
         "How many requests an hour, over all keys",
         "no limit",
-        RATE,
-        limit_requests_per_hour,
-        rate
     ),
-    setting!(
+    limit(
         "limit.burst",
-        "",
+        Field::Burst,
         "How many of them at once, after a pause; it is that of the shortest of these times",
         "the whole amount",
-        RATE,
-        limit_burst,
-        rate
     ),
-    setting!(
+    limit(
         "limit.tokens_per_minute",
-        "",
+        Field::TokensPerMinute,
         "How many tokens a minute, over all keys, as estimated when a request comes",
         "no limit",
-        RATE,
-        limit_tokens_per_minute,
-        rate
     ),
-    setting!(
+    limit(
         "limit.tokens_burst",
-        "",
+        Field::TokensBurst,
         "How many of them at once, after a pause",
         "limit.tokens_per_minute",
-        RATE,
-        limit_tokens_burst,
-        rate
     ),
-    setting!(
+    limit(
         "limit.requests_per_day",
-        "",
+        Field::RequestsPerDay,
         "How many requests in each day of time_zone, over all keys",
         "no limit",
-        QUOTA,
-        limit_requests_per_day,
-        quota
     ),
-    setting!(
+    limit(
         "limit.requests_per_month",
-        "",
+        Field::RequestsPerMonth,
         "How many requests in each month of time_zone, over all keys",
         "no limit",
-        QUOTA,
-        limit_requests_per_month,
-        quota
     ),
-    setting!(
+    limit(
         "limit.tokens_per_day",
-        "",
+        Field::TokensPerDay,
         "How many tokens in each day of time_zone, over all keys, as estimated when a request comes",
         "no limit",
-        QUOTA,
-        limit_tokens_per_day,
-        quota
     ),
-    setting!(
+    limit(
         "limit.tokens_per_month",
-        "",
+        Field::TokensPerMonth,
         "How many tokens in each month of time_zone, over all keys, as estimated when a request comes",
         "no limit",
-        QUOTA,
-        limit_tokens_per_month,
-        quota
     ),
     setting!(
         "answer_tokens",
         "",
         "How many tokens the answer of a request is estimated at that does not say how long it may be",
         "1000",
-        RATE,
+        TOKENS,
         answer_tokens,
-        rate
+        |text| parse::number(text, 1..=60_000_000)
     ),
 ];
-
-fn rate(text: &str) -> Option<u32> {
-    parse::number(text, 1..=60_000_000)
-}
-
-fn quota(text: &str) -> Option<u64> {
-    parse::number(text, 1..=1_000_000_000_000_000)
-}

@@ -1,3 +1,5 @@
+use limits::Limits;
+
 use super::*;
 
 fn read(key: &str, text: &str) -> Result<(ServerSettings, ModelSettings), String> {
@@ -59,12 +61,43 @@ fn good_values_change_something() {
         ("concurrency.per_consumer", "3"),
         ("concurrency.native", "true"),
         ("limit.requests_per_minute", "600"),
-        ("limit.burst", "20"),
     ] {
         let nothing = (ServerSettings::default(), ModelSettings::default());
         assert_ne!(read(key, text).expect(key), nothing, "{key}={text}");
         assert_ne!(Ok(nothing), read(key, &format!(" {text} ")), "{key}: spaces around it");
     }
+}
+
+/// Each key below `limit:` that an account may have is a label too, and means the same.
+#[test]
+fn limits_are_those_that_are_read_everywhere() {
+    let resolved = |pairs: &[(&str, &str)]| {
+        let (mut server, mut model) = (ServerSettings::default(), GivenModelSettings::default());
+        for (key, text) in pairs {
+            Setting::find(key).expect(key).read(text, &mut server, &mut model).expect(text);
+        }
+        (model.check(), model.resolve().limits)
+    };
+    let some = [("limit.requests_per_minute", "60"), ("limit.tokens_per_minute", "600")];
+    let expected: LimitSpec =
+        [(Field::RequestsPerMinute, 60), (Field::TokensPerMinute, 600)].into_iter().collect();
+    assert_eq!(resolved(&some), (Ok(()), expected.limits()));
+    for field in Field::ALL {
+        let key = format!("limit.{}", field.name());
+        assert_eq!(Setting::find(&key).expect(&key).allowed, field.allowed());
+        let with = expected.iter().chain([(field, 7)]).collect::<LimitSpec>().limits();
+        assert_ne!(with, expected.limits(), "{key}");
+        assert_eq!(resolved(&[some[0], some[1], (&key, "7")]), (Ok(()), with), "{key}");
+    }
+    assert_eq!(settings().filter(|setting| setting.key.starts_with("limit.")).count(), Field::ALL.len());
+    let lone = |key| resolved(&[(key, "7")]);
+    let nothing = Limits::default();
+    let words = "limit.burst is given without limit.requests_per_minute or another time";
+    assert_eq!(lone("limit.burst"), (Err(words), nothing.clone()));
+    assert_eq!(
+        lone("limit.tokens_burst"),
+        (Err("limit.tokens_burst is given without limit.tokens_per_minute"), nothing)
+    );
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use access::{KeyDigest, Rate};
+use access::KeyDigest;
 use accounts::PreviousKey;
+use limits::{Limits, Rate};
 use proptest::{collection::vec, option, prelude::*};
 
 use accounts::Account;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use access::{Quota, Rate};
+use limits::{Quota, Rate};
 use serde::Serialize;
 
 use super::names::Names;

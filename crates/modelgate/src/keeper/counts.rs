@@ -8,8 +8,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use access::{Calendar, Period, QuotaId, Used};
+use access::Used;
 use jiff::{Timestamp, tz::TimeZone};
+use limits::{Calendar, Period, QuotaId};
 use store::{Batch, Store, StoreError, Writer};
 use web::Shared;
 

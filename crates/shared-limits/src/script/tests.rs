@@ -3,9 +3,10 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr},
 };
 
-use access::{Limiters, ManualClock, Per, Rate, Unit};
+use limits::{Limiters, ManualClock, Per, Rate, Unit};
 use proptest::{prelude::*, test_runner::TestCaseResult};
 use redis::{Connection, ConnectionLike};
 use testkit::redis::{Redis, redis_server};
@@ -336,7 +337,7 @@ fn no_window_of_time_has_more_than_a_burst_and_what_comes_in() {
     });
 }
 
-/// One limit at a time and one request each is all that the limits in memory show to other crates.
+/// One limit at a time, and one request each.
 #[test]
 fn memory_and_redis_agree() {
     let Some(bench) = Bench::start() else { return };
@@ -355,7 +356,8 @@ fn memory_and_redis_agree() {
             now += wait_us * 1_000;
             clock.advance(ns(wait_us * 1_000));
             let in_redis = bench.admit(&[Demand { id: id(who), interval_ns, burst, cost: 1 }], now);
-            let in_memory = match memory.failed_from(&who.to_string(), rate) {
+            let address = IpAddr::from(Ipv6Addr::from_bits(who << 64));
+            let in_memory = match memory.failed_from(Some(address), rate) {
                 Ok(()) => Outcome::Admitted { at: ServerTime(now) },
                 Err(refused) => Outcome::Refused {
                     index: 0,

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use shared_limits::{Demand, Health, LimitId, Options, Outcome, SharedLimits};
+use limits::LimitId;
+use shared_limits::{Demand, Health, Options, Outcome, SharedLimits};
 use testkit::{eventually, redis::Redis};
 
 /// One request's demand on a limit.

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use access::Limits;
 use askama::Template;
 use axum::{extract::State, http::Uri, response::Response};
+use limits::Limits;
 use serde::Deserialize;
 use store::{Filter, Source};
 

@@ -2,10 +2,11 @@
 
 use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
-use access::{Consumer, Key, KeyDigest, Left, Policy, Scope};
+use access::{Consumer, Key, KeyDigest, Policy};
 use accounts::{Account, ConsumerSpec, Kind, Plan};
 use askama::Template;
 use catalogue::{Catalogue, Pool};
+use limits::{Left, Scope};
 use telemetry::{Filter, RECENT};
 
 use super::usage;
@@ -149,9 +150,7 @@ impl Meters {
         let used =
             lately.chain(self.used.iter().map(String::as_str)).filter_map(|model| pool(catalogue, model));
         let all = catalogue.pools().map(AsRef::as_ref);
-        let usable = used
-            .chain(all)
-            .filter(|pool: &&Pool| key.may_use(pool.model.as_str()) || key.may_use(pool.stands_for.as_str()));
+        let usable = used.chain(all).filter(|pool| key.may_use(pool));
         // All names of a model have the same limits.
         let own = usable.map(|found| pool(catalogue, found.stands_for.as_str()).unwrap_or(found));
         let mut seen = HashSet::new();
@@ -172,12 +171,7 @@ async fn consumer(admin: &Admin, name: &str) -> Option<Arc<Consumer>> {
         Some(plan) => Some(admin.registry.get::<Plan>(plan).await.ok()??.account),
         None => None,
     };
-    let plan = plan.as_ref();
-    let mut consumer = Consumer::new(name);
-    consumer.limits = spec.limits.or_else(|| plan?.limits.clone()).unwrap_or_default();
-    consumer.limits_per_model =
-        spec.limits_per_model.or_else(|| plan?.limits_per_model.clone()).unwrap_or_default();
-    Some(Arc::new(consumer))
+    Some(Arc::new(spec.with_plan(plan.as_ref())))
 }
 
 fn limit(left: &Left, model: Option<&str>) -> Limit {
@@ -210,7 +204,7 @@ fn limit(left: &Left, model: Option<&str>) -> Limit {
 mod tests {
     use std::time::Duration;
 
-    use access::Rate;
+    use limits::Rate;
 
     use super::*;
 

@@ -4,6 +4,7 @@ use access::NewKey;
 use accounts::{KeySpec, Patterns, Plan};
 use askama::Template;
 use axum::response::Response;
+use catalogue::Pool;
 
 use super::{Pages as _, link};
 use crate::{
@@ -60,7 +61,7 @@ async fn patterns(admin: &Admin, account: &KeySpec) -> Option<Patterns> {
 /// A model that the key may use: one that is ready, else one that it names itself.
 fn example(admin: &Admin, patterns: Option<&Patterns>) -> String {
     let loaded = admin.shared.catalogue().load();
-    let may_use = |model: &str| patterns.is_none_or(|patterns| patterns.globs().matches(model));
+    let may_use = |pool: &Pool| patterns.is_none_or(|patterns| pool.is_among(patterns.globs()));
     let ready = loaded.as_deref().and_then(|catalogue| usable_model(catalogue, may_use));
     let is_name = |text: &&str| !text.contains(['*', '?', '[', ']', '{', '}', '\\']);
     let texts = patterns.map(Patterns::texts).unwrap_or_default();

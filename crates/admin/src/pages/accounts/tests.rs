@@ -2,11 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use access::{KeyDigest, Rate};
+use access::KeyDigest;
 use accounts::{Accounts, ConsumerSpec, Directory, KeySpec, Patterns, Plan};
 use axum::http::{HeaderName, HeaderValue, Request, StatusCode};
 use catalogue::{Catalogue, LifecycleFinding, ServerState, Setting};
 use http_body_util::BodyExt as _;
+use limits::{Limits, Rate};
 use telemetry::{Decided, Refused};
 
 use crate::testing::{ADMIN, Dashboard, READER, server, text};
@@ -107,7 +108,7 @@ fn of_the_file() -> Dashboard {
     let models = ["a", "b", "c", "d", "e", "f", "llama", "secret"];
     let dashboard =
         Dashboard::of(Catalogue::assemble([server("gpu", ServerState::Ready, &models)], Vec::new()));
-    let rate = |requests| access::Limits::from(Rate::per_minute(requests, None).expect("a rate"));
+    let rate = |requests| Limits::from(Rate::per_minute(requests, None).expect("a rate"));
     let consumer = ConsumerSpec {
         name: "eve".into(),
         plan: None,

@@ -1,8 +1,9 @@
 //! Requests that are tried, through the router.
 
-use access::{Calendar, Consumer, KeyDigest, Limits, ModelGlobs, Quota, Rate, Unit};
+use access::{Consumer, KeyDigest, ModelGlobs};
 use axum::http::Request as Post;
 use catalogue::{Catalogue, ServerState};
+use limits::{Calendar, Limits, Quota, Rate, Unit};
 use telemetry::Decided;
 
 use super::*;

@@ -1,12 +1,19 @@
 use std::{
-    sync::atomic::{AtomicBool, AtomicU32},
+    net::Ipv4Addr,
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64},
     thread,
 };
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Calendar, ManualClock, Per, Period, Quota, QuotaId};
+use crate::{
+    clock::ManualClock,
+    limit::Limit,
+    period::Period,
+    quota::{Calendar, Quota},
+    rate::Per,
+};
 
 const MS: u64 = 1_000_000;
 
@@ -14,8 +21,8 @@ fn rate(requests_per_minute: u32, burst: u32) -> Rate {
     Rate::per_minute(requests_per_minute, Some(burst)).expect("a rate")
 }
 
-fn demand(cell: u128, rate: Rate) -> Demand {
-    Demand { scope: Scope::Key, cell: CellId { who: cell, model: 0, window: 0 }, rate, cost: 1 }
+fn demand(who: u128, rate: Rate) -> Demand {
+    Demand::new(Scope::Key, Subject::of(who), rate, 1)
 }
 
 impl Limiters<ManualClock> {
@@ -37,7 +44,7 @@ fn burst_of(limiters: &Limiters<ManualClock>, demand: Demand) -> usize {
 /// What a cell still owes, in nanoseconds.
 fn debt(limiters: &Limiters<ManualClock>, demand: Demand) -> u64 {
     let cells = limiters.cells.pin();
-    cells.get(&demand.cell).map_or(0, |cell| cell.arrival().saturating_sub(limiters.now()))
+    cells.get(&demand.id).map_or(0, |cell| cell.arrival().saturating_sub(limiters.now()))
 }
 
 #[test]
@@ -181,14 +188,14 @@ fn nobody_takes_from_a_condemned_cell() {
     let (limiters, _) = limiters();
     let demand = demand(1, rate(60, 2));
     // As if the sweep were between its two steps.
-    limiters.cells.pin().insert(demand.cell, Cell(AtomicU64::new(DEAD)));
+    limiters.cells.pin().insert(demand.id, Cell(AtomicU64::new(DEAD)));
     assert_eq!(limiters.peek(&demand), Ok(()));
     limiters.give_back(&demand, 0);
     assert_eq!(burst_of(&limiters, demand), 2);
     assert_eq!(debt(&limiters, demand), 2_000 * MS);
 
     // A sweep that comes late to its second step leaves the new cell alone.
-    bury(&limiters.cells, demand.cell);
+    bury(&limiters.cells, demand.id);
     assert_eq!(debt(&limiters, demand), 2_000 * MS);
 
     // A cell that somebody takes from is not condemned.
@@ -221,44 +228,28 @@ fn extreme_times_and_rates_do_not_overflow() {
 fn failures_are_counted_by_address_whatever_else_is_counted() {
     let (limiters, clock) = limiters();
     let slow = rate(60, 3);
+    let at = |number: u32| IpAddr::from(Ipv4Addr::from_bits(number));
     let failures =
-        |address: &str| (0..10).take_while(|_| limiters.failed_from(address, slow).is_ok()).count();
+        |address: IpAddr| (0..10).take_while(|_| limiters.failed_from(Some(address), slow).is_ok()).count();
     for key in 0..MOST_ADDRESSES as u128 + 10 {
         limiters.admit(&[demand(key, rate(1, 3))]).expect("fresh");
     }
     let keys = limiters.len();
-    assert_eq!([failures("192.0.2.1"), failures("192.0.2.2")], [3, 3]);
-    for stranger in 0..MOST_ADDRESSES + 10 {
-        let _ = limiters.failed_from(&format!("stranger {stranger}"), slow);
+    let [first, second, one_more] = [[192, 0, 2, 1], [192, 0, 2, 2], [192, 0, 2, 3]].map(IpAddr::from);
+    assert_eq!([failures(first), failures(second)], [3, 3]);
+    let mapped = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped());
+    assert_eq!(failures(mapped), 0, "it is the same address");
+    for stranger in 0..50_010 {
+        let _ = limiters.failed_from(Some(at(stranger)), slow);
     }
     assert_eq!(limiters.len(), keys + MOST_ADDRESSES + 1, "one for all that found no room");
-    assert_eq!(failures("one more"), 0);
+    assert_eq!(failures(one_more), 0);
     clock.advance(Duration::from_secs(1));
-    assert_eq!([failures("192.0.2.1"), failures("stranger 7")], [1, 3], "who has a cell keeps it");
+    assert_eq!([failures(first), failures(at(7))], [1, 3], "who has a cell keeps it");
     clock.advance(Duration::from_secs(3));
     limiters.sweep();
     assert_eq!(limiters.len(), keys, "keys' limits owe more");
-    assert_eq!(failures("one more"), 3);
-}
-
-#[test]
-fn cells_of_keys_and_models_are_told_apart() {
-    let key = |name: &str| Key::new(name, std::sync::Arc::new(Consumer::new("c")), KeyDigest::of("x"));
-    let (a, b) = (key("a"), key("b"));
-    let ids = [
-        CellId::of_key(&a),
-        CellId::of_key(&b),
-        CellId::of_model("a"),
-        CellId::of_model("b"),
-        CellId::of_key(&a).for_model(CellId::of_model("a")),
-        CellId::of_key(&a).for_model(CellId::of_model("b")),
-        CellId::of_key(&b).for_model(CellId::of_model("a")),
-        CellId::of_consumer(&Consumer::new("a")),
-        CellId::of_consumer(&Consumer::new("b")),
-        CellId::of_consumer(&Consumer::new("a")).for_model(CellId::of_model("a")),
-        CellId::of_address("a"),
-    ];
-    assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
+    assert_eq!(failures(one_more), 3);
 }
 
 /// Four threads take ten times each from every one of many cells, in the same order, while a fifth
@@ -537,10 +528,10 @@ proptest! {
                     (sum, last) = (0, None);
                 }
                 Later::Ask { cost, of_both } => {
-                    let cell = CellId { who: 1, model: 0, window: 0 };
+                    let subject = Subject::of(1);
                     let period: Period = format!("2026-11-{day:02}").parse().expect("a day");
-                    let of_quota = QuotaDemand { scope: Scope::Key, id: QuotaId::new(cell, &quota, period), quota, cost, ends_after: Duration::ZERO };
-                    let of_rate = Demand { scope: Scope::Consumer, cell, rate, cost };
+                    let of_quota = QuotaDemand { scope: Scope::Key, id: subject.quota(&quota, period), quota, cost, ends_after: Duration::ZERO };
+                    let of_rate = Demand::new(Scope::Consumer, subject, rate, cost);
                     let demands = Demands { rates: of_both.then_some(of_rate).into_iter().collect(), quotas: vec![of_quota] };
                     let time = rate.interval() * u64::from(cost);
                     let fits = sum + u64::from(cost) <= amount

@@ -1,8 +1,6 @@
-//! How many requests or tokens are allowed, and how fast.
+//! How many requests or tokens are allowed in a second, a minute or an hour, and how many at once.
 
-use std::{fmt, num::NonZeroU32, sync::Arc};
-
-use crate::{KeyDigest, Quota};
+use std::{fmt, num::NonZeroU32};
 
 /// A number of requests or tokens in some time, of which some may come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,7 +25,7 @@ pub enum Per {
 pub enum Unit {
     /// Requests, one each.
     Requests,
-    /// Tokens, as [estimated](crate::estimate) when a request is let pass.
+    /// Tokens, as estimated when a request is let pass.
     Tokens,
 }
 
@@ -40,42 +38,6 @@ pub enum InvalidRate {
     /// The burst is out of range.
     #[error("burst is {0}; it must be from 1 to {max}", max = Rate::MAX)]
     Burst(u32),
-}
-
-/// Limits that hold together: a request passes all of them, or none is debited. Clones share them: of 100,000 keys most
-/// have the same.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Limits(Option<Arc<AtLeastOne>>);
-
-/// At least one limit.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct AtLeastOne {
-    rates: Vec<Rate>,
-    quotas: Vec<Quota>,
-}
-
-/// One limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    /// It recovers all the time.
-    Rate(Rate),
-    /// It begins anew with each day or month.
-    Quota(Quota),
-}
-
-/// Who owns keys: a person, a team, a program.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Consumer {
-    /// What people call it; unique.
-    pub name: String,
-    /// Its limits over all its keys and models.
-    pub limits: Limits,
-    /// Its limits for each model on its own, over all its keys.
-    pub limits_per_model: Limits,
-    /// Its keys are refused.
-    pub disabled: bool,
-    /// Stands for it where what was taken is kept.
-    pub(crate) id: u128,
 }
 
 impl Rate {
@@ -154,112 +116,12 @@ impl Rate {
     }
 }
 
-impl Limits {
-    /// Puts limits together; of two for the same unit and time the first counts.
-    pub fn new(mut rates: Vec<Rate>, mut quotas: Vec<Quota>) -> Self {
-        let mut seen = Vec::new();
-        let mut is_new = |window: u8| {
-            !seen.contains(&window) && {
-                seen.push(window);
-                true
-            }
-        };
-        rates.retain(|rate| is_new(rate.window()));
-        quotas.retain(|quota| is_new(quota.window()));
-        let is_empty = rates.is_empty() && quotas.is_empty();
-        Self((!is_empty).then(|| Arc::new(AtLeastOne { rates, quotas })))
-    }
-
-    /// Those that recover all the time.
-    pub fn rates(&self) -> &[Rate] {
-        self.0.as_ref().map_or(&[], |limits| &limits.rates)
-    }
-
-    /// Those that begin anew with each day or month.
-    pub fn quotas(&self) -> &[Quota] {
-        self.0.as_ref().map_or(&[], |limits| &limits.quotas)
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-}
-
-impl From<Rate> for Limits {
-    fn from(rate: Rate) -> Self {
-        Self::new(vec![rate], Vec::new())
-    }
-}
-
-impl From<Quota> for Limits {
-    fn from(quota: Quota) -> Self {
-        Self::new(Vec::new(), vec![quota])
-    }
-}
-
-impl Limit {
-    /// What is counted.
-    pub fn unit(&self) -> Unit {
-        match self {
-            Self::Rate(rate) => rate.unit(),
-            Self::Quota(quota) => quota.unit(),
-        }
-    }
-
-    /// How many in its time.
-    pub fn amount(&self) -> u64 {
-        match self {
-            Self::Rate(rate) => rate.amount().into(),
-            Self::Quota(quota) => quota.amount(),
-        }
-    }
-
-    /// How many pass at once if nothing has been used.
-    pub fn at_once(&self) -> u64 {
-        match self {
-            Self::Rate(rate) => rate.burst().into(),
-            Self::Quota(quota) => quota.amount(),
-        }
-    }
-}
-
-impl From<Rate> for Limit {
-    fn from(rate: Rate) -> Self {
-        Self::Rate(rate)
-    }
-}
-
-impl From<Quota> for Limit {
-    fn from(quota: Quota) -> Self {
-        Self::Quota(quota)
-    }
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rate(rate) => rate.fmt(f),
-            Self::Quota(quota) => quota.fmt(f),
-        }
-    }
-}
-
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Requests => "requests",
             Self::Tokens => "tokens",
         })
-    }
-}
-
-impl Consumer {
-    /// A consumer without limits.
-    pub fn new(name: impl Into<String>) -> Self {
-        let name = name.into();
-        let id = KeyDigest::of(&format!("consumer\n{name}")).prefix();
-        Self { name, limits: Limits::default(), limits_per_model: Limits::default(), disabled: false, id }
     }
 }
 
@@ -304,12 +166,5 @@ mod tests {
         assert_eq!(Rate::per_minute(Rate::MAX, None).expect("a rate").interval(), 1_000);
         let slowest = Rate::new(1, Unit::Requests, Per::Hour, Some(Rate::MAX)).expect("a rate");
         assert_eq!(slowest.burst_time(), u64::MAX);
-    }
-
-    #[test]
-    fn of_two_limits_for_the_same_time_the_first_counts() {
-        let of = |amount| Rate::per_minute(amount, None).expect("a rate");
-        let tokens = Rate::new(5, Unit::Tokens, Per::Minute, None).expect("a rate");
-        assert_eq!(Limits::new(vec![of(1), tokens, of(2)], Vec::new()).rates(), [of(1), tokens]);
     }
 }

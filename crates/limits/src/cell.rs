@@ -1,0 +1,86 @@
+//! One limit that recovers all the time: one atomic number, after the *generic cell rate algorithm* (GCRA; ITU-T
+//! I.371, and <https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>).
+//!
+//! The number is the *theoretical arrival time*: when the limit will be all fresh again. A request moves it by one interval
+//! into the future; if that would take it further than a full burst from now, the request is refused. Nothing has to run
+//! in the background to fill a bucket up.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use crate::{demand::Demand, reached::LimitReached};
+
+/// The theoretical arrival time in nanoseconds of the clock, or [`DEAD`].
+#[derive(Debug, Default)]
+pub(crate) struct Cell(pub(crate) AtomicU64);
+
+/// What taking from a cell came to.
+pub(crate) enum Taken {
+    /// It passed, at this time.
+    At(u64),
+    Refused(LimitReached),
+    /// The sweep was quicker; a new cell is needed.
+    Dead,
+}
+
+/// The sweep has condemned the cell. Times never get there: they stop at [`LAST`].
+pub(crate) const DEAD: u64 = u64::MAX;
+/// The last time, 584 years after the clock's start.
+pub(crate) const LAST: u64 = DEAD - 1;
+
+impl Cell {
+    /// The time it holds; a dead cell is all fresh.
+    pub(crate) fn arrival(&self) -> u64 {
+        match self.0.load(Ordering::Acquire) {
+            DEAD => 0,
+            arrival => arrival,
+        }
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.0.load(Ordering::Acquire) == DEAD
+    }
+
+    /// Marks it dead if it is all fresh. Whoever takes from it meanwhile makes this fail.
+    pub(crate) fn condemn(&self, now: u64) -> bool {
+        let arrival = self.0.load(Ordering::Acquire);
+        arrival == DEAD
+            || arrival <= now
+                && self.0.compare_exchange(arrival, DEAD, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    pub(crate) fn take(&self, demand: &Demand, now: u64) -> Taken {
+        let mut arrival = self.0.load(Ordering::Acquire);
+        while arrival != DEAD {
+            let next = match demand.next_arrival(arrival, now) {
+                Ok(next) => next,
+                Err(refused) => return Taken::Refused(refused),
+            };
+            match self.0.compare_exchange_weak(arrival, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Taken::At(now),
+                Err(found) => arrival = found,
+            }
+        }
+        Taken::Dead
+    }
+}
+
+impl Demand {
+    /// The arrival time of a burst that is used up.
+    pub(crate) fn ceiling(&self, now: u64) -> u64 {
+        now.saturating_add(self.rate.burst_time()).min(LAST)
+    }
+
+    /// Where one more request moves the arrival time.
+    pub(crate) fn next_arrival(&self, arrival: u64, now: u64) -> Result<u64, LimitReached> {
+        let busy_until = arrival.max(now);
+        let next = busy_until.saturating_add(self.time()).min(LAST);
+        let ceiling = self.ceiling(now);
+        if next <= ceiling {
+            return Ok(next);
+        }
+        Err(self.reached(Duration::from_nanos(next - ceiling), Duration::from_nanos(busy_until - now)))
+    }
+}

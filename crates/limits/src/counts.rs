@@ -1,0 +1,201 @@
+//! What was taken of quotas.
+//!
+//! A quota is a plain count, since its period has a beginning and an end: all that was taken between
+//! them. The counts outlive the process: somebody [takes what is not saved yet](Quotas::take_unsaved)
+//! every second, adds it to a store, and [tells](Quotas::learn) what the store holds now, other
+//! replicas' counts among it. Requests share no lock and never wait for that.
+
+use std::{
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    time::SystemTime,
+};
+
+use jiff::tz::TimeZone;
+use papaya::HashMap;
+
+use crate::{demand::QuotaDemand, id::QuotaId, reached::LimitReached};
+
+/// What was counted so far.
+#[derive(Debug, Default)]
+pub struct Quotas {
+    counts: HashMap<QuotaId, Count>,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    /// Everything that is known of, the store's among it.
+    used: AtomicU64,
+    /// What the store has not been told yet.
+    unsaved: AtomicI64,
+    /// What the store said last. Only whoever saves reads and writes it.
+    stored: AtomicU64,
+}
+
+impl Quotas {
+    /// How many counts there are.
+    pub fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How much was taken.
+    pub fn used(&self, id: &QuotaId) -> u64 {
+        self.counts.pin().get(id).map_or(0, |count| count.used.load(Ordering::Acquire))
+    }
+
+    /// Whether a request would pass.
+    pub(crate) fn peek(&self, demand: &QuotaDemand) -> Result<(), LimitReached> {
+        let used = self.used(&demand.id);
+        match used + u64::from(demand.cost) <= demand.quota.amount() {
+            true => Ok(()),
+            false => Err(demand.reached(used)),
+        }
+    }
+
+    pub(crate) fn take(&self, demand: &QuotaDemand) -> Result<(), LimitReached> {
+        let counts = self.counts.pin();
+        let count = counts.get_or_insert_with(demand.id, Count::default);
+        let cost = u64::from(demand.cost);
+        let more = |used: u64| (used + cost <= demand.quota.amount()).then_some(used + cost);
+        match count.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
+            Ok(_) => {
+                count.unsaved.fetch_add(i64::from(demand.cost), Ordering::AcqRel);
+                Ok(())
+            }
+            Err(used) => Err(demand.reached(used)),
+        }
+    }
+
+    /// Adds to a count, or takes away from it what was added before, whatever the quota.
+    pub(crate) fn correct(&self, id: &QuotaId, by: i64) {
+        let counts = self.counts.pin();
+        let count = counts.get_or_insert_with(*id, Count::default);
+        count.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| used.checked_add_signed(by)).ok();
+        count.unsaved.fetch_add(by, Ordering::AcqRel);
+    }
+
+    /// What was counted since this was asked last: whoever asks adds it to the store.
+    pub fn take_unsaved(&self) -> Vec<(QuotaId, i64)> {
+        let counts = self.counts.pin();
+        let unsaved = counts.iter().map(|(id, count)| (*id, count.unsaved.swap(0, Ordering::AcqRel)));
+        unsaved.filter(|(_, unsaved)| *unsaved != 0).collect()
+    }
+
+    /// What the store holds, after `ours` of it came from here since it was learnt last. Only one thread may do this.
+    pub fn learn(&self, id: QuotaId, stored: u64, ours: i64) {
+        let counts = self.counts.pin();
+        let count = counts.get_or_insert_with(id, Count::default);
+        let expected = count.stored.swap(stored, Ordering::AcqRel).saturating_add_signed(ours);
+        let by_others =
+            i64::try_from(stored).unwrap_or(i64::MAX) - i64::try_from(expected).unwrap_or(i64::MAX);
+        let more = |used: u64| Some(used.saturating_add_signed(by_others));
+        count.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok();
+    }
+
+    /// Forgets the counts of periods that are over and saved. `over` is a day before the current ones, so
+    /// that no request which has begun before midnight loses what it counts.
+    pub fn forget_before(&self, over: SystemTime, zone: &TimeZone) {
+        let counts = self.counts.pin();
+        counts.retain(|id, count| id.period().end(zone) > over || count.unsaved.load(Ordering::Acquire) != 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Duration};
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        id::Subject,
+        quota::{Calendar, Quota},
+        rate::Unit,
+        reached::Scope,
+    };
+
+    fn at(text: &str) -> SystemTime {
+        text.parse::<Timestamp>().expect("a time").into()
+    }
+
+    fn id(key: &str) -> QuotaId {
+        let quota = Quota::new(1, Unit::Requests, Calendar::Day).expect("a quota");
+        Subject::of_model(key).quota(&quota, "2026-11-21".parse().expect("a day"))
+    }
+
+    fn demand(key: &str, amount: u64, cost: u32) -> QuotaDemand {
+        let quota = Quota::new(amount, Unit::Requests, Calendar::Day).expect("a quota");
+        QuotaDemand { scope: Scope::Key, id: id(key), quota, cost, ends_after: Duration::from_secs(60) }
+    }
+
+    #[test]
+    fn a_refusal_counts_nothing_and_says_what_is_left() {
+        let quotas = Quotas::default();
+        assert_eq!(quotas.take(&demand("a", 10, 7)), Ok(()));
+        let reached = quotas.take(&demand("a", 10, 4)).expect_err("three are left");
+        assert_eq!((reached.remaining, reached.retry_after), (3, Duration::from_secs(60)));
+        assert_eq!(quotas.peek(&demand("a", 10, 4)), Err(reached));
+        assert_eq!(quotas.used(&id("a")), 7);
+        assert_eq!(quotas.take(&demand("a", 10, 3)), Ok(()));
+        // A reload that makes it smaller makes no count negative.
+        assert_eq!(quotas.take(&demand("a", 5, 1)).expect_err("over").remaining, 0);
+    }
+
+    #[test]
+    fn what_others_have_counted_is_learnt_and_nothing_counts_twice() {
+        let quotas = Quotas::default();
+        quotas.learn(id("a"), 5, 0);
+        assert_eq!(quotas.used(&id("a")), 5, "from before a restart");
+        quotas.take(&demand("a", 100, 3)).expect("passes");
+        let unsaved = quotas.take_unsaved();
+        assert_eq!(unsaved, [(id("a"), 3)]);
+        quotas.take(&demand("a", 100, 1)).expect("passes while it is being saved");
+        quotas.learn(id("a"), 10, 3);
+        assert_eq!(quotas.used(&id("a")), 11, "5 before, 3 and 1 here, 2 by another replica");
+        let unsaved = quotas.take_unsaved();
+        assert_eq!(unsaved, [(id("a"), 1)]);
+        quotas.correct(&id("a"), -1);
+        assert_eq!((quotas.used(&id("a")), quotas.take_unsaved()), (10, vec![(id("a"), -1)]));
+    }
+
+    #[test]
+    fn counts_that_are_over_are_forgotten_once_they_are_saved() {
+        let quotas = Quotas::default();
+        quotas.take(&demand("a", 100, 3)).expect("passes");
+        let later = at("2026-11-23T00:00:00Z");
+        quotas.forget_before(later, &TimeZone::UTC);
+        assert_eq!(quotas.len(), 1, "it is not saved");
+        quotas.take_unsaved();
+        quotas.forget_before(at("2026-11-21T23:59:59Z"), &TimeZone::UTC);
+        assert_eq!(quotas.len(), 1, "it is not over");
+        quotas.forget_before(later, &TimeZone::UTC);
+        assert!(quotas.is_empty());
+    }
+
+    #[test]
+    fn threads_never_take_more_than_there_is_and_every_count_is_saved_once() {
+        const AMOUNT: u64 = 20_000;
+        let quotas = Quotas::default();
+        let saved = AtomicI64::new(0);
+        let passed: usize = thread::scope(|scope| {
+            let taker = || (0..10_000).filter(|_| quotas.take(&demand("a", AMOUNT, 1)).is_ok()).count();
+            let takers: Vec<_> = (0..4).map(|_| scope.spawn(taker)).collect();
+            scope.spawn(|| {
+                while quotas.used(&id("a")) < AMOUNT {
+                    for (id, ours) in quotas.take_unsaved() {
+                        let stored = saved.fetch_add(ours, Ordering::Relaxed) + ours;
+                        quotas.learn(id, u64::try_from(stored).expect("positive"), ours);
+                    }
+                }
+            });
+            takers.into_iter().map(|taker| taker.join().expect("no panic")).sum()
+        });
+        assert_eq!(passed as u64, AMOUNT);
+        let rest: i64 = quotas.take_unsaved().iter().map(|(_, by)| by).sum();
+        assert_eq!(saved.load(Ordering::Relaxed) + rest, i64::try_from(AMOUNT).expect("fits"));
+    }
+}

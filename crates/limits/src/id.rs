@@ -1,0 +1,149 @@
+//! Whose limit it is, in numbers. The store and Redis know limits by them, so they never change.
+
+use sha2::{Digest, Sha256};
+
+use crate::{period::Period, quota::Quota, rate::Rate};
+
+/// Whose limits they are: a key's or a consumer's, a model's, or those of both together. Halves of SHA-256 digests, so that
+/// a look-up allocates nothing; an absent half is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Subject {
+    who: u128,
+    model: u128,
+}
+
+/// Which limit: a subject's for one unit and time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LimitId {
+    /// Who uses the limit up; zero for everybody.
+    pub who: u128,
+    /// Of which model; zero for all.
+    pub model: u128,
+    /// Tells limits of one subject apart.
+    pub window: u8,
+}
+
+/// Which count: of a key or a consumer, of a model, or of both, for one unit and period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct QuotaId {
+    id: LimitId,
+    period: Period,
+}
+
+/// A text that is no [`QuotaId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is not the name of a quota's count")]
+pub struct InvalidQuotaId;
+
+impl Subject {
+    /// A key or a consumer, by the number that stands for it.
+    pub fn of(who: u128) -> Self {
+        Self { who, model: 0 }
+    }
+
+    /// A model, over all keys.
+    pub fn of_model(model: &str) -> Self {
+        Self { who: 0, model: half_of_digest(model) }
+    }
+
+    /// Whoever fails to say who they are, by where they come from.
+    pub(crate) fn of_address(address: &str) -> Self {
+        Self { who: half_of_digest(&format!("address\n{address}")), model: 0 }
+    }
+
+    /// The same for one model.
+    #[must_use]
+    pub fn for_model(self, model: Self) -> Self {
+        Self { model: model.model, ..self }
+    }
+
+    /// Its limit at this rate.
+    pub(crate) fn rate(self, rate: &Rate) -> LimitId {
+        LimitId { who: self.who, model: self.model, window: rate.window() }
+    }
+
+    /// Its count for a quota, in this period.
+    pub(crate) fn quota(self, quota: &Quota, period: Period) -> QuotaId {
+        QuotaId { id: LimitId { who: self.who, model: self.model, window: quota.window() }, period }
+    }
+}
+
+/// The first half of a text's SHA-256 digest, which is enough to tell texts apart.
+fn half_of_digest(text: &str) -> u128 {
+    Sha256::digest(text).iter().take(16).fold(0, |sum, byte| sum << 8 | u128::from(*byte))
+}
+
+impl QuotaId {
+    /// Its day or month.
+    pub fn period(&self) -> Period {
+        self.period
+    }
+
+    /// Its name without the period: letters and digits only.
+    pub fn subject(&self) -> String {
+        let LimitId { who, model, window } = self.id;
+        format!("{who:032x}{model:032x}{window:02x}")
+    }
+
+    /// Reads what [`Self::subject`] and [`Period`] have written.
+    ///
+    /// # Errors
+    /// If it is anything else.
+    pub fn parse(subject: &str, period: &str) -> Result<Self, InvalidQuotaId> {
+        let part = |range| subject.get(range).ok_or(InvalidQuotaId);
+        if subject.len() != 66 {
+            return Err(InvalidQuotaId);
+        }
+        let half = |text| u128::from_str_radix(text, 16).map_err(|_| InvalidQuotaId);
+        let (who, model) = (half(part(0..32)?)?, half(part(32..64)?)?);
+        let window = u8::from_str_radix(part(64..66)?, 16).map_err(|_| InvalidQuotaId)?;
+        let period = period.parse().map_err(|_| InvalidQuotaId)?;
+        Ok(Self { id: LimitId { who, model, window }, period })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::{quota::Calendar, rate::Unit};
+
+    /// The store and Redis hold these. Whoever changes them forgets what has been counted.
+    #[test]
+    fn ids_are_what_they_have_always_been() {
+        let quota = Quota::new(1, Unit::Requests, Calendar::Day).expect("a quota");
+        let day = "2026-11-21".parse().expect("a day");
+        let rate = Rate::per_minute(1, None).expect("a rate");
+        let both = Subject::of(1).for_model(Subject::of_model("llama"));
+        // From `printf llama | sha256sum`.
+        let llama = 0xfc5a_1047_f591_9892_fcdf_8aa7_9ea5_d6bb_u128;
+        assert_eq!(both.rate(&rate), LimitId { who: 1, model: llama, window: 2 });
+        let id = both.quota(&quota, day);
+        assert_eq!(id.subject(), format!("{:032x}{llama:032x}64", 1));
+    }
+
+    #[test]
+    fn names_of_counts_survive_being_written_and_read() {
+        let quota = Quota::new(1, Unit::Requests, Calendar::Day).expect("a quota");
+        let id = Subject::of_model("a").quota(&quota, "2026-11-21".parse().expect("a day"));
+        assert_eq!(QuotaId::parse(&id.subject(), &id.period().to_string()), Ok(id));
+        for (subject, period) in [
+            ("", "2026-11"),
+            (&id.subject()[1..], "2026-11"),
+            (&*id.subject(), "2026-13"),
+            (&*id.subject(), "x"),
+        ] {
+            assert_eq!(QuotaId::parse(subject, period), Err(InvalidQuotaId), "{subject} {period}");
+        }
+    }
+
+    #[test]
+    fn subjects_are_told_apart() {
+        let (a, b) = (Subject::of(1), Subject::of(2));
+        let [model_a, model_b] = ["a", "b"].map(Subject::of_model);
+        let pairs = [a.for_model(model_a), a.for_model(model_b), b.for_model(model_a)];
+        let all = [[a, b, model_a], pairs, [model_b, Subject::of_address("a"), Subject::of_address("b")]];
+        assert_eq!(all.as_flattened().iter().collect::<HashSet<_>>().len(), 9);
+    }
+}

@@ -1,0 +1,36 @@
+//! Rates and quotas: how they are written, and what has been taken of them. No I/O; time is passed in.
+//!
+//! ```text
+//! limit: ─ LimitSpec ─▶ Limits ─(whose, how much)─▶ Demands ─ Limiters ─▶ Reservation, or LimitReached
+//! ```
+//!
+//! A [`Rate`] recovers all the time and has a burst; a [`Quota`] begins anew with each day or month. What a request takes
+//! from both are its [`Demands`]: it takes all of them, or nothing. Whose limits there are, nobody knows here: a [`Subject`]
+//! stands for a key, a consumer or a model.
+
+mod cell;
+mod clock;
+mod counts;
+mod demand;
+mod id;
+mod limit;
+mod limiters;
+mod network;
+mod period;
+mod quota;
+mod rate;
+mod reached;
+mod spec;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use counts::Quotas;
+pub use demand::{Demand, Demands, Left, Limited, QuotaDemand};
+pub use id::{InvalidQuotaId, LimitId, QuotaId, Subject};
+pub use limit::{Limit, Limits};
+pub use limiters::{Limiters, Reservation, Settlement};
+pub use network::network_of;
+pub use period::{InvalidPeriod, Moment, Period};
+pub use quota::{Calendar, InvalidQuota, Quota};
+pub use rate::{InvalidRate, Per, Rate, Unit};
+pub use reached::{LimitReached, Scope};
+pub use spec::{Field, LimitSpec, LoneBurst};

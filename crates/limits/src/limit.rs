@@ -1,0 +1,133 @@
+//! Rates and quotas that hold together.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    quota::Quota,
+    rate::{Rate, Unit},
+};
+
+/// Limits that hold together: a request passes all of them, or none is debited. Clones share them: of 100,000 keys most
+/// have the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Limits(Option<Arc<AtLeastOne>>);
+
+/// At least one limit.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct AtLeastOne {
+    rates: Vec<Rate>,
+    quotas: Vec<Quota>,
+}
+
+/// One limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// It recovers all the time.
+    Rate(Rate),
+    /// It begins anew with each day or month.
+    Quota(Quota),
+}
+
+impl Limits {
+    /// Puts limits together; of two for the same unit and time the first counts.
+    pub fn new(mut rates: Vec<Rate>, mut quotas: Vec<Quota>) -> Self {
+        let mut seen = Vec::new();
+        let mut is_new = |window: u8| {
+            !seen.contains(&window) && {
+                seen.push(window);
+                true
+            }
+        };
+        rates.retain(|rate| is_new(rate.window()));
+        quotas.retain(|quota| is_new(quota.window()));
+        let is_empty = rates.is_empty() && quotas.is_empty();
+        Self((!is_empty).then(|| Arc::new(AtLeastOne { rates, quotas })))
+    }
+
+    /// Those that recover all the time.
+    pub fn rates(&self) -> &[Rate] {
+        self.0.as_ref().map_or(&[], |limits| &limits.rates)
+    }
+
+    /// Those that begin anew with each day or month.
+    pub fn quotas(&self) -> &[Quota] {
+        self.0.as_ref().map_or(&[], |limits| &limits.quotas)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl From<Rate> for Limits {
+    fn from(rate: Rate) -> Self {
+        Self::new(vec![rate], Vec::new())
+    }
+}
+
+impl From<Quota> for Limits {
+    fn from(quota: Quota) -> Self {
+        Self::new(Vec::new(), vec![quota])
+    }
+}
+
+impl Limit {
+    /// What is counted.
+    pub fn unit(&self) -> Unit {
+        match self {
+            Self::Rate(rate) => rate.unit(),
+            Self::Quota(quota) => quota.unit(),
+        }
+    }
+
+    /// How many in its time.
+    pub fn amount(&self) -> u64 {
+        match self {
+            Self::Rate(rate) => rate.amount().into(),
+            Self::Quota(quota) => quota.amount(),
+        }
+    }
+
+    /// How many pass at once if nothing has been used.
+    pub fn at_once(&self) -> u64 {
+        match self {
+            Self::Rate(rate) => rate.burst().into(),
+            Self::Quota(quota) => quota.amount(),
+        }
+    }
+}
+
+impl From<Rate> for Limit {
+    fn from(rate: Rate) -> Self {
+        Self::Rate(rate)
+    }
+}
+
+impl From<Quota> for Limit {
+    fn from(quota: Quota) -> Self {
+        Self::Quota(quota)
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate(rate) => rate.fmt(f),
+            Self::Quota(quota) => quota.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rate::Per;
+
+    #[test]
+    fn of_two_limits_for_the_same_time_the_first_counts() {
+        let of = |amount| Rate::per_minute(amount, None).expect("a rate");
+        let tokens = Rate::new(5, Unit::Tokens, Per::Minute, None).expect("a rate");
+        assert_eq!(Limits::new(vec![of(1), tokens, of(2)], Vec::new()).rates(), [of(1), tokens]);
+    }
+}

@@ -1,0 +1,292 @@
+//! `limit:` as operators write it: in labels, for models and servers of the configuration file, and in accounts.
+//!
+//! ```text
+//! label, section ─ Field::read ─▶ LimitSpec (numbers by field) ─ limits() ─▶ Limits
+//! ```
+
+use crate::{
+    limit::Limits,
+    quota::{Calendar, Quota},
+    rate::{Per, Rate, Unit},
+};
+
+/// A key below `limit:`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they say what they are")]
+pub enum Field {
+    /// How many requests at once after a pause, of the shortest time for which requests are limited.
+    Burst,
+    RequestsPerSecond,
+    RequestsPerMinute,
+    RequestsPerHour,
+    TokensPerMinute,
+    /// How many tokens at once after a pause.
+    TokensBurst,
+    RequestsPerDay,
+    RequestsPerMonth,
+    TokensPerDay,
+    TokensPerMonth,
+}
+
+/// Numbers for [`Field`]s, each of which is allowed. They may not fit together yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LimitSpec([Option<u64>; Field::ALL.len()]);
+
+/// A burst without the amount that it is a part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoneBurst {
+    /// [`Field::Burst`] without requests per second, minute or hour.
+    Requests,
+    /// [`Field::TokensBurst`] without [`Field::TokensPerMinute`].
+    Tokens,
+}
+
+/// What a field means for limits.
+enum Meaning {
+    Rate(Unit, Per),
+    Burst,
+    Quota(Unit, Calendar),
+}
+
+impl Field {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Burst,
+        Self::RequestsPerSecond,
+        Self::RequestsPerMinute,
+        Self::RequestsPerHour,
+        Self::TokensPerMinute,
+        Self::TokensBurst,
+        Self::RequestsPerDay,
+        Self::RequestsPerMonth,
+        Self::TokensPerDay,
+        Self::TokensPerMonth,
+    ];
+
+    /// The field of a name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|field| field.name() == name)
+    }
+
+    /// What it is called below `limit:`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Burst => "burst",
+            Self::RequestsPerSecond => "requests_per_second",
+            Self::RequestsPerMinute => "requests_per_minute",
+            Self::RequestsPerHour => "requests_per_hour",
+            Self::TokensPerMinute => "tokens_per_minute",
+            Self::TokensBurst => "tokens_burst",
+            Self::RequestsPerDay => "requests_per_day",
+            Self::RequestsPerMonth => "requests_per_month",
+            Self::TokensPerDay => "tokens_per_day",
+            Self::TokensPerMonth => "tokens_per_month",
+        }
+    }
+
+    /// What may be written, in words.
+    #[must_use]
+    pub const fn allowed(self) -> &'static str {
+        match self.meaning() {
+            Meaning::Rate(..) | Meaning::Burst => "a whole number from 1 to 60000000",
+            Meaning::Quota(..) => "a whole number from 1 to 1000000000000000",
+        }
+    }
+
+    /// Reads a value: digits and nothing else.
+    #[must_use]
+    pub fn read(self, text: &str) -> Option<u64> {
+        let is_plain = text.bytes().all(|b| b.is_ascii_digit());
+        let number: u64 = text.parse().ok().filter(|_| is_plain)?;
+        (1..=self.most()).contains(&number).then_some(number)
+    }
+
+    const fn most(self) -> u64 {
+        match self.meaning() {
+            Meaning::Rate(..) | Meaning::Burst => Rate::MAX as u64,
+            Meaning::Quota(..) => Quota::MAX,
+        }
+    }
+
+    const fn meaning(self) -> Meaning {
+        match self {
+            Self::Burst | Self::TokensBurst => Meaning::Burst,
+            Self::RequestsPerSecond => Meaning::Rate(Unit::Requests, Per::Second),
+            Self::RequestsPerMinute => Meaning::Rate(Unit::Requests, Per::Minute),
+            Self::RequestsPerHour => Meaning::Rate(Unit::Requests, Per::Hour),
+            Self::TokensPerMinute => Meaning::Rate(Unit::Tokens, Per::Minute),
+            Self::RequestsPerDay => Meaning::Quota(Unit::Requests, Calendar::Day),
+            Self::RequestsPerMonth => Meaning::Quota(Unit::Requests, Calendar::Month),
+            Self::TokensPerDay => Meaning::Quota(Unit::Tokens, Calendar::Day),
+            Self::TokensPerMonth => Meaning::Quota(Unit::Tokens, Calendar::Month),
+        }
+    }
+
+    /// The burst of a unit.
+    fn burst_of(unit: Unit) -> Self {
+        match unit {
+            Unit::Requests => Self::Burst,
+            Unit::Tokens => Self::TokensBurst,
+        }
+    }
+}
+
+impl FromIterator<(Field, u64)> for LimitSpec {
+    /// Of a field that is there twice the last number counts.
+    fn from_iter<I: IntoIterator<Item = (Field, u64)>>(numbers: I) -> Self {
+        let mut spec = Self::default();
+        for (field, number) in numbers {
+            spec.0[field as usize] = Some(number);
+        }
+        spec
+    }
+}
+
+impl LimitSpec {
+    /// What is written, each field once.
+    pub fn iter(&self) -> impl Iterator<Item = (Field, u64)> {
+        Field::ALL.into_iter().filter_map(|field| Some((field, self.0[field as usize]?)))
+    }
+
+    /// Checks what the fields have to do with each other.
+    ///
+    /// # Errors
+    /// There is a burst of nothing; of two, that of requests.
+    pub fn check(&self) -> Result<(), LoneBurst> {
+        let is_of = |field: Field, unit| matches!(field.meaning(), Meaning::Rate(of, _) if of == unit);
+        let is_lone = |unit: Unit| {
+            self.0[Field::burst_of(unit) as usize].is_some()
+                && !self.iter().any(|(field, _)| is_of(field, unit))
+        };
+        match (is_lone(Unit::Requests), is_lone(Unit::Tokens)) {
+            (true, _) => Err(LoneBurst::Requests),
+            (_, true) => Err(LoneBurst::Tokens),
+            _ => Ok(()),
+        }
+    }
+
+    /// The limits that this makes. A burst is that of the shortest time; one of nothing is none.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let (mut rates, mut quotas) = (Vec::new(), Vec::new());
+        for (field, number) in self.iter() {
+            match field.meaning() {
+                Meaning::Burst => {}
+                Meaning::Rate(unit, per) => rates.extend(self.rate(number, unit, per, &rates)),
+                Meaning::Quota(unit, per) => quotas.extend(Quota::new(number, unit, per).ok()),
+            }
+        }
+        Limits::new(rates, quotas)
+    }
+
+    /// A rate, with the burst of its unit if none of those `before`, which are of shorter times, has it.
+    fn rate(&self, amount: u64, unit: Unit, per: Per, before: &[Rate]) -> Option<Rate> {
+        let is_shortest = before.iter().all(|rate| rate.unit() != unit);
+        let burst = self.0[Field::burst_of(unit) as usize].filter(|_| is_shortest);
+        let small = |number: u64| u32::try_from(number).ok();
+        Rate::new(small(amount)?, unit, per, burst.and_then(small)).ok()
+    }
+}
+
+impl From<&Limits> for LimitSpec {
+    /// As [`limits`](Self::limits) reads it. A burst that is the whole amount is left out.
+    fn from(limits: &Limits) -> Self {
+        let field =
+            |meant: &dyn Fn(Meaning) -> bool| Field::ALL.into_iter().find(|field| meant(field.meaning()));
+        let rate = |rate: &Rate| {
+            let is_it = |meaning| matches!(meaning, Meaning::Rate(unit, per) if (unit, per) == (rate.unit(), rate.per()));
+            let burst =
+                (rate.burst() != rate.amount()).then(|| (Field::burst_of(rate.unit()), rate.burst().into()));
+            field(&is_it).map(|field| (field, rate.amount().into())).into_iter().chain(burst)
+        };
+        let quota = |quota: &Quota| {
+            let is_it = |meaning| matches!(meaning, Meaning::Quota(unit, per) if (unit, per) == (quota.unit(), quota.per()));
+            field(&is_it).map(|field| (field, quota.amount()))
+        };
+        limits.rates().iter().flat_map(rate).chain(limits.quotas().iter().filter_map(quota)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spec(fields: &[(&str, &str)]) -> LimitSpec {
+        let read = |(name, text): &(&str, &str)| {
+            let field = Field::find(name).expect("a field");
+            (field, field.read(text).expect("a number"))
+        };
+        fields.iter().map(read).collect()
+    }
+
+    #[test]
+    fn each_field_reads_what_it_says_is_allowed() {
+        for (place, field) in Field::ALL.into_iter().enumerate() {
+            assert_eq!((field as usize, Field::find(field.name())), (place, Some(field)));
+            assert_eq!(field.allowed(), format!("a whole number from 1 to {}", field.most()));
+            let most = field.most();
+            for (text, number) in [
+                ("1", Some(1)),
+                ("007", Some(7)),
+                (&*most.to_string(), Some(most)),
+                (&*(most + 1).to_string(), None),
+                ("0", None),
+                ("", None),
+                ("+5", None),
+                ("-5", None),
+                ("5.0", None),
+                ("5 ", None),
+                ("18446744073709551616", None),
+            ] {
+                assert_eq!(field.read(text), number, "{field:?} {text:?}");
+            }
+        }
+        assert_eq!(Field::find("tokens_per_second"), None);
+    }
+
+    #[test]
+    fn a_burst_is_that_of_the_shortest_time() {
+        let limits = |fields: &[(&str, &str)]| {
+            let limits = spec(fields).limits();
+            let rates = limits.rates().iter().map(|rate| (rate.to_string(), rate.burst()));
+            rates.collect::<Vec<_>>()
+        };
+        let expected = [("9 requests a minute".into(), 2), ("90 requests an hour".into(), 90)];
+        assert_eq!(
+            limits(&[("requests_per_hour", "90"), ("burst", "2"), ("requests_per_minute", "9")]),
+            expected
+        );
+        let expected = [("9 requests a second".into(), 9), ("5 tokens a minute".into(), 3)];
+        assert_eq!(
+            limits(&[("tokens_burst", "3"), ("tokens_per_minute", "5"), ("requests_per_second", "9")]),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_burst_of_nothing_is_named() {
+        let both = [("burst", "1"), ("tokens_burst", "1")];
+        assert_eq!(spec(&both).check(), Err(LoneBurst::Requests));
+        assert_eq!(spec(&[both[0], both[1], ("requests_per_hour", "5")]).check(), Err(LoneBurst::Tokens));
+        assert_eq!(
+            spec(&[both[0], ("tokens_per_minute", "5"), ("requests_per_day", "5")]).check(),
+            Err(LoneBurst::Requests)
+        );
+        assert_eq!(spec(&[both[1], ("tokens_per_day", "5")]).check(), Err(LoneBurst::Tokens));
+        assert_eq!(spec(&[both[1], ("tokens_per_minute", "5")]).check(), Ok(()));
+        assert!(spec(&both).limits().is_empty());
+        assert_eq!(LimitSpec::default().check(), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn limits_are_written_as_they_are_read(numbers in prop::array::uniform10(prop::option::of(1..=60_000_000_u64))) {
+            let limits = LimitSpec(numbers).limits();
+            prop_assert_eq!(LimitSpec::from(&limits).limits(), limits);
+        }
+    }
+}
