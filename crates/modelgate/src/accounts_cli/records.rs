@@ -65,8 +65,7 @@ pub(crate) struct Audit {
 
 /// A day of the calendar.
 fn day(text: &str) -> Result<String, String> {
-    let read = text.parse::<jiff::civil::Date>().ok().filter(|day| day.to_string() == text);
-    read.map(|_| text.to_owned()).ok_or_else(|| "allowed: a day such as 2026-11-21".to_owned())
+    admin::is_day(text).then(|| text.to_owned()).ok_or_else(|| "allowed: a day such as 2026-11-21".to_owned())
 }
 
 /// `modelgate usage`
