@@ -89,18 +89,14 @@ impl KeyDigest {
     /// # Errors
     /// If it is anything else.
     pub fn parse_hex(text: &str) -> Result<Self, InvalidDigest> {
-        let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-        let text: &[u8; 64] = text.as_bytes().try_into().map_err(|_| InvalidDigest)?;
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-            *byte = digit(pair[0]).ok_or(InvalidDigest)? << 4 | digit(pair[1]).ok_or(InvalidDigest)?;
-        }
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| InvalidDigest)?;
         Ok(Self(bytes))
     }
 
     /// The digest as 64 hexadecimal digits.
     pub fn to_hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(self.0)
     }
 
     /// The digest as bytes.
@@ -117,7 +113,7 @@ impl KeyDigest {
 /// Shows the first four digits only: enough to find the key, too little to look it up in a table.
 impl fmt::Debug for KeyDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyDigest({:02x}{:02x}…)", self.0[0], self.0[1])
+        write!(f, "KeyDigest({}…)", hex::encode(&self.0[..2]))
     }
 }
 

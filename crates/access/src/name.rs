@@ -5,7 +5,7 @@
 //! not safe are percent-encoded (RFC 3986 §2.1), and a long name ends in a part of its digest. Two different subjects
 //! never get the same name, since `%` and `~` themselves are encoded in what a token says.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -71,11 +71,8 @@ fn shortened(encoded: &str, text: &str) -> String {
     let start = &encoded[..LONGEST_OF_TOKEN - DIGITS - 1];
     // A character's encoding is not cut into pieces.
     let whole = start.len() - start.bytes().rev().take(2).position(|b| b == b'%').map_or(0, |at| at + 1);
-    let mut name = format!("{}~", &start[..whole]);
-    for byte in KeyDigest::of(text).as_bytes().iter().take(DIGITS / 2) {
-        let _ = write!(name, "{byte:02x}");
-    }
-    name
+    let digits = hex::encode(&KeyDigest::of(text).as_bytes()[..DIGITS / 2]);
+    format!("{}~{digits}", &start[..whole])
 }
 
 #[cfg(test)]

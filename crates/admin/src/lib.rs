@@ -50,7 +50,7 @@ use chart::Charts;
 use live::Live;
 use since::Since;
 
-pub use api::{Present, entry_to_json, read_grace, state_in_words, usage_to_json};
+pub use api::{Present, entry_to_json, is_day, read_grace, state_in_words, usage_to_json};
 pub use finding::ConfigurationFinding;
 pub use gate::Gate;
 pub use operator::Operator;

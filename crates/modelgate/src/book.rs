@@ -2,9 +2,10 @@
 //!
 //! What the file says counts: an account of the store with a name or a key that the file has is left out, and named.
 
+pub(crate) mod names;
 #[cfg(test)]
 mod tests;
-mod update;
+pub(crate) mod update;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -13,11 +14,11 @@ use accounts::{Accounts, ConsumerSpec, Directory, KeySpec, Kind, Patterns, Plan,
 use catalogue::{GivenModelSettings, ModelGlobs};
 use store::Unreadable;
 
+use self::names::Names;
 use crate::{
     config::{Config, JwtIssuer},
     jwks::KeySets,
 };
-pub(crate) use update::{Names, Update};
 
 /// Keys and limits, put together.
 pub(crate) struct Book {

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! file ─parse─▶ YAML ◀─put in─ environment      (env.rs)
-//!                 └─Section by Section─▶ Config  (section.rs; one file per section)
+//!                 └─Section by Section─▶ Config  (one file per section)
 //! ```
 
 use std::{
@@ -32,7 +32,6 @@ mod shown;
 mod store;
 mod traefik;
 
-pub(crate) use accounts::{NAME as KEY_NAME, name as key_name};
 pub(crate) use admin::AdminConfig;
 pub(crate) use config_reader::ConfigErrors;
 pub(crate) use docker::{DockerConfig, Enabled};

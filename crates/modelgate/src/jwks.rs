@@ -6,12 +6,12 @@
 
 use std::{
     collections::HashMap,
-    error::Error,
+    error::Error as _,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use access::{Issuer, IssuerKeys};
+use access::{InvalidKeySet, Issuer, IssuerKeys};
 use reqwest::Client;
 use serde::Deserialize;
 use tokio::{
@@ -53,7 +53,24 @@ struct Discovery {
 /// What came of asking an issuer.
 struct Asked {
     source: Source,
-    answer: Result<Fetched, String>,
+    answer: Result<Fetched, FetchError>,
+}
+
+/// Why the keys of an issuer cannot be had. URLs are shown without their query, which may hold a secret.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("{}", causes(.0))]
+    NoClient(reqwest::Error),
+    #[error("no answer within {} s", PATIENCE.as_secs())]
+    Late,
+    #[error("{url}: {}", causes(.error))]
+    Request { url: String, error: reqwest::Error },
+    #[error("{url}: its answer is longer than {MAX_ANSWER} bytes")]
+    TooLong { url: String },
+    #[error("{url}: {error}")]
+    NoDiscovery { url: String, error: serde_json::Error },
+    #[error("{url}: {error}")]
+    NoKeySet { url: String, error: InvalidKeySet },
 }
 
 /// Keys that are in force now.
@@ -78,7 +95,7 @@ impl KeySets {
         let client = match client() {
             Ok(client) => client,
             Err(error) => {
-                warn!(error, "keys of identity providers cannot be fetched");
+                warn!(%error, "keys of identity providers cannot be fetched");
                 return std::future::pending().await;
             }
         };
@@ -124,7 +141,7 @@ impl Asked {
         match &self.answer {
             Ok(Fetched { keys, .. }) => info!(issuer, keys, "the keys of an identity provider are fetched"),
             Err(error) => {
-                warn!(issuer, error, "the keys of an identity provider cannot be fetched; the old ones stay");
+                warn!(issuer, %error, "the keys of an identity provider cannot be fetched; the old ones stay");
             }
         }
         if let Ok(Fetched { other_name: Some(says), .. }) = &self.answer {
@@ -150,8 +167,8 @@ impl Asked {
     }
 }
 
-fn client() -> Result<Client, String> {
-    Client::builder().timeout(PATIENCE).build().map_err(|error| causes(&error))
+fn client() -> Result<Client, FetchError> {
+    Client::builder().timeout(PATIENCE).build().map_err(FetchError::NoClient)
 }
 
 /// Asks issuers side by side, so that none waits for another, and puts their keys in force.
@@ -161,8 +178,7 @@ async fn ask_all(client: &Client, due: Vec<(Source, IssuerKeys)>) -> Vec<Asked> 
         let client = client.clone();
         running.spawn(async move {
             let fetched = timeout(PATIENCE, fetch(&client, &source, &keys)).await;
-            let answer =
-                fetched.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
+            let answer = fetched.unwrap_or(Err(FetchError::Late));
             Asked { source, answer }
         });
     }
@@ -171,40 +187,45 @@ async fn ask_all(client: &Client, due: Vec<(Source, IssuerKeys)>) -> Vec<Asked> 
     asked
 }
 
-async fn fetch(client: &Client, (issuer, jwks_url): &Source, keys: &IssuerKeys) -> Result<Fetched, String> {
+async fn fetch(
+    client: &Client,
+    (issuer, jwks_url): &Source,
+    keys: &IssuerKeys,
+) -> Result<Fetched, FetchError> {
     let (url, name) = match jwks_url {
         Some(url) => (url.clone(), None),
         None => {
             let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
             let document = get(client, &url).await?;
             let discovery: Discovery = serde_json::from_slice(&document)
-                .map_err(|error| format!("{}: {error}", without_query(&url)))?;
+                .map_err(|error| FetchError::NoDiscovery { url: without_query(&url), error })?;
             (discovery.jwks_uri, discovery.issuer)
         }
     };
     let json = get(client, &url).await?;
-    let keys = keys.replace(&json).map_err(|error| format!("{}: {error}", without_query(&url)))?;
+    let keys =
+        keys.replace(&json).map_err(|error| FetchError::NoKeySet { url: without_query(&url), error })?;
     Ok(Fetched { keys, other_name: name.filter(|name| name != issuer) })
 }
 
-async fn get(client: &Client, url: &str) -> Result<Vec<u8>, String> {
-    let shown = without_query(url);
-    let failed = |error: reqwest::Error| format!("{shown}: {}", causes(&error.without_url()));
+async fn get(client: &Client, url: &str) -> Result<Vec<u8>, FetchError> {
+    let failed =
+        |error: reqwest::Error| FetchError::Request { url: without_query(url), error: error.without_url() };
     let mut answer =
         client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(failed)? {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_ANSWER {
-            return Err(format!("{shown}: its answer is longer than {MAX_ANSWER} bytes"));
+            return Err(FetchError::TooLong { url: without_query(url) });
         }
     }
     Ok(body)
 }
 
 /// A query may hold a secret.
-fn without_query(url: &str) -> &str {
-    url.split('?').next().unwrap_or_default()
+fn without_query(url: &str) -> String {
+    url.split('?').next().unwrap_or_default().to_owned()
 }
 
 /// An error with what it comes from: "error sending request" alone says nothing.

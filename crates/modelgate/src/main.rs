@@ -1,60 +1,84 @@
-//! Modelgate: configuration, command line, wiring.
+//! Modelgate, the program: which command is given, and who does it.
+//!
+//! ```text
+//! main ─▶ arguments    what can be typed on the command line, as types
+//!      ├▶ commands ─┬▶ survey ─▶ wiring ─▶ config       one look at servers; what each part is told of the configuration
+//!      └▶ serve ────┴▶ keeper ─▶ book ─▶ jwks ─▶ config   keys and limits in force, kept in step with file and store
+//!
+//! exit, runtime        how the process ends; what async code runs on
+//! ```
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use store::Registry;
 
-use accounts_cli::Task;
-use cli::{Args, Command, Keys};
+use arguments::{Args, Command, Keys};
+use commands::{
+    accounts, check, explain, generate, healthcheck, import, records, reference, registry, registry::Failure,
+    render,
+};
 use config::{Config, Env};
 
-mod accounts_cli;
-mod admin_tokens;
+mod arguments;
 mod book;
-mod cli;
+mod commands;
 mod config;
-mod counting;
-mod explain;
-mod import;
+mod exit;
 mod jwks;
 mod keeper;
-mod log;
-mod reference;
-mod reload;
+mod runtime;
 mod serve;
+mod survey;
+mod wiring;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let named = args.config.as_deref();
     match &args.command {
-        None | Some(Command::Serve) => with_config(&args, serve::serve),
-        Some(Command::Render) => with_config(&args, |_, config| serve::render(&config)),
-        Some(Command::Check { servers }) => cli::check(&args, *servers),
-        Some(Command::Explain(what)) => with_config(&args, |_, config| explain::explain(&config, what)),
+        None | Some(Command::Serve) => with_config(&args, |config| serve::serve(named, config)),
+        Some(Command::Render) => with_config(&args, |config| render::render(&config)),
+        Some(Command::Check { servers }) => {
+            with_config(&args, |config| check::check(named, &config, *servers))
+        }
+        Some(Command::Explain(what)) => with_config(&args, |config| explain::explain(&config, what)),
         Some(Command::Reference) => reference::print(),
-        Some(Command::Healthcheck) => with_config(&args, |_, config| serve::healthcheck(&config)),
-        Some(Command::Keys(Keys::Generate(wanted))) => cli::keys_generate(wanted),
-        Some(Command::Keys(Keys::Import(wanted))) if !wanted.store => import::import(wanted),
-        Some(Command::Keys(Keys::Import(wanted))) => on_accounts(&args, &Task::Import(wanted)),
-        Some(Command::Keys(what)) => on_accounts(&args, &Task::Keys(what)),
-        Some(Command::Consumers(what)) => on_accounts(&args, &Task::Consumers(what)),
-        Some(Command::Plans(what)) => on_accounts(&args, &Task::Plans(what)),
-        Some(Command::Usage(wanted)) => on_accounts(&args, &Task::Usage(wanted)),
-        Some(Command::Audit(wanted)) => on_accounts(&args, &Task::Audit(wanted)),
+        Some(Command::Healthcheck) => with_config(&args, |config| healthcheck::healthcheck(&config)),
+        Some(Command::Keys(Keys::Generate(wanted))) => generate::generate(wanted),
+        Some(Command::Keys(Keys::Import(wanted))) if !wanted.store => import::print(wanted),
+        Some(Command::Keys(Keys::Import(wanted))) => {
+            with_registry(&args, async |registry| import::into_store(wanted, registry).await)
+        }
+        Some(Command::Keys(Keys::Accounts(what))) => {
+            with_registry(&args, async |registry| accounts::keys(registry, what).await)
+        }
+        Some(Command::Consumers(what)) => {
+            with_registry(&args, async |registry| accounts::consumers(registry, what).await)
+        }
+        Some(Command::Plans(what)) => {
+            with_registry(&args, async |registry| accounts::plans(registry, what).await)
+        }
+        Some(Command::Usage(wanted)) => {
+            with_registry(&args, async |registry| records::usage(registry, wanted).await)
+        }
+        Some(Command::Audit(wanted)) => {
+            with_registry(&args, async |registry| records::audit(registry, wanted).await)
+        }
+    }
+}
+
+/// Bad configuration is told, all of it, before any port is bound.
+fn with_config(args: &Args, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match Config::load(args.config.as_deref(), &Env::of_this_process()) {
+        Ok(config) => run(config),
+        Err(errors) => exit::refuse(&errors),
     }
 }
 
 /// Works on the accounts of the file and the store.
-fn on_accounts(args: &Args, task: &Task<'_>) -> ExitCode {
-    with_config(args, |_, config| accounts_cli::run(&config, task))
-}
-
-/// Bad configuration is told, all of it, before any port is bound.
-fn with_config(args: &Args, run: impl FnOnce(&Args, Config) -> ExitCode) -> ExitCode {
-    match Config::load(args.config.as_deref(), &Env::of_this_process()) {
-        Ok(config) => run(args, config),
-        Err(errors) => cli::refuse(&errors),
-    }
+fn with_registry(args: &Args, work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>) -> ExitCode {
+    with_config(args, |config| registry::with_registry(&config, work))
 }

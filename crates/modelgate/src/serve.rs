@@ -1,17 +1,28 @@
-//! The wiring: sources ▶ discovery ▶ catalogue ▶ listeners.
+//! `modelgate serve`: sources ▶ discovery ▶ catalogue ▶ listeners.
+//!
+//! ```text
+//! reload.rs           the configuration file is watched
+//! admin_tokens.rs     the tokens that let operators in
+//! shared_counting.rs  limits that several Modelgates share
+//! log.rs              the log
+//! ```
+
+mod admin_tokens;
+mod log;
+mod reload;
+mod shared_counting;
 
 use std::{
-    collections::BTreeSet,
-    io::{self, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    io,
+    net::SocketAddr,
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use admin::{Admin, Gate, Program};
-use catalogue::{Catalogue, Configured, Holds, ModelOverrides, ServerSpec};
-use discovery::Sources;
+use catalogue::Holds;
 use telemetry::COLLECT_EVERY;
 use tokio::{
     net::TcpListener,
@@ -20,112 +31,31 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{info, warn};
-use traefik_config::{Dashboard, Document, Gateway, Options};
-use web::{CertificateAuthority, Listeners, Settings, Shared};
+use web::{CertificateAuthority, Listeners, Shared};
 
+use self::reload::{Reload, Review};
 use crate::{
-    admin_tokens,
-    cli::Args,
     config::{self, Config, Env},
-    counting,
+    exit,
     jwks::KeySets,
-    keeper::{Keeper, Start},
-    log,
-    reload::{self, Reload, Review},
+    keeper::{Keeper, start::Start},
+    runtime, wiring,
 };
 
-/// A poll is answered this long before Traefik gives it up.
-const POLL_MARGIN: Duration = Duration::from_millis(500);
 /// How often limits that nobody uses are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How long a command looks for servers.
-const SURVEY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// `modelgate serve`.
-pub(crate) fn serve(args: &Args, config: Config) -> ExitCode {
+/// Serves until it is told to stop; `named` is the configuration file that the command line names.
+pub(crate) fn serve(named: Option<&Path>, config: Config) -> ExitCode {
     log::start(&config.log);
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    finish(runtime().and_then(|runtime| runtime.block_on(run(args, config))))
+    exit::of(runtime::new().and_then(|runtime| runtime.block_on(run(named, config))))
 }
 
-/// `modelgate render`: looks once and prints what Traefik would be told.
-#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
-pub(crate) fn render(config: &Config) -> ExitCode {
-    finish(survey(config).map(|catalogue| println!("{}", document(&catalogue, config).to_json_pretty())))
-}
-
-/// What Traefik would be told.
-pub(crate) fn document(catalogue: &Catalogue, config: &Config) -> Document {
-    let host = config.traefik.advertise.as_ref().map_or_else(|| "modelgate".into(), ToString::to_string);
-    let authority = format!("{host}:{}", config.listen.requests.port());
-    let ca_pem = "(made when Modelgate starts)".into();
-    traefik_config::render(catalogue, &options(config), &Gateway { authority, ca_pem })
-}
-
-/// Looks for servers once.
-///
-/// # Errors
-/// If discovery breaks, or nothing answers in time.
-pub(crate) fn survey(config: &Config) -> io::Result<Arc<Catalogue>> {
-    runtime()?.block_on(async {
-        let (publisher, reader) = catalogue::channel();
-        let (_holds, none) = watch::channel(Holds::default());
-        let (_servers, _peers, sources) = sources(config, none);
-        let survey = discovery::run(sources, publisher);
-        tokio::select! {
-            ended = survey => Err(io::Error::other(format!("discovery has ended: {ended:?}"))),
-            found = timeout(SURVEY_TIMEOUT, reader.changed_since(0)) => found.map_err(|_| {
-                let obstacles: Vec<String> = reader.obstacles().iter().map(ToString::to_string).collect();
-                let why = if obstacles.is_empty() { "is the Docker endpoint right?".into() } else { obstacles.join("; ") };
-                io::Error::other(format!("the first survey did not finish: {why}"))
-            })
-        }
-    })
-}
-
-/// `modelgate healthcheck`: asks the running Modelgate whether it is ready, for a container's HEALTHCHECK.
-pub(crate) fn healthcheck(config: &Config) -> ExitCode {
-    let mut admin = config.listen.admin;
-    if admin.ip().is_unspecified() {
-        admin.set_ip(Ipv4Addr::LOCALHOST.into());
-    }
-    finish(ask_ready(admin))
-}
-
-fn ask_ready(admin: SocketAddr) -> io::Result<()> {
-    const PATIENCE: Duration = Duration::from_secs(3);
-    let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut status = [0; 12];
-    stream.read_exact(&mut status)?;
-    match status.ends_with(b" 200") {
-        true => Ok(()),
-        false => Err(io::Error::other("it is not ready")),
-    }
-}
-
-pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    // Before any TLS: reqwest takes the process's default.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Runtime::new()
-}
-
-#[expect(clippy::print_stderr, reason = "the last word of a command that failed")]
-pub(crate) fn finish(result: io::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run(args: &Args, config: Config) -> io::Result<()> {
-    let file = config::locate(args.config.as_deref(), &Env::of_this_process());
+async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
+    let file = config::locate(named, &Env::of_this_process());
     let seen = file.as_ref().and_then(|path| std::fs::read(path).ok());
     let authority =
         CertificateAuthority::open(config.state_dir.as_deref(), config.traefik.client_ca.as_deref())
@@ -134,18 +64,18 @@ async fn run(args: &Args, config: Config) -> io::Result<()> {
     let requests_port = listeners.requests.local_addr()?.port();
     let (publisher, reader) = catalogue::channel();
     let (holds, held) = watch::channel(Holds::default());
-    let (servers, peers, sources) = sources(&config, held);
+    let (servers, peers, sources) = wiring::sources(&config, held);
     let key_sets = KeySets::default();
     let start = Start::new(&config, &key_sets).await?;
     let policy = Arc::clone(&start.book.policy);
-    let shared = Shared::new(reader, settings(&config), policy, authority, requests_port, peers);
+    let shared = Shared::new(reader, wiring::settings(&config), policy, authority, requests_port, peers);
     let shared = Arc::new(match &config.shared_limits {
         Some(limits) => {
-            shared.with_shared_counting(counting::connect(limits, config.state_dir.as_deref()).await?)
+            shared.with_shared_counting(shared_counting::connect(limits, config.state_dir.as_deref()).await?)
         }
         None => shared,
     });
-    counting::report(&shared);
+    shared_counting::report(&shared);
     let registry = Arc::clone(&start.registry);
     let config = Arc::new(config);
     let (configs, config_changes) = watch::channel(Arc::clone(&config));
@@ -235,69 +165,5 @@ fn program(
         docker: hosts.iter().map(host).collect(),
         configuration: Box::new(move || changes.borrow().shown.clone()),
         problems: Box::new(move || reviews.borrow().problems.clone()),
-    }
-}
-
-type Feeds = (watch::Sender<Configured>, watch::Sender<BTreeSet<IpAddr>>, Sources);
-
-fn sources(config: &Config, holds: watch::Receiver<Holds>) -> Feeds {
-    let (sender, configured) = watch::channel(configured(config));
-    let (peers, traefik_peers) = watch::channel(BTreeSet::new());
-    let mut docker = if config.docker.is_wanted() { config.docker.hosts.clone() } else { Vec::new() };
-    for host in &mut docker {
-        host.own_ports = [config.listen.provider, config.listen.requests].map(|at| at.port()).into();
-    }
-    if docker.is_empty() {
-        info!("no Docker host: only the servers of the configuration are used");
-    }
-    (sender, peers, Sources { docker, configured, holds, traefik_peers })
-}
-
-/// The servers and models of the configuration, as discovery takes them.
-pub(crate) fn configured(config: &Config) -> Configured {
-    let spec = |server: &config::StaticServer| ServerSpec {
-        base_path: server.base_path.clone(),
-        models: server.models.clone(),
-        settings: server.settings.clone(),
-        model_settings: server.model_settings.clone(),
-        credential: server.credential.clone().map(Arc::new),
-        ..ServerSpec::configured(&server.name, server.url.clone())
-    };
-    let servers = config.servers.iter().map(spec).collect();
-    Configured { servers, models: ModelOverrides::new(config.models.clone()) }
-}
-
-/// What the handlers are to know of the configuration.
-pub(crate) fn settings(config: &Config) -> Settings {
-    Settings {
-        trusted_networks: config.traefik.trusted_addresses.clone(),
-        traefik: options(config),
-        advertise: config.traefik.advertise.as_ref().map(|host| host.as_str().to_owned()),
-        hold: config.traefik.poll_timeout.saturating_sub(POLL_MARGIN),
-    }
-}
-
-pub(crate) fn options(config: &Config) -> Options {
-    Options {
-        version: config.traefik.version,
-        entry_points: config.traefik.entry_points.clone(),
-        hosts: config.traefik.hosts.clone(),
-        apis: config.traefik.apis.clone(),
-        path_prefixes: config.traefik.path_prefixes.clone(),
-        redirect_entry_points: config.traefik.redirect_entry_points.clone(),
-        hsts: config.traefik.hsts.clone(),
-        cors: config.traefik.cors.clone(),
-        allow_ips: config.traefik.allow_ips.iter().map(ToString::to_string).collect(),
-        ip_depth: config.traefik.ip_depth,
-        client_certificate: config.traefik.client_certificate.clone(),
-        dashboard: config
-            .admin
-            .host
-            .as_ref()
-            .map(|host| Dashboard { host: host.clone(), port: config.listen.admin.port() }),
-        tls: config.traefik.tls.clone(),
-        max_body: config.requests.max_body,
-        max_chunked_body: config.requests.max_chunked_body,
-        key_headers: config.requests.key_headers.iter().map(|name| name.as_str().to_owned()).collect(),
     }
 }

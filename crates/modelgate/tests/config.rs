@@ -128,6 +128,26 @@ fn no_secret_is_told() {
     }
 }
 
+/// Files that variables name are read once: one that cannot be read was told twice.
+#[test]
+fn each_secret_in_the_environment_that_cannot_be_had_is_one_error() {
+    let unreadable = |variable: &str| {
+        format!(
+            "error: the configuration has 1 error:\n  \
+             {variable}: cannot read \"/nonexistent\": No such file or directory (os error 2)\n"
+        )
+    };
+    for (variable, clear) in [
+        ("MODELGATE_API_KEY_FILE", "MODELGATE_API_KEY"),
+        ("MODELGATE_ADMIN_TOKEN_FILE", "MODELGATE_ADMIN_TOKEN"),
+    ] {
+        assert_eq!(message(&check("", &[(variable, "/nonexistent")])), unreadable(variable));
+        let told = message(&check("", &[(variable, "/nonexistent"), (clear, "mg-0123456789abcdef")]));
+        assert_eq!(told.lines().count(), 2, "{told}");
+        assert!(told.contains(&format!("{clear}: {variable} is given too")), "{told}");
+    }
+}
+
 #[test]
 fn a_file_with_every_key_is_good_and_so_is_the_example() {
     for file in ["tests/config/full.yaml", "../../deploy/modelgate.example.yaml"] {

@@ -123,8 +123,7 @@ fn number(at: SystemTime) -> String {
     let mut random = [0; 5];
     // Without randomness two entries of one millisecond may collide; then the second is refused, and said so.
     let _ = getrandom::fill(&mut random);
-    let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{:013}-{random}", millis(at))
+    format!("{:013}-{}", millis(at), hex::encode(random))
 }
 
 impl Entry {

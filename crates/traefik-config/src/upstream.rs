@@ -266,5 +266,5 @@ pub(crate) fn by_priority<'a>(
 /// Stands for what something holds: the same content, the same name.
 fn hash(content: &impl Serialize) -> String {
     let bytes = serde_json::to_vec(content).expect("plain values can be written");
-    Sha256::digest(&bytes)[..6].iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(&Sha256::digest(&bytes)[..6])
 }

@@ -1,18 +1,17 @@
 //! The listeners: Traefik's poll, ForwardAuth and the model list, and administration.
 //!
 //! ```text
-//! provider  plain HTTP   GET /traefik                    provider.rs   what Traefik is told, long-polled
-//! requests  TLS, HTTP/2  every request                   head.rs       can its head be read
-//!                        /auth                           auth.rs       may this request pass, and where to
-//!                        GET /v1/models                  models.rs     what this key may use
-//!                        /refuse/…                       refuse.rs     native answers to what has no route
-//! admin     plain HTTP   /healthz /readyz                admin.rs      for people and health checks
-//!                        /metrics                        metrics.rs    for Prometheus
+//! provider  plain HTTP   GET /traefik       provider.rs            what Traefik is told, long-polled
+//! requests  TLS, HTTP/2  every request      head.rs                can its head be read
+//!                        /auth              auth.rs                may this request pass, and where to
+//!                        GET /v1/models     models.rs              what this key may use
+//!                        /refuse/…          refused_by_traefik.rs  native answers to what Traefik does not let pass
+//! admin     plain HTTP   /healthz /readyz   health.rs              for people and health checks
+//!                        /metrics           metrics.rs             for Prometheus
 //! ```
 //!
 //! HTTP statuses are chosen in `refusal.rs` and nowhere else.
 
-mod admin;
 mod advice;
 mod asked;
 mod auth;
@@ -20,6 +19,7 @@ mod changes;
 mod connection;
 mod counting;
 mod head;
+mod health;
 mod history;
 mod lanes;
 mod leaked_key;
@@ -29,7 +29,7 @@ mod one_task;
 mod polls;
 mod provider;
 mod refusal;
-mod refuse;
+mod refused_by_traefik;
 mod report;
 mod requests;
 mod state;
@@ -80,7 +80,7 @@ pub async fn serve(
         provider::router(Arc::clone(&shared)).into_make_service_with_connect_info::<provider::Connection>(),
     )
     .with_graceful_shutdown(stopped(shutdown.clone()));
-    let admin = admin::router(Arc::clone(&shared)).merge(pages);
+    let admin = health::router(Arc::clone(&shared)).merge(pages);
     let admin = axum::serve(listeners.admin, admin.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(stopped(shutdown.clone()));
     let requests =

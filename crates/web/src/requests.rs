@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc};
 use axum::{Router, body::Body, extract::Request, http::Response, routing::any};
 use tower::ServiceExt as _;
 
-use crate::{Shared, auth, head, models, refuse};
+use crate::{Shared, auth, head, models, refused_by_traefik};
 
 /// Answers it.
 #[derive(Debug)]
@@ -17,8 +17,8 @@ pub(crate) struct Requests {
 impl Requests {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
         let others = Router::new()
-            .route("/refuse/{why}", any(refuse::handle))
-            .route("/refuse/{why}/{*path}", any(refuse::handle))
+            .route("/refuse/{why}", any(refused_by_traefik::handle))
+            .route("/refuse/{why}/{*path}", any(refused_by_traefik::handle))
             .fallback(models::handle)
             .with_state(Arc::clone(shared));
         Self { shared: Arc::clone(shared), others }

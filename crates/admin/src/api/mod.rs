@@ -36,7 +36,7 @@ use crate::Admin;
 
 pub use keys::read_grace;
 pub(crate) use problem::Problem;
-pub use records::{entry_to_json, usage_to_json};
+pub use records::{entry_to_json, is_day, usage_to_json};
 pub use view::{Present, state_in_words};
 
 /// Where it is.

@@ -57,11 +57,9 @@ pub fn usage_to_json(row: &UsageRow) -> Value {
     })
 }
 
-fn is_day(text: &str) -> bool {
-    let shape = |(i, byte): (usize, u8)| if i == 4 || i == 7 { byte == b'-' } else { byte.is_ascii_digit() };
-    text.len() == 10 && text.bytes().enumerate().all(shape)
-        // Only a day that there is, or was.
-        && humantime::parse_rfc3339(&format!("{text}T00:00:00Z")).is_ok()
+/// Whether a text is a day of the calendar, written as in `2026-11-21`. jiff reads other forms as well.
+pub fn is_day(text: &str) -> bool {
+    text.parse::<jiff::civil::Date>().is_ok_and(|day| day.to_string() == text)
 }
 
 /// `GET /audit`
@@ -136,4 +134,28 @@ async fn page_of(
     let last = entries.last().filter(|_| is_full && !is_last).map(|last| last.id.clone());
     let text: String = entries.iter().map(|entry| format!("{}\n", entry_to_json(entry))).collect();
     Ok((text.into(), last.map(|last| AuditFilter { before: Some(last), ..page })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_one_of_the_calendar_and_written_in_one_way() {
+        for (text, expected) in [
+            ("2026-11-21", true),
+            ("2028-02-29", true),
+            ("2027-02-29", false),
+            ("2026-13-01", false),
+            ("20261121", false),
+            ("2026-11-21T00:00:00", false),
+            ("2026-11-21Z", false),
+            (" 2026-11-21", false),
+            ("2026-W47-6", false),
+            ("yesterday", false),
+            ("", false),
+        ] {
+            assert_eq!(is_day(text), expected, "{text:?}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use proptest::{collection::vec, option, prelude::*};
 
 use accounts::Account;
 
-use super::*;
+use super::{update::Update, *};
 use crate::config::Env;
 
 /// Whose tokens are taken is part of what must follow.

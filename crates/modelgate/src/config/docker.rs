@@ -59,11 +59,20 @@ struct Endpoint {
     host: Option<Host>,
 }
 
+/// Why a text is no endpoint.
+#[derive(Debug, thiserror::Error)]
+enum BadEndpoint {
+    #[error("allowed: {}", Endpoint::ALLOWED)]
+    Form,
+    #[error("{reason}; allowed: {}", Endpoint::ALLOWED)]
+    Address { reason: &'static str },
+}
+
 impl Endpoint {
     const ALLOWED: &str = "unix:///PATH, tcp://HOST:PORT, http://HOST:PORT or https://HOST:PORT";
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let allowed = || format!("allowed: {}", Self::ALLOWED);
+    fn parse(text: &str) -> Result<Self, BadEndpoint> {
+        let allowed = || BadEndpoint::Form;
         let (found, rest) = text.split_once("://").ok_or_else(allowed)?;
         let scheme =
             ["unix", "tcp", "http", "https"].into_iter().find(|s| *s == found).ok_or_else(allowed)?;
@@ -73,7 +82,7 @@ impl Endpoint {
         }
         // The same rules as for a server's URL; they do not know `tcp`.
         let checked = ServerUrl::parse(&format!("http://{rest}"))
-            .map_err(|e| format!("{}; allowed: {}", e.reason, Self::ALLOWED))?;
+            .map_err(|error| BadEndpoint::Address { reason: error.reason })?;
         let authority = checked.as_str().trim_start_matches("http://");
         let host = host_of(authority).ok_or_else(allowed)?;
         Ok(Self { scheme, url: format!("{scheme}://{authority}"), host: Some(host) })

@@ -141,13 +141,6 @@ impl Env {
             Ok(None) => {}
             Err(error) => errors.push(error),
         }
-        match self.secret(ADMIN_TOKEN, ADMIN_TOKEN_FILE) {
-            Ok(Some((variable, token))) => {
-                put(&mut origins, root, variable, &["admin", "token"], token.into());
-            }
-            Ok(None) => {}
-            Err(error) => errors.push(error),
-        }
         origins
     }
 

@@ -8,16 +8,24 @@ use store::{Store, StoreError, Unreadable};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::{
-    book::{Book, Names, Update, refused},
+    book::{Book, names::Names, refused, update::Update},
     config::Config,
     jwks::KeySets,
 };
 
+/// Why everything is being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The configuration file has changed, and is not in force yet.
+    File,
+    /// The store has changed in a way that cannot be told account by account.
+    Store,
+}
+
 /// Everything is being read; dropped, it ends.
 pub(super) struct Reading {
     task: JoinHandle<Result<Book, StoreError>>,
-    /// Because the file has changed.
-    pub(super) is_reload: bool,
+    pub(super) cause: Cause,
     /// What has changed since it was begun.
     pub(super) meanwhile: Names,
     /// So much has changed since it was begun that it is to be done once more.
@@ -26,10 +34,10 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) fn start(
-        is_reload: bool,
+        cause: Cause,
         read: impl Future<Output = Result<Book, StoreError>> + Send + 'static,
     ) -> Self {
-        Self { task: tokio::spawn(read), is_reload, meanwhile: Names::default(), again: false }
+        Self { task: tokio::spawn(read), cause, meanwhile: Names::default(), again: false }
     }
 
     /// What was read, at the end.
@@ -97,4 +105,9 @@ async fn read_kind<A: Account>(
         }
     }
     Ok(now)
+}
+
+/// The store has not answered in time.
+pub(super) fn late() -> StoreError {
+    StoreError::Unavailable("no answer in time".into())
 }

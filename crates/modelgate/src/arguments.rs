@@ -1,0 +1,149 @@
+//! What can be typed on the command line, as types. What a command does stands in `commands/` and `serve.rs`.
+//!
+//! ```text
+//! accounts.rs   keys, consumers and plans: which of them, and what to make of them
+//! fields.rs     what is given of one, as a document in the words of the configuration file
+//! records.rs    usage and the audit log
+//! explain.rs    what to explain
+//! import.rs     another gateway's keys
+//! output.rs     how to print
+//! ```
+
+pub(crate) mod accounts;
+pub(crate) mod explain;
+pub(crate) mod fields;
+pub(crate) mod import;
+pub(crate) mod output;
+pub(crate) mod records;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use self::{
+    accounts::{CreateKey, ListConsumers, ListKeys, ListPlans, Named, Rotate, SetConsumer, SetKey, SetPlan},
+    explain::Explain,
+    import::Import,
+    records::{Audit, Usage},
+};
+
+/// One OpenAI- and Anthropic-compatible endpoint over all your inference servers, beside Traefik.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub(crate) struct Args {
+    /// The configuration file [default: $MODELGATE_CONFIG, or modelgate.yaml if it is here]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What to do [default: serve]
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Command {
+    /// Answer Traefik until told to stop
+    Serve,
+    /// Check the configuration
+    Check {
+        /// Also look at containers and servers once, and say what is wrong with them
+        #[arg(long)]
+        servers: bool,
+    },
+    /// Ask the running Modelgate whether it is ready; for a container's HEALTHCHECK
+    Healthcheck,
+    /// Look for servers once and print what Traefik would be told
+    Render,
+    /// Say why a container, a model or a request is routed as it is, or is not
+    #[command(subcommand)]
+    Explain(Explain),
+    /// Print all labels and their equals in the configuration file, as Markdown
+    Reference,
+    /// Work with API keys
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Work with consumers, who own keys
+    #[command(subcommand)]
+    Consumers(Consumers),
+    /// Work with plans, the limits that keys and consumers refer to
+    #[command(subcommand)]
+    Plans(Plans),
+    /// Print what was used by day, key and model
+    Usage(Usage),
+    /// Print who changed what, and samples of refusals
+    Audit(Audit),
+}
+
+/// What to do with API keys.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Keys {
+    /// Make an API key and print it, with the lines that go into the configuration
+    Generate(Generate),
+    /// Print another gateway's keys as lines for the configuration, or put them into the store; they go on working
+    Import(Import),
+    #[command(flatten)]
+    Accounts(KeyAccounts),
+}
+
+/// What to do with the keys of the configuration file and the store.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum KeyAccounts {
+    /// List keys, those of the configuration file among them
+    List(ListKeys),
+    /// Print one
+    Show(Named),
+    /// Add a key to the store and print it
+    Create(CreateKey),
+    /// Change what is given of a key; the rest stays
+    Set(SetKey),
+    /// Make another key in the place of one, and print it
+    Rotate(Rotate),
+    /// Let a disabled key work again
+    Enable(Named),
+    /// Have a key refused until it is enabled
+    Disable(Named),
+    /// Remove a key; one that is not there is no error
+    Delete(Named),
+}
+
+/// What to do with consumers.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Consumers {
+    /// List those that have limits, or anything else but keys
+    List(ListConsumers),
+    /// Print one
+    Show(Named),
+    /// Change what is given of a consumer, or add it
+    Set(SetConsumer),
+    /// Remove one that has no keys; one that is not there is no error
+    Delete(Named),
+}
+
+/// What to do with plans.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Plans {
+    /// List them
+    List(ListPlans),
+    /// Print one
+    Show(Named),
+    /// Change what is given of a plan, or add it
+    Set(SetPlan),
+    /// Remove one that nobody refers to; one that is not there is no error
+    Delete(Named),
+}
+
+/// For whom the key is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Generate {
+    /// What the key is called; unique
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = key_name)]
+    pub(crate) name: String,
+    /// Who owns it [default: the key's name]
+    #[arg(long, value_name = "NAME", value_parser = key_name)]
+    pub(crate) consumer: Option<String>,
+}
+
+/// A name that the configuration accepts, too; all such names are good YAML between quotes.
+fn key_name(text: &str) -> Result<String, String> {
+    ::accounts::name(text).ok_or_else(|| format!("allowed: {}", ::accounts::NAME))
+}

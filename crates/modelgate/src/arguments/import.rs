@@ -1,0 +1,52 @@
+//! Another gateway's keys: whose files, and which of their restrictions to do without.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// The gateway from which keys come.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Gateway {
+    #[value(
+        help = "Kong's declarative configuration (YAML): kong.yml, what `deck gateway dump` prints, or `kong config db_export`"
+    )]
+    Kong,
+    #[value(
+        help = "LiteLLM's answers (JSON) to GET /key/list?return_full_object=true&size=100, each page, or /key/info; and to \
+                /team/list, /user/list and /organization/list, without which keys of teams, users and organizations are \
+                taken over disabled"
+    )]
+    Litellm,
+}
+
+/// What to import.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "A restriction that Modelgate does not know disables the keys that it restricts, and is named.\n\
+                  With --store, keys that are there already stay as they are; a key that was deleted in the store comes back \
+                  if a file that still has it is imported again."
+)]
+pub(crate) struct Import {
+    /// Whose files they are
+    #[arg(long, value_enum)]
+    pub(crate) from: Gateway,
+    /// Put them into the store instead of printing them
+    #[arg(long)]
+    pub(crate) store: bool,
+    /// Restrictions to do without, as they are named on stderr (max_budget, acl): keys that nothing else restricts work
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) without: Vec<String>,
+    /// The files; what cannot be taken over of them is named
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+impl Gateway {
+    /// As it is called in the audit log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kong => "kong",
+            Self::Litellm => "litellm",
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Which usage, and which part of the audit log.
+
+use clap::Args;
+
+use super::output::Output;
+
+/// Which usage to print.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Usage {
+    /// Of which key
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<String>,
+    /// Of which consumer
+    #[arg(long, value_name = "NAME")]
+    pub(crate) consumer: Option<String>,
+    /// Of which model
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// From which day on, such as 2026-11-21
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    pub(crate) from: Option<String>,
+    /// Until which day, that one included
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    pub(crate) to: Option<String>,
+    /// How many lines at most, the newest days first
+    #[arg(long, value_name = "NUMBER", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Which part of the audit log to print.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Audit {
+    /// Who did it: the name of an admin token, "command line" for anybody there or "command line (ada)" for that user, or
+    /// /auth for samples of refusals
+    #[arg(long, value_name = "NAME")]
+    pub(crate) actor: Option<String>,
+    /// What was done begins with this, such as "key created" or request
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) action: Option<String>,
+    /// To what, such as "key alice"
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) subject: Option<String>,
+    /// How many entries at most, the newest first [default: 100, with --jsonl all]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+    /// Print a JSON object a line
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) jsonl: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// A day of the calendar.
+fn day(text: &str) -> Result<String, String> {
+    admin::is_day(text).then(|| text.to_owned()).ok_or_else(|| "allowed: a day such as 2026-11-21".to_owned())
+}

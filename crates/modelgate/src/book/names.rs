@@ -1,0 +1,56 @@
+//! Names of accounts, by kind.
+
+use std::collections::{HashMap, HashSet};
+
+use accounts::{Account, Accounts, ConsumerSpec, KeySpec, Kind, Plan};
+
+/// Accounts by kind and name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Names(HashMap<Kind, HashSet<String>>);
+
+impl Names {
+    /// All that there are.
+    pub(super) fn of(accounts: &Accounts) -> Self {
+        fn names<'a, A: Account + 'a>(accounts: &'a Accounts) -> impl Iterator<Item = (Kind, String)> {
+            A::among(accounts).iter().map(|account| (A::KIND, account.name().to_owned()))
+        }
+        let (plans, consumers) = (names::<Plan>(accounts), names::<ConsumerSpec>(accounts));
+        plans.chain(consumers).chain(names::<KeySpec>(accounts)).collect()
+    }
+
+    pub(super) fn contains(&self, kind: Kind, name: &str) -> bool {
+        self.0.get(&kind).is_some_and(|names| names.contains(name))
+    }
+
+    /// Those of a kind.
+    pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &String> {
+        self.0.get(&kind).into_iter().flatten()
+    }
+
+    /// Those as well.
+    pub(crate) fn add(&mut self, others: &Self) {
+        for (kind, names) in &others.0 {
+            self.0.entry(*kind).or_default().extend(names.iter().cloned());
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Extend<(Kind, String)> for Names {
+    fn extend<I: IntoIterator<Item = (Kind, String)>>(&mut self, names: I) {
+        for (kind, name) in names {
+            self.0.entry(kind).or_default().insert(name);
+        }
+    }
+}
+
+impl FromIterator<(Kind, String)> for Names {
+    fn from_iter<I: IntoIterator<Item = (Kind, String)>>(names: I) -> Self {
+        let mut all = Self::default();
+        all.extend(names);
+        all
+    }
+}

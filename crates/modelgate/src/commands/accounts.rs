@@ -1,0 +1,201 @@
+//! `modelgate keys`, `consumers` and `plans`.
+
+use std::io::{self, Write as _};
+
+use accounts::{ConsumerSpec, KeySpec, Kind, Plan};
+use admin::Present;
+use serde_json::{Value, json};
+use store::{Filter, Item, Registry};
+
+use super::{
+    registry::{ACTOR, Failure, answer},
+    table::{self, cell},
+};
+use crate::arguments::{
+    Consumers, KeyAccounts, Plans,
+    accounts::{CreateKey, ListConsumers, ListKeys, ListPlans, Named, Rotate, SetConsumer, SetKey, SetPlan},
+    output::Output,
+};
+
+/// `modelgate keys`
+pub(crate) async fn keys(registry: &Registry, what: &KeyAccounts) -> Result<(), Failure> {
+    match what {
+        KeyAccounts::List(ListKeys { search, consumer, plan, output }) => {
+            let filter = filter(search, consumer, plan);
+            let rows = list::<KeySpec>(registry, filter).await?;
+            let row = |key: &Value| {
+                let [name, consumer, plan, models, last_used, source] =
+                    ["name", "consumer", "plan", "models", "last_used", "source"]
+                        .map(|column| cell(key, column));
+                [name, consumer, admin::state_in_words(key), plan, models, last_used, source]
+            };
+            const HEADING: [&str; 7] = ["NAME", "CONSUMER", "STATE", "PLAN", "MODELS", "LAST USED", "SOURCE"];
+            print_list(HEADING, rows, row, output)
+        }
+        KeyAccounts::Show(named) => show::<KeySpec>(registry, named).await,
+        KeyAccounts::Create(wanted) => create(registry, wanted).await,
+        KeyAccounts::Set(SetKey { name, fields, unset, output }) => {
+            let patch = fields.patch(&unset.unset).map_err(Failure::Failed)?;
+            if patch.as_object().is_none_or(serde_json::Map::is_empty) {
+                let what = "nothing to change was given; see modelgate keys set --help";
+                return Err(Failure::Failed(what.into()));
+            }
+            patch_key(registry, name, &patch, output).await
+        }
+        KeyAccounts::Rotate(Rotate { name, grace, output }) => {
+            let (rotated, new) = answer(registry.rotate(name, *grace, &ACTOR)).await?;
+            print_written(registry, rotated, Some(new), output).await
+        }
+        KeyAccounts::Enable(Named { name, output }) => {
+            patch_key(registry, name, &json!({ "disabled": null }), output).await
+        }
+        KeyAccounts::Disable(Named { name, output }) => {
+            patch_key(registry, name, &json!({ "disabled": true }), output).await
+        }
+        KeyAccounts::Delete(named) => delete(registry, Kind::Key, named).await,
+    }
+}
+
+/// `modelgate consumers`
+pub(crate) async fn consumers(registry: &Registry, what: &Consumers) -> Result<(), Failure> {
+    match what {
+        Consumers::List(ListConsumers { search, plan, output }) => {
+            let rows = list::<ConsumerSpec>(registry, filter(search, &None, plan)).await?;
+            const COLUMNS: [&str; 7] =
+                ["name", "plan", "limit", "limit_per_model", "disabled", "note", "source"];
+            const HEADING: [&str; 7] =
+                ["NAME", "PLAN", "LIMIT", "LIMIT PER MODEL", "DISABLED", "NOTE", "SOURCE"];
+            print_list(HEADING, rows, |consumer| COLUMNS.map(|column| cell(consumer, column)), output)
+        }
+        Consumers::Show(named) => show::<ConsumerSpec>(registry, named).await,
+        Consumers::Set(SetConsumer { name, fields, output }) => {
+            set::<ConsumerSpec>(registry, name, fields.patch(), output).await
+        }
+        Consumers::Delete(named) => delete(registry, Kind::Consumer, named).await,
+    }
+}
+
+/// `modelgate plans`
+pub(crate) async fn plans(registry: &Registry, what: &Plans) -> Result<(), Failure> {
+    match what {
+        Plans::List(ListPlans { search, output }) => {
+            let rows = list::<Plan>(registry, filter(search, &None, &None)).await?;
+            const COLUMNS: [&str; 6] = ["name", "models", "limit", "limit_per_model", "note", "source"];
+            const HEADING: [&str; 6] = ["NAME", "MODELS", "LIMIT", "LIMIT PER MODEL", "NOTE", "SOURCE"];
+            print_list(HEADING, rows, |plan| COLUMNS.map(|column| cell(plan, column)), output)
+        }
+        Plans::Show(named) => show::<Plan>(registry, named).await,
+        Plans::Set(SetPlan { name, fields, output }) => {
+            set::<Plan>(registry, name, fields.patch(), output).await
+        }
+        Plans::Delete(named) => delete(registry, Kind::Plan, named).await,
+    }
+}
+
+fn filter(search: &Option<String>, consumer: &Option<String>, plan: &Option<String>) -> Filter {
+    const PAGE: u32 = 1_000;
+    Filter {
+        search: search.clone(),
+        consumer: consumer.clone(),
+        plan: plan.clone(),
+        after: None,
+        limit: PAGE,
+    }
+}
+
+/// All of them, page by page. Those that cannot be read are named.
+#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
+async fn list<A: Present>(registry: &Registry, mut filter: Filter) -> Result<Vec<Value>, Failure> {
+    let mut all = Vec::new();
+    loop {
+        let page = answer(registry.list::<A>(&filter)).await?;
+        all.extend(answer(A::present(registry, &page.items)).await?);
+        for unreadable in &page.unreadable {
+            eprintln!("left out: {unreadable}");
+        }
+        match page.next {
+            Some(next) => filter.after = Some(next),
+            None => return Ok(all),
+        }
+    }
+}
+
+fn print_list<const N: usize>(
+    heading: [&str; N],
+    rows: Vec<Value>,
+    row: impl Fn(&Value) -> [String; N],
+    output: &Output,
+) -> Result<(), Failure> {
+    if output.json {
+        return table::print_json(&rows.into());
+    }
+    table::print(heading, &rows.iter().map(row).collect::<Vec<_>>())
+}
+
+async fn show<A: Present>(registry: &Registry, named: &Named) -> Result<(), Failure> {
+    let missing = || Failure::Failed(format!("there is no {} {:?}", A::KIND, named.name));
+    let found = answer(registry.get::<A>(&named.name)).await?.ok_or_else(missing)?;
+    print_written(registry, found, None, &named.output).await
+}
+
+async fn create(registry: &Registry, wanted: &CreateKey) -> Result<(), Failure> {
+    let mut document = wanted.fields.patch(&[]).map_err(Failure::Failed)?;
+    document["name"] = wanted.name.as_str().into();
+    if let Some(sha256) = &wanted.sha256 {
+        document["sha256"] = sha256.as_str().into();
+    }
+    let (created, new) = answer(registry.create_key(&document, &ACTOR)).await?;
+    print_written(registry, created, new, &wanted.output).await
+}
+
+async fn patch_key(registry: &Registry, name: &str, patch: &Value, output: &Output) -> Result<(), Failure> {
+    let patched = answer(registry.patch::<KeySpec>(name, patch, &ACTOR)).await?;
+    print_written(registry, patched, None, output).await
+}
+
+/// Changes one that is there, or adds it.
+async fn set<A: Present>(
+    registry: &Registry,
+    name: &str,
+    patch: Result<Value, String>,
+    output: &Output,
+) -> Result<(), Failure> {
+    let patch = patch.map_err(Failure::Failed)?;
+    let written = match answer(registry.get::<A>(name)).await? {
+        Some(_) => answer(registry.patch::<A>(name, &patch, &ACTOR)).await?,
+        None => answer(registry.put::<A>(name, &patch, &ACTOR)).await?,
+    };
+    print_written(registry, written, None, output).await
+}
+
+#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
+async fn delete(registry: &Registry, kind: Kind, named: &Named) -> Result<(), Failure> {
+    let was_there = answer(registry.delete(kind, &named.name, &ACTOR)).await?;
+    if named.output.json {
+        return table::print_json(&json!({ "deleted": was_there }));
+    }
+    match was_there {
+        true => eprintln!("the {kind} {:?} is deleted", named.name),
+        false => eprintln!("there was no {kind} {:?}", named.name),
+    }
+    Ok(())
+}
+
+/// Prints an account; a new key in clear, here and nowhere else.
+async fn print_written<A: Present>(
+    registry: &Registry,
+    item: Item<A>,
+    new: Option<access::NewKey>,
+    output: &Output,
+) -> Result<(), Failure> {
+    let mut shown = answer(A::present(registry, &[item])).await?.pop().unwrap_or_default();
+    match (new, output.json) {
+        (Some(new), true) => shown["api_key"] = new.reveal().into(),
+        (Some(new), false) => {
+            let key = new.reveal();
+            writeln!(io::stdout().lock(), "API key, shown this once; give it to its owner:\n\n  {key}\n")?;
+        }
+        (None, _) => {}
+    }
+    table::print_one(&shown, output.json)
+}

@@ -1,0 +1,66 @@
+//! `modelgate check`: what the configuration says, and what servers say to it.
+
+use std::{path::Path, process::ExitCode};
+
+use crate::{
+    config::{self, Config, Env},
+    exit, survey, wiring,
+};
+
+/// Says what a good configuration comes to; `named` is the file that the command line names. With `servers`, containers
+/// and servers are looked at once.
+#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
+pub(crate) fn check(named: Option<&Path>, config: &Config, servers: bool) -> ExitCode {
+    let file = config::locate(named, &Env::of_this_process());
+    let file = file.map_or_else(|| "no file, all defaults".into(), |path| path.display().to_string());
+    println!(
+        "ok: {file}: {}, {}",
+        count(config.servers.len(), "server"),
+        count(config.accounts.declared.keys.len(), "key")
+    );
+    for issuer in &config.accounts.issuers {
+        println!("tokens of {}: {}", issuer.issuer.issuer, issuer.plans_in_words());
+    }
+    for warning in &config.warnings {
+        println!("warning: {warning}");
+    }
+    let version = config.traefik.version;
+    let advisories = traefik_config::advisories(version);
+    if let Some(newest) = advisories.iter().map(|advisory| advisory.mended).max() {
+        println!(
+            "published faults of Traefik {version}, which traefik.version names; Traefik {newest} or later mends {}:",
+            if advisories.len() == 1 { "it" } else { "all" }
+        );
+    }
+    for advisory in advisories {
+        println!("  {advisory}");
+    }
+    if servers { check_servers(config) } else { ExitCode::SUCCESS }
+}
+
+#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
+fn check_servers(config: &Config) -> ExitCode {
+    let catalogue = match survey::survey(config) {
+        Ok(catalogue) => catalogue,
+        Err(error) => return exit::of(Err(error)),
+    };
+    for server in catalogue.servers() {
+        let why = server.state.why().map(|why| format!(": {why}")).unwrap_or_default();
+        println!("server {}: {}{why}", server.spec.name, server.state.name());
+    }
+    for problem in catalogue.problems() {
+        println!("problem: {problem} [{}]", problem.finding.code());
+    }
+    for shortcoming in traefik_config::shortcomings(&catalogue, &wiring::options(config)) {
+        println!("problem: {shortcoming} [{}]", shortcoming.code());
+    }
+    for hint in catalogue.hints() {
+        println!("hint: {hint} [{}]", hint.finding.code());
+    }
+    if catalogue.problems().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn count(n: usize, thing: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {thing}{plural}")
+}

@@ -1,0 +1,100 @@
+//! All containers and servers that there are, in a line each: for somebody who asks about one that there is not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+use catalogue::{Catalogue, Origin, Outcome, Problem, ServerState, Subject};
+
+/// A container or server.
+pub(super) struct Known<'a> {
+    name: &'a str,
+    service: Option<&'a str>,
+    /// Its state, and why it is in it.
+    pub(super) state: String,
+    /// It gets requests, or is not meant to.
+    is_well: bool,
+}
+
+/// All containers with the label, and all servers of the configuration, by name.
+pub(super) fn all(catalogue: &Catalogue) -> Vec<Known<'_>> {
+    let states: BTreeMap<&str, &ServerState> =
+        catalogue.servers().map(|server| (server.spec.name.as_str(), &server.state)).collect();
+    let labelled = catalogue.containers().iter().map(|container| {
+        let name = container.name.as_str();
+        let (state, is_well) = match (states.get(name).copied(), &container.outcome) {
+            (Some(state), _) | (None, Outcome::Down(state)) => told(state),
+            (None, Outcome::NotEnabled) => ("its label inference.enable is false".into(), true),
+            (None, Outcome::Rejected | Outcome::Server) => (faults(catalogue, name), false),
+        };
+        Known { name, service: container.service.as_deref(), state, is_well }
+    });
+    let configured = catalogue.servers().filter(|server| server.spec.source.origin() == Origin::File);
+    let configured = configured.map(|server| {
+        let (state, is_well) = told(&server.state);
+        Known { name: &server.spec.name, service: None, state, is_well }
+    });
+    let mut known: Vec<Known<'_>> = labelled.chain(configured).collect();
+    known.extend(only_named(catalogue, &known));
+    known.sort_by_key(|known| known.name);
+    known
+}
+
+/// Containers of which nothing is known but what is wrong with them: Docker does not say how they are, or their label is
+/// misspelt.
+fn only_named<'a>(catalogue: &'a Catalogue, known: &[Known<'a>]) -> Vec<Known<'a>> {
+    let mut seen: BTreeSet<&str> = known.iter().map(|known| known.name).collect();
+    seen.extend(catalogue.servers().map(|server| server.spec.name.as_str()));
+    let names = catalogue.problems().iter().filter_map(|problem| match &problem.subject {
+        Subject::Container(name) => Some(name.as_str()),
+        Subject::Server(_) | Subject::Source(_) => None,
+    });
+    let names: BTreeSet<&str> = names.filter(|name| !seen.contains(name)).collect();
+    let one = |name| Known { name, service: None, state: faults(catalogue, name), is_well: false };
+    names.into_iter().map(one).collect()
+}
+
+fn told(state: &ServerState) -> (String, bool) {
+    match state.why() {
+        None => (state.name().to_owned(), true),
+        Some(why) => (format!("{}: {why:#}", state.name()), false),
+    }
+}
+
+/// What is wrong with a container that is no server.
+fn faults(catalogue: &Catalogue, name: &str) -> String {
+    let about = catalogue.problems().iter().filter(|problem| is_about(problem, name));
+    let faults: Vec<String> = about.map(|problem| format!("{:#}", problem.finding)).collect();
+    if faults.is_empty() { "not routed".into() } else { format!("not routed: {}", faults.join("; ")) }
+}
+
+/// One line for each.
+pub(super) fn lines(known: &[Known<'_>]) -> String {
+    let mut text = String::new();
+    for Known { name, service, state, .. } in known {
+        let service = service.filter(|service| service != name);
+        let service = service.map(|service| format!(" (service {service})")).unwrap_or_default();
+        let _ = write!(text, "\n  {name}{service}: {state}");
+    }
+    if text.is_empty() { " none".into() } else { text }
+}
+
+/// Those whose models may be missing, with why; empty if all is well.
+pub(super) fn not_ready(catalogue: &Catalogue) -> String {
+    let known: Vec<Known<'_>> = all(catalogue).into_iter().filter(|known| !known.is_well).collect();
+    match known.is_empty() {
+        true => String::new(),
+        false => format!("\nThese are not ready, and may have it once they are:{}", lines(&known)),
+    }
+}
+
+/// Whether a problem is about the container or server of this name.
+pub(super) fn is_about(problem: &Problem, name: &str) -> bool {
+    matches!(&problem.subject, Subject::Container(n) | Subject::Server(n) if n == name)
+}
+
+/// Names in one line.
+pub(super) fn list(items: &[&str]) -> String {
+    if items.is_empty() { "none".into() } else { items.join(", ") }
+}

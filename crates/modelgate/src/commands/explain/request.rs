@@ -1,0 +1,144 @@
+//! A request from the command line, written as for curl or taken from a HAR file, and what would
+//! become of it.
+
+use std::{fmt::Write as _, fs, io, path::Path, sync::Arc, time::SystemTime};
+
+use access::{Decision, Mode, Policy, Request};
+use catalogue::Catalogue;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use serde_json::Value;
+
+use crate::{
+    arguments::explain::RequestArgs, book::Book, config::Config, jwks::KeySets, keeper::start, runtime,
+};
+
+/// A request with everything in it.
+struct Given {
+    method: String,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs) -> io::Result<String> {
+    let given = match &args.har {
+        Some(file) => from_har(file, args.entry),
+        None => from_arguments(args),
+    };
+    let given = given.map_err(io::Error::other)?;
+    let path = given.uri.path_and_query().map_or("/", |p| p.as_str());
+    let request = Request {
+        method: &given.method,
+        uri: path,
+        host: given.uri.authority().map(http::uri::Authority::as_str),
+        headers: &given.headers,
+        body: &given.body,
+        mode: Mode::Layered,
+        // What a Traefik that has proven itself would be told.
+        trusted: true,
+        from: args.from,
+        now: SystemTime::now(),
+    };
+    let mut text = String::new();
+    let policy = runtime::new()?.block_on(policy(config, &given.headers, &mut text));
+    let explanation = access::explain(&policy, catalogue, &request);
+    for step in &explanation.steps {
+        let _ = writeln!(text, "- {step}");
+    }
+    match &explanation.decision {
+        Decision::Allow(grant) => {
+            let route = grant.route.as_ref().map_or("none", |route| route.as_str());
+            let model = grant.model.as_ref().map_or("none", |model| model.as_str());
+            let _ = writeln!(text, "allowed: model {model}, consumer {}, route {route}", grant.consumer.name);
+        }
+        Decision::Deny(denial) => {
+            let _ = writeln!(text, "refused ({}): {}", denial.reason.code(), denial.reason);
+        }
+    }
+    Ok(text)
+}
+
+/// The keys and limits as the running Modelgate has them. The keys of identity providers are fetched only if the request
+/// shows a token. Says what cannot be read.
+async fn policy(config: &Config, headers: &HeaderMap, text: &mut String) -> Arc<Policy> {
+    let key_sets = KeySets::default();
+    let policy = match start::read_once(config, &key_sets).await {
+        Ok(book) => book.policy,
+        Err(error) => {
+            let _ = writeln!(text, "- {error}; so only the keys of the configuration file are known");
+            Book::new(config, &key_sets, accounts::Accounts::default()).incomplete().policy
+        }
+    };
+    if policy.shows_token(headers) {
+        for fault in key_sets.fetch_once().await {
+            let _ = writeln!(text, "- {fault}");
+        }
+    }
+    policy
+}
+
+fn from_arguments(args: &RequestArgs) -> Result<Given, String> {
+    let body = match args.data.as_deref() {
+        None => Vec::new(),
+        Some(data) => match data.strip_prefix('@') {
+            Some(path) => fs::read(path).map_err(|e| format!("{path}: {e}"))?,
+            None => data.as_bytes().to_vec(),
+        },
+    };
+    let mut headers = HeaderMap::new();
+    for header in &args.headers {
+        let (name, value) = header.split_once(':').ok_or("a header is written \"NAME: VALUE\"")?;
+        insert(&mut headers, name.trim(), value.trim())?;
+    }
+    if args.data.is_some() && !headers.contains_key("content-type") {
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+    }
+    let default = if args.data.is_some() { "POST" } else { "GET" };
+    let method = args.method.clone().unwrap_or_else(|| default.into());
+    let uri = uri(args.url.as_deref().unwrap_or_default())?;
+    Ok(Given { method, uri, headers, body })
+}
+
+/// An entry of a HAR file (<http://www.softwareishard.com/blog/har-12-spec/>).
+fn from_har(file: &Path, entry: usize) -> Result<Given, String> {
+    let failed = |what: &str| format!("{}: {what}", file.display());
+    let text = fs::read(file).map_err(|e| failed(&e.to_string()))?;
+    let har: Value = serde_json::from_slice(&text).map_err(|e| failed(&format!("not JSON: {e}")))?;
+    let entries = har["log"]["entries"].as_array().ok_or_else(|| failed("it has no log.entries"))?;
+    let request = entries
+        .get(entry)
+        .map(|entry| &entry["request"])
+        .ok_or_else(|| failed(&format!("it has {} entries, counted from 0", entries.len())))?;
+    let mut headers = HeaderMap::new();
+    for header in request["headers"].as_array().into_iter().flatten() {
+        let name = header["name"].as_str().unwrap_or_default();
+        // HTTP/2's own, such as `:path`, are no headers.
+        if !name.starts_with(':') {
+            insert(&mut headers, name, header["value"].as_str().unwrap_or_default())?;
+        }
+    }
+    let text_of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(Given {
+        method: text_of(&request["method"]),
+        uri: uri(request["url"].as_str().unwrap_or_default())?,
+        headers,
+        body: text_of(&request["postData"]["text"]).into_bytes(),
+    })
+}
+
+/// The error does not repeat the value, which may be a key.
+fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), String> {
+    let bad = || format!("{name:?} is not a header, or its value is not allowed in one");
+    let (name, value) = (
+        HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?,
+        HeaderValue::from_str(value).map_err(|_| bad())?,
+    );
+    headers.append(name, value);
+    Ok(())
+}
+
+fn uri(text: &str) -> Result<Uri, String> {
+    let text =
+        if text.contains("://") || text.starts_with('/') { text.into() } else { format!("http://{text}") };
+    text.parse().map_err(|e| format!("{text:?} is not a URL: {e}"))
+}

@@ -1,0 +1,24 @@
+//! `modelgate keys generate`: a key that is in no store, with the lines that go into the configuration.
+
+use std::process::ExitCode;
+
+use access::NewKey;
+
+use crate::{arguments::Generate, exit};
+
+/// Makes a key. In clear it is printed here and nowhere else.
+#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
+pub(crate) fn generate(wanted: &Generate) -> ExitCode {
+    let key = match NewKey::generate() {
+        Ok(key) => key,
+        Err(error) => return exit::failed(&error, ExitCode::FAILURE),
+    };
+    let consumer = wanted.consumer.as_ref().unwrap_or(&wanted.name);
+    let digest = key.digest().to_hex();
+    println!("API key, shown this once; give it to its owner:\n\n  {}\n", key.reveal());
+    println!("SHA-256 of it:\n\n  {digest}\n");
+    println!("For the configuration file:\n");
+    println!("keys:");
+    println!("  - name: {:?}\n    consumer: {:?}\n    sha256: {digest:?}", wanted.name, consumer);
+    ExitCode::SUCCESS
+}

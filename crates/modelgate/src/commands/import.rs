@@ -1,0 +1,49 @@
+//! `modelgate keys import`: the keys of another gateway as lines for the configuration file, or into the store.
+//!
+//! Keys go on working: only their digests are written. An importer is a list of what it understands. Each field that is
+//! not understood is named on stderr, by its place and name and never by its value; what the other gateway would check
+//! before it lets a request pass, and nothing here does, disables the keys that it restricts. The rest goes on.
+//!
+//! ```text
+//! found.rs      what was found: accounts, what is said of them, and what holds them
+//! names.rs      names that the configuration accepts
+//! fields.rs     which fields are understood, harmless or restrict
+//! kong.rs       Kong's declarative configuration
+//! litellm.rs    LiteLLM's lists
+//! source.rs     a file as it was read
+//! reading.rs    the files, read by the importer of their gateway
+//! into_store.rs what was found, written into the store
+//! ```
+
+mod fields;
+mod found;
+mod into_store;
+mod kong;
+mod litellm;
+mod names;
+mod reading;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+use crate::{arguments::import::Import, exit};
+
+pub(crate) use into_store::into_store;
+
+/// Prints what can be taken over as lines for the configuration file.
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's answer goes to its user")]
+pub(crate) fn print(wanted: &Import) -> ExitCode {
+    let written = reading::read(wanted).and_then(|imported| {
+        eprintln!("keys: {}; append the lines below to the configuration file", imported.keys.len());
+        serde_yaml::to_string(&imported).map_err(|e| e.to_string())
+    });
+    match written {
+        Ok(yaml) => {
+            print!("{yaml}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => exit::failed(&error, ExitCode::FAILURE),
+    }
+}

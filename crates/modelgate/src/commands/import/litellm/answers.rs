@@ -1,0 +1,187 @@
+//! Which of LiteLLM's answers a file is: `/key/list`, `/key/info`, `/team/list`, `/team/info`, `/user/list`, `/user/info` and
+//! `/organization/list`, or several of them as one object (`{"keys": […], "teams": […]}`).
+
+use access::KeyDigest;
+use serde_json::{Map, Value};
+
+use super::{fields::Kind, values::text};
+use crate::commands::import::{fields::shown, source::Source};
+
+/// Rows of all files.
+#[derive(Default)]
+pub(super) struct Answers {
+    pub(super) keys: Vec<Row>,
+    pub(super) owners: Vec<(Kind, Map<String, Value>)>,
+    /// How many keys there are in LiteLLM, as far as it is said.
+    total: u64,
+    has_keys: bool,
+    not_understood: Vec<String>,
+}
+
+/// A key's row.
+pub(super) struct Row {
+    pub(super) place: String,
+    value: Value,
+}
+
+/// Lists, what is in them, and what counts them.
+const LISTS: [(&str, Kind); 4] = [
+    ("keys", Kind::Key),
+    ("teams", Kind::Team),
+    ("users", Kind::User),
+    ("organizations", Kind::Organization),
+];
+/// One object within an answer, with lists beside it.
+const ONES: [(&str, Kind); 3] =
+    [("team_info", Kind::Team), ("user_info", Kind::User), ("organization_info", Kind::Organization)];
+/// Of the answer, not of what it lists.
+const OF_THE_ANSWER: [&str; 10] = [
+    "total_count",
+    "current_page",
+    "total_pages",
+    "total",
+    "page",
+    "page_size",
+    "team_id",
+    "user_id",
+    "team_memberships",
+    "admin_mcp_permissions",
+];
+
+impl Answers {
+    /// # Errors
+    /// A file is no such answer, or none has keys.
+    pub(super) fn of(sources: &[Source]) -> Result<Self, String> {
+        let mut answers = Self::default();
+        for source in sources {
+            let whose = |error: String| format!("{}{error}", source.name);
+            let value =
+                serde_json::from_str(&source.text).map_err(|e| whose(format!("it is not JSON: {e}")))?;
+            answers.add(value, &source.name).map_err(whose)?;
+        }
+        if answers.has_keys { Ok(answers) } else { Err("it has no list of keys".into()) }
+    }
+
+    fn add(&mut self, answer: Value, file: &str) -> Result<(), String> {
+        match answer {
+            Value::Array(rows) => {
+                let kind = kind_of(rows.first());
+                self.add_all(kind, rows, "keys", file)
+            }
+            Value::Object(answer) => self.add_object(answer, file),
+            _ => Err("it has no list of keys".into()),
+        }
+    }
+
+    fn add_object(&mut self, mut answer: Map<String, Value>, file: &str) -> Result<(), String> {
+        if answer.contains_key("token") {
+            return self.add_all(Kind::Key, vec![Value::Object(answer)], "keys", file);
+        }
+        if let (Some(key), Some(Value::Object(info))) = (answer.get("key").cloned(), answer.get("info")) {
+            let mut row = info.clone();
+            row.insert("token".into(), as_token(&key));
+            return self.add_all(Kind::Key, vec![Value::Object(row)], "keys", file);
+        }
+        self.total = self.total.max(answer.get("total_count").and_then(Value::as_u64).unwrap_or_default());
+        let mut is_known = false;
+        for (name, kind) in ONES {
+            let Some(Value::Object(mut one)) = answer.remove(name) else { continue };
+            for beside in ["team_id", "user_id", "team_memberships"] {
+                if let Some(value) = answer.get(beside) {
+                    one.entry(beside).or_insert_with(|| value.clone());
+                }
+            }
+            is_known = true;
+            self.owners.push((kind, one));
+        }
+        for (name, kind) in LISTS {
+            match answer.remove(name) {
+                None | Some(Value::Null) => {}
+                Some(Value::Array(rows)) => {
+                    is_known = true;
+                    self.add_all(kind, rows, name, file)?;
+                }
+                Some(_) => return Err(format!("its {name} are no list")),
+            }
+        }
+        if !is_known && kind_of(Some(&Value::Object(answer.clone()))) != Kind::Key {
+            let kind = kind_of(Some(&Value::Object(answer.clone())));
+            return self.add_all(kind, vec![Value::Object(answer)], kind.name(), file);
+        }
+        answer.retain(|name, _| !OF_THE_ANSWER.contains(&name.as_str()));
+        self.not_understood.extend(answer.keys().map(|name| format!("{file}{}", shown(name))));
+        if is_known { Ok(()) } else { Err("it has no list of keys, teams, users or organizations".into()) }
+    }
+
+    fn add_all(&mut self, kind: Kind, rows: Vec<Value>, list: &str, file: &str) -> Result<(), String> {
+        self.has_keys |= kind == Kind::Key;
+        for (i, value) in rows.into_iter().enumerate() {
+            match (kind, value) {
+                (Kind::Key, value) => self.keys.push(Row { place: format!("{file}{list}[{i}]"), value }),
+                (kind, Value::Object(row)) => self.owners.push((kind, row)),
+                (_, _) => return Err(format!("{list}[{i}] is no object")),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the files lack, or have and nobody understands.
+    pub(super) fn incomplete(&self) -> Vec<String> {
+        let mut said: Vec<String> =
+            self.not_understood.iter().map(|name| format!("{name}: Modelgate does not know it")).collect();
+        let found = self.keys.len();
+        if self.total > found as u64 {
+            let pages =
+                "ask for each page, and import each: /key/list?return_full_object=true&size=100&page=2";
+            said.push(format!("they have {found} of {} keys; {pages}", self.total));
+        }
+        said
+    }
+}
+
+/// What a list is of, by its first row.
+fn kind_of(row: Option<&Value>) -> Kind {
+    let has = |field: &str| row.is_some_and(|row| row.get(field).is_some());
+    if ["token", "key_name", "key_alias"].into_iter().any(has) {
+        return Kind::Key;
+    }
+    if ["members_with_roles", "team_member_permissions", "team_memberships"].into_iter().any(has) {
+        return Kind::Team;
+    }
+    if has("organization_alias") && has("organization_id") && !has("team_id") {
+        return Kind::Organization;
+    }
+    if has("user_id") && ["user_role", "user_email", "user_alias"].into_iter().any(has) {
+        return Kind::User;
+    }
+    if has("team_id") && (has("team_alias") || has("admins")) { Kind::Team } else { Kind::Key }
+}
+
+/// `/key/info` repeats the key as it was asked for: in clear, or its digest.
+fn as_token(key: &Value) -> Value {
+    match key.as_str() {
+        Some(key) if key.starts_with("sk-") => KeyDigest::of(key).to_hex().into(),
+        _ => key.clone(),
+    }
+}
+
+impl Row {
+    /// # Errors
+    /// It is no object, but a token alone.
+    pub(super) fn object(&self) -> Result<&Map<String, Value>, String> {
+        match &self.value {
+            Value::Object(object) => Ok(object),
+            Value::String(_) => Err("only its token is there; ask with return_full_object=true".into()),
+            _ => Err("it is no object".into()),
+        }
+    }
+
+    /// What the key is recognised by.
+    ///
+    /// # Errors
+    /// It is not there, or no digest.
+    pub(super) fn digest(&self) -> Result<KeyDigest, String> {
+        let token = text(self.object()?, "token")?.ok_or("it has no token")?;
+        KeyDigest::parse_hex(token).map_err(|_| "its token is not a SHA-256 digest".into())
+    }
+}

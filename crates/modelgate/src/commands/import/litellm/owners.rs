@@ -1,0 +1,198 @@
+//! Teams, users and organizations: what they may, and how often.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use serde_json::{Map, Value};
+
+use super::{
+    answers::Answers,
+    fields::{Kind, limited_member},
+    limits,
+    models::{self, Allowed},
+    values::{flag, object, text},
+};
+use crate::commands::import::found::{Findings, Imported, Limit};
+
+/// LiteLLM's administrator, who has no limits of its own.
+const ADMINISTRATOR: &str = "default_user_id";
+/// What holds for a user's keys only where they are in no team.
+const OF_KEYS_WITHOUT_TEAM: [&str; 3] = ["max_budget", "model_max_budget", "budget_limits"];
+
+/// What is called by its kind and its id.
+type Id = (&'static str, String);
+
+/// All that the files have.
+#[derive(Default)]
+pub(super) struct Owners {
+    all: HashMap<Id, Owner>,
+    /// What is said of each of them, and where.
+    said: Vec<(Id, String, Findings)>,
+    /// Those that keys refer to.
+    used: HashSet<Id>,
+}
+
+/// A team, a user or an organization; or nobody.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Owner {
+    pub(super) kind: &'static str,
+    pub(super) id: Option<String>,
+    pub(super) alias: Option<String>,
+    /// Nothing, if the files do not say.
+    pub(super) models: Option<Result<Allowed, String>>,
+    pub(super) limit: Limit,
+    pub(super) blocked: bool,
+    /// Names that stand for another model.
+    pub(super) aliases: BTreeSet<String>,
+    organization: Option<String>,
+    holds: BTreeSet<String>,
+    /// Members with limits of their own.
+    limited_members: BTreeSet<String>,
+    /// It has no limits, though the files do not have it.
+    is_administrator: bool,
+}
+
+impl Owners {
+    pub(super) fn of(answers: &Answers) -> Self {
+        let mut owners = Self::default();
+        for (kind, row) in &answers.owners {
+            owners.add(*kind, row);
+        }
+        owners
+    }
+
+    /// What cannot be read is as if it were not there: its keys are held.
+    fn add(&mut self, kind: Kind, row: &Map<String, Value>) {
+        let id = row.get(id_of(kind)).and_then(Value::as_str).unwrap_or_default();
+        let (mut findings, key) = (Findings::default(), (kind.name(), id.to_owned()));
+        let mut place = format!("{} {id}", kind.name());
+        match Owner::read(kind, row, &mut findings) {
+            Ok(mut owner) => {
+                owner.holds.clone_from(&findings.holds);
+                if let Some(alias) = &owner.alias {
+                    place = format!("{} {alias}", kind.name());
+                }
+                self.all.entry(key.clone()).and_modify(|other| other.narrow(&owner)).or_insert(owner);
+            }
+            Err(why) => findings.say(why),
+        }
+        self.said.push((key, place, findings));
+    }
+
+    /// Says what is known of those that keys refer to, once each.
+    pub(super) fn say(self, imported: &mut Imported) {
+        for (id, place, findings) in self.said {
+            if self.used.contains(&id) {
+                imported.say_all(&place, findings);
+            }
+        }
+    }
+
+    /// Whose a key is; a hold if the files do not have it.
+    pub(super) fn get(&mut self, kind: Kind, id: Option<&str>, findings: &mut Findings) -> Owner {
+        let name = kind.name();
+        let nobody = Owner { kind: name, ..Owner::default() };
+        let Some(id) = id else { return nobody };
+        let key = (name, id.to_owned());
+        let found = self.all.get(&key).cloned();
+        self.used.insert(key);
+        if let Some(owner) = found {
+            return owner;
+        }
+        let is_administrator = kind == Kind::User && id == ADMINISTRATOR;
+        if !is_administrator {
+            findings.hold(
+                id_of(kind),
+                format!("its {name} {id:?} is not in the files; add the answer to GET /{name}/list"),
+            );
+        }
+        Owner { id: Some(id.to_owned()), is_administrator, ..nobody }
+    }
+}
+
+fn id_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Key => "token",
+        Kind::Team => "team_id",
+        Kind::User => "user_id",
+        Kind::Organization => "organization_id",
+    }
+}
+
+impl Owner {
+    fn read(kind: Kind, row: &Map<String, Value>, findings: &mut Findings) -> Result<Self, String> {
+        let id = text(row, id_of(kind))?.ok_or_else(|| format!("it has no {}", id_of(kind)))?;
+        kind.look(row, findings)?;
+        let alias = text(row, &format!("{}_alias", kind.name()))?;
+        let table = object(row, "litellm_model_table")?.unwrap_or_default();
+        let metadata = object(row, "metadata")?.unwrap_or_default();
+        let members = row.get("team_memberships").and_then(Value::as_array);
+        let limited = members.into_iter().flatten().filter_map(limited_member).map(str::to_owned);
+        // An organization's limits hold over several teams; they are named.
+        let limit =
+            if kind == Kind::Organization { Limit::default() } else { limits::of_row(row, findings)? };
+        Ok(Self {
+            kind: kind.name(),
+            id: Some(id.to_owned()),
+            alias: alias.map(str::to_owned),
+            models: models::of_owner(row, kind.name()),
+            limit,
+            blocked: flag(row, "blocked")? | (metadata.get("scim_active") == Some(&Value::Bool(false))),
+            aliases: models::names_of(table.get("model_aliases"), "its model_aliases")?,
+            organization: text(row, "organization_id")?.filter(|_| kind == Kind::Team).map(str::to_owned),
+            holds: BTreeSet::new(),
+            limited_members: limited.collect(),
+            is_administrator: false,
+        })
+    }
+
+    /// The same one in another answer: what is narrower counts.
+    fn narrow(&mut self, other: &Self) {
+        self.limit.add_all(&other.limit);
+        self.blocked |= other.blocked;
+        self.holds.extend(other.holds.iter().cloned());
+        self.aliases.extend(other.aliases.iter().cloned());
+        self.limited_members.extend(other.limited_members.iter().cloned());
+        self.organization = self.organization.take().or_else(|| other.organization.clone());
+        self.models = match (self.models.take(), &other.models) {
+            (Some(Ok(models)), Some(Ok(others))) => {
+                Some(models.and(others, self.kind, &mut Findings::default()))
+            }
+            (Some(Err(why)), _) => Some(Err(why)),
+            (_, Some(Err(why))) => Some(Err(why.clone())),
+            (models, others) => models.or_else(|| others.clone()),
+        };
+    }
+
+    pub(super) fn is_some(&self) -> bool {
+        self.id.is_some()
+    }
+
+    pub(super) fn organization(&self) -> Option<&str> {
+        self.organization.as_deref()
+    }
+
+    /// Whether nothing but the key's own list says which models it may use.
+    pub(super) fn says_no_models(&self) -> bool {
+        self.is_some() && self.models.is_none() && !self.is_administrator
+    }
+
+    /// What holds a key of it. A user's budgets count for keys that are in no team, and its limits here for the consumer, which
+    /// is the team where there is one.
+    pub(super) fn hold(&self, team: &Self, user: &Self, findings: &mut Findings) {
+        let is_user_of_team = self.kind == Kind::User.name() && team.is_some();
+        let counts = |name: &&String| !is_user_of_team || !OF_KEYS_WITHOUT_TEAM.contains(&name.as_str());
+        findings.holds.extend(self.holds.iter().filter(counts).cloned());
+        if is_user_of_team && !self.limit.is_empty() {
+            findings.hold(
+                "user_limit",
+                "limits of its user over keys of several teams; here the team is the consumer",
+            );
+        }
+        if is_user_of_team && self.blocked {
+            findings.hold("scim_active", "its user is not active");
+        }
+        if user.id.as_ref().is_some_and(|id| self.limited_members.contains(id)) {
+            findings.hold("team_memberships", "limits of its user within the team");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! A file of the other gateway's.
+
+use std::time::SystemTime;
+
+/// A file as it was read.
+pub(super) struct Source {
+    /// Its name, if there are several.
+    pub(super) name: String,
+    pub(super) text: String,
+    /// When it was written.
+    pub(super) written: SystemTime,
+}

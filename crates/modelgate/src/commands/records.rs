@@ -1,0 +1,91 @@
+//! `modelgate usage` and `modelgate audit`.
+
+use std::io::{self, Write as _};
+
+use serde_json::Value;
+use store::{AuditFilter, Registry, UsageFilter};
+
+use super::{
+    registry::{Failure, answer},
+    table::{self, cell},
+};
+use crate::arguments::records::{Audit, Usage};
+
+/// Entries that are asked of the store at a time.
+const PAGE: u32 = 1_000;
+
+/// `modelgate usage`
+#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
+pub(crate) async fn usage(registry: &Registry, wanted: &Usage) -> Result<(), Failure> {
+    let filter = UsageFilter {
+        key: wanted.key.clone(),
+        consumer: wanted.consumer.clone(),
+        model: wanted.model.clone(),
+        from: wanted.from.clone(),
+        to: wanted.to.clone(),
+        // One more than fits shows whether there are more.
+        limit: wanted.limit + 1,
+    };
+    let mut rows = answer(registry.store()?.usage(&filter)).await?;
+    let fit = usize::try_from(wanted.limit).unwrap_or(usize::MAX);
+    if rows.len() > fit {
+        rows.truncate(fit);
+        eprintln!("there are more than {fit} lines; see --limit");
+    }
+    let rows: Vec<Value> = rows.iter().map(admin::usage_to_json).collect();
+    if wanted.output.json {
+        return table::print_json(&rows.into());
+    }
+    const COLUMNS: [&str; 8] =
+        ["day", "key", "consumer", "model", "requests", "estimated_tokens", "refused", "last_used"];
+    let rows: Vec<_> = rows.iter().map(|row| COLUMNS.map(|column| cell(row, column))).collect();
+    table::print(
+        ["DAY", "KEY", "CONSUMER", "MODEL", "REQUESTS", "ESTIMATED TOKENS", "REFUSED", "LAST USED"],
+        &rows,
+    )
+}
+
+/// `modelgate audit`
+pub(crate) async fn audit(registry: &Registry, wanted: &Audit) -> Result<(), Failure> {
+    const SOME: u32 = 100;
+    let store = registry.store()?;
+    let mut left = wanted.limit.or((!wanted.jsonl).then_some(SOME));
+    let mut filter = AuditFilter {
+        actor: wanted.actor.clone(),
+        subject: wanted.subject.clone(),
+        action: wanted.action.clone(),
+        before: None,
+        limit: PAGE,
+    };
+    let mut shown: Vec<Value> = Vec::new();
+    loop {
+        filter.limit = left.map_or(PAGE, |left| left.min(PAGE));
+        let entries = answer(store.audit(&filter)).await?;
+        let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        filter.before = entries.last().map(|entry| entry.id.clone());
+        let page = entries.iter().map(admin::entry_to_json);
+        match wanted.jsonl {
+            true => print_lines(page)?,
+            false => shown.extend(page),
+        }
+        left = left.map(|left| left - count);
+        if count < filter.limit || left == Some(0) {
+            break;
+        }
+    }
+    match (wanted.jsonl, wanted.output.json) {
+        (true, _) => Ok(()),
+        (false, true) => table::print_json(&shown.into()),
+        (false, false) => {
+            const COLUMNS: [&str; 5] = ["at", "actor", "action", "subject", "details"];
+            let rows: Vec<_> = shown.iter().map(|entry| COLUMNS.map(|column| cell(entry, column))).collect();
+            table::print(["AT", "ACTOR", "ACTION", "SUBJECT", "DETAILS"], &rows)
+        }
+    }
+}
+
+fn print_lines(entries: impl Iterator<Item = Value>) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    entries.into_iter().try_for_each(|entry| writeln!(out, "{entry}"))?;
+    Ok(())
+}

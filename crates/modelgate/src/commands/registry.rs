@@ -1,0 +1,170 @@
+//! The accounts of the configuration file and the store, for a command: what the admin API does, on the store itself. No
+//! server need run; one that does notices within a second.
+
+use std::{env, ffi::OsString, io, process::ExitCode, sync::LazyLock, time::Duration};
+
+use config_reader::ConfigErrors;
+use store::{Registry, RegistryError, State, Store, StoreError, StoreUrl};
+use tokio::time::timeout;
+
+use crate::{
+    config::Config,
+    exit::{self, BAD_CONFIGURATION},
+    runtime,
+};
+
+/// Who does it, in the audit log: `command line (ada)`.
+pub(crate) static ACTOR: LazyLock<String> = LazyLock::new(|| actor(|name| env::var_os(name)));
+/// How long the store may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to end its connections.
+const CLOSE: Duration = Duration::from_secs(1);
+
+/// Why a command did not do what it should.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The configuration must be changed first.
+    Configuration(String),
+    /// It was not done.
+    Failed(String),
+    /// The store does not answer.
+    Unavailable(String),
+    /// Nobody reads the answer any more, as with `| head`; what was asked is done.
+    NoReader,
+}
+
+/// The command line and the system's user, as the environment has it: for operators who trust each other, no proof. Who
+/// became root by sudo is who they were before. In a container there may be none.
+fn actor(variable: impl Fn(&str) -> Option<OsString>) -> String {
+    const LONGEST: usize = 64;
+    let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| {
+        let value = variable(name)?;
+        let visible =
+            value.to_string_lossy().chars().filter(|c| !c.is_control()).take(LONGEST).collect::<String>();
+        Some(visible.trim().to_owned()).filter(|user| !user.is_empty())
+    });
+    user.map_or_else(|| "command line".into(), |user| format!("command line ({user})"))
+}
+
+/// Opens the accounts of the file and the store, has something done with them, and says how that went.
+pub(crate) fn with_registry(
+    config: &Config,
+    work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>,
+) -> ExitCode {
+    let done = match runtime::new() {
+        Ok(runtime) => runtime.block_on(async {
+            let registry = open(config).await?;
+            let done = work(&registry).await;
+            if let Ok(store) = registry.store() {
+                // One that hangs does not end its connections either.
+                let _ = timeout(CLOSE, store.close()).await;
+            }
+            done
+        }),
+        Err(error) => Err(Failure::Failed(error.to_string())),
+    };
+    finish(done, config.store.url.as_ref())
+}
+
+fn finish(done: Result<(), Failure>, store: Option<&StoreUrl>) -> ExitCode {
+    let (error, code) = match done {
+        Ok(()) | Err(Failure::NoReader) => return ExitCode::SUCCESS,
+        Err(Failure::Configuration(error)) => (error, ExitCode::from(BAD_CONFIGURATION)),
+        Err(Failure::Failed(error)) => (error, ExitCode::FAILURE),
+        Err(Failure::Unavailable(error)) => {
+            let help = match store {
+                Some(StoreUrl::Postgres(_)) => {
+                    "is store.url (or MODELGATE_STORE_URL) right, and is PostgreSQL running?"
+                }
+                _ => "is state_dir (or store.url) right? Run this as the user that Modelgate runs as",
+            };
+            (format!("{error}\n  {help}"), ExitCode::FAILURE)
+        }
+    };
+    exit::failed(&error, code)
+}
+
+/// The accounts of the file, and those of the store if there is one.
+async fn open(config: &Config) -> Result<Registry, Failure> {
+    let registry = Registry::new(config.accounts.declared.clone());
+    if let Some(url) = config.store.url.clone() {
+        registry.set_store(answer(Store::open(url)).await?);
+        registry.set_state(State::Up);
+    }
+    Ok(registry)
+}
+
+/// What the store says, if it does in time.
+pub(crate) async fn answer<T, E: Into<Failure>>(
+    asked: impl Future<Output = Result<T, E>>,
+) -> Result<T, Failure> {
+    match timeout(PATIENCE, asked).await {
+        Ok(answered) => answered.map_err(Into::into),
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}")).into()),
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::NoStore => Self::Configuration(
+                "no store is configured, and keys of the configuration file are changed there; set state_dir (or \
+                 MODELGATE_STATE_DIR) for a file of SQLite's in that folder, or store.url (or MODELGATE_STORE_URL) for PostgreSQL"
+                    .into(),
+            ),
+            RegistryError::Invalid(ConfigErrors(errors)) => {
+                let lines: String = errors.iter().map(|error| format!("\n  {error}")).collect();
+                Self::Failed(format!("nothing was changed:{lines}"))
+            }
+            RegistryError::Store(error) => error.into(),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::NoReader,
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_actor_is_the_systems_user() {
+        for (variables, expected) in [
+            (&[][..], "command line"),
+            (&[("USER", "ada")], "command line (ada)"),
+            (&[("LOGNAME", "ada"), ("USER", "")], "command line (ada)"),
+            (&[("USER", "root"), ("LOGNAME", "root"), ("SUDO_USER", "ada")], "command line (ada)"),
+            (&[("SUDO_USER", "\n\u{1b}"), ("USER", " a\u{1b}[31m\u{9b}da\n")], "command line (a[31mda)"),
+            (&[("HOME", "/root"), ("USER", "\u{7f}")], "command line"),
+        ] {
+            let of =
+                |name: &str| variables.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).into());
+            assert_eq!(actor(of), expected, "{variables:?}");
+        }
+        let long = actor(|_| Some("é".repeat(1_000).into()));
+        assert_eq!(long, format!("command line ({})", "é".repeat(64)));
+    }
+}

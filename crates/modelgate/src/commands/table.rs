@@ -1,0 +1,59 @@
+//! Tables, YAML and JSON for those who gave a command.
+
+use std::io::{self, Write as _};
+
+use serde_json::Value;
+
+use super::registry::Failure;
+
+/// Prints rows under a heading, each column as wide as it must be.
+pub(super) fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {
+    let mut widths = heading.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", line(heading))?;
+    for row in rows {
+        writeln!(out, "{}", line(row.each_ref().map(String::as_str)))?;
+    }
+    Ok(())
+}
+
+/// Prints one thing: as YAML for people, in the words of the configuration file.
+pub(super) fn print_one(shown: &Value, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        return print_json(shown);
+    }
+    let yaml = serde_yaml::to_string(shown).map_err(|error| Failure::Failed(error.to_string()))?;
+    Ok(write!(io::stdout().lock(), "{yaml}")?)
+}
+
+/// Prints JSON, readable for people too.
+pub(super) fn print_json(shown: &Value) -> Result<(), Failure> {
+    Ok(writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(shown)?)?)
+}
+
+/// A value in a cell: texts as they are, lists with commas, `-` for what is not there. A terminal obeys control
+/// characters, so they are written as escapes.
+pub(super) fn cell(of: &Value, key: &str) -> String {
+    let text = match &of[key] {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            items.iter().map(|item| item.as_str().unwrap_or_default()).collect::<Vec<_>>().join(",")
+        }
+        Value::Object(object) => {
+            object.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+        }
+        other => other.to_string(),
+    };
+    let visible = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(visible).collect()
+}

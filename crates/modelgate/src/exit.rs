@@ -1,0 +1,28 @@
+//! How the process ends: exit statuses, and the last word of what failed.
+
+use std::{fmt::Display, io, process::ExitCode};
+
+use config_reader::ConfigErrors;
+
+/// `EX_USAGE` of sysexits.h: the configuration is wrong.
+pub(crate) const BAD_CONFIGURATION: u8 = 64;
+
+/// The status of a command that has succeeded, or has failed and says why.
+pub(crate) fn of(result: io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error, ExitCode::FAILURE),
+    }
+}
+
+/// Prints what is wrong with the configuration.
+pub(crate) fn refuse(errors: &ConfigErrors) -> ExitCode {
+    failed(errors, ExitCode::from(BAD_CONFIGURATION))
+}
+
+/// Prints why it failed; answers the status.
+#[expect(clippy::print_stderr, reason = "the last word of a command that failed, and no log need be set up")]
+pub(crate) fn failed(error: &dyn Display, code: ExitCode) -> ExitCode {
+    eprintln!("error: {error}");
+    code
+}

@@ -1,0 +1,58 @@
+//! What operators are told of the store and of accounts that are not in force.
+
+use std::{collections::HashSet, sync::Arc};
+
+use serde_json::json;
+use store::{Registry, State};
+use tracing::warn;
+use web::{Family, Shared};
+
+use crate::book::Book;
+
+/// Says what is not in force, and was not known to be.
+pub(super) fn report(book: &Book, registry: &Registry) {
+    let known = registry.problems();
+    let known: HashSet<&String> = known.iter().collect();
+    let problems = book.problems();
+    for problem in problems.iter().filter(|problem| !known.contains(problem)) {
+        warn!(problem, "an account is not in force");
+    }
+    registry.set_problems(problems);
+}
+
+/// Says on `/readyz` and `/metrics` whether the store answers.
+pub(super) fn show(shared: &Shared, registry: &Arc<Registry>) {
+    let told = Arc::clone(registry);
+    shared.add_status("store", move || describe(&told));
+    let told = Arc::clone(registry);
+    shared.add_metrics(move || {
+        let up = f64::from(u8::from(*told.state() == State::Up));
+        let family = Family::gauge("modelgate_store_up", "Whether the store answers.");
+        if *told.state() == State::Off { Vec::new() } else { vec![family.with(&[], up)] }
+    });
+}
+
+fn describe(registry: &Registry) -> serde_json::Value {
+    /// There may be 100,000; the log names all.
+    const SOME: usize = 20;
+    let kind = registry.store().ok().map(|store| store.url().kind());
+    let mut described = match &*registry.state() {
+        State::Off => json!({ "state": "off" }),
+        State::Up => json!({ "state": "up", "kind": kind }),
+        State::Down { since, why } => json!({
+            "state": "down",
+            "kind": kind,
+            "since": humantime::format_rfc3339_seconds(*since).to_string(),
+            "why": why,
+        }),
+    };
+    let problems = registry.problems();
+    if !problems.is_empty() {
+        let mut named: Vec<String> = problems.iter().take(SOME).cloned().collect();
+        if let Some(others) = problems.len().checked_sub(SOME).filter(|others| *others > 0) {
+            named.push(format!("and {others} more; the log names all"));
+        }
+        described["problems"] = named.into();
+    }
+    described
+}

@@ -1,0 +1,120 @@
+//! The first reading of the store: for a server that starts, for one whose store is back, and for a command.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use access::Policy;
+use accounts::Accounts;
+use store::{Following, Registry, State, Store, StoreError, StoreUrl};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::{
+    counts::Counted,
+    reading::{late, read_all},
+    report::report,
+};
+use crate::{book::Book, config::Config, jwks::KeySets};
+
+/// How long the start waits for the store.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The keys and limits with which to start: those of the store among them, if it answers in time.
+pub(crate) struct Start {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) book: Book,
+    pub(super) store: Reached,
+}
+
+/// What came of looking for the store.
+pub(super) enum Reached {
+    /// None is configured.
+    None,
+    /// It does not answer yet.
+    Down,
+    /// It is open, and everything was read.
+    Open(Following, Counted),
+}
+
+/// What an open store tells: what changes from now on, all accounts, and what was counted.
+pub(super) type Opened = (Following, Book, Counted);
+
+impl Start {
+    /// Opens the store and reads it.
+    ///
+    /// # Errors
+    /// SQLite's file cannot be used, or the tables are those of a newer Modelgate. A PostgreSQL that does not answer is no
+    /// error: it may come later.
+    pub(crate) async fn new(config: &Config, key_sets: &KeySets) -> io::Result<Self> {
+        let registry = Arc::new(Registry::new(config.accounts.declared.clone()));
+        let Some(url) = config.store.url.clone() else {
+            let book = Book::new(config, key_sets, Accounts::default());
+            return Ok(Self { registry, book, store: Reached::None });
+        };
+        let kind = url.kind();
+        let opened = match timeout(PATIENCE, open(config, key_sets, &registry, Arc::default())).await {
+            Ok(opened) => opened,
+            Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}"))),
+        };
+        match opened {
+            Ok((following, book, counted)) => {
+                info!(kind, keys = book.policy.key_count(), "the store is open");
+                report(&book, &registry);
+                Ok(Self { registry, book, store: Reached::Open(following, counted) })
+            }
+            Err(error @ StoreError::Unavailable(_)) if kind == "PostgreSQL" => {
+                warn!(kind, %error, "the store is down; until it is back only the keys, plans and consumers of the configuration are known");
+                registry.set_state(State::Down { since: SystemTime::now(), why: error.to_string() });
+                let book = Book::new(config, key_sets, Accounts::default()).incomplete();
+                Ok(Self { registry, book, store: Reached::Down })
+            }
+            Err(error) => Err(io::Error::other(format!("store: {error}"))),
+        }
+    }
+}
+
+/// Opens the store if that has not been done, and reads everything but what is `known` already.
+pub(super) async fn open(
+    config: &Config,
+    key_sets: &KeySets,
+    registry: &Registry,
+    known: Arc<Policy>,
+) -> Result<Opened, StoreError> {
+    let store = match (registry.store(), &config.store.url) {
+        (Ok(store), _) => Store::clone(&store),
+        (Err(_), Some(url)) => {
+            let store = Store::open(url.clone()).await?;
+            registry.set_store(store.clone());
+            store
+        }
+        (Err(_), None) => return Err(StoreError::Unavailable("there is none".into())),
+    };
+    // What changes while it is read is heard of afterwards.
+    let following = store.follow().await?;
+    let book = read_all(config, key_sets, &store, known).await?;
+    let counted = Counted::of(&store, &config.time_zone).await?;
+    registry.set_state(State::Up);
+    Ok((following, book, counted))
+}
+
+/// The keys and limits of the file and the store as they are now, for a command that changes nothing.
+pub(crate) async fn read_once(config: &Config, key_sets: &KeySets) -> Result<Book, StoreError> {
+    let is_there = match &config.store.url {
+        // It would be made, and belong to whoever gives the command.
+        Some(StoreUrl::Sqlite(path)) => path.exists(),
+        other => other.is_some(),
+    };
+    let Some(url) = config.store.url.clone().filter(|_| is_there) else {
+        return Ok(Book::new(config, key_sets, Accounts::default()));
+    };
+    let read = async {
+        let store = Store::open(url).await?;
+        let book = read_all(config, key_sets, &store, Arc::default()).await;
+        store.close().await;
+        book
+    };
+    timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(late()))
+}

@@ -1,0 +1,126 @@
+//! The configuration file is watched; a good new one takes effect, a bad one is refused.
+//!
+//! The file is read again and again rather than watched by the operating system: editors replace
+//! files and bind mounts hide it, and one small read a second costs nothing.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use admin::{ConfigurationFinding, Gate};
+use catalogue::Configured;
+use serde_json::json;
+use tokio::{sync::watch, time::sleep};
+use tracing::{error, info, warn};
+use web::{Family, Shared};
+
+use super::admin_tokens;
+use crate::{
+    config::{Config, ConfigErrors, Env},
+    wiring,
+};
+
+const EVERY: Duration = Duration::from_millis(500);
+
+/// What an operator should know of the configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Review {
+    /// It has changed, and the new one cannot be taken.
+    pub(crate) is_refused: bool,
+    pub(crate) problems: Vec<ConfigurationFinding>,
+}
+
+impl Review {
+    /// Of a configuration that is in force, and the one with which the process has started.
+    pub(crate) fn of(config: &Config, started: &Config) -> Self {
+        let restart = started.restart_needed(config).into_iter();
+        let restart = restart.map(|part| ConfigurationFinding::NeedsRestart { part });
+        let doubtful = config.warnings.iter().cloned().map(ConfigurationFinding::Doubtful);
+        Self { is_refused: false, problems: restart.chain(doubtful).collect() }
+    }
+
+    /// Of a file that is not taken.
+    fn refused(errors: &ConfigErrors) -> Self {
+        const SOME: usize = 5;
+        let first = errors.0.iter().take(SOME).cloned();
+        let mut problems: Vec<ConfigurationFinding> = first.map(ConfigurationFinding::Refused).collect();
+        if let Some(errors) = errors.0.len().checked_sub(SOME).filter(|others| *others > 0) {
+            problems.push(ConfigurationFinding::RefusedForMore { errors });
+        }
+        Self { is_refused: true, problems }
+    }
+}
+
+/// Says on `/readyz` and `/metrics` whether the file as it stands is in force.
+pub(crate) fn report(shared: &Shared, reviews: &watch::Receiver<Review>) {
+    let told = reviews.clone();
+    shared.add_status("configuration", move || {
+        let review = told.borrow();
+        let state = if review.is_refused { "refused" } else { "in force" };
+        let problems: Vec<String> = review.problems.iter().map(ToString::to_string).collect();
+        json!({ "state": state, "problems": problems })
+    });
+    let told = reviews.clone();
+    shared.add_metrics(move || {
+        let is_taken = f64::from(u8::from(!told.borrow().is_refused));
+        let help = "Whether the configuration file as it stands is in force; if not, the one before is.";
+        vec![Family::gauge("modelgate_config_last_reload_successful", help).with(&[], is_taken)]
+    });
+}
+
+/// What a change of the file concerns.
+pub(crate) struct Reload {
+    /// The file, if there is one.
+    pub(crate) file: Option<PathBuf>,
+    /// What stood in it when it was read: a change during the start is one, too.
+    pub(crate) seen: Option<Vec<u8>>,
+    /// With which the process has started: some of it stays in force until it ends.
+    pub(crate) started: Arc<Config>,
+    pub(crate) running: Arc<Config>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) servers: watch::Sender<Configured>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) configs: watch::Sender<Arc<Config>>,
+    pub(crate) reviews: watch::Sender<Review>,
+}
+
+impl Reload {
+    /// Watches the file; never returns. Limits keep what they have counted.
+    pub(crate) async fn watch(mut self) {
+        // The senders stay in any case: without them others would hear of changes that are none.
+        let Some(path) = self.file.take() else { return std::future::pending().await };
+        loop {
+            sleep(EVERY).await;
+            let now = fs::read(&path).ok();
+            if now == self.seen {
+                continue;
+            }
+            self.seen = now;
+            match Config::load(Some(&path), &Env::of_this_process()) {
+                Ok(config) => self.put_in_force(&path, Arc::new(config)),
+                Err(errors) => {
+                    self.reviews.send_replace(Review::refused(&errors));
+                    error!(path = %path.display(), "the new configuration is refused, the old one stays: {errors}");
+                }
+            }
+        }
+    }
+
+    fn put_in_force(&mut self, path: &Path, config: Arc<Config>) {
+        let review = Review::of(&config, &self.started);
+        for problem in &review.problems {
+            warn!("{problem}");
+        }
+        self.reviews.send_replace(review);
+        self.servers.send_replace(wiring::configured(&config));
+        self.shared.replace_settings(wiring::settings(&config));
+        self.configs.send_replace(Arc::clone(&config));
+        admin_tokens::renew(&self.gate, &config, &self.running);
+        let (keys, servers) = (config.accounts.declared.keys.len(), config.servers.len());
+        info!(path = %path.display(), keys, servers, "configuration reloaded");
+        self.running = config;
+    }
+}

@@ -1,0 +1,41 @@
+//! One look at containers and servers, for commands: as the running Modelgate looks again and again.
+
+use std::{io, sync::Arc, time::Duration};
+
+use catalogue::{Catalogue, Holds};
+use tokio::{sync::watch, time::timeout};
+use traefik_config::{Document, Gateway};
+
+use crate::{config::Config, runtime, wiring};
+
+/// How long a command looks for servers.
+const SURVEY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Looks for servers once.
+///
+/// # Errors
+/// If discovery breaks, or nothing answers in time.
+pub(crate) fn survey(config: &Config) -> io::Result<Arc<Catalogue>> {
+    runtime::new()?.block_on(async {
+        let (publisher, reader) = catalogue::channel();
+        let (_holds, none) = watch::channel(Holds::default());
+        let (_servers, _peers, sources) = wiring::sources(config, none);
+        let survey = discovery::run(sources, publisher);
+        tokio::select! {
+            ended = survey => Err(io::Error::other(format!("discovery has ended: {ended:?}"))),
+            found = timeout(SURVEY_TIMEOUT, reader.changed_since(0)) => found.map_err(|_| {
+                let obstacles: Vec<String> = reader.obstacles().iter().map(ToString::to_string).collect();
+                let why = if obstacles.is_empty() { "is the Docker endpoint right?".into() } else { obstacles.join("; ") };
+                io::Error::other(format!("the first survey did not finish: {why}"))
+            })
+        }
+    })
+}
+
+/// What Traefik would be told of a catalogue.
+pub(crate) fn document(catalogue: &Catalogue, config: &Config) -> Document {
+    let host = config.traefik.advertise.as_ref().map_or_else(|| "modelgate".into(), ToString::to_string);
+    let authority = format!("{host}:{}", config.listen.requests.port());
+    let ca_pem = "(made when Modelgate starts)".into();
+    traefik_config::render(catalogue, &wiring::options(config), &Gateway { authority, ca_pem })
+}

@@ -1,0 +1,82 @@
+//! What each part is told of the configuration: discovery, the listeners, what is rendered for Traefik.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+
+use catalogue::{Configured, Holds, ModelOverrides, ServerSpec};
+use discovery::Sources;
+use tokio::sync::watch;
+use tracing::info;
+use traefik_config::{Dashboard, Options};
+use web::Settings;
+
+use crate::config::{Config, StaticServer};
+
+/// A poll is answered this long before Traefik gives it up.
+const POLL_MARGIN: Duration = Duration::from_millis(500);
+
+/// What discovery hears later: the servers of a new configuration, and from where Traefik polls.
+pub(crate) type Feeds = (watch::Sender<Configured>, watch::Sender<BTreeSet<IpAddr>>, Sources);
+
+/// Where discovery looks for servers.
+pub(crate) fn sources(config: &Config, holds: watch::Receiver<Holds>) -> Feeds {
+    let (sender, configured) = watch::channel(configured(config));
+    let (peers, traefik_peers) = watch::channel(BTreeSet::new());
+    let mut docker = if config.docker.is_wanted() { config.docker.hosts.clone() } else { Vec::new() };
+    for host in &mut docker {
+        host.own_ports = [config.listen.provider, config.listen.requests].map(|at| at.port()).into();
+    }
+    if docker.is_empty() {
+        info!("no Docker host: only the servers of the configuration are used");
+    }
+    (sender, peers, Sources { docker, configured, holds, traefik_peers })
+}
+
+/// The servers and models of the configuration, as discovery takes them.
+pub(crate) fn configured(config: &Config) -> Configured {
+    let spec = |server: &StaticServer| ServerSpec {
+        base_path: server.base_path.clone(),
+        models: server.models.clone(),
+        settings: server.settings.clone(),
+        model_settings: server.model_settings.clone(),
+        credential: server.credential.clone().map(Arc::new),
+        ..ServerSpec::configured(&server.name, server.url.clone())
+    };
+    let servers = config.servers.iter().map(spec).collect();
+    Configured { servers, models: ModelOverrides::new(config.models.clone()) }
+}
+
+/// What the handlers are to know of the configuration.
+pub(crate) fn settings(config: &Config) -> Settings {
+    Settings {
+        trusted_networks: config.traefik.trusted_addresses.clone(),
+        traefik: options(config),
+        advertise: config.traefik.advertise.as_ref().map(|host| host.as_str().to_owned()),
+        hold: config.traefik.poll_timeout.saturating_sub(POLL_MARGIN),
+    }
+}
+
+/// What is rendered for Traefik beside models.
+pub(crate) fn options(config: &Config) -> Options {
+    Options {
+        version: config.traefik.version,
+        entry_points: config.traefik.entry_points.clone(),
+        hosts: config.traefik.hosts.clone(),
+        apis: config.traefik.apis.clone(),
+        path_prefixes: config.traefik.path_prefixes.clone(),
+        redirect_entry_points: config.traefik.redirect_entry_points.clone(),
+        hsts: config.traefik.hsts.clone(),
+        cors: config.traefik.cors.clone(),
+        allow_ips: config.traefik.allow_ips.iter().map(ToString::to_string).collect(),
+        ip_depth: config.traefik.ip_depth,
+        client_certificate: config.traefik.client_certificate.clone(),
+        dashboard: config
+            .admin
+            .host
+            .as_ref()
+            .map(|host| Dashboard { host: host.clone(), port: config.listen.admin.port() }),
+        tls: config.traefik.tls.clone(),
+        max_body: config.requests.max_body,
+        max_chunked_body: config.requests.max_chunked_body,
+        key_headers: config.requests.key_headers.iter().map(|name| name.as_str().to_owned()).collect(),
+    }
+}

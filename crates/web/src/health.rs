@@ -1,0 +1,175 @@
+//! `/healthz`, `/readyz` and `/metrics`: whether Modelgate itself is well, and what it finds wrong.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{ConnectInfo, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use catalogue::{Finding, Problem, Readiness, Severity};
+use serde_json::{Value, json};
+use traefik_config::Shortcoming;
+
+use crate::{Shared, metrics};
+
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics::handle))
+        .with_state(shared)
+}
+
+/// Ready once the first survey is finished. To who asks on this machine it says what is known and what is wrong; others
+/// get numbers only, since addresses and problems are for those who may see the dashboard.
+async fn ready(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    // A proxy on this machine may ask for anybody.
+    let is_local = peer.ip().to_canonical().is_loopback() && !headers.contains_key("x-forwarded-for");
+    let loaded = shared.catalogue().load();
+    let Some(catalogue) = loaded.as_deref() else {
+        let mut body = json!({ "status": "starting", "reason": "the first survey is not finished" });
+        if is_local {
+            let obstacles = shared.catalogue().obstacles();
+            body["problems"] = obstacles.iter().map(ToString::to_string).collect();
+            body["findings"] = obstacles.iter().map(finding).collect();
+        }
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    };
+    if !is_local {
+        let body = json!({
+            "status": "ready",
+            "models": catalogue.pools().count(),
+            "servers": catalogue.servers().count(),
+            "problems": catalogue.problems().len(),
+        });
+        return Json(body).into_response();
+    }
+    let servers: Vec<_> = catalogue
+        .servers()
+        .map(|s| {
+            json!({
+                "name": s.spec.name,
+                "url": s.spec.url.as_str(),
+                "state": s.state.name(),
+                "why": s.state.why().map(ToString::to_string),
+                "code": s.state.why().map(Finding::code),
+                "models": s.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let models: Vec<_> = catalogue
+        .pools()
+        .map(|p| {
+            json!({
+                "name": p.model.as_str(),
+                "stands_for": p.stands_for.as_str(),
+                "selector": p.selector.as_ref().map(ToString::to_string),
+                "routes": p.legs.iter().map(|leg| leg.route.as_str()).collect::<Vec<_>>(),
+                "ready": p.readiness() == Readiness::Ready,
+                "servers": p.ready.len(),
+            })
+        })
+        .collect();
+    let shortcomings = traefik_config::shortcomings(catalogue, &shared.settings().traefik);
+    let mut problems: Vec<String> = catalogue.problems().iter().map(ToString::to_string).collect();
+    problems.extend(shortcomings.iter().map(ToString::to_string));
+    let hints: Vec<String> = catalogue.hints().iter().map(ToString::to_string).collect();
+    let findings = catalogue.problems().iter().chain(catalogue.hints()).map(finding);
+    let findings: Vec<Value> = findings.chain(shortcomings.iter().map(shortcoming)).collect();
+    let mut body = json!({
+        "status": "ready",
+        "models": models,
+        "servers": servers,
+        "problems": problems,
+        "advisories": shared.advisories(),
+        "hints": hints,
+        "findings": findings,
+    });
+    for (name, status) in shared.statuses() {
+        body[name] = status;
+    }
+    Json(body).into_response()
+}
+
+/// A problem or hint for programs, which go by its code.
+fn finding(problem: &Problem) -> Value {
+    json!({
+        "code": problem.finding.code(),
+        "severity": problem.severity().name(),
+        "about": problem.subject.to_string(),
+        "message": problem.finding.to_string(),
+    })
+}
+
+fn shortcoming(shortcoming: &Shortcoming) -> Value {
+    json!({
+        "code": shortcoming.code(),
+        "severity": Severity::Fault.name(),
+        "about": "Traefik",
+        "message": shortcoming.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use catalogue::{
+        Catalogue, LabelFinding, LifecycleFinding, ServerRecord, ServerSpec, ServerState, ServerUrl,
+    };
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    async fn asked(shared: &Arc<Shared>) -> Value {
+        let peer = ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4711)));
+        let answer = ready(State(Arc::clone(shared)), peer, HeaderMap::new()).await;
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        serde_json::from_slice(&body).expect("JSON")
+    }
+
+    #[tokio::test]
+    async fn what_is_told_has_codes_for_programs_beside_the_words() {
+        let (mut publisher, reader) = catalogue::channel();
+        let shared = Shared::with_catalogue(reader);
+        let unknown = || Problem::container("vllm", LabelFinding::Unknown { label: "inference.prot".into() });
+        publisher.waits_for(vec![unknown()]);
+        let starting = asked(&shared).await;
+        assert_eq!(starting["problems"][0], unknown().to_string());
+        assert_eq!(starting["findings"][0]["code"], "label_unknown");
+        let gpu = ServerRecord {
+            spec: ServerSpec::configured("gpu", ServerUrl::http("gpu", 8000)),
+            state: ServerState::Starting(LifecycleFinding::HealthcheckPending.into()),
+            listed_as: catalogue::Kind::Other,
+            has_others: false,
+            models: Vec::new(),
+        };
+        let hint = catalogue::open_port("vllm", 32768, 8000);
+        publisher.publish(Catalogue::assemble([gpu], vec![unknown(), hint.clone()]));
+        let told = asked(&shared).await;
+        assert_eq!(
+            (&told["problems"], &told["hints"]),
+            (&json!([unknown().to_string()]), &json!([hint.to_string()]))
+        );
+        let server = &told["servers"][0];
+        assert_eq!(server["why"], "its HEALTHCHECK has not passed yet");
+        assert_eq!(server["code"], "healthcheck_pending");
+        let findings = told["findings"].as_array().expect("a list");
+        let brief = |finding: &Value| {
+            ["code", "severity", "about"].map(|key| finding[key].as_str().unwrap_or_default().to_owned())
+        };
+        assert_eq!(
+            findings.iter().map(brief).collect::<Vec<_>>(),
+            [
+                ["label_unknown", "fault", "container vllm"],
+                ["port_published_to_all", "hint", "container vllm"],
+            ]
+        );
+        assert_eq!(findings[1]["message"], hint.finding.to_string());
+    }
+}
