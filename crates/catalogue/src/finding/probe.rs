@@ -140,7 +140,7 @@ impl ProbeFinding {
             ProbeFault::NotReady { status, .. } => {
                 Facts::fault("not_ready_status").passing_if(is_503(status))
             }
-            ProbeFault::LacksText { .. } => Facts::fault("not_ready_text").passing_if(true),
+            ProbeFault::LacksText { .. } => Facts::fault("not_ready_text").passing(),
         }
     }
 
