@@ -46,7 +46,7 @@ pub use metrics::{Family, Kind, Sample};
 pub use models::limits_left;
 pub use polls::{Given, Instance, PollFinding, Polls};
 pub use refusal::status_and_code;
-pub use state::{Settings, Shared};
+pub use state::{Parts, Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};
 
 /// The three listeners, already bound.
