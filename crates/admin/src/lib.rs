@@ -51,7 +51,7 @@ use live::Live;
 use since::Since;
 
 pub use api::{InvalidGrace, Present, entry_to_json, read_grace, state_in_words, usage_to_json};
-pub use finding::ConfigurationFinding;
+pub use finding::{ConfigurationFinding, Doubt};
 pub use gate::Gate;
 pub use operator::Operator;
 pub use refusal::Refusal;

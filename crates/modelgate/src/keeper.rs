@@ -21,8 +21,9 @@ use std::{
 
 use access::Policy;
 use accounts::Accounts;
+use catalogue::Severity;
 use serde_json::json;
-use store::{Following, Registry, State, Store, StoreError, StoreUrl};
+use store::{AccountFinding, Following, Registry, State, Store, StoreError, StoreUrl};
 use telemetry::Batch;
 use tokio::{
     sync::{broadcast, watch},
@@ -166,10 +167,10 @@ pub(crate) async fn read_once(config: &Config, key_sets: &KeySets) -> Result<Boo
 /// Says what is not in force, and was not known to be.
 fn report(book: &Book, registry: &Registry) {
     let known = registry.problems();
-    let known: HashSet<&String> = known.iter().collect();
+    let known: HashSet<&AccountFinding> = known.iter().collect();
     let problems = book.problems();
     for problem in problems.iter().filter(|problem| !known.contains(problem)) {
-        warn!(problem, "an account is not in force");
+        warn!(%problem, code = problem.code(), "an account is not in force");
     }
     registry.set_problems(problems);
 }
@@ -489,11 +490,16 @@ fn describe(registry: &Registry) -> serde_json::Value {
     };
     let problems = registry.problems();
     if !problems.is_empty() {
-        let mut named: Vec<String> = problems.iter().take(SOME).cloned().collect();
+        let mut named: Vec<String> = problems.iter().take(SOME).map(ToString::to_string).collect();
         if let Some(others) = problems.len().checked_sub(SOME).filter(|others| *others > 0) {
             named.push(format!("and {others} more; the log names all"));
         }
         described["problems"] = named.into();
+        let findings = problems.iter().take(SOME).map(|problem| {
+            let (kind, name) = problem.account();
+            web::finding_to_json(problem.code(), Severity::Fault, &format!("{kind} {name}"), problem)
+        });
+        described["findings"] = findings.collect();
     }
     described
 }

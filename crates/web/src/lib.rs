@@ -19,6 +19,7 @@ mod auth;
 mod changes;
 mod connection;
 mod counting;
+mod finding;
 mod head;
 mod history;
 mod lanes;
@@ -41,6 +42,7 @@ use requests::Requests;
 use tokio::{net::TcpListener, sync::watch};
 
 pub use counting::{OnFailure, SharedCounting};
+pub use finding::finding_to_json;
 pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};
 pub use metrics::{Family, Kind, Sample};
 pub use models::limits_left;
