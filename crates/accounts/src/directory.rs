@@ -26,7 +26,7 @@ pub struct Directory {
 type NamedPlan = (Arc<str>, Arc<Plan>);
 
 /// An account that is not in force, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 #[error("{kind} {name:?} is not in force: {why}")]
 pub struct Unusable {
     /// What it is.
@@ -38,7 +38,7 @@ pub struct Unusable {
 }
 
 /// Why an account is not in force.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum Unfit {
     /// There is one of its name that counts before it.
     #[error("the configuration file has one of that name; rename or delete one of the two")]

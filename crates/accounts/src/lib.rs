@@ -15,7 +15,7 @@ mod kind;
 mod limit;
 mod pool;
 
-use access::ModelGlobs;
+use access::{InvalidGlob, ModelGlobs};
 use config_reader::Section;
 
 pub use access::NAME;
@@ -42,7 +42,12 @@ pub fn models(section: &mut Section<'_>) -> Option<Patterns> {
 /// Reads a pattern for names of models.
 ///
 /// # Errors
-/// It is none; the error says what is allowed.
-pub fn glob(text: &str) -> Result<ModelGlobs, String> {
-    ModelGlobs::parse(&[text.to_owned()]).map_err(|invalid| format!("{}; allowed: {GLOB}", invalid.reason))
+/// It is none.
+pub fn glob(text: &str) -> Result<ModelGlobs, NotAPattern> {
+    ModelGlobs::parse(&[text.to_owned()]).map_err(NotAPattern)
 }
+
+/// A text is no pattern for names of models. It is told beside the text, which it does not repeat.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}; allowed: {GLOB}", .0.reason)]
+pub struct NotAPattern(InvalidGlob);

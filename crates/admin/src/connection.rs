@@ -99,7 +99,9 @@ fn limits(admin: &Admin) -> Connection {
 
 #[cfg(test)]
 mod tests {
+    use accounts::{Kind, Unusable};
     use catalogue::{DockerHost, Problem};
+    use store::AccountFinding;
 
     use super::*;
     use crate::testing::Dashboard;
@@ -127,10 +129,10 @@ mod tests {
         let faults =
             || -> Vec<Finding> { all(&dashboard.admin, None).into_iter().filter_map(|c| c.fault).collect() };
         assert!(faults().is_empty());
-        let problems = ["key \"a\" is not in force: why", "another"].map(str::to_owned);
-        dashboard.admin.registry.set_problems(problems.into());
+        let taken = |name| AccountFinding::Unusable(Unusable::taken(Kind::Key, name));
+        dashboard.admin.registry.set_problems(vec![taken("a"), taken("b")]);
         let told: Vec<String> = faults().iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["key \"a\" is not in force: why; and 1 more"]);
+        assert_eq!(told, [format!("{}; and 1 more", taken("a"))]);
         let dashboard = Dashboard::of(Catalogue::default());
         let expected = [("Docker", "connected"), ("Store", "none"), ("Shared limits", "none")];
         assert_eq!(states(&dashboard), expected.map(|(name, state)| (name.to_owned(), state.to_owned())));

@@ -1,9 +1,10 @@
 //! What the dashboard tells an operator, as values: what the catalogue has found, and what only the dashboard knows of
 //! Traefik, the store, shared limits and the configuration.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use config_reader::ConfigError;
+use store::AccountFinding;
 use traefik_config::Shortcoming;
 use web::{OnFailure, PollFinding};
 
@@ -31,8 +32,8 @@ pub(crate) enum Finding {
     },
     /// Accounts of the store are not in force.
     Accounts {
-        /// What is said of the first.
-        first: String,
+        /// The first.
+        first: AccountFinding,
         /// How many more there are.
         others: usize,
     },
@@ -62,8 +63,29 @@ pub enum ConfigurationFinding {
         /// The part of the file.
         part: &'static str,
     },
-    /// It is in force, and has something doubtful in it, in words that say what would be right.
-    Doubtful(String),
+    /// It is in force, and has something doubtful in it.
+    Doubtful(Doubt),
+}
+
+/// What a configuration says, and its operator probably does not mean. The words say what would be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Doubt {
+    /// A variable takes the place of the keys in the file.
+    KeysReplaced {
+        /// The variable.
+        variable: String,
+    },
+    /// Nobody can have a key.
+    NoKeys,
+    /// Quotas are counted in memory only.
+    QuotasWithoutStore,
+    /// A Traefik on another machine does not reach the dashboard.
+    DashboardOutOfReach {
+        /// Where the dashboard listens.
+        listen: SocketAddr,
+    },
+    /// There is no source of servers.
+    NoServers,
 }
 
 impl Finding {
@@ -156,7 +178,17 @@ impl ConfigurationFinding {
             Self::Refused(_) => "configuration_refused",
             Self::RefusedForMore { .. } => "configuration_refused_for_more",
             Self::NeedsRestart { .. } => "configuration_needs_restart",
-            Self::Doubtful(_) => "configuration_doubtful",
+            Self::Doubtful(doubt) => doubt.code(),
+        }
+    }
+
+    /// How much it matters.
+    pub fn severity(&self) -> catalogue::Severity {
+        match self {
+            Self::Refused(_) | Self::RefusedForMore { .. } | Self::NeedsRestart { .. } => {
+                catalogue::Severity::Fault
+            }
+            Self::Doubtful(_) => catalogue::Severity::Hint,
         }
     }
 
@@ -187,7 +219,7 @@ impl fmt::Display for Finding {
                 "it has been down for {}: {why}; what it said last stays in force",
                 format::span(*span)
             ),
-            Self::Accounts { first, others: 0 } => f.write_str(first),
+            Self::Accounts { first, others: 0 } => first.fmt(f),
             Self::Accounts { first, others } => write!(f, "{first}; and {others} more"),
             Self::SharedLimitsDown { why, on_failure } => write!(
                 f,
@@ -211,7 +243,46 @@ impl fmt::Display for ConfigurationFinding {
             Self::NeedsRestart { part } => {
                 write!(f, "{part} has changed, which takes effect only after a restart")
             }
-            Self::Doubtful(words) => f.write_str(words),
+            Self::Doubtful(doubt) => doubt.fmt(f),
+        }
+    }
+}
+
+impl Doubt {
+    /// What programs call it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::KeysReplaced { .. } => "keys_of_file_not_used",
+            Self::NoKeys => "no_keys",
+            Self::QuotasWithoutStore => "quotas_without_store",
+            Self::DashboardOutOfReach { .. } => "dashboard_out_of_reach",
+            Self::NoServers => "no_source_of_servers",
+        }
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeysReplaced { variable } => {
+                write!(f, "{variable} is set, so the keys in the file are not used")
+            }
+            Self::NoKeys => f.write_str(
+                "there are no keys, so every request will be refused; `modelgate keys generate` makes one",
+            ),
+            Self::QuotasWithoutStore => f.write_str(
+                "there are limits per day or month, and no store, so a restart forgets what they have counted; \
+                 set state_dir or store.url",
+            ),
+            Self::DashboardOutOfReach { listen } => write!(
+                f,
+                "admin.host is set, but listen.admin is {listen}: only a Traefik on this machine reaches it; \
+                 in containers it is 0.0.0.0:8102; if Traefik is on this machine, let listen.provider and \
+                 listen.requests be on 127.0.0.1, too"
+            ),
+            Self::NoServers => {
+                f.write_str("docker.enabled is false and there are no servers, so there are no models")
+            }
         }
     }
 }
@@ -229,18 +300,26 @@ mod tests {
     #[test]
     fn what_only_the_dashboard_knows_has_codes_of_its_own() {
         let configuration = |finding| Finding::Configuration(finding);
+        let doubtful = |doubt| configuration(ConfigurationFinding::Doubtful(doubt));
         let error = ConfigError { place: "kyes".into(), variable: None, message: "is not known".into() };
         let all = [
             Finding::ModelLost,
             Finding::MoreModelsLost,
             Finding::Polls(PollFinding::NoTraefik),
             Finding::StoreDown { span: Duration::from_secs(5), why: "connection refused".into() },
-            Finding::Accounts { first: "key \"a\" is not in force".into(), others: 0 },
+            Finding::Accounts {
+                first: AccountFinding::Unusable(accounts::Unusable::taken(accounts::Kind::Key, "a")),
+                others: 0,
+            },
             Finding::SharedLimitsDown { why: "refused".into(), on_failure: OnFailure::Local },
             configuration(ConfigurationFinding::Refused(error)),
             configuration(ConfigurationFinding::RefusedForMore { errors: 3 }),
             configuration(ConfigurationFinding::NeedsRestart { part: "listen.admin" }),
-            configuration(ConfigurationFinding::Doubtful("there are no keys".into())),
+            doubtful(Doubt::KeysReplaced { variable: "MODELGATE_KEYS".into() }),
+            doubtful(Doubt::NoKeys),
+            doubtful(Doubt::QuotasWithoutStore),
+            doubtful(Doubt::DashboardOutOfReach { listen: ([127, 0, 0, 1], 8102).into() }),
+            doubtful(Doubt::NoServers),
         ];
         let codes: std::collections::BTreeSet<&str> = all.iter().map(Finding::code).collect();
         assert_eq!(codes.len(), all.len());

@@ -50,8 +50,8 @@ use chart::Charts;
 use live::Live;
 use since::Since;
 
-pub use api::{Present, entry_to_json, is_day, read_grace, state_in_words, usage_to_json};
-pub use finding::ConfigurationFinding;
+pub use api::{InvalidGrace, Present, entry_to_json, is_day, read_grace, state_in_words, usage_to_json};
+pub use finding::{ConfigurationFinding, Doubt};
 pub use gate::Gate;
 pub use operator::Operator;
 pub use refusal::Refusal;
@@ -91,16 +91,27 @@ impl std::fmt::Debug for Program {
     }
 }
 
+/// Of what the dashboard is put together.
+#[derive(Debug)]
+pub struct Parts {
+    /// Who may enter.
+    pub gate: Arc<Gate>,
+    /// What the listeners share.
+    pub shared: Arc<web::Shared>,
+    /// Plans, consumers and keys, of the file and the store.
+    pub registry: Arc<Registry>,
+    /// The servers that operators withdraw by hand.
+    pub holds: watch::Sender<Holds>,
+    /// What only the program knows.
+    pub program: Program,
+    /// Live pages end when it becomes true.
+    pub shutdown: watch::Receiver<bool>,
+}
+
 impl Admin {
-    /// Puts it together. Live pages end when `shutdown` becomes true.
-    pub fn new(
-        gate: Arc<Gate>,
-        shared: Arc<web::Shared>,
-        registry: Arc<Registry>,
-        holds: watch::Sender<Holds>,
-        program: Program,
-        shutdown: watch::Receiver<bool>,
-    ) -> Self {
+    /// Puts it together.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { gate, shared, registry, holds, program, shutdown } = parts;
         let program = Arc::new(program);
         let (since, charts) = (Arc::default(), Arc::default());
         Self { gate, shared, registry, holds, program, live: Live::new(shutdown), since, charts }

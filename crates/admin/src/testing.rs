@@ -16,7 +16,7 @@ use store::{Registry, Store, StoreUrl};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use crate::{Admin, AdminToken, AdminTokens, Gate, Program, Role, router};
+use crate::{Admin, AdminToken, AdminTokens, Gate, Parts, Program, Role, router};
 
 /// May do everything.
 pub(crate) const ADMIN: &str = "token-of-alice-the-admin";
@@ -86,8 +86,11 @@ fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>
         hold: std::time::Duration::from_secs(4),
     };
     let authority = web::CertificateAuthority::open(None, None).expect("a CA");
-    let (peers, _) = watch::channel(BTreeSet::new());
-    let shared = Arc::new(web::Shared::new(reader, settings, Policy::default(), authority, 8101, peers));
+    let (traefik_peers, _) = watch::channel(BTreeSet::new());
+    let policy = Arc::new(Policy::default());
+    let shared =
+        web::Parts { catalogue: reader, settings, policy, authority, requests_port: 8101, traefik_peers };
+    let shared = Arc::new(web::Shared::new(shared));
     let token =
         |name: &str, clear, role| AdminToken { name: name.into(), digest: KeyDigest::of(clear), role };
     let tokens = vec![token("alice", ADMIN, Role::Admin), token("bob", READER, Role::Reader)];
@@ -98,7 +101,8 @@ fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>
         configuration: Box::new(|| "listen: {}\n# <b>bold</b>\n".into()),
         problems: Box::new(Vec::new),
     };
-    Admin::new(gate, shared, registry, watch::Sender::default(), program, stopped)
+    let holds = watch::Sender::default();
+    Admin::new(Parts { gate, shared, registry, holds, program, shutdown: stopped })
 }
 
 /// A server of the configuration.

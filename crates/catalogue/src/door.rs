@@ -12,7 +12,7 @@ mod provider;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Behind, DoorFinding, LabelledRouter, Problem};
-use label::{Guard, Middleware, Router, TraefikLabels};
+use label::{Guard, Middleware, Protocol, Router, TraefikLabels};
 
 pub use provider::{Provider, ProviderKind, Sight, StaticConfiguration};
 
@@ -124,7 +124,10 @@ impl<'a> Candidate<'a> {
     }
 
     fn leads_to(&self, router: &Router, target: &Self) -> bool {
-        let services = if router.is_tcp { &target.labels.tcp_services } else { &target.labels.services };
+        let services = match router.protocol {
+            Protocol::Http => &target.labels.services,
+            Protocol::Tcp => &target.labels.tcp_services,
+        };
         let has = |name: &str| match services.is_empty() {
             true => target.own_name == name,
             false => services.contains_key(name),
@@ -162,7 +165,7 @@ impl<'a> Candidate<'a> {
         };
         let finding = match guard {
             Guard::Closed => return None,
-            _ if router.is_tcp => DoorFinding::TcpRouter(labelled()),
+            _ if router.protocol == Protocol::Tcp => DoorFinding::TcpRouter(labelled()),
             Guard::None(others) => {
                 DoorFinding::UncheckedRouter { router: labelled(), middlewares: others.clone() }
             }
@@ -177,8 +180,9 @@ impl<'a> Candidate<'a> {
     fn by_default(&self, found: &mut Doors) {
         let labels = &self.labels;
         let only_tcp = labels.has_tcp_or_udp && labels.services.is_empty() && labels.middlewares.is_empty();
-        let makes_one =
-            labels.routers.iter().all(|router| router.is_tcp) && labels.services.len() <= 1 && !only_tcp;
+        let makes_one = labels.routers.iter().all(|router| router.protocol == Protocol::Tcp)
+            && labels.services.len() <= 1
+            && !only_tcp;
         if !self.is_concern() || !makes_one || !self.is_open_at(&labels.services) {
             return;
         }

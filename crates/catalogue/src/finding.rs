@@ -95,6 +95,11 @@ impl Facts {
     }
 
     /// It may be over without anybody's doing.
+    const fn passing(self) -> Self {
+        Self { may_pass: true, ..self }
+    }
+
+    /// The same, if that depends on more than on what it is.
     const fn passing_if(self, may_pass: bool) -> Self {
         Self { may_pass, ..self }
     }

@@ -66,7 +66,7 @@ pub use server::{
     ServerSpec, ServerState, ServerUrl, Source,
 };
 pub use setting::{
-    Accepts, Alias, GivenModelSettings, ModelSettings, OpenPath, SameSite, ServerSettings, Setting, Strategy,
-    settings,
+    Accepts, Alias, GivenModelSettings, ModelSettings, NotAllowed, OpenPath, SameSite, ServerSettings,
+    Setting, Strategy, settings,
 };
 pub use swarm::{TaskRecord, TaskStatus, interpret_task};

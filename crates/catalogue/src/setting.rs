@@ -44,6 +44,14 @@ enum Read {
     Limit(Field),
 }
 
+/// A setting has a value that it cannot have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("allowed: {allowed}")]
+pub struct NotAllowed {
+    /// What may be written.
+    pub allowed: &'static str,
+}
+
 /// Settings of a model, as they were given: checked, not yet put together with what others say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GivenModelSettings(BTreeMap<&'static str, String>);
@@ -77,13 +85,13 @@ impl Setting {
     /// Reads a value.
     ///
     /// # Errors
-    /// If it is not allowed; the error says what is.
+    /// If it is not allowed.
     pub fn read(
         &'static self,
         text: &str,
         server: &mut ServerSettings,
         model: &mut GivenModelSettings,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotAllowed> {
         let text = text.trim();
         let read = match self.read {
             Read::Server(read) => read(server, text).map(|()| {
@@ -96,7 +104,7 @@ impl Setting {
                 model.0.insert(self.key, text.to_owned());
             }),
         };
-        read.ok_or_else(|| self.allowed.to_owned())
+        read.ok_or(NotAllowed { allowed: self.allowed })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConfigError {
     /// Where: a key path such as `keys[1].limit.burst`, an environment variable or a file.
     pub place: String,
@@ -14,7 +14,7 @@ pub struct ConfigError {
 }
 
 /// All that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
 impl ConfigErrors {

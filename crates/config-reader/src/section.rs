@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     cell::RefCell,
-    fmt::Display,
+    fmt::{self, Display},
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     time::Duration,
@@ -39,6 +39,23 @@ enum Show {
     /// Not if it could be a URL with a credential in it.
     UnlessCredential,
     Never,
+}
+
+/// What is allowed, as the remark of an error.
+struct Allowed<A>(A);
+
+/// Settings that are read, and where they are kept.
+struct Settings<'s> {
+    /// Those that may stand here.
+    here: Vec<&'static Setting>,
+    server: &'s mut ServerSettings,
+    model: &'s mut GivenModelSettings,
+}
+
+impl<A: Display> Display for Allowed<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "allowed: {}", self.0)
+    }
 }
 
 impl Report {
@@ -139,23 +156,18 @@ impl<'a> Section<'a> {
             }
         }
         let Some(mapping) = self.mapping else { return };
+        let mut settings = Settings { here, server, model };
         for (key, value) in mapping {
             let name = scalar(key).unwrap_or_default();
-            if here.iter().any(|s| s.key.split('.').next() == Some(&name)) && !value.is_null() {
-                self.setting(&name, value, &here, server, model);
+            let is_here = settings.here.iter().any(|s| s.key.split('.').next() == Some(&name));
+            if is_here && !value.is_null() {
+                self.setting(&name, value, &mut settings);
             }
         }
     }
 
-    fn setting(
-        &self,
-        path: &str,
-        value: &Value,
-        here: &[&'static Setting],
-        server: &mut ServerSettings,
-        model: &mut GivenModelSettings,
-    ) {
-        if let Some(setting) = here.iter().find(|s| s.key == path) {
+    fn setting(&self, path: &str, value: &Value, settings: &mut Settings<'_>) {
+        if let Some(setting) = settings.here.iter().find(|s| s.key == path) {
             let text = match value {
                 Value::Sequence(items) => {
                     items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|v| v.join(",").into())
@@ -165,8 +177,8 @@ impl<'a> Section<'a> {
             let Some(text) = text else {
                 return self.error(path, format!("found {}; allowed: {}", kind(value), setting.allowed));
             };
-            if let Err(allowed) = setting.read(&text, server, model) {
-                self.error(path, Show::Always.message(&setting.told(&text), &allowed_is(&allowed)));
+            if let Err(refused) = setting.read(&text, settings.server, settings.model) {
+                self.error(path, Show::Always.message(&setting.told(&text), &refused));
             }
             return;
         }
@@ -174,13 +186,14 @@ impl<'a> Section<'a> {
             return self.error(path, format!("found {}; allowed: keys with values", kind(value)));
         };
         let prefix = format!("{path}.");
-        let below = || here.iter().filter_map(|s| s.key.strip_prefix(&prefix));
+        let keys: Vec<&str> = settings.here.iter().filter_map(|s| s.key.strip_prefix(&prefix)).collect();
         for (key, value) in levels.iter().filter(|(_, value)| !value.is_null()) {
             let name = scalar(key).unwrap_or_default();
-            match below().any(|k| k == name || k.starts_with(&format!("{name}."))) {
-                true => self.setting(&format!("{path}.{name}"), value, here, server, model),
+            match keys.iter().any(|k| *k == name || k.starts_with(&format!("{name}."))) {
+                true => self.setting(&format!("{path}.{name}"), value, settings),
                 false => {
-                    let known: Vec<&str> = below().map(|k| k.split('.').next().unwrap_or_default()).collect();
+                    let known: Vec<&str> =
+                        keys.iter().map(|k| k.split('.').next().unwrap_or_default()).collect();
                     let message =
                         format!("unknown key {}; allowed here: {}", nameable(&name), known.join(", "));
                     self.error(path, message);
@@ -201,7 +214,7 @@ impl<'a> Section<'a> {
         allowed: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        self.one(key, Show::Always, || allowed, |text| parse(text).ok_or_else(|| allowed_is(allowed)))
+        self.one(key, Show::Always, || allowed, |text| parse(text).ok_or(Allowed(allowed)))
     }
 
     /// The same where what is allowed takes a moment to say: 100,000 keys have many numbers, and hardly a wrong one.
@@ -211,7 +224,7 @@ impl<'a> Section<'a> {
         allowed: impl Fn() -> String,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        self.one(key, Show::Always, &allowed, |text| parse(text).ok_or_else(|| allowed_is(&allowed())))
+        self.one(key, Show::Always, &allowed, |text| parse(text).ok_or_else(|| Allowed(allowed())))
     }
 
     /// One value, by a parser that explains itself.
@@ -221,7 +234,7 @@ impl<'a> Section<'a> {
         allowed: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        self.one(key, Show::Always, || allowed, |text| parse(text).map_err(|e| e.to_string()))
+        self.one(key, Show::Always, || allowed, parse)
     }
 
     /// Like [`Self::try_get`], for a URL: it is not repeated if it may hold a credential.
@@ -231,7 +244,7 @@ impl<'a> Section<'a> {
         allowed: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        self.one(key, Show::UnlessCredential, || allowed, |text| parse(text).map_err(|e| e.to_string()))
+        self.one(key, Show::UnlessCredential, || allowed, parse)
     }
 
     /// Like [`Self::get`], for what must never be repeated.
@@ -241,7 +254,7 @@ impl<'a> Section<'a> {
         allowed: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        self.one(key, Show::Never, || allowed, |text| parse(text).ok_or_else(|| allowed_is(allowed)))
+        self.one(key, Show::Never, || allowed, |text| parse(text).ok_or(Allowed(allowed)))
     }
 
     /// One of some words.
@@ -299,7 +312,7 @@ impl<'a> Section<'a> {
         allowed: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Option<Vec<T>> {
-        self.many(key, allowed, |text| parse(text).ok_or_else(|| allowed_is(allowed)))
+        self.try_list(key, allowed, |text| parse(text).ok_or(Allowed(allowed)))
     }
 
     /// A list of values, by a parser that explains itself; each value may occur once.
@@ -309,7 +322,28 @@ impl<'a> Section<'a> {
         allowed: &str,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<Vec<T>> {
-        self.many(key, allowed, |text| parse(text).map_err(|e| e.to_string()))
+        let items = match self.take(key)? {
+            Value::Sequence(items) => items,
+            other => {
+                self.error(key, format!("found {}; allowed: a list, each {allowed}", kind(other)));
+                return None;
+            }
+        };
+        let mut list = Vec::with_capacity(items.len());
+        for (i, item) in items.iter().enumerate() {
+            let read = match scalar(item) {
+                Some(text) => parse(&text).map_err(|remark| Show::Always.message(&text, &remark)),
+                None => Err(format!("found {}; allowed: {allowed}", kind(item))),
+            };
+            match read {
+                Ok(value) if list.contains(&value) => {
+                    self.error(&format!("{key}[{i}]"), "is in the list already");
+                }
+                Ok(value) => list.push(value),
+                Err(message) => self.error(&format!("{key}[{i}]"), message),
+            }
+        }
+        Some(list)
     }
 
     /// A section within this one; an empty one if it is not there.
@@ -360,12 +394,12 @@ impl<'a> Section<'a> {
         mapping.get(key).filter(|value| !value.is_null())
     }
 
-    fn one<T, A: Display>(
+    fn one<T, A: Display, E: Display>(
         &mut self,
         key: &'static str,
         show: Show,
         allowed: impl Fn() -> A,
-        parse: impl FnOnce(&str) -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
         let value = self.take(key)?;
         let read = match scalar(value) {
@@ -374,41 +408,11 @@ impl<'a> Section<'a> {
         };
         read.map_err(|message| self.error(key, message)).ok()
     }
-
-    fn many<T: PartialEq>(
-        &mut self,
-        key: &'static str,
-        allowed: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Option<Vec<T>> {
-        let items = match self.take(key)? {
-            Value::Sequence(items) => items,
-            other => {
-                self.error(key, format!("found {}; allowed: a list, each {allowed}", kind(other)));
-                return None;
-            }
-        };
-        let mut list = Vec::with_capacity(items.len());
-        for (i, item) in items.iter().enumerate() {
-            let read = match scalar(item) {
-                Some(text) => parse(&text).map_err(|remark| Show::Always.message(&text, &remark)),
-                None => Err(format!("found {}; allowed: {allowed}", kind(item))),
-            };
-            match read {
-                Ok(value) if list.contains(&value) => {
-                    self.error(&format!("{key}[{i}]"), "is in the list already");
-                }
-                Ok(value) => list.push(value),
-                Err(message) => self.error(&format!("{key}[{i}]"), message),
-            }
-        }
-        Some(list)
-    }
 }
 
 impl Show {
     /// What was found and what is to say about it.
-    fn message(self, found: &str, remark: &str) -> String {
+    fn message(self, found: &str, remark: &impl Display) -> String {
         let hidden = match self {
             Self::Always => false,
             Self::UnlessCredential => found.contains(['@', '?', '#']),
@@ -437,10 +441,6 @@ pub const NETWORK: &str = "an IP address, or a network such as 10.0.0.0/8";
 /// A network, or one address.
 pub fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().map(IpNet::from).ok())
-}
-
-fn allowed_is(allowed: &str) -> String {
-    format!("allowed: {allowed}")
 }
 
 /// A single value as text; YAML makes `8000` a number and `true` a boolean, the environment does not.

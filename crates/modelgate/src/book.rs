@@ -7,12 +7,12 @@ pub(crate) mod names;
 mod tests;
 pub(crate) mod update;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use access::{Consumer, Issuer, Key, ModelLimit, Policy, TokenPlan};
 use accounts::{Accounts, ConsumerSpec, Directory, KeySpec, Kind, Patterns, Plan, Unfit, Unusable};
 use catalogue::{GivenModelSettings, ModelGlobs};
-use store::Unreadable;
+use store::{AccountFinding, Unreadable};
 
 use self::names::Names;
 use crate::{
@@ -30,14 +30,7 @@ pub(crate) struct Book {
     in_file: Names,
     issuers: Vec<JwtIssuer>,
     key_sets: KeySets,
-    problems: Vec<Problem>,
-}
-
-/// An account that is not in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Problem {
-    Unusable(Unusable),
-    Unreadable(Unreadable),
+    problems: Vec<AccountFinding>,
 }
 
 impl Book {
@@ -62,7 +55,7 @@ impl Book {
             in_file: Names::of(accounts),
             issuers: config.accounts.issuers.clone(),
             key_sets: key_sets.clone(),
-            problems: unusable.into_iter().map(Problem::Unusable).collect(),
+            problems: unusable.into_iter().map(AccountFinding::Unusable).collect(),
         };
         book.policy = Arc::new(book.with_issuers(policy));
         book
@@ -80,7 +73,7 @@ impl Book {
 
     /// Names accounts of the store that cannot be read.
     pub(crate) fn leave_out(&mut self, unreadable: Vec<Unreadable>) {
-        self.problems.extend(unreadable.into_iter().map(Problem::Unreadable));
+        self.problems.extend(unreadable.into_iter().map(AccountFinding::Unreadable));
     }
 
     /// The same without the keys of a store that has not been read: unknown ones may be known later.
@@ -92,7 +85,7 @@ impl Book {
     /// The same with another file, while the store does not answer: what it said last stays.
     pub(crate) fn with_file(&self, config: &Config, key_sets: &KeySets) -> Self {
         let mut book = Self::new(config, key_sets, self.stored.clone());
-        let still: Vec<Problem> =
+        let still: Vec<AccountFinding> =
             self.problems.iter().filter(|problem| book.still_has(problem)).cloned().collect();
         book.problems.extend(still);
         let of_store =
@@ -111,13 +104,13 @@ impl Book {
     }
 
     /// Which accounts are not in force, and why.
-    pub(crate) fn problems(&self) -> Vec<String> {
-        self.problems.iter().map(ToString::to_string).collect()
+    pub(crate) fn problems(&self) -> Vec<AccountFinding> {
+        self.problems.clone()
     }
 
     /// Whether what was wrong with an account of the store still is, with our file.
-    fn still_has(&self, problem: &Problem) -> bool {
-        let Problem::Unusable(unusable) = problem else { return true };
+    fn still_has(&self, problem: &AccountFinding) -> bool {
+        let AccountFinding::Unusable(unusable) = problem else { return true };
         // Plans and consumers were looked at again.
         unusable.kind == Kind::Key
             && (unusable.why != Unfit::Taken || self.in_file.contains(Kind::Key, &unusable.name))
@@ -132,7 +125,7 @@ impl Book {
             };
             match key {
                 Ok(key) => keys.push(key),
-                Err(unusable) => self.problems.push(Problem::Unusable(unusable)),
+                Err(unusable) => self.problems.push(AccountFinding::Unusable(unusable)),
             }
         }
         keys
@@ -147,29 +140,6 @@ impl Book {
         let consumers: HashMap<String, Arc<Consumer>> =
             self.directory.consumers().map(|(name, consumer)| (name.clone(), Arc::clone(consumer))).collect();
         policy.with_issuers(issuers.collect(), consumers)
-    }
-}
-
-impl Problem {
-    fn is_about(&self, names: &Names) -> bool {
-        let (kind, name) = match self {
-            Self::Unusable(unusable) => (unusable.kind, &unusable.name),
-            Self::Unreadable(unreadable) => (unreadable.kind, &unreadable.name),
-        };
-        names.contains(kind, name)
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unusable(unusable) => unusable.fmt(f),
-            Self::Unreadable(Unreadable { kind, name, why }) => {
-                let effect =
-                    if *kind == Kind::Consumer { "; until it can, its keys are refused" } else { "" };
-                write!(f, "{kind} {name:?} is not in force: it cannot be read: {why}{effect}")
-            }
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use ::admin::Doubt;
 use catalogue::{GivenModelSettings, ModelGlobs};
 use jiff::tz::TimeZone;
 use limits::Limits;
@@ -76,7 +77,7 @@ pub(crate) struct Config {
     /// All that was given, with secrets hidden.
     pub(crate) shown: String,
     /// What is allowed, but probably not meant; for the operator.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Doubt>,
 }
 
 /// `listen:` in the configuration.
@@ -215,37 +216,24 @@ impl Config {
 
     fn warn(&mut self, keys_replaced_by: Option<&str>) {
         if let Some(variable) = keys_replaced_by {
-            self.warnings.push(format!("{variable} is set, so the keys in the file are not used"));
+            self.warnings.push(Doubt::KeysReplaced { variable: variable.to_owned() });
         }
         if self.accounts.declared.keys.is_empty()
             && self.accounts.issuers.is_empty()
             && self.store.url.is_none()
         {
-            self.warnings.push(
-                "there are no keys, so every request will be refused; `modelgate keys generate` makes one"
-                    .into(),
-            );
+            self.warnings.push(Doubt::NoKeys);
         }
         if self.store.url.is_none() && self.has_quotas() {
-            self.warnings.push(
-                "there are limits per day or month, and no store, so a restart forgets what they have counted; \
-                 set state_dir or store.url"
-                    .into(),
-            );
+            self.warnings.push(Doubt::QuotasWithoutStore);
         }
         // Where nothing of Modelgate is reached from elsewhere, Traefik is on this machine, too.
         let is_reached = [self.listen.provider, self.listen.requests].iter().any(|at| !at.ip().is_loopback());
         if self.admin.host.is_some() && self.listen.admin.ip().is_loopback() && is_reached {
-            self.warnings.push(format!(
-                "admin.host is set, but listen.admin is {}: only a Traefik on this machine reaches it; \
-                 in containers it is 0.0.0.0:8102; if Traefik is on this machine, let listen.provider and \
-                 listen.requests be on 127.0.0.1, too",
-                self.listen.admin
-            ));
+            self.warnings.push(Doubt::DashboardOutOfReach { listen: self.listen.admin });
         }
         if self.servers.is_empty() && self.docker.enabled == Enabled::Never {
-            self.warnings
-                .push("docker.enabled is false and there are no servers, so there are no models".into());
+            self.warnings.push(Doubt::NoServers);
         }
     }
 

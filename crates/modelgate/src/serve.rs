@@ -68,7 +68,14 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     let key_sets = KeySets::default();
     let start = Start::new(&config, &key_sets).await?;
     let policy = Arc::clone(&start.book.policy);
-    let shared = Shared::new(reader, wiring::settings(&config), policy, authority, requests_port, peers);
+    let shared = Shared::new(web::Parts {
+        catalogue: reader,
+        settings: wiring::settings(&config),
+        policy,
+        authority,
+        requests_port,
+        traefik_peers: peers,
+    });
     let shared = Arc::new(match &config.shared_limits {
         Some(limits) => {
             shared.with_shared_counting(shared_counting::connect(limits, config.state_dir.as_deref()).await?)
@@ -85,7 +92,14 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     let (reviews, reviewed) = watch::channel(Review::of(&config, &config));
     reload::report(&shared, &reviewed);
     let program = program(&config, config_changes.clone(), reviewed);
-    let admin = Admin::new(gate.clone(), shared.clone(), registry.clone(), holds, program, stopped.clone());
+    let admin = Admin::new(admin::Parts {
+        gate: gate.clone(),
+        shared: shared.clone(),
+        registry: registry.clone(),
+        holds,
+        program,
+        shutdown: stopped.clone(),
+    });
     let pages = admin::router(admin.clone());
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
     let (started, running) = (Arc::clone(&config), config);

@@ -17,6 +17,7 @@ use futures_util::future::join_all;
 use reqwest::{Client, RequestBuilder, redirect::Policy};
 use serde_json::{Value, json};
 use testkit::{
+    Failure,
     docker::{self, Compose, ComposeFile, Container, Engine, RunOptions, StandIn},
     eventually, free_port, need,
     traefik::{Traefik, traefik_binary},
@@ -185,8 +186,8 @@ impl Example {
 }
 
 /// Makes the images that the examples name.
-async fn stand_ins() -> Result<(), String> {
-    let traefik = traefik_binary(NEWEST).ok_or("Traefik is missing")?;
+async fn stand_ins() -> Result<(), Failure> {
+    let traefik = traefik_binary(NEWEST).ok_or_else(|| Failure::Missing("Traefik is missing".into()))?;
     let modelgate = env!("CARGO_BIN_EXE_modelgate").into();
     for (stand_in, name) in [
         (StandIn::Traefik(traefik), "traefik:v3.7"),

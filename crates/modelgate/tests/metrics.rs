@@ -158,14 +158,14 @@ impl Served {
         let endpoint = format!("http://127.0.0.1:{}/traefik", port(&listeners.provider));
         let authority = CertificateAuthority::open(None, None).expect("an authority");
         let (peers, _) = watch::channel(BTreeSet::new());
-        let shared = Arc::new(Shared::new(
-            reader,
+        let shared = Arc::new(Shared::new(web::Parts {
+            catalogue: reader,
             settings,
-            Policy::default(),
+            policy: Arc::new(Policy::default()),
             authority,
-            port(&listeners.requests),
-            peers,
-        ));
+            requests_port: port(&listeners.requests),
+            traefik_peers: peers,
+        }));
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(web::serve(listeners, Arc::clone(&shared), axum::Router::new(), stopped));
         Self { publisher, shared, endpoint, _stop: stop }

@@ -143,6 +143,16 @@ async fn what_cannot_be_read_takes_nothing_else_away(place: Place) {
             let logged = part.replace('"', "\\\"");
             assert!(modelgate.log().contains(&logged), "{part}: {}", modelgate.log());
         }
+        let findings = store["findings"].as_array().expect("findings").iter();
+        let mut codes: Vec<_> = findings.map(|f| (f["about"].as_str(), f["code"].as_str())).collect();
+        codes.sort_unstable();
+        let expected = [
+            ("consumer sick", "unreadable_account"),
+            ("key bad", "unreadable_account"),
+            ("key golden", "account_without_plan"),
+            ("plan gold", "unreadable_account"),
+        ];
+        assert_eq!(codes, expected.map(|(about, code)| (Some(about), Some(code))), "{store}");
         if round == 0 {
             modelgate.restart().await;
             modelgate.wait_ready().await;

@@ -34,6 +34,13 @@ pub enum StoreUrl {
     Postgres(String),
 }
 
+/// Which database it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Database {
+    Sqlite,
+    PostgreSql,
+}
+
 /// A store that is open. Clones share its connections.
 #[derive(Clone)]
 pub struct Store {
@@ -112,11 +119,15 @@ impl Store {
             make_private(path)
                 .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
         }
-        let is_sqlite = matches!(url, StoreUrl::Sqlite(_));
+        let (database, at_once) = match url {
+            // SQLite has one writer at a time; more connections would only wait for each other.
+            StoreUrl::Sqlite(_) => (Database::Sqlite, 2),
+            StoreUrl::Postgres(_) => (Database::PostgreSql, 4),
+        };
         // A pool that gets no connection tries again and again, and says in the end that it has none, and not why.
         let first = timeout(ACQUIRE, async {
             let mut connection = AnyConnection::connect(&url.as_url()).await?;
-            prepare(&mut connection, is_sqlite).await?;
+            prepare(&mut connection, database).await?;
             connection.close().await
         });
         let first = first.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(StoreError::from);
@@ -126,10 +137,8 @@ impl Store {
             }
             (error, _) => error,
         })?;
-        // SQLite has one writer at a time; more connections would only wait for each other.
-        let options =
-            AnyPoolOptions::new().max_connections(if is_sqlite { 2 } else { 4 }).acquire_timeout(ACQUIRE);
-        let options = options.after_connect(move |connection, _| Box::pin(prepare(connection, is_sqlite)));
+        let options = AnyPoolOptions::new().max_connections(at_once).acquire_timeout(ACQUIRE);
+        let options = options.after_connect(move |connection, _| Box::pin(prepare(connection, database)));
         let pool = options.connect(&url.as_url()).await?;
         sqlx::migrate!().run(&pool).await.map_err(|error| match error {
             MigrateError::VersionMissing(number) => {
@@ -152,19 +161,17 @@ impl Store {
 }
 
 /// What is to be set for each connection.
-async fn prepare(connection: &mut AnyConnection, is_sqlite: bool) -> Result<(), sqlx::Error> {
-    if is_sqlite {
+async fn prepare(connection: &mut AnyConnection, database: Database) -> Result<(), sqlx::Error> {
+    let settings = match database {
         // With WAL, NORMAL never loses the file; the last transactions may be lost with the power, not with the process
         // (https://www.sqlite.org/pragma.html#pragma_synchronous).
-        let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;";
-        let settings = format!("PRAGMA busy_timeout = {BUSY_MS}; {settings}");
-        connection.execute(sqlx::AssertSqlSafe(settings)).await?;
-    } else {
+        Database::Sqlite => format!(
+            "PRAGMA busy_timeout = {BUSY_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+        ),
         // A Modelgate whose machine is gone at once, in the middle of a change, keeps others waiting no longer than that.
-        connection
-            .execute(sqlx::AssertSqlSafe(format!("SET idle_in_transaction_session_timeout = {IDLE_MS}")))
-            .await?;
-    }
+        Database::PostgreSql => format!("SET idle_in_transaction_session_timeout = {IDLE_MS}"),
+    };
+    connection.execute(sqlx::AssertSqlSafe(settings)).await?;
     Ok(())
 }
 

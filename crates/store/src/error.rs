@@ -1,5 +1,7 @@
 //! What goes wrong.
 
+use std::fmt;
+
 use accounts::{Account, Kind};
 use config_reader::ConfigErrors;
 
@@ -23,15 +25,39 @@ pub enum StoreError {
 }
 
 /// An account that a newer Modelgate has written, or somebody by hand, so that it cannot be read. The others can.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 #[error("the {kind} {name:?} cannot be read: {why}")]
 pub struct Unreadable {
     /// What it is.
     pub kind: Kind,
     /// What it is called.
     pub name: String,
-    /// Why, on one line. Never a secret.
-    pub why: String,
+    /// Why.
+    pub why: NotReadable,
+}
+
+/// Why an account cannot be read. Its words stand on one line, and never hold a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NotReadable {
+    /// This is wrong with what is written of it.
+    Document(ConfigErrors),
+    /// Another name is written in it than the one by which it is kept.
+    OtherName,
+}
+
+impl fmt::Display for NotReadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ConfigErrors(errors) = match self {
+            Self::Document(errors) => errors,
+            Self::OtherName => return f.write_str("the name in it is another one"),
+        };
+        for (i, error) in errors.iter().enumerate() {
+            let between = if i == 0 { "" } else { "; " };
+            let place = if error.place == "the file" { "the document" } else { error.place.as_str() };
+            write!(f, "{between}{place}: {}", error.message)?;
+        }
+        Ok(())
+    }
 }
 
 impl Unreadable {
@@ -39,17 +65,11 @@ impl Unreadable {
     pub(crate) fn or_read<A: Account>(name: &str, document: &str) -> Result<A, Self> {
         let unreadable = |why| Self { kind: A::KIND, name: name.to_owned(), why };
         let read = accounts::parse_text::<A>(document, None);
-        let account = read.map_err(|ConfigErrors(errors)| {
-            let said = errors.iter().map(|error| match error.place.as_str() {
-                "the file" => format!("the document: {}", error.message),
-                place => format!("{place}: {}", error.message),
-            });
-            unreadable(said.collect::<Vec<_>>().join("; "))
-        })?;
+        let account = read.map_err(|errors| unreadable(NotReadable::Document(errors)))?;
         // Whoever pages through a list goes by the names.
         match account.name() == name {
             true => Ok(account),
-            false => Err(unreadable("the name in it is another one".into())),
+            false => Err(unreadable(NotReadable::OtherName)),
         }
     }
 }

@@ -16,6 +16,7 @@ mod audit;
 mod counts;
 mod database;
 mod error;
+mod finding;
 mod follow;
 mod registry;
 
@@ -23,6 +24,7 @@ pub use account::{Conflict, Filter, Page, Stored};
 pub use audit::{Audit, AuditFilter, Entry};
 pub use counts::{Added, Batch, UsageFilter, UsageRow, Writer};
 pub use database::{Store, StoreUrl};
-pub use error::{InvalidUrl, StoreError, Unreadable};
+pub use error::{InvalidUrl, NotReadable, StoreError, Unreadable};
+pub use finding::AccountFinding;
 pub use follow::{Change, Documents, Following};
 pub use registry::{Item, Listed, Registry, RegistryError, Source, State};

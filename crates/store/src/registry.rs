@@ -13,7 +13,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use config_reader::ConfigErrors;
 use serde_json::{Map, Value, json};
 
-use crate::{Audit, Conflict, Filter, Store, StoreError, Stored, Unreadable};
+use crate::{AccountFinding, Audit, Conflict, Filter, Store, StoreError, Stored, Unreadable};
 
 /// Accounts wherever they are.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Registry {
     store: ArcSwapOption<Store>,
     declared: ArcSwap<Accounts>,
     state: ArcSwap<State>,
-    problems: ArcSwap<Vec<String>>,
+    problems: ArcSwap<Vec<AccountFinding>>,
 }
 
 /// How the store is.
@@ -144,12 +144,12 @@ impl Registry {
     }
 
     /// The accounts that are not in force, and why.
-    pub fn problems(&self) -> Arc<Vec<String>> {
+    pub fn problems(&self) -> Arc<Vec<AccountFinding>> {
         self.problems.load_full()
     }
 
     /// Notes which accounts are not in force.
-    pub fn set_problems(&self, problems: Vec<String>) {
+    pub fn set_problems(&self, problems: Vec<AccountFinding>) {
         self.problems.store(Arc::new(problems));
     }
 

@@ -5,6 +5,7 @@ use std::{env, path::PathBuf};
 use serde_json::Value;
 
 use crate::{
+    Failure,
     program::Program,
     tls::{Authority, Identity},
 };
@@ -16,9 +17,10 @@ const ROUTE: &str = "the-only-one";
 ///
 /// # Errors
 /// The variable names no program.
-pub fn baseline() -> Result<PathBuf, String> {
+pub fn baseline() -> Result<PathBuf, Failure> {
     let path = env::var_os("MODELGATE_TEST_BASELINE").map(PathBuf::from);
-    path.filter(|path| path.is_file()).ok_or_else(|| "MODELGATE_TEST_BASELINE names no program".to_owned())
+    path.filter(|path| path.is_file())
+        .ok_or_else(|| Failure::missing("MODELGATE_TEST_BASELINE names no program"))
 }
 
 /// A running one, killed on drop.

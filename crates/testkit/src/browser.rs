@@ -40,7 +40,7 @@ pub use axe::{Impact, Violation, axe_script};
 pub use thirtyfour;
 
 use crate::{
-    client_builder, eventually, free_port, parts,
+    Failure, client_builder, eventually, free_port, parts,
     process::{Launch, Process, descendants, is_alive, read_log, send},
     within,
 };
@@ -84,19 +84,19 @@ pub struct Programs {
 ///
 /// # Errors
 /// One of them is not there.
-pub fn chromium() -> Result<Programs, String> {
+pub fn chromium() -> Result<Programs, Failure> {
     let chromium = program("MODELGATE_TEST_CHROMIUM", "chromium")?;
     let chromedriver = program("MODELGATE_TEST_CHROMEDRIVER", "chromedriver")?;
     Ok(Programs { chromium, chromedriver })
 }
 
-fn program(variable: &str, name: &str) -> Result<PathBuf, String> {
+fn program(variable: &str, name: &str) -> Result<PathBuf, Failure> {
     if let Some(path) = env::var_os(variable) {
         return Ok(PathBuf::from(path));
     }
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
-    found.ok_or_else(|| format!("{name} is not in PATH"))
+    found.ok_or_else(|| Failure::missing(format!("{name} is not in PATH")))
 }
 
 /// A running browser with one window and a fresh profile, killed on drop. It is a [`WebDriver`] session, too.

@@ -33,6 +33,7 @@ pub mod tls;
 pub mod traefik;
 pub mod websocket;
 
+mod failure;
 mod parts;
 mod poll;
 mod ports;
@@ -40,6 +41,7 @@ mod process;
 mod stats;
 mod stopwatch;
 
+pub use failure::Failure;
 pub use parts::{build_sim_server, need, skip_or_fail, target_folder};
 pub use poll::{eventually, within};
 pub use ports::free_port;

@@ -35,6 +35,23 @@ pub struct Load {
     client: Client,
 }
 
+/// A request without an answer, or with a part of one.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Lost {
+    /// It broke off, or never came about.
+    #[error("{0:?}")]
+    BrokeOff(Arc<reqwest::Error>),
+    /// The stream has no last event.
+    #[error("the stream has no last event")]
+    Unfinished,
+}
+
+impl From<reqwest::Error> for Lost {
+    fn from(error: reqwest::Error) -> Self {
+        Self::BrokeOff(Arc::new(error))
+    }
+}
+
 /// What came back.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -45,7 +62,7 @@ pub struct Report {
     /// How often each simulated server answered (`X-Sim-Server`).
     pub servers: BTreeMap<String, usize>,
     /// Connections refused or broken, answers that broke off, streams without their last event.
-    pub errors: Vec<String>,
+    pub errors: Vec<Lost>,
     /// From the first request to the last answer.
     pub elapsed: Duration,
 }
@@ -142,17 +159,17 @@ impl Load {
         }
     }
 
-    async fn send(&self) -> Result<(StatusCode, Option<String>), String> {
+    async fn send(&self) -> Result<(StatusCode, Option<String>), Lost> {
         let request = self.client.post(&self.url).headers(self.headers.clone()).body(self.body.clone());
-        let answer = request.send().await.map_err(|error| format!("{error:?}"))?;
+        let answer = request.send().await?;
         let status = answer.status();
         let header =
             |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let server = header("x-sim-server");
         let is_stream = header("content-type").is_some_and(|value| value.starts_with("text/event-stream"));
-        let body = answer.bytes().await.map_err(|error| format!("{error:?}"))?;
+        let body = answer.bytes().await?;
         if is_stream && !is_complete(&body) {
-            return Err("the stream has no last event".to_owned());
+            return Err(Lost::Unfinished);
         }
         Ok((status, server))
     }

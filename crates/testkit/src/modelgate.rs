@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    client, free_port,
+    Failure, client, free_port,
     process::{Launch, Process, read_log},
     secrets, within,
 };
@@ -69,9 +69,10 @@ pub fn command(binary: impl AsRef<Path>) -> Command {
 ///
 /// # Errors
 /// The variable names no program.
-pub fn optimised() -> Result<PathBuf, String> {
+pub fn optimised() -> Result<PathBuf, Failure> {
     let path = env::var_os("MODELGATE_TEST_RELEASE").map(PathBuf::from);
-    path.filter(|path| path.is_file()).ok_or_else(|| "MODELGATE_TEST_RELEASE names no program".to_owned())
+    path.filter(|path| path.is_file())
+        .ok_or_else(|| Failure::missing("MODELGATE_TEST_RELEASE names no program"))
 }
 
 impl Builder {

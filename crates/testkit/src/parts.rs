@@ -7,6 +7,8 @@ use std::{
     sync::OnceLock,
 };
 
+use crate::Failure;
+
 /// The rule for a missing real part: where the parts are promised (`MODELGATE_TEST_REQUIRE=1`, set by `cargo xtask` and
 /// by CI once it has installed them) the test fails; elsewhere it says so and the caller returns early.
 ///
@@ -27,7 +29,7 @@ pub fn need<T>(found: impl Found<T>, part: &str) -> Option<T> {
     match found.found() {
         Ok(found) => Some(found),
         Err(why) => {
-            skip_or_fail(part, &why);
+            skip_or_fail(part, &why.to_string());
             None
         }
     }
@@ -39,17 +41,17 @@ pub trait Found<T> {
     ///
     /// # Errors
     /// The part was not found.
-    fn found(self) -> Result<T, String>;
+    fn found(self) -> Result<T, Failure>;
 }
 
 impl<T> Found<T> for Option<T> {
-    fn found(self) -> Result<T, String> {
-        self.ok_or_else(|| "not found on this machine".to_owned())
+    fn found(self) -> Result<T, Failure> {
+        self.ok_or_else(|| Failure::missing("not found on this machine"))
     }
 }
 
-impl<T> Found<T> for Result<T, String> {
-    fn found(self) -> Result<T, String> {
+impl<T> Found<T> for Result<T, Failure> {
+    fn found(self) -> Self {
         self
     }
 }
@@ -59,12 +61,12 @@ impl<T> Found<T> for Result<T, String> {
 ///
 /// # Errors
 /// Cargo cannot build it.
-pub fn build_sim_server() -> Result<PathBuf, String> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+pub fn build_sim_server() -> Result<PathBuf, Failure> {
+    static BUILT: OnceLock<Result<PathBuf, Failure>> = OnceLock::new();
     BUILT.get_or_init(|| build(&profile_folder()?)).clone()
 }
 
-fn build(folder: &Path) -> Result<PathBuf, String> {
+fn build(folder: &Path) -> Result<PathBuf, Failure> {
     let mut command = cargo();
     command.args(["build", "--quiet", "--package", "testkit", "--bin", "sim-server", "--manifest-path"]);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
@@ -72,11 +74,11 @@ fn build(folder: &Path) -> Result<PathBuf, String> {
     if folder.ends_with("release") {
         command.arg("--release");
     }
-    let output = command.output().map_err(|error| format!("cargo: {error}"))?;
+    let output = command.output().map_err(|error| Failure::of("cargo", error))?;
     if output.status.success() {
         Ok(folder.join("sim-server"))
     } else {
-        Err(format!("cargo build: {}", String::from_utf8_lossy(&output.stderr)))
+        Err(Failure::of("cargo build", String::from_utf8_lossy(&output.stderr)))
     }
 }
 
@@ -97,12 +99,12 @@ fn cargo() -> Command {
 
 /// `target/debug` or `target/release`, from the place of the running program: `target/debug/deps/<test>` for a test,
 /// `target/debug/<program>` for a program.
-fn profile_folder() -> Result<PathBuf, String> {
-    let program = env::current_exe().map_err(|error| error.to_string())?;
-    let folder = program.parent().ok_or("the running program has no folder")?;
+fn profile_folder() -> Result<PathBuf, Failure> {
+    let program = env::current_exe()?;
+    let folder = program.parent().ok_or_else(|| Failure::unexpected("the running program has no folder"))?;
     let is_inner = ["deps", "examples"].iter().any(|name| folder.ends_with(name));
-    let folder = if is_inner { folder.parent().ok_or("no target folder")? } else { folder };
-    Ok(folder.to_owned())
+    let folder = if is_inner { folder.parent() } else { Some(folder) };
+    Ok(folder.ok_or_else(|| Failure::missing("no target folder"))?.to_owned())
 }
 
 /// The workspace's `target` folder, where `cargo xtask` keeps the real parts under `tools`.
@@ -117,7 +119,7 @@ mod tests {
     #[test]
     fn passes_on_what_is_there() {
         assert_eq!(need(Some(7), "a number"), Some(7));
-        assert_eq!(need(Ok::<_, String>(8), "a number"), Some(8));
+        assert_eq!(need(Ok(8), "a number"), Some(8));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::{process::Command, sync::Mutex};
 
 use crate::{
-    free_port,
+    Failure, free_port,
     process::{Launch, Process, children, is_alive, read_log, run, send},
     within,
 };
@@ -38,7 +38,7 @@ const DEBIAN: &str = "/usr/lib/postgresql";
 ///
 /// # Errors
 /// It is not there, or not all of it.
-pub fn postgres_binary() -> Result<PathBuf, String> {
+pub fn postgres_binary() -> Result<PathBuf, Failure> {
     let chosen = env::var_os("MODELGATE_TEST_POSTGRES").map(PathBuf::from);
     let found = chosen.or_else(|| {
         let path = env::var_os("PATH").unwrap_or_default();
@@ -47,11 +47,12 @@ pub fn postgres_binary() -> Result<PathBuf, String> {
             .map(|folder| folder.join("postgres"))
             .find(|file| file.is_file())
     });
-    let found = found.ok_or_else(|| format!("postgres is neither in PATH nor under {DEBIAN}"))?;
+    let found =
+        found.ok_or_else(|| Failure::missing(format!("postgres is neither in PATH nor under {DEBIAN}")))?;
     // A link leads to where the others are.
-    let found = fs::canonicalize(&found).map_err(|error| format!("{}: {error}", found.display()))?;
+    let found = fs::canonicalize(&found).map_err(|error| Failure::of(found.display(), error))?;
     match ["initdb", "pg_isready", "psql"].iter().find(|name| !found.with_file_name(name).is_file()) {
-        Some(name) => Err(format!("{name} is missing beside {}", found.display())),
+        Some(name) => Err(Failure::missing(format!("{name} is missing beside {}", found.display()))),
         None => Ok(found),
     }
 }
@@ -265,14 +266,17 @@ struct User {
 
 /// PostgreSQL refuses to run as root. Then it is Debian's user for it, or `nobody` where there is none; else it runs
 /// as whoever runs the tests.
-fn unprivileged() -> Result<Option<User>, String> {
+fn unprivileged() -> Result<Option<User>, Failure> {
     let id = |args: &[&str]| {
-        run("id", args)?.trim().parse::<u32>().map_err(|error| format!("id {args:?}: {error}"))
+        run("id", args)?
+            .trim()
+            .parse::<u32>()
+            .map_err(|error| Failure::of(format_args!("id {args:?}"), error))
     };
     if id(&["-u"])? != 0 {
         return Ok(None);
     }
-    let of = |name| Ok::<_, String>(User { user: id(&["-u", name])?, group: id(&["-g", name])? });
+    let of = |name| Ok::<_, Failure>(User { user: id(&["-u", name])?, group: id(&["-g", name])? });
     of("postgres").or_else(|_| of("nobody")).map(Some)
 }
 

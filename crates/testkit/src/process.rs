@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use crate::within;
+use crate::{Failure, within};
 
 /// What to start: a program, its arguments and its environment (the test's own, less what is removed).
 #[derive(Clone, Debug)]
@@ -214,16 +214,16 @@ fn parent_of(id: u32) -> Option<u32> {
 }
 
 /// Runs a short program to its end and returns its standard output.
-pub(crate) fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, String> {
+pub(crate) fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, Failure> {
     let output = Command::new(program)
         .args(args)
         .stdin(Stdio::null())
         .output()
-        .map_err(|e| format!("{program}: {e}"))?;
+        .map_err(|error| Failure::of(program, error))?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
-        Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        Err(Failure::of(program, String::from_utf8_lossy(&output.stderr).trim()))
     }
 }
 

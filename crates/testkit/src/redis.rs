@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    free_port,
+    Failure, free_port,
     process::{Launch, Process, read_log},
     within,
 };
@@ -21,11 +21,11 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// Neither is there.
-pub fn redis_server() -> Result<&'static str, String> {
+pub fn redis_server() -> Result<&'static str, Failure> {
     let is_there =
         |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success());
     let found = ["redis-server", "valkey-server"].into_iter().find(is_there);
-    found.ok_or_else(|| "neither redis-server nor valkey-server can be run".to_owned())
+    found.ok_or_else(|| Failure::missing("neither redis-server nor valkey-server can be run"))
 }
 
 /// A running Redis, killed on drop. It keeps its port over restarts, and nothing else.

@@ -96,14 +96,16 @@ impl fmt::Debug for Identity {
 
 impl Identity {
     /// A server that shows the certificate and speaks HTTP/2 and HTTP/1.1.
-    fn acceptor(&self) -> Result<TlsAcceptor, String> {
+    fn acceptor(&self) -> io::Result<TlsAcceptor> {
+        let bad = |what: &str, error: &dyn fmt::Display| io::Error::other(format!("{what}: {error}"));
         crate::install_crypto();
         let chain: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes()).collect();
-        let chain = chain.map_err(|error| format!("certificate: {error}"))?;
-        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|e| format!("key: {e}"))?;
+        let chain = chain.map_err(|error| bad("certificate", &error))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|error| bad("key", &error))?;
         let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
-        let mut config = config.map_err(|error| format!("certificate and key: {error}"))?;
+        let mut config = config.map_err(|error| bad("certificate and key", &error))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
@@ -121,7 +123,7 @@ pub(crate) struct TlsListener {
 
 impl TlsListener {
     pub(crate) fn new(listener: TcpListener, identity: &Identity) -> io::Result<Self> {
-        let acceptor = identity.acceptor().map_err(io::Error::other)?;
+        let acceptor = identity.acceptor()?;
         let address = listener.local_addr()?;
         let (sender, accepted) = mpsc::channel(BACKLOG);
         let accepting = tokio::spawn(accept_all(listener, acceptor, sender));

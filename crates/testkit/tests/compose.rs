@@ -129,7 +129,7 @@ async fn what_compose_says_of_a_bad_file_is_told() {
     }
     let error =
         Compose::up(ComposeFile::text("services: { a: { imagine: b } }"), "bad").await.expect_err("refused");
-    assert!(error.contains("imagine"), "{error}");
+    assert!(error.to_string().contains("imagine"), "{error}");
 }
 
 #[tokio::test]

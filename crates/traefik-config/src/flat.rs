@@ -24,7 +24,7 @@ use catalogue::{Api, Catalogue, Choice, Leg, ModelName, Pool};
 
 use crate::{
     Options,
-    front::{CHUNKED, Front, TOO_LARGE, UNROUTED, exclusive_chunked, tiers, too_large},
+    front::{Front, Refusal, exclusive_chunked, tiers, too_large},
     rule,
     upstream::Upstream,
     wire::Http,
@@ -34,42 +34,79 @@ use crate::{
 pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, front: &Front<'_>) {
     let default: Vec<_> = catalogue.pools().filter(|pool| pool.selector.is_none()).collect();
     let selections = catalogue.selections().iter().rev().map(|selection| selection.pools().collect());
-    front.add_refusal(http, UNROUTED, "unrouted", "", 1);
+    front.add_refusal(http, Refusal::Unrouted, "", 1);
     let mut rank = 2;
+    let mut routers = Routers { http: &mut *http, catalogue, options, front };
     for pools in std::iter::once(default).chain(selections) {
-        rank = add_group(http, catalogue, options, front, &pools, rank);
+        rank = routers.add_group(&pools, rank);
     }
     front.add_lists(http, rank);
-    front.add_refusal(http, TOO_LARGE, "413", &too_large(options), rank);
+    front.add_refusal(http, Refusal::TooLarge, &too_large(options), rank);
     if options.max_chunked_body == 0 {
-        front.add_refusal(http, CHUNKED, "411", &exclusive_chunked(), rank);
+        front.add_refusal(http, Refusal::LengthMissing, &exclusive_chunked(), rank);
     }
 }
 
-/// Adds the pools of the same requests, which are told apart by name. Returns the next free rank.
-fn add_group(
-    http: &mut Http,
-    catalogue: &Catalogue,
-    options: &Options,
-    front: &Front<'_>,
-    pools: &[&Arc<Pool>],
-    rank: usize,
-) -> usize {
-    let only = only_model(pools);
-    let mut next = rank;
-    for pool in pools {
-        // In /models/a/b/…, `a/b` goes before `a`.
-        let within =
-            |name: &str| pool.model.as_str().strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
-        let depth = pools.iter().filter(|other| within(other.model.as_str())).count();
-        let rank = rank + 2 * depth;
-        next = next.max(rank + 2);
-        if let Some(leg) = pool.leg().filter(|_| can_be_served(pool, options)) {
-            let named = only.as_ref() != Some(&pool.model);
-            add_pool(&mut *http, catalogue, options, front, (pool, leg), named, rank);
+/// Adds the routers of pools.
+struct Routers<'a> {
+    http: &'a mut Http,
+    catalogue: &'a Catalogue,
+    options: &'a Options,
+    front: &'a Front<'a>,
+}
+
+/// Whether a request must name its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    Needed,
+    /// The servers of these requests have one model only.
+    Optional,
+}
+
+impl Routers<'_> {
+    /// Adds the pools of the same requests, which are told apart by name. Returns the next free rank.
+    fn add_group(&mut self, pools: &[&Arc<Pool>], rank: usize) -> usize {
+        let only = only_model(pools);
+        let mut next = rank;
+        for pool in pools {
+            // In /models/a/b/…, `a/b` goes before `a`.
+            let within =
+                |name: &str| pool.model.as_str().strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+            let depth = pools.iter().filter(|other| within(other.model.as_str())).count();
+            let rank = rank + 2 * depth;
+            next = next.max(rank + 2);
+            if let Some(leg) = pool.leg().filter(|_| can_be_served(pool, self.options)) {
+                let is_only = only.as_ref() == Some(&pool.model);
+                let naming = if is_only { Naming::Optional } else { Naming::Needed };
+                self.add_pool(pool, leg, naming, rank);
+            }
+        }
+        next
+    }
+
+    fn add_pool(&mut self, pool: &Pool, leg: &Leg, naming: Naming, rank: usize) {
+        let Self { catalogue, options, front, .. } = *self;
+        let ways = Upstream { http: &mut *self.http, catalogue, options }.add(pool, leg);
+        if ways.is_empty() {
+            return;
+        }
+        let chosen = requests_of(pool, naming, options);
+        for tier in tiers(options) {
+            let suffix = format!("-{}", tier.size());
+            let query = format!("route={}", leg.route);
+            let questions = front.ask(self.http, &format!("{}{suffix}", leg.route), &query, tier.question);
+            for way in &ways {
+                let matcher = rule::all(&[&chosen, &way.matcher, &tier.exclusive]);
+                // A way with a rule of its own goes before the one that takes the rest.
+                let mut router = front.root("", rank + usize::from(!way.matcher.is_empty()));
+                router.rule = rule::all(&[&front.hosts, &matcher]);
+                router.middlewares.extend(questions.iter().cloned());
+                router.middlewares.extend(way.middlewares.iter().cloned());
+                router.service = Some(way.service.clone());
+                self.http.routers.insert(format!("{}{}{}", leg.route, way.suffix, suffix), router);
+            }
         }
     }
-    next
 }
 
 /// Whether a body that nobody has read could choose another model.
@@ -84,39 +121,8 @@ fn only_model(pools: &[&Arc<Pool>]) -> Option<ModelName> {
     (models.len() == 1).then(|| models.first().map(|model| (*model).clone())).flatten()
 }
 
-fn add_pool(
-    http: &mut Http,
-    catalogue: &Catalogue,
-    options: &Options,
-    front: &Front<'_>,
-    (pool, leg): (&Pool, &Leg),
-    named: bool,
-    rank: usize,
-) {
-    let ways = Upstream { http: &mut *http, catalogue, options }.add(pool, leg);
-    if ways.is_empty() {
-        return;
-    }
-    let chosen = requests_of(pool, named, options);
-    for tier in tiers(options) {
-        let suffix = format!("-{}", tier.size());
-        let query = format!("route={}", leg.route);
-        let questions = front.ask(http, &format!("{}{suffix}", leg.route), &query, tier.question);
-        for way in &ways {
-            let matcher = rule::all(&[&chosen, &way.matcher, &tier.exclusive]);
-            // A way with a rule of its own goes before the one that takes the rest.
-            let mut router = front.root("", rank + usize::from(!way.matcher.is_empty()));
-            router.rule = rule::all(&[&front.hosts, &matcher]);
-            router.middlewares.extend(questions.iter().cloned());
-            router.middlewares.extend(way.middlewares.iter().cloned());
-            router.service = Some(way.service.clone());
-            http.routers.insert(format!("{}{}{}", leg.route, way.suffix, suffix), router);
-        }
-    }
-}
-
 /// The rule for a pool's requests: its selector, then every way to name the model.
-fn requests_of(pool: &Pool, named: bool, options: &Options) -> String {
+fn requests_of(pool: &Pool, naming: Naming, options: &Options) -> String {
     let (name, name_in_path) = (rule::literal(&pool.model), rule::literal_in_path(&pool.model));
     let mut plain = Vec::new();
     let mut ways = Vec::new();
@@ -129,7 +135,11 @@ fn requests_of(pool: &Pool, named: bool, options: &Options) -> String {
     }
     if !plain.is_empty() {
         let by_name = format!("(HeaderRegexp(`X-Model`, `^{name}$`) || QueryRegexp(`model`, `^{name}$`))");
-        ways.push(rule::all(&[&rule::any(&plain), if named { &by_name } else { "" }]));
+        let by_name = match naming {
+            Naming::Needed => by_name.as_str(),
+            Naming::Optional => "",
+        };
+        ways.push(rule::all(&[&rule::any(&plain), by_name]));
     }
     let selector = pool.selector.as_deref().map(rule::selector).unwrap_or_default();
     rule::all(&[&selector, &rule::any(&ways)])

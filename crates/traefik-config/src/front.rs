@@ -28,12 +28,23 @@ pub const MODELGATE_SERVICE: &str = "modelgate";
 pub const REFUSE_PREFIX: &str = "/refuse";
 
 pub(crate) const UNROUTED: &str = "modelgate-unrouted";
-pub(crate) const TOO_LARGE: &str = "modelgate-too-large";
-pub(crate) const CHUNKED: &str = "modelgate-chunked";
+const TOO_LARGE: &str = "modelgate-too-large";
+const CHUNKED: &str = "modelgate-chunked";
 const MODELS: &str = "modelgate-models";
 
 /// Above every other rank of the layered layout.
 pub(crate) const RANK_OF_MODELS: usize = 6;
+
+/// Why Modelgate itself answers a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Its body is too long.
+    TooLarge,
+    /// It does not say how long its body is, and such bodies are not taken.
+    LengthMissing,
+    /// No other router takes it.
+    Unrouted,
+}
 
 /// What the root routers have in common.
 pub(crate) struct Front<'a> {
@@ -95,11 +106,12 @@ impl<'a> Front<'a> {
     }
 
     /// A root router to Modelgate, which answers natively and says why.
-    pub(crate) fn add_refusal(&self, http: &mut Http, name: &str, why: &str, matcher: &str, rank: usize) {
+    pub(crate) fn add_refusal(&self, http: &mut Http, refusal: Refusal, matcher: &str, rank: usize) {
+        let name = refusal.name();
         let mut router = Router { service: Some(MODELGATE_SERVICE.into()), ..self.root(matcher, rank) };
         router.middlewares.push(name.into());
         http.routers.insert(name.into(), router);
-        http.middlewares.insert(name.into(), refusal(why));
+        http.middlewares.insert(name.into(), refusal.middleware());
     }
 
     /// Lists of models and limits, which Modelgate answers: the key's own.
@@ -161,7 +173,23 @@ impl<'a> Front<'a> {
     }
 }
 
-/// Puts the reason before the client's path.
-pub(crate) fn refusal(why: &str) -> Middleware {
-    Middleware::AddPrefix(AddPrefix { prefix: format!("{REFUSE_PREFIX}/{why}") })
+impl Refusal {
+    /// What its router and its middleware are called.
+    fn name(self) -> &'static str {
+        match self {
+            Self::TooLarge => TOO_LARGE,
+            Self::LengthMissing => CHUNKED,
+            Self::Unrouted => UNROUTED,
+        }
+    }
+
+    /// Puts the reason before the client's path.
+    pub(crate) fn middleware(self) -> Middleware {
+        let why = match self {
+            Self::TooLarge => "413",
+            Self::LengthMissing => "411",
+            Self::Unrouted => "unrouted",
+        };
+        Middleware::AddPrefix(AddPrefix { prefix: format!("{REFUSE_PREFIX}/{why}") })
+    }
 }

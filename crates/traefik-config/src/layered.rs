@@ -24,9 +24,7 @@ use catalogue::Catalogue;
 
 use crate::{
     MODELGATE_SERVICE, Options,
-    front::{
-        CHUNKED, Front, RANK_OF_MODELS, RANK_OF_TOO_LARGE, TOO_LARGE, UNROUTED, refusal, tiers, too_large,
-    },
+    front::{Front, RANK_OF_MODELS, RANK_OF_TOO_LARGE, Refusal, UNROUTED, tiers, too_large},
     rule,
     upstream::Upstream,
     wire::{Http, Router},
@@ -45,9 +43,9 @@ pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, fro
         roots.push(tier.name.to_owned());
     }
     front.add_lists(http, RANK_OF_MODELS);
-    front.add_refusal(http, TOO_LARGE, "413", &too_large(options), RANK_OF_TOO_LARGE);
+    front.add_refusal(http, Refusal::TooLarge, &too_large(options), RANK_OF_TOO_LARGE);
     if options.max_chunked_body == 0 {
-        front.add_refusal(http, CHUNKED, "411", "", 1);
+        front.add_refusal(http, Refusal::LengthMissing, "", 1);
     }
     let has_many = catalogue.pools().map(|pool| pool.legs.len()).sum::<usize>() > MANY;
     let mut groups = BTreeSet::new();
@@ -93,5 +91,5 @@ fn add_unrouted(http: &mut Http, parents: Vec<String>) {
             ..Router::default()
         },
     );
-    http.middlewares.insert(UNROUTED.into(), refusal("unrouted"));
+    http.middlewares.insert(UNROUTED.into(), Refusal::Unrouted.middleware());
 }

@@ -16,6 +16,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use catalogue::{Api, BasePath, Catalogue, Kind, Leg, ModelSettings, Pool, ServerRecord};
 use serde::Serialize;
+use service::ServerUrls;
 pub(crate) use service::is_checked;
 use sha2::{Digest, Sha256};
 
@@ -76,18 +77,25 @@ impl Upstream<'_> {
         middlewares.extend(self.conversations(pool, leg));
         let way = |suffix, matcher, middlewares, service| Way { suffix, matcher, middlewares, service };
         match rewriting {
-            Rewriting::None => vec![way("", String::new(), middlewares, self.service(pool, leg, false))],
+            Rewriting::None => {
+                vec![way("", String::new(), middlewares, self.service(pool, leg, ServerUrls::Plain))]
+            }
             Rewriting::All(base) => {
                 middlewares.push(self.replace_v1(&format!("modelgate-base-{}", hash(&base.as_str())), &base));
-                vec![way("", String::new(), middlewares, self.service(pool, leg, false))]
+                vec![way("", String::new(), middlewares, self.service(pool, leg, ServerUrls::Plain))]
             }
             // A base path in a server's URL comes before every path, but it is for those under /v1 only.
             Rewriting::Each => {
                 let mut stripped = middlewares.clone();
                 stripped.push(self.replace_v1(STRIP, &BasePath::parse("/").expect("the root is one")));
                 vec![
-                    way("-v1", self.v1_paths(pool), stripped, self.service(pool, leg, true)),
-                    way("", String::new(), middlewares, self.service(pool, leg, false)),
+                    way(
+                        "-v1",
+                        self.v1_paths(pool),
+                        stripped,
+                        self.service(pool, leg, ServerUrls::WithBasePath),
+                    ),
+                    way("", String::new(), middlewares, self.service(pool, leg, ServerUrls::Plain)),
                 ]
             }
         }

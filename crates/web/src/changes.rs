@@ -10,6 +10,24 @@ use catalogue::{Catalogue, Pool, Readiness, ServerId, ServerRecord, ServerState}
 /// More than anybody reads; the rest is counted.
 const MAX_CHANGES: usize = 20;
 
+/// Since when something is as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// Since it is known.
+    Appeared,
+    /// It was otherwise before.
+    Changed,
+}
+
+impl Since {
+    fn ready(self) -> &'static str {
+        match self {
+            Self::Appeared => "is ready",
+            Self::Changed => "became ready",
+        }
+    }
+}
+
 /// What has changed: servers first, since models change because of them. Secrets, which are no part of
 /// a document, are never told.
 pub(crate) fn changes(old: &Catalogue, new: &Catalogue) -> Vec<String> {
@@ -32,15 +50,17 @@ fn servers(old: &Catalogue, new: &Catalogue) -> Vec<String> {
     let gone = gone.map(|(_, server)| format!("server {} is gone", server.spec.name));
     let others = after.iter().flat_map(|(id, now)| match before.get(id) {
         Some(then) if then == now => Vec::new(),
-        None => vec![format!("server {} has appeared and {}", now.spec.name, state(&now.state, false))],
+        None => {
+            vec![format!("server {} has appeared and {}", now.spec.name, state(&now.state, Since::Appeared))]
+        }
         Some(then) => server(then, now),
     });
     gone.chain(others).collect()
 }
 
-fn state(state: &ServerState, became: bool) -> String {
+fn state(state: &ServerState, since: Since) -> String {
     match state {
-        ServerState::Ready => if became { "became ready" } else { "is ready" }.to_owned(),
+        ServerState::Ready => since.ready().to_owned(),
         ServerState::Starting(why) => format!("is starting: {why}"),
         ServerState::Draining(why) => format!("has been withdrawn: {why}"),
         ServerState::Stopped(why) => format!("has stopped: {why}"),
@@ -51,7 +71,7 @@ fn server(then: &ServerRecord, now: &ServerRecord) -> Vec<String> {
     let name = &now.spec.name;
     let mut said = Vec::new();
     if then.state.name() != now.state.name() {
-        said.push(format!("server {name} {}", state(&now.state, true)));
+        said.push(format!("server {name} {}", state(&now.state, Since::Changed)));
     }
     if then.spec.incarnation != now.spec.incarnation {
         said.push(format!("server {name} was started anew"));
@@ -90,9 +110,9 @@ fn models(old: &Catalogue, new: &Catalogue) -> Vec<String> {
     let others = after.iter().filter_map(|(name, now)| {
         let readiness = now.readiness();
         match before.get(name) {
-            None => Some(format!("model {name} has appeared and {}", words(readiness, false))),
+            None => Some(format!("model {name} has appeared and {}", words(readiness, Since::Appeared))),
             Some(then) if then.readiness() != readiness => {
-                Some(format!("model {name} {}", words(readiness, true)))
+                Some(format!("model {name} {}", words(readiness, Since::Changed)))
             }
             Some(then) if then.settings != now.settings || then.stands_for != now.stands_for => {
                 Some(format!("the settings of model {name} have changed"))
@@ -103,13 +123,12 @@ fn models(old: &Catalogue, new: &Catalogue) -> Vec<String> {
     gone.chain(others).collect()
 }
 
-fn words(readiness: Readiness, became: bool) -> &'static str {
-    match (readiness, became) {
-        (Readiness::Ready, true) => "became ready",
-        (Readiness::Ready, false) => "is ready",
-        (Readiness::Starting, _) => "is starting",
-        (Readiness::Draining, _) => "has no server that can take requests",
-        (Readiness::Stopped, _) => "has no server that is running",
+fn words(readiness: Readiness, since: Since) -> &'static str {
+    match readiness {
+        Readiness::Ready => since.ready(),
+        Readiness::Starting => "is starting",
+        Readiness::Draining => "has no server that can take requests",
+        Readiness::Stopped => "has no server that is running",
     }
 }
 

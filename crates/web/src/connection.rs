@@ -78,6 +78,16 @@ pub(crate) struct Peer {
     pub(crate) has_certificate: bool,
 }
 
+/// With what a connection is served.
+#[derive(Clone)]
+struct Serving {
+    requests: Arc<Requests>,
+    /// For bodies that take long to read.
+    pool: Handle,
+    acceptor: TlsAcceptor,
+    shutdown: watch::Receiver<bool>,
+}
+
 /// Serves until `shutdown` becomes true.
 pub(crate) async fn serve_tls(
     listener: TcpListener,
@@ -92,6 +102,7 @@ pub(crate) async fn serve_tls(
     // Each connection holds a sender; when all are gone, all connections are.
     let (open, mut all_closed) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(wait_for(shutdown.clone()));
+    let serving = Serving { requests, pool: Handle::current(), acceptor, shutdown };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -99,14 +110,12 @@ pub(crate) async fn serve_tls(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (requests, acceptor, shutdown, open) =
-                    (Arc::clone(&requests), acceptor.clone(), shutdown.clone(), open.clone());
-                let (pool, address) = (Handle::current(), peer.ip().to_canonical());
+                let (serving, open, address) = (serving.clone(), open.clone(), peer.ip().to_canonical());
                 // It goes to another thread's runtime, which has to know of it.
                 let stream = stream.into_std();
                 lanes.spawn(async move {
                     match stream.and_then(TcpStream::from_std) {
-                        Ok(stream) => serve_one(stream, address, requests, pool, acceptor, shutdown).await,
+                        Ok(stream) => serve_one(stream, address, serving).await,
                         Err(error) => warn!(%error, "cannot take over a connection"),
                     }
                     drop(open);
@@ -129,14 +138,8 @@ async fn wait_for(mut shutdown: watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-async fn serve_one(
-    stream: TcpStream,
-    address: IpAddr,
-    requests: Arc<Requests>,
-    pool: Handle,
-    acceptor: TlsAcceptor,
-    shutdown: watch::Receiver<bool>,
-) {
+async fn serve_one(stream: TcpStream, address: IpAddr, serving: Serving) {
+    let Serving { requests, pool, acceptor, shutdown } = serving;
     let _ = stream.set_nodelay(true);
     let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,

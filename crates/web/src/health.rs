@@ -13,7 +13,7 @@ use catalogue::{Finding, Problem, Readiness, Severity};
 use serde_json::{Value, json};
 use traefik_config::Shortcoming;
 
-use crate::{Shared, metrics};
+use crate::{Shared, finding_to_json, metrics};
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -100,21 +100,12 @@ async fn ready(
 
 /// A problem or hint for programs, which go by its code.
 fn finding(problem: &Problem) -> Value {
-    json!({
-        "code": problem.finding.code(),
-        "severity": problem.severity().name(),
-        "about": problem.subject.to_string(),
-        "message": problem.finding.to_string(),
-    })
+    let Problem { subject, finding, .. } = problem;
+    finding_to_json(finding.code(), problem.severity(), &subject.to_string(), finding)
 }
 
 fn shortcoming(shortcoming: &Shortcoming) -> Value {
-    json!({
-        "code": shortcoming.code(),
-        "severity": Severity::Fault.name(),
-        "about": "Traefik",
-        "message": shortcoming.to_string(),
-    })
+    finding_to_json(shortcoming.code(), Severity::Fault, "Traefik", shortcoming)
 }
 
 #[cfg(test)]

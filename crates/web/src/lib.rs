@@ -18,6 +18,7 @@ mod auth;
 mod changes;
 mod connection;
 mod counting;
+mod finding;
 mod head;
 mod health;
 mod history;
@@ -41,12 +42,13 @@ use requests::Requests;
 use tokio::{net::TcpListener, sync::watch};
 
 pub use counting::{OnFailure, SharedCounting};
+pub use finding::finding_to_json;
 pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};
 pub use metrics::{Family, Kind, Sample};
 pub use models::limits_left;
 pub use polls::{Given, Instance, PollFinding, Polls};
 pub use refusal::status_and_code;
-pub use state::{Settings, Shared};
+pub use state::{Parts, Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};
 
 /// The three listeners, already bound.

@@ -73,8 +73,8 @@ async fn answer(
             Some(id) => retrieve(catalogue, &key, id, dialect),
             None => Err(Refusal::not_found()),
         },
-        (None, "/api/tags") => Ok(ollama_list(catalogue, &key, true)),
-        (None, "/api/ps") => Ok(ollama_list(catalogue, &key, false)),
+        (None, "/api/tags") => Ok(ollama_list(catalogue, &key, OllamaList::All)),
+        (None, "/api/ps") => Ok(ollama_list(catalogue, &key, OllamaList::Loaded)),
         (None, "/api/version") => Ok(json!({ "version": env!("CARGO_PKG_VERSION") })),
         (None, _) => Err(Refusal::not_found()),
     }
@@ -167,9 +167,18 @@ fn list(catalogue: &Catalogue, key: &Key, dialect: Dialect) -> Value {
     }
 }
 
+/// Which of Ollama's lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OllamaList {
+    /// `/api/tags`: the models that there are.
+    All,
+    /// `/api/ps`: those that are loaded.
+    Loaded,
+}
+
 /// Ollama's list (<https://github.com/ollama/ollama/blob/main/docs/api.md#list-local-models>), of
 /// its own names or of those that are loaded. What Modelgate does not know is left empty.
-fn ollama_list(catalogue: &Catalogue, key: &Key, all: bool) -> Value {
+fn ollama_list(catalogue: &Catalogue, key: &Key, of: OllamaList) -> Value {
     let usable = usable(catalogue, key).into_values().filter(|p| p.readiness() == Readiness::Ready);
     // To Ollama's clients, `llama3` and `llama3:latest` would be two models.
     let own = usable.filter(|p| p.model == p.stands_for);
@@ -177,7 +186,10 @@ fn ollama_list(catalogue: &Catalogue, key: &Key, all: bool) -> Value {
         let created = i64_to_time(pool.card.created.unwrap_or(0));
         let time = humantime::format_rfc3339_seconds(created).to_string();
         let name = pool.model.as_str();
-        let when = if all { "modified_at" } else { "expires_at" };
+        let when = match of {
+            OllamaList::All => "modified_at",
+            OllamaList::Loaded => "expires_at",
+        };
         let mut model = json!({ "name": name, "model": name, "size": 0, "digest": "", "details": {} });
         model[when] = time.into();
         model

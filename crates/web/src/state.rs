@@ -91,24 +91,34 @@ struct RequestIds {
     next: AtomicU64,
 }
 
+/// Of what it is put together.
+#[derive(Debug)]
+pub struct Parts {
+    /// What is known of servers and models.
+    pub catalogue: Reader,
+    /// What the configuration says.
+    pub settings: Settings,
+    /// The keys and limits.
+    pub policy: Arc<Policy>,
+    /// Who signs the certificates of the requests listener.
+    pub authority: CertificateAuthority,
+    /// The port of the requests listener.
+    pub requests_port: u16,
+    /// Where the addresses go from which Traefik polls.
+    pub traefik_peers: watch::Sender<BTreeSet<IpAddr>>,
+}
+
 impl Shared {
-    /// Puts it together. `requests_port` is the port of the requests listener; the addresses from
-    /// which Traefik polls go into `traefik_peers`.
-    pub fn new(
-        catalogue: Reader,
-        settings: Settings,
-        policy: impl Into<Arc<Policy>>,
-        authority: CertificateAuthority,
-        requests_port: u16,
-        traefik_peers: watch::Sender<BTreeSet<IpAddr>>,
-    ) -> Self {
+    /// Puts it together.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { catalogue, settings, policy, authority, requests_port, traefik_peers } = parts;
         let mut run = [0; 4];
         // Without randomness ids repeat after a restart; nothing depends on them.
         let _ = getrandom::fill(&mut run);
         Self {
             catalogue,
             settings: ArcSwap::from_pointee(settings),
-            policy: ArcSwap::new(policy.into()),
+            policy: ArcSwap::new(policy),
             shared_counting: None,
             usage: Usage::default(),
             settings_revision: watch::Sender::new(0),
@@ -276,7 +286,15 @@ impl Shared {
             hold: Duration::ZERO,
         };
         let authority = CertificateAuthority::open(None, None).expect("an authority");
-        let peers = watch::channel(Default::default()).0;
-        Arc::new(Self::new(catalogue, settings, Policy::default(), authority, 8101, peers))
+        let traefik_peers = watch::channel(Default::default()).0;
+        let policy = Arc::default();
+        Arc::new(Self::new(Parts {
+            catalogue,
+            settings,
+            policy,
+            authority,
+            requests_port: 8101,
+            traefik_peers,
+        }))
     }
 }

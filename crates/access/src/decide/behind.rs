@@ -3,7 +3,11 @@
 
 use catalogue::{Choice, Door, Kind, Leg, Pool};
 
-use super::{Trace, names::Names, wanted::Question};
+use super::{
+    Trace,
+    names::{NameInPath, Names},
+    wanted::Question,
+};
 use crate::{
     Reason, Unreadable,
     read::{PathForm, deep_in_body, shows_models},
@@ -12,13 +16,13 @@ use crate::{
 
 /// What is known of the servers that a request reaches.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Behind {
+struct Behind {
     /// What it could choose there.
-    pub(super) choice: Choice,
+    choice: Choice,
     /// Whether WebSockets pass, whatever their messages say.
-    pub(super) websockets: bool,
+    websockets: bool,
     /// Whether a body that names no model gets this one: somebody says so who knows.
-    pub(super) default_is_told: bool,
+    default_is_told: bool,
 }
 
 /// What the owner of a router says of the server to which it leads.
@@ -30,13 +34,39 @@ pub(super) struct Gate {
     pub(super) single_model: bool,
 }
 
+/// Whether it is known which server a request is for. Keys with `manage: true` manage a server that they name, and no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Addressee {
+    /// Its path names a model, or Traefik has chosen a route for it.
+    Known,
+    /// It may be sent to any.
+    Unknown,
+}
+
+/// What was read of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'r> {
+    pub(super) names: &'r Names<'r>,
+    pub(super) form: PathForm<'r>,
+    pub(super) addressee: Addressee,
+}
+
+/// What the fields of a body mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fields {
+    /// What the APIs say that these servers share.
+    Shared,
+    /// What an application wants, on its own paths.
+    Own,
+}
+
 impl Question<'_> {
     /// What a request of a key that manages servers may not do all the same.
-    pub(super) fn manage(&self, leg: &Leg, form: PathForm<'_>) -> Result<(), Reason> {
-        let classes =
-            leg.doors.iter().filter_map(|door| routes::class(door, self.request.method, &form.at_server()));
+    pub(super) fn manage(&self, leg: &Leg, reading: Reading<'_>) -> Result<(), Reason> {
+        let path = reading.form.at_server();
+        let classes = leg.doors.iter().filter_map(|door| routes::class(door, self.request.method, &path));
         let mut other = classes.filter(|class| matches!(class, Class::Stored | Class::Jobs | Class::Never));
-        other.try_for_each(|class| self.may_reach(class, true))
+        other.try_for_each(|class| self.may_reach(class, reading.addressee))
     }
 
     /// Refuses what reaches more than the model, at any server that may get the request.
@@ -44,11 +74,10 @@ impl Question<'_> {
         &self,
         choice: Choice,
         leg: &Leg,
-        names_server: bool,
-        names: &Names<'_>,
-        form: PathForm<'_>,
+        reading: Reading<'_>,
         trace: &mut impl Trace,
     ) -> Result<(), Reason> {
+        let names = reading.names;
         if choice != Choice::Nothing && (names.unread().is_some() || names.is_handshake()) {
             trace.step(|| {
                 "what Modelgate cannot read passes only to a server whose settings say single_model: true (a WebSocket also \
@@ -58,29 +87,28 @@ impl Question<'_> {
         }
         let mut asks_a_model = names.is_handshake();
         for door in &leg.doors {
-            let class = self.enter(door, names_server, form, trace)?;
+            let class = self.enter(door, reading, trace)?;
             // What is stored is about no model, and the key may use it.
             if !matches!(class, Some(Class::Stored | Class::Jobs)) {
                 asks_a_model = true;
-                self.leave_fields(door.kind, choice, names, form)?;
+                self.leave_fields(door.kind, choice, reading)?;
             }
         }
         if !asks_a_model {
             return Ok(());
         }
         let websockets = leg.doors.iter().all(|door| door.websockets);
-        self.leave_no_choice(Behind { choice, websockets, default_is_told: false }, names, form)
+        self.leave_no_choice(Behind { choice, websockets, default_is_told: false }, reading)
     }
 
     /// Refuses a path that a kind of server does not open to this key.
-    pub(super) fn enter(
+    fn enter(
         &self,
         door: &Door,
-        names_server: bool,
-        form: PathForm<'_>,
+        reading: Reading<'_>,
         trace: &mut impl Trace,
     ) -> Result<Option<Class>, Reason> {
-        let (method, path) = (self.request.method, form.at_server());
+        let (method, path) = (self.request.method, reading.form.at_server());
         let class = routes::class(door, method, &path);
         trace.step(|| {
             let by = if door.paths.is_empty() { "the routes of its kind" } else { "its setting paths" };
@@ -91,35 +119,32 @@ impl Question<'_> {
         });
         match class {
             // What is not known of a kind may be new, and do anything.
-            None if self.key.manage && names_server => Ok(None),
+            None if self.key.manage && reading.addressee == Addressee::Known => Ok(None),
             None => Err(Reason::ClosedPath),
-            Some(class) => self.may_reach(class, names_server).map(|()| Some(class)),
+            Some(class) => self.may_reach(class, reading.addressee).map(|()| Some(class)),
         }
     }
 
     /// Refuses fields of the body that reach what the path does not tell of.
-    pub(super) fn leave_fields(
-        &self,
-        kind: Kind,
-        choice: Choice,
-        names: &Names<'_>,
-        form: PathForm<'_>,
-    ) -> Result<(), Reason> {
+    fn leave_fields(&self, kind: Kind, choice: Choice, reading: Reading<'_>) -> Result<(), Reason> {
+        let Reading { names, form, .. } = reading;
         match names.other() {
             Some(other) if kind != Kind::Other || choice != Choice::Nothing => {
                 return Err(other.clone().into());
             }
             _ => {}
         }
-        // On its own paths, an application's fields mean what it wants.
-        let reads_fields = kind != Kind::Other || routes::takes_a_model(&form.at_server());
-        if reads_fields {
+        let fields = match kind {
+            Kind::Other if !routes::takes_a_model(&form.at_server()) => Fields::Own,
+            _ => Fields::Shared,
+        };
+        if fields == Fields::Shared {
             self.leave_stored(names)?;
         }
         self.leave_unread(kind, names)?;
         match kind {
-            Kind::Provider => self.look_deeper(reads_fields),
-            Kind::Other if choice != Choice::Nothing => self.look_deeper(reads_fields),
+            Kind::Provider => self.look_deeper(fields),
+            Kind::Other if choice != Choice::Nothing => self.look_deeper(fields),
             _ => Ok(()),
         }
     }
@@ -140,14 +165,14 @@ impl Question<'_> {
     }
 
     /// Whether the key may use what a route does.
-    pub(super) fn may_reach(&self, class: Class, names_server: bool) -> Result<(), Reason> {
+    pub(super) fn may_reach(&self, class: Class, addressee: Addressee) -> Result<(), Reason> {
         match class {
             Class::Open => Ok(()),
             Class::Stored if self.key.stored_data => Ok(()),
             // What is stored there names models that nobody reads here.
             Class::Jobs if self.key.stored_data && self.key.may_use_all() => Ok(()),
             Class::Stored | Class::Jobs => Err(Reason::StoredData),
-            Class::Manage if self.key.manage && names_server => Ok(()),
+            Class::Manage if self.key.manage && addressee == Addressee::Known => Ok(()),
             Class::Manage | Class::Never => Err(Reason::ClosedPath),
         }
     }
@@ -160,10 +185,10 @@ impl Question<'_> {
         }
     }
 
-    /// Refuses models and adapters that stand deeper in a body, and references there.
-    pub(super) fn look_deeper(&self, reads_fields: bool) -> Result<(), Reason> {
+    /// Refuses models and adapters that stand deeper in a body, and references there if its fields mean those.
+    pub(super) fn look_deeper(&self, fields: Fields) -> Result<(), Reason> {
         match deep_in_body(self.request)? {
-            Some(field) if reads_fields && !self.key.stored_data => {
+            Some(field) if fields == Fields::Shared && !self.key.stored_data => {
                 Err(Unreadable::StoredField(field).into())
             }
             _ => Ok(()),
@@ -171,12 +196,8 @@ impl Question<'_> {
     }
 
     /// Refuses what a server could take for a request for another model than the one that it is for.
-    pub(super) fn leave_no_choice(
-        &self,
-        behind: Behind,
-        names: &Names<'_>,
-        form: PathForm<'_>,
-    ) -> Result<(), Reason> {
+    fn leave_no_choice(&self, behind: Behind, reading: Reading<'_>) -> Result<(), Reason> {
+        let Reading { names, form, .. } = reading;
         let Behind { choice, websockets, default_is_told } = behind;
         if choice == Choice::Nothing {
             return Ok(());
@@ -195,7 +216,7 @@ impl Question<'_> {
             return if websockets { Ok(()) } else { Err(Unreadable::ModelInMessages.into()) };
         }
         let open = match choice {
-            Choice::Several => names.left_open(false),
+            Choice::Several => names.left_open(NameInPath::TakenOff),
             _ if !default_is_told && names.is_silent() && routes::takes_a_model(&form.at_server()) => {
                 Some(Unreadable::ModelNotInBody)
             }
@@ -209,20 +230,20 @@ impl Question<'_> {
         &self,
         gate: Gate,
         pool: Option<&Pool>,
-        names: &Names<'_>,
-        form: PathForm<'_>,
+        reading: Reading<'_>,
     ) -> Result<(), Reason> {
+        let Reading { names, form, .. } = reading;
         match (gate.owner_says, gate.single_model) {
             (true, true) => Ok(()),
             _ if names.other().is_some() => names.other().cloned().map_or(Ok(()), |other| Err(other.into())),
             (true, false) => {
                 let choice = pool.map_or(Choice::Unknown, Pool::choice);
                 let behind = Behind { choice, websockets: false, default_is_told: true };
-                self.leave_no_choice(behind, names, form)
+                self.leave_no_choice(behind, reading)
             }
             (false, _) if shows_models(form.seen()) => Err(Reason::ClosedPath),
             (false, _) if names.is_handshake() => Err(Unreadable::ModelInMessages.into()),
-            (false, _) => match names.left_open(true) {
+            (false, _) => match names.left_open(NameInPath::MayStay) {
                 Some(open) => Err(open.into()),
                 None => Ok(()),
             },

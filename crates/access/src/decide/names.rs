@@ -35,6 +35,15 @@ enum Body {
     Unseen,
 }
 
+/// Whether a server sees the name of a model that stands in the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NameInPath {
+    /// Traefik takes it off.
+    TakenOff,
+    /// A router that somebody has written need not take it off.
+    MayStay,
+}
+
 /// What must be known before names are read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
@@ -106,18 +115,18 @@ impl<'a> Names<'a> {
     }
 
     /// Why a server with several models might take another than the one that is named: it looks at
-    /// the body, and without one at the query. Traefik takes the path off; `sees_path` says that it
-    /// need not. For a plain request without a body the header is enough, since no prompt is in it;
-    /// a WebSocket's prompts are still to come.
-    pub(super) fn left_open(&self, sees_path: bool) -> Option<Unreadable> {
+    /// the body, without one at the query, and at the path if the name is still in it. For a plain request
+    /// without a body the header is enough, since no prompt is in it; a WebSocket's prompts are still to come.
+    pub(super) fn left_open(&self, in_path: NameInPath) -> Option<Unreadable> {
         let [_, header, query, path, _] = &self.all;
+        let path = path.as_ref().filter(|_| in_path == NameInPath::MayStay);
         match &self.body {
             Body::Named => None,
             Body::Silent => Some(Unreadable::ModelNotInBody),
             Body::Faulty(fault) => Some(fault.clone()),
             Body::Unseen => Some(Unreadable::BodyUnseen),
             Body::Absent if query.is_some() => None,
-            Body::Absent if !self.handshake && (header.is_some() || sees_path && path.is_some()) => None,
+            Body::Absent if !self.handshake && (header.is_some() || path.is_some()) => None,
             Body::Absent => Some(Unreadable::ModelUnseen),
         }
     }

@@ -11,7 +11,7 @@ use catalogue::{Catalogue, Leg, ModelName, Pool, Selection};
 
 use super::{
     Trace,
-    behind::Gate,
+    behind::{Addressee, Fields, Gate, Reading},
     names::{Names, Rules},
 };
 use crate::{
@@ -57,6 +57,15 @@ struct Place<'q> {
     manages: bool,
 }
 
+impl Place<'_> {
+    fn addressee(&self, form: PathForm<'_>) -> Addressee {
+        match (form, self.routed) {
+            (PathForm::Named { .. }, _) | (_, Some(_)) => Addressee::Known,
+            (PathForm::Plain(_) | PathForm::Unknown { .. }, None) => Addressee::Unknown,
+        }
+    }
+}
+
 impl<R: Into<Reason>> From<R> for Refused {
     fn from(reason: R) -> Self {
         Self { reason: reason.into(), model: None }
@@ -71,7 +80,8 @@ impl<'q> Question<'q> {
             trace.step(|| format!("it chooses servers by {}", chosen.selector));
         }
         let form = self.path_form(&target, place.chosen);
-        let opened = self.opens(&target, form, place.routed.is_some());
+        let addressee = place.addressee(form);
+        let opened = self.opens(&target, form, addressee);
         if opened.is_err() {
             trace.step(|| {
                 "the path manages servers of any kind: a key with manage: true opens it, below /models/NAME/, unless it \
@@ -91,33 +101,32 @@ impl<'q> Question<'q> {
         for (at, name) in names.iter() {
             trace.step(|| format!("{at} names the model {name:?}"));
         }
-        let wanted = self.of_names(&names, &place, form, trace)?;
+        let wanted = self.of_names(&place, Reading { names: &names, form, addressee }, trace)?;
         Ok(Wanted { count: names.into_count(), ..wanted })
     }
 
     /// Its body is not counted yet.
     fn of_names(
         &self,
-        names: &Names<'_>,
         place: &Place<'q>,
-        form: PathForm<'_>,
+        reading: Reading<'_>,
         trace: &mut impl Trace,
     ) -> Result<Wanted<'q>, Refused> {
-        self.agree(names, place)?;
-        let Some(name) = names.routing() else {
-            return self.nothing_named(names, place, form, trace);
+        self.agree(reading.names, place)?;
+        let Some(name) = reading.names.routing() else {
+            return self.nothing_named(place, reading, trace);
         };
         let model = ModelName::new(name).map_err(|error| Unreadable::ModelInvalid(error.reason))?;
         let of_model = |reason: Reason| Refused { reason, model: Some(model.as_str().to_owned()) };
         if let Mode::Gate { model: said, single_model, .. } = self.request.mode {
             let gate = Gate { owner_says: said.is_some(), single_model };
-            return self.gate(gate, names, place, form, &model).map_err(of_model);
+            return self.gate(gate, place, reading, &model).map_err(of_model);
         }
         let pool = match place.routed {
             Some((pool, _)) => self.allowed(pool).ok_or_else(|| not_found(name)),
             None => self.pool(place.chosen, name),
         };
-        pool.and_then(|pool| self.check(pool, names, place, form, trace)).map_err(of_model)
+        pool.and_then(|pool| self.check(pool, place, reading, trace)).map_err(of_model)
     }
 
     fn place(&self, target: &Target<'_>) -> Result<Place<'q>, Reason> {
@@ -166,14 +175,13 @@ impl<'q> Question<'q> {
     /// Refuses paths that manage a server, unless the key has that right and it is known which
     /// server; tells whether this is such a path. The name in the path counts too: not every router
     /// takes it off.
-    fn opens(&self, target: &Target<'_>, form: PathForm<'_>, routed: bool) -> Result<bool, Reason> {
-        let names_server = matches!(form, PathForm::Named { .. }) || routed;
+    fn opens(&self, target: &Target<'_>, form: PathForm<'_>, addressee: Addressee) -> Result<bool, Reason> {
         // A router of the user's own need not take the model off.
         let seen = if let Mode::Gate { .. } = self.request.mode { &target.path } else { form.seen() };
         let changes = || changes_a_model(seen, self.request.method).then_some(Closed::ToMost);
         match closed(&target.path).or_else(changes) {
             None => Ok(false),
-            Some(Closed::ToMost) if self.key.manage && names_server => Ok(true),
+            Some(Closed::ToMost) if self.key.manage && addressee == Addressee::Known => Ok(true),
             Some(Closed::ToMost) if form.is_ollamas_list() => {
                 let before = target.path.strip_suffix(form.seen()).unwrap_or_default();
                 closed(before).map_or(Ok(false), |_| Err(Reason::ClosedPath))
@@ -222,22 +230,22 @@ impl<'q> Question<'q> {
 
     fn nothing_named(
         &self,
-        names: &Names<'_>,
         place: &Place<'q>,
-        form: PathForm<'_>,
+        reading: Reading<'_>,
         trace: &mut impl Trace,
     ) -> Result<Wanted<'q>, Refused> {
-        let missing = || names.other().cloned().unwrap_or(Unreadable::ModelMissing);
+        let missing = || reading.names.other().cloned().unwrap_or(Unreadable::ModelMissing);
         let pool = match (self.request.mode, place.routed) {
             (Mode::Gate { .. }, _) if self.key.may_use_all() => {
-                self.may_reach(routes::class_of_unknown(self.request.method, form.seen()), false)?;
+                let class = routes::class_of_unknown(self.request.method, reading.form.seen());
+                self.may_reach(class, reading.addressee)?;
                 return Ok(Wanted { model: None, pool: None, main: None, leg: None, count: None });
             }
             // The name of a model that the key may not use is not told either.
             (_, Some((pool, _))) => self.allowed(pool).ok_or_else(missing)?,
             (_, None) => place.chosen.and_then(|chosen| self.only_pool(chosen)).ok_or_else(missing)?,
         };
-        Ok(self.check(pool, names, place, form, trace)?)
+        Ok(self.check(pool, place, reading, trace)?)
     }
 
     /// The only model of the servers that a request chooses, as far as the key may use them.
@@ -290,9 +298,8 @@ impl<'q> Question<'q> {
     fn check(
         &self,
         pool: &'q Pool,
-        names: &Names<'_>,
         place: &Place<'q>,
-        form: PathForm<'_>,
+        reading: Reading<'_>,
         trace: &mut impl Trace,
     ) -> Result<Wanted<'q>, Reason> {
         if let Some(idle) = Idle::of(pool.readiness()) {
@@ -304,10 +311,9 @@ impl<'q> Question<'q> {
             None => pool.legs.iter().find(|leg| may_learn(leg)),
         };
         let leg = leg.ok_or(Reason::UntrustedPeer)?;
-        let names_server = matches!(form, PathForm::Named { .. }) || place.routed.is_some();
         match place.manages {
-            true => self.manage(leg, form)?,
-            false => self.pass(pool.choice(), leg, names_server, names, form, trace)?,
+            true => self.manage(leg, reading)?,
+            false => self.pass(pool.choice(), leg, reading, trace)?,
         }
         Ok(Wanted {
             model: Some(pool.model.clone()),
@@ -323,9 +329,8 @@ impl<'q> Question<'q> {
     fn gate(
         &self,
         gate: Gate,
-        names: &Names<'_>,
         place: &Place<'q>,
-        form: PathForm<'_>,
+        reading: Reading<'_>,
         model: &ModelName,
     ) -> Result<Wanted<'q>, Reason> {
         let pool = self.among(None, model.as_str());
@@ -333,14 +338,14 @@ impl<'q> Question<'q> {
             return Err(not_found(model.as_str()));
         }
         if !place.manages {
-            let names_server = matches!(form, PathForm::Named { .. });
-            self.may_reach(routes::class_of_unknown(self.request.method, form.seen()), names_server)?;
-            if routes::takes_a_model(form.seen()) {
-                self.leave_stored(names)?;
-                self.look_deeper(true)?;
+            let path = reading.form.seen();
+            self.may_reach(routes::class_of_unknown(self.request.method, path), reading.addressee)?;
+            if routes::takes_a_model(path) {
+                self.leave_stored(reading.names)?;
+                self.look_deeper(Fields::Shared)?;
             }
             if !self.key.may_use_all() {
-                self.leave_no_choice_at(gate, pool, names, form)?;
+                self.leave_no_choice_at(gate, pool, reading)?;
             }
         }
         let main = pool.and_then(|pool| self.main(None, pool));

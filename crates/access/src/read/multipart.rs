@@ -55,8 +55,9 @@ pub(super) fn read(body: &[u8], boundary: &str) -> Result<Read, Unreadable> {
             Field::Stored(field) if field.counts_in_forms() => stored = Some(field.name),
             Field::Stored(_) => {}
             Field::Model if model.is_some() => return Err(Unreadable::ModelRepeated(Where::Form)),
+            Field::Model if is_file => return Err(Unreadable::Multipart("\"model\" is a file")),
             Field::Model => {
-                head.check_model(is_file).map_err(Unreadable::Multipart)?;
+                head.check_model().map_err(Unreadable::Multipart)?;
                 model = Some(std::str::from_utf8(content).map_err(|_| Unreadable::NotUtf8)?.to_owned());
             }
         }
@@ -176,10 +177,7 @@ impl<'a> Head<'a> {
     }
 
     /// Checks that the part is plain text to every reader.
-    fn check_model(&self, is_file: bool) -> Result<(), Refused> {
-        if is_file {
-            return Err("\"model\" is a file");
-        }
+    fn check_model(&self) -> Result<(), Refused> {
         if self.transfer_encoding.is_some() {
             return Err("\"model\" has a Content-Transfer-Encoding");
         }

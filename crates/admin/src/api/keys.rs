@@ -51,11 +51,16 @@ fn grace(json: &Value) -> Result<Duration, ConfigErrors> {
 /// Reads how long an old key goes on working: `24h`.
 ///
 /// # Errors
-/// It is no time, or too long; the error says what is allowed.
-pub fn read_grace(text: &str) -> Result<Duration, String> {
+/// It is no time, or too long.
+pub fn read_grace(text: &str) -> Result<Duration, InvalidGrace> {
     let read = humantime::parse_duration(text).ok().filter(|grace| *grace <= LONGEST_GRACE);
-    read.ok_or_else(|| format!("allowed: {GRACE}"))
+    read.ok_or(InvalidGrace)
 }
+
+/// An old key cannot go on working for that long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("allowed: {GRACE}")]
+pub struct InvalidGrace;
 
 /// `GET /keys/{name}/limits`
 pub(crate) async fn limits(

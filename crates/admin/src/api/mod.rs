@@ -34,7 +34,7 @@ use tokio::time::timeout;
 
 use crate::Admin;
 
-pub use keys::read_grace;
+pub use keys::{InvalidGrace, read_grace};
 pub(crate) use problem::Problem;
 pub use records::{entry_to_json, is_day, usage_to_json};
 pub use view::{Present, state_in_words};

@@ -110,12 +110,13 @@ pub fn entry_to_json(entry: &Entry) -> Value {
 async fn lines(store: Arc<Store>, filter: AuditFilter, limit: Option<u32>) -> Result<Response, Problem> {
     let page = AuditFilter { limit: limit.unwrap_or(MOST), ..filter };
     // Before anything is sent, so that an error still has a status.
-    let (first, next) = page_of(&store, page, limit.is_some()).await?;
+    let (first, next) = page_of(&store, page).await?;
+    let next = next.filter(|_| limit.is_none());
     let rest = stream::try_unfold(next, move |next| {
         let store = Arc::clone(&store);
         async move {
             let Some(page) = next else { return Ok::<_, StoreError>(None) };
-            page_of(&store, page, false).await.map(Some)
+            page_of(&store, page).await.map(Some)
         }
     });
     let body = Body::from_stream(stream::iter([Ok(first)]).chain(rest).inspect_err(|error| {
@@ -124,14 +125,11 @@ async fn lines(store: Arc<Store>, filter: AuditFilter, limit: Option<u32>) -> Re
     Ok(([(CONTENT_TYPE, LINES)], body).into_response())
 }
 
-async fn page_of(
-    store: &Store,
-    page: AuditFilter,
-    is_last: bool,
-) -> Result<(Bytes, Option<AuditFilter>), StoreError> {
+/// A page as lines, and how to ask for the next one if there may be one.
+async fn page_of(store: &Store, page: AuditFilter) -> Result<(Bytes, Option<AuditFilter>), StoreError> {
     let entries = store.audit(&page).await?;
     let is_full = entries.len() == usize::try_from(page.limit).unwrap_or(usize::MAX);
-    let last = entries.last().filter(|_| is_full && !is_last).map(|last| last.id.clone());
+    let last = entries.last().filter(|_| is_full).map(|last| last.id.clone());
     let text: String = entries.iter().map(|entry| format!("{}\n", entry_to_json(entry))).collect();
     Ok((text.into(), last.map(|last| AuditFilter { before: Some(last), ..page })))
 }

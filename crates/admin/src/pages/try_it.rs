@@ -7,7 +7,7 @@ use askama::Template;
 use axum::{
     Form,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, Uri},
+    http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::InvalidUri},
     response::Response,
 };
 use limits::{Left, Limit, LimitReached};
@@ -31,7 +31,7 @@ struct Page {
     frame: Frame,
     given: Given,
     names: Vec<String>,
-    outcome: Option<Result<Outcome, String>>,
+    outcome: Option<Result<Outcome, Unreadable>>,
 }
 
 /// What the form sends. A key is not shown again.
@@ -65,6 +65,25 @@ struct Outcome {
     class: &'static str,
     says: String,
     steps: Vec<String>,
+}
+
+/// Why a request cannot be tried, beginning with the field. Never repeats a value, which may be a key.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("The first look for servers is not finished.")]
+    Surveying,
+    #[error("URL: {0}")]
+    Url(#[from] InvalidUri),
+    #[error("Client's address: allowed: an IP address, or nothing")]
+    Address,
+    #[error("Key's name: there is an API key too; allowed: one of both")]
+    KeyAndName,
+    #[error("Key's name: there is no API key of this name in force; allowed: the name of one, not the key")]
+    NoSuchKey,
+    #[error("Headers: allowed: NAME: VALUE, one on each line")]
+    NotHeaders,
+    #[error("Headers: {0:?} is not a header, or its value is not allowed in one")]
+    NotAHeader(String),
 }
 
 /// For which key it is asked.
@@ -138,15 +157,13 @@ fn names(admin: &Admin, policy: &Policy) -> Vec<String> {
     names
 }
 
-async fn explain(admin: &Admin, given: &Given) -> Result<Outcome, String> {
+async fn explain(admin: &Admin, given: &Given) -> Result<Outcome, Unreadable> {
     let loaded = admin.shared.catalogue().load().clone();
-    let catalogue = loaded.as_deref().ok_or("The first look for servers is not finished.")?;
-    let uri: Uri = given.url.trim().parse().map_err(|error| format!("URL: {error}"))?;
+    let catalogue = loaded.as_deref().ok_or(Unreadable::Surveying)?;
+    let uri: Uri = given.url.trim().parse()?;
     let from: Option<IpAddr> = match given.from.trim() {
         "" => None,
-        text => Some(
-            text.parse().map_err(|_| "Client's address: allowed: an IP address, or nothing".to_owned())?,
-        ),
+        text => Some(text.parse().map_err(|_| Unreadable::Address)?),
     };
     let headers = headers(given)?;
     let request = Request {
@@ -166,11 +183,9 @@ async fn explain(admin: &Admin, given: &Given) -> Result<Outcome, String> {
         access::explain(&policy, catalogue, &request)
     } else {
         if !given.key.trim().is_empty() || given.headers.lines().any(may_hold_key) {
-            return Err("Key's name: there is an API key too; allowed: one of both".into());
+            return Err(Unreadable::KeyAndName);
         }
-        let unknown =
-            "Key's name: there is no API key of this name in force; allowed: the name of one, not the key";
-        let key = key_called(&policy, &given.name).ok_or(unknown)?;
+        let key = key_called(&policy, &given.name).ok_or(Unreadable::NoSuchKey)?;
         access::explain_for(&policy, catalogue, &request, &key)
     };
     // What is left is read, and nothing is taken.
@@ -223,16 +238,15 @@ fn may_hold_key(line: &str) -> bool {
     }
 }
 
-/// The headers, one on each line, and the key. An error does not repeat a value, which may be a key.
-fn headers(given: &Given) -> Result<HeaderMap, String> {
+/// The headers, one on each line, and the key.
+fn headers(given: &Given) -> Result<HeaderMap, Unreadable> {
     let mut headers = HeaderMap::new();
     let bearer =
         (!given.key.trim().is_empty()).then(|| format!("Authorization: Bearer {}", given.key.trim()));
     for line in given.headers.lines().chain(bearer.as_deref()).map(str::trim).filter(|line| !line.is_empty())
     {
-        let (name, value) = line.split_once(':').ok_or("Headers: allowed: NAME: VALUE, one on each line")?;
-        let bad =
-            || format!("Headers: {:?} is not a header, or its value is not allowed in one", name.trim());
+        let (name, value) = line.split_once(':').ok_or(Unreadable::NotHeaders)?;
+        let bad = || Unreadable::NotAHeader(name.trim().to_owned());
         let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| bad())?;
         headers.append(name, HeaderValue::from_str(value.trim()).map_err(|_| bad())?);
     }

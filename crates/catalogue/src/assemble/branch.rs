@@ -35,8 +35,11 @@ pub(super) fn resolve(drafts: &mut Drafts, overrides: &ModelOverrides, problems:
             (BranchKind::Canary, settings.canary_model, settings.canary_percent.unwrap_or(10)),
             (BranchKind::Mirror, settings.mirror_model, settings.mirror_percent.unwrap_or(100)),
         ];
-        let [canary, mirror] = asked
-            .map(|(kind, target, percent)| branch(kind, name, target?, percent, draft, &everybody, problems));
+        let [canary, mirror] = asked.map(|(kind, target, percent)| {
+            let asked = Asked { kind, model: name, target: target?, percent };
+            let found = asked.find(draft, &everybody)?;
+            found.map_err(|fault| problems.extend(asked.problem(draft, fault))).ok()
+        });
         (draft.canary, draft.mirror) = (canary, mirror);
     }
 }
@@ -61,49 +64,58 @@ fn conflict(
     }
 }
 
-/// The servers of the other model, if they can take this one's requests. Traefik cannot change the
-/// name in a body, and `/auth` sets no second credential.
-fn branch(
+/// A canary or mirror that a model is to have.
+struct Asked<'n> {
     kind: BranchKind,
-    model: &ModelName,
+    model: &'n ModelName,
+    /// The other model.
     target: ModelName,
     percent: u8,
-    draft: &Draft,
-    pools: &BTreeMap<ModelName, Vec<Arc<ServerRecord>>>,
-    problems: &mut Vec<Problem>,
-) -> Option<Branch> {
-    // Aliases inherit the setting from their servers, where it was not meant for them.
-    if draft.ready().next().is_none() || target == *model || percent == 0 {
-        return None;
-    }
-    let mut refuse = |fault: BranchFault| {
-        // Who asked for it: a server, or the operator for all of the model's.
-        let asked = draft.servers.iter().find(|s| !s.spec.model_settings.is_empty());
-        if let Some(server) = asked.or_else(|| draft.servers.first()) {
-            let (model, target) = (model.clone(), target.clone());
-            let finding = SettingFinding::Branch { kind, model, target, fault };
-            problems.push(Problem::server(&server.spec.name, finding));
+}
+
+impl Asked<'_> {
+    /// The servers of the other model, if they can take this one's requests. Traefik cannot change the
+    /// name in a body, and `/auth` sets no second credential. `None` if no request would go there.
+    fn find(
+        &self,
+        draft: &Draft,
+        pools: &BTreeMap<ModelName, Vec<Arc<ServerRecord>>>,
+    ) -> Option<Result<Branch, BranchFault>> {
+        // Aliases inherit the setting from their servers, where it was not meant for them.
+        if draft.ready().next().is_none() || self.target == *self.model || self.percent == 0 {
+            return None;
         }
-        None
-    };
-    let ready = match pools.get(&target) {
-        Some(ready) if !ready.is_empty() => ready,
-        Some(_) => return refuse(BranchFault::NoneReady),
-        None => return refuse(BranchFault::NoSuchModel),
-    };
-    if let Some(server) = ready.iter().find(|s| !s.accepts(model)) {
-        return refuse(BranchFault::NameNotAccepted { server: server.spec.name.clone() });
+        let ready = match pools.get(&self.target) {
+            Some(ready) if !ready.is_empty() => ready,
+            Some(_) => return Some(Err(BranchFault::NoneReady)),
+            None => return Some(Err(BranchFault::NoSuchModel)),
+        };
+        let branch = || Branch { model: self.target.clone(), percent: self.percent, ready: ready.clone() };
+        Some(self.fault(draft, ready).map_or_else(|| Ok(branch()), Err))
     }
-    // One that chooses by the name in the body would answer with this very model.
-    let has_both = |server: &&Arc<ServerRecord>| {
-        server.kind().names_choose() && server.models.iter().any(|card| card.name == *model)
-    };
-    if let Some(server) = ready.iter().find(has_both) {
-        return refuse(BranchFault::HasBoth { server: server.spec.name.clone() });
+
+    /// Why the other model's servers cannot take the requests, if they cannot.
+    fn fault(&self, draft: &Draft, ready: &[Arc<ServerRecord>]) -> Option<BranchFault> {
+        if let Some(server) = ready.iter().find(|s| !s.accepts(self.model)) {
+            return Some(BranchFault::NameNotAccepted { server: server.spec.name.clone() });
+        }
+        // One that chooses by the name in the body would answer with this very model.
+        let has_both = |server: &&Arc<ServerRecord>| {
+            server.kind().names_choose() && server.models.iter().any(|card| card.name == *self.model)
+        };
+        if let Some(server) = ready.iter().find(has_both) {
+            return Some(BranchFault::HasBoth { server: server.spec.name.clone() });
+        }
+        let mut credentials = draft.ready().chain(ready).map(|s| &s.spec.credential);
+        credentials.any(Option::is_some).then_some(BranchFault::Credential)
     }
-    let credentials = || draft.ready().chain(ready).map(|s| &s.spec.credential);
-    if credentials().any(Option::is_some) {
-        return refuse(BranchFault::Credential);
+
+    /// Told of who asked for it: a server, or the operator for all of the model's.
+    fn problem(&self, draft: &Draft, fault: BranchFault) -> Option<Problem> {
+        let asked = draft.servers.iter().find(|s| !s.spec.model_settings.is_empty());
+        let server = asked.or_else(|| draft.servers.first())?;
+        let (model, target) = (self.model.clone(), self.target.clone());
+        let finding = SettingFinding::Branch { kind: self.kind, model, target, fault };
+        Some(Problem::server(&server.spec.name, finding))
     }
-    Some(Branch { model: target, percent, ready: ready.clone() })
 }

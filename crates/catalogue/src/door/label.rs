@@ -21,11 +21,19 @@ pub(super) struct TraefikLabels {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Router {
     pub(super) name: String,
-    pub(super) is_tcp: bool,
+    pub(super) protocol: Protocol,
     pub(super) service: Option<String>,
     pub(super) middlewares: Vec<String>,
     /// It has labels `….tls`: it is for https.
     pub(super) has_tls: bool,
+}
+
+/// What a router or service is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Protocol {
+    #[default]
+    Http,
+    Tcp,
 }
 
 /// A middleware, as far as it may ask Modelgate.
@@ -56,6 +64,13 @@ const OURS: &str = "modelgate@http";
 /// Chains of chains end here.
 const MAX_DEPTH: usize = 8;
 
+impl Protocol {
+    /// By the part of a label's name.
+    fn of(part: &str) -> Self {
+        if part == "tcp" { Self::Tcp } else { Self::Http }
+    }
+}
+
 impl TraefikLabels {
     pub(super) fn read(labels: &BTreeMap<String, String>) -> Self {
         let mut read = Self::default();
@@ -69,10 +84,10 @@ impl TraefikLabels {
                     None => read.is_refused = true,
                 },
                 (["traefik", kind @ ("http" | "tcp"), "routers", _, field @ ..], [_, _, _, router, ..]) => {
-                    read.router(router, *kind == "tcp", field, value);
+                    read.router(router, Protocol::of(kind), field, value);
                 }
                 (["traefik", kind @ ("http" | "tcp"), "services", _, field @ ..], [_, _, _, service, ..]) => {
-                    read.service(service, *kind == "tcp", field, value);
+                    read.service(service, Protocol::of(kind), field, value);
                 }
                 (["traefik", "http", "middlewares", _, field @ ..], [_, _, _, middleware, ..]) => {
                     read.middleware(middleware, field, value);
@@ -84,11 +99,11 @@ impl TraefikLabels {
         read
     }
 
-    fn router(&mut self, name: &str, is_tcp: bool, field: &[&str], value: &str) {
-        self.has_tcp_or_udp |= is_tcp;
-        let known = self.routers.iter().position(|router| router.name == name && router.is_tcp == is_tcp);
+    fn router(&mut self, name: &str, protocol: Protocol, field: &[&str], value: &str) {
+        self.has_tcp_or_udp |= protocol == Protocol::Tcp;
+        let known = self.routers.iter().position(|router| router.name == name && router.protocol == protocol);
         let at = known.unwrap_or_else(|| {
-            self.routers.push(Router { name: name.into(), is_tcp, ..Router::default() });
+            self.routers.push(Router { name: name.into(), protocol, ..Router::default() });
             self.routers.len() - 1
         });
         match field {
@@ -100,9 +115,12 @@ impl TraefikLabels {
         }
     }
 
-    fn service(&mut self, name: &str, is_tcp: bool, field: &[&str], value: &str) {
-        self.has_tcp_or_udp |= is_tcp;
-        let services = if is_tcp { &mut self.tcp_services } else { &mut self.services };
+    fn service(&mut self, name: &str, protocol: Protocol, field: &[&str], value: &str) {
+        self.has_tcp_or_udp |= protocol == Protocol::Tcp;
+        let services = match protocol {
+            Protocol::Http => &mut self.services,
+            Protocol::Tcp => &mut self.tcp_services,
+        };
         let port = services.entry(name.into()).or_default();
         if let ["loadbalancer", "server" | "servers[0]", "port"] = field {
             *port = value.trim().parse().ok();

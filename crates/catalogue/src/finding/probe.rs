@@ -140,7 +140,7 @@ impl ProbeFinding {
             ProbeFault::NotReady { status, .. } => {
                 Facts::fault("not_ready_status").passing_if(is_503(status))
             }
-            ProbeFault::LacksText { .. } => Facts::fault("not_ready_text").passing_if(true),
+            ProbeFault::LacksText { .. } => Facts::fault("not_ready_text").passing(),
         }
     }
 
@@ -163,7 +163,7 @@ impl ProbeFinding {
             ProbeFault::BrokeOff { .. } | ProbeFault::AnswerBrokeOff { .. } => format!(
                 "It takes the connection and then ends it: it may {}speak something else than {} there. Look at {}.",
                 if self.asked.is_healthy { "" } else { "be starting anew, or " },
-                if self.asked.url.as_str().starts_with("https") { "https" } else { "plain HTTP" },
+                if self.asked.url.is_https() { "https" } else { "plain HTTP" },
                 origin.log()
             )
             .into(),

@@ -2,7 +2,7 @@ use limits::Limits;
 
 use super::*;
 
-fn read(key: &str, text: &str) -> Result<(ServerSettings, ModelSettings), String> {
+fn read(key: &str, text: &str) -> Result<(ServerSettings, ModelSettings), NotAllowed> {
     let (mut server, mut model) = (ServerSettings::default(), GivenModelSettings::default());
     Setting::find(key).expect(key).read(text, &mut server, &mut model)?;
     Ok((server, model.resolve()))
@@ -117,7 +117,7 @@ fn every_setting_refuses_nonsense_and_says_what_is_allowed() {
             if plain_text && !text.is_empty() && !text.contains('\n') {
                 continue;
             }
-            assert_eq!(refused, Err(setting.allowed.to_owned()), "{}={text:?}", setting.key);
+            assert_eq!(refused, Err(NotAllowed { allowed: setting.allowed }), "{}={text:?}", setting.key);
         }
     }
 }

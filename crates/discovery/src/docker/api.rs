@@ -5,7 +5,12 @@
 //! here are the few fields that are used ([`wire`](super::wire)), item by item: one that cannot be read is no reason to
 //! lose the others.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use futures_util::{Stream, stream};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Response, Url};
@@ -35,8 +40,11 @@ pub(super) struct Api {
 }
 
 /// Why an Engine gave no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
+    /// It cannot be asked as the configuration says.
+    #[error(transparent)]
+    NoClient(#[from] NoClient),
     /// There is no connection to it.
     #[error("{0}")]
     Unreachable(String),
@@ -53,6 +61,36 @@ pub(super) enum ApiError {
     /// The answer did not come, broke off, or is not what was asked for.
     #[error("GET {0}: {1}")]
     Broken(String, String),
+}
+
+/// Why there can be no client of an Engine.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoClient {
+    /// A file of its certificates cannot be read.
+    #[error("{}: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The file of the CA has no certificates in it.
+    #[error("{} is not PEM", .0.display())]
+    CaNotPem(PathBuf),
+    /// The file of our certificate has none in it, or that of its key no key.
+    #[error("{} and its key are not PEM", .0.display())]
+    IdentityNotPem(PathBuf),
+    /// The endpoint is no address.
+    #[error("{endpoint}: {error}")]
+    Endpoint {
+        /// What was given.
+        endpoint: DockerEndpoint,
+        /// What is wrong with it.
+        error: <Url as FromStr>::Err,
+    },
+    /// The certificates do not do.
+    #[error("{}", cause(.0))]
+    Tls(reqwest::Error),
 }
 
 /// A version of the API, such as 1.41.
@@ -77,7 +115,7 @@ struct Refusal {
 impl Api {
     /// Connects to an Engine and agrees with it on a version of the API.
     pub(super) async fn connect(endpoint: &DockerEndpoint) -> Result<Self, ApiError> {
-        let (client, authority) = client(endpoint).map_err(ApiError::Unreachable)?;
+        let (client, authority) = client(endpoint)?;
         let mut api = Self { client, base: authority };
         let versions: Versions = api.get("/version").await?;
         // Without a version in the path an Engine takes its own newest.
@@ -182,7 +220,7 @@ impl ApiError {
     pub(super) fn status(&self) -> Option<u16> {
         match self {
             Self::Refused { status, .. } => Some(*status),
-            Self::Unreachable(_) | Self::Broken(..) => None,
+            Self::NoClient(_) | Self::Unreachable(_) | Self::Broken(..) => None,
         }
     }
 }
@@ -214,7 +252,7 @@ fn broken(path: &str, error: &reqwest::Error) -> ApiError {
 }
 
 /// A client, and the scheme and host to ask.
-fn client(endpoint: &DockerEndpoint) -> Result<(Client, String), String> {
+fn client(endpoint: &DockerEndpoint) -> Result<(Client, String), NoClient> {
     let builder = Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT);
     // Where nothing is encrypted no certificate is trusted, and none is looked for: a bare image has none.
     let plain = |builder: ClientBuilder| builder.tls_certs_only([]);
@@ -228,31 +266,27 @@ fn client(endpoint: &DockerEndpoint) -> Result<(Client, String), String> {
             (builder, format!("https://{}", host_and_port(address)))
         }
     };
-    Url::parse(&authority).map_err(|error| format!("{endpoint}: {error}"))?;
-    Ok((builder.build().map_err(|error| cause(&error))?, authority))
+    Url::parse(&authority).map_err(|error| NoClient::Endpoint { endpoint: endpoint.clone(), error })?;
+    Ok((builder.build().map_err(NoClient::Tls)?, authority))
 }
 
 fn host_and_port(address: &str) -> &str {
     address.split_once("://").map_or(address, |(_, rest)| rest).trim_end_matches('/')
 }
 
-fn ca(tls: &DockerTls) -> Result<Vec<Certificate>, String> {
-    Certificate::from_pem_bundle(&read(&tls.ca)?).map_err(|_| not_pem(&tls.ca))
+fn ca(tls: &DockerTls) -> Result<Vec<Certificate>, NoClient> {
+    Certificate::from_pem_bundle(&read(&tls.ca)?).map_err(|_| NoClient::CaNotPem(tls.ca.clone()))
 }
 
-fn identity(tls: &DockerTls) -> Result<Identity, String> {
+fn identity(tls: &DockerTls) -> Result<Identity, NoClient> {
     let mut both = read(&tls.cert)?;
     both.push(b'\n');
     both.extend(read(&tls.key)?);
-    Identity::from_pem(&both).map_err(|_| format!("{} and its key are not PEM", tls.cert.display()))
+    Identity::from_pem(&both).map_err(|_| NoClient::IdentityNotPem(tls.cert.clone()))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn not_pem(path: &Path) -> String {
-    format!("{} is not PEM", path.display())
+fn read(path: &Path) -> Result<Vec<u8>, NoClient> {
+    fs::read(path).map_err(|error| NoClient::Unreadable { path: path.to_owned(), error })
 }
 
 /// What is at the bottom of an error; the rest is noise.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use catalogue::{LifecycleFinding, ServerState};
 use serde_json::json;
 
-use super::wire::Event;
+use super::{DockerOptions, wire::Event};
 
 /// The events that say anything about a container. `exec_*`, which every HEALTHCHECK causes, stay out.
 const ACTIONS: [&str; 18] = [
@@ -59,6 +59,22 @@ impl Withdrawal {
     }
 }
 
+/// Whose events they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeardBy {
+    /// An Engine's, whose containers are the servers.
+    Engine,
+    /// Those that a manager of a Swarm hears, whose tasks are the servers.
+    SwarmManager,
+}
+
+impl HeardBy {
+    /// Whose a host's are.
+    pub(super) fn of(options: &DockerOptions) -> Self {
+        if options.swarm { Self::SwarmManager } else { Self::Engine }
+    }
+}
+
 /// What an event means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
@@ -71,8 +87,11 @@ pub(super) enum Meaning {
 }
 
 /// What to ask the Engine's events for.
-pub(super) fn filters(swarm: bool) -> String {
-    let types = if swarm { ["container", "service", "node"] } else { ["container", "network", "network"] };
+pub(super) fn filters(heard_by: HeardBy) -> String {
+    let types: &[&str] = match heard_by {
+        HeardBy::Engine => &["container", "network"],
+        HeardBy::SwarmManager => &["container", "service", "node"],
+    };
     json!({ "type": types, "event": ACTIONS }).to_string()
 }
 
@@ -82,37 +101,39 @@ pub(super) fn parse(line: &[u8]) -> Event {
 }
 
 /// What an event means. `stop_signals` gives the signal that stops a container or task, if it is known.
-pub(super) fn read(event: &Event, swarm: bool, stop_signals: &HashMap<String, i64>) -> Meaning {
+pub(super) fn read(event: &Event, heard_by: HeardBy, stop_signals: &HashMap<String, i64>) -> Meaning {
     let attribute = |name: &str| event.actor.attributes.get(name).map(String::as_str);
     let actor = Some(event.actor.id.as_str()).filter(|id| !id.is_empty());
     let id = match event.r#type.as_str() {
-        "container" if swarm => attribute(TASK),
+        "container" if heard_by == HeardBy::SwarmManager => attribute(TASK),
         "container" => actor,
         // Docker's actor is the network, Podman's the container.
         "network" => attribute("container").or(actor),
         _ => None,
     };
     let Some(id) = id else { return Meaning::Look };
-    let withdraw =
-        |reason, until_restart| Meaning::Withdraw(Withdrawal { id: id.to_owned(), reason, until_restart });
+    let until_restart =
+        |reason| Meaning::Withdraw(Withdrawal { id: id.to_owned(), reason, until_restart: true });
+    let until_next_look =
+        |reason| Meaning::Withdraw(Withdrawal { id: id.to_owned(), reason, until_restart: false });
     match event.action.as_str() {
         "kill" => match attribute("signal").and_then(signal_number) {
             Some(signal)
                 if signal == SIGKILL || signal == stop_signals.get(id).copied().unwrap_or(SIGTERM) =>
             {
-                withdraw(LifecycleFinding::ToldToStop, true)
+                until_restart(LifecycleFinding::ToldToStop)
             }
             Some(_) => Meaning::Look,
             // Podman does not say which: the next list decides.
-            None => withdraw(LifecycleFinding::Signalled, false),
+            None => until_next_look(LifecycleFinding::Signalled),
         },
-        "die" | "died" | "stop" => withdraw(LifecycleFinding::Stopped, true),
-        "destroy" | "remove" => withdraw(LifecycleFinding::Removed, true),
-        "pause" => withdraw(LifecycleFinding::Frozen, false),
-        "disconnect" => withdraw(LifecycleFinding::Disconnected, false),
-        "health_status: unhealthy" => withdraw(LifecycleFinding::HealthcheckFails, false),
+        "die" | "died" | "stop" => until_restart(LifecycleFinding::Stopped),
+        "destroy" | "remove" => until_restart(LifecycleFinding::Removed),
+        "pause" => until_next_look(LifecycleFinding::Frozen),
+        "disconnect" => until_next_look(LifecycleFinding::Disconnected),
+        "health_status: unhealthy" => until_next_look(LifecycleFinding::HealthcheckFails),
         "health_status" if event.health_status == "unhealthy" => {
-            withdraw(LifecycleFinding::HealthcheckFails, false)
+            until_next_look(LifecycleFinding::HealthcheckFails)
         }
         "start" | "restart" => Meaning::Started(id.to_owned()),
         _ => Meaning::Look,
@@ -150,7 +171,7 @@ mod tests {
 
     fn withdraws(event: &Event, stop_signal: &str) -> Option<bool> {
         let signals = HashMap::from([("c1".to_owned(), signal_number(stop_signal).expect("a signal"))]);
-        match read(event, false, &signals) {
+        match read(event, HeardBy::Engine, &signals) {
             Meaning::Withdraw(w) => Some(w.until_restart),
             _ => None,
         }
@@ -184,13 +205,15 @@ mod tests {
     fn a_network_event_names_its_container_in_an_attribute() {
         let mut disconnect = event("disconnect", &[("container", "c2")]);
         disconnect.r#type = "network".into();
-        assert!(matches!(read(&disconnect, false, &HashMap::new()), Meaning::Withdraw(w) if w.id == "c2"));
+        assert!(
+            matches!(read(&disconnect, HeardBy::Engine, &HashMap::new()), Meaning::Withdraw(w) if w.id == "c2")
+        );
     }
 
     /// Recorded from Podman 4.3.1, shortened.
     #[test]
     fn podman_says_it_in_other_words() {
-        let said = |line: &str| read(&parse(line.as_bytes()), false, &HashMap::new());
+        let said = |line: &str| read(&parse(line.as_bytes()), HeardBy::Engine, &HashMap::new());
         let of = |kind: &str, action: &str| {
             format!(
                 r#"{{"status":"{action}","id":"1c97","Type":"{kind}","Action":"{action}","Actor":{{"ID":"1c97",
@@ -221,23 +244,43 @@ mod tests {
     #[test]
     fn an_event_that_cannot_be_read_means_look_again() {
         for line in ["", "{", "[]", r#"{"Type":7}"#, r#"{"Type":"container","Action":"die","Actor":null}"#] {
-            assert_eq!(read(&parse(line.as_bytes()), false, &HashMap::new()), Meaning::Look, "{line}");
+            assert_eq!(
+                read(&parse(line.as_bytes()), HeardBy::Engine, &HashMap::new()),
+                Meaning::Look,
+                "{line}"
+            );
         }
     }
 
     #[test]
     fn coming_back() {
-        assert_eq!(read(&event("start", &[]), false, &HashMap::new()), Meaning::Started("c1".into()));
-        assert_eq!(read(&event("unpause", &[]), false, &HashMap::new()), Meaning::Look);
-        assert_eq!(read(&event("health_status: healthy", &[]), false, &HashMap::new()), Meaning::Look);
+        assert_eq!(
+            read(&event("start", &[]), HeardBy::Engine, &HashMap::new()),
+            Meaning::Started("c1".into())
+        );
+        assert_eq!(read(&event("unpause", &[]), HeardBy::Engine, &HashMap::new()), Meaning::Look);
+        assert_eq!(
+            read(&event("health_status: healthy", &[]), HeardBy::Engine, &HashMap::new()),
+            Meaning::Look
+        );
     }
 
     #[test]
     fn in_a_swarm_a_container_stands_for_its_task() {
         let mut die = event("die", &[(TASK, "t1")]);
-        assert!(matches!(read(&die, true, &HashMap::new()), Meaning::Withdraw(w) if w.id == "t1"));
-        assert_eq!(read(&event("die", &[]), true, &HashMap::new()), Meaning::Look, "no task's container");
+        assert!(
+            matches!(read(&die, HeardBy::SwarmManager, &HashMap::new()), Meaning::Withdraw(w) if w.id == "t1")
+        );
+        assert_eq!(
+            read(&event("die", &[]), HeardBy::SwarmManager, &HashMap::new()),
+            Meaning::Look,
+            "no task's container"
+        );
         die.r#type = "service".into();
-        assert_eq!(read(&die, true, &HashMap::new()), Meaning::Look, "a service is not a task");
+        assert_eq!(
+            read(&die, HeardBy::SwarmManager, &HashMap::new()),
+            Meaning::Look,
+            "a service is not a task"
+        );
     }
 }

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use super::{
     DockerOptions, HostName, Survey, Withdrawal,
     api::ApiError,
-    event::{self, Meaning},
+    event::{self, HeardBy, Meaning},
     survey::Connection,
 };
 
@@ -105,7 +105,8 @@ async fn follow(
 ) -> String {
     let resync = if options.swarm { SWARM_RESYNC } else { RESYNC };
     // The events first, then the look: what happens in between is not missed.
-    let filters = event::filters(options.swarm);
+    let heard_by = HeardBy::of(options);
+    let filters = event::filters(heard_by);
     let mut events = Box::pin(connection.api.events(&filters));
     let mut stop_signals = HashMap::new();
     let mut look: Option<Look<'_>> = None;
@@ -131,7 +132,7 @@ async fn follow(
                     if options.swarm {
                         resync_at = resync_at.min(Instant::now() + SWARM_SETTLES);
                     }
-                    let update = match event::read(&event, options.swarm, &stop_signals) {
+                    let update = match event::read(&event, heard_by, &stop_signals) {
                         Meaning::Withdraw(withdrawal) => {
                             withdrawn_meanwhile.push(withdrawal.clone());
                             DockerUpdate::Withdrawn(withdrawal)

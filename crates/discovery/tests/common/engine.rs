@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use testkit::docker::{Daemon, Engine};
+use testkit::{
+    Failure,
+    docker::{Daemon, Engine},
+};
 
 /// What testkit's [`Daemon`] prepares (folders, bridge), with an engine of other flags on its socket: one
 /// that speaks TLS, or one without live-restore, which no member of a Swarm may have.
@@ -22,13 +25,13 @@ impl PrivateEngine {
     ///
     /// # Errors
     /// There is no `dockerd`, no right to start one, or it does not come up.
-    pub(crate) async fn start(flags: &[String]) -> Result<Self, String> {
+    pub(crate) async fn start(flags: &[String]) -> Result<Self, Failure> {
         let mut daemon = Daemon::start().await?;
         daemon.stop().await;
         let endpoint = daemon.engine().endpoint();
         let socket = Path::new(endpoint.trim_start_matches("unix://"));
-        let folder = socket.parent().ok_or("a socket is in a folder")?.to_owned();
-        let log = File::create(folder.join("private.log")).map_err(|error| error.to_string())?;
+        let folder = socket.parent().expect("a socket is in a folder").to_owned();
+        let log = File::create(folder.join("private.log"))?;
         let in_folder = |name: &str| folder.join(name).to_string_lossy().into_owned();
         // The data are new as well: without live-restore an engine that finds those of another removes the
         // bridge `docker0`, which is the machine's engine's.
@@ -48,8 +51,7 @@ impl PrivateEngine {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            .spawn()
-            .map_err(|error| format!("dockerd: {error}"))?;
+            .spawn()?;
         let mut engine = Self { process, daemon, folder };
         engine.wait().await?;
         Ok(engine)
@@ -70,7 +72,7 @@ impl PrivateEngine {
         self.engine().docker(args).await.expect("docker")
     }
 
-    async fn wait(&mut self) -> Result<(), String> {
+    async fn wait(&mut self) -> Result<(), Failure> {
         for _ in 0..600 {
             if self.engine().docker(&["version"]).await.is_ok() {
                 return Ok(());
@@ -81,7 +83,7 @@ impl PrivateEngine {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let log = std::fs::read_to_string(self.folder.join("private.log")).unwrap_or_default();
-        Err(format!("dockerd does not run:\n{log}"))
+        Err(Failure::Unexpected(format!("dockerd does not run:\n{log}")))
     }
 }
 

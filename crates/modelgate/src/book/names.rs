@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use accounts::{Account, Accounts, ConsumerSpec, KeySpec, Kind, Plan};
+use store::AccountFinding;
 
 /// Accounts by kind and name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +21,12 @@ impl Names {
 
     pub(super) fn contains(&self, kind: Kind, name: &str) -> bool {
         self.0.get(&kind).is_some_and(|names| names.contains(name))
+    }
+
+    /// Whether the account is among them that a finding is about.
+    pub(super) fn has(&self, finding: &AccountFinding) -> bool {
+        let (kind, name) = finding.account();
+        self.contains(kind, name)
     }
 
     /// Those of a kind.

@@ -1,6 +1,6 @@
 //! Changes that are applied one by one come to the same as reading everything.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use access::KeyDigest;
 use accounts::PreviousKey;
@@ -11,6 +11,7 @@ use accounts::Account;
 
 use super::{update::Update, *};
 use crate::config::Env;
+use store::NotReadable;
 
 /// Whose tokens are taken is part of what must follow.
 const FILE: &str = r#"
@@ -67,7 +68,8 @@ impl Fake {
     }
 
     fn read<A: Clone + Account>(all: &BTreeMap<String, Option<A>>) -> (Vec<A>, Vec<Unreadable>) {
-        let bad = |name: &String| Unreadable { kind: A::KIND, name: name.clone(), why: "it is newer".into() };
+        let bad =
+            |name: &String| Unreadable { kind: A::KIND, name: name.clone(), why: NotReadable::OtherName };
         let unreadable = all.iter().filter(|(_, account)| account.is_none()).map(|(name, _)| bad(name));
         (all.values().flatten().cloned().collect(), unreadable.collect())
     }
@@ -101,7 +103,7 @@ impl Fake {
 }
 
 /// All that a policy says, in whatever order its maps have: which key has which digest, and the words of everything else.
-fn said(book: &Book) -> (Vec<Option<Key>>, Vec<String>, Vec<String>) {
+fn said(book: &Book) -> (Vec<Option<Key>>, Vec<String>, Vec<AccountFinding>) {
     let keys = (0..10).map(|number| book.policy.key(&digest(number)).map(|key| Key::clone(key))).collect();
     let everything = format!("{:?}", book.policy);
     // Which digests two keys have had: one may be among them that is not any more.
@@ -221,7 +223,7 @@ fn plan(name: &str, amount: u32) -> Plan {
 fn disabled(name: &str) -> ConsumerSpec {
     ConsumerSpec {
         disabled: true,
-        ..refused(&Unreadable { kind: Kind::Consumer, name: name.into(), why: String::new() })
+        ..refused(&Unreadable { kind: Kind::Consumer, name: name.into(), why: NotReadable::OtherName })
     }
 }
 
@@ -258,7 +260,7 @@ fn usual_changes_need_no_reading_of_everything() {
     assert!(!key(&book, 2).consumer.disabled);
     assert!(applied(&mut book, &mut store, &Change::Key("k2".into(), None)));
     assert!(book.policy.key(&digest(4)).is_none());
-    assert_eq!(book.problems(), Vec::<String>::new());
+    assert_eq!(book.problems(), []);
 }
 
 #[test]

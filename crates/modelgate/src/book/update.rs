@@ -4,9 +4,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use access::{Edit, Key, Policy};
 use accounts::{Accounts, ConsumerSpec, Kind, Plan, Unusable};
-use store::Unreadable;
+use store::{AccountFinding, Unreadable};
 
-use super::{Book, Problem, names::Names, refused};
+use super::{Book, names::Names, refused};
 
 /// Accounts of the store as they are now.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl Book {
         let Update { names, mut now, unreadable } = update;
         let unreadable_consumers = unreadable.iter().filter(|bad| bad.kind == Kind::Consumer);
         now.consumers.extend(unreadable_consumers.map(refused));
-        self.problems.retain(|problem| !problem.is_about(&names));
+        self.problems.retain(|problem| !names.has(problem));
         self.leave_out(unreadable);
         // What keys may refer to and is another now.
         let mut changed = Names::default();
@@ -49,8 +49,9 @@ impl Book {
         for name in names.of_kind(Kind::Plan) {
             let plan = now.remove(name);
             if self.in_file.contains(Kind::Plan, name) {
-                self.problems
-                    .extend(plan.map(|plan| Problem::Unusable(Unusable::taken(Kind::Plan, &plan.name))));
+                self.problems.extend(
+                    plan.map(|plan| AccountFinding::Unusable(Unusable::taken(Kind::Plan, &plan.name))),
+                );
                 continue;
             }
             // Of a key that is out of force already, because another one is the same, only a reading of everything tells
@@ -62,9 +63,9 @@ impl Book {
             let others =
                 self.directory.consumers_with(name).filter(|name| !names.contains(Kind::Consumer, name));
             let consumers: Names = others.map(|name| (Kind::Consumer, name.clone())).collect();
-            self.problems.retain(|problem| !problem.is_about(&consumers));
+            self.problems.retain(|problem| !consumers.has(problem));
             for name in consumers.of_kind(Kind::Consumer) {
-                self.problems.extend(self.directory.resolve(name).err().map(Problem::Unusable));
+                self.problems.extend(self.directory.resolve(name).err().map(AccountFinding::Unusable));
                 changed.extend([(Kind::Consumer, name.clone())]);
             }
         }
@@ -85,7 +86,7 @@ impl Book {
                     self.directory.replace_consumer(name, spec)
                 }
             };
-            self.problems.extend(replaced.err().map(Problem::Unusable));
+            self.problems.extend(replaced.err().map(AccountFinding::Unusable));
         }
     }
 
@@ -105,7 +106,7 @@ impl Book {
                     Ok(relinked) if relinked == **key => Edit::Keep,
                     Ok(relinked) => Edit::Change(Arc::new(relinked)),
                     Err(unusable) => {
-                        problems.push(Problem::Unusable(unusable));
+                        problems.push(AccountFinding::Unusable(unusable));
                         Edit::Remove
                     }
                 }

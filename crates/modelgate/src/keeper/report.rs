@@ -2,8 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use catalogue::Severity;
 use serde_json::json;
-use store::{Registry, State};
+use store::{AccountFinding, Registry, State};
 use tracing::warn;
 use web::{Family, Shared};
 
@@ -12,10 +13,10 @@ use crate::book::Book;
 /// Says what is not in force, and was not known to be.
 pub(super) fn report(book: &Book, registry: &Registry) {
     let known = registry.problems();
-    let known: HashSet<&String> = known.iter().collect();
+    let known: HashSet<&AccountFinding> = known.iter().collect();
     let problems = book.problems();
     for problem in problems.iter().filter(|problem| !known.contains(problem)) {
-        warn!(problem, "an account is not in force");
+        warn!(%problem, code = problem.code(), "an account is not in force");
     }
     registry.set_problems(problems);
 }
@@ -48,11 +49,16 @@ fn describe(registry: &Registry) -> serde_json::Value {
     };
     let problems = registry.problems();
     if !problems.is_empty() {
-        let mut named: Vec<String> = problems.iter().take(SOME).cloned().collect();
+        let mut named: Vec<String> = problems.iter().take(SOME).map(ToString::to_string).collect();
         if let Some(others) = problems.len().checked_sub(SOME).filter(|others| *others > 0) {
             named.push(format!("and {others} more; the log names all"));
         }
         described["problems"] = named.into();
+        let findings = problems.iter().take(SOME).map(|problem| {
+            let (kind, name) = problem.account();
+            web::finding_to_json(problem.code(), Severity::Fault, &format!("{kind} {name}"), problem)
+        });
+        described["findings"] = findings.collect();
     }
     described
 }

@@ -12,7 +12,7 @@ use std::{
 
 use admin::{ConfigurationFinding, Gate};
 use catalogue::Configured;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, info, warn};
 use web::{Family, Shared};
@@ -61,7 +61,11 @@ pub(crate) fn report(shared: &Shared, reviews: &watch::Receiver<Review>) {
         let review = told.borrow();
         let state = if review.is_refused { "refused" } else { "in force" };
         let problems: Vec<String> = review.problems.iter().map(ToString::to_string).collect();
-        json!({ "state": state, "problems": problems })
+        let of = |finding: &ConfigurationFinding| {
+            web::finding_to_json(finding.code(), finding.severity(), "configuration", finding)
+        };
+        let findings: Vec<Value> = review.problems.iter().map(of).collect();
+        json!({ "state": state, "problems": problems, "findings": findings })
     });
     let told = reviews.clone();
     shared.add_metrics(move || {

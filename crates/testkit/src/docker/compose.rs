@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::unique_name;
-use crate::parts;
+use crate::{Failure, parts};
 
 /// Containers that depend on healthy ones may take a while to come up.
 const TIMEOUT: Duration = Duration::from_secs(180);
@@ -84,11 +84,11 @@ impl ComposeFile {
     }
 
     /// The files in the order in which Compose reads them; those that are text are written into the folder.
-    fn write(&self, folder: &Path) -> Result<Vec<PathBuf>, String> {
+    fn write(&self, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
         let write = |name: String, text: &str| {
             let path = folder.join(name);
-            fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-            Ok::<_, String>(path)
+            fs::write(&path, text).map_err(|error| Failure::of(path.display(), error))?;
+            Ok::<_, Failure>(path)
         };
         let mut files = vec![match &self.source {
             Source::Path(path) => path.clone(),
@@ -107,9 +107,10 @@ impl Compose {
     ///
     /// # Errors
     /// Compose is not there, or it fails; the text is what it said.
-    pub async fn up(file: ComposeFile, name: &str) -> Result<Self, String> {
-        let binary = compose_binary().ok_or("Docker Compose is not there; `cargo xtask test --install`")?;
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    pub async fn up(file: ComposeFile, name: &str) -> Result<Self, Failure> {
+        let binary = compose_binary()
+            .ok_or_else(|| Failure::missing("Docker Compose is not there; `cargo xtask test --install`"))?;
+        let folder = tempfile::tempdir()?;
         let files = file.write(folder.path())?;
         let project = unique_name(name);
         // The value exists before the command runs: half a project is taken down as well.
@@ -128,15 +129,18 @@ impl Compose {
     ///
     /// # Errors
     /// It failed, or took more than three minutes; the text is what it said.
-    pub async fn run(&self, arguments: &[&str]) -> Result<String, String> {
+    pub async fn run(&self, arguments: &[&str]) -> Result<String, Failure> {
         let mut command = Command::from(self.command(arguments));
         let output = tokio::time::timeout(TIMEOUT, command.kill_on_drop(true).output()).await;
-        let output = output.map_err(|_| format!("compose {arguments:?} took too long"))?;
-        let output = output.map_err(|error| format!("compose: {error}"))?;
+        let output = output.map_err(|_| Failure::TooLong { command: format!("compose {arguments:?}") })?;
+        let output = output.map_err(|error| Failure::of("compose", error))?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         } else {
-            Err(format!("compose {arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+            Err(Failure::of(
+                format_args!("compose {arguments:?}"),
+                String::from_utf8_lossy(&output.stderr).trim(),
+            ))
         }
     }
 
@@ -144,7 +148,7 @@ impl Compose {
     ///
     /// # Errors
     /// Compose fails.
-    pub async fn logs(&self) -> Result<String, String> {
+    pub async fn logs(&self) -> Result<String, Failure> {
         self.run(&["logs", "--no-color"]).await
     }
 
@@ -152,7 +156,7 @@ impl Compose {
     ///
     /// # Errors
     /// There is no such service.
-    pub async fn containers(&self, service: &str) -> Result<Vec<String>, String> {
+    pub async fn containers(&self, service: &str) -> Result<Vec<String>, Failure> {
         let ids = self.run(&["ps", "--all", "--quiet", service]).await?;
         Ok(ids.lines().map(str::to_owned).collect())
     }
@@ -161,10 +165,10 @@ impl Compose {
     ///
     /// # Errors
     /// It is not published.
-    pub async fn published_port(&self, service: &str, port: u16) -> Result<u16, String> {
+    pub async fn published_port(&self, service: &str, port: u16) -> Result<u16, Failure> {
         let address = self.run(&["port", service, &port.to_string()]).await?;
         let found = address.rsplit(':').next().and_then(|port| port.parse().ok()).filter(|port| *port != 0);
-        found.ok_or_else(|| format!("{port} of {service} is not published"))
+        found.ok_or_else(|| Failure::unexpected(format!("{port} of {service} is not published")))
     }
 
     fn command(&self, arguments: &[&str]) -> process::Command {

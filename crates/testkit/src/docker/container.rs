@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use serde_json::Value;
 
 use super::{Engine, OWNER_LABEL, owner, unique_name};
-use crate::within;
+use crate::{Failure, within};
 
 /// A `docker run`, see [`Container::run`].
 #[derive(Clone, Debug, Default)]
@@ -114,7 +114,7 @@ impl Container {
     ///
     /// # Errors
     /// The engine refuses, or the program cannot be started.
-    pub async fn run(options: RunOptions) -> Result<Self, String> {
+    pub async fn run(options: RunOptions) -> Result<Self, Failure> {
         let RunOptions { engine, image, name, flags, command } = options;
         let name = unique_name(&name);
         let label = format!("{OWNER_LABEL}={}", owner());
@@ -145,50 +145,51 @@ impl Container {
     ///
     /// # Errors
     /// The container is gone.
-    pub async fn inspect(&self) -> Result<Value, String> {
+    pub async fn inspect(&self) -> Result<Value, Failure> {
         let text =
             self.engine.docker(&["container", "inspect", "--format", "{{json .}}", &self.name]).await?;
-        serde_json::from_str(&text).map_err(|error| error.to_string())
+        serde_json::from_str(&text).map_err(Failure::from)
     }
 
     /// Its address in the first network in which it has one.
     ///
     /// # Errors
     /// It does not run, or has no network of its own.
-    pub async fn ip(&self) -> Result<IpAddr, String> {
+    pub async fn ip(&self) -> Result<IpAddr, Failure> {
         let networks = self.inspect().await?["NetworkSettings"]["Networks"].take();
         let addresses = networks.as_object().into_iter().flat_map(|networks| networks.values());
         let mut addresses = addresses.filter_map(|network| network["IPAddress"].as_str()?.parse().ok());
-        addresses.next().ok_or_else(|| format!("{} has no address", self.name))
+        addresses.next().ok_or_else(|| Failure::unexpected(format!("{} has no address", self.name)))
     }
 
     /// Its address in a network.
     ///
     /// # Errors
     /// It is not in the network.
-    pub async fn ip_in(&self, network: &Network) -> Result<IpAddr, String> {
+    pub async fn ip_in(&self, network: &Network) -> Result<IpAddr, Failure> {
         let inspected = self.inspect().await?;
         let address = inspected["NetworkSettings"]["Networks"][network.name()]["IPAddress"].as_str();
         let address = address.and_then(|address| address.parse().ok());
-        address.ok_or_else(|| format!("{} has no address in {}", self.name, network.name))
+        address
+            .ok_or_else(|| Failure::unexpected(format!("{} has no address in {}", self.name, network.name)))
     }
 
     /// The port of this machine at which a port is published.
     ///
     /// # Errors
     /// It is not published.
-    pub async fn published_port(&self, port: u16) -> Result<u16, String> {
+    pub async fn published_port(&self, port: u16) -> Result<u16, Failure> {
         let inspected = self.inspect().await?;
         let text = inspected["NetworkSettings"]["Ports"][format!("{port}/tcp")][0]["HostPort"].as_str();
         text.and_then(|text| text.parse().ok())
-            .ok_or_else(|| format!("{port} of {} is not published", self.name))
+            .ok_or_else(|| Failure::unexpected(format!("{port} of {} is not published", self.name)))
     }
 
     /// `starting`, `healthy` or `unhealthy`; `None` without a health check.
     ///
     /// # Errors
     /// The container is gone.
-    pub async fn health(&self) -> Result<Option<String>, String> {
+    pub async fn health(&self) -> Result<Option<String>, Failure> {
         Ok(self.inspect().await?["State"]["Health"]["Status"].as_str().map(str::to_owned))
     }
 
@@ -196,12 +197,13 @@ impl Container {
     ///
     /// # Errors
     /// That took longer than the time-out; the text has what the last checks printed.
-    pub async fn wait_health(&self, wanted: &str, timeout: Duration) -> Result<(), String> {
+    pub async fn wait_health(&self, wanted: &str, timeout: Duration) -> Result<(), Failure> {
         let probe = || async { (self.health().await.ok()??.as_str() == wanted).then_some(()) };
         match within(timeout, probe).await {
             Some(()) => Ok(()),
             None => {
-                Err(format!("{} is not {wanted}: {}", self.name, self.inspect().await?["State"]["Health"]))
+                let health = self.inspect().await?["State"]["Health"].take();
+                Err(Failure::unexpected(format!("{} is not {wanted}: {health}", self.name)))
             }
         }
     }
@@ -210,19 +212,17 @@ impl Container {
     ///
     /// # Errors
     /// The container is gone.
-    pub async fn logs(&self) -> Result<String, String> {
+    pub async fn logs(&self) -> Result<String, Failure> {
         let script = format!("docker {} logs {} 2>&1", self.engine.host_args().join(" "), self.name);
         let output = tokio::process::Command::new("sh").args(["-c", &script]).output().await;
-        output
-            .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-            .map_err(|error| error.to_string())
+        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).map_err(Failure::from)
     }
 
     /// Runs a program in it and returns what it prints.
     ///
     /// # Errors
     /// The program fails.
-    pub async fn exec(&self, command: &[&str]) -> Result<String, String> {
+    pub async fn exec(&self, command: &[&str]) -> Result<String, Failure> {
         self.engine.docker(&[&["exec", self.name.as_str()], command].concat()).await
     }
 
@@ -230,7 +230,7 @@ impl Container {
     ///
     /// # Errors
     /// It does not run.
-    pub async fn kill(&self) -> Result<(), String> {
+    pub async fn kill(&self) -> Result<(), Failure> {
         self.act("kill").await
     }
 
@@ -238,7 +238,7 @@ impl Container {
     ///
     /// # Errors
     /// The engine refuses.
-    pub async fn stop(&self) -> Result<(), String> {
+    pub async fn stop(&self) -> Result<(), Failure> {
         self.act("stop").await
     }
 
@@ -246,7 +246,7 @@ impl Container {
     ///
     /// # Errors
     /// The engine refuses.
-    pub async fn start(&self) -> Result<(), String> {
+    pub async fn start(&self) -> Result<(), Failure> {
         self.act("start").await
     }
 
@@ -254,7 +254,7 @@ impl Container {
     ///
     /// # Errors
     /// The engine refuses.
-    pub async fn restart(&self) -> Result<(), String> {
+    pub async fn restart(&self) -> Result<(), Failure> {
         self.act("restart").await
     }
 
@@ -262,7 +262,7 @@ impl Container {
     ///
     /// # Errors
     /// The engine refuses.
-    pub async fn pause(&self) -> Result<(), String> {
+    pub async fn pause(&self) -> Result<(), Failure> {
         self.act("pause").await
     }
 
@@ -270,7 +270,7 @@ impl Container {
     ///
     /// # Errors
     /// The engine refuses.
-    pub async fn unpause(&self) -> Result<(), String> {
+    pub async fn unpause(&self) -> Result<(), Failure> {
         self.act("unpause").await
     }
 
@@ -278,7 +278,7 @@ impl Container {
     ///
     /// # Errors
     /// The engine refuses.
-    pub async fn connect(&self, network: &Network) -> Result<(), String> {
+    pub async fn connect(&self, network: &Network) -> Result<(), Failure> {
         self.engine.docker(&["network", "connect", &network.name, &self.name]).await.map(|_| ())
     }
 
@@ -286,7 +286,7 @@ impl Container {
     ///
     /// # Errors
     /// The engine refuses.
-    pub async fn disconnect(&self, network: &Network) -> Result<(), String> {
+    pub async fn disconnect(&self, network: &Network) -> Result<(), Failure> {
         self.engine.docker(&["network", "disconnect", &network.name, &self.name]).await.map(|_| ())
     }
 
@@ -294,11 +294,11 @@ impl Container {
     ///
     /// # Errors
     /// The engine refuses.
-    pub async fn remove(self) -> Result<(), String> {
+    pub async fn remove(self) -> Result<(), Failure> {
         self.engine.docker(&["rm", "--force", "--volumes", &self.name]).await.map(|_| ())
     }
 
-    async fn act(&self, action: &str) -> Result<(), String> {
+    async fn act(&self, action: &str) -> Result<(), Failure> {
         self.engine.docker(&[action, &self.name]).await.map(|_| ())
     }
 }
@@ -314,7 +314,7 @@ impl Network {
     ///
     /// # Errors
     /// The engine refuses.
-    pub async fn create(name: &str) -> Result<Self, String> {
+    pub async fn create(name: &str) -> Result<Self, Failure> {
         Self::create_in(&Engine::local(), name, &[]).await
     }
 
@@ -322,7 +322,7 @@ impl Network {
     ///
     /// # Errors
     /// The engine refuses.
-    pub async fn create_in(engine: &Engine, name: &str, flags: &[&str]) -> Result<Self, String> {
+    pub async fn create_in(engine: &Engine, name: &str, flags: &[&str]) -> Result<Self, Failure> {
         let network = Self { engine: engine.clone(), name: unique_name(name) };
         let label = format!("{OWNER_LABEL}={}", owner());
         let args = [&["network", "create", "--label", &label], flags, &[network.name.as_str()]].concat();

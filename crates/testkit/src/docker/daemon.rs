@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use super::{Engine, is_gone, owner, processes_with};
 use crate::{
+    Failure,
     process::{Launch, Process, is_alive, read_log, run, send},
     within,
 };
@@ -42,15 +43,14 @@ impl Daemon {
     ///
     /// # Errors
     /// There is no `dockerd`, no right to start one, or it does not come up.
-    pub async fn start() -> Result<Self, String> {
+    pub async fn start() -> Result<Self, Failure> {
         sweep();
-        let folder =
-            tempfile::Builder::new().prefix(PREFIX).tempdir_in("/tmp").map_err(|error| error.to_string())?;
-        fs::write(folder.path().join("owner"), owner()).map_err(|error| error.to_string())?;
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in("/tmp")?;
+        fs::write(folder.path().join("owner"), owner())?;
         // Its own, so that the machine's engine's /etc/docker/daemon.json is not read.
-        fs::write(folder.path().join("daemon.json"), "{}").map_err(|error| error.to_string())?;
+        fs::write(folder.path().join("daemon.json"), "{}")?;
         let bridge = Bridge::create()?;
-        fs::write(folder.path().join("bridge"), &bridge.name).map_err(|error| error.to_string())?;
+        fs::write(folder.path().join("bridge"), &bridge.name)?;
         let engine = Engine::at(format!("unix://{}/docker.sock", folder.path().display()));
         let launch = launch(folder.path(), &bridge);
         let mut daemon = Self { launch, process: None, engine, bridge, folder };
@@ -89,13 +89,14 @@ impl Daemon {
     ///
     /// # Errors
     /// It does not come up within a minute; the text has its log.
-    pub async fn start_again(&mut self) -> Result<(), String> {
+    pub async fn start_again(&mut self) -> Result<(), Failure> {
         self.forget_dead_containerd().await?;
         let log = self.folder.path().join("dockerd.log");
-        self.process = Some(Process::start(&self.launch, &log).map_err(|error| format!("dockerd: {error}"))?);
+        self.process =
+            Some(Process::start(&self.launch, &log).map_err(|error| Failure::of("dockerd", error))?);
         let process = self.process.as_mut();
         let ended = process.map(|process| move || process.ended());
-        let Some(mut ended) = ended else { return Err("dockerd is not there".to_owned()) };
+        let Some(mut ended) = ended else { return Err(Failure::missing("dockerd is not there")) };
         let engine = &self.engine;
         let up = within(TIMEOUT, || {
             let ended = ended();
@@ -107,18 +108,22 @@ impl Daemon {
             }
         })
         .await;
-        if up == Some(true) { Ok(()) } else { Err(format!("dockerd does not run:\n{}", self.log())) }
+        match up {
+            Some(true) => Ok(()),
+            _ => Err(Failure::unexpected(format!("dockerd does not run:\n{}", self.log()))),
+        }
     }
 
     /// A killed engine's containerd is killed with it and leaves its process id behind. While that id belongs to a
     /// process, if only to a zombie, the next engine waits for that containerd instead of starting one.
-    async fn forget_dead_containerd(&self) -> Result<(), String> {
+    async fn forget_dead_containerd(&self) -> Result<(), Failure> {
         let file = self.folder.path().join("exec/containerd/containerd.pid");
         let Ok(id) = fs::read_to_string(&file) else { return Ok(()) };
-        let id: u32 = id.trim().parse().map_err(|_| format!("{id:?} is no process id"))?;
+        let id: u32 =
+            id.trim().parse().map_err(|_| Failure::unexpected(format!("{id:?} is no process id")))?;
         let dead = within(TIMEOUT, || async { (!is_alive(id)).then_some(()) }).await;
-        dead.ok_or("the containerd of the killed dockerd lives on")?;
-        fs::remove_file(&file).map_err(|error| error.to_string())
+        dead.ok_or_else(|| Failure::unexpected("the containerd of the killed dockerd lives on"))?;
+        fs::remove_file(&file).map_err(Failure::from)
     }
 
     /// Everything that it logged, over all its starts.
@@ -157,7 +162,7 @@ struct Bridge {
 }
 
 impl Bridge {
-    fn create() -> Result<Self, String> {
+    fn create() -> Result<Self, Failure> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = process::id().wrapping_mul(4).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         // 15 bytes at most.
@@ -172,10 +177,10 @@ impl Bridge {
 }
 
 /// A network 10.213.x.0/24 that no other private engine of this machine uses, with the bridge's address in it.
-fn free_subnet(number: u32) -> Result<String, String> {
+fn free_subnet(number: u32) -> Result<String, Failure> {
     let taken = run("ip", &["-4", "address"])?;
     let mut subnets = (0..250).map(|step| format!("10.213.{}.1/24", number.wrapping_add(step) % 250));
-    subnets.find(|subnet| !taken.contains(subnet.as_str())).ok_or_else(|| "no free subnet".to_owned())
+    subnets.find(|subnet| !taken.contains(subnet.as_str())).ok_or_else(|| Failure::missing("no free subnet"))
 }
 
 impl Drop for Bridge {

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::Mutex;
 
 use super::Engine;
-use crate::{build_sim_server, process::run};
+use crate::{Failure, build_sim_server, process::run};
 
 const HASH_LABEL: &str = "modelgate-test.hash";
 
@@ -108,13 +108,13 @@ impl Image {
     ///
     /// # Errors
     /// A program or library is missing, or the engine refuses.
-    pub async fn build(self) -> Result<String, String> {
+    pub async fn build(self) -> Result<String, Failure> {
         // Tests of one process often ask for the same image at once.
         static BUILDING: Mutex<()> = Mutex::const_new(());
         let _alone = BUILDING.lock().await;
         let engine = Engine::local();
         let files = self.all_files()?;
-        let hash = self.hash(&files).map_err(|error| format!("{}: {error}", self.tag))?;
+        let hash = self.hash(&files).map_err(|error| Failure::of(&self.tag, error))?;
         let format = format!("{{{{.Id}}}} {{{{index .Config.Labels \"{HASH_LABEL}\"}}}}");
         let present =
             engine.docker(&["image", "inspect", "--format", &format, &self.tag]).await.unwrap_or_default();
@@ -131,7 +131,7 @@ impl Image {
     }
 
     /// All files to copy, by their path in the image.
-    fn all_files(&self) -> Result<BTreeMap<String, PathBuf>, String> {
+    fn all_files(&self) -> Result<BTreeMap<String, PathBuf>, Failure> {
         let mut files = self.files.clone();
         for (to, from) in &self.programs {
             files.insert(to.clone(), from.clone());
@@ -158,10 +158,10 @@ impl Image {
         engine: &Engine,
         files: &BTreeMap<String, PathBuf>,
         hash: &str,
-    ) -> Result<(), String> {
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    ) -> Result<(), Failure> {
+        let folder = tempfile::tempdir()?;
         let root = folder.path().join("root");
-        self.lay_out(&root, files).map_err(|error| format!("{}: {error}", self.tag))?;
+        self.lay_out(&root, files).map_err(|error| Failure::of(&self.tag, error))?;
         let archive = folder.path().join("image.tar").to_string_lossy().into_owned();
         run("tar", &["--owner=0", "--group=0", "-C", &root.to_string_lossy(), "-cf", &archive, "."])?;
         let directories: BTreeSet<&Path> = files.keys().filter_map(|path| Path::new(path).parent()).collect();
@@ -209,9 +209,8 @@ impl Image {
 ///
 /// # Errors
 /// The program cannot be built, or the image.
-pub async fn sim_image() -> Result<String, String> {
-    let program =
-        tokio::task::spawn_blocking(build_sim_server).await.map_err(|error| error.to_string())??;
+pub async fn sim_image() -> Result<String, Failure> {
+    let program = tokio::task::spawn_blocking(build_sim_server).await??;
     let image =
         Image::new("modelgate-test/sim:local").program(program, "/sim-server").entrypoint(&["/sim-server"]);
     image.with_curl().with_shell().change("EXPOSE 8000").build().await
@@ -219,25 +218,25 @@ pub async fn sim_image() -> Result<String, String> {
 
 /// The libraries of a program and its loader, as [`ldd`](https://man7.org/linux/man-pages/man1/ldd.1.html) lists them;
 /// none for a static program.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>, String> {
+fn libraries(program: &Path) -> Result<Vec<PathBuf>, Failure> {
     if !program.is_file() {
-        return Err(format!("{} is not there", program.display()));
+        return Err(Failure::missing(format!("{} is not there", program.display())));
     }
     match run("ldd", &[program]) {
         Ok(text) => parse_ldd(&text),
-        Err(why) if why.contains("not a dynamic executable") => Ok(Vec::new()),
-        Err(why) => Err(why),
+        Err(Failure::Failed { why, .. }) if why.contains("not a dynamic executable") => Ok(Vec::new()),
+        Err(failure) => Err(failure),
     }
 }
 
 /// Lines are `name => /path (0x…)`, `/path (0x…)` for the loader, `name (0x…)` for the kernel's own, or
 /// `statically linked`.
-fn parse_ldd(text: &str) -> Result<Vec<PathBuf>, String> {
+fn parse_ldd(text: &str) -> Result<Vec<PathBuf>, Failure> {
     let mut paths = Vec::new();
     for line in text.lines().map(str::trim) {
         let found = line.split_once(" => ").map_or(line, |(_, path)| path);
         if found.starts_with("not found") {
-            return Err(format!("ldd: {line}"));
+            return Err(Failure::of("ldd", line));
         }
         if found.starts_with('/') {
             paths.extend(found.split(" (").next().map(PathBuf::from));

@@ -27,6 +27,8 @@ use std::{
 
 use tokio::{process::Command, sync::OnceCell};
 
+use crate::Failure;
+
 /// Marks everything that tests made in an engine; the value is the [`owner`].
 const OWNER_LABEL: &str = "modelgate-test.owner";
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
@@ -61,17 +63,17 @@ impl Engine {
     ///
     /// # Errors
     /// The command failed, or took more than two minutes; the text is what it said.
-    pub async fn docker<S: AsRef<str>>(&self, args: &[S]) -> Result<String, String> {
+    pub async fn docker<S: AsRef<str>>(&self, args: &[S]) -> Result<String, Failure> {
         let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
         let mut command = Command::new("docker");
         command.args(self.host_args()).args(&args).stdin(Stdio::null()).kill_on_drop(true);
         let output = tokio::time::timeout(COMMAND_TIMEOUT, command.output()).await;
-        let output = output.map_err(|_| format!("docker {args:?} took too long"))?;
-        let output = output.map_err(|error| format!("docker: {error}"))?;
+        let output = output.map_err(|_| Failure::TooLong { command: format!("docker {args:?}") })?;
+        let output = output.map_err(|error| Failure::of("docker", error))?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         } else {
-            Err(format!("docker {args:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+            Err(Failure::of(format_args!("docker {args:?}"), String::from_utf8_lossy(&output.stderr).trim()))
         }
     }
 
@@ -79,8 +81,8 @@ impl Engine {
     ///
     /// # Errors
     /// One of the two engines refused.
-    pub async fn load_from_local(&self, image: &str) -> Result<(), String> {
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    pub async fn load_from_local(&self, image: &str) -> Result<(), Failure> {
+        let folder = tempfile::tempdir()?;
         let file = folder.path().join("image.tar").to_string_lossy().into_owned();
         Self::local().docker(&["save", "--output", &file, image]).await?;
         self.docker(&["load", "--quiet", "--input", &file]).await.map(|_| ())
@@ -107,8 +109,8 @@ impl Engine {
 ///
 /// # Errors
 /// There is none; the text says why.
-pub async fn available() -> Result<(), String> {
-    static AVAILABLE: OnceCell<Result<(), String>> = OnceCell::const_new();
+pub async fn available() -> Result<(), Failure> {
+    static AVAILABLE: OnceCell<Result<(), Failure>> = OnceCell::const_new();
     let look = || async {
         Engine::local().docker(&["version", "--format", "{{.Server.Version}}"]).await?;
         sweep().await;

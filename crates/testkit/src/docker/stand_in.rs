@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::Image;
-use crate::build_sim_server;
+use crate::{Failure, build_sim_server};
 
 /// What an image holds in place of the original.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ impl StandIn {
     ///
     /// # Errors
     /// The simulated server cannot be built, a program is missing, or the engine refuses.
-    pub async fn tag(self, name: &str) -> Result<String, String> {
+    pub async fn tag(self, name: &str) -> Result<String, Failure> {
         let image = Image::new(name);
         let (port, owned_by) = match self {
             Self::Traefik(path) => {
@@ -47,8 +47,7 @@ impl StandIn {
             Self::FastApi => (8000, "sim"),
         };
         let models = if matches!(self, Self::Ollama) { "llama3" } else { "" };
-        let program =
-            tokio::task::spawn_blocking(build_sim_server).await.map_err(|error| error.to_string())??;
+        let program = tokio::task::spawn_blocking(build_sim_server).await??;
         let mut image = image.program(program, "/sim-server").entrypoint(&["/sim-server"]).with_shell();
         for name in ["curl", "wget", "python", "python3", "ollama"] {
             image = image.link("/sim-server", &format!("/usr/bin/{name}"));

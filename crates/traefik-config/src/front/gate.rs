@@ -17,7 +17,7 @@ pub(super) fn add(http: &mut Http, front: &Front<'_>) {
     let any = Question::unsized_up_to(front.options.max_body);
     let gates = [
         (MODELGATE_SERVICE, "modelgate-gate", "gate", any),
-        (SIZED_GATE, "modelgate-gate-sized", "gate", Question::sized(false)),
+        (SIZED_GATE, "modelgate-gate-sized", "gate", Question::SIZED),
         (WEBSOCKET_GATE, "modelgate-gate-websocket", "gate", Question::WEBSOCKET),
     ];
     for (name, question_name, query, question) in gates {

@@ -61,9 +61,8 @@ pub(crate) struct Tier {
 
 impl Question {
     /// Of requests with a length.
-    pub(crate) const fn sized(key_first: bool) -> Self {
-        Self { body: Body::BoundByRule, key_first, may_have_trailers: false, ..Self::BODYLESS }
-    }
+    pub(crate) const SIZED: Self =
+        Self { body: Body::BoundByRule, may_have_trailers: false, ..Self::BODYLESS };
 
     /// Of requests without one.
     pub(crate) const fn unsized_up_to(max: u64) -> Self {
@@ -107,7 +106,7 @@ fn by_body(options: &Options) -> Vec<Tier> {
         let max = options.max_body.min(max);
         if min <= max {
             let matcher = length_between(min, max);
-            let question = Question::sized(min > 0);
+            let question = Question { key_first: min > 0, ..Question::SIZED };
             tiers.push(Tier { name, question, exclusive: matcher.clone(), matcher, rank: 5 });
         }
     }

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
-use catalogue::{Branch, Kind, Leg, ModelSettings, Pool, ServerRecord, Strategy};
+use catalogue::{Branch, Kind, Leg, ModelSettings, Pool, ServerRecord, ServerUrl, Strategy};
 
 use super::{Upstream, by_priority, hash};
 use crate::{
@@ -35,48 +35,68 @@ struct Shape {
     check: Option<HealthCheck>,
 }
 
+/// How the URLs of servers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServerUrls {
+    /// Without a base path: the router's middlewares have seen to it.
+    Plain,
+    /// Each with the base path of its server.
+    WithBasePath,
+}
+
+/// Adds the services of one model's servers, spread as the model's settings say.
+struct Spread<'s, 'u> {
+    upstream: &'s mut Upstream<'u>,
+    settings: &'s ModelSettings,
+    urls: ServerUrls,
+}
+
 impl Upstream<'_> {
-    /// Adds the services of a leg; with `each`, every server's base path stands in its URL.
-    pub(super) fn service(&mut self, pool: &Pool, leg: &Leg, each: bool) -> String {
-        let main = self.chain(&by_priority(&leg.ready), &pool.settings, each);
+    /// Adds the services of a leg.
+    pub(super) fn service(&mut self, pool: &Pool, leg: &Leg, urls: ServerUrls) -> String {
+        let mut spread = Spread { upstream: self, settings: &pool.settings, urls };
+        let main = spread.chain(&by_priority(&leg.ready));
         // A request carries the leg's credential.
         if leg.credential.is_some() {
             return main.name;
         }
         let split = match &pool.canary {
-            Some(canary) => self.canary(main, canary, &pool.settings, each),
+            Some(canary) => spread.canary(main, canary),
             None => main,
         };
         match &pool.mirror {
-            Some(mirror) => self.mirroring(split, mirror, each),
+            Some(mirror) => spread.mirroring(split, mirror),
             None => split.name,
         }
     }
+}
 
+impl Spread<'_, '_> {
     /// The servers of another model, spread as that model says.
-    fn branch(&mut self, branch: &Branch, each: bool) -> Built {
-        let catalogue = self.catalogue;
-        let own = catalogue.pool(branch.model.as_str()).map(|pool| &pool.settings);
+    fn branch(&mut self, branch: &Branch) -> Built {
+        let own = self.upstream.catalogue.pool(branch.model.as_str()).map(|pool| &pool.settings);
         let default = ModelSettings::default();
-        self.chain(&by_priority(&branch.ready), own.unwrap_or(&default), each)
+        let settings = own.unwrap_or(&default);
+        let mut spread = Spread { upstream: self.upstream, settings, urls: self.urls };
+        spread.chain(&by_priority(&branch.ready))
     }
 
-    fn canary(&mut self, main: Built, canary: &Branch, settings: &ModelSettings, each: bool) -> Built {
-        let other = self.branch(canary, each);
+    fn canary(&mut self, main: Built, canary: &Branch) -> Built {
+        let other = self.branch(canary);
         if canary.percent >= 100 {
             return other;
         }
         let percent = u32::from(canary.percent);
         let parts = vec![(main, 100 - percent), (other, percent)];
-        self.weighted("canary", parts, sticky(settings, "-canary"))
+        self.weighted("canary", parts, sticky(self.settings, "-canary"))
     }
 
     /// Traefik keeps a body in memory to send it twice. With `maxBodySize` it would set aside that much for every
     /// request, however short; without, as much as the body has. From 3.3 on the size is bounded before. Where nothing
     /// bounds a body without a length, longer ones than such may have are not copied.
-    fn mirroring(&mut self, main: Built, mirror: &Branch, each: bool) -> String {
-        let copy = self.branch(mirror, each);
-        let options = self.options;
+    fn mirroring(&mut self, main: Built, mirror: &Branch) -> String {
+        let copy = self.branch(mirror);
+        let options = self.upstream.options;
         let bounded = options.version.forwards_body() || options.max_chunked_body == 0;
         let service = Service::Mirroring(Mirroring {
             service: main.name,
@@ -95,11 +115,11 @@ impl Upstream<'_> {
     /// reason as a mirror's. If the primary sent its error in chunks, Traefik (3.7.0 to 3.7.15 at least) would
     /// begin its own answer at once: the client would get the backup's body with a bare 200. So behind `failover` such
     /// errors are made empty.
-    fn chain(&mut self, levels: &[Vec<Arc<ServerRecord>>], settings: &ModelSettings, each: bool) -> Built {
+    fn chain(&mut self, levels: &[Vec<Arc<ServerRecord>>]) -> Built {
         let (first, rest) = levels.split_first().expect("a leg and a branch have at least one server");
-        let main = self.level(first, settings, each);
-        let on_status = settings.failover_status.clone();
-        let on_status = on_status.filter(|_| self.options.version.fails_over_on_status());
+        let main = self.level(first);
+        let on_status = self.settings.failover_status.clone();
+        let on_status = on_status.filter(|_| self.upstream.options.version.fails_over_on_status());
         if rest.is_empty() || (!main.checked && on_status.is_none()) {
             return main;
         }
@@ -107,7 +127,7 @@ impl Upstream<'_> {
             Some(status) => self.guarded(main, status),
             None => main,
         };
-        let fallback = self.chain(rest, settings, each);
+        let fallback = self.chain(rest);
         let checked = main.checked && fallback.checked;
         let service = Service::Failover(Failover {
             service: main.name,
@@ -121,7 +141,7 @@ impl Upstream<'_> {
     /// Empties the errors of a service that has another one to fall back on.
     fn guarded(&mut self, main: Built, status: &[String]) -> Built {
         let service = Service::Guarded(Guarded {
-            middlewares: vec![self.emptied(status)],
+            middlewares: vec![self.upstream.emptied(status)],
             weighted: Weighted {
                 services: vec![WeightedService { name: main.name, weight: 1 }],
                 sticky: None,
@@ -136,46 +156,45 @@ impl Upstream<'_> {
 
     /// Servers of one priority. Those that cannot be in one load balancer are in several, of which each gets as
     /// much as its servers together.
-    fn level(&mut self, servers: &[Arc<ServerRecord>], settings: &ModelSettings, each: bool) -> Built {
+    fn level(&mut self, servers: &[Arc<ServerRecord>]) -> Built {
         let mut groups: BTreeMap<Shape, Vec<&Arc<ServerRecord>>> = BTreeMap::new();
         for server in servers {
-            groups.entry(self.shape(server, settings)).or_default().push(server);
+            groups.entry(self.shape(server)).or_default().push(server);
         }
         let mut parts: Vec<(Built, u32)> = Vec::new();
         for (shape, servers) in groups {
             let weight = servers.iter().map(|s| u32::from(s.spec.settings.weight())).sum();
-            parts.push((self.load_balancer(shape, &servers, settings, each), weight));
+            parts.push((self.load_balancer(shape, &servers), weight));
         }
         match parts.len() {
             1 => parts.remove(0).0,
-            _ => self.weighted("groups", parts, sticky(settings, "-group")),
+            _ => self.weighted("groups", parts, sticky(self.settings, "-group")),
         }
     }
 
-    fn load_balancer(
-        &mut self,
-        shape: Shape,
-        servers: &[&Arc<ServerRecord>],
-        settings: &ModelSettings,
-        each: bool,
-    ) -> Built {
+    fn load_balancer(&mut self, shape: Shape, servers: &[&Arc<ServerRecord>]) -> Built {
+        let Self { settings, urls, .. } = *self;
         let weighed = servers.iter().any(|s| s.spec.settings.weight() != 1);
         let server = |s: &ServerRecord| {
-            let base = if each { s.spec.base_path.as_str() } else { "" };
+            let base = match urls {
+                ServerUrls::Plain => "",
+                ServerUrls::WithBasePath => s.spec.base_path.as_str(),
+            };
             Server {
                 url: format!("{}{base}", s.spec.url),
                 weight: weighed.then(|| s.spec.settings.weight()),
                 preserve_path: !base.is_empty(),
             }
         };
-        let strategy = strategy(settings, self.options.version);
+        let strategy = strategy(settings, self.upstream.options.version);
         let checked = shape.check.is_some();
         let service = Service::LoadBalancer(LoadBalancer {
             servers: servers.iter().map(|s| server(s)).collect(),
             strategy: strategy.map(Strategy::as_str),
             sticky: sticky(settings, "").filter(|_| strategy != Some(Strategy::Hrw)),
             health_check: shape.check,
-            passive_health_check: passive(settings).filter(|_| self.options.version.checks_passively()),
+            passive_health_check: passive(settings)
+                .filter(|_| self.upstream.options.version.checks_passively()),
             pass_host_header: shape.pass_host_header,
             servers_transport: shape.transport,
         });
@@ -192,25 +211,26 @@ impl Upstream<'_> {
     }
 
     fn add_service(&mut self, name: String, service: Service) -> String {
-        self.http.services.entry(name.clone()).or_insert(service);
+        self.upstream.http.services.entry(name.clone()).or_insert(service);
         name
     }
 
-    fn shape(&mut self, server: &ServerRecord, settings: &ModelSettings) -> Shape {
-        let https = server.spec.url.as_str().starts_with("https://");
+    fn shape(&mut self, server: &ServerRecord) -> Shape {
+        let https = server.spec.url.is_https();
         Shape {
-            transport: self.transport(settings, https),
+            transport: self.transport(&server.spec.url),
             // Ollama on a loopback address answers 403 to every other Host than its own.
             pass_host_header: server
                 .spec
                 .settings
                 .pass_host_header
                 .unwrap_or(!https && server.kind() != Kind::Ollama),
-            check: check(server, settings),
+            check: check(server, self.settings),
         }
     }
 
-    fn transport(&mut self, settings: &ModelSettings, https: bool) -> String {
+    fn transport(&mut self, url: &ServerUrl) -> String {
+        let (settings, https) = (self.settings, url.is_https());
         let time = |set: Option<Duration>, default: &str| set.map_or_else(|| default.to_owned(), go_duration);
         let transport = ServersTransport {
             root_cas: Vec::new(),
@@ -233,7 +253,7 @@ impl Upstream<'_> {
             (None, true) => format!("{TRANSPORT}-https"),
             (Some(_), _) => format!("{TRANSPORT}-{}", hash(&transport)),
         };
-        self.http.servers_transports.entry(name.clone()).or_insert(transport);
+        self.upstream.http.servers_transports.entry(name.clone()).or_insert(transport);
         name
     }
 }

@@ -29,6 +29,15 @@ struct New {
     plans: Vec<String>,
 }
 
+/// What a form is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FormOf {
+    /// An account that is to be made: its name is among the fields.
+    New,
+    /// One that is to be changed.
+    Existing,
+}
+
 /// Fields that belong together.
 pub(super) struct Group {
     pub(super) legend: &'static str,
@@ -91,7 +100,7 @@ const LIMIT: [FieldDoc; 10] = [
 ];
 
 /// The fields of a kind; the name only where it is still open.
-pub(super) fn groups(kind: Kind, is_new: bool, document: &Value) -> Vec<Group> {
+pub(super) fn groups(kind: Kind, of: FormOf, document: &Value) -> Vec<Group> {
     let (first, last): (&[FieldDoc], &[FieldDoc]) = match kind {
         Kind::Key => (
             &[
@@ -121,24 +130,27 @@ pub(super) fn groups(kind: Kind, is_new: bool, document: &Value) -> Vec<Group> {
         Kind::Consumer => (&[PLAN, NOTE], &[DISABLED]),
         Kind::Plan => (&[MODELS, NOTE], &[]),
     };
-    let name = is_new.then_some(NAME);
-    let mut groups = vec![group("", true, name.iter().chain(first), "", document)];
+    let name = match of {
+        FormOf::New => Some(NAME),
+        FormOf::Existing => None,
+    };
+    let first = group("", name.iter().chain(first), "", document);
+    let mut groups = vec![Group { open: true, ..first }];
     let legends =
         [("limit", "Limits over all models"), ("limit_per_model", "Limits for each model on its own")];
     for (prefix, legend) in legends {
-        groups.push(group(legend, document.get(prefix).is_some(), LIMIT.iter(), prefix, document));
+        groups.push(group(legend, LIMIT.iter(), prefix, document));
     }
     if !last.is_empty() {
         let legend = if kind == Kind::Key { "When and from where" } else { "State" };
-        let has_any = last.iter().any(|(name, ..)| document.get(*name).is_some());
-        groups.push(group(legend, has_any, last.iter(), "", document));
+        groups.push(group(legend, last.iter(), "", document));
     }
     groups
 }
 
+/// Fields of the document, or of a limit in it. They are shown at once if one of them is given.
 fn group<'f>(
     legend: &'static str,
-    open: bool,
     fields: impl Iterator<Item = &'f FieldDoc>,
     prefix: &str,
     document: &Value,
@@ -148,8 +160,12 @@ fn group<'f>(
         let value = value(document, &at, *shape);
         Field { name: at, label, hint, shape: *shape, value }
     };
-    let hint = if prefix.is_empty() { "" } else { LIMIT_HINT };
-    Group { legend, hint, open, fields: fields.map(field).collect() }
+    let fields: Vec<Field> = fields.map(field).collect();
+    let is_given = |name: &str| document.get(name).is_some();
+    match prefix {
+        "" => Group { legend, hint: "", open: fields.iter().any(|field| is_given(&field.name)), fields },
+        limit => Group { legend, hint: LIMIT_HINT, open: is_given(limit), fields },
+    }
 }
 
 /// What stands in a field.
@@ -165,9 +181,9 @@ fn value(document: &Value, at: &str, shape: Shape) -> String {
 }
 
 /// What a form means: a document in which what is empty is `null`, so that it takes away what was there (RFC 7396).
-pub(super) fn patch(kind: Kind, is_new: bool, given: &Given) -> Value {
+pub(super) fn patch(kind: Kind, of: FormOf, given: &Given) -> Value {
     let mut patch = Map::new();
-    for group in groups(kind, is_new, &Value::Null) {
+    for group in groups(kind, of, &Value::Null) {
         for field in group.fields {
             let text = given.iter().find(|(name, _)| *name == field.name).map_or("", |(_, text)| text.trim());
             let value = meaning(field.shape, text);
@@ -234,7 +250,7 @@ async fn show_new<A: Pages>(
         frame: Frame::new(title, A::PATH, operator),
         path: A::PATH,
         many: A::MANY,
-        groups: groups(A::KIND, true, document),
+        groups: groups(A::KIND, FormOf::New, document),
         error,
         plans: admin.registry.plan_names().await.unwrap_or_default(),
     })
@@ -246,7 +262,7 @@ pub(super) async fn create<A: Pages>(
     operator: Operator,
     Form(given): Form<Given>,
 ) -> Response {
-    let document = without_nulls(patch(A::KIND, true, &given));
+    let document = without_nulls(patch(A::KIND, FormOf::New, &given));
     let made = match A::KIND {
         Kind::Key => match admin.registry.create_key(&document, &operator.name).await {
             Ok((item, Some(key))) => {
@@ -291,7 +307,7 @@ mod tests {
             ("sha256", "0000"),
         ]);
         assert_eq!(
-            without_nulls(patch(Kind::Key, true, &given)),
+            without_nulls(patch(Kind::Key, FormOf::New, &given)),
             json!({
                 "name": "alice-laptop", "consumer": "alice", "models": ["llama*", "qwen", "phi"],
                 "limit": { "requests_per_minute": 60, "burst": "many" },
@@ -303,7 +319,7 @@ mod tests {
 
     #[test]
     fn what_was_emptied_is_taken_away() {
-        let patch = patch(Kind::Plan, false, &given(&[("limit.burst", "5")]));
+        let patch = patch(Kind::Plan, FormOf::Existing, &given(&[("limit.burst", "5")]));
         assert_eq!(patch["limit_per_model"], Value::Null);
         assert_eq!(
             (&patch["limit"]["burst"], &patch["limit"]["requests_per_minute"]),
@@ -319,8 +335,8 @@ mod tests {
             "limit": { "requests_per_minute": 60, "tokens_per_day": 100_000 }, "expires": "2027-01-01T00:00:00Z",
             "networks": ["10.0.0.0/8"],
         });
-        let fields = groups(Kind::Key, true, &document).into_iter().flat_map(|group| group.fields);
+        let fields = groups(Kind::Key, FormOf::New, &document).into_iter().flat_map(|group| group.fields);
         let given: Given = fields.map(|field| (field.name, field.value)).collect();
-        assert_eq!(without_nulls(patch(Kind::Key, true, &given)), document);
+        assert_eq!(without_nulls(patch(Kind::Key, FormOf::New, &given)), document);
     }
 }

@@ -94,7 +94,10 @@ impl Meters {
         let now = SystemTime::now();
         let demands = |pool: Option<&Pool>| {
             let mut demands = access::limits_of(&policy, &key, catalogue, pool, now);
-            demands.retain(|scope| self.shows(scope, pool.is_some()));
+            demands.retain(|scope| match pool {
+                Some(_) => self.shows_of_models(scope),
+                None => self.shows_of_all(scope),
+            });
             demands
         };
         let mut rows: Vec<Limit> = Vec::new();
@@ -112,13 +115,21 @@ impl Meters {
         Limits { note: rows.is_empty().then_some(UNLIMITED), rows, has_more }
     }
 
-    /// Whether a limit is among those of the page; `of_model`: where those of one model are asked for.
-    fn shows(&self, scope: Scope, of_model: bool) -> bool {
+    /// Whether a limit is among those of the page that are over all models.
+    fn shows_of_all(&self, scope: Scope) -> bool {
         match scope {
-            Scope::Key => !of_model && self.kind == Kind::Key,
-            Scope::Consumer => !of_model,
-            Scope::ConsumerAndModel => of_model,
-            Scope::KeyAndModel | Scope::Model | Scope::Address => of_model && self.kind == Kind::Key,
+            Scope::Key => self.kind == Kind::Key,
+            Scope::Consumer => true,
+            Scope::ConsumerAndModel | Scope::KeyAndModel | Scope::Model | Scope::Address => false,
+        }
+    }
+
+    /// Whether a limit is among those of the page that are of one model.
+    fn shows_of_models(&self, scope: Scope) -> bool {
+        match scope {
+            Scope::ConsumerAndModel => true,
+            Scope::KeyAndModel | Scope::Model | Scope::Address => self.kind == Kind::Key,
+            Scope::Key | Scope::Consumer => false,
         }
     }
 

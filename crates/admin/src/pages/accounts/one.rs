@@ -15,7 +15,7 @@ use store::{Item, RegistryError, Source};
 
 use super::{
     Pages,
-    form::{self, Given, Group, Shape, groups},
+    form::{self, FormOf, Given, Group, Shape, groups},
     link, list,
     meters::{Limits, Meters},
     secret, status, usage, with_status,
@@ -108,7 +108,7 @@ async fn page<A: Pages>(
         },
         old_key: account.old_key_until().map(format::time),
         is_declared,
-        groups: groups(A::KIND, false, given.unwrap_or(&document)),
+        groups: groups(A::KIND, FormOf::Existing, given.unwrap_or(&document)),
         plans: admin.registry.plan_names().await.unwrap_or_default(),
         limits,
         used: used.iter().map(usage::row).collect(),
@@ -121,7 +121,7 @@ async fn page<A: Pages>(
 
 /// What is set, in words.
 fn facts<A: Pages>(document: &Value) -> Vec<(&'static str, String)> {
-    let fields = groups(A::KIND, false, document).into_iter().flat_map(|group| {
+    let fields = groups(A::KIND, FormOf::Existing, document).into_iter().flat_map(|group| {
         let legend = group.legend;
         group.fields.into_iter().map(move |field| (legend, field))
     });
@@ -159,10 +159,13 @@ pub(super) async fn act<A: Pages>(
     let registry = &admin.registry;
     let error = match (action, A::KIND) {
         ("save", _) => {
-            let patch = form::patch(A::KIND, false, &given);
+            let patch = form::patch(A::KIND, FormOf::Existing, &given);
             match registry.patch::<A>(&name, &patch, &operator.name).await {
                 Ok(_) => return Redirect::to(&link::<A>(&name)).into_response(),
-                Err(error) => return again::<A>(&admin, operator, &name, &parts, patch, error).await,
+                Err(error) => {
+                    let failed = Failed { given: Some(&patch), error };
+                    return again::<A>(&admin, operator, &name, &parts, failed).await;
+                }
             }
         }
         ("delete", kind) => match registry.delete(kind, &name, &operator.name).await {
@@ -198,7 +201,14 @@ pub(super) async fn act<A: Pages>(
             return Refusal::bad_request(&parts, allowed).into_response();
         }
     };
-    again::<A>(&admin, operator, &name, &parts, Value::Null, error).await
+    again::<A>(&admin, operator, &name, &parts, Failed { given: None, error }).await
+}
+
+/// A change that was not made.
+struct Failed<'g> {
+    /// What was to be changed, to be corrected in the form.
+    given: Option<&'g Value>,
+    error: RegistryError,
 }
 
 /// The same page, with what went wrong.
@@ -207,13 +217,12 @@ async fn again<A: Pages>(
     operator: Operator,
     name: &str,
     parts: &Parts,
-    given: Value,
-    error: RegistryError,
+    failed: Failed<'_>,
 ) -> Response {
+    let Failed { given, error } = failed;
     let status = status(&error);
     match admin.registry.get::<A>(name).await {
         Ok(Some(item)) => {
-            let given = (!given.is_null()).then_some(&given);
             with_status(status, html(&page(admin, operator, &item, given, Some(error.to_string())).await))
         }
         Ok(None) => Refusal::not_found(parts).into_response(),

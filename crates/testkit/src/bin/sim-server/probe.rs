@@ -44,12 +44,23 @@ pub(crate) fn run(called: &str, arguments: &[String], port: u16) -> Option<ExitC
     })
 }
 
+/// Why a server is not well.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unwell {
+    /// It answers with this status.
+    #[error("/health answers {0}")]
+    Status(u16),
+    /// It does not answer.
+    #[error("/health: {0}")]
+    Silent(std::io::Error),
+}
+
 /// Whether the server at a port says that it is well.
-pub(crate) fn is_healthy(port: u16) -> Result<(), String> {
+pub(crate) fn is_healthy(port: u16) -> Result<(), Unwell> {
     match get(&format!("http://127.0.0.1:{port}/health")) {
         Ok((200, _)) => Ok(()),
-        Ok((status, _)) => Err(format!("/health answers {status}")),
-        Err(error) => Err(format!("/health: {error}")),
+        Ok((status, _)) => Err(Unwell::Status(status)),
+        Err(error) => Err(Unwell::Silent(error)),
     }
 }
 

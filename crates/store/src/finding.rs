@@ -1,0 +1,94 @@
+//! What is told of accounts that are not in force, as values.
+
+use std::fmt;
+
+use accounts::{Kind, Unfit, Unusable};
+
+use crate::Unreadable;
+
+/// An account that is not in force, and why. Its words say what helps as well.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AccountFinding {
+    /// It does not fit to the others.
+    Unusable(Unusable),
+    /// It cannot be read.
+    Unreadable(Unreadable),
+}
+
+impl AccountFinding {
+    /// What programs call it. It stays the same when the words change.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unusable(unusable) => match unusable.why {
+                Unfit::Taken => "account_name_taken",
+                Unfit::WithoutPlan(_) => "account_without_plan",
+            },
+            Self::Unreadable(_) => "unreadable_account",
+        }
+    }
+
+    /// Which account it is.
+    pub fn account(&self) -> (Kind, &str) {
+        match self {
+            Self::Unusable(unusable) => (unusable.kind, &unusable.name),
+            Self::Unreadable(unreadable) => (unreadable.kind, &unreadable.name),
+        }
+    }
+}
+
+impl fmt::Display for AccountFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable(unusable) => unusable.fmt(f),
+            Self::Unreadable(Unreadable { kind, name, why }) => {
+                let effect = match kind {
+                    Kind::Consumer => "; until it can, its keys are refused",
+                    Kind::Key | Kind::Plan => "",
+                };
+                write!(f, "{kind} {name:?} is not in force: it cannot be read: {why}{effect}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NotReadable;
+
+    #[test]
+    fn each_has_a_code_of_its_own_and_names_its_account() {
+        let unusable =
+            |why| AccountFinding::Unusable(Unusable { kind: Kind::Key, name: "alice".into(), why });
+        let unreadable = |kind| {
+            let why = NotReadable::OtherName;
+            AccountFinding::Unreadable(Unreadable { kind, name: "alice".into(), why })
+        };
+        for (finding, code, words) in [
+            (
+                unusable(Unfit::Taken),
+                "account_name_taken",
+                "key \"alice\" is not in force: the configuration file has one of that name; rename or delete one of the two",
+            ),
+            (
+                unusable(Unfit::WithoutPlan("gold".into())),
+                "account_without_plan",
+                "key \"alice\" is not in force: it has the plan \"gold\", which there is not; add the plan or choose another one",
+            ),
+            (
+                unreadable(Kind::Key),
+                "unreadable_account",
+                "key \"alice\" is not in force: it cannot be read: the name in it is another one",
+            ),
+            (
+                unreadable(Kind::Consumer),
+                "unreadable_account",
+                "consumer \"alice\" is not in force: it cannot be read: the name in it is another one; until it can, its keys \
+                 are refused",
+            ),
+        ] {
+            assert_eq!((finding.code(), finding.to_string().as_str()), (code, words));
+            assert_eq!(finding.account().1, "alice");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Findings as `/readyz` shows them to programs.
+
+use std::fmt::Display;
+
+use catalogue::Severity;
+use serde_json::{Value, json};
+
+/// A finding for programs, which go by its code. `about` names what it is about, such as `container vllm`.
+pub fn finding_to_json(code: &str, severity: Severity, about: &str, message: &impl Display) -> Value {
+    json!({
+        "code": code,
+        "severity": severity.name(),
+        "about": about,
+        "message": message.to_string(),
+    })
+}
