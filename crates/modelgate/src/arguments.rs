@@ -82,7 +82,7 @@ pub(crate) enum Keys {
     /// Print another gateway's keys as lines for the configuration, or put them into the store; they go on working
     Import(Import),
     #[command(flatten)]
-    Accounts(KeyAccounts),
+    Accounts(Box<KeyAccounts>),
 }
 
 /// What to do with the keys of the configuration file and the store.
