@@ -47,5 +47,5 @@ pub use rate::{Consumer, InvalidRate, Limit, Limits, Per, Rate, Unit};
 pub use read::{Unreadable, Where};
 pub use reason::{Idle, LimitReached, Reason, Scope};
 pub use request::{Mode, Request};
-pub use routes::{Class, Route, listed, routes_of, source_of};
+pub use routes::{Class, Route, listed, routes_of, source_of, speaks_ollama};
 pub use usage::{Usage, Used};

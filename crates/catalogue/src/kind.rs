@@ -140,6 +140,32 @@ impl Kind {
         }
     }
 
+    /// Whether it reads a body as JSON whatever its `Content-Type` is, but for forms. Ollama's handlers and those of its `/v1` all
+    /// decode so (`ShouldBindJSON`, which does not look at the type).
+    pub fn reads_json_of_any_type(self) -> bool {
+        self == Self::Ollama
+    }
+
+    /// Whether an empty `name` beside `model` is nothing to `POST /api/show`: Ollama's own client in Go always sends it.
+    pub fn ignores_empty_name(self) -> bool {
+        self == Self::Ollama
+    }
+
+    /// Whether `"model": null` is to it what no `model` is, or is refused by it: Pydantic's `Optional[str]` (vLLM) and `str` (SGLang),
+    /// Go's decoder (Ollama, llama-swap), llama.cpp's `json_value`; TEI has no such field.
+    pub fn takes_null_for_no_model(self) -> bool {
+        match self {
+            Self::Vllm
+            | Self::Sglang
+            | Self::LlamaCpp
+            | Self::LlamaCppRouter
+            | Self::Ollama
+            | Self::Tei
+            | Self::LlamaSwap => true,
+            Self::Provider | Self::Other => false,
+        }
+    }
+
     /// Whether it never answers 429 of its own accord: these queue requests.
     pub fn never_answers_429(self) -> bool {
         match self {

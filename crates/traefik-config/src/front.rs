@@ -31,6 +31,7 @@ pub(crate) const UNROUTED: &str = "modelgate-unrouted";
 pub(crate) const TOO_LARGE: &str = "modelgate-too-large";
 pub(crate) const CHUNKED: &str = "modelgate-chunked";
 const MODELS: &str = "modelgate-models";
+const SIGN_OF_LIFE: &str = "modelgate-ollama";
 
 /// Above every other rank of the layered layout.
 pub(crate) const RANK_OF_MODELS: usize = 6;
@@ -114,6 +115,7 @@ impl<'a> Front<'a> {
         }
         if self.options.apis.contains(&Api::Ollama) {
             paths.extend(["tags", "ps", "version"].map(|list| format!("Path(`/api/{list}`)")));
+            self.add_sign_of_life(http);
         }
         if paths.is_empty() {
             return;
@@ -121,6 +123,14 @@ impl<'a> Front<'a> {
         let matcher = format!("{} && (Method(`GET`) || Method(`HEAD`))", rule::any(&paths));
         let router = Router { service: Some(MODELGATE_SERVICE.into()), ..self.root(&matcher, rank) };
         http.routers.insert(MODELS.into(), router);
+    }
+
+    /// Ollama's clients ask at `/` whether it is there. Any other router on these hosts goes before.
+    fn add_sign_of_life(&self, http: &mut Http) {
+        let rule = rule::all(&[&self.hosts, "Path(`/`)", "(Method(`GET`) || Method(`HEAD`))"]);
+        let service = Some(MODELGATE_SERVICE.into());
+        http.routers
+            .insert(SIGN_OF_LIFE.into(), Router { rule, priority: Some(1), service, ..self.root("", 0) });
     }
 
     fn add_service(&self, http: &mut Http) {

@@ -19,6 +19,7 @@ mod auth;
 mod changes;
 mod connection;
 mod counting;
+mod dialect;
 mod head;
 mod history;
 mod lanes;

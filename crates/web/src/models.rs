@@ -17,7 +17,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, Response, Uri},
     response::IntoResponse,
 };
-use catalogue::{Catalogue, Pool, Readiness};
+use catalogue::{Api, Catalogue, Pool, Readiness};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
@@ -27,11 +27,14 @@ use crate::{
 };
 
 /// Answers `GET {prefix}/models` and `GET {prefix}/models/{id}`, and Ollama's `GET /api/tags`,
-/// `/api/ps` and `/api/version`; `GET {prefix}/limits`.
+/// `/api/ps`, `/api/version` and `/`; `GET {prefix}/limits`.
 pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
+    if is_sign_of_life(&shared, &parts.method, &parts.uri) {
+        return Response::new(Body::from("Ollama is running"));
+    }
     let request_id = auth::request_id(&shared, &parts.headers);
-    let dialect = Dialect::of("", &parts.headers);
+    let dialect = Dialect::of(parts.uri.path(), &parts.headers);
     match answer(&shared, &parts.method, &parts.uri, &parts.headers, dialect).await {
         Ok(body) => {
             let mut response = Json(body).into_response();
@@ -42,6 +45,13 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         }
         Err(refusal) => refusal.answer(dialect, &request_id),
     }
+}
+
+/// Whether a client of Ollama's asks if anybody is there, as its command line does before everything else. Whoever has no key
+/// learns no more by the answer than by a refusal.
+fn is_sign_of_life(shared: &Shared, method: &Method, uri: &Uri) -> bool {
+    let reads = method == Method::GET || method == Method::HEAD;
+    reads && uri.path() == "/" && shared.settings().traefik.apis.contains(&Api::Ollama)
 }
 
 async fn answer(
@@ -162,7 +172,7 @@ fn list(catalogue: &Catalogue, key: &Key, dialect: Dialect) -> Value {
     let usable = usable(catalogue, key).into_values().filter(|p| p.readiness() == Readiness::Ready);
     let data: Vec<Value> = usable.map(|p| describe(p, dialect)).collect();
     match dialect {
-        Dialect::OpenAi => json!({ "object": "list", "data": data }),
+        Dialect::OpenAi | Dialect::Ollama => json!({ "object": "list", "data": data }),
         Dialect::Anthropic => {
             let id = |model: Option<&Value>| model.map(|m| m["id"].clone());
             let (first, last) = (id(data.first()), id(data.last()));
@@ -172,9 +182,11 @@ fn list(catalogue: &Catalogue, key: &Key, dialect: Dialect) -> Value {
 }
 
 /// Ollama's list (<https://github.com/ollama/ollama/blob/main/docs/api.md#list-local-models>), of
-/// its own names or of those that are loaded. What Modelgate does not know is left empty.
+/// its own names or of those that are loaded: the models whose servers take requests in Ollama's API. What Modelgate does not
+/// know is left empty.
 fn ollama_list(catalogue: &Catalogue, key: &Key, all: bool) -> Value {
     let usable = usable(catalogue, key).into_values().filter(|p| p.readiness() == Readiness::Ready);
+    let usable = usable.filter(|pool| pool.legs.iter().all(access::speaks_ollama));
     // To Ollama's clients, `llama3` and `llama3:latest` would be two models.
     let own = usable.filter(|p| p.model == p.stands_for);
     let describe = |pool: &Pool| {
@@ -203,7 +215,7 @@ fn describe(pool: &Pool, dialect: Dialect) -> Value {
     let card = &pool.card;
     let created = card.created.unwrap_or(0);
     match dialect {
-        Dialect::OpenAi => {
+        Dialect::OpenAi | Dialect::Ollama => {
             let mut model = json!({
                 "id": card.name.as_str(),
                 "object": "model",

@@ -6,7 +6,7 @@ use catalogue::{Choice, Door, Kind, Leg, Pool};
 use super::{Trace, names::Names, wanted::Question};
 use crate::{
     Reason, Unreadable,
-    read::{PathForm, deep_in_body, shows_models},
+    read::{Oddities, PathForm, deep_in_body, shows_models},
     routes::{self, Class},
 };
 
@@ -28,6 +28,16 @@ pub(super) struct Gate {
     pub(super) owner_says: bool,
     /// The server has that model and no other.
     pub(super) single_model: bool,
+}
+
+/// Whether servers read an odd body as it was read here.
+pub(super) fn read_so(oddities: Oddities, choice: Choice, doors: &[Door]) -> bool {
+    let Oddities { untyped, empty_name, null_model } = oddities;
+    doors.iter().all(|Door { kind, .. }| {
+        (!untyped || kind.reads_json_of_any_type())
+            && (!empty_name || kind.ignores_empty_name())
+            && (!null_model || kind.takes_null_for_no_model() || choice == Choice::Nothing)
+    })
 }
 
 impl Question<'_> {

@@ -8,7 +8,9 @@ use http::{
 use crate::{
     Mode, Request, Unreadable, Where,
     estimate::Count,
-    read::{BodyRead, NameField, Named, PathForm, Target, from_body, from_header, from_query},
+    read::{
+        BodyRead, NameField, Named, Oddities, PathForm, Reading, Target, from_body, from_header, from_query,
+    },
 };
 
 /// All places that name a model.
@@ -21,6 +23,7 @@ pub(super) struct Names<'a> {
     stored: Option<&'static str>,
     other: Option<Unreadable>,
     count: Option<Box<Count>>,
+    oddities: Oddities,
 }
 
 /// What there is to know about a body.
@@ -44,6 +47,8 @@ pub(super) struct Rules {
     pub(super) skip_body: bool,
     /// It may not matter what the body is, if the server has but one model.
     pub(super) any_body: bool,
+    /// How odd the body may be.
+    pub(super) reading: Reading,
 }
 
 impl<'a> Names<'a> {
@@ -62,13 +67,13 @@ impl<'a> Names<'a> {
             _ => None,
         };
         let any_body = rules.any_body || path.is_some() || router.is_some();
-        let (body, BodyRead { named, stored, other, count }) = match rules.skip_body {
+        let (body, BodyRead { named, stored, other, count, oddities }) = match rules.skip_body {
             true => (Body::Absent, BodyRead::default()),
-            false => read_body(request, form, any_body)?,
+            false => read_body(request, form, any_body, rules.reading)?,
         };
         let header = if rules.header_chose { None } else { from_header(request.headers)? };
         let all = [named, header, from_query(target)?, path, router];
-        Ok(Self { all, body, handshake: is_handshake(request.headers), stored, other, count })
+        Ok(Self { all, body, handshake: is_handshake(request.headers), stored, other, count, oddities })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Named<'a>> {
@@ -88,6 +93,11 @@ impl<'a> Names<'a> {
     /// The field of the body, if there is one, by which it refers to what servers store.
     pub(super) fn stored(&self) -> Option<&'static str> {
         self.stored
+    }
+
+    /// What of the body not every server reads as it was read here.
+    pub(super) fn oddities(&self) -> Oddities {
+        self.oddities
     }
 
     /// Why the body is refused, unless nothing in it can choose a model.
@@ -144,11 +154,12 @@ fn read_body<'a>(
     request: &Request<'a>,
     form: PathForm<'a>,
     any_body: bool,
+    reading: Reading,
 ) -> Result<(Body, BodyRead<'a>), Unreadable> {
     if !request.mode.body_forwarded() {
         return Ok((Body::Unseen, BodyRead::default()));
     }
-    match from_body(request, NameField::on(form.seen())) {
+    match from_body(request, NameField::on(form.seen()), reading) {
         Ok(read) if request.body.is_empty() => Ok((Body::Absent, read)),
         Ok(read) if read.named.is_none() => Ok((Body::Silent, read)),
         Ok(read) => Ok((Body::Named, read)),

@@ -11,13 +11,13 @@ use catalogue::{Catalogue, Leg, ModelName, Pool, Selection};
 
 use super::{
     Trace,
-    behind::Gate,
+    behind::{Gate, read_so},
     names::{Names, Rules},
 };
 use crate::{
     Idle, Key, Mode, Reason, Request, Unreadable, Where,
     estimate::Count,
-    read::{Closed, PathForm, Target, changes_a_model, closed},
+    read::{Closed, PathForm, Reading, Target, changes_a_model, closed},
     routes,
     select::{chooses, selection},
 };
@@ -196,8 +196,34 @@ impl<'q> Question<'q> {
             let looks = chosen.selector.conditions().iter().any(|c| c.header_name() == Some("x-model"));
             looks && chooses(&chosen.selector, self.request, target.query)
         });
-        let rules = Rules { header_chose, skip_body: place.manages, any_body: place.routed.is_some() };
-        Names::read(self.request, target, form, rules)
+        let rules = Rules {
+            header_chose,
+            skip_body: place.manages,
+            any_body: place.routed.is_some(),
+            reading: Reading::Strict,
+        };
+        let names = Names::read(self.request, target, form, rules);
+        if names.as_ref().is_ok_and(|names| names.fault().is_none()) {
+            return names;
+        }
+        // Only servers of some kinds are known to read such a body as it would be read here.
+        let lenient = Names::read(self.request, target, form, Rules { reading: Reading::Lenient, ..rules });
+        match lenient {
+            Ok(lenient) if lenient.fault().is_none() && self.all_read_so(&lenient, place) => Ok(lenient),
+            _ => names,
+        }
+    }
+
+    /// Whether all servers that a request may reach read its body as it was read here. It names its model, and may use it:
+    /// otherwise nothing is told of the servers.
+    fn all_read_so(&self, names: &Names<'_>, place: &Place<'q>) -> bool {
+        let routed = place.routed.and_then(|(pool, _)| self.allowed(pool));
+        let named = || names.routing().and_then(|name| self.find(place.chosen, name));
+        let in_layers = !matches!(self.request.mode, Mode::Gate { .. });
+        match if in_layers { routed.or_else(named) } else { None } {
+            Some(pool) => pool.legs.iter().all(|leg| read_so(names.oddities(), pool.choice(), &leg.doors)),
+            None => false,
+        }
     }
 
     /// Refuses names of different models, and those of another model than Traefik has chosen.

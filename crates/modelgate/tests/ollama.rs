@@ -1,0 +1,108 @@
+//! Ollama's clients through a real Traefik: they are told what Ollama would tell them, and Ollama gets what it takes.
+
+mod common;
+
+use common::{KEY, NEWEST, Stack, config_of, refusal, send, server, stack_of};
+use reqwest::Method;
+use serde_json::{Value, json};
+use testkit::sim::{Options, Sim};
+
+fn sim(name: &str, models: &[&str], owned_by: &str) -> Sim {
+    Sim::start_with(Options { owned_by: owned_by.into(), ..Options::named(name, models) })
+}
+
+async fn with(version: &str, servers: &[(&Sim, &str)], more: &str) -> Option<Stack> {
+    let traefik =
+        format!("traefik: {{ version: {version:?}, apis: [openai, models, azure, ollama]{more} }}\n");
+    let stack = stack_of(version, &config_of(servers, &traefik)).await?;
+    stack.traefik.wait_configured().await;
+    Some(stack)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_clients_work_and_are_refused_in_its_words() {
+    let ollama = sim("ollama", &["llama3:latest", "qwen:7b"], "library");
+    let vllm = sim("vllm", &["qwen3"], "vllm");
+    for version in ["3.6.2", NEWEST] {
+        let Some(stack) = with(version, &[(&ollama, ""), (&vllm, "")], "").await else { continue };
+        let url = |path: &str| format!("{}{path}", stack.traefik.url());
+        // Its documentation's commands have no Content-Type, and pages send text, for which no browser asks leave.
+        let body = r#"{"model":"llama3","messages":[],"stream":false}"#;
+        for content_type in
+            [None, Some("application/x-www-form-urlencoded"), Some("text/plain;charset=UTF-8")]
+        {
+            for path in ["/api/chat", "/v1/chat/completions", "/models/llama3/api/generate"] {
+                let mut request = stack.client.post(url(path)).bearer_auth(KEY).body(body);
+                if let Some(content_type) = content_type {
+                    request = request.header("content-type", content_type);
+                }
+                let answer = send(request).await;
+                assert_eq!(answer.status(), 200, "{version} {path} {content_type:?}");
+                assert_eq!(server(&answer), "ollama");
+            }
+        }
+        // As its client in Go writes it.
+        let show = json!({ "model": "qwen:7b", "system": "", "template": "", "options": null, "name": "" });
+        assert_eq!(send(stack.post("/api/show", &show)).await.status(), 200, "{version}");
+        let list: Value = send(stack.get("/api/tags")).await.json().await.expect("JSON");
+        let names: Vec<&str> =
+            list["models"].as_array().expect("a list").iter().filter_map(|m| m["name"].as_str()).collect();
+        assert_eq!(names, ["llama3:latest", "qwen:7b"], "{version}: vLLM has no such API");
+        // Its command line asks this before everything else, and has no key.
+        for (method, text) in [(Method::HEAD, ""), (Method::GET, "Ollama is running")] {
+            let answer = send(stack.client.request(method, url("/"))).await;
+            assert_eq!(answer.status(), 200, "{version}");
+            assert_eq!(answer.text().await.expect("text"), text, "{version}");
+        }
+        // Its libraries print what stands in "error".
+        let keyless = stack.client.post(url("/api/chat")).json(&json!({ "model": "llama3" }));
+        let typed = stack.raw("/api/chat", "text/plain", r#"{"model":"llama3","model":"qwen:7b"}"#);
+        for (request, status, words) in [
+            (keyless, 401, "An API key is required"),
+            (stack.client.get(url("/api/tags")), 401, "An API key is required"),
+            (stack.post("/api/chat", &json!({ "model": "none" })), 404, "does not exist"),
+            (stack.post("/models/none/api/show", &json!({})), 404, "does not exist"),
+            (stack.post("/api/chat", &json!({ "model": "qwen3" })), 404, "nothing at this path"),
+            (stack.post("/api/pull", &json!({ "model": "llama3" })), 404, "nothing at this path"),
+            (stack.post("/api/chat", &json!({})), 400, "names no model"),
+            (typed, 415, "Content-Type"),
+            (stack.raw("/api/chat", "application/json", vec![b' '; 33_554_433]), 413, "too large"),
+        ] {
+            let (found, body) = refusal(request).await;
+            let told = body["error"].as_str().unwrap_or_default();
+            assert!(
+                found == status && told.contains(words),
+                "{version}: {found} {body}, not {status} {words}"
+            );
+        }
+        assert!(vllm.posts().is_empty());
+    }
+}
+
+/// Ollama answers 403 to an Origin and, on a loopback address, a Host that are not its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_gets_neither_the_pages_origin_nor_the_gateways_host() {
+    let (ollama, other) = (sim("ollama", &["llama3:latest"], "library"), sim("other", &["tiny"], "me"));
+    let servers = [(&ollama, ""), (&other, "")];
+    let cors = r#", cors: { origins: ["https://chat.example.com"] }"#;
+    for (more, origin, others) in [
+        // A page on the gateway's own host: no browser asks whether it may.
+        ("", "https://llm.example.com", Some("https://llm.example.com")),
+        (cors, "https://chat.example.com", None),
+    ] {
+        let Some(stack) = with(NEWEST, &servers, more).await else { return };
+        for (sim, model, seen) in [(&ollama, "llama3", None), (&other, "tiny", others)] {
+            sim.forget_requests();
+            let request = stack.post("/v1/chat/completions", &json!({ "model": model, "messages": [] }));
+            let request = request.header("origin", origin).header("host", "llm.example.com");
+            let answer = send(request).await;
+            assert_eq!(answer.status(), 200, "{model} {more}");
+            let allowed = answer.headers().get("access-control-allow-origin").is_some();
+            assert_eq!(allowed, !more.is_empty(), "what the gateway tells the page");
+            let posts = sim.posts();
+            assert_eq!(posts[0].header("origin"), seen, "{model} {more}");
+            let host = posts[0].header("host").expect("a host");
+            assert_eq!(host == "llm.example.com", model == "tiny", "{model}: {host}");
+        }
+    }
+}
