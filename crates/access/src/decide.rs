@@ -13,10 +13,11 @@ use crate::{
     Calendar, Clock, Consumer, Demands, Key, Limiters, Limits, Mode, Per, Period, Policy, Quota, QuotaId,
     Rate, Reason, Request, Reservation, Scope, Unit,
     estimate::{self, Count},
+    given::protocols_without_key,
     limits::{CellId, Demand},
-    policy::protocols_without_key,
     quota::{self, QuotaDemand},
 };
+pub use names::is_asked_by_post;
 use wanted::{Question, Refused, Wanted};
 
 /// Whether a request may pass.

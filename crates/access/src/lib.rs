@@ -19,6 +19,7 @@ mod clock;
 mod decide;
 pub mod estimate;
 mod explain;
+mod given;
 mod jwt;
 mod key;
 mod limits;
@@ -35,8 +36,9 @@ mod usage;
 
 pub use catalogue::{InvalidGlob, ModelGlobs};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use decide::{Decision, Denial, Grant, Pending, decide, limits_of, prepare};
+pub use decide::{Decision, Denial, Grant, Pending, decide, is_asked_by_post, limits_of, prepare};
 pub use explain::{Explanation, explain, explain_for};
+pub use given::Conflict;
 pub use jwt::{Claimed, InvalidKeySet, Issuer, IssuerKeys, TokenFault, TokenPlan};
 pub use key::{InvalidDigest, Key, KeyDigest, NewKey, NoRandomness, PlanOfKey};
 pub use limits::{Demand, Demands, Left, Limiters, Reservation, Settlement};

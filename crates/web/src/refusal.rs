@@ -146,6 +146,13 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "invalid_websocket", message)
     }
 
+    /// Codex goes on over HTTP at once when it hears this status, and tries for 5 to 10 s with any other. The header `Upgrade`
+    /// that belongs to it (RFC 9110 §15.5.22) would reach nobody: Traefik takes it off an answer of `/auth`.
+    pub(crate) fn over_http() -> Self {
+        let reason = Reason::NoWebSocket;
+        Self::new(StatusCode::UPGRADE_REQUIRED, reason.code(), sentence(&reason.to_string()))
+    }
+
     pub(crate) fn method_not_allowed() -> Self {
         let message = "This method is not served here; the header Allow names those that are.";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
@@ -306,7 +313,7 @@ impl From<&Reason> for Refusal {
             | Reason::DisabledKey
             | Reason::ExpiredKey
             | Reason::WrongNetwork
-            | Reason::ConflictingKeys => Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message),
+            | Reason::ConflictingKeys(_) => Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message),
             Reason::Unreadable(unreadable) if unreadable.is_media_type() => {
                 Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason.code(), message)
             }
@@ -324,6 +331,7 @@ impl From<&Reason> for Refusal {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_available", message)
             }
             Reason::ClosedPath => Self::not_found(),
+            Reason::NoWebSocket => Self::over_http(),
             // OpenAI's status for a key without a permission.
             Reason::StoredData => Self::new(StatusCode::FORBIDDEN, reason.code(), message),
             Reason::NotReady { idle, .. } => {

@@ -11,6 +11,7 @@ use crate::{
     read::{
         BodyRead, NameField, Named, Oddities, PathForm, Reading, Target, from_body, from_header, from_query,
     },
+    routes::takes_a_model,
 };
 
 /// All places that name a model.
@@ -169,6 +170,12 @@ fn read_body<'a>(
         }
         Err(fault) => Err(fault),
     }
+}
+
+/// Whether a request opens a WebSocket for what has a place of its own over HTTP (`POST /v1/responses` and the like). Codex tries
+/// so first, and goes on over HTTP at once when it is told to.
+pub fn is_asked_by_post(uri: &str, headers: &HeaderMap) -> bool {
+    is_handshake(headers) && Target::parse(uri).is_ok_and(|target| takes_a_model(&target.path))
 }
 
 /// Whether a WebSocket is opened (RFC 6455 §4.1). Traefik takes `Upgrade` off its question, but not

@@ -12,7 +12,7 @@ use catalogue::{Catalogue, Leg, ModelName, Pool, Selection};
 use super::{
     Trace,
     behind::{Gate, read_so},
-    names::{Names, Rules},
+    names::{Names, Rules, is_asked_by_post},
 };
 use crate::{
     Idle, Key, Mode, Reason, Request, Unreadable, Where,
@@ -65,6 +65,23 @@ impl<R: Into<Reason>> From<R> for Refused {
 
 impl<'q> Question<'q> {
     pub(super) fn answer(&self, trace: &mut impl Trace) -> Result<Wanted<'q>, Refused> {
+        self.wanted(trace).map_err(|refused| self.or_over_http(refused))
+    }
+
+    /// A WebSocket that is refused for what it is gets the refusal by which clients go on over HTTP.
+    fn or_over_http(&self, refused: Refused) -> Refused {
+        let is_for_what_it_is = match &refused.reason {
+            Reason::ClosedPath | Reason::StoredData => true,
+            Reason::Unreadable(unreadable) => unreadable.is_about_no_model(),
+            _ => false,
+        };
+        match is_for_what_it_is && is_asked_by_post(self.request.uri, self.request.headers) {
+            true => Refused { reason: Reason::NoWebSocket, ..refused },
+            false => refused,
+        }
+    }
+
+    fn wanted(&self, trace: &mut impl Trace) -> Result<Wanted<'q>, Refused> {
         let target = Target::parse(self.request.uri)?;
         let mut place = self.place(&target)?;
         if let Some(chosen) = place.chosen {

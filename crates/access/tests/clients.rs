@@ -1,4 +1,4 @@
-//! Bodies that only servers of some kinds read as they are read here: they pass there, and nowhere else.
+//! What clients send that is out of the ordinary: where it passes, and where not.
 
 mod common;
 
@@ -129,4 +129,39 @@ fn an_empty_name_is_nothing_to_ollama_alone() {
     }
     let chat = alice().uri("/api/chat").json(r#"{"model":"llama3","name":""}"#);
     assert_eq!(world.code(&chat), "model_ambiguous", "it is no field there");
+}
+
+/// Codex asks for a WebSocket first, without a model, and tried for seconds.
+#[test]
+fn a_websocket_for_what_is_asked_by_post_is_told_so() {
+    let world = world();
+    let socket = |uri: &str| {
+        let call = Call { method: "GET", ..alice().uri(uri) };
+        call.header("sec-websocket-key", "x").header("sec-websocket-version", "13")
+    };
+    for uri in [
+        "/v1/responses",
+        "/v1/responses?model=sole",
+        "/models/sole/v1/responses",
+        "/models/lora/v1/responses",
+        "/models/gpt/v1/responses",
+        "/openai/deployments/sole/responses",
+        "/v1/chat/completions?model=base",
+    ] {
+        assert_eq!(world.code(&socket(uri)), "websocket_not_served", "{uri}");
+    }
+    for (call, code) in [
+        (socket("/v1/realtime"), "model_missing"),
+        (socket("/v1/realtime?model=sole"), "ok"),
+        (socket("/v1/realtime?model=base"), "model_missing"),
+        (socket("/v1/responses?model=dear"), "model_not_found"),
+        (socket("/v1/responses?model=duck"), "model_not_found"),
+        (socket("/v1/responses?model=sole").header("x-model", "tiny"), "model_ambiguous"),
+        (socket("/v1/metrics"), "closed_path"),
+        // Nobody knows what the server makes of them; its owner does.
+        (socket("/models/own/v1/responses"), "ok"),
+        (Call { method: "GET", ..alice().uri("/v1/responses") }, "model_missing"),
+    ] {
+        assert_eq!(world.code(&call), code, "{call:?}");
+    }
 }

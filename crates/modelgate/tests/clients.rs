@@ -1,8 +1,8 @@
-//! Ollama's clients through a real Traefik: they are told what Ollama would tell them, and Ollama gets what it takes.
+//! What clients do first, and what once ended in a puzzle, through a real Traefik.
 
 mod common;
 
-use common::{KEY, NEWEST, Stack, config_of, refusal, send, server, stack_of};
+use common::{KEY, LLAMA_KEY, NEWEST, Stack, config_of, refusal, send, server, stack_of};
 use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::sim::{Options, Sim};
@@ -20,7 +20,7 @@ async fn with(version: &str, servers: &[(&Sim, &str)], more: &str) -> Option<Sta
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_clients_work_and_are_refused_in_its_words() {
+async fn ollamas_clients_work_and_are_refused_in_its_words() {
     let ollama = sim("ollama", &["llama3:latest", "qwen:7b"], "library");
     let vllm = sim("vllm", &["qwen3"], "vllm");
     for version in ["3.6.2", NEWEST] {
@@ -81,7 +81,7 @@ async fn its_clients_work_and_are_refused_in_its_words() {
 
 /// Ollama answers 403 to an Origin and, on a loopback address, a Host that are not its own.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_gets_neither_the_pages_origin_nor_the_gateways_host() {
+async fn ollama_gets_neither_the_pages_origin_nor_the_gateways_host() {
     let (ollama, other) = (sim("ollama", &["llama3:latest"], "library"), sim("other", &["tiny"], "me"));
     let servers = [(&ollama, ""), (&other, "")];
     let cors = r#", cors: { origins: ["https://chat.example.com"] }"#;
@@ -104,5 +104,59 @@ async fn it_gets_neither_the_pages_origin_nor_the_gateways_host() {
             let host = posts[0].header("host").expect("a host");
             assert_eq!(host == "llm.example.com", model == "tiny", "{model}: {host}");
         }
+    }
+}
+
+/// Codex asks for a WebSocket without a model, and goes on over HTTP at once if it hears 426.
+#[tokio::test(flavor = "multi_thread")]
+async fn codex_is_sent_to_http_and_claude_code_may_send_its_own_token() {
+    let vllm = sim("vllm", &["llama"], "vllm");
+    for (version, more) in
+        [("3.5.3", ""), ("3.6.2", ""), (NEWEST, "requests: { foreign_credentials: ignore }\n")]
+    {
+        let yaml = config_of(&[(&vllm, "")], &format!("traefik: {{ version: {version:?} }}\n{more}"));
+        let Some(stack) = stack_of(version, &yaml).await else { continue };
+        stack.traefik.wait_configured().await;
+        for path in ["/v1/responses", "/models/llama/v1/responses"] {
+            let request = stack.get(path).header("connection", "Upgrade").header("upgrade", "websocket");
+            let request = request.header("sec-websocket-version", "13");
+            let (status, body) =
+                refusal(request.header("sec-websocket-key", "MDEyMzQ1Njc4OWFiY2RlZg==")).await;
+            assert_eq!(
+                (status, &body["error"]["code"]),
+                (426, &"websocket_not_served".into()),
+                "{version} {path}"
+            );
+        }
+        let messages = json!({ "model": "llama", "max_tokens": 5, "messages": [] });
+        let ask = |own: &str, key: &str| {
+            let request = stack.client.post(format!("{}/models/llama/v1/messages", stack.traefik.url()));
+            let request = request.bearer_auth(own.to_owned()).header("x-api-key", key.to_owned());
+            request.header("anthropic-version", "2023-06-01").json(&messages)
+        };
+        vllm.forget_requests();
+        let (status, body) = refusal(ask("sk-ant-oat01-its-own", KEY)).await;
+        if more.is_empty() {
+            let told = body["error"]["message"].as_str().unwrap_or_default();
+            assert_eq!((status, &body["type"]), (401, &"error".into()), "{version}: {body}");
+            assert!(told.contains("authorization") && told.contains("x-api-key"), "{version}: {told}");
+            assert!(vllm.posts().is_empty(), "{version}");
+            continue;
+        }
+        assert_eq!(status, 200, "{body}");
+        let posts = vllm.posts();
+        let headers = &posts[0].headers;
+        assert!(
+            !headers.iter().any(|(_, value)| value.contains("sk-ant") || value.contains(KEY)),
+            "{headers:?}"
+        );
+        assert_eq!(posts[0].header("x-inference-consumer"), Some("alice"));
+        assert_eq!(refusal(ask(LLAMA_KEY, KEY)).await.0, 401, "which of two that are known?");
+        assert_eq!(refusal(ask("sk-ant-a", "sk-ant-b")).await.0, 401);
+        let told_again = ask("sk-ant-oat01-its-own", KEY).header("x-hf-token", KEY);
+        assert_eq!(
+            refusal(told_again).await.1["error"]["message"].as_str().map(|told| told.contains("x-hf-token")),
+            Some(true)
+        );
     }
 }
