@@ -1,6 +1,7 @@
 //! Which program a server is.
 //!
-//! It is told by the `owned_by` of the server's model list, once, where the list is read. A server can claim to
+//! It is told by the `owned_by` of the server's model list, once, where the list is read; where that leaves Ollama possible,
+//! the server is asked. A server can claim to
 //! be of another kind; what follows from a known kind is mostly that less is open. Where a kind says that more may
 //! pass (nothing in a body chooses a model), the server itself is what would be reached.
 
@@ -88,12 +89,12 @@ impl Kind {
         let all =
             |name: &str| !owners.is_empty() && owners.iter().all(|owner| owner.as_deref() == Some(name));
         let any = |name: &str| owners.iter().any(|owner| owner.as_deref() == Some(name));
-        // Router mode says of each model whether it is loaded.
-        let has_status = || entries.iter().any(|entry| entry.get("status").is_some());
+        // Router mode has several, and says of each whether it is loaded.
+        let is_router = || entries.len() > 1 || entries.iter().any(|entry| entry.get("status").is_some());
         match () {
             () if all("vllm") => Self::Vllm,
             () if all("sglang") => Self::Sglang,
-            () if all("llamacpp") && !has_status() => Self::LlamaCpp,
+            () if all("llamacpp") && !is_router() => Self::LlamaCpp,
             () if any("llamacpp") => Self::LlamaCppRouter,
             // Ollama signs its own models so, and those of others with their names.
             () if any("library") => Self::Ollama,
@@ -204,6 +205,7 @@ mod tests {
         }
         let router = [json!({ "id": "a", "owned_by": "llamacpp", "status": { "value": "unloaded" } })];
         assert_eq!(Kind::of_list(&router), Kind::LlamaCppRouter);
+        assert_eq!(of(&["llamacpp", "llamacpp"]), Kind::LlamaCppRouter, "the one model has one entry");
         assert_eq!(Kind::of_list(&[json!({ "id": "a" }), json!(7)]), Kind::Other);
     }
 
