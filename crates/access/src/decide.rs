@@ -1,5 +1,6 @@
 //! The whole decision: who is this, which model do they want, may they, are they within their limits.
 
+mod agree;
 mod behind;
 mod names;
 mod wanted;
@@ -17,7 +18,7 @@ use crate::{
     limits::{CellId, Demand},
     quota::{self, QuotaDemand},
 };
-pub use names::is_asked_by_post;
+pub use names::{is_asked_by_post, model_in_path};
 use wanted::{Question, Refused, Wanted};
 
 /// Whether a request may pass.

@@ -36,7 +36,9 @@ mod usage;
 
 pub use catalogue::{InvalidGlob, ModelGlobs};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use decide::{Decision, Denial, Grant, Pending, decide, is_asked_by_post, limits_of, prepare};
+pub use decide::{
+    Decision, Denial, Grant, Pending, decide, is_asked_by_post, limits_of, model_in_path, prepare,
+};
 pub use explain::{Explanation, explain, explain_for};
 pub use given::Conflict;
 pub use jwt::{Claimed, InvalidKeySet, Issuer, IssuerKeys, TokenFault, TokenPlan};

@@ -425,7 +425,9 @@ mod tests {
                 (HeaderName::from_static(name), HeaderValue::from_static(value))
             };
             let mut map = HeaderMap::new();
-            pairs.iter().map(pair).for_each(|(name, value)| drop(map.append(name, value)));
+            for (name, value) in pairs.iter().map(pair) {
+                map.append(name, value);
+            }
             map
         };
         let named = vec![HeaderName::from_static("apikey")];

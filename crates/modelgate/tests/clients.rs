@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{KEY, LLAMA_KEY, NEWEST, Stack, config_of, refusal, send, server, stack_of};
+use common::{KEY, LAYERED, LLAMA_KEY, NEWEST, Stack, config_of, refusal, send, server, stack_of};
 use reqwest::Method;
 use serde_json::{Value, json};
-use testkit::sim::{Options, Sim};
+use testkit::sim::{Options, RawListing, Sim};
 
 fn sim(name: &str, models: &[&str], owned_by: &str) -> Sim {
     Sim::start_with(Options { owned_by: owned_by.into(), ..Options::named(name, models) })
@@ -159,4 +159,119 @@ async fn codex_is_sent_to_http_and_claude_code_may_send_its_own_token() {
             Some(true)
         );
     }
+}
+
+/// What stands in a path, in every Traefik that may have to take it off.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_path_names_the_model_and_the_body_need_not() {
+    let qwen = "/root/models/Qwen";
+    let sglang = sim("sglang", &[qwen], "sglang");
+    let (vllm, two) = (sim("vllm", &["org/sole"], "vllm"), sim("two", &["sleep", "org/load"], "vllm"));
+    let cpp = Sim::start_with(Options {
+        owned_by: "llamacpp".into(),
+        accept_any: true,
+        ..Options::named("cpp", &["tiny"])
+    });
+    for version in ["3.3.6", "3.5.3", "3.6.2", "3.6.15", "3.7.0", NEWEST] {
+        let traefik = format!("traefik: {{ version: {version:?} }}\n");
+        let yaml = config_of(&[(&sglang, ""), (&vllm, ""), (&two, ""), (&cpp, "")], &traefik);
+        let Some(stack) = stack_of(version, &yaml).await else { continue };
+        stack.traefik.wait_configured().await;
+        let silent = || json!({ "messages": [] });
+        let null = || json!({ "model": null, "messages": [] });
+        let named = |model: &str| json!({ "model": model, "messages": [] });
+        for (path, body, by) in [
+            ("/models/org%2Fsole/v1/chat/completions", named("org/sole"), &vllm),
+            ("/models/org/sole/v1/chat/completions", named("org/sole"), &vllm),
+            ("/openai/deployments/org%2fsole/chat/completions?api-version=1", named("org/sole"), &vllm),
+            ("/models/%2Froot%2Fmodels%2FQwen/v1/chat/completions", named(qwen), &sglang),
+            ("/openai/deployments/%2Froot%2Fmodels%2FQwen/chat/completions", named(qwen), &sglang),
+            ("/models/sleep/v1/chat/completions", named("sleep"), &two),
+            ("/models/org%2Fload/v1/chat/completions", named("org/load"), &two),
+            ("/models/tiny/v1/chat/completions", named("gpt-4"), &cpp),
+            ("/models/tiny/v1/chat/completions", silent(), &cpp),
+            ("/models/tiny/v1/chat/completions", null(), &cpp),
+            ("/openai/deployments/tiny/chat/completions", null(), &cpp),
+        ] {
+            by.forget_requests();
+            let answer = send(stack.post(path, &body)).await;
+            let (status, text) = (answer.status().as_u16(), answer.text().await.expect("text"));
+            let posts = by.posts();
+            let seen = posts.last().map(|seen| seen.path.split('?').next().unwrap_or_default());
+            assert_eq!(seen, Some("/v1/chat/completions"), "{version} {path} {body}: {status} {text}");
+        }
+        for sim in [&sglang, &vllm, &two, &cpp] {
+            sim.forget_requests();
+        }
+        for (path, body, status) in [
+            ("/models/org%2Fsole%2Fv1/chat/completions", named("org/sole"), 400),
+            ("/models/org%2Fsole/v1%2Fchat/completions", named("org/sole"), 400),
+            ("/models/sleep/sleep", json!({}), 404),
+            ("/models/org%2Fload/models/load", json!({}), 404),
+            ("/models/sleep/v1/chat/completions", named("gpt-4"), 400),
+            ("/models/sleep/v1/chat/completions", null(), 400),
+            ("/models/org/sole/v1/chat/completions", named("gpt-4"), 400),
+        ] {
+            let (found, answer) = refusal(stack.post(path, &body)).await;
+            // Before 3.6 no router has such a path.
+            let is_unrouted = !LAYERED.contains(&version) && answer["error"]["code"] == "model_not_named";
+            assert!(found == status || is_unrouted, "{version} {path} {body}: {found} {answer}");
+        }
+        // Written so, some Traefiks would leave the name in the path, others take it off.
+        let odd = refusal(stack.post("/model%73/org/load", &json!({}))).await;
+        assert!(matches!(odd.0, 400 | 404 | 503), "{version}: {odd:?}");
+        assert!([&sglang, &vllm, &two, &cpp].iter().all(|sim| sim.posts().is_empty()), "{version}");
+        // The model's own list, and what is asked of no model.
+        for (path, id) in [
+            ("/models/sleep/v1/models", "sleep"),
+            ("/models/org%2Fload/v1/models", "org/load"),
+            ("/models/%2Froot%2Fmodels%2FQwen/v1/models", qwen),
+        ] {
+            let (status, body) = refusal(stack.get(path)).await;
+            let ids: Vec<_> =
+                body["data"].as_array().into_iter().flatten().map(|model| model["id"].clone()).collect();
+            assert_eq!((status, ids), (200, vec![Value::from(id)]), "{version} {path}: {body}");
+        }
+        let (status, body) = refusal(stack.get("/models/sleep/v1/models/sleep")).await;
+        assert_eq!((status, &body["id"]), (200, &"sleep".into()), "{version}");
+        for (path, status) in [
+            ("/models/sleep/health", 200),
+            ("/models/sleep/v1/models/none", 404),
+            ("/models/org/load/v1/models/sleep", 404),
+            ("/models/none/v1/models", 404),
+            ("/models/sleep/metrics", 404),
+        ] {
+            assert_eq!(refusal(stack.get(path)).await.0, status, "{version} {path}");
+        }
+    }
+}
+
+/// Lists as servers write them: one odd number hid every model of a server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_read_as_it_is_and_what_is_missing_is_asked() {
+    let (odd, host) = (sim("odd", &["x"], "me"), sim("host", &["tiny"], "me"));
+    // None of its models is of Ollama's own library.
+    let hf = sim("hf", &["hf.co/me/llama:Q4"], "library");
+    for (sim, listing) in [
+        (&odd, &b"\xef\xbb\xbf{\"object\":\"list\",\"data\":[{\"id\":\"odd-model\",\"rope\":NaN,\"about\":\"cut \\ud83d\"}]}"[..]),
+        (&hf, br#"{"object":"list","data":[{"id":"hf.co/me/llama:Q4","object":"model","created":1,"owned_by":"me"}]}"#),
+    ] {
+        sim.set_raw_listing(Some(RawListing::json(listing)));
+    }
+    let Some(stack) = with(NEWEST, &[(&odd, ""), (&hf, ""), (&host, "")], "").await else { return };
+    assert_eq!(send(stack.get("/v1/models/odd-model")).await.status(), 200);
+    let shown = send(stack.client.get(format!("{}/readyz", stack.modelgate.admin_url()))).await;
+    let shown = shown.text().await.expect("text");
+    assert!(shown.contains("odd-model"), "{shown}");
+    let text = r#"{"model":"hf.co/me/llama:Q4","messages":[],"stream":false}"#;
+    let answer = send(stack.raw("/api/chat", "text/plain", text)).await;
+    assert_eq!(
+        (answer.status().as_u16(), server(&answer).as_str()),
+        (200, "hf"),
+        "it has said that it is an Ollama"
+    );
+    // Modelgate asks for the list as requests come: for another host than the server's own.
+    let asked = host.requests();
+    let asked = asked.iter().filter(|seen| seen.path == "/v1/models").filter_map(|seen| seen.header("host"));
+    assert!(asked.clone().all(|host| host == "modelgate-probe.invalid") && asked.count() > 0);
 }

@@ -31,6 +31,8 @@ pub(crate) const UNROUTED: &str = "modelgate-unrouted";
 pub(crate) const TOO_LARGE: &str = "modelgate-too-large";
 pub(crate) const CHUNKED: &str = "modelgate-chunked";
 const MODELS: &str = "modelgate-models";
+/// Lists below a model's name: what Modelgate says of it, and not what else its servers have.
+const NAMED_LISTS: &str = "PathRegexp(`^/models/.+/(v1/models(/[^/]+)?|api/(tags|ps))/?$`)";
 const SIGN_OF_LIFE: &str = "modelgate-ollama";
 
 /// Above every other rank of the layered layout.
@@ -116,6 +118,9 @@ impl<'a> Front<'a> {
         if self.options.apis.contains(&Api::Ollama) {
             paths.extend(["tags", "ps", "version"].map(|list| format!("Path(`/api/{list}`)")));
             self.add_sign_of_life(http);
+        }
+        if self.options.apis.contains(&Api::Models) {
+            paths.push(NAMED_LISTS.into());
         }
         if paths.is_empty() {
             return;

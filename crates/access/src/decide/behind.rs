@@ -40,6 +40,19 @@ pub(super) fn read_so(oddities: Oddities, choice: Choice, doors: &[Door]) -> boo
     })
 }
 
+/// Whether all servers of a pool answer to a name that none of them has, and choose nothing by it: clients that have to put a
+/// model into the body put anything there.
+pub(super) fn takes_any_name(pool: &Pool, name: &str) -> bool {
+    let is_sglang = |door: &Door| door.kind == Kind::Sglang;
+    let chooses_nothing = match pool.choice() {
+        Choice::Nothing => true,
+        // vLLM may load an adapter of that name.
+        Choice::Sole => pool.legs.iter().all(|leg| leg.doors.iter().all(is_sglang)),
+        Choice::Unknown | Choice::Several => false,
+    };
+    chooses_nothing && pool.ready.iter().all(|server| server.accepts(name))
+}
+
 impl Question<'_> {
     /// What a request of a key that manages servers may not do all the same.
     pub(super) fn manage(&self, leg: &Leg, form: PathForm<'_>) -> Result<(), Reason> {
@@ -149,6 +162,11 @@ impl Question<'_> {
         }
     }
 
+    /// Whether the request asks for something that is there, and for no answer to a prompt.
+    fn reads(&self) -> bool {
+        matches!(self.request.method, "GET" | "HEAD")
+    }
+
     /// Whether the key may use what a route does.
     pub(super) fn may_reach(&self, class: Class, names_server: bool) -> Result<(), Reason> {
         match class {
@@ -205,7 +223,7 @@ impl Question<'_> {
             return if websockets { Ok(()) } else { Err(Unreadable::ModelInMessages.into()) };
         }
         let open = match choice {
-            Choice::Several => names.left_open(false),
+            Choice::Several => names.left_open(self.reads()),
             _ if !default_is_told && names.is_silent() && routes::takes_a_model(&form.at_server()) => {
                 Some(Unreadable::ModelNotInBody)
             }

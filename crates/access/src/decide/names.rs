@@ -86,6 +86,11 @@ impl<'a> Names<'a> {
         self.all[3].iter().chain(self.iter()).next().map(|(_, name)| &**name)
     }
 
+    /// The name that stands in the path, if there is one.
+    pub(super) fn in_path(&self) -> Option<&str> {
+        self.all[3].as_ref().map(|(_, name)| &**name)
+    }
+
     /// Whether this opens a WebSocket.
     pub(super) fn is_handshake(&self) -> bool {
         self.handshake
@@ -117,10 +122,9 @@ impl<'a> Names<'a> {
     }
 
     /// Why a server with several models might take another than the one that is named: it looks at
-    /// the body, and without one at the query. Traefik takes the path off; `sees_path` says that it
-    /// need not. For a plain request without a body the header is enough, since no prompt is in it;
-    /// a WebSocket's prompts are still to come.
-    pub(super) fn left_open(&self, sees_path: bool) -> Option<Unreadable> {
+    /// the body, and without one at the query. For a plain request without a body the header is enough, since no prompt is in
+    /// it, and so is the path if `path_is_enough`, which Traefik may have taken off; a WebSocket's prompts are still to come.
+    pub(super) fn left_open(&self, path_is_enough: bool) -> Option<Unreadable> {
         let [_, header, query, path, _] = &self.all;
         match &self.body {
             Body::Named => None,
@@ -128,7 +132,7 @@ impl<'a> Names<'a> {
             Body::Faulty(fault) => Some(fault.clone()),
             Body::Unseen => Some(Unreadable::BodyUnseen),
             Body::Absent if query.is_some() => None,
-            Body::Absent if !self.handshake && (header.is_some() || sees_path && path.is_some()) => None,
+            Body::Absent if !self.handshake && (header.is_some() || path_is_enough && path.is_some()) => None,
             Body::Absent => Some(Unreadable::ModelUnseen),
         }
     }
@@ -170,6 +174,27 @@ fn read_body<'a>(
         }
         Err(fault) => Err(fault),
     }
+}
+
+/// The model that a path names (`/models/NAME/…`), and what follows the name; `None` for that if nobody knows it.
+///
+/// # Errors
+/// The path can be read in two ways.
+pub fn model_in_path(
+    uri: &str,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<Option<(String, Option<String>)>, Unreadable> {
+    let target = Target::parse_named(uri)?;
+    let form = PathForm::read(&target.path, is_known);
+    match form {
+        PathForm::Unknown { name } => return Ok(Some((name.into(), None))),
+        PathForm::Plain(_) | PathForm::Named { .. } => {}
+    }
+    target.refuse_encoded_behind(form.end_of_name(&target.path))?;
+    Ok(match form {
+        PathForm::Named { name, rest, .. } => Some((name.into(), Some(rest.into()))),
+        PathForm::Plain(_) | PathForm::Unknown { .. } => None,
+    })
 }
 
 /// Whether a request opens a WebSocket for what has a place of its own over HTTP (`POST /v1/responses` and the like). Codex tries

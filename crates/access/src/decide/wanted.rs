@@ -15,7 +15,7 @@ use super::{
     names::{Names, Rules, is_asked_by_post},
 };
 use crate::{
-    Idle, Key, Mode, Reason, Request, Unreadable, Where,
+    Idle, Key, Mode, Reason, Request, Unreadable,
     estimate::Count,
     read::{Closed, PathForm, Reading, Target, changes_a_model, closed},
     routes,
@@ -48,11 +48,11 @@ pub(super) struct Refused {
 }
 
 /// What is known of a request before its names are read.
-struct Place<'q> {
+pub(super) struct Place<'q> {
     /// The servers that it chooses, if they are those of some requests only.
-    chosen: Option<&'q Selection>,
+    pub(super) chosen: Option<&'q Selection>,
     /// What Traefik has chosen already.
-    routed: Option<(&'q Pool, &'q Leg)>,
+    pub(super) routed: Option<(&'q Pool, &'q Leg)>,
     /// It manages a server, and may.
     manages: bool,
 }
@@ -82,7 +82,7 @@ impl<'q> Question<'q> {
     }
 
     fn wanted(&self, trace: &mut impl Trace) -> Result<Wanted<'q>, Refused> {
-        let target = Target::parse(self.request.uri)?;
+        let target = Target::parse_named(self.request.uri)?;
         let mut place = self.place(&target)?;
         if let Some(chosen) = place.chosen {
             trace.step(|| format!("it chooses servers by {}", chosen.selector));
@@ -104,6 +104,7 @@ impl<'q> Question<'q> {
             let name: String = name.chars().take(ModelName::MAX_LEN).collect();
             return Err(Refused { reason: not_found(&name), model: Some(name) });
         }
+        target.refuse_encoded_behind(self.end_of_name(&target, form))?;
         let names = self.names(&target, form, &place)?;
         for (at, name) in names.iter() {
             trace.step(|| format!("{at} names the model {name:?}"));
@@ -162,6 +163,15 @@ impl<'q> Question<'q> {
         found.ok_or_else(|| Reason::NotReady { model: route.to_owned(), idle: Idle::Draining })
     }
 
+    /// Until where Traefik takes the model's name off the path, if it does.
+    fn end_of_name(&self, target: &Target<'_>, form: PathForm<'_>) -> usize {
+        match self.request.mode {
+            // A router of the user's own need not.
+            Mode::Gate { .. } => 0,
+            Mode::Layered | Mode::Routed { .. } => form.end_of_name(&target.path),
+        }
+    }
+
     fn path_form<'t>(&self, target: &'t Target<'_>, chosen: Option<&'q Selection>) -> PathForm<'t> {
         let path = &*target.path;
         if let Mode::Gate { model, .. } = self.request.mode {
@@ -181,18 +191,23 @@ impl<'q> Question<'q> {
     }
 
     /// Refuses paths that manage a server, unless the key has that right and it is known which
-    /// server; tells whether this is such a path. The name in the path counts too: not every router
-    /// takes it off.
+    /// server; tells whether this is such a path. A model's name may be any word where it is taken off the path.
     fn opens(&self, target: &Target<'_>, form: PathForm<'_>, routed: bool) -> Result<bool, Reason> {
         let names_server = matches!(form, PathForm::Named { .. }) || routed;
-        // A router of the user's own need not take the model off.
-        let seen = if let Mode::Gate { .. } = self.request.mode { &target.path } else { form.seen() };
+        let (seen, judged) = match (self.request.mode, form) {
+            // A router of the user's own need not take the model off.
+            (Mode::Gate { .. }, _) => (&*target.path, &*target.path),
+            // Without anything behind it, `/models/load` is more likely to be meant so than a model.
+            (_, PathForm::Named { rest, .. }) if rest.trim_matches('/').is_empty() => (rest, &*target.path),
+            (_, PathForm::Named { rest, .. }) => (rest, rest),
+            (_, PathForm::Plain(_) | PathForm::Unknown { .. }) => (form.seen(), &*target.path),
+        };
         let changes = || changes_a_model(seen, self.request.method).then_some(Closed::ToMost);
-        match closed(&target.path).or_else(changes) {
+        match closed(judged).or_else(changes) {
             None => Ok(false),
             Some(Closed::ToMost) if self.key.manage && names_server => Ok(true),
             Some(Closed::ToMost) if form.is_ollamas_list() => {
-                let before = target.path.strip_suffix(form.seen()).unwrap_or_default();
+                let before = judged.strip_suffix(form.seen()).unwrap_or_default();
                 closed(before).map_or(Ok(false), |_| Err(Reason::ClosedPath))
             }
             Some(_) => Err(Reason::ClosedPath),
@@ -243,26 +258,6 @@ impl<'q> Question<'q> {
         }
     }
 
-    /// Refuses names of different models, and those of another model than Traefik has chosen.
-    fn agree(&self, names: &Names<'_>, place: &Place<'q>) -> Result<(), Reason> {
-        let stands_for = |name: &str| self.find(place.chosen, name).map(|pool| &pool.stands_for);
-        let same = |a: &str, b: &str| a == b || stands_for(a).is_some_and(|of| stands_for(b) == Some(of));
-        let mut named = names.iter();
-        let Some((first, name)) = named.next() else { return Ok(()) };
-        for (at, other) in named {
-            if !same(name, other) {
-                return Err(Unreadable::ModelsDisagree(*first, *at).into());
-            }
-        }
-        // Who may not use the model hears that, whatever they call it.
-        match place.routed.filter(|(pool, _)| self.allowed(pool).is_some()) {
-            Some((pool, _)) if !same(name, pool.model.as_str()) => {
-                Err(Unreadable::ModelsDisagree(*first, Where::Router).into())
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn nothing_named(
         &self,
         names: &Names<'_>,
@@ -305,7 +300,7 @@ impl<'q> Question<'q> {
     }
 
     /// The pool of a name among the servers in question, if the key may use it.
-    fn find(&self, chosen: Option<&'q Selection>, name: &str) -> Option<&'q Pool> {
+    pub(super) fn find(&self, chosen: Option<&'q Selection>, name: &str) -> Option<&'q Pool> {
         self.among(chosen, name).and_then(|pool| self.allowed(pool))
     }
 
@@ -326,7 +321,7 @@ impl<'q> Question<'q> {
     }
 
     /// The pool, if the key may use its name or the model that it stands for.
-    fn allowed(&self, pool: &'q Pool) -> Option<&'q Pool> {
+    pub(super) fn allowed(&self, pool: &'q Pool) -> Option<&'q Pool> {
         let may = self.key.may_use(pool.model.as_str()) || self.key.may_use(pool.stands_for.as_str());
         may.then_some(pool)
     }

@@ -91,7 +91,7 @@ fn branch(
         Some(_) => return refuse(BranchFault::NoneReady),
         None => return refuse(BranchFault::NoSuchModel),
     };
-    if let Some(server) = ready.iter().find(|s| !s.accepts(model)) {
+    if let Some(server) = ready.iter().find(|s| !s.accepts(model.as_str())) {
         return refuse(BranchFault::NameNotAccepted { server: server.spec.name.clone() });
     }
     // One that chooses by the name in the body would answer with this very model.

@@ -10,7 +10,7 @@
 //! | `GET {base}/models`, `POST {base}/chat/completions`, `completions`, `embeddings`, `responses`, `messages`, `audio/transcriptions` | as in vLLM; `stream: true` for chat, completions and messages |
 //! | `POST {base}/rerank`, `moderations`, `images/generations`, `messages/count_tokens` | as in their API references |
 //! | `GET {base}/realtime?model=` | a WebSocket that greets, then sends back what it gets |
-//! | `/api/chat`, `generate`, `embed`, `show`, `tags`, `ps` | as in Ollama |
+//! | `/api/chat`, `generate`, `embed`, `show`, `tags`, `ps`, and `/` of one whose models are `library`'s | as in Ollama |
 //! | `POST /completion`, `/infill`, `/tokenize` | as in llama.cpp |
 //! | `GET /health`, `GET /metrics` | as in vLLM |
 //! | `GET` and `POST /predict` | a FastAPI endpoint: `{"server": …, "path": …, "model_type": …}` |
