@@ -82,7 +82,9 @@ async fn ollamas_clients_work_and_are_refused_in_its_words() {
 /// Ollama answers 403 to an Origin and, on a loopback address, a Host that are not its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn ollama_gets_neither_the_pages_origin_nor_the_gateways_host() {
-    let (ollama, other) = (sim("ollama", &["llama3:latest"], "library"), sim("other", &["tiny"], "me"));
+    let own_host_only = Options { own_host_only: true, ..Options::named("ollama", &["llama3:latest"]) };
+    let ollama = Sim::start_with(Options { owned_by: "library".into(), ..own_host_only });
+    let other = sim("other", &["tiny"], "me");
     let servers = [(&ollama, ""), (&other, "")];
     let cors = r#", cors: { origins: ["https://chat.example.com"] }"#;
     for (more, origin, others) in [
@@ -250,6 +252,7 @@ async fn the_path_names_the_model_and_the_body_need_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_is_read_as_it_is_and_what_is_missing_is_asked() {
     let (odd, host) = (sim("odd", &["x"], "me"), sim("host", &["tiny"], "me"));
+    let own = Sim::start_with(Options { own_host_only: true, ..Options::named("own", &["mine"]) });
     // None of its models is of Ollama's own library.
     let hf = sim("hf", &["hf.co/me/llama:Q4"], "library");
     for (sim, listing) in [
@@ -258,11 +261,15 @@ async fn a_list_is_read_as_it_is_and_what_is_missing_is_asked() {
     ] {
         sim.set_raw_listing(Some(RawListing::json(listing)));
     }
-    let Some(stack) = with(NEWEST, &[(&odd, ""), (&hf, ""), (&host, "")], "").await else { return };
+    let Some(stack) = with(NEWEST, &[(&odd, ""), (&hf, ""), (&host, ""), (&own, "")], "").await else {
+        return;
+    };
     assert_eq!(send(stack.get("/v1/models/odd-model")).await.status(), 200);
     let shown = send(stack.client.get(format!("{}/readyz", stack.modelgate.admin_url()))).await;
     let shown = shown.text().await.expect("text");
     assert!(shown.contains("odd-model"), "{shown}");
+    assert_eq!(shown.matches("lists_for_own_host_only").count(), 1, "{shown}");
+    assert_eq!(send(stack.get("/v1/models/mine")).await.status(), 200, "it is used all the same");
     let text = r#"{"model":"hf.co/me/llama:Q4","messages":[],"stream":false}"#;
     let answer = send(stack.raw("/api/chat", "text/plain", text)).await;
     assert_eq!(
