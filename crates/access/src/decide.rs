@@ -1,5 +1,6 @@
 //! The whole decision: who is this, which model do they want, may they, are they within their limits.
 
+mod agree;
 mod behind;
 mod demands;
 mod names;
@@ -10,9 +11,10 @@ use std::sync::Arc;
 use catalogue::{Catalogue, Credential, ModelName, RouteId};
 use limits::{Clock, Demands, Limiters, Reservation};
 
-use crate::{Consumer, Key, Mode, Policy, Reason, Request, policy::protocols_without_key};
+use crate::{Consumer, Key, Mode, Policy, Reason, Request, given::protocols_without_key};
 use demands::demands;
 pub use demands::limits_of;
+pub use names::{is_asked_by_post, model_in_path};
 use wanted::{Question, Refused};
 
 /// Whether a request may pass.

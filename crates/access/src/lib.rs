@@ -19,6 +19,7 @@ mod consumer;
 mod decide;
 pub mod estimate;
 mod explain;
+mod given;
 mod jwt;
 mod key;
 mod name;
@@ -32,8 +33,11 @@ mod usage;
 
 pub use catalogue::{InvalidGlob, ModelGlobs};
 pub use consumer::Consumer;
-pub use decide::{Decision, Denial, Grant, Pending, decide, limits_of, prepare};
+pub use decide::{
+    Decision, Denial, Grant, Pending, decide, is_asked_by_post, limits_of, model_in_path, prepare,
+};
 pub use explain::{Explanation, explain, explain_for};
+pub use given::Conflict;
 pub use jwt::{Claimed, InvalidKeySet, Issuer, IssuerKeys, TokenFault, TokenPlan};
 pub use key::{InvalidDigest, Key, KeyDigest, NewKey, NoRandomness, PlanOfKey};
 pub use name::{NAME, NoName, is_name, name_of_subject};
@@ -41,5 +45,5 @@ pub use policy::{Edit, ModelLimit, Policy};
 pub use read::{Unreadable, Where};
 pub use reason::{Idle, Reason};
 pub use request::{Mode, Request};
-pub use routes::{Class, Route, listed, routes_of, source_of};
+pub use routes::{Class, Route, listed, routes_of, source_of, speaks_ollama};
 pub use usage::{Usage, Used};

@@ -9,14 +9,11 @@ use std::{
     time::SystemTime,
 };
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
-};
+use http::{HeaderMap, HeaderName};
 use jiff::tz::TimeZone;
 use limits::Limits;
 
-use crate::{Consumer, Denial, Issuer, Key, KeyDigest, ModelGlobs, NewKey, Reason, jwt};
+use crate::{Conflict, Consumer, Denial, Issuer, Key, KeyDigest, ModelGlobs, NewKey, Reason, given, jwt};
 
 /// A limit of some models over all keys.
 #[derive(Debug, Clone)]
@@ -40,6 +37,7 @@ pub struct Policy {
     issuers: Vec<Issuer>,
     consumers: HashMap<String, Arc<Consumer>>,
     key_headers: Vec<HeaderName>,
+    ignores_foreign: bool,
     time_zone: TimeZone,
     is_incomplete: bool,
 }
@@ -58,12 +56,6 @@ pub enum Edit {
     /// It is taken out.
     Remove,
 }
-
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-const API_KEY: HeaderName = HeaderName::from_static("api-key");
-
-/// What stands before a key among WebSocket protocols.
-const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
 
 /// The longest key that is looked up, in bytes.
 const MAX_KEY_LEN: usize = 512;
@@ -85,6 +77,7 @@ impl Policy {
             issuers: Vec::new(),
             consumers: HashMap::new(),
             key_headers: Vec::new(),
+            ignores_foreign: false,
             time_zone: TimeZone::UTC,
             is_incomplete: false,
         };
@@ -174,6 +167,12 @@ impl Policy {
         Self { key_headers, ..self }
     }
 
+    /// The same, which may pass over credentials that it does not know beside the one that it knows.
+    #[must_use]
+    pub fn ignoring_foreign(self, ignores_foreign: bool) -> Self {
+        Self { ignores_foreign, ..self }
+    }
+
     /// The same, which does not know all keys: unknown ones may be known later, and are not called wrong.
     #[must_use]
     pub fn incomplete(self) -> Self {
@@ -213,14 +212,7 @@ impl Policy {
         self.model_limits.iter().find(|entry| entry.models.matches(model)).map(|entry| &entry.limits)
     }
 
-    /// Whose request this is.
-    ///
-    /// The key stands in `Authorization: Bearer` (RFC 6750 §2.1; OpenAI's clients), `x-api-key`
-    /// (Anthropic's), `api-key` (Azure's) or, since pages cannot set headers of a WebSocket, among
-    /// the protocols of `Sec-WebSocket-Protocol`, behind `openai-insecure-api-key.`
-    /// (<https://platform.openai.com/docs/guides/realtime-websocket>); and in the headers that the operator names
-    /// ([`with_key_headers`](Self::with_key_headers)), with or without `Bearer`. It may stand in several of
-    /// them, if it is the same.
+    /// Whose request this is, by the key that its headers [give](crate::given).
     ///
     /// # Errors
     /// If there is no key, an unknown one, more than one, or one that does not work now or from there; such a one is named,
@@ -231,8 +223,8 @@ impl Policy {
         from: Option<IpAddr>,
         now: SystemTime,
     ) -> Result<Arc<Key>, Box<Denial>> {
-        let given = given_key(headers, &self.key_headers).and_then(|given| given.ok_or(Reason::MissingKey));
-        let given = given.map_err(Denial::of_nobody)?;
+        let given = self.shown(headers, now).map_err(Reason::ConflictingKeys);
+        let given = given.and_then(|given| given.ok_or(Reason::MissingKey)).map_err(Denial::of_nobody)?;
         // The map is keyed by digests, so how long a look-up takes tells nothing about a key.
         let digest = (given.len() <= MAX_KEY_LEN).then(|| KeyDigest::of_bytes(given));
         // Before tokens, since a key that an operator has given out may look like one.
@@ -256,21 +248,52 @@ impl Policy {
     }
 
     /// The key or token by which [`authenticate`](Self::authenticate) tells whose request this is, right or not.
-    pub fn shown_key<'h>(&self, headers: &'h HeaderMap) -> Option<&'h [u8]> {
-        given_key(headers, &self.key_headers).ok().flatten()
+    pub fn shown_key<'h>(&self, headers: &'h HeaderMap, now: SystemTime) -> Option<&'h [u8]> {
+        self.shown(headers, now).ok().flatten()
+    }
+
+    fn shown<'h>(&self, headers: &'h HeaderMap, now: SystemTime) -> Result<Option<&'h [u8]>, Conflict> {
+        match given::one(headers, &self.key_headers) {
+            Err(Conflict::Between(..)) if self.ignores_foreign => self.own_of_several(headers, now),
+            given => given,
+        }
+    }
+
+    /// Of different credentials the one that is known here; if none is, the first, so that it is refused as what it is.
+    fn own_of_several<'h>(
+        &self,
+        headers: &'h HeaderMap,
+        now: SystemTime,
+    ) -> Result<Option<&'h [u8]>, Conflict> {
+        let all = given::all(headers, &self.key_headers)?;
+        let mut known = all.iter().filter(|(_, given)| self.knows(given, now));
+        match (known.next(), known.next()) {
+            (Some((one, _)), Some((other, _))) => Err(Conflict::Between((*one).clone(), (*other).clone())),
+            (known, _) => Ok(known.or(all.first()).map(|(_, given)| *given)),
+        }
+    }
+
+    /// Whether somebody has given out this key or token.
+    fn knows(&self, given: &[u8], now: SystemTime) -> bool {
+        let is_key = given.len() <= MAX_KEY_LEN && self.key(&KeyDigest::of_bytes(given)).is_some();
+        let verified = || {
+            let token = jwt::Shown::of(given).filter(|_| !self.issuers.is_empty())?;
+            jwt::verify(&self.issuers, &self.consumers, token, now).ok()
+        };
+        is_key || verified().is_some()
     }
 
     /// Whether keys are read in the header of this name.
     pub fn reads_keys_in(&self, name: &HeaderName) -> bool {
-        [AUTHORIZATION, X_API_KEY, API_KEY, SEC_WEBSOCKET_PROTOCOL].contains(name)
-            || self.key_headers.contains(name)
+        given::is_read_in(name) || self.key_headers.contains(name)
     }
 
-    /// Whether the headers hold what has the form of an identity provider's token, whether it is one or not.
+    /// Whether one of the headers holds what has the form of an identity provider's token, whether it is one or not.
     pub fn shows_token(&self, headers: &HeaderMap) -> bool {
-        self.shown_key(headers).is_some_and(|given| {
-            self.key(&KeyDigest::of_bytes(given)).is_none() && jwt::Shown::of(given).is_some()
-        })
+        let all = given::all(headers, &self.key_headers).unwrap_or_default();
+        let is_token =
+            |given| self.key(&KeyDigest::of_bytes(given)).is_none() && jwt::Shown::of(given).is_some();
+        all.iter().any(|(_, given)| is_token(given))
     }
 
     /// Whether tokens of identity providers are taken at all.
@@ -299,74 +322,9 @@ impl Borrow<KeyDigest> for ByDigest {
     }
 }
 
-/// The one key that the headers give, `further` ones among them.
-fn given_key<'h>(headers: &'h HeaderMap, further: &[HeaderName]) -> Result<Option<&'h [u8]>, Reason> {
-    let mut given = None;
-    let mut take = |key: &'h [u8]| match given {
-        _ if key.is_empty() => Ok(()),
-        Some(other) if other != key => Err(Reason::ConflictingKeys),
-        _ => {
-            given = Some(key);
-            Ok(())
-        }
-    };
-    if let Some(key) = single(headers, &AUTHORIZATION)?.and_then(bearer) {
-        take(key)?;
-    }
-    for name in [&X_API_KEY, &API_KEY] {
-        if let Some(value) = single(headers, name)? {
-            take(value.as_bytes().trim_ascii())?;
-        }
-    }
-    for name in further {
-        if let Some(value) = single(headers, name)? {
-            // LiteLLM's clients write `x-litellm-api-key: Bearer …`, Kong's `apikey: …`.
-            take(bearer(value).unwrap_or_else(|| value.as_bytes().trim_ascii()))?;
-        }
-    }
-    for key in websocket_protocols(headers).filter_map(key_among_protocols) {
-        take(key.as_bytes())?;
-    }
-    Ok(given)
-}
-
-/// The protocols that a WebSocket client offers (RFC 6455 §11.3.4).
-fn websocket_protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    lists.flat_map(|list| list.split(',')).map(str::trim).filter(|protocol| !protocol.is_empty())
-}
-
-/// The key that a protocol holds. Nobody writes the prefix in another case, but then it would be no
-/// less a key, which must not reach a server.
-fn key_among_protocols(protocol: &str) -> Option<&str> {
-    let (prefix, key) = protocol.split_at_checked(KEY_PROTOCOL.len())?;
-    prefix.eq_ignore_ascii_case(KEY_PROTOCOL).then_some(key)
-}
-
-/// The protocols that the server is to see: those that hold no key. `None` if there are none.
-pub(crate) fn protocols_without_key(headers: &HeaderMap) -> Option<String> {
-    let kept: Vec<&str> = websocket_protocols(headers).filter(|p| key_among_protocols(p).is_none()).collect();
-    (!kept.is_empty()).then(|| kept.join(", "))
-}
-
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Reason> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (first, None) => Ok(first),
-        _ => Err(Reason::ConflictingKeys),
-    }
-}
-
-/// The key in `Bearer <key>`; the scheme's case does not matter (RFC 9110 §11.1). Another scheme
-/// is none of ours.
-fn bearer(value: &HeaderValue) -> Option<&[u8]> {
-    const SCHEME: &[u8] = b"bearer";
-    let (scheme, key) = value.as_bytes().trim_ascii().split_at_checked(SCHEME.len())?;
-    (scheme.eq_ignore_ascii_case(SCHEME) && key.first() == Some(&b' ')).then(|| key.trim_ascii())
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use limits::Rate;
 
     use super::*;
@@ -440,19 +398,6 @@ mod tests {
     }
 
     #[test]
-    fn a_server_sees_the_protocols_without_the_key() {
-        let seen = |protocols: &'static str| {
-            let headers =
-                HeaderMap::from_iter([(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocols))]);
-            protocols_without_key(&headers)
-        };
-        assert_eq!(seen("realtime, openai-insecure-api-key.mg-alice,b").as_deref(), Some("realtime, b"));
-        assert_eq!(seen("openai-insecure-api-key.mg-alice"), None);
-        assert_eq!(seen("OpenAI-Insecure-API-Key.mg-alice, a, openai-insecure-api-key."), Some("a".into()));
-        assert_eq!(protocols_without_key(&HeaderMap::new()), None);
-    }
-
-    #[test]
     fn two_keys_are_one_too_many() {
         for headers in [
             [("authorization", "Bearer mg-alice"), ("x-api-key", "mg-bob")],
@@ -469,6 +414,84 @@ mod tests {
         ] {
             assert_eq!(who(&headers), "conflicting_api_keys", "{headers:?}");
         }
+    }
+
+    /// Claude Code sends its own token in `Authorization` beside the gateway's key in `x-api-key`.
+    #[test]
+    fn a_refusal_names_the_headers_and_an_operator_may_have_the_known_one_taken() {
+        let headers = |pairs: &[(&'static str, &'static str)]| {
+            let pair = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            let mut map = HeaderMap::new();
+            for (name, value) in pairs.iter().map(pair) {
+                map.append(name, value);
+            }
+            map
+        };
+        let named = vec![HeaderName::from_static("apikey")];
+        let (strict, lax) = (policy().with_key_headers(named.clone()), policy().with_key_headers(named));
+        let lax = lax.ignoring_foreign(true);
+        let who = |policy: &Policy, headers: &HeaderMap| {
+            let found = policy.authenticate(headers, None, SystemTime::UNIX_EPOCH);
+            found.map_or_else(|denial| denial.reason.to_string(), |key| key.name.clone())
+        };
+        let between = |one: &str, other: &str| {
+            format!(
+                "the request holds more than one API key: one in the header {one}, another in {other}; send one alone"
+            )
+        };
+        let unknown = Reason::UnknownKey.to_string();
+        for (pairs, one, other, taken) in [
+            (
+                &[("authorization", "Bearer sk-ant-oat01-x"), ("x-api-key", "mg-alice")][..],
+                "authorization",
+                "x-api-key",
+                "alice",
+            ),
+            (
+                &[("authorization", "Bearer mg-alice"), ("x-api-key", "sk-ant-x")],
+                "authorization",
+                "x-api-key",
+                "alice",
+            ),
+            (
+                &[("api-key", "a"), ("apikey", "Bearer mg-bob"), ("x-api-key", "b")],
+                "x-api-key",
+                "api-key",
+                "bob",
+            ),
+            (
+                &[("x-api-key", "x"), ("sec-websocket-protocol", "openai-insecure-api-key.mg-bob")],
+                "x-api-key",
+                "sec-websocket-protocol",
+                "bob",
+            ),
+            (
+                &[("authorization", "Bearer x"), ("x-api-key", "y")],
+                "authorization",
+                "x-api-key",
+                unknown.as_str(),
+            ),
+        ] {
+            let headers = headers(pairs);
+            assert_eq!(who(&strict, &headers), between(one, other), "{pairs:?}");
+            assert_eq!(who(&lax, &headers), taken, "{pairs:?}");
+        }
+        // Two that are known, and what cannot be told apart.
+        let both =
+            headers(&[("authorization", "Bearer mg-alice"), ("api-key", "x"), ("x-api-key", "mg-bob")]);
+        assert_eq!(who(&lax, &both), between("authorization", "x-api-key"));
+        let twice = headers(&[("x-api-key", "mg-alice"), ("x-api-key", "x"), ("authorization", "Bearer y")]);
+        let repeated =
+            "the request holds more than one API key: the header x-api-key is there twice; send one alone";
+        assert_eq!([who(&strict, &twice), who(&lax, &twice)], [repeated, repeated]);
+        let shown = headers(&[("authorization", "Bearer x"), ("x-api-key", "mg-alice")]);
+        assert_eq!(
+            lax.shown_key(&shown, SystemTime::UNIX_EPOCH),
+            Some(&b"mg-alice"[..]),
+            "for whoever looks where else it stands"
+        );
     }
 
     #[test]
@@ -556,7 +579,10 @@ mod tests {
         let bob = policy.key(&KeyDigest::of("mg-bob")).expect("bob");
         let key = Key { digest: KeyDigest::of(&long), ..Key::clone(bob) };
         let policy = Policy::new(vec![key], Vec::new());
-        let headers = HeaderMap::from_iter([(X_API_KEY, HeaderValue::from_str(&long).expect("a value"))]);
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static("x-api-key"),
+            HeaderValue::from_str(&long).expect("a value"),
+        )]);
         assert_eq!(policy.authenticate(&headers, None, SystemTime::UNIX_EPOCH).expect("the key").name, "bob");
     }
 

@@ -3,7 +3,7 @@
 use catalogue::Readiness;
 use limits::{Limit, LimitReached, Scope};
 
-use crate::{TokenFault, Unreadable};
+use crate::{Conflict, TokenFault, Unreadable};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,8 +38,8 @@ pub enum Reason {
     #[error("the API key may not be used from this address")]
     WrongNetwork,
     /// Several different keys, or one header given twice.
-    #[error("the request holds more than one API key")]
-    ConflictingKeys,
+    #[error("the request holds more than one API key: {0}; send one alone")]
+    ConflictingKeys(Conflict),
     /// The model cannot be read without guessing.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
@@ -66,6 +66,9 @@ pub enum Reason {
     /// The path leads to what servers store for everybody, and the key may not use that.
     #[error("this path leads to what is stored for all users of the server, which this API key may not use")]
     StoredData,
+    /// A WebSocket where there is none, for what is asked by POST elsewhere.
+    #[error("no WebSocket is served at this path: send the request over HTTP, by POST")]
+    NoWebSocket,
     /// No server can take requests for the model now.
     #[error("{}; try again later", idle.words(model))]
     NotReady {
@@ -126,7 +129,7 @@ impl Reason {
     /// Whether it is about who asks, rather than about what they ask for.
     pub fn is_about_identity(&self) -> bool {
         match self {
-            Self::MissingKey | Self::ConflictingKeys => true,
+            Self::MissingKey | Self::ConflictingKeys(_) => true,
             Self::KeysUnavailable | Self::TokenKeysUnavailable => true,
             Self::BadToken(_) | Self::DisabledKey | Self::ExpiredKey | Self::WrongNetwork => true,
             Self::LimitReached(LimitReached { scope, .. }) => *scope == Scope::Address,
@@ -146,12 +149,13 @@ impl Reason {
             Self::DisabledKey => "disabled_api_key",
             Self::ExpiredKey => "expired_api_key",
             Self::WrongNetwork => "api_key_not_for_this_address",
-            Self::ConflictingKeys => "conflicting_api_keys",
+            Self::ConflictingKeys(_) => "conflicting_api_keys",
             Self::Unreadable(unreadable) => unreadable.code(),
             Self::ModelNotFound { .. } => "model_not_found",
             Self::NotServedThere { .. } => "model_not_served_there",
             Self::UntrustedPeer => "untrusted_peer",
             Self::ClosedPath => "closed_path",
+            Self::NoWebSocket => "websocket_not_served",
             Self::StoredData => "stored_data",
             Self::NotReady { idle: Idle::Starting, .. } => "model_starting",
             Self::NotReady { idle: Idle::Draining, .. } => "model_draining",

@@ -1,6 +1,7 @@
 //! Which program a server is.
 //!
-//! It is told by the `owned_by` of the server's model list, once, where the list is read. A server can claim to
+//! It is told by the `owned_by` of the server's model list, once, where the list is read; where that leaves Ollama possible,
+//! the server is asked. A server can claim to
 //! be of another kind; what follows from a known kind is mostly that less is open. Where a kind says that more may
 //! pass (nothing in a body chooses a model), the server itself is what would be reached.
 
@@ -88,12 +89,12 @@ impl Kind {
         let all =
             |name: &str| !owners.is_empty() && owners.iter().all(|owner| owner.as_deref() == Some(name));
         let any = |name: &str| owners.iter().any(|owner| owner.as_deref() == Some(name));
-        // Router mode says of each model whether it is loaded.
-        let has_status = || entries.iter().any(|entry| entry.get("status").is_some());
+        // Router mode has several, and says of each whether it is loaded.
+        let is_router = || entries.len() > 1 || entries.iter().any(|entry| entry.get("status").is_some());
         match () {
             () if all("vllm") => Self::Vllm,
             () if all("sglang") => Self::Sglang,
-            () if all("llamacpp") && !has_status() => Self::LlamaCpp,
+            () if all("llamacpp") && !is_router() => Self::LlamaCpp,
             () if any("llamacpp") => Self::LlamaCppRouter,
             // Ollama signs its own models so, and those of others with their names.
             () if any("library") => Self::Ollama,
@@ -140,6 +141,32 @@ impl Kind {
         }
     }
 
+    /// Whether it reads a body as JSON whatever its `Content-Type` is, but for forms. Ollama's handlers and those of its `/v1` all
+    /// decode so (`ShouldBindJSON`, which does not look at the type).
+    pub fn reads_json_of_any_type(self) -> bool {
+        self == Self::Ollama
+    }
+
+    /// Whether an empty `name` beside `model` is nothing to `POST /api/show`: Ollama's own client in Go always sends it.
+    pub fn ignores_empty_name(self) -> bool {
+        self == Self::Ollama
+    }
+
+    /// Whether `"model": null` is to it what no `model` is, or is refused by it: Pydantic's `Optional[str]` (vLLM) and `str` (SGLang),
+    /// Go's decoder (Ollama, llama-swap), llama.cpp's `json_value`; TEI has no such field.
+    pub fn takes_null_for_no_model(self) -> bool {
+        match self {
+            Self::Vllm
+            | Self::Sglang
+            | Self::LlamaCpp
+            | Self::LlamaCppRouter
+            | Self::Ollama
+            | Self::Tei
+            | Self::LlamaSwap => true,
+            Self::Provider | Self::Other => false,
+        }
+    }
+
     /// Whether it never answers 429 of its own accord: these queue requests.
     pub fn never_answers_429(self) -> bool {
         match self {
@@ -178,6 +205,7 @@ mod tests {
         }
         let router = [json!({ "id": "a", "owned_by": "llamacpp", "status": { "value": "unloaded" } })];
         assert_eq!(Kind::of_list(&router), Kind::LlamaCppRouter);
+        assert_eq!(of(&["llamacpp", "llamacpp"]), Kind::LlamaCppRouter, "the one model has one entry");
         assert_eq!(Kind::of_list(&[json!({ "id": "a" }), json!(7)]), Kind::Other);
     }
 

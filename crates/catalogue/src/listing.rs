@@ -4,6 +4,8 @@
 //! `{"data": [{"id": …}, …]}`; a bare array, as some servers give, is taken as well. Replies are
 //! untrusted: size, number and names are limited, and a bad entry is skipped and named.
 
+mod mend;
+
 use serde_json::Value;
 
 use crate::{Kind, ListingFinding, ModelCard, ModelName};
@@ -28,6 +30,19 @@ pub struct Listing {
     pub has_others: bool,
 }
 
+impl Listing {
+    /// Whether Ollama could have written it. It signs models of its own library (`library`), and others with the name of whoever
+    /// has published them; so a list without one of its own does not tell.
+    pub fn may_be_ollamas(&self) -> bool {
+        let has_tag = |name: &str| name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        let is_like = |card: &ModelCard| {
+            let says_more = card.root.is_some() || card.parent.is_some() || card.context_length.is_some();
+            has_tag(card.name.as_str()) && card.owned_by.is_some() && card.aliases.is_empty() && !says_more
+        };
+        self.kind == Kind::Other && !self.cards.is_empty() && self.cards.iter().all(is_like)
+    }
+}
+
 /// The most further names of a model that are read.
 const MAX_ALIASES: usize = 32;
 /// So many names of a reply that is no list are told, and so much of each, in characters.
@@ -50,7 +65,7 @@ pub enum ListingError {
 /// # Errors
 /// If the reply is not JSON or has no list of models.
 pub fn parse_listing(body: &[u8]) -> Result<Listing, ListingError> {
-    let reply: Value = serde_json::from_slice(body).map_err(|_| ListingError::NotJson)?;
+    let reply = mend::read(body).map_err(|_| ListingError::NotJson)?;
     let entries = match &reply {
         Value::Array(entries) => entries.as_slice(),
         Value::Object(fields) => match fields.get("data") {
@@ -173,6 +188,35 @@ mod tests {
         let entries: Vec<String> = (0..3000).map(|i| format!(r#"{{"id":"m{i}"}}"#)).collect();
         let body = format!(r#"{{"data":[{}]}}"#, entries.join(","));
         assert_eq!(names(&body).len(), MAX_MODELS_PER_SERVER);
+    }
+
+    /// Text Generation WebUI, xinference and others pass on what Python has: one odd number hid every model.
+    #[test]
+    fn a_list_that_is_not_quite_json_is_read() {
+        let body =
+            b"\xef\xbb\xbf{\"data\":[{\"id\":\"a\",\"rope\":NaN},{\"id\":\"b\",\"about\":\"cut \\ud83d\"}]}";
+        let cards = parse_listing(body).expect("a listing").cards;
+        assert_eq!(cards.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn an_ollama_with_other_peoples_models_may_be_one() {
+        let may_be = |data: &str| {
+            parse_listing(format!(r#"{{"data":[{data}]}}"#).as_bytes()).map(|l| l.may_be_ollamas())
+        };
+        let hf = r#"{"id":"hf.co/bartowski/Llama-3.2-1B:Q4_K_M","object":"model","created":1,"owned_by":"bartowski"}"#;
+        assert_eq!(may_be(hf), Ok(true));
+        for other in [
+            r#"{"id":"llama","owned_by":"me"}"#,
+            r#"{"id":"host:8000/llama","owned_by":"me"}"#,
+            r#"{"id":"llama:7b"}"#,
+            r#"{"id":"llama:7b","owned_by":"me","max_model_len":8192}"#,
+            r#"{"id":"llama3:latest","owned_by":"library"}"#,
+        ] {
+            assert_eq!(may_be(other), Ok(false), "{other}");
+            assert_ne!(may_be(&format!("{hf},{other}")), Ok(true), "{other}");
+        }
+        assert_eq!(may_be(""), Ok(false));
     }
 
     #[test]

@@ -328,18 +328,19 @@ impl ServerRecord {
 
     /// Whether the server answers to a name in a body: one that it lists or has for an alias, or
     /// any, if it is told or known to be of a kind that does not look.
-    pub fn accepts(&self, name: &ModelName) -> bool {
+    pub fn accepts(&self, name: &str) -> bool {
         let any = match self.spec.settings.accepts {
             Some(Accepts::Any) => true,
             Some(Accepts::Listed) => false,
             None => {
                 // To SGLang, what stands behind a colon is the name of an adapter.
-                let is_adapter = self.kind() == Kind::Sglang && name.as_str().contains(':');
+                let is_adapter = self.kind() == Kind::Sglang && name.contains(':');
                 !self.models.is_empty() && self.kind().answers_to_any_name() && !is_adapter
             }
         };
-        any || self.models.iter().any(|m| m.name == *name || m.aliases.contains(name))
-            || self.spec.settings.aliases.iter().any(|a| a.name == *name)
+        let is = |own: &ModelName| own.as_str() == name;
+        any || self.models.iter().any(|m| is(&m.name) || m.aliases.iter().any(is))
+            || self.spec.settings.aliases.iter().any(|a| is(&a.name))
     }
 
     /// What a request could choose of this server besides the model that it is for.

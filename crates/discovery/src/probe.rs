@@ -6,13 +6,25 @@
 use std::{sync::Arc, time::Duration};
 
 use catalogue::{
-    Asked, Listing, MAX_LISTING_BYTES, ModelCard, ProbeFault, ProbeFinding, ServerSpec, parse_listing,
+    Asked, Kind, Listing, ListingFinding, MAX_LISTING_BYTES, ModelCard, ProbeFault, ProbeFinding, ServerSpec,
+    parse_listing,
 };
-use reqwest::{Client, RequestBuilder, Response, StatusCode, header::HeaderValue, redirect::Policy};
+use reqwest::{
+    Client, RequestBuilder, Response, StatusCode,
+    header::{HOST, HeaderValue},
+    redirect::Policy,
+};
 use tracing::warn;
 
 /// How long a server may take to answer. It is asked again later, so this need not be generous.
 const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// For whom a server is asked that is to get requests as clients send them: a host that nobody has (RFC 2606 §2), like each of
+/// theirs another one than the server's own.
+const CLIENTS_HOST: &str = "modelgate-probe.invalid";
+
+/// What Ollama answers at its root.
+const OLLAMA: &[u8] = b"Ollama is running";
 
 /// So much of an answer is looked through for the text that means "ready".
 const MAX_READY_BYTES: usize = 1 << 20;
@@ -51,17 +63,75 @@ pub(crate) async fn ask(client: &Client, spec: &ServerSpec) -> Answers {
     Answers { models: models.map_err(found), ready: ready.map(|ready| ready.map_err(found)) }
 }
 
-/// Asks for the models. A server whose models are given by hand is only asked whether it answers.
+/// Asks for the models, as requests do: for another host than the server's own, if it gets such ones. Where it refuses that, what it
+/// says for its own is taken, and that is told.
 async fn models(client: &Client, spec: &ServerSpec) -> Result<Listing, ProbeFault> {
+    if !gets_clients_hosts(spec) {
+        return Ok(told_kind(client, spec, list(client, spec, None).await?).await);
+    }
+    match list(client, spec, Some(CLIENTS_HOST)).await {
+        Err(fault) if may_be_about_host(&fault) => {
+            let mut listing = told_kind(client, spec, list(client, spec, None).await?).await;
+            // Ollama gets requests for its own host anyway.
+            if spec.settings.kind.unwrap_or(listing.kind) != Kind::Ollama {
+                listing.left_out.push(ListingFinding::OwnHostOnly(spec.source.origin()));
+            }
+            Ok(listing)
+        }
+        listing => Ok(told_kind(client, spec, listing?).await),
+    }
+}
+
+/// Whether it gets the `Host` of clients, as far as is known before it has said which program it is. One whose models are given by
+/// hand need have no list for anybody.
+fn gets_clients_hosts(spec: &ServerSpec) -> bool {
+    let settings = &spec.settings;
+    let is_plain = spec.url.as_str().starts_with("http://");
+    is_plain
+        && settings.pass_host_header.is_none()
+        && settings.kind != Some(Kind::Ollama)
+        && spec.models.is_empty()
+}
+
+/// Whether a server may refuse a request so because it does not know the host.
+fn may_be_about_host(fault: &ProbeFault) -> bool {
+    match fault {
+        ProbeFault::Unauthorized { status, .. } => *status == 403,
+        ProbeFault::NoModelList { .. } | ProbeFault::NotAListing { .. } => true,
+        ProbeFault::Status { status, .. } => (300..400).contains(status) || matches!(status, 400 | 421),
+        _ => false,
+    }
+}
+
+/// The same list, of an Ollama if its server says so.
+async fn told_kind(client: &Client, spec: &ServerSpec, listing: Listing) -> Listing {
+    match listing.may_be_ollamas() && is_ollama(client, spec).await {
+        true => Listing { kind: Kind::Ollama, ..listing },
+        false => listing,
+    }
+}
+
+async fn is_ollama(client: &Client, spec: &ServerSpec) -> bool {
+    let Ok(mut response) = get(client, "/", spec).send().await else { return false };
+    let body = read_up_to(&mut response, OLLAMA.len() + 1, &"/".into()).await;
+    response.status().is_success() && body.is_ok_and(|body| body == OLLAMA)
+}
+
+/// Asks for the models, for a host. A server whose models are given by hand is only asked whether it answers.
+async fn list(client: &Client, spec: &ServerSpec, host: Option<&'static str>) -> Result<Listing, ProbeFault> {
     let path: Arc<str> = format!("{}/models", spec.base_path.as_str()).into();
-    let mut response = get(client, &path, spec).send().await.map_err(|error| unreachable(&error))?;
+    let mut request = get(client, &path, spec);
+    if let Some(host) = host {
+        request = request.header(HOST, HeaderValue::from_static(host));
+    }
+    let mut response = request.send().await.map_err(|error| unreachable(&error))?;
     let status = response.status();
     if !spec.models.is_empty() {
         if status.is_server_error() {
             return Err(ProbeFault::Fails { status: status.as_u16() });
         }
         let own = if status.is_success() { own_list(&mut response, &path).await } else { Listing::default() };
-        return Ok(given_by_hand(spec, &own));
+        return Ok(given_by_hand(spec, &told_kind(client, spec, own).await));
     }
     if !status.is_success() {
         return Err(unusable(path, status));

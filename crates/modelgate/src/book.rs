@@ -47,7 +47,8 @@ impl Book {
         let keys = accounts.keys.iter().filter_map(|key| directory.key(key.clone()).ok()).collect();
         let policy = Policy::new(keys, model_limits(config))
             .with_time_zone(config.time_zone.clone())
-            .with_key_headers(config.requests.key_headers.clone());
+            .with_key_headers(config.requests.key_headers.clone())
+            .ignoring_foreign(config.requests.ignores_foreign);
         let mut book = Self {
             policy: Arc::default(),
             directory,

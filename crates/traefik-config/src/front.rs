@@ -31,6 +31,9 @@ pub(crate) const UNROUTED: &str = "modelgate-unrouted";
 const TOO_LARGE: &str = "modelgate-too-large";
 const CHUNKED: &str = "modelgate-chunked";
 const MODELS: &str = "modelgate-models";
+/// Lists below a model's name: what Modelgate says of it, and not what else its servers have.
+const NAMED_LISTS: &str = "PathRegexp(`^/models/.+/(v1/models(/[^/]+)?|api/(tags|ps))/?$`)";
+const SIGN_OF_LIFE: &str = "modelgate-ollama";
 
 /// Above every other rank of the layered layout.
 pub(crate) const RANK_OF_MODELS: usize = 6;
@@ -126,6 +129,10 @@ impl<'a> Front<'a> {
         }
         if self.options.apis.contains(&Api::Ollama) {
             paths.extend(["tags", "ps", "version"].map(|list| format!("Path(`/api/{list}`)")));
+            self.add_sign_of_life(http);
+        }
+        if self.options.apis.contains(&Api::Models) {
+            paths.push(NAMED_LISTS.into());
         }
         if paths.is_empty() {
             return;
@@ -133,6 +140,14 @@ impl<'a> Front<'a> {
         let matcher = format!("{} && (Method(`GET`) || Method(`HEAD`))", rule::any(&paths));
         let router = Router { service: Some(MODELGATE_SERVICE.into()), ..self.root(&matcher, rank) };
         http.routers.insert(MODELS.into(), router);
+    }
+
+    /// Ollama's clients ask at `/` whether it is there. Any other router on these hosts goes before.
+    fn add_sign_of_life(&self, http: &mut Http) {
+        let rule = rule::all(&[&self.hosts, "Path(`/`)", "(Method(`GET`) || Method(`HEAD`))"]);
+        let service = Some(MODELGATE_SERVICE.into());
+        http.routers
+            .insert(SIGN_OF_LIFE.into(), Router { rule, priority: Some(1), service, ..self.root("", 0) });
     }
 
     fn add_service(&self, http: &mut Http) {

@@ -32,6 +32,7 @@ const NATIVE_429: &str = "modelgate-429";
 const NATIVE_502: &str = "modelgate-502";
 const STRIP: &str = "modelgate-strip";
 const NO_CONVERSATION: &str = "modelgate-no-conversation";
+const NO_ORIGIN: &str = "modelgate-no-origin";
 /// Traefik's own service.
 const NOOP: &str = "noop@internal";
 const DEFAULT_ATTEMPTS: u8 = 12;
@@ -75,6 +76,7 @@ impl Upstream<'_> {
         middlewares.extend(self.retry(&pool.settings));
         middlewares.extend(self.names_in_paths(pool));
         middlewares.extend(self.conversations(pool, leg));
+        middlewares.extend(self.origins(pool, leg));
         let way = |suffix, matcher, middlewares, service| Way { suffix, matcher, middlewares, service };
         match rewriting {
             Rewriting::None => {
@@ -209,10 +211,23 @@ impl Upstream<'_> {
     fn conversations(&mut self, pool: &Pool, leg: &Leg) -> Option<String> {
         let mut kinds = all_servers(pool, leg).map(|server| server.kind());
         kinds.find(|kind| matches!(kind, Kind::LlamaCpp | Kind::LlamaCppRouter | Kind::LlamaSwap))?;
-        let custom_request_headers = [("X-Conversation-Id", "")].into();
+        Some(self.without_header(NO_CONVERSATION, "X-Conversation-Id"))
+    }
+
+    /// Ollama answers 403 to an `Origin` that it does not know, also that of a page on the gateway's own host, whose browser
+    /// asks nobody's leave. Where the gateway has a list of origins, all requests have lost theirs by now, in a way that leaves
+    /// it to Traefik for its answer (`front/edge.rs`).
+    fn origins(&mut self, pool: &Pool, leg: &Leg) -> Option<String> {
+        let is_ollama = all_servers(pool, leg).any(|server| server.kind() == Kind::Ollama);
+        (is_ollama && self.options.cors.is_none()).then(|| self.without_header(NO_ORIGIN, "Origin"))
+    }
+
+    /// A middleware that takes a header off requests.
+    fn without_header(&mut self, name: &str, header: &'static str) -> String {
+        let custom_request_headers = [(header, "")].into();
         let headers = Middleware::Headers(Box::new(Headers { custom_request_headers, ..Headers::default() }));
-        self.http.middlewares.entry(NO_CONVERSATION.into()).or_insert(headers);
-        Some(NO_CONVERSATION.into())
+        self.http.middlewares.entry(name.into()).or_insert(headers);
+        name.to_owned()
     }
 
     fn replace_v1(&mut self, name: &str, base: &BasePath) -> String {

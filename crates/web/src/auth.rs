@@ -115,7 +115,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     };
     let further = &settings.traefik.key_headers;
     let leak = prepared.as_ref().ok().and_then(|pending| {
-        leaked_key::find(uri, headers, pending.websocket_protocols(), &shared.policy(), further)
+        leaked_key::find(uri, headers, pending.websocket_protocols(), &shared.policy(), further, now)
     });
     if let Some(leak) = leak {
         let refusal = match leak {

@@ -8,7 +8,7 @@
 //! In the query any key of ours counts, not just the one by which the request passes. Only what is a key counts: what an
 //! application of the operator's own takes as `key` is its own affair.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::SystemTime};
 
 use access::{KeyDigest, Policy};
 use axum::http::{HeaderMap, HeaderName, header};
@@ -37,8 +37,9 @@ pub(crate) fn find<'r>(
     protocols: Option<&str>,
     policy: &Policy,
     further: &[String],
+    now: SystemTime,
 ) -> Option<Leak<'r>> {
-    let shown = Shown::new(policy.shown_key(headers).unwrap_or_default());
+    let shown = Shown::new(policy.shown_key(headers, now).unwrap_or_default());
     if is_in_query(uri, policy) || shown.is_in(&Cow::from(percent_decode_str(uri))) {
         return Some(Leak::Url);
     }
@@ -98,6 +99,8 @@ mod tests {
 
     use super::*;
 
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
     #[test]
     fn a_key_of_ours_is_found_in_any_parameter() {
         let consumer = Arc::new(Consumer::new("alice"));
@@ -117,7 +120,7 @@ mod tests {
             (many.as_str(), false),
         ] {
             let none = HeaderMap::new();
-            assert_eq!(find(uri, &none, None, &policy, &[]), found.then_some(Leak::Url), "{uri}");
+            assert_eq!(find(uri, &none, None, &policy, &[], NOW), found.then_some(Leak::Url), "{uri}");
         }
     }
 
@@ -132,7 +135,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert("authorization", format!("Bearer {KEY}").parse().expect("a value"));
             headers.append(name, value.parse().expect("a value"));
-            find(uri, &headers, None, &policy, &further).map(|leak| format!("{leak:?}"))
+            find(uri, &headers, None, &policy, &further, NOW).map(|leak| format!("{leak:?}"))
         };
         for name in ["x-hf-token", "x-api-token", "private-token", "x-passwd", "referer", "x-inferences"] {
             let found = leak_in("/v1/x", name, &format!("Token {KEY};"));
@@ -147,7 +150,7 @@ mod tests {
         headers.insert("authorization", format!("Bearer {KEY}").parse().expect("a value"));
         for (protocols, leaks) in [("realtime, bearer", false), ("bearer, mg-key/of alice+and-nobody", true)]
         {
-            let found = find("/v1/x", &headers, Some(protocols), &policy, &further);
+            let found = find("/v1/x", &headers, Some(protocols), &policy, &further, NOW);
             assert_eq!(found, leaks.then_some(Leak::Header(&header::SEC_WEBSOCKET_PROTOCOL)), "{protocols}");
         }
         for uri in ["/v1/mg-key%2Fof%20alice%2Band-nobody/x", "/v1/x?a=Bearer+mg-key/of%20alice%2band-nobody"]
@@ -165,9 +168,9 @@ mod tests {
         headers.insert("user-agent", "a-test-client".parse().expect("a value"));
         headers.insert("host", "test".parse().expect("a value"));
         headers.insert("x-forwarded-host", "test".parse().expect("a value"));
-        assert_eq!(find("/v1/test", &headers, None, &policy, &[]), None);
+        assert_eq!(find("/v1/test", &headers, None, &policy, &[], NOW), None);
         headers.insert("x-hf-token", "test".parse().expect("a value"));
-        let leak = find("/v1/test", &headers, None, &policy, &[]);
+        let leak = find("/v1/test", &headers, None, &policy, &[], NOW);
         assert_eq!(leak, Some(Leak::Header(&HeaderName::from_static("x-hf-token"))));
     }
 }

@@ -18,6 +18,7 @@ mod auth;
 mod changes;
 mod connection;
 mod counting;
+mod dialect;
 mod finding;
 mod head;
 mod health;

@@ -17,7 +17,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, Response, Uri},
     response::IntoResponse,
 };
-use catalogue::{Catalogue, Pool, Readiness};
+use catalogue::{Api, Catalogue, Pool, Readiness};
 use limits::{Calendar, Left, Limit, Per, Scope, Unit};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -27,12 +27,15 @@ use crate::{
     refusal::{Dialect, Refusal},
 };
 
-/// Answers `GET {prefix}/models` and `GET {prefix}/models/{id}`, and Ollama's `GET /api/tags`,
-/// `/api/ps` and `/api/version`; `GET {prefix}/limits`.
+/// Answers `GET {prefix}/models` and `GET {prefix}/models/{id}`, the same below `/models/NAME`, and Ollama's `GET /api/tags`,
+/// `/api/ps`, `/api/version` and `/`; `GET {prefix}/limits`.
 pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
+    if is_sign_of_life(&shared, &parts.method, &parts.uri) {
+        return Response::new(Body::from("Ollama is running"));
+    }
     let request_id = auth::request_id(&shared, &parts.headers);
-    let dialect = Dialect::of("", &parts.headers);
+    let dialect = Dialect::of(parts.uri.path(), &parts.headers);
     match answer(&shared, &parts.method, &parts.uri, &parts.headers, dialect).await {
         Ok(body) => {
             let mut response = Json(body).into_response();
@@ -43,6 +46,13 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         }
         Err(refusal) => refusal.answer(dialect, &request_id),
     }
+}
+
+/// Whether a client of Ollama's asks if anybody is there, as its command line does before everything else. Whoever has no key
+/// learns no more by the answer than by a refusal.
+fn is_sign_of_life(shared: &Shared, method: &Method, uri: &Uri) -> bool {
+    let reads = method == Method::GET || method == Method::HEAD;
+    reads && uri.path() == "/" && shared.settings().traefik.apis.contains(&Api::Ollama)
 }
 
 async fn answer(
@@ -68,15 +78,42 @@ async fn answer(
         return limits(shared, catalogue, &key, uri.query().unwrap_or_default()).await;
     }
     match (list_of, uri.path()) {
-        (Some("" | "/"), _) => Ok(list(catalogue, &key, dialect)),
+        (Some("" | "/"), _) => Ok(list(ready(catalogue, &key), dialect)),
         (Some(rest), _) => match rest.strip_prefix('/') {
             Some(id) => retrieve(catalogue, &key, id, dialect),
             None => Err(Refusal::not_found()),
         },
-        (None, "/api/tags") => Ok(ollama_list(catalogue, &key, OllamaList::All)),
-        (None, "/api/ps") => Ok(ollama_list(catalogue, &key, OllamaList::Loaded)),
+        (None, "/api/tags") => Ok(ollama_list(ready(catalogue, &key), OllamaList::All)),
+        (None, "/api/ps") => Ok(ollama_list(ready(catalogue, &key), OllamaList::Loaded)),
         (None, "/api/version") => Ok(json!({ "version": env!("CARGO_PKG_VERSION") })),
-        (None, _) => Err(Refusal::not_found()),
+        (None, path) => of_named(catalogue, &key, path, dialect),
+    }
+}
+
+/// The lists below a model's name (`/models/NAME/v1/models`): that model, whatever else its servers have.
+fn of_named(catalogue: &Catalogue, key: &Key, path: &str, dialect: Dialect) -> Result<Value, Refusal> {
+    let usable = usable(catalogue, key);
+    let named = access::model_in_path(path, |name| usable.contains_key(name));
+    let (name, rest) =
+        named.map_err(|fault| Refusal::from(&Reason::from(fault)))?.ok_or_else(Refusal::not_found)?;
+    let (pool, rest) = match (usable.get(&*name), rest) {
+        (Some(pool), Some(rest)) => (*pool, rest),
+        _ => return Err(Refusal::from(&Reason::ModelNotFound { model: name })),
+    };
+    if let Some(idle) = Idle::of(pool.readiness()) {
+        return Err(Refusal::from(&Reason::NotReady { model: name, idle }));
+    }
+    // Ollama's list has models by their own names.
+    let own = usable.get(pool.stands_for.as_str()).copied().unwrap_or(pool);
+    match &*rest {
+        "/v1/models" | "/v1/models/" => Ok(list([pool].into_iter(), dialect)),
+        "/api/tags" => Ok(ollama_list([own].into_iter(), OllamaList::All)),
+        "/api/ps" => Ok(ollama_list([own].into_iter(), OllamaList::Loaded)),
+        rest => {
+            let id = rest.strip_prefix("/v1/models/").ok_or_else(Refusal::not_found)?;
+            let is_it = usable.get(id).is_some_and(|other| other.stands_for == pool.stands_for);
+            if is_it { Ok(describe(pool, dialect)) } else { Err(Refusal::not_found()) }
+        }
     }
 }
 
@@ -154,11 +191,15 @@ fn usable<'c>(catalogue: &'c Catalogue, key: &Key) -> BTreeMap<&'c str, &'c Pool
     pools
 }
 
-fn list(catalogue: &Catalogue, key: &Key, dialect: Dialect) -> Value {
-    let usable = usable(catalogue, key).into_values().filter(|p| p.readiness() == Readiness::Ready);
-    let data: Vec<Value> = usable.map(|p| describe(p, dialect)).collect();
+/// Those of them that can be used now.
+fn ready<'c>(catalogue: &'c Catalogue, key: &Key) -> impl Iterator<Item = &'c Pool> {
+    usable(catalogue, key).into_values().filter(|pool| pool.readiness() == Readiness::Ready)
+}
+
+fn list<'c>(pools: impl Iterator<Item = &'c Pool>, dialect: Dialect) -> Value {
+    let data: Vec<Value> = pools.map(|pool| describe(pool, dialect)).collect();
     match dialect {
-        Dialect::OpenAi => json!({ "object": "list", "data": data }),
+        Dialect::OpenAi | Dialect::Ollama => json!({ "object": "list", "data": data }),
         Dialect::Anthropic => {
             let id = |model: Option<&Value>| model.map(|m| m["id"].clone());
             let (first, last) = (id(data.first()), id(data.last()));
@@ -177,9 +218,10 @@ enum OllamaList {
 }
 
 /// Ollama's list (<https://github.com/ollama/ollama/blob/main/docs/api.md#list-local-models>), of
-/// its own names or of those that are loaded. What Modelgate does not know is left empty.
-fn ollama_list(catalogue: &Catalogue, key: &Key, of: OllamaList) -> Value {
-    let usable = usable(catalogue, key).into_values().filter(|p| p.readiness() == Readiness::Ready);
+/// its own names or of those that are loaded: the models whose servers take requests in Ollama's API. What Modelgate does not
+/// know is left empty.
+fn ollama_list<'c>(pools: impl Iterator<Item = &'c Pool>, of: OllamaList) -> Value {
+    let usable = pools.filter(|pool| pool.legs.iter().all(access::speaks_ollama));
     // To Ollama's clients, `llama3` and `llama3:latest` would be two models.
     let own = usable.filter(|p| p.model == p.stands_for);
     let describe = |pool: &Pool| {
@@ -211,7 +253,7 @@ fn describe(pool: &Pool, dialect: Dialect) -> Value {
     let card = &pool.card;
     let created = card.created.unwrap_or(0);
     match dialect {
-        Dialect::OpenAi => {
+        Dialect::OpenAi | Dialect::Ollama => {
             let mut model = json!({
                 "id": card.name.as_str(),
                 "object": "model",

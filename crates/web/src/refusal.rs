@@ -1,7 +1,7 @@
 //! From a reason to an answer that the client's SDK understands. HTTP statuses are chosen here.
 //!
 //! Shapes: OpenAI's <https://platform.openai.com/docs/guides/error-codes> and Anthropic's
-//! <https://docs.anthropic.com/en/api/errors>. The `x-ratelimit-*` headers are OpenAI's
+//! <https://docs.anthropic.com/en/api/errors>, and Ollama's `{"error": "text"}`. The `x-ratelimit-*` headers are OpenAI's
 //! (<https://platform.openai.com/docs/guides/rate-limits>); in answers to Anthropic's clients `anthropic-ratelimit-*` says
 //! the same (<https://docs.anthropic.com/en/api/rate-limits#response-headers>). `retry-after-ms` is read by both SDKs.
 
@@ -15,22 +15,7 @@ use axum::{
 use limits::{Limit, LimitReached, Unit};
 use serde_json::json;
 
-/// Whose error shape the client expects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dialect {
-    OpenAi,
-    Anthropic,
-}
-
-impl Dialect {
-    /// Anthropic's paths are its own; only its SDK sends `anthropic-version`.
-    pub(crate) fn of(path: &str, headers: &HeaderMap) -> Self {
-        let messages = path
-            .split_once("/messages")
-            .is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with(['/', '?']));
-        if messages || headers.contains_key("anthropic-version") { Self::Anthropic } else { Self::OpenAi }
-    }
-}
+pub(crate) use crate::dialect::Dialect;
 
 /// An answer that is no success, before it is put into a dialect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,6 +147,13 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "invalid_websocket", message)
     }
 
+    /// Codex goes on over HTTP at once when it hears this status, and tries for 5 to 10 s with any other. The header `Upgrade`
+    /// that belongs to it (RFC 9110 §15.5.22) would reach nobody: Traefik takes it off an answer of `/auth`.
+    pub(crate) fn over_http() -> Self {
+        let reason = Reason::NoWebSocket;
+        Self::new(StatusCode::UPGRADE_REQUIRED, reason.code(), sentence(&reason.to_string()))
+    }
+
     pub(crate) fn method_not_allowed() -> Self {
         let message = "This method is not served here; the header Allow names those that are.";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
@@ -217,6 +209,7 @@ impl Refusal {
                 "error": { "type": self.kind_anthropic(), "message": self.message },
                 "request_id": request_id,
             }),
+            Dialect::Ollama => json!({ "error": self.message }),
         };
         let mut response = Response::new(Body::from(body.to_string()));
         *response.status_mut() = self.status;
@@ -321,7 +314,7 @@ impl From<&Reason> for Refusal {
             | Reason::DisabledKey
             | Reason::ExpiredKey
             | Reason::WrongNetwork
-            | Reason::ConflictingKeys => Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message),
+            | Reason::ConflictingKeys(_) => Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message),
             Reason::Unreadable(unreadable) if unreadable.is_media_type() => {
                 Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason.code(), message)
             }
@@ -339,6 +332,7 @@ impl From<&Reason> for Refusal {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_available", message)
             }
             Reason::ClosedPath => Self::not_found(),
+            Reason::NoWebSocket => Self::over_http(),
             // OpenAI's status for a key without a permission.
             Reason::StoredData => Self::new(StatusCode::FORBIDDEN, reason.code(), message),
             Reason::NotReady { idle, .. } => {
@@ -571,6 +565,18 @@ mod tests {
         }
     }
 
+    /// Its libraries printed "[object Object]".
+    #[tokio::test]
+    async fn ollamas_shape() {
+        let reason = Reason::ModelNotFound { model: "x".into() };
+        let (status, headers, body) = parts(&Refusal::from(&reason), Dialect::Ollama).await;
+        assert_eq!((status, &headers["x-request-id"]), (404, &HeaderValue::from_static("req_1")));
+        assert_eq!(
+            body,
+            json!({ "error": "The model \"x\" does not exist, or this API key may not use it." })
+        );
+    }
+
     #[tokio::test]
     async fn anthropics_shape() {
         let reason = Reason::ModelNotFound { model: "x".into() };
@@ -579,14 +585,5 @@ mod tests {
         assert_eq!(body["error"]["type"], "not_found_error");
         assert_eq!(body["request_id"], "req_1");
         assert_eq!(headers["request-id"], "req_1");
-    }
-
-    #[test]
-    fn dialects() {
-        let none = HeaderMap::new();
-        assert_eq!(Dialect::of("/v1/messages", &none), Dialect::Anthropic);
-        assert_eq!(Dialect::of("/v1/messages/count_tokens?x=1", &none), Dialect::Anthropic);
-        assert_eq!(Dialect::of("/v1/messagesx", &none), Dialect::OpenAi);
-        assert_eq!(Dialect::of("/v1/chat/completions", &none), Dialect::OpenAi);
     }
 }

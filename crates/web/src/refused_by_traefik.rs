@@ -58,6 +58,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         "411" => Refusal::length_required(),
         "429" => Refusal::too_many_at_once(),
         "502" => Refusal::bad_gateway(),
+        "unrouted" if access::is_asked_by_post(&uri, &parts.headers) => Refusal::over_http(),
         "unrouted" if !settings.traefik.version.is_layered() => Refusal::unnamed(),
         "unrouted" => Refusal::unrouted(),
         _ => Refusal::not_found(),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Reason, Unreadable,
-    read::{PathForm, deep_in_body, shows_models},
+    read::{Oddities, PathForm, deep_in_body, shows_models},
     routes::{self, Class},
 };
 
@@ -45,7 +45,7 @@ pub(super) enum Addressee {
 
 /// What was read of a request.
 #[derive(Clone, Copy)]
-pub(super) struct Reading<'r> {
+pub(super) struct Parsed<'r> {
     pub(super) names: &'r Names<'r>,
     pub(super) form: PathForm<'r>,
     pub(super) addressee: Addressee,
@@ -60,9 +60,32 @@ pub(super) enum Fields {
     Own,
 }
 
+/// Whether servers read an odd body as it was read here.
+pub(super) fn read_so(oddities: Oddities, choice: Choice, doors: &[Door]) -> bool {
+    let Oddities { untyped, empty_name, null_model } = oddities;
+    doors.iter().all(|Door { kind, .. }| {
+        (!untyped || kind.reads_json_of_any_type())
+            && (!empty_name || kind.ignores_empty_name())
+            && (!null_model || kind.takes_null_for_no_model() || choice == Choice::Nothing)
+    })
+}
+
+/// Whether all servers of a pool answer to a name that none of them has, and choose nothing by it: clients that have to put a
+/// model into the body put anything there.
+pub(super) fn takes_any_name(pool: &Pool, name: &str) -> bool {
+    let is_sglang = |door: &Door| door.kind == Kind::Sglang;
+    let chooses_nothing = match pool.choice() {
+        Choice::Nothing => true,
+        // vLLM may load an adapter of that name.
+        Choice::Sole => pool.legs.iter().all(|leg| leg.doors.iter().all(is_sglang)),
+        Choice::Unknown | Choice::Several => false,
+    };
+    chooses_nothing && pool.ready.iter().all(|server| server.accepts(name))
+}
+
 impl Question<'_> {
     /// What a request of a key that manages servers may not do all the same.
-    pub(super) fn manage(&self, leg: &Leg, reading: Reading<'_>) -> Result<(), Reason> {
+    pub(super) fn manage(&self, leg: &Leg, reading: Parsed<'_>) -> Result<(), Reason> {
         let path = reading.form.at_server();
         let classes = leg.doors.iter().filter_map(|door| routes::class(door, self.request.method, &path));
         let mut other = classes.filter(|class| matches!(class, Class::Stored | Class::Jobs | Class::Never));
@@ -74,7 +97,7 @@ impl Question<'_> {
         &self,
         choice: Choice,
         leg: &Leg,
-        reading: Reading<'_>,
+        reading: Parsed<'_>,
         trace: &mut impl Trace,
     ) -> Result<(), Reason> {
         let names = reading.names;
@@ -105,7 +128,7 @@ impl Question<'_> {
     fn enter(
         &self,
         door: &Door,
-        reading: Reading<'_>,
+        reading: Parsed<'_>,
         trace: &mut impl Trace,
     ) -> Result<Option<Class>, Reason> {
         let (method, path) = (self.request.method, reading.form.at_server());
@@ -126,8 +149,8 @@ impl Question<'_> {
     }
 
     /// Refuses fields of the body that reach what the path does not tell of.
-    fn leave_fields(&self, kind: Kind, choice: Choice, reading: Reading<'_>) -> Result<(), Reason> {
-        let Reading { names, form, .. } = reading;
+    fn leave_fields(&self, kind: Kind, choice: Choice, reading: Parsed<'_>) -> Result<(), Reason> {
+        let Parsed { names, form, .. } = reading;
         match names.other() {
             Some(other) if kind != Kind::Other || choice != Choice::Nothing => {
                 return Err(other.clone().into());
@@ -164,6 +187,11 @@ impl Question<'_> {
         }
     }
 
+    /// Whether the request asks for something that is there, and for no answer to a prompt.
+    fn reads(&self) -> bool {
+        matches!(self.request.method, "GET" | "HEAD")
+    }
+
     /// Whether the key may use what a route does.
     pub(super) fn may_reach(&self, class: Class, addressee: Addressee) -> Result<(), Reason> {
         match class {
@@ -196,8 +224,8 @@ impl Question<'_> {
     }
 
     /// Refuses what a server could take for a request for another model than the one that it is for.
-    fn leave_no_choice(&self, behind: Behind, reading: Reading<'_>) -> Result<(), Reason> {
-        let Reading { names, form, .. } = reading;
+    fn leave_no_choice(&self, behind: Behind, reading: Parsed<'_>) -> Result<(), Reason> {
+        let Parsed { names, form, .. } = reading;
         let Behind { choice, websockets, default_is_told } = behind;
         if choice == Choice::Nothing {
             return Ok(());
@@ -216,6 +244,7 @@ impl Question<'_> {
             return if websockets { Ok(()) } else { Err(Unreadable::ModelInMessages.into()) };
         }
         let open = match choice {
+            Choice::Several if self.reads() => names.left_open(NameInPath::Enough),
             Choice::Several => names.left_open(NameInPath::TakenOff),
             _ if !default_is_told && names.is_silent() && routes::takes_a_model(&form.at_server()) => {
                 Some(Unreadable::ModelNotInBody)
@@ -230,9 +259,9 @@ impl Question<'_> {
         &self,
         gate: Gate,
         pool: Option<&Pool>,
-        reading: Reading<'_>,
+        reading: Parsed<'_>,
     ) -> Result<(), Reason> {
-        let Reading { names, form, .. } = reading;
+        let Parsed { names, form, .. } = reading;
         match (gate.owner_says, gate.single_model) {
             (true, true) => Ok(()),
             _ if names.other().is_some() => names.other().cloned().map_or(Ok(()), |other| Err(other.into())),
@@ -243,7 +272,7 @@ impl Question<'_> {
             }
             (false, _) if shows_models(form.seen()) => Err(Reason::ClosedPath),
             (false, _) if names.is_handshake() => Err(Unreadable::ModelInMessages.into()),
-            (false, _) => match names.left_open(NameInPath::MayStay) {
+            (false, _) => match names.left_open(NameInPath::Enough) {
                 Some(open) => Err(open.into()),
                 None => Ok(()),
             },

@@ -8,7 +8,10 @@ use http::{
 use crate::{
     Mode, Request, Unreadable, Where,
     estimate::Count,
-    read::{BodyRead, NameField, Named, PathForm, Target, from_body, from_header, from_query},
+    read::{
+        BodyRead, NameField, Named, Oddities, PathForm, Reading, Target, from_body, from_header, from_query,
+    },
+    routes::takes_a_model,
 };
 
 /// All places that name a model.
@@ -21,6 +24,7 @@ pub(super) struct Names<'a> {
     stored: Option<&'static str>,
     other: Option<Unreadable>,
     count: Option<Box<Count>>,
+    oddities: Oddities,
 }
 
 /// What there is to know about a body.
@@ -35,13 +39,13 @@ enum Body {
     Unseen,
 }
 
-/// Whether a server sees the name of a model that stands in the path.
+/// Whether the name of a model in the path says to a server of several models which one is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NameInPath {
-    /// Traefik takes it off.
+    /// Traefik takes it off, so the server does not see it.
     TakenOff,
-    /// A router that somebody has written need not take it off.
-    MayStay,
+    /// It does: what is asked for needs no model, or a router that somebody has written leaves the name there.
+    Enough,
 }
 
 /// What must be known before names are read.
@@ -53,6 +57,8 @@ pub(super) struct Rules {
     pub(super) skip_body: bool,
     /// It may not matter what the body is, if the server has but one model.
     pub(super) any_body: bool,
+    /// How odd the body may be.
+    pub(super) reading: Reading,
 }
 
 impl<'a> Names<'a> {
@@ -71,13 +77,13 @@ impl<'a> Names<'a> {
             _ => None,
         };
         let any_body = rules.any_body || path.is_some() || router.is_some();
-        let (body, BodyRead { named, stored, other, count }) = match rules.skip_body {
+        let (body, BodyRead { named, stored, other, count, oddities }) = match rules.skip_body {
             true => (Body::Absent, BodyRead::default()),
-            false => read_body(request, form, any_body)?,
+            false => read_body(request, form, any_body, rules.reading)?,
         };
         let header = if rules.header_chose { None } else { from_header(request.headers)? };
         let all = [named, header, from_query(target)?, path, router];
-        Ok(Self { all, body, handshake: is_handshake(request.headers), stored, other, count })
+        Ok(Self { all, body, handshake: is_handshake(request.headers), stored, other, count, oddities })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Named<'a>> {
@@ -89,6 +95,11 @@ impl<'a> Names<'a> {
         self.all[3].iter().chain(self.iter()).next().map(|(_, name)| &**name)
     }
 
+    /// The name that stands in the path, if there is one.
+    pub(super) fn in_path(&self) -> Option<&str> {
+        self.all[3].as_ref().map(|(_, name)| &**name)
+    }
+
     /// Whether this opens a WebSocket.
     pub(super) fn is_handshake(&self) -> bool {
         self.handshake
@@ -97,6 +108,11 @@ impl<'a> Names<'a> {
     /// The field of the body, if there is one, by which it refers to what servers store.
     pub(super) fn stored(&self) -> Option<&'static str> {
         self.stored
+    }
+
+    /// What of the body not every server reads as it was read here.
+    pub(super) fn oddities(&self) -> Oddities {
+        self.oddities
     }
 
     /// Why the body is refused, unless nothing in it can choose a model.
@@ -119,7 +135,7 @@ impl<'a> Names<'a> {
     /// without a body the header is enough, since no prompt is in it; a WebSocket's prompts are still to come.
     pub(super) fn left_open(&self, in_path: NameInPath) -> Option<Unreadable> {
         let [_, header, query, path, _] = &self.all;
-        let path = path.as_ref().filter(|_| in_path == NameInPath::MayStay);
+        let path = path.as_ref().filter(|_| in_path == NameInPath::Enough);
         match &self.body {
             Body::Named => None,
             Body::Silent => Some(Unreadable::ModelNotInBody),
@@ -153,11 +169,12 @@ fn read_body<'a>(
     request: &Request<'a>,
     form: PathForm<'a>,
     any_body: bool,
+    reading: Reading,
 ) -> Result<(Body, BodyRead<'a>), Unreadable> {
     if !request.mode.body_forwarded() {
         return Ok((Body::Unseen, BodyRead::default()));
     }
-    match from_body(request, NameField::on(form.seen())) {
+    match from_body(request, NameField::on(form.seen()), reading) {
         Ok(read) if request.body.is_empty() => Ok((Body::Absent, read)),
         Ok(read) if read.named.is_none() => Ok((Body::Silent, read)),
         Ok(read) => Ok((Body::Named, read)),
@@ -167,6 +184,33 @@ fn read_body<'a>(
         }
         Err(fault) => Err(fault),
     }
+}
+
+/// The model that a path names (`/models/NAME/…`), and what follows the name; `None` for that if nobody knows it.
+///
+/// # Errors
+/// The path can be read in two ways.
+pub fn model_in_path(
+    uri: &str,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<Option<(String, Option<String>)>, Unreadable> {
+    let target = Target::parse_named(uri)?;
+    let form = PathForm::read(&target.path, is_known);
+    match form {
+        PathForm::Unknown { name } => return Ok(Some((name.into(), None))),
+        PathForm::Plain(_) | PathForm::Named { .. } => {}
+    }
+    target.refuse_encoded_behind(form.end_of_name(&target.path))?;
+    Ok(match form {
+        PathForm::Named { name, rest, .. } => Some((name.into(), Some(rest.into()))),
+        PathForm::Plain(_) | PathForm::Unknown { .. } => None,
+    })
+}
+
+/// Whether a request opens a WebSocket for what has a place of its own over HTTP (`POST /v1/responses` and the like). Codex tries
+/// so first, and goes on over HTTP at once when it is told to.
+pub fn is_asked_by_post(uri: &str, headers: &HeaderMap) -> bool {
+    is_handshake(headers) && Target::parse(uri).is_ok_and(|target| takes_a_model(&target.path))
 }
 
 /// Whether a WebSocket is opened (RFC 6455 §4.1). Traefik takes `Upgrade` off its question, but not

@@ -11,13 +11,13 @@ use catalogue::{Catalogue, Leg, ModelName, Pool, Selection};
 
 use super::{
     Trace,
-    behind::{Addressee, Fields, Gate, Reading},
-    names::{Names, Rules},
+    behind::{Addressee, Fields, Gate, Parsed, read_so},
+    names::{Names, Rules, is_asked_by_post},
 };
 use crate::{
-    Idle, Key, Mode, Reason, Request, Unreadable, Where,
+    Idle, Key, Mode, Reason, Request, Unreadable,
     estimate::Count,
-    read::{Closed, PathForm, Target, changes_a_model, closed},
+    read::{Closed, PathForm, Reading, Target, changes_a_model, closed},
     routes,
     select::{chooses, selection},
 };
@@ -48,11 +48,11 @@ pub(super) struct Refused {
 }
 
 /// What is known of a request before its names are read.
-struct Place<'q> {
+pub(super) struct Place<'q> {
     /// The servers that it chooses, if they are those of some requests only.
-    chosen: Option<&'q Selection>,
+    pub(super) chosen: Option<&'q Selection>,
     /// What Traefik has chosen already.
-    routed: Option<(&'q Pool, &'q Leg)>,
+    pub(super) routed: Option<(&'q Pool, &'q Leg)>,
     /// It manages a server, and may.
     manages: bool,
 }
@@ -74,7 +74,24 @@ impl<R: Into<Reason>> From<R> for Refused {
 
 impl<'q> Question<'q> {
     pub(super) fn answer(&self, trace: &mut impl Trace) -> Result<Wanted<'q>, Refused> {
-        let target = Target::parse(self.request.uri)?;
+        self.wanted(trace).map_err(|refused| self.or_over_http(refused))
+    }
+
+    /// A WebSocket that is refused for what it is gets the refusal by which clients go on over HTTP.
+    fn or_over_http(&self, refused: Refused) -> Refused {
+        let is_for_what_it_is = match &refused.reason {
+            Reason::ClosedPath | Reason::StoredData => true,
+            Reason::Unreadable(unreadable) => unreadable.is_about_no_model(),
+            _ => false,
+        };
+        match is_for_what_it_is && is_asked_by_post(self.request.uri, self.request.headers) {
+            true => Refused { reason: Reason::NoWebSocket, ..refused },
+            false => refused,
+        }
+    }
+
+    fn wanted(&self, trace: &mut impl Trace) -> Result<Wanted<'q>, Refused> {
+        let target = Target::parse_named(self.request.uri)?;
         let mut place = self.place(&target)?;
         if let Some(chosen) = place.chosen {
             trace.step(|| format!("it chooses servers by {}", chosen.selector));
@@ -97,11 +114,12 @@ impl<'q> Question<'q> {
             let name: String = name.chars().take(ModelName::MAX_LEN).collect();
             return Err(Refused { reason: not_found(&name), model: Some(name) });
         }
+        target.refuse_encoded_behind(self.end_of_name(&target, form))?;
         let names = self.names(&target, form, &place)?;
         for (at, name) in names.iter() {
             trace.step(|| format!("{at} names the model {name:?}"));
         }
-        let wanted = self.of_names(&place, Reading { names: &names, form, addressee }, trace)?;
+        let wanted = self.of_names(&place, Parsed { names: &names, form, addressee }, trace)?;
         Ok(Wanted { count: names.into_count(), ..wanted })
     }
 
@@ -109,7 +127,7 @@ impl<'q> Question<'q> {
     fn of_names(
         &self,
         place: &Place<'q>,
-        reading: Reading<'_>,
+        reading: Parsed<'_>,
         trace: &mut impl Trace,
     ) -> Result<Wanted<'q>, Refused> {
         self.agree(reading.names, place)?;
@@ -154,6 +172,15 @@ impl<'q> Question<'q> {
         found.ok_or_else(|| Reason::NotReady { model: route.to_owned(), idle: Idle::Draining })
     }
 
+    /// Until where Traefik takes the model's name off the path, if it does.
+    fn end_of_name(&self, target: &Target<'_>, form: PathForm<'_>) -> usize {
+        match self.request.mode {
+            // A router of the user's own need not.
+            Mode::Gate { .. } => 0,
+            Mode::Layered | Mode::Routed { .. } => form.end_of_name(&target.path),
+        }
+    }
+
     fn path_form<'t>(&self, target: &'t Target<'_>, chosen: Option<&'q Selection>) -> PathForm<'t> {
         let path = &*target.path;
         if let Mode::Gate { model, .. } = self.request.mode {
@@ -173,17 +200,22 @@ impl<'q> Question<'q> {
     }
 
     /// Refuses paths that manage a server, unless the key has that right and it is known which
-    /// server; tells whether this is such a path. The name in the path counts too: not every router
-    /// takes it off.
+    /// server; tells whether this is such a path. A model's name may be any word where it is taken off the path.
     fn opens(&self, target: &Target<'_>, form: PathForm<'_>, addressee: Addressee) -> Result<bool, Reason> {
-        // A router of the user's own need not take the model off.
-        let seen = if let Mode::Gate { .. } = self.request.mode { &target.path } else { form.seen() };
+        let (seen, judged) = match (self.request.mode, form) {
+            // A router of the user's own need not take the model off.
+            (Mode::Gate { .. }, _) => (&*target.path, &*target.path),
+            // Without anything behind it, `/models/load` is more likely to be meant so than a model.
+            (_, PathForm::Named { rest, .. }) if rest.trim_matches('/').is_empty() => (rest, &*target.path),
+            (_, PathForm::Named { rest, .. }) => (rest, rest),
+            (_, PathForm::Plain(_) | PathForm::Unknown { .. }) => (form.seen(), &*target.path),
+        };
         let changes = || changes_a_model(seen, self.request.method).then_some(Closed::ToMost);
-        match closed(&target.path).or_else(changes) {
+        match closed(judged).or_else(changes) {
             None => Ok(false),
             Some(Closed::ToMost) if self.key.manage && addressee == Addressee::Known => Ok(true),
             Some(Closed::ToMost) if form.is_ollamas_list() => {
-                let before = target.path.strip_suffix(form.seen()).unwrap_or_default();
+                let before = judged.strip_suffix(form.seen()).unwrap_or_default();
                 closed(before).map_or(Ok(false), |_| Err(Reason::ClosedPath))
             }
             Some(_) => Err(Reason::ClosedPath),
@@ -204,34 +236,40 @@ impl<'q> Question<'q> {
             let looks = chosen.selector.conditions().iter().any(|c| c.header_name() == Some("x-model"));
             looks && chooses(&chosen.selector, self.request, target.query)
         });
-        let rules = Rules { header_chose, skip_body: place.manages, any_body: place.routed.is_some() };
-        Names::read(self.request, target, form, rules)
+        let rules = Rules {
+            header_chose,
+            skip_body: place.manages,
+            any_body: place.routed.is_some(),
+            reading: Reading::Strict,
+        };
+        let names = Names::read(self.request, target, form, rules);
+        if names.as_ref().is_ok_and(|names| names.fault().is_none()) {
+            return names;
+        }
+        // Only servers of some kinds are known to read such a body as it would be read here.
+        let lenient = Names::read(self.request, target, form, Rules { reading: Reading::Lenient, ..rules });
+        match lenient {
+            Ok(lenient) if lenient.fault().is_none() && self.all_read_so(&lenient, place) => Ok(lenient),
+            _ => names,
+        }
     }
 
-    /// Refuses names of different models, and those of another model than Traefik has chosen.
-    fn agree(&self, names: &Names<'_>, place: &Place<'q>) -> Result<(), Reason> {
-        let stands_for = |name: &str| self.find(place.chosen, name).map(|pool| &pool.stands_for);
-        let same = |a: &str, b: &str| a == b || stands_for(a).is_some_and(|of| stands_for(b) == Some(of));
-        let mut named = names.iter();
-        let Some((first, name)) = named.next() else { return Ok(()) };
-        for (at, other) in named {
-            if !same(name, other) {
-                return Err(Unreadable::ModelsDisagree(*first, *at).into());
-            }
-        }
-        // Who may not use the model hears that, whatever they call it.
-        match place.routed.filter(|(pool, _)| self.allowed(pool).is_some()) {
-            Some((pool, _)) if !same(name, pool.model.as_str()) => {
-                Err(Unreadable::ModelsDisagree(*first, Where::Router).into())
-            }
-            _ => Ok(()),
+    /// Whether all servers that a request may reach read its body as it was read here. It names its model, and may use it:
+    /// otherwise nothing is told of the servers.
+    fn all_read_so(&self, names: &Names<'_>, place: &Place<'q>) -> bool {
+        let routed = place.routed.and_then(|(pool, _)| self.allowed(pool));
+        let named = || names.routing().and_then(|name| self.find(place.chosen, name));
+        let in_layers = !matches!(self.request.mode, Mode::Gate { .. });
+        match if in_layers { routed.or_else(named) } else { None } {
+            Some(pool) => pool.legs.iter().all(|leg| read_so(names.oddities(), pool.choice(), &leg.doors)),
+            None => false,
         }
     }
 
     fn nothing_named(
         &self,
         place: &Place<'q>,
-        reading: Reading<'_>,
+        reading: Parsed<'_>,
         trace: &mut impl Trace,
     ) -> Result<Wanted<'q>, Refused> {
         let missing = || reading.names.other().cloned().unwrap_or(Unreadable::ModelMissing);
@@ -270,7 +308,7 @@ impl<'q> Question<'q> {
     }
 
     /// The pool of a name among the servers in question, if the key may use it.
-    fn find(&self, chosen: Option<&'q Selection>, name: &str) -> Option<&'q Pool> {
+    pub(super) fn find(&self, chosen: Option<&'q Selection>, name: &str) -> Option<&'q Pool> {
         self.among(chosen, name).and_then(|pool| self.allowed(pool))
     }
 
@@ -291,7 +329,7 @@ impl<'q> Question<'q> {
     }
 
     /// The pool, if the key may use it.
-    fn allowed(&self, pool: &'q Pool) -> Option<&'q Pool> {
+    pub(super) fn allowed(&self, pool: &'q Pool) -> Option<&'q Pool> {
         self.key.may_use(pool).then_some(pool)
     }
 
@@ -299,7 +337,7 @@ impl<'q> Question<'q> {
         &self,
         pool: &'q Pool,
         place: &Place<'q>,
-        reading: Reading<'_>,
+        reading: Parsed<'_>,
         trace: &mut impl Trace,
     ) -> Result<Wanted<'q>, Reason> {
         if let Some(idle) = Idle::of(pool.readiness()) {
@@ -330,7 +368,7 @@ impl<'q> Question<'q> {
         &self,
         gate: Gate,
         place: &Place<'q>,
-        reading: Reading<'_>,
+        reading: Parsed<'_>,
         model: &ModelName,
     ) -> Result<Wanted<'q>, Reason> {
         let pool = self.among(None, model.as_str());

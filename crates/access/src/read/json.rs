@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::{error::Category, value::RawValue};
 
 use super::{
-    NameField, Unreadable, Where,
+    NameField, Oddities, Reading, Unreadable, Where,
     field::{Field, MODEL, NAME, OtherField, StoredField},
 };
 use crate::estimate::{Count, Counting, FieldName};
@@ -25,21 +25,28 @@ pub(super) struct Read<'a> {
     pub(super) other: Option<&'static OtherField>,
     /// What of it counts as tokens; `None` for JSON that cannot be counted while it is read.
     pub(super) count: Option<Box<Count>>,
+    /// What was passed over.
+    pub(super) oddities: Oddities,
 }
 
 /// Reads a JSON body.
-pub(super) fn read(body: &[u8], rule: NameField) -> Result<Read<'_>, Unreadable> {
+pub(super) fn read(body: &[u8], rule: NameField, reading: Reading) -> Result<Read<'_>, Unreadable> {
     refuse_other_encodings(body)?;
     let text = std::str::from_utf8(body).map_err(|_| Unreadable::NotUtf8)?;
-    match try_read(text, rule, Some(Counting::default())) {
+    match try_read(text, rule, reading, Some(Counting::default())) {
         // To count, values are read more closely than to pass over them.
-        Err(Unreadable::Json { .. } | Unreadable::NotAnObject) => try_read(text, rule, None),
+        Err(Unreadable::Json { .. } | Unreadable::NotAnObject) => try_read(text, rule, reading, None),
         other => other,
     }
 }
 
-fn try_read(text: &str, rule: NameField, counting: Option<Counting>) -> Result<Read<'_>, Unreadable> {
-    let mut found = Found::new(rule, counting);
+fn try_read(
+    text: &str,
+    rule: NameField,
+    reading: Reading,
+    counting: Option<Counting>,
+) -> Result<Read<'_>, Unreadable> {
+    let mut found = Found::new(rule, reading, counting);
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = deserializer.deserialize_map(&mut found).and_then(|()| deserializer.end());
     match (found.refusal.take(), parsed) {
@@ -68,12 +75,25 @@ struct Found<'de> {
     other: Option<&'static OtherField>,
     refusal: Option<Unreadable>,
     rule: NameField,
+    reading: Reading,
+    oddities: Oddities,
     counting: Option<Counting>,
 }
 
 impl<'de> Found<'de> {
-    fn new(rule: NameField, counting: Option<Counting>) -> Self {
-        Self { model: None, name: None, stored: None, other: None, refusal: None, rule, counting }
+    fn new(rule: NameField, reading: Reading, counting: Option<Counting>) -> Self {
+        let oddities = Oddities::default();
+        Self {
+            model: None,
+            name: None,
+            stored: None,
+            other: None,
+            refusal: None,
+            rule,
+            reading,
+            oddities,
+            counting,
+        }
     }
 
     /// Counts a text that has been read.
@@ -97,25 +117,28 @@ impl<'de> Found<'de> {
     }
 
     fn model<A: MapAccess<'de>>(&mut self, map: &mut A, field: FieldName) -> Result<(), A::Error> {
-        if self.model.is_some() {
+        if self.model.is_some() || self.oddities.null_model {
             return Err(self.refuse(Unreadable::ModelRepeated(Where::Json)));
         }
-        let Some(model) = map.next_value_seed(Text)? else {
-            return Err(self.refuse(Unreadable::ModelNotText));
-        };
-        self.count_text(field, &model);
-        self.model = Some(model);
+        match map.next_value_seed(Text)? {
+            Given::Text(model) => {
+                self.count_text(field, &model);
+                self.model = Some(model);
+            }
+            Given::Null if self.reading == Reading::Lenient => self.oddities.null_model = true,
+            Given::Null | Given::Other => return Err(self.refuse(Unreadable::ModelNotText)),
+        }
         Ok(())
     }
 
     fn name<A: MapAccess<'de>>(&mut self, map: &mut A, field: FieldName) -> Result<(), A::Error> {
         match (&self.name, map.next_value_seed(Text)?) {
-            (None, Some(name)) => {
+            (None, Given::Text(name)) => {
                 self.count_text(field, &name);
                 self.name = Some(name);
             }
             (Some(_), _) => return Err(self.refuse(Unreadable::ModelRepeated(Where::Json))),
-            (None, None) => return Err(self.refuse(Unreadable::ModelNotText)),
+            (None, Given::Null | Given::Other) => return Err(self.refuse(Unreadable::ModelNotText)),
         }
         Ok(())
     }
@@ -133,8 +156,13 @@ impl<'de> Found<'de> {
         self.count_json(field, value.get())
     }
 
-    fn result(self) -> Result<Read<'de>, Unreadable> {
+    fn result(mut self) -> Result<Read<'de>, Unreadable> {
         let (stored, other) = (self.stored, self.other);
+        let names_one = self.model.as_ref().is_some_and(|model| !model.is_empty());
+        if names_one && self.reading == Reading::Lenient && self.rule == NameField::IsModel {
+            self.oddities.empty_name = self.name.take_if(|name| name.is_empty()).is_some();
+        }
+        let oddities = self.oddities;
         let count = self.counting.map(|counting| Box::new(counting.end()));
         let model = match (self.model, self.name) {
             (Some(model), Some(name)) if model != name => {
@@ -146,7 +174,7 @@ impl<'de> Found<'de> {
             }
             (model, name) => Ok(model.or(name)),
         };
-        Ok(Read { model: model?, stored, other, count })
+        Ok(Read { model: model?, stored, other, count, oddities })
     }
 
     fn other<A: MapAccess<'de>>(
@@ -228,11 +256,18 @@ impl<'de> Visitor<'de> for Key {
     }
 }
 
+/// The value of a field that names a model.
+enum Given<'de> {
+    Text(Cow<'de, str>),
+    Null,
+    Other,
+}
+
 /// Reads a string, or nothing of anything else.
 struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {
-    type Value = Option<Cow<'de, str>>;
+    type Value = Given<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
@@ -240,48 +275,48 @@ impl<'de> DeserializeSeed<'de> for Text {
 }
 
 impl<'de> Visitor<'de> for Text {
-    type Value = Option<Cow<'de, str>>;
+    type Value = Given<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string")
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Some(text.into()))
+        Ok(Given::Text(text.into()))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some(text.to_owned().into()))
+        Ok(Given::Text(text.to_owned().into()))
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(Given::Other)
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(Given::Other)
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(Given::Other)
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(Given::Other)
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(Given::Null)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
+        Ok(Given::Other)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(None)
+        Ok(Given::Other)
     }
 }
 
@@ -293,7 +328,11 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Result<Option<String>, Unreadable> {
-        let read = super::read(body.as_bytes(), NameField::Ignored)?;
+        read_as(body, Reading::Strict)
+    }
+
+    fn read_as(body: &str, reading: Reading) -> Result<Option<String>, Unreadable> {
+        let read = super::read(body.as_bytes(), NameField::Ignored, reading)?;
         match read.other {
             Some(field) => Err(field.refusal()),
             None => Ok(read.model.map(Cow::into_owned)),
@@ -400,26 +439,27 @@ mod tests {
             utf32(u32::to_be_bytes),
         ] {
             assert_eq!(
-                super::read(&body, NameField::Ignored).err(),
+                super::read(&body, NameField::Ignored, Reading::Lenient).err(),
                 Some(Unreadable::TextEncoding),
                 "{body:?}"
             );
         }
         // Neither in a value that is passed over, nor anywhere else.
         assert_eq!(
-            super::read(b"{\"model\":\"a\",\"x\":\"\xff\"}", NameField::Ignored).err(),
+            super::read(b"{\"model\":\"a\",\"x\":\"\xff\"}", NameField::Ignored, Reading::Lenient).err(),
             Some(Unreadable::NotUtf8)
         );
         assert_eq!(
-            super::read(b"{\"model\":\"a\"}\xc0\xaf", NameField::Ignored).err(),
+            super::read(b"{\"model\":\"a\"}\xc0\xaf", NameField::Ignored, Reading::Lenient).err(),
             Some(Unreadable::NotUtf8)
         );
     }
 
     #[test]
     fn a_name_counts_where_ollama_reads_it() {
-        let read =
-            |body: &str, rule| super::read(body.as_bytes(), rule).map(|read| read.model.map(Cow::into_owned));
+        let read = |body: &str, rule| {
+            super::read(body.as_bytes(), rule, Reading::Strict).map(|read| read.model.map(Cow::into_owned))
+        };
         for rule in [NameField::MustAgree, NameField::IsModel] {
             let both = read(r#"{"name":"a","model":"a"}"#, rule);
             assert_eq!(both.expect("they agree").as_deref(), Some("a"));
@@ -437,6 +477,42 @@ mod tests {
         assert_eq!(read(alone, NameField::IsModel).expect("a model").as_deref(), Some("a"));
         assert_eq!(read(alone, NameField::Ignored), Ok(None));
         assert_eq!(read(alone, NameField::MustAgree).expect_err(alone).code(), "field_not_accepted");
+    }
+
+    #[test]
+    fn what_only_some_servers_take_is_noted() {
+        let read = |body: &str| {
+            let read = super::read(body.as_bytes(), NameField::IsModel, Reading::Lenient)?;
+            Ok((read.model.map(Cow::into_owned), read.oddities))
+        };
+        let plain = Oddities::default();
+        let (empty, null) = (Oddities { empty_name: true, ..plain }, Oddities { null_model: true, ..plain });
+        for (body, model, oddities) in [
+            (r#"{"model":"a"}"#, Some("a"), plain),
+            (r#"{"name":"a","model":"a"}"#, Some("a"), plain),
+            (r#"{"model":"a","name":""}"#, Some("a"), empty),
+            (r#"{"name":"","model":"a"}"#, Some("a"), empty),
+            (r#"{"name":""}"#, Some(""), plain),
+            (r#"{"model":null}"#, None, null),
+            (r#"{"model":null,"name":"a"}"#, Some("a"), null),
+        ] {
+            assert_eq!(read(body), Ok((model.map(str::to_owned), oddities)), "{body}");
+        }
+        for (body, code) in [
+            (r#"{"model":null,"model":"a"}"#, "model_ambiguous"),
+            (r#"{"model":"a","model":null}"#, "model_ambiguous"),
+            (r#"{"model":null,"model":null}"#, "model_ambiguous"),
+            (r#"{"model":null,"Model":"a"}"#, "model_ambiguous"),
+            (r#"{"mod\u0065l":null}"#, "model_ambiguous"),
+            (r#"{"model":"a","name":"","name":"b"}"#, "model_ambiguous"),
+            (r#"{"model":"a","name":" "}"#, "model_ambiguous"),
+            (r#"{"model":"","name":"a"}"#, "model_ambiguous"),
+            (r#"{"model":7}"#, "model_invalid"),
+            (r#"{"model":[null]}"#, "model_invalid"),
+            (r#"{"model":"a","name":null}"#, "model_invalid"),
+        ] {
+            assert_eq!(read(body).map_err(|refused: Unreadable| refused.code()), Err(code), "{body}");
+        }
     }
 
     #[test]
@@ -480,9 +556,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_accepted_is_what_others_read(body in any_body(), pretty: bool) {
+        fn what_is_accepted_is_what_others_read(body in any_body(), pretty: bool, lenient: bool) {
             let text = if pretty { serde_json::to_string_pretty(&body) } else { serde_json::to_string(&body) };
-            if let Ok(model) = read(&text.expect("JSON")) {
+            let reading = if lenient { Reading::Lenient } else { Reading::Strict };
+            if let Ok(model) = read_as(&text.expect("JSON"), reading) {
+                prop_assert!(lenient || body.get("model") != Some(&Value::Null));
                 prop_assert!(body.is_object());
                 prop_assert_eq!(model.as_deref(), body.get("model").and_then(Value::as_str));
                 prop_assert!(body.get("lora_path").is_none_or(Value::is_null));
@@ -499,7 +577,7 @@ mod tests {
                 let at = at % body.len();
                 body[at] = byte;
             }
-            if let Ok(found) = super::read(&body, NameField::Ignored) {
+            if let Ok(found) = super::read(&body, NameField::Ignored, Reading::Lenient) {
                 // An ignored value may hold a lone surrogate or a number out of range, which Value refuses.
                 if let Ok(value) = serde_json::from_slice::<Value>(&body) {
                     prop_assert_eq!(found.model.as_deref(), value.get("model").and_then(Value::as_str));
@@ -509,7 +587,7 @@ mod tests {
 
         #[test]
         fn random_bytes_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(Read { model: Some(found), .. }) = super::read(&body, NameField::Ignored) {
+            if let Ok(Read { model: Some(found), .. }) = super::read(&body, NameField::Ignored, Reading::Lenient) {
                 let value: Value = serde_json::from_slice(&body).expect("JSON");
                 prop_assert_eq!(Some(&*found), value.get("model").and_then(Value::as_str));
             }

@@ -1,7 +1,7 @@
 //! What kind a body is of (RFC 9110 §8.3).
 
 use http::{
-    HeaderMap,
+    HeaderMap, HeaderValue,
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 
@@ -28,6 +28,23 @@ pub(super) fn of(headers: &HeaderMap) -> Result<BodyKind<'_>, Unreadable> {
     };
     let value = value.to_str().map_err(|_| Unreadable::ContentType("it is not plain ASCII"))?;
     kind(value).map_err(Unreadable::ContentType)
+}
+
+/// The same for a server that takes every body for JSON but forms, whatever its type is called.
+pub(super) fn of_any(headers: &HeaderMap) -> Result<BodyKind<'_>, Unreadable> {
+    refuse_content_encoding(headers)?;
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Unreadable::ContentTypeCount),
+        (Some(value), None) if may_be_form(value) => of(headers),
+        (_, None) => Ok(BodyKind::Json),
+    }
+}
+
+/// Whether anybody could take a type for a form's, which is read part by part.
+fn may_be_form(value: &HeaderValue) -> bool {
+    let lower = value.as_bytes().to_ascii_lowercase();
+    memchr::memmem::find(&lower, b"multipart").is_some()
 }
 
 /// A server may unpack a body that is read packed here, or the other way round.
@@ -121,6 +138,30 @@ mod tests {
         ] {
             assert_eq!(kind(value), Ok(BodyKind::Form { boundary }), "{value}");
         }
+    }
+
+    #[test]
+    fn what_is_json_to_a_server_that_does_not_look_at_the_type() {
+        let of_any = |types: &[&'static str], encoding: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            for value in types {
+                headers.append(CONTENT_TYPE, HeaderValue::from_static(value));
+            }
+            headers.extend(encoding.map(|value| (CONTENT_ENCODING, HeaderValue::from_static(value))));
+            of_any(&headers) == Ok(BodyKind::Json)
+        };
+        for value in
+            ["application/json", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "x"]
+        {
+            assert!(of_any(&[value], None), "{value}");
+        }
+        assert!(of_any(&[], None) && of_any(&["text/plain"], Some("identity")));
+        for value in ["multipart/form-data; boundary=b", "Multipart/Mixed", "text/plain, multipart/form-data"]
+        {
+            assert!(!of_any(&[value], None), "{value}");
+        }
+        assert!(!of_any(&["text/plain", "text/plain"], None), "which of them counts?");
+        assert!(!of_any(&["text/plain"], Some("gzip")));
     }
 
     #[test]

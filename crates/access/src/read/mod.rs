@@ -49,24 +49,57 @@ pub(crate) struct BodyRead<'a> {
     pub(crate) other: Option<Unreadable>,
     /// What of it counts as tokens, if that could be told while it was read.
     pub(crate) count: Option<Box<Count>>,
+    /// What not every server reads as it was read here.
+    pub(crate) oddities: Oddities,
+}
+
+/// What of a body only servers of some kinds are known to read as it is read here. It is read so only where it reaches none but
+/// these.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Oddities {
+    /// It was taken for JSON, and its `Content-Type` does not say so.
+    pub(crate) untyped: bool,
+    /// An empty `name` stands beside the model, and was passed over.
+    pub(crate) empty_name: bool,
+    /// `model` is null, and was passed over.
+    pub(crate) null_model: bool,
+}
+
+/// How odd a body may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// As everybody reads it, or not at all.
+    Strict,
+    /// Passing over [`Oddities`], and noting them.
+    Lenient,
 }
 
 /// Reads the body.
-pub(crate) fn from_body<'a>(request: &Request<'a>, rule: NameField) -> Result<BodyRead<'a>, Unreadable> {
+pub(crate) fn from_body<'a>(
+    request: &Request<'a>,
+    rule: NameField,
+    reading: Reading,
+) -> Result<BodyRead<'a>, Unreadable> {
     if request.body.is_empty() {
         return Ok(BodyRead::default());
     }
-    Ok(match media_type::of(request.headers)? {
+    let (kind, untyped) = match (media_type::of(request.headers), reading) {
+        (Err(_), Reading::Lenient) => (media_type::of_any(request.headers)?, true),
+        (kind, _) => (kind?, false),
+    };
+    Ok(match kind {
         BodyKind::Json => {
-            let json::Read { model, stored, other, count } = json::read(request.body, rule)?;
+            let json::Read { model, stored, other, count, oddities } =
+                json::read(request.body, rule, reading)?;
             let other = other.map(OtherField::refusal);
-            BodyRead { named: model.map(|model| (Where::Json, model)), stored, other, count }
+            let oddities = Oddities { untyped, ..oddities };
+            BodyRead { named: model.map(|model| (Where::Json, model)), stored, other, count, oddities }
         }
         BodyKind::Form { boundary } => {
             let multipart::Read { model, stored, other } = multipart::read(request.body, boundary)?;
             let other = other.map(OtherField::refusal);
             let named = model.map(|model| (Where::Form, model.into()));
-            BodyRead { named, stored, other, count: None }
+            BodyRead { named, stored, other, ..BodyRead::default() }
         }
     })
 }
@@ -105,5 +138,5 @@ pub(crate) fn from_query<'a>(target: &Target<'a>) -> Result<Option<Named<'a>>, U
 /// What of a JSON body counts, as told while it is read.
 #[cfg(test)]
 pub(crate) fn count(body: &[u8]) -> Option<Box<Count>> {
-    json::read(body, NameField::Ignored).ok()?.count
+    json::read(body, NameField::Ignored, Reading::Strict).ok()?.count
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use super::segment::{folded, segments};
 
-const MODELS: &str = "/models/";
+pub(super) const MODELS: &str = "/models/";
 const AZURE: &str = "/openai/deployments/";
 /// The most slashes in a name that are looked for.
 const MAX_SLASHES: usize = 7;
@@ -85,10 +85,23 @@ impl<'p> PathForm<'p> {
         }
     }
 
+    /// Where the model's name ends in the path that this was read from; 0 if there is none.
+    pub(crate) fn end_of_name(self, path: &str) -> usize {
+        match self {
+            Self::Named { rest, .. } => path.len() - rest.len(),
+            Self::Plain(_) | Self::Unknown { .. } => 0,
+        }
+    }
+
     /// Whether this is Ollama's list of models, behind a name.
     pub(crate) fn is_ollamas_list(self) -> bool {
         matches!(self, Self::Named { prefix: Prefix::Models, rest: "/api/tags" | "/api/ps", .. })
     }
+}
+
+/// What a path begins with, if a model's name follows.
+pub(super) fn name_prefix(path: &str) -> Option<&'static str> {
+    [MODELS, AZURE].into_iter().find(|prefix| path.starts_with(prefix))
 }
 
 /// What stands where a name begins.

@@ -7,7 +7,11 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::{Unreadable, query::is_well_encoded};
+use super::{
+    Unreadable,
+    path::{MODELS, name_prefix},
+    query::is_well_encoded,
+};
 
 /// Where a request goes.
 #[derive(Debug)]
@@ -16,30 +20,64 @@ pub(crate) struct Target<'a> {
     pub(crate) path: Cow<'a, str>,
     /// The query, as it was given.
     pub(crate) query: Option<&'a str>,
+    /// Where the last slash of the path ends that was encoded (`%2F`); 0 if none was.
+    encoded_until: usize,
 }
 
 impl<'a> Target<'a> {
-    /// Takes a URI in origin form apart.
+    /// Takes a URI in origin form apart, in which no slash is encoded.
     pub(crate) fn parse(uri: &'a str) -> Result<Self, Unreadable> {
+        let target = Self::parse_named(uri)?;
+        target.refuse_encoded_behind(0)?;
+        Ok(target)
+    }
+
+    /// The same, where slashes may be encoded in a model's name: whoever takes it has to look where that ends
+    /// ([`refuse_encoded_behind`](Self::refuse_encoded_behind)).
+    pub(crate) fn parse_named(uri: &'a str) -> Result<Self, Unreadable> {
         let (path, query) = uri.split_once('?').map_or((uri, None), |(path, query)| (path, Some(query)));
         if !uri.bytes().all(|b| b.is_ascii_graphic()) || uri.contains('#') {
             return Err(Unreadable::Uri("it has a character that must be percent-encoded"));
         }
-        let path = decode(path).map_err(Unreadable::Uri)?;
-        check(&path).map_err(Unreadable::Uri)?;
-        Ok(Self { path, query })
+        let (path, encoded_until) = decode(path).map_err(Unreadable::Uri)?;
+        Ok(Self { path, query, encoded_until })
+    }
+
+    /// Refuses a path in which a slash is encoded behind this place: servers take it for one, or for a character.
+    pub(crate) fn refuse_encoded_behind(&self, end: usize) -> Result<(), Unreadable> {
+        match self.encoded_until > end {
+            true => Err(Unreadable::Uri("the path has an encoded slash")),
+            false => Ok(()),
+        }
     }
 }
 
-fn decode(path: &str) -> Result<Cow<'_, str>, &'static str> {
+/// Decodes a path and checks it; with it comes where its last encoded slash ends.
+fn decode(path: &str) -> Result<(Cow<'_, str>, usize), &'static str> {
     if !is_well_encoded(path) {
         return Err("a \"%\" is not followed by two hexadecimal digits");
     }
     let decoded = percent_decode_str(path).decode_utf8().map_err(|_| "the path is not UTF-8 once decoded")?;
-    if decoded.matches('/').count() != path.matches('/').count() {
-        return Err("the path has an encoded slash");
+    let last = path
+        .rmatch_indices('%')
+        .find(|(at, _)| path[at + 1..].get(..2).is_some_and(|code| code.eq_ignore_ascii_case("2f")));
+    let encoded_until = last.map_or(0, |(at, _)| percent_decode_str(&path[..at + 3]).count());
+    // Traefik takes a name off behind this prefix as it is written, so it must be written so.
+    if let Some(prefix) = name_prefix(&decoded).filter(|prefix| !path.starts_with(prefix)) {
+        return Err(match prefix {
+            MODELS => "\"/models/\" is written with an encoded character",
+            _ => "\"/openai/deployments/\" is written with an encoded character",
+        });
     }
-    Ok(decoded)
+    // A name may begin with a slash, if that is told from one that ends the segment.
+    let behind = name_prefix(&decoded).map_or("", |prefix| &path[prefix.len()..]);
+    let begins_with_slash = behind.get(..3).is_some_and(|code| code.eq_ignore_ascii_case("%2f"));
+    let checked: Cow<'_, str> = match (begins_with_slash, name_prefix(&decoded)) {
+        (true, Some(prefix)) => format!("{prefix}{}", &decoded[prefix.len() + 1..]).into(),
+        _ => Cow::Borrowed(&decoded),
+    };
+    check(&checked)?;
+    Ok((decoded, encoded_until))
 }
 
 /// Checks a decoded path.
@@ -88,6 +126,54 @@ mod tests {
         ] {
             let target = Target::parse(uri).expect(uri);
             assert_eq!((&*target.path, target.query), (path, query), "{uri}");
+        }
+    }
+
+    /// As `/models/org%2Fname/…`, which SDKs write, and `/models/%2Fmodels%2Fname/…`, after SGLang's own name for a model.
+    #[test]
+    fn slashes_may_be_encoded_in_a_name_alone() {
+        for (uri, path, until) in [
+            ("/models/org/name/v1", "/models/org/name/v1", ""),
+            ("/models/org%2Fname/v1", "/models/org/name/v1", "/models/org/"),
+            ("/models/a%2fb%2Fc/v1?x=%2F", "/models/a/b/c/v1", "/models/a/b/"),
+            ("/models/%2Froot%2Fm%20x/v1", "/models//root/m x/v1", "/models//root/"),
+            (
+                "/openai/deployments/org%2Fname/chat",
+                "/openai/deployments/org/name/chat",
+                "/openai/deployments/org/",
+            ),
+            ("/models/a/v1%2Fchat", "/models/a/v1/chat", "/models/a/v1/"),
+            ("/v1/a%2Fb", "/v1/a/b", "/v1/a/"),
+            ("/models/caf%C3%A9%2Fx/v1", "/models/caf\u{e9}/x/v1", "/models/caf\u{e9}/"),
+        ] {
+            let target = Target::parse_named(uri).expect(uri);
+            assert_eq!((&*target.path, target.encoded_until), (path, until.len()), "{uri}");
+            let before = target.encoded_until.saturating_sub(1);
+            assert_eq!(target.refuse_encoded_behind(before).is_err(), !until.is_empty(), "{uri}");
+            assert!(target.refuse_encoded_behind(until.len()).is_ok());
+            assert_eq!(Target::parse(uri).is_err(), !until.is_empty(), "{uri}");
+        }
+        for uri in [
+            "/models/%2F%2Froot/v1",
+            "/models//root/v1",
+            "/models/a%2F%2Fb/v1",
+            "/models/a%2F/v1",
+            "/models/%2F/v1",
+            "/models/%2F..%2Fa/v1",
+            "/models/a%2F..%2Fb/v1",
+            "/models/%2F.%2Fa/v1",
+            "/models/a%252Fb/v1",
+            "/models/%5Croot/v1",
+            "/v1/%2Froot",
+            "/%2Fmodels/a/v1",
+            // Traefik before 3.4.1 would leave the name there.
+            "/model%73/a/v1",
+            "/%6Dodels/a/v1",
+            "/models%2Fa/v1",
+            "/openai%2Fdeployments/a/chat",
+            "/openai/deployment%73/a/chat",
+        ] {
+            assert!(Target::parse_named(uri).is_err(), "{uri}");
         }
     }
 

@@ -124,6 +124,18 @@ impl Unreadable {
         )
     }
 
+    /// Whether nothing names a model where the server looks for it.
+    pub(crate) fn is_about_no_model(&self) -> bool {
+        matches!(
+            self,
+            Self::ModelMissing
+                | Self::ModelNotInBody
+                | Self::ModelUnseen
+                | Self::BodyUnseen
+                | Self::ModelInMessages
+        )
+    }
+
     /// The field that is the trouble, as OpenAI's errors name it in `param`.
     pub fn param(&self) -> Option<&'static str> {
         match self {

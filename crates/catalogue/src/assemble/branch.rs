@@ -96,7 +96,7 @@ impl Asked<'_> {
 
     /// Why the other model's servers cannot take the requests, if they cannot.
     fn fault(&self, draft: &Draft, ready: &[Arc<ServerRecord>]) -> Option<BranchFault> {
-        if let Some(server) = ready.iter().find(|s| !s.accepts(self.model)) {
+        if let Some(server) = ready.iter().find(|s| !s.accepts(self.model.as_str())) {
             return Some(BranchFault::NameNotAccepted { server: server.spec.name.clone() });
         }
         // One that chooses by the name in the body would answer with this very model.

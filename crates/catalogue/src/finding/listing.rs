@@ -19,6 +19,8 @@ pub enum ListingFinding {
         /// How many it has.
         count: usize,
     },
+    /// It answers requests for its own host only, and gets those of clients with theirs.
+    OwnHostOnly(Origin),
 }
 
 impl ListingFinding {
@@ -28,6 +30,7 @@ impl ListingFinding {
             Self::EntryWithoutId => Facts::fault("lists_entry_without_id"),
             Self::UnusableName(_) => Facts::fault("lists_unusable_name"),
             Self::TooMany { .. } => Facts::fault("lists_too_many_models"),
+            Self::OwnHostOnly(_) => Facts::fault("lists_for_own_host_only"),
         }
     }
 
@@ -51,6 +54,11 @@ impl ListingFinding {
             Self::TooMany { .. } => {
                 "Name those that are wanted by hand: the label inference.models, or the key models of its entry in servers.".into()
             }
+            Self::OwnHostOnly(origin) => format!(
+                "Set {} to false: then Traefik asks it for its own host. Set it to true if it knows the hosts that clients ask for.",
+                origin.setting("pass_host_header")
+            )
+            .into(),
         }
     }
 }
@@ -64,6 +72,9 @@ impl fmt::Display for ListingFinding {
             Self::TooMany { count } => {
                 write!(f, "it lists {count} models; the first {MAX_MODELS_PER_SERVER} are used")
             }
+            Self::OwnHostOnly(_) => f.write_str(
+                "it lists its models for its own Host only, and requests come with that of their clients (pass_host_header)",
+            ),
         }
     }
 }

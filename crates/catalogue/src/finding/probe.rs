@@ -368,7 +368,7 @@ impl Origin {
         }
     }
 
-    fn setting(self, key: &str) -> String {
+    pub(super) fn setting(self, key: &str) -> String {
         match self {
             Self::Docker => format!("the label inference.{key}"),
             Self::File => format!("the key {key} of its entry in servers"),

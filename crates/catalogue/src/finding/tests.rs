@@ -148,6 +148,8 @@ fn listings() -> Vec<Finding> {
         ListingFinding::EntryWithoutId,
         ListingFinding::UnusableName(no_name()),
         ListingFinding::TooMany { count: 3000 },
+        ListingFinding::OwnHostOnly(Origin::Docker),
+        ListingFinding::OwnHostOnly(Origin::File),
     ]
     .map(Finding::from)
     .into()

@@ -67,6 +67,7 @@ const VARIABLES: &[(&str, &[&str], Shape)] = &[
     ("MODELGATE_REQUESTS_MAX_BODY", &["requests", "max_body"], Shape::Scalar),
     ("MODELGATE_REQUESTS_MAX_CHUNKED_BODY", &["requests", "max_chunked_body"], Shape::Scalar),
     ("MODELGATE_REQUESTS_KEY_HEADERS", &["requests", "key_headers"], Shape::List),
+    ("MODELGATE_REQUESTS_FOREIGN_CREDENTIALS", &["requests", "foreign_credentials"], Shape::Scalar),
     ("MODELGATE_DOCKER_ENABLED", &["docker", "enabled"], Shape::Scalar),
     ("MODELGATE_DOCKER_ENDPOINT", &DOCKER_ENDPOINT, Shape::Scalar),
     ("MODELGATE_DOCKER_TLS_CA", &["docker", "tls", "ca"], Shape::Scalar),

@@ -12,6 +12,8 @@ pub(crate) struct RequestsConfig {
     pub(crate) max_chunked_body: u64,
     /// Headers in which keys are read, beside `Authorization`, `x-api-key` and `api-key`.
     pub(crate) key_headers: Vec<HeaderName>,
+    /// Whether credentials that are not known are passed over beside one that is.
+    pub(crate) ignores_foreign: bool,
 }
 
 const KEY_HEADER: &str = "the name of a header that holds nothing but a key, such as apikey";
@@ -32,11 +34,13 @@ pub(super) fn read(mut section: Section<'_>) -> RequestsConfig {
         );
     }
     let key_headers = section.try_list("key_headers", KEY_HEADER, key_header);
+    let foreign = section.one_of("foreign_credentials", &[("refuse", false), ("ignore", true)]);
     section.finish();
     RequestsConfig {
         max_body: limit,
         max_chunked_body: chunked.unwrap_or(CHUNKED.min(limit)),
         key_headers: key_headers.unwrap_or_default(),
+        ignores_foreign: foreign.unwrap_or(false),
     }
 }
 

@@ -10,7 +10,7 @@
 //! | `GET {base}/models`, `POST {base}/chat/completions`, `completions`, `embeddings`, `responses`, `messages`, `audio/transcriptions` | as in vLLM; `stream: true` for chat, completions and messages |
 //! | `POST {base}/rerank`, `moderations`, `images/generations`, `messages/count_tokens` | as in their API references |
 //! | `GET {base}/realtime?model=` | a WebSocket that greets, then sends back what it gets |
-//! | `/api/chat`, `generate`, `embed`, `show`, `tags`, `ps` | as in Ollama |
+//! | `/api/chat`, `generate`, `embed`, `show`, `tags`, `ps`, and `/` of one whose models are `library`'s | as in Ollama |
 //! | `POST /completion`, `/infill`, `/tokenize` | as in llama.cpp |
 //! | `GET /health`, `GET /metrics` | as in vLLM |
 //! | `GET` and `POST /predict` | a FastAPI endpoint: `{"server": …, "path": …, "model_type": …}` |
@@ -80,6 +80,8 @@ pub struct Options {
     pub required_key: Option<String>,
     /// The header in which it stands: `authorization` (behind `Bearer `), `x-api-key`, `api-key` or any other.
     pub required_header: String,
+    /// Everything is answered 403 that is asked for another host than 127.0.0.1, as by an Ollama on a loopback address.
+    pub own_host_only: bool,
     /// Ollama's `/api/ps` lists no model for so long after the start.
     pub loaded_after: Duration,
     /// It listens with TLS, and this certificate.
@@ -102,6 +104,7 @@ impl Default for Options {
             accept_any: false,
             required_key: None,
             required_header: "authorization".to_owned(),
+            own_host_only: false,
             loaded_after: Duration::ZERO,
             tls: None,
         }

@@ -70,6 +70,7 @@ pub(super) async fn answer(
     body: &Bytes,
 ) -> Option<Response> {
     Some(match (method.as_str(), path) {
+        ("GET" | "HEAD", "/") if state.options.owned_by == "library" => "Ollama is running".into_response(),
         ("GET", "/api/tags") => Json(models(state, true)).into_response(),
         ("GET", "/api/ps") => Json(models(state, state.is_loaded())).into_response(),
         ("POST", "/api/chat" | "/api/generate" | "/api/embed" | "/api/show") => {

@@ -56,7 +56,10 @@ async fn answer(Shared(state): Shared<Arc<State>>, request: Request) -> Response
     let (mut parts, body) = request.into_parts();
     // A client that breaks off while it sends gets no answer anyway.
     let Ok(body) = to_bytes(body, usize::MAX).await else { return StatusCode::BAD_REQUEST.into_response() };
-    let mut response = if parts.uri.path().starts_with("/sim/") {
+    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let mut response = if state.options.own_host_only && !host.starts_with("127.0.0.1:") {
+        StatusCode::FORBIDDEN.into_response()
+    } else if parts.uri.path().starts_with("/sim/") {
         control::answer(&state, &parts.method, &parts.uri, &parts.headers, &body)
     } else {
         route(&state, &mut parts, &body).await

@@ -57,6 +57,7 @@ impl Settings {
             accept_any: variables.flag("SIM_ACCEPT_ANY")?,
             required_key: variables.parsed("SIM_REQUIRE_KEY")?,
             required_header: variables.parsed("SIM_REQUIRE_HEADER")?.unwrap_or(defaults.required_header),
+            own_host_only: defaults.own_host_only,
             loaded_after: seconds("SIM_LOADED_AFTER")?.unwrap_or(defaults.loaded_after),
             tls: variables.identity()?,
         };

@@ -1,0 +1,40 @@
+//! Whether all that names a model in a request names the same one.
+
+use super::{
+    behind::takes_any_name,
+    names::Names,
+    wanted::{Place, Question},
+};
+use crate::{Reason, Unreadable, Where};
+
+impl<'q> Question<'q> {
+    /// Refuses names of different models, and those of another model than Traefik has chosen.
+    pub(super) fn agree(&self, names: &Names<'_>, place: &Place<'q>) -> Result<(), Reason> {
+        let stands_for = |name: &str| self.find(place.chosen, name).map(|pool| &pool.stands_for);
+        let same = |a: &str, b: &str| a == b || stands_for(a).is_some_and(|of| stands_for(b) == Some(of));
+        let mut named = names.iter().filter(|(at, name)| !self.is_placeholder(*at, name, names, place));
+        let Some((first, name)) = named.next() else { return Ok(()) };
+        for (at, other) in named {
+            if !same(name, other) {
+                return Err(Unreadable::ModelsDisagree(*first, *at).into());
+            }
+        }
+        // Who may not use the model hears that, whatever they call it.
+        match place.routed.filter(|(pool, _)| self.allowed(pool).is_some()) {
+            Some((pool, _)) if !same(name, pool.model.as_str()) => {
+                Err(Unreadable::ModelsDisagree(*first, Where::Router).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a body's name is nobody's, and there because a client has to put something: the path names the model, and
+    /// its servers take any name.
+    fn is_placeholder(&self, at: Where, name: &str, names: &Names<'_>, place: &Place<'q>) -> bool {
+        let in_body = matches!(at, Where::Json | Where::Form);
+        let Some(in_path) = names.in_path().filter(|_| in_body) else { return false };
+        // A model that the key may not use is nobody's, too.
+        self.find(place.chosen, name).is_none()
+            && self.find(place.chosen, in_path).is_some_and(|pool| takes_any_name(pool, name))
+    }
+}

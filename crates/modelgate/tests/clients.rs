@@ -1,0 +1,284 @@
+//! What clients do first, and what once ended in a puzzle, through a real Traefik.
+
+mod common;
+
+use common::{KEY, LAYERED, LLAMA_KEY, NEWEST, Stack, config_of, refusal, send, server, stack_of};
+use reqwest::Method;
+use serde_json::{Value, json};
+use testkit::sim::{Options, RawListing, Sim};
+
+fn sim(name: &str, models: &[&str], owned_by: &str) -> Sim {
+    Sim::start_with(Options { owned_by: owned_by.into(), ..Options::named(name, models) })
+}
+
+async fn with(version: &str, servers: &[(&Sim, &str)], more: &str) -> Option<Stack> {
+    let traefik =
+        format!("traefik: {{ version: {version:?}, apis: [openai, models, azure, ollama]{more} }}\n");
+    let stack = stack_of(version, &config_of(servers, &traefik)).await?;
+    stack.traefik.wait_configured().await;
+    Some(stack)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ollamas_clients_work_and_are_refused_in_its_words() {
+    let ollama = sim("ollama", &["llama3:latest", "qwen:7b"], "library");
+    let vllm = sim("vllm", &["qwen3"], "vllm");
+    for version in ["3.6.2", NEWEST] {
+        let Some(stack) = with(version, &[(&ollama, ""), (&vllm, "")], "").await else { continue };
+        let url = |path: &str| format!("{}{path}", stack.traefik.url());
+        // Its documentation's commands have no Content-Type, and pages send text, for which no browser asks leave.
+        let body = r#"{"model":"llama3","messages":[],"stream":false}"#;
+        for content_type in
+            [None, Some("application/x-www-form-urlencoded"), Some("text/plain;charset=UTF-8")]
+        {
+            for path in ["/api/chat", "/v1/chat/completions", "/models/llama3/api/generate"] {
+                let mut request = stack.client.post(url(path)).bearer_auth(KEY).body(body);
+                if let Some(content_type) = content_type {
+                    request = request.header("content-type", content_type);
+                }
+                let answer = send(request).await;
+                assert_eq!(answer.status(), 200, "{version} {path} {content_type:?}");
+                assert_eq!(server(&answer), "ollama");
+            }
+        }
+        // As its client in Go writes it.
+        let show = json!({ "model": "qwen:7b", "system": "", "template": "", "options": null, "name": "" });
+        assert_eq!(send(stack.post("/api/show", &show)).await.status(), 200, "{version}");
+        let list: Value = send(stack.get("/api/tags")).await.json().await.expect("JSON");
+        let names: Vec<&str> =
+            list["models"].as_array().expect("a list").iter().filter_map(|m| m["name"].as_str()).collect();
+        assert_eq!(names, ["llama3:latest", "qwen:7b"], "{version}: vLLM has no such API");
+        // Its command line asks this before everything else, and has no key.
+        for (method, text) in [(Method::HEAD, ""), (Method::GET, "Ollama is running")] {
+            let answer = send(stack.client.request(method, url("/"))).await;
+            assert_eq!(answer.status(), 200, "{version}");
+            assert_eq!(answer.text().await.expect("text"), text, "{version}");
+        }
+        // Its libraries print what stands in "error".
+        let keyless = stack.client.post(url("/api/chat")).json(&json!({ "model": "llama3" }));
+        let typed = stack.raw("/api/chat", "text/plain", r#"{"model":"llama3","model":"qwen:7b"}"#);
+        for (request, status, words) in [
+            (keyless, 401, "An API key is required"),
+            (stack.client.get(url("/api/tags")), 401, "An API key is required"),
+            (stack.post("/api/chat", &json!({ "model": "none" })), 404, "does not exist"),
+            (stack.post("/models/none/api/show", &json!({})), 404, "does not exist"),
+            (stack.post("/api/chat", &json!({ "model": "qwen3" })), 404, "nothing at this path"),
+            (stack.post("/api/pull", &json!({ "model": "llama3" })), 404, "nothing at this path"),
+            (stack.post("/api/chat", &json!({})), 400, "names no model"),
+            (typed, 415, "Content-Type"),
+            (stack.raw("/api/chat", "application/json", vec![b' '; 33_554_433]), 413, "too large"),
+        ] {
+            let (found, body) = refusal(request).await;
+            let told = body["error"].as_str().unwrap_or_default();
+            assert!(
+                found == status && told.contains(words),
+                "{version}: {found} {body}, not {status} {words}"
+            );
+        }
+        assert!(vllm.posts().is_empty());
+    }
+}
+
+/// Ollama answers 403 to an Origin and, on a loopback address, a Host that are not its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn ollama_gets_neither_the_pages_origin_nor_the_gateways_host() {
+    let own_host_only = Options { own_host_only: true, ..Options::named("ollama", &["llama3:latest"]) };
+    let ollama = Sim::start_with(Options { owned_by: "library".into(), ..own_host_only });
+    let other = sim("other", &["tiny"], "me");
+    let servers = [(&ollama, ""), (&other, "")];
+    let cors = r#", cors: { origins: ["https://chat.example.com"] }"#;
+    for (more, origin, others) in [
+        // A page on the gateway's own host: no browser asks whether it may.
+        ("", "https://llm.example.com", Some("https://llm.example.com")),
+        (cors, "https://chat.example.com", None),
+    ] {
+        let Some(stack) = with(NEWEST, &servers, more).await else { return };
+        for (sim, model, seen) in [(&ollama, "llama3", None), (&other, "tiny", others)] {
+            sim.forget_requests();
+            let request = stack.post("/v1/chat/completions", &json!({ "model": model, "messages": [] }));
+            let request = request.header("origin", origin).header("host", "llm.example.com");
+            let answer = send(request).await;
+            assert_eq!(answer.status(), 200, "{model} {more}");
+            let allowed = answer.headers().get("access-control-allow-origin").is_some();
+            assert_eq!(allowed, !more.is_empty(), "what the gateway tells the page");
+            let posts = sim.posts();
+            assert_eq!(posts[0].header("origin"), seen, "{model} {more}");
+            let host = posts[0].header("host").expect("a host");
+            assert_eq!(host == "llm.example.com", model == "tiny", "{model}: {host}");
+        }
+    }
+}
+
+/// Codex asks for a WebSocket without a model, and goes on over HTTP at once if it hears 426.
+#[tokio::test(flavor = "multi_thread")]
+async fn codex_is_sent_to_http_and_claude_code_may_send_its_own_token() {
+    let vllm = sim("vllm", &["llama"], "vllm");
+    for (version, more) in
+        [("3.5.3", ""), ("3.6.2", ""), (NEWEST, "requests: { foreign_credentials: ignore }\n")]
+    {
+        let yaml = config_of(&[(&vllm, "")], &format!("traefik: {{ version: {version:?} }}\n{more}"));
+        let Some(stack) = stack_of(version, &yaml).await else { continue };
+        stack.traefik.wait_configured().await;
+        for path in ["/v1/responses", "/models/llama/v1/responses"] {
+            let request = stack.get(path).header("connection", "Upgrade").header("upgrade", "websocket");
+            let request = request.header("sec-websocket-version", "13");
+            let (status, body) =
+                refusal(request.header("sec-websocket-key", "MDEyMzQ1Njc4OWFiY2RlZg==")).await;
+            assert_eq!(
+                (status, &body["error"]["code"]),
+                (426, &"websocket_not_served".into()),
+                "{version} {path}"
+            );
+        }
+        let messages = json!({ "model": "llama", "max_tokens": 5, "messages": [] });
+        let ask = |own: &str, key: &str| {
+            let request = stack.client.post(format!("{}/models/llama/v1/messages", stack.traefik.url()));
+            let request = request.bearer_auth(own.to_owned()).header("x-api-key", key.to_owned());
+            request.header("anthropic-version", "2023-06-01").json(&messages)
+        };
+        vllm.forget_requests();
+        let (status, body) = refusal(ask("sk-ant-oat01-its-own", KEY)).await;
+        if more.is_empty() {
+            let told = body["error"]["message"].as_str().unwrap_or_default();
+            assert_eq!((status, &body["type"]), (401, &"error".into()), "{version}: {body}");
+            assert!(told.contains("authorization") && told.contains("x-api-key"), "{version}: {told}");
+            assert!(vllm.posts().is_empty(), "{version}");
+            continue;
+        }
+        assert_eq!(status, 200, "{body}");
+        let posts = vllm.posts();
+        let headers = &posts[0].headers;
+        assert!(
+            !headers.iter().any(|(_, value)| value.contains("sk-ant") || value.contains(KEY)),
+            "{headers:?}"
+        );
+        assert_eq!(posts[0].header("x-inference-consumer"), Some("alice"));
+        assert_eq!(refusal(ask(LLAMA_KEY, KEY)).await.0, 401, "which of two that are known?");
+        assert_eq!(refusal(ask("sk-ant-a", "sk-ant-b")).await.0, 401);
+        let told_again = ask("sk-ant-oat01-its-own", KEY).header("x-hf-token", KEY);
+        assert_eq!(
+            refusal(told_again).await.1["error"]["message"].as_str().map(|told| told.contains("x-hf-token")),
+            Some(true)
+        );
+    }
+}
+
+/// What stands in a path, in every Traefik that may have to take it off.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_path_names_the_model_and_the_body_need_not() {
+    let qwen = "/root/models/Qwen";
+    let sglang = sim("sglang", &[qwen], "sglang");
+    let (vllm, two) = (sim("vllm", &["org/sole"], "vllm"), sim("two", &["sleep", "org/load"], "vllm"));
+    let cpp = Sim::start_with(Options {
+        owned_by: "llamacpp".into(),
+        accept_any: true,
+        ..Options::named("cpp", &["tiny"])
+    });
+    for version in ["3.3.6", "3.5.3", "3.6.2", "3.6.15", "3.7.0", NEWEST] {
+        let traefik = format!("traefik: {{ version: {version:?} }}\n");
+        let yaml = config_of(&[(&sglang, ""), (&vllm, ""), (&two, ""), (&cpp, "")], &traefik);
+        let Some(stack) = stack_of(version, &yaml).await else { continue };
+        stack.traefik.wait_configured().await;
+        let silent = || json!({ "messages": [] });
+        let null = || json!({ "model": null, "messages": [] });
+        let named = |model: &str| json!({ "model": model, "messages": [] });
+        for (path, body, by) in [
+            ("/models/org%2Fsole/v1/chat/completions", named("org/sole"), &vllm),
+            ("/models/org/sole/v1/chat/completions", named("org/sole"), &vllm),
+            ("/openai/deployments/org%2fsole/chat/completions?api-version=1", named("org/sole"), &vllm),
+            ("/models/%2Froot%2Fmodels%2FQwen/v1/chat/completions", named(qwen), &sglang),
+            ("/openai/deployments/%2Froot%2Fmodels%2FQwen/chat/completions", named(qwen), &sglang),
+            ("/models/sleep/v1/chat/completions", named("sleep"), &two),
+            ("/models/org%2Fload/v1/chat/completions", named("org/load"), &two),
+            ("/models/tiny/v1/chat/completions", named("gpt-4"), &cpp),
+            ("/models/tiny/v1/chat/completions", silent(), &cpp),
+            ("/models/tiny/v1/chat/completions", null(), &cpp),
+            ("/openai/deployments/tiny/chat/completions", null(), &cpp),
+        ] {
+            by.forget_requests();
+            let answer = send(stack.post(path, &body)).await;
+            let (status, text) = (answer.status().as_u16(), answer.text().await.expect("text"));
+            let posts = by.posts();
+            let seen = posts.last().map(|seen| seen.path.split('?').next().unwrap_or_default());
+            assert_eq!(seen, Some("/v1/chat/completions"), "{version} {path} {body}: {status} {text}");
+        }
+        for sim in [&sglang, &vllm, &two, &cpp] {
+            sim.forget_requests();
+        }
+        for (path, body, status) in [
+            ("/models/org%2Fsole%2Fv1/chat/completions", named("org/sole"), 400),
+            ("/models/org%2Fsole/v1%2Fchat/completions", named("org/sole"), 400),
+            ("/models/sleep/sleep", json!({}), 404),
+            ("/models/org%2Fload/models/load", json!({}), 404),
+            ("/models/sleep/v1/chat/completions", named("gpt-4"), 400),
+            ("/models/sleep/v1/chat/completions", null(), 400),
+            ("/models/org/sole/v1/chat/completions", named("gpt-4"), 400),
+        ] {
+            let (found, answer) = refusal(stack.post(path, &body)).await;
+            // Before 3.6 no router has such a path.
+            let is_unrouted = !LAYERED.contains(&version) && answer["error"]["code"] == "model_not_named";
+            assert!(found == status || is_unrouted, "{version} {path} {body}: {found} {answer}");
+        }
+        // Written so, some Traefiks would leave the name in the path, others take it off.
+        let odd = refusal(stack.post("/model%73/org/load", &json!({}))).await;
+        assert!(matches!(odd.0, 400 | 404 | 503), "{version}: {odd:?}");
+        assert!([&sglang, &vllm, &two, &cpp].iter().all(|sim| sim.posts().is_empty()), "{version}");
+        // The model's own list, and what is asked of no model.
+        for (path, id) in [
+            ("/models/sleep/v1/models", "sleep"),
+            ("/models/org%2Fload/v1/models", "org/load"),
+            ("/models/%2Froot%2Fmodels%2FQwen/v1/models", qwen),
+        ] {
+            let (status, body) = refusal(stack.get(path)).await;
+            let ids: Vec<_> =
+                body["data"].as_array().into_iter().flatten().map(|model| model["id"].clone()).collect();
+            assert_eq!((status, ids), (200, vec![Value::from(id)]), "{version} {path}: {body}");
+        }
+        let (status, body) = refusal(stack.get("/models/sleep/v1/models/sleep")).await;
+        assert_eq!((status, &body["id"]), (200, &"sleep".into()), "{version}");
+        for (path, status) in [
+            ("/models/sleep/health", 200),
+            ("/models/sleep/v1/models/none", 404),
+            ("/models/org/load/v1/models/sleep", 404),
+            ("/models/none/v1/models", 404),
+            ("/models/sleep/metrics", 404),
+        ] {
+            assert_eq!(refusal(stack.get(path)).await.0, status, "{version} {path}");
+        }
+    }
+}
+
+/// Lists as servers write them: one odd number hid every model of a server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_read_as_it_is_and_what_is_missing_is_asked() {
+    let (odd, host) = (sim("odd", &["x"], "me"), sim("host", &["tiny"], "me"));
+    let own = Sim::start_with(Options { own_host_only: true, ..Options::named("own", &["mine"]) });
+    // None of its models is of Ollama's own library.
+    let hf = sim("hf", &["hf.co/me/llama:Q4"], "library");
+    for (sim, listing) in [
+        (&odd, &b"\xef\xbb\xbf{\"object\":\"list\",\"data\":[{\"id\":\"odd-model\",\"rope\":NaN,\"about\":\"cut \\ud83d\"}]}"[..]),
+        (&hf, br#"{"object":"list","data":[{"id":"hf.co/me/llama:Q4","object":"model","created":1,"owned_by":"me"}]}"#),
+    ] {
+        sim.set_raw_listing(Some(RawListing::json(listing)));
+    }
+    let Some(stack) = with(NEWEST, &[(&odd, ""), (&hf, ""), (&host, ""), (&own, "")], "").await else {
+        return;
+    };
+    assert_eq!(send(stack.get("/v1/models/odd-model")).await.status(), 200);
+    let shown = send(stack.client.get(format!("{}/readyz", stack.modelgate.admin_url()))).await;
+    let shown = shown.text().await.expect("text");
+    assert!(shown.contains("odd-model"), "{shown}");
+    assert_eq!(shown.matches("lists_for_own_host_only").count(), 1, "{shown}");
+    assert_eq!(send(stack.get("/v1/models/mine")).await.status(), 200, "it is used all the same");
+    let text = r#"{"model":"hf.co/me/llama:Q4","messages":[],"stream":false}"#;
+    let answer = send(stack.raw("/api/chat", "text/plain", text)).await;
+    assert_eq!(
+        (answer.status().as_u16(), server(&answer).as_str()),
+        (200, "hf"),
+        "it has said that it is an Ollama"
+    );
+    // Modelgate asks for the list as requests come: for another host than the server's own.
+    let asked = host.requests();
+    let asked = asked.iter().filter(|seen| seen.path == "/v1/models").filter_map(|seen| seen.header("host"));
+    assert!(asked.clone().all(|host| host == "modelgate-probe.invalid") && asked.count() > 0);
+}

@@ -1,0 +1,86 @@
+//! In whose form a client reads a refusal, told by what it asks for.
+
+use axum::http::HeaderMap;
+
+/// Whose error shape the client expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    OpenAi,
+    Anthropic,
+    /// `{"error": "text"}`: Ollama's libraries take `error` for a text, whatever it is.
+    Ollama,
+}
+
+/// What stands behind `/api/` in Ollama's API (<https://github.com/ollama/ollama/blob/main/docs/api.md>).
+const OLLAMA: [&str; 14] = [
+    "blobs",
+    "chat",
+    "copy",
+    "create",
+    "delete",
+    "embed",
+    "embeddings",
+    "generate",
+    "ps",
+    "pull",
+    "push",
+    "show",
+    "tags",
+    "version",
+];
+
+impl Dialect {
+    /// Reads it from the client's path, perhaps with a query, and its headers. Anthropic's and Ollama's paths are their own; only
+    /// Anthropic's SDK sends `anthropic-version`.
+    pub(crate) fn of(uri: &str, headers: &HeaderMap) -> Self {
+        let path = uri.split('?').next().unwrap_or_default();
+        let is_below = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        let is_messages = path.split_once("/messages").is_some_and(|(_, rest)| is_below(rest));
+        match () {
+            () if is_ollamas(path) => Self::Ollama,
+            () if is_messages || headers.contains_key("anthropic-version") => Self::Anthropic,
+            () => Self::OpenAi,
+        }
+    }
+}
+
+/// Behind a model's name, `/api/…` may be an application's own.
+fn is_ollamas(path: &str) -> bool {
+    let behind_name = || {
+        let (_, rest) = path.strip_prefix("/models/")?.split_once("/api/")?;
+        rest.split('/').next()
+    };
+    path.starts_with("/api/") || behind_name().is_some_and(|endpoint| OLLAMA.contains(&endpoint))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn a_path_tells_whose_client_asks() {
+        let none = HeaderMap::new();
+        let anthropics = HeaderMap::from_iter([(
+            HeaderName::from_static("anthropic-version"),
+            HeaderValue::from_static("2023-06-01"),
+        )]);
+        for (uri, headers, dialect) in [
+            ("/v1/messages", &none, Dialect::Anthropic),
+            ("/v1/messages/count_tokens?x=1", &none, Dialect::Anthropic),
+            ("/v1/messagesx", &none, Dialect::OpenAi),
+            ("/v1/chat/completions", &none, Dialect::OpenAi),
+            ("/v1/chat/completions?next=/api/chat", &none, Dialect::OpenAi),
+            ("/v1/models", &anthropics, Dialect::Anthropic),
+            ("/api/chat", &none, Dialect::Ollama),
+            ("/api/tags?x", &anthropics, Dialect::Ollama),
+            ("/api/nothing", &none, Dialect::Ollama),
+            ("/models/org/llama/api/show", &none, Dialect::Ollama),
+            ("/models/app/api/predict", &none, Dialect::OpenAi),
+            ("/apis/chat", &none, Dialect::OpenAi),
+        ] {
+            assert_eq!(Dialect::of(uri, headers), dialect, "{uri}");
+        }
+    }
+}
