@@ -209,8 +209,8 @@ pub(crate) fn judge_for(
         });
     }
     let grant = Grant {
-        route: wanted.leg.map(|leg| leg.route.clone()),
-        credential: wanted.leg.and_then(|leg| leg.credential.clone()),
+        route: wanted.group.map(|group| group.route.clone()),
+        credential: wanted.group.and_then(|group| group.credential.clone()),
         model: wanted.model,
         consumer: Arc::clone(&key.consumer),
         tokens,

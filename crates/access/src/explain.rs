@@ -73,8 +73,8 @@ impl Explanation {
         if let Decision::Allow(grant) = &decision
             && let Some(pool) = grant.route.as_ref().and_then(|route| catalogue.pool_of_route(route.as_str()))
         {
-            let leg = pool.legs.iter().find(|leg| Some(&leg.route) == grant.route.as_ref());
-            for server in leg.into_iter().flat_map(|leg| &leg.ready) {
+            let group = pool.groups.iter().find(|group| Some(&group.route) == grant.route.as_ref());
+            for server in group.into_iter().flat_map(|group| &group.ready) {
                 steps.push(format!("{} at {} may answer it", server.spec.name, server.spec.url));
             }
         }

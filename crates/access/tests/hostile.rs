@@ -60,9 +60,9 @@ fn gate(model: Option<&'static str>) -> Mode<'static> {
     Mode::Gate { model, body_forwarded: true, single_model: false }
 }
 
-/// The mode of a request that Traefik has routed to a model's first leg, or to another one.
-fn routed(world: &World, model: &str, leg: usize) -> Mode<'static> {
-    let route = world.catalogue.pool(model).expect("a pool").legs[leg].route.to_string();
+/// The mode of a request that Traefik has routed to a model's first group, or to another one.
+fn routed(world: &World, model: &str, group: usize) -> Mode<'static> {
+    let route = world.catalogue.pool(model).expect("a pool").groups[group].route.to_string();
     Mode::Routed { route: route.leak(), body_forwarded: true }
 }
 
@@ -112,19 +112,19 @@ fn who_may_not_use_a_route_is_not_told_its_model() {
     );
 }
 
-/// Traefik sends the request to the leg of its route, whichever leg would be chosen now.
+/// Traefik sends the request to the group of its route, whichever group would be chosen now.
 #[test]
 fn the_credential_of_one_leg_never_goes_to_another() {
     let mut cloud = server_with("cloud", &["llama"], &[("priority", "0")]);
     cloud.spec.credential = Credential::new(CredentialHeader::Bearer, "sk-1").map(Arc::new);
     let world = world(vec![cloud, server_with("local", &["llama"], &[("priority", "1")])]);
-    let trusted = |leg| Call { trusted: true, ..chat("llama").mode(routed(&world, "llama", leg)) };
+    let trusted = |group| Call { trusted: true, ..chat("llama").mode(routed(&world, "llama", group)) };
     let pool = world.catalogue.pool("llama").expect("a pool");
-    assert!(pool.legs[0].credential.is_some() && pool.legs[1].credential.is_none());
+    assert!(pool.groups[0].credential.is_some() && pool.groups[1].credential.is_none());
     let (to_cloud, to_local) = (grant(&world, &trusted(0)), grant(&world, &trusted(1)));
     assert_eq!(to_cloud.credential.expect("a credential").reveal(), "Bearer sk-1");
     assert!(to_local.credential.is_none());
-    assert_eq!(to_local.route.as_ref(), Some(&pool.legs[1].route));
+    assert_eq!(to_local.route.as_ref(), Some(&pool.groups[1].route));
     let stranger = chat("llama").mode(routed(&world, "llama", 0));
     assert_eq!(world.reason(&stranger), Some(Reason::UntrustedPeer));
 }

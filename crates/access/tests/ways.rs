@@ -44,8 +44,8 @@ fn grant(world: &World, call: &Call) -> Grant {
 fn reaches(world: &World, call: &Call) -> String {
     let route = grant(world, call).route.expect("a route");
     let pool = world.catalogue.pool_of_route(route.as_str()).expect("a pool");
-    let leg = pool.legs.iter().find(|leg| leg.route == route).expect("a leg");
-    leg.ready.iter().map(|s| s.spec.name.as_str()).collect::<Vec<_>>().join(",")
+    let group = pool.groups.iter().find(|group| group.route == route).expect("a group");
+    group.ready.iter().map(|s| s.spec.name.as_str()).collect::<Vec<_>>().join(",")
 }
 
 #[test]
@@ -191,8 +191,9 @@ fn ollama_reads_the_name_as_well() {
 fn a_route_that_traefik_chose_binds() {
     let world = usual();
     let route = |model: &str| {
-        let leg = world.catalogue.pool(model).and_then(|pool| pool.leg().map(|leg| leg.route.to_string()));
-        &*leg.expect("a route").leak()
+        let group =
+            world.catalogue.pool(model).and_then(|pool| pool.group().map(|group| group.route.to_string()));
+        &*group.expect("a route").leak()
     };
     let lone = |body_forwarded| Mode::Routed { route: route("org/lone"), body_forwarded };
     let cheap = |body_forwarded| Mode::Routed { route: route("cheap"), body_forwarded };

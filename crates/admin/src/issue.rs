@@ -189,7 +189,7 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
     for server in catalogue.servers() {
         let Some(why) = server.state.why() else { continue };
         let severity = match &server.state {
-            ServerState::Draining(_) if admin.holds.borrow().of(&server.spec).is_some() => Severity::Warn,
+            ServerState::Draining(_) if admin.cordons.borrow().of(&server.spec).is_some() => Severity::Warn,
             ServerState::Draining(_) => Severity::Bad,
             ServerState::Starting(_) if !is_patient(server) => Severity::Warn,
             _ => continue,
@@ -376,12 +376,12 @@ mod tests {
     fn a_server_that_an_operator_has_withdrawn_is_no_alarm() {
         let gpu =
             server("gpu", ServerState::Draining(LifecycleFinding::Paused { by: "alice".into() }.into()), &[]);
-        let hold = catalogue::Hold { kind: catalogue::HoldKind::Pause, by: "alice".into() };
+        let cordon = catalogue::Cordon { kind: catalogue::CordonKind::Pause, by: "alice".into() };
         let dashboard = Dashboard::of(Catalogue::default());
-        dashboard.admin.holds.send_modify(|holds| holds.hold(gpu.spec.id.clone(), hold.clone()));
+        dashboard.admin.cordons.send_modify(|cordons| cordons.cordon(gpu.spec.id.clone(), cordon.clone()));
         let catalogue = Catalogue::assemble([gpu], Vec::new());
         let told = all(&dashboard.admin, &catalogue, SystemTime::now());
         let [issue] = &told[..] else { panic!("one issue: {told:?}") };
-        assert_eq!((issue.severity, &issue.told), (Severity::Warn, &Told::of_catalogue(&hold.finding())));
+        assert_eq!((issue.severity, &issue.told), (Severity::Warn, &Told::of_catalogue(&cordon.finding())));
     }
 }

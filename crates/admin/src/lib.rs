@@ -42,7 +42,7 @@ mod testing;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use catalogue::Holds;
+use catalogue::Cordons;
 use store::{Audit, Registry};
 use tokio::sync::watch;
 
@@ -68,7 +68,7 @@ pub struct Admin {
     /// Plans, consumers and keys, of the file and the store.
     pub(crate) registry: Arc<Registry>,
     /// The servers that operators have withdrawn by hand; discovery hears of it.
-    pub(crate) holds: watch::Sender<Holds>,
+    pub(crate) cordons: watch::Sender<Cordons>,
     pub(crate) program: Arc<Program>,
     pub(crate) live: Live,
     pub(crate) since: Arc<Since>,
@@ -101,7 +101,7 @@ pub struct Parts {
     /// Plans, consumers and keys, of the file and the store.
     pub registry: Arc<Registry>,
     /// The servers that operators withdraw by hand.
-    pub holds: watch::Sender<Holds>,
+    pub cordons: watch::Sender<Cordons>,
     /// What only the program knows.
     pub program: Program,
     /// Live pages end when it becomes true.
@@ -111,10 +111,10 @@ pub struct Parts {
 impl Admin {
     /// Puts it together.
     pub fn new(parts: Parts) -> Self {
-        let Parts { gate, shared, registry, holds, program, shutdown } = parts;
+        let Parts { gate, shared, registry, cordons, program, shutdown } = parts;
         let program = Arc::new(program);
         let (since, charts) = (Arc::default(), Arc::default());
-        Self { gate, shared, registry, holds, program, live: Live::new(shutdown), since, charts }
+        Self { gate, shared, registry, cordons, program, live: Live::new(shutdown), since, charts }
     }
 
     /// Writes down what an operator has done, if there is a store. What cannot be written down is in the log at least.

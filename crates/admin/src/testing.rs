@@ -101,8 +101,8 @@ fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>
         configuration: Box::new(|| "listen: {}\n# <b>bold</b>\n".into()),
         problems: Box::new(Vec::new),
     };
-    let holds = watch::Sender::default();
-    Admin::new(Parts { gate, shared, registry, holds, program, shutdown: stopped })
+    let cordons = watch::Sender::default();
+    Admin::new(Parts { gate, shared, registry, cordons, program, shutdown: stopped })
 }
 
 /// A server of the configuration.

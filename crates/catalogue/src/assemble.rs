@@ -48,7 +48,7 @@ pub struct Pool {
     /// What clients call it.
     pub model: ModelName,
     /// The model that it is another name for; itself, if it is none.
-    pub stands_for: ModelName,
+    pub canonical: ModelName,
     /// What a request must have to get there, beside the model's name.
     pub selector: Option<Arc<Selector>>,
     /// What the servers say about it: from each field, the first server (by id) that fills it in;
@@ -59,8 +59,8 @@ pub struct Pool {
     /// Those that serve it but get no requests now.
     pub waiting: Vec<Arc<ServerRecord>>,
     /// The ready servers by the credential that they demand: `/auth` sets one credential for a
-    /// request before Traefik chooses a server, so it chooses the leg. The first is to be used.
-    pub legs: Vec<Leg>,
+    /// request before Traefik chooses a server, so it chooses the group. The first is to be used.
+    pub groups: Vec<RouteGroup>,
     /// How its requests are spread.
     pub settings: ModelSettings,
     /// What the settings are made of: of each, what counts.
@@ -90,7 +90,7 @@ pub struct OwnLimits {
 
 /// Ready servers of a pool that demand the same credential, or none.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Leg {
+pub struct RouteGroup {
     /// What Traefik calls it.
     pub route: RouteId,
     /// What all of its servers demand.
@@ -157,8 +157,8 @@ impl Pool {
     }
 
     /// The route that Traefik is to send its requests to, if a server is ready.
-    pub fn leg(&self) -> Option<&Leg> {
-        self.legs.first()
+    pub fn group(&self) -> Option<&RouteGroup> {
+        self.groups.first()
     }
 
     /// What a request could choose of the servers besides this model: the most that one of them offers.
@@ -170,7 +170,7 @@ impl Pool {
     /// may use a model may call it by its other names. It does not hold the other way round.
     pub fn is_among(&self, models: &ModelGlobs) -> bool {
         models.matches(self.model.as_str())
-            || self.stands_for != self.model && models.matches(self.stands_for.as_str())
+            || self.canonical != self.model && models.matches(self.canonical.as_str())
     }
 }
 
@@ -255,8 +255,8 @@ impl Catalogue {
         let (hints, problems) = problems.into_iter().partition(|p: &Problem| p.severity() == Severity::Hint);
         let mut catalogue = Self { servers, pools, by_name, selections, problems, hints, ..Self::default() };
         let routes = |pool: &Arc<Pool>| {
-            let of = |leg: &Leg| (leg.route.clone(), Arc::clone(pool));
-            pool.legs.iter().map(of).collect::<Vec<_>>()
+            let of = |group: &RouteGroup| (group.route.clone(), Arc::clone(pool));
+            pool.groups.iter().map(of).collect::<Vec<_>>()
         };
         catalogue.by_route = catalogue.pools().flat_map(routes).collect();
         catalogue

@@ -78,7 +78,7 @@ pub struct ContainerRecord {
 /// From where servers are to be reached. Modelgate asks a server at the same address at which
 /// Traefik sends it requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Vantage {
+pub struct NetworkView {
     /// The Docker host's name in `docker.hosts`; `None` for the one that `docker` itself describes.
     pub host: Option<String>,
     /// The network to use, from the configuration.
@@ -94,7 +94,7 @@ pub struct Vantage {
     pub traefik_networks: Option<BTreeSet<String>>,
 }
 
-impl Vantage {
+impl NetworkView {
     /// This Docker host, as findings name it.
     pub(crate) fn docker_host(&self) -> DockerHost {
         DockerHost(self.host.clone())
@@ -115,7 +115,7 @@ pub enum Interpretation {
 }
 
 /// Reads a container. The problems name what is wrong with it.
-pub fn interpret(container: &ContainerRecord, vantage: &Vantage) -> (Interpretation, Vec<Problem>) {
+pub fn interpret(container: &ContainerRecord, network_view: &NetworkView) -> (Interpretation, Vec<Problem>) {
     let problem = |finding| Problem::container(&container.name, finding);
     let (labels, warnings) = match label::read(&container.labels) {
         Reading::NotEnabled => return (Interpretation::NotEnabled, Vec::new()),
@@ -141,9 +141,13 @@ pub fn interpret(container: &ContainerRecord, vantage: &Vantage) -> (Interpretat
         }
         ContainerStatus::Running | ContainerStatus::Paused => {}
     }
-    match describe(container, &labels, vantage) {
+    match describe(container, &labels, network_view) {
         Ok((spec, state)) => {
-            problems.extend(published_to_all(container, port(&labels, &container.exposed_ports), vantage));
+            problems.extend(published_to_all(
+                container,
+                port(&labels, &container.exposed_ports),
+                network_view,
+            ));
             (Interpretation::Server(Box::new(spec), state), problems)
         }
         Err(finding) => {
@@ -160,7 +164,7 @@ pub(crate) fn starting(why: impl Into<Finding>) -> ServerState {
 fn describe(
     container: &ContainerRecord,
     labels: &Labels,
-    vantage: &Vantage,
+    network_view: &NetworkView,
 ) -> Result<(ServerSpec, ServerState), Finding> {
     let health = match (labels.health, container.health) {
         (Some(HealthMode::Docker), None) => {
@@ -174,7 +178,7 @@ fn describe(
         id: ServerId::docker(&container.id),
         name: container.name.clone(),
         source: Source::Docker { container_id: container.id.clone(), image: container.image.clone() },
-        url: url(container, labels, vantage)?,
+        url: url(container, labels, network_view)?,
         base_path: labels.base_path.clone(),
         models: labels.models.clone(),
         health,
@@ -196,18 +200,22 @@ fn describe(
     Ok((spec, state))
 }
 
-fn url(container: &ContainerRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerUrl, AddressFinding> {
+fn url(
+    container: &ContainerRecord,
+    labels: &Labels,
+    network_view: &NetworkView,
+) -> Result<ServerUrl, AddressFinding> {
     let port = port(labels, &container.exposed_ports);
-    if vantage.published {
-        return published(container, port, vantage);
+    if network_view.published {
+        return published(container, port, network_view);
     }
     if container.network_mode == "host" {
-        let on_host = vantage.own_networks.is_none().then_some("127.0.0.1");
-        let address = vantage.host_address.as_deref().or(on_host);
-        let address = address.ok_or_else(|| AddressFinding::HostNetwork(vantage.docker_host()))?;
+        let on_host = network_view.own_networks.is_none().then_some("127.0.0.1");
+        let address = network_view.host_address.as_deref().or(on_host);
+        let address = address.ok_or_else(|| AddressFinding::HostNetwork(network_view.docker_host()))?;
         return Ok(ServerUrl::http(address, port));
     }
-    address(container, labels, vantage).map(|address| ServerUrl::http(address, port))
+    address(container, labels, network_view).map(|address| ServerUrl::http(address, port))
 }
 
 /// The port to use: by label, or the only one that there is, or vLLM's.
@@ -221,24 +229,28 @@ pub(crate) fn port(labels: &Labels, exposed: &BTreeSet<u16>) -> u16 {
     })
 }
 
-fn published(container: &ContainerRecord, port: u16, vantage: &Vantage) -> Result<ServerUrl, AddressFinding> {
-    let host = vantage.host_address.as_deref();
-    let host = host.ok_or_else(|| AddressFinding::HostUnknown(vantage.docker_host()))?;
+fn published(
+    container: &ContainerRecord,
+    port: u16,
+    network_view: &NetworkView,
+) -> Result<ServerUrl, AddressFinding> {
+    let host = network_view.host_address.as_deref();
+    let host = host.ok_or_else(|| AddressFinding::HostUnknown(network_view.docker_host()))?;
     if container.network_mode == "host" {
         return Ok(ServerUrl::http(host, port));
     }
     let found = container.published_ports.iter().find(|p| p.container_port == port);
     let found =
-        found.ok_or_else(|| AddressFinding::PortNotPublished { host: vantage.docker_host(), port })?;
+        found.ok_or_else(|| AddressFinding::PortNotPublished { host: network_view.docker_host(), port })?;
     Ok(ServerUrl::http(host, found.host_port))
 }
 
 /// A port that everybody who reaches the Docker host can ask, past Modelgate's keys. Where Traefik itself needs the
 /// published port, there is no other way.
-fn published_to_all(container: &ContainerRecord, port: u16, vantage: &Vantage) -> Option<Problem> {
+fn published_to_all(container: &ContainerRecord, port: u16, network_view: &NetworkView) -> Option<Problem> {
     let to_all =
         |p: &&PublishedPort| p.container_port == port && ["", "0.0.0.0", "::"].contains(&p.address.as_str());
-    let found = container.published_ports.iter().find(to_all).filter(|_| !vantage.published)?;
+    let found = container.published_ports.iter().find(to_all).filter(|_| !network_view.published)?;
     Some(open_port(&container.name, found.host_port, port))
 }
 
@@ -247,20 +259,20 @@ pub fn open_port(name: &str, host_port: u16, port: u16) -> Problem {
     Problem::container(name, DoorFinding::OpenPort { port, host_port })
 }
 
-/// Its address on the network that labels, configuration and vantage choose.
+/// Its address on the network that labels, configuration and network_view choose.
 pub(crate) fn address<'a>(
     container: &'a ContainerRecord,
     labels: &Labels,
-    vantage: &Vantage,
+    network_view: &NetworkView,
 ) -> Result<&'a str, AddressFinding> {
     let attached = || container.networks.keys().cloned().collect::<Vec<_>>();
     if container.networks.is_empty() {
         return Err(AddressFinding::NoNetwork { mode: container.network_mode.clone() });
     }
-    if let Some(wanted) = labels.network.as_ref().or(vantage.network.as_ref()) {
+    if let Some(wanted) = labels.network.as_ref().or(network_view.network.as_ref()) {
         let asked_for = || match labels.network.is_some() {
             true => AskedFor::ByLabel,
-            false => AskedFor::ByConfiguration(vantage.docker_host()),
+            false => AskedFor::ByConfiguration(network_view.docker_host()),
         };
         let network = resolve(container, wanted).ok_or_else(|| AddressFinding::NotAttached {
             asked_for: asked_for(),
@@ -273,11 +285,11 @@ pub(crate) fn address<'a>(
     let network = container
         .networks
         .keys()
-        .find(|name| shared(name, &vantage.own_networks) && shared(name, &vantage.traefik_networks))
+        .find(|name| shared(name, &network_view.own_networks) && shared(name, &network_view.traefik_networks))
         .ok_or_else(|| AddressFinding::NotShared {
             attached: attached(),
-            modelgate: vantage.own_networks.clone(),
-            traefik: vantage.traefik_networks.clone(),
+            modelgate: network_view.own_networks.clone(),
+            traefik: network_view.traefik_networks.clone(),
         })?;
     with_address(container, network)
 }
@@ -324,8 +336,8 @@ mod tests {
     }
 
     /// The URL, or the first problem.
-    fn url_of(container: &ContainerRecord, vantage: &Vantage) -> String {
-        match interpret(container, vantage) {
+    fn url_of(container: &ContainerRecord, network_view: &NetworkView) -> String {
+        match interpret(container, network_view) {
             (Interpretation::Server(spec, _), _) => spec.url.to_string(),
             (_, problems) => problems[0].finding.to_string(),
         }
@@ -334,44 +346,47 @@ mod tests {
     #[test]
     fn the_port_comes_from_label_then_image_then_default() {
         let mut c = container(&[]);
-        assert_eq!(url_of(&c, &Vantage::default()), "http://10.1.0.2:8000");
+        assert_eq!(url_of(&c, &NetworkView::default()), "http://10.1.0.2:8000");
         c.exposed_ports = BTreeSet::from([30000]);
-        assert_eq!(url_of(&c, &Vantage::default()), "http://10.1.0.2:30000");
+        assert_eq!(url_of(&c, &NetworkView::default()), "http://10.1.0.2:30000");
         c.exposed_ports = BTreeSet::from([30000, 9090]);
         assert_eq!(
-            url_of(&c, &Vantage::default()),
+            url_of(&c, &NetworkView::default()),
             "http://10.1.0.2:8000",
             "two exposed ports decide nothing"
         );
         c.labels.insert("inference.port".into(), "9090".into());
-        assert_eq!(url_of(&c, &Vantage::default()), "http://10.1.0.2:9090");
+        assert_eq!(url_of(&c, &NetworkView::default()), "http://10.1.0.2:9090");
     }
 
     #[test]
     fn the_address_is_one_that_modelgate_and_traefik_share() {
         let c = container(&[]);
-        let vantage =
-            |own, traefik| Vantage { own_networks: own, traefik_networks: traefik, ..Vantage::default() };
-        assert_eq!(url_of(&c, &vantage(on(&["back", "x"]), None)), "http://10.2.0.2:8000");
-        assert_eq!(url_of(&c, &vantage(on(&["ai", "back"]), on(&["back"]))), "http://10.2.0.2:8000");
+        let network_view = |own, traefik| NetworkView {
+            own_networks: own,
+            traefik_networks: traefik,
+            ..NetworkView::default()
+        };
+        assert_eq!(url_of(&c, &network_view(on(&["back", "x"]), None)), "http://10.2.0.2:8000");
+        assert_eq!(url_of(&c, &network_view(on(&["ai", "back"]), on(&["back"]))), "http://10.2.0.2:8000");
         assert_eq!(
-            url_of(&c, &vantage(on(&["x"]), on(&["back"]))),
+            url_of(&c, &network_view(on(&["x"]), on(&["back"]))),
             "it is not on a network shared with Traefik and Modelgate: it is on: ai, back; Modelgate is on: x; Traefik is on: back"
         );
     }
 
     #[test]
     fn a_named_network_wins_and_must_be_there() {
-        let vantage =
-            Vantage { network: Some("back".into()), own_networks: on(&["ai"]), ..Vantage::default() };
-        assert_eq!(url_of(&container(&[]), &vantage), "http://10.2.0.2:8000");
-        assert_eq!(url_of(&container(&[("inference.network", "ai")]), &vantage), "http://10.1.0.2:8000");
+        let network_view =
+            NetworkView { network: Some("back".into()), own_networks: on(&["ai"]), ..NetworkView::default() };
+        assert_eq!(url_of(&container(&[]), &network_view), "http://10.2.0.2:8000");
+        assert_eq!(url_of(&container(&[("inference.network", "ai")]), &network_view), "http://10.1.0.2:8000");
         assert_eq!(
-            url_of(&container(&[("inference.network", "nope")]), &vantage),
+            url_of(&container(&[("inference.network", "nope")]), &network_view),
             "label inference.network is \"nope\", but it is attached to: ai, back"
         );
         let of_host =
-            Vantage { host: Some("gpu1".into()), network: Some("nope".into()), ..Vantage::default() };
+            NetworkView { host: Some("gpu1".into()), network: Some("nope".into()), ..NetworkView::default() };
         assert_eq!(
             url_of(&container(&[]), &of_host),
             "docker.hosts[gpu1].network is \"nope\", but it is attached to: ai, back"
@@ -382,7 +397,7 @@ mod tests {
     fn compose_short_names_of_networks_work() {
         let mut c = container(&[("inference.network", "gpu"), ("com.docker.compose.project", "stack")]);
         c.networks = BTreeMap::from([("stack_gpu".into(), "10.3.0.2".into())]);
-        assert_eq!(url_of(&c, &Vantage::default()), "http://10.3.0.2:8000");
+        assert_eq!(url_of(&c, &NetworkView::default()), "http://10.3.0.2:8000");
     }
 
     #[test]
@@ -390,28 +405,29 @@ mod tests {
         let mut c = container(&[]);
         c.network_mode = "host".into();
         c.networks = BTreeMap::from([("host".into(), String::new())]);
-        assert_eq!(url_of(&c, &Vantage::default()), "http://127.0.0.1:8000", "Modelgate is on the host");
-        let in_container = Vantage { own_networks: on(&["ai"]), ..Vantage::default() };
+        assert_eq!(url_of(&c, &NetworkView::default()), "http://127.0.0.1:8000", "Modelgate is on the host");
+        let in_container = NetworkView { own_networks: on(&["ai"]), ..NetworkView::default() };
         assert!(url_of(&c, &in_container).contains("set docker.host_address"));
-        let told = Vantage { host_address: Some("10.0.0.5".into()), ..in_container };
+        let told = NetworkView { host_address: Some("10.0.0.5".into()), ..in_container };
         assert_eq!(url_of(&c, &told), "http://10.0.0.5:8000");
     }
 
     #[test]
     fn published_ports_of_a_remote_host() {
-        let vantage = Vantage { published: true, host_address: Some("gpu2".into()), ..Vantage::default() };
+        let network_view =
+            NetworkView { published: true, host_address: Some("gpu2".into()), ..NetworkView::default() };
         let mut c = container(&[]);
-        assert!(url_of(&c, &vantage).contains("its port 8000 is not published"));
+        assert!(url_of(&c, &network_view).contains("its port 8000 is not published"));
         c.published_ports =
             vec![PublishedPort { container_port: 8000, host_port: 32768, address: "0.0.0.0".into() }];
-        assert_eq!(url_of(&c, &vantage), "http://gpu2:32768");
+        assert_eq!(url_of(&c, &network_view), "http://gpu2:32768");
     }
 
     #[test]
     fn who_decides_about_health() {
         let state = |labels: &[(&str, &str)], health| {
             let c = ContainerRecord { health, ..container(labels) };
-            match interpret(&c, &Vantage::default()) {
+            match interpret(&c, &NetworkView::default()) {
                 (Interpretation::Server(spec, state), _) => (spec.health, state.name()),
                 other => panic!("{other:?}"),
             }
@@ -422,7 +438,8 @@ mod tests {
         assert_eq!(state(&[], Some(Healthy)), (HealthMode::Docker, "ready"));
         assert_eq!(state(&[], Some(Unhealthy)), (HealthMode::Docker, "draining"));
         assert_eq!(state(&[("inference.health", "probe")], Some(Unhealthy)), (HealthMode::Probe, "ready"));
-        let (what, problems) = interpret(&container(&[("inference.health", "docker")]), &Vantage::default());
+        let (what, problems) =
+            interpret(&container(&[("inference.health", "docker")]), &NetworkView::default());
         assert_eq!(what, Interpretation::Rejected);
         assert_eq!(problems[0].finding, LabelFinding::NoHealthcheck.into());
     }
@@ -432,10 +449,10 @@ mod tests {
         let mut c = container(&[]);
         c.status = ContainerStatus::Exited;
         assert!(matches!(
-            interpret(&c, &Vantage::default()).0,
+            interpret(&c, &NetworkView::default()).0,
             Interpretation::Down(ServerState::Stopped(_))
         ));
         c.labels.clear();
-        assert_eq!(interpret(&c, &Vantage::default()).0, Interpretation::NotEnabled);
+        assert_eq!(interpret(&c, &NetworkView::default()).0, Interpretation::NotEnabled);
     }
 }

@@ -17,11 +17,11 @@ mod assemble;
 mod channel;
 mod closest;
 mod container;
+mod cordon;
 mod credential;
 mod door;
 mod finding;
 mod glob;
-mod hold;
 mod kind;
 mod label;
 mod labelled;
@@ -36,14 +36,15 @@ mod swarm;
 
 pub use api::Api;
 pub use assemble::{
-    Branch, Catalogue, Choice, Door, Leg, ModelOverrides, OwnLimits, Pool, Readiness, Selection,
+    Branch, Catalogue, Choice, Door, ModelOverrides, OwnLimits, Pool, Readiness, RouteGroup, Selection,
 };
 pub use channel::{Publisher, Reader, channel};
 pub use closest::closest;
 pub use container::{
-    ContainerHealth, ContainerRecord, ContainerStatus, Interpretation, PublishedPort, Vantage, interpret,
+    ContainerHealth, ContainerRecord, ContainerStatus, Interpretation, NetworkView, PublishedPort, interpret,
     open_port,
 };
+pub use cordon::{Cordon, CordonKind, Cordons};
 pub use credential::{Credential, CredentialHeader};
 pub use door::{Blind, Doors, Exposable, Provider, ProviderKind, Role, Sight, StaticConfiguration, doors};
 pub use finding::{
@@ -52,7 +53,6 @@ pub use finding::{
     SettingFinding, Severity,
 };
 pub use glob::{InvalidGlob, ModelGlobs};
-pub use hold::{Hold, HoldKind, Holds};
 pub use kind::Kind;
 pub use label::{LABELS, LabelDoc, OPT_IN, misspelt_opt_in};
 pub use labelled::{Labelled, Outcome};

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     AddressFinding, ContainerHealth, ContainerRecord, ContainerStatus, DockerFinding, Finding, HealthMode,
-    Interpretation, Problem, PublishedPort, ServerId, ServerSpec, ServerState, ServerUrl, Source, Vantage,
+    Interpretation, NetworkView, Problem, PublishedPort, ServerId, ServerSpec, ServerState, ServerUrl,
+    Source,
     container::{self, starting},
     label::{self, Labels, Reading},
 };
@@ -59,7 +60,7 @@ pub struct TaskRecord {
 }
 
 /// Reads a task. The problems name what is wrong with it.
-pub fn interpret_task(task: &TaskRecord, vantage: &Vantage) -> (Interpretation, Vec<Problem>) {
+pub fn interpret_task(task: &TaskRecord, network_view: &NetworkView) -> (Interpretation, Vec<Problem>) {
     let problem = |finding| Problem::container(&task.name, finding);
     let (labels, warnings) = match label::read(&task.labels) {
         Reading::NotEnabled => return (Interpretation::NotEnabled, Vec::new()),
@@ -79,12 +80,12 @@ pub fn interpret_task(task: &TaskRecord, vantage: &Vantage) -> (Interpretation, 
     let interpretation = match task.status {
         TaskStatus::Starting => Interpretation::Down(starting(said())),
         TaskStatus::Ended => Interpretation::Down(ServerState::Stopped(said())),
-        TaskStatus::Running => match describe(task, &labels, vantage) {
+        TaskStatus::Running => match describe(task, &labels, network_view) {
             Ok(spec) => {
                 problems.extend(published_to_all(
                     task,
                     container::port(&labels, &task.exposed_ports),
-                    vantage,
+                    network_view,
                 ));
                 Interpretation::Server(Box::new(spec), ServerState::Ready)
             }
@@ -97,7 +98,11 @@ pub fn interpret_task(task: &TaskRecord, vantage: &Vantage) -> (Interpretation, 
     (interpretation, problems)
 }
 
-fn describe(task: &TaskRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerSpec, AddressFinding> {
+fn describe(
+    task: &TaskRecord,
+    labels: &Labels,
+    network_view: &NetworkView,
+) -> Result<ServerSpec, AddressFinding> {
     // A task runs only once its HEALTHCHECK has passed, and one that fails it is replaced.
     let health = labels.health.unwrap_or(match task.has_healthcheck {
         true => HealthMode::Docker,
@@ -108,7 +113,7 @@ fn describe(task: &TaskRecord, labels: &Labels, vantage: &Vantage) -> Result<Ser
         id: ServerId::docker(&task.id),
         name: task.name.clone(),
         source: Source::Docker { container_id, image: task.image.clone() },
-        url: url(task, labels, vantage)?,
+        url: url(task, labels, network_view)?,
         base_path: labels.base_path.clone(),
         models: labels.models.clone(),
         health,
@@ -119,28 +124,29 @@ fn describe(task: &TaskRecord, labels: &Labels, vantage: &Vantage) -> Result<Ser
     })
 }
 
-fn url(task: &TaskRecord, labels: &Labels, vantage: &Vantage) -> Result<ServerUrl, AddressFinding> {
+fn url(task: &TaskRecord, labels: &Labels, network_view: &NetworkView) -> Result<ServerUrl, AddressFinding> {
     let port = container::port(labels, &task.exposed_ports);
     // The nodes of a swarm have an address each, so the one that Swarm knows is the better one.
-    let node = || task.node_address.as_deref().or(vantage.host_address.as_deref());
+    let node = || task.node_address.as_deref().or(network_view.host_address.as_deref());
     if task.on_host_network {
-        let address = node().ok_or_else(|| AddressFinding::NodeNetwork(vantage.docker_host()))?;
+        let address = node().ok_or_else(|| AddressFinding::NodeNetwork(network_view.docker_host()))?;
         return Ok(ServerUrl::http(address, port));
     }
-    if vantage.published {
+    if network_view.published {
         let found = task.published_ports.iter().find(|p| p.container_port == port);
-        let found =
-            found.ok_or_else(|| AddressFinding::NodeDoesNotPublish { host: vantage.docker_host(), port })?;
-        let address = node().ok_or_else(|| AddressFinding::NodeUnknown(vantage.docker_host()))?;
+        let found = found
+            .ok_or_else(|| AddressFinding::NodeDoesNotPublish { host: network_view.docker_host(), port })?;
+        let address = node().ok_or_else(|| AddressFinding::NodeUnknown(network_view.docker_host()))?;
         return Ok(ServerUrl::http(address, found.host_port));
     }
-    container::address(&as_container(task), labels, vantage).map(|address| ServerUrl::http(address, port))
+    container::address(&as_container(task), labels, network_view)
+        .map(|address| ServerUrl::http(address, port))
 }
 
 /// A port that the task's own node publishes; one that all nodes do is the service's.
-fn published_to_all(task: &TaskRecord, port: u16, vantage: &Vantage) -> Option<Problem> {
+fn published_to_all(task: &TaskRecord, port: u16, network_view: &NetworkView) -> Option<Problem> {
     let found =
-        task.published_ports.iter().find(|p| p.container_port == port).filter(|_| !vantage.published)?;
+        task.published_ports.iter().find(|p| p.container_port == port).filter(|_| !network_view.published)?;
     Some(container::open_port(&task.name, found.host_port, port))
 }
 
@@ -185,15 +191,15 @@ mod tests {
         }
     }
 
-    fn spec(task: &TaskRecord, vantage: &Vantage) -> ServerSpec {
-        match interpret_task(task, vantage) {
+    fn spec(task: &TaskRecord, network_view: &NetworkView) -> ServerSpec {
+        match interpret_task(task, network_view) {
             (Interpretation::Server(spec, ServerState::Ready), problems) if problems.is_empty() => *spec,
             other => panic!("{other:?}"),
         }
     }
 
-    fn rejected(task: &TaskRecord, vantage: &Vantage) -> String {
-        match interpret_task(task, vantage) {
+    fn rejected(task: &TaskRecord, network_view: &NetworkView) -> String {
+        match interpret_task(task, network_view) {
             (Interpretation::Rejected, problems) => problems[0].to_string(),
             other => panic!("{other:?}"),
         }
@@ -201,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_running_task_is_a_server() {
-        let spec = spec(&task(&[("inference.port", "9000")]), &Vantage::default());
+        let spec = spec(&task(&[("inference.port", "9000")]), &NetworkView::default());
         assert_eq!((spec.id.as_str(), spec.name.as_str()), ("docker:t1", "vllm.1"));
         assert_eq!((spec.url.as_str(), spec.incarnation.as_str()), ("http://10.0.1.3:9000", "t1"));
         assert_eq!(
@@ -213,19 +219,19 @@ mod tests {
     #[test]
     fn networks_are_chosen_as_for_containers() {
         let on = |network: &str| Some(BTreeSet::from([network.to_owned()]));
-        let shared = Vantage { own_networks: on("back"), ..Vantage::default() };
+        let shared = NetworkView { own_networks: on("back"), ..NetworkView::default() };
         assert_eq!(spec(&task(&[]), &shared).url.as_str(), "http://10.0.2.3:8000");
         assert_eq!(spec(&task(&[("inference.network", "ai")]), &shared).url.as_str(), "http://10.0.1.3:8000");
-        let elsewhere = Vantage { own_networks: on("x"), ..Vantage::default() };
+        let elsewhere = NetworkView { own_networks: on("x"), ..NetworkView::default() };
         assert!(rejected(&task(&[]), &elsewhere).contains("Modelgate is on: x"));
         let mut stack = task(&[("inference.network", "gpu"), ("com.docker.stack.namespace", "llm")]);
         stack.networks =
             BTreeMap::from([("a".into(), "10.0.1.3".into()), ("llm_gpu".into(), "10.0.3.3".into())]);
-        assert_eq!(spec(&stack, &Vantage::default()).url.as_str(), "http://10.0.3.3:8000");
+        assert_eq!(spec(&stack, &NetworkView::default()).url.as_str(), "http://10.0.3.3:8000");
         // The node itself gives out the addresses of a bridge, so a manager does not know them.
         let unknown = TaskRecord { networks: BTreeMap::from([("br".into(), String::new())]), ..task(&[]) };
         assert_eq!(
-            rejected(&unknown, &Vantage::default()),
+            rejected(&unknown, &NetworkView::default()),
             "container vllm.1: it has no address on network \"br\""
         );
     }
@@ -233,16 +239,16 @@ mod tests {
     #[test]
     fn the_address_of_the_node() {
         let host = TaskRecord { on_host_network: true, networks: BTreeMap::new(), ..task(&[]) };
-        let told = Vantage { host_address: Some("manager".into()), ..Vantage::default() };
+        let told = NetworkView { host_address: Some("manager".into()), ..NetworkView::default() };
         assert_eq!(spec(&host, &told).url.as_str(), "http://192.0.2.7:8000", "each node has its own");
         let unknown = TaskRecord { node_address: None, ..host };
         assert_eq!(spec(&unknown, &told).url.as_str(), "http://manager:8000");
-        assert!(rejected(&unknown, &Vantage::default()).contains("set docker.host_address"));
+        assert!(rejected(&unknown, &NetworkView::default()).contains("set docker.host_address"));
     }
 
     #[test]
     fn published_means_by_its_own_node() {
-        let published = Vantage { published: true, ..Vantage::default() };
+        let published = NetworkView { published: true, ..NetworkView::default() };
         assert!(rejected(&task(&[]), &published).contains("publish it with mode: host"));
         let port = PublishedPort { container_port: 8000, host_port: 30001, address: String::new() };
         let task = TaskRecord { published_ports: vec![port], ..task(&[]) };
@@ -252,14 +258,14 @@ mod tests {
     #[test]
     fn the_port_is_the_only_one_that_the_service_has() {
         let one = TaskRecord { exposed_ports: BTreeSet::from([30000]), ..task(&[]) };
-        assert_eq!(spec(&one, &Vantage::default()).url.as_str(), "http://10.0.1.3:30000");
+        assert_eq!(spec(&one, &NetworkView::default()).url.as_str(), "http://10.0.1.3:30000");
         let two = TaskRecord { exposed_ports: BTreeSet::from([30000, 9090]), ..one };
-        assert_eq!(spec(&two, &Vantage::default()).url.as_str(), "http://10.0.1.3:8000");
+        assert_eq!(spec(&two, &NetworkView::default()).url.as_str(), "http://10.0.1.3:8000");
     }
 
     #[test]
     fn who_decides_about_health() {
-        let health = |task: &TaskRecord| spec(task, &Vantage::default()).health;
+        let health = |task: &TaskRecord| spec(task, &NetworkView::default()).health;
         assert_eq!(health(&task(&[])), HealthMode::Probe);
         assert_eq!(health(&TaskRecord { has_healthcheck: true, ..task(&[]) }), HealthMode::Docker);
         // The image may have a HEALTHCHECK that nobody but the node can see.
@@ -270,7 +276,7 @@ mod tests {
     fn tasks_that_do_not_run() {
         let said = |status, failed| {
             let task = TaskRecord { status, failed, said: "pending: no suitable node".into(), ..task(&[]) };
-            interpret_task(&task, &Vantage::default())
+            interpret_task(&task, &NetworkView::default())
         };
         let why = || DockerFinding::Task { said: "pending: no suitable node".into() };
         assert_eq!(said(TaskStatus::Starting, false), (Interpretation::Down(starting(why())), Vec::new()));
@@ -278,7 +284,9 @@ mod tests {
         assert_eq!(what, Interpretation::Down(ServerState::Stopped(why().into())));
         assert_eq!(problems[0].to_string(), "container vllm.1: Swarm says: pending: no suitable node");
         let foreign = TaskRecord { labels: BTreeMap::new(), ..task(&[]) };
-        assert_eq!(interpret_task(&foreign, &Vantage::default()).0, Interpretation::NotEnabled);
-        assert!(rejected(&task(&[("inference.port", "x")]), &Vantage::default()).contains("inference.port"));
+        assert_eq!(interpret_task(&foreign, &NetworkView::default()).0, Interpretation::NotEnabled);
+        assert!(
+            rejected(&task(&[("inference.port", "x")]), &NetworkView::default()).contains("inference.port")
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Docker hosts ─(events, list)─┐
-//! Swarms ─(events, list)───────┼─▶ reconcile loop ─▶ roster ─▶ Publisher
+//! Swarms ─(events, list)───────┼─▶ reconcile loop ─▶ inventory ─▶ Publisher
 //! configuration file ──────────┘        │   ▲
 //!                                       ▼   │
 //!                      probe: GET {base_path}/models, GET {ready.path}
@@ -13,9 +13,9 @@
 //! Docker host is watched by itself; one that does not answer takes nothing away from the others.
 
 mod docker;
+mod inventory;
 mod probe;
 mod reconcile;
-mod roster;
 mod told;
 
 pub use docker::{DockerEndpoint, DockerOptions, DockerTls};

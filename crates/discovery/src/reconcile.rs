@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use catalogue::{Catalogue, Configured, Holds, Publisher, ServerSpec};
+use catalogue::{Catalogue, Configured, Cordons, Publisher, ServerSpec};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::{JoinError, JoinSet},
@@ -17,8 +17,8 @@ use tracing::{info, warn};
 use crate::{
     DockerOptions,
     docker::{self, DockerUpdate, HostName},
+    inventory::Inventory,
     probe::{self, Answers},
-    roster::Roster,
     told::Told,
 };
 
@@ -37,7 +37,7 @@ pub struct Sources {
     /// What the configuration file says of servers and models; changes with it.
     pub configured: watch::Receiver<Configured>,
     /// The servers that operators have withdrawn by hand.
-    pub holds: watch::Receiver<Holds>,
+    pub cordons: watch::Receiver<Cordons>,
     /// The addresses from which Traefik polls, by which its networks are known.
     pub traefik_peers: watch::Receiver<BTreeSet<IpAddr>>,
 }
@@ -137,14 +137,14 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
     }
     drop(docker_tx);
     let mut probes = JoinSet::new();
-    let mut roster = Roster::default();
-    roster.configured(&sources.configured.borrow_and_update(), Instant::now());
+    let mut inventory = Inventory::default();
+    inventory.configured(&sources.configured.borrow_and_update(), Instant::now());
     let mut published = false;
     let mut told = Told::default();
     loop {
         let now = Instant::now();
-        roster.expire(now);
-        for spec in roster.take_due(now) {
+        inventory.expire(now);
+        for spec in inventory.take_due(now) {
             let (client, permits) = (client.clone(), Arc::clone(&permits));
             probes.spawn(async move {
                 let _permit = permits.acquire_owned().await;
@@ -153,57 +153,57 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
             });
         }
         if published {
-            if roster.has_news() {
-                publish(&mut publisher, roster.catalogue(), &mut told);
+            if inventory.has_news() {
+                publish(&mut publisher, inventory.catalogue(), &mut told);
             }
-        } else if roster.all_asked() && hosts.suffice(now, || roster.serves_something()) {
-            publish(&mut publisher, roster.catalogue(), &mut told);
+        } else if inventory.all_asked() && hosts.suffice(now, || inventory.serves_something()) {
+            publish(&mut publisher, inventory.catalogue(), &mut told);
             published = true;
         } else {
-            publisher.waits_for(roster.unreachable_hosts());
+            publisher.waits_for(inventory.unreachable_hosts());
         }
         let waiting = hosts.wait_until().filter(|until| !published && now < *until);
-        let next_due = roster.next_due().into_iter().chain(waiting).min();
+        let next_due = inventory.next_due().into_iter().chain(waiting).min();
         tokio::select! {
-            Some((host, update)) = docker_rx.recv() => hear(&mut roster, &mut hosts, &host, update),
+            Some((host, update)) = docker_rx.recv() => hear(&mut inventory, &mut hosts, &host, update),
             Some(ended) = watchers.join_next() => warn!(?ended, "a Docker watcher has ended"),
-            Some(done) = probes.join_next() => answered(&mut roster, done),
+            Some(done) = probes.join_next() => answered(&mut inventory, done),
             Ok(()) = sources.configured.changed() => {
-                roster.configured(&sources.configured.borrow_and_update(), Instant::now());
+                inventory.configured(&sources.configured.borrow_and_update(), Instant::now());
             }
-            Ok(()) = sources.holds.changed() => roster.hold(sources.holds.borrow_and_update().clone()),
+            Ok(()) = sources.cordons.changed() => inventory.cordon(sources.cordons.borrow_and_update().clone()),
             () = tokio::time::sleep_until(next_due.unwrap_or_else(Instant::now).into()), if next_due.is_some() => {}
             // Nothing can happen any more; wait to be dropped.
             else => std::future::pending().await,
         }
         // What has come meanwhile is told together: a storm of events is one catalogue.
         while let Ok((host, update)) = docker_rx.try_recv() {
-            hear(&mut roster, &mut hosts, &host, update);
+            hear(&mut inventory, &mut hosts, &host, update);
         }
         while let Some(done) = probes.try_join_next() {
-            answered(&mut roster, done);
+            answered(&mut inventory, done);
         }
     }
 }
 
-fn hear(roster: &mut Roster, hosts: &mut Hosts, host: &HostName, update: DockerUpdate) {
+fn hear(inventory: &mut Inventory, hosts: &mut Hosts, host: &HostName, update: DockerUpdate) {
     match update {
-        DockerUpdate::Withdrawn(withdrawal) => roster.withdraw(withdrawal),
-        DockerUpdate::Started(id) => roster.started(&id, Instant::now()),
+        DockerUpdate::Withdrawn(withdrawal) => inventory.withdraw(withdrawal),
+        DockerUpdate::Started(id) => inventory.started(&id, Instant::now()),
         DockerUpdate::Surveyed(survey, meanwhile) => {
             hosts.surveyed(host);
-            roster.surveyed(host, *survey, meanwhile, Instant::now());
+            inventory.surveyed(host, *survey, meanwhile, Instant::now());
         }
         DockerUpdate::Unreachable(error) => {
             hosts.failed(host);
-            roster.unreachable(host, hosts.endpoint(host), &error);
+            inventory.unreachable(host, hosts.endpoint(host), &error);
         }
     }
 }
 
-fn answered(roster: &mut Roster, done: Result<(ServerSpec, Answers), JoinError>) {
+fn answered(inventory: &mut Inventory, done: Result<(ServerSpec, Answers), JoinError>) {
     match done {
-        Ok((spec, answers)) => roster.answered(&spec, answers, Instant::now()),
+        Ok((spec, answers)) => inventory.answered(&spec, answers, Instant::now()),
         Err(error) => warn!(%error, "a probe has failed"),
     }
 }

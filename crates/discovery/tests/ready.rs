@@ -17,7 +17,7 @@ use axum::{
 };
 use bytes::Bytes;
 use catalogue::{
-    BasePath, Credential, CredentialHeader, HealthMode, Hold, HoldKind, ServerSettings, ServerSpec,
+    BasePath, Cordon, CordonKind, Credential, CredentialHeader, HealthMode, ServerSettings, ServerSpec,
     ServerState, ServerUrl, Source,
 };
 use common::{Discovery, problems, state};
@@ -177,10 +177,10 @@ async fn an_operator_withdraws_a_server_and_resumes_it() {
     let discovery = Discovery::start(Vec::new(), vec![server.spec(None)]);
     discovery.wait_state("ollama", &ServerState::Ready).await;
     let id = server.spec(None).id;
-    let hold = Hold { kind: HoldKind::Pause, by: "alice".into() };
-    discovery.holds.send_modify(|holds| holds.hold(id.clone(), hold.clone()));
-    discovery.wait_state("ollama", &ServerState::Draining(hold.finding())).await;
-    discovery.holds.send_modify(|holds| assert!(holds.resume(&id)));
+    let cordon = Cordon { kind: CordonKind::Pause, by: "alice".into() };
+    discovery.cordons.send_modify(|cordons| cordons.cordon(id.clone(), cordon.clone()));
+    discovery.wait_state("ollama", &ServerState::Draining(cordon.finding())).await;
+    discovery.cordons.send_modify(|cordons| assert!(cordons.resume(&id)));
     discovery.wait_state("ollama", &ServerState::Ready).await;
 }
 

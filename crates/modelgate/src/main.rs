@@ -3,7 +3,7 @@
 //! ```text
 //! main ─▶ arguments    what can be typed on the command line, as types
 //!      ├▶ commands ─┬▶ survey ─▶ wiring ─▶ config       one look at servers; what each part is told of the configuration
-//!      └▶ serve ────┴▶ keeper ─▶ book ─▶ jwks ─▶ config   keys and limits in force, kept in step with file and store
+//!      └▶ serve ────┴▶ store_sync ─▶ policy_source ─▶ jwks ─▶ config   keys and limits in force, kept in step with file and store
 //!
 //! exit, runtime        how the process ends; what async code runs on
 //! ```
@@ -21,14 +21,14 @@ use commands::{
 use config::{Config, Env};
 
 mod arguments;
-mod book;
 mod commands;
 mod config;
 mod exit;
 mod jwks;
-mod keeper;
+mod policy_source;
 mod runtime;
 mod serve;
+mod store_sync;
 mod survey;
 mod wiring;
 

@@ -22,7 +22,7 @@ use std::{
 };
 
 use admin::{Admin, Gate, Program};
-use catalogue::Holds;
+use catalogue::Cordons;
 use telemetry::COLLECT_EVERY;
 use tokio::{
     net::TcpListener,
@@ -38,8 +38,9 @@ use crate::{
     config::{self, Config, Env},
     exit,
     jwks::KeySets,
-    keeper::{Keeper, start::Start},
-    runtime, wiring,
+    runtime,
+    store_sync::{StoreSync, start::Start},
+    wiring,
 };
 
 /// How often limits that nobody uses are forgotten.
@@ -63,11 +64,11 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     let listeners = bind(&config).await?;
     let requests_port = listeners.requests.local_addr()?.port();
     let (publisher, reader) = catalogue::channel();
-    let (holds, held) = watch::channel(Holds::default());
-    let (servers, peers, sources) = wiring::sources(&config, held);
+    let (cordons, cordoned) = watch::channel(Cordons::default());
+    let (servers, peers, sources) = wiring::sources(&config, cordoned);
     let key_sets = KeySets::default();
     let start = Start::new(&config, &key_sets).await?;
-    let policy = Arc::clone(&start.book.policy);
+    let policy = Arc::clone(&start.policy_source.policy);
     let shared = Shared::new(web::Parts {
         catalogue: reader,
         settings: wiring::settings(&config),
@@ -86,7 +87,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     let registry = Arc::clone(&start.registry);
     let config = Arc::new(config);
     let (configs, config_changes) = watch::channel(Arc::clone(&config));
-    let mut keeper = Keeper::new(start, Arc::clone(&shared), key_sets.clone(), config_changes.clone());
+    let mut store_sync = StoreSync::new(start, Arc::clone(&shared), key_sets.clone(), config_changes.clone());
     let (stop, stopped) = watch::channel(false);
     let gate = Arc::new(Gate::new(admin_tokens::open(&config)?));
     let (reviews, reviewed) = watch::channel(Review::of(&config, &config));
@@ -96,7 +97,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         gate: gate.clone(),
         shared: shared.clone(),
         registry: registry.clone(),
-        holds,
+        cordons,
         program,
         shutdown: stopped.clone(),
     });
@@ -105,7 +106,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     let (started, running) = (Arc::clone(&config), config);
     let for_reload = Arc::clone(&shared);
     let reload = Reload { file, seen, started, running, shared: for_reload, servers, gate, configs, reviews };
-    let background = background(Arc::clone(&shared), reload, key_sets, &mut keeper);
+    let background = background(Arc::clone(&shared), reload, key_sets, &mut store_sync);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {
             return Err(io::Error::other(format!("discovery has ended: {ended:?}")));
@@ -121,12 +122,12 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         Ok(ended) => ended.map_err(io::Error::other)?,
         Err(_) => Ok(()),
     };
-    keeper.last_flush().await;
+    store_sync.last_flush().await;
     ended
 }
 
 /// What goes on beside the requests; never returns.
-async fn background(shared: Arc<Shared>, reload: Reload, key_sets: KeySets, keeper: &mut Keeper) {
+async fn background(shared: Arc<Shared>, reload: Reload, key_sets: KeySets, store_sync: &mut StoreSync) {
     let sweep = async {
         let mut tick = interval(SWEEP);
         loop {
@@ -142,7 +143,7 @@ async fn background(shared: Arc<Shared>, reload: Reload, key_sets: KeySets, keep
             shared.telemetry().collect(SystemTime::now());
         }
     };
-    tokio::join!(sweep, collect, reload.watch(), key_sets.keep_fresh(), keeper.run());
+    tokio::join!(sweep, collect, reload.watch(), key_sets.keep_fresh(), store_sync.run());
 }
 
 async fn stop_signal() -> io::Result<&'static str> {

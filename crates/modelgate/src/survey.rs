@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use catalogue::{Catalogue, Holds};
+use catalogue::{Catalogue, Cordons};
 use tokio::{sync::watch, time::timeout};
 use traefik_config::{Document, Gateway};
 
@@ -18,7 +18,7 @@ const SURVEY_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) fn survey(config: &Config) -> io::Result<Arc<Catalogue>> {
     runtime::new()?.block_on(async {
         let (publisher, reader) = catalogue::channel();
-        let (_holds, none) = watch::channel(Holds::default());
+        let (_holds, none) = watch::channel(Cordons::default());
         let (_servers, _peers, sources) = wiring::sources(config, none);
         let survey = discovery::run(sources, publisher);
         tokio::select! {

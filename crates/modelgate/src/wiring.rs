@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
-use catalogue::{Configured, Holds, ModelOverrides, ServerSpec};
+use catalogue::{Configured, Cordons, ModelOverrides, ServerSpec};
 use discovery::Sources;
 use tokio::sync::watch;
 use tracing::info;
@@ -18,7 +18,7 @@ const POLL_MARGIN: Duration = Duration::from_millis(500);
 pub(crate) type Feeds = (watch::Sender<Configured>, watch::Sender<BTreeSet<IpAddr>>, Sources);
 
 /// Where discovery looks for servers.
-pub(crate) fn sources(config: &Config, holds: watch::Receiver<Holds>) -> Feeds {
+pub(crate) fn sources(config: &Config, cordons: watch::Receiver<Cordons>) -> Feeds {
     let (sender, configured) = watch::channel(configured(config));
     let (peers, traefik_peers) = watch::channel(BTreeSet::new());
     let mut docker = if config.docker.is_wanted() { config.docker.hosts.clone() } else { Vec::new() };
@@ -28,7 +28,7 @@ pub(crate) fn sources(config: &Config, holds: watch::Receiver<Holds>) -> Feeds {
     if docker.is_empty() {
         info!("no Docker host: only the servers of the configuration are used");
     }
-    (sender, peers, Sources { docker, configured, holds, traefik_peers })
+    (sender, peers, Sources { docker, configured, cordons, traefik_peers })
 }
 
 /// The servers and models of the configuration, as discovery takes them.

@@ -49,7 +49,7 @@ async fn a_server_and_a_model_are_explained() {
     let (status, text) = folder.run(&["explain", "model", "fast"]).await;
     assert_eq!(status, Some(0), "{text}");
     for part in [
-        "stands for  llama",
+        "alias of    llama",
         "gpu-1 at",
         "Header(`X-Inference-Route`",
         "modelgate-retry",

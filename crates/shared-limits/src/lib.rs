@@ -37,7 +37,7 @@ use crate::{
 pub struct SharedLimits {
     link: Arc<Link>,
     keys: Keys,
-    keeper: AbortHandle,
+    connector: AbortHandle,
 }
 
 /// How to talk with the server.
@@ -161,8 +161,8 @@ impl SharedLimits {
             return Err(InvalidOptions::Timeout(options.timeout));
         }
         let server = Server::new(url, options.authorities)?;
-        let (link, keeper) = Link::start(server, options.timeout, options.replicas, &keys).await;
-        Ok(Self { link, keys, keeper })
+        let (link, connector) = Link::start(server, options.timeout, options.replicas, &keys).await;
+        Ok(Self { link, keys, connector })
     }
 
     /// Takes from all limits, or from none.
@@ -233,7 +233,7 @@ impl SharedLimits {
 
 impl Drop for SharedLimits {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.connector.abort();
     }
 }
 

@@ -65,13 +65,13 @@ pub(crate) struct Link {
     /// How many Modelgates share the limits, as the server said last: for requests, which take no lock, and for others.
     replicas: AtomicU32,
     replica_changes: watch::Sender<NonZeroU32>,
-    /// Tells the keeper that the connection was given up, and why.
+    /// Tells the connector that the connection was given up, and why.
     lost: mpsc::Sender<String>,
     health: watch::Sender<Health>,
 }
 
 /// What keeps a connection there. Only it connects, and only it says how healthy the server is.
-struct Keeper {
+struct Connector {
     link: Arc<Link>,
     lost: mpsc::Receiver<String>,
     server: Server,
@@ -136,12 +136,12 @@ impl Link {
         // Any number that others do not have.
         let id = RandomState::new().build_hasher().finish() >> 11;
         let (probe, announce) = (keys.probe(), keys.announce(id));
-        let (since, link_of_keeper) = (Instant::now(), Arc::clone(&link));
-        let mut keeper = Keeper { link: link_of_keeper, lost, server, node, probe, announce, since };
-        if keeper.try_connect().await {
-            keeper.announce().await;
+        let (since, link_of_connector) = (Instant::now(), Arc::clone(&link));
+        let mut connector = Connector { link: link_of_connector, lost, server, node, probe, announce, since };
+        if connector.try_connect().await {
+            connector.announce().await;
         }
-        let task = tokio::spawn(keeper.keep());
+        let task = tokio::spawn(connector.keep());
         (link, task.abort_handle())
     }
 
@@ -195,7 +195,7 @@ impl Link {
     fn give_up(&self, connection: &Arc<MultiplexedConnection>, why: impl FnOnce() -> String) {
         let before = self.connection.compare_and_swap(&Some(Arc::clone(connection)), None);
         if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, connection)) {
-            // A closed channel: the keeper is gone because `SharedLimits` is.
+            // A closed channel: the connector is gone because `SharedLimits` is.
             if let Err(TrySendError::Full(why)) = self.lost.try_send(why()) {
                 debug_assert!(false, "two connections were lost at once: {why}");
             }
@@ -203,7 +203,7 @@ impl Link {
     }
 }
 
-impl Keeper {
+impl Connector {
     async fn keep(mut self) {
         loop {
             let [mut pause, longest] = PAUSES;

@@ -20,7 +20,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use catalogue::{Api, Catalogue, Choice, Leg, ModelName, Pool};
+use catalogue::{Api, Catalogue, Choice, ModelName, Pool, RouteGroup};
 
 use crate::{
     Options,
@@ -75,26 +75,26 @@ impl Routers<'_> {
             let depth = pools.iter().filter(|other| within(other.model.as_str())).count();
             let rank = rank + 2 * depth;
             next = next.max(rank + 2);
-            if let Some(leg) = pool.leg().filter(|_| can_be_served(pool, self.options)) {
+            if let Some(group) = pool.group().filter(|_| can_be_served(pool, self.options)) {
                 let is_only = only.as_ref() == Some(&pool.model);
                 let naming = if is_only { Naming::Optional } else { Naming::Needed };
-                self.add_pool(pool, leg, naming, rank);
+                self.add_pool(pool, group, naming, rank);
             }
         }
         next
     }
 
-    fn add_pool(&mut self, pool: &Pool, leg: &Leg, naming: Naming, rank: usize) {
+    fn add_pool(&mut self, pool: &Pool, group: &RouteGroup, naming: Naming, rank: usize) {
         let Self { catalogue, options, front, .. } = *self;
-        let ways = Upstream { http: &mut *self.http, catalogue, options }.add(pool, leg);
+        let ways = Upstream { http: &mut *self.http, catalogue, options }.add(pool, group);
         if ways.is_empty() {
             return;
         }
         let chosen = requests_of(pool, naming, options);
         for tier in tiers(options) {
             let suffix = format!("-{}", tier.size());
-            let query = format!("route={}", leg.route);
-            let questions = front.ask(self.http, &format!("{}{suffix}", leg.route), &query, tier.question);
+            let query = format!("route={}", group.route);
+            let questions = front.ask(self.http, &format!("{}{suffix}", group.route), &query, tier.question);
             for way in &ways {
                 let matcher = rule::all(&[&chosen, &way.matcher, &tier.exclusive]);
                 // A way with a rule of its own goes before the one that takes the rest.
@@ -103,7 +103,7 @@ impl Routers<'_> {
                 router.middlewares.extend(questions.iter().cloned());
                 router.middlewares.extend(way.middlewares.iter().cloned());
                 router.service = Some(way.service.clone());
-                self.http.routers.insert(format!("{}{}{}", leg.route, way.suffix, suffix), router);
+                self.http.routers.insert(format!("{}{}{}", group.route, way.suffix, suffix), router);
             }
         }
     }
@@ -117,7 +117,7 @@ pub(crate) fn can_be_served(pool: &Pool, options: &Options) -> bool {
 /// The one model of these pools, if there is only one: then it need not be named. Other names for it
 /// do not count; a model that is not ready does, lest its requests go elsewhere meanwhile.
 fn only_model(pools: &[&Arc<Pool>]) -> Option<ModelName> {
-    let models: BTreeSet<&ModelName> = pools.iter().map(|pool| &pool.stands_for).collect();
+    let models: BTreeSet<&ModelName> = pools.iter().map(|pool| &pool.canonical).collect();
     (models.len() == 1).then(|| models.first().map(|model| (*model).clone())).flatten()
 }
 

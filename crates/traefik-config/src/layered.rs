@@ -12,8 +12,8 @@
 //!   modelgate-too-large  → Modelgate, which answers 413
 //! ```
 //!
-//! Traefik looks at one route after the other, and makes a table of them for each router above. Where there are more
-//! than [`MANY`], sixteen routers (`modelgate-routes-0` to `-f`) stand between, each for the routes whose hash ends with that digit.
+//! Traefik tries routes one after the other, in a table for each parent router. If there are more than [`MANY`] routes, a
+//! layer of sixteen buckets (the routers `modelgate-routes-0` to `-f`) stands between: each has the routes whose hash ends with its digit.
 //!
 //! Model names come from other people's servers. They are never put into the document: a
 //! [`RouteId`](catalogue::RouteId) stands for each.
@@ -47,34 +47,34 @@ pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, fro
     if options.max_chunked_body == 0 {
         front.add_refusal(http, Refusal::LengthMissing, "", 1);
     }
-    let has_many = catalogue.pools().map(|pool| pool.legs.len()).sum::<usize>() > MANY;
-    let mut groups = BTreeSet::new();
+    let has_many = catalogue.pools().map(|pool| pool.groups.len()).sum::<usize>() > MANY;
+    let mut buckets = BTreeSet::new();
     for pool in catalogue.pools() {
-        for leg in &pool.legs {
-            let group = leg.route.as_str().chars().next_back().filter(|_| has_many);
-            groups.extend(group);
-            for way in (Upstream { http: &mut *http, catalogue, options }).add(pool, leg) {
-                let chosen = format!("Header(`X-Inference-Route`, `{}`)", leg.route);
+        for group in &pool.groups {
+            let bucket = group.route.as_str().chars().next_back().filter(|_| has_many);
+            buckets.extend(bucket);
+            for way in (Upstream { http: &mut *http, catalogue, options }).add(pool, group) {
+                let chosen = format!("Header(`X-Inference-Route`, `{}`)", group.route);
                 let router = Router {
                     rule: rule::all(&[&chosen, &way.matcher]),
-                    parent_refs: group.map_or_else(|| roots.clone(), |digit| vec![name_of_group(digit)]),
+                    parent_refs: bucket.map_or_else(|| roots.clone(), |digit| vec![name_of_bucket(digit)]),
                     middlewares: way.middlewares,
                     service: Some(way.service),
                     ..Router::default()
                 };
-                http.routers.insert(format!("{}{}", leg.route, way.suffix), router);
+                http.routers.insert(format!("{}{}", group.route, way.suffix), router);
             }
         }
     }
-    for digit in &groups {
+    for digit in &buckets {
         let rule = format!("HeaderRegexp(`X-Inference-Route`, `{digit}$`)");
-        let group = Router { rule, parent_refs: roots.clone(), ..Router::default() };
-        http.routers.insert(name_of_group(*digit), group);
+        let bucket = Router { rule, parent_refs: roots.clone(), ..Router::default() };
+        http.routers.insert(name_of_bucket(*digit), bucket);
     }
-    add_unrouted(http, roots.into_iter().chain(groups.into_iter().map(name_of_group)).collect());
+    add_unrouted(http, roots.into_iter().chain(buckets.into_iter().map(name_of_bucket)).collect());
 }
 
-fn name_of_group(digit: char) -> String {
+fn name_of_bucket(digit: char) -> String {
     format!("modelgate-routes-{digit}")
 }
 

@@ -2,7 +2,7 @@
 
 mod shortcoming;
 
-use catalogue::{Catalogue, Leg, Pool, Strategy};
+use catalogue::{Catalogue, Pool, RouteGroup, Strategy};
 
 use crate::{
     Options, flat,
@@ -22,11 +22,12 @@ pub fn shortcomings(catalogue: &Catalogue, options: &Options) -> Vec<Shortcoming
             None => format!("{:?}", pool.model.as_str()),
         };
         let mut say = |lack: Lack| found.push(Shortcoming { version, model: Some(name()), lack });
-        let legs = if version.is_layered() { &pool.legs[..] } else { &pool.legs[..pool.legs.len().min(1)] };
-        for leg in legs {
-            match left_out(pool, leg, options) {
+        let groups =
+            if version.is_layered() { &pool.groups[..] } else { &pool.groups[..pool.groups.len().min(1)] };
+        for group in groups {
+            match left_out(pool, group, options) {
                 Some(lack) => say(lack),
-                None => of_services(pool, leg, options, &mut say),
+                None => of_services(pool, group, options, &mut say),
             }
         }
     }
@@ -51,15 +52,15 @@ fn of_version(options: &Options) -> Vec<Lack> {
 }
 
 /// Why a model is left out, if it is.
-fn left_out(pool: &Pool, leg: &Leg, options: &Options) -> Option<Lack> {
+fn left_out(pool: &Pool, group: &RouteGroup, options: &Options) -> Option<Lack> {
     if !flat::can_be_served(pool, options) {
         return Some(Lack::ModelMayBeAnother);
     }
-    let differ = matches!(rewriting(pool, leg), Rewriting::Each) && !options.version.preserves_path();
+    let differ = matches!(rewriting(pool, group), Rewriting::Each) && !options.version.preserves_path();
     differ.then_some(Lack::BasePathsDiffer)
 }
 
-fn of_services(pool: &Pool, leg: &Leg, options: &Options, say: &mut impl FnMut(Lack)) {
+fn of_services(pool: &Pool, group: &RouteGroup, options: &Options, say: &mut impl FnMut(Lack)) {
     let (version, settings) = (options.version, &pool.settings);
     match settings.strategy {
         Some(strategy @ Strategy::P2c) if !version.has_p2c() => {
@@ -82,7 +83,7 @@ fn of_services(pool: &Pool, leg: &Leg, options: &Options, say: &mut impl FnMut(L
     if concurrency && version.forwards_body() && !version.is_layered() {
         say(Lack::ConcurrencyInAll);
     }
-    let levels = by_priority(&leg.ready);
+    let levels = by_priority(&group.ready);
     let [first, _, ..] = &levels[..] else { return };
     let on_status = settings.failover_status.is_some();
     if on_status && !version.fails_over_on_status() {

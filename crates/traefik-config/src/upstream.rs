@@ -14,7 +14,7 @@ mod service;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use catalogue::{Api, BasePath, Catalogue, Kind, Leg, ModelSettings, Pool, ServerRecord};
+use catalogue::{Api, BasePath, Catalogue, Kind, ModelSettings, Pool, RouteGroup, ServerRecord};
 use serde::Serialize;
 use service::ServerUrls;
 pub(crate) use service::is_checked;
@@ -37,11 +37,11 @@ const NO_ORIGIN: &str = "modelgate-no-origin";
 const NOOP: &str = "noop@internal";
 const DEFAULT_ATTEMPTS: u8 = 12;
 
-/// A router that leads to a leg's servers.
+/// A router that leads to a group's servers.
 pub(crate) struct Way {
     /// Added to the router's name.
     pub(crate) suffix: &'static str,
-    /// Of the leg's requests, those that this is for; empty: all that no other way takes.
+    /// Of the group's requests, those that this is for; empty: all that no other way takes.
     pub(crate) matcher: String,
     /// In their order.
     pub(crate) middlewares: Vec<String>,
@@ -66,25 +66,25 @@ pub(crate) struct Upstream<'a> {
 }
 
 impl Upstream<'_> {
-    /// Adds a leg's services and middlewares. No way is left if this Traefik cannot do what its servers need.
-    pub(crate) fn add(&mut self, pool: &Pool, leg: &Leg) -> Vec<Way> {
-        let rewriting = rewriting(pool, leg);
+    /// Adds a group's services and middlewares. No way is left if this Traefik cannot do what its servers need.
+    pub(crate) fn add(&mut self, pool: &Pool, group: &RouteGroup) -> Vec<Way> {
+        let rewriting = rewriting(pool, group);
         if matches!(rewriting, Rewriting::Each) && !self.options.version.preserves_path() {
             return Vec::new();
         }
-        let mut middlewares = self.concurrency(&pool.settings, leg, pool);
+        let mut middlewares = self.concurrency(&pool.settings, group, pool);
         middlewares.extend(self.retry(&pool.settings));
         middlewares.extend(self.names_in_paths(pool));
-        middlewares.extend(self.conversations(pool, leg));
-        middlewares.extend(self.origins(pool, leg));
+        middlewares.extend(self.conversations(pool, group));
+        middlewares.extend(self.origins(pool, group));
         let way = |suffix, matcher, middlewares, service| Way { suffix, matcher, middlewares, service };
         match rewriting {
             Rewriting::None => {
-                vec![way("", String::new(), middlewares, self.service(pool, leg, ServerUrls::Plain))]
+                vec![way("", String::new(), middlewares, self.service(pool, group, ServerUrls::Plain))]
             }
             Rewriting::All(base) => {
                 middlewares.push(self.replace_v1(&format!("modelgate-base-{}", hash(&base.as_str())), &base));
-                vec![way("", String::new(), middlewares, self.service(pool, leg, ServerUrls::Plain))]
+                vec![way("", String::new(), middlewares, self.service(pool, group, ServerUrls::Plain))]
             }
             // A base path in a server's URL comes before every path, but it is for those under /v1 only.
             Rewriting::Each => {
@@ -95,9 +95,9 @@ impl Upstream<'_> {
                         "-v1",
                         self.v1_paths(pool),
                         stripped,
-                        self.service(pool, leg, ServerUrls::WithBasePath),
+                        self.service(pool, group, ServerUrls::WithBasePath),
                     ),
-                    way("", String::new(), middlewares, self.service(pool, leg, ServerUrls::Plain)),
+                    way("", String::new(), middlewares, self.service(pool, group, ServerUrls::Plain)),
                 ]
             }
         }
@@ -105,7 +105,7 @@ impl Upstream<'_> {
 
     /// Traefik counts per router and source, so a header that is constant for a router limits all of its
     /// requests together.
-    fn concurrency(&mut self, settings: &ModelSettings, leg: &Leg, pool: &Pool) -> Vec<String> {
+    fn concurrency(&mut self, settings: &ModelSettings, group: &RouteGroup, pool: &Pool) -> Vec<String> {
         let mut names = Vec::new();
         for (limit, kind, header) in [
             (settings.concurrency_max, "", "X-Inference-Route"),
@@ -124,7 +124,7 @@ impl Upstream<'_> {
         // that has none of its own, or if the operator wants it.
         let native = settings
             .concurrency_native
-            .unwrap_or_else(|| all_servers(pool, leg).all(|server| server.kind().never_answers_429()));
+            .unwrap_or_else(|| all_servers(pool, group).all(|server| server.kind().never_answers_429()));
         if native && !names.is_empty() {
             names.insert(0, NATIVE_429.into());
             self.native_page(NATIVE_429, "429");
@@ -208,8 +208,8 @@ impl Upstream<'_> {
 
     /// llama.cpp ends the answer to one request when another comes with the same `X-Conversation-Id`, whoever sends it. What the
     /// header is for, reading an answer once more, is closed: it would be everybody's.
-    fn conversations(&mut self, pool: &Pool, leg: &Leg) -> Option<String> {
-        let mut kinds = all_servers(pool, leg).map(|server| server.kind());
+    fn conversations(&mut self, pool: &Pool, group: &RouteGroup) -> Option<String> {
+        let mut kinds = all_servers(pool, group).map(|server| server.kind());
         kinds.find(|kind| matches!(kind, Kind::LlamaCpp | Kind::LlamaCppRouter | Kind::LlamaSwap))?;
         Some(self.without_header(NO_CONVERSATION, "X-Conversation-Id"))
     }
@@ -217,8 +217,8 @@ impl Upstream<'_> {
     /// Ollama answers 403 to an `Origin` that it does not know, also that of a page on the gateway's own host, whose browser
     /// asks nobody's leave. Where the gateway has a list of origins, all requests have lost theirs by now, in a way that leaves
     /// it to Traefik for its answer (`front/edge.rs`).
-    fn origins(&mut self, pool: &Pool, leg: &Leg) -> Option<String> {
-        let is_ollama = all_servers(pool, leg).any(|server| server.kind() == Kind::Ollama);
+    fn origins(&mut self, pool: &Pool, group: &RouteGroup) -> Option<String> {
+        let is_ollama = all_servers(pool, group).any(|server| server.kind() == Kind::Ollama);
         (is_ollama && self.options.cors.is_none()).then(|| self.without_header(NO_ORIGIN, "Origin"))
     }
 
@@ -257,15 +257,15 @@ fn slashes(pool: &Pool) -> usize {
     pool.model.as_str().matches('/').count()
 }
 
-/// The servers of a leg and of what its requests may go to besides.
-fn all_servers<'a>(pool: &'a Pool, leg: &'a Leg) -> impl Iterator<Item = &'a Arc<ServerRecord>> {
-    let branches = pool.canary.iter().chain(&pool.mirror).filter(|_| leg.credential.is_none());
-    leg.ready.iter().chain(branches.flat_map(|branch| &branch.ready))
+/// The servers of a group and of what its requests may go to besides.
+fn all_servers<'a>(pool: &'a Pool, group: &'a RouteGroup) -> impl Iterator<Item = &'a Arc<ServerRecord>> {
+    let branches = pool.canary.iter().chain(&pool.mirror).filter(|_| group.credential.is_none());
+    group.ready.iter().chain(branches.flat_map(|branch| &branch.ready))
 }
 
-/// The router, its middlewares and so the path are the same for a leg, its canary and its mirror.
-pub(crate) fn rewriting(pool: &Pool, leg: &Leg) -> Rewriting {
-    let mut bases: Vec<&BasePath> = all_servers(pool, leg).map(|s| &s.spec.base_path).collect();
+/// The router, its middlewares and so the path are the same for a group, its canary and its mirror.
+pub(crate) fn rewriting(pool: &Pool, group: &RouteGroup) -> Rewriting {
+    let mut bases: Vec<&BasePath> = all_servers(pool, group).map(|s| &s.spec.base_path).collect();
     bases.dedup();
     match bases[..] {
         [] => Rewriting::None,

@@ -114,7 +114,7 @@ fn models(old: &Catalogue, new: &Catalogue) -> Vec<String> {
             Some(then) if then.readiness() != readiness => {
                 Some(format!("model {name} {}", words(readiness, Since::Changed)))
             }
-            Some(then) if then.settings != now.settings || then.stands_for != now.stands_for => {
+            Some(then) if then.settings != now.settings || then.canonical != now.canonical => {
                 Some(format!("the settings of model {name} have changed"))
             }
             Some(_) => None,

@@ -69,9 +69,9 @@ async fn ready(
         .map(|p| {
             json!({
                 "name": p.model.as_str(),
-                "stands_for": p.stands_for.as_str(),
+                "canonical": p.canonical.as_str(),
                 "selector": p.selector.as_ref().map(ToString::to_string),
-                "routes": p.legs.iter().map(|leg| leg.route.as_str()).collect::<Vec<_>>(),
+                "routes": p.groups.iter().map(|group| group.route.as_str()).collect::<Vec<_>>(),
                 "ready": p.readiness() == Readiness::Ready,
                 "servers": p.ready.len(),
             })

@@ -104,14 +104,14 @@ fn of_named(catalogue: &Catalogue, key: &Key, path: &str, dialect: Dialect) -> R
         return Err(Refusal::from(&Reason::NotReady { model: name, idle }));
     }
     // Ollama's list has models by their own names.
-    let own = usable.get(pool.stands_for.as_str()).copied().unwrap_or(pool);
+    let own = usable.get(pool.canonical.as_str()).copied().unwrap_or(pool);
     match &*rest {
         "/v1/models" | "/v1/models/" => Ok(list([pool].into_iter(), dialect)),
         "/api/tags" => Ok(ollama_list([own].into_iter(), OllamaList::All)),
         "/api/ps" => Ok(ollama_list([own].into_iter(), OllamaList::Loaded)),
         rest => {
             let id = rest.strip_prefix("/v1/models/").ok_or_else(Refusal::not_found)?;
-            let is_it = usable.get(id).is_some_and(|other| other.stands_for == pool.stands_for);
+            let is_it = usable.get(id).is_some_and(|other| other.canonical == pool.canonical);
             if is_it { Ok(describe(pool, dialect)) } else { Err(Refusal::not_found()) }
         }
     }
@@ -221,9 +221,9 @@ enum OllamaList {
 /// its own names or of those that are loaded: the models whose servers take requests in Ollama's API. What Modelgate does not
 /// know is left empty.
 fn ollama_list<'c>(pools: impl Iterator<Item = &'c Pool>, of: OllamaList) -> Value {
-    let usable = pools.filter(|pool| pool.legs.iter().all(access::speaks_ollama));
+    let usable = pools.filter(|pool| pool.groups.iter().all(access::speaks_ollama));
     // To Ollama's clients, `llama3` and `llama3:latest` would be two models.
-    let own = usable.filter(|p| p.model == p.stands_for);
+    let own = usable.filter(|p| p.model == p.canonical);
     let describe = |pool: &Pool| {
         let created = i64_to_time(pool.card.created.unwrap_or(0));
         let time = humantime::format_rfc3339_seconds(created).to_string();

@@ -10,8 +10,8 @@ use crate::{Reason, Unreadable, Where};
 impl<'q> Question<'q> {
     /// Refuses names of different models, and those of another model than Traefik has chosen.
     pub(super) fn agree(&self, names: &Names<'_>, place: &Place<'q>) -> Result<(), Reason> {
-        let stands_for = |name: &str| self.find(place.chosen, name).map(|pool| &pool.stands_for);
-        let same = |a: &str, b: &str| a == b || stands_for(a).is_some_and(|of| stands_for(b) == Some(of));
+        let canonical = |name: &str| self.find(place.chosen, name).map(|pool| &pool.canonical);
+        let same = |a: &str, b: &str| a == b || canonical(a).is_some_and(|of| canonical(b) == Some(of));
         let mut named = names.iter().filter(|(at, name)| !self.is_placeholder(*at, name, names, place));
         let Some((first, name)) = named.next() else { return Ok(()) };
         for (at, other) in named {

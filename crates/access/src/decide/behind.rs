@@ -1,7 +1,7 @@
 //! What a request may reach of the servers behind a route besides the model that it is for: their other paths, what they
 //! store for everybody, their other models.
 
-use catalogue::{Choice, Door, Kind, Leg, Pool};
+use catalogue::{Choice, Door, Kind, Pool, RouteGroup};
 
 use super::{
     Trace,
@@ -77,7 +77,7 @@ pub(super) fn takes_any_name(pool: &Pool, name: &str) -> bool {
     let chooses_nothing = match pool.choice() {
         Choice::Nothing => true,
         // vLLM may load an adapter of that name.
-        Choice::Sole => pool.legs.iter().all(|leg| leg.doors.iter().all(is_sglang)),
+        Choice::Sole => pool.groups.iter().all(|group| group.doors.iter().all(is_sglang)),
         Choice::Unknown | Choice::Several => false,
     };
     chooses_nothing && pool.ready.iter().all(|server| server.accepts(name))
@@ -85,9 +85,9 @@ pub(super) fn takes_any_name(pool: &Pool, name: &str) -> bool {
 
 impl Question<'_> {
     /// What a request of a key that manages servers may not do all the same.
-    pub(super) fn manage(&self, leg: &Leg, reading: Parsed<'_>) -> Result<(), Reason> {
+    pub(super) fn manage(&self, group: &RouteGroup, reading: Parsed<'_>) -> Result<(), Reason> {
         let path = reading.form.at_server();
-        let classes = leg.doors.iter().filter_map(|door| routes::class(door, self.request.method, &path));
+        let classes = group.doors.iter().filter_map(|door| routes::class(door, self.request.method, &path));
         let mut other = classes.filter(|class| matches!(class, Class::Stored | Class::Jobs | Class::Never));
         other.try_for_each(|class| self.may_reach(class, reading.addressee))
     }
@@ -96,7 +96,7 @@ impl Question<'_> {
     pub(super) fn pass(
         &self,
         choice: Choice,
-        leg: &Leg,
+        group: &RouteGroup,
         reading: Parsed<'_>,
         trace: &mut impl Trace,
     ) -> Result<(), Reason> {
@@ -109,7 +109,7 @@ impl Question<'_> {
             });
         }
         let mut asks_a_model = names.is_handshake();
-        for door in &leg.doors {
+        for door in &group.doors {
             let class = self.enter(door, reading, trace)?;
             // What is stored is about no model, and the key may use it.
             if !matches!(class, Some(Class::Stored | Class::Jobs)) {
@@ -120,7 +120,7 @@ impl Question<'_> {
         if !asks_a_model {
             return Ok(());
         }
-        let websockets = leg.doors.iter().all(|door| door.websockets);
+        let websockets = group.doors.iter().all(|door| door.websockets);
         self.leave_no_choice(Behind { choice, websockets, default_is_told: false }, reading)
     }
 

@@ -57,7 +57,7 @@ impl<'l> OfModel<'l> {
 
     fn name(self) -> &'l str {
         match self {
-            Self::Known { pool, .. } => pool.stands_for.as_str(),
+            Self::Known { pool, .. } => pool.canonical.as_str(),
             Self::Named(name) | Self::MadeUp(name) => name,
         }
     }
@@ -120,7 +120,7 @@ pub fn limits_of(
     pool: Option<&Pool>,
     now: SystemTime,
 ) -> Demands {
-    let main = |pool: &Pool| catalogue.pool(pool.stands_for.as_str()).map(AsRef::as_ref);
+    let main = |pool: &Pool| catalogue.pool(pool.canonical.as_str()).map(AsRef::as_ref);
     let model = pool.map(|pool| OfModel::Known { pool, main: main(pool) });
     let now = Moment::new(now, policy.time_zone());
     let mut demands = Demands::default();

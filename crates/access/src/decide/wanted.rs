@@ -7,7 +7,7 @@
 //! A model that the key may not use is not known here: neither its name nor an alias of it is looked
 //! up, so that no difference between two refusals tells that there is one.
 
-use catalogue::{Catalogue, Leg, ModelName, Pool, Selection};
+use catalogue::{Catalogue, ModelName, Pool, RouteGroup, Selection};
 
 use super::{
     Trace,
@@ -36,7 +36,7 @@ pub(super) struct Wanted<'c> {
     pub(super) pool: Option<&'c Pool>,
     /// The pool of the model that the name stands for, among the same servers.
     pub(super) main: Option<&'c Pool>,
-    pub(super) leg: Option<&'c Leg>,
+    pub(super) group: Option<&'c RouteGroup>,
     /// What of its body counts as tokens, if that could be told while it was read.
     pub(super) count: Option<Box<Count>>,
 }
@@ -52,7 +52,7 @@ pub(super) struct Place<'q> {
     /// The servers that it chooses, if they are those of some requests only.
     pub(super) chosen: Option<&'q Selection>,
     /// What Traefik has chosen already.
-    pub(super) routed: Option<(&'q Pool, &'q Leg)>,
+    pub(super) routed: Option<(&'q Pool, &'q RouteGroup)>,
     /// It manages a server, and may.
     manages: bool,
 }
@@ -151,23 +151,23 @@ impl<'q> Question<'q> {
         let (chosen, routed) = match self.request.mode {
             Mode::Layered => (selection(self.catalogue, self.request, target.query), None),
             Mode::Routed { route, .. } => {
-                let (pool, leg) = self.route(route)?;
+                let (pool, group) = self.route(route)?;
                 let selections = self.catalogue.selections();
                 let chosen =
                     pool.selector.as_ref().and_then(|s| selections.iter().find(|c| c.selector == *s));
-                (chosen, Some((pool, leg)))
+                (chosen, Some((pool, group)))
             }
             Mode::Gate { .. } => (None, None),
         };
         Ok(Place { chosen, routed, manages: false })
     }
 
-    /// The pool of a route, and the one leg of it to which Traefik will send the request: another
-    /// leg's credential must not go there.
-    fn route(&self, route: &str) -> Result<(&'q Pool, &'q Leg), Reason> {
+    /// The pool of a route, and the one group of it to which Traefik will send the request: another
+    /// group's credential must not go there.
+    fn route(&self, route: &str) -> Result<(&'q Pool, &'q RouteGroup), Reason> {
         let found = self.catalogue.pool_of_route(route).and_then(|pool| {
-            let leg = pool.legs.iter().find(|leg| leg.route.as_str() == route)?;
-            Some((pool.as_ref(), leg))
+            let group = pool.groups.iter().find(|group| group.route.as_str() == route)?;
+            Some((pool.as_ref(), group))
         });
         found.ok_or_else(|| Reason::NotReady { model: route.to_owned(), idle: Idle::Draining })
     }
@@ -261,7 +261,9 @@ impl<'q> Question<'q> {
         let named = || names.routing().and_then(|name| self.find(place.chosen, name));
         let in_layers = !matches!(self.request.mode, Mode::Gate { .. });
         match if in_layers { routed.or_else(named) } else { None } {
-            Some(pool) => pool.legs.iter().all(|leg| read_so(names.oddities(), pool.choice(), &leg.doors)),
+            Some(pool) => {
+                pool.groups.iter().all(|group| read_so(names.oddities(), pool.choice(), &group.doors))
+            }
             None => false,
         }
     }
@@ -277,7 +279,7 @@ impl<'q> Question<'q> {
             (Mode::Gate { .. }, _) if self.key.may_use_all() => {
                 let class = routes::class_of_unknown(self.request.method, reading.form.seen());
                 self.may_reach(class, reading.addressee)?;
-                return Ok(Wanted { model: None, pool: None, main: None, leg: None, count: None });
+                return Ok(Wanted { model: None, pool: None, main: None, group: None, count: None });
             }
             // The name of a model that the key may not use is not told either.
             (_, Some((pool, _))) => self.allowed(pool).ok_or_else(missing)?,
@@ -290,8 +292,8 @@ impl<'q> Question<'q> {
     fn only_pool(&self, chosen: &'q Selection) -> Option<&'q Pool> {
         let mut pools = chosen.pools().filter_map(|pool| self.allowed(pool));
         let only = pools.next()?;
-        pools.all(|pool| pool.stands_for == only.stands_for).then_some(())?;
-        self.find(Some(chosen), only.stands_for.as_str()).or(Some(only))
+        pools.all(|pool| pool.canonical == only.canonical).then_some(())?;
+        self.find(Some(chosen), only.canonical.as_str()).or(Some(only))
     }
 
     /// The pool of a name. Unknown and forbidden ones look the same, so that nobody can ask which
@@ -322,9 +324,9 @@ impl<'q> Question<'q> {
 
     /// The pool of the model that a pool's name stands for, among the same servers.
     fn main(&self, chosen: Option<&'q Selection>, pool: &'q Pool) -> Option<&'q Pool> {
-        match pool.stands_for == pool.model {
+        match pool.canonical == pool.model {
             true => Some(pool),
-            false => self.among(chosen, pool.stands_for.as_str()),
+            false => self.among(chosen, pool.canonical.as_str()),
         }
     }
 
@@ -343,21 +345,21 @@ impl<'q> Question<'q> {
         if let Some(idle) = Idle::of(pool.readiness()) {
             return Err(Reason::NotReady { model: pool.model.as_str().to_owned(), idle });
         }
-        let may_learn = |leg: &Leg| leg.credential.is_none() || self.request.trusted;
-        let leg = match place.routed {
-            Some((_, leg)) => may_learn(leg).then_some(leg),
-            None => pool.legs.iter().find(|leg| may_learn(leg)),
+        let may_learn = |group: &RouteGroup| group.credential.is_none() || self.request.trusted;
+        let group = match place.routed {
+            Some((_, group)) => may_learn(group).then_some(group),
+            None => pool.groups.iter().find(|group| may_learn(group)),
         };
-        let leg = leg.ok_or(Reason::UntrustedPeer)?;
+        let group = group.ok_or(Reason::UntrustedPeer)?;
         match place.manages {
-            true => self.manage(leg, reading)?,
-            false => self.pass(pool.choice(), leg, reading, trace)?,
+            true => self.manage(group, reading)?,
+            false => self.pass(pool.choice(), group, reading, trace)?,
         }
         Ok(Wanted {
             model: Some(pool.model.clone()),
             pool: Some(pool),
             main: self.main(place.chosen, pool),
-            leg: Some(leg),
+            group: Some(group),
             count: None,
         })
     }
@@ -387,7 +389,7 @@ impl<'q> Question<'q> {
             }
         }
         let main = pool.and_then(|pool| self.main(None, pool));
-        Ok(Wanted { model: Some(model.clone()), pool, main, leg: None, count: None })
+        Ok(Wanted { model: Some(model.clone()), pool, main, group: None, count: None })
     }
 }
 

@@ -9,7 +9,7 @@ mod table;
 
 use std::{borrow::Cow, sync::LazyLock};
 
-use catalogue::{BasePath, Door, Kind, Leg};
+use catalogue::{BasePath, Door, Kind, RouteGroup};
 
 use crate::read::{folded, segments};
 use table::Table;
@@ -72,12 +72,12 @@ pub(crate) fn class(door: &Door, method: &str, seen: &str) -> Option<Class> {
     }
 }
 
-/// Whether every server of a leg answers prompts in Ollama's API, as far as it is known.
-pub fn speaks_ollama(leg: &Leg) -> bool {
+/// Whether every server of a group answers prompts in Ollama's API, as far as it is known.
+pub fn speaks_ollama(group: &RouteGroup) -> bool {
     let opens = |door: &Door, path| class(door, "POST", path) == Some(Class::Open);
     let answers =
         |door: &Door| ["/api/chat", "/api/generate", "/api/embed"].iter().any(|path| opens(door, path));
-    leg.doors.iter().all(answers)
+    group.doors.iter().all(answers)
 }
 
 /// What is known to be stored for everybody, at a server of which nothing else is known.

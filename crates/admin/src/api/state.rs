@@ -26,7 +26,7 @@ fn model(pool: &Pool) -> Value {
         |servers: &[Arc<ServerRecord>]| servers.iter().map(|s| s.spec.name.clone()).collect::<Vec<_>>();
     json!({
         "name": pool.model.as_str(),
-        "stands_for": pool.stands_for.as_str(),
+        "canonical": pool.canonical.as_str(),
         "chosen_by": pool.selector.as_ref().map(ToString::to_string),
         "state": match pool.readiness() {
             Readiness::Ready => "ready",
@@ -36,7 +36,7 @@ fn model(pool: &Pool) -> Value {
         },
         "ready": names(&pool.ready),
         "waiting": names(&pool.waiting),
-        "routes": pool.legs.iter().map(|leg| leg.route.as_str()).collect::<Vec<_>>(),
+        "routes": pool.groups.iter().map(|group| group.route.as_str()).collect::<Vec<_>>(),
         "context_length": pool.card.context_length,
     })
 }

@@ -84,7 +84,7 @@ pub(crate) struct ListQuery {
 fn usable_model(catalogue: &Catalogue, may_use: impl Fn(&Pool) -> bool) -> Option<&str> {
     let ready = catalogue.pools().filter(|pool| !pool.ready.is_empty() && pool.selector.is_none());
     let usable = ready.filter(|pool| may_use(pool));
-    usable.min_by_key(|pool| pool.model != pool.stands_for).map(|pool| pool.model.as_str())
+    usable.min_by_key(|pool| pool.model != pool.canonical).map(|pool| pool.model.as_str())
 }
 
 /// The page at a path; `None` if there is none.

@@ -84,7 +84,7 @@ pub(crate) fn list(asked: Asked<'_>) -> Models {
     ];
     let found = pools.iter().filter(|pool| {
         (query.state.is_empty() || state(pool.readiness()).1 == query.state)
-            && contains(&query.q, [pool.model.as_str(), pool.stands_for.as_str()])
+            && contains(&query.q, [pool.model.as_str(), pool.canonical.as_str()])
     });
     let found: Vec<_> = found.collect();
     let paging = Paging::new(found.len(), query.page, &[("q", &query.q), ("state", &query.state)]);
@@ -95,8 +95,8 @@ pub(crate) fn list(asked: Asked<'_>) -> Models {
 fn row(pool: &Pool) -> Row {
     let (class, state) = state(pool.readiness());
     let mut notes = Vec::new();
-    if pool.stands_for != pool.model {
-        notes.push(format!("another name for {}", pool.stands_for));
+    if pool.canonical != pool.model {
+        notes.push(format!("another name for {}", pool.canonical));
     }
     notes.extend(pool.selector.iter().map(|selector| format!("for requests with {selector}")));
     notes.extend(pool.canary.iter().map(|branch| format!("{} % to {}", branch.percent, branch.model)));
@@ -133,13 +133,13 @@ fn view(asked: &Asked<'_>, pool: &Pool) -> PoolView {
     let card = &pool.card;
     let mut facts = Vec::new();
     let mut fact = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
-    fact("Stands for", (pool.stands_for != pool.model).then(|| pool.stands_for.to_string()));
+    fact("Alias of", (pool.canonical != pool.model).then(|| pool.canonical.to_string()));
     fact("Chosen by", pool.selector.as_ref().map(ToString::to_string));
     fact("Served by", card.owned_by.clone());
     fact("Context", card.context_length.map(|tokens| format!("{} tokens", format::count(tokens))));
     fact("Root", card.root.clone());
     fact("Base model", card.parent.clone());
-    let routes: Vec<&str> = pool.legs.iter().map(|leg| leg.route.as_str()).collect();
+    let routes: Vec<&str> = pool.groups.iter().map(|group| group.route.as_str()).collect();
     fact("Route in Traefik", (!routes.is_empty()).then(|| routes.join(", ")));
     fact("Canary", pool.canary.as_ref().map(|b| format!("{} % to {}", b.percent, b.model)));
     fact("Mirror", pool.mirror.as_ref().map(|b| format!("{} % copied to {}", b.percent, b.model)));

@@ -11,7 +11,9 @@ use axum::{
     http::request::Parts,
     response::{IntoResponse as _, Redirect, Response},
 };
-use catalogue::{Finding, HealthMode, Hold, HoldKind, Problem, ServerRecord, ServerState, Source, Subject};
+use catalogue::{
+    Cordon, CordonKind, Finding, HealthMode, Problem, ServerRecord, ServerState, Source, Subject,
+};
 use serde::Deserialize;
 
 use self::health::Health;
@@ -86,18 +88,18 @@ impl Row {
 
 /// The class and the word of a server's state.
 fn state(admin: &Admin, server: &ServerRecord) -> (&'static str, &'static str) {
-    match (&server.state, held(admin, server)) {
+    match (&server.state, cordoned(admin, server)) {
         (ServerState::Ready, _) => ("good", "ready"),
         (ServerState::Starting(_), _) => ("warn", "starting"),
-        (ServerState::Draining(_), Some(HoldKind::Drain { .. })) => ("off", "drained"),
-        (ServerState::Draining(_), Some(HoldKind::Pause)) => ("off", "paused"),
+        (ServerState::Draining(_), Some(CordonKind::Drain { .. })) => ("off", "drained"),
+        (ServerState::Draining(_), Some(CordonKind::Pause)) => ("off", "paused"),
         (ServerState::Draining(_), None) => ("bad", "withdrawn"),
         (ServerState::Stopped(_), _) => ("off", "stopped"),
     }
 }
 
-fn held(admin: &Admin, server: &ServerRecord) -> Option<HoldKind> {
-    admin.holds.borrow().of(&server.spec).map(|hold| hold.kind.clone())
+fn cordoned(admin: &Admin, server: &ServerRecord) -> Option<CordonKind> {
+    admin.cordons.borrow().of(&server.spec).map(|cordon| cordon.kind.clone())
 }
 
 /// `GET /servers`
@@ -162,8 +164,8 @@ pub(crate) struct Server {
     has_model_settings: bool,
     models: Vec<(String, String)>,
     problems: Vec<Told>,
-    can_hold: bool,
-    held: bool,
+    can_cordon: bool,
+    cordoned: bool,
     has_runs: bool,
 }
 live_page!(Server);
@@ -228,8 +230,8 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
             .map(|m| (m.name.to_string(), format!("/models/{}", encode(m.name.as_str()))))
             .collect(),
         problems: problems.map(|problem| Told::of_catalogue(&problem.finding)).collect(),
-        can_hold: !matches!(server.state, ServerState::Stopped(_)),
-        held: held(admin, server).is_some(),
+        can_cordon: !matches!(server.state, ServerState::Stopped(_)),
+        cordoned: cordoned(admin, server).is_some(),
         has_runs: spec.source != Source::File,
         row,
     })
@@ -256,25 +258,25 @@ pub(crate) async fn act(
     };
     let spec = &server.spec;
     let kind = match action.as_str() {
-        "drain" => Some(HoldKind::Drain { incarnation: spec.incarnation.clone() }),
-        "pause" => Some(HoldKind::Pause),
+        "drain" => Some(CordonKind::Drain { incarnation: spec.incarnation.clone() }),
+        "pause" => Some(CordonKind::Pause),
         "resume" => None,
         _ => return Refusal::bad_request(&parts, "action: allowed: drain, pause or resume").into_response(),
     };
     let (done, name) = (
         match kind {
-            Some(HoldKind::Drain { .. }) => "server drained",
-            Some(HoldKind::Pause) => "server paused",
+            Some(CordonKind::Drain { .. }) => "server drained",
+            Some(CordonKind::Pause) => "server paused",
             None => "server resumed",
         },
         spec.name.clone(),
     );
-    admin.holds.send_modify(|holds| {
-        holds.retain(servers().map(|server| &server.spec));
+    admin.cordons.send_modify(|cordons| {
+        cordons.retain(servers().map(|server| &server.spec));
         match kind {
-            Some(kind) => holds.hold(spec.id.clone(), Hold { kind, by: Arc::clone(&operator.name) }),
+            Some(kind) => cordons.cordon(spec.id.clone(), Cordon { kind, by: Arc::clone(&operator.name) }),
             None => {
-                holds.resume(&spec.id);
+                cordons.resume(&spec.id);
             }
         }
     });

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::{Request, StatusCode};
 use catalogue::{
-    Asked, Catalogue, DockerFinding, HoldKind, LabelFinding, LifecycleFinding, ProbeFault, ProbeFinding,
+    Asked, Catalogue, CordonKind, DockerFinding, LabelFinding, LifecycleFinding, ProbeFault, ProbeFinding,
     Problem, ServerState, Source,
 };
 use http_body_util::BodyExt as _;
@@ -199,17 +199,18 @@ async fn an_operator_drains_pauses_and_resumes_a_server() {
     const HERE_ONLY: &str = "This holds in this Modelgate only";
     let page = dashboard.page("/servers/file%3Agpu").await;
     assert!(page.contains("value=\"pause\"") && page.contains(HERE_ONLY), "{page}");
-    let held =
-        || dashboard.admin.holds.borrow().of(&spec).map(|hold| (hold.kind.clone(), hold.by.to_string()));
+    let cordoned = || {
+        dashboard.admin.cordons.borrow().of(&spec).map(|cordon| (cordon.kind.clone(), cordon.by.to_string()))
+    };
     assert_eq!(act(READER, "pause").await, StatusCode::FORBIDDEN);
-    assert_eq!(held(), None);
+    assert_eq!(cordoned(), None);
     assert_eq!(act(ADMIN, "drain").await, StatusCode::SEE_OTHER);
-    assert_eq!(held(), Some((HoldKind::Drain { incarnation: "first run".into() }, "alice".into())));
+    assert_eq!(cordoned(), Some((CordonKind::Drain { incarnation: "first run".into() }, "alice".into())));
     assert_eq!(act(ADMIN, "pause").await, StatusCode::SEE_OTHER);
-    assert_eq!(held(), Some((HoldKind::Pause, "alice".into())));
+    assert_eq!(cordoned(), Some((CordonKind::Pause, "alice".into())));
     assert!(dashboard.page("/servers/file%3Agpu").await.contains("value=\"resume\""));
     assert_eq!(act(ADMIN, "resume").await, StatusCode::SEE_OTHER);
-    assert_eq!(held(), None);
+    assert_eq!(cordoned(), None);
     assert_eq!(act(ADMIN, "explode").await, StatusCode::BAD_REQUEST);
     let unknown = dashboard.ask(Some(ADMIN), post("/servers/file%3Aother"), "action=pause").await;
     assert_eq!(unknown.status(), StatusCode::NOT_FOUND);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::Branch;
 use crate::{BasePath, Kind, OpenPath, ServerRecord};
 
-/// What requests of a leg meet. Servers that are alike in this share one.
+/// What requests of a group meet. Servers that are alike in this share one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Door {
     /// Which program it is.
@@ -29,7 +29,7 @@ impl Door {
         }
     }
 
-    /// The doors of a leg's servers and of what its requests go to besides.
+    /// The doors of a group's servers and of what its requests go to besides.
     pub(super) fn all<'a>(
         ready: &[Arc<ServerRecord>],
         branches: impl IntoIterator<Item = &'a Branch>,

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use limits::{Limits, Subject};
 
-use super::{Branch, Choice, Door, Leg, OwnLimits, Pool};
+use super::{Branch, Choice, Door, OwnLimits, Pool, RouteGroup};
 use crate::{
     Accepts, Credential, GivenModelSettings, Kind, ModelCard, ModelName, Problem, RouteId, Selector,
     ServerRecord, ServerState, SettingFinding,
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     /// The models that the name stands for on its servers; the name itself where they list it.
-    pub(super) stands_for: Vec<ModelName>,
+    pub(super) canonical: Vec<ModelName>,
     card: Option<ModelCard>,
     pub(super) servers: Vec<Arc<ServerRecord>>,
     pub(super) given: GivenModelSettings,
@@ -103,8 +103,8 @@ fn check_aliases(server: &ServerRecord, problems: &mut Vec<Problem>) {
 
 impl Draft {
     pub(super) fn add(&mut self, server: &Arc<ServerRecord>, name: &Name<'_>) {
-        if !self.stands_for.contains(&name.card.name) {
-            self.stands_for.push(name.card.name.clone());
+        if !self.canonical.contains(&name.card.name) {
+            self.canonical.push(name.card.name.clone());
         }
         match &mut self.card {
             None => self.card = Some(ModelCard { name: name.name.clone(), ..name.card.clone() }),
@@ -119,12 +119,12 @@ impl Draft {
 
     pub(super) fn finish(self, model: ModelName, selector: Option<Arc<Selector>>) -> Pool {
         // A name that stands for several models is a model of its own.
-        let stands_for = match <[ModelName; 1]>::try_from(self.stands_for) {
+        let canonical = match <[ModelName; 1]>::try_from(self.canonical) {
             Ok([only]) => only,
             Err(_) => model.clone(),
         };
         let branches = || self.canary.iter().chain(&self.mirror);
-        let legs = legs(&self.servers, &model, selector.as_deref(), branches);
+        let groups = groups(&self.servers, &model, selector.as_deref(), branches);
         let (ready, waiting): (Vec<Arc<ServerRecord>>, _) =
             self.servers.into_iter().partition(|s| s.state == ServerState::Ready);
         // What a mirror's servers do is not seen, but done.
@@ -133,14 +133,14 @@ impl Draft {
             ready.iter().chain(branched).map(|server| server.choice()).max().unwrap_or(Choice::Several);
         let settings = self.given.resolve();
         Pool {
-            subject: Subject::of_model(stands_for.as_str()),
+            subject: Subject::of_model(canonical.as_str()),
             own_limits: own_limits(&settings.limits, &model, selector.as_deref()),
-            stands_for,
+            canonical,
             selector,
             card: self.card.unwrap_or_else(|| ModelCard::named(model.clone())),
             ready,
             waiting,
-            legs,
+            groups,
             settings,
             given: self.given,
             overridden: self.overridden,
@@ -163,12 +163,12 @@ fn own_limits(limits: &Limits, model: &ModelName, selector: Option<&Selector>) -
 
 /// Groups servers by credential; the group with the most preferred server first. A group keeps its
 /// route while servers come and go.
-fn legs<'b, B: Iterator<Item = &'b Branch>>(
+fn groups<'b, B: Iterator<Item = &'b Branch>>(
     servers: &[Arc<ServerRecord>],
     model: &ModelName,
     selector: Option<&Selector>,
     branches: impl Fn() -> B,
-) -> Vec<Leg> {
+) -> Vec<RouteGroup> {
     let mut groups: Vec<Group> = Vec::new();
     for server in servers {
         let credential = &server.spec.credential;
@@ -180,7 +180,7 @@ fn legs<'b, B: Iterator<Item = &'b Branch>>(
     groups.sort_by_key(|(credential, group)| {
         (group.iter().map(|s| s.spec.settings.priority).min(), credential.is_some())
     });
-    let leg = |(credential, group): Group| {
+    let group = |(credential, group): Group| {
         let part = match (&credential, selector) {
             (None, None) => None,
             (None, Some(selector)) => Some(selector.to_string()),
@@ -194,9 +194,9 @@ fn legs<'b, B: Iterator<Item = &'b Branch>>(
         let ready: Vec<_> = group.into_iter().filter(|s| s.state == ServerState::Ready).collect();
         // A request with a credential goes to its own servers only.
         let doors = Door::all(&ready, branches().filter(|_| credential.is_none()));
-        (!ready.is_empty()).then_some(Leg { route, credential, ready, doors })
+        (!ready.is_empty()).then_some(RouteGroup { route, credential, ready, doors })
     };
-    groups.into_iter().filter_map(leg).collect()
+    groups.into_iter().filter_map(group).collect()
 }
 
 fn merge(into: &mut ModelCard, from: &ModelCard) {

@@ -86,10 +86,10 @@ fn an_alias_is_a_pool_that_stands_for_the_model() {
         Vec::new(),
     );
     let fast = catalogue.pool("fast").expect("a pool");
-    assert_eq!((fast.stands_for.as_str(), fast.ready.len()), ("llama", 2));
+    assert_eq!((fast.canonical.as_str(), fast.ready.len()), ("llama", 2));
     assert_ne!(
-        fast.leg().expect("ready").route,
-        catalogue.pool("llama").expect("a pool").leg().expect("ready").route
+        fast.group().expect("ready").route,
+        catalogue.pool("llama").expect("a pool").group().expect("ready").route
     );
     assert_eq!(fast.choice(), Choice::Several, "b also has qwen");
     assert!(catalogue.pool("smart").is_none());
@@ -159,7 +159,7 @@ fn an_alias_of_two_models_is_a_name_of_its_own() {
         Vec::new(),
     );
     let chat = catalogue.pool("chat").expect("a pool");
-    assert_eq!((chat.stands_for.as_str(), chat.ready.len()), ("chat", 2));
+    assert_eq!((chat.canonical.as_str(), chat.ready.len()), ("chat", 2));
     assert_eq!(chat.choice(), Choice::Unknown);
 }
 
@@ -180,7 +180,7 @@ fn ollamas_latest_needs_no_tag() {
     let mut ollama = server("a", &["llama3:latest", "qwen:7b"], &[]);
     ollama.listed_as = Kind::Ollama;
     let catalogue = Catalogue::assemble([ollama], Vec::new());
-    assert_eq!(catalogue.pool("llama3").expect("a pool").stands_for.as_str(), "llama3:latest");
+    assert_eq!(catalogue.pool("llama3").expect("a pool").canonical.as_str(), "llama3:latest");
     assert!(catalogue.pool("qwen").is_none());
 }
 
@@ -209,7 +209,7 @@ fn a_selector_keeps_a_server_to_the_requests_that_choose_it() {
     assert_eq!(names(selections[1].pool("llama")), ["fast"]);
     assert_eq!(catalogue.pools().count(), 4);
     let routes: std::collections::BTreeSet<_> =
-        catalogue.pools().filter_map(|p| p.leg()).map(|leg| &leg.route).collect();
+        catalogue.pools().filter_map(|p| p.group()).map(|group| &group.route).collect();
     assert_eq!(routes.len(), 4, "each has a route of its own");
 }
 
@@ -220,15 +220,15 @@ fn servers_with_a_credential_form_a_leg_of_their_own() {
         cloud.spec.credential = Credential::new(CredentialHeader::Bearer, secret).map(Arc::new);
         cloud
     };
-    let legs = |records: Vec<ServerRecord>| {
+    let groups = |records: Vec<ServerRecord>| {
         let catalogue = Catalogue::assemble(records, Vec::new());
         let pool = Arc::clone(catalogue.pool("llama").expect("a pool"));
-        pool.legs
+        pool.groups
             .iter()
             .map(|l| (l.ready[0].spec.name.clone(), l.ready.len(), l.route.clone()))
             .collect::<Vec<_>>()
     };
-    let all = legs(vec![
+    let all = groups(vec![
         cloud("a-cloud", "one", "1"),
         cloud("b-cloud", "one", "1"),
         cloud("c-cloud", "two", "1"),
@@ -239,7 +239,7 @@ fn servers_with_a_credential_form_a_leg_of_their_own() {
     assert_eq!(all[0].2, RouteId::of(&model("llama")));
     let mut down = server("local", &["llama"], &[]);
     down.state = ServerState::Starting(LifecycleFinding::HealthcheckPending.into());
-    let rest = legs(vec![cloud("a-cloud", "one", "1"), down]);
+    let rest = groups(vec![cloud("a-cloud", "one", "1"), down]);
     assert_eq!((rest.len(), &rest[0].2), (1, &all[1].2), "the route stays while others come and go");
 }
 

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use catalogue::{Blind, ContainerRecord, Doors, Problem, TaskRecord, Vantage};
+use catalogue::{Blind, ContainerRecord, Doors, NetworkView, Problem, TaskRecord};
 
 use super::{
     DockerOptions,
@@ -24,7 +24,7 @@ pub(crate) struct Survey {
     /// The tasks of the services with that label.
     pub(crate) tasks: Vec<TaskRecord>,
     /// From where they can be reached.
-    pub(crate) vantage: Vantage,
+    pub(crate) network_view: NetworkView,
     /// The signal that stops each of them.
     pub(crate) stop_signals: HashMap<String, i64>,
     /// Containers that run and of which no more was learnt: what is known of them stays.
@@ -83,8 +83,8 @@ impl Connection {
         survey
             .problems
             .extend(odd.iter().filter_map(|(item, why)| containers::unreadable(item, why, options)));
-        let vantage = vantage(&places, options, traefik_peers, own_id);
-        Ok(Survey { vantage, undecided, blind, ..survey })
+        let network_view = network_view(&places, options, traefik_peers, own_id);
+        Ok(Survey { network_view, undecided, blind, ..survey })
     }
 }
 
@@ -101,12 +101,12 @@ fn place(container: &Listed) -> Place {
 }
 
 /// How Traefik's networks are known: by the address from which it polls us.
-fn vantage(
+fn network_view(
     places: &[Place],
     options: &DockerOptions,
     traefik_peers: &BTreeSet<IpAddr>,
     own_id: Option<&str>,
-) -> Vantage {
+) -> NetworkView {
     let networks = |place: &Place| place.networks.keys().cloned().collect::<BTreeSet<String>>();
     let with_id = |id: &str| places.iter().find(|place| place.container_id == id);
     let own = own_id.and_then(with_id);
@@ -116,7 +116,7 @@ fn vantage(
     };
     let traefik =
         places.iter().filter(is_peer).map(networks).reduce(|a, b| a.intersection(&b).cloned().collect());
-    Vantage {
+    NetworkView {
         host: options.given_name().map(str::to_owned),
         network: options.network.clone(),
         host_address: options.host_address.clone(),
@@ -149,11 +149,11 @@ mod tests {
             [place("me", &[("ctl", "10.9.0.2")]), place("t", &[("edge", "10.1.0.2"), ("ctl", "10.9.0.3")])];
         let options = DockerOptions::new("gpu1", DockerEndpoint::Unix("/run/docker.sock".into()));
         let peers = BTreeSet::from(["10.9.0.3".parse().expect("an address")]);
-        let seen = vantage(&places, &options, &peers, Some("me"));
+        let seen = network_view(&places, &options, &peers, Some("me"));
         assert_eq!(seen.own_networks, Some(BTreeSet::from(["ctl".to_owned()])));
         assert_eq!(seen.traefik_networks, Some(BTreeSet::from(["ctl".to_owned(), "edge".to_owned()])));
         assert_eq!(seen.host.as_deref(), Some("gpu1"));
-        let unseen = vantage(&places, &options, &BTreeSet::new(), None);
+        let unseen = network_view(&places, &options, &BTreeSet::new(), None);
         assert_eq!((unseen.own_networks, unseen.traefik_networks), (None, None));
     }
 
@@ -164,7 +164,7 @@ mod tests {
             let (all, odd) = wire::read_each::<Listed>(serde_json::from_value(containers).expect("a list"));
             assert!(odd.is_empty(), "{odd:?}");
             let places: Vec<Place> = all.iter().map(super::place).collect();
-            vantage(&places, &options, &BTreeSet::new(), Some("me")).own_networks
+            network_view(&places, &options, &BTreeSet::new(), Some("me")).own_networks
         };
         let networks = |name: &str| json!({ "Networks": { name: { "IPAddress": "10.9.0.2" } } });
         let ctl = Some(BTreeSet::from(["ctl".to_owned()]));

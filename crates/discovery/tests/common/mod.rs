@@ -6,7 +6,7 @@ pub(crate) mod fake;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use catalogue::{Catalogue, Configured, Holds, Reader, ServerSpec, ServerState};
+use catalogue::{Catalogue, Configured, Cordons, Reader, ServerSpec, ServerState};
 use discovery::{DockerEndpoint, DockerOptions, Sources};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -15,7 +15,7 @@ pub(crate) struct Discovery {
     reader: Reader,
     task: JoinHandle<()>,
     /// What an operator withdraws by hand.
-    pub(crate) holds: watch::Sender<Holds>,
+    pub(crate) cordons: watch::Sender<Cordons>,
     _servers: watch::Sender<Configured>,
 }
 
@@ -26,13 +26,13 @@ impl Discovery {
         let configured = Configured { servers, ..Configured::default() };
         let (sender, configured) = watch::channel(configured);
         let (peers, traefik_peers) = watch::channel(BTreeSet::new());
-        let (holds, held) = watch::channel(Holds::default());
-        let sources = Sources { docker, configured, holds: held, traefik_peers };
+        let (cordons, cordoned) = watch::channel(Cordons::default());
+        let sources = Sources { docker, configured, cordons: cordoned, traefik_peers };
         let task = tokio::spawn(async move {
             let _peers = peers;
             discovery::run(sources, publisher).await.expect("discovery runs");
         });
-        Self { reader, task, holds, _servers: sender }
+        Self { reader, task, cordons, _servers: sender }
     }
 
     /// What is published; `None` while nothing is.

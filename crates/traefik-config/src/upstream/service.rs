@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
-use catalogue::{Branch, Kind, Leg, ModelSettings, Pool, ServerRecord, ServerUrl, Strategy};
+use catalogue::{Branch, Kind, ModelSettings, Pool, RouteGroup, ServerRecord, ServerUrl, Strategy};
 
 use super::{Upstream, by_priority, hash};
 use crate::{
@@ -52,12 +52,12 @@ struct Spread<'s, 'u> {
 }
 
 impl Upstream<'_> {
-    /// Adds the services of a leg.
-    pub(super) fn service(&mut self, pool: &Pool, leg: &Leg, urls: ServerUrls) -> String {
+    /// Adds the services of a group.
+    pub(super) fn service(&mut self, pool: &Pool, group: &RouteGroup, urls: ServerUrls) -> String {
         let mut spread = Spread { upstream: self, settings: &pool.settings, urls };
-        let main = spread.chain(&by_priority(&leg.ready));
-        // A request carries the leg's credential.
-        if leg.credential.is_some() {
+        let main = spread.chain(&by_priority(&group.ready));
+        // A request carries the group's credential.
+        if group.credential.is_some() {
             return main.name;
         }
         let split = match &pool.canary {
@@ -116,7 +116,7 @@ impl Spread<'_, '_> {
     /// begin its own answer at once: the client would get the backup's body with a bare 200. So behind `failover` such
     /// errors are made empty.
     fn chain(&mut self, levels: &[Vec<Arc<ServerRecord>>]) -> Built {
-        let (first, rest) = levels.split_first().expect("a leg and a branch have at least one server");
+        let (first, rest) = levels.split_first().expect("a group and a branch have at least one server");
         let main = self.level(first);
         let on_status = self.settings.failover_status.clone();
         let on_status = on_status.filter(|_| self.upstream.options.version.fails_over_on_status());

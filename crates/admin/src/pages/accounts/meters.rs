@@ -163,7 +163,7 @@ impl Meters {
         let all = catalogue.pools().map(AsRef::as_ref);
         let usable = used.chain(all).filter(|pool| key.may_use(pool));
         // All names of a model have the same limits.
-        let own = usable.map(|found| pool(catalogue, found.stands_for.as_str()).unwrap_or(found));
+        let own = usable.map(|found| pool(catalogue, found.canonical.as_str()).unwrap_or(found));
         let mut seen = HashSet::new();
         own.filter(|pool| seen.insert(pool.model.as_str())).collect()
     }

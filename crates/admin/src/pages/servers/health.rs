@@ -56,8 +56,8 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use catalogue::{
-        Asked, Catalogue, ContainerHealth, ContainerRecord, ContainerStatus, Hold, HoldKind, Interpretation,
-        ProbeFault, ProbeFinding, Vantage, interpret,
+        Asked, Catalogue, ContainerHealth, ContainerRecord, ContainerStatus, Cordon, CordonKind,
+        Interpretation, NetworkView, ProbeFault, ProbeFinding, interpret,
     };
 
     use super::*;
@@ -78,7 +78,7 @@ mod tests {
             exposed_ports: BTreeSet::new(),
             published_ports: Vec::new(),
         };
-        match interpret(&container, &Vantage::default()) {
+        match interpret(&container, &NetworkView::default()) {
             (Interpretation::Server(spec, state), _) => {
                 ServerRecord { spec: *spec, ..server("gpu", state, &[]) }
             }
@@ -142,9 +142,9 @@ mod tests {
 
     #[test]
     fn who_is_withdrawn_by_hand_is_healthy_unless_it_fails_meanwhile() {
-        let hold = Hold { kind: HoldKind::Pause, by: "alice".into() };
+        let cordon = Cordon { kind: CordonKind::Pause, by: "alice".into() };
         let mut gpu = described(ContainerStatus::Running, None);
-        gpu.state = ServerState::Draining(hold.finding());
+        gpu.state = ServerState::Draining(cordon.finding());
         assert_eq!(Health::of(&gpu).word, "healthy");
         gpu.state = ServerState::Draining(answered(&gpu, fails()));
         assert_eq!(Health::of(&gpu).word, "unhealthy");

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Catalogue, ContainerHealth, ContainerRecord, ContainerStatus, Exposable, Finding, Hold, HoldKind,
-    Interpretation, Kind, ModelCard, ModelName, Provider, Role, ServerRecord, ServerSpec, ServerState,
-    ServerUrl, Setting, Sight, Vantage, doors, interpret, open_port,
+    Catalogue, ContainerHealth, ContainerRecord, ContainerStatus, Cordon, CordonKind, Exposable, Finding,
+    Interpretation, Kind, ModelCard, ModelName, NetworkView, Provider, Role, ServerRecord, ServerSpec,
+    ServerState, ServerUrl, Setting, Sight, doors, interpret, open_port,
 };
 
 fn container(labels: &[(&str, &str)]) -> ContainerRecord {
@@ -26,8 +26,8 @@ fn container(labels: &[(&str, &str)]) -> ContainerRecord {
 }
 
 /// What is found of a container: a problem, or why it is not ready.
-fn found(container: &ContainerRecord, vantage: &Vantage) -> Finding {
-    let (found, problems) = interpret(container, vantage);
+fn found(container: &ContainerRecord, network_view: &NetworkView) -> Finding {
+    let (found, problems) = interpret(container, network_view);
     let why = match found {
         Interpretation::Down(state) | Interpretation::Server(_, state) => state.why().cloned(),
         Interpretation::NotEnabled | Interpretation::Rejected => None,
@@ -37,17 +37,19 @@ fn found(container: &ContainerRecord, vantage: &Vantage) -> Finding {
 
 #[test]
 fn each_problem_of_a_container_has_an_answer() {
-    let plain = Vantage::default();
+    let plain = NetworkView::default();
     let on = |name: &str| Some(BTreeSet::from([name.to_owned()]));
-    let elsewhere = Vantage { own_networks: on("x"), traefik_networks: on("x"), ..Vantage::default() };
-    let published = Vantage { published: true, ..Vantage::default() };
-    let named = Vantage { host: Some("gpu1".into()), network: Some("other".into()), ..Vantage::default() };
+    let elsewhere =
+        NetworkView { own_networks: on("x"), traefik_networks: on("x"), ..NetworkView::default() };
+    let published = NetworkView { published: true, ..NetworkView::default() };
+    let named =
+        NetworkView { host: Some("gpu1".into()), network: Some("other".into()), ..NetworkView::default() };
     let host = ContainerRecord { network_mode: "host".into(), ..container(&[]) };
     let none = ContainerRecord { networks: BTreeMap::new(), network_mode: "none".into(), ..container(&[]) };
     let unhealthy = ContainerRecord { health: Some(ContainerHealth::Unhealthy), ..container(&[]) };
     let loading = ContainerRecord { health: Some(ContainerHealth::Starting), ..container(&[]) };
     let status = |status| ContainerRecord { status, ..container(&[]) };
-    for (container, vantage, code, part) in [
+    for (container, network_view, code, part) in [
         (container(&[("inference.port", "abc")]), &plain, "label_not_allowed", "Correct the label and start"),
         (container(&[("inference.prot", "8000")]), &plain, "label_unknown", "Correct the label's name"),
         (
@@ -69,7 +71,7 @@ fn each_problem_of_a_container_has_an_answer() {
         (status(ContainerStatus::Restarting), &plain, "restarting", "docker logs"),
         (status(ContainerStatus::Exited), &plain, "stopped", "docker start"),
     ] {
-        let finding = found(&container, vantage);
+        let finding = found(&container, network_view);
         assert_eq!(finding.code(), code, "{finding}");
         assert!(finding.advice().contains(part), "{part}: {}", finding.advice());
     }
@@ -109,8 +111,8 @@ fn each_door_has_an_answer() {
 
 #[test]
 fn what_an_operator_has_done_can_be_undone() {
-    for kind in [HoldKind::Pause, HoldKind::Drain { incarnation: String::new() }] {
-        let finding = Hold { kind, by: "alice".into() }.finding();
+    for kind in [CordonKind::Pause, CordonKind::Drain { incarnation: String::new() }] {
+        let finding = Cordon { kind, by: "alice".into() }.finding();
         assert!(finding.advice().contains("Resume"), "{finding}");
     }
 }

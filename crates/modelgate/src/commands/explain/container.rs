@@ -76,7 +76,7 @@ fn describe(text: &mut String, server: &ServerRecord, catalogue: &Catalogue) {
     }
     let pools = catalogue.pools().filter(|p| p.ready.iter().any(|s| s.spec.id == spec.id));
     for pool in pools {
-        let route = pool.legs.iter().find(|leg| leg.ready.iter().any(|s| s.spec.id == spec.id));
+        let route = pool.groups.iter().find(|group| group.ready.iter().any(|s| s.spec.id == spec.id));
         line(
             "routed",
             format!("as {:?} by route {}", pool.model.as_str(), route.map_or("none", |l| l.route.as_str())),

@@ -38,8 +38,8 @@ fn describe_pool(text: &mut String, pool: &Pool, document: &Value) {
         let _ = writeln!(text, "{name:<11} {value}");
     };
     line("model", pool.model.to_string());
-    if pool.stands_for != pool.model {
-        line("stands for", pool.stands_for.to_string());
+    if pool.canonical != pool.model {
+        line("alias of", pool.canonical.to_string());
     }
     if let Some(selector) = &pool.selector {
         line("chosen by", selector.to_string());
@@ -53,10 +53,10 @@ fn describe_pool(text: &mut String, pool: &Pool, document: &Value) {
             line(what, format!("{} % to {}", branch.percent, branch.model));
         }
     }
-    for leg in &pool.legs {
-        line("route", leg.route.to_string());
+    for group in &pool.groups {
+        line("route", group.route.to_string());
         let routers = document["http"]["routers"].as_object().into_iter().flatten();
-        for (name, router) in routers.filter(|(name, _)| name.starts_with(leg.route.as_str())) {
+        for (name, router) in routers.filter(|(name, _)| name.starts_with(group.route.as_str())) {
             line("  router", format!("{name}: {}", router["rule"].as_str().unwrap_or_default()));
             if let Some(middlewares) = router["middlewares"].as_array() {
                 let names: Vec<&str> = middlewares.iter().filter_map(Value::as_str).collect();

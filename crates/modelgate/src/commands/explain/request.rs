@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
 
 use crate::{
-    arguments::explain::RequestArgs, book::Book, config::Config, jwks::KeySets, keeper::start, runtime,
+    arguments::explain::RequestArgs, config::Config, jwks::KeySets, policy_source::PolicySource, runtime,
+    store_sync::start,
 };
 
 /// A request with everything in it.
@@ -63,10 +64,10 @@ pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs
 async fn policy(config: &Config, headers: &HeaderMap, text: &mut String) -> Arc<Policy> {
     let key_sets = KeySets::default();
     let policy = match start::read_once(config, &key_sets).await {
-        Ok(book) => book.policy,
+        Ok(policy_source) => policy_source.policy,
         Err(error) => {
             let _ = writeln!(text, "- {error}; so only the keys of the configuration file are known");
-            Book::new(config, &key_sets, accounts::Accounts::default()).incomplete().policy
+            PolicySource::new(config, &key_sets, accounts::Accounts::default()).incomplete().policy
         }
     };
     if policy.shows_token(headers) {

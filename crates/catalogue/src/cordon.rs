@@ -6,7 +6,7 @@ use crate::{Finding, LifecycleFinding, ServerId, ServerSpec};
 
 /// How long a server is withdrawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HoldKind {
+pub enum CordonKind {
     /// Until it is started anew: its next run takes requests again. For a restart or an upgrade in place.
     Drain {
         /// The run that is drained.
@@ -18,39 +18,39 @@ pub enum HoldKind {
 
 /// One server's withdrawal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
+pub struct Cordon {
     /// How long it lasts.
-    pub kind: HoldKind,
+    pub kind: CordonKind,
     /// The operator's name.
     pub by: Arc<str>,
 }
 
 /// The servers that operators have withdrawn. They are known and asked as before, but get no requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Holds(BTreeMap<ServerId, Hold>);
+pub struct Cordons(BTreeMap<ServerId, Cordon>);
 
-impl Hold {
+impl Cordon {
     /// Why the server gets no requests.
     pub fn finding(&self) -> Finding {
         let by = Arc::clone(&self.by);
         match self.kind {
-            HoldKind::Drain { .. } => LifecycleFinding::Drained { by }.into(),
-            HoldKind::Pause => LifecycleFinding::Paused { by }.into(),
+            CordonKind::Drain { .. } => LifecycleFinding::Drained { by }.into(),
+            CordonKind::Pause => LifecycleFinding::Paused { by }.into(),
         }
     }
 
-    fn holds(&self, spec: &ServerSpec) -> bool {
+    fn applies_to(&self, spec: &ServerSpec) -> bool {
         match &self.kind {
-            HoldKind::Drain { incarnation } => *incarnation == spec.incarnation,
-            HoldKind::Pause => true,
+            CordonKind::Drain { incarnation } => *incarnation == spec.incarnation,
+            CordonKind::Pause => true,
         }
     }
 }
 
-impl Holds {
+impl Cordons {
     /// Withdraws a server.
-    pub fn hold(&mut self, server: ServerId, hold: Hold) {
-        self.0.insert(server, hold);
+    pub fn cordon(&mut self, server: ServerId, cordon: Cordon) {
+        self.0.insert(server, cordon);
     }
 
     /// Lets it take requests again; whether it was withdrawn.
@@ -59,14 +59,14 @@ impl Holds {
     }
 
     /// What holds a server back now, if anything does.
-    pub fn of(&self, spec: &ServerSpec) -> Option<&Hold> {
-        self.0.get(&spec.id).filter(|hold| hold.holds(spec))
+    pub fn of(&self, spec: &ServerSpec) -> Option<&Cordon> {
+        self.0.get(&spec.id).filter(|cordon| cordon.applies_to(spec))
     }
 
     /// Forgets servers that are gone, and drains that are over.
     pub fn retain<'s>(&mut self, servers: impl IntoIterator<Item = &'s ServerSpec>) {
         let known: BTreeMap<&ServerId, &ServerSpec> =
             servers.into_iter().map(|spec| (&spec.id, spec)).collect();
-        self.0.retain(|id, hold| known.get(id).is_some_and(|spec| hold.holds(spec)));
+        self.0.retain(|id, cordon| known.get(id).is_some_and(|spec| cordon.applies_to(spec)));
     }
 }

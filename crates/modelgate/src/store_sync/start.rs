@@ -17,7 +17,7 @@ use super::{
     reading::{late, read_all},
     report::report,
 };
-use crate::{book::Book, config::Config, jwks::KeySets};
+use crate::{config::Config, jwks::KeySets, policy_source::PolicySource};
 
 /// How long the start waits for the store.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The keys and limits with which to start: those of the store among them, if it answers in time.
 pub(crate) struct Start {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) book: Book,
+    pub(crate) policy_source: PolicySource,
     pub(super) store: Reached,
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Reached {
 }
 
 /// What an open store tells: what changes from now on, all accounts, and what was counted.
-pub(super) type Opened = (Following, Book, Counted);
+pub(super) type Opened = (Following, PolicySource, Counted);
 
 impl Start {
     /// Opens the store and reads it.
@@ -51,8 +51,8 @@ impl Start {
     pub(crate) async fn new(config: &Config, key_sets: &KeySets) -> io::Result<Self> {
         let registry = Arc::new(Registry::new(config.accounts.declared.clone()));
         let Some(url) = config.store.url.clone() else {
-            let book = Book::new(config, key_sets, Accounts::default());
-            return Ok(Self { registry, book, store: Reached::None });
+            let policy_source = PolicySource::new(config, key_sets, Accounts::default());
+            return Ok(Self { registry, policy_source, store: Reached::None });
         };
         let kind = url.kind();
         let opened = match timeout(PATIENCE, open(config, key_sets, &registry, Arc::default())).await {
@@ -60,16 +60,16 @@ impl Start {
             Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}"))),
         };
         match opened {
-            Ok((following, book, counted)) => {
-                info!(kind, keys = book.policy.key_count(), "the store is open");
-                report(&book, &registry);
-                Ok(Self { registry, book, store: Reached::Open(following, counted) })
+            Ok((following, policy_source, counted)) => {
+                info!(kind, keys = policy_source.policy.key_count(), "the store is open");
+                report(&policy_source, &registry);
+                Ok(Self { registry, policy_source, store: Reached::Open(following, counted) })
             }
             Err(error @ StoreError::Unavailable(_)) if kind == "PostgreSQL" => {
                 warn!(kind, %error, "the store is down; until it is back only the keys, plans and consumers of the configuration are known");
                 registry.set_state(State::Down { since: SystemTime::now(), why: error.to_string() });
-                let book = Book::new(config, key_sets, Accounts::default()).incomplete();
-                Ok(Self { registry, book, store: Reached::Down })
+                let policy_source = PolicySource::new(config, key_sets, Accounts::default()).incomplete();
+                Ok(Self { registry, policy_source, store: Reached::Down })
             }
             Err(error) => Err(io::Error::other(format!("store: {error}"))),
         }
@@ -94,27 +94,27 @@ pub(super) async fn open(
     };
     // What changes while it is read is heard of afterwards.
     let following = store.follow().await?;
-    let book = read_all(config, key_sets, &store, known).await?;
+    let policy_source = read_all(config, key_sets, &store, known).await?;
     let counted = Counted::of(&store, &config.time_zone).await?;
     registry.set_state(State::Up);
-    Ok((following, book, counted))
+    Ok((following, policy_source, counted))
 }
 
 /// The keys and limits of the file and the store as they are now, for a command that changes nothing.
-pub(crate) async fn read_once(config: &Config, key_sets: &KeySets) -> Result<Book, StoreError> {
+pub(crate) async fn read_once(config: &Config, key_sets: &KeySets) -> Result<PolicySource, StoreError> {
     let is_there = match &config.store.url {
         // It would be made, and belong to whoever gives the command.
         Some(StoreUrl::Sqlite(path)) => path.exists(),
         other => other.is_some(),
     };
     let Some(url) = config.store.url.clone().filter(|_| is_there) else {
-        return Ok(Book::new(config, key_sets, Accounts::default()));
+        return Ok(PolicySource::new(config, key_sets, Accounts::default()));
     };
     let read = async {
         let store = Store::open(url).await?;
-        let book = read_all(config, key_sets, &store, Arc::default()).await;
+        let policy_source = read_all(config, key_sets, &store, Arc::default()).await;
         store.close().await;
-        book
+        policy_source
     };
     timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(late()))
 }

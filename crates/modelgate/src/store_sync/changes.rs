@@ -5,7 +5,7 @@ use std::time::Duration;
 use store::{Change, Following, StoreError};
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use crate::book::names::Names;
+use crate::policy_source::names::Names;
 
 /// How often the store is asked, even if it says nothing of itself.
 const LOOK: Duration = Duration::from_millis(900);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use catalogue::{
-    Blind, Catalogue, Configured, DockerFinding, DockerHost, DoorFinding, Holds, Interpretation, Labelled,
+    Blind, Catalogue, Configured, Cordons, DockerFinding, DockerHost, DoorFinding, Interpretation, Labelled,
     LifecycleFinding, ModelOverrides, Problem, ServerId, ServerSpec, ServerState, interpret, interpret_task,
 };
 
@@ -27,11 +27,11 @@ const LINGER: Duration = Duration::from_secs(60);
 const MOST_NAMES: usize = 5;
 
 #[derive(Debug, Default)]
-pub(crate) struct Roster {
+pub(crate) struct Inventory {
     /// What the configuration file says about models.
     models: ModelOverrides,
     /// What operators have withdrawn by hand.
-    holds: Holds,
+    cordons: Cordons,
     entries: BTreeMap<ServerId, Entry>,
     hosts: BTreeMap<HostName, HostReport>,
     /// Something has happened since the last catalogue that may have changed it.
@@ -50,7 +50,7 @@ struct HostReport {
     blind: Option<Blind>,
 }
 
-impl Roster {
+impl Inventory {
     /// Takes over a full look at a Docker host.
     pub(crate) fn surveyed(
         &mut self,
@@ -60,16 +60,16 @@ impl Roster {
         now: Instant,
     ) {
         self.has_news = true;
-        let Survey { containers, tasks, vantage, unread, problems, undecided, blind, .. } = survey;
+        let Survey { containers, tasks, network_view, unread, problems, undecided, blind, .. } = survey;
         let mut found = problems;
         let mut seen: HashSet<ServerId> = unread.iter().map(|id| ServerId::docker(id)).collect();
         let (mut elsewhere, mut labelled) = (None, Vec::new());
         let containers = containers.iter().map(|c| {
-            let (what, problems) = interpret(c, &vantage);
+            let (what, problems) = interpret(c, &network_view);
             (ServerId::docker(&c.id), Labelled::container(c, &what), what, problems)
         });
         let tasks = tasks.iter().map(|t| {
-            let (what, problems) = interpret_task(t, &vantage);
+            let (what, problems) = interpret_task(t, &network_view);
             (ServerId::docker(&t.id), Labelled::task(t, &what), what, problems)
         });
         for (id, label, what, problems) in containers.chain(tasks) {
@@ -178,8 +178,8 @@ impl Roster {
     }
 
     /// Takes over what operators have withdrawn by hand.
-    pub(crate) fn hold(&mut self, holds: Holds) {
-        self.holds = holds;
+    pub(crate) fn cordon(&mut self, cordons: Cordons) {
+        self.cordons = cordons;
         self.has_news = true;
     }
 
@@ -231,7 +231,7 @@ impl Roster {
 
     /// What a server would get requests with, an operator may keep back.
     fn state(&self, entry: &Entry) -> ServerState {
-        state(&self.holds, entry)
+        state(&self.cordons, entry)
     }
 
     /// Whether something has happened since the last catalogue that may have changed it. Servers are asked again and again,
@@ -247,14 +247,14 @@ impl Roster {
         let of_hosts = self.hosts.values().flat_map(|h| h.unreachable.iter().chain(&h.found));
         problems.extend(of_hosts.cloned());
         problems.extend(self.blind_spot());
-        let record = |entry: &mut Entry| entry.record(state(&self.holds, entry));
+        let record = |entry: &mut Entry| entry.record(state(&self.cordons, entry));
         let catalogue =
             Catalogue::assemble_with(self.entries.values_mut().map(record), problems, &self.models);
         catalogue.with_containers(self.hosts.values().flat_map(|host| host.labelled.clone()).collect())
     }
 }
 
-impl Roster {
+impl Inventory {
     /// The Docker hosts that do not answer.
     pub(crate) fn unreachable_hosts(&self) -> Vec<Problem> {
         self.hosts.values().filter_map(|host| host.unreachable.clone()).collect()
@@ -283,9 +283,9 @@ impl Roster {
     }
 }
 
-fn state(holds: &Holds, entry: &Entry) -> ServerState {
-    match (entry.state(), holds.of(&entry.spec)) {
-        (ServerState::Ready, Some(hold)) => ServerState::Draining(hold.finding()),
+fn state(cordons: &Cordons, entry: &Entry) -> ServerState {
+    match (entry.state(), cordons.of(&entry.spec)) {
+        (ServerState::Ready, Some(cordon)) => ServerState::Draining(cordon.finding()),
         (state, _) => state,
     }
 }

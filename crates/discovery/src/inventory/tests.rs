@@ -4,8 +4,8 @@ use std::{
 };
 
 use catalogue::{
-    Asked, ContainerHealth, ContainerRecord, ContainerStatus, Hold, HoldKind, Listing, ModelCard, ModelName,
-    Outcome, ProbeFault, ProbeFinding, Readiness, ServerUrl, TaskRecord, TaskStatus,
+    Asked, ContainerHealth, ContainerRecord, ContainerStatus, Cordon, CordonKind, Listing, ModelCard,
+    ModelName, Outcome, ProbeFault, ProbeFinding, Readiness, ServerUrl, TaskRecord, TaskStatus,
 };
 
 use super::{
@@ -16,15 +16,15 @@ use super::{
 /// What a server answers when it is asked for its models.
 type Answer = Result<Listing, ProbeFault>;
 
-/// A roster with a clock that a test advances.
+/// A inventory with a clock that a test advances.
 struct Scene {
-    roster: Roster,
+    inventory: Inventory,
     now: Instant,
 }
 
 impl Scene {
     fn new() -> Self {
-        Self { roster: Roster::default(), now: Instant::now() }
+        Self { inventory: Inventory::default(), now: Instant::now() }
     }
 
     fn survey(&mut self, containers: Vec<ContainerRecord>) {
@@ -33,11 +33,11 @@ impl Scene {
 
     fn survey_of(&mut self, host: &str, containers: Vec<ContainerRecord>) {
         let survey = Survey { containers, ..Survey::default() };
-        self.roster.surveyed(&host.into(), survey, Vec::new(), self.now);
+        self.inventory.surveyed(&host.into(), survey, Vec::new(), self.now);
     }
 
     fn withdraw(&mut self, reason: LifecycleFinding, until_restart: bool) {
-        self.roster.withdraw(Withdrawal { id: "c1".into(), reason, until_restart });
+        self.inventory.withdraw(Withdrawal { id: "c1".into(), reason, until_restart });
     }
 
     /// Answers all that is due; returns for how many servers.
@@ -46,24 +46,24 @@ impl Scene {
     }
 
     fn answer_both(&mut self, answer: &Answer, ready: Option<&Result<(), ProbeFault>>) -> usize {
-        let due = self.roster.take_due(self.now);
+        let due = self.inventory.take_due(self.now);
         for spec in &due {
             let found = |fault| ProbeFinding { asked: Asked::of(spec), fault };
             let models = answer.clone().map_err(found);
             let answers = Answers { models, ready: ready.map(|ready| ready.clone().map_err(found)) };
-            self.roster.answered(spec, answers, self.now);
+            self.inventory.answered(spec, answers, self.now);
         }
         due.len()
     }
 
     fn pass(&mut self, time: Duration) {
         self.now += time;
-        self.roster.expire(self.now);
+        self.inventory.expire(self.now);
     }
 
     /// The state of the pool `llama`; `None` if the model is not known.
     fn llama(&mut self) -> Option<Readiness> {
-        self.roster.catalogue().pool("llama").map(|p| p.readiness())
+        self.inventory.catalogue().pool("llama").map(|p| p.readiness())
     }
 }
 
@@ -105,9 +105,9 @@ fn a_container_becomes_healthy_is_asked_and_is_live() {
     let mut scene = Scene::new();
     scene.survey(vec![container("t0", Some(ContainerHealth::Starting))]);
     assert_eq!(scene.answer(&llama()), 0, "nobody asks a server that its HEALTHCHECK calls starting");
-    assert!(scene.roster.all_asked());
+    assert!(scene.inventory.all_asked());
     scene.survey(vec![healthy("t0")]);
-    assert!(!scene.roster.all_asked());
+    assert!(!scene.inventory.all_asked());
     assert_eq!(scene.answer(&llama()), 1);
     assert_eq!(scene.llama(), Some(Readiness::Ready));
     scene.pass(Duration::from_secs(29));
@@ -125,7 +125,7 @@ fn a_model_was_created_when_it_was_first_seen() {
         let name = ModelName::new("llama").expect("a name");
         let cards = vec![ModelCard { created: Some(created), ..ModelCard::named(name) }];
         assert_eq!(scene.answer(&Ok(Listing { cards, ..Listing::default() })), 1);
-        let catalogue = scene.roster.catalogue();
+        let catalogue = scene.inventory.catalogue();
         let server = catalogue.servers().next().expect("the server");
         assert_eq!(server.models[0].created, Some(1_700_000_000));
         scene.pass(REFRESH);
@@ -154,7 +154,7 @@ fn a_stop_signal_withdraws_although_the_list_still_says_running() {
 #[test]
 fn a_container_that_has_ended_is_stopped_at_the_event() {
     let state =
-        |scene: &mut Scene| scene.roster.catalogue().servers().next().expect("a server").state.clone();
+        |scene: &mut Scene| scene.inventory.catalogue().servers().next().expect("a server").state.clone();
     for reason in [LifecycleFinding::Stopped, LifecycleFinding::Removed] {
         let mut scene = Scene::new();
         scene.survey(vec![healthy("t0")]);
@@ -178,7 +178,8 @@ fn a_container_that_has_ended_is_stopped_at_the_event() {
 #[test]
 fn a_container_that_ends_while_it_starts_or_is_unhealthy_has_stopped() {
     use ContainerHealth::{Starting, Unhealthy};
-    let state = |scene: &mut Scene| scene.roster.catalogue().servers().next().expect("a server").state.name();
+    let state =
+        |scene: &mut Scene| scene.inventory.catalogue().servers().next().expect("a server").state.name();
     for (health, before) in [(Starting, "starting"), (Unhealthy, "draining")] {
         let mut scene = Scene::new();
         scene.survey(vec![container("t0", Some(health))]);
@@ -187,7 +188,7 @@ fn a_container_that_ends_while_it_starts_or_is_unhealthy_has_stopped() {
         assert_eq!(state(&mut scene), "stopped");
         scene.survey(vec![ContainerRecord { status: ContainerStatus::Restarting, ..container("t0", None) }]);
         assert_eq!(state(&mut scene), "starting", "Docker starts it again");
-        scene.roster.started("c1", scene.now);
+        scene.inventory.started("c1", scene.now);
         scene.survey(vec![healthy("t1")]);
         scene.answer(&llama());
         assert_eq!(scene.llama(), Some(Readiness::Ready));
@@ -214,7 +215,7 @@ fn a_withdrawal_that_came_during_a_look_outlives_it() {
     scene.answer(&llama());
     let survey = Survey { containers: vec![healthy("t0")], ..Survey::default() };
     let meanwhile = Withdrawal { id: "c1".into(), reason: LifecycleFinding::Frozen, until_restart: false };
-    scene.roster.surveyed(&"docker".into(), survey, vec![meanwhile], scene.now);
+    scene.inventory.surveyed(&"docker".into(), survey, vec![meanwhile], scene.now);
     assert_eq!(scene.llama(), Some(Readiness::Draining));
 }
 
@@ -264,7 +265,7 @@ fn a_failing_list_of_a_healthy_container_is_a_problem_and_no_withdrawal() {
     }
     assert_eq!(scene.llama(), Some(Readiness::Ready));
     assert_eq!(
-        scene.roster.catalogue().problems()[0].to_string(),
+        scene.inventory.catalogue().problems()[0].to_string(),
         "container vllm: healthy, but /v1/models answers 500"
     );
 }
@@ -274,13 +275,13 @@ fn a_docker_host_that_does_not_answer_takes_nothing_away() {
     let mut scene = Scene::new();
     scene.survey(vec![healthy("t0")]);
     scene.answer(&llama());
-    scene.roster.unreachable(&"docker".into(), "unix:///run/docker.sock", "connection refused");
+    scene.inventory.unreachable(&"docker".into(), "unix:///run/docker.sock", "connection refused");
     assert_eq!(scene.llama(), Some(Readiness::Ready));
     assert!(
-        scene.roster.catalogue().problems()[0].to_string().contains("does not answer: connection refused")
+        scene.inventory.catalogue().problems()[0].to_string().contains("does not answer: connection refused")
     );
     scene.survey(vec![healthy("t0")]);
-    assert!(scene.roster.catalogue().problems().is_empty());
+    assert!(scene.inventory.catalogue().problems().is_empty());
 }
 
 #[test]
@@ -291,7 +292,7 @@ fn a_bad_label_skips_that_container_alone() {
     scene.survey(vec![healthy("t0"), bad]);
     scene.answer(&llama());
     assert_eq!(scene.llama(), Some(Readiness::Ready));
-    let problems = scene.roster.catalogue().problems().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let problems = scene.inventory.catalogue().problems().iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
         problems,
         ["container bad: label inference.port=\"abc\" is not allowed: write a number from 1 to 65535"]
@@ -302,9 +303,13 @@ fn a_bad_label_skips_that_container_alone() {
 fn an_answer_of_the_run_before_is_not_believed() {
     let mut scene = Scene::new();
     scene.survey(vec![healthy("t0")]);
-    let due = scene.roster.take_due(scene.now);
+    let due = scene.inventory.take_due(scene.now);
     scene.survey(vec![healthy("t1")]);
-    scene.roster.answered(&due[0], Answers { models: Ok(llama().expect("models")), ready: None }, scene.now);
+    scene.inventory.answered(
+        &due[0],
+        Answers { models: Ok(llama().expect("models")), ready: None },
+        scene.now,
+    );
     assert_eq!(scene.llama(), None);
     assert_eq!(scene.answer(&llama()), 1, "the new run is asked at once");
 }
@@ -313,12 +318,12 @@ fn an_answer_of_the_run_before_is_not_believed() {
 fn servers_of_the_file_come_and_go_with_it() {
     let spec = file_spec();
     let mut scene = Scene::new();
-    scene.roster.configured(&of(std::slice::from_ref(&spec)), scene.now);
+    scene.inventory.configured(&of(std::slice::from_ref(&spec)), scene.now);
     scene.answer(&llama());
     assert_eq!(scene.llama(), Some(Readiness::Ready));
     scene.survey(vec![]);
     assert_eq!(scene.llama(), Some(Readiness::Ready), "a look at Docker says nothing about the file");
-    scene.roster.configured(&of(&[]), scene.now);
+    scene.inventory.configured(&of(&[]), scene.now);
     assert_eq!(scene.llama(), None);
 }
 
@@ -330,14 +335,14 @@ fn hosts_take_nothing_away_from_each_other() {
     scene.survey_of("gpu2", vec![on("c2", "gpu2/vllm")]);
     scene.answer(&llama());
     let servers = |scene: &mut Scene| {
-        let catalogue = scene.roster.catalogue();
+        let catalogue = scene.inventory.catalogue();
         catalogue.servers().map(|s| format!("{} {}", s.spec.name, s.state.name())).collect::<Vec<_>>()
     };
-    scene.roster.unreachable(&"gpu1".into(), "tcp://gpu1:2376", "connection refused");
+    scene.inventory.unreachable(&"gpu1".into(), "tcp://gpu1:2376", "connection refused");
     scene.survey_of("gpu2", vec![on("c2", "gpu2/vllm")]);
     assert_eq!(servers(&mut scene), ["gpu1/vllm ready", "gpu2/vllm ready"]);
     let problems = |scene: &mut Scene| {
-        scene.roster.catalogue().problems().iter().map(ToString::to_string).collect::<Vec<_>>()
+        scene.inventory.catalogue().problems().iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(
         problems(&mut scene),
@@ -355,7 +360,7 @@ fn two_ways_to_the_same_engine_are_told_and_change_nothing() {
     scene.survey_of("a", vec![healthy("t0")]);
     scene.survey_of("b", vec![healthy("t0")]);
     scene.answer(&llama());
-    let problems = scene.roster.catalogue().problems().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let problems = scene.inventory.catalogue().problems().iter().map(ToString::to_string).collect::<Vec<_>>();
     assert!(
         problems.len() == 1 && problems[0].starts_with("source docker b: it shows containers"),
         "{problems:?}"
@@ -388,14 +393,14 @@ fn a_task_comes_and_goes() {
     };
     let survey = |scene: &mut Scene, tasks: Vec<TaskRecord>| {
         let survey = Survey { tasks, ..Survey::default() };
-        scene.roster.surveyed(&"docker".into(), survey, Vec::new(), scene.now);
+        scene.inventory.surveyed(&"docker".into(), survey, Vec::new(), scene.now);
     };
     survey(&mut scene, vec![task(TaskStatus::Starting)]);
     assert_eq!(scene.answer(&llama()), 0);
     survey(&mut scene, vec![task(TaskStatus::Running)]);
     assert_eq!(scene.answer(&llama()), 1);
     assert_eq!(scene.llama(), Some(Readiness::Ready));
-    scene.roster.withdraw(Withdrawal {
+    scene.inventory.withdraw(Withdrawal {
         id: "t1".into(),
         reason: LifecycleFinding::ToldToStop,
         until_restart: true,
@@ -418,11 +423,11 @@ fn with_ready_path() -> ContainerRecord {
 fn a_server_is_ready_only_once_its_ready_path_says_so() {
     let mut scene = Scene::new();
     scene.survey(vec![with_ready_path()]);
-    let state = |scene: &mut Scene| scene.roster.catalogue().servers().next().expect("it").state.clone();
+    let state = |scene: &mut Scene| scene.inventory.catalogue().servers().next().expect("it").state.clone();
     assert_eq!(state(&mut scene), ServerState::Starting(LifecycleFinding::ModelsNotAsked.into()));
     let (path, wanted) = (Arc::from("/api/ps"), Arc::from("llama"));
     scene.answer_both(&llama(), Some(&Err(ProbeFault::LacksText { path, status: 200, wanted })));
-    let problem = scene.roster.catalogue().problems()[0].clone();
+    let problem = scene.inventory.catalogue().problems()[0].clone();
     assert_eq!(
         problem.to_string(),
         "container vllm: healthy, but /api/ps answers 200 without \"llama\" in it, so it is not ready"
@@ -432,7 +437,7 @@ fn a_server_is_ready_only_once_its_ready_path_says_so() {
     scene.pass(BACKOFF.0);
     assert_eq!(scene.answer_both(&llama(), Some(&Ok(()))), 1, "asked again soon while it starts");
     assert_eq!(state(&mut scene), ServerState::Ready);
-    assert!(scene.roster.catalogue().problems().is_empty());
+    assert!(scene.inventory.catalogue().problems().is_empty());
 
     scene.pass(LIVENESS);
     scene.answer_both(&llama(), Some(&unavailable));
@@ -468,11 +473,11 @@ fn another_ready_path_is_asked_anew() {
     let mut scene = Scene::new();
     let mut spec = file_spec();
     spec.settings.ready_path = Some("/a".into());
-    scene.roster.configured(&of(std::slice::from_ref(&spec)), scene.now);
+    scene.inventory.configured(&of(std::slice::from_ref(&spec)), scene.now);
     scene.answer_both(&llama(), Some(&Ok(())));
     assert_eq!(scene.llama(), Some(Readiness::Ready));
     spec.settings.ready_path = Some("/b".into());
-    scene.roster.configured(&of(std::slice::from_ref(&spec)), scene.now);
+    scene.inventory.configured(&of(std::slice::from_ref(&spec)), scene.now);
     assert_eq!(scene.llama(), Some(Readiness::Starting));
     assert_eq!(scene.answer_both(&llama(), Some(&Ok(()))), 1);
     assert_eq!(scene.llama(), Some(Readiness::Ready));
@@ -483,10 +488,10 @@ fn of(servers: &[ServerSpec]) -> Configured {
 }
 
 /// Withdraws the container by hand.
-fn hold(scene: &mut Scene, kind: HoldKind) {
-    let mut holds = Holds::default();
-    holds.hold(ServerId::docker("c1"), Hold { kind, by: "alice".into() });
-    scene.roster.hold(holds);
+fn cordon(scene: &mut Scene, kind: CordonKind) {
+    let mut cordons = Cordons::default();
+    cordons.cordon(ServerId::docker("c1"), Cordon { kind, by: "alice".into() });
+    scene.inventory.cordon(cordons);
 }
 
 #[test]
@@ -494,9 +499,9 @@ fn an_operator_drains_a_server_until_its_next_run() {
     let mut scene = Scene::new();
     scene.survey(vec![healthy("1")]);
     scene.answer(&llama());
-    hold(&mut scene, HoldKind::Drain { incarnation: "1".into() });
+    cordon(&mut scene, CordonKind::Drain { incarnation: "1".into() });
     assert_eq!(scene.llama(), Some(Readiness::Draining));
-    let catalogue = scene.roster.catalogue();
+    let catalogue = scene.inventory.catalogue();
     let why = catalogue.servers().next().and_then(|s| s.state.why()).expect("a reason").to_string();
     assert!(why.contains("drained by alice"), "{why}");
     scene.pass(LIVENESS + REFRESH);
@@ -512,12 +517,12 @@ fn a_paused_server_stays_paused_until_it_is_resumed() {
     let mut scene = Scene::new();
     scene.survey(vec![healthy("1")]);
     scene.answer(&llama());
-    hold(&mut scene, HoldKind::Pause);
+    cordon(&mut scene, CordonKind::Pause);
     assert_eq!(scene.llama(), Some(Readiness::Draining));
     scene.survey(vec![healthy("2")]);
     scene.answer(&llama());
     assert_eq!(scene.llama(), Some(Readiness::Draining), "also in its next run");
-    scene.roster.hold(Holds::default());
+    scene.inventory.cordon(Cordons::default());
     assert_eq!(scene.llama(), Some(Readiness::Ready), "resumed, without being asked anew");
 }
 
@@ -527,9 +532,9 @@ fn a_container_of_which_nothing_was_learnt_stays_as_it_is_known() {
     scene.survey(vec![healthy("1")]);
     scene.answer(&llama());
     let unread = Survey { unread: vec!["c1".into(), "c2".into()], ..Survey::default() };
-    scene.roster.surveyed(&"docker".into(), unread, Vec::new(), scene.now);
+    scene.inventory.surveyed(&"docker".into(), unread, Vec::new(), scene.now);
     assert_eq!(scene.llama(), Some(Readiness::Ready));
-    scene.roster.surveyed(&"docker".into(), Survey::default(), Vec::new(), scene.now);
+    scene.inventory.surveyed(&"docker".into(), Survey::default(), Vec::new(), scene.now);
     assert_eq!(scene.llama(), Some(Readiness::Stopped), "now it has gone");
 }
 
@@ -540,9 +545,9 @@ fn what_cannot_be_seen_of_traefik_is_said_once_for_all_hosts() {
         for (host, blind, undecided) in hosts {
             let undecided = undecided.iter().map(|name| (*name).to_owned()).collect();
             let survey = Survey { undecided, blind: blind.clone(), ..Survey::default() };
-            scene.roster.surveyed(&(*host).into(), survey, Vec::new(), scene.now);
+            scene.inventory.surveyed(&(*host).into(), survey, Vec::new(), scene.now);
         }
-        let catalogue = scene.roster.catalogue();
+        let catalogue = scene.inventory.catalogue();
         assert!(catalogue.problems().is_empty());
         catalogue.hints().iter().map(ToString::to_string).collect::<Vec<_>>()
     };
@@ -575,9 +580,9 @@ fn an_answer_that_says_nothing_new_is_no_news() {
     let told = |scene: &mut Scene, answer: Answer| {
         scene.pass(REFRESH);
         assert_eq!(scene.answer(&answer), 1, "it is asked");
-        let has_news = scene.roster.has_news();
-        let before = scene.roster.catalogue().servers().map(Arc::clone).collect::<Vec<_>>();
-        let again = scene.roster.catalogue().servers().map(Arc::clone).collect::<Vec<_>>();
+        let has_news = scene.inventory.has_news();
+        let before = scene.inventory.catalogue().servers().map(Arc::clone).collect::<Vec<_>>();
+        let again = scene.inventory.catalogue().servers().map(Arc::clone).collect::<Vec<_>>();
         assert!(before.iter().zip(&again).all(|(a, b)| Arc::ptr_eq(a, b)), "it is described once");
         (has_news, before[0].models.len())
     };
@@ -587,8 +592,8 @@ fn an_answer_that_says_nothing_new_is_no_news() {
     assert_eq!(told(&mut scene, models(&["llama", "qwen"])), (false, 2));
     assert!(told(&mut scene, refused()).0, "a problem");
     assert_eq!(told(&mut scene, models(&["llama", "qwen"])), (true, 2), "that is over");
-    scene.roster.hold(Holds::default());
-    assert!(scene.roster.has_news(), "whatever operators do");
+    scene.inventory.cordon(Cordons::default());
+    assert!(scene.inventory.has_news(), "whatever operators do");
 }
 
 /// `modelgate explain` looks once, and never saw those that had ended before.
@@ -599,7 +604,7 @@ fn labelled_containers_are_known_whatever_became_of_them() {
     ended.status = ContainerStatus::Exited;
     ended.labels.insert("com.docker.compose.service".into(), "llm".into());
     scene.survey(vec![healthy("t0"), ended]);
-    let catalogue = scene.roster.catalogue();
+    let catalogue = scene.inventory.catalogue();
     assert_eq!(catalogue.servers().count(), 1);
     let [vllm, old] = catalogue.containers() else { panic!("both") };
     assert_eq!((vllm.name.as_str(), &vllm.outcome), ("vllm", &Outcome::Server));

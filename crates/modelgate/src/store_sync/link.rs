@@ -1,4 +1,4 @@
-//! How the keeper stands to the store: there is none, it answers, or it is down and tried again.
+//! The state of the connection to the store: there is none, it answers, or it is down and tried again.
 
 use std::{
     mem,
@@ -13,7 +13,7 @@ use super::{
     reading::Reading,
     start::Opened,
 };
-use crate::book::Book;
+use crate::policy_source::PolicySource;
 
 /// Between attempts to reach a store that is down.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// After so long a store has come to stay.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// How the keeper stands to the store.
+/// The state of the connection to the store.
 pub(super) enum Link {
     /// None is configured.
     Off,
@@ -61,7 +61,7 @@ pub(super) enum Event {
     /// The store has stopped answering.
     Lost(StoreError),
     /// Everything was read.
-    Read(Reading, Box<Result<Book, StoreError>>),
+    Read(Reading, Box<Result<PolicySource, StoreError>>),
     /// An attempt is over.
     Opened(Box<Result<Opened, StoreError>>),
 }
@@ -83,11 +83,11 @@ impl Link {
             Self::Off => std::future::pending().await,
             Self::Up(Up { changes, reading, .. }) => tokio::select! {
                 changed = changes.next() => changed.map_or_else(Event::Lost, Event::Changed),
-                (reading, book) = read(reading) => Event::Read(reading, Box::new(book)),
+                (reading, policy_source) = read(reading) => Event::Read(reading, Box::new(policy_source)),
             },
             Self::Down(Down { attempt, reading, .. }) => tokio::select! {
                 opened = attempt.ended() => Event::Opened(Box::new(opened)),
-                (reading, book) = read(reading) => Event::Read(reading, Box::new(book)),
+                (reading, policy_source) = read(reading) => Event::Read(reading, Box::new(policy_source)),
             },
         }
     }
@@ -176,7 +176,7 @@ impl Drop for Attempt {
 }
 
 /// The reading that is under way, when it is over.
-async fn read(reading: &mut Option<Reading>) -> (Reading, Result<Book, StoreError>) {
+async fn read(reading: &mut Option<Reading>) -> (Reading, Result<PolicySource, StoreError>) {
     let Some(under_way) = reading else { return std::future::pending().await };
     let read = under_way.ended().await;
     match reading.take() {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Keys and limits, put together.
-pub(crate) struct Book {
+pub(crate) struct PolicySource {
     pub(crate) policy: Arc<Policy>,
     directory: Directory,
     /// The store's plans and consumers.
@@ -33,7 +33,7 @@ pub(crate) struct Book {
     problems: Vec<AccountFinding>,
 }
 
-impl Book {
+impl PolicySource {
     /// Puts the file together with the store's plans and consumers; its keys are added afterwards.
     pub(crate) fn new(config: &Config, key_sets: &KeySets, stored: Accounts) -> Self {
         let accounts = &config.accounts.declared;
@@ -49,7 +49,7 @@ impl Book {
             .with_time_zone(config.time_zone.clone())
             .with_key_headers(config.requests.key_headers.clone())
             .ignoring_foreign(config.requests.ignores_foreign);
-        let mut book = Self {
+        let mut policy_source = Self {
             policy: Arc::default(),
             directory,
             stored,
@@ -58,8 +58,8 @@ impl Book {
             key_sets: key_sets.clone(),
             problems: unusable.into_iter().map(AccountFinding::Unusable).collect(),
         };
-        book.policy = Arc::new(book.with_issuers(policy));
-        book
+        policy_source.policy = Arc::new(policy_source.with_issuers(policy));
+        policy_source
     }
 
     /// Adds keys of the store. Of those that are `known` as they are now, there are no two in memory.
@@ -85,23 +85,26 @@ impl Book {
 
     /// The same with another file, while the store does not answer: what it said last stays.
     pub(crate) fn with_file(&self, config: &Config, key_sets: &KeySets) -> Self {
-        let mut book = Self::new(config, key_sets, self.stored.clone());
+        let mut policy_source = Self::new(config, key_sets, self.stored.clone());
         let still: Vec<AccountFinding> =
-            self.problems.iter().filter(|problem| book.still_has(problem)).cloned().collect();
-        book.problems.extend(still);
-        let of_store =
-            |key: &&Arc<Key>| [self, &book].iter().all(|book| !book.in_file.contains(Kind::Key, &key.name));
+            self.problems.iter().filter(|problem| policy_source.still_has(problem)).cloned().collect();
+        policy_source.problems.extend(still);
+        let of_store = |key: &&Arc<Key>| {
+            [self, &policy_source]
+                .iter()
+                .all(|policy_source| !policy_source.in_file.contains(Kind::Key, &key.name))
+        };
         let mut kept: Vec<&Arc<Key>> = self.policy.keys().filter(of_store).collect();
         // In the order in which the store gives them: of two that claim the same digest the first counts.
         kept.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        let directory = &mut book.directory;
+        let directory = &mut policy_source.directory;
         // A key whose plan has gone with the old file keeps what it had: it is for the store to say what it has now.
         let relinked = kept.into_iter().map(|key| match directory.relink(key) {
             Ok(changed) if changed != **key => Arc::new(changed),
             _ => Arc::clone(key),
         });
-        Arc::make_mut(&mut book.policy).add_keys(relinked);
-        if self.policy.is_incomplete() { book.incomplete() } else { book }
+        Arc::make_mut(&mut policy_source.policy).add_keys(relinked);
+        if self.policy.is_incomplete() { policy_source.incomplete() } else { policy_source }
     }
 
     /// Which accounts are not in force, and why.

@@ -74,18 +74,18 @@ impl Fake {
         (all.values().flatten().cloned().collect(), unreadable.collect())
     }
 
-    /// Everything, as the keeper reads it.
-    fn all(&self, config: &Config, known: &Policy) -> Book {
+    /// Everything, as the store sync reads it.
+    fn all(&self, config: &Config, known: &Policy) -> PolicySource {
         let (plans, bad_plans) = Self::read(&self.plans);
         let (mut consumers, bad_consumers) = Self::read(&self.consumers);
         consumers.extend(bad_consumers.iter().map(refused));
         let stored = Accounts { plans, consumers, keys: Vec::new() };
-        let mut book = Book::new(config, &KeySets::default(), stored);
-        book.leave_out(bad_plans);
-        book.leave_out(bad_consumers);
+        let mut policy_source = PolicySource::new(config, &KeySets::default(), stored);
+        policy_source.leave_out(bad_plans);
+        policy_source.leave_out(bad_consumers);
         let (keys, unreadable) = Self::read(&self.keys);
-        book.add_keys(keys, unreadable, known);
-        book
+        policy_source.add_keys(keys, unreadable, known);
+        policy_source
     }
 
     fn update(&self, names: Names) -> Update {
@@ -103,9 +103,10 @@ impl Fake {
 }
 
 /// All that a policy says, in whatever order its maps have: which key has which digest, and the words of everything else.
-fn said(book: &Book) -> (Vec<Option<Key>>, Vec<String>, Vec<AccountFinding>) {
-    let keys = (0..10).map(|number| book.policy.key(&digest(number)).map(|key| Key::clone(key))).collect();
-    let everything = format!("{:?}", book.policy);
+fn said(policy_source: &PolicySource) -> (Vec<Option<Key>>, Vec<String>, Vec<AccountFinding>) {
+    let keys =
+        (0..10).map(|number| policy_source.policy.key(&digest(number)).map(|key| Key::clone(key))).collect();
+    let everything = format!("{:?}", policy_source.policy);
     // Which digests two keys have had: one may be among them that is not any more.
     let (before, contested) = everything.split_once("contested: {").expect("it is there");
     let (_, after) = contested.split_once('}').expect("its end");
@@ -114,7 +115,7 @@ fn said(book: &Book) -> (Vec<Option<Key>>, Vec<String>, Vec<AccountFinding>) {
     let words = words.map(str::to_owned);
     let mut words: Vec<String> = words.filter(|word| !word.is_empty()).collect();
     words.sort();
-    let mut problems = book.problems();
+    let mut problems = policy_source.problems();
     problems.sort();
     (keys, words, problems)
 }
@@ -189,15 +190,15 @@ proptest! {
     fn what_is_applied_is_what_would_be_read(batches in vec(vec(change(), 1..5), 1..25)) {
         let config = config(FILE);
         let mut store = Fake::default();
-        let mut book = store.all(&config, &Policy::default());
+        let mut policy_source = store.all(&config, &Policy::default());
         for batch in batches {
             let names: Names = batch.iter().map(|change| store.change(change)).collect();
-            let whole = store.all(&config, &book.policy);
-            if book.apply(store.update(names)) {
-                prop_assert_eq!(said(&book), said(&whole));
+            let whole = store.all(&config, &policy_source.policy);
+            if policy_source.apply(store.update(names)) {
+                prop_assert_eq!(said(&policy_source), said(&whole));
             } else {
-                // The keeper reads everything. What it finds known it does not keep twice.
-                book = whole;
+                // The store sync reads everything. What it finds known it does not keep twice.
+                policy_source = whole;
             }
         }
     }
@@ -228,9 +229,9 @@ fn disabled(name: &str) -> ConsumerSpec {
 }
 
 /// A change that is applied, and whether it was all.
-fn applied(book: &mut Book, store: &mut Fake, change: &Change) -> bool {
+fn applied(policy_source: &mut PolicySource, store: &mut Fake, change: &Change) -> bool {
     let name = store.change(change);
-    book.apply(store.update(Names::from_iter([name])))
+    policy_source.apply(store.update(Names::from_iter([name])))
 }
 
 #[test]
@@ -242,25 +243,31 @@ fn usual_changes_need_no_reading_of_everything() {
         Change::Key("k1".into(), Some(Some(with_plan))),
         Change::Key("k2".into(), Some(Some(key("k2", 4)))),
     ]);
-    let mut book = store.all(&config, &Policy::default());
-    let key = |book: &Book, number| book.policy.key(&digest(number)).cloned().expect("the key");
+    let mut policy_source = store.all(&config, &Policy::default());
+    let key = |policy_source: &PolicySource, number| {
+        policy_source.policy.key(&digest(number)).cloned().expect("the key")
+    };
     assert!(
-        applied(&mut book, &mut store, &Change::Plan("p2".into(), Some(Some(plan("p2", 5))))),
+        applied(&mut policy_source, &mut store, &Change::Plan("p2".into(), Some(Some(plan("p2", 5))))),
         "a new plan"
     );
-    let others = key(&book, 4);
-    assert!(applied(&mut book, &mut store, &Change::Plan("p1".into(), Some(Some(plan("p1", 7))))));
-    assert_eq!(key(&book, 2).limits.rates()[0].amount(), 7);
-    assert!(Arc::ptr_eq(&others, &key(&book, 4)), "who has another plan stays as it is");
-    assert!(applied(&mut book, &mut store, &Change::Consumer("c1".into(), Some(Some(disabled("c1"))))));
+    let others = key(&policy_source, 4);
+    assert!(applied(&mut policy_source, &mut store, &Change::Plan("p1".into(), Some(Some(plan("p1", 7))))));
+    assert_eq!(key(&policy_source, 2).limits.rates()[0].amount(), 7);
+    assert!(Arc::ptr_eq(&others, &key(&policy_source, 4)), "who has another plan stays as it is");
+    assert!(applied(
+        &mut policy_source,
+        &mut store,
+        &Change::Consumer("c1".into(), Some(Some(disabled("c1"))))
+    ));
     for number in [0, 2, 4] {
-        assert!(key(&book, number).consumer.disabled, "a key of the store, or of the file");
+        assert!(key(&policy_source, number).consumer.disabled, "a key of the store, or of the file");
     }
-    assert!(applied(&mut book, &mut store, &Change::Consumer("c1".into(), None)));
-    assert!(!key(&book, 2).consumer.disabled);
-    assert!(applied(&mut book, &mut store, &Change::Key("k2".into(), None)));
-    assert!(book.policy.key(&digest(4)).is_none());
-    assert_eq!(book.problems(), []);
+    assert!(applied(&mut policy_source, &mut store, &Change::Consumer("c1".into(), None)));
+    assert!(!key(&policy_source, 2).consumer.disabled);
+    assert!(applied(&mut policy_source, &mut store, &Change::Key("k2".into(), None)));
+    assert!(policy_source.policy.key(&digest(4)).is_none());
+    assert_eq!(policy_source.problems(), []);
 }
 
 #[test]
@@ -269,11 +276,11 @@ fn a_plan_that_cannot_be_read_takes_its_keys_out_until_it_can() {
     let with_plan = KeySpec { plan: Some("p1".into()), ..key("k1", 2) };
     let readable = Change::Plan("p1".into(), Some(Some(plan("p1", 5))));
     let mut store = store(&[readable.clone(), Change::Key("k1".into(), Some(Some(with_plan)))]);
-    let mut book = store.all(&config, &Policy::default());
-    assert!(applied(&mut book, &mut store, &Change::Plan("p1".into(), Some(None))));
-    assert!(book.policy.key(&digest(2)).is_none(), "with the plan its limits are gone");
-    assert_eq!(book.problems().len(), 2, "{:?}", book.problems());
-    assert!(!applied(&mut book, &mut store, &readable), "the key was waiting for it");
+    let mut policy_source = store.all(&config, &Policy::default());
+    assert!(applied(&mut policy_source, &mut store, &Change::Plan("p1".into(), Some(None))));
+    assert!(policy_source.policy.key(&digest(2)).is_none(), "with the plan its limits are gone");
+    assert_eq!(policy_source.problems().len(), 2, "{:?}", policy_source.problems());
+    assert!(!applied(&mut policy_source, &mut store, &readable), "the key was waiting for it");
 }
 
 #[test]
@@ -285,12 +292,13 @@ fn a_key_that_another_one_was_comes_into_force_when_that_is_gone() {
         Change::Key("k1".into(), Some(Some(rotated))),
         Change::Key("k2".into(), Some(Some(key("k2", 4)))),
     ]);
-    let mut book = store.all(&config, &Policy::default());
-    let owner = |book: &Book| book.policy.key(&digest(4)).map(|key| key.name.clone());
-    assert_eq!(owner(&book).as_deref(), Some("k1"), "it was there first");
-    assert!(!applied(&mut book, &mut store, &Change::Key("k1".into(), None)));
-    assert_eq!(owner(&book), None, "what was taken away is out of force at once");
-    assert_eq!(owner(&store.all(&config, &book.policy)).as_deref(), Some("k2"));
+    let mut policy_source = store.all(&config, &Policy::default());
+    let owner =
+        |policy_source: &PolicySource| policy_source.policy.key(&digest(4)).map(|key| key.name.clone());
+    assert_eq!(owner(&policy_source).as_deref(), Some("k1"), "it was there first");
+    assert!(!applied(&mut policy_source, &mut store, &Change::Key("k1".into(), None)));
+    assert_eq!(owner(&policy_source), None, "what was taken away is out of force at once");
+    assert_eq!(owner(&store.all(&config, &policy_source.policy)).as_deref(), Some("k2"));
 }
 
 #[test]
@@ -303,7 +311,9 @@ fn what_is_read_again_as_it_was_is_not_kept_twice() {
     let before = store.all(&config, &Policy::default());
     store.change(&Change::Key("k2".into(), Some(Some(KeySpec { disabled: true, ..key("k2", 4) }))));
     let after = store.all(&config, &before.policy);
-    let key = |book: &Book, number| book.policy.key(&digest(number)).cloned().expect("the key");
+    let key = |policy_source: &PolicySource, number| {
+        policy_source.policy.key(&digest(number)).cloned().expect("the key")
+    };
     assert!(Arc::ptr_eq(&key(&before, 2), &key(&after, 2)));
     assert!(key(&after, 4).disabled && !key(&before, 4).disabled);
 }
@@ -319,14 +329,16 @@ fn another_file_changes_what_it_says_and_nothing_of_the_store() {
         Change::Key("k2".into(), Some(Some(with_plan("p1", key("k2", 4))))),
         Change::Key("k3".into(), Some(None)),
     ]);
-    let book = store.all(&before, &Policy::default());
-    let same = book.with_file(&before, &KeySets::default());
-    assert_eq!(said(&same), said(&book));
-    let other = book.with_file(&config(&FILE.replace("minute: 3", "minute: 8")), &KeySets::default());
-    let amount =
-        |book: &Book, number| book.policy.key(&digest(number)).map(|key| key.limits.rates()[0].amount());
+    let policy_source = store.all(&before, &Policy::default());
+    let same = policy_source.with_file(&before, &KeySets::default());
+    assert_eq!(said(&same), said(&policy_source));
+    let other =
+        policy_source.with_file(&config(&FILE.replace("minute: 3", "minute: 8")), &KeySets::default());
+    let amount = |policy_source: &PolicySource, number| {
+        policy_source.policy.key(&digest(number)).map(|key| key.limits.rates()[0].amount())
+    };
     assert_eq!((amount(&other, 2), amount(&other, 4)), (Some(8), Some(5)));
-    assert_eq!(other.problems(), book.problems());
-    let without = book.with_file(&config("docker: { enabled: false }"), &KeySets::default());
+    assert_eq!(other.problems(), policy_source.problems());
+    let without = policy_source.with_file(&config("docker: { enabled: false }"), &KeySets::default());
     assert_eq!(amount(&without, 2), Some(3), "until the store says what it has now");
 }

@@ -1,7 +1,7 @@
 //! Keeps what `/auth` reads in step with the file and the store, and the store with what `/auth` counts.
 //!
 //! ```text
-//! file, store ─▶ Book ─▶ Policy ─▶ /auth ─▶ quotas, usage, decisions ─▶ store
+//! file, store ─▶ PolicySource ─▶ Policy ─▶ /auth ─▶ quotas, usage, decisions ─▶ store
 //!
 //! start.rs    the first reading of the store
 //! link.rs     whether the store answers, and when it is tried again
@@ -46,7 +46,7 @@ use self::{
     samples::Samples,
     start::{Opened, PATIENCE, Reached, Start, open},
 };
-use crate::{book::Book, config::Config, jwks::KeySets};
+use crate::{config::Config, jwks::KeySets, policy_source::PolicySource};
 
 /// How often counts are written: what a kill may lose.
 const FLUSH: Duration = Duration::from_millis(500);
@@ -58,12 +58,12 @@ const LAST_WRITE: Duration = Duration::from_secs(2);
 const CLEAN: Duration = Duration::from_secs(3600);
 
 /// Keeps file, store and `/auth` in step.
-pub(crate) struct Keeper {
+pub(crate) struct StoreSync {
     shared: Arc<Shared>,
     registry: Arc<Registry>,
     key_sets: KeySets,
     config: watch::Receiver<Arc<Config>>,
-    book: Book,
+    policy_source: PolicySource,
     link: Link,
     samples: Samples,
     outbox: Outbox,
@@ -78,7 +78,7 @@ enum Next {
     Sample(Result<Batch, broadcast::error::RecvError>),
 }
 
-impl Keeper {
+impl StoreSync {
     /// Begins to keep them in step; [`Self::run`] goes on with it.
     pub(crate) fn new(
         start: Start,
@@ -86,19 +86,20 @@ impl Keeper {
         key_sets: KeySets,
         config: watch::Receiver<Arc<Config>>,
     ) -> Self {
-        let Start { registry, book, store } = start;
+        let Start { registry, policy_source, store } = start;
         report::show(&shared, &registry);
         let (link, samples, outbox) = (Link::Off, Samples::default(), Outbox::new());
-        let mut keeper = Self { shared, registry, key_sets, config, book, link, samples, outbox };
-        keeper.link = match store {
+        let mut store_sync =
+            Self { shared, registry, key_sets, config, policy_source, link, samples, outbox };
+        store_sync.link = match store {
             Reached::None => Link::Off,
-            Reached::Down => Link::down(|pause| keeper.attempt(pause)),
+            Reached::Down => Link::down(|pause| store_sync.attempt(pause)),
             Reached::Open(following, counted) => {
-                keeper.outbox.learn(&keeper.shared, counted);
+                store_sync.outbox.learn(&store_sync.shared, counted);
                 Link::up(following, RETRY)
             }
         };
-        keeper
+        store_sync
     }
 
     /// Never returns.
@@ -122,7 +123,7 @@ impl Keeper {
                 Next::Reload => self.reload(),
                 Next::Link(Event::Changed(changed)) => self.follow(changed).await,
                 Next::Link(Event::Lost(error)) => self.lost(&error),
-                Next::Link(Event::Read(reading, book)) => self.read(reading, *book).await,
+                Next::Link(Event::Read(reading, policy_source)) => self.read(reading, *policy_source).await,
                 Next::Link(Event::Opened(opened)) => self.opened(*opened),
                 Next::Flush => self.flush().await,
                 Next::Clean => self.clean().await,
@@ -162,13 +163,13 @@ impl Keeper {
     /// The file as it is now, with what the store said last.
     fn keep_stored(&mut self) {
         let config = Arc::clone(&self.config.borrow());
-        self.put_in_force(self.book.with_file(&config, &self.key_sets));
+        self.put_in_force(self.policy_source.with_file(&config, &self.key_sets));
     }
 
-    fn put_in_force(&mut self, book: Book) {
-        self.book = book;
-        self.shared.replace_policy(Arc::clone(&self.book.policy));
-        report(&self.book, &self.registry);
+    fn put_in_force(&mut self, policy_source: PolicySource) {
+        self.policy_source = policy_source;
+        self.shared.replace_policy(Arc::clone(&self.policy_source.policy));
+        report(&self.policy_source, &self.registry);
     }
 
     /// The store was changed, by us or another one.
@@ -183,9 +184,9 @@ impl Keeper {
             // It may have read them before.
             reading.meanwhile.add(&names);
         }
-        let is_all = self.book.apply(update);
-        self.shared.replace_policy(Arc::clone(&self.book.policy));
-        report(&self.book, &self.registry);
+        let is_all = self.policy_source.apply(update);
+        self.shared.replace_policy(Arc::clone(&self.policy_source.policy));
+        report(&self.policy_source, &self.registry);
         if and_more || !is_all {
             self.read_anew(Cause::Store);
         }
@@ -195,7 +196,7 @@ impl Keeper {
     fn read_anew(&mut self, cause: Cause) {
         let Ok(store) = self.registry.store() else { return };
         let (config, key_sets) = (Arc::clone(&self.config.borrow()), self.key_sets.clone());
-        let known = Arc::clone(&self.book.policy);
+        let known = Arc::clone(&self.policy_source.policy);
         let read = async move {
             let read = timeout(PATIENCE, read_all(&config, &key_sets, &store, known)).await;
             read.unwrap_or_else(|_| Err(late()))
@@ -204,18 +205,18 @@ impl Keeper {
     }
 
     /// Everything was read.
-    async fn read(&mut self, reading: Reading, book: Result<Book, StoreError>) {
+    async fn read(&mut self, reading: Reading, policy_source: Result<PolicySource, StoreError>) {
         let Ok(store) = self.registry.store() else { return };
         let caught_up = async {
-            let mut book = book?;
+            let mut policy_source = policy_source?;
             // What has changed meanwhile is in force already, and stays so.
-            let is_all =
-                reading.meanwhile.is_empty() || book.apply(read_some(&store, &reading.meanwhile).await?);
-            Ok::<_, StoreError>((book, is_all))
+            let is_all = reading.meanwhile.is_empty()
+                || policy_source.apply(read_some(&store, &reading.meanwhile).await?);
+            Ok::<_, StoreError>((policy_source, is_all))
         };
         match timeout(WRITE, caught_up).await.unwrap_or_else(|_| Err(late())) {
-            Ok((book, is_all)) => {
-                self.put_in_force(book);
+            Ok((policy_source, is_all)) => {
+                self.put_in_force(policy_source);
                 if reading.again || !is_all {
                     self.read_anew(Cause::Store);
                 }
@@ -251,7 +252,7 @@ impl Keeper {
     fn attempt(&self, pause: Duration) -> Attempt {
         let config = Arc::clone(&self.config.borrow());
         let (key_sets, registry) = (self.key_sets.clone(), Arc::clone(&self.registry));
-        let known = Arc::clone(&self.book.policy);
+        let known = Arc::clone(&self.policy_source.policy);
         Attempt::after(pause, async move {
             let opened = timeout(PATIENCE, open(&config, &key_sets, &registry, known)).await;
             opened.unwrap_or_else(|_| Err(late()))
@@ -286,12 +287,12 @@ impl Keeper {
     /// An attempt to reach the store is over.
     fn opened(&mut self, opened: Result<Opened, StoreError>) {
         match opened {
-            Ok((following, book, counted)) => {
+            Ok((following, policy_source, counted)) => {
                 info!("the store is back");
                 // A reading from before would put what it has read in force; it ends with the old link.
                 self.link = Link::up(following, self.link.pause());
                 self.outbox.learn(&self.shared, counted);
-                self.put_in_force(book);
+                self.put_in_force(policy_source);
             }
             Err(error) => {
                 self.try_again();

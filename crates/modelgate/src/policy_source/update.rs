@@ -6,7 +6,7 @@ use access::{Edit, Key, Policy};
 use accounts::{Accounts, ConsumerSpec, Kind, Plan, Unusable};
 use store::{AccountFinding, Unreadable};
 
-use super::{Book, names::Names, refused};
+use super::{PolicySource, names::Names, refused};
 
 /// Accounts of the store as they are now.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(crate) struct Update {
     pub(crate) unreadable: Vec<Unreadable>,
 }
 
-impl Book {
+impl PolicySource {
     /// Puts changed accounts of the store in force. Whether that is all; if not, something that was left out may be usable
     /// now, and everything is to be read anew. What was taken away is out of force in any case.
     #[must_use]

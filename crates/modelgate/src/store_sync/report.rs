@@ -8,13 +8,13 @@ use store::{AccountFinding, Registry, State};
 use tracing::warn;
 use web::{Family, Shared};
 
-use crate::book::Book;
+use crate::policy_source::PolicySource;
 
 /// Says what is not in force, and was not known to be.
-pub(super) fn report(book: &Book, registry: &Registry) {
+pub(super) fn report(policy_source: &PolicySource, registry: &Registry) {
     let known = registry.problems();
     let known: HashSet<&AccountFinding> = known.iter().collect();
-    let problems = book.problems();
+    let problems = policy_source.problems();
     for problem in problems.iter().filter(|problem| !known.contains(problem)) {
         warn!(%problem, code = problem.code(), "an account is not in force");
     }

@@ -8,9 +8,9 @@ use store::{Store, StoreError, Unreadable};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::{
-    book::{Book, names::Names, refused, update::Update},
     config::Config,
     jwks::KeySets,
+    policy_source::{PolicySource, names::Names, refused, update::Update},
 };
 
 /// Why everything is being read.
@@ -24,7 +24,7 @@ pub(super) enum Cause {
 
 /// Everything is being read; dropped, it ends.
 pub(super) struct Reading {
-    task: JoinHandle<Result<Book, StoreError>>,
+    task: JoinHandle<Result<PolicySource, StoreError>>,
     pub(super) cause: Cause,
     /// What has changed since it was begun.
     pub(super) meanwhile: Names,
@@ -35,13 +35,13 @@ pub(super) struct Reading {
 impl Reading {
     pub(super) fn start(
         cause: Cause,
-        read: impl Future<Output = Result<Book, StoreError>> + Send + 'static,
+        read: impl Future<Output = Result<PolicySource, StoreError>> + Send + 'static,
     ) -> Self {
         Self { task: tokio::spawn(read), cause, meanwhile: Names::default(), again: false }
     }
 
     /// What was read, at the end.
-    pub(super) async fn ended(&mut self) -> Result<Book, StoreError> {
+    pub(super) async fn ended(&mut self) -> Result<PolicySource, StoreError> {
         (&mut self.task).await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 }
@@ -58,13 +58,14 @@ pub(super) async fn read_all(
     key_sets: &KeySets,
     store: &Store,
     known: Arc<Policy>,
-) -> Result<Book, StoreError> {
+) -> Result<PolicySource, StoreError> {
     let (plans, bad_plans) = store.all().await?;
     let (mut consumers, bad_consumers) = store.all().await?;
     consumers.extend(bad_consumers.iter().map(refused));
-    let mut book = Book::new(config, key_sets, Accounts { plans, consumers, keys: Vec::new() });
-    book.leave_out(bad_plans);
-    book.leave_out(bad_consumers);
+    let mut policy_source =
+        PolicySource::new(config, key_sets, Accounts { plans, consumers, keys: Vec::new() });
+    policy_source.leave_out(bad_plans);
+    policy_source.leave_out(bad_consumers);
     let mut next = store.documents(Kind::Key, "").await?;
     while let Some(documents) = next {
         let last = documents.last.clone();
@@ -72,14 +73,14 @@ pub(super) async fn read_all(
         // 100,000 keys take a moment, in which requests go on, and the store looks for the next ones.
         let read = spawn_blocking(move || {
             let (keys, unreadable) = documents.read();
-            book.add_keys(keys, unreadable, &known);
-            book
+            policy_source.add_keys(keys, unreadable, &known);
+            policy_source
         });
         let (read, following) = tokio::join!(read, store.documents(Kind::Key, &last));
-        book = read.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        policy_source = read.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         next = following?;
     }
-    Ok(book)
+    Ok(policy_source)
 }
 
 /// Reads some accounts as they are now: first what refers to others, so that these are no older.
