@@ -16,7 +16,7 @@ pub(super) fn report(book: &Book, registry: &Registry) {
     let known: HashSet<&AccountFinding> = known.iter().collect();
     let problems = book.problems();
     for problem in problems.iter().filter(|problem| !known.contains(problem)) {
-        warn!(%problem, code = problem.code(), "an account is not in force");
+        warn!(problem = problem.to_string(), code = problem.code(), "an account is not in force");
     }
     registry.set_problems(problems);
 }
