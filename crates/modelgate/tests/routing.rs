@@ -300,6 +300,8 @@ async fn a_good_configuration_takes_effect_and_a_bad_one_does_not() {
     stack.modelgate.write_config("kyes: []\n");
     let metrics = told("refused", "kyes").await;
     assert!(metrics.contains("modelgate_config_last_reload_successful 0.0\n"), "{metrics}");
+    let finding = stack.modelgate.readyz().await["configuration"]["findings"][0].take();
+    assert_eq!(finding["code"], "configuration_refused", "{finding}");
     assert_eq!(stack.chat("qwen").await.status(), 200, "the old configuration stays");
     // A good one again, of which a part waits for the next start, however often the file changes.
     for more in ["log: { level: debug }\n", "log: { level: debug }\ntime_zone: Europe/Paris\n"] {

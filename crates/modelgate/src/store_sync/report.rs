@@ -16,7 +16,7 @@ pub(super) fn report(policy_source: &PolicySource, registry: &Registry) {
     let known: HashSet<&AccountFinding> = known.iter().collect();
     let problems = policy_source.problems();
     for problem in problems.iter().filter(|problem| !known.contains(problem)) {
-        warn!(%problem, code = problem.code(), "an account is not in force");
+        warn!(problem = problem.to_string(), code = problem.code(), "an account is not in force");
     }
     registry.set_problems(problems);
 }
