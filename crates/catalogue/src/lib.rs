@@ -14,12 +14,12 @@
 
 mod api;
 mod assemble;
+mod bypass;
 mod channel;
 mod closest;
 mod container;
 mod cordon;
 mod credential;
-mod door;
 mod finding;
 mod glob;
 mod kind;
@@ -38,6 +38,7 @@ pub use api::Api;
 pub use assemble::{
     Branch, Catalogue, Choice, Door, ModelOverrides, OwnLimits, Pool, Readiness, RouteGroup, Selection,
 };
+pub use bypass::{Blind, Doors, Exposable, Provider, ProviderKind, Role, Sight, StaticConfiguration, doors};
 pub use channel::{Publisher, Reader, channel};
 pub use closest::closest;
 pub use container::{
@@ -46,7 +47,6 @@ pub use container::{
 };
 pub use cordon::{Cordon, CordonKind, Cordons};
 pub use credential::{Credential, CredentialHeader};
-pub use door::{Blind, Doors, Exposable, Provider, ProviderKind, Role, Sight, StaticConfiguration, doors};
 pub use finding::{
     AddressFinding, Asked, AskedFor, Behind, BranchFault, BranchKind, DockerFinding, DockerHost, DoorFinding,
     Finding, LabelFinding, LabelledRouter, LifecycleFinding, ListingFinding, ProbeFault, ProbeFinding,

@@ -2,7 +2,7 @@
 //!
 //! A quota is a plain count, since its period has a beginning and an end: all that was taken between
 //! them. The counts outlive the process: somebody [takes what is not saved yet](Quotas::take_unsaved)
-//! every second, adds it to a store, and [tells](Quotas::learn) what the store holds now, other
+//! twice a second, adds it to a store, and [tells](Quotas::learn) what the store holds now, other
 //! replicas' counts among it. Requests share no lock and never wait for that.
 
 use std::{

@@ -250,7 +250,7 @@ async fn who_may_only_read_is_refused() {
         // In one look: a live page may replace them.
         let buttons = "[...document.querySelectorAll('main button:not([hidden])')].map(b => b.innerText)";
         for says in browser.evaluate(buttons).await.as_array().expect("a list") {
-            assert!(says == "Show" || says == "Cordon still", "{path} has {says}");
+            assert!(says == "Show" || says == "Hold still", "{path} has {says}");
         }
     }
     // Whoever makes up the request by hand is told so.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A decision of `/auth`, or a refusal of what Traefik has not asked about, at the moment when it is made. Cordons no body, and no secret.
+/// A decision of `/auth`, or a refusal of what Traefik has not asked about, at the moment when it is made. Holds no body, and no secret.
 #[derive(Clone, Copy)]
 pub struct Decided<'a> {
     /// When the request came.

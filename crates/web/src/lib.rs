@@ -10,7 +10,7 @@
 //!                        /metrics           metrics.rs             for Prometheus
 //! ```
 //!
-//! HTTP statuses are chosen in `refusal.rs` and nowhere else.
+//! `refusal.rs` alone chooses the status with which a client's request is refused.
 
 mod advice;
 mod asked;
@@ -19,7 +19,7 @@ mod changes;
 mod connection;
 mod counting;
 mod dialect;
-mod finding;
+mod finding_json;
 mod head;
 mod health;
 mod history;
@@ -43,7 +43,7 @@ use requests::Requests;
 use tokio::{net::TcpListener, sync::watch};
 
 pub use counting::{OnFailure, SharedCounting};
-pub use finding::finding_to_json;
+pub use finding_json::finding_to_json;
 pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};
 pub use metrics::{Family, Kind, Sample};
 pub use models::limits_left;

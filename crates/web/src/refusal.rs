@@ -135,7 +135,6 @@ impl Refusal {
         Self { retry_after: Some(WHILE_BUSY), ..refusal }
     }
 
-    /// A client that sends its body in chunks may send one with a length instead.
     /// A server broke off, or said itself that it is a gateway without one behind it.
     pub(crate) fn bad_gateway() -> Self {
         let message = "The model's server gave no answer, or answered 502.";
@@ -159,6 +158,7 @@ impl Refusal {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
+    /// A client that sends its body in chunks may send one with a length instead.
     pub(crate) fn length_required() -> Self {
         let message = "The request has no Content-Length; chunked request bodies are not accepted here.";
         Self::new(StatusCode::LENGTH_REQUIRED, "length_required", message)

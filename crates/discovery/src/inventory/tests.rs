@@ -16,7 +16,7 @@ use super::{
 /// What a server answers when it is asked for its models.
 type Answer = Result<Listing, ProbeFault>;
 
-/// A inventory with a clock that a test advances.
+/// An inventory with a clock that a test advances.
 struct Scene {
     inventory: Inventory,
     now: Instant,

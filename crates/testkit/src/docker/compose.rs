@@ -50,7 +50,7 @@ pub struct Compose {
     project: String,
     files: Vec<PathBuf>,
     variables: Vec<(String, String)>,
-    /// Cordons the files that were given as text; removed after the project.
+    /// Holds the files that were given as text; removed after the project.
     _folder: TempDir,
 }
 
