@@ -1,6 +1,9 @@
 //! The command line, and the commands that need no running server.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{self, Path, PathBuf},
+    process::ExitCode,
+};
 
 use access::NewKey;
 use clap::{Parser, Subcommand};
@@ -135,12 +138,13 @@ pub(crate) fn check(args: &Args, servers: bool) -> ExitCode {
     match Config::load(args.config.as_deref(), &env) {
         Ok(config) => {
             let file = config::locate(args.config.as_deref(), &env);
-            let file = file.map_or_else(|| "no file, all defaults".into(), |path| path.display().to_string());
+            let name = file.as_ref().map_or_else(|| "no file".into(), |path| path.display().to_string());
             println!(
-                "ok: {file}: {}, {}",
+                "ok: {name}: {}, {}",
                 count(config.servers.len(), "server"),
                 count(config.accounts.declared.keys.len(), "key")
             );
+            print_origins(&config, file.as_deref(), config::named_by(args.config.as_deref(), &env));
             for issuer in &config.accounts.issuers {
                 println!("tokens of {}: {}", issuer.issuer.issuer, issuer.plans_in_words());
             }
@@ -163,6 +167,21 @@ pub(crate) fn check(args: &Args, servers: bool) -> ExitCode {
         }
         Err(errors) => refuse(&errors),
     }
+}
+
+/// Where each setting comes from that is not a default.
+#[allow(clippy::print_stdout, reason = "a command's answer goes to its user")]
+fn print_origins(config: &Config, file: Option<&Path>, named_by: &str) {
+    if let Some(file) = file {
+        let path = path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        println!("the file: {}, {named_by}", path.display());
+    }
+    let width = config.given.iter().map(|given| given.key.len()).max().unwrap_or_default();
+    for given in &config.given {
+        println!("  {:width$}  from {}", given.key, given.source);
+    }
+    let others = if config.given.is_empty() { "all settings" } else { "all other settings" };
+    println!("  {others}: their defaults");
 }
 
 #[allow(clippy::print_stdout, reason = "a command's answer goes to its user")]

@@ -47,7 +47,7 @@ impl Import {
             key.disabled = true;
         }
         let New { keys, there } = new_keys(keys, &Known::read(registry).await?);
-        let audit = Audit::new(ACTOR.as_str(), "key created").with(json!({ "imported_from": self.system() }));
+        let audit = Audit::new(&*ACTOR, "key created").with(json!({ "imported_from": self.system() }));
         let mut written = 0;
         for some in keys.chunks(AT_ONCE) {
             let conflicts = answer(store.create_keys(some, &audit)).await?;
