@@ -9,8 +9,16 @@ use crate::{Result, demo, engine, layout, run};
 /// is in `.config/nextest.toml`.
 const TEST_THREADS: &str = "2";
 
+/// What must be free on the disk before a build from nothing: the programs of all tests, and the optimised ones.
+const ROOM_TO_BUILD: u64 = 20 * GB;
+/// The same where most has been built before.
+const ROOM_TO_REBUILD: u64 = 5 * GB;
+/// 10^9 bytes, as on the package of a disk.
+const GB: u64 = 1_000_000_000;
+
 /// Runs the tests.
 pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
+    say_what_is_free()?;
     let tools = tools::for_tests();
     if install {
         tools::install(&tools)?;
@@ -33,6 +41,37 @@ pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
         outcome.and_then(|()| if install && only.is_none() { demo::demo(true, true) } else { Ok(()) });
     drop(engine);
     outcome
+}
+
+/// Says how much of the disk is free. A linker that runs out of it says anything but that.
+fn say_what_is_free() -> Result {
+    // This program itself has made `target/debug`; the tests make this one.
+    let is_built = layout::built("modelgate").is_file();
+    let answer = run::output(Command::new("df").args(["-k", "--output=avail"]).arg(layout::target()))?;
+    println!("{}", judge_free(free(&answer)?, is_built)?);
+    Ok(())
+}
+
+/// The bytes that are free, of what `df` says: a heading, and KiB.
+fn free(answer: &str) -> Result<u64> {
+    let kib = answer.lines().nth(1).and_then(|line| line.trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| format!("df does not say how much is free: {answer:?}").into())
+}
+
+fn judge_free(free: u64, is_built: bool) -> Result<String> {
+    let (needed, what) = match is_built {
+        true => (ROOM_TO_REBUILD, "to build what has changed"),
+        false => (ROOM_TO_BUILD, "for a build from nothing"),
+    };
+    let told = format!("{}.{} GB of the disk are free", free / GB, free % GB / (GB / 10));
+    match free < needed {
+        true => Err(format!(
+            "{told}; the tests need {} GB {what}: make room, or set CARGO_TARGET_DIR to a folder on another disk",
+            needed / GB
+        )
+        .into()),
+        false => Ok(told),
+    }
 }
 
 /// Runs the tests of all crates: with nextest side by side, and those in documentation, which it does not know, after it.
@@ -98,5 +137,26 @@ fn print_table(tools: &[Tool]) {
         println!(
             "The Docker Engine is not running: tests with containers are skipped, or start it (`--install` does)."
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_almost_full_is_told_before_anything_is_built() {
+        assert_eq!(free("   Avail\n66288384\n").expect("a number"), 66_288_384 * 1024);
+        assert!(free("df: no such file\n").is_err());
+        let told = |free, is_built| judge_free(free, is_built).unwrap_or_else(|error| error.to_string());
+        assert_eq!(told(20 * GB, false), "20.0 GB of the disk are free");
+        assert_eq!(told(5 * GB, true), "5.0 GB of the disk are free");
+        let full = told(20 * GB - 1, false);
+        assert!(
+            full.starts_with("19.9 GB of the disk are free; the tests need 20 GB for a build from nothing: "),
+            "{full}"
+        );
+        let full = told(4_950_000_000, true);
+        assert!(full.starts_with("4.9 GB of the disk are free; the tests need 5 GB to build what"), "{full}");
     }
 }

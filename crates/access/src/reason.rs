@@ -126,17 +126,6 @@ impl Reason {
         }
     }
 
-    /// Whether it is about who asks, rather than about what they ask for.
-    pub fn is_about_identity(&self) -> bool {
-        match self {
-            Self::MissingKey | Self::ConflictingKeys(_) => true,
-            Self::KeysUnavailable | Self::TokenKeysUnavailable => true,
-            Self::BadToken(_) | Self::DisabledKey | Self::ExpiredKey | Self::WrongNetwork => true,
-            Self::LimitReached(LimitReached { scope, .. }) => *scope == Scope::Address,
-            _ => self.is_guess(),
-        }
-    }
-
     /// One word for it, for metrics and logs.
     pub fn code(&self) -> &'static str {
         match self {

@@ -398,6 +398,14 @@ fn a_name() -> impl Strategy<Value = Option<&'static str>> {
     prop::option::of(prop::sample::select(NAMES.to_vec()))
 }
 
+/// A URI that names a model in its path, or begins with something else, and in its query.
+fn uri(path: &str, rest: &str, query: Option<&str>, fast: bool) -> String {
+    let path = format!("{path}{}", if path.is_empty() && rest.is_empty() { "/" } else { rest });
+    let model = query.map(|name| format!("model={}", name.replace('/', "%2F")));
+    let pairs: Vec<String> = [model, fast.then(|| "fast=true".into())].into_iter().flatten().collect();
+    if pairs.is_empty() { path } else { format!("{path}?{}", pairs.join("&")) }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
@@ -415,14 +423,7 @@ proptest! {
         route in prop::sample::select(NAMES[..7].to_vec()),
     ) {
         let world = usual();
-        let path_part = path.map_or(String::new(), |name| format!("{prefix}{name}"));
-        let mut uri = format!("{path_part}{}", if path_part.is_empty() && rest.is_empty() { "/" } else { rest });
-        let pairs = [query.map(|name| format!("model={}", name.replace('/', "%2F"))), fast.then(|| "fast=true".into())];
-        let pairs: Vec<String> = pairs.into_iter().flatten().collect();
-        if !pairs.is_empty() {
-            uri = format!("{uri}?{}", pairs.join("&"));
-        }
-        let mut call = alice().uri(&uri);
+        let mut call = alice().uri(&uri(&path.map_or(String::new(), |name| format!("{prefix}{name}")), rest, query, fast));
         call.mode = match mode {
             0 => Mode::Layered,
             1 => routed(&world, route, 0),

@@ -100,11 +100,10 @@ fn limits(admin: &Admin) -> Connection {
 #[cfg(test)]
 mod tests {
     use accounts::{Kind, Unusable};
-    use catalogue::{DockerHost, Problem};
-    use store::AccountFinding;
+    use store::{AccountFinding, Store, StoreUrl};
 
     use super::*;
-    use crate::testing::Dashboard;
+    use crate::testing::{Dashboard, found::Discovery};
 
     fn states(dashboard: &Dashboard) -> Vec<(String, String)> {
         let loaded = dashboard.admin.shared.catalogue().load();
@@ -112,17 +111,14 @@ mod tests {
         all.into_iter().map(|connection| (connection.name, connection.state)).collect()
     }
 
-    #[test]
-    fn docker_and_store_say_how_they_are() {
-        let silent = DockerFinding::Silent {
-            host: DockerHost::default(),
-            endpoint: "unix:///var/run/docker.sock".into(),
-            error: "no such file".into(),
-        };
-        let silent = Problem::source("docker", silent);
-        let dashboard = Dashboard::of(Catalogue::assemble([], vec![silent]));
-        let since = SystemTime::now();
-        dashboard.admin.registry.set_state(State::Down { since, why: "connection refused".into() });
+    #[tokio::test]
+    async fn docker_and_store_say_how_they_are() {
+        let silent = Discovery::of_docker("/nowhere/docker.sock").obstacles().await;
+        let dashboard = Dashboard::of(Catalogue::assemble([], silent));
+        let url: StoreUrl = "postgres://127.0.0.1:9/modelgate".parse().expect("a URL");
+        let (since, why) =
+            (SystemTime::now(), Store::open(url).await.expect_err("nobody listens").to_string());
+        dashboard.admin.registry.set_state(State::Down { since, why });
         let expected = [("Docker", "does not answer"), ("Store", "down"), ("Shared limits", "none")];
         assert_eq!(states(&dashboard), expected.map(|(name, state)| (name.to_owned(), state.to_owned())));
         dashboard.admin.registry.set_state(State::Up);

@@ -9,6 +9,7 @@
 //! ```
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -77,19 +78,19 @@ impl Gate {
         self.tokens.store(Arc::new(tokens));
     }
 
-    /// Opens a session for a token, and returns the cookie's value with the token's name.
+    /// Opens a session for a token, and returns the cookie's value with whose it is.
     pub(crate) fn sign_in(
         &self,
         token: &str,
         from: Client,
         now: Instant,
-    ) -> Result<(String, Arc<str>), Closed> {
+    ) -> Result<(String, Operator), Closed> {
         let operator = self.by_token(token, from, now)?;
         let cookie = self.sessions.open(operator.token, now).map_err(|error| {
             tracing::error!(%error, "no session can be opened");
             Closed::Unknown
         })?;
-        Ok((cookie, operator.name))
+        Ok((cookie, operator))
     }
 
     /// Ends the operator's session.
@@ -103,7 +104,7 @@ impl Gate {
     /// use of the session.
     pub(crate) fn still_admits(&self, operator: &Operator, now: Instant) -> bool {
         match &operator.session {
-            Some(session) => self.by_cookie(&session.cookie, now).is_some(),
+            Some(session) => self.by_cookie(&session.cookie, operator.address, now).is_some(),
             None => self.tokens.load().find(&operator.token).is_some(),
         }
     }
@@ -113,14 +114,15 @@ impl Gate {
         if let Some(token) = bearer(headers) {
             return self.by_token(token, from, now);
         }
-        cookies(headers).find_map(|cookie| self.by_cookie(cookie, now)).ok_or(Closed::Unknown)
+        let by_cookie = |cookie| self.by_cookie(cookie, from.address, now);
+        cookies(headers).find_map(by_cookie).ok_or(Closed::Unknown)
     }
 
     fn by_token(&self, token: &str, from: Client, now: Instant) -> Result<Operator, Closed> {
         self.throttle.check(from, now).map_err(Closed::TooMany)?;
         let digest = KeyDigest::of(token);
         match self.tokens.load().find(&digest) {
-            Some(token) => Ok(Operator::new(token, None)),
+            Some(token) => Ok(Operator::new(token, None, from.address)),
             None => {
                 self.throttle.failed(from, now);
                 tracing::warn!(from = %from.address, "an admin token is not valid");
@@ -129,7 +131,7 @@ impl Gate {
         }
     }
 
-    fn by_cookie(&self, cookie: &str, now: Instant) -> Option<Operator> {
+    fn by_cookie(&self, cookie: &str, address: IpAddr, now: Instant) -> Option<Operator> {
         let session = self.sessions.of(cookie, now)?;
         let tokens = self.tokens.load();
         let Some(token) = tokens.find(&session.token) else {
@@ -137,7 +139,7 @@ impl Gate {
             return None;
         };
         let session = SessionOf { cookie: cookie.to_owned(), csrf: session.csrf };
-        Some(Operator::new(token, Some(session)))
+        Some(Operator::new(token, Some(session), address))
     }
 }
 
@@ -226,8 +228,6 @@ async fn carries_token(parts: &Parts, body: Body, expected: &str) -> Option<Body
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use axum::http::{HeaderName, HeaderValue};
 
     use super::*;
@@ -254,8 +254,8 @@ mod tests {
     #[test]
     fn a_token_or_a_session_opens_the_gate() {
         let gate = gate();
-        let (cookie, name) = gate.sign_in("bob", HERE.into(), Instant::now()).expect("signed in");
-        assert_eq!(&*name, "bob");
+        let (cookie, operator) = gate.sign_in("bob", HERE.into(), Instant::now()).expect("signed in");
+        assert_eq!((&*operator.name, operator.address), ("bob", HERE));
         let cookie = format!("other=1; {COOKIE_NAME}=made-up; {COOKIE_NAME}={cookie}");
         assert_eq!(entered(&gate, &[("authorization", "Bearer alice")]), Ok("alice".into()));
         assert_eq!(entered(&gate, &[("authorization", "bearer alice ")]), Ok("alice".into()));

@@ -213,154 +213,177 @@ fn of_traefik(admin: &Admin, catalogue: &Catalogue) -> Vec<Issue> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
-    use catalogue::{
-        Asked, DoorFinding, LabelFinding, LifecycleFinding, Origin, ProbeFault, ProbeFinding, Problem,
-        ServerUrl,
-    };
+    use catalogue::{ContainerRecord, ContainerStatus, Cordon, CordonKind, PublishedPort};
 
     use super::*;
-    use crate::testing::{Dashboard, server};
+    use crate::testing::{
+        Dashboard,
+        found::{
+            Discovery, Does, Server, container, down, exposed, healthy, interpreted, problems, record,
+            unhealthy,
+        },
+        server,
+    };
 
-    /// What a server of a container has answered.
-    fn answered(fault: ProbeFault) -> catalogue::Finding {
-        let url = ServerUrl::http("10.0.0.1", 8000);
-        let asked = Asked { url, origin: Origin::Docker, has_credential: false, is_healthy: false };
-        ProbeFinding { asked, fault }.into()
+    const READY: (&str, &str) = ("inference.ready.path", "/ready");
+    const LACKS: (&str, &str) = ("inference.ready.contains", "what no answer has");
+
+    /// What a container's server does, its labels, and the code of what is found.
+    type Case = (&'static str, Does, &'static [(&'static str, &'static str)], &'static str);
+
+    /// As servers do while they load their model.
+    const LOADING: [Case; 4] = [
+        ("refuses", Does::Refuse, &[], "cannot_connect"),
+        ("hangs", Does::Hang, &[], "timed_out"),
+        ("closes", Does::Close, &[], "connection_broke_off"),
+        ("breaks-off", Does::BreakOff, &[], "answer_broke_off"),
+    ];
+    /// Servers that say themselves that they are not ready.
+    const SAY_SO: [Case; 3] = [
+        ("models-503", Does::Answer(503, 200), &[], "models_status"),
+        ("ready-503", Does::Answer(200, 503), &[READY], "not_ready_status"),
+        ("lacks-text", Does::Answer(200, 200), &[READY, LACKS], "not_ready_text"),
+    ];
+    /// What waiting does not mend.
+    const LASTING: [Case; 3] = [
+        ("models-404", Does::Answer(404, 200), &[], "no_model_list"),
+        ("models-401", Does::Answer(401, 200), &[], "credential_wanted"),
+        ("ready-404", Does::Answer(200, 404), &[READY], "not_ready_status"),
+    ];
+
+    const WELL: Case = ("gpu", Does::Answer(200, 200), &[], "");
+
+    /// Containers, each with a server that does what the case says.
+    async fn start(cases: impl IntoIterator<Item = &'static Case>) -> (Vec<Server>, Vec<ContainerRecord>) {
+        let (mut servers, mut containers) = (Vec::new(), Vec::new());
+        for (name, does, labels, _) in cases {
+            let server = Server::start(*does).await;
+            containers.push(container(name, server.port, labels));
+            servers.push(server);
+        }
+        (servers, containers)
     }
 
-    fn refused() -> catalogue::Finding {
-        answered(ProbeFault::CannotConnect { cause: "Connection refused".into() })
-    }
-
-    fn status(path: &str, status: u16) -> catalogue::Finding {
-        answered(ProbeFault::NotReady { path: path.into(), status })
-    }
-
-    /// What is wrong with a server so many seconds after it came into a state, and why it is in it is a problem of its.
-    fn after(seconds: u64, state: &ServerState) -> Vec<Issue> {
-        let gpu = server("gpu", state.clone(), &["llama"]);
-        let problem = Problem::server("gpu", state.why().expect("not ready").clone());
-        let catalogue =
-            Catalogue::assemble([gpu, server("other", ServerState::Ready, &["llama"])], vec![problem]);
+    /// Issues of a container or server by name, so many seconds after all came into their states.
+    fn issues_of(name: &str, seconds: u64, catalogue: &Catalogue) -> Vec<Issue> {
         let dashboard = Dashboard::of(Catalogue::default());
         let start = SystemTime::UNIX_EPOCH;
-        dashboard.admin.since.see(&catalogue, start);
-        all(&dashboard.admin, &catalogue, start + Duration::from_secs(seconds))
+        dashboard.admin.since.see(catalogue, start);
+        let mut issues = all(&dashboard.admin, catalogue, start + Duration::from_secs(seconds));
+        issues.retain(|issue| issue.about.split_once(' ').is_some_and(|(_, about)| about == name));
+        issues
     }
 
-    #[test]
-    fn a_server_that_loads_its_model_is_no_issue_until_patience_is_over() {
-        let path = || std::sync::Arc::from("/v1/models");
-        for why in [
-            refused(),
-            answered(ProbeFault::TimedOut { after: Duration::from_secs(3) }),
-            answered(ProbeFault::Status { path: path(), status: 503 }),
-            answered(ProbeFault::AnswerBrokeOff { path: path() }),
-            status("/health", 503),
-            answered(ProbeFault::LacksText { path: path(), status: 200, wanted: "llama".into() }),
-        ] {
-            let starting = ServerState::Starting(why.clone());
-            assert_eq!(after(0, &starting), [], "{why}");
-            assert_eq!(after(600, &starting), [], "{why}");
-            let [issue] = &after(601, &starting)[..] else { panic!("one issue: {why}") };
-            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, why.code()));
-            assert_eq!(issue.told.what, why.to_string());
+    /// The one issue that there is after so long.
+    fn issue_of(name: &str, seconds: u64, catalogue: &Catalogue) -> Issue {
+        let issues = issues_of(name, seconds, catalogue);
+        <[Issue; 1]>::try_from(issues)
+            .map_or_else(|other| panic!("one issue of {name}: {other:?}"), |[one]| one)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_loads_its_model_is_no_issue_until_patience_is_over() {
+        let cases = || LOADING.iter().chain(&SAY_SO);
+        let (_servers, containers) = start(cases()).await;
+        let found = Discovery::start(&containers).all_asked().await;
+        for (name, _, _, code) in cases() {
+            assert_eq!(issues_of(name, 0, &found), [], "{name}");
+            assert_eq!(issues_of(name, 600, &found), [], "{name}");
+            let issue = issue_of(name, 601, &found);
+            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, *code), "{name}");
         }
     }
 
     /// It listened on 127.0.0.1, or at another port, and nobody was told for ten minutes.
-    #[test]
-    fn a_server_whose_healthcheck_passes_is_not_loading() {
-        let healthy = |fault| {
-            let url = ServerUrl::http("10.0.0.1", 8000);
-            let asked = Asked { url, origin: Origin::Docker, has_credential: false, is_healthy: true };
-            catalogue::Finding::from(ProbeFinding { asked, fault })
-        };
-        for fault in [
-            ProbeFault::CannotConnect { cause: "Connection refused".into() },
-            ProbeFault::TimedOut { after: Duration::from_secs(3) },
-            ProbeFault::BrokeOff { cause: "reset".into() },
-            ProbeFault::AnswerBrokeOff { path: "/v1/models".into() },
-        ] {
-            let why = healthy(fault);
-            let issues = after(0, &ServerState::Starting(why.clone()));
-            let [issue] = &issues[..] else { panic!("one issue: {why}: {issues:?}") };
-            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, why.code()));
+    #[tokio::test]
+    async fn a_server_whose_healthcheck_passes_is_not_loading() {
+        let (_servers, containers) = start(LOADING.iter().chain(&SAY_SO)).await;
+        let containers: Vec<ContainerRecord> = containers.into_iter().map(healthy).collect();
+        let found = Discovery::start(&containers).all_asked().await;
+        for (name, _, _, code) in &LOADING {
+            let issue = issue_of(name, 0, &found);
+            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, *code), "{name}");
             let todo = issue.told.todo.as_deref().unwrap_or_default();
-            assert!(!todo.contains("loading") && !todo.contains("starting"), "{todo}");
+            assert!(!todo.contains("loading") && !todo.contains("starting"), "{name}: {todo}");
         }
-        let loads = healthy(ProbeFault::Status { path: "/v1/models".into(), status: 503 });
-        assert_eq!(after(0, &ServerState::Starting(loads)), [], "it says itself that it is not ready");
+        for (name, ..) in &SAY_SO {
+            assert_eq!(issues_of(name, 0, &found), [], "{name} says itself that it is not ready");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waiting_does_not_mend_is_told_at_once() {
+        let (_servers, containers) = start(&LASTING).await;
+        let found = Discovery::start(&containers).all_asked().await;
+        for (name, _, _, code) in &LASTING {
+            let issue = issue_of(name, 0, &found);
+            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, *code), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_ready_and_its_model_are_lost_at_once() {
+        let (servers, containers) = start(&[WELL]).await;
+        let discovery = Discovery::start(&containers);
+        assert_eq!(issues_of("gpu", 0, &*discovery.all_asked().await), []);
+        servers[0].now(Does::Refuse);
+        let is_lost =
+            |server: &Arc<ServerRecord>| server.spec.name == "gpu" && server.state.name() == "draining";
+        let found = discovery.until(|catalogue| catalogue.servers().any(is_lost)).await;
+        let issue = issue_of("gpu", 0, &found);
+        assert_eq!((issue.severity, issue.told.code), (Severity::Bad, "cannot_connect"));
+        assert_eq!(issue_of("llama", 0, &found).told.code, "model_lost");
+    }
+
+    /// Words of a label that read like a server's answer were once taken for one.
+    #[test]
+    fn a_label_that_is_not_allowed_is_told_at_once() {
+        let bad = container("gpu", 8000, &[("inference.ready.path", " does not answer within ")]);
+        let found = Catalogue::assemble([], problems(&bad));
+        let issue = issue_of("gpu", 0, &found);
+        assert_eq!((issue.severity, issue.told.code), (Severity::Bad, "label_not_allowed"));
     }
 
     /// The patience began anew with each start of Modelgate.
-    #[test]
-    fn patience_with_a_container_counts_from_its_start() {
-        let mut gpu = server("gpu", ServerState::Starting(refused()), &[]);
-        gpu.spec.source = catalogue::Source::Docker { container_id: "c1".into(), image: "vllm".into() };
-        gpu.spec.incarnation = "1970-01-01T01:00:00Z".into();
-        let catalogue = Catalogue::assemble([gpu], vec![Problem::container("gpu", refused())]);
+    #[tokio::test]
+    async fn patience_with_a_container_counts_from_its_start() {
+        let (_servers, mut containers) = start(&LOADING[..1]).await;
+        containers[0].started_at = "1970-01-01T01:00:00Z".into();
+        let found = Discovery::start(&containers).all_asked().await;
         let dashboard = Dashboard::of(Catalogue::default());
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        dashboard.admin.since.see(&catalogue, at(4190));
-        assert_eq!(all(&dashboard.admin, &catalogue, at(4200)), []);
-        assert_eq!(all(&dashboard.admin, &catalogue, at(4201)).len(), 1);
+        // Nobody has seen it yet: it is given time all the same.
+        assert_eq!(all(&dashboard.admin, &found, at(60)), []);
+        dashboard.admin.since.see(&found, at(4190));
+        assert_eq!(all(&dashboard.admin, &found, at(4200)), []);
+        assert_eq!(all(&dashboard.admin, &found, at(4201)).len(), 1);
     }
 
     #[test]
     fn a_model_without_a_server_is_lost_whether_they_are_withdrawn_or_have_stopped() {
-        for state in [
-            ServerState::Draining(LifecycleFinding::Frozen.into()),
-            ServerState::Stopped(LifecycleFinding::Stopped.into()),
-        ] {
+        let with = |status| ContainerRecord { status, ..container("gpu", 8000, &[]) };
+        let paused = record(&with(ContainerStatus::Paused)).state;
+        let stopped = down(&with(ContainerStatus::Exited));
+        for (state, name) in [(paused, "draining"), (unhealthy(), "draining"), (stopped, "stopped")] {
+            assert_eq!(state.name(), name);
             let catalogue = Catalogue::assemble([server("gpu", state, &["llama"])], Vec::new());
             assert_eq!(of_models(&catalogue).len(), 1);
         }
     }
 
     #[test]
-    fn a_server_that_is_new_and_not_yet_seen_is_given_time_too() {
-        let gpu = server("gpu", ServerState::Starting(refused()), &[]);
-        let catalogue = Catalogue::assemble([gpu], vec![Problem::server("gpu", refused())]);
-        let dashboard = Dashboard::of(Catalogue::default());
-        assert_eq!(all(&dashboard.admin, &catalogue, SystemTime::now()), []);
-    }
-
-    #[test]
-    fn what_waiting_does_not_mend_is_told_at_once() {
-        let path = || std::sync::Arc::from("/v1/models");
-        let label = LabelFinding::NotAllowed {
-            label: "inference.ready.path".into(),
-            found: " does not answer within ".into(),
-            allowed: "a path",
-        };
-        for why in [
-            answered(ProbeFault::NoModelList { path: path(), status: 404 }),
-            answered(ProbeFault::Unauthorized { path: path(), status: 401 }),
-            status("/ready", 404),
-            label.into(),
-        ] {
-            let issues = after(0, &ServerState::Starting(why.clone()));
-            assert!(issues.iter().any(|issue| issue.severity == Severity::Bad), "{why}: {issues:?}");
-        }
-        let gone = after(0, &ServerState::Draining(refused()));
-        assert_eq!(gone[0].severity, Severity::Bad, "it was ready");
-    }
-
-    #[test]
     fn a_door_is_the_worst_and_a_hint_is_nothing_wrong() {
-        let gpu = || server("gpu", ServerState::Ready, &["llama"]);
-        let leads_to = catalogue::Behind::Server;
-        let door = DoorFinding::Exposed { by_label: true, host: "gpu".into(), leads_to };
-        let hint = catalogue::open_port("gpu", 32768, 8000);
-        let found = vec![
-            hint,
-            Problem::container("gpu", LabelFinding::Unknown { label: "inference.prot".into() }),
-            Problem::container("gpu", door),
-        ];
-        let catalogue = Catalogue::assemble([gpu()], found);
+        let published = PublishedPort { container_port: 8000, host_port: 32768, address: "0.0.0.0".into() };
+        let gpu = ContainerRecord {
+            published_ports: vec![published],
+            ..container("gpu", 8000, &[("inference.prot", "8000")])
+        };
+        let (spec, state, mut problems) = interpreted(&gpu);
+        problems.extend(exposed(&gpu));
+        let record = ServerRecord { spec, ..server("gpu", state, &["llama"]) };
+        let catalogue = Catalogue::assemble([record], problems);
         let dashboard = Dashboard::of(Catalogue::default());
         let told = all(&dashboard.admin, &catalogue, SystemTime::now());
         let told: Vec<_> = told.iter().map(|issue| (issue.severity, issue.told.code)).collect();
@@ -372,16 +395,24 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_server_that_an_operator_has_withdrawn_is_no_alarm() {
-        let gpu =
-            server("gpu", ServerState::Draining(LifecycleFinding::Paused { by: "alice".into() }.into()), &[]);
-        let cordon = catalogue::Cordon { kind: catalogue::CordonKind::Pause, by: "alice".into() };
+    #[tokio::test]
+    async fn a_server_that_an_operator_has_withdrawn_is_no_alarm() {
+        let (_servers, containers) = start(&[WELL]).await;
+        let discovery = Discovery::start(&containers);
+        let found = discovery.all_asked().await;
+        let gpu = found.servers().next().expect("a server");
+        let cordon = Cordon { kind: CordonKind::Pause, by: "alice".into() };
         let dashboard = Dashboard::of(Catalogue::default());
-        dashboard.admin.cordons.send_modify(|cordons| cordons.cordon(gpu.spec.id.clone(), cordon.clone()));
-        let catalogue = Catalogue::assemble([gpu], Vec::new());
-        let told = all(&dashboard.admin, &catalogue, SystemTime::now());
-        let [issue] = &told[..] else { panic!("one issue: {told:?}") };
+        for cordons in [&discovery.cordons, &dashboard.admin.cordons] {
+            cordons.send_modify(|cordons| cordons.cordon(gpu.spec.id.clone(), cordon.clone()));
+        }
+        let is_cordoned =
+            |catalogue: &Catalogue| catalogue.servers().all(|server| server.state.name() == "draining");
+        let found = discovery.until(is_cordoned).await;
+        let told = all(&dashboard.admin, &found, SystemTime::now());
+        let [issue] = &told.iter().filter(|issue| issue.about == "server gpu").collect::<Vec<_>>()[..] else {
+            panic!("one issue: {told:?}")
+        };
         assert_eq!((issue.severity, &issue.told), (Severity::Warn, &Told::of_catalogue(&cordon.finding())));
     }
 }

@@ -118,12 +118,14 @@ impl Admin {
     }
 
     /// Writes down what an operator has done, if there is a store. What cannot be written down is in the log at least.
-    pub(crate) async fn note(&self, operator: &str, action: &'static str, subject: &str) {
-        tracing::info!(operator, action, subject, "an operator acts");
+    pub(crate) async fn note(&self, operator: &Operator, action: &'static str, subject: &str) {
+        let (name, address) = (&operator.name, operator.address);
+        tracing::info!(operator = %name, %address, action, subject, "an operator acts");
+        let entry = Audit::new(operator.actor(), action).about(subject);
         if let Ok(store) = self.registry.store()
-            && let Err(error) = store.record(&[Audit::new(operator, action).about(subject)]).await
+            && let Err(error) = store.record(&[entry]).await
         {
-            tracing::error!(%error, operator, action, subject, "the audit log cannot be written");
+            tracing::error!(%error, operator = %name, action, subject, "the audit log cannot be written");
         }
     }
 

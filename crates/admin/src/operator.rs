@@ -1,9 +1,10 @@
 //! Who is asking: an operator, known by a token or by the session that one has opened.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
 use access::KeyDigest;
 use axum::{extract::FromRequestParts, http::request::Parts};
+use store::Actor;
 
 use crate::{AdminToken, Role, refusal::Refusal};
 
@@ -14,6 +15,8 @@ pub struct Operator {
     pub name: Arc<str>,
     /// What it may do. The gate has refused already what it may not.
     pub role: Role,
+    /// The address from which this request comes; for the audit log.
+    pub(crate) address: IpAddr,
     /// The token itself, by its digest.
     pub(crate) token: KeyDigest,
     /// The session, if it came with a cookie and not with the token itself.
@@ -30,8 +33,13 @@ pub(crate) struct SessionOf {
 }
 
 impl Operator {
-    pub(crate) fn new(token: &AdminToken, session: Option<SessionOf>) -> Self {
-        Self { name: Arc::clone(&token.name), role: token.role, token: token.digest, session }
+    pub(crate) fn new(token: &AdminToken, session: Option<SessionOf>, address: IpAddr) -> Self {
+        Self { name: Arc::clone(&token.name), role: token.role, address, token: token.digest, session }
+    }
+
+    /// What the audit log says of them.
+    pub(crate) fn actor(&self) -> Actor {
+        Actor::at(&*self.name, self.address)
     }
 
     /// What each form of a page must carry in its field `csrf`; empty for who needs none.

@@ -70,8 +70,8 @@ pub(crate) async fn submit(
 ) -> Response {
     let next = own_path(&given.next);
     let (status, error, wait) = match admin.gate.sign_in(given.token.trim(), from, Instant::now()) {
-        Ok((cookie, name)) => {
-            admin.note(&name, "signed in", &from.address.to_string()).await;
+        Ok((cookie, operator)) => {
+            admin.note(&operator, "signed in", "dashboard").await;
             let mut response = Redirect::to(next).into_response();
             set_cookie(&mut response, &headers, &cookie);
             return response;

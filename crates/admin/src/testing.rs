@@ -1,5 +1,7 @@
 //! A dashboard without listeners, for tests.
 
+pub(crate) mod found;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use access::{KeyDigest, Policy};

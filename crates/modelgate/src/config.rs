@@ -27,6 +27,7 @@ mod docker;
 mod env;
 mod host;
 mod keys;
+mod origin;
 mod requests;
 mod servers;
 mod shown;
@@ -38,6 +39,7 @@ pub(crate) use config_reader::ConfigErrors;
 pub(crate) use docker::{DockerConfig, Enabled};
 pub(crate) use env::Env;
 pub(crate) use keys::{Accounts, JwtIssuer};
+pub(crate) use origin::{Given, named_by};
 pub(crate) use requests::{RequestsConfig, is_key_header};
 pub(crate) use servers::StaticServer;
 pub(crate) use store::{Options as SharedLimitsOptions, SharedLimitsConfig, StoreConfig};
@@ -74,6 +76,8 @@ pub(crate) struct Config {
     pub(crate) state_dir: Option<PathBuf>,
     /// The log.
     pub(crate) log: LogConfig,
+    /// Which settings were given, and where.
+    pub(crate) given: Vec<Given>,
     /// All that was given, with secrets hidden.
     pub(crate) shown: String,
     /// What is allowed, but probably not meant; for the operator.
@@ -144,10 +148,13 @@ impl Config {
         let mut errors = Vec::new();
         env.refuse_unknown(&mut errors);
         let keys_in_file = root.get("keys").and_then(Value::as_sequence).map_or(0, Vec::len);
+        let in_file = origin::keys(&root);
         let origins = env.override_file(&mut root, &mut errors);
+        let given = origin::given(&in_file, &root, &origins);
         let report = Report::new(origins, errors);
         let mut config = Self::read_sections(Section::root(&report, &root), keys_in_file);
         config.shown = shown::shown(&root);
+        config.given = given;
         match report.into_errors() {
             errors if errors.is_empty() => Ok(config),
             errors => Err(ConfigErrors(errors)),
@@ -177,6 +184,7 @@ impl Config {
             admin: admin::read(root.section("admin")),
             state_dir: root.try_get("state_dir", "the path of a folder", state_dir),
             log: log(root.section("log")),
+            given: Vec::new(),
             shown: String::new(),
             warnings: Vec::new(),
         };

@@ -28,7 +28,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tracing::{info, warn};
 use web::{CertificateAuthority, Listeners, Shared};
@@ -43,6 +43,11 @@ use crate::{
     wiring,
 };
 
+/// How long requests may go on after a signal to stop.
+const FINISH: Duration = Duration::from_secs(6);
+/// After so long the process ends, whatever is left to write: Docker kills it ten seconds after the signal
+/// (<https://docs.docker.com/reference/cli/docker/container/stop/>).
+const STOP: Duration = Duration::from_secs(9);
 /// How often limits that nobody uses are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -116,14 +121,13 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         () = admin.watch() => {}
         signal = stop_signal() => info!(signal = signal?, "stopping"),
     }
+    let deadline = Instant::now() + STOP;
     stop.send_replace(true);
     // A poll may be held for seconds; Traefik does not mind if it breaks off.
-    let ended = match timeout(Duration::from_secs(6), serving).await {
-        Ok(ended) => ended.map_err(io::Error::other)?,
-        Err(_) => Ok(()),
-    };
-    store_sync.last_flush().await;
-    ended
+    let ended = timeout(FINISH, serving).await.map_or(Ok(Ok(())), |ended| ended);
+    // Whatever became of the requests, what they have counted is written.
+    store_sync.last_flush(deadline).await;
+    ended.map_err(io::Error::other)?
 }
 
 /// What goes on beside the requests; never returns.

@@ -28,11 +28,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use store::{Registry, State, StoreError};
+use store::{Registry, State, Store, StoreError};
 use telemetry::Batch;
 use tokio::{
     sync::{broadcast, watch},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 use tracing::{info, warn};
 use web::Shared;
@@ -52,8 +52,6 @@ use crate::{config::Config, jwks::KeySets, policy_source::PolicySource};
 const FLUSH: Duration = Duration::from_millis(500);
 /// How long a write may take.
 const WRITE: Duration = Duration::from_secs(5);
-/// How long the last write may take, when the process is to end.
-const LAST_WRITE: Duration = Duration::from_secs(2);
 /// How often what is too old is deleted.
 const CLEAN: Duration = Duration::from_secs(3600);
 
@@ -134,17 +132,40 @@ impl StoreSync {
         }
     }
 
-    /// Writes what was counted so far, before the process ends.
-    pub(crate) async fn last_flush(&mut self) {
+    /// Writes what was counted so far, before the process ends. A store that is busy, or away for a moment, is asked again
+    /// until the deadline.
+    pub(crate) async fn last_flush(&mut self, deadline: Instant) {
+        /// Between attempts.
+        const PAUSE: Duration = Duration::from_millis(100);
         let Ok(store) = self.registry.store() else { return };
-        let zone = self.config.borrow().time_zone.clone();
+        let mut why = None;
         let all = async {
-            while !self.outbox.write(&self.shared, &store, &zone).await? {}
-            Ok::<_, StoreError>(())
+            while let Err(error) = self.write_last(&store).await {
+                if self.outbox.is_empty() && self.samples.due().is_empty() {
+                    return;
+                }
+                why = Some(error);
+                sleep(PAUSE).await;
+            }
         };
-        if !matches!(timeout(LAST_WRITE, all).await, Ok(Ok(()))) {
-            warn!("the last counts could not be written to the store");
+        if timeout_at(deadline, all).await.is_err() {
+            let why = why.unwrap_or_else(late);
+            warn!(error = %why, "the last counts could not be written to the store");
         }
+    }
+
+    async fn write_last(&mut self, store: &Store) -> Result<(), StoreError> {
+        let zone = self.config.borrow().time_zone.clone();
+        while !self.outbox.write(&self.shared, store, &zone).await? {}
+        self.write_samples(store).await
+    }
+
+    async fn write_samples(&mut self, store: &Store) -> Result<(), StoreError> {
+        if !self.samples.due().is_empty() {
+            store.record(self.samples.due()).await?;
+            self.samples.done();
+        }
+        Ok(())
     }
 
     /// The file was changed.
@@ -264,7 +285,7 @@ impl StoreSync {
             Link::Off => {
                 // Nobody wants to know.
                 self.shared.usage().take();
-                self.samples.due();
+                self.samples.done();
                 return;
             }
             Link::Down(_) => return,
@@ -274,8 +295,7 @@ impl StoreSync {
         let zone = self.config.borrow().time_zone.clone();
         let written = timeout(WRITE, async {
             self.outbox.write(&self.shared, &store, &zone).await?;
-            let due = self.samples.due();
-            if due.is_empty() { Ok(()) } else { store.record(&due).await }
+            self.write_samples(&store).await
         });
         match written.await {
             Ok(Ok(())) => {}

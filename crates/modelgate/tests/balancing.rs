@@ -91,7 +91,7 @@ async fn strategies_are_traefiks() {
     let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["llama"]));
     for strategy in ["wrr", "p2c", "hrw", "leasttime"] {
         let setting = format!("strategy: {strategy}");
-        let Some(stack) = with(NEWEST, &[(&a, &setting), (&b, &setting)], "").await else { return };
+        let Some(stack) = with(NEWEST, &[(&a, &setting), (&b, &setting)], "").await else { continue };
         let servers = spread(&stack, "llama", 12).await;
         match strategy {
             "wrr" => assert_eq!(servers, counts(&[("a", 6), ("b", 6)])),
@@ -171,7 +171,7 @@ async fn requests_at_once_are_limited_per_model_and_per_key() {
         ("concurrency: { per_key: 2, native: true }", [KEY, common::LLAMA_KEY], [true, true]),
     ] {
         let slow = Sim::start("slow", &["llama"]);
-        let Some(stack) = with(NEWEST, &[(&slow, setting)], "").await else { return };
+        let Some(stack) = with(NEWEST, &[(&slow, setting)], "").await else { continue };
         slow.set_latency(LONG);
         let ask = |key: &'static str| {
             let request = stack.client.post(format!("{}/v1/chat/completions", stack.traefik.url()));

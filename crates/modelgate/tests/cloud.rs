@@ -44,7 +44,7 @@ async fn the_provider_gets_its_own_token_and_nobody_else_sees_either() {
         let provider = Sim::start_with(Options { required_header: name.into(), ..provider() });
         let credential = format!("credential: {{ header: {header}, env: PROVIDER_TOKEN }}");
         let yaml = configuration(&[(&provider, &credential)], "trusted_addresses: [127.0.0.0/8]");
-        let Some(stack) = start(&yaml, "PROVIDER_TOKEN").await else { return };
+        let Some(stack) = start(&yaml, "PROVIDER_TOKEN").await else { continue };
         let client = testkit::client();
         let url = format!("{}/v1/chat/completions", stack.traefik.url());
         let answer = send(client.post(&url).bearer_auth(KEY).json(&chat("claude"))).await;

@@ -65,6 +65,47 @@ fn the_environment_overrides_the_file_and_is_named_when_it_is_wrong() {
     );
 }
 
+/// Whoever looks for the reason of a value had to guess whether the file or the environment has it.
+#[test]
+fn check_tells_where_each_setting_comes_from() {
+    let variables = [
+        ("MODELGATE_LISTEN_ADMIN", "127.0.0.1:2"),
+        ("MODELGATE_STORE_URL", "postgres://ann:hush@db/modelgate"),
+    ];
+    let output =
+        check("listen: { admin: 127.0.0.1:1 }\nservers: [{ url: \"http://gpu:8000\" }]\n", &variables);
+    let told = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[0], "ok: modelgate.yaml: 1 server, 0 keys");
+    assert!(
+        lines[1].starts_with("the file: /") && lines[1].ends_with("/modelgate.yaml, named by --config"),
+        "{told}"
+    );
+    let expected = [
+        "  listen.admin  from environment variable MODELGATE_LISTEN_ADMIN; the file's value is not used",
+        "  servers       from the file",
+        "  store.url     from environment variable MODELGATE_STORE_URL",
+        "  all other settings: their defaults",
+    ];
+    assert_eq!(lines[2..6], expected, "{told}");
+    assert!(!told.contains("hush"), "{told}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let bare = || {
+        let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+        command.current_dir(folder.path()).arg("check");
+        command
+    };
+    let told = |command: &mut std::process::Command| {
+        String::from_utf8_lossy(&command.output().expect("it runs").stdout).into_owned()
+    };
+    let none = told(&mut bare());
+    assert!(none.starts_with("ok: no file: 0 servers, 0 keys\n  all settings: their defaults\n"), "{none}");
+    fs::write(folder.path().join("modelgate.yaml"), "").expect("written");
+    assert!(told(&mut bare()).contains("/modelgate.yaml, found in this folder\n"));
+    let named = told(bare().env("MODELGATE_CONFIG", "./modelgate.yaml"));
+    assert!(named.contains("/modelgate.yaml, named by MODELGATE_CONFIG\n"), "{named}");
+}
+
 #[test]
 fn a_dashboard_that_traefik_may_not_reach_is_warned_of_unless_traefik_must_be_on_this_machine() {
     let told = |listen: &str| {

@@ -220,7 +220,7 @@ async fn only_networks_of_the_list_get_in() {
         ("allow_ips: [10.0.0.0/8]", None, 403),
         ("allow_ips: [10.0.0.0/8]", Some("10.1.2.3"), 403),
     ] {
-        let Some(edge) = edge(NEWEST, &[(&sim, "")], options).await else { return };
+        let Some(edge) = edge(NEWEST, &[(&sim, "")], options).await else { continue };
         for path in ["/v1/chat/completions", "/v1/models"] {
             let url = format!("{}{path}", edge.traefik.url());
             let mut request = match path {

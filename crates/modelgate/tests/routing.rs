@@ -18,7 +18,7 @@ use testkit::{
 async fn requests_go_to_the_servers_of_their_model() {
     for version in LAYERED {
         let (a, b) = (Sim::start("a", &["llama", "org/qwen"]), Sim::start("b", &["llama"]));
-        let Some(stack) = stack(version, &[&a, &b], "").await else { return };
+        let Some(stack) = stack(version, &[&a, &b], "").await else { continue };
         stack.wait_for("llama").await;
         assert_eq!(server(&stack.chat("org/qwen").await), "a", "{version}");
         let mut seen = BTreeSet::new();
@@ -49,7 +49,7 @@ async fn requests_go_to_the_servers_of_their_model() {
 async fn refusals_look_native() {
     for version in LAYERED {
         let sim = Sim::start("a", &["llama", "qwen"]);
-        let Some(stack) = stack(version, &[&sim], "").await else { return };
+        let Some(stack) = stack(version, &[&sim], "").await else { continue };
         stack.wait_for("llama").await;
         sim.forget_requests();
         let url = |path: &str| format!("{}{path}", stack.traefik.url());
@@ -84,7 +84,7 @@ async fn refusals_look_native() {
 async fn what_a_client_forges_gains_nothing_and_reaches_no_server() {
     for version in LAYERED {
         let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["qwen"]));
-        let Some(stack) = stack(version, &[&a, &b], "").await else { return };
+        let Some(stack) = stack(version, &[&a, &b], "").await else { continue };
         stack.wait_for("llama").await;
         stack.wait_for("qwen").await;
         a.forget_requests();

@@ -4,7 +4,8 @@ mod common;
 
 use std::{
     path::Path,
-    process::Command,
+    process::{Child, Command, Stdio},
+    sync::LazyLock,
     time::{Duration, SystemTime},
 };
 
@@ -12,7 +13,7 @@ use access::{KeyDigest, NewKey};
 use accounts::{Accounts, KeySpec, Kind};
 use common::auth::{Auth, config, file_key};
 use serde_json::{Value, json};
-use store::{AuditFilter, Registry, Store, UsageFilter};
+use store::{Actor, AuditFilter, Registry, Store, UsageFilter};
 use testkit::{
     Stopwatch, eventually,
     modelgate::Modelgate,
@@ -23,6 +24,8 @@ use testkit::{
 use tokio::sync::Mutex;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_modelgate");
+/// Who changes accounts beside Modelgate.
+static TESTER: LazyLock<Actor> = LazyLock::new(|| "test".into());
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What others write into the same store.
@@ -134,6 +137,42 @@ async fn a_quota_is_used_up_once_however_often_one_restarts() {
     }
 }
 
+/// Another program that writes to SQLite's file: nobody else can meanwhile.
+fn lock_for_four_seconds(file: &Path) -> Child {
+    const SCRIPT: &str = "import sqlite3, sys, time\n\
+        db = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)\n\
+        db.execute('BEGIN IMMEDIATE')\nprint('locked', flush=True)\ntime.sleep(4)\ndb.execute('ROLLBACK')";
+    let mut python = Command::new("python3");
+    let mut child =
+        python.args(["-c", SCRIPT]).arg(file).stdout(Stdio::piped()).spawn().expect("Python runs");
+    let mut line = String::new();
+    let output = child.stdout.as_mut().expect("its output");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("a line");
+    assert_eq!(line, "locked\n");
+    child
+}
+
+/// What was counted since the last write was lost, if the store did not take it within two seconds of the signal to stop:
+/// an import or a backup may be writing, or the machine be busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_busy_while_modelgate_stops_gets_the_counts_all_the_same() {
+    let _alone = ALONE.lock().await;
+    let sim = Sim::start("a", &["llama"]);
+    let yaml = config(&sim, &file_key("alice", "requests_per_day: 1000000"));
+    let mut modelgate = Modelgate::builder(BINARY, &yaml).keep_state().start().await;
+    let auth = Auth::of(&modelgate);
+    auth.until("mg-alice", 200).await;
+    let mut other = lock_for_four_seconds(&modelgate.folder().join("state/modelgate.db"));
+    let counted = used(&auth).await + 20;
+    for _ in 0..20 {
+        assert_eq!(auth.status("mg-alice").await, 200);
+    }
+    modelgate.restart().await;
+    assert!(other.wait().expect("it ends").success());
+    auth.until("mg-alice", 200).await;
+    assert_eq!(used(&auth).await, counted + 1, "{}", modelgate.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_that_one_replica_has_used_up_is_used_up_at_the_other() {
     let Some(binary) = need(postgres_binary(), "PostgreSQL") else { return };
@@ -170,7 +209,7 @@ async fn keys_of_the_store_come_rotate_expire_and_go_within_a_second_on_both_rep
     let (first, second) = (start().await, start().await);
     let replicas = [Auth::of(&first), Auth::of(&second)];
     let registry = registry(&url).await;
-    let (_, key) = registry.create_key(&json!({ "name": "first" }), "test").await.expect("a key");
+    let (_, key) = registry.create_key(&json!({ "name": "first" }), &TESTER).await.expect("a key");
     let probe = key.expect("new");
     for replica in &replicas {
         replica.until(probe.reveal(), 200).await;
@@ -187,10 +226,10 @@ async fn keys_of_the_store_come_rotate_expire_and_go_within_a_second_on_both_rep
         };
         let (alice, bob, plan) = (format!("alice-{round}"), format!("bob-{round}"), format!("plan-{round}"));
         let change = async |patch: Value| {
-            registry.patch::<KeySpec>(&alice, &patch, "test").await.expect("changed");
+            registry.patch::<KeySpec>(&alice, &patch, &TESTER).await.expect("changed");
         };
         let create = async |document: Value| {
-            registry.create_key(&document, "test").await.expect("a key").1.expect("new")
+            registry.create_key(&document, &TESTER).await.expect("a key").1.expect("new")
         };
         let key = create(json!({ "name": alice, "consumer": "team" })).await;
         note("created", slowest(key.reveal(), 200).await);
@@ -199,7 +238,7 @@ async fn keys_of_the_store_come_rotate_expire_and_go_within_a_second_on_both_rep
         change(json!({ "disabled": null })).await;
         note("enabled", slowest(key.reveal(), 200).await);
 
-        let (item, rotated) = registry.rotate(&alice, 2 * SECOND, "test").await.expect("rotated");
+        let (item, rotated) = registry.rotate(&alice, 2 * SECOND, &TESTER).await.expect("rotated");
         note("rotated", slowest(rotated.reveal(), 200).await);
         let grace_ends = item.account.previous.expect("the old one").until;
         for replica in &replicas {
@@ -220,14 +259,14 @@ async fn keys_of_the_store_come_rotate_expire_and_go_within_a_second_on_both_rep
         // A plan is changed, and with it the limits of every key that has it.
         let limit = async |amount: u32| {
             let document = json!({ "limit": { "requests_per_hour": amount } });
-            registry.put::<accounts::Plan>(&plan, &document, "test").await.expect("a plan");
+            registry.put::<accounts::Plan>(&plan, &document, &TESTER).await.expect("a plan");
         };
         limit(100).await;
         let key_of_bob = create(json!({ "name": bob, "plan": plan })).await;
         slowest(key_of_bob.reveal(), 200).await;
         limit(1).await;
         note("limited", slowest(key_of_bob.reveal(), 429).await);
-        registry.delete(Kind::Key, &bob, "test").await.expect("deleted");
+        registry.delete(Kind::Key, &bob, &TESTER).await.expect("deleted");
         note("revoked", slowest(key_of_bob.reveal(), 401).await);
         for modelgate in [&first, &second] {
             for key in [&key, &rotated, &key_of_bob] {
@@ -254,7 +293,7 @@ async fn a_store_that_is_down_leaves_everything_in_force() {
     let auth = Auth::of(&modelgate);
     let registry = registry(&url).await;
     let new = json!({ "name": "alice", "limit": { "requests_per_day": 1_000_000 } });
-    let alice = registry.create_key(&new, "test").await.expect("a key").1.expect("new");
+    let alice = registry.create_key(&new, &TESTER).await.expect("a key").1.expect("new");
     auth.until(alice.reveal(), 200).await;
     let mut asked = 1;
     let store = async || modelgate.readyz().await["store"].clone();

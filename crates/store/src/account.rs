@@ -129,7 +129,7 @@ impl Store {
         before: Before,
         audit: Audit,
     ) -> Result<Stored<A>, StoreError> {
-        let (kind, name, now) = (A::KIND, account.name(), SystemTime::now());
+        let (kind, name, now) = (A::KIND, account.name(), audit.at);
         let document = account.to_json();
         let text = |key: &str| document.get(key).and_then(Value::as_str).map(str::to_owned);
         let sha256 = text("sha256");
@@ -178,7 +178,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         note_change(&mut transaction, revision, kind, name).await?;
-        audit.of(kind, name).insert(&mut transaction, now).await?;
+        audit.of(kind, name).insert(&mut transaction).await?;
         self.commit(transaction).await?;
         Ok(Stored { account: account.clone(), created: time(created), changed: time(millis(now)) })
     }
@@ -216,7 +216,7 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         note_change(&mut transaction, revision, kind, name).await?;
-        audit.of(kind, name).insert(&mut transaction, SystemTime::now()).await?;
+        audit.of(kind, name).insert(&mut transaction).await?;
         self.commit(transaction).await?;
         Ok(true)
     }
@@ -306,13 +306,12 @@ impl Store {
     /// # Errors
     /// The store does not answer; then nothing was written.
     pub async fn create_keys(&self, keys: &[KeySpec], audit: &Audit) -> Result<Vec<Conflict>, StoreError> {
-        let now = SystemTime::now();
         let mut transaction = self.begin().await?;
         // Locks out other writers before anything is touched: in the same order as they do.
         next_revision(&mut transaction).await?;
         let mut conflicts = Vec::new();
         for some in keys.chunks(AT_ONCE) {
-            let written = insert_keys(&mut transaction, some, now).await?;
+            let written = insert_keys(&mut transaction, some, audit.at).await?;
             // Two of the same name: the first is written.
             let mut left = written.clone();
             let is_there = |key: &&KeySpec| !left.remove(&key.name);
@@ -320,7 +319,7 @@ impl Store {
             conflicts.extend(there);
             let names: Vec<&str> = written.iter().map(String::as_str).collect();
             note_new_keys(&mut transaction, &names).await?;
-            audit.insert_all(&mut transaction, Kind::Key, &names, now).await?;
+            audit.insert_all(&mut transaction, Kind::Key, &names).await?;
         }
         self.commit(transaction).await?;
         Ok(conflicts)

@@ -1,6 +1,10 @@
-//! Who changed what, and when; and some of the refusals.
+//! Who changed what, when and from where; and some of the refusals.
 
-use std::time::SystemTime;
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
+};
 
 use accounts::Kind;
 use serde_json::{Value, json};
@@ -11,11 +15,33 @@ use crate::{
     database::{millis, rows, time},
 };
 
+/// Who does something, and from where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// The name of an admin token; `command line (ada)` with the system's user, if known; `/auth` for samples of refusals.
+    pub name: String,
+    /// From where, if that is known.
+    pub origin: Option<Origin>,
+}
+
+/// From where somebody does something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The client's address.
+    Address(IpAddr),
+    /// A command line has no address: the name of the host on which it runs; in a container, the container's.
+    Host(String),
+}
+
 /// What is to be written down about a change. Never a secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Audit {
-    /// Who: the name of an admin token, or `command line (ada)`, the system's user, if known.
-    pub actor: String,
+    /// Its number: an entry that is written twice, because the first answer was lost, is there once.
+    id: String,
+    /// When it happened, which may be long before it can be written. A change of an account has this time, too.
+    pub at: SystemTime,
+    /// Who.
+    pub actor: Actor,
     /// What was done: `key created`.
     pub action: String,
     /// To what: a name. Changes of accounts fill it in.
@@ -29,10 +55,14 @@ pub struct Audit {
 pub struct Entry {
     /// Its number: by time.
     pub id: String,
-    /// When, in milliseconds since 1970.
+    /// When it happened, in milliseconds since 1970.
     pub at_ms: i64,
     /// Who.
     pub actor: String,
+    /// The client's IP address; none for a command line.
+    pub address: Option<String>,
+    /// The name of the host on which a command line ran.
+    pub host: Option<String>,
     /// What was done.
     pub action: String,
     /// To what.
@@ -56,10 +86,51 @@ pub struct AuditFilter {
     pub limit: u32,
 }
 
+impl Actor {
+    /// A client with an address.
+    pub fn at(name: impl Into<String>, address: IpAddr) -> Self {
+        Self { name: name.into(), origin: Some(Origin::Address(address)) }
+    }
+
+    fn address(&self) -> Option<String> {
+        match &self.origin {
+            Some(Origin::Address(address)) => Some(address.to_string()),
+            _ => None,
+        }
+    }
+
+    fn host(&self) -> Option<&str> {
+        match &self.origin {
+            Some(Origin::Host(host)) => Some(host),
+            _ => None,
+        }
+    }
+}
+
+/// Nobody knows from where.
+impl From<&str> for Actor {
+    fn from(name: &str) -> Self {
+        Self { name: name.to_owned(), origin: None }
+    }
+}
+
+impl From<&Self> for Actor {
+    fn from(actor: &Self) -> Self {
+        actor.clone()
+    }
+}
+
 impl Audit {
-    /// Somebody has done something.
-    pub fn new(actor: impl Into<String>, action: impl Into<String>) -> Self {
-        Self { actor: actor.into(), action: action.into(), subject: String::new(), details: json!({}) }
+    /// Somebody does something now.
+    pub fn new(actor: impl Into<Actor>, action: impl Into<String>) -> Self {
+        let (at, subject, details) = (SystemTime::now(), String::new(), json!({}));
+        Self { id: number(at), at, actor: actor.into(), action: action.into(), subject, details }
+    }
+
+    /// The same, when it has happened before.
+    #[must_use]
+    pub fn happened(self, at: SystemTime) -> Self {
+        Self { id: number(at), at, ..self }
     }
 
     /// The same with details.
@@ -78,12 +149,8 @@ impl Audit {
         Self { subject: format!("{kind} {name}"), ..self }
     }
 
-    pub(crate) async fn insert(
-        &self,
-        connection: &mut AnyConnection,
-        at: SystemTime,
-    ) -> Result<(), StoreError> {
-        self.write(connection, std::slice::from_ref(&self.subject), at).await
+    pub(crate) async fn insert(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        self.write(connection, &[(self.id.clone(), self.subject.clone())]).await
     }
 
     /// The same about each of these, in one statement.
@@ -92,26 +159,28 @@ impl Audit {
         connection: &mut AnyConnection,
         kind: Kind,
         names: &[&str],
-        at: SystemTime,
     ) -> Result<(), StoreError> {
-        let subjects: Vec<String> = names.iter().map(|name| format!("{kind} {name}")).collect();
-        if subjects.is_empty() { Ok(()) } else { self.write(connection, &subjects, at).await }
+        let entries: Vec<_> = names.iter().map(|name| (number(self.at), format!("{kind} {name}"))).collect();
+        if entries.is_empty() { Ok(()) } else { self.write(connection, &entries).await }
     }
 
+    /// Writes entries that have a number and a subject of their own each.
     async fn write(
         &self,
         connection: &mut AnyConnection,
-        subjects: &[String],
-        at: SystemTime,
+        entries: &[(String, String)],
     ) -> Result<(), StoreError> {
         let statement = format!(
-            "INSERT INTO audit (id, at, actor, action, subject, details) VALUES {}",
-            rows(subjects.len(), 6)
+            "INSERT INTO audit (id, at, actor, address, host, action, subject, details) VALUES {}
+             ON CONFLICT (id) DO NOTHING",
+            rows(entries.len(), 8)
         );
-        let details = self.details.to_string();
-        let query = subjects.iter().fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, subject| {
-            let query = query.bind(number(at)).bind(millis(at)).bind(&self.actor).bind(&self.action);
-            query.bind(subject).bind(details.as_str())
+        let (address, details) = (self.actor.address(), self.details.to_string());
+        let query = sqlx::query(sqlx::AssertSqlSafe(statement));
+        let query = entries.iter().fold(query, |query, (id, subject)| {
+            let query = query.bind(id).bind(millis(self.at)).bind(&self.actor.name);
+            let query = query.bind(address.clone()).bind(self.actor.host().map(str::to_owned));
+            query.bind(&self.action).bind(subject).bind(details.as_str())
         });
         query.execute(connection).await?;
         Ok(())
@@ -120,9 +189,12 @@ impl Audit {
 
 /// A new entry's number: by time, and by chance among those of one millisecond.
 fn number(at: SystemTime) -> String {
-    let mut random = [0; 5];
-    // Without randomness two entries of one millisecond may collide; then the second is refused, and said so.
-    let _ = getrandom::fill(&mut random);
+    // An import writes 100,000 entries of one millisecond.
+    let mut random = [0; 8];
+    if getrandom::fill(&mut random).is_err() {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        random = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    }
     format!("{:013}-{}", millis(at), hex::encode(random))
 }
 
@@ -133,27 +205,29 @@ impl Entry {
     }
 
     fn read(row: &AnyRow) -> Result<Self, StoreError> {
-        let details: String = row.try_get(5)?;
+        let details: String = row.try_get(7)?;
         Ok(Self {
             id: row.try_get(0)?,
             at_ms: row.try_get(1)?,
             actor: row.try_get(2)?,
-            action: row.try_get(3)?,
-            subject: row.try_get(4)?,
+            address: row.try_get(3)?,
+            host: row.try_get(4)?,
+            action: row.try_get(5)?,
+            subject: row.try_get(6)?,
             details: serde_json::from_str(&details).unwrap_or_default(),
         })
     }
 }
 
 impl Store {
-    /// Writes entries down that belong to no change of an account.
+    /// Writes entries down that belong to no change of an account. The same again changes nothing.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn record(&self, entries: &[Audit]) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         for entry in entries {
-            entry.insert(&mut transaction, SystemTime::now()).await?;
+            entry.insert(&mut transaction).await?;
         }
         Ok(transaction.commit().await?)
     }
@@ -164,7 +238,7 @@ impl Store {
     /// The store does not answer.
     pub async fn audit(&self, filter: &AuditFilter) -> Result<Vec<Entry>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, at, actor, action, subject, details FROM audit
+            "SELECT id, at, actor, address, host, action, subject, details FROM audit
              WHERE (CAST($1 AS TEXT) IS NULL OR actor = $1 OR substr(actor, 1, length($1) + 2) = $1 || ' (')
              AND (CAST($2 AS TEXT) IS NULL OR subject = $2)
              AND (CAST($3 AS TEXT) IS NULL OR substr(action, 1, length($3)) = $3) AND (CAST($4 AS TEXT) IS NULL OR id < $4)

@@ -21,7 +21,7 @@ mod follow;
 mod registry;
 
 pub use account::{Conflict, Filter, Page, Stored};
-pub use audit::{Audit, AuditFilter, Entry};
+pub use audit::{Actor, Audit, AuditFilter, Entry, Origin};
 pub use counts::{Added, Batch, UsageFilter, UsageRow, Writer};
 pub use database::{Store, StoreUrl};
 pub use error::{InvalidUrl, NotReadable, StoreError, Unreadable};

@@ -13,7 +13,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use config_reader::ConfigErrors;
 use serde_json::{Map, Value, json};
 
-use crate::{AccountFinding, Audit, Conflict, Filter, Store, StoreError, Stored, Unreadable};
+use crate::{AccountFinding, Actor, Audit, Conflict, Filter, Store, StoreError, Stored, Unreadable};
 
 /// Accounts wherever they are.
 #[derive(Debug)]
@@ -178,7 +178,7 @@ impl Registry {
     ///
     /// # Errors
     /// See [`RegistryError`].
-    pub async fn create<A: Account>(&self, json: &Value, actor: &str) -> Result<Item<A>, RegistryError> {
+    pub async fn create<A: Account>(&self, json: &Value, actor: &Actor) -> Result<Item<A>, RegistryError> {
         let account: A = self.read(json).await?;
         let audit =
             Audit::new(actor, format!("{} created", A::KIND)).with(without_digests(&account.to_json()));
@@ -193,7 +193,7 @@ impl Registry {
     pub async fn create_key(
         &self,
         json: &Value,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<(Item<KeySpec>, Option<NewKey>), RegistryError> {
         let has_consumer = has(json, "consumer");
         let (json, new) = with_digest(json)?;
@@ -215,7 +215,7 @@ impl Registry {
         &self,
         name: &str,
         json: &Value,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<Item<A>, RegistryError> {
         for _ in 0..ATTEMPTS {
             let before = self.store()?.get::<A>(name).await?;
@@ -233,7 +233,7 @@ impl Registry {
         name: &str,
         json: &Value,
         before: Option<Stored<A>>,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<Item<A>, RegistryError> {
         let named = with_name(json, name);
         if let Some(found) = named.get("name").and_then(Value::as_str).filter(|found| *found != name) {
@@ -259,7 +259,7 @@ impl Registry {
         &self,
         name: &str,
         json: &Value,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<(Item<KeySpec>, Option<NewKey>), RegistryError> {
         let named = with_name(json, name);
         if has(&named, "sha256") {
@@ -288,7 +288,7 @@ impl Registry {
         &self,
         name: &str,
         patch: &Value,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<Item<A>, RegistryError> {
         self.refuse_declared(A::KIND, name)?;
         for _ in 0..ATTEMPTS {
@@ -314,7 +314,7 @@ impl Registry {
     ///
     /// # Errors
     /// See [`RegistryError`].
-    pub async fn delete(&self, kind: Kind, name: &str, actor: &str) -> Result<bool, RegistryError> {
+    pub async fn delete(&self, kind: Kind, name: &str, actor: &Actor) -> Result<bool, RegistryError> {
         self.refuse_declared(kind, name)?;
         let declared = self.declared();
         let user = declared.keys.iter().find(|key| kind == Kind::Consumer && key.consumer == name);
@@ -334,7 +334,7 @@ impl Registry {
         &self,
         name: &str,
         grace: Duration,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<(Item<KeySpec>, NewKey), RegistryError> {
         self.refuse_declared(Kind::Key, name)?;
         let store = self.store()?;

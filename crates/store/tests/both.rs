@@ -4,6 +4,7 @@ mod common;
 
 use std::{
     collections::HashSet,
+    sync::LazyLock,
     time::{Duration, SystemTime},
 };
 
@@ -13,8 +14,8 @@ use common::{Place, key};
 use limits::QuotaId;
 use serde_json::{Value, json};
 use store::{
-    Added, Audit, AuditFilter, Batch, Change, Conflict, Filter, Registry, RegistryError, Source, Store,
-    StoreError, UsageFilter, Writer,
+    Actor, Added, Audit, AuditFilter, Batch, Change, Conflict, Filter, Origin, Registry, RegistryError,
+    Source, Store, StoreError, UsageFilter, Writer,
 };
 
 with_both! {
@@ -29,12 +30,17 @@ with_both! {
     usage_adds_up_by_day_key_and_model
     writers_at_once_lose_nothing
     the_registry_checks_writes_and_audits
+    entries_say_when_and_from_where_it_was_and_are_there_once
     whoever_asks_for_the_command_line_finds_all_of_its_users
     keys_are_made_rotated_and_shown_once
     a_file_comes_first
     changes_at_once_undo_nothing
     old_changes_are_forgotten
 }
+
+static ANN: LazyLock<Actor> = LazyLock::new(|| "ann".into());
+static BOB: LazyLock<Actor> = LazyLock::new(|| "bob".into());
+static CAROL: LazyLock<Actor> = LazyLock::new(|| "carol".into());
 
 fn audit() -> Audit {
     Audit::new("tester", "tested")
@@ -358,29 +364,29 @@ async fn writers_at_once_lose_nothing(place: Place) {
 async fn the_registry_checks_writes_and_audits(place: Place) {
     let registry = Registry::new(Accounts::default());
     assert!(matches!(
-        registry.create::<Plan>(&json!({ "name": "gold" }), "ann").await,
+        registry.create::<Plan>(&json!({ "name": "gold" }), &ANN).await,
         Err(RegistryError::NoStore)
     ));
     registry.set_store(place.open().await);
-    let invalid = registry.create_key(&json!({ "name": "alice", "plan": "gold", "colour": 1 }), "ann").await;
+    let invalid = registry.create_key(&json!({ "name": "alice", "plan": "gold", "colour": 1 }), &ANN).await;
     let RegistryError::Invalid(errors) = invalid.expect_err("refused") else { panic!("invalid") };
     assert!(
         errors.to_string().contains("there are none") && errors.to_string().contains("colour"),
         "{errors}"
     );
     registry
-        .create::<Plan>(&json!({ "name": "gold", "limit": { "requests_per_minute": 5 } }), "ann")
+        .create::<Plan>(&json!({ "name": "gold", "limit": { "requests_per_minute": 5 } }), &ANN)
         .await
         .expect("new");
-    registry.create_key(&json!({ "name": "alice", "plan": "gold" }), "ann").await.expect("new");
+    registry.create_key(&json!({ "name": "alice", "plan": "gold" }), &ANN).await.expect("new");
     let put = json!({ "plan": "gold", "consumer": "alice", "note": "n" });
-    registry.put_key("alice", &put, "bob").await.expect("changed");
-    registry.put_key("alice", &put, "bob").await.expect("the same again");
+    registry.put_key("alice", &put, &BOB).await.expect("changed");
+    registry.put_key("alice", &put, &BOB).await.expect("the same again");
     let patched = registry
         .patch::<KeySpec>(
             "alice",
             &json!({ "disabled": true, "note": null, "limit": { "tokens_per_day": 9 } }),
-            "bob",
+            &BOB,
         )
         .await;
     let patched = patched.expect("changed").account;
@@ -392,7 +398,7 @@ async fn the_registry_checks_writes_and_audits(place: Place) {
     );
     // The last limit is taken away: then it has none of its own.
     let unlimited = json!({ "limit": { "tokens_per_day": null } });
-    let unlimited = registry.patch::<KeySpec>("alice", &unlimited, "bob").await.expect("changed").account;
+    let unlimited = registry.patch::<KeySpec>("alice", &unlimited, &BOB).await.expect("changed").account;
     assert!(unlimited.limits.is_none() && unlimited.disabled, "{unlimited:?}");
     for (patch, part) in [
         (json!({ "name": "eve" }), "found \"eve\""),
@@ -400,12 +406,12 @@ async fn the_registry_checks_writes_and_audits(place: Place) {
         (json!([]), "the document"),
     ] {
         let refused =
-            registry.patch::<KeySpec>("alice", &patch, "bob").await.expect_err("refused").to_string();
+            registry.patch::<KeySpec>("alice", &patch, &BOB).await.expect_err("refused").to_string();
         assert!(refused.contains(part), "{patch}: {refused}");
     }
-    let missing = registry.patch::<KeySpec>("eve", &json!({}), "bob").await.expect_err("none").to_string();
+    let missing = registry.patch::<KeySpec>("eve", &json!({}), &BOB).await.expect_err("none").to_string();
     assert_eq!(missing, "there is no key \"eve\"");
-    assert!(registry.delete(Kind::Key, "alice", "bob").await.expect("deleted"));
+    assert!(registry.delete(Kind::Key, "alice", &BOB).await.expect("deleted"));
 
     let store = registry.store().expect("a store");
     let entries = store.audit(&AuditFilter { limit: 100, ..AuditFilter::default() }).await.expect("entries");
@@ -436,6 +442,32 @@ async fn the_registry_checks_writes_and_audits(place: Place) {
     assert_eq!(store.audit(&newer).await.expect("entries"), [entries[2].clone()]);
 }
 
+/// They had the time at which they could be written, which may be an outage later.
+async fn entries_say_when_and_from_where_it_was_and_are_there_once(place: Place) {
+    let store = place.open().await;
+    let then = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_000_000_123);
+    let address = "2001:db8::7".parse().expect("an address");
+    let refused = Audit::new(Actor::at("/auth", address), "request refused").happened(then);
+    let host = Actor { name: "command line".into(), origin: Some(Origin::Host("gpu-1".into())) };
+    let signed_in = Audit::new(host, "signed in").happened(then + Duration::from_secs(1));
+    store.record(&[refused.clone(), signed_in]).await.expect("written");
+    store.record(&[refused]).await.expect("the same again, as after an answer that was lost");
+    let deed = Audit::new("ann", "key created").happened(then + Duration::from_secs(2));
+    let made = store.create(&key("alice"), deed).await.expect("new");
+    let entries = store.audit(&AuditFilter { limit: 9, ..AuditFilter::default() }).await.expect("entries");
+    let told: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.at_ms, entry.address.as_deref(), entry.host.as_deref(), entry.subject.as_str()))
+        .collect();
+    let expected = [
+        (1_795_000_002_123, None, None, "key alice"),
+        (1_795_000_001_123, None, Some("gpu-1"), ""),
+        (1_795_000_000_123, Some("2001:db8::7"), None, ""),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!((made.created, made.changed), (entries[0].at(), entries[0].at()), "one time for both");
+}
+
 async fn whoever_asks_for_the_command_line_finds_all_of_its_users(place: Place) {
     let store = place.open().await;
     let actors =
@@ -458,32 +490,31 @@ async fn whoever_asks_for_the_command_line_finds_all_of_its_users(place: Place) 
 async fn keys_are_made_rotated_and_shown_once(place: Place) {
     let registry = Registry::new(Accounts::default());
     registry.set_store(place.open().await);
-    let (item, new) = registry.create_key(&json!({ "name": "alice" }), "ann").await.expect("new");
+    let (item, new) = registry.create_key(&json!({ "name": "alice" }), &ANN).await.expect("new");
     let first = new.expect("a key was made");
     assert_eq!((item.account.sha256, item.account.consumer.as_str()), (first.digest(), "alice"));
-    let (item, second) = registry.rotate("alice", Duration::from_secs(3600), "ann").await.expect("rotated");
+    let (item, second) = registry.rotate("alice", Duration::from_secs(3600), &ANN).await.expect("rotated");
     let previous = item.account.previous.expect("the old one");
     assert_eq!((item.account.sha256, previous.sha256), (second.digest(), first.digest()));
     let grace = previous.until.duration_since(SystemTime::now()).expect("in the future");
     assert!(grace > Duration::from_secs(3500) && grace <= Duration::from_secs(3600), "{grace:?}");
     // It was promised that the old one works; another rotation would end that.
-    let refused = registry.rotate("alice", Duration::from_secs(1), "ann").await;
+    let refused = registry.rotate("alice", Duration::from_secs(1), &ANN).await;
     let refused = refused.expect_err("within its grace");
     assert!(refused.to_string().starts_with("the key \"alice\" was rotated before"), "{refused}");
     // To change the rest of it is not to change the key.
-    let (item, new) =
-        registry.put_key("alice", &json!({ "consumer": "team" }), "ann").await.expect("changed");
+    let (item, new) = registry.put_key("alice", &json!({ "consumer": "team" }), &ANN).await.expect("changed");
     assert!(
         new.is_none() && item.account.sha256 == second.digest() && item.account.previous == Some(previous)
     );
     // Whoever gives no grace means all that is old, and may.
-    let (item, third) = registry.rotate("alice", Duration::ZERO, "ann").await.expect("rotated");
+    let (item, third) = registry.rotate("alice", Duration::ZERO, &ANN).await.expect("rotated");
     let previous = item.account.previous.expect("the old one");
     assert_eq!((item.account.sha256, previous.sha256), (third.digest(), second.digest()));
     assert!(previous.until <= SystemTime::now());
     let own = NewKey::generate().expect("a key");
     let given = json!({ "name": "bob", "sha256": own.digest().to_hex() });
-    assert!(registry.create_key(&given, "ann").await.expect("new").1.is_none(), "its owner has it");
+    assert!(registry.create_key(&given, &ANN).await.expect("new").1.is_none(), "its owner has it");
     // Nothing of what was written holds a key.
     let store = registry.store().expect("a store");
     let entries = store.audit(&AuditFilter { limit: 100, ..AuditFilter::default() }).await.expect("entries");
@@ -503,21 +534,21 @@ async fn a_file_comes_first(place: Place) {
     registry.set_store(place.open().await);
     for name in ["a", "c", "e"] {
         registry
-            .create_key(&json!({ "name": name, "plan": "file-plan", "consumer": "team" }), "ann")
+            .create_key(&json!({ "name": name, "plan": "file-plan", "consumer": "team" }), &ANN)
             .await
             .expect("new");
     }
     let refusal = |result: Result<(), RegistryError>| result.expect_err("refused").to_string();
     assert_eq!(
-        refusal(registry.create_key(&json!({ "name": "b" }), "ann").await.map(drop)),
+        refusal(registry.create_key(&json!({ "name": "b" }), &ANN).await.map(drop)),
         "the key \"b\" is in the configuration file; change it there"
     );
-    assert!(refusal(registry.delete(Kind::Key, "b", "ann").await.map(drop)).contains("configuration file"));
+    assert!(refusal(registry.delete(Kind::Key, "b", &ANN).await.map(drop)).contains("configuration file"));
     assert!(
-        refusal(registry.rotate("b", Duration::ZERO, "ann").await.map(drop)).contains("configuration file")
+        refusal(registry.rotate("b", Duration::ZERO, &ANN).await.map(drop)).contains("configuration file")
     );
     let same: Value = json!({ "name": "x", "sha256": key("b").sha256.to_hex() });
-    assert_eq!(refusal(registry.create_key(&same, "ann").await.map(drop)), "key \"b\" is the same API key");
+    assert_eq!(refusal(registry.create_key(&same, &ANN).await.map(drop)), "key \"b\" is the same API key");
     let mut seen = Vec::new();
     let mut after = None;
     loop {
@@ -542,13 +573,13 @@ async fn changes_at_once_undo_nothing(place: Place) {
     let registry = Registry::new(Accounts::default());
     registry.set_store(place.open().await);
     let registry = std::sync::Arc::new(registry);
-    registry.create_key(&json!({ "name": "alice", "consumer": "team" }), "ann").await.expect("new");
+    registry.create_key(&json!({ "name": "alice", "consumer": "team" }), &ANN).await.expect("new");
     for round in 0..15 {
         let disabled = json!({ "disabled": round % 2 == 0 });
-        let off = registry.patch::<KeySpec>("alice", &disabled, "ann");
+        let off = registry.patch::<KeySpec>("alice", &disabled, &ANN);
         let noted = json!({ "note": format!("round {round}") });
-        let note = registry.patch::<KeySpec>("alice", &noted, "bob");
-        let rotated = registry.rotate("alice", Duration::ZERO, "carol");
+        let note = registry.patch::<KeySpec>("alice", &noted, &BOB);
+        let rotated = registry.rotate("alice", Duration::ZERO, &CAROL);
         let (off, note, rotated) = tokio::join!(off, note, rotated);
         off.expect("disabled or not");
         note.expect("noted");
@@ -563,7 +594,7 @@ async fn changes_at_once_undo_nothing(place: Place) {
     let store = registry.store().expect("a store");
     let stale = store.get::<KeySpec>("alice").await.expect("an answer").expect("it is there").account;
     registry
-        .patch::<KeySpec>("alice", &json!({ "disabled": null, "note": "newest" }), "ann")
+        .patch::<KeySpec>("alice", &json!({ "disabled": null, "note": "newest" }), &ANN)
         .await
         .expect("changed");
     let late = KeySpec { note: Some("late".into()), ..stale.clone() };

@@ -22,7 +22,7 @@ async fn names_are_sorted_as_those_of_the_file_are() {
     let registry = Registry::new(Accounts { keys: declared.into(), ..Accounts::default() });
     registry.set_store(store.clone());
     for name in ["a", "B", "c", "C", "_", "d-1", "d.1"] {
-        registry.create_key(&json!({ "name": name }), "a test").await.expect("created");
+        registry.create_key(&json!({ "name": name }), &"a test".into()).await.expect("created");
     }
     let (mut names, mut after) = (Vec::new(), None);
     loop {

@@ -20,7 +20,7 @@ pub struct Decided<'a> {
     pub key: Option<&'a str>,
     /// The model that it asks for, if that could be read.
     pub model: Option<&'a str>,
-    /// From where it comes, if that is to be kept: it is refused because of who asks.
+    /// The client's address, if that is to be kept: the request is refused, and Traefik has said it.
     pub from: Option<IpAddr>,
     /// The client's method.
     pub method: &'a str,
@@ -51,7 +51,7 @@ pub struct Record {
     pub at: SystemTime,
     /// Why it was refused, in one word; `None` if it was allowed.
     pub refused: Option<&'static str>,
-    /// From where it came, if it was refused because of who asked.
+    /// The client's address, if the request was refused and Traefik has said it.
     pub from: Option<IpAddr>,
     /// The tokens that it was estimated at, if it was.
     pub tokens: Option<u32>,

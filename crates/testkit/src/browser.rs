@@ -164,16 +164,15 @@ impl Browser {
     /// Opens a page, and waits until it is loaded.
     ///
     /// Chromedriver's own word for that can be about the page before it, on a busy machine: whatever was asked next was then
-    /// asked of that one. Thus the old page is marked, and another one has to be there.
+    /// asked of that one. Thus the browser's own number of the page has to be another one.
     ///
     /// # Errors
     /// The address is none, or nothing answers there.
     pub async fn goto(&self, url: impl Into<String>) -> WebDriverResult<()> {
-        let old = json!({"expression": "window.isLeft = false", "returnByValue": true});
-        // Between two pages there may be none to mark.
-        let _ = self.driver.cdp().send_raw("Runtime.evaluate", old).await;
+        let old = self.loaded().await;
         self.driver.goto(url.into()).await?;
-        let is_there = within(COMMAND_TIMEOUT, || async { (self.page().await == Page::Left).then_some(()) });
+        let is_there =
+            within(COMMAND_TIMEOUT, || async { (self.page(&old).await == Page::Left).then_some(()) });
         assert!(is_there.await.is_some(), "the page is not loaded\n{}", self.log());
         Ok(())
     }
@@ -265,15 +264,13 @@ impl Browser {
     /// # Panics
     /// If nothing matches the CSS selector, or no other page comes within a minute.
     pub async fn follow(&self, selector: &str) {
-        self.evaluate(
-            "addEventListener('beforeunload', () => { window.isLeft = true }); window.isLeft = false",
-        )
-        .await;
+        let old = self.loaded().await;
+        self.evaluate("addEventListener('beforeunload', () => { window.isLeft = true })").await;
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         let mut outcome = self.click(selector).await;
         let mut clicked = Instant::now();
         while Instant::now() < deadline {
-            match self.page().await {
+            match self.page(&old).await {
                 Page::Left => return,
                 Page::Here if outcome.is_err() || clicked.elapsed() > CLICK_TIMEOUT => {
                     outcome = self.click(selector).await;
@@ -289,14 +286,26 @@ impl Browser {
         self.find(By::Css(selector)).await?.click().await
     }
 
-    async fn page(&self) -> Page {
-        let state = "window.isLeft ?? (document.readyState === 'complete' ? 'another' : 'loading')";
+    /// The browser's number of the page that it shows, of which each loading has its own
+    /// (<https://chromedevtools.github.io/devtools-protocol/tot/Page/#type-Frame>); `None` between two pages.
+    async fn loaded(&self) -> Option<String> {
+        let answer = self.driver.cdp().send_raw("Page.getFrameTree", json!({})).await.ok()?;
+        answer["frameTree"]["frame"]["loaderId"].as_str().map(str::to_owned)
+    }
+
+    /// What has become of the page with this number.
+    async fn page(&self, old: &Option<String>) -> Page {
+        let Some(now) = self.loaded().await else { return Page::Leaving };
+        let is_old = old.as_ref() == Some(&now);
+        // A browser that has nothing yet shows an empty page, and that one is complete.
+        let state = "window.isLeft || location.protocol === 'about:' ? '' : document.readyState";
         let how = json!({"expression": state, "returnByValue": true});
         // Between two pages there may be none that answers.
         let answer = self.driver.cdp().send_raw("Runtime.evaluate", how).await.unwrap_or_default();
-        match &answer["result"]["value"] {
-            Value::Bool(false) => Page::Here,
-            Value::String(state) if state == "another" => Page::Left,
+        match (is_old, answer["result"]["value"].as_str()) {
+            (true, Some("complete" | "interactive" | "loading")) => Page::Here,
+            // It may have gone on, as a page does that sends its reader elsewhere.
+            (false, Some("complete")) if self.loaded().await == Some(now) => Page::Left,
             _ => Page::Leaving,
         }
     }

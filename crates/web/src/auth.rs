@@ -55,11 +55,14 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     let (parts, body) = question.into_parts();
     let headers = &parts.headers;
     let request_id = request_id(shared, headers);
+    let settings = shared.settings();
+    let from = client_address(headers, settings.traefik.ip_depth);
     let forwarded = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
     let report = |method, uri| Report {
         telemetry: shared.telemetry(),
         since: Some(since),
         at,
+        from,
         request_id: &request_id,
         method,
         uri,
@@ -85,13 +88,12 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     if asked.is_websocket() && !is_handshake() {
         return report.refused(Refusal::no_handshake()).answer(dialect, &request_id);
     }
-    let settings = shared.settings();
-    let (from, now) = (client_address(headers, settings.traefik.ip_depth), SystemTime::now());
+    let now = SystemTime::now();
     if asked.is_key_alone() {
         // Before a large body is read. It decides nothing but that: the second question is asked with the body.
         return match shared.policy().authenticate(headers, from, now) {
             Ok(_) => Response::new(Body::empty()),
-            Err(denial) => deny(shared, report, *denial, from).answer(dialect, &request_id),
+            Err(denial) => deny(shared, report, *denial).answer(dialect, &request_id),
         };
     }
     let max_body = settings.traefik.max_body;
@@ -135,12 +137,12 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
             count_usage(shared, &grant, record, uri, body_is_known.then_some(&body));
             response
         }
-        Decision::Deny(denial) => deny(shared, report, denial, from).answer(dialect, &request_id),
+        Decision::Deny(denial) => deny(shared, report, denial).answer(dialect, &request_id),
     }
 }
 
 /// Notes that a request is refused, and says how.
-fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial, from: Option<IpAddr>) -> Refusal {
+fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial) -> Refusal {
     let request_id = report.request_id;
     if denial.reason == Reason::UntrustedPeer {
         warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
@@ -151,8 +153,8 @@ fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial, from: Option<Ip
         consumer = denial.consumer.as_ref().map(|c| c.name.as_str()),
         "refused"
     );
-    denial.reason = slowed(shared, from, denial.reason);
-    report.denied(&denial, from);
+    denial.reason = slowed(shared, report.from, denial.reason);
+    report.denied(&denial);
     shared.usage().refused(&denial);
     Refusal::from(&denial.reason)
 }

@@ -47,6 +47,7 @@ fn refuse(shared: &Shared, request: &Request, refusal: Refusal) -> Response<Body
         telemetry: shared.telemetry(),
         since: None,
         at: SystemTime::now(),
+        from: auth::client_address(headers, shared.settings().traefik.ip_depth),
         request_id: &request_id,
         method: &method,
         uri: &uri,

@@ -65,9 +65,15 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     };
     // An errors middleware asks with a method of its own, too.
     let method = if is_page { "" } else { parts.method.as_str() };
-    let telemetry = shared.telemetry();
-    let report =
-        Report { telemetry, since: None, at: SystemTime::now(), request_id: &request_id, method, uri: &uri };
+    let report = Report {
+        telemetry: shared.telemetry(),
+        since: None,
+        at: SystemTime::now(),
+        from: auth::client_address(&parts.headers, settings.traefik.ip_depth),
+        request_id: &request_id,
+        method,
+        uri: &uri,
+    };
     let refusal = report.refused(refusal);
     // Whatever comes of it, the answer is the same.
     let _ = timeout(DRAIN_TIME, drain(body)).await;

@@ -18,6 +18,8 @@ pub(crate) struct Report<'r> {
     /// When Traefik has asked; `None` if it has not.
     pub(crate) since: Option<Instant>,
     pub(crate) at: SystemTime,
+    /// The client's address, if Traefik has said it.
+    pub(crate) from: Option<IpAddr>,
     pub(crate) request_id: &'r str,
     pub(crate) method: &'r str,
     pub(crate) uri: &'r str,
@@ -35,14 +37,13 @@ impl<'r> Report<'r> {
         })
     }
 
-    /// It does not. From where it comes is kept if it is about who asks.
-    pub(crate) fn denied(&self, denial: &Denial, from: Option<IpAddr>) {
+    /// It does not.
+    pub(crate) fn denied(&self, denial: &Denial) {
         self.telemetry.decided(&Decided {
             consumer: denial.consumer.as_ref().map(|consumer| consumer.name.as_str()),
             key: denial.key.as_ref().map(|key| key.name.as_str()),
             model: denial.model.as_deref(),
             tokens: denial.tokens,
-            from: from.filter(|_| denial.reason.is_about_identity()),
             ..self.decided(Some(Refused { code: denial.reason.code(), words: &denial.reason }))
         });
     }
@@ -60,7 +61,8 @@ impl<'r> Report<'r> {
             consumer: None,
             key: None,
             model: None,
-            from: None,
+            // Of requests that pass, nobody asks from where they came.
+            from: self.from.filter(|_| refused.is_some()),
             method: self.method,
             uri: self.uri,
             refused,

@@ -248,13 +248,28 @@ mod tests {
         }
     }
 
+    /// The head of a part with this after `name=`.
+    fn name(text: &str) -> String {
+        format!("Content-Disposition: form-data; name={text}")
+    }
+
+    /// The head of the part with the model, and more.
+    fn model_and(text: &str) -> String {
+        format!("{MODEL_HEAD}{text}")
+    }
+
+    #[track_caller]
+    fn assert_refused(heads: &[(String, &str)]) {
+        for (head, code) in heads {
+            let refused = read(&form(&[(head, "llama")])).expect_err(head);
+            assert_eq!(refused.code(), *code, "{head}: {refused}");
+            assert!(!refused.is_media_type());
+        }
+    }
+
     #[test]
     fn parts_that_readers_take_differently_are_refused() {
-        let name = |text: &str| format!("Content-Disposition: form-data; name={text}");
-        let model_and = |text: &str| format!("{MODEL_HEAD}{text}");
-        let many = format!("{MODEL_HEAD}{}", "\r\nX: 1".repeat(MAX_HEADERS));
-        let long = format!("{MODEL_HEAD}\r\nX: {}", "x".repeat(MAX_HEADERS_LEN));
-        for (head, code) in [
+        assert_refused(&[
             // Another name for it.
             (name("\"Model\""), "model_ambiguous"),
             (name("\" model\""), "model_ambiguous"),
@@ -275,6 +290,17 @@ mod tests {
             ("Content-Disposition: form-data".into(), "invalid_multipart"),
             ("Content-Disposition: attachment; name=model".into(), "invalid_multipart"),
             ("Content-Type: text/plain".into(), "invalid_multipart"),
+            // Other fields that choose a model.
+            (name("lora_path"), "field_not_accepted"),
+            (name("Lora_Path"), "model_ambiguous"),
+        ]);
+    }
+
+    #[test]
+    fn a_model_in_a_file_encoded_or_below_faulty_headers_is_refused() {
+        let many = format!("{MODEL_HEAD}{}", "\r\nX: 1".repeat(MAX_HEADERS));
+        let long = format!("{MODEL_HEAD}\r\nX: {}", "x".repeat(MAX_HEADERS_LEN));
+        assert_refused(&[
             // A file, or encoded.
             (model_and("; filename=\"x\""), "invalid_multipart"),
             (model_and("; filename=\"\""), "invalid_multipart"),
@@ -304,14 +330,7 @@ mod tests {
             ),
             (many, "invalid_multipart"),
             (long, "invalid_multipart"),
-            // Other fields that choose a model.
-            (name("lora_path"), "field_not_accepted"),
-            (name("Lora_Path"), "model_ambiguous"),
-        ] {
-            let refused = read(&form(&[(&head, "llama")])).expect_err(&head);
-            assert_eq!(refused.code(), code, "{head}: {refused}");
-            assert!(!refused.is_media_type());
-        }
+        ]);
         let twice = form(&[(MODEL_HEAD, "a"), (FILE_HEAD, ""), (MODEL_HEAD, "a")]);
         assert_eq!(read(&twice), Err(Unreadable::ModelRepeated(Where::Form)));
         let latin1 = form(&[(MODEL_HEAD, "l?ma")]).replace('?', "\u{1}").into_bytes();

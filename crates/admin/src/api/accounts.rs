@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde_json::{Value, json};
-use store::{Filter, Item, Registry, RegistryError, Unreadable};
+use store::{Actor, Filter, Item, Registry, RegistryError, Unreadable};
 
 use super::{
     BASE, Problem,
@@ -37,7 +37,11 @@ pub(crate) trait Kept: Present {
     /// Whether lists can be of one plan.
     const HAS_PLAN: bool;
 
-    fn create(registry: &Registry, json: &Value, actor: &str) -> impl Future<Output = Written<Self>> + Send {
+    fn create(
+        registry: &Registry,
+        json: &Value,
+        actor: &Actor,
+    ) -> impl Future<Output = Written<Self>> + Send {
         async { Ok((registry.create(json, actor).await?, None)) }
     }
 
@@ -45,7 +49,7 @@ pub(crate) trait Kept: Present {
         registry: &Registry,
         name: &str,
         json: &Value,
-        actor: &str,
+        actor: &Actor,
     ) -> impl Future<Output = Written<Self>> + Send {
         async { Ok((registry.put(name, json, actor).await?, None)) }
     }
@@ -68,11 +72,11 @@ impl Kept for KeySpec {
     const HAS_CONSUMER: bool = true;
     const HAS_PLAN: bool = true;
 
-    async fn create(registry: &Registry, json: &Value, actor: &str) -> Written<Self> {
+    async fn create(registry: &Registry, json: &Value, actor: &Actor) -> Written<Self> {
         registry.create_key(json, actor).await
     }
 
-    async fn put(registry: &Registry, name: &str, json: &Value, actor: &str) -> Written<Self> {
+    async fn put(registry: &Registry, name: &str, json: &Value, actor: &Actor) -> Written<Self> {
         registry.put_key(name, json, actor).await
     }
 }
@@ -116,7 +120,7 @@ pub(crate) async fn create<A: Kept>(
     Document(json): Document,
 ) -> Result<Response, Problem> {
     query.finish()?;
-    let (created, new) = A::create(&admin.registry, &json, &operator.name).await?;
+    let (created, new) = A::create(&admin.registry, &json, &operator.actor()).await?;
     answer_created(&admin.registry, created, new).await
 }
 
@@ -130,7 +134,7 @@ pub(crate) async fn put<A: Kept>(
 ) -> Result<Response, Problem> {
     query.finish()?;
     let was_there = admin.registry.get::<A>(&name).await?.is_some();
-    let (written, new) = A::put(&admin.registry, &name, &json, &operator.name).await?;
+    let (written, new) = A::put(&admin.registry, &name, &json, &operator.actor()).await?;
     match was_there {
         true => Ok(Json(presented(&admin.registry, written, new).await?).into_response()),
         false => answer_created(&admin.registry, written, new).await,
@@ -146,7 +150,7 @@ pub(crate) async fn patch<A: Kept>(
     Patch(json): Patch,
 ) -> Result<Json<Value>, Problem> {
     query.finish()?;
-    let patched = admin.registry.patch::<A>(&name, &json, &operator.name).await?;
+    let patched = admin.registry.patch::<A>(&name, &json, &operator.actor()).await?;
     presented(&admin.registry, patched, None).await.map(Json)
 }
 
@@ -158,7 +162,7 @@ pub(crate) async fn delete<A: Kept>(
     query: Query,
 ) -> Result<StatusCode, Problem> {
     query.finish()?;
-    admin.registry.delete(A::KIND, &name, &operator.name).await?;
+    admin.registry.delete(A::KIND, &name, &operator.actor()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

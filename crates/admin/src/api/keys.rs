@@ -28,7 +28,7 @@ pub(crate) async fn rotate(
 ) -> Result<Json<Value>, Problem> {
     query.finish()?;
     let grace = grace(&json).map_err(Problem::invalid)?;
-    let (rotated, new) = admin.registry.rotate(&name, grace, &operator.name).await?;
+    let (rotated, new) = admin.registry.rotate(&name, grace, &operator.actor()).await?;
     presented(&admin.registry, rotated, Some(new)).await.map(Json)
 }
 

@@ -28,7 +28,7 @@ mod tests {
     use super::*;
     use crate::{
         api::{BASE, routes},
-        testing::{ADMIN, Dashboard, server, text},
+        testing::{ADMIN, Dashboard, found, server, text},
     };
 
     fn document() -> Value {
@@ -64,10 +64,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_told_of_servers_is_described() {
-        let why = catalogue::LifecycleFinding::HealthcheckFails;
-        let gpu = server("gpu", catalogue::ServerState::Draining(why.into()), &["llama"]);
-        let unknown = catalogue::LabelFinding::Unknown { label: "inference.prot".into() };
-        let problems = vec![catalogue::Problem::server("gpu", unknown)];
+        let gpu = server("gpu", found::unhealthy(), &["llama"]);
+        let problems = found::problems(&found::container("gpu", 8000, &[("inference.prot", "8000")]));
         let dashboard = Dashboard::of(Catalogue::assemble([gpu], problems));
         let answer = dashboard.ask(Some(ADMIN), Request::get(format!("{BASE}/servers")), "").await;
         let told: Value = serde_json::from_str(&text(answer).await).expect("JSON");

@@ -100,6 +100,8 @@ pub fn entry_to_json(entry: &Entry) -> Value {
         "id": entry.id,
         "at": millis(entry.at()),
         "actor": entry.actor,
+        "address": entry.address,
+        "host": entry.host,
         "action": entry.action,
         "subject": entry.subject,
         "details": entry.details,

@@ -1,4 +1,4 @@
-//! The audit log: who changed what, and when.
+//! The audit log: who changed what, when and from where.
 
 use askama::Template;
 use axum::{extract::State, http::Uri, response::Response};
@@ -39,6 +39,8 @@ pub(crate) struct Asked {
 struct Row {
     at: Time,
     actor: String,
+    /// From where: an address, or the host of a command line.
+    origin: String,
     action: String,
     subject: String,
     /// What more there is to say: names and values.
@@ -80,9 +82,19 @@ fn row(entry: &Entry) -> Row {
     Row {
         at: format::time(entry.at()),
         actor: entry.actor.clone(),
+        origin: origin(entry),
         action: entry.action.clone(),
         subject: entry.subject.clone(),
         details: details(&entry.details),
+    }
+}
+
+/// An address, or the host of a command line; nothing, if neither is known.
+fn origin(entry: &Entry) -> String {
+    match (&entry.address, &entry.host) {
+        (Some(address), _) => address.clone(),
+        (None, Some(host)) => format!("host {host}"),
+        (None, None) => String::new(),
     }
 }
 

@@ -174,8 +174,8 @@ fn given_by(pool: &Pool, key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use catalogue::{
-        Catalogue, GivenModelSettings, LifecycleFinding, ModelGlobs, ModelOverrides, ServerRecord,
-        ServerSettings, ServerState, Setting, Source,
+        Catalogue, GivenModelSettings, ModelGlobs, ModelOverrides, ServerRecord, ServerSettings, ServerState,
+        Setting, Source,
     };
 
     use crate::testing::{Dashboard, server};
@@ -242,11 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn of_servers_that_differ_the_first_by_id_counts_though_it_is_not_ready() {
-        let first = labelled(
-            "a",
-            ServerState::Starting(LifecycleFinding::HealthcheckPending.into()),
-            &[("strategy", "hrw")],
-        );
+        let first = labelled("a", crate::testing::found::pending(), &[("strategy", "hrw")]);
         let other = labelled("b", ServerState::Ready, &[("strategy", "p2c")]);
         assert_eq!(settings(vec![other, first], &[]).await, ["strategy hrw label of a"]);
         let mut cloud = server("cloud", ServerState::Ready, &["llama"]);

@@ -282,6 +282,6 @@ pub(crate) async fn act(
     });
     let location = format!("/servers/{}", encode(spec.id.as_str()));
     drop(loaded);
-    admin.note(&operator.name, done, &name).await;
+    admin.note(&operator, done, &name).await;
     Redirect::to(&location).into_response()
 }

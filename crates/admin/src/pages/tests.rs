@@ -3,42 +3,33 @@
 use std::time::{Duration, SystemTime};
 
 use axum::http::{Request, StatusCode};
-use catalogue::{
-    Asked, Catalogue, CordonKind, DockerFinding, LabelFinding, LifecycleFinding, ProbeFault, ProbeFinding,
-    Problem, ServerState, Source,
-};
+use catalogue::{Catalogue, CordonKind, DockerFinding, Problem, ServerState, Source};
 use http_body_util::BodyExt as _;
 use telemetry::{Decided, Refused};
 
-use crate::testing::{ADMIN, Dashboard, READER, server, text};
+use crate::testing::{
+    ADMIN, Dashboard, READER,
+    found::{Discovery, Does, Server, container, pending, problems, unhealthy},
+    server, text,
+};
 
 /// What should be text wherever it shows up.
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>";
 const ESCAPED: &str = "&#60;img src=x onerror=alert(1)&#62;";
 
-fn hostile() -> Catalogue {
-    let mut bad = server(HOSTILE, ServerState::Ready, &[HOSTILE]);
-    let fault = ProbeFault::NotReady { path: HOSTILE.into(), status: 404 };
-    bad.state = ServerState::Draining(ProbeFinding { asked: Asked::of(&bad.spec), fault }.into());
+async fn hostile() -> Catalogue {
+    let answers = Server::start(Does::Answer(200, 200)).await;
+    let wanted = [("inference.ready.path", "/ready"), ("inference.ready.contains", HOSTILE)];
+    let asked = Discovery::start(&[container(HOSTILE, answers.port, &wanted)]).all_asked().await;
+    let mut bad = server(HOSTILE, asked.servers().next().expect("a server").state.clone(), &[HOSTILE]);
     bad.spec.source = Source::Docker { container_id: HOSTILE.into(), image: HOSTILE.into() };
-    let problems = vec![
-        Problem::container(HOSTILE, not_allowed("inference.port", HOSTILE)),
-        Problem::container(
-            &format!("not-a-server-{HOSTILE}"),
-            LabelFinding::Unknown { label: HOSTILE.into() },
-        ),
-        Problem::source(HOSTILE, DockerFinding::NodesUnknown { error: HOSTILE.into() }),
-    ];
-    Catalogue::assemble([bad, server("good", ServerState::Ready, &["llama", HOSTILE])], problems)
-}
-
-fn not_allowed(label: &str, found: &str) -> LabelFinding {
-    let allowed = "a number from 1 to 65535";
-    LabelFinding::NotAllowed { label: label.into(), found: found.into(), allowed }
-}
-
-fn loading() -> ServerState {
-    ServerState::Starting(LifecycleFinding::HealthcheckPending.into())
+    let mut found = asked.problems().to_vec();
+    found.extend(problems(&container(HOSTILE, 8000, &[("inference.port", HOSTILE)])));
+    let unknown = format!("inference.{HOSTILE}");
+    found.extend(problems(&container(&format!("not-a-server-{HOSTILE}"), 8000, &[(&unknown, "x")])));
+    // What an Engine says of itself, in whatever words.
+    found.push(Problem::source(HOSTILE, DockerFinding::NodesUnknown { error: HOSTILE.into() }));
+    Catalogue::assemble([bad, server("good", ServerState::Ready, &["llama", HOSTILE])], found)
 }
 
 fn decided(dashboard: &Dashboard, text: &str) {
@@ -61,7 +52,7 @@ fn decided(dashboard: &Dashboard, text: &str) {
 
 #[tokio::test]
 async fn what_others_have_named_shows_as_text_everywhere() {
-    let dashboard = Dashboard::of(hostile());
+    let dashboard = Dashboard::of(hostile().await);
     decided(&dashboard, HOSTILE);
     let encoded = crate::list::encode(HOSTILE);
     let id = crate::list::encode(&format!("file:{HOSTILE}"));
@@ -101,8 +92,8 @@ fn post(path: &str) -> axum::http::request::Builder {
 
 #[tokio::test]
 async fn a_problem_is_told_with_what_to_do() {
-    let problem = Problem::container("vllm", not_allowed("inference.port", "abc"));
-    let dashboard = Dashboard::of(Catalogue::assemble([], vec![problem]));
+    let found = problems(&container("vllm", 8000, &[("inference.port", "abc")]));
+    let dashboard = Dashboard::of(Catalogue::assemble([], found));
     for path in ["/", "/servers", "/servers?state=problems"] {
         let page = dashboard.page(path).await;
         for part in [
@@ -120,8 +111,8 @@ async fn a_problem_is_told_with_what_to_do() {
 #[tokio::test]
 async fn a_long_list_of_what_is_known_is_folded() {
     let vllm = server("vllm", ServerState::Ready, &["llama"]);
-    let unknown = LabelFinding::Unknown { label: "inference.wieght".into() };
-    let dashboard = Dashboard::of(Catalogue::assemble([vllm], vec![Problem::server("vllm", unknown)]));
+    let found = problems(&container("vllm", 8000, &[("inference.wieght", "3")]));
+    let dashboard = Dashboard::of(Catalogue::assemble([vllm], found));
     for path in ["/", "/servers?state=problems", "/servers/file%3Avllm"] {
         let page = dashboard.page(path).await;
         assert!(
@@ -144,13 +135,13 @@ async fn the_verdict() {
     );
     let page = Dashboard::of(Catalogue::default()).page("/").await;
     assert!(page.contains("No inference server is known"));
-    let loading = server("gpu", loading(), &["llama"]);
+    let loading = server("gpu", pending(), &["llama"]);
     let page = Dashboard::of(Catalogue::assemble([loading], Vec::new())).page("/").await;
     assert!(page.contains("No inference server is ready") && !page.contains("All is well"), "{page}");
-    let warning = Problem::server("gpu", LabelFinding::Unknown { label: "inference.prot".into() });
-    let page = Dashboard::of(Catalogue::assemble([ready()], vec![warning])).page("/").await;
+    let warning = problems(&container("gpu", 8000, &[("inference.prot", "8000")]));
+    let page = Dashboard::of(Catalogue::assemble([ready()], warning)).page("/").await;
     assert!(page.contains("Working, with 1 thing to look at"));
-    let gone = server("gpu", ServerState::Draining(LifecycleFinding::HealthcheckFails.into()), &["llama"]);
+    let gone = server("gpu", unhealthy(), &["llama"]);
     let page = Dashboard::of(Catalogue::assemble([gone], Vec::new())).page("/").await;
     assert!(page.contains("2 things need you"), "the model and the server");
     assert!(page.contains("clients get 503") && page.contains("docker inspect"));
@@ -159,7 +150,7 @@ async fn the_verdict() {
 #[tokio::test]
 async fn long_lists_are_searched_and_cut_into_pages() {
     let servers = (0..3000).map(|n| {
-        let state = if n % 10 == 0 { loading() } else { ServerState::Ready };
+        let state = if n % 10 == 0 { pending() } else { ServerState::Ready };
         server(&format!("server-{n:04}"), state, &[&format!("model-{:04}", n % 1000)])
     });
     let dashboard = Dashboard::of(Catalogue::assemble(servers, Vec::new()));
@@ -196,7 +187,7 @@ async fn an_operator_drains_pauses_and_resumes_a_server() {
         response.status()
     };
     // With several Modelgates, a pause stops this one's share only.
-    const HERE_ONLY: &str = "This holds in this Modelgate only";
+    const HERE_ONLY: &str = "This cordons in this Modelgate only";
     let page = dashboard.page("/servers/file%3Agpu").await;
     assert!(page.contains("value=\"pause\"") && page.contains(HERE_ONLY), "{page}");
     let cordoned = || {
@@ -283,7 +274,7 @@ async fn events(dashboard: &Dashboard, page: &str) -> axum::http::Response<axum:
 #[tokio::test]
 async fn a_live_page_hears_of_a_change_and_of_nothing_else() {
     let gpu = |state| Catalogue::assemble([server("gpu", state, &["llama"])], Vec::new());
-    let mut dashboard = Dashboard::of(gpu(loading()));
+    let mut dashboard = Dashboard::of(gpu(pending()));
     let response = events(&dashboard, "%2Fservers%3Fq%3Dgpu").await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut body = response.into_body();

@@ -84,11 +84,12 @@ fn constraints_choose_who_is_exposed() {
     assert_eq!(doors(&[server(&[])], &odd).undecided, BTreeSet::from(["vllm".to_owned()]));
 }
 
+const RULE: (&str, &str) = ("traefik.http.routers.llm.rule", "Host(`llm.example`)");
+const MIDDLEWARES: &str = "traefik.http.routers.llm.middlewares";
+const FORWARD: &str = "traefik.http.middlewares.check.forwardauth.address";
+
 #[test]
 fn a_router_of_its_own_needs_our_check() {
-    const RULE: (&str, &str) = ("traefik.http.routers.llm.rule", "Host(`llm.example`)");
-    const MIDDLEWARES: &str = "traefik.http.routers.llm.middlewares";
-    const FORWARD: &str = "traefik.http.middlewares.check.forwardauth.address";
     let (severity, message) = one(server(&[RULE]), &on(true)).expect("a door");
     assert_eq!(severity, Severity::Danger);
     assert!(
@@ -118,6 +119,10 @@ fn a_router_of_its_own_needs_our_check() {
     ] {
         assert_eq!(one(server(closed), &on(true)), None, "{closed:?}");
     }
+}
+
+#[test]
+fn a_router_of_its_own_with_another_check_is_a_door() {
     for open in [
         &[RULE, (MIDDLEWARES, "modelgate-forwarded@http")][..],
         &[RULE, (MIDDLEWARES, "auth"), ("traefik.http.middlewares.auth.basicauth.users", "a:b")],

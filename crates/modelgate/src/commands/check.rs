@@ -1,6 +1,9 @@
 //! `modelgate check`: what the configuration says, and what servers say to it.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{self, Path},
+    process::ExitCode,
+};
 
 use crate::{
     config::{self, Config, Env},
@@ -11,13 +14,15 @@ use crate::{
 /// and servers are looked at once.
 #[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 pub(crate) fn check(named: Option<&Path>, config: &Config, servers: bool) -> ExitCode {
-    let file = config::locate(named, &Env::of_this_process());
-    let file = file.map_or_else(|| "no file, all defaults".into(), |path| path.display().to_string());
+    let env = Env::of_this_process();
+    let file = config::locate(named, &env);
+    let name = file.as_ref().map_or_else(|| "no file".into(), |path| path.display().to_string());
     println!(
-        "ok: {file}: {}, {}",
+        "ok: {name}: {}, {}",
         count(config.servers.len(), "server"),
         count(config.accounts.declared.keys.len(), "key")
     );
+    print_origins(config, file.as_deref(), config::named_by(named, &env));
     for issuer in &config.accounts.issuers {
         println!("tokens of {}: {}", issuer.issuer.issuer, issuer.plans_in_words());
     }
@@ -36,6 +41,21 @@ pub(crate) fn check(named: Option<&Path>, config: &Config, servers: bool) -> Exi
         println!("  {advisory}");
     }
     if servers { check_servers(config) } else { ExitCode::SUCCESS }
+}
+
+/// Where each setting comes from that is not a default.
+#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
+fn print_origins(config: &Config, file: Option<&Path>, named_by: &str) {
+    if let Some(file) = file {
+        let path = path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        println!("the file: {}, {named_by}", path.display());
+    }
+    let width = config.given.iter().map(|given| given.key.len()).max().unwrap_or_default();
+    for given in &config.given {
+        println!("  {:width$}  from {}", given.key, given.source);
+    }
+    let others = if config.given.is_empty() { "all settings" } else { "all other settings" };
+    println!("  {others}: their defaults");
 }
 
 #[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]

@@ -77,9 +77,16 @@ pub(crate) async fn audit(registry: &Registry, wanted: &Audit) -> Result<(), Fai
         (true, _) => Ok(()),
         (false, true) => table::print_json(&shown.into()),
         (false, false) => {
-            const COLUMNS: [&str; 5] = ["at", "actor", "action", "subject", "details"];
-            let rows: Vec<_> = shown.iter().map(|entry| COLUMNS.map(|column| cell(entry, column))).collect();
-            table::print(["AT", "ACTOR", "ACTION", "SUBJECT", "DETAILS"], &rows)
+            let row = |entry: &Value| {
+                // A command line has no address.
+                let host = entry["host"].is_string().then(|| format!("host {}", cell(entry, "host")));
+                let from = host.unwrap_or_else(|| cell(entry, "address"));
+                let [at, actor, action, subject, details] =
+                    ["at", "actor", "action", "subject", "details"].map(|column| cell(entry, column));
+                [at, actor, from, action, subject, details]
+            };
+            let rows: Vec<_> = shown.iter().map(row).collect();
+            table::print(["AT", "ACTOR", "FROM", "ACTION", "SUBJECT", "DETAILS"], &rows)
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The accounts of the configuration file and the store, for a command: what the admin API does, on the store itself. No
 //! server need run; one that does notices within a second.
 
-use std::{env, ffi::OsString, io, process::ExitCode, sync::LazyLock, time::Duration};
+use std::{env, ffi::OsString, fs, io, process::ExitCode, sync::LazyLock, time::Duration};
 
 use config_reader::ConfigErrors;
-use store::{Registry, RegistryError, State, Store, StoreError, StoreUrl};
+use store::{Actor, Origin, Registry, RegistryError, State, Store, StoreError, StoreUrl};
 use tokio::time::timeout;
 
 use crate::{
@@ -13,8 +13,9 @@ use crate::{
     runtime,
 };
 
-/// Who does it, in the audit log: `command line (ada)`.
-pub(crate) static ACTOR: LazyLock<String> = LazyLock::new(|| actor(|name| env::var_os(name)));
+/// Who does it, in the audit log: `command line (ada)`, on this host.
+pub(crate) static ACTOR: LazyLock<Actor> =
+    LazyLock::new(|| Actor { name: actor(|name| env::var_os(name)), origin: host().map(Origin::Host) });
 /// How long the store may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take to end its connections.
@@ -44,6 +45,13 @@ fn actor(variable: impl Fn(&str) -> Option<OsString>) -> String {
         Some(visible.trim().to_owned()).filter(|user| !user.is_empty())
     });
     user.map_or_else(|| "command line".into(), |user| format!("command line ({user})"))
+}
+
+/// The name of this host; in a container, the container's
+/// (<https://man7.org/linux/man-pages/man5/proc_sys_kernel.5.html>).
+fn host() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// Opens the accounts of the file and the store, has something done with them, and says how that went.

@@ -57,6 +57,11 @@ impl Outbox {
         Self { writer: Writer::new(), last: 0, batches: VecDeque::new(), known: 0 }
     }
 
+    /// Whether all that was taken is in the store.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
     /// Learns what the store holds.
     pub(super) fn learn(&mut self, shared: &Shared, counted: Counted) {
         self.known = counted.batches;
@@ -89,7 +94,7 @@ impl Outbox {
             self.send(shared, store, begun).await?;
         }
         self.hear(shared, store).await?;
-        Ok(self.batches.is_empty())
+        Ok(self.is_empty())
     }
 
     /// Learns what others have counted, whether or not anything was counted here.

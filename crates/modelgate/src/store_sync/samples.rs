@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::json;
-use store::Audit;
+use store::{Actor, Audit, Origin};
 use telemetry::Batch;
 
 /// Of equal refusals (key, reason, model), one in so much time is written down, with the number of the others.
@@ -92,7 +92,6 @@ impl Samples {
                 "message": record.words(),
                 "model": record.model(),
                 "consumer": record.consumer(),
-                "address": record.from,
                 "path": record.path(),
                 "request_id": record.request_id(),
                 "others_before": others,
@@ -101,13 +100,20 @@ impl Samples {
             if self.due.len() >= MOST_DUE {
                 continue;
             }
-            self.due.push(Audit::new("/auth", "request refused").about(subject).with(details));
+            let actor = Actor { name: "/auth".into(), origin: record.from.map(Origin::Address) };
+            let entry = Audit::new(actor, "request refused").happened(record.at);
+            self.due.push(entry.about(subject).with(details));
         }
     }
 
-    /// What is to be written down.
-    pub(super) fn due(&mut self) -> Vec<Audit> {
-        std::mem::take(&mut self.due)
+    /// What is to be written down, the oldest first.
+    pub(super) fn due(&self) -> &[Audit] {
+        &self.due
+    }
+
+    /// What was due is written down, or nobody wants to know.
+    pub(super) fn done(&mut self) {
+        self.due.clear();
     }
 }
 
@@ -138,11 +144,11 @@ mod tests {
     /// The subject and address of each, in order.
     fn written(samples: &mut Samples, records: Vec<Arc<Record>>) -> Vec<(String, String)> {
         samples.add(&records.into());
-        let text = |audit: Audit| {
-            let address = audit.details["address"].as_str().unwrap_or_default().to_owned();
-            (audit.subject, address)
+        let text = |audit: &Audit| match &audit.actor.origin {
+            Some(Origin::Address(address)) => (audit.subject.clone(), address.to_string()),
+            other => panic!("{other:?}"),
         };
-        samples.due().into_iter().map(text).collect()
+        samples.due().iter().map(text).collect()
     }
 
     #[test]
@@ -151,6 +157,18 @@ mod tests {
         let written = written(&mut Samples::default(), vec![of("a"), of("b"), of("a")]);
         let expected = ["key a", "key b"].map(|subject| (subject.to_owned(), "192.0.2.1".to_owned()));
         assert_eq!(written, expected);
+    }
+
+    /// Entries had the time at which the store could be written, and were lost if it could not.
+    #[test]
+    fn an_entry_has_the_time_of_the_refusal_and_waits_until_it_is_written() {
+        let mut samples = Samples::default();
+        samples.add(&vec![refused("disabled_api_key", Some("a"), [192, 0, 2, 1])].into());
+        let due = samples.due().to_vec();
+        assert_eq!((due.len(), due[0].at), (1, SystemTime::UNIX_EPOCH));
+        assert_eq!(samples.due(), due, "the store has not answered");
+        samples.done();
+        assert!(samples.due().is_empty());
     }
 
     #[test]

@@ -264,14 +264,14 @@ pub(super) async fn create<A: Pages>(
 ) -> Response {
     let document = without_nulls(patch(A::KIND, FormOf::New, &given));
     let made = match A::KIND {
-        Kind::Key => match admin.registry.create_key(&document, &operator.name).await {
+        Kind::Key => match admin.registry.create_key(&document, &operator.actor()).await {
             Ok((item, Some(key))) => {
                 return secret::show(&admin, operator, &item.account, &key, "The API key is made.").await;
             }
             other => other.map(|(item, _)| item.account.name),
         },
         _ => {
-            let made = admin.registry.create::<A>(&document, &operator.name).await;
+            let made = admin.registry.create::<A>(&document, &operator.actor()).await;
             made.map(|item| item.account.name().to_owned())
         }
     };

@@ -160,7 +160,7 @@ pub(super) async fn act<A: Pages>(
     let error = match (action, A::KIND) {
         ("save", _) => {
             let patch = form::patch(A::KIND, FormOf::Existing, &given);
-            match registry.patch::<A>(&name, &patch, &operator.name).await {
+            match registry.patch::<A>(&name, &patch, &operator.actor()).await {
                 Ok(_) => return Redirect::to(&link::<A>(&name)).into_response(),
                 Err(error) => {
                     let failed = Failed { given: Some(&patch), error };
@@ -168,7 +168,7 @@ pub(super) async fn act<A: Pages>(
                 }
             }
         }
-        ("delete", kind) => match registry.delete(kind, &name, &operator.name).await {
+        ("delete", kind) => match registry.delete(kind, &name, &operator.actor()).await {
             Ok(_) => return Redirect::to(A::PATH).into_response(),
             Err(error) => error,
         },
@@ -177,7 +177,7 @@ pub(super) async fn act<A: Pages>(
             let Some((.., grace)) = GRACE.iter().find(|(value, ..)| *value == wanted) else {
                 return Refusal::bad_request(&parts, "grace: allowed: 0, 1h, 24h or 7d").into_response();
             };
-            match registry.rotate(&name, Duration::from_secs(*grace), &operator.name).await {
+            match registry.rotate(&name, Duration::from_secs(*grace), &operator.actor()).await {
                 Ok((item, key)) => {
                     let says = match grace {
                         0 => {
@@ -191,7 +191,7 @@ pub(super) async fn act<A: Pages>(
             }
         }
         ("end-old", Kind::Key) => {
-            match registry.patch::<A>(&name, &json!({ "previous": null }), &operator.name).await {
+            match registry.patch::<A>(&name, &json!({ "previous": null }), &operator.actor()).await {
                 Ok(_) => return Redirect::to(&link::<A>(&name)).into_response(),
                 Err(error) => error,
             }

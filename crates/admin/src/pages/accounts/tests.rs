@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use access::KeyDigest;
 use accounts::{Accounts, ConsumerSpec, Directory, KeySpec, Patterns, Plan};
 use axum::http::{HeaderName, HeaderValue, Request, StatusCode};
-use catalogue::{Catalogue, LifecycleFinding, ServerState, Setting};
+use catalogue::{Catalogue, ServerState, Setting};
 use http_body_util::BodyExt as _;
 use limits::{Limits, Rate};
 use telemetry::{Decided, Refused};
@@ -324,8 +324,7 @@ async fn the_lines_to_paste_name_a_model_that_the_key_may_use() {
     aliases
         .read("fast=zephyr", &mut aliased.spec.settings, &mut aliased.spec.model_settings)
         .expect("an alias");
-    let starting =
-        server("starting", ServerState::Starting(LifecycleFinding::HealthcheckPending.into()), &["mistral"]);
+    let starting = server("starting", crate::testing::found::pending(), &["mistral"]);
     let servers = [server("gpu", ServerState::Ready, &["llama", "qwen"]), starting, chosen, aliased];
     let dashboard = Dashboard::with_store(Catalogue::assemble(servers, Vec::new()), folder.path()).await;
     for form in ["name=small&models=qwen", "name=none"] {

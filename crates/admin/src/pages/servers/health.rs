@@ -53,81 +53,89 @@ fn is_well(why: &Finding) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use catalogue::{
-        Asked, Catalogue, ContainerHealth, ContainerRecord, ContainerStatus, Cordon, CordonKind,
-        Interpretation, NetworkView, ProbeFault, ProbeFinding, interpret,
-    };
+    use catalogue::{Catalogue, ContainerHealth, ContainerRecord, ContainerStatus, Cordon, CordonKind};
 
     use super::*;
-    use crate::testing::{Dashboard, server};
+    use crate::testing::{
+        Dashboard,
+        found::{Discovery, Does, Server, container, healthy, interpreted, record},
+    };
 
-    /// A server as the catalogue describes its container.
-    fn described(status: ContainerStatus, health: Option<ContainerHealth>) -> ServerRecord {
-        let container = ContainerRecord {
-            id: "c1".into(),
-            name: "gpu".into(),
-            image: "vllm".into(),
-            labels: BTreeMap::from([("inference.enable".into(), "true".into())]),
-            status,
-            health,
-            started_at: String::new(),
-            networks: BTreeMap::from([("ai".into(), "10.1.0.2".into())]),
-            network_mode: "ai".into(),
-            exposed_ports: BTreeSet::new(),
-            published_ports: Vec::new(),
-        };
-        match interpret(&container, &NetworkView::default()) {
-            (Interpretation::Server(spec, state), _) => {
-                ServerRecord { spec: *spec, ..server("gpu", state, &[]) }
-            }
-            other => panic!("{other:?}"),
-        }
+    fn assert_health(server: &ServerRecord, word: &'static str, by: &'static str) {
+        assert_eq!(Health::of(server), Health { word, by }, "{}: {:?}", server.spec.name, server.state);
     }
 
-    /// Why it is not ready, by what it answered.
-    fn answered(server: &ServerRecord, fault: ProbeFault) -> Finding {
-        ProbeFinding { asked: Asked::of(&server.spec), fault }.into()
-    }
-
-    fn fails() -> ProbeFault {
-        ProbeFault::NotReady { path: "/ready".into(), status: 503 }
+    fn server<'c>(catalogue: &'c Catalogue, name: &str) -> &'c ServerRecord {
+        catalogue.servers().find(|server| server.spec.name == name).expect(name)
     }
 
     #[test]
-    fn who_says_how_a_server_is() {
+    fn what_docker_says_of_a_container_is_its_health() {
         use ContainerHealth::{Healthy, Starting, Unhealthy};
         use ContainerStatus::{Paused, Running};
-        let healthy = || described(Running, Some(Healthy));
-        let probed = || described(Running, None);
-        let with = |record: ServerRecord, state: ServerState| ServerRecord { state, ..record };
-        let draining = |why: LifecycleFinding| ServerState::Draining(why.into());
-        let refused = |record: &ServerRecord| answered(record, fails());
-        for (gpu, word, by) in [
-            (healthy(), "healthy", "HEALTHCHECK"),
-            (described(Running, Some(Starting)), "starting", "HEALTHCHECK"),
-            (with(healthy(), ServerState::Starting(refused(&healthy()))), "healthy", "HEALTHCHECK"),
-            (described(Running, Some(Unhealthy)), "unhealthy", "HEALTHCHECK"),
-            (with(healthy(), ServerState::Draining(refused(&healthy()))), "healthy", "HEALTHCHECK"),
-            (described(Paused, Some(Healthy)), "not known", "HEALTHCHECK"),
-            (with(healthy(), draining(LifecycleFinding::ToldToStop)), "not known", "HEALTHCHECK"),
-            (probed(), "healthy", "probe"),
-            (with(probed(), ServerState::Starting(refused(&probed()))), "starting", "probe"),
-            (with(probed(), ServerState::Draining(refused(&probed()))), "unhealthy", "probe"),
-            (described(Paused, None), "not known", "probe"),
-            (with(probed(), draining(LifecycleFinding::Disconnected)), "not known", "probe"),
-            (with(probed(), ServerState::Stopped(LifecycleFinding::Stopped.into())), "not known", "probe"),
+        for (status, health, word, by) in [
+            (Running, Some(Healthy), "healthy", "HEALTHCHECK"),
+            (Running, Some(Starting), "starting", "HEALTHCHECK"),
+            (Running, Some(Unhealthy), "unhealthy", "HEALTHCHECK"),
+            (Paused, Some(Healthy), "not known", "HEALTHCHECK"),
+            (Running, None, "healthy", "probe"),
+            (Paused, None, "not known", "probe"),
         ] {
-            assert_eq!(Health::of(&gpu), Health { word, by }, "{:?}", gpu.state);
+            let gpu = ContainerRecord { status, health, ..container("gpu", 8000, &[]) };
+            assert_health(&record(&gpu), word, by);
         }
+        // Findings without a word in them, which only a Docker host's events make.
+        let lost = |state| ServerRecord { state, ..record(&container("gpu", 8000, &[])) };
+        for why in [LifecycleFinding::ToldToStop, LifecycleFinding::Disconnected] {
+            assert_health(&lost(ServerState::Draining(why.into())), "not known", "probe");
+        }
+        assert_health(&lost(ServerState::Stopped(LifecycleFinding::Stopped.into())), "not known", "probe");
+    }
+
+    /// As servers answer, and then fail or are withdrawn by hand.
+    #[tokio::test]
+    async fn what_a_server_answers_is_its_health_where_no_healthcheck_looks_after_it() {
+        let (loads, good) = (Does::Answer(200, 503), Does::Answer(200, 200));
+        let servers = [Server::start(loads).await, Server::start(good).await, Server::start(good).await];
+        let asked = [("inference.ready.path", "/ready")];
+        let of = |name: &str, server: &Server| container(name, server.port, &asked);
+        let [loading, well, held] = &servers;
+        let discovery = Discovery::start(&[
+            of("probed-loading", loading),
+            healthy(of("checked-loading", loading)),
+            of("probed", well),
+            healthy(of("checked", well)),
+            of("paused", held),
+        ]);
+        let found = discovery.all_asked().await;
+        assert_health(server(&found, "probed-loading"), "starting", "probe");
+        assert_health(server(&found, "checked-loading"), "healthy", "HEALTHCHECK");
+        assert_health(server(&found, "probed"), "healthy", "probe");
+
+        let cordon = Cordon { kind: CordonKind::Pause, by: "alice".into() };
+        let paused = server(&found, "paused").spec.id.clone();
+        discovery.cordons.send_modify(|cordons| cordons.cordon(paused, cordon));
+        well.now(loads);
+        let is_lost = |catalogue: &Catalogue| {
+            ["probed", "checked"].iter().all(|name| server(catalogue, name).state.name() == "draining")
+        };
+        let found = discovery.until(is_lost).await;
+        assert_health(server(&found, "probed"), "unhealthy", "probe");
+        assert_health(server(&found, "checked"), "healthy", "HEALTHCHECK");
+        assert_health(server(&found, "paused"), "healthy", "probe");
+        // It fails while it is withdrawn.
+        held.now(loads);
+        let fails = |catalogue: &Catalogue| Health::of(server(catalogue, "paused")).word == "unhealthy";
+        discovery.until(fails).await;
     }
 
     #[tokio::test]
     async fn list_and_page_say_how_a_server_is() {
-        let state = described(ContainerStatus::Running, Some(ContainerHealth::Unhealthy)).state;
-        let mut gpu = server("gpu", state, &["llama"]);
-        gpu.spec.health = HealthMode::Docker;
+        let unhealthy = Some(ContainerHealth::Unhealthy);
+        let gpu =
+            ContainerRecord { health: unhealthy, ..container("gpu", 8000, &[("inference.models", "llama")]) };
+        let (spec, state, _) = interpreted(&gpu);
+        let gpu = ServerRecord { spec, ..crate::testing::server("gpu", state, &["llama"]) };
         let dashboard = Dashboard::of(Catalogue::assemble([gpu], Vec::new()));
         for path in ["/servers", "/models/llama"] {
             let page = dashboard.page(path).await;
@@ -136,17 +144,7 @@ mod tests {
                 "{path}: {page}"
             );
         }
-        let page = dashboard.page("/servers/file%3Agpu").await;
+        let page = dashboard.page("/servers/docker%3Aid-of-gpu").await;
         assert!(page.contains("<dt>Health</dt><dd>unhealthy, by its HEALTHCHECK</dd>"), "{page}");
-    }
-
-    #[test]
-    fn who_is_withdrawn_by_hand_is_healthy_unless_it_fails_meanwhile() {
-        let cordon = Cordon { kind: CordonKind::Pause, by: "alice".into() };
-        let mut gpu = described(ContainerStatus::Running, None);
-        gpu.state = ServerState::Draining(cordon.finding());
-        assert_eq!(Health::of(&gpu).word, "healthy");
-        gpu.state = ServerState::Draining(answered(&gpu, fails()));
-        assert_eq!(Health::of(&gpu).word, "unhealthy");
     }
 }

@@ -49,8 +49,7 @@ pub(crate) async fn into_store(wanted: &Import, registry: &Registry) -> Result<(
         key.disabled = true;
     }
     let New { keys, there } = new_keys(keys, &Known::read(registry).await?);
-    let audit =
-        Audit::new(ACTOR.as_str(), "key created").with(json!({ "imported_from": wanted.from.name() }));
+    let audit = Audit::new(&*ACTOR, "key created").with(json!({ "imported_from": wanted.from.name() }));
     let mut written = 0;
     for some in keys.chunks(AT_ONCE) {
         let conflicts = answer(store.create_keys(some, &audit)).await?;

@@ -26,10 +26,15 @@ fn limit_of(made: &Made, name: &str) -> Value {
     consumer.map_or(Value::Null, |consumer| consumer["limit"].clone())
 }
 
+const RL: &str = "rate-limiting";
+const RLA: &str = "rate-limiting-advanced";
+const AI: &str = "ai-rate-limiting-advanced";
+/// Kong's other plugin for limits, with N requests a minute.
+const ADVANCED: &str = "name: rate-limiting-advanced, config: { limit: [N], window_size: [60] }";
+
 /// Kong runs the most specific of several plugins of one name.
 #[test]
 fn the_limits_that_count_for_a_consumer_are_taken_over() {
-    const RLA: &str = "name: rate-limiting-advanced, config: { limit: [N], window_size: [60] }";
     let per_minute = |n: u64| if n == 0 { Value::Null } else { json!({ "requests_per_minute": n }) };
     for (lines, ada, bob) in [
         ("plugins: [{ consumer: ada, name: rate-limiting, config: { minute: 5 } }]", 5, 0),
@@ -68,7 +73,7 @@ fn the_limits_that_count_for_a_consumer_are_taken_over() {
     ] {
         let lines = ["500", "50", "5"]
             .iter()
-            .fold(lines.to_owned(), |lines, n| lines.replace(&format!("RLA{n}"), &RLA.replace('N', n)));
+            .fold(lines.to_owned(), |lines, n| lines.replace(&format!("RLA{n}"), &ADVANCED.replace('N', n)));
         let made = file(&with(&lines), &["x"]);
         assert_eq!(
             (limit_of(&made, "ada"), limit_of(&made, "bob")),
@@ -78,23 +83,25 @@ fn the_limits_that_count_for_a_consumer_are_taken_over() {
         );
         assert!(made.keys.iter().all(|key| key.get("disabled").is_none()), "{lines}: {}", made.said);
     }
-    // Groups know their consumers, too.
+}
+
+#[test]
+fn groups_know_their_consumers_too() {
     let members = "consumers: [{ username: ada, keyauth_credentials: [{ key: a }] }]\nconsumer_groups: [{ name: gold, MEMBERS plugins: [{ RLA }] }]\nLIST";
     for (of_group, list) in [
         ("consumers: [{ username: ada }],", ""),
         ("", "consumer_group_consumers: [{ consumer: ada, consumer_group: gold }]"),
     ] {
-        let text =
-            members.replace("MEMBERS", of_group).replace("LIST", list).replace("RLA", &RLA.replace('N', "8"));
+        let text = members
+            .replace("MEMBERS", of_group)
+            .replace("LIST", list)
+            .replace("RLA", &ADVANCED.replace('N', "8"));
         assert_eq!(limit_of(&file(&text, &[]), "ada"), json!({ "requests_per_minute": 8 }), "{text}");
     }
 }
 
 #[test]
 fn limits_are_said_exactly_or_smaller() {
-    const RL: &str = "rate-limiting";
-    const RLA: &str = "rate-limiting-advanced";
-    const AI: &str = "ai-rate-limiting-advanced";
     for (name, config, limit, said) in [
         (
             RL,
@@ -140,6 +147,10 @@ fn limits_are_said_exactly_or_smaller() {
         by_key.consumers.is_empty()
             && by_key.keys.iter().all(|key| key["limit"] == json!({ "requests_per_minute": 9 }))
     );
+}
+
+#[test]
+fn limits_that_cannot_be_said_hold_a_key() {
     for (name, config, why) in [
         (RL, "{ minute: 0 }", "its limit per minute, which is not 1 or more"),
         (RL, "{ minute: '${{ env \"N\" }}' }", "its limit per minute"),
@@ -245,6 +256,10 @@ fn what_restricts_a_consumer_holds_its_keys() {
             assert!(alive.keys.iter().all(|key| key.get("disabled").is_none()), "{lines}: {}", alive.said);
         }
     }
+}
+
+#[test]
+fn networks_bind_keys_and_what_is_not_known_of_a_consumer_holds_them() {
     let bound = file(
         &with(
             "plugins: [{ consumer: bob, name: ip-restriction, config: { allow: [10.0.0.0/8, '2001:db8::1'] } }]",

@@ -133,6 +133,12 @@ fn a_key_uses_the_models_that_all_of_its_owners_allow() {
         ),
         (json!({ "team_id": "nested" }), LeftOut("its team's models are \"all-team-models\"")),
         (json!({ "team_id": "broken" }), LeftOut("its team's models are no list of texts")),
+    ]);
+}
+
+#[test]
+fn names_of_models_are_names_and_users_and_organizations_narrow_them() {
+    check(vec![
         // Names are names: only * is a pattern.
         (json!({ "models": ["gpt-[34]"] }), Works(json!({ "models": [r"gpt-\[34\]"] }), "")),
         (
@@ -161,7 +167,7 @@ fn a_key_uses_the_models_that_all_of_its_owners_allow() {
 }
 
 #[test]
-fn what_restricts_a_key_holds_it_or_is_taken_over() {
+fn an_owner_that_is_restricted_or_not_known_holds_a_key() {
     check(vec![
         // Owners that the files do not have may be blocked, or have limits.
         (
@@ -195,7 +201,12 @@ fn what_restricts_a_key_holds_it_or_is_taken_over() {
             json!({ "organization_id": "limited" }),
             Held("rpm_limit", "organization limited: its budget's rpm_limit"),
         ),
-        // The key's own.
+    ]);
+}
+
+#[test]
+fn what_restricts_a_key_itself_holds_it() {
+    check(vec![
         (json!({ "max_budget": 10.0 }), Held("max_budget", "keys[0] x: its max_budget: a budget")),
         (json!({ "max_budget": 0 }), Held("max_budget", "its max_budget")),
         (json!({ "model_max_budget": { "gpt": 1 } }), Held("model_max_budget", "its model_max_budget")),
@@ -238,6 +249,12 @@ fn what_restricts_a_key_holds_it_or_is_taken_over() {
             Held("some_new_limit", "its some_new_limit: Modelgate does not know it"),
         ),
         (json!({ "a\n b": [7] }), Held("\"a\\n b\"", "its \"a\\n b\": Modelgate does not know it")),
+    ]);
+}
+
+#[test]
+fn paths_of_a_key_and_models_that_stand_for_others_hold_it() {
+    check(vec![
         (
             json!({ "allowed_routes": ["/v1/chat/completions"] }),
             Held(
@@ -268,7 +285,12 @@ fn what_restricts_a_key_holds_it_or_is_taken_over() {
             json!({ "models": ["gpt-4"], "aliases": { "gpt-4": "gpt-4" } }),
             Works(json!({ "models": ["gpt-4"] }), ""),
         ),
-        // Limits.
+    ]);
+}
+
+#[test]
+fn limits_and_the_end_of_a_key_are_taken_over() {
+    check(vec![
         (
             json!({ "litellm_budget_table": { "rpm_limit": 5, "tpm_limit": 100 } }),
             Works(json!({ "limit": { "requests_per_minute": 5, "tokens_per_minute": 100 } }), ""),
@@ -396,6 +418,10 @@ fn each_of_litellms_answers_is_read() {
             made.said
         );
     }
+}
+
+#[test]
+fn what_is_none_of_litellms_answers_is_refused() {
     for (text, why) in [
         ("{", "it is not JSON"),
         ("{}", "it has no list of keys"),
