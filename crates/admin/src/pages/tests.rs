@@ -187,7 +187,7 @@ async fn an_operator_drains_pauses_and_resumes_a_server() {
         response.status()
     };
     // With several Modelgates, a pause stops this one's share only.
-    const HERE_ONLY: &str = "This cordons in this Modelgate only";
+    const HERE_ONLY: &str = "This holds in this Modelgate only";
     let page = dashboard.page("/servers/file%3Agpu").await;
     assert!(page.contains("value=\"pause\"") && page.contains(HERE_ONLY), "{page}");
     let cordoned = || {
