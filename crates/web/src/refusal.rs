@@ -1,9 +1,9 @@
-//! From a reason to an answer that the client's SDK understands. HTTP statuses are chosen here.
+//! Turns a reason into an answer that the client's SDK understands. HTTP statuses are chosen here.
 //!
-//! Shapes: OpenAI's <https://platform.openai.com/docs/guides/error-codes> and Anthropic's
+//! Formats: OpenAI's <https://platform.openai.com/docs/guides/error-codes>, Anthropic's
 //! <https://docs.anthropic.com/en/api/errors>, and Ollama's `{"error": "text"}`. The `x-ratelimit-*` headers are OpenAI's
-//! (<https://platform.openai.com/docs/guides/rate-limits>); in answers to Anthropic's clients `anthropic-ratelimit-*` says
-//! the same (<https://docs.anthropic.com/en/api/rate-limits#response-headers>). `retry-after-ms` is read by both SDKs.
+//! (<https://platform.openai.com/docs/guides/rate-limits>); answers to Anthropic's clients have `anthropic-ratelimit-*` with
+//! the same values (<https://docs.anthropic.com/en/api/rate-limits#response-headers>). Both SDKs read `retry-after-ms`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ use serde_json::json;
 
 pub(crate) use crate::dialect::Dialect;
 
-/// An answer that is no success, before it is put into a dialect.
+/// An error answer, before it is formatted for a dialect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
@@ -32,14 +32,14 @@ pub(crate) struct Refusal {
 
 /// A model whose servers start takes a while; asking more often does not help.
 const WHILE_STARTING: Duration = Duration::from_secs(5);
-/// Servers that leave, or have ended, may be followed by others.
+/// Servers that are withdrawn or have ended may be replaced.
 const WHILE_DRAINING: Duration = Duration::from_secs(2);
 /// Until one of many requests has finished.
 const WHILE_BUSY: Duration = Duration::from_secs(1);
 /// Until the server of shared limits is back, or another one has taken over.
 const WHILE_UNCOUNTED: Duration = Duration::from_secs(1);
-/// Longer than that nobody is to wait within a call: anthropic-python sleeps for as long as it is told, an hour by a limit
-/// per hour, and a program stands still. openai-python 1 obeyed up to this, too.
+/// The longest wait within a call: anthropic-python sleeps for as long as it is told, an hour by a limit per hour, and the
+/// program stands still. openai-python 1 also obeyed, up to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Traefik has a new route within a few hundred milliseconds.
 const WHILE_PUBLISHING: Duration = Duration::from_millis(500);
@@ -85,7 +85,7 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
     }
 
-    /// What it said was lost in Traefik, and so was its status.
+    /// The server's own message and status were lost in Traefik.
     pub(crate) fn refused_by_server() -> Self {
         let message =
             "The model's server answered 401: it does not take the credential that the gateway gives it.";
@@ -99,7 +99,7 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "api_key_in_url", message)
     }
 
-    /// Traefik takes away the headers that are known to hold keys, and no others.
+    /// Traefik removes only the headers that are known to hold keys.
     pub(crate) fn key_in_header(name: &HeaderName) -> Self {
         let message = format!(
             "The header {name:?} holds the API key, too, and the model's server would see it. Send the key in \

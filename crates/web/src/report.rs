@@ -1,4 +1,4 @@
-//! Tells telemetry what `/auth` has decided, and what was refused without it.
+//! Reports to telemetry what `/auth` has decided, and what was refused without it.
 
 use std::{
     net::IpAddr,
@@ -11,11 +11,11 @@ use telemetry::{Decided, Record, Refused, Telemetry};
 
 use crate::refusal::Refusal;
 
-/// A question of Traefik's that is being answered, or a request that it has sent here to be refused.
+/// A ForwardAuth request that is being answered, or a request that Traefik has sent here to be refused.
 #[derive(Clone, Copy)]
 pub(crate) struct Report<'r> {
     pub(crate) telemetry: &'r Telemetry,
-    /// When Traefik has asked; `None` if it has not.
+    /// When the ForwardAuth request arrived; `None` if there was none.
     pub(crate) since: Option<Instant>,
     pub(crate) at: SystemTime,
     pub(crate) request_id: &'r str,
@@ -24,7 +24,7 @@ pub(crate) struct Report<'r> {
 }
 
 impl<'r> Report<'r> {
-    /// The request passes. What is returned is kept when its tokens are estimated.
+    /// Records an admitted request. The caller keeps the returned record once tokens are estimated.
     pub(crate) fn allowed(&self, grant: &Grant) -> Record {
         self.telemetry.count(&Decided {
             consumer: Some(&grant.consumer.name),
@@ -35,7 +35,7 @@ impl<'r> Report<'r> {
         })
     }
 
-    /// It does not. From where it comes is kept if it is about who asks.
+    /// Records a refused request. Its address is kept if the reason concerns the client's identity.
     pub(crate) fn denied(&self, denial: &Denial, from: Option<IpAddr>) {
         self.telemetry.decided(&Decided {
             consumer: denial.consumer.as_ref().map(|consumer| consumer.name.as_str()),
@@ -47,7 +47,7 @@ impl<'r> Report<'r> {
         });
     }
 
-    /// It is refused before anybody has asked whose it is.
+    /// Records a request that was refused before its key was checked.
     pub(crate) fn refused(&self, refusal: Refusal) -> Refusal {
         self.telemetry.decided(&self.decided(Some(Refused { code: refusal.code, words: &refusal.message })));
         refusal

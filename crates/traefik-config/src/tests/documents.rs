@@ -188,7 +188,7 @@ proptest! {
                 prop_assert!(router.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-')));
                 prop_assert_eq!(r.rule.matches('`').count() % 2, 0);
             }
-            // An escaped character ends with a brace, so a name that begins after one may look unescaped.
+            // An escaped character ends with a brace, so a name that begins with a brace may look unescaped.
             let escaped = |b: u8| !b.is_ascii_alphanumeric() && !matches!(b, b'-' | b'}');
             let telling = model.as_str().bytes().any(escaped) && name.len() > 4;
             let json = String::from_utf8(document.to_json()).expect("JSON is UTF-8");
