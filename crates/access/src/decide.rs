@@ -68,14 +68,14 @@ pub struct Denial {
     pub consumer: Option<Arc<Consumer>>,
     /// The key, if it is known.
     pub key: Option<Arc<Key>>,
-    /// The estimated tokens; `None` if no limit counts tokens.
+    /// The tokens that it is estimated at; `None` if no limit counts them.
     pub tokens: Option<u32>,
-    /// The model asked for, if that could be read. It comes from the client and need not exist.
+    /// The model that it asks for, if that could be read. It comes from the client: it need not exist.
     pub model: Option<String>,
 }
 
 impl Denial {
-    /// A refusal of a request whose key is unknown.
+    /// Of a request of which nobody knows whose it is.
     pub(crate) fn of_nobody(reason: Reason) -> Box<Self> {
         Box::new(Self { reason, consumer: None, key: None, tokens: None, model: None })
     }
@@ -103,7 +103,7 @@ impl Trace for Silent {
 #[derive(Debug)]
 pub struct Pending {
     demands: Demands,
-    /// The estimated tokens, if a limit counts them.
+    /// Its tokens, if a limit counts them.
     limited_tokens: Option<u32>,
     grant: Grant,
 }

@@ -10,27 +10,27 @@
 //! - an image counts [`IMAGE`], a sound or a file [`FILE`], whatever its size: base64 in the fields for it, a `data:` URL
 //!   or a form's file does not count as text;
 //! - the answer counts what the endpoint's own field allows (`max_tokens`, `max_completion_tokens`, `max_output_tokens`,
-//!   `num_predict`, `n_predict`, `max_new_tokens`), `n`, `best_of` or `n_cmpl` times for each prompt. If the field is
-//!   missing or not above zero, which servers treat as unlimited, the model's default counts, or [`ANSWER`]. A field of
-//!   another endpoint, or in a place where the server would not look, does not reduce the estimate. Endpoints whose
-//!   answers are not tokens (embeddings, rerank, scores, moderations, audio, images, tokenize) count none;
-//! - a body that is not JSON counts as a file, or, where only JSON is expected, as text of its length in bytes: servers
-//!   read encodings that are not read here. A body that Traefik could not hand over counts as a file.
+//!   `num_predict`, `n_predict`, `max_new_tokens`), `n`, `best_of` or `n_cmpl` times for each prompt. Without it, or if it
+//!   is not above zero, which servers take for "as long as you like", the model's default, or [`ANSWER`]. A field of
+//!   another endpoint or in another place, at which the server would not look, makes that no smaller. What has no answer in
+//!   tokens (embeddings, rerank, scores, moderations, audio, images, tokenize) counts none;
+//! - a body that is not JSON counts as a file, or, where only JSON is to be expected, as text of so many bytes: servers
+//!   read encodings that are not read here. One that Traefik could not hand over counts as a file.
 
 use std::{borrow::Cow, fmt, mem};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Tokens of an image: about what OpenAI and Anthropic count for a large one.
+/// Tokens of an image: about what a large one costs with OpenAI and Anthropic.
 pub const IMAGE: u64 = 1_000;
 /// Tokens of a file or a piece of sound.
 pub const FILE: u64 = 2_000;
 /// Tokens of an answer whose length the request leaves open.
 pub const ANSWER: u64 = 1_000;
 
-/// The tokens of a request that the reader has accepted, at least one. `body` is `None` if the request may have a body that was
-/// not handed over. `default` is the length assumed for an answer that the request does not limit.
+/// The tokens of a request that has passed the reader, at least one. `None` stands for a body that there may be, but
+/// was not handed over. `default` is how long an answer is of which the request does not say it.
 pub fn tokens(path: &str, body: Option<&[u8]>, default: Option<u32>) -> u32 {
     let file = || Count { files: 1, ..Count::default() };
     let count = match body {
@@ -165,7 +165,7 @@ impl Count {
         Some(count)
     }
 
-    /// Like [`tokens`], for a body that has been read.
+    /// The same as [`tokens`], of a body that has been read.
     pub(crate) fn tokens(&self, path: &str, default: Option<u32>) -> u32 {
         let path = without_query(path);
         let answer = if answers_in_tokens(path) { self.answer(path, default) } else { 0 };

@@ -1,4 +1,4 @@
-//! What a request has, as far as selectors look at it.
+//! Finds the selection that a request matches.
 
 use catalogue::{Catalogue, Selection, Selector, Traits};
 use http::HeaderMap;

@@ -21,7 +21,7 @@ pub enum Api {
 impl Api {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::OpenAi, Self::Models, Self::Azure, Self::Ollama, Self::LlamaCpp];
-    /// The APIs offered by default: no other program uses their paths.
+    /// Those that are offered unless the operator says otherwise: their paths are nobody else's.
     pub const DEFAULT: [Self; 3] = [Self::OpenAi, Self::Models, Self::Azure];
     /// llama.cpp's own endpoints that take a body; management is not among them.
     pub const LLAMA_CPP_PATHS: [&str; 11] = [
@@ -38,7 +38,7 @@ impl Api {
         "/chat/completions",
     ];
 
-    /// The name in the configuration.
+    /// What the operator calls it.
     pub fn name(self) -> &'static str {
         match self {
             Self::OpenAi => "openai",

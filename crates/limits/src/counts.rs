@@ -1,9 +1,9 @@
 //! The counts of quotas.
 //!
-//! A quota needs only a plain count: what was taken between the beginning and the end of its period. The counts outlive the
-//! process: another task [takes what is not saved yet](Quotas::take_unsaved) every second, adds it to a store, and
-//! [reports](Quotas::learn) the store's totals, which include other replicas' counts. Requests share no lock and never wait for
-//! that.
+//! A quota is a plain count, since its period has a beginning and an end: all that was taken between
+//! them. The counts outlive the process: somebody [takes what is not saved yet](Quotas::take_unsaved)
+//! every second, adds it to a store, and [tells](Quotas::learn) what the store holds now, other
+//! replicas' counts among it. Requests share no lock and never wait for that.
 
 use std::{
     sync::atomic::{AtomicI64, AtomicU64, Ordering},

@@ -44,7 +44,7 @@ pub(crate) enum Refusal {
     TooLarge,
     /// It has no `Content-Length`, and such bodies are not allowed.
     LengthMissing,
-    /// No other router matches it.
+    /// No other router takes it.
     Unrouted,
 }
 

@@ -1,7 +1,8 @@
 //! Builds Traefik's rules (<https://doc.traefik.io/traefik/reference/routing-configuration/http/routing/rules-and-priority/>).
 //!
-//! The operator's texts have been checked for characters that could end a rule's string. Model names, which come from servers,
-//! have not: [`literal`] writes them as regular expressions in which only letters and digits are unescaped.
+//! What the operator wrote has been checked for the characters that could leave a rule's string. What
+//! servers say, the names of models, has not: [`literal`] writes them as regular expressions in
+//! which only letters and digits stand for themselves.
 
 use std::fmt::Write as _;
 
@@ -18,7 +19,7 @@ pub(crate) fn any(rules: &[String]) -> String {
     if let [one] = rules { one.clone() } else { format!("({})", rules.join(" || ")) }
 }
 
-/// All of the rules match; empty ones always do.
+/// All of the rules; empty ones are always met.
 pub(crate) fn all(rules: &[&str]) -> String {
     let rules: Vec<&str> = rules.iter().copied().filter(|r| !r.is_empty()).collect();
     rules.join(" && ")

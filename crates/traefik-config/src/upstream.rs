@@ -192,7 +192,7 @@ impl Upstream<'_> {
         let segments = rule::name_segments(slashes);
         let mut names = Vec::new();
         for (api, kind, prefix, replacement) in [
-            // The rest of /models/<name>/… is the server's own path, so this goes last.
+            // What follows /models/<name> is the server's own, so it goes last.
             (Api::Azure, "azure", "/openai/deployments", "/v1/${1}"),
             (Api::Models, "models", "/models", "/${1}"),
         ] {

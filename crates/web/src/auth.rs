@@ -87,7 +87,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     let settings = shared.settings();
     let (from, now) = (client_address(headers, settings.traefik.ip_depth), SystemTime::now());
     if asked.is_key_alone() {
-        // This runs before a large body is read, and checks the key only: the request with the body is decided in full.
+        // Before a large body is read. It decides nothing but that: the second question is asked with the body.
         return match shared.policy().authenticate(headers, from, now) {
             Ok(_) => Response::new(Body::empty()),
             Err(denial) => deny(shared, report, *denial, from).answer(dialect, &request_id),
@@ -138,7 +138,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     }
 }
 
-/// Records that a request is refused, and builds the answer.
+/// Notes that a request is refused, and says how.
 fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial, from: Option<IpAddr>) -> Refusal {
     let request_id = report.request_id;
     if denial.reason == Reason::UntrustedPeer {

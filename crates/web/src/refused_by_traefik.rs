@@ -63,13 +63,13 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         "unrouted" => Refusal::unrouted(),
         _ => Refusal::not_found(),
     };
-    // An errors middleware's request also has a method of its own.
+    // An errors middleware asks with a method of its own, too.
     let method = if is_page { "" } else { parts.method.as_str() };
     let telemetry = shared.telemetry();
     let report =
         Report { telemetry, since: None, at: SystemTime::now(), request_id: &request_id, method, uri: &uri };
     let refusal = report.refused(refusal);
-    // The answer does not depend on the result.
+    // Whatever comes of it, the answer is the same.
     let _ = timeout(DRAIN_TIME, drain(body)).await;
     refusal.answer(dialect, &request_id)
 }

@@ -35,7 +35,7 @@ impl<'r> Report<'r> {
         })
     }
 
-    /// Records a refused request. Its address is kept if the reason concerns the client's identity.
+    /// It does not. From where it comes is kept if it is about who asks.
     pub(crate) fn denied(&self, denial: &Denial, from: Option<IpAddr>) {
         self.telemetry.decided(&Decided {
             consumer: denial.consumer.as_ref().map(|consumer| consumer.name.as_str()),

@@ -8,7 +8,7 @@ use limits::{Demands, Limited, Limits, Moment, Scope, Subject, Unit};
 use super::{is_named_by_client, wanted::Wanted};
 use crate::{Key, Policy, Request, estimate};
 
-/// The demands of a request, and its tokens if a limit counts them.
+/// The limits of a request, and its tokens if one of them counts those.
 pub(super) fn demands(
     policy: &Policy,
     key: &Key,

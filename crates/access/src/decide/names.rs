@@ -20,7 +20,7 @@ pub(super) struct Names<'a> {
     all: [Option<Named<'a>>; 5],
     body: Body,
     handshake: bool,
-    /// A field of the body that refers to data stored on servers.
+    /// A field of the body that refers to what servers store.
     stored: Option<&'static str>,
     other: Option<Unreadable>,
     count: Option<Box<Count>>,

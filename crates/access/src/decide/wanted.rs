@@ -294,7 +294,8 @@ impl<'q> Question<'q> {
         self.find(Some(chosen), only.canonical.as_str()).or(Some(only))
     }
 
-    /// The pool of a name. Unknown and forbidden models get the same refusal, so that clients cannot find out which models exist.
+    /// The pool of a name. Unknown and forbidden ones look the same, so that nobody can ask which
+    /// models there are.
     fn pool(&self, chosen: Option<&'q Selection>, name: &str) -> Result<&'q Pool, Reason> {
         match (self.find(chosen, name), chosen) {
             (Some(pool), _) => Ok(pool),
