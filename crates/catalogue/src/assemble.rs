@@ -283,7 +283,7 @@ impl Catalogue {
         self.by_route.get(route)
     }
 
-    /// Whether any server is known for a name, with or without a selector.
+    /// Whether any server is known for a name, whoever may choose it.
     pub fn knows(&self, model: &str) -> bool {
         self.by_name.contains_key(model) || self.selections.iter().any(|s| s.pool(model).is_some())
     }

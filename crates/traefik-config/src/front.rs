@@ -141,7 +141,7 @@ impl<'a> Front<'a> {
         http.routers.insert(MODELS.into(), router);
     }
 
-    /// Ollama's clients ask at `/` whether it is there. Any other router on these hosts goes before.
+    /// Ollama's clients request `/` to check that the server is there. Any other router on these hosts takes precedence.
     fn add_sign_of_life(&self, http: &mut Http) {
         let rule = rule::all(&[&self.hosts, "Path(`/`)", "(Method(`GET`) || Method(`HEAD`))"]);
         let service = Some(MODELGATE_SERVICE.into());
@@ -179,7 +179,7 @@ impl<'a> Front<'a> {
                 forwarding_timeouts: ForwardingTimeouts {
                     dial_timeout: "500ms".into(),
                     response_header_timeout: "0s".into(),
-                    // Shorter than Modelgate's own, so that no request is sent on a connection that is being closed.
+                    // Shorter than Modelgate's own time-out, so that no request is sent on a connection that is being closed.
                     idle_conn_timeout: "30s".into(),
                 },
             },

@@ -105,7 +105,7 @@ impl<'a> Names<'a> {
         self.handshake
     }
 
-    /// The field of the body, if any, that refers to data stored on servers.
+    /// The field of the body, if there is one, by which it refers to what servers store.
     pub(super) fn stored(&self) -> Option<&'static str> {
         self.stored
     }

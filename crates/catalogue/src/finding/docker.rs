@@ -38,7 +38,7 @@ pub enum DockerFinding {
     },
     /// A container cannot be inspected.
     NotInspected {
-        /// The question and the answer.
+        /// The request and the answer.
         error: String,
         /// It may be running, so what is known of it is kept.
         may_run: bool,

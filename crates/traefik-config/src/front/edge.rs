@@ -74,9 +74,9 @@ const EXPOSED_HEADERS: [&str; 17] = [
     "x-should-retry",
 ];
 
-/// Servers judge pages by their own lists (Ollama refuses origins that it does not know), and where the gateway has a
-/// list, they are asked by the gateway, not by the page. Traefik needs the request's `Origin` until the answer is there, so
-/// it cannot be deleted. But a proxy drops from the request that it sends on what `Connection` names.
+/// Servers have their own lists of origins (Ollama refuses unknown ones), but if the gateway has a list, the gateway decides
+/// about pages. Traefik needs the request's `Origin` until it answers, so the header cannot be deleted. But a proxy does not
+/// forward headers that `Connection` names.
 const DROP_ORIGIN: &str = "Origin";
 pub(super) const UPGRADE_AND_DROP_ORIGIN: &str = "Upgrade, Origin";
 
@@ -106,8 +106,8 @@ pub(super) fn add_middlewares(http: &mut Http, catalogue: &Catalogue, options: &
     names
 }
 
-/// ForwardAuth hands on which proxies a request has passed only if it believes them in everything, such as the path, which
-/// most proxies let their clients make up. So the rest goes, and Traefik says itself what it sees.
+/// ForwardAuth forwards the proxies' `X-Forwarded-For` only if it trusts all `X-Forwarded-*` headers, including the path, which
+/// most proxies let clients set. So host, method and URI are deleted, and Traefik sets them itself.
 fn forwarded() -> Headers {
     let deleted = ["X-Forwarded-Host", "X-Forwarded-Method", "X-Forwarded-Uri"];
     Headers { custom_request_headers: deleted.map(|name| (name, "")).into(), ..Headers::default() }

@@ -29,12 +29,11 @@ const COPY: &str = "modelgate-copy";
 const UPGRADE: &str = "modelgate-upgrade";
 const UPGRADE_WITHOUT_ORIGIN: &str = "modelgate-upgrade-without-origin";
 
-/// What `/auth` may set on a request; each is deleted from the client's request first, so the
-/// client's key never reaches a server. A browser's WebSocket carries its key in the list of protocols, of
-/// which `/auth` gives back the others.
+/// The headers that `/auth` may set on a request. Each is deleted from the client's request first, so the client's key never
+/// reaches a server. A browser's WebSocket has its key in the list of protocols; `/auth` returns the others.
 const AUTH_RESPONSE_HEADERS: [&str; 5] =
     ["Authorization", "X-Api-Key", "Api-Key", "X-Request-Id", "Sec-WebSocket-Protocol"];
-/// What `/auth` never sets: deleted. Clients that try HTTP/2 over plain HTTP (RFC 7540, 3.2) send both.
+/// Headers that `/auth` never sets, so they are deleted. Clients that try HTTP/2 over plain HTTP (RFC 7540, 3.2) send both.
 const UPGRADE_HEADERS: [&str; 2] = ["Upgrade", "HTTP2-Settings"];
 
 impl Front<'_> {
@@ -65,8 +64,8 @@ impl Front<'_> {
             add(COPY, self.copy());
         }
         add(name, self.question(query, question));
-        // What retries before the question would ask it again, about a body that has been read. From 3.7 on it
-        // is told not to retry; before, one of its kind behind the question hears of failures in its place.
+        // A `retry` before ForwardAuth would repeat its request with a body that has already been read. From 3.7 on it is told
+        // not to retry; before 3.7, a second `retry` behind ForwardAuth receives the failures instead.
         if copies && !self.options.version.limits_retries_by_time() {
             add(COPY, self.copy());
         }
@@ -106,11 +105,11 @@ impl Front<'_> {
                 cert: certificate.map(|c| c.cert.clone()),
                 key: certificate.map(|c| c.key.clone()),
             },
-            // Which proxies a request has passed. Whatever else they say is gone by then (`edge.rs`).
+            // This passes on `X-Forwarded-For`; the proxies' other headers have been deleted by then (`edge.rs`).
             trust_forward_header: self.options.ip_depth > 0,
             forward_body: false,
             max_body_size: None,
-            // Modelgate's answers are short; a number would be set aside for each.
+            // Modelgate's answers are short; a limit would be allocated for each of them.
             max_response_body_size: self.options.version.limits_auth_answers().then_some(-1),
             auth_response_headers: Vec::new(),
             auth_response_headers_regex: None,
@@ -126,8 +125,8 @@ impl Front<'_> {
     }
 }
 
-/// `Connection` names headers that a proxy is to drop (RFC 9110, 7.6.1). A client could have it drop those that `/auth`
-/// sets, so what it says goes, unless what stands there is ours (`edge.rs`).
+/// `Connection` names headers that a proxy must drop (RFC 9110, 7.6.1). A client could name those that `/auth` sets, so its
+/// value is deleted, unless Modelgate has set it (`edge.rs`).
 fn deleted_headers(question: Question) -> Vec<&'static str> {
     let mut headers = AUTH_RESPONSE_HEADERS.to_vec();
     headers.extend(UPGRADE_HEADERS.iter().filter(|name| !question.is_websocket || **name != "Upgrade"));

@@ -11,11 +11,11 @@ const HAS_LENGTH: &str = "HeaderRegexp(`Content-Length`, `.`)";
 const BODYLESS: &str = "(Method(`GET`) || Method(`HEAD`) || Method(`DELETE`) || Method(`OPTIONS`))";
 /// One matching header line is enough: the tier's headers middleware makes it the only one.
 const WEBSOCKET: &str = "(Method(`GET`) && HeaderRegexp(`Upgrade`, `(?i)^websocket$`))";
-/// Where clients send files, under whatever stands before: audio, images, files, parts of uploads, videos. SDKs send
-/// them as multipart, and without a length where the file is a stream (`fs.createReadStream`).
+/// The paths to which clients upload files, below any prefix: audio, images, files, parts of uploads, videos. SDKs send files
+/// as multipart, and without a length if the file is a stream (`fs.createReadStream`).
 const UPLOAD: &str = "(HeaderRegexp(`Content-Type`, `(?i)^multipart/form-data`) && \
                       PathRegexp(`/(audio/[a-z]+|images/[a-z]+|files|uploads/[^/]+/parts|videos)/?$`))";
-/// Requests with a length that is in no tier, in the layered layout.
+/// The rank of requests whose length is in no tier, in the layered layout.
 pub(crate) const RANK_OF_TOO_LARGE: usize = 4;
 /// From this many bytes on the key is checked before the body is read.
 const LARGE: u64 = 1_000_000;
@@ -41,7 +41,7 @@ pub(crate) struct Question {
     pub(crate) too_large: Option<&'static str>,
     /// Whether they become WebSockets.
     pub(crate) is_websocket: bool,
-    /// Whether servers are not to see from which page a request comes: the gateway answers for that (CORS).
+    /// Whether `Origin` is hidden from servers: the gateway decides about pages (CORS).
     pub(crate) hides_origin: bool,
 }
 
@@ -76,8 +76,8 @@ impl Question {
         }
     }
 
-    /// A GET may carry a body all the same: forwarding it with a limit of 0 bytes refuses it, where a middleware
-    /// that forwards no body would let it slip past the reader.
+    /// A GET may have a body: forwarding it with a limit of 0 bytes refuses it, whereas a middleware that forwards no body
+    /// would let it bypass the reader.
     const BODYLESS: Self = Self::unsized_up_to(0);
     pub(crate) const WEBSOCKET: Self = Self { is_websocket: true, ..Self::BODYLESS };
 }
@@ -89,8 +89,8 @@ impl Tier {
     }
 }
 
-/// The tiers: WebSockets, requests with a length up to [`LARGE`] and up to the limit, and those without one, which
-/// have no body, are uploads, or neither.
+/// All tiers: WebSockets, requests with a length up to [`LARGE`] or up to the limit, and requests without a length, which have
+/// no body, are uploads, or neither.
 pub(crate) fn tiers(options: &Options) -> Vec<Tier> {
     let mut tiers = if options.version.forwards_body() { by_body(options) } else { vec![any()] };
     tiers.push(websocket());
@@ -145,7 +145,7 @@ fn websocket() -> Tier {
     }
 }
 
-/// Uploads may be as long as any body; nothing but a file needs that without saying how long it is.
+/// Uploads without a length may be as long as any body; only files need that.
 fn chunked(options: &Options) -> [Tier; 2] {
     let tier = |name, max, why, kind: &str, others: &str, rank| Tier {
         name,
@@ -170,7 +170,7 @@ pub(crate) fn too_large(options: &Options) -> String {
     length_other_than_up_to(options.max_body)
 }
 
-/// All of its lengths, if it has more than one, are at most `max`, and one is at least `min`.
+/// The rule for requests whose lengths (they may have several) are all at most `max`, and one is at least `min`.
 fn length_between(min: u64, max: u64) -> String {
     let at_least = match min.checked_sub(1) {
         Some(shorter) => length_other_than_up_to(shorter),
