@@ -159,7 +159,7 @@ impl Policy {
         Self { time_zone, ..self }
     }
 
-    /// Adds headers in which keys are read, such as Kong's `apikey`.
+    /// Sets further headers in which keys are read, such as Kong's `apikey`.
     #[must_use]
     pub fn with_key_headers(self, key_headers: Vec<HeaderName>) -> Self {
         Self { key_headers, ..self }

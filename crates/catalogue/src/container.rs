@@ -253,7 +253,7 @@ fn published_to_all(container: &ContainerRecord, port: u16, network_view: &Netwo
     Some(open_port(&container.name, found.host_port, port))
 }
 
-/// The problem of a server's port that its host publishes on every address.
+/// The hint about a server's port that its host publishes on every address.
 pub fn open_port(name: &str, host_port: u16, port: u16) -> Problem {
     Problem::container(name, DoorFinding::OpenPort { port, host_port })
 }

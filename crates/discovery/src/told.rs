@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use catalogue::{Catalogue, Finding, Problem, Severity, Subject};
 use tracing::{debug, info, warn};
 
-/// If there are more at once, only their number is logged.
+/// The maximum number of problems logged at once; further ones are only counted.
 const MOST_LINES: usize = 20;
 
 /// The problems and hints that have been logged and still exist.

@@ -21,7 +21,7 @@ struct Behind {
     choice: Choice,
     /// Whether WebSockets pass whatever their messages name.
     websockets: bool,
-    /// Whether a body without a model gets this one: an operator or router's owner has said so.
+    /// Whether a body without a model gets this one: the router's owner has said so.
     default_is_told: bool,
 }
 
