@@ -273,7 +273,7 @@ pub enum ServerState {
     Starting(Finding),
     /// It answers.
     Ready,
-    /// It is running but withdrawn: it was told to stop, is cordoned, or stopped answering.
+    /// It is running but withdrawn: it was told to stop, is cordoned or frozen, or stopped answering.
     Draining(Finding),
     /// It is no longer running. Its models are remembered for a while, so that clients are told to come back instead of that
     /// the model is unknown.

@@ -172,7 +172,7 @@ impl Question<'_> {
         }
     }
 
-    /// Refuses an unread body that could refer to stored data. A server with one model may do so, too.
+    /// Refuses an unread body that could refer to stored data. Servers with one model have stored data, too.
     fn leave_unread(&self, kind: Kind, names: &Names<'_>) -> Result<(), Reason> {
         let unread = match kind {
             Kind::Provider => names.unread(),

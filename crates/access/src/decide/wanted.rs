@@ -252,7 +252,7 @@ impl<'q> Question<'q> {
         }
     }
 
-    /// Whether all servers that a request may reach read its body as it was read here. The body must name a model that the key
+    /// Whether all servers that a request may reach read its body as it was read here. The request must name a model that the key
     /// may use: otherwise the refusal would reveal something about the servers.
     fn all_read_so(&self, names: &Names<'_>, place: &Place<'q>) -> bool {
         let routed = place.routed.and_then(|(pool, _)| self.allowed(pool));
