@@ -1,6 +1,6 @@
-//! How long a decision takes, by the size of the body and the number of keys.
+//! Measures how long a decision takes, by body size and number of keys.
 //!
-//! `cargo bench -p access`. Compare the ratios, not the figures: they depend on the machine.
+//! `cargo bench -p access`. Compare the ratios only: absolute figures depend on the machine.
 
 use std::{hint::black_box, time::Instant};
 
@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, header};
 use limits::{Limiters, Rate, SystemClock};
 
 const ROUNDS: usize = 11;
-/// Bytes to read in a round, so that rounds of small bodies are long enough to measure.
+/// Bytes read per round, so that rounds of small bodies are long enough to measure.
 const ROUND_BYTES: usize = 16 << 20;
 
 fn main() {
@@ -66,7 +66,7 @@ fn measure(policy: &Policy, catalogue: &Catalogue, headers: &HeaderMap, body: &[
     rounds[ROUNDS / 2]
 }
 
-/// Of a key in the middle, for JSON and for a form.
+/// Headers with a key from the middle of the policy, for JSON and for a form.
 fn headers(key: usize) -> [HeaderMap; 2] {
     ["application/json", "multipart/form-data; boundary=----WebKitFormBoundaryAbc"].map(|kind| {
         let mut headers = HeaderMap::new();
@@ -77,7 +77,7 @@ fn headers(key: usize) -> [HeaderMap; 2] {
     })
 }
 
-/// A chat about an image in base64, which is most of the body; the model stands first.
+/// A chat about a base64 image, which is most of the body; `model` comes first.
 fn json_body(size: usize) -> Vec<u8> {
     let (head, tail) = (
         r#"{"model":"llama-7","stream":true,"messages":[{"role":"user","content":[{"type":"text","text":"What\nis this?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,"#,

@@ -1,4 +1,4 @@
-//! Who owns keys.
+//! The owners of keys.
 
 use limits::Limits;
 
@@ -7,7 +7,7 @@ use crate::KeyDigest;
 /// A person, a team, a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consumer {
-    /// What people call it; unique.
+    /// The name shown to people; unique.
     pub name: String,
     /// Its limits over all its keys and models.
     pub limits: Limits,
@@ -15,7 +15,7 @@ pub struct Consumer {
     pub limits_per_model: Limits,
     /// Its keys are refused.
     pub disabled: bool,
-    /// Stands for it where what was taken is kept.
+    /// The number under which its counts are stored.
     pub id: u128,
 }
 

@@ -1,4 +1,5 @@
-//! The whole decision: who is this, which model do they want, may they, are they within their limits.
+//! The whole decision: whose request this is, which model it wants, whether the key may use that model, and whether its limits
+//! allow it.
 
 mod agree;
 mod behind;
@@ -17,43 +18,42 @@ pub use demands::limits_of;
 pub use names::{is_asked_by_post, model_in_path};
 use wanted::{Question, Refused};
 
-/// Whether a request may pass.
+/// The outcome for a request.
 #[derive(Debug)]
 pub enum Decision {
-    /// It may.
+    /// The request may pass.
     Allow(Grant),
-    /// It may not.
+    /// The request is refused.
     Deny(Denial),
 }
 
-/// What an allowed request may do.
+/// What Modelgate tells Traefik and counts for an allowed request.
 #[derive(Debug)]
 pub struct Grant {
-    /// Where Traefik shall send it; `None` if that is not ours to say.
+    /// The route to which Traefik is to send it; `None` if Modelgate does not choose it.
     pub route: Option<RouteId>,
-    /// The model that it asks for; `None` if it names none and need not.
+    /// The model that it asks for; `None` if it names none and none is needed.
     pub model: Option<ModelName>,
-    /// Whose it is.
+    /// The key's consumer.
     pub consumer: Arc<Consumer>,
-    /// With which key.
+    /// The key that was shown.
     pub key: Arc<Key>,
-    /// The tokens that it is estimated at; `None` if no limit counts them, and its body cannot be counted while it is
-    /// read.
+    /// The estimated tokens; `None` if no limit counts tokens and the body cannot be counted while it is read.
     pub tokens: Option<u32>,
-    /// How many tokens its answer is estimated at if it does not say so; `None` for the usual number.
+    /// The assumed tokens of an answer whose length the request leaves open; `None` for [`ANSWER`](crate::estimate::ANSWER).
     pub answer_tokens: Option<u32>,
-    /// Whether the model's name is one that servers or operators have given.
+    /// Whether the model's name comes from servers or operators, not only from the client.
     pub is_known_model: bool,
-    /// What was taken from limits for it.
+    /// What it has taken from its limits.
     pub reservation: Reservation,
-    /// What the servers demand.
+    /// The credential that the servers demand.
     pub credential: Option<Arc<Credential>>,
     /// The `Sec-WebSocket-Protocol` that the server is to see, if the client offers protocols.
     pub websocket_protocols: Option<String>,
 }
 
 impl Grant {
-    /// The model, unless the client may have made it up.
+    /// The model, unless the client may have invented it.
     pub fn known_model(&self) -> Option<&str> {
         self.model.as_ref().filter(|_| self.is_known_model).map(ModelName::as_str)
     }
@@ -64,9 +64,9 @@ impl Grant {
 pub struct Denial {
     /// Why.
     pub reason: Reason,
-    /// Whose it is, if its key is known.
+    /// The key's consumer, if the key is known.
     pub consumer: Option<Arc<Consumer>>,
-    /// With which key, if it is known.
+    /// The key, if it is known.
     pub key: Option<Arc<Key>>,
     /// The tokens that it is estimated at; `None` if no limit counts them.
     pub tokens: Option<u32>,
@@ -80,19 +80,19 @@ impl Denial {
         Box::new(Self { reason, consumer: None, key: None, tokens: None, model: None })
     }
 
-    /// Of one whose key is known, and does not work.
+    /// A refusal of a request whose key is known but does not work.
     pub(crate) fn of_key(key: &Arc<Key>, reason: Reason) -> Box<Self> {
         let consumer = Some(Arc::clone(&key.consumer));
         Box::new(Self { reason, consumer, key: Some(Arc::clone(key)), tokens: None, model: None })
     }
 }
 
-/// Hears of each step of a decision, for an operator. Nothing is put into words if nobody listens.
+/// Receives each step of a decision, for an operator. Steps are not formatted if nobody listens.
 pub(crate) trait Trace {
     fn step(&mut self, say: impl FnOnce() -> String);
 }
 
-/// Nobody listens.
+/// Ignores all steps.
 struct Silent;
 
 impl Trace for Silent {
@@ -119,19 +119,19 @@ impl Pending {
         self.grant.websocket_protocols.as_deref()
     }
 
-    /// It passes: its limits are debited, or are not to be.
+    /// Allows it, after its limits were debited or if they need not be.
     pub fn allow(self, reservation: Reservation) -> Decision {
         Decision::Allow(Grant { reservation, ..self.grant })
     }
 
-    /// It does not pass.
+    /// Refuses it.
     pub fn deny(self, reason: Reason) -> Decision {
         let Grant { consumer, key, model, .. } = self.grant;
         let (tokens, model) = (self.limited_tokens, model.map(|model| model.as_str().to_owned()));
         Decision::Deny(Denial { reason, consumer: Some(consumer), key: Some(key), tokens, model })
     }
 
-    /// Debits its limits, all or none, in memory.
+    /// Debits its limits in memory, either all or none.
     pub fn admit<C: Clock>(self, limiters: &Limiters<C>) -> Decision {
         match limiters.reserve(&self.demands) {
             Ok(reservation) => self.allow(reservation),
@@ -142,8 +142,8 @@ impl Pending {
 
 /// Decides about a request.
 ///
-/// The checks have an order: nobody without a key learns anything, and nothing is taken from a limit
-/// unless everything else allows the request.
+/// The checks have an order: a request without a valid key learns nothing, and limits are debited only if every other check
+/// passes.
 pub fn decide<C: Clock>(
     policy: &Policy,
     catalogue: &Catalogue,
@@ -156,10 +156,10 @@ pub fn decide<C: Clock>(
     }
 }
 
-/// Everything but the limits, which somebody else may count.
+/// All checks but the limits, which may be counted elsewhere.
 ///
 /// # Errors
-/// The request may not pass, whatever its limits.
+/// The request is refused, whatever its limits.
 pub fn prepare(
     policy: &Policy,
     catalogue: &Catalogue,
@@ -178,7 +178,7 @@ pub(crate) fn judge(
     judge_for(policy, catalogue, request, key, trace)
 }
 
-/// The same of a request that comes with this key.
+/// Like `prepare`, for a request authenticated by this key.
 pub(crate) fn judge_for(
     policy: &Policy,
     catalogue: &Catalogue,
@@ -223,7 +223,7 @@ pub(crate) fn judge_for(
     Ok(Pending { demands, limited_tokens, grant })
 }
 
-/// Whether the model's name is the client's, and not that of a router's owner.
+/// Whether the client chose the model's name, rather than a router's owner.
 fn is_named_by_client(request: &Request<'_>) -> bool {
     !matches!(request.mode, Mode::Gate { model: Some(_), .. })
 }

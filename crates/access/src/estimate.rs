@@ -1,14 +1,14 @@
-//! How many tokens a request will use, guessed before it is answered.
+//! Estimates the tokens of a request before it is answered.
 //!
-//! The rule is the one by which OpenAI counts against its own limits of tokens a minute
-//! (<https://platform.openai.com/docs/guides/rate-limits>): the characters of the prompt, by four,
-//! and the most tokens that the answer may have. Here:
+//! The rule is the one by which OpenAI counts tokens against its rate limits
+//! (<https://platform.openai.com/docs/guides/rate-limits>): the prompt's characters divided by four, plus the longest answer
+//! that the request allows. In detail:
 //!
-//! - four ASCII characters are a token, and so is any other character;
+//! - four ASCII characters are one token; every other character is one token by itself;
 //! - all text counts: messages, prompts, inputs, documents that are text, tools and their arguments; names of fields
 //!   only within tools and schemas, where the model reads them;
-//! - an image counts [`IMAGE`], a sound or a file [`FILE`], however large: what stands in base64 where they belong, a
-//!   `data:` URL or a form's file is not read as text;
+//! - an image counts [`IMAGE`], a sound or a file [`FILE`], whatever its size: base64 in the fields for it, a `data:` URL
+//!   or a form's file does not count as text;
 //! - the answer counts what the endpoint's own field allows (`max_tokens`, `max_completion_tokens`, `max_output_tokens`,
 //!   `num_predict`, `n_predict`, `max_new_tokens`), `n`, `best_of` or `n_cmpl` times for each prompt. Without it, or if it
 //!   is not above zero, which servers take for "as long as you like", the model's default, or [`ANSWER`]. A field of
@@ -81,7 +81,7 @@ const LENGTHS: [&str; 6] = [
     "max_new_tokens",
 ];
 
-/// Where one of them stands.
+/// The place of such a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Among the fields of the body.
@@ -91,10 +91,10 @@ enum Place {
 }
 use Place::{Settings, Top};
 
-/// On llama.cpp it goes before every other on every path.
+/// In llama.cpp it takes precedence over all others, on every path.
 const ABOVE_OTHERS: (Place, &str) = (Top, "n_predict");
 
-/// Those at which an endpoint looks, if it is one that is known.
+/// The fields that an endpoint reads, if the endpoint is known.
 fn endpoint(path: &str) -> Option<&'static [(Place, &'static str)]> {
     const OF_ENDPOINTS: [(&str, &[(Place, &str)]); 10] = [
         ("/chat/completions", &[(Top, "max_tokens"), (Top, "max_completion_tokens")]),
@@ -111,27 +111,27 @@ fn endpoint(path: &str) -> Option<&'static [(Place, &'static str)]> {
     OF_ENDPOINTS.iter().find(|(end, _)| path.ends_with(end)).map(|(_, own)| *own)
 }
 
-/// What of a body counts.
+/// The parts of a body that count.
 #[derive(Debug, Default)]
 pub(crate) struct Count {
     ascii: u64,
     other: u64,
     images: u64,
     files: u64,
-    /// Sources that may be of images or of documents: what they stand in says it.
+    /// Sources of images or documents: the enclosing object tells which.
     sources: u64,
-    /// Of each of [`Place`].
+    /// The lengths for each [`Place`].
     lengths: [[Length; LENGTHS.len()]; 2],
     choices: u64,
-    /// How many prompts there are, each with answers of its own.
+    /// The number of prompts, each with answers of its own.
     prompts: u64,
 }
 
-/// What one of [`LENGTHS`] says.
+/// The value of one of [`LENGTHS`].
 #[derive(Debug, Default)]
 struct Length {
     allowed: Option<u64>,
-    /// It is zero, negative or no number.
+    /// It is zero, negative or not a number.
     is_open: bool,
     is_null: bool,
 }
@@ -144,7 +144,7 @@ impl Length {
         }
     }
 
-    /// Of a field that is there twice, servers take the last one.
+    /// If a field is given twice, servers use the last one.
     fn is_bound(&self) -> bool {
         self.allowed.is_some() && !self.is_open && !self.is_null
     }
@@ -158,8 +158,8 @@ impl Count {
         if whole.deserialize(&mut serde_json::Deserializer::from_slice(body)).is_ok() {
             return Some(count);
         }
-        // There is JSON that some servers take and we do not: nested without end, with half a surrogate pair, with
-        // numbers beyond all measure. A field with such a thing in it counts as it is written.
+        // Some servers accept JSON that is refused here: unlimited nesting, half a surrogate pair, numbers out of range. A
+        // field with such a value counts by its text.
         let mut count = Self::default();
         serde_json::Deserializer::from_slice(body).deserialize_map(Fields(&mut count)).ok()?;
         Some(count)
@@ -172,7 +172,7 @@ impl Count {
         u32::try_from(self.prompt().saturating_add(answer).max(1)).unwrap_or(u32::MAX)
     }
 
-    /// All fields of an object have been counted.
+    /// Called after all fields of an object have been counted.
     fn end_object(&mut self, is_document: bool) {
         let sources = mem::take(&mut self.sources);
         match is_document {
@@ -182,7 +182,7 @@ impl Count {
     }
 
     fn text(&mut self, text: &str) {
-        // Most text is ASCII, and that it is takes far less time to find than how much of it is.
+        // Most text is ASCII, and checking that is far faster than counting the ASCII characters.
         if text.is_ascii() {
             self.ascii += text.len() as u64;
             return;
@@ -215,7 +215,7 @@ impl Count {
     }
 }
 
-/// What a field means for the count.
+/// The meaning of a field for the count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
     /// Text, or something with text in it.
@@ -224,36 +224,36 @@ enum Key {
     Body,
     /// An object of settings in it.
     Settings,
-    /// Text also if it looks like a `data:` URL.
+    /// Text, even if it looks like a `data:` URL.
     Text,
     /// A tool, its arguments, or a schema: all of it is text, whatever its fields are called.
     Plain,
-    /// A list of what the model reads, or the arguments of a tool.
+    /// A list of things that the model reads, or the arguments of a tool.
     Input,
-    /// A number of tokens that the answer may have: where it stands, and which of [`LENGTHS`] it is.
+    /// A limit on the answer's tokens: its place, and its index in [`LENGTHS`].
     Length(Place, usize),
-    /// How many answers.
+    /// The number of answers.
     Choices,
     /// An image, or a list of images.
     Image,
     /// A sound or a file.
     File,
-    /// What stands for an image or a document: Anthropic's `{"type": "image", "source": {"data": …}}`.
+    /// The data of an image or a document: Anthropic's `{"type": "image", "source": {"data": …}}`.
     Source,
     /// A prompt, or a list of them.
     Prompt,
-    /// One of a list of prompts.
+    /// One prompt of a list.
     OneOfPrompts,
-    /// Says nothing that the model reads, if it is short.
+    /// Nothing that the model reads, if it is short.
     Short,
-    /// The same, and says what an object is.
+    /// Like `Short`; also tells the type of its object.
     Type,
     /// Part of an image or a file, which counts as a whole.
     Skipped,
 }
 
 impl Key {
-    /// Of a field of the body.
+    /// The key for a field of the body.
     fn of(name: &str) -> Self {
         match name {
             "options" | "sampling_params" | "parameters" => Self::Settings,
@@ -269,7 +269,7 @@ impl Key {
         }
     }
 
-    /// Of a field that means the same wherever it stands.
+    /// The key for a field that means the same everywhere.
     fn anywhere(name: &str) -> Self {
         match name {
             "image_url" | "images" | "image" => Self::Image,
@@ -287,7 +287,7 @@ impl Key {
         }
     }
 
-    /// Of a field within one of this kind.
+    /// The key for a field inside a field of this kind.
     fn within(self, name: &str) -> Self {
         match self {
             Self::Body => Self::of(name),
@@ -299,7 +299,7 @@ impl Key {
     }
 }
 
-/// The words among texts that say how others count.
+/// Words that decide how other texts count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Word {
     Document,
@@ -308,7 +308,7 @@ enum Word {
     Other,
 }
 
-/// One value, below a field.
+/// A value inside a field.
 struct Node<'c> {
     key: Key,
     count: &'c mut Count,
@@ -320,12 +320,12 @@ impl Node<'_> {
             Key::Choices => self.count.choices = self.count.choices.max(number),
             Key::Length(place, which) => self.count.lengths[place as usize][which].allow(number),
             Key::Short | Key::Type => {}
-            // Prompts can be given as tokens.
+            // Prompts can be given as token ids.
             _ => self.count.other += 1,
         }
     }
 
-    /// Servers take 8.0 for 8, and some a number between quotes. What is negative or none is zero.
+    /// Servers accept 8.0 for 8, and some a number in quotes. A negative number or NaN counts as zero.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` stops at both ends")]
     fn number(self, number: f64) {
         if matches!(self.key, Key::Length(..) | Key::Choices) {
@@ -446,7 +446,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(Word::Other)
     }
 
-    /// An image or a file is one, whatever its object has in it.
+    /// An image or a file counts once, whatever its object holds.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Word, A::Error> {
         match self.key {
             Key::Image => self.count.images += 1,
@@ -464,9 +464,9 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 }
 
-/// Counts while somebody else reads a body: each of its fields goes through here once.
+/// Counts a body while another reader parses it: each of its fields passes through here once.
 ///
-/// There is JSON that others read and that cannot be counted so ([`Count::of`] has what); then an error ends it.
+/// Counting ends with an error at JSON that the other reader accepts but that cannot be counted (see [`Count::of`]).
 #[derive(Debug, Default)]
 pub(crate) struct Counting {
     count: Count,
@@ -480,19 +480,19 @@ pub(crate) struct Field<'c> {
 }
 
 impl Counting {
-    /// The value of the field of that name.
+    /// The value of the field with that name.
     pub(crate) fn field(&mut self, name: FieldName) -> Field<'_> {
         Field { name: name.0, counting: self }
     }
 
-    /// What has been counted.
+    /// The finished count.
     pub(crate) fn end(mut self) -> Count {
         self.count.end_object(self.is_document);
         self.count
     }
 }
 
-/// What a field of the body means for the count.
+/// The meaning of a body's field for the count.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FieldName(Key);
 
@@ -503,7 +503,7 @@ impl FieldName {
 }
 
 impl Field<'_> {
-    /// A text that has been read.
+    /// Counts a text that has been read.
     pub(crate) fn text(self, text: &str) {
         let word = Node { key: self.name, count: &mut self.counting.count }.said(text);
         self.counting.is_document |= self.name == Key::Type && word == Word::Document;
@@ -542,7 +542,7 @@ impl Visitor<'_> for Name<'_> {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<Key, E> {
-        // The model reads the names of a tool's parameters, too.
+        // The model also reads the names of a tool's parameters.
         if matches!(self.within, Key::Plain | Key::Input) {
             self.count.text(name);
         }
@@ -550,7 +550,7 @@ impl Visitor<'_> for Name<'_> {
     }
 }
 
-/// The fields of a body, each on its own.
+/// The fields of the body.
 struct Fields<'c>(&'c mut Count);
 
 impl<'de> Visitor<'de> for Fields<'_> {
@@ -572,13 +572,13 @@ impl<'de> Visitor<'de> for Fields<'_> {
     }
 }
 
-/// Whether all of a text is data in base64 (RFC 2397): no model reads it.
+/// Whether the whole text is base64 data (RFC 2397), which no model reads as text.
 fn is_data_url(text: &str, start: &str) -> bool {
     const LONGEST_TYPE: usize = 128;
     let is_base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
     text.starts_with(start)
         && text.split_once(',').is_some_and(|(kind, data)| {
-            // Whole pieces, so that the compiler can look at many bytes at once.
+            // Whole chunks, so that the compiler can vectorise the check.
             let mut pieces = data.as_bytes().chunks(1024);
             kind.len() <= LONGEST_TYPE
                 && kind.ends_with(";base64")

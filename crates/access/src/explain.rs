@@ -10,14 +10,14 @@ use crate::{
     decide::{Trace, judge, judge_for},
 };
 
-/// What would be decided about a request, and how one gets there.
+/// The decision about a request, and the steps that lead to it.
 #[derive(Debug)]
 pub struct Explanation {
-    /// What was found, in order. No secret is among it.
+    /// The steps, in order, without secrets.
     pub steps: Vec<String>,
-    /// What is decided, as if no limit had been used yet.
+    /// The decision, as if no limit had been used yet.
     pub decision: Decision,
-    /// What it takes from which limits; nothing, if it is refused before.
+    /// The request's demands on its limits; empty if it is refused before.
     pub demands: Demands,
 }
 
@@ -27,7 +27,7 @@ impl Trace for Vec<String> {
     }
 }
 
-/// Decides about a request as if no limit had been used yet. Nothing is taken from the real ones.
+/// Decides about a request as if no limit had been used yet. The real limits are not debited.
 pub fn explain(policy: &Policy, catalogue: &Catalogue, request: &Request<'_>) -> Explanation {
     let mut steps = Vec::new();
     let judged = judge(policy, catalogue, request, &mut steps);
@@ -35,7 +35,7 @@ pub fn explain(policy: &Policy, catalogue: &Catalogue, request: &Request<'_>) ->
     Explanation::of(judged, steps, catalogue)
 }
 
-/// What is wrong with a token, and what is configured: more than its bearer hears.
+/// What is wrong with a token, and what is configured: more than its bearer is told.
 fn about_token(policy: &Policy, request: &Request<'_>, reason: &Reason) -> Option<String> {
     match reason {
         Reason::BadToken(fault) => Some(fault.for_operators()),
@@ -47,8 +47,8 @@ fn about_token(policy: &Policy, request: &Request<'_>, reason: &Reason) -> Optio
     }
 }
 
-/// The same as if the request came with this key, which operators know by its name only. A key among its headers
-/// does not count.
+/// Like [`explain`], for a request with this key, which operators know only by its name. A key among the request's headers is
+/// ignored.
 pub fn explain_for(
     policy: &Policy,
     catalogue: &Catalogue,

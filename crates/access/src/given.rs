@@ -1,9 +1,9 @@
-//! The keys that a request shows, and in which headers.
+//! Finds the keys in a request's headers.
 //!
-//! A key stands in `Authorization: Bearer` (RFC 6750 §2.1; OpenAI's clients), `x-api-key` (Anthropic's), `api-key` (Azure's) or,
-//! since pages cannot set headers of a WebSocket, among the protocols of `Sec-WebSocket-Protocol`, behind
-//! `openai-insecure-api-key.` (<https://platform.openai.com/docs/guides/realtime-websocket>); and in the headers that the operator
-//! names, with or without `Bearer`. It may stand in several of them, if it is the same.
+//! A key is in `Authorization: Bearer` (RFC 6750 §2.1; OpenAI's clients), `x-api-key` (Anthropic's), `api-key` (Azure's) or,
+//! since pages cannot set headers of a WebSocket, among the protocols of `Sec-WebSocket-Protocol`, after
+//! `openai-insecure-api-key.` (<https://platform.openai.com/docs/guides/realtime-websocket>); and in the headers that the
+//! operator names, with or without `Bearer`. Several headers may hold it if it is the same key.
 
 use std::fmt;
 
@@ -15,15 +15,15 @@ use http::{
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 static API_KEY: HeaderName = HeaderName::from_static("api-key");
 
-/// What stands before a key among WebSocket protocols.
+/// The prefix of a key among WebSocket protocols.
 const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
 
-/// Where a request shows more than one key.
+/// The headers of a request with more than one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conflict {
-    /// Two headers hold different ones, or one of them two.
+    /// Two headers hold different keys, or one header holds two.
     Between(HeaderName, HeaderName),
-    /// A header stands there twice, and servers differ in which they take.
+    /// A header is repeated, and servers differ in which value they use.
     Repeated(HeaderName),
 }
 
@@ -37,10 +37,10 @@ impl fmt::Display for Conflict {
     }
 }
 
-/// The one key that the headers give, `further` ones among them.
+/// The one key in the headers; `further` headers are searched, too.
 ///
 /// # Errors
-/// There are several.
+/// There are several different keys.
 pub(crate) fn one<'h>(headers: &'h HeaderMap, further: &[HeaderName]) -> Result<Option<&'h [u8]>, Conflict> {
     let mut given: Option<(&HeaderName, &[u8])> = None;
     for shown in each(headers, further) {
@@ -56,10 +56,10 @@ pub(crate) fn one<'h>(headers: &'h HeaderMap, further: &[HeaderName]) -> Result<
     Ok(given.map(|(_, key)| key))
 }
 
-/// All different keys that the headers give, each with the first header that has it.
+/// All different keys in the headers, each with the first header that holds it.
 ///
 /// # Errors
-/// Which ones cannot be told: a header is there twice.
+/// The keys are ambiguous: a header is repeated.
 pub(crate) fn all<'h, 'n>(
     headers: &'h HeaderMap,
     further: &'n [HeaderName],
@@ -74,12 +74,12 @@ pub(crate) fn all<'h, 'n>(
     Ok(all)
 }
 
-/// Whether keys are read in the header of this name, also if the operator names no further ones.
+/// Whether keys are read from this header even if the operator names no further headers.
 pub(crate) fn is_read_in(name: &HeaderName) -> bool {
     [&AUTHORIZATION, &X_API_KEY, &API_KEY, &SEC_WEBSOCKET_PROTOCOL].contains(&name)
 }
 
-/// How a header's value has its key.
+/// Extracts the key from a header's value.
 type Read = fn(&HeaderValue) -> Option<&[u8]>;
 
 /// Each key with its header, in a fixed order.
@@ -108,14 +108,14 @@ fn websocket_protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     lists.flat_map(|list| list.split(',')).map(str::trim).filter(|protocol| !protocol.is_empty())
 }
 
-/// The key that a protocol holds. Nobody writes the prefix in another case, but then it would be no
-/// less a key, which must not reach a server.
+/// The key that a protocol holds. The prefix matches in any case: no client writes it differently, but such a key must not
+/// reach a server either.
 fn key_among_protocols(protocol: &str) -> Option<&str> {
     let (prefix, key) = protocol.split_at_checked(KEY_PROTOCOL.len())?;
     prefix.eq_ignore_ascii_case(KEY_PROTOCOL).then_some(key)
 }
 
-/// The protocols that the server is to see: those that hold no key. `None` if there are none.
+/// The protocols for the server: those without a key. `None` if none are left.
 pub(crate) fn protocols_without_key(headers: &HeaderMap) -> Option<String> {
     let kept: Vec<&str> = websocket_protocols(headers).filter(|p| key_among_protocols(p).is_none()).collect();
     (!kept.is_empty()).then(|| kept.join(", "))
@@ -129,8 +129,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a He
     }
 }
 
-/// The key in `Bearer <key>`; the scheme's case does not matter (RFC 9110 §11.1). Another scheme
-/// is none of ours.
+/// The key in `Bearer <key>`; the scheme's case does not matter (RFC 9110 §11.1). `None` for another scheme.
 fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer";
     let (scheme, key) = value.as_bytes().trim_ascii().split_at_checked(SCHEME.len())?;

@@ -1,9 +1,9 @@
 //! Tokens of an identity provider in place of API keys (RFC 7519; OpenID Connect's
 //! <https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation>).
 //!
-//! A token is taken if it is signed with one of its issuer's keys (RFC 7517), by a method with a
-//! public key, is for us (`aud`) and not outside its time. A claim says whose it is, another one which
-//! plan holds. No I/O here: somebody else fetches the issuer's keys and puts them into [`IssuerKeys`].
+//! A token is accepted if one of its issuer's keys (RFC 7517) has signed it with a public-key algorithm, its audience (`aud`)
+//! is configured, and it is within its validity period. One claim names the consumer, another the plan. No I/O here: another
+//! task fetches the issuer's keys into [`IssuerKeys`].
 //!
 //! ```text
 //! Shown ─read─▶ Token (not believed) ─issuer, signature─▶ claims ─time, audience─▶ bearer ─▶ Key
@@ -32,28 +32,28 @@ pub use keys::{InvalidKeySet, IssuerKeys};
 pub(crate) use token::Shown;
 use token::Token;
 
-/// Clocks of issuers may differ from ours by so much.
+/// The tolerated clock difference between issuers and Modelgate.
 const LEEWAY: Duration = Duration::from_secs(30);
 
-/// Whose tokens are taken, and what they stand for.
+/// An issuer whose tokens are accepted, and what they allow.
 #[derive(Debug, Clone)]
 pub struct Issuer {
-    /// Its `iss`. Several entries may have the same: of those that a token is for, the first counts whose
-    /// [consumer claim](Self::consumer_claim) it has.
+    /// Its `iss`. Several entries may share it: of those that match a token's audience, the first whose [consumer
+    /// claim](Self::consumer_claim) the token has is used.
     pub issuer: String,
-    /// One of these must be among a token's `aud`.
+    /// A token's `aud` must contain one of these.
     pub audience: Vec<String>,
-    /// The claim that names the consumer. Of a claim within claims, the names with dots between them.
+    /// The claim that names the consumer; a nested claim is written with dots.
     pub consumer_claim: String,
-    /// The claim that names the plan, likewise: a text, or a list of which the first counts that is a plan's name.
+    /// The claim that names the plan, written likewise: a text, or a list whose first name of a plan is used.
     pub plan_claim: Option<String>,
-    /// The plans that a claim may name.
+    /// The plans that the claim may name.
     pub plans: HashMap<String, TokenPlan>,
-    /// What holds if no claim names a plan.
+    /// The plan of tokens whose claim names none.
     pub default_plan: TokenPlan,
-    /// A token that names no plan is refused instead.
+    /// Tokens that name no plan are refused instead.
     pub plan_required: bool,
-    /// Its keys.
+    /// Its public keys.
     pub keys: IssuerKeys,
 }
 
@@ -62,13 +62,13 @@ pub struct Issuer {
 pub struct TokenPlan {
     /// The models.
     pub models: ModelGlobs,
-    /// The limits of each subject over all models.
+    /// Each subject's limits over all models.
     pub limits: Limits,
-    /// The limits of each subject for each model on its own.
+    /// Each subject's limits for each model on its own.
     pub limits_per_model: Limits,
 }
 
-/// What a token says.
+/// A token's claims.
 type Claims = Map<String, Value>;
 
 impl Default for TokenPlan {
@@ -120,7 +120,7 @@ fn signers<'i>(issuers: &'i [Issuer], token: &Token<'_>) -> Result<Vec<&'i Issue
     }
     let signature = signature.max(by_others);
     if signature == Signature::NoSuchKey || token.key_id.is_none() {
-        // Of a token that names none of our issuers, any may have new keys: some have several names.
+        // If a token names no configured issuer, any issuer may have new keys: some issuers have several names.
         let asked = if own.is_empty() { others } else { own };
         asked.iter().for_each(|issuer| issuer.keys.miss());
     }
@@ -134,7 +134,7 @@ fn signers<'i>(issuers: &'i [Issuer], token: &Token<'_>) -> Result<Vec<&'i Issue
     .into())
 }
 
-/// What is wrong with a token that issuers of ours have signed, and whose `iss` is none of theirs.
+/// The fault of a token that configured issuers have signed, but whose `iss` is not theirs.
 fn signed_for_another(own: &[&Issuer], signers: &[&Issuer], token: &Token<'_>) -> TokenFault {
     match own.first() {
         Some(own) => TokenFault::Signer { issuer: own.issuer.clone(), signers: names(signers) },
@@ -142,7 +142,7 @@ fn signed_for_another(own: &[&Issuer], signers: &[&Issuer], token: &Token<'_>) -
     }
 }
 
-/// The best that comes of trying keys, and those with which it does. Entries may share their keys.
+/// The best result of trying keys on the token, and the entries that gave it. Entries may share their keys.
 fn signed_by<'i>(
     issuers: impl Iterator<Item = &'i Issuer>,
     token: &Token<'_>,
@@ -169,7 +169,8 @@ fn names(issuers: &[&Issuer]) -> Vec<String> {
     names
 }
 
-/// Of entries of one issuer, the first that a token is for and whose consumer it names: users and machines may have one each.
+/// The first entry of an issuer that matches a token's audience and whose consumer claim it has: users and machines may have
+/// one entry each.
 fn entry_for<'i>(entries: &[&'i Issuer], claims: &Claims) -> Result<&'i Issuer, TokenFault> {
     let audience = texts(claims.get("aud"));
     let is_for =
@@ -189,7 +190,7 @@ fn entry_for<'i>(entries: &[&'i Issuer], claims: &Claims) -> Result<&'i Issuer, 
     })
 }
 
-/// A text, or those of a list (RFC 7519 §4.1.3).
+/// A text, or the texts of a list (RFC 7519 §4.1.3).
 fn texts(claim: Option<&Value>) -> Vec<&str> {
     match claim {
         Some(Value::String(one)) => vec![one],
@@ -238,8 +239,8 @@ fn bearer(
     }))
 }
 
-/// For whom the limits of a plan are counted: the subject, whichever of its tokens it shows. Where a token has no `sub`, it is
-/// what the issuer calls the consumer by the claim that names it; no subject is mistaken for that.
+/// The subject for whom a plan's limits are counted: `sub`, whichever token is shown. A token without `sub` is counted by the
+/// name in the consumer claim; the two can never be confused.
 fn counted_for(issuer: &Issuer, name: &str, claims: &Claims) -> KeyDigest {
     let of = &issuer.issuer;
     match claims.get("sub").and_then(Value::as_str).filter(|sub| !sub.is_empty()) {
@@ -249,12 +250,12 @@ fn counted_for(issuer: &Issuer, name: &str, claims: &Claims) -> KeyDigest {
 }
 
 impl Issuer {
-    /// The claim that names a token's consumer, if it is there.
+    /// The claim that names a token's consumer, if the token has it.
     fn consumer_of<'c>(&self, claims: &'c Claims) -> Option<&'c Value> {
         find(claims, &self.consumer_claim).filter(|value| !value.is_null())
     }
 
-    /// How a token calls its consumer.
+    /// The consumer's name in a token.
     fn subject<'c>(&self, claims: &'c Claims) -> Result<&'c str, TokenFault> {
         let claim = || self.consumer_claim.clone();
         let named = self.consumer_of(claims);
@@ -263,7 +264,7 @@ impl Issuer {
         named.as_str().ok_or_else(|| TokenFault::ConsumerType { claim: claim(), found: type_of(named) })
     }
 
-    /// The plan that a token's claims name. Only what names none, as far as it can be told, has the default one.
+    /// The plan that a token's claims name. Only a token that clearly names no plan gets the default one.
     fn plan_of(&self, claims: &Claims) -> Result<&TokenPlan, TokenFault> {
         let claim = self.plan_claim.as_deref();
         let unknown = |found| TokenFault::UnknownPlan { claim: claim.unwrap_or_default().to_owned(), found };
@@ -272,7 +273,7 @@ impl Issuer {
             Some(Value::String(name)) => {
                 Some(self.plans.get(name).ok_or_else(|| unknown(fault::quoted(name)))?)
             }
-            // Roles and groups, most of which have nothing to do with plans.
+            // A list of roles or groups, most of which are not plans.
             Some(Value::Array(names)) => {
                 names.iter().filter_map(Value::as_str).find_map(|name| self.plans.get(name))
             }
@@ -289,7 +290,7 @@ impl Issuer {
     }
 }
 
-/// A claim by its name, or within others, as in `realm_access.roles`. Names may have dots themselves.
+/// A claim by its name, or nested as in `realm_access.roles`. A claim's own name may contain dots.
 fn find<'c>(claims: &'c Claims, claim: &str) -> Option<&'c Value> {
     claims.get(claim).or_else(|| {
         let (outermost, within) = claim.split_once('.')?;
@@ -297,7 +298,7 @@ fn find<'c>(claims: &'c Claims, claim: &str) -> Option<&'c Value> {
     })
 }
 
-/// The names of claims, and none of what they say.
+/// The claims' names, without their values.
 fn names_of(claims: &Claims) -> Vec<String> {
     claims.keys().cloned().collect()
 }

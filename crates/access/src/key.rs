@@ -1,4 +1,4 @@
-//! API keys. Only their SHA-256 digests are kept: who reads the configuration learns no key.
+//! API keys. Only their SHA-256 digests are kept, so that the configuration reveals no key.
 
 use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
@@ -13,12 +13,12 @@ use crate::{Consumer, ModelGlobs, Reason};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyDigest([u8; 32]);
 
-/// A text that is not a digest. It does not repeat the text: people paste keys by mistake.
+/// A text that is not a digest. The error does not repeat it: people paste keys by mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is not a SHA-256 digest: it must be 64 hexadecimal digits")]
 pub struct InvalidDigest;
 
-/// A key that was just made, in clear. It is shown once and never stored.
+/// A newly made key in plain text. It is shown once and never stored.
 pub struct NewKey {
     secret: String,
 }
@@ -28,16 +28,16 @@ pub struct NewKey {
 #[error("the operating system gave no random bytes: {0}")]
 pub struct NoRandomness(#[from] getrandom::Error);
 
-/// An API key and what it is good for.
+/// An API key and its rights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// What people call it; unique.
+    /// The name shown to people; unique.
     pub name: String,
-    /// Who owns it.
+    /// Its owner.
     pub consumer: Arc<Consumer>,
-    /// What it is recognised by; unique.
+    /// The digest by which it is recognised; unique.
     pub digest: KeyDigest,
-    /// What it was recognised by before it was rotated, and until when that still works.
+    /// Its digest before it was rotated, and until when the old key still works.
     pub previous: Option<(KeyDigest, SystemTime)>,
     /// The models that it may use.
     pub models: ModelGlobs,
@@ -45,7 +45,7 @@ pub struct Key {
     pub limits: Limits,
     /// Its limits for each model on its own.
     pub limits_per_model: Limits,
-    /// The plan that it refers to. No decision looks at it.
+    /// The plan that it refers to; decisions do not use it.
     pub plan: Option<PlanOfKey>,
     /// Whether it may use paths that manage a server.
     pub manage: bool,
@@ -53,24 +53,24 @@ pub struct Key {
     pub stored_data: bool,
     /// When it stops working.
     pub expires: Option<SystemTime>,
-    /// It does not work.
+    /// It is disabled.
     pub disabled: bool,
-    /// The client networks from which it works; none means any.
+    /// The client networks from which it works; empty means any.
     pub networks: Vec<IpNet>,
-    /// Stands for it where what was taken is kept: also after it was rotated.
+    /// The number under which its counts are stored; rotation does not change it.
     pub id: u128,
 }
 
-/// What of a key comes from a plan, and changes with it.
+/// Which parts of a key come from a plan, and change with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanOfKey {
     /// The plan.
     pub name: Arc<str>,
-    /// Its models are the key's.
+    /// The key's models are the plan's.
     pub models: bool,
-    /// Its limits are the key's.
+    /// The key's limits are the plan's.
     pub limits: bool,
-    /// Its limits for each model are the key's.
+    /// The key's limits for each model are the plan's.
     pub limits_per_model: bool,
 }
 
@@ -104,13 +104,13 @@ impl KeyDigest {
         &self.0
     }
 
-    /// The first half of it, which is enough to tell keys apart.
+    /// The first half of it, which is enough to distinguish keys.
     pub(crate) fn prefix(&self) -> u128 {
         self.0.iter().take(16).fold(0, |sum, byte| sum << 8 | u128::from(*byte))
     }
 }
 
-/// Shows the first four digits only: enough to find the key, too little to look it up in a table.
+/// Shows only the first four digits: enough to find the key, too few to look it up in a table.
 impl fmt::Debug for KeyDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyDigest({}…)", hex::encode(&self.0[..2]))
@@ -141,7 +141,7 @@ impl NewKey {
         Ok(Self { secret })
     }
 
-    /// Whether a text has the form of our keys, but was mistyped. Older keys have no checksum.
+    /// Whether a text has the form of Modelgate's keys but the wrong checksum. Older keys have no checksum.
     pub(crate) fn is_mistyped(text: &[u8]) -> bool {
         let Some(letters) = text.strip_prefix(Self::PREFIX.as_bytes()) else { return false };
         let long = letters.len().abs_diff(Self::LENGTH + Self::CHECKSUM) <= 3;
@@ -152,7 +152,7 @@ impl NewKey {
         std::str::from_utf8(key).is_ok_and(|key| Self::checksum(key).as_bytes() != checksum)
     }
 
-    /// The CRC-32 of a text in six letters, so that secret scanners know a key when they see one.
+    /// The CRC-32 of a text in six letters, by which secret scanners recognise a key.
     fn checksum(text: &str) -> String {
         let mut rest = crc32fast::hash(text.as_bytes()) as usize;
         let mut letters = [b'0'; Self::CHECKSUM];
@@ -163,14 +163,14 @@ impl NewKey {
         letters.map(char::from).iter().collect()
     }
 
-    /// The letter of a byte. The last eight values have none: they would make the first eight
-    /// letters likelier than the others.
+    /// The letter for a random byte. The last eight byte values have none, since they would make the first eight letters
+    /// likelier.
     fn letter(byte: u8) -> Option<char> {
         let byte = usize::from(byte);
         (byte < 4 * Self::ALPHABET.len()).then(|| char::from(Self::ALPHABET[byte % Self::ALPHABET.len()]))
     }
 
-    /// The key in clear.
+    /// The key in plain text.
     pub fn reveal(&self) -> &str {
         &self.secret
     }
@@ -210,13 +210,13 @@ impl Key {
         }
     }
 
-    /// What it is recognised by, and was before it was rotated.
+    /// Its digest, and the one before it was rotated.
     pub(crate) fn digests(&self) -> impl Iterator<Item = KeyDigest> + use<> {
         let previous = self.previous.as_ref().map(|(digest, _)| *digest);
         previous.into_iter().chain([self.digest])
     }
 
-    /// Whether it works now, from there, recognised by this digest.
+    /// Whether it works at this time, from this address, with this digest.
     pub(crate) fn check(&self, by: &KeyDigest, from: Option<IpAddr>, now: SystemTime) -> Result<(), Reason> {
         let over = |time: SystemTime| now >= time;
         if self.digest != *by && self.previous.as_ref().is_none_or(|(_, until)| over(*until)) {
@@ -240,7 +240,7 @@ impl Key {
         self.models.match_all()
     }
 
-    /// Whether this key may use a model of this name that no server is known for.
+    /// Whether this key may use the name of a model for which no server is known.
     pub fn may_use_name(&self, model: &str) -> bool {
         self.models.matches(model)
     }

@@ -1,19 +1,18 @@
-//! Who may do what: API keys, the request reader, and the decision. No I/O.
+//! API keys, the request reader, and the decision whether a request may pass. No I/O.
 //!
 //! ```text
 //! Request ─authenticate()─▶ Key ─(path, selectors, body)─▶ model ─(allowed? known? ready?)─limits─▶ Decision
 //! ```
 //!
-//! [`decide`] is the whole of it. What it needs comes from three places with lives of their own:
-//! the [`Policy`] (from the configuration, replaced on reload), the [`Catalogue`](catalogue::Catalogue)
-//! (replaced whenever a server comes or goes) and the [`Limiters`](limits::Limiters) (what was taken so
-//! far, which outlives both).
+//! [`decide`] does it all. Its inputs have three lifetimes: the [`Policy`] (from the configuration, replaced on reload), the
+//! [`Catalogue`](catalogue::Catalogue) (replaced whenever a server comes or goes) and the [`Limiters`](limits::Limiters) (what
+//! was taken so far, which outlives both).
 //!
 //! A refusal is a value, a [`Reason`]; HTTP statuses are chosen elsewhere.
 //!
-//! Reading the model out of a request is a security boundary: what is read here and what the
-//! server behind reads must be the same, or a key that may use one model reaches another. So the
-//! reader refuses whatever two readers could read differently; it never guesses.
+//! Reading the model out of a request is a security boundary: if the reader and the server read different models, a key that
+//! may use one model reaches another. The reader therefore refuses whatever two readers could read differently; it never
+//! guesses.
 
 mod consumer;
 mod decide;

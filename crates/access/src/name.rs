@@ -1,9 +1,9 @@
-//! Names of accounts: one rule for what operators write and for what tokens of identity providers say.
+//! Names of accounts: one rule for those that operators write and those from tokens of identity providers.
 //!
-//! A consumer's name goes into a header (`X-Inference-Consumer`), URLs of the dashboard, the store and its audit log, so a
-//! name is made of characters that are safe in all of them. Subjects of tokens may hold any characters: those that are
-//! not safe are percent-encoded (RFC 3986 §2.1), and a long name ends in a part of its digest. Two different subjects
-//! never get the same name, since `%` and `~` themselves are encoded in what a token says.
+//! A consumer's name goes into a header (`X-Inference-Consumer`), URLs of the dashboard, the store and its audit log, so it
+//! consists of characters that are safe in all of them. A token's subject may hold any characters: unsafe ones are
+//! percent-encoded (RFC 3986 §2.1), and a long name ends in part of its digest. Two different subjects never get the same name,
+//! since `%` and `~` in a token are encoded, too.
 
 use std::borrow::Cow;
 
@@ -11,17 +11,18 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::KeyDigest;
 
-/// What names of accounts may be, in words.
+/// The allowed names of accounts, in words.
 pub const NAME: &str = "1 to 200 ASCII letters, digits and ._@:-+|/#=%~";
 
 /// The longest name that operators may write, in bytes.
 const LONGEST: usize = 200;
-/// The longest name that a token gives, in bytes. `jwt:` stands before it where keys are named.
+/// The longest name made from a token, in bytes; names of keys add the prefix `jwt:`.
 const LONGEST_OF_TOKEN: usize = 160;
-/// How many hexadecimal digits of its digest end a longer one: nobody finds another subject with the same 96 bits.
+/// The number of hexadecimal digits of its digest that end a longer name: 96 bits, for which nobody can find a second subject.
 const DIGITS: usize = 24;
 
-/// What is percent-encoded of a token's name: all but letters, digits and the marks of [`NAME`] that mean nothing here.
+/// The characters that are percent-encoded in a token's name: all but letters, digits and those marks of [`NAME`] that have no
+/// meaning here.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
@@ -34,13 +35,13 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'#')
     .remove(b'=');
 
-/// A text that cannot name anybody.
+/// Why a text cannot be a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoName {
-    /// Nothing is in it.
+    /// It is blank.
     #[error("it is empty")]
     Empty,
-    /// Nobody is called so, and logs would show something else than is there.
+    /// It holds control characters, which logs would show as something else.
     #[error("it holds a control character")]
     Control,
 }
@@ -51,7 +52,7 @@ pub fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@:-+|/#=%~".contains(&b))
 }
 
-/// The name of the consumer that a token calls so: the text itself where that is possible.
+/// The consumer's name for a token's text: the text itself where that is possible.
 ///
 /// # Errors
 /// The text is blank or holds a control character.
@@ -66,10 +67,10 @@ pub fn name_of_subject(text: &str) -> Result<Cow<'_, str>, NoName> {
     Ok(if encoded.len() <= LONGEST_OF_TOKEN { encoded } else { shortened(&encoded, text).into() })
 }
 
-/// The beginning of a name, and a part of the digest of what it stands for.
+/// The beginning of a name, and part of the digest of the original text.
 fn shortened(encoded: &str, text: &str) -> String {
     let start = &encoded[..LONGEST_OF_TOKEN - DIGITS - 1];
-    // A character's encoding is not cut into pieces.
+    // An encoded character is not cut apart.
     let whole = start.len() - start.bytes().rev().take(2).position(|b| b == b'%').map_or(0, |at| at + 1);
     let digits = hex::encode(&KeyDigest::of(text).as_bytes()[..DIGITS / 2]);
     format!("{}~{digits}", &start[..whole])
@@ -85,7 +86,7 @@ mod tests {
         name_of_subject(text).expect("a name").into_owned()
     }
 
-    /// As identity providers call those whose tokens they sign.
+    /// Names as identity providers write them.
     #[test]
     fn subjects_that_there_are_keep_their_names_where_they_can() {
         let subjects = [

@@ -1,4 +1,4 @@
-//! What the configuration allows: the keys, and the limits of the models.
+//! What the configuration allows: keys, and limits of models.
 
 use std::{
     borrow::Borrow,
@@ -18,20 +18,19 @@ use crate::{Conflict, Consumer, Denial, Issuer, Key, KeyDigest, ModelGlobs, NewK
 /// A limit of some models over all keys.
 #[derive(Debug, Clone)]
 pub struct ModelLimit {
-    /// The models; each has the limit on its own.
+    /// The models, each of which has the limit on its own.
     pub models: ModelGlobs,
     /// The limits.
     pub limits: Limits,
 }
 
-/// All keys and limits. A reload makes a new one; what was taken so far lives in
-/// [`Limiters`](limits::Limiters).
+/// All keys and limits. A reload makes a new policy; what was taken so far is kept in [`Limiters`](limits::Limiters).
 #[derive(Debug, Clone)]
 pub struct Policy {
     keys: HashSet<ByDigest>,
-    /// By what they were before they were rotated.
+    /// Keys by their digest before rotation.
     previous: HashMap<KeyDigest, Arc<Key>>,
-    /// More than one key has them, or had them before it was rotated.
+    /// Digests that several keys have, or had before rotation.
     contested: HashSet<KeyDigest>,
     model_limits: Vec<ModelLimit>,
     issuers: Vec<Issuer>,
@@ -42,18 +41,18 @@ pub struct Policy {
     is_incomplete: bool,
 }
 
-/// A key that is found by its digest. 100,000 digests beside their keys would be 5 MB more, for each policy that is made.
+/// A key, indexed by its own digest. A map of 100,000 separate digests would take 5 MB more for each policy.
 #[derive(Debug, Clone)]
 struct ByDigest(Arc<Key>);
 
-/// What becomes of a key.
+/// What to do with a key.
 #[derive(Debug)]
 pub enum Edit {
-    /// It stays as it is.
+    /// Keep it.
     Keep,
-    /// It is another one from now on, recognised by the same digests.
+    /// Replace it by one with the same digests.
     Change(Arc<Key>),
-    /// It is taken out.
+    /// Remove it.
     Remove,
 }
 
@@ -67,7 +66,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Puts a policy together. Of keys with the same digest the first one counts.
+    /// Builds a policy. If keys share a digest, the first one is used.
     pub fn new(keys: Vec<Key>, model_limits: Vec<ModelLimit>) -> Self {
         let mut policy = Self {
             keys: HashSet::with_capacity(keys.len()),
@@ -85,7 +84,7 @@ impl Policy {
         policy
     }
 
-    /// Adds keys. Those that are there already count, if one is the same API key.
+    /// Adds keys. A digest that an existing key has still belongs to that key.
     pub fn add_keys(&mut self, keys: impl IntoIterator<Item = Arc<Key>>) {
         for key in keys {
             if let Some((digest, _)) = key.previous {
@@ -110,8 +109,7 @@ impl Policy {
         }
     }
 
-    /// Asks of each key what becomes of it. Where one that is taken out was [contested](Self::is_contested), the other
-    /// one does not take its place.
+    /// Calls `edit` for each key. If a removed key was [contested](Self::is_contested), the other key does not take its place.
     pub fn edit_keys(&mut self, mut edit: impl FnMut(&Arc<Key>) -> Edit) {
         let edits: Vec<(Arc<Key>, Option<Arc<Key>>)> = self
             .keys()
@@ -139,84 +137,84 @@ impl Policy {
         }
     }
 
-    /// Whether another key has, or had, one of its digests: then one of the two is not in force, or was not.
+    /// Whether another key has, or had, one of its digests: one of the two then is or was not in force.
     pub fn is_contested(&self, key: &Key) -> bool {
         key.digests().any(|digest| self.contested.contains(&digest))
     }
 
-    /// Whether that is so of any keys, as far as it is known: also of some that are not there any more.
+    /// Whether any digest is known to be contested, including digests of removed keys.
     pub fn has_contested(&self) -> bool {
         !self.contested.is_empty()
     }
 
-    /// The same, which also takes tokens of identity providers; `consumers` are those that have limits.
+    /// Adds issuers of tokens; `consumers` are those that have limits.
     #[must_use]
     pub fn with_issuers(self, issuers: Vec<Issuer>, consumers: HashMap<String, Arc<Consumer>>) -> Self {
         Self { issuers, consumers, ..self }
     }
 
-    /// The same with days and months of another time zone than UTC.
+    /// Sets the time zone of days and months; the default is UTC.
     #[must_use]
     pub fn with_time_zone(self, time_zone: TimeZone) -> Self {
         Self { time_zone, ..self }
     }
 
-    /// The same, which reads keys in further headers too, such as Kong's `apikey`.
+    /// Sets further headers in which keys are read, such as Kong's `apikey`.
     #[must_use]
     pub fn with_key_headers(self, key_headers: Vec<HeaderName>) -> Self {
         Self { key_headers, ..self }
     }
 
-    /// The same, which may pass over credentials that it does not know beside the one that it knows.
+    /// Sets whether unknown credentials beside a known one are ignored.
     #[must_use]
     pub fn ignoring_foreign(self, ignores_foreign: bool) -> Self {
         Self { ignores_foreign, ..self }
     }
 
-    /// The same, which does not know all keys: unknown ones may be known later, and are not called wrong.
+    /// Marks the key set as incomplete: unknown keys may become known later, and are not called wrong.
     #[must_use]
     pub fn incomplete(self) -> Self {
         Self { is_incomplete: true, ..self }
     }
 
-    /// Whether there may be keys that are not known yet.
+    /// Whether some keys may not be known yet.
     pub fn is_incomplete(&self) -> bool {
         self.is_incomplete
     }
 
-    /// Each key once.
+    /// All keys, each once.
     pub fn keys(&self) -> impl Iterator<Item = &Arc<Key>> {
-        // One whose own digest is another's stands here only as what it was before it was rotated.
+        // A key whose own digest is another key's is stored only under its digest before rotation.
         let stands_alone =
             |key: &&Arc<Key>| !self.keys.get(&key.digest).is_some_and(|own| Arc::ptr_eq(&own.0, key));
         self.keys.iter().map(|ByDigest(key)| key).chain(self.previous.values().filter(stands_alone))
     }
 
-    /// The key that is recognised by a digest.
+    /// The key with a digest.
     pub fn key(&self, digest: &KeyDigest) -> Option<&Arc<Key>> {
         self.keys.get(digest).map(|ByDigest(key)| key).or_else(|| self.previous.get(digest))
     }
 
-    /// Whose midnight ends the days and months of quotas.
+    /// The time zone whose midnight ends the days and months of quotas.
     pub fn time_zone(&self) -> &TimeZone {
         &self.time_zone
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub fn key_count(&self) -> usize {
         self.keys().count()
     }
 
-    /// The limit of a model over all keys: that of the first entry which matches.
+    /// The limit of a model over all keys, from the first entry that matches.
     pub fn model_limits(&self, model: &str) -> Option<&Limits> {
         self.model_limits.iter().find(|entry| entry.models.matches(model)).map(|entry| &entry.limits)
     }
 
-    /// Whose request this is, by the key that its headers [give](crate::given).
+    /// Finds the key of a request in its [headers](crate::given).
     ///
     /// # Errors
-    /// If there is no key, an unknown one, more than one, or one that does not work now or from there; such a one is named,
-    /// so that operators learn who still uses it.
+    /// If there is no key, an unknown one, several, or one that does not work now or from this address; such a key is named, so
+    /// that operators learn who still uses it.
     pub fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -225,9 +223,9 @@ impl Policy {
     ) -> Result<Arc<Key>, Box<Denial>> {
         let given = self.shown(headers, now).map_err(Reason::ConflictingKeys);
         let given = given.and_then(|given| given.ok_or(Reason::MissingKey)).map_err(Denial::of_nobody)?;
-        // The map is keyed by digests, so how long a look-up takes tells nothing about a key.
+        // The map is keyed by digests, so the time of a look-up reveals nothing about a key.
         let digest = (given.len() <= MAX_KEY_LEN).then(|| KeyDigest::of_bytes(given));
-        // Before tokens, since a key that an operator has given out may look like one.
+        // Before tokens, since an operator's key may look like a token.
         if let Some(digest) = digest
             && let Some(key) = self.key(&digest)
         {
@@ -247,7 +245,7 @@ impl Policy {
         }))
     }
 
-    /// The key or token by which [`authenticate`](Self::authenticate) tells whose request this is, right or not.
+    /// The key or token by which [`authenticate`](Self::authenticate) identifies a request, valid or not.
     pub fn shown_key<'h>(&self, headers: &'h HeaderMap, now: SystemTime) -> Option<&'h [u8]> {
         self.shown(headers, now).ok().flatten()
     }
@@ -259,7 +257,7 @@ impl Policy {
         }
     }
 
-    /// Of different credentials the one that is known here; if none is, the first, so that it is refused as what it is.
+    /// The known one of several credentials; if none is known, the first, so that it is refused for its own fault.
     fn own_of_several<'h>(
         &self,
         headers: &'h HeaderMap,
@@ -273,7 +271,7 @@ impl Policy {
         }
     }
 
-    /// Whether somebody has given out this key or token.
+    /// Whether this key or token is a known one.
     fn knows(&self, given: &[u8], now: SystemTime) -> bool {
         let is_key = given.len() <= MAX_KEY_LEN && self.key(&KeyDigest::of_bytes(given)).is_some();
         let verified = || {
@@ -283,12 +281,12 @@ impl Policy {
         is_key || verified().is_some()
     }
 
-    /// Whether keys are read in the header of this name.
+    /// Whether keys are read from this header.
     pub fn reads_keys_in(&self, name: &HeaderName) -> bool {
         given::is_read_in(name) || self.key_headers.contains(name)
     }
 
-    /// Whether one of the headers holds what has the form of an identity provider's token, whether it is one or not.
+    /// Whether a header holds something that looks like an identity provider's token, valid or not.
     pub fn shows_token(&self, headers: &HeaderMap) -> bool {
         let all = given::all(headers, &self.key_headers).unwrap_or_default();
         let is_token =
@@ -296,7 +294,7 @@ impl Policy {
         all.iter().any(|(_, given)| is_token(given))
     }
 
-    /// Whether tokens of identity providers are taken at all.
+    /// Whether tokens of identity providers are accepted at all.
     pub(crate) fn takes_tokens(&self) -> bool {
         !self.issuers.is_empty()
     }
@@ -337,7 +335,7 @@ mod tests {
         Policy::new(vec![key("alice"), key("bob"), key("alice")], Vec::new())
     }
 
-    /// Who it is: a name, or the code of the refusal.
+    /// The consumer's name, or the code of the refusal.
     fn who(headers: &[(&str, &str)]) -> String {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -478,7 +476,7 @@ mod tests {
             assert_eq!(who(&strict, &headers), between(one, other), "{pairs:?}");
             assert_eq!(who(&lax, &headers), taken, "{pairs:?}");
         }
-        // Two that are known, and what cannot be told apart.
+        // Two known keys, and ambiguous headers.
         let both =
             headers(&[("authorization", "Bearer mg-alice"), ("api-key", "x"), ("x-api-key", "mg-bob")]);
         assert_eq!(who(&lax, &both), between("authorization", "x-api-key"));

@@ -1,4 +1,4 @@
-//! Why a request is refused. A reason is a value; HTTP comes later.
+//! Why a request is refused. A reason is a value; HTTP statuses are chosen elsewhere.
 
 use catalogue::Readiness;
 use limits::{Limit, LimitReached, Scope};
@@ -11,27 +11,27 @@ pub enum Reason {
     /// No header holds a key.
     #[error("an API key is required: send it as \"Authorization: Bearer <key>\"")]
     MissingKey,
-    /// The key is not one of ours.
+    /// The key is unknown.
     #[error("the API key is not valid")]
     UnknownKey,
     /// The key is not known, but the store of keys has not answered yet.
     #[error("API keys cannot be looked up at the moment; try again later")]
     KeysUnavailable,
-    /// It has the form of our keys, but not their checksum: it was mistyped or cut off.
+    /// It has the form of Modelgate's keys, but a wrong checksum: it was mistyped or cut off.
     #[error("the API key is not valid: its checksum does not fit, so it was mistyped or cut off")]
     MistypedKey,
-    /// A token of an identity provider that is not taken.
+    /// A token of an identity provider was refused.
     #[error("the token is not valid: {0}")]
     BadToken(Box<TokenFault>),
-    /// The token names an issuer of ours whose keys have never been fetched, so nobody knows whether it is good.
+    /// The token names a configured issuer whose keys have never been fetched, so it cannot be verified.
     #[error(
         "the token cannot be checked at the moment, for its issuer's keys are not known yet; try again later"
     )]
     TokenKeysUnavailable,
-    /// The key, or its owner, has been put out of use.
+    /// The key or its owner is disabled.
     #[error("the API key is not valid any more: it has been disabled")]
     DisabledKey,
-    /// The key's time is over.
+    /// The key has expired.
     #[error("the API key is not valid any more: it has expired")]
     ExpiredKey,
     /// The key may not be used from where the request comes.
@@ -54,16 +54,16 @@ pub enum Reason {
     NotServedThere {
         /// The model that was asked for.
         model: String,
-        /// What the request has that chooses them, as the operator wrote it.
+        /// The condition by which the request chose them, as the operator wrote it.
         chosen_by: String,
     },
-    /// The servers demand a credential, and whoever asks has not proven to be Traefik.
+    /// The servers demand a credential, but the caller has not proven to be Traefik.
     #[error("the model's servers cannot be used at the moment; the operator's log says why")]
     UntrustedPeer,
-    /// The path manages a server, and the key has no such right.
+    /// The path manages a server, but the key has no such right.
     #[error("this path is not available")]
     ClosedPath,
-    /// The path leads to what servers store for everybody, and the key may not use that.
+    /// The path leads to data that servers store for everybody, but the key may not use that.
     #[error("this path leads to what is stored for all users of the server, which this API key may not use")]
     StoredData,
     /// A WebSocket where there is none, for what is asked by POST elsewhere.
@@ -74,13 +74,13 @@ pub enum Reason {
     NotReady {
         /// The model that was asked for.
         model: String,
-        /// What its servers do instead.
+        /// The state of its servers.
         idle: Idle,
     },
     /// A limit is used up.
     #[error(transparent)]
     LimitReached(#[from] LimitReached),
-    /// The server of shared limits does not answer, and the operator wants no request to pass then.
+    /// The server of shared limits does not answer, and the operator has chosen to refuse requests then.
     #[error("the limits of this request cannot be checked at the moment; try again later")]
     LimitsUnavailable,
 }
@@ -90,14 +90,14 @@ pub enum Reason {
 pub enum Idle {
     /// At least one is starting.
     Starting,
-    /// They run, but are withdrawn: told to stop, paused, not healthy, or not answering.
+    /// They are running but withdrawn: told to stop, paused, unhealthy, or not answering.
     Draining,
-    /// None runs any more.
+    /// They have all stopped.
     Stopped,
 }
 
 impl Idle {
-    /// Why a pool takes no requests, if it does not.
+    /// Why a pool takes no requests; `None` if it does.
     pub fn of(readiness: Readiness) -> Option<Self> {
         match readiness {
             Readiness::Ready => None,
@@ -117,7 +117,7 @@ impl Idle {
 }
 
 impl Reason {
-    /// Whether what was shown could be a guess: nobody has given out such a key or token.
+    /// Whether the credential could be a guess: it is no known key or token.
     pub fn is_guess(&self) -> bool {
         match self {
             Self::UnknownKey | Self::MistypedKey => true,

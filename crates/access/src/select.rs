@@ -1,4 +1,4 @@
-//! What a request has, as far as selectors look at it.
+//! Finds the selection that a request matches.
 
 use catalogue::{Catalogue, Selection, Selector, Traits};
 use http::HeaderMap;
@@ -12,8 +12,8 @@ struct Shown<'a> {
     host: Option<&'a str>,
 }
 
-/// The servers that a request chooses by a header, its query or its host. Traefik asks the most
-/// demanding rule first, and so do we.
+/// The selection that a request matches by a header, its query or its host. The selector with the most conditions is tried
+/// first, as in Traefik.
 pub(crate) fn selection<'c>(
     catalogue: &'c Catalogue,
     request: &Request<'_>,
@@ -22,13 +22,13 @@ pub(crate) fn selection<'c>(
     catalogue.selections().iter().find(|selection| chooses(&selection.selector, request, query))
 }
 
-/// Whether a request has all that a selector asks for.
+/// Whether a request meets all conditions of a selector.
 pub(crate) fn chooses(selector: &Selector, request: &Request<'_>, query: Option<&str>) -> bool {
     let host = request.host.map(without_port);
     selector.chooses(&Shown { headers: request.headers, query: query.unwrap_or_default(), host })
 }
 
-/// `code.example.com` of `code.example.com.:8443`; the dot of a full name means nothing to Traefik.
+/// `code.example.com` for `code.example.com.:8443`; Traefik ignores the final dot of a full name.
 fn without_port(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
@@ -38,8 +38,8 @@ fn without_port(host: &str) -> &str {
 }
 
 impl Traits for Shown<'_> {
-    /// A repeated header counts only if all its values do: which of them a server takes is unknown.
-    /// The same for another spelling, `X_Model_Size`, which some servers take for this one.
+    /// A repeated header matches only if all its values do: servers differ in which they use. A header in another spelling,
+    /// such as `X_Model_Size`, which some servers take for the same one, prevents a match.
     fn header(&self, name: &str, fulfils: &dyn Fn(&str) -> bool) -> bool {
         let mut values = self.headers.get_all(name).iter().peekable();
         values.peek().is_some()
@@ -47,7 +47,7 @@ impl Traits for Shown<'_> {
             && !self.headers.keys().any(|other| is_disguise(other.as_str(), name))
     }
 
-    /// Plainly written, and once, whatever others might read in it.
+    /// The parameter must be given once and without encoding, so that no server reads it differently.
     fn query(&self, name: &str, value: &str) -> bool {
         let parts = self.query.split(['&', ';']).map(|part| part.split_once('=').unwrap_or((part, "")));
         let mut given = parts.filter(|(found, _)| *found == name || decode_fully(found) == name);
@@ -60,7 +60,7 @@ impl Traits for Shown<'_> {
     }
 }
 
-/// Whether a header is another one but for underscores.
+/// Whether a header differs from another only in underscores.
 fn is_disguise(other: &str, name: &str) -> bool {
     let dashed = |b: u8| if b == b'_' { b'-' } else { b };
     other != name && other.bytes().map(dashed).eq(name.bytes().map(dashed))

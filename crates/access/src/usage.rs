@@ -1,4 +1,4 @@
-//! What was used, by key and model: for people to look at, not for limits.
+//! Counts usage by key and model: for people to look at, not for limits.
 
 use std::{
     hash::{Hash, Hasher},
@@ -9,26 +9,26 @@ use papaya::{Equivalent, HashMap};
 
 use crate::{Denial, Grant, Reason};
 
-/// Counts since they were taken last. Requests share no lock.
+/// Counts since the last take. Requests share no lock.
 #[derive(Debug, Default)]
 pub struct Usage {
     counts: HashMap<UsedBy, Count>,
 }
 
-/// What one key has used of one model.
+/// One key's usage of one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Used {
     /// The key's name.
     pub key: String,
-    /// Whose it is.
+    /// The key's consumer.
     pub consumer: String,
     /// The model; empty if none was named or it is not known.
     pub model: String,
-    /// Requests that were let pass.
+    /// Admitted requests.
     pub requests: u64,
-    /// Their tokens, as estimated when they came.
+    /// Their tokens, as estimated on arrival.
     pub tokens: u64,
-    /// Requests that were refused.
+    /// Refused requests.
     pub refused: u64,
 }
 
@@ -39,7 +39,7 @@ struct UsedBy {
     model: Box<str>,
 }
 
-/// The same, borrowed: a look-up allocates nothing.
+/// Borrowed, so that a look-up allocates nothing.
 #[derive(Clone, Copy)]
 struct UsedByRef<'a> {
     key: &'a str,
@@ -52,34 +52,34 @@ struct Count {
     requests: AtomicU64,
     tokens: AtomicU64,
     refused: AtomicU64,
-    /// How often nothing was taken in a row.
+    /// The number of consecutive takes without a count.
     idle: AtomicU64,
 }
 
-/// A pair that was idle so often when the counts were taken is forgotten: after ten minutes, twice a second.
+/// A pair is forgotten after this many consecutive idle takes: ten minutes at two takes a second.
 const IDLE: u64 = 1_200;
-/// So many pairs of key and model are told apart; it bounds the memory to some 50 MB.
+/// The maximum number of pairs of key and model, which bounds the memory to some 50 MB.
 const MOST: usize = 200_000;
 
 impl Usage {
-    /// A request was let pass. Its tokens may be added later.
+    /// Counts an admitted request. Its tokens may be added later.
     pub fn allowed(&self, grant: &Grant) {
         self.count(Self::of_grant(grant), |count| {
             count.requests.fetch_add(1, Ordering::Relaxed);
         });
     }
 
-    /// Adds the tokens of a request that was let pass.
+    /// Adds the tokens of an admitted request.
     pub fn tokens(&self, key: &str, consumer: &str, model: &str, tokens: u32) {
         self.count(UsedByRef { key, consumer, model }, |count| {
             count.tokens.fetch_add(tokens.into(), Ordering::Relaxed);
         });
     }
 
-    /// A request was refused. If nobody knows whose it is, nothing is counted.
+    /// Counts a refused request, if its key is known.
     pub fn refused(&self, denial: &Denial) {
         let Some(key) = &denial.key else { return };
-        // Only then the model exists; other names come from the client, and there may be any number of them.
+        // Only these reasons mean that the model exists; other names come from the client, who can invent any number.
         let is_known = matches!(denial.reason, Reason::LimitReached(_) | Reason::LimitsUnavailable);
         let model = denial.model.as_deref().filter(|_| is_known).unwrap_or_default();
         self.count(UsedByRef { key: &key.name, consumer: &key.consumer.name, model }, |count| {
@@ -87,7 +87,7 @@ impl Usage {
         });
     }
 
-    /// What was counted since this was asked last.
+    /// Returns and resets the counts.
     pub fn take(&self) -> Vec<Used> {
         let counts = self.counts.pin();
         let mut taken = Vec::new();
@@ -99,7 +99,7 @@ impl Usage {
                 let [key, consumer, model] = [&by.key, &by.consumer, &by.model].map(ToString::to_string);
                 taken.push(Used { key, consumer, model, requests, tokens, refused });
             } else if count.idle.fetch_add(1, Ordering::Relaxed) >= IDLE {
-                // Who counts at this very moment, after minutes of silence, is lost.
+                // A count made at this very moment, after minutes of idleness, is lost.
                 counts.remove(by);
             }
         }

@@ -1,7 +1,7 @@
 //! The security boundary, from outside: a key that may use one model reaches no other.
 //!
-//! The readers' own tests list every trick; here are the decision's order, the places that name a
-//! model together, and each known trick once through the whole of it.
+//! The readers' own tests list every trick; this file tests the order of the decision, the combinations of places that name a
+//! model, and each known trick once end to end.
 
 mod common;
 
@@ -10,7 +10,7 @@ use catalogue::{LifecycleFinding, ModelName, RouteId, ServerState};
 use common::{Call, World, key, server, server_with};
 use proptest::prelude::*;
 
-/// Alice may use `cheap` and `lone`; `cheap` and `dear` share a server, `lone` has one to itself.
+/// Alice may use `cheap` and `lone`; `cheap` and `dear` share a server, `lone` has its own.
 fn world() -> World {
     let starting = ServerState::Starting(LifecycleFinding::HealthcheckPending.into());
     World::new(
@@ -71,7 +71,7 @@ fn unknown_and_forbidden_models_look_the_same() {
 
 #[test]
 fn the_checks_have_an_order() {
-    // Each has the fault of all that follow it as well.
+    // Each call also has the faults of all that follow it.
     let bad_body = |call: Call| call.header("content-type", "text/plain").body("x");
     for (call, code) in [
         (bad_body(Call::new("mg-eve").uri("/v1/sleep")), "invalid_api_key"),
@@ -180,8 +180,8 @@ fn places_that_name_a_model_must_agree() {
     }
 }
 
-/// vLLM answers a body without `model` with its base model, whatever a header says: a key for one
-/// adapter would reach the base model, and with it every adapter's.
+/// vLLM answers a body without `model` with its base model, whatever a header says: a key for one adapter would reach the base
+/// model, and with it every adapter's.
 #[test]
 fn a_body_that_names_no_model_passes_only_where_the_server_has_no_choice() {
     let silent = |model: &str| alice().json(r#"{"input":"x"}"#).header("x-model", model);

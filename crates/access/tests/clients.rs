@@ -1,4 +1,4 @@
-//! What clients send that is out of the ordinary: where it passes, and where not.
+//! Unusual requests of real clients: where they pass, and where they are refused.
 
 mod common;
 
@@ -6,7 +6,7 @@ use access::{Decision, Mode, Policy};
 use catalogue::{Kind, ServerRecord};
 use common::{Call, World, key, server_with};
 
-/// Alice may use all but what begins with `d`.
+/// Alice may use all models except those that begin with `d`.
 fn world() -> World {
     let of_kind = |name: &str, models: &[&str], kind: Kind| ServerRecord {
         listed_as: kind,
@@ -18,7 +18,7 @@ fn world() -> World {
         of_kind("adapters", &["base", "lora"], Kind::Vllm),
         of_kind("cpp", &["tiny"], Kind::LlamaCpp),
         of_kind("unknown", &["app"], Kind::Other),
-        // Of these two, one reads bodies as nobody knows.
+        // One of these two is of unknown kind.
         of_kind("here", &["both"], Kind::Ollama),
         of_kind("there", &["both"], Kind::Other),
         of_kind("account", &["gpt"], Kind::Provider),
@@ -52,7 +52,7 @@ fn typed(types: &[&str], uri: &str, body: &str) -> Call {
     types.iter().fold(alice().uri(uri).body(body), |call, value| call.header("content-type", value))
 }
 
-/// Ollama's documentation has no `Content-Type` in its commands, and curl says then that it is a form.
+/// The commands in Ollama's documentation have no `Content-Type`, so curl declares a form.
 #[test]
 fn ollama_takes_json_of_any_type_and_it_is_read_as_closely() {
     let world = world();
@@ -62,7 +62,7 @@ fn ollama_takes_json_of_any_type_and_it_is_read_as_closely() {
             assert_eq!(model_of(&world, &call).as_deref(), Some("llama3"), "{call:?}: {}", world.code(&call));
         }
         for (body, code) in [
-            // As strictly as ever.
+            // The reader is as strict as ever.
             (r#"{"model":"llama3","model":"dear"}"#, "unsupported_content_type"),
             (r#"{"model":"llama3","Model":"dear"}"#, "unsupported_content_type"),
             (r#"{"model":"llama3","mod\u0065l":"dear"}"#, "unsupported_content_type"),
@@ -70,11 +70,11 @@ fn ollama_takes_json_of_any_type_and_it_is_read_as_closely() {
             ("\u{feff}{\"model\":\"llama3\"}", "unsupported_content_type"),
             ("model=llama3", "unsupported_content_type"),
             (r#"["llama3"]"#, "unsupported_content_type"),
-            // What is forbidden answers like what is not there.
+            // A forbidden model gets the same answer as an unknown one.
             (r#"{"model":"dear"}"#, "unsupported_content_type"),
             (r#"{"model":"duck"}"#, "unsupported_content_type"),
             ("{}", "unsupported_content_type"),
-            // Nobody else reads it so, or nobody knows.
+            // Other kinds do not read it so, or may not.
             (r#"{"model":"sole"}"#, "unsupported_content_type"),
             (r#"{"model":"tiny"}"#, "unsupported_content_type"),
             (r#"{"model":"app"}"#, "unsupported_content_type"),
@@ -104,7 +104,7 @@ fn ollama_takes_json_of_any_type_and_it_is_read_as_closely() {
     ] {
         assert_eq!(world.code(&call), code, "{call:?}");
     }
-    // What a server with one model gets unread, it gets as before, whatever stands in it.
+    // A server with one model gets unread bodies as before, whatever they hold.
     for name in ["tiny", "own"] {
         let call = typed(&["text/plain"], &format!("/models/{name}/v1/x"), r#"{"model":"dear"}"#);
         let open = typed(&["text/plain"], &format!("/models/{name}/v1/embeddings"), r#"{"model":"dear"}"#);
@@ -112,7 +112,7 @@ fn ollama_takes_json_of_any_type_and_it_is_read_as_closely() {
     }
 }
 
-/// Ollama's client in Go sends `"name": ""` with each question about a model.
+/// Ollama's Go client sends `"name": ""` with each request about a model.
 #[test]
 fn an_empty_name_is_nothing_to_ollama_alone() {
     let world = world();
@@ -134,7 +134,7 @@ fn an_empty_name_is_nothing_to_ollama_alone() {
     assert_eq!(world.code(&chat), "model_ambiguous", "it is no field there");
 }
 
-/// Codex asks for a WebSocket first, without a model, and tried for seconds.
+/// Codex requests a WebSocket first, without a model, and used to retry for seconds.
 #[test]
 fn a_websocket_for_what_is_asked_by_post_is_told_so() {
     let world = world();
@@ -161,7 +161,7 @@ fn a_websocket_for_what_is_asked_by_post_is_told_so() {
         (socket("/v1/responses?model=duck"), "model_not_found"),
         (socket("/v1/responses?model=sole").header("x-model", "tiny"), "model_ambiguous"),
         (socket("/v1/metrics"), "closed_path"),
-        // Nobody knows what the server makes of them; its owner does.
+        // It is unknown how the server reads them, but the owner has opened them.
         (socket("/models/own/v1/messages"), "ok"),
         (Call { method: "GET", ..alice().uri("/v1/responses") }, "model_missing"),
     ] {
@@ -169,7 +169,7 @@ fn a_websocket_for_what_is_asked_by_post_is_told_so() {
     }
 }
 
-/// Azure's clients and others that have the model in the path write `"model": null`.
+/// Azure's clients and others that name the model in the path send `"model": null`.
 #[test]
 fn a_model_that_is_null_is_none_where_that_is_known() {
     let world = world();
@@ -185,14 +185,14 @@ fn a_model_that_is_null_is_none_where_that_is_known() {
     }
     for (call, code) in [
         (null("/v1/chat/completions").header("x-model", "sole"), "ok"),
-        // Nothing else names one, or nobody may know which.
+        // The request names no other model, or the refusal must not reveal which one.
         (null("/v1/chat/completions"), "model_invalid"),
         (null("/models/dear/v1/chat/completions"), "model_not_found"),
         (null("/models/duck/v1/chat/completions"), "model_not_found"),
-        // A server of several takes its default.
+        // A server with several models uses its default.
         (null("/models/lora/v1/chat/completions"), "model_missing"),
         (null("/models/llama3/v1/chat/completions"), "model_missing"),
-        // Nobody knows how these read it.
+        // It is unknown how these read it.
         (null("/models/app/v1/chat/completions"), "model_invalid"),
         (null("/models/app/predict"), "model_invalid"),
         (null("/models/gpt/v1/chat/completions"), "model_invalid"),
@@ -226,7 +226,7 @@ fn a_name_in_a_path_may_have_encoded_slashes_and_be_any_word() {
     }
     let own_router = Mode::Gate { model: None, body_forwarded: true, single_model: false };
     for (call, code) in [
-        // Where the name ends is where Traefik takes it off.
+        // The name must end where Traefik removes it.
         (chat("/models/sole%2Fv1/chat/completions"), "invalid_uri"),
         (chat("/models/sole/v1%2Fchat/completions"), "invalid_uri"),
         (chat("/models/org%2Ftools%2Fv1/chat/completions"), "invalid_uri"),
@@ -236,21 +236,21 @@ fn a_name_in_a_path_may_have_encoded_slashes_and_be_any_word() {
         (chat("/models/%2F%2Froot/v1/chat/completions"), "invalid_uri"),
         (chat("/models/sole%2F..%2Fsleep/v1/sleep"), "invalid_uri"),
         (chat("/models/%252Froot%252Fmodels%252FQwen/v1/x"), "invalid_uri"),
-        // Traefik looks for the prefix as it is written, and would leave the name there: `/models/load` manages servers.
+        // Traefik matches the prefix literally, and would leave the name there: `/models/load` manages servers.
         (chat("/model%73/load"), "invalid_uri"),
         (chat("/%6dodels/sleep/v1/chat/completions"), "invalid_uri"),
         (chat("/openai%2Fdeployments/sole/chat/completions"), "invalid_uri"),
-        // What is forbidden answers like what is not there, however it is written.
+        // A forbidden model gets the same answer as an unknown one, however it is written.
         (chat("/models/deep%2Fdear/v1/chat/completions"), "model_not_found"),
         (chat("/models/deep%2Fduck/v1/chat/completions"), "model_not_found"),
         (chat("/models/%2Froot%2Fdear/v1/chat/completions"), "model_not_found"),
-        // Behind the name everything is closed that was.
+        // After the name, everything that was closed stays closed.
         (chat("/models/sleep/sleep"), "closed_path"),
         (chat("/models/org%2Ftools/tools"), "closed_path"),
         (chat("/models/load/v1/load_lora_adapter"), "closed_path"),
         (chat("/models/load/models/load"), "closed_path"),
         (chat("/models/none/sleep"), "closed_path"),
-        // A router of the user's own need not take the name off.
+        // A router of the user's own need not remove the name.
         (named("/models/sleep/v1/chat/completions", "sleep").mode(own_router), "closed_path"),
         (named("/models/org%2Fcheap/v1/x", "org/cheap").mode(own_router), "invalid_uri"),
     ] {
@@ -258,7 +258,7 @@ fn a_name_in_a_path_may_have_encoded_slashes_and_be_any_word() {
     }
 }
 
-/// Clients that insist on a model put something there, such as `gpt-4`, although the path names it.
+/// Clients that require a model send any name, such as `gpt-4`, although the path names the model.
 #[test]
 fn a_placeholder_in_a_body_passes_where_the_server_takes_any_name() {
     let world = world();
@@ -271,7 +271,7 @@ fn a_placeholder_in_a_body_passes_where_the_server_takes_any_name() {
         ("tiny", "", "tiny"),
         ("free", "default", "free"),
         (qwen, "default", "/root/models/Qwen"),
-        // The name of a model that the key may not use is like any other there.
+        // The name of a model that the key may not use counts as any other there.
         ("tiny", "dear", "tiny"),
         ("tiny", "duck", "tiny"),
     ] {
@@ -279,7 +279,7 @@ fn a_placeholder_in_a_body_passes_where_the_server_takes_any_name() {
         assert_eq!(model_of(&world, &call).as_deref(), Some(served), "{call:?}: {}", world.code(&call));
     }
     for (call, code) in [
-        // Another model of ours is meant.
+        // Another model of this gateway is meant.
         (chat("tiny", "sole"), "model_ambiguous"),
         (chat("free", "llama3"), "model_ambiguous"),
         (chat("tiny", "gpt-4").header("x-model", "sole"), "model_ambiguous"),
@@ -287,14 +287,14 @@ fn a_placeholder_in_a_body_passes_where_the_server_takes_any_name() {
         (body("/models/tiny/v1/chat/completions?model=duck", "gpt-4"), "model_ambiguous"),
         // An adapter.
         (chat(qwen, "base:dear"), "model_ambiguous"),
-        // These look at names, or nobody knows.
+        // These servers look at names, or it is unknown whether they do.
         (chat("sole", "gpt-4"), "model_ambiguous"),
         (chat("sole", "dear"), "model_ambiguous"),
         (chat("llama3", "gpt-4"), "model_ambiguous"),
         (chat("app", "gpt-4"), "model_ambiguous"),
         (chat("own", "gpt-4"), "model_ambiguous"),
         (chat("gpt", "gpt-4"), "model_ambiguous"),
-        // Without a path the body routes.
+        // Without a name in the path the body decides the route.
         (body("/v1/chat/completions", "gpt-4").header("x-model", "tiny"), "model_ambiguous"),
         (
             alice().uri("/models/tiny/v1/chat/completions").json(r#"{"model":"a","model":"b"}"#),

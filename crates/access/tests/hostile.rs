@@ -1,5 +1,5 @@
-//! Attempts to reach, by the newer ways to choose a model, what a key may not use: what each of them
-//! must not open, and must not tell.
+//! Attempts to reach forbidden models by the newer ways to choose a model: none may succeed, and no answer may reveal that a
+//! forbidden model exists.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{Call, World, globs, key, rate, server_with};
 use limits::{Calendar, Limits, Per, Quota, Rate, Unit};
 use proptest::prelude::*;
 
-/// Alice may use all but what begins with `d`; the operator may manage servers, for `cheap` and `load`.
+/// Alice may use all models except those that begin with `d`; the operator may manage servers, for `cheap` and `load`.
 fn world(servers: Vec<ServerRecord>) -> World {
     let mut operator = key("operator", "{cheap,load}", None, None);
     operator.manage = true;
@@ -60,13 +60,13 @@ fn gate(model: Option<&'static str>) -> Mode<'static> {
     Mode::Gate { model, body_forwarded: true, single_model: false }
 }
 
-/// The mode of a request that Traefik has routed to a model's first group, or to another one.
+/// The mode of a request that Traefik has routed to one of a model's groups.
 fn routed(world: &World, model: &str, group: usize) -> Mode<'static> {
     let route = world.catalogue.pool(model).expect("a pool").groups[group].route.to_string();
     Mode::Routed { route: route.leak(), body_forwarded: true }
 }
 
-/// Whatever else is in a request, a forbidden model answers like one that was never there.
+/// Whatever else is in a request, a forbidden model gets the same answer as one that never existed.
 #[test]
 fn no_refusal_tells_that_a_forbidden_model_exists() {
     let world = usual();
@@ -80,7 +80,7 @@ fn no_refusal_tells_that_a_forbidden_model_exists() {
         |name| alice().uri(&format!("/models/{name}/api/tags")),
         |name| chat(name).header("x-model-size", "8b"),
         |name| chat("llama").header("x-model-size", "8b").uri(&format!("/models/{name}/v1/chat/completions")),
-        // `darling` and `dusk` are other names of `dear`, or of nothing.
+        // `darling` and `dusk` are aliases of `dear`, or of nothing.
         |name| chat(name).header("x-model", if name == "dear" { "darling" } else { "dusk" }),
     ];
     for call in calls {
@@ -89,7 +89,7 @@ fn no_refusal_tells_that_a_forbidden_model_exists() {
             (reason.code(), reason.to_string().replace(name, "…"))
         };
         assert_eq!(told("dear"), told("duck"), "{:?}", call("dear"));
-        // A slash in the name must not show how far it is known.
+        // A slash in the name must not show how much of it is known.
         assert_eq!(told("deep/dear"), told("deep/duck"), "{:?}", call("deep/dear"));
     }
 }
@@ -143,7 +143,7 @@ fn management_opens_one_server_and_no_prompts() {
             (Call { method: "DELETE", ..operator("/models/cheap/v1/models/old") }, "ok"),
             (Call { method: "DELETE", ..alice().uri("/models/org/lone/v1/models/old") }, "closed_path"),
             (Call { method: "DELETE", ..alice().uri("/v1/models/org/lone?model=org/lone") }, "closed_path"),
-            // A body that is not read must not be a prompt's.
+            // A body that is not read must not hold a prompt.
             (operator("/models/cheap/invocations").json(r#"{"model":"dear"}"#), "closed_path"),
             (operator("/models/cheap/sleep/invocations").json(r#"{"model":"dear"}"#), "closed_path"),
             (operator("/models/cheap/init_weights_update_group").json("{}"), "closed_path"),
@@ -151,7 +151,7 @@ fn management_opens_one_server_and_no_prompts() {
             (operator("/models/dear/metrics"), "closed_path"),
             (operator("/models/dark/metrics"), "closed_path"),
             (operator("/models/cheap/metrics?model=dear"), "model_ambiguous"),
-            // The name itself leads to management where nobody takes it off.
+            // The name itself is a management path where nobody removes it.
             (alice().uri("/models/load").json("{}"), "closed_path"),
             (alice().uri("/models/load").json("{}").mode(gate(Some("load"))), "closed_path"),
             (alice().uri("/models/sleep/api/tags").json("{}"), "closed_path"),
@@ -167,7 +167,7 @@ fn a_server_must_see_which_of_its_models_is_meant() {
     assert_codes(
         &world,
         [
-            // Whatever names it before: the messages are still to come.
+            // Whatever names the model before, the messages are still to come.
             (socket("/v1/realtime?model=cheap"), "model_missing"),
             (socket("/models/cheap/v1/realtime?model=cheap"), "model_missing"),
             (socket("/v1/realtime?model=dear"), "model_not_found"),
@@ -187,7 +187,7 @@ fn a_server_must_see_which_of_its_models_is_meant() {
     );
 }
 
-/// vLLM takes the model from the messages of its WebSocket.
+/// vLLM takes the model from its WebSocket's messages.
 #[test]
 fn a_websocket_to_vllm_needs_a_server_with_one_model() {
     let vllm = |models: &[&str]| {
@@ -249,7 +249,7 @@ fn the_only_model_that_was_chosen_may_have_two_names() {
     assert_eq!(grant.model.expect("a model").as_str(), "llama3:latest");
 }
 
-/// The limit stands on one server; the alias on another, and servers that are chosen have their own.
+/// The limit is set on one server, the alias on another; servers with a selector have their own limits.
 #[test]
 fn no_other_name_and_no_selector_gets_around_a_limit() {
     let strict = [("limit.requests_per_minute", "60"), ("limit.burst", "1")];
@@ -318,7 +318,7 @@ fn an_explanation_tells_no_secret() {
     assert!(!all.contains("sk-secret") && !all.contains("mg-alice"), "{all}");
 }
 
-/// A limit is used up in an explanation's world only.
+/// A limit is debited only within the explanation.
 #[test]
 fn an_explanation_takes_nothing() {
     let mut world = world(vec![server_with("a", &["llama"], &[])]);
@@ -374,7 +374,7 @@ fn an_explanation_with_what_is_left_refuses_what_is_refused() {
         world.clock.advance(std::time::Duration::from_millis(if refusals.len() < 2 { 300 } else { 700_000 }));
     }
     assert_eq!(refusals.len(), 3, "{refusals:?}");
-    // A key that is known by its name works no better than itself.
+    // A key given by its name works no better than the key itself.
     let elsewhere = access::Request { from: None, ..request };
     let (reached, decision) = explained(&elsewhere, named("alice"));
     assert!(matches!(decision, Decision::Deny(denial) if denial.reason == Reason::WrongNetwork));
@@ -384,7 +384,7 @@ fn an_explanation_with_what_is_left_refuses_what_is_refused() {
 const NAMES: [&str; 9] =
     ["cheap", "dear", "budget", "darling", "org/lone", "solo", "deep/dear", "tiny", "other"];
 
-/// The model that a name stands for in the usual world.
+/// The canonical model of a name in the usual world.
 fn real(name: &str) -> &str {
     match name {
         "budget" => "cheap",
@@ -409,8 +409,8 @@ fn uri(path: &str, rest: &str, query: Option<&str>, fast: bool) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// However names are spread over a request, and whoever has chosen the route: what is let pass
-    /// leads to servers of the one model that is named, which the key may use.
+    /// However names are spread over a request, and whoever has chosen the route: an admitted request reaches only servers of
+    /// the one model that it names, which the key may use.
     #[test]
     fn whatever_passes_names_one_model_that_is_allowed(
         (body, header, query, path) in (a_name(), a_name(), a_name(), a_name()),
@@ -444,7 +444,7 @@ proptest! {
         if let Decision::Allow(grant) = world.decide(&call) {
             let model = grant.model.expect("alice may not use every model");
             prop_assert!(!real(model.as_str()).starts_with('d'), "{:?} {}", call, model);
-            // Where a router's owner says which model it is, an unknown path is theirs.
+            // If a router's owner says which model it is, an unknown path is the owner's.
             let path_names = path.filter(|name| !(mode == 3 && *name == "other"));
             for named in [body, header, query, path_names].into_iter().flatten() {
                 prop_assert_eq!(real(named), real(model.as_str()), "{:?}", call);
@@ -462,7 +462,7 @@ proptest! {
                 let seen = if body.is_some() || json { body } else { query.or(header) };
                 prop_assert!(pool.choice() < Choice::Several || seen.is_some(), "{:?}", call);
                 prop_assert!(pool.choice() < Choice::Several || rest != "/v1/models", "{:?}", call);
-                // Traefik takes as many segments off as the pool's name has.
+                // Traefik removes as many segments as the pool's name has.
                 if let (Some(path), Mode::Layered) = (path, call.mode) {
                     prop_assert_eq!(pool.model.as_str(), path);
                 }

@@ -1,4 +1,4 @@
-//! Keys that stop, move or belong to somebody with limits.
+//! Keys that stop working, are rotated, or belong to a consumer with limits.
 
 mod common;
 
@@ -67,7 +67,7 @@ fn a_key_may_be_bound_to_networks() {
     }
 }
 
-/// After a key was revoked or rotated operators want to know who still uses it.
+/// After a key was revoked or rotated, operators want to know who still uses it.
 #[test]
 fn a_key_that_does_not_work_is_named_to_operators() {
     let networks = vec!["10.0.0.0/8".parse().expect("a network")];
@@ -87,7 +87,7 @@ fn a_key_that_does_not_work_is_named_to_operators() {
         };
         let names = (denial.key.as_ref().map(|k| &*k.name), denial.consumer.as_ref().map(|c| &*c.name));
         assert_eq!((denial.reason.code(), names), (code, (Some("alice"), Some("team"))));
-        // Usage has the refusal, too.
+        // The usage counts the refusal, too.
         let usage = Usage::default();
         usage.refused(&denial);
         let used: Vec<_> =
@@ -248,7 +248,7 @@ fn quotas_and_rates_hold_together() {
     );
 }
 
-/// The reader passes over what some servers read and we do not; a long prompt is long all the same.
+/// The reader accepts JSON that cannot be counted, as some servers do; a long prompt counts as long all the same.
 #[test]
 fn json_that_cannot_be_read_to_the_end_is_counted() {
     let tokens = Rate::new(5_000, Unit::Tokens, Per::Hour, None).expect("a rate");
@@ -265,7 +265,7 @@ fn json_that_cannot_be_read_to_the_end_is_counted() {
     assert_eq!(world.code(&Call::chat("mg-alice", "llama")), "ok");
 }
 
-/// Traefik before 3.3 hands over no body, which is not to say that there is none.
+/// Traefik before 3.3 hands over no body, but the request may have one.
 #[test]
 fn a_body_that_nobody_has_seen_is_not_free() {
     let tokens = Rate::new(5_000, Unit::Tokens, Per::Hour, None).expect("a rate");
@@ -276,7 +276,7 @@ fn a_body_that_nobody_has_seen_is_not_free() {
     assert_eq!(ask("GET"), "ok");
 }
 
-/// A request was estimated and has used another number of tokens, or was not made.
+/// An estimated request has used another number of tokens, or was not made.
 #[test]
 fn what_was_reserved_is_settled_by_what_was_used() {
     let tokens = Rate::new(1_000, Unit::Tokens, Per::Hour, None).expect("a rate");

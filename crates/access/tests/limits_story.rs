@@ -1,4 +1,4 @@
-//! The order of limits, told as a story.
+//! The order in which limits are checked, told as a story.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn world() -> World {
 }
 
 impl World {
-    /// Sends a request and gives the scope of the limit that refused it.
+    /// Sends a request; returns the scope of the limit that refused it.
     fn ask(&self, name: &str, model: &str) -> Result<(), (Scope, u64)> {
         match self.reason(&Call::chat(&format!("mg-{name}"), model)) {
             None => Ok(()),
@@ -43,14 +43,14 @@ fn a_morning_at_the_limits() {
     // What is left:                                            alice  alice+llama  alice+qwen  llama
     assert_eq!(world.ask("alice", "llama"), Ok(())); //             3            1           2      4
     assert_eq!(world.ask("alice", "llama"), Ok(())); //             2            0           2      3
-    // Her two for llama are used up. The refusal costs nothing, neither her nor the model.
+    // Her two for llama are used up. The refusal takes nothing, neither from her limits nor from the model's.
     assert_eq!(world.ask("alice", "llama"), Err((Scope::KeyAndModel, 2_000)));
     assert_eq!(world.ask("alice", "llama"), Err((Scope::KeyAndModel, 2_000)));
     assert_eq!(world.ask("alice", "qwen"), Ok(())); //              1            0           1      3
     assert_eq!(world.ask("alice", "qwen"), Ok(())); //              0            0           0      3
-    // Now her four over all models are used up; a third model has nothing of its own to wait for.
+    // Now her four over all models are used up; a third model has no limit of its own to wait for.
     assert_eq!(world.ask("alice", "phi"), Err((Scope::Key, 1_000)));
-    // The longer wait is named: after one second she would only meet the next refusal.
+    // The longer wait is reported: after one second she would only meet the next refusal.
     assert_eq!(world.ask("alice", "qwen"), Err((Scope::KeyAndModel, 2_000)));
 
     // Bob has no limit of his own, but the model has.
@@ -60,7 +60,7 @@ fn a_morning_at_the_limits() {
     assert_eq!(world.ask("bob", "llama"), Err((Scope::Model, 10_000)));
 
     world.clock.advance(Duration::from_secs(2)); //                 2            1           1      0.2
-    // Alice has one again, the model has not, and she keeps hers.
+    // Alice has one again, but the model has none, and she keeps hers.
     assert_eq!(world.ask("alice", "llama"), Err((Scope::Model, 8_000)));
     assert_eq!(world.ask("alice", "qwen"), Ok(())); //              1            1           0      0.2
 
@@ -101,7 +101,7 @@ fn a_reload_forgets_nothing() {
     assert_eq!(world.ask("eve", "qwen"), Ok(()));
     world.policy = policy();
     assert_eq!(world.ask("eve", "qwen"), Err((Scope::Key, 1_000)));
-    // Twice as fast, and two at once: the one that was taken is still taken.
+    // Twice the rate, and two at once: the one that was taken is still taken.
     world.policy = Policy::new(vec![key("eve", "qwen", Some(rate(120, 2)), None)], Vec::new());
     assert_eq!(world.ask("eve", "qwen"), Err((Scope::Key, 500)));
     world.clock.advance(Duration::from_millis(500));

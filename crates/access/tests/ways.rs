@@ -7,7 +7,7 @@ use catalogue::{Credential, CredentialHeader, ServerRecord};
 use common::{Call, World, globs, key, rate, server_with};
 use std::sync::Arc;
 
-/// Alice may use all but `dear`; the operator everything, management included.
+/// Alice may use all models except `dear`; the operator may do everything, management included.
 fn world(servers: Vec<ServerRecord>) -> World {
     let mut operator = key("operator", "*", None, None);
     operator.manage = true;
@@ -40,7 +40,7 @@ fn grant(world: &World, call: &Call) -> Grant {
     }
 }
 
-/// Which servers a request reaches, by the route that it is given.
+/// The servers that a request reaches by its route.
 fn reaches(world: &World, call: &Call) -> String {
     let route = grant(world, call).route.expect("a route");
     let pool = world.catalogue.pool_of_route(route.as_str()).expect("a pool");
@@ -134,7 +134,7 @@ fn a_header_a_query_or_a_host_chooses_servers() {
         (chat("llama").uri("/v1/x?fast=true"), "model_not_served_there"),
         (chat("tiny").uri("/v1/x?fast=true&fast=true"), "model_not_found"),
         (chat("cheap").header("x-model", "dear"), "model_ambiguous"),
-        // The key may use one of the two models there, which does not make the body's silence safe.
+        // The key may use one of the two models there, but a body without a model could still reach the other.
         (alice().json("{}").host("code.example.com"), "model_missing"),
         (chat("dear-coder").host("code.example.com"), "model_not_found"),
     ] {

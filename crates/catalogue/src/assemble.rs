@@ -1,4 +1,4 @@
-//! Server records in, catalogue out.
+//! Assembles server records into a catalogue.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,13 +19,13 @@ mod draft;
 pub use door::Door;
 use draft::Draft;
 
-/// An immutable snapshot of all that is known.
+/// An immutable snapshot of everything known about servers and models.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     pub(crate) generation: u64,
     servers: BTreeMap<ServerId, Arc<ServerRecord>>,
     pools: BTreeMap<ModelName, Arc<Pool>>,
-    /// The same pools for look-ups by name; a hash is quicker than a walk down the tree.
+    /// The same pools, indexed by name: hashing is faster than walking the tree.
     by_name: HashMap<ModelName, Arc<Pool>>,
     selections: Vec<Selection>,
     by_route: HashMap<RouteId, Arc<Pool>>,
@@ -34,10 +34,10 @@ pub struct Catalogue {
     containers: Vec<Labelled>,
 }
 
-/// The pools of servers that only some requests choose.
+/// The pools of servers with `select.*`, which only matching requests reach.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Selection {
-    /// What those requests have.
+    /// The conditions that those requests meet.
     pub selector: Arc<Selector>,
     pools: BTreeMap<ModelName, Arc<Pool>>,
 }
@@ -47,42 +47,42 @@ pub struct Selection {
 pub struct Pool {
     /// What clients call it.
     pub model: ModelName,
-    /// The model that it is another name for; itself, if it is none.
+    /// The model of which this name is an alias; the name itself if it is not an alias.
     pub canonical: ModelName,
-    /// What a request must have to get there, beside the model's name.
+    /// The conditions that a request must meet to reach this pool, besides naming the model.
     pub selector: Option<Arc<Selector>>,
-    /// What the servers say about it: from each field, the first server (by id) that fills it in;
-    /// the context length is the smallest of all, since any of them may get the request.
+    /// The servers' description of the model: each field is taken from the first server (by id) that fills it in. The context
+    /// length is the smallest of all, since any server may get the request.
     pub card: ModelCard,
     /// The servers that get its requests.
     pub ready: Vec<Arc<ServerRecord>>,
-    /// Those that serve it but get no requests now.
+    /// The servers of the model that get no requests now.
     pub waiting: Vec<Arc<ServerRecord>>,
-    /// The ready servers by the credential that they demand: `/auth` sets one credential for a
-    /// request before Traefik chooses a server, so it chooses the group. The first is to be used.
+    /// The ready servers, grouped by the credential that they demand: `/auth` sets one credential for a request before Traefik
+    /// chooses a server, so `/auth` chooses the group. The first group is preferred.
     pub groups: Vec<RouteGroup>,
-    /// How its requests are spread.
+    /// How requests are balanced.
     pub settings: ModelSettings,
-    /// What the settings are made of: of each, what counts.
+    /// The values from which `settings` is made, after precedence is applied.
     pub given: GivenModelSettings,
-    /// Those of them that [`ModelOverrides`] give; of the others, the first server (by id) that has one.
+    /// The part of `given` that comes from [`ModelOverrides`]; each other value comes from the first server (by id) that has one.
     pub overridden: GivenModelSettings,
     /// Another model whose servers get a part of the requests.
     pub canary: Option<Branch>,
     /// Another model whose servers get copies of requests.
     pub mirror: Option<Branch>,
-    /// The model for which limits are counted: the one that it stands for, so that all its names count together.
+    /// The model for which limits are counted: the canonical one, so that all its names share their counts.
     pub subject: Subject,
-    /// The limits that the servers ask for, if they ask for any.
+    /// The limits that the servers set, if any.
     pub own_limits: Option<OwnLimits>,
     choice: Choice,
 }
 
-/// The limits that the servers of a pool ask for.
+/// The limits that the servers of a pool set.
 #[derive(Debug, PartialEq, Eq)]
 pub struct OwnLimits {
-    /// For whom they are counted. Servers that only some requests choose may ask for other limits than the rest, and a
-    /// count has but one rate, so these have counts of their own.
+    /// The subject of their counts. Servers with a selector may set other limits than the rest of the model's servers, and a
+    /// count has only one rate, so these limits have counts of their own.
     pub subject: Subject,
     /// The limits; at least one.
     pub limits: Limits,
@@ -91,39 +91,39 @@ pub struct OwnLimits {
 /// Ready servers of a pool that demand the same credential, or none.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RouteGroup {
-    /// What Traefik calls it.
+    /// Its name in Traefik.
     pub route: RouteId,
-    /// What all of its servers demand.
+    /// The credential that all of its servers demand.
     pub credential: Option<Arc<Credential>>,
     /// At least one server.
     pub ready: Vec<Arc<ServerRecord>>,
-    /// What its requests meet: its servers and those of the canary and the mirror, each kind once.
+    /// The kinds of server that its requests may meet: its own servers, the canary's and the mirror's, each kind once.
     pub doors: Vec<Door>,
 }
 
-/// A part of a pool's requests that goes to another model's servers, which accept its name.
+/// A share of a pool's requests that goes to another model's servers, which accept this model's name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Branch {
     /// The other model.
     pub model: ModelName,
-    /// How large a part, in percent.
+    /// The share, in percent.
     pub percent: u8,
     /// The other model's ready servers; at least one.
     pub ready: Vec<Arc<ServerRecord>>,
 }
 
-/// Settings that the operator gives for models by name, whatever their servers say.
+/// Settings that the operator gives for models by name; they take precedence over what servers say.
 #[derive(Debug, Clone, Default)]
 pub struct ModelOverrides(Vec<(ModelGlobs, GivenModelSettings)>);
 
-/// What a request could choose besides the model that it is for, from the least to the most.
+/// What a request could choose besides the model that it is for, from least to most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Choice {
-    /// Nothing: whatever a request says, it gets this model. Its body need not be read.
+    /// Nothing: every request gets this model, whatever it says. Its body need not be read.
     Nothing,
-    /// The server runs just this model, and refuses other names. A request that names none gets this one.
+    /// The server runs only this model and refuses other names. A request without a model's name gets this model.
     Sole,
-    /// One model is known of the server, which may run others.
+    /// Only one model of the server is known, but it may run others.
     Unknown,
     /// The server has several models.
     Several,
@@ -134,11 +134,11 @@ pub enum Choice {
 pub enum Readiness {
     /// At least one server is ready.
     Ready,
-    /// None is ready, at least one is starting.
+    /// No server is ready; at least one is starting.
     Starting,
-    /// None is ready or starting; at least one runs, but has been withdrawn.
+    /// No server is ready or starting; at least one is running but withdrawn.
     Draining,
-    /// None runs any more.
+    /// No server is running.
     Stopped,
 }
 
@@ -156,18 +156,18 @@ impl Pool {
         }
     }
 
-    /// The route that Traefik is to send its requests to, if a server is ready.
+    /// The route to which Traefik is to send its requests, if a server is ready.
     pub fn group(&self) -> Option<&RouteGroup> {
         self.groups.first()
     }
 
-    /// What a request could choose of the servers besides this model: the most that one of them offers.
+    /// What a request could choose besides this model: the most that any of the servers offers.
     pub fn choice(&self) -> Choice {
         self.choice
     }
 
-    /// Whether it is among the models of these patterns, by its name or by that of the model that it stands for: whoever
-    /// may use a model may call it by its other names. It does not hold the other way round.
+    /// Whether the patterns match its name or its canonical model's name: a key that may use a model may also use its aliases.
+    /// A key that may use an alias may not use the model's other names.
     pub fn is_among(&self, models: &ModelGlobs) -> bool {
         models.matches(self.model.as_str())
             || self.canonical != self.model && models.matches(self.canonical.as_str())
@@ -187,8 +187,8 @@ impl Selection {
 }
 
 impl ModelOverrides {
-    /// Settings with the patterns of the models that they are for. For each setting, the first
-    /// entry counts that matches and has it.
+    /// Settings, each with the patterns of the models that it is for. Each setting comes from the first entry that matches the
+    /// model and has that setting.
     pub fn new(entries: Vec<(ModelGlobs, GivenModelSettings)>) -> Self {
         Self(entries)
     }
@@ -205,12 +205,12 @@ impl ModelOverrides {
 }
 
 impl Catalogue {
-    /// Puts a catalogue together. Servers that serve one name form one pool.
+    /// Assembles a catalogue. Servers of one model name form one pool.
     pub fn assemble(records: impl IntoIterator<Item = ServerRecord>, problems: Vec<Problem>) -> Self {
         Self::assemble_with(records.into_iter().map(Arc::new), problems, &ModelOverrides::default())
     }
 
-    /// The same, with settings that count more than what the servers say.
+    /// Like [`assemble`](Self::assemble), with settings that take precedence over those of the servers.
     #[expect(clippy::mutable_key_type, reason = "selectors are compared by their text")]
     pub fn assemble_with(
         records: impl IntoIterator<Item = Arc<ServerRecord>>,
@@ -247,7 +247,7 @@ impl Catalogue {
                 Some(selector) => selections.push(Selection { selector, pools: found }),
             }
         }
-        // The one with the most conditions is asked first, as Traefik does with rules.
+        // The selector with the most conditions is tried first, as Traefik does with rules.
         selections.sort_by_key(|s| std::cmp::Reverse(s.selector.conditions().len()));
         let by_name = pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool))).collect();
         problems.sort();
@@ -262,18 +262,18 @@ impl Catalogue {
         catalogue
     }
 
-    /// The same, with the containers that are labelled, whatever became of them.
+    /// Adds the labelled containers, whatever became of them.
     #[must_use]
     pub fn with_containers(self, containers: Vec<Labelled>) -> Self {
         Self { containers, ..self }
     }
 
-    /// Counts published catalogues from 1; 0 for one that was not published.
+    /// The number of this catalogue, counted from 1; 0 if it was not published.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The pool of a model, for requests that choose no servers of their own.
+    /// The pool of a model, for requests that match no selector.
     pub fn pool(&self, model: &str) -> Option<&Arc<Pool>> {
         self.by_name.get(model)
     }
@@ -288,12 +288,12 @@ impl Catalogue {
         self.by_name.contains_key(model) || self.selections.iter().any(|s| s.pool(model).is_some())
     }
 
-    /// All pools: by model name, then those of the selections.
+    /// All pools: those without a selector by model name, then those of the selections.
     pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.pools.values().chain(self.selections.iter().flat_map(Selection::pools))
     }
 
-    /// The servers that only some requests choose; the most demanding selector first.
+    /// The selections, the most specific selector first.
     pub fn selections(&self) -> &[Selection] {
         &self.selections
     }
@@ -303,12 +303,12 @@ impl Catalogue {
         self.servers.values()
     }
 
-    /// What is wrong, sorted.
+    /// The problems, sorted.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// What may be as the operator wants it, and is worth a look once; sorted.
+    /// Hints: what may be intended but deserves one look; sorted.
     pub fn hints(&self) -> &[Problem] {
         &self.hints
     }
@@ -318,7 +318,7 @@ impl Catalogue {
         &self.containers
     }
 
-    /// Whether both tell readers the same; the generation does not count.
+    /// Whether both are equal apart from the generation.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
         self.servers == other.servers
             && self.pools == other.pools

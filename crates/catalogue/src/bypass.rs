@@ -1,9 +1,9 @@
-//! Doors beside ours: what Traefik's Docker or Swarm provider leads to past Modelgate, where no key is asked for.
+//! Doors past Modelgate: routers that Traefik's Docker or Swarm provider makes to servers, and that ask for no key.
 //!
-//! Such a provider makes routers of the labels `traefik.*` of containers, and, unless `exposedByDefault` is false, a
-//! router for each container that has a port
-//! (<https://doc.traefik.io/traefik/reference/install-configuration/providers/docker/>). What can be told from labels and
-//! from the command line of a Traefik on the same host is told; the rest is left undecided, and said once.
+//! Such a provider makes routers from the `traefik.*` labels of containers and, unless `exposedByDefault` is false, a router
+//! for each container that has a port (<https://doc.traefik.io/traefik/reference/install-configuration/providers/docker/>).
+//! Doors are reported as far as labels and the command line of a Traefik on the same host show them; the rest is left
+//! undecided, which is reported once.
 
 mod constraint;
 mod label;
@@ -19,50 +19,50 @@ pub use provider::{Provider, ProviderKind, Sight, StaticConfiguration};
 /// A container, or a service of a Swarm, as Traefik's provider sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposable {
-    /// For people, with its host's name where there are several.
+    /// The name shown to people, with its host's name where there are several hosts.
     pub name: String,
-    /// Docker's own name for it.
+    /// Its name in Docker.
     pub docker_name: String,
     /// All of its labels.
     pub labels: BTreeMap<String, String>,
-    /// The ports that it exposes; a Swarm's service shows none to Traefik.
+    /// The ports that it exposes; a Swarm service shows no ports to Traefik.
     pub ports: BTreeSet<u16>,
-    /// What it is to us.
+    /// Its role for Modelgate.
     pub role: Role,
 }
 
-/// What a container is to us.
+/// The role of a container for Modelgate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    /// An inference server: nobody is to reach it without a key.
+    /// An inference server: it must not be reachable without a key.
     Server,
     /// Modelgate itself, with the ports that are for Traefik alone.
     Modelgate(BTreeSet<u16>),
-    /// Anything else; its labels may hold routers and middlewares all the same.
+    /// Anything else; its labels may still define routers and middlewares.
     Other,
 }
 
-/// What was found on one host.
+/// The doors found on one host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Doors {
     /// The doors.
     pub problems: Vec<Problem>,
-    /// The containers that are a door if Traefik exposes what it is not told about.
+    /// The containers that are doors if Traefik exposes containers by default.
     pub undecided: BTreeSet<String>,
-    /// Why that cannot be told here.
+    /// Why that cannot be decided here.
     pub blind: Option<Blind>,
 }
 
-/// Why the doors of a host are not all known.
+/// Why some doors of a host may be unknown.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Blind {
     /// No Traefik is among its containers.
     NoTraefik,
-    /// That one's configuration does not stand on its command line.
+    /// This Traefik's configuration is not on its command line.
     Hidden(String),
 }
 
-/// Whether Traefik takes a container up.
+/// Whether Traefik makes routers for a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Taken {
     No,
@@ -70,7 +70,7 @@ enum Taken {
     Yes,
 }
 
-/// Finds the doors of one host, by all of its containers and the Traefiks among them.
+/// Finds the doors of one host, from all of its containers and the Traefiks among them.
 pub fn doors(all: &[Exposable], traefiks: &[(String, Sight)]) -> Doors {
     let blind = match traefiks.iter().find(|(_, sight)| *sight == Sight::Hidden) {
         Some((name, _)) => Some(Blind::Hidden(name.clone())),
@@ -92,12 +92,12 @@ pub fn doors(all: &[Exposable], traefiks: &[(String, Sight)]) -> Doors {
     found
 }
 
-/// A container that Traefik takes up, or perhaps does.
+/// A container for which Traefik makes routers, or may.
 struct Candidate<'a> {
     it: &'a Exposable,
     taken: Taken,
     labels: TraefikLabels,
-    /// Traefik's name for its service, and for the router that it makes by itself.
+    /// Traefik's name for its service and for its default router.
     own_name: String,
 }
 
@@ -113,7 +113,7 @@ impl<'a> Candidate<'a> {
         self.it.role != Role::Other
     }
 
-    /// What the routers of its labels lead to.
+    /// The doors made by the routers in its labels.
     fn by_labels(&self, all: &[Self], middlewares: &BTreeMap<&str, &Middleware>, found: &mut Doors) {
         for router in &self.labels.routers {
             for target in all.iter().filter(|target| target.is_concern() && self.leads_to(router, target)) {
@@ -143,7 +143,7 @@ impl<'a> Candidate<'a> {
         leads && target.is_open_at(services)
     }
 
-    /// Whether Traefik finds a port, and it is one that is not to be reached.
+    /// Whether Traefik finds a port for it, and that port must not be reachable.
     fn is_open_at(&self, services: &BTreeMap<String, Option<u16>>) -> bool {
         let by_label: Vec<u16> = services.values().copied().flatten().collect();
         match (&self.it.role, by_label.is_empty()) {
@@ -176,7 +176,7 @@ impl<'a> Candidate<'a> {
         Some(Problem::container(&target.it.name, finding))
     }
 
-    /// What Traefik makes of a container without routers of its own.
+    /// The door made by Traefik's default router for a container without routers of its own.
     fn by_default(&self, found: &mut Doors) {
         let labels = &self.labels;
         let only_tcp = labels.has_tcp_or_udp && labels.services.is_empty() && labels.middlewares.is_empty();
@@ -208,7 +208,7 @@ impl Role {
     }
 }
 
-/// Whether one of the Traefiks takes it up.
+/// Whether one of the Traefiks makes routers for it.
 fn taken(labels: &TraefikLabels, all: &BTreeMap<String, String>, sights: &[&Sight]) -> Taken {
     let unseen = match labels.enable {
         Some(true) => Taken::Yes,
@@ -236,7 +236,7 @@ fn taken(labels: &TraefikLabels, all: &BTreeMap<String, String>, sights: &[&Sigh
     sights.iter().map(by).max().unwrap_or(Taken::No)
 }
 
-/// What Traefik calls it: by Compose's labels, or Docker's name; all but letters and digits become dashes.
+/// Traefik's name for a container: from Compose's labels, or Docker's name; all but letters and digits become dashes.
 fn own_name(it: &Exposable) -> String {
     let label = |name: &str| it.labels.get(name).filter(|value| !value.is_empty());
     let name = match (label("com.docker.compose.service"), label("com.docker.compose.project")) {

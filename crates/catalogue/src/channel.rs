@@ -1,4 +1,4 @@
-//! One-way flow: who builds the catalogue publishes it, everybody else reads it.
+//! One-way flow: one publisher writes the catalogue, all others only read it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ struct Shared {
     obstacles: ArcSwap<Vec<Problem>>,
 }
 
-/// The one writing end.
+/// The only writing end.
 #[derive(Debug)]
 pub struct Publisher {
     shared: Arc<Shared>,
@@ -26,8 +26,7 @@ pub struct Publisher {
 #[derive(Debug, Clone)]
 pub struct Reader(Arc<Shared>);
 
-/// A new channel. Readers see nothing until the first catalogue is published: that is how
-/// "the first survey is not finished" looks.
+/// A new channel. Readers see `None` until the first catalogue is published, which means that the first survey is not finished.
 pub fn channel() -> (Publisher, Reader) {
     let shared =
         Shared { current: ArcSwapOption::empty(), published: Event::new(), obstacles: ArcSwap::default() };
@@ -36,7 +35,7 @@ pub fn channel() -> (Publisher, Reader) {
 }
 
 impl Publisher {
-    /// Publishes a catalogue, unless it says the same as the one before.
+    /// Publishes a catalogue, unless it equals the previous one apart from the generation.
     ///
     /// Returns whether it was published.
     pub fn publish(&mut self, mut catalogue: Catalogue) -> bool {
@@ -52,7 +51,7 @@ impl Publisher {
         true
     }
 
-    /// Tells what keeps the first catalogue from being published.
+    /// Tells readers what keeps the first catalogue from being published.
     pub fn waits_for(&self, obstacles: Vec<Problem>) {
         if **self.shared.obstacles.load() != obstacles {
             self.shared.obstacles.store(Arc::new(obstacles));
@@ -61,18 +60,18 @@ impl Publisher {
 }
 
 impl Reader {
-    /// The catalogue now; `None` before the first survey has finished.
+    /// The current catalogue; `None` before the first survey has finished.
     pub fn load(&self) -> Guard<Option<Arc<Catalogue>>> {
         self.0.current.load()
     }
 
-    /// What keeps the first catalogue from being published, as long as none is.
+    /// What keeps the first catalogue from being published, until one is.
     pub fn obstacles(&self) -> Arc<Vec<Problem>> {
         self.0.obstacles.load_full()
     }
 
-    /// Waits until a catalogue other than that of `generation` is there, and returns it.
-    /// Generation 0 stands for "none yet".
+    /// Waits until the catalogue's generation differs from `generation`, and returns the catalogue. Generation 0 stands for
+    /// "none yet".
     pub async fn changed_since(&self, generation: u64) -> Arc<Catalogue> {
         loop {
             let listener = self.0.published.listen();

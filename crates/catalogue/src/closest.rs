@@ -1,7 +1,7 @@
-//! What somebody may have meant who has mistyped a name.
+//! Suggests the name that a mistyped one was probably meant to be.
 
-/// The candidate that a name is most likely meant to be, if one is near enough: a letter in three may be missing, added,
-/// another one, or swapped with the next. Upper and lower case count as the same.
+/// The candidate closest to a name, if it is close enough: one letter in three may be missing, added, different, or swapped
+/// with the next. Case is ignored.
 pub fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_ascii_lowercase();
     candidates

@@ -1,4 +1,4 @@
-//! From a container, as Docker describes it, to a server: labels, address and state.
+//! Turns a container, as Docker describes it, into a server: labels, address and state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,10 @@ use crate::{
     label::{self, Labels, Reading},
 };
 
-/// The port that is assumed when neither label nor image names one: vLLM's.
+/// The default port, where neither label nor image names one: vLLM's.
 const DEFAULT_PORT: u16 = 8000;
 
-/// What Docker calls a container's status.
+/// A container's status in Docker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContainerStatus {
     /// Created, never started.
@@ -26,7 +26,7 @@ pub enum ContainerStatus {
     Exited,
 }
 
-/// What the container's HEALTHCHECK says.
+/// The state of the container's HEALTHCHECK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContainerHealth {
     /// It has not passed yet.
@@ -37,14 +37,14 @@ pub enum ContainerHealth {
     Unhealthy,
 }
 
-/// A container port that the Docker host offers to the outside.
+/// A container port that the Docker host publishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedPort {
     /// The port inside the container.
     pub container_port: u16,
     /// The port on the host.
     pub host_port: u16,
-    /// The address of the host that it is bound to; empty or unspecified (`0.0.0.0`, `::`) if it is all of them.
+    /// The host's address that it is bound to; empty or unspecified (`0.0.0.0`, `::`) if it is bound to all of them.
     pub address: String,
 }
 
@@ -61,7 +61,7 @@ pub struct ContainerRecord {
     pub labels: BTreeMap<String, String>,
     /// Its status.
     pub status: ContainerStatus,
-    /// What its HEALTHCHECK says; `None` if it has none.
+    /// The state of its HEALTHCHECK; `None` if it has none.
     pub health: Option<ContainerHealth>,
     /// When it was last started, as Docker writes it.
     pub started_at: String,
@@ -75,8 +75,7 @@ pub struct ContainerRecord {
     pub published_ports: Vec<PublishedPort>,
 }
 
-/// From where servers are to be reached. Modelgate asks a server at the same address at which
-/// Traefik sends it requests.
+/// The point from which servers must be reachable. Modelgate probes a server at the same address to which Traefik sends requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetworkView {
     /// The Docker host's name in `docker.hosts`; `None` for the one that `docker` itself describes.
@@ -90,7 +89,7 @@ pub struct NetworkView {
     /// The networks that Modelgate's own container is on; `None` if it runs on the host, from
     /// where every bridge network can be reached.
     pub own_networks: Option<BTreeSet<String>>,
-    /// The same for the Traefik that polls us; `None` while unknown, or if it runs on the host.
+    /// The networks of the Traefik that polls Modelgate; `None` while unknown, or if it runs on the host.
     pub traefik_networks: Option<BTreeSet<String>>,
 }
 
@@ -101,16 +100,16 @@ impl NetworkView {
     }
 }
 
-/// What became of a container.
+/// What Modelgate makes of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Interpretation {
     /// It is not labelled `inference.enable=true`.
     NotEnabled,
-    /// It is ours, but cannot be used; the problems say why.
+    /// It is labelled `inference.enable=true` but cannot be used; the problems say why.
     Rejected,
-    /// It is ours and does not run; it has no address now.
+    /// It is labelled `inference.enable=true` but is not running; it has no address now.
     Down(ServerState),
-    /// A server. [`ServerState::Ready`] means: as far as Docker knows; it can be asked.
+    /// It is a server. [`ServerState::Ready`] means that Docker shows it as ready, so it can be probed.
     Server(Box<ServerSpec>, ServerState),
 }
 
@@ -218,7 +217,7 @@ fn url(
     address(container, labels, network_view).map(|address| ServerUrl::http(address, port))
 }
 
-/// The port to use: by label, or the only one that there is, or vLLM's.
+/// The port to use: the one named by the label, else the only exposed one, else vLLM's.
 pub(crate) fn port(labels: &Labels, exposed: &BTreeSet<u16>) -> u16 {
     labels.port.unwrap_or_else(|| {
         let mut exposed = exposed.iter();
@@ -245,8 +244,8 @@ fn published(
     Ok(ServerUrl::http(host, found.host_port))
 }
 
-/// A port that everybody who reaches the Docker host can ask, past Modelgate's keys. Where Traefik itself needs the
-/// published port, there is no other way.
+/// The published port by which anybody who reaches the Docker host can ask the server without a key. No finding where Traefik
+/// itself needs the published port.
 fn published_to_all(container: &ContainerRecord, port: u16, network_view: &NetworkView) -> Option<Problem> {
     let to_all =
         |p: &&PublishedPort| p.container_port == port && ["", "0.0.0.0", "::"].contains(&p.address.as_str());
@@ -254,12 +253,12 @@ fn published_to_all(container: &ContainerRecord, port: u16, network_view: &Netwo
     Some(open_port(&container.name, found.host_port, port))
 }
 
-/// What is said of a server's port that its host publishes on every address.
+/// The hint about a server's port that its host publishes on every address.
 pub fn open_port(name: &str, host_port: u16, port: u16) -> Problem {
     Problem::container(name, DoorFinding::OpenPort { port, host_port })
 }
 
-/// Its address on the network that labels, configuration and network_view choose.
+/// Its address on the network that is chosen by labels, configuration and `network_view`.
 pub(crate) fn address<'a>(
     container: &'a ContainerRecord,
     labels: &Labels,
@@ -294,7 +293,7 @@ pub(crate) fn address<'a>(
     with_address(container, network)
 }
 
-/// The network of that name, or of the short name that Compose and `docker stack` know it by.
+/// The network of that name, or of the short name that it has in Compose and `docker stack`.
 fn resolve<'a>(container: &'a ContainerRecord, wanted: &str) -> Option<&'a String> {
     const PROJECTS: [&str; 2] = ["com.docker.compose.project", "com.docker.stack.namespace"];
     let projects = PROJECTS.iter().filter_map(|label| container.labels.get(*label));

@@ -1,22 +1,22 @@
-//! Servers that an operator has withdrawn by hand.
+//! Servers that an operator has cordoned, which is to say withdrawn by hand.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{Finding, LifecycleFinding, ServerId, ServerSpec};
 
-/// How long a server is withdrawn.
+/// How long a server stays cordoned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CordonKind {
-    /// Until it is started anew: its next run takes requests again. For a restart or an upgrade in place.
+    /// Until the server restarts: its next run takes requests again. For a restart or an upgrade in place.
     Drain {
         /// The run that is drained.
         incarnation: String,
     },
-    /// Until it is resumed, whatever becomes of it.
+    /// Until an operator resumes it, restarts included.
     Pause,
 }
 
-/// One server's withdrawal.
+/// The cordon of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cordon {
     /// How long it lasts.
@@ -25,7 +25,7 @@ pub struct Cordon {
     pub by: Arc<str>,
 }
 
-/// The servers that operators have withdrawn. They are known and asked as before, but get no requests.
+/// The servers that operators have cordoned. They are still known and probed, but get no requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cordons(BTreeMap<ServerId, Cordon>);
 
@@ -48,22 +48,22 @@ impl Cordon {
 }
 
 impl Cordons {
-    /// Withdraws a server.
+    /// Cordons a server.
     pub fn cordon(&mut self, server: ServerId, cordon: Cordon) {
         self.0.insert(server, cordon);
     }
 
-    /// Lets it take requests again; whether it was withdrawn.
+    /// Lets a server take requests again; returns whether it was cordoned.
     pub fn resume(&mut self, server: &ServerId) -> bool {
         self.0.remove(server).is_some()
     }
 
-    /// What holds a server back now, if anything does.
+    /// The cordon that is in force for a server, if any.
     pub fn of(&self, spec: &ServerSpec) -> Option<&Cordon> {
         self.0.get(&spec.id).filter(|cordon| cordon.applies_to(spec))
     }
 
-    /// Forgets servers that are gone, and drains that are over.
+    /// Forgets cordons of servers that are gone, and drains of runs that are over.
     pub fn retain<'s>(&mut self, servers: impl IntoIterator<Item = &'s ServerSpec>) {
         let known: BTreeMap<&ServerId, &ServerSpec> =
             servers.into_iter().map(|spec| (&spec.id, spec)).collect();

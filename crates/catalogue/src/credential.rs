@@ -1,16 +1,16 @@
-//! What a server demands of whoever asks it.
+//! The credential that a server demands of its clients.
 
 use std::fmt;
 
-/// A header with a secret, which a server demands. Only a file or the environment can hold one:
-/// labels can be read by everybody on the Docker host.
+/// A header with a secret, which a server demands. It comes from a file or the environment only: everybody on the Docker host
+/// can read labels.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
     header: CredentialHeader,
     value: String,
 }
 
-/// In which header a credential goes.
+/// The header that carries a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialHeader {
     /// `Authorization: Bearer <value>`, as OpenAI and most others want it.
@@ -22,7 +22,7 @@ pub enum CredentialHeader {
 }
 
 impl Credential {
-    /// Takes a secret of 1 to 4,096 visible ASCII characters; anything else is none.
+    /// Takes a secret of 1 to 4,096 visible ASCII characters; returns `None` for anything else.
     pub fn new(header: CredentialHeader, secret: &str) -> Option<Self> {
         let fits = (1..=4096).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_graphic());
         let value = match header {
@@ -41,7 +41,7 @@ impl Credential {
         }
     }
 
-    /// The header's value, in clear.
+    /// The header's value, unmasked.
     pub fn reveal(&self) -> &str {
         &self.value
     }

@@ -1,12 +1,11 @@
-//! What an operator is told of containers, servers and sources, as values: what was found, how much it matters, and what
-//! to do about it.
+//! What operators are told about containers, servers and sources, as values: what was found, how much it matters, and what to
+//! do about it.
 //!
-//! Findings are passed on and compared as values. Words are made of them where somebody reads them: by `Display` what is
-//! wrong, by [`Finding::advice`] what to do. Programs go by the [`code`](Finding::code), which stays the same when the words
-//! change.
+//! Findings are passed on and compared as values. They become text only where somebody reads them: `Display` says what is
+//! wrong, [`Finding::advice`] what to do. Programs use the [`code`](Finding::code), which stays the same when the text changes.
 //!
-//! There is one file for each topic. Its matches name every variant, so that a new finding does not compile before it has
-//! a code, a severity, words and advice.
+//! Each topic has a file. Its matches name every variant, so that a new finding does not compile without a code, a severity, a
+//! text and advice.
 
 mod address;
 mod docker;
@@ -33,11 +32,11 @@ pub use setting::{BranchFault, BranchKind, SettingFinding};
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It may be as the operator wants it. Hints are told apart from problems ([`Catalogue::hints`](crate::Catalogue::hints)).
+    /// It may be intended. Hints are kept apart from problems ([`Catalogue::hints`](crate::Catalogue::hints)).
     Hint,
     /// It keeps a server, or part of it, from being routed.
     Fault,
-    /// Somebody gets more than was given to them.
+    /// Somebody can do more than they were allowed to.
     Danger,
 }
 
@@ -57,23 +56,23 @@ impl Severity {
 pub enum Finding {
     /// A label is wrong.
     Label(LabelFinding),
-    /// There is no address at which Traefik reaches a server.
+    /// Traefik cannot reach a server at any address.
     Address(AddressFinding),
-    /// What a Docker Engine or a Swarm says, or does not.
+    /// An answer of a Docker Engine or a Swarm, or its absence.
     Docker(DockerFinding),
-    /// Whether a server runs, by its source, its HEALTHCHECK or an operator.
+    /// Whether a server runs, according to its source, its HEALTHCHECK or an operator.
     Lifecycle(LifecycleFinding),
-    /// What a server answers to Modelgate's questions.
+    /// A server's answer to a probe.
     Probe(ProbeFinding),
-    /// What a server's list of models has in it.
+    /// A fault in a server's list of models.
     Listing(ListingFinding),
-    /// Settings that do not fit to what servers are.
+    /// Settings that contradict what the servers are.
     Setting(SettingFinding),
     /// A way past Modelgate.
     Door(DoorFinding),
 }
 
-/// What a table of findings says of each.
+/// What the table of findings has for each.
 #[derive(Debug, Clone, Copy)]
 struct Facts {
     code: &'static str,
@@ -94,12 +93,12 @@ impl Facts {
         Self { code, severity: Severity::Danger, may_pass: false }
     }
 
-    /// It may be over without anybody's doing.
+    /// The finding may disappear without anybody doing anything.
     const fn passing(self) -> Self {
         Self { may_pass: true, ..self }
     }
 
-    /// The same, if that depends on more than on what it is.
+    /// Like `passing`, where that depends on more than the variant.
     const fn passing_if(self, may_pass: bool) -> Self {
         Self { may_pass, ..self }
     }
@@ -119,7 +118,7 @@ impl Finding {
         }
     }
 
-    /// What programs call it, such as `no_shared_network`. It stays the same when the words change.
+    /// The name for programs, such as `no_shared_network`. It stays the same when the text changes.
     pub fn code(&self) -> &'static str {
         self.facts().code
     }
@@ -129,9 +128,9 @@ impl Finding {
         self.facts().severity
     }
 
-    /// Whether a server that is still loading may have it: it does not listen yet, takes its time, or says itself that it
-    /// is not ready. A label, or an answer such as 401 or 404, needs somebody; so does a server that cannot be reached
-    /// although its HEALTHCHECK passes.
+    /// Whether a server that is still loading may have this finding: it does not listen yet, is slow, or says itself that it is
+    /// not ready. False for a wrong label, or an answer such as 401 or 404, which somebody must mend; also false for a server
+    /// that cannot be reached although its HEALTHCHECK passes.
     pub fn may_pass_by_itself(&self) -> bool {
         self.facts().may_pass
     }
@@ -150,7 +149,7 @@ impl Finding {
         }
     }
 
-    /// All that would be right, where the words end with a list as long as a page. `{:#}` gives the words without it.
+    /// All allowed values, where the text ends with a list as long as a page. `{:#}` formats the text without the list.
     pub fn choices(&self) -> Option<String> {
         match self {
             Self::Label(finding) => finding.choices(),

@@ -4,8 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use globset::{GlobBuilder, GlobMatcher};
 
-/// Patterns, any of which may match. `*` matches any characters, `/` included: model names are
-/// not paths. Upper and lower case differ, as they do for the servers.
+/// Patterns, any of which may match. `*` matches any characters, including `/`: model names are not paths. Matching is
+/// case-sensitive, as servers are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelGlobs(Arc<[Pattern]>);
 
@@ -19,8 +19,8 @@ pub struct InvalidGlob {
     pub reason: String,
 }
 
-/// The usual patterns are told apart, because compiling an expression for each of 100,000 keys
-/// takes long and much memory.
+/// Common forms have variants of their own, because compiling a regular expression for each of 100,000 keys takes much time and
+/// memory.
 #[derive(Debug)]
 enum Pattern {
     Exactly(Box<str>),
@@ -32,7 +32,7 @@ impl ModelGlobs {
     /// The longest pattern, in bytes.
     const MAX_LEN: usize = 512;
 
-    /// Reads patterns. No pattern at all matches nothing.
+    /// Parses patterns. An empty list matches nothing.
     ///
     /// # Errors
     /// If one is empty, too long, or not a glob.
@@ -47,7 +47,7 @@ impl ModelGlobs {
         ALL.clone()
     }
 
-    /// Whether every model matches, by a pattern `*`.
+    /// Whether one of the patterns is `*`.
     pub fn match_all(&self) -> bool {
         self.0.iter().any(|pattern| matches!(pattern, Pattern::StartsWith(start) if start.is_empty()))
     }
@@ -62,7 +62,7 @@ impl ModelGlobs {
     }
 }
 
-/// Patterns are the same if they are written alike.
+/// Patterns are equal if their text is.
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -94,8 +94,8 @@ impl Pattern {
         }
         let glob = GlobBuilder::new(text).literal_separator(false).backslash_escape(true).build();
         let glob = glob.map_err(|error| refuse(error.kind().to_string()))?;
-        // A matcher of one glob is its regular expression alone. A GlobSet takes short cuts for
-        // file names and extensions, which mean nothing in a model name.
+        // The matcher of a single glob uses only its regular expression. A GlobSet takes short cuts for file names and
+        // extensions, which mean nothing in a model name.
         Ok(Self::Glob(Box::new(glob.compile_matcher())))
     }
 }

@@ -1,14 +1,13 @@
-//! Which program a server is.
+//! The program that a server runs.
 //!
-//! It is told by the `owned_by` of the server's model list, once, where the list is read; where that leaves Ollama possible,
-//! the server is asked. A server can claim to
-//! be of another kind; what follows from a known kind is mostly that less is open. Where a kind says that more may
-//! pass (nothing in a body chooses a model), the server itself is what would be reached.
+//! The kind comes from `owned_by` in the server's model list and is determined once, when the list is read; where that leaves
+//! Ollama possible, the server is asked. A server can claim another kind, but a known kind mostly means that less is open.
+//! Where a kind opens more (because nothing in a body chooses a model), only the server itself can be reached.
 
 use serde_json::Value;
 
-/// A program that serves models. For each of these it is known which paths answer prompts, which manage the
-/// server, and by what the server chooses a model.
+/// A program that serves models. For each kind it is known which paths answer prompts, which ones manage the server, and how
+/// the server chooses a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Kind {
     /// vLLM (<https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html>).
@@ -17,7 +16,7 @@ pub enum Kind {
     Sglang,
     /// llama.cpp's `llama-server` with one model (<https://github.com/ggml-org/llama.cpp/tree/master/tools/server>).
     LlamaCpp,
-    /// The same in router mode: the name in a body chooses among several models.
+    /// `llama-server` in router mode: the name in a body chooses among several models.
     LlamaCppRouter,
     /// Ollama (<https://github.com/ollama/ollama/blob/main/docs/api.md>).
     Ollama,
@@ -34,7 +33,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them, in the order of the reference.
+    /// All kinds, in the order of the reference.
     pub const ALL: [Self; 9] = [
         Self::Vllm,
         Self::Sglang,
@@ -47,7 +46,7 @@ impl Kind {
         Self::Other,
     ];
 
-    /// What `inference.kind` calls it.
+    /// The name in `inference.kind`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vllm => "vllm",
@@ -62,7 +61,7 @@ impl Kind {
         }
     }
 
-    /// What people call it.
+    /// The name for people.
     pub fn title(self) -> &'static str {
         match self {
             Self::Vllm => "vLLM",
@@ -77,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// Looks a kind up by what `inference.kind` calls it.
+    /// Finds a kind by its name in `inference.kind`.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
@@ -89,14 +88,14 @@ impl Kind {
         let all =
             |name: &str| !owners.is_empty() && owners.iter().all(|owner| owner.as_deref() == Some(name));
         let any = |name: &str| owners.iter().any(|owner| owner.as_deref() == Some(name));
-        // Router mode has several, and says of each whether it is loaded.
+        // Router mode lists several models, and says of each whether it is loaded.
         let is_router = || entries.len() > 1 || entries.iter().any(|entry| entry.get("status").is_some());
         match () {
             () if all("vllm") => Self::Vllm,
             () if all("sglang") => Self::Sglang,
             () if all("llamacpp") && !is_router() => Self::LlamaCpp,
             () if any("llamacpp") => Self::LlamaCppRouter,
-            // Ollama signs its own models so, and those of others with their names.
+            // Ollama writes `library` for its own models, and the publisher's name for others.
             () if any("library") => Self::Ollama,
             () if any("llama-swap") => Self::LlamaSwap,
             () if any("openai") || any("system") || any("openai-internal") => Self::Provider,
@@ -104,7 +103,7 @@ impl Kind {
         }
     }
 
-    /// Whether the model's name in a body means nothing to it: it has one model, and uses that.
+    /// Whether it ignores the model's name in a body: it has one model and always uses that.
     pub fn ignores_names(self) -> bool {
         match self {
             Self::LlamaCpp | Self::Tei => true,
@@ -118,8 +117,8 @@ impl Kind {
         }
     }
 
-    /// Whether each name on its list is a model of its own, and the name in a body chooses among them. Of vLLM's names several
-    /// may stand for one.
+    /// Whether each name on its list is a model of its own, chosen by the name in a body. In vLLM several names may be aliases
+    /// of one model.
     pub fn names_choose(self) -> bool {
         match self {
             Self::LlamaCppRouter | Self::Ollama | Self::LlamaSwap => true,
@@ -127,13 +126,13 @@ impl Kind {
         }
     }
 
-    /// Whether it answers to any name in a body. SGLang does, but for adapters, which have a field of their own.
+    /// Whether it accepts any name in a body. SGLang does, except for adapters, which have a field of their own.
     pub fn answers_to_any_name(self) -> bool {
         self.ignores_names() || self == Self::Sglang
     }
 
-    /// Whether its list has every model that it runs. Others load models that they do not list, or get theirs from the
-    /// operator's configuration.
+    /// Whether its list is complete. Other kinds load models that they do not list, or take theirs from the operator's
+    /// configuration.
     pub fn lists_all_it_runs(self) -> bool {
         match self {
             Self::Vllm | Self::Sglang | Self::LlamaCpp | Self::Tei => true,
@@ -141,19 +140,19 @@ impl Kind {
         }
     }
 
-    /// Whether it reads a body as JSON whatever its `Content-Type` is, but for forms. Ollama's handlers and those of its `/v1` all
-    /// decode so (`ShouldBindJSON`, which does not look at the type).
+    /// Whether it parses a body as JSON whatever its `Content-Type` is, except for forms. All of Ollama's handlers, `/v1`
+    /// included, do so (`ShouldBindJSON`, which ignores the type).
     pub fn reads_json_of_any_type(self) -> bool {
         self == Self::Ollama
     }
 
-    /// Whether an empty `name` beside `model` is nothing to `POST /api/show`: Ollama's own client in Go always sends it.
+    /// Whether `POST /api/show` ignores an empty `name` beside `model`: Ollama's own Go client always sends one.
     pub fn ignores_empty_name(self) -> bool {
         self == Self::Ollama
     }
 
-    /// Whether `"model": null` is to it what no `model` is, or is refused by it: Pydantic's `Optional[str]` (vLLM) and `str` (SGLang),
-    /// Go's decoder (Ollama, llama-swap), llama.cpp's `json_value`; TEI has no such field.
+    /// Whether it treats `"model": null` like a missing `model`, or refuses it: Pydantic's `Optional[str]` (vLLM) and `str`
+    /// (SGLang), Go's decoder (Ollama, llama-swap), llama.cpp's `json_value`; TEI has no such field.
     pub fn takes_null_for_no_model(self) -> bool {
         match self {
             Self::Vllm
@@ -167,7 +166,7 @@ impl Kind {
         }
     }
 
-    /// Whether it never answers 429 of its own accord: these queue requests.
+    /// Whether it never answers 429 itself: these kinds queue requests.
     pub fn never_answers_429(self) -> bool {
         match self {
             Self::Vllm | Self::Sglang | Self::LlamaCpp | Self::LlamaCppRouter | Self::Ollama => true,
@@ -196,7 +195,7 @@ mod tests {
             (&["mannix", "library"], Kind::Ollama),
             (&["llama-swap"], Kind::LlamaSwap),
             (&["system", "openai-internal", "my-team"], Kind::Provider),
-            // One that is known does not vouch for the others.
+            // One known `owned_by` does not vouch for the other entries.
             (&["vllm", "somebody"], Kind::Other),
             (&["vLLM"], Kind::Other),
             (&[], Kind::Other),

@@ -1,7 +1,7 @@
-//! The `inference.*` labels of a container: what each means and how it is read.
+//! The `inference.*` labels of a container: what each means and how it is parsed.
 //!
-//! Those that say where a server is stand here; how it is routed is said by
-//! [settings](crate::Setting), which the configuration file knows as well.
+//! Labels that say where a server is are defined here. How it is routed is defined by [settings](crate::Setting), which the
+//! configuration file has, too.
 
 use std::collections::BTreeMap;
 
@@ -15,20 +15,20 @@ use crate::{
 pub struct LabelDoc {
     /// The label.
     pub name: &'static str,
-    /// Its equal in an entry of `servers:` in the configuration file, if it has one.
+    /// The corresponding key of a `servers:` entry in the configuration file, if there is one.
     pub file_key: &'static str,
     /// What it does.
     pub meaning: &'static str,
-    /// What holds when it is absent.
+    /// The value if the label is absent.
     pub default: &'static str,
-    /// What may be written.
+    /// The allowed values.
     pub allowed: &'static str,
 }
 
-/// The label that makes a container ours.
+/// The label that opts a container in.
 pub const OPT_IN: &str = "inference.enable";
 
-/// Every label that is understood, except for the [settings](crate::Setting).
+/// All known labels, except for the [settings](crate::Setting).
 pub const LABELS: &[LabelDoc] = &[
     LabelDoc {
         name: OPT_IN,
@@ -74,10 +74,10 @@ pub const LABELS: &[LabelDoc] = &[
     },
 ];
 
-/// What stands before a setting's key in a label.
+/// The prefix of a setting's key in a label.
 pub(crate) const PREFIX: &str = "inference.";
 
-/// The labels of one container, read.
+/// The parsed labels of one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Labels {
     pub(crate) port: Option<u16>,
@@ -89,13 +89,13 @@ pub(crate) struct Labels {
     pub(crate) model_settings: GivenModelSettings,
 }
 
-/// How a container's labels were read.
+/// The result of parsing a container's labels.
 pub(crate) enum Reading {
-    /// It is not ours.
+    /// The container is not opted in.
     NotEnabled,
-    /// All that counts was read. The warnings name labels that nobody understands.
+    /// All known labels were parsed. The warnings name unknown labels.
     Read(Box<Labels>, Vec<LabelFinding>),
-    /// It is ours, but at least one label is wrong; every fault is listed.
+    /// The container is opted in, but at least one label is wrong; every fault is listed.
     Faulty(Vec<LabelFinding>),
 }
 
@@ -192,8 +192,8 @@ fn unknown(labels: &BTreeMap<String, String>) -> Vec<LabelFinding> {
     unknown.map(|name| LabelFinding::Unknown { label: name.clone() }).collect()
 }
 
-/// A label that seems to be meant to be `inference.enable`, where that one is missing: the container would be left alone
-/// without a word.
+/// A label that is probably a misspelt `inference.enable`, if the container lacks that label: it would otherwise be ignored
+/// silently.
 pub fn misspelt_opt_in(labels: &BTreeMap<String, String>) -> Option<LabelFinding> {
     let is_it = |(name, value): &(&String, &String)| {
         is_meant_for_us(name)
@@ -204,7 +204,7 @@ pub fn misspelt_opt_in(labels: &BTreeMap<String, String>) -> Option<LabelFinding
     found.map(|(name, _)| LabelFinding::EnableMisspelt { label: name.clone() })
 }
 
-/// The label that one that is not known is most likely meant to be.
+/// The known label that an unknown one was probably meant to be.
 pub(crate) fn meant(label: &str) -> Option<String> {
     in_other_spelling(label).or_else(|| {
         let known: Vec<String> = known().collect();
@@ -213,7 +213,7 @@ pub(crate) fn meant(label: &str) -> Option<String> {
     })
 }
 
-/// Whether a label is ours by its beginning, or one of ours in another spelling. Other programs have labels that begin
+/// Whether a label has Modelgate's prefix, or is one of its labels in another spelling. Other programs have labels that begin
 /// with `inference-` or `inference_`.
 fn is_meant_for_us(label: &str) -> bool {
     without_prefix(label).is_some() || in_other_spelling(label).is_some()
@@ -224,7 +224,7 @@ fn without_prefix(label: &str) -> Option<&str> {
     prefix.eq_ignore_ascii_case(PREFIX).then_some(key)
 }
 
-/// The label that is the same but for upper and lower case and `.`, `_` and `-`.
+/// The known label that differs only in case and in `.`, `_` and `-`.
 fn in_other_spelling(label: &str) -> Option<String> {
     let begins = PREFIX.trim_end_matches('.');
     let plain = plain(label);
@@ -239,7 +239,7 @@ fn plain(label: &str) -> String {
     letters.map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// All labels that are understood.
+/// All known labels.
 pub(crate) fn known() -> impl Iterator<Item = String> {
     let of_labels = LABELS.iter().map(|l| l.name.to_owned());
     of_labels.chain(settings().map(|s| format!("{PREFIX}{}", s.key)))

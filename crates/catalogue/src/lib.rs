@@ -1,16 +1,14 @@
 //! What is known about inference servers and the models they serve.
 //!
-//! Plain observation records go in ([`ServerRecord`], [`ContainerRecord`]); an immutable
-//! [`Catalogue`] and [`Problem`]s come out, each of which is about a [`Finding`]. Nothing here does I/O, so nothing here can
-//! fail in odd ways.
+//! Plain observation records go in ([`ServerRecord`], [`ContainerRecord`]); an immutable [`Catalogue`] and [`Problem`]s come
+//! out, each about one [`Finding`]. Nothing here does I/O.
 //!
 //! ```text
 //! ContainerRecord ─interpret()─▶ ServerSpec ─(discovery asks it for its models)─▶ ServerRecord
 //!                                                        ServerRecords ─assemble()─▶ Catalogue
 //! ```
 //!
-//! The finished catalogue travels one way only: [`channel`] gives one [`Publisher`] and any
-//! number of [`Reader`]s.
+//! The finished catalogue travels one way only: [`channel`] gives one [`Publisher`] and any number of [`Reader`]s.
 
 mod api;
 mod assemble;

@@ -1,8 +1,8 @@
-//! Reading a server's answer to `GET {base_path}/models`.
+//! Parses a server's answer to `GET {base_path}/models`.
 //!
-//! The shape is OpenAI's list (<https://platform.openai.com/docs/api-reference/models/list>):
-//! `{"data": [{"id": …}, …]}`; a bare array, as some servers give, is taken as well. Replies are
-//! untrusted: size, number and names are limited, and a bad entry is skipped and named.
+//! The format is OpenAI's list (<https://platform.openai.com/docs/api-reference/models/list>): `{"data": [{"id": …}, …]}`; a
+//! bare array, which some servers send, is accepted as well. Replies are untrusted: size, number and names are limited, and a
+//! bad entry is skipped and named.
 
 mod mend;
 
@@ -17,22 +17,22 @@ pub const MAX_MODELS_PER_SERVER: usize = 2_000;
 /// The longest `owned_by`, `root` or `parent` that is kept, in bytes.
 const MAX_TEXT: usize = 512;
 
-/// What a reply says.
+/// A parsed reply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Which program has written it.
+    /// The program that has written it.
     pub kind: Kind,
     /// The models, by name.
     pub cards: Vec<ModelCard>,
     /// Entries that were left out, and why.
     pub left_out: Vec<ListingFinding>,
-    /// The operator has given the models [by hand](crate::ServerSpec::models), and the list has others besides.
+    /// The operator has given the models [by hand](crate::ServerSpec::models), and the list has more models than those.
     pub has_others: bool,
 }
 
 impl Listing {
-    /// Whether Ollama could have written it. It signs models of its own library (`library`), and others with the name of whoever
-    /// has published them; so a list without one of its own does not tell.
+    /// Whether Ollama could have written it. Ollama's `owned_by` is `library` for its own models and the publisher's name for
+    /// others, so a list without a `library` entry decides nothing.
     pub fn may_be_ollamas(&self) -> bool {
         let has_tag = |name: &str| name.rsplit('/').next().is_some_and(|last| last.contains(':'));
         let is_like = |card: &ModelCard| {
@@ -43,9 +43,9 @@ impl Listing {
     }
 }
 
-/// The most further names of a model that are read.
+/// The maximum number of a model's aliases that are read.
 const MAX_ALIASES: usize = 32;
-/// So many names of a reply that is no list are told, and so much of each, in characters.
+/// An error about a reply of another shape shows at most this many of its names, and at most this many characters of each.
 const MAX_NAMES: usize = 5;
 const MAX_NAME: usize = 32;
 
@@ -70,7 +70,7 @@ pub fn parse_listing(body: &[u8]) -> Result<Listing, ListingError> {
         Value::Array(entries) => entries.as_slice(),
         Value::Object(fields) => match fields.get("data") {
             Some(Value::Array(entries)) => entries.as_slice(),
-            // So Go writes a list without entries; an Ollama without models says it.
+            // Go writes an empty list as null; an Ollama without models sends it.
             Some(Value::Null) if fields.get("object").is_some_and(|object| object == "list") => &[],
             _ => return Err(ListingError::NoData(instead(&reply))),
         },
@@ -94,7 +94,7 @@ pub fn parse_listing(body: &[u8]) -> Result<Listing, ListingError> {
     Ok(Listing { kind: Kind::of_list(entries), cards, left_out, has_others: false })
 }
 
-/// What is there instead of a list of models.
+/// What the reply has instead of a list of models.
 fn instead(reply: &Value) -> String {
     let kind = |value: &Value| match value {
         Value::Null => "null",
@@ -140,7 +140,7 @@ fn card(entry: &Value) -> Result<ModelCard, ListingFinding> {
     })
 }
 
-/// More names that the server takes for the model, as llama.cpp lists them.
+/// The server's own aliases of the model, as llama.cpp lists them.
 fn aliases(entry: &Value) -> Vec<ModelName> {
     let given = entry.get("aliases").and_then(Value::as_array).into_iter().flatten();
     given.filter_map(|alias| ModelName::new(alias.as_str()?).ok()).take(MAX_ALIASES).collect()
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(names(&body).len(), MAX_MODELS_PER_SERVER);
     }
 
-    /// Text Generation WebUI, xinference and others pass on what Python has: one odd number hid every model.
+    /// Text Generation WebUI, xinference and others pass Python's values on: one `NaN` used to hide every model.
     #[test]
     fn a_list_that_is_not_quite_json_is_read() {
         let body =

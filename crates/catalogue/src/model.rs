@@ -4,9 +4,9 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 
 /// The name that clients put in `model`.
 ///
-/// Names come from other people's servers, so they are untrusted: a name is 1 to 256 printable
-/// ASCII characters, with no space at either end. It is never put raw into a Traefik rule, a
-/// router name or a header match; [`RouteId`](crate::RouteId) stands for it there.
+/// Names come from servers and are therefore untrusted: a name is 1 to 256 printable ASCII characters, with no space at either
+/// end. It is never put raw into a Traefik rule, a router name or a header match; [`RouteId`](crate::RouteId) takes its place
+/// there.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelName(Arc<str>);
 
@@ -84,12 +84,12 @@ pub struct ModelCard {
     pub root: Option<String>,
     /// `parent`: the base model of a LoRA adapter (vLLM).
     pub parent: Option<String>,
-    /// More names that the server itself takes for this model (llama.cpp's `aliases`).
+    /// The server's own aliases of this model (llama.cpp's `aliases`).
     pub aliases: Vec<ModelName>,
 }
 
 impl ModelCard {
-    /// A card that says nothing but the name.
+    /// A card with nothing but a name.
     pub fn named(name: ModelName) -> Self {
         Self {
             name,

@@ -1,10 +1,10 @@
-//! What is wrong with whom, and hints at what may be.
+//! Findings together with the container, server or source that they are about.
 
 use std::fmt;
 
 use crate::{Finding, Severity};
 
-/// Whom a problem is about.
+/// What a problem is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// A container, by its name.
@@ -15,10 +15,10 @@ pub enum Subject {
     Source(String),
 }
 
-/// Something that keeps a server, or part of it, from being routed, or that leads past Modelgate. The rest lives.
+/// A fault that keeps a server, or part of it, from being routed, or a way past Modelgate. Everything else keeps working.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Whom it is about.
+    /// What it is about.
     pub subject: Subject,
     /// What was found.
     pub finding: Finding,

@@ -1,4 +1,4 @@
-//! The name that stands for a model inside Traefik.
+//! The identifier of a model in Traefik.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
@@ -6,22 +6,21 @@ use sha2::{Digest, Sha256};
 
 use crate::ModelName;
 
-/// Stands for a model in router names and in the `X-Inference-Route` header: a slug of the
-/// model's name, for people, and a short hash, for uniqueness. Only `[a-z0-9-]` occur.
+/// Replaces a model's name in router names and in the `X-Inference-Route` header: a slug of the name, to be readable, and a
+/// short hash, to be unique. It has only `[a-z0-9-]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId(Arc<str>);
 
 impl RouteId {
-    /// The route id of a model; the same name always gives the same id.
+    /// The route id of a model; it depends on nothing but the name.
     pub fn of(model: &ModelName) -> Self {
         Self(slug_with_hash(model.as_str()).into())
     }
 
-    /// The route id of a model on the servers that a selector chooses, or that demand a credential;
-    /// `of` says in words which.
+    /// The route id of a model on the servers that a selector chooses, or that demand a credential; `of` describes that part.
     pub(crate) fn of_part(model: &ModelName, of: &str) -> Self {
         let slug = slug(model.as_str());
-        // A name holds no control characters, so no other model and part give the same text.
+        // A name holds no control characters, so a different model and part never give this text.
         Self(format!("{slug}{}", hash(&format!("{model}\n{of}"))).into())
     }
 

@@ -1,15 +1,15 @@
-//! What a request must have to choose certain servers: a header, a query parameter, a host.
+//! Conditions by which a request chooses certain servers: a header, a query parameter, a host.
 //!
-//! The words are those of Traefik's rules
-//! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/routing/rules-and-priority/>),
-//! and mean the same: an expression may match anywhere in the value unless it is anchored. The
-//! operator writes them; what servers say about themselves never gets here.
+//! They are named after the matchers of Traefik's rules
+//! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/routing/rules-and-priority/>) and mean the same: an
+//! expression may match anywhere in the value unless it is anchored. Only operators write them; nothing that a server reports
+//! gets here.
 
 use std::fmt;
 
 use regex::Regex;
 
-/// One thing that a request must have.
+/// One condition on a request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
     /// A header with exactly this value.
@@ -37,7 +37,7 @@ pub enum Condition {
     },
 }
 
-/// A regular expression that both Traefik (RE2) and Modelgate understand.
+/// A regular expression that both Traefik (RE2) and Modelgate support.
 #[derive(Clone)]
 pub struct Expression(Regex);
 
@@ -45,11 +45,11 @@ pub struct Expression(Regex);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Selector(Vec<Condition>);
 
-/// What a request has, as far as conditions look at it.
+/// The parts of a request that conditions look at.
 pub trait Traits {
-    /// Whether one of the values of a header, by its name in lower case, fulfils this.
+    /// Whether `fulfils` holds for one of the values of a header, given by its name in lower case.
     fn header(&self, name: &str, fulfils: &dyn Fn(&str) -> bool) -> bool;
-    /// Whether the query has this parameter with this value, written plainly.
+    /// Whether the query has this parameter with this value, without percent-encoding.
     fn query(&self, name: &str, value: &str) -> bool;
     /// The host name, without a port.
     fn host(&self) -> Option<&str>;
@@ -67,7 +67,7 @@ impl Condition {
         }
     }
 
-    /// The header that it looks at.
+    /// The name of the header that it looks at.
     pub fn header_name(&self) -> Option<&str> {
         match self {
             Self::Header { name, .. } | Self::HeaderRegexp { name, .. } => Some(name),
@@ -77,7 +77,7 @@ impl Condition {
 }
 
 impl Selector {
-    /// Puts conditions together; all must be met.
+    /// Combines conditions; all must be met.
     pub fn new(mut conditions: Vec<Condition>) -> Self {
         conditions.sort();
         conditions.dedup();
@@ -96,7 +96,7 @@ impl Selector {
 }
 
 impl Expression {
-    /// Reads an expression of at most 256 bytes. A backtick cannot stand in a Traefik rule.
+    /// Parses an expression of at most 256 bytes. Backticks are refused, since a Traefik rule cannot hold one.
     pub fn new(text: &str) -> Option<Self> {
         let fits =
             (1..=256).contains(&text.len()) && !text.contains('`') && !text.chars().any(char::is_control);
@@ -165,7 +165,7 @@ impl fmt::Display for Selector {
     }
 }
 
-/// Headers that hold credentials, or that Traefik or Modelgate sets: no condition may look at them.
+/// Headers that hold credentials, or that Traefik or Modelgate sets: conditions on them are refused.
 const CLOSED_HEADERS: [&str; 7] = [
     "authorization",
     "x-api-key",

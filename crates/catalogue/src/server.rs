@@ -7,7 +7,7 @@ use crate::{
     ServerSettings,
 };
 
-/// What tells servers apart: `docker:<container id>` or `file:<name>`.
+/// The unique id of a server: `docker:<container id>` or `file:<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerId(Arc<str>);
 
@@ -34,7 +34,7 @@ impl fmt::Display for ServerId {
     }
 }
 
-/// Where a server is known from.
+/// Where a server was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A labelled Docker container.
@@ -48,17 +48,17 @@ pub enum Source {
     File,
 }
 
-/// In what kind of place a server's settings stand.
+/// The kind of place that holds a server's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
-    /// Labels of a container, or of a Swarm's service.
+    /// Labels of a container, or of a Swarm service.
     Docker,
     /// Its entry in `servers:` in the configuration file.
     File,
 }
 
 impl Source {
-    /// In what kind of place the server's settings stand.
+    /// The kind of place that holds the server's settings.
     pub fn origin(&self) -> Origin {
         match self {
             Self::Docker { .. } => Origin::Docker,
@@ -168,7 +168,7 @@ impl BasePath {
     /// If it does not start with `/`, has other characters than unreserved ones (RFC 3986 §2.3),
     /// or an empty, `.` or `..` segment.
     pub fn parse(path: &str) -> Result<Self, InvalidBasePath> {
-        // What follows may be a credential.
+        // The rest of the path may be a credential.
         let told = path.split_inclusive(['?', '#', '@']).next().unwrap_or_default();
         let err = || InvalidBasePath { found: told.chars().take(64).collect() };
         if path == "/" {
@@ -189,7 +189,7 @@ impl BasePath {
         &self.0
     }
 
-    /// Whether this is the path that clients use, so that nothing needs rewriting.
+    /// Whether this is the path that clients use, so that no rewriting is needed.
     pub fn is_default(&self) -> bool {
         &*self.0 == "/v1"
     }
@@ -201,44 +201,44 @@ impl Default for BasePath {
     }
 }
 
-/// Who decides whether a server is ready.
+/// What decides whether a server is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthMode {
     /// The container's own HEALTHCHECK.
     Docker,
-    /// Modelgate asks the server itself, again and again.
+    /// Modelgate probes the server at intervals.
     Probe,
 }
 
-/// A server as its labels or the configuration file describe it, before it has been asked anything.
+/// A server as its labels or the configuration file describe it, before it was probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSpec {
-    /// What tells it apart.
+    /// Its unique id.
     pub id: ServerId,
-    /// For people: the container's name, or the name in the configuration file.
+    /// The name shown to people: the container's, or that in the configuration file.
     pub name: String,
-    /// Where it is known from.
+    /// Where it was found.
     pub source: Source,
     /// Where it listens.
     pub url: ServerUrl,
     /// The prefix of its API.
     pub base_path: BasePath,
-    /// Names given by hand, for a server without a model list; empty means: ask it.
+    /// Models given by hand, for a server without a model list; empty means that the server is asked.
     pub models: Vec<ModelName>,
-    /// Who decides whether it is ready.
+    /// What decides whether it is ready.
     pub health: HealthMode,
-    /// Changes when the same server has started anew (a container's start time).
+    /// Identifies one run of the server (a container's start time): it changes with each restart.
     pub incarnation: String,
     /// How it takes part in its pools.
     pub settings: ServerSettings,
-    /// What it says about its models as a whole.
+    /// Its settings for all of its models.
     pub model_settings: GivenModelSettings,
-    /// What it demands of whoever asks it.
+    /// The credential that it demands.
     pub credential: Option<Arc<Credential>>,
 }
 
 impl ServerSpec {
-    /// A server of the configuration file of which nothing but name and URL is given.
+    /// A server of the configuration file with a name and a URL and nothing else.
     #[must_use]
     pub fn configured(name: &str, url: ServerUrl) -> Self {
         Self {
@@ -257,31 +257,31 @@ impl ServerSpec {
     }
 }
 
-/// What the configuration file says about servers and models.
+/// The configuration file's servers and model settings.
 #[derive(Debug, Clone, Default)]
 pub struct Configured {
     /// The servers that it names.
     pub servers: Vec<ServerSpec>,
-    /// What it says about models, whatever their servers say.
+    /// Settings of models, which take precedence over those of their servers.
     pub models: ModelOverrides,
 }
 
-/// What state a server is in. Only [`ServerState::Ready`] ones get requests.
+/// The state of a server. Only [`ServerState::Ready`] servers get requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerState {
-    /// It has not been seen ready yet.
+    /// It has not been ready yet.
     Starting(Finding),
     /// It answers.
     Ready,
-    /// It runs and has been withdrawn: it was told to stop, is paused, or stopped answering.
+    /// It is running but withdrawn: it was told to stop, is cordoned or frozen, or stopped answering.
     Draining(Finding),
-    /// It no longer runs. Its models are remembered for a while, so that clients hear
-    /// "come back" and not "never heard of it".
+    /// It is no longer running. Its models are remembered for a while, so that clients are told to come back instead of that
+    /// the model is unknown.
     Stopped(Finding),
 }
 
 impl ServerState {
-    /// One word for it.
+    /// The state in one word.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Starting(_) => "starting",
@@ -303,21 +303,21 @@ impl ServerState {
 /// A server, its state and the models that it is known to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerRecord {
-    /// What it is.
+    /// Its description.
     pub spec: ServerSpec,
-    /// What state it is in.
+    /// Its state.
     pub state: ServerState,
-    /// Which program it is, as its list of models tells.
+    /// Its kind according to its list of models.
     pub listed_as: Kind,
-    /// Its list has models that the operator leaves out.
+    /// Its list has models that the operator does not name.
     pub has_others: bool,
-    /// What it serves, as far as known.
+    /// Its models, as far as known.
     pub models: Vec<ModelCard>,
 }
 
 impl ServerRecord {
-    /// Which program it is: what the operator says, else what its list tells. Something unknown that demands a
-    /// credential is a provider's account, which others share.
+    /// Its kind: the operator's setting, else that of its list. An unknown program that demands a credential counts as a
+    /// provider's account, which others share.
     pub fn kind(&self) -> Kind {
         match (self.spec.settings.kind, self.listed_as) {
             (Some(kind), _) => kind,
@@ -326,14 +326,14 @@ impl ServerRecord {
         }
     }
 
-    /// Whether the server answers to a name in a body: one that it lists or has for an alias, or
-    /// any, if it is told or known to be of a kind that does not look.
+    /// Whether the server accepts a name in a body: one that it lists or has as an alias, or any name, if the setting or its
+    /// kind says that it ignores names.
     pub fn accepts(&self, name: &str) -> bool {
         let any = match self.spec.settings.accepts {
             Some(Accepts::Any) => true,
             Some(Accepts::Listed) => false,
             None => {
-                // To SGLang, what stands behind a colon is the name of an adapter.
+                // In SGLang, the part after a colon names an adapter.
                 let is_adapter = self.kind() == Kind::Sglang && name.contains(':');
                 !self.models.is_empty() && self.kind().answers_to_any_name() && !is_adapter
             }

@@ -1,10 +1,10 @@
-//! The settings by which servers and models are routed, beyond what makes a server a server.
+//! Routing settings of servers and models.
 //!
-//! One [`Setting`] is one label (`inference.weight`) and one key of the configuration file
-//! (`servers[].weight`, and for those of a model also `models[].strategy`): both are read by the same
-//! function and described by the same row of the reference, so that they cannot drift apart.
+//! One [`Setting`] is one label (`inference.weight`) and one key of the configuration file (`servers[].weight`, and for a
+//! model's settings also `models[].strategy`): the same function reads both and the same row of the reference describes both,
+//! so that they cannot drift apart.
 //!
-//! What they are called follows Traefik's own labels where it has one
+//! Their names follow Traefik's labels where Traefik has such a setting
 //! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/load-balancing/service/>).
 
 mod model;
@@ -22,37 +22,37 @@ pub use server::{Accepts, Alias, OpenPath, ServerSettings};
 /// One setting: a label, and a key of the configuration file.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// What follows `inference.` in a label; a dot is a level of the configuration file.
+    /// The label's name after `inference.`; a dot is a level of the configuration file.
     pub key: &'static str,
     /// What it does.
     pub meaning: &'static str,
-    /// What holds when it is absent.
+    /// The value if it is absent.
     pub default: &'static str,
-    /// What may be written.
+    /// The allowed values.
     pub allowed: &'static str,
     /// The first Traefik version in which it has an effect; empty for any.
     pub since: &'static str,
     read: Read,
 }
 
-/// Reads a value into the settings, or says what is wrong with it beyond not being allowed.
+/// Reads a value into the settings; `None` if it is not allowed.
 #[derive(Debug, Clone, Copy)]
 enum Read {
     Server(fn(&mut ServerSettings, &str) -> Option<()>),
     Model(fn(&mut ModelSettings, &str) -> Option<()>),
-    /// Of a model too; limits are put together of several settings.
+    /// A limit of a model; several fields together make one limit.
     Limit(Field),
 }
 
-/// A setting has a value that it cannot have.
+/// A setting has a value that is not allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("allowed: {allowed}")]
 pub struct NotAllowed {
-    /// What may be written.
+    /// The allowed values.
     pub allowed: &'static str,
 }
 
-/// Settings of a model, as they were given: checked, not yet put together with what others say.
+/// Settings of a model as they were given: checked, but not yet merged with those from elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GivenModelSettings(BTreeMap<&'static str, String>);
 
@@ -62,17 +62,17 @@ pub fn settings() -> impl Iterator<Item = &'static Setting> {
 }
 
 impl Setting {
-    /// Looks a setting up by its key.
+    /// Finds a setting by its key.
     pub fn find(key: &str) -> Option<&'static Self> {
         settings().find(|setting| setting.key == key)
     }
 
-    /// Whether it is about a model (all servers of it) and not about one server.
+    /// Whether it applies to a model (all of its servers) instead of one server.
     pub fn is_of_model(&self) -> bool {
         !matches!(self.read, Read::Server(_))
     }
 
-    /// What an error may tell of a value: a condition on a header may hold a credential, and a path one in its query.
+    /// The part of a value that an error may show: a condition on a header may hold a credential, and so may the query of a path.
     pub fn told<'t>(&self, value: &'t str) -> Cow<'t, str> {
         let end = match self.key {
             "select.header" | "select.header_regexp" => value.find(':').map(|colon| colon + 1),
@@ -109,17 +109,17 @@ impl Setting {
 }
 
 impl GivenModelSettings {
-    /// Whether nothing was given.
+    /// Whether no setting was given.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What was given, by key.
+    /// The given values, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().map(|(key, value)| (*key, value.as_str()))
     }
 
-    /// Checks what settings have to do with each other.
+    /// Checks that the settings fit together.
     ///
     /// # Errors
     /// The fault, beginning with the setting's key.
@@ -156,8 +156,7 @@ impl GivenModelSettings {
         fault.map_or(Ok(()), |(_, _, fault)| Err(*fault))
     }
 
-    /// Takes over what is not given here yet. Returns the keys about which both say something, and
-    /// not the same: what was here stays.
+    /// Adds the settings that are missing here. Returns the keys for which both have different values; the values here are kept.
     pub(crate) fn fill_in(&mut self, other: &Self) -> Vec<&'static str> {
         let mut conflicts = Vec::new();
         for (key, value) in &other.0 {
@@ -172,17 +171,17 @@ impl GivenModelSettings {
         conflicts
     }
 
-    /// What was given for a key.
+    /// The given value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
 
-    /// The settings that this makes.
+    /// The settings that result from the given values.
     pub fn resolve(&self) -> ModelSettings {
         let mut settings = ModelSettings { limits: self.limits().limits(), ..ModelSettings::default() };
         for (key, value) in &self.0 {
             if let Some(Read::Model(read)) = Setting::find(key).map(|setting| setting.read) {
-                // It was read once before, when it was given.
+                // The value was parsed successfully when it was given.
                 let _ = read(&mut settings, value);
             }
         }

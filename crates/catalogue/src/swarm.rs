@@ -1,8 +1,7 @@
-//! From a task of Docker Swarm, as a manager describes it, to a server.
+//! Turns a task of Docker Swarm, as a manager describes it, into a server.
 //!
-//! The labels are the service's (`deploy.labels` in Compose), which every manager knows; those of
-//! the containers are known to their own nodes only. One task is one run of one server: Swarm never
-//! starts a task anew but replaces it by another. See
+//! The labels are the service's (`deploy.labels` in Compose), which every manager knows; a container's labels are known only on
+//! its node. One task is one run of one server: Swarm never restarts a task but replaces it with another. See
 //! <https://docs.docker.com/engine/swarm/how-swarm-mode-works/swarm-task-states/>.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,14 +14,14 @@ use crate::{
     label::{self, Labels, Reading},
 };
 
-/// How far a task has come.
+/// The progress of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskStatus {
     /// On its way to a node, or being started there. With a HEALTHCHECK this lasts until it passes.
     Starting,
     /// Running.
     Running,
-    /// It has ended, or could never begin.
+    /// It has ended, or could not be started.
     Ended,
 }
 
@@ -31,23 +30,23 @@ pub enum TaskStatus {
 pub struct TaskRecord {
     /// The task's id.
     pub id: String,
-    /// For people: the service's name and the slot, or the node if it runs once on each.
+    /// The name shown to people: the service's name and the slot, or the node if the service is global.
     pub name: String,
     /// The image's name.
     pub image: String,
     /// The labels of the service.
     pub labels: BTreeMap<String, String>,
-    /// How far it has come.
+    /// Its progress.
     pub status: TaskStatus,
-    /// What Swarm calls that, and why it is so if Swarm says that.
+    /// Its state in Swarm, and the reason if Swarm gives one.
     pub said: String,
     /// Whether Swarm reports something that keeps it from running.
     pub failed: bool,
     /// The id of its container, once it has one.
     pub container_id: Option<String>,
-    /// Whether the service itself gives it a HEALTHCHECK; one in the image cannot be seen from afar.
+    /// Whether the service defines a HEALTHCHECK; one in the image is not visible to a manager.
     pub has_healthcheck: bool,
-    /// Its networks but for the ingress one, with its address in each (empty where it is not known).
+    /// Its networks except for the ingress network, with its address in each (empty where it is not known).
     pub networks: BTreeMap<String, String>,
     /// Whether it shares its node's network.
     pub on_host_network: bool,
@@ -55,7 +54,7 @@ pub struct TaskRecord {
     pub node_address: Option<String>,
     /// The TCP ports that the service says it listens on.
     pub exposed_ports: BTreeSet<u16>,
-    /// The TCP ports that its own node publishes for it alone (`mode: host`).
+    /// The TCP ports that its node publishes for this task alone (`mode: host`).
     pub published_ports: Vec<PublishedPort>,
 }
 
@@ -103,7 +102,7 @@ fn describe(
     labels: &Labels,
     network_view: &NetworkView,
 ) -> Result<ServerSpec, AddressFinding> {
-    // A task runs only once its HEALTHCHECK has passed, and one that fails it is replaced.
+    // A task is running only once its HEALTHCHECK has passed, and Swarm replaces a task that fails it.
     let health = labels.health.unwrap_or(match task.has_healthcheck {
         true => HealthMode::Docker,
         false => HealthMode::Probe,
@@ -126,7 +125,7 @@ fn describe(
 
 fn url(task: &TaskRecord, labels: &Labels, network_view: &NetworkView) -> Result<ServerUrl, AddressFinding> {
     let port = container::port(labels, &task.exposed_ports);
-    // The nodes of a swarm have an address each, so the one that Swarm knows is the better one.
+    // Each node of a swarm has its own address, so the one that Swarm reports is preferred.
     let node = || task.node_address.as_deref().or(network_view.host_address.as_deref());
     if task.on_host_network {
         let address = node().ok_or_else(|| AddressFinding::NodeNetwork(network_view.docker_host()))?;
@@ -143,14 +142,14 @@ fn url(task: &TaskRecord, labels: &Labels, network_view: &NetworkView) -> Result
         .map(|address| ServerUrl::http(address, port))
 }
 
-/// A port that the task's own node publishes; one that all nodes do is the service's.
+/// The port that the task's own node publishes; a port that all nodes publish is the service's.
 fn published_to_all(task: &TaskRecord, port: u16, network_view: &NetworkView) -> Option<Problem> {
     let found =
         task.published_ports.iter().find(|p| p.container_port == port).filter(|_| !network_view.published)?;
     Some(container::open_port(&task.name, found.host_port, port))
 }
 
-/// The task's container, as far as a manager knows it; networks are chosen in the same way for both.
+/// The task's container, as far as a manager knows it, so that both choose networks in the same way.
 fn as_container(task: &TaskRecord) -> ContainerRecord {
     ContainerRecord {
         id: task.id.clone(),
@@ -228,7 +227,7 @@ mod tests {
         stack.networks =
             BTreeMap::from([("a".into(), "10.0.1.3".into()), ("llm_gpu".into(), "10.0.3.3".into())]);
         assert_eq!(spec(&stack, &NetworkView::default()).url.as_str(), "http://10.0.3.3:8000");
-        // The node itself gives out the addresses of a bridge, so a manager does not know them.
+        // The node itself assigns the addresses of a bridge network, so a manager does not know them.
         let unknown = TaskRecord { networks: BTreeMap::from([("br".into(), String::new())]), ..task(&[]) };
         assert_eq!(
             rejected(&unknown, &NetworkView::default()),
@@ -268,7 +267,7 @@ mod tests {
         let health = |task: &TaskRecord| spec(task, &NetworkView::default()).health;
         assert_eq!(health(&task(&[])), HealthMode::Probe);
         assert_eq!(health(&TaskRecord { has_healthcheck: true, ..task(&[]) }), HealthMode::Docker);
-        // The image may have a HEALTHCHECK that nobody but the node can see.
+        // The image may have a HEALTHCHECK that only the node can see.
         assert_eq!(health(&task(&[("inference.health", "docker")])), HealthMode::Docker);
     }
 

@@ -1,6 +1,6 @@
-//! Every server that is known, with all that decides about its state.
+//! All known servers, with everything that decides their state.
 //!
-//! No I/O: the reconcile loop feeds it news and asks what is due. Time is passed in.
+//! No I/O: the reconcile loop reports changes to it and asks what is due. Time is passed in.
 
 mod entry;
 
@@ -20,17 +20,16 @@ use crate::{
 };
 use entry::Entry;
 
-/// How long the models of a server that has gone are still answered with "come back" (503)
-/// and not with "never heard of it" (404).
+/// How long requests for the models of a vanished server are answered with 503 (come back later) instead of 404 (unknown model).
 const LINGER: Duration = Duration::from_secs(60);
-/// So many containers are named where all of a kind are meant.
+/// The maximum number of containers named in one problem.
 const MOST_NAMES: usize = 5;
 
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
-    /// What the configuration file says about models.
+    /// Model settings from the configuration file.
     models: ModelOverrides,
-    /// What operators have withdrawn by hand.
+    /// The servers that operators have cordoned.
     cordons: Cordons,
     entries: BTreeMap<ServerId, Entry>,
     hosts: BTreeMap<HostName, HostReport>,
@@ -38,20 +37,20 @@ pub(crate) struct Inventory {
     has_news: bool,
 }
 
-/// What is wrong with a Docker host and on it, and what there is.
+/// A Docker host's problems and containers.
 #[derive(Debug, Default)]
 struct HostReport {
     unreachable: Option<Problem>,
     found: Vec<Problem>,
-    /// All containers with our label.
+    /// All labelled containers.
     labelled: Vec<Labelled>,
-    /// Containers that Traefik itself may expose, which cannot be told from there, and why.
+    /// Containers for which Traefik may make default routers, and why that cannot be decided.
     undecided: BTreeSet<String>,
     blind: Option<Blind>,
 }
 
 impl Inventory {
-    /// Takes over a full look at a Docker host.
+    /// Applies a survey of a Docker host.
     pub(crate) fn surveyed(
         &mut self,
         host: &HostName,
@@ -98,7 +97,7 @@ impl Inventory {
         self.hosts.insert(host.clone(), HostReport { unreachable: None, found, labelled, undecided, blind });
     }
 
-    /// The other host on which a server is that this host shows as well.
+    /// The other host that already shows this server, if any.
     fn is_of_another(&self, id: &ServerId, host: &HostName) -> Option<HostName> {
         let entry = self.entries.get(id).filter(|entry| entry.gone_since.is_none())?;
         entry.host.clone().filter(|other| other != host)
@@ -124,13 +123,13 @@ impl Inventory {
         }
     }
 
-    /// A server is to get no more requests. One that is not known yet will be looked at anyway.
+    /// Withdraws a server from requests. A server that is not known yet will be surveyed anyway.
     pub(crate) fn withdraw(&mut self, withdrawal: Withdrawal) {
         let Some(entry) = self.entries.get_mut(&ServerId::docker(&withdrawal.id)) else { return };
         let keep = entry.withdrawn.as_ref().is_some_and(|w| w.until_restart && !withdrawal.until_restart);
         if !keep {
             if entry.reported != ServerState::Ready && withdrawal.reason.has_ended() {
-                // What its source said of it is over: it is neither starting nor unhealthy any more.
+                // The source's last report no longer holds: the server is neither starting nor unhealthy.
                 entry.reported = withdrawal.state();
             }
             entry.withdrawn = Some(withdrawal);
@@ -138,7 +137,7 @@ impl Inventory {
         }
     }
 
-    /// A container or task has been started anew; what was said of its last run is void.
+    /// A container or task has started; withdrawals of its last run no longer apply.
     pub(crate) fn started(&mut self, id: &str, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&ServerId::docker(id)) {
             entry.withdrawn = None;
@@ -148,7 +147,7 @@ impl Inventory {
         }
     }
 
-    /// A Docker host does not answer; what is known of it, and of the others, stays.
+    /// A Docker host does not answer; what is known of it, and of the others, is kept.
     pub(crate) fn unreachable(&mut self, host: &HostName, endpoint: &str, error: &str) {
         let finding = DockerFinding::Silent {
             host: DockerHost(given_name(host).map(str::to_owned)),
@@ -160,7 +159,7 @@ impl Inventory {
         self.has_news = true;
     }
 
-    /// Takes over the servers of the configuration file.
+    /// Applies the servers of the configuration file.
     pub(crate) fn configured(&mut self, configured: &Configured, now: Instant) {
         let specs = &configured.servers;
         self.has_news = true;
@@ -177,13 +176,13 @@ impl Inventory {
         }
     }
 
-    /// Takes over what operators have withdrawn by hand.
+    /// Applies the operators' cordons.
     pub(crate) fn cordon(&mut self, cordons: Cordons) {
         self.cordons = cordons;
         self.has_news = true;
     }
 
-    /// The servers that are to be asked now; they count as being asked from here on.
+    /// The servers that are due for a probe; their probes count as under way from now on.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<ServerSpec> {
         let due = |e: &&mut Entry| e.can_be_asked() && !e.probe.under_way && e.probe.due <= now;
         let ask = |e: &mut Entry| {
@@ -193,33 +192,33 @@ impl Inventory {
         self.entries.values_mut().filter(due).map(ask).collect()
     }
 
-    /// Takes over what a server answered.
+    /// Applies a server's answers.
     pub(crate) fn answered(&mut self, asked: &ServerSpec, answers: Answers, now: Instant) {
         let Some(entry) = self.entries.get_mut(&asked.id) else { return };
         if entry.spec == *asked {
             self.has_news |= entry.answered(answers, now);
         } else {
-            // It has been restarted or moved since; the answer says nothing about this run.
+            // The server has restarted or moved since; the answer says nothing about this run.
             entry.probe.under_way = false;
             entry.probe.due = now;
         }
     }
 
-    /// Forgets what has lingered long enough.
+    /// Forgets vanished servers whose time is over.
     pub(crate) fn expire(&mut self, now: Instant) {
         let before = self.entries.len();
         self.entries.retain(|_, e| e.gone_since.is_none_or(|since| now < since + LINGER));
         self.has_news |= self.entries.len() != before;
     }
 
-    /// When something is due next.
+    /// The next time at which something is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let probe = |e: &Entry| (e.can_be_asked() && !e.probe.under_way).then_some(e.probe.due);
         let linger = |e: &Entry| e.gone_since.map(|since| since + LINGER);
         self.entries.values().flat_map(|e| [probe(e), linger(e)]).flatten().min()
     }
 
-    /// Whether every server that can be asked has been asked at least once.
+    /// Whether every server that can be probed has been probed at least once.
     pub(crate) fn all_asked(&self) -> bool {
         self.entries.values().all(|e| !e.can_be_asked() || e.probe.asked)
     }
@@ -229,18 +228,18 @@ impl Inventory {
         self.entries.values().any(|e| self.state(e) == ServerState::Ready && e.has_models())
     }
 
-    /// What a server would get requests with, an operator may keep back.
+    /// The server's own state, unless an operator has cordoned it.
     fn state(&self, entry: &Entry) -> ServerState {
         state(&self.cordons, entry)
     }
 
-    /// Whether something has happened since the last catalogue that may have changed it. Servers are asked again and again,
-    /// and mostly answer the same.
+    /// Whether something has happened since the last catalogue that may have changed it. Probes repeat for ever, and mostly
+    /// give the same answer.
     pub(crate) fn has_news(&self) -> bool {
         self.has_news
     }
 
-    /// All that is known, as a catalogue.
+    /// Assembles everything known into a catalogue.
     pub(crate) fn catalogue(&mut self) -> Catalogue {
         self.has_news = false;
         let mut problems: Vec<Problem> = self.entries.values().flat_map(Entry::problems).collect();
@@ -260,13 +259,13 @@ impl Inventory {
         self.hosts.values().filter_map(|host| host.unreachable.clone()).collect()
     }
 
-    /// What cannot be seen of what Traefik exposes by itself, said once for all hosts.
+    /// The hint, given once for all hosts, that Traefik's default routers cannot be seen.
     fn blind_spot(&self) -> Option<Problem> {
         let hidden = self.hosts.values().find_map(|host| match &host.blind {
             Some(Blind::Hidden(traefik)) => Some(traefik),
             _ => None,
         });
-        // A Traefik takes up the containers of its own host.
+        // A Traefik makes routers for the containers of its own host.
         let is_seen = self.hosts.values().any(|host| host.blind.is_none());
         let counts = |host: &&HostReport| match host.blind {
             Some(Blind::Hidden(_)) => true,

@@ -1,4 +1,4 @@
-//! Where servers come from, and what they serve.
+//! Discovers servers and the models that they serve.
 //!
 //! ```text
 //! Docker hosts ─(events, list)─┐
@@ -8,9 +8,9 @@
 //!                      probe: GET {base_path}/models, GET {ready.path}
 //! ```
 //!
-//! The loop is level-triggered: an event means "look again", so a missed event heals itself at the
-//! next look, every 30 s at the latest. Only a withdrawal takes effect at the event itself. Each
-//! Docker host is watched by itself; one that does not answer takes nothing away from the others.
+//! The loop is level-triggered: an event means "look again", so a missed event is made up for by the next survey, every 30 s at
+//! the latest. Only a withdrawal takes effect at the event itself. Each Docker host is watched separately; if one does not
+//! answer, the others are not affected.
 
 mod docker;
 mod inventory;

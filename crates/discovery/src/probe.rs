@@ -1,7 +1,6 @@
-//! Asking a server which models it serves, `GET {base_path}/models`
-//! (<https://platform.openai.com/docs/api-reference/models/list>), and whether it is ready, in a way
-//! that its operator chose: vLLM's `/health`, or Ollama's `/api/ps` with the name of a loaded model in it
-//! (<https://github.com/ollama/ollama/blob/main/docs/api.md#list-running-models>).
+//! Probes a server for its models, `GET {base_path}/models` (<https://platform.openai.com/docs/api-reference/models/list>), and
+//! for readiness at a path that the operator chose: vLLM's `/health`, or Ollama's `/api/ps` with the name of a loaded model in
+//! it (<https://github.com/ollama/ollama/blob/main/docs/api.md#list-running-models>).
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,31 +15,31 @@ use reqwest::{
 };
 use tracing::warn;
 
-/// How long a server may take to answer. It is asked again later, so this need not be generous.
+/// The time limit for an answer. Probes repeat, so it need not be generous.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// For whom a server is asked that is to get requests as clients send them: a host that nobody has (RFC 2606 §2), like each of
-/// theirs another one than the server's own.
+/// The `Host` of probes to a server that gets clients' `Host`: a reserved name (RFC 2606 §2) that, like those of clients, is
+/// not the server's own.
 const CLIENTS_HOST: &str = "modelgate-probe.invalid";
 
-/// What Ollama answers at its root.
+/// Ollama's answer at `/`.
 const OLLAMA: &[u8] = b"Ollama is running";
 
-/// So much of an answer is looked through for the text that means "ready".
+/// How much of an answer is searched for the text that means "ready", in bytes.
 const MAX_READY_BYTES: usize = 1 << 20;
 
-/// What a server answered to all that it was asked.
+/// A server's answers to its probes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answers {
-    /// To which models it serves, and what its list says besides.
+    /// The models, and what else its list says.
     pub(crate) models: Result<Listing, ProbeFinding>,
-    /// To whether it is ready, if that is asked.
+    /// The readiness, if it is probed.
     pub(crate) ready: Option<Result<(), ProbeFinding>>,
 }
 
-/// A client for probes: no proxy, no redirects, no connection kept for longer than uvicorn keeps one.
+/// A client for probes: no proxy, no redirects, and connections are kept for less time than uvicorn keeps them.
 ///
-/// A bare image may have no CA certificates; then plain HTTP works all the same.
+/// A bare image may have no CA certificates; plain HTTP works even then.
 pub(crate) fn client() -> reqwest::Result<Client> {
     let builder = || {
         Client::builder()
@@ -56,15 +55,15 @@ pub(crate) fn client() -> reqwest::Result<Client> {
     })
 }
 
-/// Asks a server all that there is to ask.
+/// Sends all probes to a server.
 pub(crate) async fn ask(client: &Client, spec: &ServerSpec) -> Answers {
     let (models, ready) = tokio::join!(models(client, spec), ready(client, spec));
     let found = |fault| ProbeFinding { asked: Asked::of(spec), fault };
     Answers { models: models.map_err(found), ready: ready.map(|ready| ready.map_err(found)) }
 }
 
-/// Asks for the models, as requests do: for another host than the server's own, if it gets such ones. Where it refuses that, what it
-/// says for its own is taken, and that is told.
+/// Probes for the models with the `Host` that requests will have: another than the server's own, if it gets clients' hosts. If
+/// the server refuses that, its answer for its own host is used, and the refusal is reported.
 async fn models(client: &Client, spec: &ServerSpec) -> Result<Listing, ProbeFault> {
     if !gets_clients_hosts(spec) {
         return Ok(told_kind(client, spec, list(client, spec, None).await?).await);
@@ -72,7 +71,7 @@ async fn models(client: &Client, spec: &ServerSpec) -> Result<Listing, ProbeFaul
     match list(client, spec, Some(CLIENTS_HOST)).await {
         Err(fault) if may_be_about_host(&fault) => {
             let mut listing = told_kind(client, spec, list(client, spec, None).await?).await;
-            // Ollama gets requests for its own host anyway.
+            // Ollama gets requests with its own host anyway.
             if spec.settings.kind.unwrap_or(listing.kind) != Kind::Ollama {
                 listing.left_out.push(ListingFinding::OwnHostOnly(spec.source.origin()));
             }
@@ -82,8 +81,8 @@ async fn models(client: &Client, spec: &ServerSpec) -> Result<Listing, ProbeFaul
     }
 }
 
-/// Whether it gets the `Host` of clients, as far as is known before it has said which program it is. One whose models are given by
-/// hand need have no list for anybody.
+/// Whether the server gets the clients' `Host`, as far as is known before its kind is. A server whose models are given by hand
+/// need not have a list.
 fn gets_clients_hosts(spec: &ServerSpec) -> bool {
     let settings = &spec.settings;
     let is_plain = spec.url.as_str().starts_with("http://");
@@ -93,7 +92,7 @@ fn gets_clients_hosts(spec: &ServerSpec) -> bool {
         && spec.models.is_empty()
 }
 
-/// Whether a server may refuse a request so because it does not know the host.
+/// Whether a server may have refused a request because of its `Host`.
 fn may_be_about_host(fault: &ProbeFault) -> bool {
     match fault {
         ProbeFault::Unauthorized { status, .. } => *status == 403,
@@ -103,7 +102,7 @@ fn may_be_about_host(fault: &ProbeFault) -> bool {
     }
 }
 
-/// The same list, of an Ollama if its server says so.
+/// The list with kind Ollama, if the server says that it is one.
 async fn told_kind(client: &Client, spec: &ServerSpec, listing: Listing) -> Listing {
     match listing.may_be_ollamas() && is_ollama(client, spec).await {
         true => Listing { kind: Kind::Ollama, ..listing },
@@ -117,7 +116,7 @@ async fn is_ollama(client: &Client, spec: &ServerSpec) -> bool {
     response.status().is_success() && body.is_ok_and(|body| body == OLLAMA)
 }
 
-/// Asks for the models, for a host. A server whose models are given by hand is only asked whether it answers.
+/// Requests the models with a `Host`. A server whose models are given by hand only has to answer.
 async fn list(client: &Client, spec: &ServerSpec, host: Option<&'static str>) -> Result<Listing, ProbeFault> {
     let path: Arc<str> = format!("{}/models", spec.base_path.as_str()).into();
     let mut request = get(client, &path, spec);
@@ -140,7 +139,7 @@ async fn list(client: &Client, spec: &ServerSpec, host: Option<&'static str>) ->
     parse_listing(&body).map_err(|error| ProbeFault::NotAListing { path, error })
 }
 
-/// The list that a server has although its models are given by hand.
+/// The server's own list, where the models are given by hand.
 async fn own_list(response: &mut Response, path: &Arc<str>) -> Listing {
     match read(response, path).await {
         Ok(body) => parse_listing(&body).unwrap_or_default(),
@@ -148,18 +147,18 @@ async fn own_list(response: &mut Response, path: &Arc<str>) -> Listing {
     }
 }
 
-/// The models that the operator gives. The server's own list tells which program it is, and whether it has others.
+/// The operator's models. The server's own list only tells its kind, and whether it has other models.
 fn given_by_hand(spec: &ServerSpec, own: &Listing) -> Listing {
     Listing {
         kind: own.kind,
         cards: spec.models.iter().cloned().map(ModelCard::named).collect(),
         left_out: Vec::new(),
-        // It may call the one model by another name.
+        // The server may call its one model by another name.
         has_others: own.cards.len() > spec.models.len(),
     }
 }
 
-/// Asks `ready.path`, if there is one.
+/// Probes `ready.path`, if it is set.
 async fn ready(client: &Client, spec: &ServerSpec) -> Option<Result<(), ProbeFault>> {
     let path = spec.settings.ready_path.as_deref()?;
     let wanted = spec.settings.ready_contains.as_deref();
@@ -190,7 +189,7 @@ async fn is_ready(
     }
 }
 
-/// What is told of a path: its query may hold a credential.
+/// The part of a path that may be shown: its query may hold a credential.
 fn without_query(path: &str) -> Arc<str> {
     match path.split_once('?') {
         Some((path, _)) => format!("{path}?…").into(),
@@ -198,7 +197,7 @@ fn without_query(path: &str) -> Arc<str> {
     }
 }
 
-/// A question with the server's credential; redirects, which could carry it elsewhere, are not followed.
+/// A request with the server's credential; redirects, which could leak it, are not followed.
 fn get(client: &Client, path: &str, spec: &ServerSpec) -> RequestBuilder {
     let request = client.get(format!("{}{path}", spec.url));
     let Some(credential) = &spec.credential else { return request };
@@ -215,7 +214,7 @@ async fn read(response: &mut Response, path: &Arc<str>) -> Result<Vec<u8>, Probe
     }
 }
 
-/// The beginning of a body; what follows is not waited for.
+/// Reads the beginning of a body, without waiting for the rest.
 async fn read_up_to(response: &mut Response, limit: usize, path: &Arc<str>) -> Result<Vec<u8>, ProbeFault> {
     let broke_off = |_| ProbeFault::AnswerBrokeOff { path: Arc::clone(path) };
     let mut body = Vec::new();
@@ -239,7 +238,7 @@ fn unusable(path: Arc<str>, status: StatusCode) -> ProbeFault {
     }
 }
 
-/// What failed, without the URL's noise.
+/// The cause of a failure, without the URL.
 fn unreachable(error: &reqwest::Error) -> ProbeFault {
     if error.is_timeout() {
         return ProbeFault::TimedOut { after: TIMEOUT };

@@ -1,4 +1,4 @@
-//! The loop: news in, catalogue out.
+//! The reconcile loop: it takes in news and publishes catalogues.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,31 +22,32 @@ use crate::{
     told::Told,
 };
 
-/// Questions to servers under way at once.
+/// The maximum number of concurrent probes.
 const PARALLEL_PROBES: usize = 32;
-/// How long the first catalogue waits for a Docker host that says nothing.
+/// How long the first catalogue waits for a Docker host that does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same for one that cannot be reached, or refuses: it may be starting, and was tried several times by then.
+/// How long it waits for a host that refuses or cannot be reached: it may be starting, and has been retried several times by
+/// then.
 const SHORT_PATIENCE: Duration = Duration::from_secs(4);
 
-/// Where servers come from.
+/// The sources of servers.
 #[derive(Debug)]
 pub struct Sources {
-    /// The Docker hosts; each has a name of its own.
+    /// The Docker hosts; their names are unique.
     pub docker: Vec<DockerOptions>,
-    /// What the configuration file says of servers and models; changes with it.
+    /// The configuration file's servers and models; changes when the file is reloaded.
     pub configured: watch::Receiver<Configured>,
-    /// The servers that operators have withdrawn by hand.
+    /// The servers that operators have cordoned.
     pub cordons: watch::Receiver<Cordons>,
-    /// The addresses from which Traefik polls, by which its networks are known.
+    /// The addresses from which Traefik polls, which tell its networks.
     pub traefik_peers: watch::Receiver<BTreeSet<IpAddr>>,
 }
 
-/// The Docker hosts, and how far they have come.
+/// The Docker hosts and their progress.
 #[derive(Debug)]
 struct Hosts {
     all: BTreeMap<HostName, Host>,
-    /// When they were asked first.
+    /// When they were first asked.
     since: Instant,
 }
 
@@ -56,14 +57,14 @@ struct Host {
     progress: Progress,
 }
 
-/// How far a host has come.
+/// A host's progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// Nothing has been heard of it.
+    /// It has not answered yet.
     Silent,
-    /// It has been asked in vain.
+    /// It has been asked without success.
     Failing,
-    /// It has been looked at, whatever became of it since.
+    /// It has been surveyed at least once.
     Surveyed,
 }
 
@@ -95,7 +96,7 @@ impl Hosts {
         self.all.values().all(|host| host.progress == Progress::Surveyed)
     }
 
-    /// Until when the first catalogue waits for those that have not been looked at.
+    /// How long the first catalogue waits for hosts that have not been surveyed.
     fn wait_until(&self) -> Option<Instant> {
         let until = |host: &Host| match host.progress {
             Progress::Silent => Some(self.since + PATIENCE),
@@ -105,8 +106,8 @@ impl Hosts {
         self.all.values().filter_map(until).max()
     }
 
-    /// Whether enough is known to publish: all hosts have been looked at, or the others have had their time and there
-    /// is something to serve. A document without a model would take from Traefik the routes that it has from before.
+    /// Whether enough is known to publish: all hosts have been surveyed, or the others' time is over and there is a model to
+    /// serve. A document without models would remove Traefik's existing routes.
     fn suffice(&self, now: Instant, serves_something: impl FnOnce() -> bool) -> bool {
         match self.wait_until() {
             None => self.all_surveyed(),
@@ -115,13 +116,12 @@ impl Hosts {
     }
 }
 
-/// Discovers servers and publishes what is known, until it is dropped.
+/// Discovers servers and publishes catalogues, until it is dropped.
 ///
-/// The first catalogue is published when every source has been looked at and every server that
-/// can be asked has been asked: a catalogue that lacks half of what runs would take away routes
-/// that Traefik still has from before our restart. A Docker host that cannot be reached keeps what
-/// others know waiting for 4 s, one that says nothing for 10 s; while nobody knows a server that is ready,
-/// nothing is published, and the publisher's readers are told for what it waits.
+/// The first catalogue is published when every source has been surveyed and every server that can be probed has been probed: an
+/// incomplete catalogue would remove routes that Traefik still has from before Modelgate's restart. The servers of other
+/// sources wait 4 s for a Docker host that cannot be reached, and 10 s for one that does not answer; while no server is ready,
+/// nothing is published, and the publisher's readers are told what it waits for.
 ///
 /// # Errors
 /// If the HTTP client for probes cannot be made.
@@ -130,7 +130,7 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
     let permits = Arc::new(Semaphore::new(PARALLEL_PROBES));
     let mut hosts = Hosts::new(&sources.docker, Instant::now());
     let (docker_tx, mut docker_rx) = mpsc::channel(256);
-    // Tasks of a JoinSet end with it, so nothing outlives this function.
+    // A JoinSet ends its tasks when it is dropped, so nothing outlives this function.
     let mut watchers = JoinSet::new();
     for options in sources.docker.drain(..) {
         watchers.spawn(docker::watch(options, sources.traefik_peers.clone(), docker_tx.clone()));
@@ -173,10 +173,10 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
             }
             Ok(()) = sources.cordons.changed() => inventory.cordon(sources.cordons.borrow_and_update().clone()),
             () = tokio::time::sleep_until(next_due.unwrap_or_else(Instant::now).into()), if next_due.is_some() => {}
-            // Nothing can happen any more; wait to be dropped.
+            // Nothing more can happen; wait to be dropped.
             else => std::future::pending().await,
         }
-        // What has come meanwhile is told together: a storm of events is one catalogue.
+        // Pending updates are applied together: a burst of events gives one catalogue.
         while let Ok((host, update)) = docker_rx.try_recv() {
             hear(&mut inventory, &mut hosts, &host, update);
         }

@@ -1,21 +1,21 @@
-//! Problems in the log: once when they appear, and once when they are gone.
+//! Logs each problem once when it appears, and once when it is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use catalogue::{Catalogue, Finding, Problem, Severity, Subject};
 use tracing::{debug, info, warn};
 
-/// More at once are counted, not written one by one.
+/// The maximum number of problems logged at once; further ones are only counted.
 const MOST_LINES: usize = 20;
 
-/// The problems and hints that the log has told of and that last.
+/// The problems and hints that have been logged and still exist.
 #[derive(Debug, Default)]
 pub(crate) struct Told(BTreeMap<Key, Problem>);
 
-/// What makes a problem the same as one before. Without a finding, its words may change while it lasts.
+/// The identity of a problem. Where it has no finding, the text may change while the problem lasts.
 type Key = (Subject, &'static str, Option<Finding>);
 
-/// What has changed since the catalogue before.
+/// The changes since the last catalogue.
 #[derive(Debug, PartialEq, Eq)]
 struct News {
     appeared: Vec<Problem>,
@@ -23,7 +23,7 @@ struct News {
 }
 
 impl Told {
-    /// Writes to the log what is new in a catalogue, and what is gone.
+    /// Logs what a catalogue adds and what has gone.
     pub(crate) fn tell(&mut self, catalogue: &Catalogue) {
         let News { appeared, gone } = self.compare(catalogue.problems().iter().chain(catalogue.hints()));
         let (hints, problems): (Vec<&Problem>, Vec<&Problem>) =
@@ -52,12 +52,12 @@ impl Told {
         );
     }
 
-    /// Takes over what there is now.
+    /// Replaces the known problems by the current ones.
     fn compare<'a>(&mut self, now: impl Iterator<Item = &'a Problem>) -> News {
         let now: BTreeMap<Key, Problem> = now.map(|problem| (key(problem), problem.clone())).collect();
         let not_in = |these: &BTreeMap<Key, Problem>, others: &BTreeMap<Key, Problem>| -> Vec<Problem> {
             let only_here = these.iter().filter(|(key, _)| !others.contains_key(*key));
-            // Sorted as the catalogue's.
+            // Sorted like the catalogue's problems.
             let sorted: BTreeSet<&Problem> = only_here.map(|(_, problem)| problem).collect();
             sorted.into_iter().cloned().collect()
         };
@@ -72,11 +72,11 @@ impl Told {
     }
 }
 
-/// A problem as the log has it.
+/// A problem as it is logged.
 struct Line<'a> {
     about: &'a Subject,
     code: &'static str,
-    /// Without the list of all that would be right.
+    /// The text without the list of allowed values.
     words: String,
 }
 
@@ -89,7 +89,7 @@ fn each(problems: &[&Problem], tell: impl Fn(Line<'_>), tell_more: impl Fn(usize
     }
 }
 
-/// What others have written, such as labels and answers, may not begin a line of its own in the log.
+/// Prevents external text, such as labels and answers, from starting a line of its own in the log.
 fn on_one_line(words: &str) -> String {
     let mut line = String::with_capacity(words.len());
     for c in words.chars() {
@@ -104,8 +104,8 @@ fn on_one_line(words: &str) -> String {
 fn key(problem: &Problem) -> Key {
     let finding = &problem.finding;
     let whole = match finding {
-        // What a server, an Engine or the system says of one and the same fault differs from time to time, and containers
-        // come and go while Traefik cannot be seen.
+        // The wording of a server, an Engine or the system varies for one and the same fault, and containers come and go while
+        // Traefik cannot be seen.
         Finding::Probe(_) | Finding::Docker(_) => None,
         Finding::Door(catalogue::DoorFinding::TraefikUnseen { .. }) => None,
         Finding::Label(_)
@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// What is logged, as text.
+    /// The captured log.
     #[derive(Debug, Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 

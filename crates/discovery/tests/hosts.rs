@@ -75,7 +75,7 @@ async fn a_host_behind_tls_and_one_without_are_independent() {
     let near = server(&Engine::local(), &image, "near", "hosts-near").await;
     let (far, near) = (format!("remote/{}", far.name()), (format!("local/{}", near.name()), near));
 
-    // A third one never answers: what the others have is published all the same, if not at once.
+    // A third host never answers: the others' servers are published all the same, after a delay.
     let began = Instant::now();
     let local = Engine::local().endpoint();
     let discovery = Discovery::start(
@@ -92,7 +92,7 @@ async fn a_host_behind_tls_and_one_without_are_independent() {
     let told = problems(&discovery.now().expect("published"));
     assert!(told.iter().any(|p| p.starts_with("source docker gone: tcp://127.0.0.1:")), "{told:?}");
 
-    // Its end takes nothing away, and what happens on the other is followed.
+    // Its end takes nothing away, and the other host is still followed.
     remote.kill();
     discovery
         .wait(|catalogue| {
@@ -136,7 +136,7 @@ async fn an_engine_that_wants_a_certificate_refuses_another_ones() {
         ],
         Vec::new(),
     );
-    // The other one has no container, so there is nothing to publish; what is waited for is told all the same.
+    // The other host has no container, so there is nothing to publish; what is waited for is reported all the same.
     let told = testkit::eventually(Duration::from_secs(60), || async { discovery.obstacles().pop() }).await;
     assert!(told.starts_with("source docker private: tcp://127.0.0.1:"), "{told}");
     assert!(told.contains("does not answer"), "{told}");

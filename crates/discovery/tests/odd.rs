@@ -10,7 +10,7 @@ use discovery::DockerEndpoint;
 use serde_json::{Value, json};
 use testkit::{free_port, sim::Sim};
 
-/// Waits until a server is ready, and returns what is wrong then.
+/// Waits until a server is ready, and returns the problems at that time.
 async fn ready_with(discovery: &Discovery, name: &str, part: &str) -> Vec<String> {
     discovery
         .wait(|catalogue| {
@@ -70,7 +70,7 @@ async fn one_odd_container_is_named_and_the_rest_lives() {
     assert_eq!(told.len(), 5, "nothing of those that are gone, stopped or not ours: {told:#?}");
     discovery.wait_state("degraded", &ServerState::Ready).await;
 
-    // One that is known stays as it is known while nothing is learnt of it, whatever the events say.
+    // A known container keeps its state while it cannot be inspected, whatever the events say.
     engine.has("good", port, refuses(500, "too many open files"));
     engine.event("{\"Type\":7");
     ready_with(&discovery, "good", "container good: Docker does not say how it is").await;
@@ -95,7 +95,7 @@ async fn a_docker_host_that_is_down_at_the_start_keeps_nothing_else_from_being_s
     let told = ready_with(&discovery, "file", &lost).await;
     assert!(began.elapsed() > Duration::from_secs(3), "it is given a little time: {:?}", began.elapsed());
     assert_eq!(told.len(), 1, "{told:?}");
-    // With nothing to serve there is no catalogue, and so no document that would take Traefik's routes away.
+    // Without a server there is no catalogue, and so no document that would remove Traefik's routes.
     assert!(alone.now().is_none());
     let obstacles = alone.obstacles();
     assert!(obstacles.len() == 1 && obstacles[0].starts_with(&lost), "{obstacles:?}");

@@ -22,7 +22,7 @@ use catalogue::{
 };
 use common::{Discovery, problems, state};
 
-/// A server that lists the model `llama` and answers `/api/ps` as it is told.
+/// A server that lists the model `llama` and answers `/api/ps` as the test sets it.
 #[derive(Clone)]
 struct Server {
     address: SocketAddr,
@@ -109,7 +109,7 @@ async fn without_a_text_any_success_will_do() {
 
 #[tokio::test]
 async fn only_the_first_mebibyte_counts_and_the_rest_is_not_waited_for() {
-    /// A mebibyte in all with the text at its end, or one byte later; then the body never ends.
+    /// A mebibyte with the text at its end, or one byte later; after that the body never ends.
     fn endless(before: usize) -> Response {
         let head = [vec![b'x'; before], b"llama".to_vec()].concat();
         let head = futures_util::stream::iter([Ok::<_, Infallible>(Bytes::from(head))]);
@@ -184,7 +184,7 @@ async fn an_operator_withdraws_a_server_and_resumes_it() {
     discovery.wait_state("ollama", &ServerState::Ready).await;
 }
 
-/// It is asked only while its HEALTHCHECK passes, so what is wrong is not what `docker ps` shows.
+/// It is probed only while its HEALTHCHECK passes, so the fault is not visible in `docker ps`.
 #[tokio::test]
 async fn who_is_healthy_and_cannot_be_used_is_told_so() {
     let server = Server::start(|| StatusCode::SERVICE_UNAVAILABLE.into_response()).await;

@@ -1,9 +1,9 @@
-//! One limit that recovers all the time: one atomic number, after the *generic cell rate algorithm* (GCRA; ITU-T
-//! I.371, and <https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>).
+//! The state of one rate limit in one atomic number, by the *generic cell rate algorithm* (GCRA; ITU-T I.371, and
+//! <https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>).
 //!
-//! The number is the *theoretical arrival time*: when the limit will be all fresh again. A request moves it by one interval
-//! into the future; if that would take it further than a full burst from now, the request is refused. Nothing has to run
-//! in the background to fill a bucket up.
+//! The number is the *theoretical arrival time*: when the limit will have recovered completely. A request moves it one interval
+//! into the future; if that would be more than a full burst from now, the request is refused. No background task has to refill
+//! anything.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -16,22 +16,22 @@ use crate::{demand::Demand, reached::LimitReached};
 #[derive(Debug, Default)]
 pub(crate) struct Cell(pub(crate) AtomicU64);
 
-/// What taking from a cell came to.
+/// The result of taking from a cell.
 pub(crate) enum Taken {
-    /// It passed, at this time.
+    /// The request passed, at this time.
     At(u64),
     Refused(LimitReached),
-    /// The sweep was quicker; a new cell is needed.
+    /// The sweep has marked the cell dead; a new one is needed.
     Dead,
 }
 
-/// The sweep has condemned the cell. Times never get there: they stop at [`LAST`].
+/// The mark of a dead cell, set by the sweep. Times never reach it: they stop at [`LAST`].
 pub(crate) const DEAD: u64 = u64::MAX;
-/// The last time, 584 years after the clock's start.
+/// The latest time, 584 years after the clock's start.
 pub(crate) const LAST: u64 = DEAD - 1;
 
 impl Cell {
-    /// The time it holds; a dead cell is all fresh.
+    /// The arrival time; a dead cell has recovered completely.
     pub(crate) fn arrival(&self) -> u64 {
         match self.0.load(Ordering::Acquire) {
             DEAD => 0,
@@ -43,7 +43,7 @@ impl Cell {
         self.0.load(Ordering::Acquire) == DEAD
     }
 
-    /// Marks it dead if it is all fresh. Whoever takes from it meanwhile makes this fail.
+    /// Marks the cell dead if it has recovered completely. Fails if somebody takes from it at the same time.
     pub(crate) fn condemn(&self, now: u64) -> bool {
         let arrival = self.0.load(Ordering::Acquire);
         arrival == DEAD
@@ -68,12 +68,12 @@ impl Cell {
 }
 
 impl Demand {
-    /// The arrival time of a burst that is used up.
+    /// The arrival time at which the burst is used up.
     pub(crate) fn ceiling(&self, now: u64) -> u64 {
         now.saturating_add(self.rate.burst_time()).min(LAST)
     }
 
-    /// Where one more request moves the arrival time.
+    /// The arrival time after one more request, or its refusal.
     pub(crate) fn next_arrival(&self, arrival: u64, now: u64) -> Result<u64, LimitReached> {
         let busy_until = arrival.max(now);
         let next = busy_until.saturating_add(self.time()).min(LAST);

@@ -1,4 +1,4 @@
-//! Where the limits get the time from. Time is a type parameter: tests move it by hand.
+//! The limits' source of time. The clock is a type parameter: tests advance it by hand.
 
 use std::{
     sync::{
@@ -8,17 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Tells the time since some start. It never goes back.
+/// A monotonic clock.
 pub trait Clock {
-    /// The time since the start.
+    /// The time since the clock's start.
     fn now(&self) -> Duration;
 }
 
-/// The system's monotonic clock; its start is when it was made.
+/// The system's monotonic clock; it starts when it is created.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock(Instant);
 
-/// A clock that moves only when told to. Its clones show the same time.
+/// A clock that moves only when it is told to. Clones share its time.
 #[derive(Debug, Clone, Default)]
 pub struct ManualClock(Arc<AtomicU64>);
 
@@ -42,7 +42,7 @@ impl Clock for SystemClock {
 }
 
 impl ManualClock {
-    /// A clock that shows zero.
+    /// A clock at zero.
     pub fn new() -> Self {
         Self::default()
     }
@@ -51,7 +51,7 @@ impl ManualClock {
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         let add = |now: u64| Some(now.saturating_add(by));
-        // The closure always gives a value, so this cannot fail.
+        // The closure always returns `Some`, so this cannot fail.
         let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
     }
 }

@@ -1,4 +1,4 @@
-//! What was taken of quotas.
+//! The counts of quotas.
 //!
 //! A quota is a plain count, since its period has a beginning and an end: all that was taken between
 //! them. The counts outlive the process: somebody [takes what is not saved yet](Quotas::take_unsaved)
@@ -15,7 +15,7 @@ use papaya::HashMap;
 
 use crate::{demand::QuotaDemand, id::QuotaId, reached::LimitReached};
 
-/// What was counted so far.
+/// The counts so far.
 #[derive(Debug, Default)]
 pub struct Quotas {
     counts: HashMap<QuotaId, Count>,
@@ -23,26 +23,26 @@ pub struct Quotas {
 
 #[derive(Debug, Default)]
 struct Count {
-    /// Everything that is known of, the store's among it.
+    /// The total as far as known, including the store's.
     used: AtomicU64,
-    /// What the store has not been told yet.
+    /// The part that is not in the store yet.
     unsaved: AtomicI64,
-    /// What the store said last. Only whoever saves reads and writes it.
+    /// The store's last known total. Only the task that saves reads and writes it.
     stored: AtomicU64,
 }
 
 impl Quotas {
-    /// How many counts there are.
+    /// The number of counts.
     pub fn len(&self) -> usize {
         self.counts.len()
     }
 
-    /// Whether nothing was counted.
+    /// Whether there are no counts.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How much was taken.
+    /// The amount taken so far.
     pub fn used(&self, id: &QuotaId) -> u64 {
         self.counts.pin().get(id).map_or(0, |count| count.used.load(Ordering::Acquire))
     }
@@ -70,7 +70,7 @@ impl Quotas {
         }
     }
 
-    /// Adds to a count, or takes away from it what was added before, whatever the quota.
+    /// Adds to a count, or subtracts what was added before, regardless of the quota.
     pub(crate) fn correct(&self, id: &QuotaId, by: i64) {
         let counts = self.counts.pin();
         let count = counts.get_or_insert_with(*id, Count::default);
@@ -78,14 +78,15 @@ impl Quotas {
         count.unsaved.fetch_add(by, Ordering::AcqRel);
     }
 
-    /// What was counted since this was asked last: whoever asks adds it to the store.
+    /// What was counted since the last call: the caller must add it to the store.
     pub fn take_unsaved(&self) -> Vec<(QuotaId, i64)> {
         let counts = self.counts.pin();
         let unsaved = counts.iter().map(|(id, count)| (*id, count.unsaved.swap(0, Ordering::AcqRel)));
         unsaved.filter(|(_, unsaved)| *unsaved != 0).collect()
     }
 
-    /// What the store holds, after `ours` of it came from here since it was learnt last. Only one thread may do this.
+    /// Updates a count with the store's total; `ours` is the part of its increase that came from here. Only one thread may do
+    /// this.
     pub fn learn(&self, id: QuotaId, stored: u64, ours: i64) {
         let counts = self.counts.pin();
         let count = counts.get_or_insert_with(id, Count::default);
@@ -96,8 +97,8 @@ impl Quotas {
         count.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok();
     }
 
-    /// Forgets the counts of periods that are over and saved. `over` is a day before the current ones, so
-    /// that no request which has begun before midnight loses what it counts.
+    /// Forgets the counts of periods that have ended and are saved. `over` is a day before now, so that a request which began
+    /// before midnight keeps its count.
     pub fn forget_before(&self, over: SystemTime, zone: &TimeZone) {
         let counts = self.counts.pin();
         counts.retain(|id, count| id.period().end(zone) > over || count.unsaved.load(Ordering::Acquire) != 0);
@@ -141,7 +142,7 @@ mod tests {
         assert_eq!(quotas.peek(&demand("a", 10, 4)), Err(reached));
         assert_eq!(quotas.used(&id("a")), 7);
         assert_eq!(quotas.take(&demand("a", 10, 3)), Ok(()));
-        // A reload that makes it smaller makes no count negative.
+        // Lowering a quota by a reload makes no count negative.
         assert_eq!(quotas.take(&demand("a", 5, 1)).expect_err("over").remaining, 0);
     }
 

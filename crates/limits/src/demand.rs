@@ -1,4 +1,4 @@
-//! What a request takes from which limits, and what is left of them.
+//! What a request takes from its limits, and what is left of them.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -11,28 +11,28 @@ use crate::{
     reached::{LimitReached, Scope, longest},
 };
 
-/// Limits, and whose they are.
+/// Limits and their subject.
 #[derive(Debug, Clone, Copy)]
 pub struct Limited<'l> {
-    /// In words.
+    /// The kind of subject, for messages.
     pub scope: Scope,
-    /// In numbers, by which it is known what was taken.
+    /// The subject's number, by which the limits are counted.
     pub subject: Subject,
     /// The limits.
     pub limits: &'l Limits,
 }
 
-/// What a request takes from a limit that recovers all the time.
+/// What a request takes from a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
     pub(crate) scope: Scope,
     pub(crate) id: LimitId,
     pub(crate) rate: Rate,
-    /// How much of it the request takes: 1, or its tokens.
+    /// The amount taken: 1 for a request, or its tokens.
     pub(crate) cost: u32,
 }
 
-/// All that a request takes from limits: all of it, or nothing.
+/// Everything that a request takes from limits, either all of it or nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Demands {
     pub(crate) rates: Vec<Demand>,
@@ -46,25 +46,25 @@ pub struct QuotaDemand {
     pub(crate) id: QuotaId,
     pub(crate) quota: Quota,
     pub(crate) cost: u32,
-    /// How long the period lasts from now on.
+    /// The time left of the period.
     pub(crate) ends_after: Duration,
 }
 
-/// What is left of a limit.
+/// The remainder of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
     /// Whose limit it is.
     pub scope: Scope,
     /// The limit.
     pub limit: Limit,
-    /// How much passes at once now.
+    /// How much would pass at once now.
     pub remaining: u64,
-    /// How long until a full burst passes again; of a quota, until its period ends.
+    /// The time until a full burst passes again; for a quota, until its period ends.
     pub reset_after: Duration,
 }
 
 impl Demand {
-    /// What a request takes from a limit of a subject.
+    /// What a request takes from a subject's rate.
     pub(crate) fn new(scope: Scope, subject: Subject, rate: Rate, cost: u32) -> Self {
         Self { scope, id: subject.rate(&rate), rate, cost }
     }
@@ -74,7 +74,7 @@ impl Demand {
         self.rate.interval().saturating_mul(u64::from(self.cost))
     }
 
-    /// What tells its limit from all others.
+    /// The id of its limit.
     pub fn id(&self) -> LimitId {
         self.id
     }
@@ -94,18 +94,18 @@ impl Demand {
         self.rate.interval()
     }
 
-    /// How much of the limit the request takes.
+    /// The amount taken from the limit.
     pub fn cost(&self) -> u32 {
         self.cost
     }
 
-    /// How long until it passes, if a full burst passes after `reset_after`.
+    /// The time until it passes, if a full burst passes after `reset_after`.
     fn passes_after(&self, reset_after: Duration) -> Duration {
         let full = Duration::from_nanos(self.rate.burst_time());
         (reset_after + Duration::from_nanos(self.time())).saturating_sub(full)
     }
 
-    /// The refusal, if somebody else has counted.
+    /// The refusal, for a limit that is counted elsewhere.
     pub fn reached(&self, retry_after: Duration, reset_after: Duration) -> LimitReached {
         let busy = u64::try_from(reset_after.as_nanos()).unwrap_or(u64::MAX);
         let remaining = self.rate.burst_time().saturating_sub(busy) / self.rate.interval();
@@ -113,14 +113,14 @@ impl Demand {
         LimitReached { scope, limit, cost, remaining, retry_after, reset_after }
     }
 
-    /// What is left, if somebody else has counted.
+    /// The remainder, for a limit that is counted elsewhere.
     pub fn left(&self, remaining: u32, reset_after: Duration) -> Left {
         Left { scope: self.scope, limit: self.rate.into(), remaining: remaining.into(), reset_after }
     }
 }
 
 impl Demands {
-    /// Adds what a request takes from limits, now; `cost` says how much of a unit that is.
+    /// Adds what a request takes from limits, now; `cost` gives the amount per unit.
     pub fn add(&mut self, limited: &Limited<'_>, now: &Moment<'_>, mut cost: impl FnMut(Unit) -> u32) {
         let Limited { scope, subject, limits } = *limited;
         for rate in limits.rates() {
@@ -133,18 +133,18 @@ impl Demands {
         }
     }
 
-    /// Those of limits that recover all the time.
+    /// The demands on rates.
     pub fn rates(&self) -> &[Demand] {
         &self.rates
     }
 
-    /// Those of quotas.
+    /// The demands on quotas.
     pub fn quotas(&self) -> &[QuotaDemand] {
         &self.quotas
     }
 
-    /// The limit that refuses the request, if this is left of its limits, in the same order: rates, then quotas. Of
-    /// several, the one that [`Limiters::reserve`](crate::Limiters::reserve) names.
+    /// The limit that refuses the request, given what is left of each, in this order: rates, then quotas. If several refuse,
+    /// the one that [`Limiters::reserve`](crate::Limiters::reserve) would return.
     pub fn reached(&self, left: &[Left]) -> Option<LimitReached> {
         let rates = self.rates.iter().map(|demand| (demand.cost, Some(demand)));
         let all: Vec<_> = rates.chain(self.quotas.iter().map(|demand| (demand.cost, None))).collect();
@@ -159,18 +159,18 @@ impl Demands {
         }))
     }
 
-    /// Keeps those of some scopes.
+    /// Keeps only the demands of some scopes.
     pub fn retain(&mut self, keep: impl Fn(Scope) -> bool) {
         self.rates.retain(|demand| keep(demand.scope));
         self.quotas.retain(|demand| keep(demand.scope));
     }
 
-    /// Whether there is none.
+    /// Whether there are no demands.
     pub fn is_empty(&self) -> bool {
         self.rates.is_empty() && self.quotas.is_empty()
     }
 
-    /// The same with the part of each limit that one of several Modelgates enforces on its own.
+    /// The same demands on one replica's share of each limit.
     #[must_use]
     pub fn shared_by(mut self, replicas: NonZeroU32) -> Self {
         for demand in &mut self.rates {
@@ -179,7 +179,7 @@ impl Demands {
         self
     }
 
-    /// Without what quotas ask.
+    /// The demands on rates only.
     #[must_use]
     pub fn without_quotas(self) -> Self {
         Self { quotas: Vec::new(), ..self }
@@ -197,12 +197,12 @@ impl QuotaDemand {
         self.quota
     }
 
-    /// How much of the quota the request takes.
+    /// The amount taken from the quota.
     pub fn cost(&self) -> u32 {
         self.cost
     }
 
-    /// The refusal, after this has been used.
+    /// The refusal, if this much has been used.
     pub(crate) fn reached(&self, used: u64) -> LimitReached {
         let cost = u64::from(self.cost);
         debug_assert!(used + cost > self.quota.amount());

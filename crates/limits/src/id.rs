@@ -1,42 +1,42 @@
-//! Whose limit it is, in numbers. The store and Redis know limits by them, so they never change.
+//! Numeric ids of limits and their subjects. The store and Redis hold them, so they never change.
 
 use sha2::{Digest, Sha256};
 
 use crate::{period::Period, quota::Quota, rate::Rate};
 
-/// Whose limits they are: a key's or a consumer's, a model's, or those of both together. Halves of SHA-256 digests, so that
-/// a look-up allocates nothing; an absent half is zero.
+/// The subject of limits: a key or a consumer, a model, or both together. Halves of SHA-256 digests, so that a look-up
+/// allocates nothing; an absent half is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Subject {
     who: u128,
     model: u128,
 }
 
-/// Which limit: a subject's for one unit and time.
+/// The id of a rate: its subject, unit and time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LimitId {
-    /// Who uses the limit up; zero for everybody.
+    /// The key or consumer; zero for everybody.
     pub who: u128,
-    /// Of which model; zero for all.
+    /// The model; zero for all.
     pub model: u128,
-    /// Tells limits of one subject apart.
+    /// Distinguishes the limits of one subject.
     pub window: u8,
 }
 
-/// Which count: of a key or a consumer, of a model, or of both, for one unit and period.
+/// The id of a quota's count: of a key or a consumer, of a model, or of both, for one unit and period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct QuotaId {
     id: LimitId,
     period: Period,
 }
 
-/// A text that is no [`QuotaId`].
+/// A text that is not a [`QuotaId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is not the name of a quota's count")]
 pub struct InvalidQuotaId;
 
 impl Subject {
-    /// A key or a consumer, by the number that stands for it.
+    /// A key or a consumer, by its number.
     pub fn of(who: u128) -> Self {
         Self { who, model: 0 }
     }
@@ -46,29 +46,29 @@ impl Subject {
         Self { who: 0, model: half_of_digest(model) }
     }
 
-    /// Whoever fails to say who they are, by where they come from.
+    /// A client that fails to authenticate, by its address.
     pub(crate) fn of_address(address: &str) -> Self {
         Self { who: half_of_digest(&format!("address\n{address}")), model: 0 }
     }
 
-    /// The same for one model.
+    /// This subject for one model only.
     #[must_use]
     pub fn for_model(self, model: Self) -> Self {
         Self { model: model.model, ..self }
     }
 
-    /// Its limit at this rate.
+    /// The id of its limit at this rate.
     pub(crate) fn rate(self, rate: &Rate) -> LimitId {
         LimitId { who: self.who, model: self.model, window: rate.window() }
     }
 
-    /// Its count for a quota, in this period.
+    /// The id of its count for a quota in this period.
     pub(crate) fn quota(self, quota: &Quota, period: Period) -> QuotaId {
         QuotaId { id: LimitId { who: self.who, model: self.model, window: quota.window() }, period }
     }
 }
 
-/// The first half of a text's SHA-256 digest, which is enough to tell texts apart.
+/// The first half of a text's SHA-256 digest, which is enough to distinguish texts.
 fn half_of_digest(text: &str) -> u128 {
     Sha256::digest(text).iter().take(16).fold(0, |sum, byte| sum << 8 | u128::from(*byte))
 }
@@ -79,13 +79,13 @@ impl QuotaId {
         self.period
     }
 
-    /// Its name without the period: letters and digits only.
+    /// Its name without the period, of letters and digits only.
     pub fn subject(&self) -> String {
         let LimitId { who, model, window } = self.id;
         format!("{who:032x}{model:032x}{window:02x}")
     }
 
-    /// Reads what [`Self::subject`] and [`Period`] have written.
+    /// Parses what [`Self::subject`] and [`Period`] have written.
     ///
     /// # Errors
     /// If it is anything else.
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::{quota::Calendar, rate::Unit};
 
-    /// The store and Redis hold these. Whoever changes them forgets what has been counted.
+    /// The store and Redis hold these ids: changing them would lose all counts.
     #[test]
     fn ids_are_what_they_have_always_been() {
         let quota = Quota::new(1, Unit::Requests, Calendar::Day).expect("a quota");

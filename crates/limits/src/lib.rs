@@ -4,9 +4,9 @@
 //! limit: ─ LimitSpec ─▶ Limits ─(whose, how much)─▶ Demands ─ Limiters ─▶ Reservation, or LimitReached
 //! ```
 //!
-//! A [`Rate`] recovers all the time and has a burst; a [`Quota`] begins anew with each day or month. What a request takes
-//! from both are its [`Demands`]: it takes all of them, or nothing. Whose limits there are, nobody knows here: a [`Subject`]
-//! stands for a key, a consumer or a model.
+//! A [`Rate`] recovers continuously and has a burst; a [`Quota`] starts from zero each day or month. A request's [`Demands`]
+//! are what it takes from both: all of them, or nothing. This crate knows no keys, consumers or models: a [`Subject`] stands
+//! for each.
 
 mod cell;
 mod clock;

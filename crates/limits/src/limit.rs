@@ -1,4 +1,4 @@
-//! Rates and quotas that hold together.
+//! Sets of rates and quotas that apply together.
 
 use std::{fmt, sync::Arc};
 
@@ -7,8 +7,8 @@ use crate::{
     rate::{Rate, Unit},
 };
 
-/// Limits that hold together: a request passes all of them, or none is debited. Clones share them: of 100,000 keys most
-/// have the same.
+/// Limits that apply together: a request passes all of them, or none is debited. Clones share them, since most of 100,000 keys
+/// have equal limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Limits(Option<Arc<AtLeastOne>>);
 
@@ -22,14 +22,14 @@ struct AtLeastOne {
 /// One limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// It recovers all the time.
+    /// It recovers continuously.
     Rate(Rate),
-    /// It begins anew with each day or month.
+    /// It starts from zero each day or month.
     Quota(Quota),
 }
 
 impl Limits {
-    /// Puts limits together; of two for the same unit and time the first counts.
+    /// Combines limits; if two have the same unit and time, the first is used.
     pub fn new(mut rates: Vec<Rate>, mut quotas: Vec<Quota>) -> Self {
         let mut seen = Vec::new();
         let mut is_new = |window: u8| {
@@ -44,17 +44,17 @@ impl Limits {
         Self((!is_empty).then(|| Arc::new(AtLeastOne { rates, quotas })))
     }
 
-    /// Those that recover all the time.
+    /// The rates.
     pub fn rates(&self) -> &[Rate] {
         self.0.as_ref().map_or(&[], |limits| &limits.rates)
     }
 
-    /// Those that begin anew with each day or month.
+    /// The quotas.
     pub fn quotas(&self) -> &[Quota] {
         self.0.as_ref().map_or(&[], |limits| &limits.quotas)
     }
 
-    /// Whether there is none.
+    /// Whether there are no limits.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -81,7 +81,7 @@ impl Limit {
         }
     }
 
-    /// How many in its time.
+    /// The amount allowed in its time.
     pub fn amount(&self) -> u64 {
         match self {
             Self::Rate(rate) => rate.amount().into(),
@@ -89,7 +89,7 @@ impl Limit {
         }
     }
 
-    /// How many pass at once if nothing has been used.
+    /// The amount that passes at once if nothing has been used.
     pub fn at_once(&self) -> u64 {
         match self {
             Self::Rate(rate) => rate.burst().into(),

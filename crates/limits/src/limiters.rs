@@ -1,9 +1,9 @@
-//! What was taken so far: a cell for each rate (`cell.rs`), a count for each quota (`counts.rs`).
+//! What was taken of all limits so far: a cell for each rate (`cell.rs`), a count for each quota (`counts.rs`).
 //!
-//! They live beside the policy that says what the limits are, so that a reload does not reset them. Requests share no
-//! lock: the maps are lock-free, and a cell is changed by compare-and-swap.
+//! They are kept outside the policy that sets the limits, so that a reload does not reset them. Requests share no lock: the
+//! maps are lock-free, and a cell is changed by compare-and-swap.
 //!
-//! Two rules keep this right however threads interleave:
+//! Two rules keep this correct however threads interleave:
 //! - the clock is read *after* the cell was found, so it never shows less than what an earlier
 //!   writer of the cell, or the sweep that removed its predecessor, had seen;
 //! - the sweep marks a cell dead before it removes it, and nobody takes from a dead cell.
@@ -23,59 +23,59 @@ use crate::{
     reached::{LimitReached, Scope, longest},
 };
 
-/// All limits' cells.
+/// The cells and counts of all limits.
 #[derive(Debug, Default)]
 pub struct Limiters<C: Clock = SystemClock> {
     cells: HashMap<LimitId, Cell>,
-    /// Those of addresses, apart: neither do many keys leave no room for them, nor they for keys.
+    /// The cells of addresses, kept apart so that neither keys nor addresses crowd the other out.
     addresses: HashMap<LimitId, Cell>,
     quotas: Quotas,
     clock: C,
 }
 
-/// What was taken for a request by an estimate. It is settled when one knows better, and need not be.
+/// What was taken for a request by an estimate. It may be settled once the real amount is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "what is not kept cannot be settled"]
 pub struct Reservation {
-    /// With the limiters' time at which it was taken.
+    /// Each with the limiters' time at which it was taken.
     rates: Vec<(Demand, u64)>,
     quotas: Vec<QuotaDemand>,
 }
 
-/// What became of a request for which something was reserved.
+/// The outcome of a request for which something was reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
-    /// It was not made: everything is given back.
+    /// The request was not made: everything is given back.
     Cancelled,
-    /// It has used so many tokens.
+    /// The request has used this many tokens.
     Tokens(u32),
 }
 
-/// Of so many addresses at once failures are told apart; it bounds the memory to some 5 MB.
+/// The maximum number of addresses whose failures are counted apart; it bounds the memory to some 5 MB.
 const MOST_ADDRESSES: usize = 50_000;
 
 impl<C: Clock> Limiters<C> {
-    /// No limit has been used yet.
+    /// Limiters with every limit unused.
     pub fn new(clock: C) -> Self {
         Self { cells: HashMap::new(), addresses: HashMap::new(), quotas: Quotas::default(), clock }
     }
 
-    /// How many cells there are.
+    /// The number of cells.
     pub fn len(&self) -> usize {
         self.cells.len() + self.addresses.len()
     }
 
-    /// Whether there is no cell.
+    /// Whether there are no cells.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What was counted by days and months.
+    /// The counts of quotas.
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
     }
 
-    /// Drops the cells that are all fresh again; a new cell says the same.
+    /// Drops the cells that have recovered completely; a new cell is equivalent.
     pub fn sweep(&self) {
         let now = self.now();
         for cells in [&self.cells, &self.addresses] {
@@ -90,8 +90,8 @@ impl<C: Clock> Limiters<C> {
     /// Takes what a request needs from all limits, or from none.
     ///
     /// # Errors
-    /// Of the limits that are used up, the one with the longest wait: whoever waits that long passes. One of which more
-    /// is asked than ever passes stands before all others.
+    /// The exhausted limit with the longest wait, after which the request passes. A limit that the request can never pass comes
+    /// before all others.
     pub fn reserve(&self, demands: &Demands) -> Result<Reservation, LimitReached> {
         let quotas = demands.quotas.iter().filter_map(|demand| self.quotas.peek(demand).err());
         let rates = demands.rates.iter().filter_map(|demand| self.peek(demand).err());
@@ -103,7 +103,7 @@ impl<C: Clock> Limiters<C> {
         for demand in &demands.rates {
             match self.take(&self.cells, demand) {
                 Ok(at) => reserved.rates.push((*demand, at)),
-                // Somebody else took the last one since the peek.
+                // Another request took the rest since the peek.
                 Err(reached) => {
                     self.settle(&reserved, Settlement::Cancelled);
                     return Err(reached);
@@ -113,7 +113,7 @@ impl<C: Clock> Limiters<C> {
         Ok(reserved)
     }
 
-    /// The same for quotas only, where somebody else counts the other limits.
+    /// Like [`reserve`](Self::reserve), for quotas only, where the rates are counted elsewhere.
     ///
     /// # Errors
     /// A quota is used up.
@@ -131,8 +131,8 @@ impl<C: Clock> Limiters<C> {
         Ok(reserved)
     }
 
-    /// Notes what somebody else has let pass: should we have to decide alone, it has been used here, too. Of a limit
-    /// that is used up nothing more is taken.
+    /// Records what was admitted elsewhere, so that it counts here if this process has to decide alone. Nothing is taken beyond
+    /// a used-up burst.
     pub fn note(&self, demands: &Demands) {
         let cells = self.cells.pin();
         for demand in &demands.rates {
@@ -151,8 +151,8 @@ impl<C: Clock> Limiters<C> {
         }
     }
 
-    /// Corrects what was taken by an estimate. Who has used more than estimated owes it: the limit
-    /// recovers that much later. Of what is owed beyond a full burst the next request knows nothing; quotas do.
+    /// Corrects what was taken by an estimate. Whoever used more than estimated owes the difference: the limit recovers that
+    /// much later. A rate forgets debt beyond one full burst; a quota does not.
     pub fn settle(&self, reserved: &Reservation, settlement: Settlement) {
         let used = |unit: Unit, cost: u32| match (settlement, unit) {
             (Settlement::Cancelled, _) => 0,
@@ -180,7 +180,7 @@ impl<C: Clock> Limiters<C> {
         demands.rates.iter().map(|demand| self.left_of(demand)).chain(self.quotas_left(demands)).collect()
     }
 
-    /// The same for quotas only.
+    /// Like [`left`](Self::left), for quotas only.
     pub fn quotas_left(&self, demands: &Demands) -> impl Iterator<Item = Left> {
         demands.quotas.iter().map(|demand| Left {
             scope: demand.scope,
@@ -205,12 +205,11 @@ impl<C: Clock> Limiters<C> {
         }
     }
 
-    /// Notes that somebody at an address has shown a key that is none, or refuses to listen any more. All addresses of
-    /// one [network](network_of) count together, and so do all requests without an address. There are never more than
-    /// 50,000 cells for that: beyond, all strangers share one.
+    /// Counts a failed authentication from an address. All addresses of one [network](network_of) count together, and so do all
+    /// requests without an address. There are at most 50,000 cells: further addresses share one.
     ///
     /// # Errors
-    /// How long to wait.
+    /// The limit and how long to wait, if it is used up.
     pub fn failed_from(&self, address: Option<IpAddr>, rate: Rate) -> Result<(), LimitReached> {
         let network = address.map(|address| network_of(address).to_string()).unwrap_or_default();
         let at = |network: &str| Demand::new(Scope::Address, Subject::of_address(network), rate, 1);
@@ -224,21 +223,21 @@ impl<C: Clock> Limiters<C> {
         u64::try_from(self.clock.now().as_nanos()).unwrap_or(LAST).min(LAST)
     }
 
-    /// Whether a request would pass. Makes no cell.
+    /// Whether a request would pass. Creates no cell.
     ///
-    /// A cell is further away than a full burst only when a reload has made its limit more generous:
-    /// then the old debt, in the old limit's longer intervals, is cut to a burst that is used up.
+    /// A cell's arrival time is further away than a full burst only if a reload has made its limit more generous: the old debt,
+    /// in the old limit's longer intervals, is then cut to one used-up burst.
     fn peek(&self, demand: &Demand) -> Result<(), LimitReached> {
         let cells = self.cells.pin();
         let Some(cell) = cells.get(&demand.id) else {
-            // Even a fresh limit refuses what is more than a full burst.
+            // Even an unused limit refuses more than a full burst.
             return demand.next_arrival(0, self.now()).map(|_| ());
         };
         let arrival = cell.arrival();
         let now = self.now();
         let ceiling = demand.ceiling(now);
         if arrival > ceiling {
-            // If this fails, somebody else has changed the cell; the next one will cut it.
+            // If this fails, another thread has changed the cell; the next request will cut it.
             let _ = cell.0.compare_exchange(arrival, ceiling, Ordering::AcqRel, Ordering::Relaxed);
         }
         demand.next_arrival(arrival.min(ceiling), now).map(|_| ())
@@ -256,11 +255,11 @@ impl<C: Clock> Limiters<C> {
         }
     }
 
-    /// Undoes a take. Time that has passed since is not given back: the limit has recovered by that
-    /// much on its own, and had others taken meanwhile, they would get it twice.
+    /// Undoes a take, except for the time that has passed since: the limit has recovered by that much on its own, and if others
+    /// took it meanwhile, it would be given out twice.
     fn give_back(&self, demand: &Demand, taken_at: u64) {
         let cells = self.cells.pin();
-        // A cell that was swept has recovered completely.
+        // A swept cell had recovered completely.
         let Some(cell) = cells.get(&demand.id) else { return };
         let mut arrival = cell.0.load(Ordering::Acquire);
         while arrival != DEAD {
@@ -273,7 +272,7 @@ impl<C: Clock> Limiters<C> {
         }
     }
 
-    /// Takes more than there may be: what has been used already.
+    /// Takes more than the limit allows, for what has been used already.
     fn owe(&self, demand: &Demand) {
         let cells = self.cells.pin();
         loop {
@@ -290,9 +289,9 @@ impl<C: Clock> Limiters<C> {
     }
 }
 
-/// Removes a dead cell, unless somebody else has done so; a new one may be in its place by now.
+/// Removes a dead cell, unless another thread has done so and put a new one in its place.
 fn bury(cells: &HashMap<LimitId, Cell>, id: LimitId) {
-    // The error only says that the cell which was found is not dead.
+    // The error only means that the cell found is not dead.
     let _ = cells.pin().remove_if(&id, |_, found| found.is_dead());
 }
 

@@ -1,10 +1,10 @@
-//! Whose network an address is.
+//! The network of an address.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The network by which failures from an address are counted. Whoever has one IPv6 address has the 2^64 of its /64
-/// (RFC 6177, and RFC 4291 §2.5.1); an IPv4 address stands for itself, also when it is written as an IPv6 address
-/// (RFC 4291 §2.5.5.2).
+/// The network by which an address's failures are counted. An IPv6 client owns the 2^64 addresses of its /64 (RFC 6177, and RFC
+/// 4291 §2.5.1), so the /64 counts as one; an IPv4 address counts by itself, also when it is written as an IPv6 address (RFC
+/// 4291 §2.5.5.2).
 #[must_use]
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

@@ -20,12 +20,12 @@ pub struct Period {
     day: i8,
 }
 
-/// A text that is no [`Period`].
+/// A text that is not a [`Period`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is not a day such as 2026-11-21 or a month such as 2026-11")]
 pub struct InvalidPeriod;
 
-/// A time, and the zone whose days and months it is part of. The calendar is asked at most once.
+/// A time, and the time zone whose days and months apply. The calendar is computed at most once.
 #[derive(Debug)]
 pub struct Moment<'z> {
     time: SystemTime,
@@ -39,7 +39,7 @@ impl<'z> Moment<'z> {
         Self { time, zone, local: OnceCell::new() }
     }
 
-    /// The day or month that it is part of, and how much of that is still to come.
+    /// The day or month that contains it, and the time left of that.
     pub(crate) fn period(&self, per: Calendar) -> (Period, Duration) {
         let local =
             || Timestamp::try_from(self.time).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(self.zone.clone());
@@ -49,7 +49,7 @@ impl<'z> Moment<'z> {
 }
 
 impl Period {
-    /// The day or month of a time.
+    /// The day or month that contains a time.
     pub fn of(per: Calendar, now: &Zoned) -> Self {
         let day = match per {
             Calendar::Day => now.day(),
@@ -63,7 +63,7 @@ impl Period {
         let next = civil::Date::new(self.year, self.month, self.day.max(1))
             .ok()
             .and_then(|date| date.checked_add(if self.day == 0 { 1.month() } else { 1.day() }).ok());
-        // A midnight that a change of the clocks leaves out is the first moment after it.
+        // If a clock change skips midnight, the day begins at the first moment after it.
         let end = next.and_then(|date| date.to_zoned(zone.clone()).ok());
         end.map_or(SystemTime::UNIX_EPOCH, |end| SystemTime::from(end.timestamp()))
     }
@@ -114,7 +114,7 @@ mod tests {
         };
         assert_eq!(until(day, "Europe/Berlin"), "2026-11-01T23:00:00Z");
         assert_eq!(until(month, "Europe/Berlin"), "2026-11-30T23:00:00Z");
-        // The day on which summer begins has 23 hours; in Beirut it begins at midnight, which there is not.
+        // The day on which summer time begins has 23 hours; in Beirut it begins at midnight, so that day has no 0:00.
         let spring: Period = "2026-03-29".parse().expect("a day");
         assert_eq!(until(spring, "Europe/Berlin"), "2026-03-29T22:00:00Z");
         let eve: Period = "2026-03-28".parse().expect("a day");

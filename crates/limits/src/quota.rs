@@ -1,10 +1,10 @@
-//! How many requests or tokens are allowed in a day or a month, by a calendar.
+//! The number of requests or tokens allowed in a calendar day or month.
 
 use std::{fmt, num::NonZeroU64};
 
 use crate::rate::Unit;
 
-/// A number of requests or tokens in a day or a month.
+/// A number of requests or tokens per day or month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Quota {
     amount: NonZeroU64,
@@ -12,7 +12,7 @@ pub struct Quota {
     per: Calendar,
 }
 
-/// In which part of the calendar.
+/// The period of a quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "they say what they are")]
 pub enum Calendar {
@@ -26,10 +26,10 @@ pub enum Calendar {
 pub struct InvalidQuota(u64);
 
 impl Quota {
-    /// The most that a quota can be: far beyond what a data centre makes in a month.
+    /// The largest quota: far more than a data centre generates in a month.
     pub const MAX: u64 = 1_000_000_000_000_000;
 
-    /// An amount in each day or month.
+    /// An amount for each day or month.
     ///
     /// # Errors
     /// If it is 0 or larger than [`Self::MAX`].
@@ -38,7 +38,7 @@ impl Quota {
         Ok(Self { amount: checked.ok_or(InvalidQuota(amount))?, unit, per })
     }
 
-    /// How many.
+    /// The amount.
     pub fn amount(&self) -> u64 {
         self.amount.get()
     }
@@ -48,12 +48,12 @@ impl Quota {
         self.unit
     }
 
-    /// In which part of the calendar.
+    /// The period.
     pub fn per(&self) -> Calendar {
         self.per
     }
 
-    /// Tells quotas of one subject apart.
+    /// Distinguishes quotas of one subject.
     pub(crate) fn window(&self) -> u8 {
         100 + self.per as u8 * 2 + self.unit as u8
     }

@@ -1,8 +1,8 @@
-//! How many requests or tokens are allowed in a second, a minute or an hour, and how many at once.
+//! The number of requests or tokens allowed in a second, a minute or an hour, and the burst.
 
 use std::{fmt, num::NonZeroU32};
 
-/// A number of requests or tokens in some time, of which some may come at once.
+/// A number of requests or tokens per unit of time, with a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     amount: NonZeroU32,
@@ -11,7 +11,7 @@ pub struct Rate {
     unit: Unit,
 }
 
-/// In how much time.
+/// The unit of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "they say what they are")]
 pub enum Per {
@@ -25,7 +25,7 @@ pub enum Per {
 pub enum Unit {
     /// Requests, one each.
     Requests,
-    /// Tokens, as estimated when a request is let pass.
+    /// Tokens, as estimated when a request is admitted.
     Tokens,
 }
 
@@ -41,10 +41,10 @@ pub enum InvalidRate {
 }
 
 impl Rate {
-    /// The most that either number can be: a million requests a second.
+    /// The largest amount or burst: a million requests a second.
     pub const MAX: u32 = 60_000_000;
 
-    /// An amount in some time; without a burst, that much may come at once.
+    /// An amount per unit of time; without a `burst`, the whole amount may come at once.
     ///
     /// # Errors
     /// If either number is 0 or larger than [`Self::MAX`].
@@ -59,7 +59,7 @@ impl Rate {
         Ok(Self { amount, burst, per, unit })
     }
 
-    /// A number of requests a minute; without a burst, that many may come at once.
+    /// A number of requests a minute; without a `burst`, all of them may come at once.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -67,17 +67,17 @@ impl Rate {
         Self::new(requests, Unit::Requests, Per::Minute, burst)
     }
 
-    /// How many in the time of [`Self::per`].
+    /// The amount per [`Self::per`].
     pub fn amount(&self) -> u32 {
         self.amount.get()
     }
 
-    /// How many may come at once after a pause.
+    /// The amount that may come at once after a pause.
     pub fn burst(&self) -> u32 {
         self.burst.get()
     }
 
-    /// In how much time.
+    /// The unit of time.
     pub fn per(&self) -> Per {
         self.per
     }
@@ -87,14 +87,14 @@ impl Rate {
         self.unit
     }
 
-    /// The part of it that one of several Modelgates enforces on its own; at least one.
+    /// The share of it that one replica enforces on its own; at least one.
     #[must_use]
     pub fn shared_by(self, replicas: NonZeroU32) -> Self {
         let part = |whole: NonZeroU32| NonZeroU32::new(whole.get() / replicas).unwrap_or(NonZeroU32::MIN);
         Self { amount: part(self.amount), burst: part(self.burst), ..self }
     }
 
-    /// The time that one request or token uses up, in nanoseconds. Rounded up: never more than the rate.
+    /// The time that one request or token uses up, in nanoseconds; rounded up, so that the rate is never exceeded.
     pub(crate) fn interval(&self) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         let time = match self.per {
@@ -105,12 +105,12 @@ impl Rate {
         time.div_ceil(u64::from(self.amount.get()))
     }
 
-    /// The time that a full burst uses up, in nanoseconds; more than 584 years count as that.
+    /// The time that a full burst uses up, in nanoseconds, capped at 584 years.
     pub(crate) fn burst_time(&self) -> u64 {
         self.interval().saturating_mul(u64::from(self.burst.get()))
     }
 
-    /// Tells limits of one subject apart.
+    /// Distinguishes limits of one subject.
     pub(crate) fn window(&self) -> u8 {
         self.per as u8 * 2 + self.unit as u8
     }

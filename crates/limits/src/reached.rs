@@ -1,10 +1,10 @@
-//! A limit that is used up, in words for whoever has to wait.
+//! A limit that is used up, described for the client that has to wait.
 
 use std::{fmt, time::Duration};
 
 use crate::{limit::Limit, rate::Unit};
 
-/// Whose limit it is.
+/// The kind of subject that a limit is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// The key's, over all models.
@@ -15,7 +15,7 @@ pub enum Scope {
     Consumer,
     /// The consumer's, for this one model.
     ConsumerAndModel,
-    /// Of failures from one address.
+    /// The address's, for failed authentication.
     Address,
     /// The model's, over all keys.
     Model,
@@ -29,23 +29,23 @@ pub struct LimitReached {
     pub scope: Scope,
     /// The limit.
     pub limit: Limit,
-    /// How much the request would have taken of it.
+    /// The amount that the request would have taken.
     pub cost: u32,
-    /// How much of it is left, which is less.
+    /// The amount left, which is less than `cost`.
     pub remaining: u64,
-    /// How long to wait until this request would pass; of a quota, until its period ends.
+    /// The time until this request would pass; for a quota, until its period ends.
     pub retry_after: Duration,
-    /// How long until a full burst passes again; of a quota, until its period ends.
+    /// The time until a full burst passes again; for a quota, until its period ends.
     pub reset_after: Duration,
 }
 
 impl LimitReached {
-    /// Whether waiting does not help: the request is larger than what may ever come at once.
+    /// Whether waiting does not help: the request is larger than the burst.
     pub fn never_passes(&self) -> bool {
         u64::from(self.cost) > self.limit.at_once()
     }
 
-    /// Whether a client should not simply wait: it would have to for hours, or for ever.
+    /// Whether a client should not simply wait: it would have to wait for hours, or for ever.
     pub fn is_lasting(&self) -> bool {
         self.never_passes() || matches!(self.limit, Limit::Quota(_))
     }
@@ -69,10 +69,10 @@ impl LimitReached {
     }
 }
 
-/// Of limits that are used up, the one with the longest wait: whoever waits that long passes. One of which more is asked
-/// than ever passes stands before all others. Of equals, the first is the more telling.
+/// The exhausted limit with the longest wait, after which the request passes. A limit that the request can never pass comes
+/// before all others. Among equals the first is returned, as the more specific.
 pub(crate) fn longest(reached: impl DoubleEndedIterator<Item = LimitReached>) -> Option<LimitReached> {
-    // Of equals, `max_by_key` gives the last one.
+    // Among equals, `max_by_key` returns the last one.
     reached.rev().max_by_key(|reached| (reached.never_passes(), reached.retry_after))
 }
 

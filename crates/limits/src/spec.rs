@@ -1,4 +1,4 @@
-//! `limit:` as operators write it: in labels, for models and servers of the configuration file, and in accounts.
+//! Parses `limit:` as operators write it: in labels, for models and servers of the configuration file, and in accounts.
 //!
 //! ```text
 //! label, section ─ Field::read ─▶ LimitSpec (numbers by field) ─ limits() ─▶ Limits
@@ -14,13 +14,13 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "they say what they are")]
 pub enum Field {
-    /// How many requests at once after a pause, of the shortest time for which requests are limited.
+    /// The burst of requests, for the shortest time for which requests are limited.
     Burst,
     RequestsPerSecond,
     RequestsPerMinute,
     RequestsPerHour,
     TokensPerMinute,
-    /// How many tokens at once after a pause.
+    /// The burst of tokens.
     TokensBurst,
     RequestsPerDay,
     RequestsPerMonth,
@@ -28,11 +28,11 @@ pub enum Field {
     TokensPerMonth,
 }
 
-/// Numbers for [`Field`]s, each of which is allowed. They may not fit together yet.
+/// Allowed numbers for [`Field`]s, not yet checked for whether they fit together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LimitSpec([Option<u64>; Field::ALL.len()]);
 
-/// A burst without the amount that it is a part of.
+/// A burst without the rate that it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoneBurst {
     /// [`Field::Burst`] without requests per second, minute or hour.
@@ -41,7 +41,7 @@ pub enum LoneBurst {
     Tokens,
 }
 
-/// What a field means for limits.
+/// What a field sets.
 enum Meaning {
     Rate(Unit, Per),
     Burst,
@@ -63,13 +63,13 @@ impl Field {
         Self::TokensPerMonth,
     ];
 
-    /// The field of a name.
+    /// Finds a field by its name.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|field| field.name() == name)
     }
 
-    /// What it is called below `limit:`.
+    /// Its name below `limit:`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -86,7 +86,7 @@ impl Field {
         }
     }
 
-    /// What may be written, in words.
+    /// The allowed values, in words.
     #[must_use]
     pub const fn allowed(self) -> &'static str {
         match self.meaning() {
@@ -95,7 +95,7 @@ impl Field {
         }
     }
 
-    /// Reads a value: digits and nothing else.
+    /// Parses a value of digits only.
     #[must_use]
     pub fn read(self, text: &str) -> Option<u64> {
         let is_plain = text.bytes().all(|b| b.is_ascii_digit());
@@ -124,7 +124,7 @@ impl Field {
         }
     }
 
-    /// The burst of a unit.
+    /// The burst field of a unit.
     fn burst_of(unit: Unit) -> Self {
         match unit {
             Unit::Requests => Self::Burst,
@@ -134,7 +134,7 @@ impl Field {
 }
 
 impl FromIterator<(Field, u64)> for LimitSpec {
-    /// Of a field that is there twice the last number counts.
+    /// If a field is given twice, the last number is used.
     fn from_iter<I: IntoIterator<Item = (Field, u64)>>(numbers: I) -> Self {
         let mut spec = Self::default();
         for (field, number) in numbers {
@@ -145,15 +145,15 @@ impl FromIterator<(Field, u64)> for LimitSpec {
 }
 
 impl LimitSpec {
-    /// What is written, each field once.
+    /// The given fields, each once.
     pub fn iter(&self) -> impl Iterator<Item = (Field, u64)> {
         Field::ALL.into_iter().filter_map(|field| Some((field, self.0[field as usize]?)))
     }
 
-    /// Checks what the fields have to do with each other.
+    /// Checks that the fields fit together.
     ///
     /// # Errors
-    /// There is a burst of nothing; of two, that of requests.
+    /// A burst has no rate; if both bursts lack one, that of requests is named.
     pub fn check(&self) -> Result<(), LoneBurst> {
         let is_of = |field: Field, unit| matches!(field.meaning(), Meaning::Rate(of, _) if of == unit);
         let is_lone = |unit: Unit| {
@@ -167,7 +167,7 @@ impl LimitSpec {
         }
     }
 
-    /// The limits that this makes. A burst is that of the shortest time; one of nothing is none.
+    /// The resulting limits. A burst applies to the shortest time of its unit; one without a rate is ignored.
     #[must_use]
     pub fn limits(&self) -> Limits {
         let (mut rates, mut quotas) = (Vec::new(), Vec::new());
@@ -181,7 +181,7 @@ impl LimitSpec {
         Limits::new(rates, quotas)
     }
 
-    /// A rate, with the burst of its unit if none of those `before`, which are of shorter times, has it.
+    /// A rate with its unit's burst, unless a rate in `before`, which have shorter times, has it already.
     fn rate(&self, amount: u64, unit: Unit, per: Per, before: &[Rate]) -> Option<Rate> {
         let is_shortest = before.iter().all(|rate| rate.unit() != unit);
         let burst = self.0[Field::burst_of(unit) as usize].filter(|_| is_shortest);
@@ -191,7 +191,7 @@ impl LimitSpec {
 }
 
 impl From<&Limits> for LimitSpec {
-    /// As [`limits`](Self::limits) reads it. A burst that is the whole amount is left out.
+    /// The inverse of [`limits`](Self::limits). A burst equal to the amount is left out.
     fn from(limits: &Limits) -> Self {
         let field =
             |meant: &dyn Fn(Meaning) -> bool| Field::ALL.into_iter().find(|field| meant(field.meaning()));

@@ -1,24 +1,25 @@
-//! What was taken so far, in Redis or Valkey, so that several Modelgates share limits exactly.
+//! Rates counted in Redis or Valkey, so that several Modelgates share limits exactly.
 //!
-//! The rule is that of `limits::Limiters`, the *generic cell rate algorithm* (GCRA; ITU-T I.371, and
-//! <https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>): a limit is one *theoretical arrival time*, when it will
-//! be all fresh again. Here a script of the server changes it (<https://redis.io/docs/latest/develop/programmability/eval-intro/>),
-//! so that all limits of a request are looked at and taken from at once, in one round trip. The clock is the server's
-//! (`TIME` in the script), so the clocks of Modelgates may differ. A key expires when its limit is fresh again.
+//! The algorithm is that of `limits::Limiters`, the *generic cell rate algorithm* (GCRA; ITU-T I.371, and
+//! <https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>): a limit is one *theoretical arrival time*, when it will have
+//! recovered completely. Here a script on the server changes it
+//! (<https://redis.io/docs/latest/develop/programmability/eval-intro/>), so that all limits of a request are checked and
+//! debited at once, in one round trip. The clock is the server's (`TIME` in the script), so the clocks of the Modelgates may
+//! differ. A key expires when its limit has recovered.
 //!
-//! **Servers.** Redis 5 or later (whose scripts are replicated by their effects, without which they could not ask for
-//! the time), and Valkey. The user needs `+@connection +evalsha +eval +script|load +time +get +mget +set +del +zadd +zcard +zremrangebyscore +expire` and the
-//! keys of the [namespace](Options::namespace). Use the eviction policy `noeviction` or `volatile-ttl`: what is
-//! evicted is fresh again. So is what a replica has not yet received when it becomes the primary.
+//! **Servers.** Redis 5 or later (which replicates scripts by their effects; otherwise they could not use the time), and
+//! Valkey. The user needs `+@connection +evalsha +eval +script|load +time +get +mget +set +del +zadd +zcard +zremrangebyscore
+//! +expire` and the keys of the [namespace](Options::namespace). Use the eviction policy `noeviction` or `volatile-ttl`: an
+//! evicted limit counts as unused. So does one that a replica has not yet received when it becomes the primary.
 //!
-//! **Clusters.** The limits of one request are of a key, a consumer and a model, in every combination; no division of
-//! them would keep each request's limits together. So all keys have one hash tag, `{modelgate}`, and lie in one slot:
-//! a cluster serves the limits from one of its nodes, which one connection follows when the slot moves. That is the
-//! price of "all or none" and of one round trip; a node decides tens of thousands of times a second.
+//! **Clusters.** The limits of one request belong to a key, a consumer and a model, in every combination; no partition would
+//! keep each request's limits together. So all keys have one hash tag, `{modelgate}`, and are in one slot: a cluster serves the
+//! limits from one of its nodes, and the connection follows when the slot moves. That is the price of "all or none" and of one
+//! round trip; a node decides tens of thousands of times a second.
 //!
-//! **When it is unreachable,** each call returns [`Unavailable`] within [`Options::timeout`], and at once when that is
-//! known already. What to do then is the caller's business. A connection is sought in the background until there is one.
-//! A request that timed out may have been debited all the same, as soon as a server that hung goes on: never too little.
+//! **When it is unreachable,** each call returns [`Unavailable`] within [`Options::timeout`], and at once when that is known
+//! already. The caller decides what to do then. Reconnecting goes on in the background. A request that timed out may still be
+//! debited when a hanging server resumes: errors are always on the side of counting too much.
 
 mod link;
 mod script;
@@ -40,48 +41,48 @@ pub struct SharedLimits {
     connector: AbortHandle,
 }
 
-/// How to talk with the server.
+/// How to connect to the server.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How long a decision may take.
+    /// The time limit for a decision.
     pub timeout: Duration,
-    /// What all keys begin with, in braces: `{modelgate}:`. Modelgates with the same one share their limits.
+    /// The prefix of all keys, in braces: `{modelgate}:`. Modelgates with the same namespace share their limits.
     pub namespace: String,
-    /// The certificates (PEM) of the authorities that may vouch for a `rediss://` server; otherwise the machine's own.
+    /// The certificates (PEM) of the authorities for a `rediss://` server; `None`: the machine's own.
     pub authorities: Option<Vec<u8>>,
-    /// How many Modelgates shared the limits when one knew that last; it holds until the server says it.
+    /// The last known number of Modelgates that share the limits; used until the server reports it.
     pub replicas: NonZeroU32,
 }
 
-/// One limit that a request has to pass.
+/// One request's demand on a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
-    /// Which limit.
+    /// The id of the limit.
     pub id: LimitId,
     /// The time that one request or token uses up, in nanoseconds.
     pub interval_ns: u64,
-    /// How many may come at once after a pause.
+    /// The number that may come at once after a pause.
     pub burst: u32,
-    /// How much of it the request takes: 1, or its tokens. What costs 0 passes.
+    /// The amount taken: 1 for a request, or its tokens. A demand that costs 0 passes.
     pub cost: u32,
 }
 
-/// What became of a request.
+/// The result for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It passed all limits, and all are debited.
+    /// All limits allow it, and all are debited.
     Admitted {
-        /// When. [`SharedLimits::give_back`] needs it.
+        /// The time, for [`SharedLimits::give_back`].
         at: ServerTime,
     },
-    /// It is more than what is left of some limit. None is debited.
+    /// It costs more than is left of some limit. None is debited.
     Refused {
-        /// Which demand. Of several the one with the longest wait: whoever waits that long passes. One that is more than a
-        /// full burst, and never passes, stands before all others.
+        /// The index of the demand. Of several, the one with the longest wait, after which the request passes. A demand for
+        /// more than a full burst, which never passes, comes before all others.
         index: usize,
-        /// How long until it would pass.
+        /// The time until it would pass.
         retry_after: Duration,
-        /// How long until a full burst passes again.
+        /// The time until a full burst passes again.
         reset_after: Duration,
     },
     /// The server does not answer, or not in time.
@@ -95,18 +96,18 @@ pub struct ServerTime(u64);
 /// What is left of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
-    /// How much passes at once now.
+    /// The amount that passes at once now.
     pub remaining: u32,
-    /// How long until a full burst passes again.
+    /// The time until a full burst passes again.
     pub reset_after: Duration,
 }
 
-/// Whether the server decides.
+/// Whether the server makes decisions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     /// It does.
     Up,
-    /// It does not, and why. Never a password.
+    /// It does not, with the reason. Never holds a password.
     Down(Arc<str>),
 }
 
@@ -115,7 +116,7 @@ pub enum Health {
 #[error("the server of shared limits does not answer")]
 pub struct Unavailable;
 
-/// What [`SharedLimits::connect`] cannot work with. It does not repeat the URL: there may be a password in it.
+/// Options that [`SharedLimits::connect`] cannot use. The error does not repeat the URL, which may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidOptions {
     /// The URL.
@@ -132,7 +133,7 @@ pub enum InvalidOptions {
     Timeout(Duration),
 }
 
-/// Whether a text is the URL of a Redis or Valkey, as far as one can tell without asking.
+/// Whether a text has the form of a URL of Redis or Valkey.
 #[must_use]
 pub fn is_url(text: &str) -> bool {
     Server::new(text, None).is_ok()
@@ -150,11 +151,11 @@ impl Default for Options {
 }
 
 impl SharedLimits {
-    /// Looks for the server once, for a second at most; after that, and whenever it is lost, in the background. Must be
-    /// called within a Tokio runtime with time and I/O.
+    /// Tries to connect once, for a second at most; after that, and whenever the connection is lost, it is retried in the
+    /// background. Must be called within a Tokio runtime with time and I/O.
     ///
     /// # Errors
-    /// The URL or an option is of no use. That there is no server is none: see [`Self::health`].
+    /// The URL or an option is invalid. A missing server is not an error: see [`Self::health`].
     pub async fn connect(url: &str, options: Options) -> Result<Self, InvalidOptions> {
         let keys = Keys::new(&options.namespace)?;
         if !(Duration::from_millis(1)..=Duration::from_secs(1)).contains(&options.timeout) {
@@ -178,9 +179,8 @@ impl SharedLimits {
         })
     }
 
-    /// Gives back of each limit its cost, which a request has taken when it was admitted, or the part of it that it did
-    /// not need. A limit never becomes more than all fresh, and what has recovered on its own since then is not given
-    /// back a second time.
+    /// Gives back the cost of each demand, or the unneeded part of it, after the request was admitted. A limit never exceeds a
+    /// full burst, and what has recovered on its own since then is not given back a second time.
     ///
     /// # Errors
     /// The server does not answer. The limits will recover on their own, a little later.
@@ -192,7 +192,7 @@ impl SharedLimits {
         answer.map(|_| ()).inspect_err(|_| self.link.count_failure())
     }
 
-    /// What is left of each limit, whatever the costs are. Takes nothing.
+    /// What is left of each limit; the demands' costs do not matter. Takes nothing.
     ///
     /// # Errors
     /// The server does not answer.
@@ -205,26 +205,26 @@ impl SharedLimits {
         left.inspect_err(|_| self.link.count_failure())
     }
 
-    /// Whether the server decides, and each change of that. It is asked every second, too, when there are no requests.
+    /// Whether the server makes decisions, with each change. It is checked every second even without requests.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Health> {
         self.link.health()
     }
 
-    /// How many Modelgates share these limits, this one among them, as far as the server knew when it answered last. One
-    /// that has stopped counts for five more seconds. So do all that were known before a server that has forgotten them.
+    /// The number of Modelgates that share these limits, including this one, as of the server's last answer. One that has
+    /// stopped counts for five more seconds. After a server has lost its data, those known before also count for that long.
     #[must_use]
     pub fn replicas(&self) -> u32 {
         self.link.replicas().get()
     }
 
-    /// The same, and each change of it.
+    /// The number of replicas, with each change.
     #[must_use]
     pub fn replica_changes(&self) -> watch::Receiver<NonZeroU32> {
         self.link.replica_changes()
     }
 
-    /// How many calls got no answer so far.
+    /// The number of calls without an answer so far.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.link.failures()
@@ -244,12 +244,12 @@ impl fmt::Debug for SharedLimits {
 }
 
 impl Demand {
-    /// The time that the request uses up, in nanoseconds; more than 584 years count as that.
+    /// The time that the request uses up, in nanoseconds, capped at 584 years.
     fn time(&self) -> u64 {
         self.interval_ns.saturating_mul(u64::from(self.cost))
     }
 
-    /// The time that a full burst uses up, in nanoseconds; likewise.
+    /// The time that a full burst uses up, in nanoseconds, capped at 584 years.
     fn burst_time(&self) -> u64 {
         self.interval_ns.saturating_mul(u64::from(self.burst))
     }
@@ -272,7 +272,7 @@ impl Left {
 }
 
 impl Health {
-    /// Whether the server decides.
+    /// Whether the server makes decisions.
     #[must_use]
     pub fn is_up(&self) -> bool {
         *self == Self::Up

@@ -1,7 +1,7 @@
-//! The connection: one for all requests, watched and renewed in the background.
+//! One connection for all requests, monitored and renewed in the background.
 //!
-//! The client library has a connection that reconnects by itself, too. It makes each request wait for a server that
-//! hangs; here they learn at once that it does.
+//! The client library also has a connection that reconnects by itself, but it makes each request wait for a hanging server;
+//! here requests fail at once when a server is known to hang.
 
 use std::{
     collections::hash_map::RandomState,
@@ -34,35 +34,35 @@ use crate::{
     script::{self, Call, Keys, REPLICA_COUNTS},
 };
 
-/// For the network, TLS and the password.
+/// The time limit for network, TLS and authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often a server without requests is asked.
+/// The interval at which a server without requests is checked.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Between attempts to connect: twice as long each time.
+/// The first and the longest pause between attempts to connect: each is twice the last.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
-/// So many answers in a row must come too late until the connection is given up: one alone may be chance.
+/// The number of consecutive late answers after which the connection is given up: one alone may be chance.
 const MOST_LATE: u32 = 3;
-/// So often a cluster may say in a row that the slot is elsewhere.
+/// The maximum number of consecutive redirects to another node of a cluster.
 const MOST_MOVES: u32 = 5;
-/// Requests that are on their way from their tasks to the connection's.
+/// The number of requests queued between their tasks and the connection's.
 const QUEUE: usize = 1024;
 
-/// Where the server is, and how to be let in.
+/// The server's address and credentials.
 #[derive(Clone)]
 pub(crate) struct Server {
     info: ConnectionInfo,
     authorities: Option<Vec<u8>>,
 }
 
-/// What requests see of the connection.
+/// The connection as requests see it.
 pub(crate) struct Link {
-    /// None while the server does not decide.
+    /// `None` while the server makes no decisions.
     connection: ArcSwapOption<MultiplexedConnection>,
     timeout: Duration,
-    /// Answers in a row that came too late.
+    /// The number of consecutive late answers.
     late: AtomicU32,
     failures: AtomicU64,
-    /// How many Modelgates share the limits, as the server said last: for requests, which take no lock, and for others.
+    /// The number of Modelgates that share the limits, as last reported: for requests, which take no lock, and for others.
     replicas: AtomicU32,
     replica_changes: watch::Sender<NonZeroU32>,
     /// Tells the connector that the connection was given up, and why.
@@ -70,23 +70,23 @@ pub(crate) struct Link {
     health: watch::Sender<Health>,
 }
 
-/// What keeps a connection there. Only it connects, and only it says how healthy the server is.
+/// Keeps the connection up. Only the connector connects, and only it reports the server's health.
 struct Connector {
     link: Arc<Link>,
     lost: mpsc::Receiver<String>,
     server: Server,
-    /// The node of a cluster that has our slot; until one says otherwise, the server itself.
+    /// The cluster node that has the slot; the configured server until another node is named.
     node: ConnectionInfo,
     probe: Call,
-    /// Tells that we are there.
+    /// Announces this Modelgate.
     announce: Call,
-    /// Since when there is a connection.
+    /// When the connection was made.
     since: Instant,
 }
 
 /// Why there is no connection.
 enum Failure {
-    /// The slot is at another node of the cluster.
+    /// The slot is on another node of the cluster.
     Moved(Box<ConnectionInfo>),
     Other(String),
 }
@@ -96,7 +96,7 @@ impl Server {
         let invalid = |error: RedisError| InvalidOptions::Url(error.to_string());
         let info = url.into_connection_info().map_err(invalid)?;
         let server = Self { info, authorities };
-        // Authorities that cannot be read show here.
+        // Unreadable certificates of authorities fail here.
         server.client(&server.info).map_err(invalid)?;
         Ok(server)
     }
@@ -113,14 +113,14 @@ impl Server {
 }
 
 impl Link {
-    /// Tries to connect once, and goes on in the background.
+    /// Tries to connect once, and continues in the background.
     pub(crate) async fn start(
         server: Server,
         timeout: Duration,
         replicas: NonZeroU32,
         keys: &Keys,
     ) -> (Arc<Self>, AbortHandle) {
-        // One is enough: the next connection is made only after the loss of this one was noted.
+        // A capacity of one suffices: the next connection is made only after the loss of this one was noted.
         let (sender, lost) = mpsc::channel(1);
         let link = Arc::new(Self {
             connection: ArcSwapOption::empty(),
@@ -133,7 +133,7 @@ impl Link {
             health: watch::Sender::new(Health::Down("not connected yet".into())),
         });
         let node = server.info.clone();
-        // Any number that others do not have.
+        // A random number, unlike those of the others.
         let id = RandomState::new().build_hasher().finish() >> 11;
         let (probe, announce) = (keys.probe(), keys.announce(id));
         let (since, link_of_connector) = (Instant::now(), Arc::clone(&link));
@@ -145,7 +145,7 @@ impl Link {
         (link, task.abort_handle())
     }
 
-    /// Calls a script, within the time-out of a decision.
+    /// Runs a script, within the time limit of a decision.
     pub(crate) async fn run(&self, call: &Call) -> Result<Vec<u64>, Unavailable> {
         let connection = self.connection.load_full().ok_or(Unavailable)?;
         match timeout(self.timeout, ask(&connection, call)).await {
@@ -191,11 +191,11 @@ impl Link {
         self.health.subscribe()
     }
 
-    /// From now on requests fail at once. Whoever comes late with news of an earlier connection does nothing.
+    /// Makes requests fail at once from now on. Late reports about an earlier connection have no effect.
     fn give_up(&self, connection: &Arc<MultiplexedConnection>, why: impl FnOnce() -> String) {
         let before = self.connection.compare_and_swap(&Some(Arc::clone(connection)), None);
         if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, connection)) {
-            // A closed channel: the connector is gone because `SharedLimits` is.
+            // If the channel is closed, the connector is gone because `SharedLimits` is.
             if let Err(TrySendError::Full(why)) = self.lost.try_send(why()) {
                 debug_assert!(false, "two connections were lost at once: {why}");
             }
@@ -210,7 +210,7 @@ impl Connector {
             if self.link.connection.load().is_some() {
                 let since = Instant::now();
                 self.watch().await;
-                // A server that lets us in and fails at once is not to be asked without end.
+                // A server that accepts the connection and fails at once must not be retried without pause.
                 if since.elapsed() < HEARTBEAT {
                     sleep(pause).await;
                 }
@@ -232,17 +232,17 @@ impl Connector {
         }
     }
 
-    /// Whether that could be done shows as a loss, or not.
+    /// A failure shows as a loss of the connection.
     async fn announce(&self) {
         let Ok(answer) = self.link.run(&self.announce).await else { return };
         let replicas = answer.first().and_then(|replicas| u32::try_from(*replicas).ok());
         let replicas = replicas.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-        // A server that was restarted knows of the others when they have found it, too.
+        // After a restart, the server learns of the others only as they reconnect.
         let is_new = self.since.elapsed() < REPLICA_COUNTS;
         self.link.learn_replicas(if is_new { replicas.max(self.link.replicas()) } else { replicas });
     }
 
-    /// Whether there is a connection now, to a server that decides in time.
+    /// Returns whether there is now a connection to a server that decides in time.
     async fn try_connect(&mut self) -> bool {
         let mut why = "the cluster's nodes send from one to the other".to_owned();
         for _ in 0..MOST_MOVES {
@@ -276,7 +276,7 @@ impl Connector {
     }
 
     async fn open(&self) -> Result<MultiplexedConnection, RedisError> {
-        // Time-outs are ours: a decision's counts from before it is sent.
+        // Time limits are set here: a decision's starts before it is sent.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
@@ -309,7 +309,8 @@ impl Failure {
     }
 }
 
-/// The same way in, at another node: `MOVED 3999 127.0.0.1:6381`. A node that does not know its own host leaves it out.
+/// The address of another node, with the same credentials: `MOVED 3999 127.0.0.1:6381`. A node that does not know its own host
+/// leaves it out.
 fn elsewhere(at: &ConnectionInfo, node: &str) -> Option<ConnectionInfo> {
     let (new_host, new_port) = node.rsplit_once(':')?;
     let mut addr = at.addr().clone();
@@ -326,7 +327,7 @@ fn elsewhere(at: &ConnectionInfo, node: &str) -> Option<ConnectionInfo> {
 }
 
 async fn ask(connection: &MultiplexedConnection, call: &Call) -> Result<Vec<u64>, RedisError> {
-    // A connection is a handle: a clone costs two counters.
+    // A connection is a handle: cloning it increments two counters.
     let mut connection = connection.clone();
     match call.by_sha1().query_async(&mut connection).await {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {

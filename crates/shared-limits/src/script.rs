@@ -1,7 +1,7 @@
-//! The scripts: how they are called, and what their answers mean.
+//! The scripts, their calls and their answers.
 //!
-//! A script is called by its SHA-1 (`EVALSHA`), which costs no more than its arguments; the connection has loaded it
-//! before. A server that was restarted or told to forget its scripts gets the text once more (`EVAL`).
+//! A script is called by its SHA-1 (`EVALSHA`), so only the arguments are sent; it is loaded when connecting. A server that was
+//! restarted or has flushed its scripts gets the text once more (`EVAL`).
 
 use std::{fmt::Write, sync::LazyLock, time::Duration};
 
@@ -23,7 +23,7 @@ static GIVE_BACK: LazyLock<Text> = LazyLock::new(|| Text::new(GIVE_BACK_TEXT));
 static ANNOUNCE: LazyLock<Text> = LazyLock::new(|| Text::new(ANNOUNCE_TEXT));
 static LEFT: LazyLock<Text> = LazyLock::new(|| Text::new(LEFT_TEXT));
 
-/// A script, and the name that servers give it.
+/// A script, and its SHA-1.
 #[derive(Debug)]
 struct Text {
     code: &'static str,
@@ -39,10 +39,10 @@ pub(crate) struct Call {
     times: Vec<u64>,
 }
 
-/// Where limits are kept.
+/// The names of the limits' keys.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
-    /// With the hash tag that puts all of them into one slot of a cluster:
+    /// With the hash tag that puts all keys into one slot of a cluster:
     /// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>.
     prefix: String,
 }
@@ -65,7 +65,7 @@ impl Keys {
 
     fn of(&self, id: &LimitId) -> String {
         let mut key = String::with_capacity(self.prefix.len() + 70);
-        // A string takes whatever is written to it.
+        // Writing to a string cannot fail.
         let _ = write!(key, "{}{:032x}:{:032x}:{}", self.prefix, id.who, id.model, id.window);
         key
     }
@@ -74,19 +74,19 @@ impl Keys {
         demands.iter().map(|demand| self.of(&demand.id)).collect()
     }
 
-    /// An admission that shows whether the server decides: that it runs scripts, tells the time and writes. Nothing is
-    /// left of it after some milliseconds.
+    /// An admission that tests whether the server makes decisions: it must run scripts, have the time and write. Its key
+    /// expires after some milliseconds.
     pub(crate) fn probe(&self) -> Call {
         let times = split(1).into_iter().chain(split(SECOND)).collect();
         Call { text: &ADMIT, keys: vec![format!("{}probe", self.prefix)], times }
     }
 }
 
-/// For how long, in whole seconds, a Modelgate counts that is not heard of any more.
+/// The time, in whole seconds, for which a Modelgate counts after it was last heard of.
 pub(crate) const REPLICA_COUNTS: Duration = Duration::from_secs(5);
 
 impl Keys {
-    /// Tells that one of the Modelgates is there; the answer is how many are.
+    /// Announces a Modelgate; the answer is the number of them.
     pub(crate) fn announce(&self, id: u64) -> Call {
         Call {
             text: &ANNOUNCE,
@@ -97,12 +97,12 @@ impl Keys {
 }
 
 impl Call {
-    /// By name.
+    /// The call by SHA-1.
     pub(crate) fn by_sha1(&self) -> Cmd {
         self.with("EVALSHA", &self.text.sha1)
     }
 
-    /// With the script's text, for a server that does not know it.
+    /// The call with the script's text, for a server that does not know the script.
     pub(crate) fn by_text(&self) -> Cmd {
         self.with("EVAL", self.text.code)
     }
@@ -114,7 +114,7 @@ impl Call {
     }
 }
 
-/// The commands that make the scripts known to a server.
+/// The commands that load the scripts into a server.
 pub(crate) fn load_all() -> redis::Pipeline {
     let mut load = redis::pipe();
     for text in [&ADMIT, &ANNOUNCE, &GIVE_BACK, &LEFT] {
@@ -138,7 +138,7 @@ pub(crate) fn left(keys: &Keys, demands: &[Demand]) -> Call {
     Call { text: &LEFT, keys: keys.of_all(demands), times: times.collect() }
 }
 
-/// What the script says of an admission; nothing, if that makes no sense.
+/// The result of an admission; `None` if the answer is invalid.
 pub(crate) fn outcome(answer: &[u64], demands: usize) -> Option<Outcome> {
     match *answer {
         [0, s, ns] => Some(Outcome::Admitted { at: ServerTime(s.checked_mul(SECOND)?.checked_add(ns)?) }),

@@ -26,7 +26,7 @@ async fn id_of(node: &Redis) -> String {
     answer.lines().last().expect("the id").to_owned()
 }
 
-/// Waits until every node knows which of them has our slot.
+/// Waits until every node knows which of them has the slot.
 async fn until_known(nodes: [&Redis; 2], owner: &Redis) {
     let elsewhere = owner.port().to_string();
     let knows = async |node: &Redis| {
@@ -51,7 +51,7 @@ async fn the_slot_is_followed_through_a_cluster() {
     assert_eq!(a.ask(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", b.port())).await, "+OK");
     until_known([&a, &b], &b).await;
 
-    // Asked of the node that has not got it.
+    // Connects to the node that does not have the slot.
     let limits = connect(&a.url()).await;
     until_up(&limits).await;
     let demands = [demand(1, HOUR, 2), plenty(2), plenty(3)];
@@ -59,7 +59,7 @@ async fn the_slot_is_followed_through_a_cluster() {
     assert!(is_admitted(limits.admit(&[short]).await));
     assert_eq!(limits.failures(), 0);
 
-    // A slot moves when it is empty; the probe's key is there for some milliseconds.
+    // A slot can move only while it is empty; the probe's key exists for some milliseconds.
     let give = format!("CLUSTER SETSLOT {slot} NODE {}", id_of(&a).await);
     until_empty(&b).await;
     eventually(Duration::from_secs(60), || async {

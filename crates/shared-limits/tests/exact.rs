@@ -30,7 +30,7 @@ async fn a_limit_recovers_by_the_servers_clock_and_leaves_nothing_behind() {
     let Outcome::Refused { index: 0, retry_after, reset_after } = limits.admit(&[one]).await else {
         panic!("the burst is used up")
     };
-    // What comes in begins with the first.
+    // Recovery begins with the first request.
     assert!(retry_after <= 5_000 * MS && retry_after + began.elapsed() >= 5_000 * MS, "{retry_after:?}");
     assert_eq!(reset_after, retry_after + 10_000 * MS, "of three, two more than one");
     sleep(retry_after).await;
@@ -62,7 +62,7 @@ async fn all_limits_are_debited_or_none() {
         limits.left(&all).await.expect("an answer").iter().map(|left| left.remaining).collect()
     };
     assert_eq!(remaining(&a).await, [3, 0, 10]);
-    // The consumer has to wait for one hour, and the tokens for ten.
+    // The consumer has to wait for one hour, the tokens for ten.
     for limits in [&a, &b] {
         let refused = limits.admit(&[key, consumer, tokens(20)]).await;
         assert!(matches!(refused, Outcome::Refused { index: 2, .. }), "{refused:?}");
@@ -71,7 +71,7 @@ async fn all_limits_are_debited_or_none() {
     }
     assert_eq!(remaining(&b).await, [3, 0, 10], "nothing was debited");
 
-    // 30 were estimated and 12 used. What has recovered meanwhile is less than one.
+    // 30 were estimated and 12 used. Less than one has recovered meanwhile.
     a.give_back(&[tokens(18)], at).await.expect("an answer");
     assert_eq!(remaining(&b).await, [3, 0, 28]);
     a.give_back(&[Demand { cost: 1_000, ..model }], at).await.expect("an answer");
@@ -98,7 +98,7 @@ async fn a_server_that_forgets_its_scripts_gets_them_again() {
     assert_eq!(limits.failures(), 0);
 }
 
-/// What became of the requests of one connection.
+/// The results of one connection's requests.
 #[derive(Default)]
 struct Tally {
     admitted: Vec<ServerTime>,
@@ -142,7 +142,7 @@ async fn two_clients_with_64_connections_share_a_limit_exactly() {
         sum.unavailable += tally.unavailable;
     }
     let allowed = |time: Duration| f64::from(burst) + time.as_secs_f64() / interval.as_secs_f64();
-    // While the machine holds them up, they cannot ask for it all.
+    // While the machine delays the clients, they cannot use up the limit.
     let (most, least) = (allowed(start.elapsed()), 0.99 * allowed(time.saturating_sub(stopwatch.held_up())));
     let Tally { admitted, refused, unavailable } = &mut sum;
     eprintln!(
@@ -155,7 +155,7 @@ async fn two_clients_with_64_connections_share_a_limit_exactly() {
     check_windows(admitted, interval, burst);
 }
 
-/// In no window of the server's time more than a burst and what comes in.
+/// In no window of the server's time are more admitted than a burst and what recovers.
 fn check_windows(admitted: &[ServerTime], interval: Duration, burst: u32) {
     let interval_ns = u64::try_from(interval.as_nanos()).expect("short");
     for (first, start) in admitted.iter().enumerate() {
@@ -183,13 +183,13 @@ async fn a_decision_takes_one_short_round_trip() {
     let calls = calls_of(&redis).await - before;
     let [p50, p99] = [50.0, 99.0].map(|percent| percentile(&times, percent));
     eprintln!("four limits in one decision: p50 {p50:?}, p99 {p99:?}");
-    // The heartbeat calls it as well, once a second.
+    // The heartbeat also calls it, once a second.
     let most = 3_002 + begin.elapsed().as_secs();
     assert!((3_000..=most).contains(&calls), "{calls} calls for 3,000 decisions");
     assert!(p50 < 5 * MS, "{p50:?}");
 }
 
-/// How often `EVALSHA` was called so far: `cmdstat_evalsha:calls=12,usec=…`.
+/// The number of `EVALSHA` calls so far: `cmdstat_evalsha:calls=12,usec=…`.
 async fn calls_of(redis: &Redis) -> u64 {
     let stats = redis.ask("INFO commandstats").await;
     let calls = stats.split_once("cmdstat_evalsha:calls=").expect("it was called").1;

@@ -1,4 +1,4 @@
-//! Redis that dies, hangs or does not let us in: no request waits for it, and it is found again.
+//! Redis dies, hangs or refuses the connection: no request waits for it, and the connection comes back.
 
 mod common;
 
@@ -19,10 +19,10 @@ use testkit::{
 use tokio::time::sleep;
 
 const MS: Duration = Duration::from_millis(1);
-/// No request may wait longer, whatever Redis does.
+/// The longest that a request may wait, whatever Redis does.
 const MOST: Duration = Duration::from_millis(50);
 
-/// A call: when it began, how long it took, and whether there was an answer.
+/// A call: its start, its duration, and whether there was an answer.
 struct Call {
     began: Instant,
     took: Duration,
@@ -41,12 +41,12 @@ async fn call_all_the_time(limits: Arc<SharedLimits>, who: u128, until: Instant)
     calls
 }
 
-/// What is held up on a busy machine, and is beside the point of these tests: tasks that are woken later than told, and
-/// Redis itself, which a plain question shows.
+/// Delays of a busy machine, which these tests must ignore: tasks that wake up late, and a slow Redis, measured by a plain
+/// command.
 #[derive(Default)]
 struct Lateness {
     worst: Duration,
-    /// When answers to requests were too late as well, so that Redis is given up for a moment.
+    /// Times when answers to requests were late as well, so that Redis is given up for a moment.
     hiccups: Vec<RangeInclusive<Instant>>,
 }
 
@@ -63,7 +63,7 @@ impl Lateness {
         lateness
     }
 
-    /// Likewise of Redis, which runs.
+    /// Measures the delays of a running Redis.
     async fn watch_redis(redis: &Redis, until: Instant) -> Self {
         let mut lateness = Self::default();
         while Instant::now() < until {
@@ -88,7 +88,7 @@ impl Lateness {
     }
 }
 
-/// A second in which the others can do something.
+/// A second in which other tasks can run.
 async fn a_second() {
     let stopwatch = Stopwatch::start();
     while stopwatch.elapsed() < 1_000 * MS {
@@ -133,7 +133,7 @@ async fn outage<F: Future<Output = Redis>>(what: &str, outage: impl FnOnce(Redis
         calls.len(),
     );
     assert_eq!(limits.failures(), (calls.len() - answered) as u64);
-    // The first are lost with the connection, or too late; then nobody waits.
+    // The first calls are lost with the connection, or late; after that nobody waits.
     let during = |call: &&Call| call.began > began + 100 * MS && call.began + call.took < ended;
     let during: Vec<_> = calls.iter().filter(during).collect();
     let after = |call: &&Call| call.began > recovered + 100 * MS && !lateness.concerns(call);
@@ -190,7 +190,7 @@ async fn a_server_that_comes_later_is_found() {
     assert_eq!(limits.failures(), 2);
 }
 
-/// Also without requests: whoever looks at the page sees it.
+/// Also without requests, so that the dashboard shows it.
 #[tokio::test]
 async fn a_loss_without_requests_is_noticed() {
     let Some(program) = need(redis_server(), "Redis") else { return };
@@ -204,7 +204,7 @@ async fn a_loss_without_requests_is_noticed() {
     assert_eq!(limits.failures(), 0, "no request was lost");
 }
 
-/// A replica answers, but may not write: limits that nobody debits are none.
+/// A replica answers but may not write, and limits that cannot be debited are useless.
 #[tokio::test]
 async fn a_primary_that_becomes_a_replica_is_given_up() {
     let Some(program) = need(redis_server(), "Redis") else { return };
@@ -239,7 +239,7 @@ async fn a_password_lets_in_and_is_never_told() {
     let said = format!("{limits:?}");
     assert!(said.contains("Down") && said.contains("assword") && !said.contains("secret"), "{said}");
 
-    // What the documentation of the crate says that a user needs.
+    // The rights that the crate's documentation lists.
     let rights = "+@connection +evalsha +eval +script|load +time +get +mget +set +del +zadd +zcard +zremrangebyscore +expire ~{modelgate}:*";
     let admin = redis::Client::open(url("right-secret")).expect("a URL");
     let mut admin = admin.get_connection().expect("a connection");
@@ -302,7 +302,7 @@ async fn those_who_share_are_counted() {
     counted(1).await;
 }
 
-/// What was known before counts until a server says otherwise; one that has just come may have forgotten the others.
+/// The last known number holds until a server reports another; a new server may have forgotten the others.
 #[tokio::test]
 async fn how_many_share_is_remembered_while_nobody_can_say_it() {
     let Some(program) = need(redis_server(), "Redis") else { return };
@@ -321,7 +321,7 @@ async fn how_many_share_is_remembered_while_nobody_can_say_it() {
     assert_eq!((limits.replicas(), changes.borrow().get()), (1, 1));
 }
 
-/// A server without memory says so, and limits that nobody can debit are none.
+/// A server without memory reports it, and limits that cannot be debited are useless.
 #[tokio::test]
 async fn a_server_without_memory_is_given_up_until_it_has_some() {
     let Some(program) = need(redis_server(), "Redis") else { return };

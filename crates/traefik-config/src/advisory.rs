@@ -1,9 +1,8 @@
-//! Traefik's own faults, by version: those published ones that touch what is rendered, or routers that operators write beside it.
+//! Published faults of Traefik, by version, that affect what is rendered or the routers that operators write beside it.
 //!
-//! A fault that a newer Traefik mends cannot be mended here. What can be done in the document whatever the version, such as
-//! withholding headers in every spelling (`withheld.rs`), is done there.
-//! Borders are those of the advisories (<https://github.com/traefik/traefik/security/advisories>), and where a fault can be
-//! shown they were tried with real Traefiks.
+//! Only a newer Traefik mends them. What the document can do in every version, such as withholding headers in every spelling,
+//! is in `withheld.rs`. The version ranges are those of the advisories
+//! (<https://github.com/traefik/traefik/security/advisories>); faults that can be reproduced were tried with real Traefiks.
 
 use std::fmt;
 
@@ -14,30 +13,30 @@ use crate::TraefikVersion;
 pub struct Advisory {
     /// What is wrong.
     pub fault: Fault,
-    /// Its number at <https://www.cve.org>.
+    /// Its id at <https://www.cve.org>.
     pub cve: &'static str,
-    /// The first version of the same line (3.6, 3.7) or of a later one in which it is mended, or can be.
+    /// The first version of the same line (3.6, 3.7) or of a later one in which it is mended, or can be by configuration.
     pub mended: TraefikVersion,
 }
 
 /// What is wrong with a Traefik version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// `Upgrade: h2c`, answered with 101 by a server, becomes a tunnel past routers and middlewares.
+    /// If a server answers `Upgrade: h2c` with 101, the connection becomes a tunnel past routers and middlewares.
     UpgradeTunnel,
-    /// A `CONNECT` over HTTP/2 leaves a connection to a server on which others read the wrong answers.
+    /// A `CONNECT` over HTTP/2 leaves a server connection in use on which other clients read wrong answers.
     ConnectDesync,
-    /// Fields after a chunked body reach servers as headers, which no middleware has seen.
+    /// Fields after a chunked body (trailers) reach servers as headers that no middleware has seen.
     Trailers,
-    /// `X_Request_Id` stands beside `X-Request-Id`, and servers may read either.
+    /// `X_Request_Id` is accepted beside `X-Request-Id`, and servers may read either.
     UnderscoreAliases,
-    /// The same with dots: `X.Request.Id`.
+    /// As `UnderscoreAliases`, with dots: `X.Request.Id`.
     DotAliases,
-    /// An `errors` middleware hands the client's headers to its service.
+    /// An `errors` middleware sends the client's headers to its service.
     ErrorPages,
 }
 
-/// A fault, and the versions that have it: from the first up to, but without, the second.
+/// A fault and its affected versions: from the first (included) up to the second (excluded).
 struct Row {
     fault: Fault,
     cve: &'static str,
@@ -71,7 +70,7 @@ const TABLE: [Row; 6] = [
     Row { fault: Fault::ErrorPages, cve: "CVE-2026-41181", affected: &[(v(0, 0), v(6, 15))] },
 ];
 
-/// What is known to be wrong with a version, the gravest first.
+/// The known faults of a version, the gravest first.
 pub fn advisories(version: TraefikVersion) -> Vec<Advisory> {
     let of_row = |row: &Row| {
         let affected = row.affected.iter().find(|(from, mended)| (*from..*mended).contains(&version));
@@ -81,7 +80,7 @@ pub fn advisories(version: TraefikVersion) -> Vec<Advisory> {
 }
 
 impl Fault {
-    /// What it does, for the operator.
+    /// Its effect, for the operator.
     fn message(self) -> &'static str {
         match self {
             Self::UpgradeTunnel => {
@@ -111,7 +110,7 @@ impl Fault {
         }
     }
 
-    /// What else is to be set once Traefik is new enough.
+    /// What else must be set once Traefik is new enough.
     fn remedy(self) -> &'static str {
         match self {
             Self::UpgradeTunnel | Self::ConnectDesync | Self::Trailers => "",
@@ -167,7 +166,7 @@ mod tests {
         assert_eq!(faults("3.7.15"), []);
     }
 
-    /// Whoever runs 3.6 is told of a 3.6 that mends it, where there is one.
+    /// A user of 3.6 is told of a fixed 3.6 if there is one.
     #[test]
     fn what_mends_it_is_of_the_same_line_if_there_is_one() {
         let mended = |version: &str, fault| {

@@ -1,13 +1,13 @@
 //! Regular expressions that match a `Content-Length` by its size.
 //!
-//! Traefik allocates a ForwardAuth middleware's `maxBodySize` for every request, so small requests
-//! must not share a middleware with large ones. Header matchers know nothing of numbers; decimal
-//! numbers without leading zeros can be told apart by their digits.
+//! Traefik allocates a ForwardAuth middleware's `maxBodySize` for every request, so small requests must not share a middleware
+//! with large ones. Header matchers cannot compare numbers, but decimal numbers without leading zeros can be compared by their
+//! digits.
 
-/// Matches every value but the numbers up to `max`, written without leading zeros.
+/// Matches every value except the numbers up to `max`, written without leading zeros.
 ///
-/// A rule says what a length must not be, and not what it is, for a request may have two: a header matcher is content
-/// with one value that matches, and over HTTP/2 Go's server believes the first.
+/// Rules exclude lengths instead of requiring one, because a request may have two: one matching value satisfies a header
+/// matcher, and over HTTP/2 Go's server uses the first.
 pub(crate) fn other_than_up_to(max: u64) -> String {
     let digits = max.to_string().len();
     let mut branches = vec!["[^0-9]".into(), "^0.".into(), format!(".{{{}}}", digits + 1)];
@@ -20,7 +20,7 @@ pub(crate) fn other_than_up_to(max: u64) -> String {
     branches.join("|")
 }
 
-/// Adds branches that match `from..=to`, two numbers of the same length, each after `prefix`.
+/// Adds branches that match `from..=to`, two numbers of equal length, each after `prefix`.
 fn same_length(from: &str, to: &str, prefix: &str, branches: &mut Vec<String>) {
     let Some((&low, &high)) = from.as_bytes().first().zip(to.as_bytes().first()) else {
         branches.push(prefix.to_owned());

@@ -1,22 +1,21 @@
-//! One layer of routers, for Traefik 3.0.0 to 3.6.1, which knows no `parentRefs`.
+//! One layer of routers, for Traefik 3.0.0 to 3.6.1, which lack `parentRefs`.
 //!
-//! Traefik cannot look into a body. So a model is chosen by what Traefik can see: the path
-//! (`/models/<name>/…`, `/openai/deployments/<name>/…`), the header `X-Model`, the parameter `model`, or what the
-//! operator made a condition. Each router asks Modelgate about its own route, `/auth?route=<route id>`; from 3.3
-//! on the question has the body, one router and one question per kind of body, and Modelgate sees to it that the
-//! body names the same model. Before, nobody reads the body, so only servers that have no
-//! other model get requests.
+//! Traefik cannot read a body, so the model is chosen by what Traefik can see: the path (`/models/<name>/…`,
+//! `/openai/deployments/<name>/…`), the header `X-Model`, the parameter `model`, or the operator's conditions. Each router asks
+//! Modelgate about its own route, `/auth?route=<route id>`. From 3.3 on ForwardAuth sends the body, with one router and one
+//! middleware per kind of body, and Modelgate checks that the body names the same model. Before 3.3 nobody reads the body, so
+//! only servers without other models get requests.
 //!
 //! ```text
 //! modelgate-models       GET /v1/models → Modelgate
 //! modelgate-too-large    → Modelgate, which answers 413
-//! <route id>-small  …    what a selector asks for, the most demanding first ─ ForwardAuth ─▶ servers
-//! <route id>-small  …    what names a model                                 ─ ForwardAuth ─▶ servers
+//! <route id>-small  …    requests that match a selector, most conditions first ─ ForwardAuth ─▶ servers
+//! <route id>-small  …    requests that name a model                            ─ ForwardAuth ─▶ servers
 //! modelgate-unrouted     everything else → Modelgate
 //! ```
 //!
-//! Model names come from other people's servers. They are in these rules, but only as
-//! [escaped expressions](crate::rule::literal).
+//! Model names come from servers and are untrusted. They occur in these rules, but only as [escaped
+//! expressions](crate::rule::literal).
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -59,17 +58,17 @@ struct Routers<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Naming {
     Needed,
-    /// The servers of these requests have one model only.
+    /// The servers of these requests have only one model.
     Optional,
 }
 
 impl Routers<'_> {
-    /// Adds the pools of the same requests, which are told apart by name. Returns the next free rank.
+    /// Adds the pools of requests that are told apart by model name. Returns the next free rank.
     fn add_group(&mut self, pools: &[&Arc<Pool>], rank: usize) -> usize {
         let only = only_model(pools);
         let mut next = rank;
         for pool in pools {
-            // In /models/a/b/…, `a/b` goes before `a`.
+            // In `/models/a/b/…`, the model `a/b` takes precedence over `a`.
             let within =
                 |name: &str| pool.model.as_str().strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
             let depth = pools.iter().filter(|other| within(other.model.as_str())).count();
@@ -97,7 +96,7 @@ impl Routers<'_> {
             let questions = front.ask(self.http, &format!("{}{suffix}", group.route), &query, tier.question);
             for way in &ways {
                 let matcher = rule::all(&[&chosen, &way.matcher, &tier.exclusive]);
-                // A way with a rule of its own goes before the one that takes the rest.
+                // A way with a matcher takes precedence over the one for all other requests.
                 let mut router = front.root("", rank + usize::from(!way.matcher.is_empty()));
                 router.rule = rule::all(&[&front.hosts, &matcher]);
                 router.middlewares.extend(questions.iter().cloned());
@@ -109,19 +108,19 @@ impl Routers<'_> {
     }
 }
 
-/// Whether a body that nobody has read could choose another model.
+/// Whether no unread body could choose another model.
 pub(crate) fn can_be_served(pool: &Pool, options: &Options) -> bool {
     options.version.forwards_body() || pool.choice() <= Choice::Sole
 }
 
-/// The one model of these pools, if there is only one: then it need not be named. Other names for it
-/// do not count; a model that is not ready does, lest its requests go elsewhere meanwhile.
+/// The only model of these pools, if there is exactly one: requests then need not name it. Its aliases do not count as others;
+/// a model that is not ready does, since its requests would otherwise go elsewhere meanwhile.
 fn only_model(pools: &[&Arc<Pool>]) -> Option<ModelName> {
     let models: BTreeSet<&ModelName> = pools.iter().map(|pool| &pool.canonical).collect();
     (models.len() == 1).then(|| models.first().map(|model| (*model).clone())).flatten()
 }
 
-/// The rule for a pool's requests: its selector, then every way to name the model.
+/// The rule for a pool's requests: its selector, and all the ways to name the model.
 fn requests_of(pool: &Pool, naming: Naming, options: &Options) -> String {
     let (name, name_in_path) = (rule::literal(&pool.model), rule::literal_in_path(&pool.model));
     let mut plain = Vec::new();

@@ -1,5 +1,5 @@
-//! What stands before the models, in either layout: root routers, the question to Modelgate, what Modelgate
-//! answers itself, the edge (TLS, CORS, allowed addresses).
+//! The part before the models in either layout: root routers, ForwardAuth, requests that Modelgate answers itself, and the edge
+//! (TLS, CORS, allowed addresses).
 
 mod dashboard;
 mod edge;
@@ -19,8 +19,7 @@ use crate::{
     },
 };
 
-/// Modelgate's own service. The middleware for routers that the operator writes has this name, too
-/// (`middlewares=modelgate@http`).
+/// Modelgate's own service. The middleware for routers that the operator writes has the same name (`middlewares=modelgate@http`).
 pub const MODELGATE_SERVICE: &str = "modelgate";
 /// The path prefix under which Modelgate answers what Traefik could not route; the next segment
 /// says why: `413`, `411` or `unrouted`, and the client's own path follows. Pages in place of errors (`429`, `502`,
@@ -35,36 +34,36 @@ const MODELS: &str = "modelgate-models";
 const NAMED_LISTS: &str = "PathRegexp(`^/models/.+/(v1/models(/[^/]+)?|api/(tags|ps))/?$`)";
 const SIGN_OF_LIFE: &str = "modelgate-ollama";
 
-/// Above every other rank of the layered layout.
+/// The highest rank of the layered layout.
 pub(crate) const RANK_OF_MODELS: usize = 6;
 
 /// Why Modelgate itself answers a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Its body is too long.
+    /// Its body is too large.
     TooLarge,
-    /// It does not say how long its body is, and such bodies are not taken.
+    /// It has no `Content-Length`, and such bodies are not allowed.
     LengthMissing,
     /// No other router takes it.
     Unrouted,
 }
 
-/// What the root routers have in common.
+/// What the root routers share.
 pub(crate) struct Front<'a> {
     options: &'a Options,
     gateway: &'a Gateway,
-    /// The hosts, as a rule; empty: any.
+    /// The rule for the hosts; empty: any.
     pub(crate) hosts: String,
-    /// The hosts and all paths, as a rule.
+    /// The rule for the hosts and all paths.
     pub(crate) base: String,
-    /// As long as the shortest plain rule would be.
+    /// The length of the shortest plain rule.
     shortest: usize,
-    /// Middlewares of every root router.
+    /// The middlewares of every root router.
     pub(crate) edge: Vec<String>,
 }
 
 impl<'a> Front<'a> {
-    /// Adds all that does not depend on the layout.
+    /// Adds everything that does not depend on the layout.
     pub(crate) fn new(
         http: &mut Http,
         catalogue: &Catalogue,
@@ -93,7 +92,7 @@ impl<'a> Front<'a> {
         front
     }
 
-    /// A root router for the requests that a rule matches; the higher rank is asked first.
+    /// A root router for the requests that a rule matches; a higher rank takes precedence.
     pub(crate) fn root(&self, matcher: &str, rank: usize) -> Router {
         let options = self.options;
         Router {
@@ -108,7 +107,7 @@ impl<'a> Front<'a> {
         }
     }
 
-    /// A root router to Modelgate, which answers natively and says why.
+    /// A root router to Modelgate, which answers in the client's API and gives the reason.
     pub(crate) fn add_refusal(&self, http: &mut Http, refusal: Refusal, matcher: &str, rank: usize) {
         let name = refusal.name();
         let mut router = Router { service: Some(MODELGATE_SERVICE.into()), ..self.root(matcher, rank) };
@@ -117,7 +116,7 @@ impl<'a> Front<'a> {
         http.middlewares.insert(name.into(), refusal.middleware());
     }
 
-    /// Lists of models and limits, which Modelgate answers: the key's own.
+    /// The lists of models and limits of a key, which Modelgate answers.
     pub(crate) fn add_lists(&self, http: &mut Http, rank: usize) {
         let mut paths = Vec::new();
         if self.options.apis.contains(&Api::OpenAi) {
@@ -142,7 +141,7 @@ impl<'a> Front<'a> {
         http.routers.insert(MODELS.into(), router);
     }
 
-    /// Ollama's clients ask at `/` whether it is there. Any other router on these hosts goes before.
+    /// Ollama's clients request `/` to check that the server is there. Any other router on these hosts takes precedence.
     fn add_sign_of_life(&self, http: &mut Http) {
         let rule = rule::all(&[&self.hosts, "Path(`/`)", "(Method(`GET`) || Method(`HEAD`))"]);
         let service = Some(MODELGATE_SERVICE.into());
@@ -180,7 +179,7 @@ impl<'a> Front<'a> {
                 forwarding_timeouts: ForwardingTimeouts {
                     dial_timeout: "500ms".into(),
                     response_header_timeout: "0s".into(),
-                    // Shorter than Modelgate's own, so that no request is sent on a connection that is being closed.
+                    // Shorter than Modelgate's own time-out, so that no request is sent on a connection that is being closed.
                     idle_conn_timeout: "30s".into(),
                 },
             },
@@ -189,7 +188,7 @@ impl<'a> Front<'a> {
 }
 
 impl Refusal {
-    /// What its router and its middleware are called.
+    /// The name of its router and its middleware.
     fn name(self) -> &'static str {
         match self {
             Self::TooLarge => TOO_LARGE,
@@ -198,7 +197,7 @@ impl Refusal {
         }
     }
 
-    /// Puts the reason before the client's path.
+    /// Adds the reason in front of the client's path.
     pub(crate) fn middleware(self) -> Middleware {
         let why = match self {
             Self::TooLarge => "413",

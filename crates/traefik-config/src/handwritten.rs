@@ -1,8 +1,8 @@
 //! The middleware that operators write themselves, as labels for Traefik's Docker provider
 //! (<https://doc.traefik.io/traefik/reference/routing-configuration/other-providers/docker/>).
 //!
-//! It is the one that is rendered for routers of the operator's own, with the model in its address: what is rendered and what
-//! is written by hand cannot differ.
+//! It is the middleware rendered for the operator's own routers, with the model in its address, so that the rendered and the
+//! handwritten one cannot differ.
 
 use catalogue::Catalogue;
 use serde_json::Value;
@@ -12,13 +12,13 @@ use crate::{
     wire::{ForwardAuth, Http, Middleware},
 };
 
-/// What the middleware is called.
+/// The middleware's name.
 const NAME: &str = "check";
 
 /// The labels of a middleware `check` that asks Modelgate about requests to a router of the operator's own, which leads to
-/// `model`. `authority` is the host and port under which Traefik reaches the requests listener.
+/// `model`. `authority` is the host and port at which Traefik reaches the requests listener.
 ///
-/// Labels cannot hold our CA, which is made at the first start; so they tell Traefik not to verify the certificate.
+/// Labels cannot hold Modelgate's CA, which is created at the first start, so they tell Traefik not to verify the certificate.
 pub fn check_labels(options: &Options, authority: &str, model: &str) -> Vec<String> {
     let gateway = Gateway { authority: authority.to_owned(), ca_pem: String::new() };
     let document = render(&Catalogue::default(), options, &gateway);
@@ -33,7 +33,7 @@ pub fn check_labels(options: &Options, authority: &str, model: &str) -> Vec<Stri
                 continue;
             }
             Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
-            // In YAML a label that is not a text must be between quotes.
+            // In YAML a label that is not a text must be quoted.
             Value::Bool(_) | Value::Number(_) => format!("\"{value}\""),
             Value::String(text) => text.clone(),
             Value::Null | Value::Object(_) => continue,
@@ -43,10 +43,10 @@ pub fn check_labels(options: &Options, authority: &str, model: &str) -> Vec<Stri
     labels
 }
 
-/// The question about routers of the operator's own.
+/// The query of `/auth` for the operator's own routers.
 const GATE: &str = "?gate";
 
-/// The middleware that asks it, with the client's headers and body.
+/// The middleware that asks with it, with the client's headers and body.
 fn gate(http: Http) -> Option<Box<ForwardAuth>> {
     http.middlewares.into_values().find_map(|middleware| match middleware {
         Middleware::ForwardAuth(asked)
@@ -62,7 +62,7 @@ fn label(field: &str, value: &str) -> String {
     format!("traefik.http.middlewares.{NAME}.forwardauth.{field}: {value}")
 }
 
-/// A name in a query (RFC 3986 §3.4).
+/// A name, percent-encoded for a query (RFC 3986 §3.4).
 fn encoded(model: &str) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
@@ -105,7 +105,7 @@ mod tests {
         }
     }
 
-    /// With proxies before Traefik the gate is a chain, of which this is the second.
+    /// With proxies before Traefik the gate is a chain, and this is its second middleware.
     #[test]
     fn behind_proxies_it_hands_on_what_they_say() {
         let options = Options { ip_depth: 1, ..Options::default() };

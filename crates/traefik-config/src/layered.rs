@@ -1,22 +1,23 @@
-//! The two layers of routers, for Traefik 3.6.2 and later.
+//! Two layers of routers, for Traefik 3.6.2 and later.
 //!
 //! ```text
 //! root routers                                     child routers
 //!   modelgate-models     GET /v1/models → Modelgate
 //!   modelgate-small     ┐                            <route id>: X-Inference-Route → its servers
 //!   modelgate-large     │
-//!   modelgate-bodyless  ├─ questions to Modelgate ─▶ …
+//!   modelgate-bodyless  ├─ ForwardAuth ────────────▶ …
 //!   modelgate-websocket │
 //!   modelgate-upload    │                            modelgate-unrouted: everything else → Modelgate
 //!   modelgate-chunked   ┘
 //!   modelgate-too-large  → Modelgate, which answers 413
 //! ```
 //!
-//! Traefik tries routes one after the other, in a table for each parent router. If there are more than [`MANY`] routes, a
-//! layer of sixteen buckets (the routers `modelgate-routes-0` to `-f`) stands between: each has the routes whose hash ends with its digit.
+//! Each parent router has a table of its routes, which Traefik tries one after the other. If there are more than [`MANY`]
+//! routes, a layer of sixteen buckets (the routers `modelgate-routes-0` to `-f`) is put between: each bucket has the routes
+//! whose hash ends with its digit.
 //!
-//! Model names come from other people's servers. They are never put into the document: a
-//! [`RouteId`](catalogue::RouteId) stands for each.
+//! Model names come from servers and are untrusted. They are never put into the document: a [`RouteId`](catalogue::RouteId)
+//! takes the place of each.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +31,7 @@ use crate::{
     wire::{Http, Router},
 };
 
-/// So many routes may stand side by side.
+/// The maximum number of routes below one router.
 const MANY: usize = 64;
 
 /// Adds the routers of the layered layout.
@@ -78,7 +79,7 @@ fn name_of_bucket(digit: char) -> String {
     format!("modelgate-routes-{digit}")
 }
 
-/// `/auth` may know a route before Traefik does; and a root router without children would be invalid.
+/// `/auth` may know a route before Traefik does; and Traefik rejects a root router without children.
 fn add_unrouted(http: &mut Http, parents: Vec<String>) {
     http.routers.insert(
         UNROUTED.into(),

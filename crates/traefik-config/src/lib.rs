@@ -1,18 +1,16 @@
-//! What Traefik is told: a catalogue rendered as Traefik's dynamic configuration.
+//! Renders a catalogue as Traefik's dynamic configuration.
 //!
-//! [`render`] is a pure function; the same catalogue and options give the same bytes, because
-//! Traefik reloads (and forgets in-flight counters and health marks) whenever the bytes change.
-//! The shape is that of the HTTP provider
-//! (<https://doc.traefik.io/traefik/reference/install-configuration/providers/others/http/>),
-//! which decodes strictly: one field that its version does not know loses the whole document.
-//! So each field that came later stands behind a [`TraefikVersion`]; what is lost by that,
-//! [`shortcomings()`] says; what is wrong with a version whatever is rendered, [`advisories()`].
+//! [`render`] is a pure function: equal inputs give equal bytes, because Traefik reloads (and forgets in-flight counters and
+//! health marks) whenever the bytes change. The format is that of the HTTP provider
+//! (<https://doc.traefik.io/traefik/reference/install-configuration/providers/others/http/>), which decodes strictly: one field
+//! that its version does not know loses the whole document. So each newer field depends on a [`TraefikVersion`].
+//! [`shortcomings()`] reports what an older version lacks, [`advisories()`] the published faults of a version.
 //!
-//! From 3.6.2 on requests take two layers of routers
-//! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/routing/multi-layer-routing/>):
-//! a root router per body size asks Modelgate, whose answer names the child router (`layered.rs`).
-//! Before, Traefik chooses the model and asks Modelgate about it (`flat.rs`). What both have in common
-//! stands in `front.rs`, before the choice, and in `upstream.rs`, behind it.
+//! From 3.6.2 on requests pass two layers of routers
+//! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/routing/multi-layer-routing/>): a root router per body
+//! size asks Modelgate, whose answer names the child router (`layered.rs`). Before, Traefik chooses the model and asks
+//! Modelgate about it (`flat.rs`). Both layouts share `front.rs`, the part before the choice, and `upstream.rs`, the part
+//! behind it.
 
 mod advisory;
 mod content_length;

@@ -1,4 +1,4 @@
-//! What the operator chose about routing.
+//! The operator's choices about routing.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::TraefikVersion;
 /// How the document is rendered, apart from what is in the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Which Traefik it is for.
+    /// The version of Traefik.
     pub version: TraefikVersion,
     /// Entry points of the routers; empty: Traefik's default ones.
     pub entry_points: Vec<String>,
@@ -27,38 +27,39 @@ pub struct Options {
     pub hsts: Option<Hsts>,
     /// Cross-origin requests (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
     pub cors: Option<Cors>,
-    /// Client networks that are let in, in CIDR notation; empty: any.
+    /// Client networks that are allowed, in CIDR notation; empty: any.
     pub allow_ips: Vec<String>,
-    /// How many proxies stand before Traefik: the client's address is that many places from the
-    /// right in `X-Forwarded-For`, as Traefik gets it. 0: the address that connects.
+    /// The number of proxies before Traefik: the client's address is at that position from the right in `X-Forwarded-For`, as
+    /// Traefik gets it. 0: the connecting address.
     pub ip_depth: u8,
-    /// A certificate with which Traefik proves itself: paths of PEM files on Traefik's side.
+    /// A certificate with which Traefik authenticates itself: paths of PEM files on Traefik's side.
     pub client_certificate: Option<ClientCertificate>,
     /// The operator's dashboard, if Traefik shows it.
     pub dashboard: Option<Dashboard>,
     /// The longest request body with a `Content-Length`, in bytes.
     pub max_body: u64,
-    /// The longest one without, in bytes; 0 refuses them with 411. Uploads as multipart may have `max_body`.
+    /// The longest body without a `Content-Length`, in bytes; 0 refuses such bodies with 411. Multipart uploads may have
+    /// `max_body`.
     pub max_chunked_body: u64,
-    /// Further headers in which keys are read, in lower case; no server gets them.
+    /// Further headers in which keys are read, in lower case; they are never sent to servers.
     pub key_headers: Vec<String>,
 }
 
 /// TLS on the routers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// The certificate resolver; none: Traefik's default certificates.
+    /// The certificate resolver; `None`: Traefik's default certificates.
     pub cert_resolver: Option<String>,
 }
 
 /// `Strict-Transport-Security`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hsts {
-    /// For how long browsers insist on https.
+    /// How long browsers insist on https.
     pub max_age: Duration,
-    /// Whether it is for subdomains too.
+    /// Whether it includes subdomains.
     pub include_subdomains: bool,
-    /// Whether browsers may have it built in.
+    /// Whether browsers may preload it.
     pub preload: bool,
 }
 
@@ -69,11 +70,11 @@ pub struct Cors {
     pub origins: Vec<String>,
     /// Request headers that pages may send; empty: those of OpenAI's and Anthropic's clients.
     pub headers: Vec<String>,
-    /// For how long a browser keeps the answer.
+    /// How long a browser caches the answer to a preflight.
     pub max_age: Duration,
 }
 
-/// Paths of PEM files on Traefik's side; the key itself must not travel, since Traefik's API shows it.
+/// Paths of PEM files on Traefik's side; the key must not be in the document, since Traefik's API shows that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// The certificate.
@@ -85,9 +86,9 @@ pub struct ClientCertificate {
 /// The operator's dashboard on a host of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dashboard {
-    /// The host's name, which must be nobody else's.
+    /// The host's name, which nothing else may use.
     pub host: String,
-    /// The port of Modelgate's admin listener; it is reached under the gateway's host.
+    /// The port of Modelgate's admin listener, on the gateway's host.
     pub port: u16,
 }
 
@@ -119,6 +120,6 @@ impl Default for Options {
 pub struct Gateway {
     /// `host:port`, with brackets around an IPv6 address.
     pub authority: String,
-    /// The CA that signed the listener's certificate, in PEM. No secret.
+    /// The CA that signed the listener's certificate, in PEM. Not secret.
     pub ca_pem: String,
 }

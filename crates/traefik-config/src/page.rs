@@ -1,13 +1,13 @@
-//! Pages in place of errors, which Modelgate writes
+//! Error pages that Modelgate writes
 //! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/errorpages/>).
 
 use crate::{MODELGATE_SERVICE, REFUSE_PREFIX, TraefikVersion, wire::ErrorPage};
 
-/// What an answer is made by: whose client asks, which request it is, and whether `/auth` had let it pass. A request may
-/// have a server's credential by then, which is nobody else's concern.
+/// The headers that an error page needs: the client's API, the request's id, and whether `/auth` had let it pass. All others
+/// are withheld, since the request may have a server's credential by then.
 const HEADERS: [&str; 3] = ["Anthropic-Version", "X-Request-Id", "X-Inference-Consumer"];
 
-/// A page in place of the answers with a status; `why` tells Modelgate what it is about.
+/// An error page for answers with a status; `why` tells Modelgate the reason.
 pub(crate) fn page(version: TraefikVersion, status: &str, why: &str) -> ErrorPage {
     ErrorPage {
         status: vec![status.into()],

@@ -1,5 +1,4 @@
-//! Traefik's rules
-//! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/routing/rules-and-priority/>).
+//! Builds Traefik's rules (<https://doc.traefik.io/traefik/reference/routing-configuration/http/routing/rules-and-priority/>).
 //!
 //! What the operator wrote has been checked for the characters that could leave a rule's string. What
 //! servers say, the names of models, has not: [`literal`] writes them as regular expressions in
@@ -11,11 +10,11 @@ use catalogue::{Api, Catalogue, Condition, ModelName, Selector};
 
 use crate::Options;
 
-/// A segment of an escaped path, in which `%2F` counts as a slash: both are one inside a model's name.
+/// A segment of an escaped path; `%2F` counts as a slash, since either is one inside a model's name.
 const SEGMENT: &str = "(?:[^/%]|%[013-9A-Fa-f].|%2[^Ff])*";
 const SLASH: &str = "(?:/|%2[Ff])";
 
-/// Any of the rules.
+/// Any of the rules matches.
 pub(crate) fn any(rules: &[String]) -> String {
     if let [one] = rules { one.clone() } else { format!("({})", rules.join(" || ")) }
 }
@@ -37,7 +36,7 @@ pub(crate) fn paths(api: Api, options: &Options) -> Vec<String> {
     }
 }
 
-/// The hosts that are answered for; empty: any. Conditions about hosts add theirs.
+/// The hosts that are served; empty: any. Conditions about hosts add theirs.
 pub(crate) fn hosts(catalogue: &Catalogue, options: &Options) -> Vec<String> {
     let mut hosts: Vec<String> = Vec::new();
     if options.hosts.is_empty() {
@@ -54,7 +53,7 @@ pub(crate) fn hosts(catalogue: &Catalogue, options: &Options) -> Vec<String> {
     hosts
 }
 
-/// What a request must have to choose certain servers.
+/// The conditions of a selector.
 pub(crate) fn selector(selector: &Selector) -> String {
     let condition = |condition: &Condition| match condition {
         Condition::Header { name, value } => format!("Header(`{name}`, `{value}`)"),
@@ -67,7 +66,7 @@ pub(crate) fn selector(selector: &Selector) -> String {
     selector.conditions().iter().map(condition).collect::<Vec<_>>().join(" && ")
 }
 
-/// An expression that matches just this name.
+/// An expression that matches exactly this name.
 pub(crate) fn literal(name: &ModelName) -> String {
     let mut expression = String::new();
     for c in name.as_str().chars() {
@@ -76,8 +75,8 @@ pub(crate) fn literal(name: &ModelName) -> String {
     expression
 }
 
-/// The same in a path. From 3.4.1 on Traefik matches paths in which reserved characters are still encoded if
-/// they came so; before, all are decoded.
+/// An expression that matches exactly this name in a path. From 3.4.1 on Traefik matches paths in which reserved characters are
+/// still encoded as the client sent them; before, all are decoded.
 pub(crate) fn literal_in_path(name: &ModelName) -> String {
     let mut expression = String::new();
     for c in name.as_str().chars() {
@@ -109,7 +108,7 @@ fn escape(c: char, expression: &mut String) {
     }
 }
 
-/// An expression for a name with so many slashes, in an escaped path. The name itself is not in it.
+/// An expression for any name with this many slashes, in an escaped path.
 pub(crate) fn name_segments(slashes: usize) -> String {
     let mut expression = SEGMENT.to_owned();
     for _ in 0..slashes {

@@ -1,4 +1,4 @@
-//! What a Traefik version cannot do of what the operator asks for.
+//! What the operator asks for but a Traefik version cannot do.
 
 mod shortcoming;
 
@@ -10,8 +10,7 @@ use crate::{
 };
 pub use shortcoming::{Lack, Shortcoming};
 
-/// Says, for the operator, what is left out for this version or works less well than asked for, and why.
-/// What concerns all models comes first.
+/// Reports what is left out for this version, or works less well than asked for, and why. What affects all models comes first.
 pub fn shortcomings(catalogue: &Catalogue, options: &Options) -> Vec<Shortcoming> {
     let version = options.version;
     let of_all = |lack| Shortcoming { version, model: None, lack };
@@ -35,7 +34,7 @@ pub fn shortcomings(catalogue: &Catalogue, options: &Options) -> Vec<Shortcoming
     found
 }
 
-/// What is lacking whatever the models are.
+/// What is lacking for all models.
 fn of_version(options: &Options) -> Vec<Lack> {
     let version = options.version;
     let mut found = Vec::new();

@@ -12,7 +12,7 @@ mod golden;
 mod invariants;
 mod layered;
 
-/// A server that is ready, over plain HTTP.
+/// A ready server, over plain HTTP.
 fn server(name: &str, base_path: &str, models: &[&str]) -> ServerRecord {
     ServerRecord {
         spec: ServerSpec {
@@ -20,14 +20,14 @@ fn server(name: &str, base_path: &str, models: &[&str]) -> ServerRecord {
             ..ServerSpec::configured(name, ServerUrl::http(name, 8000))
         },
         state: ServerState::Ready,
-        // One whose list has all that it runs.
+        // A kind whose list is complete.
         listed_as: catalogue::Kind::Tei,
         has_others: false,
         models: models.iter().map(|m| ModelCard::named(ModelName::new(m).expect("a model name"))).collect(),
     }
 }
 
-/// With settings as labels give them.
+/// With settings, written as labels give them.
 fn set(mut server: ServerRecord, settings: &[(&str, &str)]) -> ServerRecord {
     for (key, text) in settings {
         let setting = Setting::find(key).expect(key);
@@ -36,13 +36,13 @@ fn set(mut server: ServerRecord, settings: &[(&str, &str)]) -> ServerRecord {
     server
 }
 
-/// Of a kind.
+/// With a kind.
 fn of_kind(mut server: ServerRecord, kind: &str) -> ServerRecord {
     server.listed_as = catalogue::Kind::named(kind).expect(kind);
     server
 }
 
-/// Far away, with a credential.
+/// A remote server with a credential.
 fn cloud(name: &str, models: &[&str]) -> ServerRecord {
     let mut server = server(name, "/v1", models);
     server.spec.url = ServerUrl::parse(&format!("https://{name}.example.com")).expect("a URL");

@@ -1,4 +1,4 @@
-//! What stands behind a model's router: middlewares, then services, in either layout.
+//! The part behind a model's router: middlewares, then services, in either layout.
 //!
 //! ```text
 //! router ─▶ [modelgate-429] ─▶ inFlightReq per model ─▶ … per key ─▶ [modelgate-502] ─▶ retry ─▶ path ─▶ mirroring
@@ -8,7 +8,7 @@
 //! loadBalancer ◀──────┘
 //! ```
 //!
-//! A step that is not asked for is not there.
+//! A step is left out if no setting asks for it.
 
 mod service;
 
@@ -39,11 +39,11 @@ const DEFAULT_ATTEMPTS: u8 = 12;
 
 /// A router that leads to a group's servers.
 pub(crate) struct Way {
-    /// Added to the router's name.
+    /// The suffix of the router's name.
     pub(crate) suffix: &'static str,
-    /// Of the group's requests, those that this is for; empty: all that no other way takes.
+    /// The rule for the part of the group's requests that it takes; empty: all that no other way takes.
     pub(crate) matcher: String,
-    /// In their order.
+    /// The middlewares, in order.
     pub(crate) middlewares: Vec<String>,
     pub(crate) service: String,
 }
@@ -52,13 +52,13 @@ pub(crate) struct Way {
 pub(crate) enum Rewriting {
     /// All servers have `/v1` themselves.
     None,
-    /// One path for all.
+    /// One path for all servers.
     All(BasePath),
-    /// Each has its own.
+    /// Each server has its own.
     Each,
 }
 
-/// Adds what stands behind routers.
+/// Adds the part behind the routers.
 pub(crate) struct Upstream<'a> {
     pub(crate) http: &'a mut Http,
     pub(crate) catalogue: &'a Catalogue,
@@ -66,7 +66,7 @@ pub(crate) struct Upstream<'a> {
 }
 
 impl Upstream<'_> {
-    /// Adds a group's services and middlewares. No way is left if this Traefik cannot do what its servers need.
+    /// Adds a group's services and middlewares. Returns no way if this Traefik cannot do what the servers need.
     pub(crate) fn add(&mut self, pool: &Pool, group: &RouteGroup) -> Vec<Way> {
         let rewriting = rewriting(pool, group);
         if matches!(rewriting, Rewriting::Each) && !self.options.version.preserves_path() {
@@ -86,7 +86,7 @@ impl Upstream<'_> {
                 middlewares.push(self.replace_v1(&format!("modelgate-base-{}", hash(&base.as_str())), &base));
                 vec![way("", String::new(), middlewares, self.service(pool, group, ServerUrls::Plain))]
             }
-            // A base path in a server's URL comes before every path, but it is for those under /v1 only.
+            // A base path in a server's URL is put before every path, but it is meant only for those under /v1.
             Rewriting::Each => {
                 let mut stripped = middlewares.clone();
                 stripped.push(self.replace_v1(STRIP, &BasePath::parse("/").expect("the root is one")));
@@ -103,8 +103,8 @@ impl Upstream<'_> {
         }
     }
 
-    /// Traefik counts per router and source, so a header that is constant for a router limits all of its
-    /// requests together.
+    /// Traefik counts per router and source, so a header that is constant for a router makes one limit for all of the router's
+    /// requests.
     fn concurrency(&mut self, settings: &ModelSettings, group: &RouteGroup, pool: &Pool) -> Vec<String> {
         let mut names = Vec::new();
         for (limit, kind, header) in [
@@ -119,9 +119,8 @@ impl Upstream<'_> {
             self.http.middlewares.entry(name.clone()).or_insert(middleware);
             names.push(name);
         }
-        // The errors middleware replaces every 429 that comes out of what follows it, a server's own
-        // as well, whose body and Retry-After are lost. So it stands there only if the servers are of a kind
-        // that has none of its own, or if the operator wants it.
+        // The errors middleware replaces every 429 from what follows it, including a server's own, whose body and Retry-After
+        // are lost. So it is added only if the servers never answer 429 themselves, or if the operator wants it.
         let native = settings
             .concurrency_native
             .unwrap_or_else(|| all_servers(pool, group).all(|server| server.kind().never_answers_429()));
@@ -132,14 +131,14 @@ impl Upstream<'_> {
         names
     }
 
-    /// Before 3.7 Traefik tries only a refused connection again. From 3.7 on also a request that a server
-    /// took and then dropped without an answer, which Traefik turns into a 502: a prompt can be asked twice.
-    /// Balancing goes on between attempts under load, so one attempt per server would not do: with two
-    /// servers, one of them gone, each attempt meets the dead one with even odds.
+    /// Before 3.7 Traefik retries only refused connections. From 3.7 on it also retries a request that a server accepted and
+    /// then dropped without an answer, which Traefik turns into a 502: a prompt can be asked twice. Balancing goes on between
+    /// attempts under load, so one attempt per server would not be enough: with two servers, one of them gone, each attempt
+    /// meets the dead one with even odds.
     ///
-    /// By the status alone Traefik cannot tell its own 502 from a server's. It holds both back, but not that
-    /// something is to be sent at once, as answers in chunks are: the client would get `200` without a header. So
-    /// behind `retry` each 502 is emptied, and before it the last one is put into words.
+    /// By the status alone Traefik cannot tell its own 502 from a server's. It holds both back, except for an answer that is
+    /// flushed at once, as chunked answers are: the client would get `200` without a header. So behind `retry` each 502 is
+    /// emptied, and before `retry` the last one gets a page.
     fn retry(&mut self, settings: &ModelSettings) -> Vec<String> {
         let attempts = settings.retry_attempts.unwrap_or(DEFAULT_ATTEMPTS);
         let name = match attempts {
@@ -152,7 +151,7 @@ impl Upstream<'_> {
             attempts: attempts.into(),
             initial_interval: Some("25ms"),
             timeout: None,
-            // Every body has been bounded before it comes here.
+            // Every body's size has been bounded before this point.
             max_request_body_bytes: on_status.then_some(-1),
             status: if on_status { vec!["502"] } else { Vec::new() },
             retry_non_idempotent_method: on_status,
@@ -165,8 +164,8 @@ impl Upstream<'_> {
         vec![NATIVE_502.into(), name, self.emptied(&["502".into()])]
     }
 
-    /// A middleware that leaves nothing of answers but their status. Traefik's own service is asked for no page: it is
-    /// asked without a connection, which 3.7.0 would take for the server's.
+    /// A middleware that empties answers, leaving only their status. Traefik's own service serves the page, because it needs no
+    /// connection, which 3.7.0 would take for the server's.
     fn emptied(&mut self, status: &[String]) -> String {
         let page = Middleware::Errors(ErrorPage {
             status: status.to_vec(),
@@ -179,15 +178,15 @@ impl Upstream<'_> {
         name
     }
 
-    /// A middleware that has Modelgate say what a status means.
+    /// A middleware by which Modelgate explains a status.
     fn native_page(&mut self, name: &str, status: &'static str) {
         let page = page(self.options.version, status, status);
         self.http.middlewares.entry(name.into()).or_insert(Middleware::Errors(page));
     }
 
-    /// Takes the model's name off a path, by the number of its segments: the name itself is not in the
-    /// expression. `replacePathRegex` looks at the escaped path; `stripPrefixRegex` looks at the
-    /// other one and, before 3.7, leaves the escaped one behind wrong if `%2F` is in it.
+    /// Removes the model's name from a path, by its number of segments: the name itself is not in the expression.
+    /// `replacePathRegex` works on the escaped path; `stripPrefixRegex` works on the decoded one and, before 3.7, leaves a
+    /// wrong escaped path if it has `%2F`.
     fn names_in_paths(&mut self, pool: &Pool) -> Vec<String> {
         let slashes = slashes(pool);
         let segments = rule::name_segments(slashes);
@@ -206,23 +205,23 @@ impl Upstream<'_> {
         names
     }
 
-    /// llama.cpp ends the answer to one request when another comes with the same `X-Conversation-Id`, whoever sends it. What the
-    /// header is for, reading an answer once more, is closed: it would be everybody's.
+    /// llama.cpp ends the answer to one request when another comes with the same `X-Conversation-Id`, from whatever client. The
+    /// header's purpose, reading an answer again, is closed, since the answer would be open to everybody.
     fn conversations(&mut self, pool: &Pool, group: &RouteGroup) -> Option<String> {
         let mut kinds = all_servers(pool, group).map(|server| server.kind());
         kinds.find(|kind| matches!(kind, Kind::LlamaCpp | Kind::LlamaCppRouter | Kind::LlamaSwap))?;
         Some(self.without_header(NO_CONVERSATION, "X-Conversation-Id"))
     }
 
-    /// Ollama answers 403 to an `Origin` that it does not know, also that of a page on the gateway's own host, whose browser
-    /// asks nobody's leave. Where the gateway has a list of origins, all requests have lost theirs by now, in a way that leaves
-    /// it to Traefik for its answer (`front/edge.rs`).
+    /// Ollama answers 403 to an unknown `Origin`, even that of a page on the gateway's own host, for which browsers send no
+    /// preflight. If the gateway has a list of origins, `Origin` has already been removed from all requests, in a way that
+    /// keeps it for Traefik's own answer (`front/edge.rs`).
     fn origins(&mut self, pool: &Pool, group: &RouteGroup) -> Option<String> {
         let is_ollama = all_servers(pool, group).any(|server| server.kind() == Kind::Ollama);
         (is_ollama && self.options.cors.is_none()).then(|| self.without_header(NO_ORIGIN, "Origin"))
     }
 
-    /// A middleware that takes a header off requests.
+    /// A middleware that removes a header from requests.
     fn without_header(&mut self, name: &str, header: &'static str) -> String {
         let custom_request_headers = [(header, "")].into();
         let headers = Middleware::Headers(Box::new(Headers { custom_request_headers, ..Headers::default() }));
@@ -240,7 +239,7 @@ impl Upstream<'_> {
         self.http.middlewares.entry(name.to_owned()).or_insert(replace);
     }
 
-    /// The paths that lead to `/v1` once the model's name is off.
+    /// The rule for paths that lead to `/v1` once the model's name is removed.
     fn v1_paths(&self, pool: &Pool) -> String {
         let mut paths = vec!["PathPrefix(`/v1/`)".to_owned()];
         if self.options.apis.contains(&Api::Models) {
@@ -257,13 +256,13 @@ fn slashes(pool: &Pool) -> usize {
     pool.model.as_str().matches('/').count()
 }
 
-/// The servers of a group and of what its requests may go to besides.
+/// The servers of a group, its canary and its mirror.
 fn all_servers<'a>(pool: &'a Pool, group: &'a RouteGroup) -> impl Iterator<Item = &'a Arc<ServerRecord>> {
     let branches = pool.canary.iter().chain(&pool.mirror).filter(|_| group.credential.is_none());
     group.ready.iter().chain(branches.flat_map(|branch| &branch.ready))
 }
 
-/// The router, its middlewares and so the path are the same for a group, its canary and its mirror.
+/// A group, its canary and its mirror share the router and its middlewares, and therefore the path.
 pub(crate) fn rewriting(pool: &Pool, group: &RouteGroup) -> Rewriting {
     let mut bases: Vec<&BasePath> = all_servers(pool, group).map(|s| &s.spec.base_path).collect();
     bases.dedup();
@@ -275,7 +274,7 @@ pub(crate) fn rewriting(pool: &Pool, group: &RouteGroup) -> Rewriting {
     }
 }
 
-/// Servers by priority, the lowest number first.
+/// Servers grouped by priority, the lowest number first.
 pub(crate) fn by_priority<'a>(
     servers: impl IntoIterator<Item = &'a Arc<ServerRecord>>,
 ) -> Vec<Vec<Arc<ServerRecord>>> {
@@ -286,7 +285,7 @@ pub(crate) fn by_priority<'a>(
     levels.into_values().collect()
 }
 
-/// Stands for what something holds: the same content, the same name.
+/// A name derived from content: equal content gives an equal name.
 fn hash(content: &impl Serialize) -> String {
     let bytes = serde_json::to_vec(content).expect("plain values can be written");
     hex::encode(&Sha256::digest(&bytes)[..6])

@@ -1,7 +1,7 @@
-//! Which Traefik the document is for.
+//! Traefik's versions, and which field each one knows.
 //!
-//! When each field came was read from `pkg/config/dynamic` of Traefik's tags, and the golden documents are
-//! decoded by real Traefiks at these borders.
+//! The version of each field was read from `pkg/config/dynamic` of Traefik's tags; real Traefiks of these versions decode the
+//! golden documents.
 
 use std::{fmt, str::FromStr};
 
@@ -13,25 +13,25 @@ pub struct TraefikVersion {
     patch: u16,
 }
 
-/// A version that cannot be rendered for.
+/// A version that is not supported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidVersion {
     /// Not of the form `3.7.15`.
     #[error("a Traefik version is written like 3.7.15")]
     Syntax,
-    /// Traefik 2 has other rules.
+    /// Traefik 2 has another rule syntax.
     #[error("Traefik 3.0.0 is the oldest that works")]
     TooOld,
-    /// Not released when this was written.
+    /// It had not been released when this was written.
     #[error("only Traefik 3 is known")]
     TooNew,
 }
 
 impl TraefikVersion {
-    /// The oldest version that is rendered for.
+    /// The oldest supported version.
     pub const OLDEST: Self = Self::new(3, 0, 0);
-    /// The oldest version with two layers of routers, and the default: what it knows, later ones know.
-    /// Layered routing came with 3.6.0; 3.6.0 and 3.6.1 have faults in it.
+    /// The oldest version with two layers of routers, and the default: later versions know all of its fields. Layered routing
+    /// came with 3.6.0; 3.6.0 and 3.6.1 have bugs in it.
     pub const LAYERED: Self = Self::new(3, 6, 2);
 
     pub(crate) const fn new(major: u16, minor: u16, patch: u16) -> Self {

@@ -1,7 +1,7 @@
 //! The part of Traefik's dynamic configuration that is used, field by field.
 //!
-//! Source: <https://doc.traefik.io/traefik/reference/routing-configuration/dynamic-configuration-methods/>
-//! and Traefik's `pkg/config/dynamic`. Maps are sorted, so that the same state gives the same bytes.
+//! Source: <https://doc.traefik.io/traefik/reference/routing-configuration/dynamic-configuration-methods/> and Traefik's
+//! `pkg/config/dynamic`. Maps are sorted, so that equal state gives equal bytes.
 
 mod middleware;
 mod service;
@@ -26,12 +26,12 @@ pub struct Document {
 }
 
 impl Document {
-    /// The document as the HTTP provider reads it: JSON, the same bytes for the same state.
+    /// The document as JSON for the HTTP provider; equal state gives equal bytes.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("maps with string keys and plain values can be written")
     }
 
-    /// The same for people.
+    /// The document, indented for people.
     pub fn to_json_pretty(&self) -> String {
         serde_json::to_string_pretty(self).expect("maps with string keys and plain values can be written")
     }
@@ -73,12 +73,12 @@ pub(crate) struct RouterTls {
     pub(crate) cert_resolver: Option<String>,
 }
 
-/// A time as Go's `time.ParseDuration` reads it; nothing is finer than a millisecond.
+/// A duration as Go's `time.ParseDuration` reads it, in whole milliseconds.
 pub(crate) fn go_duration(time: Duration) -> String {
     if time.subsec_millis() == 0 { format!("{}s", time.as_secs()) } else { format!("{}ms", time.as_millis()) }
 }
 
-/// For `skip_serializing_if`: what Traefik takes for granted is left out.
+/// For `skip_serializing_if`: Traefik's default is left out.
 fn is_false(value: &bool) -> bool {
     !*value
 }

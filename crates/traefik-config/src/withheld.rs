@@ -1,57 +1,58 @@
-//! Which of a client's headers no server ever gets: those that hold API keys, and those that only `/auth` sets.
+//! Client headers that are never sent to a server: those that hold API keys, and those that only `/auth` sets.
 //!
-//! Servers take several spellings for one header: `X_Api_Key` and `X.Api.Key` become the variable of `X-Api-Key` where
-//! header names become variables (CGI, WSGI, PHP; <https://github.com/advisories/GHSA-rf44-j88r-hh8c>), and Traefik's lists
-//! of names match one spelling. So names are matched word by word, with any one character, or none, between two words.
+//! Servers take several spellings for one header: where header names become variables (CGI, WSGI, PHP;
+//! <https://github.com/advisories/GHSA-rf44-j88r-hh8c>), `X_Api_Key` and `X.Api.Key` become the variable of `X-Api-Key`, and
+//! Traefik's lists of names match only one spelling. So names are matched word by word, with at most one character of any kind
+//! between two words.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// Headers that hold API keys, or belong to an account, under names of their own. A client that has moved here from another gateway may go on sending
-/// that one's header beside ours, with the same key. `Cookie` is not one of them: Traefik's sticky sessions and applications of
-/// the operator's own live by it, and no client of ours puts a key there.
+/// Headers with names of their own that hold API keys or identify an account. A client that moved here from another gateway may
+/// still send that gateway's header beside Modelgate's, with the same key. `Cookie` is not one of them: Traefik's sticky
+/// sessions and the operator's own applications need it, and no known client puts a key there.
 const BY_NAME: [&str; 9] = [
     "sec-websocket-protocol",
     // LiteLLM's, Bifrost's.
     "x-litellm-key",
     "x-bf-vk",
     "x-key",
-    // Of many a gateway. As last words they would be too much: there are `Idempotency-Key` and `X-CSRF-Token`.
+    // Used by many gateways. As last words they would match too much: there are `Idempotency-Key` and `X-CSRF-Token`.
     "x-token",
     "token",
-    // No keys, but of whoever pays at OpenAI and Google: with the operator's key they choose whose account it is.
+    // Not keys, but the paying account at OpenAI and Google: beside the operator's key they choose whose account is charged.
     "openai-organization",
     "openai-project",
     "x-goog-user-project",
 ];
 
-/// The last words of every other header that holds one, whatever stands before them: `Authorization` and
-/// `X-Authorization`, `api-key`, `X-Goog-Api-Key` and `OpenAI-API-Key`, Kong's and Supabase's `apikey`, OpenStack's
-/// `X-Auth-Token`, `X-Amz-Security-Token`.
+/// The last words of every other header that holds a key, whatever comes before them: `Authorization` and `X-Authorization`,
+/// `api-key`, `X-Goog-Api-Key` and `OpenAI-API-Key`, Kong's and Supabase's `apikey`, OpenStack's `X-Auth-Token`,
+/// `X-Amz-Security-Token`.
 ///
-/// Traefik tries it on every header of every request, so it has no more words than real clients use.
+/// Traefik matches it against every header of every request, so it has only the words that real clients use.
 const LAST_WORDS: &str = "authorization|authentication|(rapid|x)?api.?key|\
      (access|secret|auth|service|security|session|bearer|id|virtual|subscription).?(key|token)|secret|password|auth|jwt|jwt.?assertion";
 
-/// Every `X-Inference-*`: deleted from the client's request, then set by `/auth`.
+/// Every `X-Inference-*` header: deleted from the client's request, then set by `/auth`.
 const OURS: &str = "x[^a-z0-9]inference[^a-z0-9]";
 
-/// The expression for ForwardAuth's `authResponseHeadersRegex`, which matches names that are withheld; `further` ones are those
-/// in which the operator has keys read. It has no `$`, which would have to be doubled in Compose files.
+/// The expression for ForwardAuth's `authResponseHeadersRegex`, which matches the withheld names; `further` are the headers in
+/// which the operator has keys read. It has no `$`, which would have to be doubled in Compose files.
 pub(crate) fn expression(further: &[String]) -> String {
     expression_of(BY_NAME.into_iter().chain(further.iter().map(String::as_str)))
 }
 
-/// Whether no server gets the header of this name, in lower case, because it is one that holds API keys or that only `/auth`
-/// sets. `further` are those in which the operator has keys read.
+/// Whether the header of this name, in lower case, is withheld from servers because it holds API keys or only `/auth` sets it.
+/// `further` are the headers in which the operator has keys read.
 pub fn is_withheld(name: &str, further: &[String]) -> bool {
     static EXPRESSION: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(&expression_of(BY_NAME.into_iter())).expect("a constant"));
     further.iter().any(|other| is_spelling(name, other)) || EXPRESSION.is_match(name)
 }
 
-/// Whether the expression for `other` matches a name: one character or none between two words, no letter after the last one.
+/// Whether the expression for `other` matches a name: at most one character between two words, and no letter after the last one.
 fn is_spelling(name: &str, other: &str) -> bool {
     let mut rest = Some(name);
     for (number, word) in words(other).enumerate() {

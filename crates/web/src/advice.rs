@@ -1,4 +1,4 @@
-//! What is known to be wrong with the Traefiks in use.
+//! Known faults of the Traefiks in use.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,8 @@ use traefik_config::{TraefikVersion, advisories};
 use crate::Shared;
 
 impl Shared {
-    /// Published faults of each Traefik version that documents are rendered for, in words: that of the configuration, and
-    /// those that Traefiks name when they poll. Which version really runs, Traefik does not say.
+    /// The published faults, as text, of each Traefik version that documents are rendered for: the configured one, and those
+    /// that Traefiks name when they poll. Traefik does not report its real version.
     pub fn advisories(&self) -> Vec<String> {
         let mut versions = BTreeSet::from([self.settings().traefik.version]);
         versions.extend(self.polls().instances().iter().filter(|i| i.is_traefik()).map(|i| i.rendered_for));

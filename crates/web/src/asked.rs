@@ -1,14 +1,14 @@
-//! What the address of a ForwardAuth middleware says.
+//! Parses the address of a ForwardAuth middleware.
 //!
 //! ```text
 //! /auth                    layered layout: the answer chooses the route
-//! /auth?route=<route id>   flat layout: Traefik has chosen it
+//! /auth?route=<route id>   flat layout: Traefik has chosen the route
 //! /auth?gate               a router of the user's own
-//! /auth?model=<name>       the same, and its owner says which model it leads to
-//! …&single_model           and that the server there has no other: its requests need not be read
-//! …&websocket              that Traefik leaves the request its `Upgrade: websocket`
-//! …&body=none              that Traefik does not forward bodies
-//! /auth?key                whether there is a good key, before the body is read; one of the others follows
+//! /auth?model=<name>       likewise, and its owner says which model it leads to
+//! …&single_model           and the server there has no other model: requests need not be read
+//! …&websocket              Traefik lets the request keep its `Upgrade: websocket`
+//! …&body=none              Traefik does not forward bodies
+//! /auth?key                checks only the key, before the body is read; one of the others follows
 //! ```
 
 use std::borrow::Cow;
@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use access::Mode;
 use percent_encoding::percent_decode_str;
 
-/// What the middleware's address says.
+/// The parsed address.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Asked<'a> {
     route: Option<&'a str>,
@@ -29,8 +29,7 @@ pub(crate) struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    /// Reads the query; `None` for anything that no middleware of ours has: a misspelt word must not
-    /// open more than was meant.
+    /// Parses the query; `None` for a query that Modelgate does not render: a misspelt word must not open more than was meant.
     pub(crate) fn parse(query: &'a str) -> Option<Self> {
         let mut asked = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -54,12 +53,12 @@ impl<'a> Asked<'a> {
         (ways <= 1 && (may_lack_body || !asked.no_body) && names_one).then_some(asked)
     }
 
-    /// Whether the request is let through as a WebSocket, with its `Upgrade`.
+    /// Whether the request passes as a WebSocket, with its `Upgrade`.
     pub(crate) fn is_websocket(&self) -> bool {
         self.websocket
     }
 
-    /// Whether it is about the key alone.
+    /// Whether only the key is checked.
     pub(crate) fn is_key_alone(&self) -> bool {
         self.key
     }

@@ -1,9 +1,9 @@
-//! ForwardAuth: may this request pass, and where to
+//! Answers ForwardAuth requests: whether a request may pass, and by which route
 //! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/forwardauth/>).
 //!
 //! This is the hot path: no lock shared between requests, no I/O.
 //!
-//! What the question is about stands in its address (`asked.rs`).
+//! The middleware's address says what to decide (`asked.rs`).
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -44,12 +44,11 @@ pub(crate) const CONSUMER: HeaderName = HeaderName::from_static("x-inference-con
 const KEY: HeaderName = HeaderName::from_static("x-inference-key");
 const WEBSOCKET_PROTOCOL: HeaderName = HeaderName::from_static("sec-websocket-protocol");
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The methods that reach servers. TRACE would have a server send its credential back, and what a method does that
-/// nobody knows, nobody has decided about.
+/// The methods that may reach servers. TRACE would make a server return its credential, and unknown methods could do anything.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Answers Traefik. The question is a GET with the client's headers and body; the client's own
-/// method and URI stand in `X-Forwarded-*`, which Traefik sets itself.
+/// Answers Traefik. ForwardAuth sends a GET with the client's headers and body; the client's own method and URI are in
+/// `X-Forwarded-*`, which Traefik sets itself.
 pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Response<Body> {
     let (since, at) = (Instant::now(), SystemTime::now());
     let (parts, body) = question.into_parts();
@@ -82,7 +81,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
         answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
         return answer;
     }
-    // Without these two it is no handshake (RFC 6455, 4.1), and its messages would pass as if there were none.
+    // Without these two headers it is no handshake (RFC 6455, 4.1), and its messages would pass unseen.
     let is_handshake =
         || headers.contains_key(SEC_WEBSOCKET_KEY) && headers.contains_key(SEC_WEBSOCKET_VERSION);
     if asked.is_websocket() && !is_handshake() {
@@ -104,7 +103,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     let (prepared, body_is_known) = match &*shared.catalogue().load() {
         None => match shared.policy().authenticate(headers, from, now) {
             Ok(_) => return report.refused(Refusal::surveying()).answer(dialect, &request_id),
-            // Who has no key is told so even now.
+            // A request without a valid key is refused even now.
             Err(denial) => (Err(denial), false),
         },
         Some(catalogue) => {
@@ -159,7 +158,7 @@ fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial) -> Refusal {
     Refusal::from(&denial.reason)
 }
 
-/// Notes what was used, and keeps the decision for people to look at.
+/// Counts the usage, and keeps the decision for people to look at.
 fn count_usage(shared: &Shared, grant: &Grant, mut record: Record, uri: &str, body: Option<&[u8]>) {
     shared.usage().allowed(grant);
     let tokens = grant.tokens.unwrap_or_else(|| access::estimate::tokens(uri, body, grant.answer_tokens));
@@ -169,18 +168,18 @@ fn count_usage(shared: &Shared, grant: &Grant, mut record: Record, uri: &str, bo
     shared.telemetry().keep(record);
 }
 
-/// The client's address. The last one in the header is Traefik's own word: who has connected to it. Those before it are
-/// there if that is a proxy which Traefik trusts; its `ipAllowList` counts them from the right, the nearest as 1, and has no
-/// address if there are fewer (<https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/ipallowlist/>).
+/// The client's address. The last one in the header is from Traefik itself: who has connected to it. Those before it are used
+/// if that is a trusted proxy; like Traefik's `ipAllowList`, this counts from the right, starting at 1, and returns `None` if
+/// there are fewer addresses (<https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/ipallowlist/>).
 pub(crate) fn client_address(headers: &HeaderMap, depth: u8) -> Option<IpAddr> {
     let address = headers.get(FORWARDED_FOR)?.to_str().ok()?.rsplit(',').nth(depth.into())?.trim();
-    // Some proxies add a port, which Traefik takes off.
+    // Some proxies add a port, which Traefik removes.
     let parsed = address.parse().or_else(|_| address.parse().map(|with_port: SocketAddr| with_port.ip()));
     parsed.ok().map(|address: IpAddr| address.to_canonical())
 }
 
-/// Whoever shows wrong keys or forged tokens again and again from one address is told to wait. Right ones pass all the
-/// same: others may share the address, and 256 bits cannot be guessed.
+/// Throttles an address from which wrong keys or forged tokens keep coming. Valid keys still pass: other clients may share the
+/// address, and 256 bits cannot be guessed.
 pub(crate) fn slowed(shared: &Shared, from: Option<IpAddr>, reason: Reason) -> Reason {
     static FAILURES: LazyLock<Rate> = LazyLock::new(|| Rate::per_minute(30, None).expect("in range"));
     if !reason.is_guess() {
@@ -192,7 +191,7 @@ pub(crate) fn slowed(shared: &Shared, from: Option<IpAddr>, reason: Reason) -> R
     }
 }
 
-/// The client's own id, if it is harmless, so that it finds its request in the server's log.
+/// The client's own request id, if it is harmless, so that clients can find their requests in the server's log.
 pub(crate) fn request_id(shared: &Shared, headers: &HeaderMap) -> String {
     let harmless = |id: &&str| {
         (1..=128).contains(&id.len())
@@ -207,7 +206,7 @@ fn allow(grant: &Grant, request_id: &str) -> Response<Body> {
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &str| {
-        // Model names, consumers and ids are checked when they are read; this is the last line.
+        // Model names, consumers and ids were checked when they were read; this is a last check.
         HeaderValue::from_str(value).map(|value| drop(headers.insert(name, value))).is_ok()
     };
     let mut good =
@@ -223,7 +222,7 @@ fn allow(grant: &Grant, request_id: &str) -> Response<Body> {
     }
     if let Some(credential) = &grant.credential {
         good &= set(HeaderName::from_static(credential.header()), credential.reveal());
-        // Never into a log of header values, whoever writes one.
+        // Marked as sensitive, so that no log of headers shows it.
         if let Some(value) = headers.get_mut(credential.header()) {
             value.set_sensitive(true);
         }
@@ -258,7 +257,7 @@ mod tests {
         assert_eq!((at(1, "unknown, 10.0.0.1"), at(1, ", 10.0.0.1"), at(0, "")), (None, None, None));
     }
 
-    /// Sixty forged tokens were sixty times 401.
+    /// Sixty forged tokens used to get sixty times 401.
     #[test]
     fn who_guesses_is_slowed_and_that_has_a_code_of_its_own() {
         let shared = Shared::empty();
@@ -273,7 +272,7 @@ mod tests {
             assert!(codes[..30].iter().all(|code| *code == own), "{codes:?}");
             assert_eq!(codes[39], "too_many_failures");
         }
-        // Clients whose tokens or keys have run out are no attackers.
+        // Clients with expired tokens or keys are not attackers.
         for other in [TokenFault::NoExpiry.into(), Reason::ExpiredKey, Reason::MissingKey] {
             let own = other.code();
             assert!(codes(other, 40).iter().all(|code| *code == own), "{own}");

@@ -1,4 +1,4 @@
-//! What has changed between two catalogues, in an operator's words.
+//! Describes the changes between two catalogues, for operators.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,15 +7,15 @@ use std::{
 
 use catalogue::{Catalogue, Pool, Readiness, ServerId, ServerRecord, ServerState};
 
-/// More than anybody reads; the rest is counted.
+/// The maximum number of changes described; the rest is only counted.
 const MAX_CHANGES: usize = 20;
 
-/// Since when something is as it is.
+/// Whether a state is new or has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Since {
-    /// Since it is known.
+    /// It is new.
     Appeared,
-    /// It was otherwise before.
+    /// It was different before.
     Changed,
 }
 
@@ -28,8 +28,7 @@ impl Since {
     }
 }
 
-/// What has changed: servers first, since models change because of them. Secrets, which are no part of
-/// a document, are never told.
+/// The changes: servers first, since they cause the changes of models. Secrets, which no document holds, are never shown.
 pub(crate) fn changes(old: &Catalogue, new: &Catalogue) -> Vec<String> {
     let mut said = servers(old, new);
     said.extend(models(old, new));

@@ -1,10 +1,10 @@
-//! TLS connections: accepted, served over HTTP/2 or HTTP/1.1 by threads of their own (`lanes.rs`), and closed when idle.
+//! TLS connections: accepted, served over HTTP/2 or HTTP/1.1 by dedicated threads (`lanes.rs`), and closed when idle.
 //!
-//! Traefik makes a new transport, and with it new connections, for every ForwardAuth middleware at
-//! every reload, and forgets the old ones without closing them. So idle ones are closed here.
+//! At every reload Traefik makes a new transport, and so new connections, for each ForwardAuth middleware, and forgets the old
+//! ones without closing them. So idle ones are closed here.
 //!
-//! One HTTP/2 connection carries the requests of all of Traefik's clients. What one of them does must not end it, or the
-//! others get a bare 500: so the limits that h2 has against a peer which misbehaves are set for a peer that speaks for many.
+//! One HTTP/2 connection carries the requests of all of Traefik's clients. If one client's behaviour ended it, the others would
+//! get a bare 500: so h2's limits against misbehaving peers are raised to suit a peer that speaks for many clients.
 
 use std::{
     convert::Infallible,
@@ -46,43 +46,43 @@ use crate::{lanes::Lanes, one_task, requests::Requests};
 /// A connection without a request for this long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long requests may go on after the listener has closed.
+/// How long requests may continue after the listener has closed.
 const FINISH: Duration = Duration::from_secs(5);
-/// Traefik asks about all requests over one connection.
+/// The maximum number of concurrent streams: Traefik sends all requests over one connection.
 const MAX_STREAMS: u32 = 4096;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// The longest piece of a body. Go's client sends up to half a MiB in one if it may; 16 KiB, which is the least that may be
-/// announced (RFC 9113 §6.5.2), are thirty times as many to read.
+/// The largest frame. Go's client sends up to half a MiB if allowed; 16 KiB, the smallest value that may be announced (RFC 9113
+/// §6.5.2), would mean thirty times as many frames.
 const MAX_FRAME: u32 = 512 * 1024;
-/// Bodies of up to so many bytes are read and judged on the connection's own task (`one_task.rs`).
+/// Bodies up to this size, in bytes, are read and decided on the connection's own task (`one_task.rs`).
 const SHORT: u64 = 256 * 1024;
-/// Streams that were reset before hyper has seen them. Traefik resets a stream when its client goes away, and h2 closes the
-/// connection when more than this many come at once (by default 20, against CVE-2023-44487). It reads at most what has
-/// arrived before it hands over what is there, so there are never many more than clients that leave in one moment.
+/// The maximum number of streams that are reset before hyper has seen them. Traefik resets a stream when its client goes away,
+/// and h2 closes the connection when more than this many come at once (by default 20, against CVE-2023-44487). h2 hands over
+/// what has arrived before it reads more, so the number never greatly exceeds that of clients leaving in one moment.
 const MAX_RESET_BEFORE_SEEN: usize = 64 * 1024;
-/// The longest headers that are read over HTTP/2, as RFC 9113 §6.5.2 counts them: 32 bytes more for each. Go's client refuses
-/// to send more than we announce, and Traefik then answers with a bare 500. It lets in 1 MiB as HTTP/1.1 writes them (Go's
-/// `DefaultMaxHeaderBytes`), of which the shortest header takes 5 bytes, and adds the URL once more. What is
-/// longer than [`head::MAX_HEADERS`](crate::head::MAX_HEADERS) is refused once it is read.
+/// The longest headers read over HTTP/2, counted as in RFC 9113 §6.5.2: 32 bytes more for each. Go's client refuses to send
+/// more than is announced, and Traefik then answers with a bare 500. Traefik accepts 1 MiB in HTTP/1.1's form (Go's
+/// `DefaultMaxHeaderBytes`), in which the shortest header takes 5 bytes, and adds the URL once more. Headers beyond
+/// [`head::MAX_HEADERS`](crate::head::MAX_HEADERS) are refused after they are read.
 const MAX_HEADERS_READ: u32 = 16 * 1024 * 1024;
-/// The same over HTTP/1.1, in bytes and in headers; only those who do not come through Traefik speak it here.
+/// The longest headers over HTTP/1.1, in bytes, and their maximum number; only clients that bypass Traefik use HTTP/1.1 here.
 const MAX_HEAD_HTTP1: usize = 2 * 1024 * 1024;
 const MAX_HEADERS_HTTP1: usize = 1_000;
 
-/// Who is at the other end of a connection.
+/// The peer of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
-    /// It has shown a certificate that was accepted.
+    /// It has presented a certificate that was accepted.
     pub(crate) has_certificate: bool,
 }
 
-/// With what a connection is served.
+/// The parts that serve a connection.
 #[derive(Clone)]
 struct Serving {
     requests: Arc<Requests>,
-    /// For bodies that take long to read.
+    /// The pool for bodies that take long to read.
     pool: Handle,
     acceptor: TlsAcceptor,
     shutdown: watch::Receiver<bool>,
@@ -99,7 +99,7 @@ pub(crate) async fn serve_tls(
         Ok(lanes) => lanes,
         Err(error) => return tracing::error!(%error, "no thread can be started to answer requests"),
     };
-    // Each connection holds a sender; when all are gone, all connections are.
+    // Each connection holds a sender; once all senders are dropped, all connections have ended.
     let (open, mut all_closed) = mpsc::channel::<Infallible>(1);
     let mut stop = pin!(wait_for(shutdown.clone()));
     let serving = Serving { requests, pool: Handle::current(), acceptor, shutdown };
@@ -111,7 +111,7 @@ pub(crate) async fn serve_tls(
         match accepted {
             Ok((stream, peer)) => {
                 let (serving, open, address) = (serving.clone(), open.clone(), peer.ip().to_canonical());
-                // It goes to another thread's runtime, which has to know of it.
+                // The stream moves to another thread's runtime, which must register it.
                 let stream = stream.into_std();
                 lanes.spawn(async move {
                     match stream.and_then(TcpStream::from_std) {
@@ -122,7 +122,7 @@ pub(crate) async fn serve_tls(
                 });
             }
             Err(error) => {
-                // Out of file descriptors, most likely; trying again at once would only burn the CPU.
+                // Most likely out of file descriptors; retrying at once would only burn CPU.
                 warn!(%error, "cannot accept a connection");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -163,7 +163,7 @@ async fn serve_one(stream: TcpStream, address: IpAddr, serving: Serving) {
             () = wait_for(shutdown) => {}
         }
     };
-    // A request may be on its way at this very moment: GOAWAY tells the client to send it again elsewhere.
+    // A request may be on its way right now: GOAWAY tells the client to send it again elsewhere.
     let ended = tokio::select! {
         ended = poll_fn(|context| questions.poll(connection.as_mut(), context)) => ended,
         () = enough => {
@@ -193,8 +193,8 @@ fn protocol(sender: one_task::Sender) -> auto::Builder<one_task::Sender> {
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADERS_READ)
         .max_pending_accept_reset_streams(MAX_RESET_BEFORE_SEEN)
-        // Counted over the life of a connection: a stream is reset here when a client's URL cannot be read, or is still
-        // being sent after its answer.
+        // This would count over the life of a connection: a stream is reset here if a client's URL cannot be read, or if its
+        // body is still being sent after the answer.
         .max_local_error_reset_streams(None);
     builder
 }
@@ -211,11 +211,11 @@ fn answer(
         let answer = async move { requests.answer(request.map(Body::new)).await };
         let response = match is_short {
             true => AssertUnwindSafe(answer).catch_unwind().await.ok(),
-            // To read it takes so long that it would keep the others waiting.
+            // Reading it takes so long that it would delay the others.
             false => pool.spawn(answer).await.ok(),
         };
         drop(under_way);
-        // A fault of ours must not end the connection that all share.
+        // A bug of ours must not end the connection that all clients share.
         let response = response.unwrap_or_else(|| {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -225,7 +225,7 @@ fn answer(
     }
 }
 
-/// A request that is being answered; when its client goes away, it is dropped.
+/// A request that is being answered; it is dropped when its client goes away.
 struct UnderWay(Arc<Activity>);
 
 impl UnderWay {
@@ -242,7 +242,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// When a connection was last in use.
+/// Tracks when a connection was last in use.
 struct Activity {
     since: Instant,
     last: AtomicU64,
@@ -259,7 +259,7 @@ impl Activity {
         self.last.store(seconds, Ordering::Relaxed);
     }
 
-    /// Returns once there has been no request for that long.
+    /// Returns once there has been no request for this long.
     async fn idle_for(&self, time: Duration) {
         let mut tick = interval(time / 4);
         loop {

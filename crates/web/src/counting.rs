@@ -1,6 +1,6 @@
-//! Who counts what limits have let pass: this Modelgate alone, or a Redis that several of them share.
+//! Where admitted requests are counted for rates: in this Modelgate alone, or in a Redis that several replicas share.
 //!
-//! Quotas are counted here in either case, and put together by the store.
+//! Quotas are always counted in this process; the store adds the replicas' counts up.
 
 use std::{
     num::NonZeroU32,
@@ -11,29 +11,29 @@ use access::{Decision, Pending, Reason};
 use limits::{Demand, Demands, Left, Limit, LimitReached, Limiters, Reservation, Settlement, SystemClock};
 use shared_limits::{Outcome, SharedLimits};
 
-/// Limits that several Modelgates share.
+/// Limits that several replicas share.
 #[derive(Debug)]
 pub struct SharedCounting {
     limits: SharedLimits,
     on_failure: OnFailure,
-    /// Decisions that were made without the server, as [`OnFailure`] says.
+    /// The number of decisions made without the server, as [`OnFailure`] says.
     alone: AtomicU64,
 }
 
 /// What happens to limited requests while the server of shared limits does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// They pass; quotas hold.
+    /// They pass; quotas still apply.
     Open,
     /// They are refused.
     Closed,
-    /// Each Modelgate enforces its part of each limit. What it has let pass before counts, so that neither an outage nor
-    /// an answer that comes too late lets more pass than the limit.
+    /// Each replica enforces its share of each limit. What it has admitted before counts, so that neither an outage nor a late
+    /// answer lets more pass than the limit.
     Local,
 }
 
 impl OnFailure {
-    /// The word for it in the configuration.
+    /// Its name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -44,33 +44,33 @@ impl OnFailure {
 }
 
 impl SharedCounting {
-    /// Counts there, and does this if nobody answers.
+    /// Counts in `limits`, and applies `on_failure` if the server does not answer.
     pub fn new(limits: SharedLimits, on_failure: OnFailure) -> Self {
         Self { limits, on_failure, alone: AtomicU64::new(0) }
     }
 
-    /// The connection.
+    /// The connection to the server.
     pub fn limits(&self) -> &SharedLimits {
         &self.limits
     }
 
-    /// What happens if nobody answers.
+    /// What happens if the server does not answer.
     pub fn on_failure(&self) -> OnFailure {
         self.on_failure
     }
 
-    /// How many decisions were made without the server.
+    /// The number of decisions made without the server.
     pub fn alone(&self) -> u64 {
         self.alone.load(Ordering::Relaxed)
     }
 
-    /// Of how many Modelgates this is one.
+    /// The number of replicas, including this one.
     fn replicas(&self) -> NonZeroU32 {
         NonZeroU32::new(self.limits.replicas()).unwrap_or(NonZeroU32::MIN)
     }
 
     async fn admit(&self, limiters: &Limiters<SystemClock>, pending: Pending) -> Decision {
-        // Quotas first: they need no way to anywhere, and can be given back.
+        // Quotas first: they need no round trip, and can be given back.
         let reserved = match limiters.reserve_quotas(pending.demands()) {
             Ok(reserved) => Reserved { limiters, reserved: Some(reserved) },
             Err(reached) => return pending.deny(reached.into()),
@@ -103,7 +103,7 @@ impl SharedCounting {
         pending.deny(refused)
     }
 
-    /// What a request takes from our part of the limits.
+    /// What a request takes from this replica's share of the limits.
     fn part_of(&self, pending: &Pending) -> Demands {
         pending.demands().clone().without_quotas().shared_by(self.replicas())
     }
@@ -112,7 +112,7 @@ impl SharedCounting {
         let asked: Vec<_> = demands.rates().iter().map(translate).collect();
         let Ok(left) = self.limits.left(&asked).await else {
             let mut left = limiters.left(&demands.clone().shared_by(self.replicas()));
-            // What is left is our part's, the limit is the whole one.
+            // The remainder is that of this replica's share; the limit shown is the whole one.
             for (left, demand) in left.iter_mut().zip(demands.rates()) {
                 left.limit = demand.rate().into();
             }
@@ -124,7 +124,7 @@ impl SharedCounting {
     }
 }
 
-/// Quotas of a request that is not decided yet. Should it be refused, or its client be gone before, they are given back.
+/// The quotas taken by an undecided request. They are given back if it is refused or its client leaves.
 struct Reserved<'l> {
     limiters: &'l Limiters<SystemClock>,
     reserved: Option<Reservation>,
@@ -144,8 +144,8 @@ impl Drop for Reserved<'_> {
     }
 }
 
-/// What is said of a limit of which only a part is left to us is said of the whole: what is too large for the part passes
-/// when the server is back.
+/// A refusal by this replica's share, restated for the whole limit: a request too large for the share passes once the server is
+/// back.
 fn whole(reached: LimitReached, demands: &Demands) -> LimitReached {
     let is_same = |demand: &&Demand| {
         let rate = demand.rate();
@@ -156,7 +156,7 @@ fn whole(reached: LimitReached, demands: &Demands) -> LimitReached {
     LimitReached { limit, ..reached }
 }
 
-/// Debits the limits of a request, all or none.
+/// Debits the limits of a request, either all or none.
 pub(crate) async fn admit(
     shared: Option<&SharedCounting>,
     limiters: &Limiters<SystemClock>,

@@ -1,17 +1,17 @@
-//! In whose form a client reads a refusal, told by what it asks for.
+//! The API whose error format a client expects, derived from its request.
 
 use axum::http::HeaderMap;
 
-/// Whose error shape the client expects.
+/// An API's error format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     OpenAi,
     Anthropic,
-    /// `{"error": "text"}`: Ollama's libraries take `error` for a text, whatever it is.
+    /// `{"error": "text"}`: Ollama's libraries expect `error` to be a text.
     Ollama,
 }
 
-/// What stands behind `/api/` in Ollama's API (<https://github.com/ollama/ollama/blob/main/docs/api.md>).
+/// The paths below `/api/` in Ollama's API (<https://github.com/ollama/ollama/blob/main/docs/api.md>).
 const OLLAMA: [&str; 14] = [
     "blobs",
     "chat",
@@ -30,8 +30,8 @@ const OLLAMA: [&str; 14] = [
 ];
 
 impl Dialect {
-    /// Reads it from the client's path, perhaps with a query, and its headers. Anthropic's and Ollama's paths are their own; only
-    /// Anthropic's SDK sends `anthropic-version`.
+    /// Derives it from the client's path, perhaps with a query, and its headers. Anthropic's and Ollama's paths are unique to
+    /// them; only Anthropic's SDK sends `anthropic-version`.
     pub(crate) fn of(uri: &str, headers: &HeaderMap) -> Self {
         let path = uri.split('?').next().unwrap_or_default();
         let is_below = |rest: &str| rest.is_empty() || rest.starts_with('/');
@@ -44,7 +44,7 @@ impl Dialect {
     }
 }
 
-/// Behind a model's name, `/api/…` may be an application's own.
+/// After a model's name, `/api/…` may be an application's own.
 fn is_ollamas(path: &str) -> bool {
     let behind_name = || {
         let (_, rest) = path.strip_prefix("/models/")?.split_once("/api/")?;

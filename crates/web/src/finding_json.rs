@@ -5,7 +5,7 @@ use std::fmt::Display;
 use catalogue::Severity;
 use serde_json::{Value, json};
 
-/// A finding for programs, which go by its code. `about` names what it is about, such as `container vllm`.
+/// A finding as JSON; programs use its code. `about` is what it concerns, such as `container vllm`.
 pub fn finding_to_json(code: &str, severity: Severity, about: &str, message: &impl Display) -> Value {
     json!({
         "code": code,

@@ -1,6 +1,6 @@
-//! What is wrong with the head of a request, said before anything else is asked of it.
+//! Refuses requests whose head cannot be accepted, before any other check.
 //!
-//! Both are faults that servers answer in different ways, or not at all; and Traefik's bare 500 would say nothing.
+//! Servers answer these faults in different ways, or not at all; and Traefik's bare 500 would explain nothing.
 
 use std::time::SystemTime;
 
@@ -16,11 +16,11 @@ use crate::{
     report::Report,
 };
 
-/// The longest headers that are let pass: the names and values of all of them, and the URL, in bytes. Servers take less
-/// than Traefik (1 MiB): uvicorn, as vLLM and SGLang run it, 64 KiB.
+/// The longest headers that pass: names, values and the URL together, in bytes. Servers accept less than Traefik (1 MiB):
+/// uvicorn, under vLLM and SGLang, 64 KiB.
 pub(crate) const MAX_HEADERS: usize = 64 * 1024;
 
-/// Why a request cannot be read; `None` if it can.
+/// The refusal of a request whose head is faulty; `None` if it is fine.
 pub(crate) fn check(shared: &Shared, request: &Request) -> Option<Response<Body>> {
     fault(request.uri(), request.headers()).map(|refusal| refuse(shared, request, refusal))
 }

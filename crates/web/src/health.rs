@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz` and `/metrics`: whether Modelgate itself is well, and what it finds wrong.
+//! `/healthz`, `/readyz` and `/metrics`: whether Modelgate itself is healthy, and which problems it sees.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -23,14 +23,14 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// Ready once the first survey is finished. To who asks on this machine it says what is known and what is wrong; others
-/// get numbers only, since addresses and problems are for those who may see the dashboard.
+/// Ready once the first survey is finished. Callers on this machine get details and problems; others get only numbers, since
+/// addresses and problems are for users of the dashboard.
 async fn ready(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Response {
-    // A proxy on this machine may ask for anybody.
+    // A proxy on this machine may forward anybody's request.
     let is_local = peer.ip().to_canonical().is_loopback() && !headers.contains_key("x-forwarded-for");
     let loaded = shared.catalogue().load();
     let Some(catalogue) = loaded.as_deref() else {
@@ -98,7 +98,7 @@ async fn ready(
     Json(body).into_response()
 }
 
-/// A problem or hint for programs, which go by its code.
+/// A problem or hint as JSON; programs use its code.
 fn finding(problem: &Problem) -> Value {
     let Problem { subject, finding, .. } = problem;
     finding_to_json(finding.code(), problem.severity(), &subject.to_string(), finding)

@@ -1,9 +1,8 @@
-//! The documents that Traefik was told lately, why they changed, and how they differ.
+//! The last documents that Traefik was given, why they changed, and how they differ.
 //!
-//! Nothing of it is on the hot path: a document is noted when it has been rendered. Memory is bounded:
-//! the last [`MAX_REVISIONS`] documents, of which the oldest lose their text when all together are larger
-//! than [`MAX_BYTES`]; and the catalogue of the last document of each of [`MAX_VARIANTS`] kinds. A document for
-//! 1,000 models and 3,000 servers has 0.7 MB.
+//! This is not on the hot path: a document is recorded when it is rendered. Memory is bounded: the last [`MAX_REVISIONS`]
+//! documents are kept, but the oldest lose their text once all together exceed [`MAX_BYTES`]; and the catalogue of the last
+//! document is kept for each of [`MAX_VARIANTS`] variants. A document for 1,000 models and 3,000 servers has 0.7 MB.
 
 use std::{
     collections::VecDeque,
@@ -18,13 +17,13 @@ use traefik_config::{Gateway, TraefikVersion};
 
 use crate::changes::changes;
 
-/// How many documents are remembered.
+/// The maximum number of documents remembered.
 pub const MAX_REVISIONS: usize = 50;
-/// How much text they may have together, in bytes.
+/// The maximum size of their texts together, in bytes.
 pub const MAX_BYTES: usize = 32 * 1024 * 1024;
-/// For how many kinds of Traefik: the document depends on the version and on the host that is polled.
+/// The maximum number of variants: the document depends on Traefik's version and on the host that it polls.
 const MAX_VARIANTS: usize = 8;
-/// Documents that have nothing in common take long to compare; then a coarser difference will do.
+/// The time limit for a diff: very different documents take long to compare and then get a coarser diff.
 const DIFF_TIME: Duration = Duration::from_millis(500);
 
 /// The documents of the past.
@@ -36,33 +35,33 @@ struct Past {
     last_number: u64,
     /// Oldest first.
     revisions: VecDeque<Revision>,
-    /// The one that was rendered last is the last.
+    /// The variant that was rendered last is at the end.
     variants: Vec<Variant>,
 }
 
-/// A document that was rendered.
+/// A rendered document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revision {
-    /// Counts documents from 1.
+    /// Its number, counted from 1.
     pub number: u64,
     /// When it was rendered.
     pub at: SystemTime,
-    /// For which Traefik.
+    /// The Traefik version that it is for.
     pub version: TraefikVersion,
-    /// How that Traefik reaches Modelgate: `host:port`.
+    /// The address at which that Traefik reaches Modelgate: `host:port`.
     pub gateway: String,
-    /// The catalogue that it shows.
+    /// The generation of its catalogue.
     pub catalogue: u64,
-    /// What has changed since the document before, in words.
+    /// The changes since the previous document, as text.
     pub why: Vec<String>,
-    /// The document before for the same version and gateway.
+    /// The previous document for the same version and gateway.
     pub previous: Option<u64>,
-    /// How large it is, in bytes.
+    /// Its size in bytes.
     pub size: usize,
     document: Option<Bytes>,
 }
 
-/// What was last rendered for one kind of Traefik.
+/// The last rendering for one variant.
 #[derive(Debug)]
 struct Variant {
     version: TraefikVersion,
@@ -73,7 +72,7 @@ struct Variant {
     number: u64,
 }
 
-/// What a document is rendered from.
+/// The inputs of a rendering.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rendering<'a> {
     pub(crate) catalogue: &'a Arc<Catalogue>,
@@ -83,8 +82,7 @@ pub(crate) struct Rendering<'a> {
 }
 
 impl History {
-    /// Notes a document that was rendered; returns its number. One that has the same bytes as the last
-    /// one of its kind is no new one.
+    /// Records a rendered document; returns its number. A document equal to the last one of its variant is not a new one.
     pub(crate) fn rendered(&self, from: Rendering<'_>, document: &Bytes, at: SystemTime) -> u64 {
         let mut past = self.lock();
         let is_same = |variant: &Variant| variant.version == from.version && variant.gateway == *from.gateway;
@@ -107,18 +105,18 @@ impl History {
         number
     }
 
-    /// What is remembered, newest first.
+    /// All remembered documents, newest first.
     pub fn revisions(&self) -> Vec<Revision> {
         self.lock().revisions.iter().rev().cloned().collect()
     }
 
-    /// A document by its number; `None` if it is forgotten.
+    /// A document by its number; `None` if it has been forgotten.
     pub fn revision(&self, number: u64) -> Option<Revision> {
         self.lock().revisions.iter().find(|revision| revision.number == number).cloned()
     }
 
-    /// How two documents differ, as a unified diff of their JSON, written for people: empty if they
-    /// do not. `None` if one of them is forgotten. May take half a second for large ones.
+    /// A unified diff of two documents' indented JSON; empty if they are equal. `None` if one has been forgotten. May take half
+    /// a second for large documents.
     pub fn diff(&self, old: u64, new: u64) -> Option<String> {
         let text = |number| self.revision(number)?.text();
         let (before, after) = (text(old)?, text(new)?);
@@ -158,7 +156,7 @@ impl Past {
         let mut left = MAX_BYTES;
         for revision in self.revisions.iter_mut().rev() {
             left = left.saturating_sub(revision.size);
-            // The newest one stays, however large: Traefik has it.
+            // The newest text is kept, however large: Traefik has it.
             if left == 0 && revision.number != self.last_number {
                 revision.document = None;
             }
@@ -184,13 +182,13 @@ fn why(from: Rendering<'_>, before: Option<&Variant>) -> Vec<String> {
 }
 
 impl Revision {
-    /// The document as JSON for people; `None` if it is too long ago.
+    /// The document as indented JSON; `None` if its text has been dropped.
     pub fn text(&self) -> Option<String> {
         let document: serde_json::Value = serde_json::from_slice(self.document.as_ref()?).ok()?;
         serde_json::to_string_pretty(&document).ok().map(|text| text + "\n")
     }
 
-    /// The document as Traefik was told it; `None` if it is too long ago.
+    /// The document as Traefik was given it; `None` if its text has been dropped.
     pub fn document(&self) -> Option<&Bytes> {
         self.document.as_ref()
     }

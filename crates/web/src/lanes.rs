@@ -1,8 +1,8 @@
-//! Threads that serve connections, each with a runtime of its own.
+//! Threads that serve connections, each with its own runtime.
 //!
-//! Traefik asks about most requests over one connection. On a thread that both waits for the network and answers, a question
-//! is answered as soon as it is there; in tokio's pool, one thread waits and hands what has arrived to another, which
-//! has to be woken for it.
+//! Traefik sends most ForwardAuth requests over one connection. A thread that both waits for the network and answers can answer
+//! a request as soon as it arrives; in tokio's pool one thread waits and hands what has arrived to another, which must first be
+//! woken.
 
 use std::{
     io,
@@ -15,10 +15,10 @@ use tokio::{
     sync::oneshot,
 };
 
-/// More would be idle: a Traefik has some six connections, and one or two of them have nearly all questions.
+/// More would be idle: a Traefik has some six connections, one or two of which carry nearly all requests.
 const MOST: usize = 8;
 
-/// The threads. They end when this is dropped, and with them what still runs there.
+/// The threads. They end when this is dropped, together with the tasks that still run on them.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     all: Vec<Lane>,
@@ -32,7 +32,7 @@ struct Lane {
 }
 
 impl Lanes {
-    /// As many as there are processors.
+    /// Starts as many threads as there are processors, up to a maximum.
     ///
     /// # Errors
     /// The system has no more threads or files.
@@ -42,7 +42,7 @@ impl Lanes {
         Ok(Self { all, next: AtomicUsize::new(0) })
     }
 
-    /// Runs it on the next thread.
+    /// Runs a task on the next thread.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.all.len();
         self.all[next].runtime.spawn(task);
@@ -55,7 +55,7 @@ impl Lane {
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel();
         let run = move || {
-            // Its sender is only ever dropped.
+            // The sender never sends: it is only dropped.
             let _: Result<(), _> = runtime.block_on(ended);
         };
         thread::Builder::new().name("requests".into()).spawn(run)?;

@@ -1,12 +1,12 @@
-//! API keys where servers would see them: in a URL (`?key=` as Gemini's clients write it, `?api-key=` as Azure's do for
-//! WebSockets), or in a header that nobody knows to hold one.
+//! Finds API keys where servers would see them: in a URL (`?key=` in Gemini's clients, `?api-key=` in Azure's for WebSockets),
+//! or in a header that is not known to hold keys.
 //!
-//! Traefik takes away the headers that are known to hold keys. It cannot take one out of a URL, and a list of headers is
-//! never complete. So a request is refused, rather than passed on, if the key by which it passes stands in its URL or in
-//! another header as well. `Cookie` is left out: applications keep the token of whoever has signed in there, which is for them.
+//! Traefik removes the headers that are known to hold keys. It cannot remove a key from a URL, and no list of headers is
+//! complete. So a request is refused if its key is also in its URL or in another header. `Cookie` is exempt: applications keep
+//! their users' session tokens there.
 //!
-//! In the query any key of ours counts, not just the one by which the request passes. Only what is a key counts: what an
-//! application of the operator's own takes as `key` is its own affair.
+//! In the query every key known to Modelgate counts, not only the request's own. Other values do not: what the operator's own
+//! application takes as `key` is its own affair.
 
 use std::{borrow::Cow, time::SystemTime};
 
@@ -15,22 +15,22 @@ use axum::http::{HeaderMap, HeaderName, header};
 use memchr::memmem;
 use percent_encoding::percent_decode_str;
 
-/// So many parameters are looked at.
+/// The maximum number of parameters examined.
 const MOST: usize = 32;
-/// No key is shorter or, percent-encoded, longer than this, in bytes.
+/// The shortest and the longest possible key, percent-encoding included, in bytes.
 const LENGTHS: std::ops::RangeInclusive<usize> = 8..=1536;
-/// A shorter key of an operator's own may stand in a longer text by chance.
+/// A shorter key, chosen by an operator, may occur in a longer text by chance.
 const UNMISTAKABLE: usize = 16;
 
-/// Where a key stands that servers would see.
+/// A place where servers would see the key.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Leak<'r> {
     Url,
     Header(&'r HeaderName),
 }
 
-/// Where a request that passes holds a key that its server would see. `protocols` are the WebSocket protocols that it would
-/// see, and `further` the headers in which the operator has keys read.
+/// The place where an admitted request holds a key that its server would see. `protocols` are the WebSocket protocols that the
+/// server would see, and `further` the headers in which the operator has keys read.
 pub(crate) fn find<'r>(
     uri: &str,
     headers: &'r HeaderMap,
@@ -48,17 +48,17 @@ pub(crate) fn find<'r>(
     }
     let mut holders = headers.iter().filter(|(_, value)| shown.is_in(value.as_bytes())).map(|(name, _)| name);
     let leak = holders.find(|name| {
-        // Most keys stand where they are read, and nothing dearer is asked of those headers.
+        // Most keys are in the headers where keys are read; those need no further search.
         !policy.reads_keys_in(name)
             && ![header::COOKIE, header::HOST].contains(name)
-            // Traefik's own, which tell of the question. Those of other proxies that hold tokens are withheld.
+            // Traefik's own headers, about the ForwardAuth request. Other proxies' headers with tokens are withheld.
             && !name.as_str().starts_with("x-forwarded-")
             && !traefik_config::is_withheld(name.as_str(), further)
     });
     leak.map(Leak::Header)
 }
 
-/// The key by which a request passes, to be looked for.
+/// The key of an admitted request, to be searched for.
 struct Shown<'k> {
     key: &'k [u8],
     finder: memmem::Finder<'k>,
@@ -114,7 +114,7 @@ mod tests {
             ("/v1/x?a=1&&b&key=mg-key%2Fof%20alice#f", false),
             ("/v1/x?key=mg-key-of-bob", false),
             ("/v1/x?key=", false),
-            // Only the key by which a request passes is looked for there.
+            // In a path only the request's own key is searched for.
             ("/v1/mg-key%2Fof%20alice", false),
             ("/v1/x", false),
             (many.as_str(), false),
@@ -142,7 +142,7 @@ mod tests {
             assert_eq!(found, Some(format!("Header({name:?})")));
             assert_eq!(leak_in("/v1/x", name, "another"), None);
         }
-        // No server gets these, however they are written; a cookie is its application's own.
+        // Servers never get these headers, in any spelling; a cookie belongs to its application.
         for name in ["x-api-key", "x_api_key", "x-goog-api-key", "x_team_key", "X-Team-Key-1", "cookie"] {
             assert_eq!(leak_in("/v1/x", name, KEY), None, "{name}");
         }

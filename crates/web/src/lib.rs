@@ -1,11 +1,11 @@
-//! The listeners: Traefik's poll, ForwardAuth and the model list, and administration.
+//! The listeners: Traefik's poll; ForwardAuth and the model list; administration.
 //!
 //! ```text
-//! provider  plain HTTP   GET /traefik       provider.rs            what Traefik is told, long-polled
-//! requests  TLS, HTTP/2  every request      head.rs                can its head be read
-//!                        /auth              auth.rs                may this request pass, and where to
-//!                        GET /v1/models     models.rs              what this key may use
-//!                        /refuse/…          refused_by_traefik.rs  native answers to what Traefik does not let pass
+//! provider  plain HTTP   GET /traefik       provider.rs            Traefik's configuration, by long poll
+//! requests  TLS, HTTP/2  every request      head.rs                checks the head
+//!                        /auth              auth.rs                whether a request may pass, and its route
+//!                        GET /v1/models     models.rs              the models that a key may use
+//!                        /refuse/…          refused_by_traefik.rs  errors for requests that Traefik does not let pass
 //! admin     plain HTTP   /healthz /readyz   health.rs              for people and health checks
 //!                        /metrics           metrics.rs             for Prometheus
 //! ```
@@ -55,8 +55,8 @@ pub use tls::{CertificateAuthority, TlsError};
 /// The three listeners, already bound.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For Traefik's poll. It stands alone: over plain HTTP Traefik polls from the connection pool
-    /// that other middlewares use, and the long poll remembers what each connection was sent.
+    /// For Traefik's poll. It has a listener of its own: over plain HTTP Traefik polls from the connection pool that other
+    /// middlewares use, and the long poll remembers what each connection was sent.
     pub provider: TcpListener,
     /// For requests.
     pub requests: TcpListener,
@@ -64,8 +64,7 @@ pub struct Listeners {
     pub admin: TcpListener,
 }
 
-/// Serves until `shutdown` becomes true, then lets requests finish. `pages` is the dashboard, with a gate of its own
-/// before it.
+/// Serves until `shutdown` becomes true, then lets requests finish. `pages` is the dashboard, including its gate.
 ///
 /// # Errors
 /// If a listener breaks.

@@ -1,9 +1,8 @@
 //! `GET /metrics` of the admin listener, in the text format of OpenMetrics 1.0
-//! (<https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md>), which Prometheus reads;
-//! so do readers of its older text format.
+//! (<https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md>), which Prometheus and parsers of its
+//! older text format can read.
 //!
-//! Nothing is kept for it: all figures are read when somebody asks. Other parts of Modelgate add theirs with
-//! [`Shared::add_metrics`].
+//! Nothing is stored for it: all values are read on request. Other parts of Modelgate add theirs with [`Shared::add_metrics`].
 
 use std::{
     fmt,
@@ -30,49 +29,49 @@ use crate::Shared;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A family of metrics: one name, and a sample for each set of labels.
+/// A metric family: one name, and a sample for each set of labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family {
-    /// Letters and underscores, beginning with `modelgate_`; a counter's without `_total`.
+    /// Letters and underscores, beginning with `modelgate_`; a counter's name without `_total`.
     pub name: &'static str,
-    /// What it counts or shows, in one line.
+    /// The help text, in one line.
     pub help: &'static str,
-    /// Whether it only grows.
+    /// Counter or gauge.
     pub kind: Kind,
-    /// The samples; each with the same labels.
+    /// The samples; all have the same label names.
     pub samples: Vec<Sample>,
 }
 
-/// What a family's samples do.
+/// The type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// They only grow.
+    /// The values only grow.
     Counter,
-    /// They go up and down.
+    /// The values go up and down.
     Gauge,
 }
 
-/// One figure.
+/// One value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Labels with their values; values may hold anything but secrets.
+    /// Labels with their values, which may be anything except secrets.
     pub labels: Vec<(&'static str, String)>,
-    /// The figure.
+    /// The value.
     pub value: f64,
 }
 
 impl Family {
-    /// A figure that goes up and down, with no samples yet.
+    /// A gauge without samples.
     pub fn gauge(name: &'static str, help: &'static str) -> Self {
         Self { name, help, kind: Kind::Gauge, samples: Vec::new() }
     }
 
-    /// A figure that only grows, with no samples yet.
+    /// A counter without samples.
     pub fn counter(name: &'static str, help: &'static str) -> Self {
         Self { name, help, kind: Kind::Counter, samples: Vec::new() }
     }
 
-    /// The same with one more sample.
+    /// Adds a sample.
     #[must_use]
     pub fn with(mut self, labels: &[(&'static str, &str)], value: f64) -> Self {
         let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
@@ -83,7 +82,7 @@ impl Family {
 
 type Source = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
 
-/// What other parts have to show.
+/// The metrics of other parts.
 #[derive(Default)]
 pub(crate) struct Sources(Mutex<Vec<Source>>);
 
@@ -104,8 +103,8 @@ impl Sources {
     }
 }
 
-/// Answers who asks this listener itself. Through a proxy it is closed: the dashboard may be there for
-/// all the world, and its sign-in is not for scrapers.
+/// Answers only requests sent directly to this listener. Through a proxy it is closed: the dashboard may be public, and
+/// scrapers cannot sign in.
 pub(crate) async fn handle(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     if headers.contains_key("x-forwarded-for") {
         let why = "metrics are for who asks Modelgate's admin listener itself, and not through a proxy\n";
@@ -129,7 +128,7 @@ fn exposition(shared: &Shared) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Figures { latencies: totals.latencies, families }));
     let mut text = String::new();
-    // Writing into a string does not fail.
+    // Writing to a string cannot fail.
     let _ = text::encode(&mut text, &registry);
     text
 }
@@ -151,7 +150,7 @@ fn not_shown(totals: &telemetry::Totals) -> Family {
     Family::counter("modelgate_decisions_not_shown", help).with(&[], totals.not_shown as f64)
 }
 
-/// Before the first survey it is not known how many there are.
+/// Before the first survey the numbers are unknown.
 fn catalogue(catalogue: Option<&Catalogue>) -> Vec<Family> {
     let mut models = Family::gauge("modelgate_models", "Names of models, by what state their servers are in");
     let mut servers = Family::gauge("modelgate_servers", "Inference servers, by state");
@@ -180,7 +179,7 @@ fn catalogue(catalogue: Option<&Catalogue>) -> Vec<Family> {
     vec![models, servers, problems, revision]
 }
 
-/// The time itself and not how long ago: so the figure means the same whenever it is looked at.
+/// The time itself instead of its age, so that the value does not depend on when it is read.
 fn polls(shared: &Shared) -> Family {
     let help = "When each Traefik was heard of last, in seconds since 1970: its poll, or the end of one that was held";
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -193,7 +192,7 @@ fn polls(shared: &Shared) -> Family {
     )
 }
 
-/// All figures of one answer.
+/// All metrics of one answer.
 #[derive(Debug)]
 struct Figures {
     latencies: Latencies,
@@ -281,7 +280,7 @@ mod tests {
         });
     }
 
-    /// The samples of a family, in their order.
+    /// The samples of a family, in order.
     fn samples(text: &str, family: &str) -> Vec<String> {
         let of_family =
             |line: &&str| line.split(['{', ' ']).next().is_some_and(|name| name.starts_with(family));

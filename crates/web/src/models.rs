@@ -1,7 +1,7 @@
-//! The model list, what this key may use and can use now; and what is left of its limits.
+//! The model list, which shows what a key may use and can use now; and what is left of the key's limits.
 //!
-//! Shapes: OpenAI's <https://platform.openai.com/docs/api-reference/models> and, when
-//! `anthropic-version` is sent, Anthropic's <https://docs.anthropic.com/en/api/models-list>.
+//! Formats: OpenAI's <https://platform.openai.com/docs/api-reference/models> and, when `anthropic-version` is sent, Anthropic's
+//! <https://docs.anthropic.com/en/api/models-list>.
 
 use std::{
     collections::BTreeMap,
@@ -27,8 +27,8 @@ use crate::{
     refusal::{Dialect, Refusal},
 };
 
-/// Answers `GET {prefix}/models` and `GET {prefix}/models/{id}`, the same below `/models/NAME`, and Ollama's `GET /api/tags`,
-/// `/api/ps`, `/api/version` and `/`; `GET {prefix}/limits`.
+/// Answers `GET {prefix}/models` and `GET {prefix}/models/{id}`, also below `/models/NAME`; Ollama's `GET /api/tags`,
+/// `/api/ps`, `/api/version` and `/`; and `GET {prefix}/limits`.
 pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
     if is_sign_of_life(&shared, &parts.method, &parts.uri) {
@@ -48,8 +48,8 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     }
 }
 
-/// Whether a client of Ollama's asks if anybody is there, as its command line does before everything else. Whoever has no key
-/// learns no more by the answer than by a refusal.
+/// Whether an Ollama client checks that the server is there, as its command line does before everything else. Without a key the
+/// answer reveals no more than a refusal would.
 fn is_sign_of_life(shared: &Shared, method: &Method, uri: &Uri) -> bool {
     let reads = method == Method::GET || method == Method::HEAD;
     reads && uri.path() == "/" && shared.settings().traefik.apis.contains(&Api::Ollama)
@@ -90,7 +90,7 @@ async fn answer(
     }
 }
 
-/// The lists below a model's name (`/models/NAME/v1/models`): that model, whatever else its servers have.
+/// The lists below a model's name (`/models/NAME/v1/models`): only that model, whatever else its servers have.
 fn of_named(catalogue: &Catalogue, key: &Key, path: &str, dialect: Dialect) -> Result<Value, Refusal> {
     let usable = usable(catalogue, key);
     let named = access::model_in_path(path, |name| usable.contains_key(name));
@@ -103,7 +103,7 @@ fn of_named(catalogue: &Catalogue, key: &Key, path: &str, dialect: Dialect) -> R
     if let Some(idle) = Idle::of(pool.readiness()) {
         return Err(Refusal::from(&Reason::NotReady { model: name, idle }));
     }
-    // Ollama's list has models by their own names.
+    // Ollama's list has models under their own names only.
     let own = usable.get(pool.canonical.as_str()).copied().unwrap_or(pool);
     match &*rest {
         "/v1/models" | "/v1/models/" => Ok(list([pool].into_iter(), dialect)),
@@ -117,8 +117,8 @@ fn of_named(catalogue: &Catalogue, key: &Key, path: &str, dialect: Dialect) -> R
     }
 }
 
-/// What is left of the caller's own limits, with `?model=` those of a model too. Answers of servers
-/// cannot carry this: Traefik adds nothing to them.
+/// What is left of the caller's own limits, and with `?model=` also of a model's. Servers' answers cannot carry this: Traefik
+/// adds no headers to them.
 async fn limits(shared: &Shared, catalogue: &Catalogue, key: &Key, query: &str) -> Result<Value, Refusal> {
     let named = query.split('&').find_map(|pair| pair.strip_prefix("model="));
     let named = named.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
@@ -129,7 +129,7 @@ async fn limits(shared: &Shared, catalogue: &Catalogue, key: &Key, query: &str) 
     })
 }
 
-/// What is left of a key's limits, with `model` those of a model too; `None` if the key can use no model of that name.
+/// What is left of a key's limits, and with `model` also of a model's; `None` if the key can use no model of that name.
 pub async fn limits_left(
     shared: &Shared,
     catalogue: &Catalogue,
@@ -179,7 +179,7 @@ pub async fn limits_left(
     }))
 }
 
-/// The models that a key may use, by name; of several pools of one name, one that is ready.
+/// The models that a key may use, by name; if several pools have a name, a ready one.
 fn usable<'c>(catalogue: &'c Catalogue, key: &Key) -> BTreeMap<&'c str, &'c Pool> {
     let mut pools: BTreeMap<&str, &Pool> = BTreeMap::new();
     for pool in catalogue.pools().filter(|pool| key.may_use(pool)) {
@@ -191,7 +191,7 @@ fn usable<'c>(catalogue: &'c Catalogue, key: &Key) -> BTreeMap<&'c str, &'c Pool
     pools
 }
 
-/// Those of them that can be used now.
+/// The usable models that are ready.
 fn ready<'c>(catalogue: &'c Catalogue, key: &Key) -> impl Iterator<Item = &'c Pool> {
     usable(catalogue, key).into_values().filter(|pool| pool.readiness() == Readiness::Ready)
 }
@@ -208,21 +208,20 @@ fn list<'c>(pools: impl Iterator<Item = &'c Pool>, dialect: Dialect) -> Value {
     }
 }
 
-/// Which of Ollama's lists.
+/// One of Ollama's two lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OllamaList {
-    /// `/api/tags`: the models that there are.
+    /// `/api/tags`: all models.
     All,
-    /// `/api/ps`: those that are loaded.
+    /// `/api/ps`: the loaded models.
     Loaded,
 }
 
-/// Ollama's list (<https://github.com/ollama/ollama/blob/main/docs/api.md#list-local-models>), of
-/// its own names or of those that are loaded: the models whose servers take requests in Ollama's API. What Modelgate does not
-/// know is left empty.
+/// Ollama's list (<https://github.com/ollama/ollama/blob/main/docs/api.md#list-local-models>) of all or of the loaded models
+/// whose servers take requests in Ollama's API. Fields that Modelgate does not know are empty.
 fn ollama_list<'c>(pools: impl Iterator<Item = &'c Pool>, of: OllamaList) -> Value {
     let usable = pools.filter(|pool| pool.groups.iter().all(access::speaks_ollama));
-    // To Ollama's clients, `llama3` and `llama3:latest` would be two models.
+    // Ollama's clients would take `llama3` and `llama3:latest` for two models.
     let own = usable.filter(|p| p.model == p.canonical);
     let describe = |pool: &Pool| {
         let created = i64_to_time(pool.card.created.unwrap_or(0));
@@ -260,7 +259,7 @@ fn describe(pool: &Pool, dialect: Dialect) -> Value {
                 "created": created,
                 "owned_by": card.owned_by.as_deref().unwrap_or("modelgate"),
             });
-            // vLLM's names for what OpenAI's list does not have.
+            // vLLM's names for fields that OpenAI's list does not have.
             let more = [
                 ("max_model_len", card.context_length.map(Value::from)),
                 ("root", card.root.as_deref().map(Value::from)),
@@ -289,5 +288,5 @@ fn i64_to_time(seconds: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0).min(MAX_TIMESTAMP))
 }
 
-/// The last second of the year 9999, past which RFC 3339 cannot write.
+/// The last second of the year 9999: RFC 3339 has no later times.
 const MAX_TIMESTAMP: u64 = 253_402_300_799;

@@ -1,8 +1,8 @@
-//! A connection, and what is asked over it, in one task.
+//! Serves a connection and the requests on it in one task.
 //!
-//! Traefik asks about all of its clients over one HTTP/2 connection, and hyper would run each question in a task of its own. Most take
-//! some microseconds, less than it takes to wake another thread for them, and each answer would be written by itself.
-//! In one task, the questions that have arrived are answered one after another, and their answers are written together.
+//! Traefik asks about all of its clients over one HTTP/2 connection, and hyper would run each request in its own task. Most
+//! take some microseconds, less than waking another thread takes, and each answer would be written separately. In one task, the
+//! requests that have arrived are answered one after another, and their answers are written together.
 
 use std::{
     future::Future,
@@ -16,11 +16,11 @@ use tokio::sync::mpsc;
 
 type Question = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Takes what hyper wants to run beside a connection.
+/// The executor for hyper: takes the futures that it wants to run beside a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender(mpsc::UnboundedSender<Question>);
 
-/// Runs it.
+/// Runs those futures.
 #[derive(Debug)]
 pub(crate) struct Questions {
     new: mpsc::UnboundedReceiver<Question>,
@@ -37,20 +37,20 @@ impl<F: Future + Send + 'static> Executor<F> for Sender {
         let question = Box::pin(async move {
             future.await;
         });
-        // When the connection has ended, nobody waits for an answer.
+        // Once the connection has ended, nobody waits for an answer.
         let _ = self.0.send(question);
     }
 }
 
 impl Questions {
-    /// Goes on with the connection and all questions, until each of them waits for something.
+    /// Polls the connection and all requests until each of them is pending.
     pub(crate) fn poll<C: Future>(
         &mut self,
         mut connection: Pin<&mut C>,
         context: &mut Context<'_>,
     ) -> Poll<C::Output> {
         loop {
-            // It reads questions, and writes the answers that are there.
+            // This reads requests, and writes the answers that are ready.
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                 return Poll::Ready(ended);
             }
@@ -81,7 +81,7 @@ mod tests {
         let served = task::spawn(async {
             let (sender, mut questions) = new();
             let (answers, mut answered) = mpsc::unbounded_channel();
-            // It asks, as hyper does, and ends when both are answered, though the first waits for the second.
+            // Like hyper, it spawns two requests, and ends when both are answered, although the first waits for the second.
             let mut connection = pin!(async move {
                 let (release, held) = oneshot::channel::<()>();
                 let also = answers.clone();

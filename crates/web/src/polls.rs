@@ -1,7 +1,7 @@
-//! Who polls: each Traefik, when it was heard of last, how often it asks and what it was told.
+//! Which Traefiks poll: when each was last heard of, how often it polls and what it was given.
 //!
-//! A Traefik is known by the address from which it polls; several behind one address look like one that
-//! asks more often. Traefik does not say its version.
+//! A Traefik is identified by the address from which it polls; several behind one address look like one that polls more often.
+//! Traefik does not report its version.
 
 mod finding;
 
@@ -16,51 +16,51 @@ use traefik_config::TraefikVersion;
 
 pub use finding::PollFinding;
 
-/// More Traefiks than anybody runs; a bound against whoever else finds the port.
+/// More Traefiks than anybody runs; bounds the memory in case anybody else finds the port.
 const MAX_INSTANCES: usize = 64;
 /// The longest user agent that is kept, in bytes.
 const MAX_USER_AGENT: usize = 128;
-/// After this long without a poll something is wrong.
+/// The time without a poll after which a Traefik counts as silent.
 const SILENT: Duration = Duration::from_secs(60);
-/// After this long without a poll a Traefik is forgotten, unless no other was heard of later.
+/// The time without a poll after which a Traefik is forgotten, unless no other was heard of later.
 const GONE: Duration = Duration::from_secs(600);
-/// What Traefik calls itself unless `providers.http.headers` says otherwise: it is Go's own user agent.
+/// Traefik's user agent unless `providers.http.headers` sets another one: it is Go's own.
 const USER_AGENT: &str = "Go-http-client/";
-/// Whoever has polled so often, never long after its last answer, is a Traefik, whatever it calls itself.
+/// Whoever has polled this often, never long after its last answer, is a Traefik, whatever its user agent.
 const STEADY: u64 = 20;
-/// Traefik's default `pollInterval`, and the longest that is good.
+/// Traefik's default `pollInterval`, and the longest acceptable one.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
-/// Timers are late, and requests take time.
+/// Allowance for late timers and the time that requests take.
 const TOLERANCE: Duration = Duration::from_millis(250);
 
-/// All that have polled.
+/// Everybody who has polled.
 #[derive(Debug)]
 pub struct Polls {
     since: Instant,
     instances: Mutex<BTreeMap<IpAddr, Entry>>,
 }
 
-/// A Traefik, as far as its polls tell.
+/// A Traefik, as known from its polls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
-    /// From where it polls.
+    /// The address from which it polls.
     pub address: IpAddr,
-    /// What it calls itself.
+    /// Its user agent.
     pub user_agent: String,
-    /// The Traefik version that its document is rendered for: that of its poll's `?version=`, or the
-    /// configured one. Which one it really is, Traefik does not say.
+    /// The Traefik version that its document is rendered for: its poll's `?version=`, or the configured one. Traefik does not
+    /// report its real version.
     pub rendered_for: TraefikVersion,
-    /// How long ago it was heard of last: zero while a poll is under way.
+    /// The time since it was last heard of: zero while a poll is under way.
     pub silent_for: Duration,
-    /// Whether a poll is under way: then a change reaches it at once.
+    /// Whether a poll is under way, so that a change would reach it at once.
     pub waiting: bool,
-    /// The time between its last two polls, from start to start. A poll that is held makes it longer.
+    /// The time between its last two polls, from start to start. Holding a poll makes it longer.
     pub interval: Option<Duration>,
-    /// How long it left between its last answer and its last poll: so late a change may be.
+    /// The time between its last answer and its last poll: a change may be this late.
     pub gap: Option<Duration>,
-    /// How often it has polled.
+    /// The number of its polls.
     pub polls: u64,
-    /// The document that it was given last.
+    /// The last document that it was given.
     pub given: Option<Given>,
 }
 
@@ -69,7 +69,7 @@ pub struct Instance {
 pub struct Given {
     /// Its number in the [`History`](crate::History).
     pub revision: u64,
-    /// How long ago a Traefik got it last.
+    /// The time since it last got the document.
     pub ago: Duration,
 }
 
@@ -78,7 +78,7 @@ struct Entry {
     user_agent: String,
     rendered_for: TraefikVersion,
     started: Instant,
-    /// When a poll was answered or broken off last.
+    /// When a poll was last answered or aborted.
     ended: Option<Instant>,
     under_way: usize,
     interval: Option<Duration>,
@@ -87,7 +87,7 @@ struct Entry {
     given: Option<(u64, Instant)>,
 }
 
-/// A poll under way; it has ended when this is dropped, also if Traefik breaks it off.
+/// A poll under way; it ends when this is dropped, even if Traefik aborts it.
 #[derive(Debug)]
 pub(crate) struct Poll<'p> {
     polls: &'p Polls,
@@ -101,27 +101,26 @@ impl Default for Polls {
 }
 
 impl Polls {
-    /// A poll has come.
+    /// Records the start of a poll.
     pub(crate) fn begin(&self, address: IpAddr, user_agent: &str, rendered_for: TraefikVersion) -> Poll<'_> {
         self.started(address, user_agent, rendered_for, Instant::now());
         Poll { polls: self, address }
     }
 
-    /// All Traefiks that have polled lately, by address.
+    /// All Traefiks that have polled recently, by address.
     pub fn instances(&self) -> Vec<Instance> {
         self.instances_at(Instant::now())
     }
 
-    /// What is wrong with the polls. A Traefik that is silent while another polls is no
-    /// alarm but one of the [`notes`](Self::notes). Whether Traefik's
-    /// `providersThrottleDuration` is at its default of 2 s, which makes changes late, cannot be told from
-    /// its polls.
+    /// Problems of the polls. A Traefik that is silent while another polls is not a problem but one of the
+    /// [`notes`](Self::notes). Polls do not show whether Traefik's `providersThrottleDuration` has its default of 2 s, which
+    /// delays changes.
     pub fn warnings(&self) -> Vec<PollFinding> {
         self.warnings_at(Instant::now())
     }
 
-    /// The Traefiks that are silent while another polls: one that was replaced, or one of several that has failed. Until
-    /// they are forgotten.
+    /// The Traefiks that are silent while another polls: one that was replaced, or one of several that has failed. They are
+    /// listed until they are forgotten.
     pub fn notes(&self) -> Vec<PollFinding> {
         self.notes_at(Instant::now())
     }
@@ -129,7 +128,7 @@ impl Polls {
     fn started(&self, address: IpAddr, user_agent: &str, rendered_for: TraefikVersion, now: Instant) {
         let mut instances = self.lock();
         if !instances.contains_key(&address) && instances.len() >= MAX_INSTANCES {
-            // Whoever has been silent for longest makes room.
+            // The one that has been silent longest makes room.
             let silent = instances.iter().min_by_key(|(_, entry)| (entry.under_way, entry.started));
             if let Some(silent) = silent.map(|(address, _)| *address) {
                 instances.remove(&silent);
@@ -155,7 +154,7 @@ impl Polls {
         };
         let cut =
             (0..=MAX_USER_AGENT.min(user_agent.len())).rev().find(|at| user_agent.is_char_boundary(*at));
-        // Who looks at the document from Traefik's own machine does not take its place.
+        // A request for the document from Traefik's own machine does not take the Traefik's place.
         if user_agent.starts_with(USER_AGENT) || !entry.user_agent.starts_with(USER_AGENT) {
             user_agent[..cut.unwrap_or(0)].clone_into(&mut entry.user_agent);
         }
@@ -201,7 +200,7 @@ impl Polls {
         silent.map(Instance::note).collect()
     }
 
-    /// Those that are Traefiks, and whether one of them polls.
+    /// The Traefiks among the pollers, and whether one of them still polls.
     fn traefiks_at(&self, now: Instant) -> (Vec<Instance>, bool) {
         let mut all = self.instances_at(now);
         all.retain(Instance::is_traefik);
@@ -235,7 +234,7 @@ impl Entry {
 }
 
 impl Instance {
-    /// Whether it is a Traefik, and not somebody who wants to see what Traefik is told.
+    /// Whether it is a Traefik, rather than somebody who wants to see the document.
     pub fn is_traefik(&self) -> bool {
         let is_steady = || self.polls >= STEADY && self.gap.is_none_or(|gap| gap <= LONGEST_INTERVAL);
         self.user_agent.starts_with(USER_AGENT) || is_steady()
@@ -250,7 +249,7 @@ impl Instance {
         PollFinding::SilentBesideAnother { address: self.address, silent_for: self.silent_for }
     }
 
-    /// A poll is held on purpose, so a long interval alone is no fault; Traefik must have waited, too.
+    /// Polls are held on purpose, so a long interval alone is not a fault; Traefik must also have waited.
     fn warning(&self) -> Option<PollFinding> {
         let Self { address, silent_for, .. } = *self;
         if self.is_silent() {
@@ -263,7 +262,7 @@ impl Instance {
 }
 
 impl Poll<'_> {
-    /// It is answered with a document.
+    /// Records the document with which it is answered.
     pub(crate) fn given(&self, revision: u64) {
         self.polls.given(self.address, revision, Instant::now());
     }
@@ -289,7 +288,7 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    /// Polls at those starts, in seconds, each held for so long.
+    /// Polls that start at those times, in seconds, each held for `held` seconds.
     fn polled(starts: &[f64], held: f64) -> Polls {
         let polls = Polls::default();
         for start in starts {
@@ -351,7 +350,7 @@ mod tests {
             (&[0.0, 4.5, 9.0][..], 4.5, false),
             // The default of 5 s.
             (&[0.0, 5.0, 10.0], 4.5, false),
-            // pollTimeout=60s: held for long, asked again at once.
+            // pollTimeout=60s: held for long, polled again at once.
             (&[0.0, 59.6, 119.2], 59.5, false),
             (&[0.0, 10.0], 4.5, true),
             (&[0.0, 30.0], 4.5, true),
@@ -380,7 +379,7 @@ mod tests {
         polls.started(OTHER, TRAEFIK, TraefikVersion::LAYERED, polls.since + secs(30.0));
         let seen = |at| polls.instances_at(polls.since + secs(at)).len();
         assert!(notes(&polls, 61.0).is_empty() && warnings(&polls, 61.0).is_empty());
-        // One of two by design, or one that was created anew and has another address: nobody can tell.
+        // The silent one may be a standby, or have come back at a new address: nobody can tell.
         assert!(warnings(&polls, 62.0).is_empty(), "the other one polls");
         assert!(notes(&polls, 62.0)[0].contains("172.18.0.2 has not polled for 61 s, while another does"));
         assert_eq!((seen(600.0), notes(&polls, 600.0).len()), (2, 1));
@@ -413,7 +412,7 @@ mod tests {
         assert!(warnings(&polls, 61.0)[0].contains("no Traefik has polled yet"));
         polls.started(HERE, TRAEFIK, TraefikVersion::LAYERED, polls.since + secs(61.0));
         assert!(warnings(&polls, 300.0).is_empty() && notes(&polls, 300.0).is_empty());
-        // It hides no Traefik that is silent either, nor makes it be forgotten.
+        // Nor does it hide a silent Traefik, or cause it to be forgotten.
         polls.started(HERE, "curl/8.5.0", TraefikVersion::LAYERED, polls.since + secs(299.0));
         polls.ended(HERE, polls.since + secs(299.5));
         polls.ended(HERE, polls.since + secs(300.0));

@@ -1,12 +1,12 @@
 //! The endpoint that Traefik's HTTP provider polls
 //! (<https://doc.traefik.io/traefik/reference/install-configuration/providers/others/http/>).
 //!
-//! It is a long poll: each TCP connection remembers what it was sent, and an answer is held until
-//! there is something else, or until shortly before Traefik would give up. So a change is live
-//! almost at once, with hardly any traffic. A new connection is always answered at once.
+//! It is a long poll: for each TCP connection the last document sent is remembered, and an answer is held until the document
+//! changes, or until shortly before Traefik would time out. So a change takes effect almost at once, with hardly any traffic. A
+//! new connection is always answered at once.
 //!
-//! An empty document would make Traefik drop every route, so before the first survey there is
-//! none: the poll is answered 503, and Traefik keeps what it has.
+//! An empty document would make Traefik drop every route, so before the first survey the poll is answered with 503, and Traefik
+//! keeps its routes.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -44,7 +44,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     peer: SocketAddr,
-    /// The fingerprint of the document that it was sent last; 0 for none.
+    /// The fingerprint of the last document sent; 0 for none.
     sent: Arc<AtomicU64>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 
 #[derive(Debug, Deserialize)]
 struct PollQuery {
-    /// Renders for this Traefik and not for the configured one.
+    /// The Traefik version to render for, instead of the configured one.
     version: Option<String>,
 }
 
@@ -85,7 +85,7 @@ async fn poll(
     let mut settings_revision = shared.settings_revision();
     let deadline = Instant::now() + shared.settings().hold;
     loop {
-        // Marked as seen before the settings are read, so that no change falls in between.
+        // Marked as seen before the settings are read, so that no change is missed in between.
         let revision = *settings_revision.borrow_and_update();
         let catalogue = shared.catalogue().load().clone();
         let document = catalogue.as_ref().map(|catalogue| {
@@ -103,7 +103,7 @@ async fn poll(
         let generation = catalogue.map_or(0, |c| c.generation());
         tokio::select! {
             _ = shared.catalogue().changed_since(generation) => {}
-            // The sender lives in `shared`, so this cannot fail.
+            // `shared` holds the sender, so this cannot fail.
             _ = settings_revision.changed() => {}
             () = sleep_until(deadline) => return match &document {
                 Some(document) => send(&connection, &poll, document),
@@ -148,13 +148,13 @@ fn host_of(header: &str) -> Option<&str> {
 #[derive(Debug, Clone)]
 struct Rendered {
     bytes: Bytes,
-    /// Tells documents apart; never 0.
+    /// Distinguishes documents; never 0.
     fingerprint: u64,
     /// Its number in the history.
     revision: u64,
 }
 
-/// The last document, so that several polls of one state render it once.
+/// The last document, so that several polls of one state render it only once.
 #[derive(Debug, Default)]
 pub(crate) struct RenderCache(Mutex<Option<(CacheKey, Rendered)>>);
 

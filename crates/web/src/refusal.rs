@@ -1,9 +1,9 @@
-//! From a reason to an answer that the client's SDK understands. HTTP statuses are chosen here.
+//! Turns a reason into an answer that the client's SDK understands. HTTP statuses are chosen here.
 //!
-//! Shapes: OpenAI's <https://platform.openai.com/docs/guides/error-codes> and Anthropic's
+//! Formats: OpenAI's <https://platform.openai.com/docs/guides/error-codes>, Anthropic's
 //! <https://docs.anthropic.com/en/api/errors>, and Ollama's `{"error": "text"}`. The `x-ratelimit-*` headers are OpenAI's
-//! (<https://platform.openai.com/docs/guides/rate-limits>); in answers to Anthropic's clients `anthropic-ratelimit-*` says
-//! the same (<https://docs.anthropic.com/en/api/rate-limits#response-headers>). `retry-after-ms` is read by both SDKs.
+//! (<https://platform.openai.com/docs/guides/rate-limits>); answers to Anthropic's clients have `anthropic-ratelimit-*` with
+//! the same values (<https://docs.anthropic.com/en/api/rate-limits#response-headers>). Both SDKs read `retry-after-ms`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ use serde_json::json;
 
 pub(crate) use crate::dialect::Dialect;
 
-/// An answer that is no success, before it is put into a dialect.
+/// An error answer, before it is formatted for a dialect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
@@ -32,14 +32,14 @@ pub(crate) struct Refusal {
 
 /// A model whose servers start takes a while; asking more often does not help.
 const WHILE_STARTING: Duration = Duration::from_secs(5);
-/// Servers that leave, or have ended, may be followed by others.
+/// Servers that are withdrawn or have ended may be replaced.
 const WHILE_DRAINING: Duration = Duration::from_secs(2);
-/// Until one of many requests has finished.
+/// Until one of the concurrent requests has finished.
 const WHILE_BUSY: Duration = Duration::from_secs(1);
 /// Until the server of shared limits is back, or another one has taken over.
 const WHILE_UNCOUNTED: Duration = Duration::from_secs(1);
-/// Longer than that nobody is to wait within a call: anthropic-python sleeps for as long as it is told, an hour by a limit
-/// per hour, and a program stands still. openai-python 1 obeyed up to this, too.
+/// The longest wait within a call: anthropic-python sleeps for as long as it is told, an hour by a limit per hour, and the
+/// program stands still. openai-python 1 also obeyed, up to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Traefik has a new route within a few hundred milliseconds.
 const WHILE_PUBLISHING: Duration = Duration::from_millis(500);
@@ -49,14 +49,14 @@ impl Refusal {
         Self { status, code, param: None, message: message.into(), retry_after: None, limited: None }
     }
 
-    /// Traefik has no route yet, or no longer, for what `/auth` has let pass.
+    /// Traefik has no route yet, or no longer, for a request that `/auth` has let pass.
     pub(crate) fn unrouted() -> Self {
         let message = "The model's route is being changed; try again in a moment.";
         let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_ready", message);
         Self { retry_after: Some(WHILE_PUBLISHING), ..refusal }
     }
 
-    /// In the flat layout, where Traefik chooses by what it can see, the request names no model there.
+    /// In the flat layout Traefik chooses by what it can see, but the request names no model there.
     pub(crate) fn unnamed() -> Self {
         let message = "No model that is ready is named where this gateway looks: in the path (/models/NAME/...), the \
                        header X-Model or the query (?model=NAME). The body alone cannot choose one here.";
@@ -64,7 +64,7 @@ impl Refusal {
         Self { param: Some("model"), retry_after: Some(WHILE_STARTING), ..refusal }
     }
 
-    /// Modelgate has just started and does not know yet what there is.
+    /// Modelgate has just started and does not know the servers yet.
     pub(crate) fn surveying() -> Self {
         let message = "The gateway is starting; try again in a moment.";
         let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "starting", message);
@@ -85,7 +85,7 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
     }
 
-    /// What it said was lost in Traefik, and so was its status.
+    /// The server's own message and status were lost in Traefik.
     pub(crate) fn refused_by_server() -> Self {
         let message =
             "The model's server answered 401: it does not take the credential that the gateway gives it.";
@@ -99,7 +99,7 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "api_key_in_url", message)
     }
 
-    /// Traefik takes away the headers that are known to hold keys, and no others.
+    /// Traefik removes only the headers that are known to hold keys.
     pub(crate) fn key_in_header(name: &HeaderName) -> Self {
         let message = format!(
             "The header {name:?} holds the API key, too, and the model's server would see it. Send the key in \
@@ -108,7 +108,7 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "api_key_in_header", message)
     }
 
-    /// Traefik reads `0031` as 31, and matches rules against `0031`.
+    /// Traefik parses `0031` as 31, but matches rules against `0031`.
     pub(crate) fn odd_length() -> Self {
         let message = "The Content-Length is not written as a plain decimal number: no leading zeros, no sign, no spaces.";
         Self::new(StatusCode::BAD_REQUEST, "invalid_content_length", message)
@@ -127,7 +127,7 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "invalid_url", message)
     }
 
-    /// Traefik's limit of requests at once is reached.
+    /// Traefik's limit of concurrent requests is reached.
     pub(crate) fn too_many_at_once() -> Self {
         let message =
             "Too many requests for this model are under way at once; try again when one has finished.";
@@ -146,8 +146,8 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, "invalid_websocket", message)
     }
 
-    /// Codex goes on over HTTP at once when it hears this status, and tries for 5 to 10 s with any other. The header `Upgrade`
-    /// that belongs to it (RFC 9110 §15.5.22) would reach nobody: Traefik takes it off an answer of `/auth`.
+    /// Codex falls back to HTTP at once at this status, and retries for 5 to 10 s at any other. The `Upgrade` header that
+    /// should accompany it (RFC 9110 §15.5.22) is omitted: Traefik removes it from answers of `/auth`.
     pub(crate) fn over_http() -> Self {
         let reason = Reason::NoWebSocket;
         Self::new(StatusCode::UPGRADE_REQUIRED, reason.code(), sentence(&reason.to_string()))
@@ -252,7 +252,7 @@ impl Refusal {
                 }
             }
             if limited.is_lasting() || self.retry_after.is_some_and(|wait| wait > LONGEST_WAIT) {
-                // Both SDKs obey; without it they would ask again what can never pass, or wait for hours or days.
+                // Both SDKs obey; otherwise they would repeat a request that can never pass, or wait for hours or days.
                 set("x-should-retry", "false".into());
             }
         }
@@ -285,7 +285,7 @@ fn names_of_anthropic(unit: Unit) -> [&'static str; 3] {
     }
 }
 
-/// A time by the clock (RFC 3339), in whole seconds, rounded up; `None` if it is further away than a calendar goes.
+/// A time (RFC 3339), in whole seconds, rounded up; `None` if it is beyond the calendar's range.
 fn moment(now: SystemTime, after: Duration) -> Option<String> {
     let latest = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     let at = now.checked_add(after)?.checked_add(Duration::from_nanos(999_999_999))?;
@@ -297,7 +297,7 @@ fn round_up(time: Duration, nanos: u128) -> u128 {
     time.as_nanos().div_ceil(nanos).max(1)
 }
 
-/// The status and the code, as OpenAI's clients see it, with which a request is refused: `429 rate_limit_exceeded`.
+/// The status and the code with which OpenAI's clients see a refusal: `429 rate_limit_exceeded`.
 pub fn status_and_code(reason: &Reason) -> String {
     let Refusal { status, code, .. } = Refusal::from(reason);
     format!("{} {code}", status.as_u16())
@@ -367,7 +367,7 @@ fn begins_anew(message: &str, after: Duration) -> String {
     format!("{message} It begins anew in {after}.")
 }
 
-/// Reasons read like the rest of a sentence; clients are told whole ones.
+/// Reasons are written as parts of a sentence; clients get a whole one.
 fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|c| c.to_ascii_uppercase());
@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(body["error"]["type"], "requests");
     }
 
-    /// Servers that had crashed were said to be "being taken out of service".
+    /// Servers that had crashed used to be reported as "being taken out of service".
     #[tokio::test]
     async fn a_model_without_a_server_says_how_its_servers_are() {
         for (idle, words, wait) in [
@@ -463,7 +463,7 @@ mod tests {
         assert_eq!(body["error"]["type"], "tokens");
     }
 
-    /// With one request an hour anthropic-python slept for an hour.
+    /// At a limit of one request an hour anthropic-python slept for an hour.
     #[tokio::test]
     async fn nobody_is_to_wait_for_more_than_a_minute_within_a_call() {
         let limit = Rate::new(1, Unit::Requests, Per::Hour, None).expect("a rate").into();
@@ -565,7 +565,7 @@ mod tests {
         }
     }
 
-    /// Its libraries printed "[object Object]".
+    /// Ollama's libraries used to print "[object Object]".
     #[tokio::test]
     async fn ollamas_shape() {
         let reason = Reason::ModelNotFound { model: "x".into() };

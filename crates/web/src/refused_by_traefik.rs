@@ -1,6 +1,6 @@
-//! Native answers to what Traefik does not let pass, because it has no route or the body is too large. Traefik sends such
-//! requests here with `/refuse/{why}` before the client's own path; or, from an errors middleware, a request of its own
-//! for `/refuse/{why}?url={the client's URL}`.
+//! Errors in the client's API for requests that Traefik does not let pass, because it has no route or the body is too large.
+//! Traefik sends such requests here with `/refuse/{why}` before the client's own path; or, from an errors middleware, its own
+//! request for `/refuse/{why}?url={the client's URL}`.
 
 use std::{
     sync::Arc,
@@ -24,8 +24,8 @@ use crate::{
     report::Report,
 };
 
-/// A client that is still sending its body reads no answer: cutting it off shows up as a broken
-/// connection. So a body that is too large is read and thrown away, up to this much and this long.
+/// A client that is still sending its body reads no answer: cutting it off looks like a broken connection. So a body that is
+/// too large is read and dropped, up to this size and this time.
 const DRAIN_BYTES: usize = 128 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
@@ -35,7 +35,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     let path =
         parts.uri.path().strip_prefix(REFUSE_PREFIX).and_then(|p| p.strip_prefix('/')).unwrap_or_default();
     let (why, client_path) = path.split_once('/').unwrap_or((path, ""));
-    // An errors middleware asks a page of its own, and puts the client's URL into the query.
+    // An errors middleware requests a page of its own, with the client's URL in the query.
     let client_url = parts.uri.query().and_then(|query| query.strip_prefix("url="));
     let client_url = client_url.filter(|_| client_path.is_empty());
     let is_page = client_url.is_some();
@@ -52,8 +52,8 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         }
         "413" if length(&parts.headers).is_some_and(|length| length <= max_body) => Refusal::odd_length(),
         "413" => Refusal::too_large(max_body),
-        // Traefik cannot tell its own 401, for a body that is too large, from a server's; but only what has passed
-        // `/auth` names a consumer.
+        // Traefik cannot tell its own 401, for a body that is too large, from a server's; but only a request that `/auth` let
+        // pass names a consumer.
         "413-chunked" => Refusal::too_large_without_length(max_chunked_body),
         "411" => Refusal::length_required(),
         "429" => Refusal::too_many_at_once(),
@@ -80,7 +80,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     refusal.answer(dialect, &request_id)
 }
 
-/// What is announced, as Traefik has read it: it writes the number anew.
+/// The announced length as Traefik has parsed it: Traefik writes the number anew.
 fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -103,7 +103,7 @@ mod tests {
     use axum::http::StatusCode;
     use telemetry::Filter;
 
-    /// `Content-Length: 0031` matches no range of lengths, and was told to be too large.
+    /// `Content-Length: 0031` matches no range of lengths, and used to be called too large.
     #[tokio::test]
     async fn a_length_that_is_allowed_is_not_called_too_large() {
         let shared = Shared::empty();
@@ -116,7 +116,7 @@ mod tests {
         }
     }
 
-    /// An errors middleware around the question about a chunked body catches 401s of servers, too.
+    /// An errors middleware around ForwardAuth for a chunked body catches 401s of servers, too.
     #[tokio::test]
     async fn a_servers_own_401_is_not_called_too_large() {
         let shared = Shared::empty();
@@ -133,7 +133,7 @@ mod tests {
         }
     }
 
-    /// Operators see what Traefik refuses through us among the rest; it says nothing of how long decisions take.
+    /// Operators see these refusals among all others; they do not count in the latencies of decisions.
     #[tokio::test]
     async fn what_is_refused_here_is_counted_and_shown() {
         let shared = Shared::empty();

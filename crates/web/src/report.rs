@@ -1,4 +1,4 @@
-//! Tells telemetry what `/auth` has decided, and what was refused without it.
+//! Reports to telemetry what `/auth` has decided, and what was refused without it.
 
 use std::{
     net::IpAddr,
@@ -11,11 +11,11 @@ use telemetry::{Decided, Record, Refused, Telemetry};
 
 use crate::refusal::Refusal;
 
-/// A question of Traefik's that is being answered, or a request that it has sent here to be refused.
+/// A ForwardAuth request that is being answered, or a request that Traefik has sent here to be refused.
 #[derive(Clone, Copy)]
 pub(crate) struct Report<'r> {
     pub(crate) telemetry: &'r Telemetry,
-    /// When Traefik has asked; `None` if it has not.
+    /// When the ForwardAuth request arrived; `None` if there was none.
     pub(crate) since: Option<Instant>,
     pub(crate) at: SystemTime,
     /// The client's address, if Traefik has said it.
@@ -26,7 +26,7 @@ pub(crate) struct Report<'r> {
 }
 
 impl<'r> Report<'r> {
-    /// The request passes. What is returned is kept when its tokens are estimated.
+    /// Records an admitted request. The caller keeps the returned record once tokens are estimated.
     pub(crate) fn allowed(&self, grant: &Grant) -> Record {
         self.telemetry.count(&Decided {
             consumer: Some(&grant.consumer.name),
@@ -48,7 +48,7 @@ impl<'r> Report<'r> {
         });
     }
 
-    /// It is refused before anybody has asked whose it is.
+    /// Records a request that was refused before its key was checked.
     pub(crate) fn refused(&self, refusal: Refusal) -> Refusal {
         self.telemetry.decided(&self.decided(Some(Refused { code: refusal.code, words: &refusal.message })));
         refusal

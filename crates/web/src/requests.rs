@@ -1,4 +1,4 @@
-//! What is asked over the requests' listener: `/auth`, and the few things that Modelgate answers itself.
+//! The requests listener: `/auth`, and the few requests that Modelgate answers itself.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -7,7 +7,7 @@ use tower::ServiceExt as _;
 
 use crate::{Shared, auth, head, models, refused_by_traefik};
 
-/// Answers it.
+/// The service of the listener.
 #[derive(Debug)]
 pub(crate) struct Requests {
     shared: Arc<Shared>,
@@ -28,7 +28,7 @@ impl Requests {
         if let Some(refusal) = head::check(&self.shared, &request) {
             return refusal;
         }
-        // Not by the router: with a layer around it, it took a twentieth of the time of a short question.
+        // Not by the router: together with a layer it took a twentieth of the time of a short request.
         if request.uri().path() == "/auth" {
             return auth::handle(&self.shared, request).await;
         }

@@ -1,4 +1,4 @@
-//! What the handlers share.
+//! The state that handlers share.
 
 use std::{
     collections::BTreeSet,
@@ -25,21 +25,21 @@ use crate::{
     metrics::Sources, provider::RenderCache,
 };
 
-/// What the configuration says to the handlers; replaced as a whole on reload.
+/// The configuration for the handlers; replaced as a whole on reload.
 #[derive(Debug)]
 pub struct Settings {
-    /// Networks whose every address is taken for Traefik's: it is given servers' credentials.
+    /// Networks in which every address counts as Traefik's: Traefik is given servers' credentials.
     pub trusted_networks: Vec<IpNet>,
     /// How the document for Traefik is rendered.
     pub traefik: traefik_config::Options,
-    /// The host under which Traefik reaches us; `None`: the one that it polls.
+    /// The host at which Traefik reaches Modelgate; `None`: the host that it polls.
     pub advertise: Option<String>,
-    /// How long a poll is held when there is nothing new; shorter than Traefik's `pollTimeout`.
+    /// How long a poll is held while nothing changes; shorter than Traefik's `pollTimeout`.
     pub hold: Duration,
 }
 
 impl Settings {
-    /// Whether a peer has proven that it is Traefik.
+    /// Whether a peer has proven to be Traefik.
     pub(crate) fn trusts(&self, peer: Peer) -> bool {
         peer.has_certificate || self.is_traefiks(peer.address)
     }
@@ -50,7 +50,7 @@ impl Settings {
     }
 }
 
-/// What the handlers share. `/auth` takes no lock here: all that it reads is an atomic pointer.
+/// The state that handlers share. `/auth` takes no lock here: all that it reads is an atomic pointer.
 #[derive(Debug)]
 pub struct Shared {
     catalogue: Reader,
@@ -74,7 +74,7 @@ pub struct Shared {
 
 type Status = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
 
-/// What other parts say about themselves, by name.
+/// The statuses of other parts, by name.
 #[derive(Default)]
 struct Statuses(Mutex<Vec<(&'static str, Status)>>);
 
@@ -91,7 +91,7 @@ struct RequestIds {
     next: AtomicU64,
 }
 
-/// Of what it is put together.
+/// The parts of the shared state.
 #[derive(Debug)]
 pub struct Parts {
     /// What is known of servers and models.
@@ -100,20 +100,20 @@ pub struct Parts {
     pub settings: Settings,
     /// The keys and limits.
     pub policy: Arc<Policy>,
-    /// Who signs the certificates of the requests listener.
+    /// The authority that signs the certificates of the requests listener.
     pub authority: CertificateAuthority,
     /// The port of the requests listener.
     pub requests_port: u16,
-    /// Where the addresses go from which Traefik polls.
+    /// Receives the addresses from which Traefik polls.
     pub traefik_peers: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 impl Shared {
-    /// Puts it together.
+    /// Builds the state from its parts.
     pub fn new(parts: Parts) -> Self {
         let Parts { catalogue, settings, policy, authority, requests_port, traefik_peers } = parts;
         let mut run = [0; 4];
-        // Without randomness ids repeat after a restart; nothing depends on them.
+        // Without randomness ids repeat after a restart, which harms nothing.
         let _ = getrandom::fill(&mut run);
         Self {
             catalogue,
@@ -136,24 +136,24 @@ impl Shared {
         }
     }
 
-    /// Puts new settings in force. What limits have counted so far is kept.
+    /// Replaces the settings. The limits' counts are kept.
     pub fn replace_settings(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
         self.settings_revision.send_modify(|revision| *revision += 1);
     }
 
-    /// Has limits counted by a server that several Modelgates share.
+    /// Uses a server that counts limits for several replicas.
     #[must_use]
     pub fn with_shared_counting(self, counting: SharedCounting) -> Self {
         Self { shared_counting: Some(counting), ..self }
     }
 
-    /// Puts other keys and limits in force. What limits have counted so far is kept.
+    /// Replaces the keys and limits. The limits' counts are kept.
     pub fn replace_policy(&self, policy: impl Into<Arc<Policy>>) {
         self.policy.store(policy.into());
     }
 
-    /// Forgets limits that nobody uses; to be called now and then.
+    /// Forgets unused limits; must be called now and then.
     pub fn sweep_limits(&self) {
         self.limiters.sweep();
     }
@@ -173,17 +173,17 @@ impl Shared {
         self.policy.load()
     }
 
-    /// The server that counts limits for several Modelgates, if there is one.
+    /// The server that counts limits for several replicas, if there is one.
     pub fn shared_counting(&self) -> Option<&SharedCounting> {
         self.shared_counting.as_ref()
     }
 
-    /// What keys have used. Somebody must take it again and again.
+    /// The usage of keys. Another task must take it regularly.
     pub fn usage(&self) -> &Usage {
         &self.usage
     }
 
-    /// Tells when the settings are replaced; its value counts the times.
+    /// Notifies when the settings are replaced; the value counts the replacements.
     pub(crate) fn settings_revision(&self) -> watch::Receiver<u64> {
         self.settings_revision.subscribe()
     }
@@ -193,33 +193,33 @@ impl Shared {
         counting::left(self.shared_counting(), &self.limiters, demands).await
     }
 
-    /// What limits have counted.
+    /// The limits' counts in this process.
     pub fn limiters(&self) -> &Limiters<SystemClock> {
         &self.limiters
     }
 
-    /// What `/auth` has decided. Somebody must call its `collect` again and again.
+    /// The decisions of `/auth`. Another task must call its `collect` regularly.
     pub fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
     }
 
-    /// Who polls.
+    /// The Traefiks that poll.
     pub fn polls(&self) -> &Polls {
         &self.polls
     }
 
-    /// The documents that Traefik was told lately.
+    /// The last documents that Traefik was given.
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// Adds to what `/metrics` answers. It is called for each answer, and shall neither wait nor fail; each
-    /// family has a name of its own.
+    /// Adds metrics to `/metrics`. The function is called for each answer, and must neither wait nor fail; each family needs a
+    /// unique name.
     pub fn add_metrics(&self, families: impl Fn() -> Vec<Family> + Send + Sync + 'static) {
         self.metrics.add(Box::new(families));
     }
 
-    /// Adds to what `/readyz` answers to who asks on this machine. Never a secret.
+    /// Adds a status to the `/readyz` answers for callers on this machine. Never a secret.
     pub fn add_status(
         &self,
         name: &'static str,
@@ -229,7 +229,7 @@ impl Shared {
         statuses.push((name, Box::new(status)));
     }
 
-    /// What other parts say about themselves, by name.
+    /// The statuses of other parts, by name.
     pub fn statuses(&self) -> Vec<(&'static str, serde_json::Value)> {
         let statuses = self.statuses.0.lock().unwrap_or_else(PoisonError::into_inner);
         statuses.iter().map(|(name, status)| (*name, status())).collect()
@@ -247,15 +247,15 @@ impl Shared {
         self.requests_port
     }
 
-    /// Remembers from where Traefik polls.
+    /// Remembers an address from which Traefik polls.
     pub(crate) fn polled_from(&self, peer: IpAddr) {
-        /// More Traefiks than anybody runs; a bound against whoever else finds the port.
+        /// More Traefiks than anybody runs; bounds the memory in case anybody else finds the port.
         const MAX_PEERS: usize = 64;
         self.traefik_peers
             .send_if_modified(|peers| peers.len() < MAX_PEERS && !peer.is_loopback() && peers.insert(peer));
     }
 
-    /// Whether an address is one that Traefik is known to have: then it can be believed from where a request comes.
+    /// Whether an address is known to be Traefik's, so that its word about a request's origin can be believed.
     pub fn is_traefik(&self, address: IpAddr) -> bool {
         // A Traefik on this machine cannot be told from other programs on it.
         address.is_loopback()
@@ -272,12 +272,12 @@ impl Shared {
 
 #[cfg(test)]
 impl Shared {
-    /// One that knows no server and no key, for tests of the handlers.
+    /// A state without servers or keys, for tests of the handlers.
     pub(crate) fn empty() -> Arc<Self> {
         Self::with_catalogue(catalogue::channel().1)
     }
 
-    /// The same with what is known of servers and models.
+    /// Like [`empty`](Self::empty), with a catalogue.
     pub(crate) fn with_catalogue(catalogue: Reader) -> Arc<Self> {
         let settings = Settings {
             trusted_networks: Vec::new(),

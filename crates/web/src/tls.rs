@@ -1,8 +1,8 @@
-//! Our own certificate authority for the connection from Traefik to `/auth`.
+//! Modelgate's own certificate authority for the connection from Traefik to `/auth`.
 //!
-//! ForwardAuth over plain HTTP opens a TCP connection per request as soon as there are more than
-//! two at a time; over TLS it speaks HTTP/2 and needs one. Traefik takes the CA inline, so nobody
-//! has to set anything up. Only Traefik trusts this CA, and only for this.
+//! ForwardAuth over plain HTTP opens a TCP connection per request once there are more than two at a time; over TLS it speaks
+//! HTTP/2 and needs one. Traefik takes the CA inline, so operators need not set anything up. Only Traefik trusts this CA, and
+//! only for this.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,13 +26,13 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Names and addresses for which certificates are kept; more than Traefiks can have names for us.
+/// The maximum number of names and addresses with certificates; more than Traefiks can use.
 const MAX_NAMES: usize = 64;
 
 const CERTIFICATE_FILE: &str = "ca.pem";
 const KEY_FILE: &str = "ca-key.pem";
 
-/// What goes wrong with certificates.
+/// An error about certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file of the state directory cannot be read or written.
@@ -51,25 +51,25 @@ pub enum TlsError {
     Key(#[from] rustls::Error),
 }
 
-/// Signs certificates for the names under which Traefik calls us, when it calls.
+/// Signs certificates on demand, for the names by which Traefik calls Modelgate.
 pub struct CertificateAuthority {
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
-    /// One key for all certificates of the listener; it lives as long as the process.
+    /// The key of all certificates of the listener; it is kept only in memory.
     key: KeyPair,
     signing_key: Arc<dyn SigningKey>,
     by_name: Mutex<HashMap<String, Arc<CertifiedKey>>>,
     addresses: Mutex<(BTreeSet<IpAddr>, Arc<CertifiedKey>)>,
-    /// Checks certificates that clients show; they need not show any.
+    /// Verifies client certificates, which are optional.
     clients: Arc<dyn ClientCertVerifier>,
 }
 
 impl CertificateAuthority {
-    /// A new authority or, with a state directory, the one that is kept there: after a restart
-    /// Traefik still trusts us before it has polled.
+    /// Creates an authority or, with a state directory, loads the one kept there: then Traefik trusts Modelgate after a restart
+    /// even before it has polled.
     ///
-    /// Clients may prove that they are Traefik with a certificate signed by one in `client_ca`, a PEM
-    /// file; without it no client can.
+    /// Clients may prove that they are Traefik by a certificate signed by one in `client_ca`, a PEM file; without that file no
+    /// client can.
     ///
     /// # Errors
     /// If a file cannot be read or written, or the kept key is damaged.
@@ -90,13 +90,13 @@ impl CertificateAuthority {
         Ok(Self { certificate_pem, issuer, key, signing_key, by_name: Mutex::default(), addresses, clients })
     }
 
-    /// The authority's certificate in PEM, for Traefik. No secret.
+    /// The authority's certificate in PEM, for Traefik. Not secret.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// From now on answer for this address too. A client that calls an address sends no name
-    /// (RFC 6066 §3), so one certificate stands for all addresses.
+    /// Adds an address to answer for. A client that connects to an address sends no name (RFC 6066 §3), so one certificate is
+    /// for all addresses.
     pub(crate) fn answer_for(&self, address: IpAddr) {
         let mut guard = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, certified) = &mut *guard;
@@ -108,7 +108,7 @@ impl CertificateAuthority {
         }
     }
 
-    /// Accepts TLS connections, and HTTP/2 in them.
+    /// Accepts TLS connections, with HTTP/2 on offer.
     pub(crate) fn acceptor(authority: &Arc<Self>) -> TlsAcceptor {
         let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(authority) as _;
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
@@ -159,7 +159,7 @@ fn ca_params() -> CertificateParams {
     params
 }
 
-/// Takes certificates signed by one in a PEM file, and clients without any.
+/// Accepts certificates signed by one in a PEM file, and clients without a certificate.
 fn client_verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let failed = |source| TlsError::File { path: path.display().to_string(), source };
     let pem = fs::read(path).map_err(failed)?;
@@ -198,7 +198,7 @@ fn kept(dir: &Path) -> Result<(KeyPair, String), TlsError> {
     Ok((key, certificate))
 }
 
-/// Writes a file that only its owner may read, from the first byte on.
+/// Writes a file that is readable only by its owner, from the first byte on.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);

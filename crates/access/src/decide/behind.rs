@@ -1,5 +1,5 @@
-//! What a request may reach of the servers behind a route besides the model that it is for: their other paths, what they
-//! store for everybody, their other models.
+//! What a request may reach on the servers of its route besides its model: other paths, data that servers store for everybody,
+//! other models.
 
 use catalogue::{Choice, Door, Kind, Pool, RouteGroup};
 
@@ -19,31 +19,31 @@ use crate::{
 struct Behind {
     /// What it could choose there.
     choice: Choice,
-    /// Whether WebSockets pass, whatever their messages say.
+    /// Whether WebSockets pass whatever their messages name.
     websockets: bool,
-    /// Whether a body that names no model gets this one: somebody says so who knows.
+    /// Whether a body without a model gets this one: the router's owner has said so.
     default_is_told: bool,
 }
 
-/// What the owner of a router says of the server to which it leads.
+/// What a router's owner says about the server behind it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gate {
-    /// Which model it is.
+    /// The owner says which model it is.
     pub(super) owner_says: bool,
     /// The server has that model and no other.
     pub(super) single_model: bool,
 }
 
-/// Whether it is known which server a request is for. Keys with `manage: true` manage a server that they name, and no other.
+/// Whether it is known to which server a request goes. Keys with `manage: true` may manage only a server that they name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Addressee {
     /// Its path names a model, or Traefik has chosen a route for it.
     Known,
-    /// It may be sent to any.
+    /// It may go to any server.
     Unknown,
 }
 
-/// What was read of a request.
+/// The parts of a request that have been read.
 #[derive(Clone, Copy)]
 pub(super) struct Parsed<'r> {
     pub(super) names: &'r Names<'r>,
@@ -54,13 +54,13 @@ pub(super) struct Parsed<'r> {
 /// What the fields of a body mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fields {
-    /// What the APIs say that these servers share.
+    /// What the APIs that these servers share define.
     Shared,
-    /// What an application wants, on its own paths.
+    /// What an application defines for its own paths.
     Own,
 }
 
-/// Whether servers read an odd body as it was read here.
+/// Whether the servers read an odd body as it was read here.
 pub(super) fn read_so(oddities: Oddities, choice: Choice, doors: &[Door]) -> bool {
     let Oddities { untyped, empty_name, null_model } = oddities;
     doors.iter().all(|Door { kind, .. }| {
@@ -70,8 +70,8 @@ pub(super) fn read_so(oddities: Oddities, choice: Choice, doors: &[Door]) -> boo
     })
 }
 
-/// Whether all servers of a pool answer to a name that none of them has, and choose nothing by it: clients that have to put a
-/// model into the body put anything there.
+/// Whether all servers of a pool accept a name that none of them has, without choosing anything by it: clients whose API
+/// requires a model in the body send any name.
 pub(super) fn takes_any_name(pool: &Pool, name: &str) -> bool {
     let is_sglang = |door: &Door| door.kind == Kind::Sglang;
     let chooses_nothing = match pool.choice() {
@@ -84,7 +84,7 @@ pub(super) fn takes_any_name(pool: &Pool, name: &str) -> bool {
 }
 
 impl Question<'_> {
-    /// What a request of a key that manages servers may not do all the same.
+    /// What even the request of a key that manages servers may not do.
     pub(super) fn manage(&self, group: &RouteGroup, reading: Parsed<'_>) -> Result<(), Reason> {
         let path = reading.form.at_server();
         let classes = group.doors.iter().filter_map(|door| routes::class(door, self.request.method, &path));
@@ -92,7 +92,7 @@ impl Question<'_> {
         other.try_for_each(|class| self.may_reach(class, reading.addressee))
     }
 
-    /// Refuses what reaches more than the model, at any server that may get the request.
+    /// Refuses a request that reaches more than its model on any server to which it may go.
     pub(super) fn pass(
         &self,
         choice: Choice,
@@ -111,7 +111,7 @@ impl Question<'_> {
         let mut asks_a_model = names.is_handshake();
         for door in &group.doors {
             let class = self.enter(door, reading, trace)?;
-            // What is stored is about no model, and the key may use it.
+            // Stored data belongs to no model, and the key may use it.
             if !matches!(class, Some(Class::Stored | Class::Jobs)) {
                 asks_a_model = true;
                 self.leave_fields(door.kind, choice, reading)?;
@@ -141,14 +141,14 @@ impl Question<'_> {
             format!("for a server of kind {}, {method} {path} is {what} ({by})", door.kind.name())
         });
         match class {
-            // What is not known of a kind may be new, and do anything.
+            // An unknown path of a known kind may be new, and do anything.
             None if self.key.manage && reading.addressee == Addressee::Known => Ok(None),
             None => Err(Reason::ClosedPath),
             Some(class) => self.may_reach(class, reading.addressee).map(|()| Some(class)),
         }
     }
 
-    /// Refuses fields of the body that reach what the path does not tell of.
+    /// Refuses fields of the body that reach more than the path shows.
     fn leave_fields(&self, kind: Kind, choice: Choice, reading: Parsed<'_>) -> Result<(), Reason> {
         let Parsed { names, form, .. } = reading;
         match names.other() {
@@ -172,12 +172,11 @@ impl Question<'_> {
         }
     }
 
-    /// Refuses a body that was not read where it could refer to what is stored. A server of one model says nothing of
-    /// that.
+    /// Refuses an unread body that could refer to stored data. Servers with one model have stored data, too.
     fn leave_unread(&self, kind: Kind, names: &Names<'_>) -> Result<(), Reason> {
         let unread = match kind {
             Kind::Provider => names.unread(),
-            // They read JSON alone, and before Traefik 3.3 nobody sees their bodies.
+            // They read only JSON, and before Traefik 3.3 bodies are not visible.
             Kind::Vllm | Kind::Sglang => names.fault().cloned(),
             _ => None,
         };
@@ -187,17 +186,17 @@ impl Question<'_> {
         }
     }
 
-    /// Whether the request asks for something that is there, and for no answer to a prompt.
+    /// Whether the request reads existing data, rather than asking for an answer to a prompt.
     fn reads(&self) -> bool {
         matches!(self.request.method, "GET" | "HEAD")
     }
 
-    /// Whether the key may use what a route does.
+    /// Whether the key may use a route of this class.
     pub(super) fn may_reach(&self, class: Class, addressee: Addressee) -> Result<(), Reason> {
         match class {
             Class::Open => Ok(()),
             Class::Stored if self.key.stored_data => Ok(()),
-            // What is stored there names models that nobody reads here.
+            // Stored jobs name models, and nothing here reads those.
             Class::Jobs if self.key.stored_data && self.key.may_use_all() => Ok(()),
             Class::Stored | Class::Jobs => Err(Reason::StoredData),
             Class::Manage if self.key.manage && addressee == Addressee::Known => Ok(()),
@@ -205,7 +204,7 @@ impl Question<'_> {
         }
     }
 
-    /// Refuses a body that refers to what servers store for everybody, unless the key may use that.
+    /// Refuses a body that refers to data that servers store for everybody, unless the key may use that.
     pub(super) fn leave_stored(&self, names: &Names<'_>) -> Result<(), Reason> {
         match names.stored() {
             Some(field) if !self.key.stored_data => Err(Unreadable::StoredField(field).into()),
@@ -213,7 +212,7 @@ impl Question<'_> {
         }
     }
 
-    /// Refuses models and adapters that stand deeper in a body, and references there if its fields mean those.
+    /// Refuses models and adapters deeper in a body, and references there if its fields mean stored data.
     pub(super) fn look_deeper(&self, fields: Fields) -> Result<(), Reason> {
         match deep_in_body(self.request)? {
             Some(field) if fields == Fields::Shared && !self.key.stored_data => {
@@ -223,7 +222,7 @@ impl Question<'_> {
         }
     }
 
-    /// Refuses what a server could take for a request for another model than the one that it is for.
+    /// Refuses a request that a server could take for another model's.
     fn leave_no_choice(&self, behind: Behind, reading: Parsed<'_>) -> Result<(), Reason> {
         let Parsed { names, form, .. } = reading;
         let Behind { choice, websockets, default_is_told } = behind;
@@ -231,15 +230,15 @@ impl Question<'_> {
             return Ok(());
         }
         if choice == Choice::Sole {
-            // A body that is not handed over may name an adapter at most that the server loads by itself.
+            // A body that Traefik does not hand over can at most name an adapter that the server loads by itself.
             return names.fault().cloned().map_or(Ok(()), |fault| Err(fault.into()));
         }
-        // A key that manages servers may see their lists.
+        // A key that manages servers may see their model lists.
         if shows_models(form.seen()) {
             return if self.key.manage { Ok(()) } else { Err(Reason::ClosedPath) };
         }
-        // What a WebSocket's messages say is not seen here. vLLM takes the model from `session.update`; OpenAI
-        // takes the one that transcribes from there.
+        // A WebSocket's messages are not visible here. vLLM takes the model from `session.update`; OpenAI takes the
+        // transcription model from there.
         if names.is_handshake() {
             return if websockets { Ok(()) } else { Err(Unreadable::ModelInMessages.into()) };
         }
@@ -254,7 +253,7 @@ impl Question<'_> {
         open.map_or(Ok(()), |open| Err(open.into()))
     }
 
-    /// The same as behind a route, as far as the router's owner says what stands there.
+    /// Like `leave_no_choice`, for a router of the operator's own, as far as its owner says what is behind it.
     pub(super) fn leave_no_choice_at(
         &self,
         gate: Gate,

@@ -1,4 +1,4 @@
-//! What a request takes from which limits: those of its key, its consumer and its model.
+//! A request's demands on the limits of its key, its consumer and its model.
 
 use std::{cell::LazyCell, time::SystemTime};
 
@@ -34,14 +34,14 @@ pub(super) fn demands(
     (demands, tokens)
 }
 
-/// The model that a request is for, as far as limits are concerned. They count for all its names together.
+/// The model of a request, for the purpose of limits. All its names share their counts.
 #[derive(Debug, Clone, Copy)]
 enum OfModel<'l> {
-    /// The servers of the name, and those of the model that it stands for.
+    /// The servers of the name, and those of its canonical model.
     Known { pool: &'l Pool, main: Option<&'l Pool> },
-    /// The owner of a router names it, whether there is a server or not.
+    /// A router's owner names it, whether there is a server or not.
     Named(&'l str),
-    /// A client names it, and no server has it. Clients may make up any number of such names: they count together.
+    /// A client names it, but no server has it. Clients can invent any number of such names, so they share their counts.
     MadeUp(&'l str),
 }
 
@@ -70,7 +70,7 @@ impl<'l> OfModel<'l> {
         }
     }
 
-    /// Those that its servers ask for are the model's own, so that no alias gets around them.
+    /// The limits that its servers set are taken from the canonical model, so that no alias evades them.
     fn own_limits(self) -> Option<Limited<'l>> {
         let Self::Known { pool, main } = self else { return None };
         let own = [main, Some(pool)].into_iter().flatten().find_map(|pool| pool.own_limits.as_ref())?;
@@ -96,7 +96,7 @@ fn limits_on<'l>(
         None,
     ];
     if let Some(model) = model {
-        // That of a name without servers is a digest, so it is made once and only if there is a limit.
+        // The subject of a name without servers is a digest, so it is computed once, and only if there is a limit.
         let subject = LazyCell::new(|| model.subject());
         let of_model = |scope, who: Option<Subject>, limits: &'l Limits| {
             let of = || who.map_or(*subject, |who| who.for_model(*subject));
@@ -111,8 +111,8 @@ fn limits_on<'l>(
     all.into_iter().flatten()
 }
 
-/// What would be taken from a key's limits by one request or token: from its own, its consumer's, and for a
-/// model from those of both and the model's, its servers' among them. To be shown, not to be taken.
+/// The demands that one request or token of a key would make: on the key's limits, its consumer's, and for a model on those of
+/// both and the model's, its servers' included. For display only; nothing is debited.
 pub fn limits_of(
     policy: &Policy,
     key: &Key,

@@ -1,4 +1,4 @@
-//! The places of a request that name a model, and what the server behind will see of them.
+//! The places of a request that name a model, and which of them the server will see.
 
 use http::{
     HeaderMap,
@@ -16,7 +16,7 @@ use crate::{
 
 /// All places that name a model.
 pub(super) struct Names<'a> {
-    /// In the order in which a disagreement is told: body, header, query, path, the router's owner.
+    /// In the order in which a disagreement is reported: body, header, query, path, the router's owner.
     all: [Option<Named<'a>>; 5],
     body: Body,
     handshake: bool,
@@ -27,37 +27,37 @@ pub(super) struct Names<'a> {
     oddities: Oddities,
 }
 
-/// What there is to know about a body.
+/// What is known of a body.
 enum Body {
     Absent,
     Named,
     /// It was read, and names no model.
     Silent,
-    /// It is of a kind that is not read.
+    /// It is of a kind that cannot be read.
     Faulty(Unreadable),
-    /// It was not handed over; there may be one.
+    /// It was not handed over; the request may have one.
     Unseen,
 }
 
-/// Whether the name of a model in the path says to a server of several models which one is meant.
+/// Whether a model's name in the path tells a server of several models which one is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NameInPath {
-    /// Traefik takes it off, so the server does not see it.
+    /// No: Traefik removes it, so the server does not see it.
     TakenOff,
-    /// It does: what is asked for needs no model, or a router that somebody has written leaves the name there.
+    /// Yes: the request needs no model, or a router of the operator's own leaves the name in the path.
     Enough,
 }
 
-/// What must be known before names are read.
+/// What must be known before the names are read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// `X-Model` chose the servers, so it is no model's name.
+    /// `X-Model` chose the servers, so its value is not a model's name.
     pub(super) header_chose: bool,
-    /// The body of a request that manages a server is about other things.
+    /// The body of a management request is about other things.
     pub(super) skip_body: bool,
-    /// It may not matter what the body is, if the server has but one model.
+    /// The body may be anything if the server has only one model.
     pub(super) any_body: bool,
-    /// How odd the body may be.
+    /// Whether oddities in the body are accepted.
     pub(super) reading: Reading,
 }
 
@@ -90,17 +90,17 @@ impl<'a> Names<'a> {
         self.all.iter().flatten()
     }
 
-    /// The name by which Traefik routes: the one in the path, which it takes off, else the first.
+    /// The name by which Traefik routes: the one in the path, which Traefik removes, else the first one.
     pub(super) fn routing(&self) -> Option<&str> {
         self.all[3].iter().chain(self.iter()).next().map(|(_, name)| &**name)
     }
 
-    /// The name that stands in the path, if there is one.
+    /// The name in the path, if any.
     pub(super) fn in_path(&self) -> Option<&str> {
         self.all[3].as_ref().map(|(_, name)| &**name)
     }
 
-    /// Whether this opens a WebSocket.
+    /// Whether this is a WebSocket handshake.
     pub(super) fn is_handshake(&self) -> bool {
         self.handshake
     }
@@ -110,7 +110,7 @@ impl<'a> Names<'a> {
         self.stored
     }
 
-    /// What of the body not every server reads as it was read here.
+    /// Oddities in the body, which not every server reads as it was read here.
     pub(super) fn oddities(&self) -> Oddities {
         self.oddities
     }
@@ -120,19 +120,19 @@ impl<'a> Names<'a> {
         self.other.as_ref()
     }
 
-    /// What of the body counts as tokens, if that could be told while it was read.
+    /// The body's counted tokens, if it could be counted while it was read.
     pub(super) fn into_count(self) -> Option<Box<Count>> {
         self.count
     }
 
-    /// Why a server that looks at bodies might take its default model: the body names none.
+    /// Whether a server that reads bodies might use its default model: the body names none.
     pub(super) fn is_silent(&self) -> bool {
         matches!(self.body, Body::Silent)
     }
 
-    /// Why a server with several models might take another than the one that is named: it looks at
-    /// the body, without one at the query, and at the path if the name is still in it. For a plain request
-    /// without a body the header is enough, since no prompt is in it; a WebSocket's prompts are still to come.
+    /// Why a server with several models might use another than the one named: it reads the body; without a body, the query; and
+    /// the path if the name is still in it. For a plain request without a body the header is enough, since it carries no
+    /// prompt; a WebSocket's prompts are still to come.
     pub(super) fn left_open(&self, in_path: NameInPath) -> Option<Unreadable> {
         let [_, header, query, path, _] = &self.all;
         let path = path.as_ref().filter(|_| in_path == NameInPath::Enough);
@@ -147,7 +147,7 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// Why the body could not be read, if it is of a kind that is not.
+    /// Why the body could not be read, if it is of a kind that cannot be read.
     pub(super) fn fault(&self) -> Option<&Unreadable> {
         match &self.body {
             Body::Faulty(fault) => Some(fault),
@@ -155,7 +155,7 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// Why the body may say what was not read: it is of a kind that is not read, or was not handed over.
+    /// Why the body may hold more than was read: it is of a kind that cannot be read, or was not handed over.
     pub(super) fn unread(&self) -> Option<Unreadable> {
         match &self.body {
             Body::Faulty(fault) => Some(fault.clone()),
@@ -178,7 +178,7 @@ fn read_body<'a>(
         Ok(read) if request.body.is_empty() => Ok((Body::Absent, read)),
         Ok(read) if read.named.is_none() => Ok((Body::Silent, read)),
         Ok(read) => Ok((Body::Named, read)),
-        // An application may take a list, too.
+        // An application may accept a list, too.
         Err(fault) if any_body && (fault.is_media_type() || fault == Unreadable::NotAnObject) => {
             Ok((Body::Faulty(fault), BodyRead::default()))
         }
@@ -186,7 +186,7 @@ fn read_body<'a>(
     }
 }
 
-/// The model that a path names (`/models/NAME/…`), and what follows the name; `None` for that if nobody knows it.
+/// The model that a path names (`/models/NAME/…`), and the rest behind the name; the rest is `None` if the name is unknown.
 ///
 /// # Errors
 /// The path can be read in two ways.
@@ -207,14 +207,14 @@ pub fn model_in_path(
     })
 }
 
-/// Whether a request opens a WebSocket for what has a place of its own over HTTP (`POST /v1/responses` and the like). Codex tries
-/// so first, and goes on over HTTP at once when it is told to.
+/// Whether a request opens a WebSocket on a path that HTTP clients POST to (`/v1/responses` and the like). Codex tries a
+/// WebSocket first, and falls back to HTTP at once when told to.
 pub fn is_asked_by_post(uri: &str, headers: &HeaderMap) -> bool {
     is_handshake(headers) && Target::parse(uri).is_ok_and(|target| takes_a_model(&target.path))
 }
 
-/// Whether a WebSocket is opened (RFC 6455 §4.1). Traefik takes `Upgrade` off its question, but not
-/// these, without which no server opens one.
+/// Whether a WebSocket is opened (RFC 6455 §4.1). Traefik drops `Upgrade` from its ForwardAuth request, but keeps these
+/// headers, which every server requires.
 fn is_handshake(headers: &HeaderMap) -> bool {
     headers.contains_key(SEC_WEBSOCKET_KEY) || headers.contains_key(SEC_WEBSOCKET_VERSION)
 }

@@ -1,11 +1,10 @@
-//! Which model a request wants, and whether it may have it.
+//! Which model a request wants, and whether its key may use that model.
 //!
-//! Whatever names a model must name the same one, by that name or by an alias. What chooses the
-//! servers is, in this order: the path, which Traefik takes off by the name that stands there; the
-//! body, which the server reads; the `X-Model` header; the query.
+//! All names in a request must mean the same model, by its name or an alias. The servers are chosen by, in this order: the
+//! path, from which Traefik removes the name; the body, which the server reads; the `X-Model` header; the query.
 //!
-//! A model that the key may not use is not known here: neither its name nor an alias of it is looked
-//! up, so that no difference between two refusals tells that there is one.
+//! A model that the key may not use counts as unknown: neither its name nor its aliases are looked up, so that no difference
+//! between two refusals reveals that it exists.
 
 use catalogue::{Catalogue, ModelName, Pool, RouteGroup, Selection};
 
@@ -22,26 +21,26 @@ use crate::{
     select::{chooses, selection},
 };
 
-/// A request of a known key.
+/// A request whose key is known.
 pub(super) struct Question<'q> {
     pub(super) key: &'q Key,
     pub(super) catalogue: &'q Catalogue,
     pub(super) request: &'q Request<'q>,
 }
 
-/// What it wants, and may have.
+/// What the request wants and may have.
 pub(super) struct Wanted<'c> {
     /// By the name that the client used.
     pub(super) model: Option<ModelName>,
     pub(super) pool: Option<&'c Pool>,
-    /// The pool of the model that the name stands for, among the same servers.
+    /// The pool of the canonical model among the same servers.
     pub(super) main: Option<&'c Pool>,
     pub(super) group: Option<&'c RouteGroup>,
-    /// What of its body counts as tokens, if that could be told while it was read.
+    /// The body's counted tokens, if it could be counted while it was read.
     pub(super) count: Option<Box<Count>>,
 }
 
-/// Why it may not, and the model that it asks for.
+/// Why a request is refused, and the model that it asks for.
 pub(super) struct Refused {
     pub(super) reason: Reason,
     pub(super) model: Option<String>,
@@ -49,11 +48,11 @@ pub(super) struct Refused {
 
 /// What is known of a request before its names are read.
 pub(super) struct Place<'q> {
-    /// The servers that it chooses, if they are those of some requests only.
+    /// The selection that it matches, if any.
     pub(super) chosen: Option<&'q Selection>,
-    /// What Traefik has chosen already.
+    /// The pool and group that Traefik has already chosen.
     pub(super) routed: Option<(&'q Pool, &'q RouteGroup)>,
-    /// It manages a server, and may.
+    /// It is a management request, and its key has the right.
     manages: bool,
 }
 
@@ -77,7 +76,7 @@ impl<'q> Question<'q> {
         self.wanted(trace).map_err(|refused| self.or_over_http(refused))
     }
 
-    /// A WebSocket that is refused for what it is gets the refusal by which clients go on over HTTP.
+    /// A WebSocket that is refused because it is one gets the refusal after which clients fall back to HTTP.
     fn or_over_http(&self, refused: Refused) -> Refused {
         let is_for_what_it_is = match &refused.reason {
             Reason::ClosedPath | Reason::StoredData => true,
@@ -123,7 +122,7 @@ impl<'q> Question<'q> {
         Ok(Wanted { count: names.into_count(), ..wanted })
     }
 
-    /// Its body is not counted yet.
+    /// From names alone; its body has not been counted.
     fn of_names(
         &self,
         place: &Place<'q>,
@@ -162,8 +161,7 @@ impl<'q> Question<'q> {
         Ok(Place { chosen, routed, manages: false })
     }
 
-    /// The pool of a route, and the one group of it to which Traefik will send the request: another
-    /// group's credential must not go there.
+    /// The pool of a route, and the group to which Traefik will send the request: another group's credential must not go there.
     fn route(&self, route: &str) -> Result<(&'q Pool, &'q RouteGroup), Reason> {
         let found = self.catalogue.pool_of_route(route).and_then(|pool| {
             let group = pool.groups.iter().find(|group| group.route.as_str() == route)?;
@@ -172,10 +170,10 @@ impl<'q> Question<'q> {
         found.ok_or_else(|| Reason::NotReady { model: route.to_owned(), idle: Idle::Draining })
     }
 
-    /// Until where Traefik takes the model's name off the path, if it does.
+    /// The offset up to which Traefik removes the model's name from the path, or 0.
     fn end_of_name(&self, target: &Target<'_>, form: PathForm<'_>) -> usize {
         match self.request.mode {
-            // A router of the user's own need not.
+            // A router of the user's own need not remove it.
             Mode::Gate { .. } => 0,
             Mode::Layered | Mode::Routed { .. } => form.end_of_name(&target.path),
         }
@@ -193,19 +191,19 @@ impl<'q> Question<'q> {
         }
         let among = |chosen| PathForm::read(path, |name| self.find(chosen, name).is_some());
         match among(chosen) {
-            // A model that other servers have is told from one that is not there.
+            // A model that only other servers have gets another refusal than an unknown one.
             PathForm::Unknown { .. } if chosen.is_some() => among(None),
             form => form,
         }
     }
 
-    /// Refuses paths that manage a server, unless the key has that right and it is known which
-    /// server; tells whether this is such a path. A model's name may be any word where it is taken off the path.
+    /// Refuses management paths, unless the key has that right and the server is known; returns whether this is such a path. A
+    /// model may have any word as its name where Traefik removes the name from the path.
     fn opens(&self, target: &Target<'_>, form: PathForm<'_>, addressee: Addressee) -> Result<bool, Reason> {
         let (seen, judged) = match (self.request.mode, form) {
-            // A router of the user's own need not take the model off.
+            // A router of the user's own need not remove the model's name.
             (Mode::Gate { .. }, _) => (&*target.path, &*target.path),
-            // Without anything behind it, `/models/load` is more likely to be meant so than a model.
+            // With nothing behind it, `/models/load` is more likely a management path than a model.
             (_, PathForm::Named { rest, .. }) if rest.trim_matches('/').is_empty() => (rest, &*target.path),
             (_, PathForm::Named { rest, .. }) => (rest, rest),
             (_, PathForm::Plain(_) | PathForm::Unknown { .. }) => (form.seen(), &*target.path),
@@ -231,7 +229,7 @@ impl<'q> Question<'q> {
     where
         'q: 'a,
     {
-        // A header that chooses servers is no model's name.
+        // A header that chooses servers does not name a model.
         let header_chose = place.chosen.is_some_and(|chosen| {
             let looks = chosen.selector.conditions().iter().any(|c| c.header_name() == Some("x-model"));
             looks && chooses(&chosen.selector, self.request, target.query)
@@ -254,8 +252,8 @@ impl<'q> Question<'q> {
         }
     }
 
-    /// Whether all servers that a request may reach read its body as it was read here. It names its model, and may use it:
-    /// otherwise nothing is told of the servers.
+    /// Whether all servers that a request may reach read its body as it was read here. The request must name a model that the key
+    /// may use: otherwise the refusal would reveal something about the servers.
     fn all_read_so(&self, names: &Names<'_>, place: &Place<'q>) -> bool {
         let routed = place.routed.and_then(|(pool, _)| self.allowed(pool));
         let named = || names.routing().and_then(|name| self.find(place.chosen, name));
@@ -281,14 +279,14 @@ impl<'q> Question<'q> {
                 self.may_reach(class, reading.addressee)?;
                 return Ok(Wanted { model: None, pool: None, main: None, group: None, count: None });
             }
-            // The name of a model that the key may not use is not told either.
+            // The name of a model that the key may not use is not revealed either.
             (_, Some((pool, _))) => self.allowed(pool).ok_or_else(missing)?,
             (_, None) => place.chosen.and_then(|chosen| self.only_pool(chosen)).ok_or_else(missing)?,
         };
         Ok(self.check(pool, place, reading, trace)?)
     }
 
-    /// The only model of the servers that a request chooses, as far as the key may use them.
+    /// The only model of the selection that the key may use, if there is exactly one.
     fn only_pool(&self, chosen: &'q Selection) -> Option<&'q Pool> {
         let mut pools = chosen.pools().filter_map(|pool| self.allowed(pool));
         let only = pools.next()?;
@@ -322,7 +320,7 @@ impl<'q> Question<'q> {
         pool.map(AsRef::as_ref)
     }
 
-    /// The pool of the model that a pool's name stands for, among the same servers.
+    /// The canonical model's pool, among the same servers.
     fn main(&self, chosen: Option<&'q Selection>, pool: &'q Pool) -> Option<&'q Pool> {
         match pool.canonical == pool.model {
             true => Some(pool),
@@ -364,8 +362,7 @@ impl<'q> Question<'q> {
         })
     }
 
-    /// A router of the user's own: its server reads what was read here, unless its owner has said
-    /// which model it is.
+    /// A router of the user's own: its server reads what was read here, unless the owner has said which model it is.
     fn gate(
         &self,
         gate: Gate,

@@ -9,14 +9,14 @@ fn chat(body: &str) -> u32 {
 
 fn at(path: &str, body: &str) -> u32 {
     let tokens = tokens(path, Some(body.as_bytes()), None);
-    // Bodies that can be counted while they are read count the same then.
+    // Bodies that can be counted while they are read must give the same count.
     if let Some(count) = crate::read::count(body.as_bytes()) {
         assert_eq!(count.tokens(path, None), tokens, "while it is read: {body}");
     }
     tokens
 }
 
-/// Otherwise bodies would be read twice, and nobody would notice.
+/// Otherwise bodies would be read twice, unnoticed.
 #[test]
 fn what_clients_send_is_counted_while_it_is_read() {
     let text = "x\\n\\u00e9".repeat(100);
@@ -57,7 +57,7 @@ fn prompt_and_answer_count() {
     }
 }
 
-/// Ollama and llama.cpp go on for ever then; null is what clients send for what they do not say.
+/// Ollama and llama.cpp then generate without end; clients send null for fields that they leave unset.
 #[test]
 fn an_answer_that_is_not_limited_counts_as_long_as_usual() {
     for max in ["0", "-1", "-1.0", "\"-1\"", "\"\"", "null", "true", "[]", "{}", "1,\"max_tokens\":null"] {
@@ -105,7 +105,7 @@ fn only_what_the_endpoint_looks_at_makes_an_answer_shorter() {
     }
 }
 
-/// Each was answered by llama.cpp with thousands of tokens, and counted as three.
+/// llama.cpp answered each of these with thousands of tokens; they used to count as three.
 #[test]
 fn a_length_where_no_server_looks_is_none() {
     for (path, body) in [
@@ -119,7 +119,7 @@ fn a_length_where_no_server_looks_is_none() {
         ("/v1/chat/completions", r#"{"options":{"max_tokens":1}}"#),
         ("/api/chat", r#"{"options":{"options":{"num_predict":1}}}"#),
     ] {
-        // A number that is none is text of one token.
+        // A text in place of a number counts as text of one token.
         assert!((1000..=1001).contains(&at(path, body)), "{path} {body}");
     }
     assert_eq!(chat(r#"{"max_tokens":50,"n_cmpl":2}"#), 100);
@@ -169,7 +169,7 @@ fn images_sounds_and_files_count_as_a_whole() {
     }
 }
 
-/// Otherwise whoever begins a prompt like this pays for a file and has a book read.
+/// Otherwise a client whose prompt begins like this would pay for one file and have a whole book read.
 #[test]
 fn what_only_begins_like_data_is_text() {
     let long = "data:text/plain;base64,".to_owned() + &"tell me more ".repeat(2_000);
@@ -177,7 +177,7 @@ fn what_only_begins_like_data_is_text() {
     assert_eq!(at("/v1/embeddings", r#"{"input":["data:,1","data:image/png;base64,AAAA"]}"#), 1002);
 }
 
-/// In tools, their arguments and schemas `n` is no number of answers, and `file` is no file.
+/// In tools, their arguments and schemas `n` is not the number of answers, nor `file` a file.
 #[test]
 fn tools_and_their_arguments_are_text() {
     for (field, expected) in [
@@ -205,11 +205,11 @@ fn what_has_no_answer_in_tokens_counts_its_prompt() {
     assert_eq!(at("/v1/audio/speech", r#"{"input":"12345678","voice":"alloy"}"#), 4);
     assert_eq!(at("/v1/audio/transcriptions", "--boundary"), 2000);
     assert_eq!(at("/v1/realtime", ""), 1);
-    // It is the endpoint that says it, and not the name of a model in the path.
+    // The endpoint decides, not the name of a model in the path.
     assert_eq!(at("/models/x/images/small/v1/chat/completions", "{}"), 1000);
 }
 
-/// Python's servers read UTF-16, and some unpack a body; where a model has all servers to itself, both get there.
+/// Python's servers read UTF-16, and some decompress a body; if a model has its servers to itself, both reach them.
 #[test]
 fn a_prompt_in_another_encoding_is_not_free() {
     let utf_16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
@@ -237,7 +237,7 @@ fn numbers_beyond_all_measure_do_not_wrap() {
     assert_eq!(chat(r#"{"max_tokens":18446744073709551615,"n":9}"#), u32::MAX);
 }
 
-/// The reader passes over these, as some servers do; they must not make a long request a cheap one.
+/// The reader accepts these, as some servers do; they must not make a long request cheap.
 #[test]
 fn json_that_cannot_be_read_to_the_end_is_no_cheaper() {
     let deep = format!("{}1{}", "[".repeat(1_000), "]".repeat(1_000));
@@ -286,7 +286,7 @@ fn any_value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    /// A client may say whatever it wants beside its prompt.
+    /// A client can add anything beside its prompt.
     #[test]
     fn nothing_beside_a_prompt_makes_it_cheaper(name in any_name(), value in any_value(), letters in 0_usize..10_000) {
         let prompt = format!(r#""messages":[{{"role":"user","content":"{}"}}]"#, "x".repeat(letters));

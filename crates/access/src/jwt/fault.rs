@@ -1,8 +1,7 @@
-//! What is wrong with a token: in words for its bearer, and with more for an operator.
+//! What is wrong with a token: a text for its bearer, and a longer one for operators.
 //!
-//! A bearer hears the names of claims and never a value that is wanted, so that nobody learns how to forge a token. An
-//! operator, who asks [`explain`](crate::explain), hears what the token says and what is configured. The token itself is
-//! in neither.
+//! A bearer is told the names of claims but never an expected value, so that nobody learns how to forge a token. An operator,
+//! who asks [`explain`](crate::explain), is told what the token says and what is configured. Neither text has the token itself.
 
 use std::time::Duration;
 
@@ -11,16 +10,16 @@ use crate::NoName;
 /// What is wrong with a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenFault {
-    /// Its parts are no JSON objects in base64url.
+    /// Its parts are not JSON objects in base64url.
     #[error("it cannot be read")]
     Unreadable,
-    /// It is not signed, with a secret that several have, or by a method that is not known (RFC 8725 §3.1).
+    /// It is unsigned, signed with a shared secret, or signed by an unknown algorithm (RFC 8725 §3.1).
     #[error("the method of its signature is not taken here")]
     Method {
         /// Its `alg`.
         found: String,
     },
-    /// It demands extensions (RFC 7515 §4.1.11), and none is known.
+    /// It requires extensions (RFC 7515 §4.1.11), none of which is supported.
     #[error("it demands extensions that are not known here")]
     Critical,
     /// No issuer has the key that it names.
@@ -29,16 +28,16 @@ pub enum TokenFault {
     /// The key that it names has not signed it.
     #[error("its signature is not right")]
     Signature(Claimed),
-    /// Only the receiver that it was made for can read it.
+    /// It is encrypted, so only its intended receiver can read it.
     #[error("it is encrypted (JWE); only signed tokens can be read here")]
     Encrypted,
     /// It is too long to be read.
     #[error("it is longer than {longest} bytes")]
     TooLong {
-        /// How long it may be.
+        /// The maximum length.
         longest: usize,
     },
-    /// A key that is known has signed it, of an issuer that it does not name.
+    /// A known key has signed it, but it does not name that key's issuer.
     #[error("its issuer is not one of those that are taken here")]
     Issuer {
         /// Its `iss`.
@@ -46,7 +45,7 @@ pub enum TokenFault {
         /// The issuers whose key has signed it.
         configured: Vec<String>,
     },
-    /// Its issuer is one of ours, and a key of another one of ours has signed it.
+    /// It names a configured issuer, but the key of another configured issuer has signed it.
     #[error("its issuer has not signed it")]
     Signer {
         /// Its `iss`.
@@ -54,23 +53,23 @@ pub enum TokenFault {
         /// The issuers whose key has signed it.
         signers: Vec<String>,
     },
-    /// It is for others.
+    /// It is for another audience.
     #[error("it is meant for another audience")]
     Audience {
         /// Its `aud`.
         found: Vec<String>,
-        /// One of these should be there.
+        /// The configured audiences.
         configured: Vec<String>,
     },
-    /// It does not say for whom it is.
+    /// It has no audience.
     #[error("it has no claim \"aud\" that says for whom it is")]
     NoAudience {
-        /// One of these should be there.
+        /// The configured audiences.
         configured: Vec<String>,
         /// The names of its claims.
         claims: Vec<String>,
     },
-    /// It would be good for ever.
+    /// It has no expiry.
     #[error("it has no claim \"exp\" that says when it expires")]
     NoExpiry,
     /// A time is not a number (RFC 7519 §2).
@@ -79,35 +78,35 @@ pub enum TokenFault {
         /// The claim.
         claim: &'static str,
     },
-    /// Its time is over.
+    /// It has expired.
     #[error("it has expired")]
     Expired {
-        /// Since when.
+        /// How long ago.
         since: Duration,
     },
-    /// Its time has not come.
+    /// It is not valid yet.
     #[error("it is not valid yet")]
     NotYet {
-        /// When it will be.
+        /// The time until it is.
         after: Duration,
     },
-    /// Nothing says whose it is.
+    /// It has no consumer claim.
     #[error("it has no claim {claim:?}, which is to name its consumer")]
     NoConsumer {
-        /// The claim that is missing.
+        /// The configured claim.
         claim: String,
-        /// The names of those that are there.
+        /// The names of its claims.
         claims: Vec<String>,
     },
-    /// The claim that names its consumer is of another type.
+    /// The claim that names its consumer is not a text.
     #[error("its claim {claim:?}, which is to name its consumer, is not a text but {found}")]
     ConsumerType {
         /// The claim.
         claim: String,
-        /// What it is.
+        /// The claim's type.
         found: &'static str,
     },
-    /// Nobody can be called so.
+    /// The consumer claim's text cannot be a name.
     #[error("its claim {claim:?} cannot be used as the name of its consumer: {why}")]
     ConsumerName {
         /// The claim.
@@ -115,37 +114,37 @@ pub enum TokenFault {
         /// Why not.
         why: NoName,
     },
-    /// It names no plan, and needs one.
+    /// It names no plan, but a plan is required.
     #[error("it names no plan")]
     NoPlan {
-        /// The claim that should.
+        /// The configured claim.
         claim: String,
-        /// The names of those that are there.
+        /// The names of its claims.
         claims: Vec<String>,
     },
-    /// It names another plan than there are.
+    /// It names a plan that does not exist.
     #[error("its plan is not known")]
     UnknownPlan {
         /// The claim that names it.
         claim: String,
-        /// What it says.
+        /// The claim's value.
         found: String,
     },
 }
 
-/// What a token says that nobody vouches for, and what is configured.
+/// Unverified contents of a token, and what is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
     /// Its `iss`.
     pub issuer: Option<String>,
     /// The key that it names.
     pub key_id: Option<String>,
-    /// The issuers that are configured.
+    /// The configured issuers.
     pub configured: Vec<String>,
 }
 
 impl TokenFault {
-    /// Whether anybody could have made it up. What cannot be taken whatever it says is no guess.
+    /// Whether anybody could have made the token up. A token that is refused whatever its contents is not a guess.
     pub fn is_guess(&self) -> bool {
         matches!(
             self,
@@ -153,7 +152,7 @@ impl TokenFault {
         )
     }
 
-    /// The same with what the token says and what should be there, for an operator.
+    /// The text for operators, with what the token says and what is expected.
     pub fn for_operators(&self) -> String {
         match self.details() {
             Some(details) => format!("of the token: {self}; {details}"),
@@ -207,7 +206,7 @@ impl Claimed {
     }
 }
 
-/// An issuer that is not configured, though the key is: mostly it is but written in another way.
+/// A known key, but an issuer that is not configured: mostly the configured one in another spelling.
 fn wrong_issuer(found: Option<&str>, configured: &[String]) -> String {
     let Some(found) = found else {
         return format!("it has no claim \"iss\", and a key of {} has signed it", list(configured));
@@ -219,7 +218,7 @@ fn wrong_issuer(found: Option<&str>, configured: &[String]) -> String {
     format!("its iss is {}, a key of {} has signed it: {hint}", quoted(found), list(configured))
 }
 
-/// How two spellings of an issuer differ, if it may be the same one.
+/// The difference between two spellings of an issuer, if they may mean the same one.
 fn difference(found: &str, configured: &str) -> Option<&'static str> {
     if without_slash(found) == without_slash(configured) {
         return Some("they differ in the slash at the end, and jwt.issuer must be what tokens say");
@@ -248,14 +247,15 @@ fn without_scheme(url: &str) -> Option<&str> {
     without_slash(url).split_once("://").map(|(_, rest)| rest)
 }
 
-/// Which version of Entra ID's tokens has such an issuer (<https://learn.microsoft.com/entra/identity-platform/access-tokens>).
+/// Whether an issuer is that of Entra ID's v1 tokens (<https://learn.microsoft.com/entra/identity-platform/access-tokens>);
+/// `None` if it is not Entra's.
 fn is_entra_v1(url: &str) -> Option<bool> {
     let is_v1 = url.starts_with("https://sts.windows.net/");
     (is_v1 || url.starts_with("https://login.microsoftonline.com/")).then_some(is_v1)
 }
 
 fn no_consumer(claim: &str, claims: &[String]) -> String {
-    // Client credentials (RFC 6749 §4.4): there is no user, so no claim of one.
+    // Client credentials (RFC 6749 §4.4): there is no user, hence no user's claim.
     let machine =
         ["azp", "appid", "client_id", "cid"].into_iter().find(|name| claims.iter().any(|c| c == name));
     let hint = machine.map(|name| {
@@ -271,7 +271,7 @@ fn no_consumer(claim: &str, claims: &[String]) -> String {
 
 fn list(texts: &[String]) -> String {
     const MOST: usize = 40;
-    // A token's own order would tell people nothing.
+    // Sorted, since the token's own order means nothing to people.
     let mut shown: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
     shown.sort();
     shown.truncate(MOST);
@@ -282,7 +282,7 @@ fn list(texts: &[String]) -> String {
     }
 }
 
-/// A text of a token, which may be long and hold anything.
+/// A text of a token, which may be long and contain anything.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 300;
     match text.char_indices().nth(LONGEST) {

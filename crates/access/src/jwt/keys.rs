@@ -1,4 +1,4 @@
-//! The keys of an issuer (RFC 7517), and whether one of them has signed a token.
+//! The public keys of an issuer (RFC 7517), and checking signatures with them.
 
 use std::{
     fmt,
@@ -21,14 +21,14 @@ use serde_json::Value;
 
 use super::token::Token;
 
-/// The keys of an issuer; none is known until they have been fetched. Clones share them.
+/// The keys of an issuer; empty until they have been fetched. Clones share them.
 #[derive(Clone, Default)]
 pub struct IssuerKeys(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     keys: ArcSwapOption<Vec<SigningKey>>,
-    /// A token was signed with a key that is not here.
+    /// A token was signed with an unknown key.
     missed: AtomicBool,
 }
 
@@ -38,7 +38,7 @@ struct SigningKey {
     key: PublicKey,
 }
 
-/// A key's numbers, as ring takes them.
+/// A public key's numbers, as ring takes them.
 enum PublicKey {
     Rsa(RsaPublicKeyComponents<Vec<u8>>),
     /// A point on a curve.
@@ -50,7 +50,7 @@ enum PublicKey {
 #[error("it is not a JSON Web Key Set (RFC 7517): {0}")]
 pub struct InvalidKeySet(#[from] serde_json::Error);
 
-/// What comes of trying keys on a token; of several sets, the last in this order counts.
+/// The result of trying keys on a token; of several sets, the greatest result counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Signature {
     /// None of them is the key that the token names.
@@ -67,13 +67,13 @@ struct Set {
 }
 
 impl IssuerKeys {
-    /// Puts new keys in force; how many can be used.
+    /// Replaces the keys; returns the number of usable ones.
     ///
     /// # Errors
     /// If it is not a key set; the old keys stay.
     pub fn replace(&self, json: &[u8]) -> Result<usize, InvalidKeySet> {
         let set: Set = serde_json::from_slice(json)?;
-        // A key of a kind that is not known takes none of the others away.
+        // An unsupported key does not invalidate the others.
         let known = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
         let keys: Vec<SigningKey> = known.filter_map(|jwk| SigningKey::of(&jwk)).collect();
         let count = keys.len();
@@ -81,13 +81,12 @@ impl IssuerKeys {
         Ok(count)
     }
 
-    /// Whether a token was signed with a key that is not here, since this was asked last: perhaps the
-    /// issuer has new ones.
+    /// Whether a token was signed with an unknown key since the last call: the issuer may have new keys.
     pub fn take_missed(&self) -> bool {
         self.0.missed.swap(false, Ordering::Relaxed)
     }
 
-    /// A token was signed with a key that is not here.
+    /// Records that a token was signed with an unknown key.
     pub(super) fn miss(&self) {
         self.0.missed.store(true, Ordering::Relaxed);
     }
@@ -97,8 +96,8 @@ impl IssuerKeys {
         self.0.keys.load().is_some()
     }
 
-    /// Whether one of them has signed a token. Key ids need not be unique (RFC 7517 §4.5), and either side may leave
-    /// them out; then all keys of the right kind are tried.
+    /// Checks a token's signature. Key ids need not be unique (RFC 7517 §4.5), and either side may omit them; then all keys of
+    /// the right kind are tried.
     pub(super) fn check(&self, token: &Token<'_>) -> Signature {
         let keys = self.0.keys.load();
         let named = keys.iter().flat_map(|keys| keys.iter()).filter(|key| key.may_have_signed(token));
@@ -107,7 +106,7 @@ impl IssuerKeys {
 }
 
 impl SigningKey {
-    /// Only keys for signatures that anybody can check: a shared secret in a public set is none.
+    /// Only keys of public-key signatures: a shared secret in a public set is ignored.
     fn of(jwk: &Jwk) -> Option<Self> {
         let common = &jwk.common;
         let is_for_signatures = match (&common.public_key_use, &common.key_operations) {
@@ -148,8 +147,8 @@ impl SigningKey {
 }
 
 impl PublicKey {
-    /// The numbers of RFC 7518 §6. `None` if they can check no signature: RSA keys have 2,048 to 8,192 bits (§3.3 asks for
-    /// 2,048) and an odd exponent of at least 3; points are as long as those of their curve.
+    /// The numbers of RFC 7518 §6. `None` if they are unusable: RSA keys must have 2,048 to 8,192 bits (§3.3 requires at least
+    /// 2,048) and an odd exponent of at least 3; points must be as long as their curve's.
     fn of(jwk: &Jwk) -> Option<Self> {
         let key = DecodingKey::from_jwk(jwk).ok()?;
         match key.kind() {
@@ -172,7 +171,7 @@ impl PublicKey {
     }
 }
 
-/// A number as ring takes it. Some providers write one zero byte too many (RFC 7518 §6.3.1.1).
+/// A number as ring takes it. Some providers add a leading zero byte (RFC 7518 §6.3.1.1).
 fn without_leading_zeros(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     &number[zeros..]
@@ -184,7 +183,7 @@ enum Method {
     Curve(&'static dyn VerificationAlgorithm),
 }
 
-/// `None` for methods with a shared secret, and for those that nobody here knows.
+/// `None` for algorithms with a shared secret, and for unknown ones.
 fn method(algorithm: Algorithm) -> Option<Method> {
     Some(match algorithm {
         Algorithm::RS256 => Method::Rsa(&signature::RSA_PKCS1_2048_8192_SHA256),
@@ -200,7 +199,7 @@ fn method(algorithm: Algorithm) -> Option<Method> {
     })
 }
 
-/// The methods that a key may sign with: those of its kind, and of these the one that it names, if it does (RFC 8725 §3.1).
+/// The algorithms that a key may sign with: those of its type, or only the one that it names (RFC 8725 §3.1).
 fn algorithms(jwk: &Jwk) -> Vec<Algorithm> {
     let of_kind: &[Algorithm] = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => &[
@@ -216,7 +215,7 @@ fn algorithms(jwk: &Jwk) -> Vec<Algorithm> {
             EllipticCurve::P384 => &[Algorithm::ES384],
             _ => &[],
         },
-        // There is but one, though it has two names (RFC 9864).
+        // Ed25519 is the only one, under two names (RFC 9864).
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
             return vec![Algorithm::EdDSA];
         }
@@ -249,10 +248,10 @@ mod tests {
         *,
     };
 
-    /// Keys and tokens that Python's `PyJWT` and `cryptography` made.
+    /// Keys and tokens made by Python's `PyJWT` and `cryptography`.
     #[derive(Deserialize)]
     struct Made {
-        /// One of each method.
+        /// One for each algorithm.
         signed: Vec<Signed>,
         /// With an RSA key of 1,024 bits.
         short: Signed,
@@ -298,7 +297,7 @@ mod tests {
         }
     }
 
-    /// Java's `BigInteger.toByteArray` writes a sign, and not everybody takes it off.
+    /// Java's `BigInteger.toByteArray` adds a sign byte, which some programs do not strip.
     #[test]
     fn numbers_with_a_zero_byte_too_many_are_the_same_numbers() {
         let Signed { jwk, token, .. } = &made().signed[0];

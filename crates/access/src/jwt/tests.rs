@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 
-/// What a token with these claims may do, as requests a minute; without limits 0.
+/// The rate that a token with these claims gets, in requests a minute; 0 without limits.
 fn allowed(issuer: &Issuer, claims: &Value) -> Result<u32, String> {
     let Value::Object(mut claims) = claims.clone() else { panic!("claims") };
     claims.insert("sub".into(), "alice".into());
@@ -28,7 +28,7 @@ fn issuer(plan_claim: &str) -> Issuer {
     }
 }
 
-/// A claim that was no text meant no limits at all; roles and groups are lists, so that was the usual case.
+/// A plan claim that was not a text used to remove all limits; roles and groups are lists, so that was the usual case.
 #[test]
 fn a_claim_of_any_type_names_a_plan_or_the_token_is_refused() {
     let required = issuer("roles");
@@ -85,7 +85,7 @@ fn claims(json: Value) -> Claims {
     claims
 }
 
-/// What is said to its bearer and to an operator of what cannot be taken whatever key has signed it.
+/// What a bearer and an operator are told about a token that would be refused whatever key signed it.
 #[test]
 fn what_is_no_signed_token_is_told_as_what_it_is() {
     let read = |shown: &str| {
@@ -119,7 +119,7 @@ fn what_is_no_signed_token_is_told_as_what_it_is() {
     }
 }
 
-/// Each of these was "its signature is of no known issuer", and slowed as a forgery.
+/// Each of these used to be "its signature is of no known issuer", and was throttled as a forgery.
 #[test]
 fn an_operator_hears_how_an_issuer_differs() {
     let entra = "https://login.microsoftonline.com/T/v2.0";
@@ -191,7 +191,7 @@ fn of_an_issuers_entries_the_first_counts_that_a_token_is_for_and_that_names_its
     assert!(fault(json!({ "aud": 5 })).contains("no claim \"aud\""));
 }
 
-/// Subjects and what stands for them may read the same.
+/// A subject and a consumer's name may be the same text.
 #[test]
 fn limits_are_counted_by_subject_and_else_by_name() {
     let by_azp =

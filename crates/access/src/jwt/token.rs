@@ -1,38 +1,38 @@
-//! What a client shows, read as a token but not believed yet (RFC 7515 §7.1).
+//! Parses a credential as a token, which is not verified yet (RFC 7515 §7.1).
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, dangerous::insecure_decode_claims};
 use serde_json::{Map, Value};
 
 use super::fault::TokenFault;
 
-/// The longest token that is read, in bytes.
+/// The maximum length of a token, in bytes.
 const LONGEST: usize = 16 * 1024;
 
-/// A credential that has the form of a token.
+/// A credential that looks like a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shown<'t> {
     /// Three parts: header, claims and signature.
     Signed(&'t str),
-    /// Five parts, of which only its receiver can read more than the header (RFC 7516 §7.1).
+    /// Five parts, of which only the intended receiver can read more than the header (RFC 7516 §7.1).
     Encrypted,
 }
 
-/// A token that has been read. Nothing of it is true unless its signature is right.
+/// A parsed token. Nothing in it is trusted unless its signature is valid.
 pub(super) struct Token<'t> {
-    /// What is signed.
+    /// The signed part.
     pub(super) message: &'t str,
     /// The signature, in base64url.
     pub(super) signature: &'t str,
-    /// Which key it says has signed it.
+    /// The id of the key that it names.
     pub(super) key_id: Option<String>,
-    /// How; always a method with a public key.
+    /// The algorithm, which always has a public key.
     pub(super) algorithm: Algorithm,
-    /// What it says.
+    /// The claims.
     pub(super) claims: Map<String, Value>,
 }
 
 impl<'t> Shown<'t> {
-    /// `None` if it has another form: then it can only be an API key. The first part is JSON in base64, which begins
+    /// `None` if it does not look like a token, so that it can only be an API key. The first part is base64 JSON, which begins
     /// with `{` or `{` and a blank.
     pub(crate) fn of(credential: &'t [u8]) -> Option<Self> {
         let text = str::from_utf8(credential).ok().filter(|text| text.starts_with("ey"))?;
@@ -45,7 +45,7 @@ impl<'t> Shown<'t> {
 }
 
 impl<'t> Token<'t> {
-    /// Reads a token. Of a method that needs no key, or one that everybody has, it is not one of ours.
+    /// Parses a token. An algorithm with no key or a shared secret is refused.
     pub(super) fn read(shown: Shown<'t>) -> Result<Self, TokenFault> {
         let text = match shown {
             Shown::Encrypted => return Err(TokenFault::Encrypted),
@@ -59,7 +59,7 @@ impl<'t> Token<'t> {
         let header = json(header).ok_or(TokenFault::Unreadable)?;
         let claims = json(claims).ok_or(TokenFault::Unreadable)?;
         if header.contains_key("crit") {
-            // None that there is changes what a token means to us, but that is for its issuer to say (RFC 7515 §4.1.11).
+            // No known extension would change what a token means here, but that is for its issuer to say (RFC 7515 §4.1.11).
             return Err(TokenFault::Critical);
         }
         let method = header.get("alg").and_then(Value::as_str).unwrap_or_default();
@@ -72,13 +72,14 @@ impl<'t> Token<'t> {
         Ok(Self { message, signature, key_id, algorithm, claims })
     }
 
-    /// Who it says has made it.
+    /// The issuer that it names.
     pub(super) fn issuer(&self) -> Option<&str> {
         self.claims.get("iss").and_then(Value::as_str)
     }
 }
 
-/// One part of a token: an object in base64url. The function takes the middle one of three, whatever it is.
+/// Parses one part of a token: an object in base64url. `insecure_decode_claims` decodes the middle one of three parts, whatever
+/// that is.
 fn json(part: &str) -> Option<Map<String, Value>> {
     insecure_decode_claims(format!(".{part}.")).ok()
 }

@@ -1,15 +1,15 @@
-//! Paths that manage a server of any kind. Only a key with that right opens them: they load models, change them
-//! under other people's requests, or show what other people asked.
+//! Paths that manage a server of any kind. Only a key with `manage: true` may use them: they load models, change them under
+//! other clients' requests, or show other clients' prompts.
 //!
-//! This is asked before anything is known of the servers, and of servers about which nothing is known. What a server
-//! of a known kind opens, [`routes`](crate::routes) says; a test compares both.
+//! This is checked before anything is known of the servers, and for servers about which nothing is known.
+//! [`routes`](crate::routes) says what a server of a known kind opens; a test compares both.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 use super::segment::{folded, segments};
 
-/// Management endpoints, without what stands before them: `/v1`, or nothing at all where a server's
-/// base path is the root and Traefik takes `/v1` off.
+/// Management endpoints, without their prefix: `/v1`, or nothing where a server's base path is the root and Traefik removes
+/// `/v1`.
 const ENDPOINTS: &[&str] = &[
     // vLLM: adapters (the second kind is SageMaker's) and elastic scaling.
     // https://docs.vllm.ai/en/latest/features/lora.html
@@ -230,7 +230,7 @@ const ENDPOINTS: &[&str] = &[
     "metrics",
 ];
 
-/// The endpoints by their first segment: a request goes past all of them, so it must not compare itself with each.
+/// The endpoints by their first segment: every request is checked, so it must not be compared with each endpoint.
 static BY_FIRST_SEGMENT: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
     let mut endpoints: HashMap<&str, Vec<&str>> = HashMap::new();
     for endpoint in ENDPOINTS {
@@ -240,18 +240,18 @@ static BY_FIRST_SEGMENT: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
     endpoints
 });
 
-/// To whom a path is closed.
+/// The keys to which a path is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Closed {
     /// To keys without the right to manage servers.
     ToMost,
-    /// To all: it leads to other hosts, or asks for a model where nobody reads it.
+    /// To all keys: it leads to other hosts, or names a model where the reader does not look.
     ToAll,
 }
 
 /// Endpoints that no key opens.
 const CLOSED_TO_ALL: &[&str] = &[
-    // They fetch from, or send weights to, wherever the caller says.
+    // They fetch from, or send weights to, any address that the caller gives.
     "api/experimental",
     "comfyui",
     "cors-proxy",
@@ -268,22 +268,21 @@ const CLOSED_TO_ALL: &[&str] = &[
     "update_weights",
     // llama-swap: whatever stands behind, for any of its models.
     "upstream",
-    // They answer prompts. The body of a management request is not read, so a key for one model of
-    // a server would reach the others.
+    // They answer prompts. The body of a management request is not read, so a key for one of a server's models would reach the
+    // others.
     "invocations",
     "vertex_generate",
 ];
 
 /// Whether a decoded path leads to a management endpoint.
 ///
-/// Its segments may stand anywhere in the path, so neither a prefix nor an id behind them gets around
-/// this; upper and lower case are the same.
+/// Its segments may be anywhere in the path, so that neither a prefix nor an id behind them evades this; case is ignored.
 pub(crate) fn closed(path: &str) -> Option<Closed> {
     let path = folded(path);
     let mut rest = segments(&path);
     let mut found = None;
     while let Some(name) = rest.next() {
-        // vLLM answers whatever begins so.
+        // vLLM serves metrics at any path that begins with this.
         if name.starts_with("metrics") {
             found = Some(Closed::ToMost);
         }

@@ -1,9 +1,9 @@
-//! What stands deeper than the top level of a JSON body: models, adapters, and references to what servers store.
+//! Finds models, adapters and references to stored data deeper than the top level of a JSON body.
 //!
-//! Only the places are looked at where OpenAI's and Anthropic's APIs have such things
-//! (<https://platform.openai.com/docs/api-reference/responses/create>, <https://docs.anthropic.com/en/api/messages>), and
-//! TGI's and LoRAX's `parameters`. Elsewhere, as in the arguments of a tool or in its schema, the same words are the
-//! client's own. Most bodies have none of the words: a search for them all at once is the only cost then.
+//! Only the places are searched where OpenAI's and Anthropic's APIs have them
+//! (<https://platform.openai.com/docs/api-reference/responses/create>, <https://docs.anthropic.com/en/api/messages>), and TGI's
+//! and LoRAX's `parameters`. Elsewhere, as in a tool's arguments or schema, the same words are the client's own. Most bodies
+//! have none of the words; then one search for all of them is the only cost.
 
 use std::{fmt, sync::LazyLock};
 
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::Unreadable;
 
-/// What this is about, as it stands in a body; and escapes of ASCII letters, which could hide it.
+/// The words to search for, as a body has them; and escapes of ASCII letters, which could hide them.
 const SIGNS: [&str; 24] = [
     "\"id\"",
     "\"container_id\"",
@@ -46,7 +46,7 @@ static SEARCH: LazyLock<AhoCorasick> = LazyLock::new(|| {
     builder.expect("a handful of short words")
 });
 
-/// Deeper than any API nests content.
+/// The maximum depth, greater than any API's.
 const MAX_DEPTH: usize = 12;
 
 /// What a place may hold.
@@ -62,10 +62,10 @@ enum Place {
     Parameters,
 }
 
-/// Looks for fields that refer to what servers store; the name of one of them.
+/// Searches for fields that refer to stored data; returns the name of one of them.
 ///
 /// # Errors
-/// A field by which some server chooses a model or an adapter. A body that was not read before may pass unseen.
+/// A field by which some server chooses a model or an adapter. A body that was not parsed before may pass unseen.
 pub(super) fn read(body: &[u8]) -> Result<Option<&'static str>, Unreadable> {
     if !is_suspicious(body) {
         return Ok(None);
@@ -86,7 +86,7 @@ pub(super) fn read(body: &[u8]) -> Result<Option<&'static str>, Unreadable> {
     Ok(walk.stored)
 }
 
-/// `"model"` stands in each body once.
+/// `"model"` is in every body once, so only a second one is suspicious.
 fn is_suspicious(body: &[u8]) -> bool {
     let model = SIGNS.iter().position(|sign| *sign == "\"model\"").expect("it is there");
     let mut models = 0;
@@ -96,12 +96,11 @@ fn is_suspicious(body: &[u8]) -> bool {
     })
 }
 
-/// The fields of an object, of which the values are not read yet; each as often as it stands there, since readers differ in
-/// which of two they take.
+/// An object's fields, with unparsed values; repeated fields are all kept, since readers differ in which one they use.
 pub(super) struct Object<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> Object<'a> {
-    /// `None` if it is no object.
+    /// `None` if it is not an object.
     pub(super) fn read(json: &'a str) -> Option<Self> {
         serde_json::from_str(json).ok()
     }
@@ -116,12 +115,12 @@ impl<'a> Object<'a> {
         self.all(key).next()
     }
 
-    /// Whether a field is this text, however it is escaped.
+    /// Whether a field has this text, however it is escaped.
     fn is(&self, key: &str, text: &str) -> bool {
         self.all(key).any(|json| serde_json::from_str::<String>(json).is_ok_and(|value| value == text))
     }
 
-    /// Whether it is a reference to an item: OpenAI takes what has nothing but an id for one.
+    /// Whether it refers to an item: OpenAI treats an object with nothing but an id as a reference.
     fn is_reference(&self) -> bool {
         let bare = ["type", "role", "content"].iter().all(|key| self.get(key).is_none());
         self.is("type", "item_reference") || bare && self.get("id").is_some()
@@ -159,7 +158,7 @@ impl Walk {
         match json.as_bytes().first() {
             Some(b'[' | b'{') if depth >= MAX_DEPTH => Err(Unreadable::TooDeep),
             Some(b'[') => {
-                // What cannot be taken apart was refused before, but for text that is no UTF-16.
+                // JSON that cannot be parsed was refused before, except for text that is not valid UTF-16.
                 let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Unreadable::TooDeep)?;
                 items.into_iter().try_for_each(|item| self.value(item.get(), place, depth + 1))
             }
@@ -175,7 +174,7 @@ impl Walk {
         match place {
             Place::Parameters => return parameters(object),
             Place::Tools if object.get("model").is_some() => return Err(chooses("tools[].model")),
-            // It makes pictures with a model of its own.
+            // It generates images with a model of its own.
             Place::Tools if object.is("type", "image_generation") => return Err(chooses("tools[].type")),
             Place::Items if object.is_reference() => self.stored = Some("item_reference"),
             _ if object.is("type", "item_reference") => self.stored = Some("item_reference"),
@@ -189,7 +188,7 @@ impl Walk {
                 "vector_store_ids" => self.stored = Some("vector_store_ids"),
                 "container_id" => self.stored = Some("container_id"),
                 "previous_message_id" => self.stored = Some("previous_message_id"),
-                // Those of Anthropic itself are everybody's.
+                // Anthropic's own skills are available to everybody.
                 "skill_id" if !object.is("type", "anthropic") => self.stored = Some("skill_id"),
                 "container" if json.starts_with('"') => self.stored = Some("container"),
                 "audio" | "voice" if Object::read(json).is_some_and(|audio| audio.get("id").is_some()) => {
@@ -208,7 +207,7 @@ impl Walk {
     }
 }
 
-/// What chooses an adapter beside a prompt.
+/// Refuses parameters that choose an adapter.
 fn parameters(object: &Object<'_>) -> Result<(), Unreadable> {
     const FIELDS: [(&str, &str); 5] = [
         ("adapter_id", "parameters.adapter_id"),

@@ -12,7 +12,7 @@ pub(super) const NAME: &str = "name";
 #[derive(Debug)]
 pub(super) struct OtherField {
     pub(super) name: &'static str,
-    /// What to do without it.
+    /// How to do without it.
     pub(super) advice: &'static str,
 }
 
@@ -58,20 +58,19 @@ pub(super) struct StoredField {
     shape: Shape,
 }
 
-/// Of which shape a value must be to refer to something.
+/// The form that a value must have to refer to something.
 #[derive(Debug)]
 enum Shape {
     /// Anything but null.
     Any,
-    /// An object: a text is something else.
+    /// An object: a text means something else.
     Object,
     /// A text, or an object with an `id`.
     Id,
 }
 
-/// They are documented names, which count only as they are written there.
-/// <https://platform.openai.com/docs/api-reference>, <https://docs.anthropic.com/en/api/messages>,
-/// SGLang's sessions: <https://docs.sglang.ai/basic_usage/native_api.html>.
+/// Documented names, which count only in this spelling. <https://platform.openai.com/docs/api-reference>,
+/// <https://docs.anthropic.com/en/api/messages>, SGLang's sessions: <https://docs.sglang.ai/basic_usage/native_api.html>.
 const STORED_FIELDS: &[StoredField] = &[
     StoredField { name: "previous_response_id", shape: Shape::Any },
     StoredField { name: "conversation", shape: Shape::Any },
@@ -109,7 +108,7 @@ impl StoredField {
         }
     }
 
-    /// Whether a part of a form refers to something: its value is text.
+    /// Whether a form's part refers to something: its value is a text.
     pub(super) fn counts_in_forms(&self) -> bool {
         match self.shape {
             Shape::Any | Shape::Id => true,
@@ -118,23 +117,23 @@ impl StoredField {
     }
 }
 
-/// What a field's name stands for.
+/// The meaning of a field's name.
 #[derive(Debug)]
 pub(super) enum Field {
     /// The model.
     Model,
     /// The model, for Ollama's own API.
     Name,
-    /// Another choice of a model.
+    /// Another field that chooses a model.
     Other(&'static OtherField),
-    /// Something that servers store.
+    /// A reference to stored data.
     Stored(&'static StoredField),
-    /// Nothing that matters here.
+    /// Any other field.
     Any,
 }
 
 impl Field {
-    /// Looks a name up.
+    /// Finds the meaning of a name.
     ///
     /// # Errors
     /// If it is not one of the names that matter, but some reader could take it for one.
@@ -154,7 +153,7 @@ impl Field {
 }
 
 impl Field {
-    /// Looks the name of a JSON field up.
+    /// Finds the meaning of a JSON field's name.
     pub(super) fn in_json(name: &str, rule: NameField) -> Result<Self, Unreadable> {
         let matters = rule != NameField::Ignored;
         match Self::of(name, Where::Json)? {

@@ -1,4 +1,4 @@
-//! When two names are the same to somebody.
+//! Compares names as the most lenient reader does.
 
 /// Whether some reader could take `given` for `name`.
 ///
@@ -19,13 +19,13 @@ fn same_letters(a: &str, b: &str) -> bool {
     letters(a).eq(letters(b))
 }
 
-/// A character without its case.
+/// A character, case-folded.
 pub(super) fn fold(c: char) -> char {
     match c {
         _ if c.is_ascii() => c.to_ascii_lowercase(),
         '\u{17f}' => 's',
         '\u{212a}' => 'k',
-        // Dotless and dotted i: the same as i to readers that fold by Turkish or by lax rules.
+        // Dotless and dotted i: equal to i for readers that fold by Turkish or by lax rules.
         '\u{131}' | '\u{130}' => 'i',
         _ => c.to_lowercase().next().unwrap_or(c),
     }

@@ -1,7 +1,7 @@
-//! The model of a JSON body (RFC 8259).
+//! Reads the model of a JSON body (RFC 8259).
 //!
-//! The whole body is scanned, even when the model stands first: a second `model` may stand last, and
-//! Python and Go would take that one.
+//! The whole body is scanned, even if the model comes first: a second `model` may come last, and Python and Go would use that
+//! one.
 
 use std::{borrow::Cow, fmt};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::estimate::{Count, Counting, FieldName};
 
-/// What the top level of a JSON body says.
+/// The relevant parts of a JSON body's top level.
 #[derive(Debug, Default)]
 pub(super) struct Read<'a> {
     /// The model.
@@ -23,9 +23,9 @@ pub(super) struct Read<'a> {
     pub(super) stored: Option<&'static str>,
     /// A field other than `model` by which some server chooses one.
     pub(super) other: Option<&'static OtherField>,
-    /// What of it counts as tokens; `None` for JSON that cannot be counted while it is read.
+    /// The counted tokens; `None` for JSON that cannot be counted while it is read.
     pub(super) count: Option<Box<Count>>,
-    /// What was passed over.
+    /// The oddities that were accepted.
     pub(super) oddities: Oddities,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn read(body: &[u8], rule: NameField, reading: Reading) -> Result<Rea
     refuse_other_encodings(body)?;
     let text = std::str::from_utf8(body).map_err(|_| Unreadable::NotUtf8)?;
     match try_read(text, rule, reading, Some(Counting::default())) {
-        // To count, values are read more closely than to pass over them.
+        // Counting parses values more strictly than skipping them.
         Err(Unreadable::Json { .. } | Unreadable::NotAnObject) => try_read(text, rule, reading, None),
         other => other,
     }
@@ -242,8 +242,8 @@ impl<'de> Visitor<'de> for Key {
         Ok((Field::in_json(key, self.0), FieldName::of(key)))
     }
 
-    /// A key with escapes: it may be anything but one of the fields that matter, since scanners that
-    /// look for the plain bytes would pass over it.
+    /// A key with escapes. It is refused if it could be a field that matters, since scanners that look for the plain bytes
+    /// would miss it.
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
         let disguised = |field| Err(Unreadable::Disguised { field, place: Where::Json });
         let field = match Field::in_json(key, self.0) {
@@ -263,7 +263,7 @@ enum Given<'de> {
     Other,
 }
 
-/// Reads a string, or nothing of anything else.
+/// Reads a string; anything else gives `None`.
 struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {
@@ -447,7 +447,7 @@ mod tests {
                 "{body:?}"
             );
         }
-        // Neither in a value that is passed over, nor anywhere else.
+        // Neither in a skipped value nor elsewhere.
         assert_eq!(
             super::read(b"{\"model\":\"a\",\"x\":\"\xff\"}", NameField::Ignored, Reading::Lenient).err(),
             Some(Unreadable::NotUtf8)
@@ -570,7 +570,7 @@ mod tests {
             }
         }
 
-        /// Small changes to a good body reach further into the parser than random bytes do.
+        /// Small changes to a valid body get further into the parser than random bytes.
         #[test]
         fn a_body_with_changed_bytes_is_refused_or_read_alike(
             changes in prop::collection::vec((0usize..64, any::<u8>()), 0..4),

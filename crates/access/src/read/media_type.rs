@@ -1,4 +1,4 @@
-//! What kind a body is of (RFC 9110 §8.3).
+//! Determines the kind of a body (RFC 9110 §8.3).
 
 use http::{
     HeaderMap, HeaderValue,
@@ -30,7 +30,7 @@ pub(super) fn of(headers: &HeaderMap) -> Result<BodyKind<'_>, Unreadable> {
     kind(value).map_err(Unreadable::ContentType)
 }
 
-/// The same for a server that takes every body for JSON but forms, whatever its type is called.
+/// Like `of`, for a server that parses every body except forms as JSON, whatever its `Content-Type`.
 pub(super) fn of_any(headers: &HeaderMap) -> Result<BodyKind<'_>, Unreadable> {
     refuse_content_encoding(headers)?;
     let mut values = headers.get_all(CONTENT_TYPE).iter();
@@ -41,13 +41,13 @@ pub(super) fn of_any(headers: &HeaderMap) -> Result<BodyKind<'_>, Unreadable> {
     }
 }
 
-/// Whether anybody could take a type for a form's, which is read part by part.
+/// Whether any reader could take a type for a form's, which is read part by part.
 fn may_be_form(value: &HeaderValue) -> bool {
     let lower = value.as_bytes().to_ascii_lowercase();
     memchr::memmem::find(&lower, b"multipart").is_some()
 }
 
-/// A server may unpack a body that is read packed here, or the other way round.
+/// A server may decompress a body that is read compressed here, or the other way round.
 fn refuse_content_encoding(headers: &HeaderMap) -> Result<(), Unreadable> {
     let mut values = headers.get_all(CONTENT_ENCODING).iter();
     match (values.next(), values.next()) {
@@ -87,7 +87,7 @@ fn check_parameters<'a>(parameters: &[Parameter<'a>]) -> Result<Option<&'a str>,
         let slot = match parameter.name.to_ascii_lowercase().as_str() {
             "boundary" => &mut boundary,
             "charset" => &mut charset,
-            // RFC 6906: it says what the JSON is about, and changes nothing in how it is read.
+            // RFC 6906: a profile describes the JSON, and does not change how it is parsed.
             "profile" => &mut profile,
             _ => return Err("it has an unknown parameter"),
         };

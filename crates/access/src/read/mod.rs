@@ -1,8 +1,7 @@
 //! Reads the model out of a request.
 //!
-//! What is read here and what the server behind reads must be the same. Whatever two readers could
-//! read differently is refused, never guessed. A model can stand in the path, the body, a header and
-//! the query; those that name one must agree.
+//! The server must read the same model as this reader. So whatever two readers could read differently is refused, never
+//! guessed. A model can be in the path, the body, a header and the query; all places that name one must agree.
 
 mod closed;
 mod deep;
@@ -38,39 +37,40 @@ const X_MODEL: HeaderName = HeaderName::from_static("x-model");
 /// A place that names a model, and the name.
 pub(crate) type Named<'a> = (Where, Cow<'a, str>);
 
-/// What a body says.
+/// The relevant parts of a body.
 #[derive(Debug, Default)]
 pub(crate) struct BodyRead<'a> {
     /// The model.
     pub(crate) named: Option<Named<'a>>,
     /// A top-level field that refers to what servers store for everybody.
     pub(crate) stored: Option<&'static str>,
-    /// Why it is refused, unless the server has just the one model: another field than `model` chooses one at some.
+    /// Why it is refused unless the server has only one model: it has a field other than `model` by which some server chooses
+    /// one.
     pub(crate) other: Option<Unreadable>,
-    /// What of it counts as tokens, if that could be told while it was read.
+    /// Its counted tokens, if it could be counted while it was read.
     pub(crate) count: Option<Box<Count>>,
-    /// What not every server reads as it was read here.
+    /// The parts that not every server reads as they were read here.
     pub(crate) oddities: Oddities,
 }
 
-/// What of a body only servers of some kinds are known to read as it is read here. It is read so only where it reaches none but
-/// these.
+/// Parts of a body that only some kinds of server are known to read as they are read here. They are accepted only if the
+/// request reaches no other kinds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Oddities {
-    /// It was taken for JSON, and its `Content-Type` does not say so.
+    /// It was read as JSON although its `Content-Type` is another.
     pub(crate) untyped: bool,
-    /// An empty `name` stands beside the model, and was passed over.
+    /// An empty `name` beside the model was ignored.
     pub(crate) empty_name: bool,
-    /// `model` is null, and was passed over.
+    /// `model` is null, and was ignored.
     pub(crate) null_model: bool,
 }
 
-/// How odd a body may be.
+/// Whether oddities are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// As everybody reads it, or not at all.
+    /// They are refused.
     Strict,
-    /// Passing over [`Oddities`], and noting them.
+    /// [`Oddities`] are accepted and recorded.
     Lenient,
 }
 
@@ -104,10 +104,10 @@ pub(crate) fn from_body<'a>(
     })
 }
 
-/// What stands deeper in a JSON body: a model or an adapter, or something that servers store for everybody.
+/// Finds a reference to stored data deeper in a JSON body.
 ///
 /// # Errors
-/// A field by which some server would choose a model.
+/// A field by which some server would choose a model or an adapter.
 pub(crate) fn deep_in_body(request: &Request<'_>) -> Result<Option<&'static str>, Unreadable> {
     match media_type::of(request.headers) {
         Ok(BodyKind::Json) => deep::read(request.body),
@@ -135,7 +135,7 @@ pub(crate) fn from_query<'a>(target: &Target<'a>) -> Result<Option<Named<'a>>, U
     Ok(query::model(target.query)?.map(|model| (Where::Query, model)))
 }
 
-/// What of a JSON body counts, as told while it is read.
+/// The counted tokens of a JSON body, if it can be counted while it is read.
 #[cfg(test)]
 pub(crate) fn count(body: &[u8]) -> Option<Box<Count>> {
     json::read(body, NameField::Ignored, Reading::Strict).ok()?.count

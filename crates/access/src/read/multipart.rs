@@ -1,8 +1,8 @@
-//! The model of a multipart form (RFC 7578, RFC 2046 §5.1): uploads of audio and images.
+//! Reads the model of a multipart form (RFC 7578, RFC 2046 §5.1): uploads of audio and images.
 //!
-//! Form readers forgive different faults: text before the first part, line ends without a carriage
-//! return, folded headers, two names for one part. This one forgives none, so that what it accepts
-//! means the same to all. It knows only what clients really send.
+//! Form parsers tolerate different faults: text before the first part, line ends without a carriage return, folded headers, two
+//! names for one part. This one tolerates none, so that all parsers agree on what it accepts. It supports only what clients
+//! really send.
 
 use memchr::memmem;
 use percent_encoding::percent_decode_str;
@@ -14,16 +14,16 @@ use super::{
     parameters::{self, BLANKS, Parameter},
 };
 
-/// As many as Starlette reads; vLLM and SGLang are built on it.
+/// Starlette's limit; vLLM and SGLang are built on it.
 const MAX_PARTS: usize = 1_000;
-/// The longest headers of a part, in bytes, all together.
+/// The maximum total length of a part's headers, in bytes.
 const MAX_HEADERS_LEN: usize = 8 * 1024;
-/// The most headers of a part.
+/// The maximum number of a part's headers.
 const MAX_HEADERS: usize = 8;
 
 type Refused = &'static str;
 
-/// What the headers of a part say.
+/// The headers of a part.
 #[derive(Debug, Default)]
 struct Head<'a> {
     disposition: Option<&'a str>,
@@ -32,7 +32,7 @@ struct Head<'a> {
     transfer_encoding: Option<&'a str>,
 }
 
-/// What a form says.
+/// The relevant parts of a form.
 #[derive(Debug, Default)]
 pub(super) struct Read {
     /// The model.
@@ -65,7 +65,7 @@ pub(super) fn read(body: &[u8], boundary: &str) -> Result<Read, Unreadable> {
     Ok(Read { model, stored, other })
 }
 
-/// What a part's name stands for. Browsers percent-encode quotes in names, and some readers decode.
+/// The meaning of a part's name. Browsers percent-encode quotes in names, and some readers decode them.
 fn field(name: &str) -> Result<Field, Unreadable> {
     let decoded = percent_decode_str(name).decode_utf8_lossy();
     let refuse = |field| Err(Unreadable::Disguised { field, place: Where::Form });
@@ -78,8 +78,8 @@ fn field(name: &str) -> Result<Field, Unreadable> {
 
 /// Splits a body into its parts: each is headers, an empty line, and content.
 ///
-/// The boundary may stand nowhere else: readers differ in what they make of `--boundary` in the middle
-/// of a line, or with something after it.
+/// The boundary may occur nowhere else: readers differ in how they treat `--boundary` in the middle of a line, or with
+/// something after it.
 fn split<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<&'a [u8]>, Refused> {
     let delimiter = format!("--{boundary}");
     let finder = memmem::Finder::new(&delimiter);
@@ -103,7 +103,7 @@ fn split<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<&'a [u8]>, Refused> {
 impl<'a> Head<'a> {
     /// Reads a part's headers, and returns its content as well.
     fn read(part: &'a [u8]) -> Result<(Self, &'a [u8]), Refused> {
-        // The headers' last line end is part of the empty line's search, so that "no headers" is found too.
+        // The search for the empty line includes the last header's line end, so that "no headers" is found, too.
         let window = &part[..part.len().min(MAX_HEADERS_LEN)];
         let end = memmem::find(window, b"\r\n\r\n").ok_or("a part's headers do not end")?;
         let text = std::str::from_utf8(&part[..end]).map_err(|_| "a part's headers are not UTF-8")?;
@@ -115,7 +115,7 @@ impl<'a> Head<'a> {
             }
             head.add(line)?;
         }
-        // A reader that goes by the length would see other parts.
+        // A reader that uses the length would see other parts.
         if head.length.is_some_and(|length| length != content.len().to_string()) {
             return Err("a part has another length than it says");
         }
@@ -124,7 +124,7 @@ impl<'a> Head<'a> {
 
     fn add(&mut self, line: &'a str) -> Result<(), Refused> {
         let (name, value) = line.split_once(':').ok_or("a part has a header without a colon")?;
-        // This refuses folded lines as well: those start with a blank.
+        // This also refuses folded lines, which start with a blank.
         if !parameters::is_token(name) {
             return Err("a part has a header with a wrong name");
         }

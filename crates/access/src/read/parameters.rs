@@ -3,20 +3,20 @@
 /// A parameter: `; name=value` or `; name="value"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Parameter<'a> {
-    /// As it was written; case does not matter.
+    /// The name as it was written; case does not matter.
     pub(super) name: &'a str,
-    /// Without the quotes. Backslashes are left as they stand, because readers differ: some take
-    /// one off, others know none. None of them stands before a quote.
+    /// The value without quotes. Backslashes are kept, because readers differ: some remove one, others do not know them. No
+    /// value has a backslash before a quote.
     pub(super) value: &'a str,
 }
 
 /// More than any client sends.
 const MAX_PARAMETERS: usize = 8;
 
-/// Splits a header value into what stands before the first `;` and its parameters.
+/// Splits a header value into the part before the first `;` and its parameters.
 ///
 /// # Errors
-/// With a reason, if it is not exactly that.
+/// The reason, if it has any other form.
 pub(super) fn split(value: &str) -> Result<(&str, Vec<Parameter<'_>>), &'static str> {
     let end = value.find(';').unwrap_or(value.len());
     let (head, mut rest) = value.split_at(end);

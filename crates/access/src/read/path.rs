@@ -1,8 +1,8 @@
-//! The model in the path: `/models/<name>/…`, and Azure's `/openai/deployments/<name>/…`
+//! Reads the model in the path: `/models/<name>/…`, and Azure's `/openai/deployments/<name>/…`
 //! (<https://learn.microsoft.com/azure/ai-services/openai/reference>).
 //!
-//! A name may have slashes. Traefik takes as many segments off as the name of the route's pool has,
-//! so the longest run of segments that is a known name is the name.
+//! A name may have slashes. Traefik removes as many segments as the name of the route's pool has, so the name is the longest
+//! run of segments that is a known name.
 
 use std::borrow::Cow;
 
@@ -10,42 +10,42 @@ use super::segment::{folded, segments};
 
 pub(super) const MODELS: &str = "/models/";
 const AZURE: &str = "/openai/deployments/";
-/// The most slashes in a name that are looked for.
+/// The maximum number of slashes in a name.
 const MAX_SLASHES: usize = 7;
 
-/// What a decoded path says.
+/// The forms of a decoded path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PathForm<'p> {
-    /// Nothing about a model.
+    /// It names no model.
     Plain(&'p str),
-    /// A model, which stands before what the server will see.
+    /// It names a model, followed by the path for the server.
     Named {
-        /// What stands before the name.
+        /// The part before the name.
         prefix: Prefix,
         /// The model's name.
         name: &'p str,
-        /// What follows it; empty, or from a slash on.
+        /// The part after it; empty, or beginning with a slash.
         rest: &'p str,
     },
-    /// A model that nobody knows.
+    /// It names an unknown model.
     Unknown {
-        /// What might be its name: what stands before an API that is known, or the first segment. It
-        /// depends on the path alone, or it would tell which longer names there are.
+        /// The likely name: the part before a known API, or the first segment. It depends on the path alone, or it would reveal
+        /// which longer names exist.
         name: &'p str,
     },
 }
 
-/// What stands before a model's name in a path.
+/// The part before a model's name in a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prefix {
-    /// `/models/`: what follows the name is the server's own path.
+    /// `/models/`: the rest after the name is the server's own path.
     Models,
-    /// `/openai/deployments/`: what follows the name stands below `/v1`.
+    /// `/openai/deployments/`: the rest after the name belongs below `/v1`.
     Azure,
 }
 
 impl<'p> PathForm<'p> {
-    /// Reads a decoded path; `is_known` tells names of models.
+    /// Parses a decoded path; `is_known` recognises names of models.
     pub(crate) fn read(path: &'p str, is_known: impl Fn(&str) -> bool) -> Self {
         let Some((prefix, names)) = after_prefix(path) else { return Self::Plain(path) };
         let ends = names.match_indices('/').map(|(at, _)| at).chain([names.len()]);
@@ -61,14 +61,14 @@ impl<'p> PathForm<'p> {
         }
     }
 
-    /// Takes the first segment for the name, where nobody knows what the names are.
+    /// Takes the first segment for the name, where the names are not known.
     pub(crate) fn by_first_segment(path: &'p str) -> Self {
         let Some((prefix, names)) = after_prefix(path) else { return Self::Plain(path) };
         let (name, rest) = names.split_at(names.find('/').unwrap_or(names.len()));
         if name.is_empty() { Self::Plain(path) } else { Self::Named { prefix, name, rest } }
     }
 
-    /// The path as the server sees it, but for its own base path.
+    /// The path as the server sees it, apart from the server's own base path.
     pub(crate) fn at_server(self) -> Cow<'p, str> {
         match self {
             Self::Named { prefix: Prefix::Azure, rest, .. } => format!("/v1{rest}").into(),
@@ -76,7 +76,7 @@ impl<'p> PathForm<'p> {
         }
     }
 
-    /// The path as the server behind sees it, as far as it can be told here.
+    /// The path as the server sees it, as far as this can be determined here.
     pub(crate) fn seen(self) -> &'p str {
         match self {
             Self::Plain(path) => path,
@@ -85,7 +85,7 @@ impl<'p> PathForm<'p> {
         }
     }
 
-    /// Where the model's name ends in the path that this was read from; 0 if there is none.
+    /// The offset of the end of the model's name in the original path; 0 if it names none.
     pub(crate) fn end_of_name(self, path: &str) -> usize {
         match self {
             Self::Named { rest, .. } => path.len() - rest.len(),
@@ -93,36 +93,36 @@ impl<'p> PathForm<'p> {
         }
     }
 
-    /// Whether this is Ollama's list of models, behind a name.
+    /// Whether this is Ollama's list of models, after a name.
     pub(crate) fn is_ollamas_list(self) -> bool {
         matches!(self, Self::Named { prefix: Prefix::Models, rest: "/api/tags" | "/api/ps", .. })
     }
 }
 
-/// What a path begins with, if a model's name follows.
+/// The prefix of a path in which a model's name follows.
 pub(super) fn name_prefix(path: &str) -> Option<&'static str> {
     [MODELS, AZURE].into_iter().find(|prefix| path.starts_with(prefix))
 }
 
-/// What stands where a name begins.
+/// The prefix and the rest after it.
 fn after_prefix(path: &str) -> Option<(Prefix, &str)> {
     let after = |prefix, text| Some((prefix, path.strip_prefix(text)?));
     after(Prefix::Models, MODELS).or_else(|| after(Prefix::Azure, AZURE))
 }
 
-/// How a server reads `name` in a JSON body.
+/// How a server treats `name` in a JSON body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NameField {
-    /// As a field like any other.
+    /// As any other field.
     Ignored,
-    /// Ollama's endpoints: perhaps as another word for `model`.
+    /// On Ollama's endpoints: possibly as another word for `model`.
     MustAgree,
     /// Ollama's `/api/show`: as the model, if `model` is not there.
     IsModel,
 }
 
 impl NameField {
-    /// What it is on a path, as the server sees that.
+    /// How the server treats it on a path, given as the server sees it.
     pub(crate) fn on(path: &str) -> Self {
         let path = folded(path);
         let mut rest = segments(&path).skip_while(|name| *name != "api");
@@ -134,14 +134,14 @@ impl NameField {
     }
 }
 
-/// Whether a server that has several models would list them on a path, as the server sees that, or
-/// read there which of them is meant (KServe's `/v2/models/<name>/infer`, Azure's deployments).
+/// Whether a server with several models would list them on a path, as the server sees it, or choose one by the path (KServe's
+/// `/v2/models/<name>/infer`, Azure's deployments).
 pub(crate) fn shows_models(path: &str) -> bool {
     let path = folded(path);
     let mut names = segments(&path);
     while let Some(name) = names.next() {
         let next = || names.clone().next().unwrap_or_default();
-        // Bedrock has `/model/NAME/invoke`; OpenAI once had `/v1/engines/NAME/completions`, as LocalAI still does.
+        // Bedrock has `/model/NAME/invoke`; OpenAI once had `/v1/engines/NAME/completions`, which LocalAI still has.
         let named = matches!(name, "model" | "engines" | "engine" | "upstream") && !next().is_empty();
         let listed = name == "api" && matches!(next(), "tags" | "ps");
         if matches!(name, "models" | "deployments") || named || listed {
@@ -236,7 +236,7 @@ mod tests {
         for (path, expected) in [
             ("/v1/chat/completions", NameField::Ignored),
             ("/api/chat", NameField::MustAgree),
-            // Traefik may take the prefix off.
+            // Traefik may remove the prefix.
             ("/v1/api/chat", NameField::MustAgree),
             ("/v1/API/Show;x", NameField::IsModel),
             ("/api/show", NameField::IsModel),

@@ -1,4 +1,4 @@
-//! The model of a query: `?model=llama`, as OpenAI's realtime API has it
+//! Reads the model in the query: `?model=llama`, as in OpenAI's realtime API
 //! (<https://platform.openai.com/docs/guides/realtime-websocket>).
 
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use super::{
 
 /// The model that a query names.
 ///
-/// Servers agree that pairs are separated by `&`; some, as once Python, separate at `;` as well.
+/// Servers agree that `&` separates pairs; some, as Python once did, also separate at `;`.
 pub(super) fn model(query: Option<&str>) -> Result<Option<Cow<'_, str>>, Unreadable> {
     let mut model = None;
     for pair in query.unwrap_or_default().split('&') {
@@ -42,7 +42,7 @@ fn names_model(name: &str) -> Result<bool, Unreadable> {
     }
 }
 
-/// Decodes a name as often as it changes: some chain of readers may do so too.
+/// Decodes a name until it no longer changes, as a chain of readers may do.
 pub(crate) fn decode_fully(name: &str) -> Cow<'_, str> {
     let mut name = Cow::Borrowed(name);
     for _ in 0..4 {
@@ -64,7 +64,7 @@ fn decode(value: &str) -> Result<Cow<'_, str>, Unreadable> {
     percent_decode_str(value).decode_utf8().map_err(|_| Unreadable::Uri("it is not UTF-8 once decoded"))
 }
 
-/// Whether every `%` has its two digits (RFC 3986 §2.1).
+/// Whether every `%` is followed by two hexadecimal digits (RFC 3986 §2.1).
 pub(super) fn is_well_encoded(text: &str) -> bool {
     let is_code = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit());
     text.split('%').skip(1).all(is_code)

@@ -1,10 +1,10 @@
-//! The segments of a path, as the laxest of servers reads them.
+//! Splits a path into segments, as the most lenient server does.
 
 use std::borrow::Cow;
 
 use super::fold::fold;
 
-/// A decoded path without its letters' case. Most paths are in lower case already.
+/// A decoded path in lower case. Most paths are in lower case already.
 pub(crate) fn folded(path: &str) -> Cow<'_, str> {
     match path.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
         true => path.into(),
@@ -12,7 +12,7 @@ pub(crate) fn folded(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// The segments, without what some servers cut off: parameters (`sleep;x`) and blanks.
+/// The segments, without the parts that some servers remove: parameters (`sleep;x`) and blanks.
 pub(crate) fn segments(path: &str) -> impl DoubleEndedIterator<Item = &str> + Clone {
     path.split('/').map(|segment| segment.split(';').next().unwrap_or_default().trim())
 }

@@ -1,7 +1,7 @@
-//! The request's path and query (RFC 9112 §3.2.1, RFC 3986 §3.3).
+//! Parses the request's path and query (RFC 9112 §3.2.1, RFC 3986 §3.3).
 //!
-//! Traefik, Modelgate and the server behind each decode and clean a path in their own way. One on
-//! which they could disagree about where it leads is refused.
+//! Traefik, Modelgate and the server each decode and clean a path in their own way. A path is refused if they could disagree
+//! about where it leads.
 
 use std::borrow::Cow;
 
@@ -13,26 +13,26 @@ use super::{
     query::is_well_encoded,
 };
 
-/// Where a request goes.
+/// The path and query of a request.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
     /// The path, decoded. Its segments are none of `.`, `..` and, but for the last, empty.
     pub(crate) path: Cow<'a, str>,
     /// The query, as it was given.
     pub(crate) query: Option<&'a str>,
-    /// Where the last slash of the path ends that was encoded (`%2F`); 0 if none was.
+    /// The offset of the end of the path's last encoded slash (`%2F`); 0 if it has none.
     encoded_until: usize,
 }
 
 impl<'a> Target<'a> {
-    /// Takes a URI in origin form apart, in which no slash is encoded.
+    /// Parses a URI in origin form, in which no slash is encoded.
     pub(crate) fn parse(uri: &'a str) -> Result<Self, Unreadable> {
         let target = Self::parse_named(uri)?;
         target.refuse_encoded_behind(0)?;
         Ok(target)
     }
 
-    /// The same, where slashes may be encoded in a model's name: whoever takes it has to look where that ends
+    /// Like `parse`, but slashes may be encoded in a model's name: the caller must check where the name ends
     /// ([`refuse_encoded_behind`](Self::refuse_encoded_behind)).
     pub(crate) fn parse_named(uri: &'a str) -> Result<Self, Unreadable> {
         let (path, query) = uri.split_once('?').map_or((uri, None), |(path, query)| (path, Some(query)));
@@ -43,7 +43,7 @@ impl<'a> Target<'a> {
         Ok(Self { path, query, encoded_until })
     }
 
-    /// Refuses a path in which a slash is encoded behind this place: servers take it for one, or for a character.
+    /// Refuses a path with an encoded slash after this offset: servers differ in whether they decode it.
     pub(crate) fn refuse_encoded_behind(&self, end: usize) -> Result<(), Unreadable> {
         match self.encoded_until > end {
             true => Err(Unreadable::Uri("the path has an encoded slash")),
@@ -52,7 +52,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Decodes a path and checks it; with it comes where its last encoded slash ends.
+/// Decodes and checks a path; also returns where its last encoded slash ends.
 fn decode(path: &str) -> Result<(Cow<'_, str>, usize), &'static str> {
     if !is_well_encoded(path) {
         return Err("a \"%\" is not followed by two hexadecimal digits");
@@ -62,7 +62,7 @@ fn decode(path: &str) -> Result<(Cow<'_, str>, usize), &'static str> {
         .rmatch_indices('%')
         .find(|(at, _)| path[at + 1..].get(..2).is_some_and(|code| code.eq_ignore_ascii_case("2f")));
     let encoded_until = last.map_or(0, |(at, _)| percent_decode_str(&path[..at + 3]).count());
-    // Traefik takes a name off behind this prefix as it is written, so it must be written so.
+    // Traefik removes a name only after this prefix as it is written, so it must be written literally.
     if let Some(prefix) = name_prefix(&decoded).filter(|prefix| !path.starts_with(prefix)) {
         return Err(match prefix {
             MODELS => "\"/models/\" is written with an encoded character",
@@ -94,7 +94,7 @@ fn check(path: &str) -> Result<(), &'static str> {
     if path.contains('%') && path.split('%').skip(1).any(|rest| is_well_encoded(&format!("%{rest}"))) {
         return Err("the path is encoded twice");
     }
-    // Some servers cut parameters off a segment: `..;x`.
+    // Some servers remove parameters from a segment: `..;x`.
     let mut names =
         segments.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).peekable();
     while let Some(name) = names.next() {
@@ -129,7 +129,7 @@ mod tests {
         }
     }
 
-    /// As `/models/org%2Fname/…`, which SDKs write, and `/models/%2Fmodels%2Fname/…`, after SGLang's own name for a model.
+    /// For example `/models/org%2Fname/…`, which SDKs write, and `/models/%2Fmodels%2Fname/…`, after SGLang's name for a model.
     #[test]
     fn slashes_may_be_encoded_in_a_name_alone() {
         for (uri, path, until) in [

@@ -1,4 +1,4 @@
-//! Why the model of a request cannot be told.
+//! Why the model of a request cannot be read.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub enum Unreadable {
         "the request needs exactly one Content-Type header: \"application/json\" or \"multipart/form-data\""
     )]
     ContentTypeCount,
-    /// A body of a kind that is not read.
+    /// A body of an unsupported kind.
     #[error("the Content-Type must be \"application/json\" or \"multipart/form-data\" with a boundary: {0}")]
     ContentType(&'static str),
     /// A compressed body.
@@ -36,10 +36,10 @@ pub enum Unreadable {
         /// The column, from 1.
         column: usize,
     },
-    /// JSON, but a list, a text or such.
+    /// JSON, but not an object.
     #[error("the body must be a JSON object")]
     NotAnObject,
-    /// JSON with content within content, and so on.
+    /// JSON that is nested too deeply.
     #[error("the body is nested too deeply")]
     TooDeep,
     /// Not a form, or one that servers read differently.
@@ -60,7 +60,7 @@ pub enum Unreadable {
     /// The body is not handed over, so it may name any model.
     #[error("the body cannot be read here, and the server has several models, or may have")]
     BodyUnseen,
-    /// The model is named once the WebSocket is open.
+    /// The model is named only after the WebSocket is open.
     #[error(
         "the messages of a WebSocket could name another model of this server, so its operator has to allow them (single_model or websockets)"
     )]
@@ -68,7 +68,7 @@ pub enum Unreadable {
     /// `model` is a number, null, or the like.
     #[error("\"model\" must be a string")]
     ModelNotText,
-    /// No model could be called so.
+    /// The text cannot be the name of a model.
     #[error("\"model\" is not the name of a model: {0}")]
     ModelInvalid(&'static str),
     /// `model` is given more than once.
@@ -82,7 +82,7 @@ pub enum Unreadable {
     Disguised {
         /// The field that it can be taken for.
         field: &'static str,
-        /// Where it stands.
+        /// The place of the name.
         place: Where,
     },
     /// A field that refers to what servers store for everybody, which this key may not use.
@@ -116,7 +116,7 @@ pub enum Where {
 }
 
 impl Unreadable {
-    /// Whether the kind of body is the trouble (415), rather than what it says (400).
+    /// Whether the fault is in the kind of body (415) rather than in its contents (400).
     pub fn is_media_type(&self) -> bool {
         matches!(
             self,
@@ -124,7 +124,7 @@ impl Unreadable {
         )
     }
 
-    /// Whether nothing names a model where the server looks for it.
+    /// Whether no model is named where the server looks for it.
     pub(crate) fn is_about_no_model(&self) -> bool {
         matches!(
             self,
@@ -136,7 +136,7 @@ impl Unreadable {
         )
     }
 
-    /// The field that is the trouble, as OpenAI's errors name it in `param`.
+    /// The faulty field, as OpenAI's errors name it in `param`.
     pub fn param(&self) -> Option<&'static str> {
         match self {
             Self::ModelMissing
@@ -155,7 +155,7 @@ impl Unreadable {
         }
     }
 
-    /// One word for it, for metrics and logs.
+    /// The code for metrics and logs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::ContentTypeCount | Self::ContentType(_) => "unsupported_content_type",

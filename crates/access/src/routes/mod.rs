@@ -1,9 +1,9 @@
 //! Which of a server's paths a request may reach.
 //!
-//! For each kind of server that is known there is a list of its routes (`vllm.txt`, …), with its version and where it was
-//! read. What is open is what the list calls open, by method and path. A path that is not listed needs a key that may
-//! manage servers. Of a server that is not known (`other.txt`) all is open but what is known to manage a server of any
-//! kind ([`closed`](crate::read::closed)) and what is known to be stored for everybody.
+//! Each known kind of server has a list of its routes (`vllm.txt`, …), with its version and source. Only what the list calls
+//! open is open, by method and path. A path that is not listed needs a key that may manage servers. On a server of unknown kind
+//! (`other.txt`) everything is open except paths that are known to manage a server of any kind
+//! ([`closed`](crate::read::closed)) or to hold data stored for everybody.
 
 mod table;
 
@@ -15,7 +15,7 @@ use crate::read::{folded, segments};
 use table::Table;
 pub use table::{Class, Route};
 
-/// What stands before an API's paths.
+/// The prefixes of an API's paths.
 const APIS: &[&str] = &["api", "openai", "v1", "v2", "v3"];
 
 macro_rules! table {
@@ -38,23 +38,23 @@ fn table(kind: Kind) -> &'static Table {
     }
 }
 
-/// All that is known of a kind's routes.
+/// All known routes of a kind.
 pub fn routes_of(kind: Kind) -> &'static [Route] {
     table(kind).routes()
 }
 
-/// What the list of a kind says of a path, if it is there.
+/// The class of a path in the list of a kind, if it is listed.
 pub fn listed(kind: Kind, method: &str, path: &str) -> Option<Class> {
     table(kind).class(method, path)
 }
 
-/// What the list of a kind's routes was read from.
+/// The source of a kind's list of routes.
 pub fn source_of(kind: Kind) -> &'static str {
     table(kind).source()
 }
 
-/// What a request would do at a door. `seen` is its path without what names a model, and without a server's own base
-/// path. `None`: this kind of server is known, and the path is not.
+/// The class of a request at a door. `seen` is its path without the model's name and without the server's own base path.
+/// `None`: the kind of server is known, but the path is not.
 pub(crate) fn class(door: &Door, method: &str, seen: &str) -> Option<Class> {
     let path = path_at(seen, &door.base_path);
     if !door.paths.is_empty() {
@@ -62,7 +62,7 @@ pub(crate) fn class(door: &Door, method: &str, seen: &str) -> Option<Class> {
     }
     let table = table(door.kind);
     let listed = table.class(method, &path).or_else(|| {
-        // What the server has under its own base path is listed as under /v1.
+        // The server's paths below its own base path are listed below /v1.
         let below = path.strip_prefix(door.base_path.as_str()).filter(|_| !door.base_path.is_default())?;
         below.starts_with('/').then(|| table.class(method, &format!("/v1{below}"))).flatten()
     });
@@ -72,7 +72,7 @@ pub(crate) fn class(door: &Door, method: &str, seen: &str) -> Option<Class> {
     }
 }
 
-/// Whether every server of a group answers prompts in Ollama's API, as far as it is known.
+/// Whether every server of a group is known to answer prompts in Ollama's API.
 pub fn speaks_ollama(group: &RouteGroup) -> bool {
     let opens = |door: &Door, path| class(door, "POST", path) == Some(Class::Open);
     let answers =
@@ -80,14 +80,14 @@ pub fn speaks_ollama(group: &RouteGroup) -> bool {
     group.doors.iter().all(answers)
 }
 
-/// What is known to be stored for everybody, at a server of which nothing else is known.
+/// The class of a path on a server of unknown kind.
 ///
-/// Such a server may have its API below other prefixes, read a path whatever its case, and cut parameters off.
+/// Such a server may have its API below other prefixes, ignore the case of a path, and remove parameters.
 pub(crate) fn class_of_unknown(method: &str, path: &str) -> Class {
     let path = folded(path);
     let mut names: Vec<&str> = segments(path.trim_matches('/')).collect();
     let prefixes = names.iter().take_while(|name| APIS.contains(name)).count();
-    // Without a prefix, files and batches may be anybody's own word.
+    // Without a prefix, files and batches may mean anything.
     let is_api = prefixes > 0 || matches!(names.first(), Some(&("responses" | "conversations")));
     names.drain(..prefixes);
     let listed = || table(Kind::Other).class(method, &format!("/v1/{}", names.join("/")));
@@ -102,10 +102,10 @@ fn path_at<'p>(seen: &'p str, base: &BasePath) -> Cow<'p, str> {
     }
 }
 
-/// Whether this is an API's path (`/v1/…`, `/api/…`) on which servers look for a model's name in the body, and take their
-/// default model if there is none. An application's own `/generate` or `/predict` is not.
+/// Whether this is an API's path (`/v1/…`, `/api/…`) on which servers read a model's name from the body, and use their default
+/// model if there is none. An application's own `/generate` or `/predict` is not.
 pub(crate) fn takes_a_model(path: &str) -> bool {
-    /// Without a prefix these are OpenAI's and Anthropic's all the same.
+    /// Even without a prefix these are paths of OpenAI's and Anthropic's APIs.
     const ROOTS: &[&str] = &["chat", "completions", "embeddings", "messages", "responses"];
     const ENDPOINTS: &[&str] = &[
         "apply-template",

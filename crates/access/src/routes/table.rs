@@ -1,24 +1,24 @@
-//! A list of a server's routes, read from a text of lines: class, methods, path.
+//! Parses a list of a server's routes: lines of class, methods and path.
 
 use std::collections::HashMap;
 
 /// What a route does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// It answers prompts, or tells what harms nobody.
+    /// It answers prompts, or gives harmless information.
     Open,
     /// It reads, changes or lists what the server keeps for all its users.
     Stored,
-    /// Likewise; and what is stored there has work done for it, by models that are named in it.
+    /// Like `Stored`, and jobs stored there run on models that are named in them.
     Jobs,
-    /// It manages the server, or shows what others do.
+    /// It manages the server, or shows what other clients do.
     Manage,
-    /// No key opens it: it leads to where the caller says, or asks for a model where nobody reads it.
+    /// No key opens it: it leads to an address that the caller gives, or names a model where the reader does not look.
     Never,
 }
 
 impl Class {
-    /// What it means for who asks.
+    /// The meaning for the client.
     pub(crate) fn meaning(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -35,9 +35,9 @@ impl Class {
 pub struct Route {
     /// What it does.
     pub class: Class,
-    /// The method; `*` for all. `HEAD` goes by `GET`.
+    /// The method; `*` for all. `HEAD` counts as `GET`.
     pub method: &'static str,
-    /// The path: `{}` stands for one segment, `{*}` at its end for any number of them.
+    /// The path: `{}` matches one segment, `{*}` at the end any number of them.
     pub path: &'static str,
 }
 
@@ -45,14 +45,14 @@ pub struct Route {
 pub(super) struct Table {
     source: &'static str,
     routes: Vec<Route>,
-    /// Those without a placeholder.
+    /// The routes without placeholders.
     plain: HashMap<&'static str, Vec<Route>>,
-    /// The others, in their order.
+    /// The routes with placeholders, in order.
     patterns: Vec<Route>,
 }
 
 impl Table {
-    /// Reads a list. Its first line is a comment that says where it comes from.
+    /// Parses a list. Its first line is a comment that gives its source.
     pub(super) fn read(text: &'static str) -> Self {
         let mut lines = text.lines();
         let source = lines.next().unwrap_or_default().trim_start_matches(['#', ' ']);
@@ -75,7 +75,7 @@ impl Table {
         &self.routes
     }
 
-    /// What a request does, if it is listed. Letters have to be in the case in which the server has them.
+    /// The class of a request, if it is listed. Case matters.
     pub(super) fn class(&self, method: &str, path: &str) -> Option<Class> {
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         let method = if method == "HEAD" { "GET" } else { method };
@@ -104,7 +104,7 @@ impl Route {
     }
 }
 
-/// `open  GET,POST  /path`.
+/// Parses `open  GET,POST  /path`.
 fn routes_of_line(line: &'static str) -> Vec<Route> {
     let mut words = line.split_whitespace();
     let (Some(class), Some(methods), Some(path), None) =

@@ -29,7 +29,7 @@ fn what_is_open_is_what_is_named() {
         ("POST", "/fault_tolerance/apply", Some(Class::Manage)),
         ("PUT", "/metrics/x", Some(Class::Manage)),
         ("POST", "/invocations", Some(Class::Never)),
-        // By another method, in another spelling, or new.
+        // Another method, another spelling, or a new path.
         ("DELETE", "/v1/chat/completions", None),
         ("POST", "/V1/chat/completions", None),
         ("POST", "/v1/chat/completions;x", None),
@@ -48,7 +48,7 @@ fn what_is_open_is_what_is_named() {
     assert_eq!(class(&door(Kind::Provider, "/v1", ""), "POST", "/v1/something/new"), None);
 }
 
-/// Traefik makes `/v1/…` the server's own base path.
+/// Traefik replaces `/v1/…` by the server's own base path.
 #[test]
 fn a_base_path_stands_for_v1() {
     for base in ["/api/openai", "/"] {
@@ -85,7 +85,7 @@ fn an_operator_says_which_paths_are_open() {
     ] {
         assert_eq!(class(&app, "POST", path).is_some(), open, "{path}");
     }
-    // As the server sees it: a known kind opens more, or less.
+    // By the path that the server sees, a known kind opens more, or less.
     let vllm = door(Kind::Vllm, "/api", "/api/new");
     assert_eq!(class(&vllm, "POST", "/v1/new"), Some(Class::Open));
     assert_eq!(class(&vllm, "POST", "/v1/chat/completions"), None);
@@ -93,7 +93,7 @@ fn an_operator_says_which_paths_are_open() {
     assert_eq!(class(&all, "POST", "/whatever/it/is"), Some(Class::Open));
 }
 
-/// Whether a path is one that servers of other kinds have for something harmless.
+/// Whether servers of other kinds use a path for something harmless.
 fn is_ambiguous(path: &str) -> bool {
     const NAMES: [&str; 11] = [
         "/models",
@@ -115,10 +115,10 @@ fn is_ambiguous(path: &str) -> bool {
         || path.starts_with("/v1/projects")
 }
 
-/// A server whose kind is not told by its list is not less guarded against what is known.
+/// A server of unknown kind must not be less protected against known management paths.
 #[test]
 fn what_manages_a_known_server_is_closed_at_unknown_ones_too() {
-    // What llama-swap calls its own is called so by many others.
+    // Many other programs use the paths that llama-swap has for management.
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::LlamaSwap) {
         for route in routes_of(kind) {
             let path = route.path.replace("{*}", "x").replace("{}", "x");
@@ -129,7 +129,7 @@ fn what_manages_a_known_server_is_closed_at_unknown_ones_too() {
                 Class::Manage | Class::Never => {
                     assert!(found.is_some() || is_ambiguous(route.path), "{kind:?} {route:?} is not closed");
                 }
-                // Modelgate answers lists itself; a server's own is for keys that manage it.
+                // Modelgate answers lists itself; a server's own list is for keys that manage it.
                 Class::Open if route.path == "/api/tags" || route.path.starts_with("/api/experimental") => {}
                 _ => assert_eq!(found, None, "{kind:?} {route:?}"),
             }
@@ -137,13 +137,13 @@ fn what_manages_a_known_server_is_closed_at_unknown_ones_too() {
     }
 }
 
-/// What a real server has, as it told itself: one line a route.
+/// The routes that real servers report: one line per route.
 const SEEN: [(Kind, &str); 2] = [
     (Kind::Vllm, include_str!("seen/vllm-0.32.0.txt")),
     (Kind::LlamaCpp, include_str!("seen/llamacpp-b11434.txt")),
 ];
 
-/// Somebody has to say of each route what it does.
+/// Each route must be given a class.
 #[test]
 fn every_route_that_was_seen_is_judged() {
     for (kind, seen) in SEEN {

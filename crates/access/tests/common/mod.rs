@@ -1,4 +1,4 @@
-//! A small world to decide in.
+//! A small world of policy, catalogue and limits for decisions.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
@@ -45,7 +45,7 @@ impl World {
     }
 }
 
-/// A request in the making.
+/// A request under construction.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) method: &'static str,
@@ -61,7 +61,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// A chat request of a key for a model.
+    /// A chat request with a key, for a model.
     pub(crate) fn chat(key: &str, model: &str) -> Self {
         Self::new(key).json(&format!(r#"{{"model":"{model}","messages":[]}}"#))
     }
@@ -108,7 +108,7 @@ impl Call {
         Self { mode, ..self }
     }
 
-    /// As it is asked about, with its [headers](Self::headers).
+    /// The request with its [headers](Self::headers), as a decision takes it.
     pub(crate) fn asked_with<'a>(&'a self, headers: &'a HeaderMap) -> Request<'a> {
         Request {
             method: self.method,
@@ -156,7 +156,7 @@ pub(crate) fn model_limit(models: &str, limit: Rate) -> ModelLimit {
     ModelLimit { models: globs(models), limits: limit.into() }
 }
 
-/// A ready server with settings as labels give them.
+/// A ready server with settings, written as labels give them.
 pub(crate) fn server_with(name: &str, models: &[&str], settings: &[(&str, &str)]) -> ServerRecord {
     let mut server = server(name, ServerState::Ready, models);
     for (key, text) in settings {

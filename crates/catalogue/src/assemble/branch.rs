@@ -1,4 +1,4 @@
-//! What the servers and the operator say about a model, put together; canaries and mirrors.
+//! Merges the settings of servers and operator for each model, and resolves canaries and mirrors.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,7 +7,7 @@ use crate::{BranchFault, BranchKind, ModelName, Problem, Selector, ServerRecord,
 
 type Drafts = BTreeMap<Option<Arc<Selector>>, BTreeMap<ModelName, Draft>>;
 
-/// Puts settings together, then finds the servers that canaries and mirrors lead to.
+/// Merges settings, then finds the servers of canaries and mirrors.
 #[expect(clippy::mutable_key_type, reason = "selectors are compared by their text")]
 pub(super) fn resolve(drafts: &mut Drafts, overrides: &ModelOverrides, problems: &mut Vec<Problem>) {
     for (name, draft) in drafts.values_mut().flatten() {
@@ -64,7 +64,7 @@ fn conflict(
     }
 }
 
-/// A canary or mirror that a model is to have.
+/// A canary or mirror that a model's settings ask for.
 struct Asked<'n> {
     kind: BranchKind,
     model: &'n ModelName,
@@ -74,14 +74,14 @@ struct Asked<'n> {
 }
 
 impl Asked<'_> {
-    /// The servers of the other model, if they can take this one's requests. Traefik cannot change the
-    /// name in a body, and `/auth` sets no second credential. `None` if no request would go there.
+    /// The servers of the other model, if they can take this model's requests: Traefik cannot change the name in a body, and
+    /// `/auth` sets no second credential. `None` if no request would go there.
     fn find(
         &self,
         draft: &Draft,
         pools: &BTreeMap<ModelName, Vec<Arc<ServerRecord>>>,
     ) -> Option<Result<Branch, BranchFault>> {
-        // Aliases inherit the setting from their servers, where it was not meant for them.
+        // Aliases inherit the setting from their servers, but it was not meant for them.
         if draft.ready().next().is_none() || self.target == *self.model || self.percent == 0 {
             return None;
         }
@@ -99,7 +99,7 @@ impl Asked<'_> {
         if let Some(server) = ready.iter().find(|s| !s.accepts(self.model.as_str())) {
             return Some(BranchFault::NameNotAccepted { server: server.spec.name.clone() });
         }
-        // One that chooses by the name in the body would answer with this very model.
+        // A server that chooses by the name in the body would answer with this very model.
         let has_both = |server: &&Arc<ServerRecord>| {
             server.kind().names_choose() && server.models.iter().any(|card| card.name == *self.model)
         };
@@ -110,7 +110,7 @@ impl Asked<'_> {
         credentials.any(Option::is_some).then_some(BranchFault::Credential)
     }
 
-    /// Told of who asked for it: a server, or the operator for all of the model's.
+    /// The problem, reported for whoever set the canary or mirror: a server, or the operator for all servers of the model.
     fn problem(&self, draft: &Draft, fault: BranchFault) -> Option<Problem> {
         let asked = draft.servers.iter().find(|s| !s.spec.model_settings.is_empty());
         let server = asked.or_else(|| draft.servers.first())?;

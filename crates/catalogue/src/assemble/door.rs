@@ -1,20 +1,20 @@
-//! What a request meets behind a route: which program, under which path, and what the operator opens there.
+//! What a request meets behind a route: the kind of program, its base path, and the paths that the operator opens there.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::Branch;
 use crate::{BasePath, Kind, OpenPath, ServerRecord};
 
-/// What requests of a group meet. Servers that are alike in this share one.
+/// What requests of a route group meet. Servers with equal values share one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Door {
     /// Which program it is.
     pub kind: Kind,
     /// What `/v1` in a request's path becomes.
     pub base_path: BasePath,
-    /// The paths that the operator opens, and no others; empty: those of the kind.
+    /// The paths that the operator opens; if any are given, all others are closed. Empty: the kind's own paths.
     pub paths: Vec<OpenPath>,
-    /// Whether WebSockets pass whatever their messages may name.
+    /// Whether WebSockets pass even though their messages may name a model.
     pub websockets: bool,
 }
 
@@ -29,7 +29,7 @@ impl Door {
         }
     }
 
-    /// The doors of a group's servers and of what its requests go to besides.
+    /// The doors of a group's servers, of its canary and of its mirror.
     pub(super) fn all<'a>(
         ready: &[Arc<ServerRecord>],
         branches: impl IntoIterator<Item = &'a Branch>,

@@ -10,10 +10,10 @@ use crate::{
     ServerRecord, ServerState, SettingFinding,
 };
 
-/// A pool to be.
+/// A pool under construction.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
-    /// The models that the name stands for on its servers; the name itself where they list it.
+    /// The models of which the name is an alias on its servers; the name itself where they list it.
     pub(super) canonical: Vec<ModelName>,
     card: Option<ModelCard>,
     pub(super) servers: Vec<Arc<ServerRecord>>,
@@ -26,7 +26,7 @@ pub(super) struct Draft {
 /// Servers that demand the same credential, or none.
 type Group = (Option<Arc<Credential>>, Vec<Arc<ServerRecord>>);
 
-/// A name under which a server can be asked for.
+/// A name by which clients can ask for a server.
 pub(super) struct Name<'a> {
     pub(super) name: ModelName,
     /// The model that answers to it.
@@ -51,7 +51,7 @@ pub(super) fn names(server: &ServerRecord) -> Vec<Name<'_>> {
         let more = card.aliases.iter().filter(|alias| !listed(alias));
         names.extend(more.map(|alias| Name { name: alias.clone(), card }));
     }
-    // To Ollama, `llama3` is `llama3:latest`.
+    // Ollama takes `llama3` for `llama3:latest`.
     for card in server.models.iter().filter(|_| server.kind() == Kind::Ollama) {
         let short = card.name.as_str().strip_suffix(":latest").and_then(|short| ModelName::new(short).ok());
         if let Some(name) = short.filter(|short| !listed(short)) {
@@ -63,7 +63,7 @@ pub(super) fn names(server: &ServerRecord) -> Vec<Name<'_>> {
     names
 }
 
-/// Names what its operator says of a server and its list does not bear out.
+/// Reports settings of a server that its model list contradicts.
 pub(super) fn check_settings(server: &ServerRecord, problems: &mut Vec<Problem>) {
     let count = server.models.len();
     if server.spec.settings.single_model && count > 1 {
@@ -72,10 +72,10 @@ pub(super) fn check_settings(server: &ServerRecord, problems: &mut Vec<Problem>)
     check_aliases(server, problems);
 }
 
-/// Names aliases that lead nowhere, or that the server will refuse in a body.
+/// Reports aliases that lead nowhere, or that the server will refuse in a body.
 fn check_aliases(server: &ServerRecord, problems: &mut Vec<Problem>) {
     let settings = &server.spec.settings;
-    // What it serves is not known yet.
+    // Its models are not known yet.
     if server.models.is_empty() {
         return;
     }
@@ -118,7 +118,7 @@ impl Draft {
     }
 
     pub(super) fn finish(self, model: ModelName, selector: Option<Arc<Selector>>) -> Pool {
-        // A name that stands for several models is a model of its own.
+        // An alias of several models is a model of its own.
         let canonical = match <[ModelName; 1]>::try_from(self.canonical) {
             Ok([only]) => only,
             Err(_) => model.clone(),
@@ -127,7 +127,7 @@ impl Draft {
         let groups = groups(&self.servers, &model, selector.as_deref(), branches);
         let (ready, waiting): (Vec<Arc<ServerRecord>>, _) =
             self.servers.into_iter().partition(|s| s.state == ServerState::Ready);
-        // What a mirror's servers do is not seen, but done.
+        // A mirror's answers are dropped, but its servers do process the requests.
         let branched = self.canary.iter().chain(&self.mirror).flat_map(|branch| &branch.ready);
         let choice =
             ready.iter().chain(branched).map(|server| server.choice()).max().unwrap_or(Choice::Several);
@@ -155,14 +155,14 @@ impl Draft {
 fn own_limits(limits: &Limits, model: &ModelName, selector: Option<&Selector>) -> Option<OwnLimits> {
     let subject = || match selector {
         None => Subject::of_model(model.as_str()),
-        // No name holds a line break.
+        // Model names hold no line break, so the text is unique.
         Some(selector) => Subject::of_model(&format!("{model}\n{selector}")),
     };
     (!limits.is_empty()).then(|| OwnLimits { subject: subject(), limits: limits.clone() })
 }
 
-/// Groups servers by credential; the group with the most preferred server first. A group keeps its
-/// route while servers come and go.
+/// Groups servers by credential; the group with the most preferred server comes first. A group keeps its route while servers
+/// come and go.
 fn groups<'b, B: Iterator<Item = &'b Branch>>(
     servers: &[Arc<ServerRecord>],
     model: &ModelName,
@@ -184,7 +184,7 @@ fn groups<'b, B: Iterator<Item = &'b Branch>>(
         let part = match (&credential, selector) {
             (None, None) => None,
             (None, Some(selector)) => Some(selector.to_string()),
-            // The secret must not be guessed from its hash, so a name stands for it.
+            // The secret could be guessed from its hash, so the group is named after its first server.
             (Some(_), selector) => {
                 let selector = selector.map(ToString::to_string).unwrap_or_default();
                 Some(format!("{selector}\n{}", group.first().map_or("", |s| s.spec.name.as_str())))
@@ -192,7 +192,7 @@ fn groups<'b, B: Iterator<Item = &'b Branch>>(
         };
         let route = part.map_or_else(|| RouteId::of(model), |part| RouteId::of_part(model, &part));
         let ready: Vec<_> = group.into_iter().filter(|s| s.state == ServerState::Ready).collect();
-        // A request with a credential goes to its own servers only.
+        // A request with a credential goes to its own servers only, not to a canary or mirror.
         let doors = Door::all(&ready, branches().filter(|_| credential.is_none()));
         (!ready.is_empty()).then_some(RouteGroup { route, credential, ready, doors })
     };

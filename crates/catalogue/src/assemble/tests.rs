@@ -57,7 +57,7 @@ fn an_unchanged_catalogue_is_not_published_again() {
     assert_eq!(reader.load().as_ref().expect("published").generation(), 2);
 }
 
-/// A server with models and settings as labels give them.
+/// A server with models, and settings as labels give them.
 fn server(name: &str, models: &[&str], settings: &[(&str, &str)]) -> ServerRecord {
     let mut server = record(name, ServerState::Ready, 4096);
     server.models = models.iter().map(|m| ModelCard::named(model(m))).collect();
@@ -96,7 +96,7 @@ fn an_alias_is_a_pool_that_stands_for_the_model() {
     assert!(problems(&catalogue)[0].contains("write smart=MODEL"), "{:?}", catalogue.problems());
 }
 
-/// Who may use a model may use its other names, and not the other way round.
+/// A key that may use a model may use its aliases; a key that may use an alias may not use the model's name.
 #[test]
 fn a_pool_is_among_the_models_that_its_name_or_its_model_matches() {
     let records = [
@@ -127,7 +127,7 @@ fn a_pool_is_among_the_models_that_its_name_or_its_model_matches() {
     assert_eq!((among(&[]), among(&["Fast", "org"])), (vec![], vec![]));
 }
 
-/// `/auth` makes neither limits nor digests of names: they are here.
+/// `/auth` neither builds limits nor hashes names: the pool has both ready.
 #[test]
 fn limits_are_ready_and_counted_for_all_names_of_a_model() {
     let of = |burst| [("aliases", "fast"), ("limit.requests_per_minute", "60"), ("limit.burst", burst)];

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 
 use regex::Regex;
 
-/// Whether labels fit an expression; `None` if it is not understood.
+/// Whether labels match an expression; `None` if the expression is not understood.
 pub(super) fn matches(expression: &str, labels: &BTreeMap<String, String>) -> Option<bool> {
     let mut parser = Parser { rest: expression, labels, depth: 0 };
     let fits = parser.any()?;
     parser.rest.trim().is_empty().then_some(fits)
 }
 
-/// Parentheses and `!` are followed this deep.
+/// The deepest nesting of parentheses and `!` that is parsed.
 const MAX_DEPTH: usize = 32;
 
 struct Parser<'a> {
@@ -71,7 +71,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// A text between back quotes, or between quotes if nothing in it is escaped.
+    /// A text between back quotes, or between double quotes if it has no escapes.
     fn text(&mut self) -> Option<&'a str> {
         let rest = self.rest.trim_start();
         let quote = rest.chars().next().filter(|quote| ['`', '"'].contains(quote))?;

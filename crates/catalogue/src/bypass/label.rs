@@ -1,17 +1,18 @@
-//! The labels `traefik.*` of a container (<https://doc.traefik.io/traefik/reference/routing-configuration/other-providers/docker/>).
+//! The labels `traefik.*` of a container
+//! (<https://doc.traefik.io/traefik/reference/routing-configuration/other-providers/docker/>).
 //!
-//! Traefik takes the parts of a label's name in any case; the names of routers, services and middlewares as they are.
+//! Traefik ignores case in label names, except in the names of routers, services and middlewares.
 
 use std::collections::BTreeMap;
 
-/// What of a container's labels counts here.
+/// The parts of a container's Traefik labels that matter here.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct TraefikLabels {
     pub(super) enable: Option<bool>,
-    /// Traefik cannot read `traefik.enable`, and then leaves the container out.
+    /// Traefik cannot parse `traefik.enable`, and therefore leaves the container out.
     pub(super) is_refused: bool,
     pub(super) routers: Vec<Router>,
-    /// The HTTP services, and the port if a label names it.
+    /// The HTTP services, each with the port that its label names, if any.
     pub(super) services: BTreeMap<String, Option<u16>>,
     pub(super) tcp_services: BTreeMap<String, Option<u16>>,
     pub(super) middlewares: BTreeMap<String, Middleware>,
@@ -24,11 +25,11 @@ pub(super) struct Router {
     pub(super) protocol: Protocol,
     pub(super) service: Option<String>,
     pub(super) middlewares: Vec<String>,
-    /// It has labels `….tls`: it is for https.
+    /// It has labels `….tls`, so it serves HTTPS.
     pub(super) has_tls: bool,
 }
 
-/// What a router or service is for.
+/// The protocol of a router or service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Protocol {
     #[default]
@@ -36,36 +37,36 @@ pub(super) enum Protocol {
     Tcp,
 }
 
-/// A middleware, as far as it may ask Modelgate.
+/// A middleware, as far as it matters whether it asks Modelgate.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Middleware {
     /// It asks this address whether a request may pass.
     ForwardAuth(String),
-    /// Several in a row.
+    /// A chain of middlewares.
     Chain(Vec<String>),
-    /// It sends whoever comes by plain http to https: nothing gets past it there.
+    /// It redirects plain HTTP to HTTPS: no request gets past it there.
     ToHttps,
     Other,
 }
 
-/// Who checks the requests of a router.
+/// What checks the requests of a router.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Guard {
-    /// Modelgate, or a redirection that nothing gets past.
+    /// Modelgate, or a redirection that no request gets past.
     Closed,
-    /// None of these does it.
+    /// None of these middlewares does.
     None(Vec<String>),
-    /// These may do it; they are defined where they cannot be seen.
+    /// One of these may: they are defined where Modelgate cannot see them.
     Unseen(Vec<String>),
 }
 
-/// How Modelgate's own middleware is called; it comes with the rendered configuration.
+/// The name of Modelgate's own middleware, which comes with the rendered configuration.
 const OURS: &str = "modelgate@http";
-/// Chains of chains end here.
+/// The deepest nesting of chains that is followed.
 const MAX_DEPTH: usize = 8;
 
 impl Protocol {
-    /// By the part of a label's name.
+    /// The protocol that part of a label's name stands for.
     fn of(part: &str) -> Self {
         if part == "tcp" { Self::Tcp } else { Self::Http }
     }
@@ -141,7 +142,7 @@ impl TraefikLabels {
     }
 }
 
-/// Who checks the requests of a router.
+/// What checks the requests of a router.
 pub(super) fn guard(router: &Router, known: &BTreeMap<&str, &Middleware>) -> Guard {
     let mut search = Search { known, plain_http: !router.has_tls, unseen: Vec::new() };
     match search.is_closed(&router.middlewares, MAX_DEPTH) {
@@ -151,7 +152,7 @@ pub(super) fn guard(router: &Router, known: &BTreeMap<&str, &Middleware>) -> Gua
     }
 }
 
-/// A search for one that lets nothing pass without a key.
+/// A search for a middleware that lets nothing pass without a key.
 struct Search<'a> {
     known: &'a BTreeMap<&'a str, &'a Middleware>,
     plain_http: bool,
@@ -164,7 +165,7 @@ impl Search<'_> {
             let (plain, provider) = name.rsplit_once('@').unwrap_or((name, "docker"));
             match (provider, self.known.get(plain).copied()) {
                 _ if name == OURS => true,
-                // Nothing else of ours checks a key.
+                // Modelgate's other middlewares check no key.
                 ("http", _) => false,
                 ("docker" | "swarm", Some(Middleware::ForwardAuth(address))) => is_our_auth(address),
                 ("docker" | "swarm", Some(Middleware::Chain(links))) => {
@@ -181,14 +182,14 @@ impl Search<'_> {
     }
 }
 
-/// Whether an address is that of Modelgate's question: its path is, whatever the host is called.
+/// Whether an address is that of `/auth`: the path decides, whatever the host is called.
 fn is_our_auth(address: &str) -> bool {
     let after_scheme = address.split_once("://").map_or(address, |(_, rest)| rest);
     let path = after_scheme.find('/').map_or("", |at| &after_scheme[at..]);
     path.split(['?', '#']).next() == Some("/auth")
 }
 
-/// `middlewares`, or `middlewares[0]`.
+/// Whether a field is `middlewares` or `middlewares[0]`.
 fn is_list(field: &str, name: &str) -> bool {
     field.split('[').next() == Some(name)
 }
@@ -197,7 +198,7 @@ fn names(list: &str) -> impl Iterator<Item = String> + '_ {
     list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-/// As Go reads a truth (<https://pkg.go.dev/strconv#ParseBool>).
+/// Parses a boolean as Go does (<https://pkg.go.dev/strconv#ParseBool>).
 pub(super) fn go_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),

@@ -1,33 +1,33 @@
-//! What of a Traefik's static configuration can be seen: its command line, or its environment.
+//! The part of a Traefik's static configuration that is visible: its command line, or its environment.
 //!
-//! Traefik takes the first of file, command line and environment that it finds, and never mixes them
+//! Traefik uses the first of file, command line and environment that is present, and never merges them
 //! (<https://doc.traefik.io/traefik/reference/install-configuration/boot-environment/>).
 
 use std::collections::BTreeMap;
 
 use super::label::go_bool;
 
-/// What is seen of a Traefik's provider.
+/// What is visible of a Traefik's provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sight {
-    /// It has no such provider.
+    /// The provider is off.
     Off,
-    /// It has.
+    /// The provider is on.
     On(Provider),
-    /// Its configuration stands where it cannot be seen.
+    /// The configuration is in a place that Modelgate cannot see.
     Hidden,
 }
 
 /// Traefik's Docker or Swarm provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
-    /// Whether it takes up what has no label `traefik.enable`.
+    /// Whether it exposes containers without a label `traefik.enable`.
     pub exposed_by_default: bool,
-    /// It takes up only what fits this expression.
+    /// It exposes only containers that match this expression.
     pub constraint: Option<String>,
 }
 
-/// Which provider counts.
+/// A provider to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProviderKind {
     /// For containers.
@@ -36,23 +36,23 @@ pub enum ProviderKind {
     Swarm,
 }
 
-/// Where a Traefik's static configuration may stand, as its container shows it.
+/// Where a Traefik's static configuration may be, as its container shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StaticConfiguration {
     /// Its command line.
     pub args: Vec<String>,
-    /// Those of its environment's variables that are about providers.
+    /// The variables of its environment that are about providers.
     pub env: Vec<(String, String)>,
-    /// Whether a file of static configuration is put where Traefik looks for one.
+    /// Whether a configuration file is mounted where Traefik looks for one.
     pub has_file: bool,
 }
 
-/// What Traefik's file is called, in any of the folders in which it looks.
+/// The file names that Traefik looks for, in each of its configuration folders.
 const FILES: [&str; 3] = ["traefik.yml", "traefik.yaml", "traefik.toml"];
 
 impl StaticConfiguration {
-    /// Keeps what counts of an environment (`NAME=value`): there are secrets in it, too. `mounted` are the paths in the
-    /// container at which files and folders of others are.
+    /// Keeps only the relevant variables of an environment (`NAME=value`), which also holds secrets. `mounted` are the
+    /// container's mount points.
     pub fn new(args: Vec<String>, env: &[String], mounted: &[String]) -> Self {
         let is_ours = |name: &str| name.to_ascii_uppercase().starts_with("TRAEFIK_PROVIDERS_");
         let env = env.iter().filter_map(|variable| variable.split_once('='));
@@ -62,11 +62,11 @@ impl StaticConfiguration {
         Self { args, env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(), has_file }
     }
 
-    /// What it says of a provider.
+    /// What is visible of one provider.
     pub fn sight(&self, kind: ProviderKind) -> Sight {
         let flags = self.flags();
         let all = if flags.is_empty() { self.variables() } else { flags };
-        // Without a provider nobody would start a Traefik: they stand in a file.
+        // A Traefik without any provider would be useless, so its providers must be in a file.
         if self.has_file
             || all.contains_key("configfile")
             || !all.keys().any(|key| key.starts_with("providers."))
@@ -91,7 +91,7 @@ impl StaticConfiguration {
         })
     }
 
-    /// `--a.b=c`, `-a.b c` and `--a.b`, which is true; names in any case.
+    /// Parses `--a.b=c`, `-a.b c` and `--a.b` (true); names are case-insensitive.
     fn flags(&self) -> BTreeMap<String, String> {
         let mut flags = BTreeMap::new();
         let mut args = self.args.iter().peekable();
@@ -109,7 +109,7 @@ impl StaticConfiguration {
         flags
     }
 
-    /// `TRAEFIK_A_B` is `a.b`.
+    /// Turns `TRAEFIK_A_B` into `a.b`.
     fn variables(&self) -> BTreeMap<String, String> {
         let key = |name: &str| name.to_ascii_lowercase().trim_start_matches("traefik_").replace('_', ".");
         self.env.iter().map(|(name, value)| (key(name), value.clone())).collect()

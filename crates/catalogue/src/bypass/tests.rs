@@ -23,12 +23,12 @@ fn on(exposed_by_default: bool) -> Vec<(String, Sight)> {
     seen(Sight::On(Provider { exposed_by_default, constraint: None }))
 }
 
-/// What is told, and how badly.
+/// The reported findings, with their severity.
 fn told(all: &[Exposable], traefiks: &[(String, Sight)]) -> Vec<(Severity, String)> {
     doors(all, traefiks).problems.into_iter().map(|p| (p.severity(), p.to_string())).collect()
 }
 
-/// The only thing that is told, if anything is.
+/// The only reported finding, if any.
 fn one(it: Exposable, traefiks: &[(String, Sight)]) -> Option<(Severity, String)> {
     let told = told(&[it], traefiks);
     assert!(told.len() <= 1, "{told:?}");
@@ -141,7 +141,7 @@ fn a_router_of_its_own_with_another_check_is_a_door() {
     // Two routers, one of them open.
     let two = [RULE, (MIDDLEWARES, "modelgate@http"), ("traefik.http.routers.old.rule", "PathPrefix(`/`)")];
     assert!(one(server(&two), &on(true)).is_some_and(|(_, m)| m.contains("\"old\"")));
-    // Which of two services is meant is unclear: Traefik leaves the router out.
+    // It is unclear which of two services is meant, so Traefik leaves the router out.
     let unclear = [
         RULE,
         ("traefik.http.services.a.loadbalancer.server.port", "1"),

@@ -7,21 +7,21 @@ use super::Facts;
 /// Why a container or task has no address at which it can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AddressFinding {
-    /// It is on no network at all.
+    /// It is not on any network.
     NoNetwork {
         /// Docker's network mode.
         mode: String,
     },
-    /// It is not on the network that it is to be reached by.
+    /// It is not on the network by which it should be reached.
     NotAttached {
-        /// Who names the network.
+        /// Where that network is set.
         asked_for: AskedFor,
         /// The network.
         wanted: String,
         /// The networks that it is on.
         attached: Vec<String>,
     },
-    /// None of its networks is one that Traefik and Modelgate are on.
+    /// It is on no network that Traefik and Modelgate share.
     NotShared {
         /// The networks that it is on.
         attached: Vec<String>,
@@ -32,34 +32,34 @@ pub enum AddressFinding {
     },
     /// It has no address on the network that was chosen.
     NoAddress {
-        /// The network.
+        /// That network.
         network: String,
     },
     /// It is on its host's network, whose address Modelgate's container does not know.
     HostNetwork(DockerHost),
     /// It is on the network of a Swarm's node whose address is not known.
     NodeNetwork(DockerHost),
-    /// `reach: published`, and the host's address is not set.
+    /// `reach: published`, but the host's address is not set.
     HostUnknown(DockerHost),
-    /// `reach: published`, and the host does not publish its port.
+    /// `reach: published`, but the host does not publish its port.
     PortNotPublished {
         /// Where it runs.
         host: DockerHost,
         /// Its port.
         port: u16,
     },
-    /// `reach: published`, and its node does not publish the port for this task alone.
+    /// `reach: published`, but its node does not publish the port for this task alone.
     NodeDoesNotPublish {
         /// Where it runs.
         host: DockerHost,
         /// Its port.
         port: u16,
     },
-    /// `reach: published`, and its node's address is not known.
+    /// `reach: published`, but its node's address is not known.
     NodeUnknown(DockerHost),
 }
 
-/// Who names the network by which a server is to be reached.
+/// Where the network is set by which a server should be reached.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AskedFor {
     /// Its label `inference.network`.
@@ -73,7 +73,7 @@ pub enum AskedFor {
 pub struct DockerHost(pub Option<String>);
 
 impl DockerHost {
-    /// What a key of this host is called in the configuration.
+    /// The full name of this host's key in the configuration.
     pub fn key(&self, key: &str) -> String {
         match &self.0 {
             None => format!("docker.{key}"),

@@ -1,4 +1,4 @@
-//! What a Docker Engine or a Swarm says that is odd, or does not say at all.
+//! Odd answers of a Docker Engine or a Swarm, and missing ones.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,19 +11,19 @@ pub enum DockerFinding {
     Silent {
         /// Which one.
         host: DockerHost,
-        /// Where it should listen.
+        /// The endpoint at which it should listen.
         endpoint: String,
-        /// What happened, as the client says it.
+        /// The client's error.
         error: String,
     },
-    /// Another source shows the same containers already.
+    /// Another source already shows the same containers.
     SameEngine {
-        /// What that source is called.
+        /// That source's name.
         other: String,
     },
-    /// It does not say which addresses its Swarm's nodes have.
+    /// It does not report the addresses of its Swarm's nodes.
     NodesUnknown {
-        /// What it said instead.
+        /// Its answer, or the error.
         error: String,
     },
     /// An entry of its list of containers cannot be read.
@@ -38,26 +38,26 @@ pub enum DockerFinding {
     },
     /// A container cannot be inspected.
     NotInspected {
-        /// What was asked, and what was answered.
+        /// The request and the answer.
         error: String,
-        /// It may run, so that what is known of it stays.
+        /// It may be running, so what is known of it is kept.
         may_run: bool,
     },
-    /// A container is in a state of which nothing is known here.
+    /// A container is in a state that Modelgate does not know.
     StateUnknown {
         /// Docker's word for it.
         said: String,
-        /// Beside the word, Docker says that it runs.
+        /// Docker also reports that it is running.
         runs: bool,
     },
-    /// A HEALTHCHECK says something of which nothing is known here.
+    /// A HEALTHCHECK has a state that Modelgate does not know.
     HealthUnknown {
         /// Docker's word for it.
         said: String,
     },
-    /// What a Swarm says of a task that does not run.
+    /// A Swarm's report of a task that does not run.
     Task {
-        /// Its state, and why it is in it if the Swarm says that.
+        /// Its state, and the reason if the Swarm gives one.
         said: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Ways past Modelgate, where no key is asked for, and what may be one.
+//! Ways past Modelgate, on which no key is asked for, and what may be one.
 
 use std::{borrow::Cow, fmt};
 
@@ -8,25 +8,25 @@ use crate::Blind;
 /// A way past Modelgate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DoorFinding {
-    /// Labels make a TCP router, in which nothing can be checked.
+    /// Labels define a TCP router, whose requests cannot be checked.
     TcpRouter(LabelledRouter),
-    /// Labels make a router without Modelgate's check.
+    /// Labels define a router without Modelgate's check.
     UncheckedRouter {
         /// The router.
         router: LabelledRouter,
-        /// The middlewares that it has.
+        /// Its middlewares.
         middlewares: Vec<String>,
     },
-    /// Labels make a router whose middlewares are defined where they cannot be seen.
+    /// Labels define a router whose middlewares are defined where Modelgate cannot see them.
     UnseenCheck {
         /// The router.
         router: LabelledRouter,
         /// Those middlewares.
         middlewares: Vec<String>,
     },
-    /// Traefik makes a router by itself.
+    /// Traefik makes a default router.
     Exposed {
-        /// The label `traefik.enable=true` asks for it; otherwise the provider's default does.
+        /// The label `traefik.enable=true` asks for it; otherwise it comes from the provider's default.
         by_label: bool,
         /// The host of its rule.
         host: String,
@@ -40,7 +40,7 @@ pub enum DoorFinding {
         /// The port of the host.
         host_port: u16,
     },
-    /// What Traefik exposes by itself cannot be seen from here.
+    /// Modelgate cannot see what Traefik exposes by default.
     TraefikUnseen {
         /// Why.
         why: Blind,
@@ -51,14 +51,14 @@ pub enum DoorFinding {
     },
 }
 
-/// A router that labels make in Traefik.
+/// A router that labels define in Traefik.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LabelledRouter {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// The container whose labels make it, if it is another than the one that it leads to.
+    /// The container whose labels define it, if that is not the container it leads to.
     pub made_by: Option<String>,
-    /// Traefik may leave it out, which cannot be seen from here.
+    /// Traefik may leave it out; Modelgate cannot tell.
     pub is_doubtful: bool,
     /// What it leads to.
     pub leads_to: Behind,
@@ -69,7 +69,7 @@ pub struct LabelledRouter {
 pub enum Behind {
     /// An inference server.
     Server,
-    /// What of Modelgate is for Traefik alone.
+    /// The part of Modelgate that is for Traefik alone.
     Modelgate,
 }
 
@@ -103,7 +103,7 @@ impl DoorFinding {
                 "Look at that middleware where it is defined, in Traefik's file for instance: without a key, a request to the \
                  router must be answered 401."
             }
-            // What Traefik's default is does not matter where a label says it.
+            // Traefik's default does not matter where a label decides.
             Self::Exposed { by_label: true, .. } => {
                 "Set traefik.enable: \"false\" among the labels of its service in the Compose file, and start it anew: docker \
                  compose up -d. Modelgate's routers do not need it. Then look whether anybody got there: Traefik's access log \

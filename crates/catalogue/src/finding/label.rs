@@ -14,28 +14,28 @@ pub enum LabelFinding {
         label: String,
         /// The beginning of its value.
         found: String,
-        /// What may be written.
+        /// The allowed values.
         allowed: &'static str,
     },
     /// `inference.api.base_path` is not a path that can be used.
     BasePath(InvalidBasePath),
-    /// `inference.models` has something in it that is not a model's name.
+    /// An entry of `inference.models` is not a model's name.
     ModelName(InvalidModelName),
-    /// A setting without another one that it needs; begins with the setting's key.
+    /// A setting lacks another one that it needs; the text begins with the setting's key.
     Inconsistent(&'static str),
-    /// A label that seems to be meant to be `inference.enable`, which the container does not have.
+    /// A label that is probably a misspelt `inference.enable`, which the container lacks.
     EnableMisspelt {
         /// The label.
         label: String,
     },
-    /// Nobody knows it, so it has no effect.
+    /// The label is unknown, so it has no effect.
     Unknown {
         /// The label.
         label: String,
     },
     /// `inference.health=docker` for a container without a HEALTHCHECK.
     NoHealthcheck,
-    /// `inference.enable` on the containers of a Swarm's service, where managers do not see it.
+    /// `inference.enable` is on the containers of a Swarm service, where managers do not see it.
     OnContainers,
 }
 

@@ -1,10 +1,10 @@
-//! Whether a server runs: by Docker, by its HEALTHCHECK, or by an operator who has withdrawn it.
+//! Whether a server runs, according to Docker, its HEALTHCHECK, or an operator who has cordoned it.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use super::Facts;
 
-/// Why a server is not ready, if it is not for what it answers.
+/// Why a server is not ready, for reasons other than its answers to probes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LifecycleFinding {
     /// Its container was never started.
@@ -17,15 +17,15 @@ pub enum LifecycleFinding {
     HealthcheckPending,
     /// Its HEALTHCHECK fails.
     HealthcheckFails,
-    /// It has not been asked for its models yet.
+    /// Its models have not been probed yet.
     ModelsNotAsked,
-    /// It has not been asked yet whether it is ready.
+    /// Its readiness has not been probed yet.
     ReadyNotAsked,
     /// Its container is frozen.
     Frozen,
     /// It has been told to stop.
     ToldToStop,
-    /// It has been sent a signal, and nobody says which.
+    /// It has been sent a signal; Docker does not say which.
     Signalled,
     /// It has been disconnected from a network.
     Disconnected,
@@ -33,14 +33,14 @@ pub enum LifecycleFinding {
     Stopped,
     /// Its container has been removed.
     Removed,
-    /// Its source does not show it any more.
+    /// Its source no longer shows it.
     Gone,
-    /// An operator has withdrawn this run of it.
+    /// An operator has drained this run of it.
     Drained {
         /// The operator.
         by: Arc<str>,
     },
-    /// An operator has withdrawn it, whatever becomes of it.
+    /// An operator has paused it, across restarts.
     Paused {
         /// The operator.
         by: Arc<str>,
@@ -48,7 +48,7 @@ pub enum LifecycleFinding {
 }
 
 impl LifecycleFinding {
-    /// Whether it says that a run of a server is over, and not only that it gets no requests.
+    /// Whether it means that a run of a server is over, rather than only that it gets no requests.
     pub fn has_ended(&self) -> bool {
         match self {
             Self::Stopped | Self::Removed | Self::Gone => true,

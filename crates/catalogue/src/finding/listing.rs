@@ -1,4 +1,4 @@
-//! What a server's list of models has in it that cannot be used.
+//! Parts of a server's list of models that cannot be used.
 
 use std::{borrow::Cow, fmt};
 
@@ -8,18 +8,18 @@ use crate::{InvalidModelName, MAX_MODELS_PER_SERVER, Origin};
 /// What is wrong with a list of models.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ListingFinding {
-    /// There is no model in it.
+    /// It has no models.
     NoModels(Origin),
     /// An entry has no `id`.
     EntryWithoutId,
     /// A model has a name that cannot be used.
     UnusableName(InvalidModelName),
-    /// It is longer than one server's may be.
+    /// It is longer than is allowed for one server.
     TooMany {
         /// How many it has.
         count: usize,
     },
-    /// It answers requests for its own host only, and gets those of clients with theirs.
+    /// The server answers only requests with its own `Host`, but is sent the clients' `Host`.
     OwnHostOnly(Origin),
 }
 

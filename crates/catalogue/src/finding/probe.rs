@@ -1,20 +1,20 @@
-//! What servers answer to Modelgate's own questions: which models they have, and whether they are ready.
+//! Servers' answers to Modelgate's probes: which models they have, and whether they are ready.
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use super::Facts;
 use crate::{HealthMode, ListingError, MAX_LISTING_BYTES, Origin, ServerSpec, ServerUrl};
 
-/// A question to a server that it did not answer as it should.
+/// A probe that a server did not answer as it should.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProbeFinding {
-    /// Who was asked.
+    /// The server that was probed.
     pub asked: Asked,
-    /// What came of it.
+    /// What went wrong.
     pub fault: ProbeFault,
 }
 
-/// What of a server counts for the words about its answers.
+/// The parts of a server that the text about its answers needs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Asked {
     /// Where it listens.
@@ -23,79 +23,79 @@ pub struct Asked {
     pub origin: Origin,
     /// It has been sent a credential.
     pub has_credential: bool,
-    /// Its HEALTHCHECK passes: it is asked only then. What it says otherwise surprises who sees it in `docker ps`.
+    /// Its HEALTHCHECK passes: it is probed only then. The text says so, since `docker ps` shows the server as healthy.
     pub is_healthy: bool,
 }
 
-/// What came of a question. A path is that of the question.
+/// What went wrong with a probe. A `path` is the probe's path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProbeFault {
     /// There is no connection.
     CannotConnect {
-        /// Why, as the client says it.
+        /// The client's error.
         cause: Arc<str>,
     },
     /// It does not answer in time.
     TimedOut {
-        /// So long was waited.
+        /// How long Modelgate waited.
         after: Duration,
     },
-    /// The connection ended before there was an answer.
+    /// The connection ended before an answer came.
     BrokeOff {
-        /// Why, as the client says it.
+        /// The client's error.
         cause: Arc<str>,
     },
-    /// The answer ended in its middle.
+    /// The connection ended in the middle of the answer.
     AnswerBrokeOff {
         /// What was asked for.
         path: Arc<str>,
     },
-    /// The answer is longer than a list of models may be.
+    /// The answer is longer than a list of models may be ([`MAX_LISTING_BYTES`](crate::MAX_LISTING_BYTES)).
     AnswerTooLong {
         /// What was asked for.
         path: Arc<str>,
     },
-    /// It demands a credential (401 or 403): one at all, or another one.
+    /// It demands a credential (401 or 403): it got none, or a wrong one.
     Unauthorized {
         /// What was asked for.
         path: Arc<str>,
         /// The HTTP status.
         status: u16,
     },
-    /// There is no list of models there (404 or 405).
+    /// It has no list of models there (404 or 405).
     NoModelList {
         /// What was asked for.
         path: Arc<str>,
         /// The HTTP status.
         status: u16,
     },
-    /// Another status, where its list of models was asked for.
+    /// Another status in answer to the request for its list of models.
     Status {
         /// What was asked for.
         path: Arc<str>,
         /// The HTTP status.
         status: u16,
     },
-    /// A status of 500 or more; its models are given by hand, so it was only asked whether it answers.
+    /// A status of 500 or more from a server whose models are given by hand, so that only its answering was probed.
     Fails {
         /// The HTTP status.
         status: u16,
     },
-    /// What answers is not a list of models.
+    /// The answer is not a list of models.
     NotAListing {
         /// What was asked for.
         path: Arc<str>,
-        /// What it is.
+        /// Why it is not.
         error: ListingError,
     },
-    /// `ready.path` answers with another status than success.
+    /// `ready.path` answers with a status that is not 2xx.
     NotReady {
         /// `ready.path`.
         path: Arc<str>,
         /// The HTTP status.
         status: u16,
     },
-    /// The answer of `ready.path` does not have `ready.contains` in it.
+    /// The answer of `ready.path` does not contain `ready.contains`.
     LacksText {
         /// `ready.path`.
         path: Arc<str>,
@@ -107,7 +107,7 @@ pub enum ProbeFault {
 }
 
 impl Asked {
-    /// Of a server that is being asked.
+    /// Of a server that is being probed.
     pub fn of(spec: &ServerSpec) -> Self {
         Self {
             url: spec.url.clone(),
@@ -239,7 +239,7 @@ fn unauthorized(asked: &Asked) -> &'static str {
     }
 }
 
-/// What to do about a status that is not about the path.
+/// Advice for a status that has nothing to do with the path.
 fn answered(status: u16, origin: Origin) -> Cow<'static, str> {
     match status {
         300..=399 => format!(
@@ -319,7 +319,7 @@ impl fmt::Display for ProbeFinding {
 }
 
 impl ProbeFinding {
-    /// What was asked, in words.
+    /// The probe, in words.
     fn question(&self, path: &str) -> String {
         match self.asked.is_healthy {
             true => path.to_owned(),
@@ -338,7 +338,7 @@ fn without_list(origin: Origin) -> &'static str {
 }
 
 impl Origin {
-    /// What says where it listens.
+    /// The setting that says on which port it listens.
     fn port(self) -> &'static str {
         match self {
             Self::Docker => "inference.port",
@@ -353,7 +353,7 @@ impl Origin {
         }
     }
 
-    /// With what its models are named by hand.
+    /// The setting that names its models by hand.
     pub(super) fn models(self) -> &'static str {
         match self {
             Self::Docker => "the label inference.models",

@@ -1,14 +1,14 @@
-//! Settings that do not fit to what servers are: aliases, canaries, mirrors, and what two servers say otherwise.
+//! Settings that contradict what the servers are: aliases, canaries, mirrors, and disagreements between two servers.
 
 use std::{borrow::Cow, fmt};
 
 use super::Facts;
 use crate::ModelName;
 
-/// What is wrong with settings that are allowed by themselves.
+/// What is wrong with settings that are each allowed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SettingFinding {
-    /// `single_model`, and the server has several.
+    /// `single_model` is set, but the server has several models.
     NotSingle {
         /// How many it has.
         count: usize,
@@ -17,53 +17,53 @@ pub enum SettingFinding {
     AliasOfNothing {
         /// The alias.
         alias: ModelName,
-        /// What it is to stand for.
+        /// The model that it should stand for.
         of: ModelName,
     },
-    /// An alias that names no model, and the server has several.
+    /// An alias that names no model, while the server has several.
     AliasOfSeveral {
         /// The alias.
         alias: ModelName,
         /// How many models the server has.
         count: usize,
     },
-    /// An alias that vLLM does not know, and answers 404 to.
+    /// An alias that vLLM does not know, and therefore answers with 404.
     AliasUnknownToVllm {
         /// The alias.
         alias: ModelName,
         /// What it stands for.
         of: ModelName,
     },
-    /// Two servers of a model say something else about it.
+    /// Two servers of a model disagree about a setting.
     Conflict {
         /// The setting.
         key: &'static str,
-        /// What this server says.
+        /// This server's value.
         here: String,
         /// The model.
         model: ModelName,
-        /// The server whose word counts.
+        /// The server whose value is used.
         first: String,
-        /// What that one says.
+        /// That server's value.
         counts: String,
     },
     /// A canary or a mirror that gets no requests.
     Branch {
         /// Which of them.
         kind: BranchKind,
-        /// The model whose requests it is to get.
+        /// The model whose requests it should get.
         model: ModelName,
-        /// The model whose servers are to get them.
+        /// The model whose servers should get them.
         target: ModelName,
-        /// Why it does not.
+        /// Why it gets none.
         fault: BranchFault,
     },
 }
 
-/// What takes part in a model's requests.
+/// The two kinds of branch of a model's requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BranchKind {
-    /// It answers a part of them.
+    /// It answers a share of them.
     Canary,
     /// It gets copies.
     Mirror,
@@ -76,12 +76,12 @@ pub enum BranchFault {
     NoneReady,
     /// No server has the other model.
     NoSuchModel,
-    /// A server of the other model does not answer to the name of this one.
+    /// A server of the other model does not accept the name of this one.
     NameNotAccepted {
         /// The server.
         server: String,
     },
-    /// A server of the other model has this one as well, and would answer with it.
+    /// A server of the other model also has this one, and would answer with it.
     HasBoth {
         /// The server.
         server: String,
@@ -91,7 +91,7 @@ pub enum BranchFault {
 }
 
 impl BranchKind {
-    /// The setting that asks for it.
+    /// The setting that asks for such a branch.
     pub fn key(self) -> &'static str {
         match self {
             Self::Canary => "canary.model",

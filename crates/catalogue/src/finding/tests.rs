@@ -7,7 +7,7 @@ use crate::{
     BasePath, Blind, InvalidBasePath, InvalidModelName, ListingError, ModelName, Origin, ServerUrl, Severity,
 };
 
-/// The files of the findings, and each word in them that is a code.
+/// The files that define the findings.
 const FILES: [&str; 8] = [
     include_str!("address.rs"),
     include_str!("docker.rs"),
@@ -207,7 +207,7 @@ fn all() -> Vec<Finding> {
     [labels(), addresses(), of_docker(), lifecycle(), probes(), listings(), settings(), doors()].concat()
 }
 
-/// The codes as they stand in the files.
+/// The codes as the files have them.
 fn written() -> Vec<&'static str> {
     let codes = |file: &'static str| {
         let begins = ["Facts::hint(\"", "Facts::fault(\"", "Facts::danger(\""];
@@ -250,7 +250,7 @@ fn only_ways_past_modelgate_are_a_danger() {
     }
 }
 
-/// The advice was found by parts of the words before, and so was sometimes that of another finding.
+/// Advice used to be looked up by parts of the text, and was therefore sometimes that of another finding.
 #[test]
 fn advice_is_about_the_server_that_it_is_given_for() {
     let path = || std::sync::Arc::from("/v1/models");

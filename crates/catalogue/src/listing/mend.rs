@@ -1,15 +1,15 @@
-//! JSON as some programs write it that does not keep to RFC 8259: a byte order mark, `NaN` and `Infinity` (Python's `json.dumps`),
+//! Parses JSON that violates RFC 8259 as some programs do: a byte order mark, `NaN` and `Infinity` (Python's `json.dumps`),
 //! half of a surrogate pair (a text that was cut within an emoji), bytes that are not UTF-8.
 //!
-//! This is for lists of models alone, from servers that the operator has named. Requests are read as they are, or not at all.
+//! Only lists of models are mended so, which come from servers that the operator has named. Clients' requests are never mended.
 
 use serde_json::Value;
 
 const MARK: &[u8] = b"\xef\xbb\xbf";
-/// What Python writes for numbers that JSON does not have.
+/// Python's words for numbers that JSON does not have.
 const NO_NUMBERS: [&str; 3] = ["NaN", "-Infinity", "Infinity"];
 
-/// Reads a value; what is no JSON, but can only mean one thing, is taken for null or for a character that is unknown.
+/// Parses a value; what is not JSON but has only one possible meaning becomes null or a replacement character.
 pub(super) fn read(body: &[u8]) -> Result<Value, serde_json::Error> {
     let body = body.strip_prefix(MARK).unwrap_or(body);
     serde_json::from_slice(body).or_else(|_| serde_json::from_str(&mended(&String::from_utf8_lossy(body))))
@@ -35,7 +35,7 @@ fn mended(text: &str) -> String {
     mended
 }
 
-/// An escape within a string (RFC 8259 §7): how long it is, and what is to stand there.
+/// An escape within a string (RFC 8259 §7): its length, and its replacement.
 fn escape(text: &str) -> (usize, &str) {
     let unit = |at: usize| {
         let digits = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;
@@ -45,7 +45,7 @@ fn escape(text: &str) -> (usize, &str) {
         (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => (12, &text[..12]),
         (Some(0xD800..=0xDFFF), _) => (6, "\\ufffd"),
         (Some(_), _) => (6, &text[..6]),
-        // The backslash and what it stands before.
+        // The backslash and the character after it.
         (None, _) => {
             let length = text.chars().take(2).map(char::len_utf8).sum();
             (length, &text[..length])

@@ -1,4 +1,4 @@
-//! Settings of a model: of all servers that serve it.
+//! Settings of a model, which apply to all servers that serve it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use limits::{Field, Limits};
 use super::{Read, Setting, parse};
 use crate::ModelName;
 
-/// How the requests for one model are spread over its servers. `None` is Modelgate's default.
+/// How the requests for one model are balanced over its servers. `None` means Modelgate's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is a setting; the table below says what it does")]
 pub struct ModelSettings {
@@ -109,7 +109,7 @@ macro_rules! setting {
     };
 }
 
-/// A row for a limit, over all keys. What a text means is read where all limits are.
+/// A row for a limit over all keys. The `limits` crate parses the value, as it does all limits.
 const fn limit(key: &'static str, field: Field, meaning: &'static str, default: &'static str) -> Setting {
     Setting { key, meaning, default, allowed: field.allowed(), since: "", read: Read::Limit(field) }
 }

@@ -1,4 +1,4 @@
-//! Readers of single values. Each gives `None` for what is not allowed.
+//! Parsers of single values. Each returns `None` for a value that is not allowed.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -8,7 +8,7 @@ pub(super) fn number<T: std::str::FromStr + PartialOrd>(text: &str, range: Range
     text.parse().ok().filter(|n| plain && range.contains(n))
 }
 
-/// What Traefik takes for a boolean label (Go's `strconv.ParseBool`).
+/// Values that Traefik accepts for a boolean label (Go's `strconv.ParseBool`).
 pub(crate) fn bool(text: &str) -> Option<bool> {
     match text.trim() {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -17,7 +17,7 @@ pub(crate) fn bool(text: &str) -> Option<bool> {
     }
 }
 
-/// A time with its unit, such as `500ms` or `2m`; nothing finer than a millisecond.
+/// A duration with its unit, such as `500ms` or `2m`, in whole milliseconds.
 pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
     let whole = |d: &Duration| d.subsec_nanos().is_multiple_of(1_000_000);
     humantime::parse_duration(text).ok().filter(|d| range.contains(d) && whole(d))

@@ -8,23 +8,23 @@ use crate::{Condition, Kind, ModelName, Selector, selector};
 /// How one server takes part in its pools.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Its share of requests beside other servers of the pool; 1 by default.
+    /// Its weight among the servers of the pool; 1 by default.
     pub weight: Option<u16>,
-    /// 0 is asked first; a server of a higher number only when none of a lower one is left.
+    /// 0 is preferred; a server with a higher number is used only when none with a lower number is left.
     pub priority: u8,
     /// It is ready only if this path answers with a 2xx.
     pub ready_path: Option<String>,
-    /// And only if that answer contains this text.
+    /// It is ready only if that answer also contains this text.
     pub ready_contains: Option<String>,
-    /// More names for its models.
+    /// Aliases of its models.
     pub aliases: Vec<Alias>,
-    /// Which names it answers to.
+    /// The names that it accepts in a body.
     pub accepts: Option<Accepts>,
-    /// Which program it is, whatever its list of models looks like.
+    /// Its kind, whatever its list of models says.
     pub kind: Option<Kind>,
-    /// It has just the one model: nothing that a request says chooses another.
+    /// It has only one model: nothing in a request chooses another.
     pub single_model: bool,
-    /// The paths that are open, and no others; empty: those of its kind.
+    /// The only paths that are open; empty: those of its kind.
     pub paths: Vec<OpenPath>,
     /// Whether WebSockets pass, although their messages could name another of its models.
     pub websockets: bool,
@@ -34,11 +34,11 @@ pub struct ServerSettings {
     pub select_others: bool,
     /// Whether it is sent the client's `Host`; by default if it is reached over plain HTTP.
     pub pass_host_header: Option<bool>,
-    /// All of this as it was written, by key.
+    /// All of these settings as they were written, by key.
     pub given: BTreeMap<&'static str, String>,
 }
 
-/// A path of a server that the operator opens, as the server sees it.
+/// A path, as the server sees it, that the operator opens.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpenPath {
     path: String,
@@ -51,21 +51,21 @@ pub struct OpenPath {
 pub struct Alias {
     /// The name that clients may use.
     pub name: ModelName,
-    /// The model; `None`: the only one that the server has.
+    /// The model; `None`: the only model of the server.
     pub of: Option<ModelName>,
 }
 
-/// Which names in a body a server answers to.
+/// The names that a server accepts in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepts {
-    /// Those that it lists.
+    /// The names that it lists.
     Listed,
-    /// Any, whatever it lists.
+    /// Any name.
     Any,
 }
 
 impl OpenPath {
-    /// Reads `/predict`, or `/predict/*` for everything below it.
+    /// Parses `/predict`, or `/predict/*` for everything below it.
     fn parse(text: &str) -> Option<Self> {
         let (path, and_below) = text.strip_suffix("/*").map_or((text, false), |path| (path, true));
         let is_segment = |s: &str| {
@@ -78,7 +78,7 @@ impl OpenPath {
             .then(|| Self { path: path.to_owned(), and_below })
     }
 
-    /// Whether this is the path, or stands above it.
+    /// Whether `path` is this path, or is below it and that is open.
     pub fn opens(&self, path: &str) -> bool {
         match path.strip_prefix(self.path.as_str()) {
             Some("") => !self.and_below || self.path.is_empty(),
@@ -95,12 +95,12 @@ impl fmt::Display for OpenPath {
 }
 
 impl ServerSettings {
-    /// The share of requests.
+    /// The weight.
     pub fn weight(&self) -> u16 {
         self.weight.unwrap_or(1)
     }
 
-    /// Checks what settings have to do with each other.
+    /// Checks that the settings fit together.
     ///
     /// # Errors
     /// The fault, beginning with the setting's key.
@@ -111,7 +111,7 @@ impl ServerSettings {
         Ok(())
     }
 
-    /// What a request must have to choose this server, if anything.
+    /// The conditions that a request must meet to choose this server, if any.
     pub fn selector(&self) -> Option<Arc<Selector>> {
         (!self.conditions.is_empty()).then(|| Arc::new(Selector::new(self.conditions.clone())))
     }

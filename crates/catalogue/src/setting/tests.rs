@@ -68,7 +68,7 @@ fn good_values_change_something() {
     }
 }
 
-/// Each key below `limit:` that an account may have is a label too, and means the same.
+/// Each key below `limit:` of an account is also a label with the same meaning.
 #[test]
 fn limits_are_those_that_are_read_everywhere() {
     let resolved = |pairs: &[(&str, &str)]| {

@@ -1,9 +1,8 @@
-//! A client of one Engine: `GET` requests, and answers as JSON that others than Docker give as well.
+//! A client of one Engine: `GET` requests with JSON answers, which programs other than Docker give as well.
 //!
-//! Podman's Docker-compatible API has words and gaps that Docker's description of its API does not know
-//! (<https://docs.podman.io/en/latest/_static/api.html>), and newer Engines have fields that are new. So what is read
-//! here are the few fields that are used ([`wire`](super::wire)), item by item: one that cannot be read is no reason to
-//! lose the others.
+//! Podman's Docker-compatible API has words and gaps that Docker's API description does not mention
+//! (<https://docs.podman.io/en/latest/_static/api.html>), and newer Engines add fields. So only the fields in use are read
+//! ([`wire`](super::wire)), item by item: an unreadable item does not lose the others.
 
 use std::{
     fs, io,
@@ -19,16 +18,16 @@ use serde_json::Value;
 
 use super::{DockerEndpoint, DockerTls};
 
-/// How long a connection may take to come about.
+/// The time limit for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one call may take.
+/// The time limit for one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// The newest version of the API whose changes have been looked through
+/// The newest version of the API whose changes have been reviewed
 /// (<https://docs.docker.com/reference/api/engine/version-history/>).
 const NEWEST: Version = Version(1, 53);
-/// No event is longer.
+/// The longest event that is read.
 const MAX_EVENT_BYTES: usize = 1 << 20;
-/// So much of what an Engine says when it refuses is told.
+/// How much of an Engine's refusal is shown, in characters.
 const MAX_SAID: usize = 200;
 
 /// A client of one Engine.
@@ -42,28 +41,28 @@ pub(super) struct Api {
 /// Why an Engine gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
-    /// It cannot be asked as the configuration says.
+    /// It cannot be asked with this configuration.
     #[error(transparent)]
     NoClient(#[from] NoClient),
-    /// There is no connection to it.
+    /// It cannot be connected to.
     #[error("{0}")]
     Unreachable(String),
     /// It refuses the request.
     #[error("GET {path} answers {status}: {said}")]
     Refused {
-        /// What was asked for.
+        /// The path that was requested.
         path: String,
         /// The HTTP status.
         status: u16,
-        /// What the Engine said.
+        /// The Engine's message.
         said: String,
     },
-    /// The answer did not come, broke off, or is not what was asked for.
+    /// The answer did not come, broke off, or has an unexpected format.
     #[error("GET {0}: {1}")]
     Broken(String, String),
 }
 
-/// Why there can be no client of an Engine.
+/// Why a client for an Engine cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoClient {
     /// A file of its certificates cannot be read.
@@ -77,18 +76,18 @@ pub(super) enum NoClient {
     /// The file of the CA has no certificates in it.
     #[error("{} is not PEM", .0.display())]
     CaNotPem(PathBuf),
-    /// The file of our certificate has none in it, or that of its key no key.
+    /// The file of the client certificate has no certificate in it, or that of its key no key.
     #[error("{} and its key are not PEM", .0.display())]
     IdentityNotPem(PathBuf),
-    /// The endpoint is no address.
+    /// The endpoint is not an address.
     #[error("{endpoint}: {error}")]
     Endpoint {
         /// What was given.
         endpoint: DockerEndpoint,
-        /// What is wrong with it.
+        /// The parse error.
         error: <Url as FromStr>::Err,
     },
-    /// The certificates do not do.
+    /// The certificates cannot be used.
     #[error("{}", cause(.0))]
     Tls(reqwest::Error),
 }
@@ -106,31 +105,31 @@ struct Versions {
     oldest: Option<String>,
 }
 
-/// What an Engine says when it refuses.
+/// The body of an Engine's refusal.
 #[derive(Deserialize)]
 struct Refusal {
     message: String,
 }
 
 impl Api {
-    /// Connects to an Engine and agrees with it on a version of the API.
+    /// Connects to an Engine and negotiates a version of the API.
     pub(super) async fn connect(endpoint: &DockerEndpoint) -> Result<Self, ApiError> {
         let (client, authority) = client(endpoint)?;
         let mut api = Self { client, base: authority };
         let versions: Versions = api.get("/version").await?;
-        // Without a version in the path an Engine takes its own newest.
+        // Without a version in the path an Engine uses its own newest one.
         if let Some(Version(major, minor)) = versions.agreed() {
             api.base = format!("{}/v{major}.{minor}", api.base);
         }
         Ok(api)
     }
 
-    /// Asks for a path, which may have a query.
+    /// Requests a path, which may have a query.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
         self.get_within(path, CALL_TIMEOUT).await
     }
 
-    /// The same, within a time of its own.
+    /// Like `get`, with another time limit.
     pub(super) async fn get_within<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -141,13 +140,13 @@ impl Api {
         response.json().await.map_err(|error| broken(path, &error))
     }
 
-    /// Asks for a list. Its items are read by whoever knows them, one by one.
+    /// Requests a list. The caller parses its items one by one.
     pub(super) async fn list(&self, path: &str) -> Result<Vec<Value>, ApiError> {
-        // Go writes an empty list as null where nobody has thought of it.
+        // Go writes an empty list as null unless the program avoids it.
         Ok(self.get::<Option<Vec<Value>>>(path).await?.unwrap_or_default())
     }
 
-    /// Follows the events; each is a line of JSON. The stream ends with an error.
+    /// Streams the events, each a line of JSON. The stream ends with an error.
     pub(super) fn events(&self, filters: &str) -> impl Stream<Item = Result<Vec<u8>, ApiError>> + Send {
         let path = format!("{}/events", self.base);
         let url = Url::parse_with_params(&path, [("filters", filters)]).expect("scheme, host and path");
@@ -158,7 +157,7 @@ impl Api {
     }
 }
 
-/// An answer of which one line after the other is read.
+/// An answer that is read line by line.
 struct Lines {
     request: Option<reqwest::RequestBuilder>,
     response: Option<Response>,
@@ -196,7 +195,7 @@ impl Lines {
 }
 
 impl Versions {
-    /// The newest that both know.
+    /// The newest version that both support.
     fn agreed(&self) -> Option<Version> {
         let read = |text: &Option<String>| Version::parse(text.as_deref()?);
         let newest = read(&self.newest)?;
@@ -216,7 +215,7 @@ impl Version {
 }
 
 impl ApiError {
-    /// The status with which it was refused.
+    /// The status of a refusal.
     pub(super) fn status(&self) -> Option<u16> {
         match self {
             Self::Refused { status, .. } => Some(*status),
@@ -254,7 +253,7 @@ fn broken(path: &str, error: &reqwest::Error) -> ApiError {
 /// A client, and the scheme and host to ask.
 fn client(endpoint: &DockerEndpoint) -> Result<(Client, String), NoClient> {
     let builder = Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT);
-    // Where nothing is encrypted no certificate is trusted, and none is looked for: a bare image has none.
+    // Without encryption no certificate is trusted, and none is looked for: a bare image has none.
     let plain = |builder: ClientBuilder| builder.tls_certs_only([]);
     let (builder, authority) = match endpoint {
         DockerEndpoint::Unix(path) => {
@@ -289,7 +288,7 @@ fn read(path: &Path) -> Result<Vec<u8>, NoClient> {
     fs::read(path).map_err(|error| NoClient::Unreadable { path: path.to_owned(), error })
 }
 
-/// What is at the bottom of an error; the rest is noise.
+/// The root cause of an error, without the layers around it.
 fn cause(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => cause(source),

@@ -16,9 +16,9 @@ use super::{
     wire::{self, Inspected, Listed, State},
 };
 
-/// Inspections under way at once.
+/// The maximum number of concurrent inspections.
 const PARALLEL: usize = 8;
-/// How long one may take: an Engine answers for a container that hangs only when it is gone.
+/// The time limit for one inspection: an Engine answers for a hanging container only once that is gone.
 const TIME: Duration = Duration::from_secs(5);
 
 pub(super) async fn look(api: &Api, options: &DockerOptions, all: &[Listed]) -> Result<Survey, ApiError> {
@@ -59,7 +59,7 @@ pub(super) async fn look(api: &Api, options: &DockerOptions, all: &[Listed]) -> 
     Ok(survey)
 }
 
-/// The containers that run and whose label is almost the one that would make them ours.
+/// Problems of running containers whose label is probably a misspelt opt-in.
 fn misspelt(options: &DockerOptions, all: &[Listed]) -> Vec<Problem> {
     let found = all.iter().filter(|listed| may_run(listed)).filter_map(|listed| {
         let finding = misspelt_opt_in(&listed.labels)?;
@@ -72,7 +72,7 @@ pub(super) async fn inspect(api: &Api, id: &str) -> Result<Inspected, ApiError> 
     api.get_within(&format!("/containers/{id}/json"), TIME).await
 }
 
-/// What is said of an entry of the list that cannot be read, if it may be one of ours.
+/// The problem of an unreadable entry of the list, if it may have opted in.
 pub(super) fn unreadable(item: &Value, why: &str, options: &DockerOptions) -> Option<Problem> {
     let labels = item.get("Labels");
     let is_anothers = labels.is_none_or(|labels| {
@@ -84,14 +84,14 @@ pub(super) fn unreadable(item: &Value, why: &str, options: &DockerOptions) -> Op
     (!is_anothers).then(|| Problem::container(&options.full_name(name), finding))
 }
 
-/// What the two answers say, and what is odd about it. What the inspection leaves out, of a container that is half
-/// removed, the list says.
+/// The record from both answers, and what is odd about them. For a half-removed container, the list supplies what the
+/// inspection lacks.
 fn record(inspected: Inspected, listed: &Listed) -> (ContainerRecord, Option<DockerFinding>) {
     let Inspected { id, name, state, config, host_config, network_settings: settings, .. } = inspected;
     let (status, odd_state) = status(&state, &listed.state);
     let (health, odd_health) = match status {
         ContainerStatus::Running | ContainerStatus::Paused => health(&state.health.status),
-        // Podman has words for the health of what does not run.
+        // Podman reports a health even for containers that are not running.
         _ => (None, None),
     };
     let published = settings.ports.iter().flat_map(|(port, bindings)| {
@@ -126,13 +126,13 @@ fn record(inspected: Inspected, listed: &Listed) -> (ContainerRecord, Option<Doc
     (record, odd_state.or(odd_health))
 }
 
-/// Whether it runs, or may do so without anybody's doing; so of a state that is not known here.
+/// Whether it is running, or may start running by itself; true for an unknown state.
 pub(super) fn may_run(listed: &Listed) -> bool {
     !matches!(word(&listed.state), Some(ContainerStatus::Exited | ContainerStatus::Created))
 }
 
-/// Docker's words for a container's state, and Podman's
-/// (<https://docs.podman.io/en/latest/markdown/podman-ps.1.html>, `--filter status`).
+/// Docker's words for a container's state, and Podman's (<https://docs.podman.io/en/latest/markdown/podman-ps.1.html>,
+/// `--filter status`).
 fn word(state: &str) -> Option<ContainerStatus> {
     match state {
         "created" | "configured" | "initialized" => Some(ContainerStatus::Created),
@@ -144,9 +144,9 @@ fn word(state: &str) -> Option<ContainerStatus> {
     }
 }
 
-/// The status. A word that is not known here is named, and what the Engine says beside it counts.
+/// The status. An unknown word is reported, and the Engine's other fields decide.
 fn status(state: &State, listed: &str) -> (ContainerStatus, Option<DockerFinding>) {
-    // Podman's inspection calls a container that is being stopped `running`, its list does not.
+    // Podman's inspection calls a container that is being stopped `running`; its list says `stopping`.
     if listed == "stopping" {
         return (ContainerStatus::Exited, None);
     }
@@ -165,7 +165,7 @@ fn status(state: &State, listed: &str) -> (ContainerStatus, Option<DockerFinding
     (by_flags, (!said.is_empty()).then(odd))
 }
 
-/// What its HEALTHCHECK says. A word that is not known here is named, and the server itself is asked.
+/// The state of its HEALTHCHECK. An unknown word is reported, and the server itself is probed.
 fn health(word: &str) -> (Option<ContainerHealth>, Option<DockerFinding>) {
     match word {
         "starting" => (Some(ContainerHealth::Starting), None),
@@ -176,7 +176,7 @@ fn health(word: &str) -> (Option<ContainerHealth>, Option<DockerFinding>) {
     }
 }
 
-/// `8000/tcp` is 8000; `53/udp` is none.
+/// `8000/tcp` is 8000; `None` for `53/udp`.
 fn tcp_port(text: &str) -> Option<u16> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     (protocol == "tcp").then(|| port.parse().ok())?

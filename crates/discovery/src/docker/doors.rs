@@ -1,5 +1,4 @@
-//! What Traefik's own provider makes of the containers, or services, of a host: gathered here, judged by
-//! [`catalogue::doors`].
+//! Gathers what Traefik's own provider makes of the containers, or services, of a host, for [`catalogue::doors`] to judge.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -16,27 +15,27 @@ use super::{
     wire::{self, Inspected, Listed},
 };
 
-/// By which Docker marks the containers of a Swarm.
+/// The label by which Docker marks the containers of a Swarm.
 const TASK: &str = "com.docker.swarm.task.id";
 const SERVICE: &str = "com.docker.swarm.service.id";
 
-/// All that is on a host.
+/// Everything that runs on a host.
 #[derive(Debug)]
 pub(super) struct Surroundings<'a> {
     pub(super) options: &'a DockerOptions,
     pub(super) containers: &'a [Listed],
-    /// Those that have been inspected.
+    /// The inspected containers.
     pub(super) records: &'a [ContainerRecord],
-    /// In a Swarm; its labels count then, and not those of containers.
+    /// The services of a Swarm; there their labels count instead of the containers'.
     pub(super) services: &'a [Service],
-    /// From where Traefik polls.
+    /// The addresses from which Traefik polls.
     pub(super) peers: &'a BTreeSet<IpAddr>,
     /// Modelgate's own container.
     pub(super) own_id: Option<&'a str>,
 }
 
 impl Surroundings<'_> {
-    /// Looks at the Traefiks among them, and finds the doors.
+    /// Inspects the Traefiks among the containers, and finds the doors.
     pub(super) async fn doors(&self, api: &Api) -> Doors {
         let mut traefiks = self.containers_of_traefik(api).await;
         let exposables: Vec<Exposable> = match self.options.swarm {
@@ -56,10 +55,10 @@ impl Surroundings<'_> {
         if self.options.swarm { ProviderKind::Swarm } else { ProviderKind::Docker }
     }
 
-    /// The Traefiks that run as containers, and what their command lines say.
+    /// The Traefiks that run as containers, with what their command lines say.
     async fn containers_of_traefik(&self, api: &Api) -> Vec<(String, Sight)> {
         let is_one = |it: &&Listed| {
-            // Those of a Swarm's services are seen there.
+            // The Traefiks of a Swarm's services are found among the services.
             it.state == "running"
                 && !(self.options.swarm && it.labels.contains_key(TASK))
                 && (is_traefik(&it.image, it.command.split(' ')) || self.polls_us(it))
@@ -94,7 +93,7 @@ impl Surroundings<'_> {
     fn container(&self, it: &Listed) -> Exposable {
         let is_tcp = |kind: &str| kind.is_empty() || kind == "tcp";
         let listed = it.ports.iter().filter(|port| is_tcp(&port.r#type)).map(|port| port.private_port);
-        // Podman's list has only those that are published.
+        // Podman's list has only published ports.
         let inspected =
             self.records.iter().filter(|record| record.id == it.id).flat_map(|r| &r.exposed_ports);
         Exposable {
@@ -115,7 +114,7 @@ impl Surroundings<'_> {
             name: self.options.full_name(&it.spec.name),
             docker_name: it.spec.name.clone(),
             labels: it.spec.labels.clone(),
-            // Traefik finds no port of a service but by label.
+            // Traefik finds a service's port only by a label.
             ports: BTreeSet::new(),
             role: match own.and_then(|own| own.labels.get(SERVICE)) == Some(&it.id) {
                 true => Role::Modelgate(self.options.own_ports.clone()),
@@ -125,7 +124,7 @@ impl Surroundings<'_> {
     }
 }
 
-/// A container that is not enabled, or whose label nobody can read, is the operator's own concern.
+/// A container that is not enabled, or whose label cannot be parsed, is the operator's own.
 fn role(opt_in: Option<&String>) -> Role {
     match opt_in.is_some_and(|value| value.trim().eq_ignore_ascii_case("true")) {
         true => Role::Server,
@@ -139,7 +138,7 @@ fn configuration(inspected: Inspected) -> StaticConfiguration {
     StaticConfiguration::new(args, &inspected.config.env, &files)
 }
 
-/// Whether it is a Traefik, by the name of its image (`ghcr.io/any/traefik:v3.7@sha256:…`) or its command line.
+/// Whether it is a Traefik, by its image's name (`ghcr.io/any/traefik:v3.7@sha256:…`) or its command line.
 fn is_traefik<'a>(image: &str, mut command: impl Iterator<Item = &'a str>) -> bool {
     let last = |path: &'a str| path.rsplit('/').next().unwrap_or_default();
     let image = image.split('@').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
@@ -172,7 +171,7 @@ mod tests {
         }
     }
 
-    /// As `GET /services` gives them, shortened.
+    /// The answer of `GET /services`, shortened.
     #[test]
     fn a_swarms_services_say_who_is_exposed() {
         let service = |id: &str, spec: serde_json::Value| -> Service {

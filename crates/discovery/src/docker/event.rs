@@ -1,8 +1,8 @@
 //! What an event of the Docker Engine means for a server.
 //!
-//! Source: <https://docs.docker.com/reference/cli/docker/system/events/>. In a Swarm every manager
-//! hears of services and nodes, but of containers only those of its own node; there is no event of a task. Podman has
-//! words of its own (<https://docs.podman.io/en/latest/markdown/podman-events.1.html>).
+//! Source: <https://docs.docker.com/reference/cli/docker/system/events/>. In a Swarm every manager gets events of services and
+//! nodes, but of containers only those on its own node; tasks have no events. Podman has other words
+//! (<https://docs.podman.io/en/latest/markdown/podman-events.1.html>).
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{DockerOptions, wire::Event};
 
-/// The events that say anything about a container. `exec_*`, which every HEALTHCHECK causes, stay out.
+/// The relevant events of containers. `exec_*`, which every HEALTHCHECK causes, are left out.
 const ACTIONS: [&str; 18] = [
     "create",
     "start",
@@ -28,48 +28,48 @@ const ACTIONS: [&str; 18] = [
     "health_status: unhealthy",
     "connect",
     "disconnect",
-    // Podman's for `die` and `destroy`; Docker's for services and nodes, beside `create` and `update`.
+    // Podman's words for `die` and `destroy`; Docker's for services and nodes, beside `create` and `update`.
     "died",
     "stop",
     "remove",
 ];
-/// Which task a container belongs to.
+/// The label that holds the task of a container.
 const TASK: &str = "com.docker.swarm.task.id";
 
 const SIGKILL: i64 = 9;
 const SIGTERM: i64 = 15;
 
-/// A server is to get no more requests, from this moment on.
+/// A server that must get no more requests from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Withdrawal {
     /// The container's id, or in a Swarm the task's.
     pub(crate) id: String,
     /// Why.
     pub(crate) reason: LifecycleFinding,
-    /// The container is on its way out: although the list will go on calling it running, it stays
-    /// withdrawn until it has been started anew. Otherwise the next list decides.
+    /// The container is stopping: although the list still calls it running, it stays withdrawn until it restarts. Otherwise the
+    /// next list decides.
     pub(crate) until_restart: bool,
 }
 
 impl Withdrawal {
-    /// The state of the server from then on.
+    /// The resulting state of the server.
     pub(crate) fn state(&self) -> ServerState {
         let why = self.reason.clone().into();
         if self.reason.has_ended() { ServerState::Stopped(why) } else { ServerState::Draining(why) }
     }
 }
 
-/// Whose events they are.
+/// The kind of host that sends the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeardBy {
-    /// An Engine's, whose containers are the servers.
+    /// An Engine, whose containers are the servers.
     Engine,
-    /// Those that a manager of a Swarm hears, whose tasks are the servers.
+    /// A manager of a Swarm, whose tasks are the servers.
     SwarmManager,
 }
 
 impl HeardBy {
-    /// Whose a host's are.
+    /// The kind of a host.
     pub(super) fn of(options: &DockerOptions) -> Self {
         if options.swarm { Self::SwarmManager } else { Self::Engine }
     }
@@ -80,13 +80,13 @@ impl HeardBy {
 pub(super) enum Meaning {
     /// Withdraw at once, then look again.
     Withdraw(Withdrawal),
-    /// The container has been started: what was said of its last run is void. Look again.
+    /// The container has started: withdrawals of its last run no longer apply. Look again.
     Started(String),
     /// Look again.
     Look,
 }
 
-/// What to ask the Engine's events for.
+/// The filters for the Engine's events.
 pub(super) fn filters(heard_by: HeardBy) -> String {
     let types: &[&str] = match heard_by {
         HeardBy::Engine => &["container", "network"],
@@ -95,19 +95,19 @@ pub(super) fn filters(heard_by: HeardBy) -> String {
     json!({ "type": types, "event": ACTIONS }).to_string()
 }
 
-/// Reads a line of the events; one that cannot be read says no more than "look again".
+/// Parses a line of the events; an unreadable line means "look again".
 pub(super) fn parse(line: &[u8]) -> Event {
     serde_json::from_slice(line).unwrap_or_default()
 }
 
-/// What an event means. `stop_signals` gives the signal that stops a container or task, if it is known.
+/// What an event means. `stop_signals` has the stop signal of each container or task, where known.
 pub(super) fn read(event: &Event, heard_by: HeardBy, stop_signals: &HashMap<String, i64>) -> Meaning {
     let attribute = |name: &str| event.actor.attributes.get(name).map(String::as_str);
     let actor = Some(event.actor.id.as_str()).filter(|id| !id.is_empty());
     let id = match event.r#type.as_str() {
         "container" if heard_by == HeardBy::SwarmManager => attribute(TASK),
         "container" => actor,
-        // Docker's actor is the network, Podman's the container.
+        // In Docker the event's actor is the network, in Podman the container.
         "network" => attribute("container").or(actor),
         _ => None,
     };
@@ -124,7 +124,7 @@ pub(super) fn read(event: &Event, heard_by: HeardBy, stop_signals: &HashMap<Stri
                 until_restart(LifecycleFinding::ToldToStop)
             }
             Some(_) => Meaning::Look,
-            // Podman does not say which: the next list decides.
+            // Podman does not say which signal: the next list decides.
             None => until_next_look(LifecycleFinding::Signalled),
         },
         "die" | "died" | "stop" => until_restart(LifecycleFinding::Stopped),
@@ -140,7 +140,7 @@ pub(super) fn read(event: &Event, heard_by: HeardBy, stop_signals: &HashMap<Stri
     }
 }
 
-/// A signal by number or name, as events (`15`) and images (`SIGTERM`, `TERM`, `15`) write it.
+/// A signal by number or name, as events (`15`) and images (`SIGTERM`, `TERM`, `15`) give it.
 pub(super) fn signal_number(text: &str) -> Option<i64> {
     if let Ok(number) = text.parse() {
         return Some(number);

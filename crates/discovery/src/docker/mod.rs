@@ -32,13 +32,12 @@ pub enum DockerEndpoint {
     Tls(String, DockerTls),
 }
 
-/// Files in PEM for a Docker Engine that is protected by TLS
-/// (<https://docs.docker.com/engine/security/protect-access/>).
+/// PEM files for a Docker Engine with TLS client authentication (<https://docs.docker.com/engine/security/protect-access/>).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerTls {
-    /// The CA of the Engine's certificate.
+    /// The CA that signed the Engine's certificate.
     pub ca: PathBuf,
-    /// Our certificate.
+    /// The client certificate.
     pub cert: PathBuf,
     /// Its key.
     pub key: PathBuf,
@@ -47,7 +46,7 @@ pub struct DockerTls {
 /// A Docker host to discover servers on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerOptions {
-    /// Tells it from other hosts; [`DockerOptions::DEFAULT_NAME`] if it needs none.
+    /// Its unique name; [`DockerOptions::DEFAULT_NAME`] if there is only one host.
     pub name: String,
     /// Where the Engine listens.
     pub endpoint: DockerEndpoint,
@@ -55,7 +54,7 @@ pub struct DockerOptions {
     pub network: Option<String>,
     /// The host's own address, for host networking and published ports.
     pub host_address: Option<String>,
-    /// Use published ports only: the host is a remote one.
+    /// Use only published ports: the host is remote.
     pub published: bool,
     /// It is a manager of a Swarm, whose tasks are the servers.
     pub swarm: bool,
@@ -70,7 +69,7 @@ impl DockerOptions {
     /// The name of the only host.
     pub const DEFAULT_NAME: &str = "docker";
 
-    /// A host on whose containers' own addresses servers are reached.
+    /// A host whose containers are reached at their own addresses.
     pub fn new(name: &str, endpoint: DockerEndpoint) -> Self {
         Self {
             name: name.into(),
@@ -88,7 +87,7 @@ impl DockerOptions {
         given_name(&self.name)
     }
 
-    /// What people are told a container or task is called: with several hosts, each may have one of that name.
+    /// The name shown to people for a container or task, with the host's name if there are several hosts.
     fn full_name(&self, name: &str) -> String {
         match self.given_name() {
             Some(host) => format!("{host}/{name}"),
@@ -102,7 +101,7 @@ pub(crate) fn given_name(host: &str) -> Option<&str> {
     (host != DockerOptions::DEFAULT_NAME).then_some(host)
 }
 
-/// What a host is called as a source of servers.
+/// A host's name as a source of servers.
 pub(crate) fn source_name(host: &str) -> String {
     match host {
         DockerOptions::DEFAULT_NAME => host.into(),

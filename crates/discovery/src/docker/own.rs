@@ -1,10 +1,10 @@
-//! Which container Modelgate itself runs in.
+//! Finds the container in which Modelgate itself runs.
 
 use std::fs;
 
-/// The id of our own container, if we are in one that Docker or Podman runs.
+/// The id of Modelgate's own container, if it runs in Docker or Podman.
 ///
-/// Docker mounts `/etc/hostname` and its like from `…/containers/<id>/hostname`, Podman from
+/// Docker mounts `/etc/hostname` and similar files from `…/containers/<id>/hostname`, Podman from
 /// `…/overlay-containers/<id>/userdata/hostname`, whatever the container's host name is.
 pub(crate) fn container_id() -> Option<String> {
     from_mountinfo(&fs::read_to_string("/proc/self/mountinfo").ok()?)
@@ -18,7 +18,7 @@ fn from_mountinfo(mountinfo: &str) -> Option<String> {
         if !matches!(mounted_at, "/etc/hostname" | "/etc/hosts" | "/etc/resolv.conf") {
             return None;
         }
-        // Others before it may be ids, too: of a volume in which a Docker keeps its data.
+        // Parts before it may also be ids, of a volume in which a Docker keeps its data.
         let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit());
         root.rsplit('/').find(is_id).map(str::to_owned)
     })

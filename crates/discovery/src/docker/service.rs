@@ -1,4 +1,4 @@
-//! Services and nodes of a Swarm, as far as they count here.
+//! Services and nodes of a Swarm, with the fields that are used.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -37,7 +37,7 @@ pub(super) struct TaskTemplate {
     pub(super) container_spec: Template,
 }
 
-/// What its containers are made of.
+/// The template of its containers.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Template {
@@ -49,7 +49,7 @@ pub(super) struct Template {
     pub(super) command: Vec<String>,
     #[serde(deserialize_with = "or_default")]
     pub(super) args: Vec<String>,
-    /// `NAME=value`. There are secrets among them: read by name, and never kept.
+    /// `NAME=value`. Some are secrets: variables are looked up by name and never kept.
     #[serde(deserialize_with = "or_default")]
     pub(super) env: Vec<String>,
     #[serde(deserialize_with = "or_default")]
@@ -120,8 +120,7 @@ struct Address {
     addr: String,
 }
 
-/// The address of each node. A manager may call its own `0.0.0.0`; then the one that the other
-/// managers use is better.
+/// The address of each node. A manager may report its own as `0.0.0.0`; then the address that the other managers use is better.
 pub(super) fn node_addresses(nodes: &[Node]) -> HashMap<String, String> {
     let usable = |address: &&str| !["", "0.0.0.0", "::"].contains(address);
     let address = |node: &Node| {

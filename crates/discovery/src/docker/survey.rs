@@ -1,4 +1,4 @@
-//! One look at everything on a host: which servers there are, and from where they can be reached.
+//! A survey of everything on a host: which servers there are, and from where they can be reached.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,22 +16,22 @@ use super::{
     wire::{self, Listed},
 };
 
-/// What one look showed.
+/// The result of a survey.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     /// The containers with an `inference.enable` label.
     pub(crate) containers: Vec<ContainerRecord>,
     /// The tasks of the services with that label.
     pub(crate) tasks: Vec<TaskRecord>,
-    /// From where they can be reached.
+    /// The networks from which they must be reachable.
     pub(crate) network_view: NetworkView,
-    /// The signal that stops each of them.
+    /// Each one's stop signal.
     pub(crate) stop_signals: HashMap<String, i64>,
-    /// Containers that run and of which no more was learnt: what is known of them stays.
+    /// Running containers that could not be inspected: what is known of them is kept.
     pub(crate) unread: Vec<String>,
-    /// What is wrong beside what their labels say.
+    /// Problems other than those of labels.
     pub(crate) problems: Vec<Problem>,
-    /// Containers that Traefik itself may expose, which cannot be told here, and why.
+    /// Containers for which Traefik may make default routers, and why that cannot be decided.
     pub(crate) undecided: BTreeSet<String>,
     pub(crate) blind: Option<Blind>,
 }
@@ -48,7 +48,7 @@ pub(super) struct Place {
     pub(super) container_id: String,
     pub(super) networks: BTreeMap<String, String>,
     pub(super) on_host_network: bool,
-    /// The container whose network it shares.
+    /// The id of the container whose network it shares.
     pub(super) shares_with: Option<String>,
 }
 
@@ -93,14 +93,14 @@ fn place(container: &Listed) -> Place {
     let mode = container.host_config.network_mode.as_str();
     Place {
         container_id: container.id.clone(),
-        // Podman 5 says `host` of every container; one on its host's network is on no other.
+        // Podman 5 reports `host` for every container; a container on its host's network has no other network.
         on_host_network: mode == "host" && networks.keys().all(|name| name == "host"),
         shares_with: mode.strip_prefix("container:").map(str::to_owned),
         networks,
     }
 }
 
-/// How Traefik's networks are known: by the address from which it polls us.
+/// Finds Traefik's networks by the address from which it polls Modelgate.
 fn network_view(
     places: &[Place],
     options: &DockerOptions,
@@ -121,7 +121,7 @@ fn network_view(
         network: options.network.clone(),
         host_address: options.host_address.clone(),
         published: options.published,
-        // Podman 4 shows no network of a container that is on its host's.
+        // Podman 4 shows no network for a container on its host's network.
         own_networks: own.filter(|p| !p.on_host_network && !p.networks.is_empty()).map(networks),
         traefik_networks: traefik,
     }

@@ -1,7 +1,7 @@
 //! The tasks of a Swarm's labelled services, as plain records.
 //!
-//! A manager is asked for services and tasks; the containers of its own node help with what a
-//! manager does not know: the addresses that a node itself gives out, on a bridge for instance.
+//! A manager reports services and tasks; the containers of its own node supply what a manager does not know, such as addresses
+//! on a node's bridge network.
 
 mod task;
 
@@ -20,10 +20,10 @@ use super::{
 };
 use task::Task;
 
-/// `filters={"desired-state":["running"]}`: not what has been replaced or is to stop.
+/// `filters={"desired-state":["running"]}`: leaves out tasks that are replaced or should stop.
 const TASKS: &str = "/tasks?filters=%7B%22desired-state%22%3A%5B%22running%22%5D%7D";
 
-/// Looks at services and tasks, and gives back the services. Tasks of other nodes are added to the places.
+/// Surveys services and tasks, and returns the services. Adds the tasks of other nodes to the places.
 pub(super) async fn look(
     api: &Api,
     options: &DockerOptions,
@@ -63,7 +63,7 @@ pub(super) async fn look(
     Ok((survey, services))
 }
 
-/// The address of each node. A manager that does not tell them costs only the tasks that need one.
+/// The address of each node. If a manager does not report them, only the tasks that need one are lost.
 async fn nodes(
     api: &Api,
     options: &DockerOptions,
@@ -80,20 +80,20 @@ async fn nodes(
     }
 }
 
-/// Whether a service that cannot be read may be one of ours.
+/// Whether an unreadable service may have opted in.
 fn may_be_ours(service: &Value) -> bool {
     let labels = service.pointer("/Spec/Labels");
     labels.is_some_and(|labels| labels.as_object().is_none_or(|labels| labels.contains_key(OPT_IN)))
 }
 
-/// What is said of a service or task that cannot be read.
+/// The problem of an unreadable service or task.
 fn unreadable(item: &Value, why: &str, options: &DockerOptions) -> Problem {
     let name = ["/Spec/Name", "/ID"].iter().find_map(|place| item.pointer(place)?.as_str());
     let finding = DockerFinding::ServiceUnreadable { why: why.to_owned() };
     Problem::container(&options.full_name(name.unwrap_or("without a name")), finding)
 }
 
-/// A label in the wrong place, or in the wrong spelling.
+/// The problem of a label in the wrong place or spelling.
 fn mislabelled(service: &ServiceSpec, options: &DockerOptions) -> Option<Problem> {
     let on_containers = service.task_template.container_spec.labels.contains_key(OPT_IN);
     let finding = match on_containers {
@@ -103,7 +103,7 @@ fn mislabelled(service: &ServiceSpec, options: &DockerOptions) -> Option<Problem
     Some(Problem::container(&options.full_name(&service.name), finding))
 }
 
-/// A port that every node of the Swarm publishes.
+/// The problem of a port that every node of the Swarm publishes.
 fn published_to_all(service: &ServiceSpec, options: &DockerOptions) -> Option<Problem> {
     let mut ports = service.endpoint_spec.ports.iter();
     let found = ports.find(|p| p.publish_mode != "host" && p.published_port != 0 && p.protocol != "udp")?;

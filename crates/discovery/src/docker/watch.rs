@@ -1,4 +1,4 @@
-//! Watching a Docker host: its events, and a fresh look after each and every 30 s (a Swarm: 5 s).
+//! Watches a Docker host: follows its events, and surveys it after each event and every 30 s (a Swarm: 5 s).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,35 +22,35 @@ use super::{
     survey::Connection,
 };
 
-/// A full look is taken this often, even if no event came.
+/// The interval of surveys without events.
 const RESYNC: Duration = Duration::from_secs(30);
-/// The same in a Swarm, where what happens to tasks on other nodes causes no event.
+/// The interval in a Swarm, where changes of tasks on other nodes cause no event.
 const SWARM_RESYNC: Duration = Duration::from_secs(5);
-/// What a Swarm decides is done a little later, and nothing tells when.
+/// The time that a Swarm takes to act on a change; no event says when it is done.
 const SWARM_SETTLES: Duration = Duration::from_secs(1);
-/// Pauses between attempts to connect.
+/// The shortest and longest pause between attempts to connect.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 /// News of a Docker host.
 #[derive(Debug)]
 pub(crate) enum DockerUpdate {
-    /// A server is to get no more requests.
+    /// A server must get no more requests.
     Withdrawn(Withdrawal),
-    /// A container (in a Swarm: a task) has been started anew.
+    /// A container (in a Swarm: a task) has started.
     Started(String),
-    /// A full look, and the withdrawals that came while it was taken: it may be older than they are.
+    /// A survey, and the withdrawals that came during it: it may be older than they are.
     Surveyed(Box<Survey>, Vec<Withdrawal>),
     /// The host does not answer. What is known stays.
     Unreachable(String),
 }
 
-/// Where the news of all hosts go.
+/// The channel for the news of all hosts.
 pub(crate) type Updates = mpsc::Sender<(HostName, DockerUpdate)>;
 
-/// A look that is being taken.
+/// A survey in progress.
 type Look<'a> = Pin<Box<dyn Future<Output = Result<Survey, ApiError>> + Send + 'a>>;
 
-/// The end of the channel that tells of one host.
+/// The sending end for the news of one host.
 struct News {
     host: HostName,
     updates: Updates,
@@ -104,7 +104,7 @@ async fn follow(
     news: &News,
 ) -> String {
     let resync = if options.swarm { SWARM_RESYNC } else { RESYNC };
-    // The events first, then the look: what happens in between is not missed.
+    // Subscribes to events before the survey, so that nothing in between is missed.
     let heard_by = HeardBy::of(options);
     let filters = event::filters(heard_by);
     let mut events = Box::pin(connection.api.events(&filters));
@@ -121,7 +121,7 @@ async fn follow(
             look = Some(Box::pin(async move { connection.survey(options, &peers).await }));
         }
         tokio::select! {
-            // Events before the look's result, so that a withdrawal is never late.
+            // Events take precedence over the survey's result, so that a withdrawal is never late.
             biased;
             () = news.updates.closed() => return "shutting down".into(),
             event = events.next() => match event {

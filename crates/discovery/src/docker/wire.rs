@@ -1,5 +1,5 @@
-//! The few fields of the Engine's answers that are used, read with patience: what is absent or null is empty, unknown
-//! fields and words do no harm. Docker's and Podman's answers are recorded in the tests of those who use them.
+//! The few fields of the Engine's answers that are used, parsed leniently: absent or null becomes empty, unknown fields and
+//! words are ignored. The users' tests have recorded answers of Docker and Podman.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub(super) struct Listed {
     pub(super) labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
     pub(super) state: String,
-    /// Podman 4 leaves it out, and Podman 5 says `host` of every container.
+    /// Podman 4 leaves it out, and Podman 5 reports `host` for every container.
     #[serde(deserialize_with = "or_default")]
     pub(super) host_config: HostConfig,
     #[serde(deserialize_with = "or_default")]
@@ -43,7 +43,7 @@ pub(super) struct HostConfig {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct ListedNetworks {
-    /// Null in Podman for a container that is on none, or on its host's.
+    /// Null in Podman for a container on no network, or on its host's.
     #[serde(deserialize_with = "or_default")]
     pub(super) networks: BTreeMap<String, Option<Endpoint>>,
 }
@@ -55,7 +55,7 @@ pub(super) struct Endpoint {
     pub(super) ip_address: String,
 }
 
-/// A port that is exposed, and published if it has a public one.
+/// An exposed port; it is published if it has a public port.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct ListedPort {
@@ -129,7 +129,7 @@ pub(super) struct Config {
     pub(super) exposed_ports: BTreeMap<String, Value>,
     #[serde(deserialize_with = "or_default")]
     pub(super) stop_signal: String,
-    /// `NAME=value`. There are secrets among them: read by name, and never kept.
+    /// `NAME=value`. Some are secrets: variables are looked up by name and never kept.
     #[serde(deserialize_with = "or_default")]
     pub(super) env: Vec<String>,
 }
@@ -139,7 +139,7 @@ pub(super) struct Config {
 pub(super) struct Networks {
     #[serde(deserialize_with = "or_default")]
     pub(super) networks: BTreeMap<String, Option<Endpoint>>,
-    /// By port; null if it is exposed only.
+    /// By port; null if it is only exposed.
     #[serde(deserialize_with = "or_default")]
     pub(super) ports: BTreeMap<String, Option<Vec<Binding>>>,
 }
@@ -148,7 +148,7 @@ pub(super) struct Networks {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Binding {
-    /// Empty in Podman if it is all of them.
+    /// Empty in Podman for all addresses.
     #[serde(deserialize_with = "or_default")]
     pub(super) host_ip: String,
     #[serde(deserialize_with = "or_default")]
@@ -173,7 +173,7 @@ pub(super) struct Event {
     pub(super) action: String,
     #[serde(deserialize_with = "or_default")]
     pub(super) actor: Actor,
-    /// Podman's: what Docker writes behind `health_status: `.
+    /// Podman's field for what Docker writes after `health_status: `.
     #[serde(deserialize_with = "or_default")]
     pub(super) health_status: String,
 }
@@ -194,7 +194,7 @@ impl Listed {
 }
 
 impl Binding {
-    /// Docker writes it as text.
+    /// Docker writes the port as text.
     pub(super) fn port(&self) -> Option<u16> {
         match &self.host_port {
             Value::String(text) => text.parse().ok(),
@@ -203,13 +203,13 @@ impl Binding {
     }
 }
 
-/// The addresses in each network; empty where there is none.
+/// The address in each network; empty where there is none.
 pub(super) fn addresses(networks: &BTreeMap<String, Option<Endpoint>>) -> BTreeMap<String, String> {
     let address = |endpoint: &Option<Endpoint>| endpoint.as_ref().map(|e| e.ip_address.clone());
     networks.iter().map(|(name, endpoint)| (name.clone(), address(endpoint).unwrap_or_default())).collect()
 }
 
-/// Reads the items of a list. Those that cannot be read are left out and given back with the reason.
+/// Parses the items of a list. Unreadable items are left out and returned with the reason.
 pub(super) fn read_each<T: DeserializeOwned>(items: Vec<Value>) -> (Vec<T>, Vec<(Value, String)>) {
     let (mut read, mut left_out) = (Vec::new(), Vec::new());
     for item in items {
@@ -221,7 +221,7 @@ pub(super) fn read_each<T: DeserializeOwned>(items: Vec<Value>) -> (Vec<T>, Vec<
     (read, left_out)
 }
 
-/// Takes null for what is empty.
+/// Reads null as the empty value.
 pub(super) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     from: D,
 ) -> Result<T, D::Error> {

@@ -1,4 +1,4 @@
-//! One server: what its source says, what it answers, and the state that this makes.
+//! One server: its source's report, its answers to probes, and the resulting state.
 
 use std::{
     collections::HashMap,
@@ -16,59 +16,58 @@ use crate::{
     probe::Answers,
 };
 
-/// How often a server is asked for its models once it has answered: LoRA adapters and pulled
-/// models come later.
+/// The probe interval for models after the first answer: LoRA adapters and pulled models appear later.
 pub(super) const REFRESH: Duration = Duration::from_secs(30);
-/// The same where a question also tells whether the server lives, or is ready.
+/// The interval where a probe also decides whether the server lives or is ready.
 pub(super) const LIVENESS: Duration = Duration::from_secs(5);
-/// Pauses between questions to a server that does not answer yet.
+/// The shortest and longest pause between probes of a server that does not answer yet.
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-/// A server that has answered before is asked again this soon after a failure.
+/// The pause before a server that has answered is probed again after a failure.
 pub(super) const RECHECK: Duration = Duration::from_secs(1);
-/// So many failures in a row withdraw a server.
+/// The number of consecutive failures after which a server is withdrawn.
 const MAX_FAILURES: u32 = 2;
 
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) spec: ServerSpec,
-    /// The Docker host that it is on; `None` if it is from the configuration file.
+    /// Its Docker host; `None` if it is from the configuration file.
     pub(super) host: Option<HostName>,
-    /// What the source says; `Ready` means that it can be asked.
+    /// The source's report; `Ready` means that it can be probed.
     pub(super) reported: ServerState,
-    /// Withdrawn at an event.
+    /// The withdrawal made by an event.
     pub(super) withdrawn: Option<Withdrawal>,
-    /// What it says of its models.
+    /// Its list of models.
     listing: Listing,
     pub(super) probe: Probe,
-    /// When it stopped or went; its models linger from then on.
+    /// When it stopped or vanished; its models are remembered for a while after that.
     pub(super) gone_since: Option<Instant>,
-    /// What others were told of it last, unless something else is to be told since.
+    /// The record in the last catalogue, unless it has changed since.
     told: Option<Arc<ServerRecord>>,
 }
 
-/// What this run of a server has answered.
+/// The probes of one run of a server.
 #[derive(Debug)]
 pub(super) struct Probe {
     pub(super) under_way: bool,
     pub(super) due: Instant,
-    /// It has been asked during this run, whatever came of it.
+    /// It has been probed during this run, whatever the result.
     pub(super) asked: bool,
-    /// For its models. Failures withdraw it if no HEALTHCHECK looks after it.
+    /// The probe for its models. Failures withdraw the server if it has no HEALTHCHECK.
     models: Question,
-    /// Whether it is ready, if it is asked that. Failures withdraw it.
+    /// The probe for readiness, if there is one. Failures withdraw the server.
     ready: Question,
 }
 
-/// How it went with one question.
+/// The results of one kind of probe.
 #[derive(Debug, Default)]
 struct Question {
-    /// It was answered during this run.
+    /// It succeeded at least once during this run.
     answered: bool,
-    /// How often it has failed since.
+    /// The failures since then.
     failed: Option<Failures>,
 }
 
-/// Failures in a row.
+/// Consecutive failures.
 #[derive(Debug)]
 struct Failures {
     count: u32,
@@ -80,7 +79,7 @@ impl Question {
         *self = Self { answered: true, failed: None };
     }
 
-    /// Returns when to ask again.
+    /// Counts a failure; returns when to probe again.
     fn failed(&mut self, last: Finding) -> Duration {
         let before = self.failed.as_ref().map_or(0, |failed| failed.count);
         let backoff = BACKOFF.0.saturating_mul(1 << before.min(10)).min(BACKOFF.1);
@@ -89,12 +88,12 @@ impl Question {
         if first_after_success { RECHECK } else { backoff }
     }
 
-    /// What was wrong the last time.
+    /// The last failure.
     fn error(&self) -> Option<&Finding> {
         self.failed.as_ref().map(|failed| &failed.last)
     }
 
-    /// Why the server is withdrawn, if it has failed too often.
+    /// Why the server is withdrawn, if the probe has failed too often.
     fn withdraws(&self) -> Option<Finding> {
         let failed = self.failed.as_ref().filter(|failed| failed.count >= MAX_FAILURES)?;
         Some(failed.last.clone())
@@ -112,7 +111,7 @@ impl Probe {
     }
 }
 
-/// llama.cpp, vLLM and others give the time at which they are asked as `created`. A model was there when it was first seen.
+/// llama.cpp, vLLM and others send the current time as `created`. A model keeps the time at which it was first seen.
 fn keep_times(listing: &mut Listing, before: &Listing) {
     let times: HashMap<_, _> = before.cards.iter().map(|card| (&card.name, card.created)).collect();
     for card in &mut listing.cards {
@@ -128,13 +127,13 @@ impl Entry {
         Self { spec, host, reported, withdrawn: None, listing, probe, gone_since: None, told: None }
     }
 
-    /// Takes over what the source says now.
+    /// Applies the source's new report.
     pub(super) fn update(&mut self, spec: ServerSpec, reported: ServerState, now: Instant) {
         let other_run = self.spec.incarnation != spec.incarnation;
         if other_run || asked_otherwise(&self.spec, &spec) {
             self.ask_anew(now);
         } else if self.reported != ServerState::Ready && reported == ServerState::Ready {
-            // Ready again: what it serves is asked at once.
+            // Ready again: its models are probed at once.
             self.probe.due = now;
         }
         if self.withdrawn.as_ref().is_some_and(|w| !w.until_restart || other_run) {
@@ -148,7 +147,7 @@ impl Entry {
         self.gone_since = None;
     }
 
-    /// What it has answered so far is void.
+    /// Discards its answers so far.
     pub(super) fn ask_anew(&mut self, now: Instant) {
         let under_way = self.probe.under_way;
         self.probe = Probe { under_way, ..Probe::new(now) };
@@ -181,7 +180,7 @@ impl Entry {
         !self.listing.cards.is_empty()
     }
 
-    /// What others are told of it.
+    /// The server's record for the catalogue.
     pub(super) fn record(&mut self, state: ServerState) -> Arc<ServerRecord> {
         if let Some(told) = self.told.as_ref().filter(|told| told.state == state) {
             return Arc::clone(told);
@@ -201,7 +200,7 @@ impl Entry {
         self.reported == ServerState::Ready && self.withdrawn.is_none()
     }
 
-    /// Takes over what it answered, and says whether others are to be told something else of it now.
+    /// Applies its answers; returns whether its record changes.
     pub(super) fn answered(&mut self, answers: Answers, now: Instant) -> bool {
         let before = (self.state(), self.problems());
         self.take(answers, now);
@@ -254,13 +253,13 @@ impl Entry {
         let found = left_out.map(Finding::from).chain(models.error().cloned()).chain(ready.error().cloned());
         let none = is_empty.then(|| ListingFinding::NoModels(origin).into());
         let mut problems: Vec<Problem> = found.chain(none).map(problem).collect();
-        // A server that cannot be reached fails both questions alike.
+        // An unreachable server fails both probes for the same reason.
         problems.dedup();
         problems
     }
 }
 
-/// Whether what a server has answered says nothing about what it is to be asked now.
+/// Whether a server's earlier answers do not apply to its new description.
 fn asked_otherwise(before: &ServerSpec, now: &ServerSpec) -> bool {
     let of = |spec: &ServerSpec| {
         let settings = &spec.settings;

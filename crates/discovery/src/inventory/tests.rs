@@ -13,7 +13,7 @@ use super::{
     *,
 };
 
-/// What a server answers when it is asked for its models.
+/// A server's answer to the probe for its models.
 type Answer = Result<Listing, ProbeFault>;
 
 /// An inventory with a clock that a test advances.
@@ -40,7 +40,7 @@ impl Scene {
         self.inventory.withdraw(Withdrawal { id: "c1".into(), reason, until_restart });
     }
 
-    /// Answers all that is due; returns for how many servers.
+    /// Answers all probes that are due; returns the number of servers.
     fn answer(&mut self, answer: &Answer) -> usize {
         self.answer_both(answer, None)
     }
@@ -116,7 +116,7 @@ fn a_container_becomes_healthy_is_asked_and_is_live() {
     assert_eq!(scene.answer(&llama()), 1, "a fresh look every 30 s");
 }
 
-/// llama.cpp and vLLM give the time of the question as `created`: nobody is to be told of a change every few seconds.
+/// llama.cpp and vLLM send the current time as `created`, which must not count as a change every few seconds.
 #[test]
 fn a_model_was_created_when_it_was_first_seen() {
     let mut scene = Scene::new();
@@ -150,7 +150,7 @@ fn a_stop_signal_withdraws_although_the_list_still_says_running() {
     assert_eq!(scene.llama(), Some(Readiness::Ready));
 }
 
-/// It was called draining, as if somebody had told it to stop.
+/// It used to be called draining, as if somebody had told it to stop.
 #[test]
 fn a_container_that_has_ended_is_stopped_at_the_event() {
     let state =
@@ -412,7 +412,7 @@ fn a_task_comes_and_goes() {
     assert_eq!(scene.llama(), None);
 }
 
-/// A container with a HEALTHCHECK that passes, and a `ready.path`.
+/// A container with a passing HEALTHCHECK and a `ready.path`.
 fn with_ready_path() -> ContainerRecord {
     let mut container = healthy("t0");
     container.labels.insert("inference.ready.path".into(), "/api/ps".into());
@@ -487,7 +487,7 @@ fn of(servers: &[ServerSpec]) -> Configured {
     Configured { servers: servers.to_vec(), ..Configured::default() }
 }
 
-/// Withdraws the container by hand.
+/// Cordons the container.
 fn cordon(scene: &mut Scene, kind: CordonKind) {
     let mut cordons = Cordons::default();
     cordons.cordon(ServerId::docker("c1"), Cordon { kind, by: "alice".into() });
@@ -567,7 +567,7 @@ fn what_cannot_be_seen_of_traefik_is_said_once_for_all_hosts() {
     assert_eq!(hints(&[("a", Some(Blind::NoTraefik), &[])]), Vec::<String>::new(), "all labels say it");
 }
 
-/// Servers are asked for ever. With thousands of them, a catalogue for each answer would keep a processor busy.
+/// Probes repeat for ever. With thousands of servers, a catalogue for each answer would keep a processor busy.
 #[test]
 fn an_answer_that_says_nothing_new_is_no_news() {
     let models = |names: &[&str]| {
@@ -596,7 +596,7 @@ fn an_answer_that_says_nothing_new_is_no_news() {
     assert!(scene.inventory.has_news(), "whatever operators do");
 }
 
-/// `modelgate explain` looks once, and never saw those that had ended before.
+/// `modelgate explain` surveys once, and used to miss containers that had ended before.
 #[test]
 fn labelled_containers_are_known_whatever_became_of_them() {
     let mut scene = Scene::new();

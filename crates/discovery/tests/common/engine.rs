@@ -1,4 +1,4 @@
-//! A private Docker Engine with flags of the test's own.
+//! A private Docker Engine with flags chosen by the test.
 
 use std::{
     fs::File,
@@ -12,8 +12,8 @@ use testkit::{
     docker::{Daemon, Engine},
 };
 
-/// What testkit's [`Daemon`] prepares (folders, bridge), with an engine of other flags on its socket: one
-/// that speaks TLS, or one without live-restore, which no member of a Swarm may have.
+/// Uses what testkit's [`Daemon`] prepares (folders, bridge), but starts an engine with other flags on its socket: one with
+/// TLS, or one without live-restore, which members of a Swarm must not have.
 pub(crate) struct PrivateEngine {
     process: Child,
     daemon: Daemon,
@@ -24,7 +24,7 @@ impl PrivateEngine {
     /// Starts it.
     ///
     /// # Errors
-    /// There is no `dockerd`, no right to start one, or it does not come up.
+    /// `dockerd` is missing, may not be started, or does not come up.
     pub(crate) async fn start(flags: &[String]) -> Result<Self, Failure> {
         let mut daemon = Daemon::start().await?;
         daemon.stop().await;
@@ -33,8 +33,8 @@ impl PrivateEngine {
         let folder = socket.parent().expect("a socket is in a folder").to_owned();
         let log = File::create(folder.join("private.log"))?;
         let in_folder = |name: &str| folder.join(name).to_string_lossy().into_owned();
-        // The data are new as well: without live-restore an engine that finds those of another removes the
-        // bridge `docker0`, which is the machine's engine's.
+        // It gets new data, too: without live-restore an engine that finds another one's data removes the bridge `docker0`,
+        // which belongs to the machine's engine.
         let process = Command::new("dockerd")
             .args([
                 "--host",
@@ -89,7 +89,7 @@ impl PrivateEngine {
 
 impl Drop for PrivateEngine {
     fn drop(&mut self) {
-        // What else it has started is ended with the daemon's folder.
+        // Its other processes end with the daemon's folder.
         self.kill();
     }
 }

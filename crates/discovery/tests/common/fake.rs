@@ -1,4 +1,4 @@
-//! An Engine for what a real one does not do when it is asked to: answers that are odd, and failures of single ones.
+//! An Engine that does what a real one does not do on demand: odd answers, and single failures.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::broadcast, task::JoinHandle};
 
-/// It lists what it is told and answers inspections as it is told; ends when it is dropped.
+/// Returns the lists and inspections that a test sets; ends when it is dropped.
 pub(crate) struct FakeEngine {
     address: SocketAddr,
     engine: Arc<Engine>,
@@ -40,7 +40,7 @@ struct Container {
 }
 
 impl FakeEngine {
-    /// At a port that was free, or any.
+    /// Starts on a port that was free, or on any port.
     pub(crate) async fn start(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -60,7 +60,7 @@ impl FakeEngine {
         DockerEndpoint::Tcp(format!("tcp://{}", self.address))
     }
 
-    /// A labelled container that runs at a port of this machine. `change` makes it odd: the entry of the list, and the
+    /// Adds a labelled container that listens on a port of this machine. `change` makes it odd: the entry of the list, and the
     /// inspection with its status.
     pub(crate) fn has(&self, name: &str, port: u16, change: impl FnOnce(&mut Value, &mut u16, &mut Value)) {
         let labels = json!({ "inference.enable": "true" });

@@ -1,4 +1,4 @@
-//! Discovery, running; and Docker Engines to discover servers on.
+//! Running discovery, and Docker Engines to discover servers on.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod engine;
@@ -14,7 +14,7 @@ use tokio::{sync::watch, task::JoinHandle};
 pub(crate) struct Discovery {
     reader: Reader,
     task: JoinHandle<()>,
-    /// What an operator withdraws by hand.
+    /// The servers that an operator has cordoned.
     pub(crate) cordons: watch::Sender<Cordons>,
     _servers: watch::Sender<Configured>,
 }
@@ -35,7 +35,7 @@ impl Discovery {
         Self { reader, task, cordons, _servers: sender }
     }
 
-    /// What is published; `None` while nothing is.
+    /// The published catalogue; `None` while there is none.
     pub(crate) fn now(&self) -> Option<Arc<Catalogue>> {
         self.reader.load().clone()
     }
@@ -60,7 +60,7 @@ impl Discovery {
         self.wait(|catalogue| (state(catalogue, name)? == *wanted).then_some(())).await;
     }
 
-    /// Waits for a state by its name, and for what is said of it.
+    /// Waits until a server has a state, given by name, and a text for it.
     pub(crate) async fn wait_why(&self, name: &str, wanted: &str, words: &str) {
         let is = |state: &ServerState| {
             state.name() == wanted && state.why().is_some_and(|why| why.to_string() == words)

@@ -36,12 +36,12 @@ fn limiters() -> (Limiters<ManualClock>, ManualClock) {
     (Limiters::new(clock.clone()), clock)
 }
 
-/// How many requests pass at once.
+/// The number of requests that pass at once.
 fn burst_of(limiters: &Limiters<ManualClock>, demand: Demand) -> usize {
     (0..1_000).take_while(|_| limiters.admit(&[demand]).is_ok()).count()
 }
 
-/// What a cell still owes, in nanoseconds.
+/// A cell's remaining debt, in nanoseconds.
 fn debt(limiters: &Limiters<ManualClock>, demand: Demand) -> u64 {
     let cells = limiters.cells.pin();
     cells.get(&demand.id).map_or(0, |cell| cell.arrival().saturating_sub(limiters.now()))
@@ -84,7 +84,7 @@ fn the_longest_wait_is_named_and_of_equals_the_first() {
     assert_eq!(refused.limit, slow.rate.into());
 }
 
-/// Otherwise a client waits for the one limit, only to hear that the other never lets it pass.
+/// Otherwise a client would wait for one limit, only to learn that the other never lets it pass.
 #[test]
 fn what_never_passes_is_named_before_any_wait() {
     let (limiters, _) = limiters();
@@ -117,8 +117,7 @@ fn what_was_taken_can_be_given_back() {
     limiters.give_back(&demand, at);
     assert_eq!(debt(&limiters, demand), 1_000 * MS, "the other one's");
 
-    // A second request finds the cell all fresh and takes anew; giving the first back late must not
-    // undo the second.
+    // A second request finds the cell recovered and takes again; giving the first back late must not undo the second.
     clock.advance(Duration::from_secs(2));
     let first = limiters.take(&limiters.cells, &demand).expect("fresh");
     clock.advance(Duration::from_secs(3));
@@ -126,7 +125,7 @@ fn what_was_taken_can_be_given_back() {
     limiters.give_back(&demand, first);
     assert_eq!(debt(&limiters, demand), 1_000 * MS);
 
-    // Swept, and taken from anew.
+    // Swept, and taken from again.
     clock.advance(Duration::from_secs(1));
     limiters.sweep();
     limiters.give_back(&demand, first);
@@ -187,7 +186,7 @@ fn the_sweep_drops_cells_that_are_all_fresh() {
 fn nobody_takes_from_a_condemned_cell() {
     let (limiters, _) = limiters();
     let demand = demand(1, rate(60, 2));
-    // As if the sweep were between its two steps.
+    // The state between the sweep's two steps.
     limiters.cells.pin().insert(demand.id, Cell(AtomicU64::new(DEAD)));
     assert_eq!(limiters.peek(&demand), Ok(()));
     limiters.give_back(&demand, 0);
@@ -198,7 +197,7 @@ fn nobody_takes_from_a_condemned_cell() {
     bury(&limiters.cells, demand.id);
     assert_eq!(debt(&limiters, demand), 2_000 * MS);
 
-    // A cell that somebody takes from is not condemned.
+    // The sweep leaves a cell alone that somebody takes from.
     let cell = Cell::default();
     assert!(matches!(cell.take(&demand, 5), Taken::At(5)));
     assert!(!cell.condemn(6));
@@ -222,8 +221,8 @@ fn extreme_times_and_rates_do_not_overflow() {
     }
 }
 
-/// Many keys in use are no reason to slow strangers together, and strangers from many addresses are no reason to slow
-/// those who are known; their memory is bounded, and freed.
+/// Many keys in use must not slow strangers down, nor strangers from many addresses known clients; the strangers' memory is
+/// bounded and freed.
 #[test]
 fn failures_are_counted_by_address_whatever_else_is_counted() {
     let (limiters, clock) = limiters();
@@ -252,8 +251,8 @@ fn failures_are_counted_by_address_whatever_else_is_counted() {
     assert_eq!(failures(one_more), 3);
 }
 
-/// Four threads take ten times each from every one of many cells, in the same order, while a fifth
-/// sweeps. Cells are at their most fragile when they are new, so there are many of them.
+/// Four threads take ten times each from every one of many cells, in the same order, while a fifth sweeps. Races are likeliest
+/// on new cells, so there are many cells.
 #[test]
 fn threads_never_exceed_the_burst_and_a_sweep_loses_nothing() {
     const CELLS: u32 = 3_000;
@@ -289,8 +288,8 @@ fn threads_never_exceed_the_burst_and_a_sweep_loses_nothing() {
     assert_eq!(limiters.len(), CELLS as usize);
 }
 
-/// The sweep condemns a cell that is all fresh at the very moment in which somebody takes from it. Each
-/// round makes the cell all fresh, and lets one thread take while another sweeps.
+/// The sweep marks a recovered cell dead at the very moment in which somebody takes from it. In each round the cell recovers,
+/// and one thread takes while another sweeps.
 #[test]
 fn a_sweep_that_meets_a_taker_loses_nothing() {
     const ROUNDS: u32 = 30_000;
@@ -331,8 +330,8 @@ fn a_sweep_that_meets_a_taker_loses_nothing() {
     assert_eq!(wrong, [], "rounds in which more or less than the burst passed");
 }
 
-/// Each thread has a wide limit of its own to pay back to when the narrow one, which all share, turns
-/// out to be used up after all.
+/// Threads share a wide and a narrow limit: a thread that the narrow one refuses after all must give back what it took from the
+/// wide one.
 #[test]
 fn threads_give_back_what_a_late_refusal_took() {
     let (limiters, _) = limiters();
@@ -350,7 +349,7 @@ fn threads_give_back_what_a_late_refusal_took() {
     }
 }
 
-/// Time moves on, cells come and go, and still no more passes than the burst and what has flowed in.
+/// As time passes and cells are created and swept, no more passes than the burst and what has recovered.
 #[test]
 fn threads_never_exceed_the_rate_while_time_moves_and_cells_are_swept() {
     let (limiters, clock) = limiters();
@@ -374,12 +373,12 @@ fn threads_never_exceed_the_rate_while_time_moves_and_cells_are_swept() {
     assert!(passed > 20_000, "only {passed} passed");
 }
 
-/// A limit, thought of as a bucket that leaks: nothing of arrival times.
+/// A reference model: a limit as a leaking bucket, without arrival times.
 #[derive(Clone, Default)]
 struct Bucket {
     level: u64,
     at: u64,
-    /// When, and how much.
+    /// The time and the amount of each.
     passed: Vec<(u64, u64)>,
 }
 
@@ -413,7 +412,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Most requests count one; tokens count more, some more than ever pass at once.
+/// Most costs are 1; tokens cost more, some more than a full burst.
 fn any_cost() -> impl Strategy<Value = u32> {
     prop_oneof![4 => Just(1u32), 2 => 2u32..12]
 }
@@ -466,7 +465,7 @@ proptest! {
                 }
             }
         }
-        // The promise itself, in every window from one passing request to another.
+        // The property to hold, for every window from one admitted request to another.
         for (bucket, rate) in buckets.iter().zip(rates[0]).filter(|_| !ever_reloaded) {
             for (i, (from, _)) in bucket.passed.iter().enumerate() {
                 let mut sum = 0;
@@ -479,7 +478,7 @@ proptest! {
     }
 }
 
-/// A quota and a rate in one request, by days that pass: against a plain sum for each day and a leaking bucket.
+/// A quota and a rate in one request, over several days, compared with a plain sum per day and a leaking bucket.
 #[derive(Debug, Clone)]
 enum Later {
     Wait(u64),
@@ -488,7 +487,7 @@ enum Later {
         cost: u32,
         of_both: bool,
     },
-    /// It has used another number of tokens than estimated.
+    /// It has used more or fewer tokens than estimated.
     Settle {
         used: u32,
     },
@@ -521,7 +520,7 @@ proptest! {
                 Later::Wait(ns) => clock.advance(Duration::from_nanos(ns)),
                 Later::NextDay => {
                     day = day % 28 + 1;
-                    // Days of the test come again after a month; what is saved of them is forgotten.
+                    // The test's days recur after a month; their saved counts are forgotten.
                     limiters.quotas().take_unsaved();
                     let far = std::time::SystemTime::now() + Duration::from_secs(1 << 36);
                     limiters.quotas().forget_before(far, &jiff::tz::TimeZone::UTC);
@@ -551,7 +550,7 @@ proptest! {
                     }
                 }
                 Later::Settle { used } => {
-                    // Only what was just asked, so that the plain model needs no time for it.
+                    // Only the last request, so that the reference model need not track time for it.
                     let Some((reserved, cost, of_both)) = last.take() else { continue };
                     if of_both {
                         continue;

@@ -1,4 +1,4 @@
-//! The scripts on a real server, with the time set by hand, against a plain model and against the limits in memory.
+//! Compares the scripts on a real server, with the time set by hand, with a plain model and with the limits in memory.
 
 use std::{
     cell::RefCell,
@@ -13,9 +13,9 @@ use testkit::redis::{Redis, redis_server};
 
 use super::*;
 
-/// 21 November 2026: a present that nanoseconds in a double could not tell.
+/// 21 November 2026: a time so large that a double cannot hold its nanoseconds.
 const START: u64 = 1_795_219_200 * SECOND;
-/// Keys live that much longer here: only the time that is set by hand passes.
+/// Keys live this much longer here, since only the time set by hand passes.
 const HOUR_MS: u64 = 3_600_000;
 
 /// A server, and the scripts with two expressions replaced.
@@ -63,7 +63,7 @@ impl Bench {
         self.connection.borrow_mut().req_packed_command(&packed).expect("an answer")
     }
 
-    /// The life that the scripts gave to a key, as far as it is not over.
+    /// The remaining life that the scripts gave to a key.
     fn life_ms(&self, id: &LimitId) -> Option<u64> {
         match self.command(&["PTTL", &self.keys.of(id)]) {
             redis::Value::Int(life) => u64::try_from(life).ok().map(|life| life.saturating_sub(HOUR_MS)),
@@ -76,7 +76,7 @@ impl Bench {
     }
 }
 
-/// The same script, but for where the time is from and how long keys live.
+/// The script with another source of time and another life of keys.
 fn with_time(code: &str) -> &'static str {
     let mut text = code.to_owned();
     for (real, test) in [
@@ -97,7 +97,7 @@ fn ns(ns: u64) -> Duration {
     Duration::from_nanos(ns)
 }
 
-/// What a limit is, plainly: a debt that shrinks with time.
+/// The reference model of a limit: a debt that shrinks with time.
 #[derive(Debug, Default)]
 struct Model {
     now: u64,
@@ -166,9 +166,9 @@ enum Step {
     Wait {
         us: u64,
     },
-    /// Which limits, and how much of each in thousandths of a burst.
+    /// Indices of limits, each with a cost in thousandths of a burst.
     Admit(Vec<(usize, u32)>),
-    /// Of an admission some time ago, so many thousandths of its cost.
+    /// Gives back part of an earlier admission, in thousandths of its cost.
     GiveBack {
         ago: usize,
         share: u32,
@@ -182,7 +182,7 @@ enum Step {
     },
 }
 
-/// An interval and a burst, of which a full one takes a hundred years at most.
+/// An interval and a burst; a full burst takes a hundred years at most.
 fn rate() -> impl Strategy<Value = (u64, u32)> {
     let interval = prop_oneof![1..100_u64, 1..1_000_000_u64, 1..10_000_000_000_u64, Just(3_600 * SECOND)];
     let burst = prop_oneof![1..10_u32, 1..10_000_u32, Just(60_000_000)];
@@ -222,14 +222,14 @@ fn part(of: u32, thousandths: u32) -> u32 {
         .expect("little more than the whole")
 }
 
-/// What was admitted and when, with what was given back of it taken off.
+/// An admission and its time, less what was given back.
 struct Admission {
     at: u64,
     demands: Vec<Demand>,
     is_settled: bool,
 }
 
-/// One run of steps on the server and on the model.
+/// A sequence of steps, on the server and on the model.
 struct Run<'a> {
     bench: &'a Bench,
     model: Model,
@@ -286,14 +286,14 @@ impl<'a> Run<'a> {
         self.model.give_back(&back, admission.at);
     }
 
-    /// What is left is the same.
+    /// Compares what is left.
     fn compare(&self) -> TestCaseResult {
         let left: Vec<Left> = self.limits.iter().map(|limit| self.model.left(limit)).collect();
         prop_assert_eq!(self.bench.left(&self.limits, self.model.now), left);
         Ok(())
     }
 
-    /// Of each limit never more than a burst and what comes in over time, in any window of time.
+    /// In every window of time, no limit may admit more than a burst and what recovers.
     fn check_windows(&self) -> TestCaseResult {
         for limit in &self.limits {
             let of_it = |one: &Admission| -> u64 {
@@ -381,7 +381,7 @@ fn a_key_lives_until_its_limit_is_fresh() {
         bench.admit(&[demand], START + 999_999_000);
         let life = bench.life_ms(&demand.id).expect("there is a key");
         let debt = demand.time().div_ceil(1_000_000);
-        // Two milliseconds more than that are given; some pass until they are asked for.
+        // Two milliseconds more are given, since some pass until they are asked for.
         let passed = u64::try_from(began.elapsed().as_millis()).expect("few");
         assert!(
             life <= debt + 2 && life + passed >= debt,
@@ -408,7 +408,7 @@ fn what_takes_nothing_leaves_no_key() {
     assert_eq!(bench.command(&["DBSIZE"]), redis::Value::Int(0), "all was given back");
 }
 
-/// A failover to a server whose clock is behind, or a clock that was set back, must not close a limit for as long.
+/// After a failover to a server whose clock is behind, or a clock set back, a limit must not stay closed for that long.
 #[test]
 fn a_clock_that_goes_back_costs_a_burst_at_most() {
     let Some(bench) = Bench::start() else { return };
@@ -423,7 +423,7 @@ fn a_clock_that_goes_back_costs_a_burst_at_most() {
     );
 }
 
-/// Three million years count as 584.
+/// Three million years are capped at 584.
 #[test]
 fn absurd_limits_are_no_error() {
     let Some(bench) = Bench::start() else { return };

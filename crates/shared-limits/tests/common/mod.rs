@@ -1,4 +1,4 @@
-//! What the tests of shared limits have in common.
+//! Helpers for the tests of shared limits.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::time::Duration;
@@ -18,13 +18,13 @@ pub(crate) fn plenty(who: u128) -> Demand {
     demand(who, Duration::from_micros(1), 60_000_000)
 }
 
-/// As patient as can be: on a machine that does other things as well an answer may take longer than in use.
+/// With the longest time limit: on a busy machine an answer may take longer than in use.
 pub(crate) async fn connect(url: &str) -> SharedLimits {
     let options = Options { timeout: Duration::from_secs(1), ..Options::default() };
     SharedLimits::connect(url, options).await.expect("valid options")
 }
 
-/// No more patient than in use.
+/// With the time limit of real use.
 pub(crate) async fn connected_as_in_use(redis: &Redis) -> SharedLimits {
     let limits = SharedLimits::connect(&redis.url(), Options::default()).await.expect("valid options");
     until_up(&limits).await;
@@ -49,7 +49,7 @@ pub(crate) fn is_admitted(outcome: Outcome) -> bool {
 
 /// Waits until no limit has a key.
 pub(crate) async fn until_empty(redis: &Redis) {
-    // The probe's key comes and goes, and that of who shares the limits stays.
+    // Ignores the probe's key, which comes and goes, and the key of the replicas, which stays.
     eventually(Duration::from_secs(60), || async { (redis.ask("DBSIZE").await == ":1").then_some(()) }).await;
     assert_eq!(redis.ask("EXISTS {modelgate}:replicas").await, ":1");
 }

@@ -1,4 +1,4 @@
-//! The operator's dashboard on a host of its own. No `/auth` stands before it: it has a gate of its own.
+//! The operator's dashboard on a host of its own. It has its own gate instead of `/auth`.
 
 use super::{Front, MODELGATE_SERVICE, edge};
 use crate::{
@@ -7,11 +7,11 @@ use crate::{
 };
 
 const DASHBOARD: &str = "modelgate-dashboard";
-/// The host is the dashboard's alone, also where its paths look like an API's: above whatever rank models have.
+/// Above the rank of every model: the host is the dashboard's alone, even where its paths look like an API's.
 const RANK: usize = 10_000;
 const TO_HTTPS: &str = "modelgate-dashboard-redirect";
 
-/// Adds its routers and its service.
+/// Adds the dashboard's routers and service.
 pub(super) fn add(http: &mut Http, front: &Front<'_>, dashboard: &Dashboard) {
     let options = front.options;
     let rule = format!("Host(`{}`)", dashboard.host);
@@ -24,7 +24,7 @@ pub(super) fn add(http: &mut Http, front: &Front<'_>, dashboard: &Dashboard) {
         DASHBOARD.into(),
         Router {
             entry_points: options.entry_points.clone(),
-            // Who may connect; but not what pages of other origins may do.
+            // The allowed addresses apply; CORS does not.
             middlewares: front.edge.iter().filter(|name| *name == edge::ALLOW).cloned().collect(),
             tls: options.tls.as_ref().map(|tls| RouterTls { cert_resolver: tls.cert_resolver.clone() }),
             ..router
@@ -43,7 +43,7 @@ pub(super) fn add(http: &mut Http, front: &Front<'_>, dashboard: &Dashboard) {
             sticky: None,
             health_check: None,
             passive_health_check: None,
-            // Browsers say from which origin a form comes, and the dashboard compares.
+            // Browsers send the origin of a form, which the dashboard compares with the host.
             pass_host_header: true,
             servers_transport: MODELGATE_SERVICE.into(),
         }),

@@ -1,8 +1,8 @@
-//! Middlewares of every root router: who may connect, what browsers are told
+//! Middlewares of every root router: allowed addresses, CORS and HSTS
 //! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/headers/>).
 //!
-//! They stand before ForwardAuth. So a preflight, which carries no key, is answered by Traefik, and a refusal
-//! carries the headers that let a page read it.
+//! They come before ForwardAuth, so that Traefik answers a preflight, which has no key, and a refusal has the headers that let
+//! a page read it.
 
 use catalogue::{Catalogue, Condition};
 
@@ -18,11 +18,11 @@ pub(super) const FORWARDED: &str = "modelgate-forwarded";
 const REDIRECT: &str = "modelgate-redirect";
 /// Traefik's own service for routers whose middleware always answers.
 const NOOP: &str = "noop@internal";
-/// No other router of ours is on its entry points (the configuration sees to it).
+/// The configuration ensures that no other Modelgate router is on its entry points.
 const RANK: usize = 1;
 
 const METHODS: [&str; 4] = ["GET", "POST", "DELETE", "OPTIONS"];
-/// What the SDKs of OpenAI and Anthropic send from a browser, and the ways to choose a model.
+/// The headers that the SDKs of OpenAI and Anthropic send from a browser, and those that choose a model.
 const ALLOWED_HEADERS: [&str; 28] = [
     "accept",
     "anthropic-beta",
@@ -53,7 +53,7 @@ const ALLOWED_HEADERS: [&str; 28] = [
     "x-stainless-runtime-version",
     "x-stainless-timeout",
 ];
-/// What refusals and servers say to clients, who see no more than this in a page of another host.
+/// The headers of refusals and servers that a page of another origin may read.
 const EXPOSED_HEADERS: [&str; 17] = [
     "anthropic-ratelimit-requests-limit",
     "anthropic-ratelimit-requests-remaining",
@@ -74,13 +74,13 @@ const EXPOSED_HEADERS: [&str; 17] = [
     "x-should-retry",
 ];
 
-/// Servers judge pages by their own lists (Ollama refuses origins that it does not know), and where the gateway has a
-/// list, they are asked by the gateway, not by the page. Traefik needs the request's `Origin` until the answer is there, so
-/// it cannot be deleted. But a proxy drops from the request that it sends on what `Connection` names.
+/// Servers have their own lists of origins (Ollama refuses unknown ones), but if the gateway has a list, the gateway decides
+/// about pages. Traefik needs the request's `Origin` until it answers, so the header cannot be deleted. But a proxy does not
+/// forward headers that `Connection` names.
 const DROP_ORIGIN: &str = "Origin";
 pub(super) const UPGRADE_AND_DROP_ORIGIN: &str = "Upgrade, Origin";
 
-/// Adds them, and says which there are, in their order.
+/// Adds the middlewares and returns their names in order.
 pub(super) fn add_middlewares(http: &mut Http, catalogue: &Catalogue, options: &Options) -> Vec<String> {
     let mut names = Vec::new();
     let mut add = |name: &str, middleware| {
@@ -106,8 +106,8 @@ pub(super) fn add_middlewares(http: &mut Http, catalogue: &Catalogue, options: &
     names
 }
 
-/// ForwardAuth hands on which proxies a request has passed only if it believes them in everything, such as the path, which
-/// most proxies let their clients make up. So the rest goes, and Traefik says itself what it sees.
+/// ForwardAuth forwards the proxies' `X-Forwarded-For` only if it trusts all `X-Forwarded-*` headers, including the path, which
+/// most proxies let clients set. So host, method and URI are deleted, and Traefik sets them itself.
 fn forwarded() -> Headers {
     let deleted = ["X-Forwarded-Host", "X-Forwarded-Method", "X-Forwarded-Uri"];
     Headers { custom_request_headers: deleted.map(|name| (name, "")).into(), ..Headers::default() }
@@ -132,7 +132,7 @@ fn headers(catalogue: &Catalogue, options: &Options) -> Headers {
     headers
 }
 
-/// The operator's list, or the usual ones, those by which servers are chosen and those that hold keys.
+/// The operator's list, or the default headers plus those of selectors and those that hold keys.
 fn allowed_headers(catalogue: &Catalogue, cors: &Cors, key_headers: &[String]) -> Vec<String> {
     if !cors.headers.is_empty() {
         return cors.headers.clone();
@@ -146,7 +146,7 @@ fn allowed_headers(catalogue: &Catalogue, cors: &Cors, key_headers: &[String]) -
     headers
 }
 
-/// Requests on the entry points without TLS are sent to the others.
+/// Redirects requests on the entry points without TLS to the others.
 pub(super) fn add_redirect(http: &mut Http, front: &Front<'_>) {
     if front.options.redirect_entry_points.is_empty() {
         return;
@@ -157,7 +157,7 @@ pub(super) fn add_redirect(http: &mut Http, front: &Front<'_>) {
     http.middlewares.insert(REDIRECT.into(), Middleware::RedirectScheme(redirect));
 }
 
-/// The router that sends another one's requests to https.
+/// The router that redirects another router's requests to https.
 pub(super) fn redirected(router: &Router, options: &Options) -> Router {
     Router {
         entry_points: options.redirect_entry_points.clone(),

@@ -1,15 +1,14 @@
-//! Middlewares for routers that the operator writes, which have none of the others.
+//! Middlewares for routers that the operator writes, which have no other middleware of Modelgate.
 //!
-//! A middleware cannot tell requests apart, a rule can. So there is one for all requests, for which Traefik sets
-//! aside the longest body, and one for routers whose rule lets in nothing but requests with a length; and
-//! one for routers of WebSockets.
+//! A rule can distinguish requests, a middleware cannot. So one middleware is for all requests, for which Traefik allocates the
+//! largest body; one is for routers whose rule requires a `Content-Length`; and one is for routers of WebSockets.
 
 use super::{Front, MODELGATE_SERVICE, Question, edge};
 use crate::wire::{Chain, Http, Middleware};
 
-/// The middleware for routers whose rule demands a `Content-Length`, and so bounds bodies.
+/// The middleware for routers whose rule requires a `Content-Length`, and so bounds bodies.
 pub const SIZED_GATE: &str = "modelgate-sized";
-/// The middleware for routers whose rule demands `Upgrade: websocket`.
+/// The middleware for routers whose rule requires `Upgrade: websocket`.
 pub const WEBSOCKET_GATE: &str = "modelgate-websockets";
 
 /// Adds them.

@@ -1,20 +1,21 @@
-//! The question to Modelgate, as a chain of middlewares
+//! The ForwardAuth request to Modelgate, as a chain of middlewares
 //! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/forwardauth/>).
 //!
 //! ```text
 //! [modelgate-upgrade] ─▶ [modelgate-key] ─▶ [modelgate-413] ─▶ [modelgate-copy] ─▶ ForwardAuth with the body ─▶ [modelgate-copy]
 //! ```
 //!
-//! * `modelgate-upgrade`, for WebSockets: of what a client may ask to switch to, a WebSocket is what is left. Everywhere
-//!   else a request is served without `Upgrade`: whatever a server would answer it with `101` is a tunnel past us.
-//! * `modelgate-key`, where a body is large or its length is unknown: whose key it is, before the body is read. It takes
-//!   nothing off the request, so the second question decides everything anew.
-//! * `modelgate-413`, where a body without a length is bounded: Traefik refuses a longer one with a 401 as if the key were
-//!   wrong. The key is right by then, so it can be told apart, but for the 401 of a server that wants another credential.
-//! * `modelgate-copy`, where there may be trailers: ForwardAuth reads a body to its end, trailers are known by
-//!   then, and Traefik 3.3 to 3.7 sends those that were announced on to the server. `retry` copies the request; the
-//!   trailers become known to the original, and it is the copy that goes on. At its end it waits for the rest of a body, so
-//!   the answer to a wrong key comes before it.
+//! * `modelgate-upgrade`, for WebSockets: leaves only `websocket` of the protocols that a client may ask to switch to. All
+//!   other requests lose `Upgrade`: whatever a server answered with `101` would be a tunnel past Modelgate.
+//! * `modelgate-key`, where a body is large or its length is unknown: checks the key before the body is read. It removes
+//!   nothing from the request, so the second ForwardAuth request decides everything again.
+//! * `modelgate-413`, where a body without a length is bounded: Traefik refuses a longer one with a 401, as if the key were
+//!   wrong. The key is known to be right by then, so the two can be told apart, except from the 401 of a server that wants
+//!   another credential.
+//! * `modelgate-copy`, where there may be trailers: ForwardAuth reads a body to its end, so trailers are known by then, and
+//!   Traefik 3.3 to 3.7 forwards announced ones to the server. `retry` copies the request; the trailers are added to the
+//!   original, and the copy goes on. At its end it waits for the rest of a body, so the answer to a wrong key must come
+//!   before it.
 
 use super::{Body, Front, Question, edge};
 use crate::{
@@ -28,16 +29,15 @@ const COPY: &str = "modelgate-copy";
 const UPGRADE: &str = "modelgate-upgrade";
 const UPGRADE_WITHOUT_ORIGIN: &str = "modelgate-upgrade-without-origin";
 
-/// What `/auth` may set on a request; each is deleted from the client's request first, so the
-/// client's key never reaches a server. A browser's WebSocket carries its key in the list of protocols, of
-/// which `/auth` gives back the others.
+/// The headers that `/auth` may set on a request. Each is deleted from the client's request first, so the client's key never
+/// reaches a server. A browser's WebSocket has its key in the list of protocols; `/auth` returns the others.
 const AUTH_RESPONSE_HEADERS: [&str; 5] =
     ["Authorization", "X-Api-Key", "Api-Key", "X-Request-Id", "Sec-WebSocket-Protocol"];
-/// What `/auth` never sets: deleted. Clients that try HTTP/2 over plain HTTP (RFC 7540, 3.2) send both.
+/// Headers that `/auth` never sets, so they are deleted. Clients that try HTTP/2 over plain HTTP (RFC 7540, 3.2) send both.
 const UPGRADE_HEADERS: [&str; 2] = ["Upgrade", "HTTP2-Settings"];
 
 impl Front<'_> {
-    /// Adds the middlewares that ask, the last of them under this name, and says which there are, in their order.
+    /// Adds the ForwardAuth middlewares, the last one under this name, and returns their names in order.
     pub(crate) fn ask(&self, http: &mut Http, name: &str, query: &str, question: Question) -> Vec<String> {
         let reads = self.options.version.forwards_body();
         let mut names = Vec::new();
@@ -64,20 +64,20 @@ impl Front<'_> {
             add(COPY, self.copy());
         }
         add(name, self.question(query, question));
-        // What retries before the question would ask it again, about a body that has been read. From 3.7 on it
-        // is told not to retry; before, one of its kind behind the question hears of failures in its place.
+        // A `retry` before ForwardAuth would repeat its request with a body that has already been read. From 3.7 on it is told
+        // not to retry; before 3.7, a second `retry` behind ForwardAuth receives the failures instead.
         if copies && !self.options.version.limits_retries_by_time() {
             add(COPY, self.copy());
         }
         names
     }
 
-    /// Whose key it is, and no more: nothing is taken off the request, and nothing off a limit.
+    /// Asks only about the key: nothing is removed from the request, and no limit is debited.
     fn key_question(&self) -> Middleware {
         Middleware::ForwardAuth(Box::new(self.forward_auth("key")))
     }
 
-    /// The question. Before 3.3 it has no body, and says so, lest Modelgate take it for an empty one.
+    /// The ForwardAuth request. Before 3.3 it has no body, and says so, lest Modelgate take the body for an empty one.
     fn question(&self, query: &str, question: Question) -> Middleware {
         let reads = self.options.version.forwards_body();
         let websocket = if question.is_websocket { "websocket" } else { "" };
@@ -105,11 +105,11 @@ impl Front<'_> {
                 cert: certificate.map(|c| c.cert.clone()),
                 key: certificate.map(|c| c.key.clone()),
             },
-            // Which proxies a request has passed. Whatever else they say is gone by then (`edge.rs`).
+            // This passes on `X-Forwarded-For`; the proxies' other headers have been deleted by then (`edge.rs`).
             trust_forward_header: self.options.ip_depth > 0,
             forward_body: false,
             max_body_size: None,
-            // Modelgate's answers are short; a number would be set aside for each.
+            // Modelgate's answers are short; a limit would be allocated for each of them.
             max_response_body_size: self.options.version.limits_auth_answers().then_some(-1),
             auth_response_headers: Vec::new(),
             auth_response_headers_regex: None,
@@ -125,8 +125,8 @@ impl Front<'_> {
     }
 }
 
-/// `Connection` names headers that a proxy is to drop (RFC 9110, 7.6.1). A client could have it drop those that `/auth`
-/// sets, so what it says goes, unless what stands there is ours (`edge.rs`).
+/// `Connection` names headers that a proxy must drop (RFC 9110, 7.6.1). A client could name those that `/auth` sets, so its
+/// value is deleted, unless Modelgate has set it (`edge.rs`).
 fn deleted_headers(question: Question) -> Vec<&'static str> {
     let mut headers = AUTH_RESPONSE_HEADERS.to_vec();
     headers.extend(UPGRADE_HEADERS.iter().filter(|name| !question.is_websocket || **name != "Upgrade"));

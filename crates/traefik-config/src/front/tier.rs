@@ -1,70 +1,70 @@
-//! Kinds of requests. Each has a root router and a question of its own.
+//! Tiers: kinds of requests, each with its own root router and ForwardAuth middleware.
 //!
-//! With `forwardBody` Traefik reads a body before it asks. `maxBodySize: N` sets N + 1 bytes aside for every
-//! request, however short; `-1` reads what there is. So where a router's rule bounds the body by its
-//! `Content-Length`, nothing is set aside, and a number stands only where nothing else bounds the body.
+//! With `forwardBody` Traefik reads a body before it asks. `maxBodySize: N` allocates N + 1 bytes for every request, however
+//! short; `-1` reads the whole body. So if a router's rule bounds the body by its `Content-Length`, nothing is allocated; a
+//! number is set only where nothing else bounds the body.
 
 use super::CHUNKED;
 use crate::{Options, content_length};
 
 const HAS_LENGTH: &str = "HeaderRegexp(`Content-Length`, `.`)";
 const BODYLESS: &str = "(Method(`GET`) || Method(`HEAD`) || Method(`DELETE`) || Method(`OPTIONS`))";
-/// One line that says so is enough: the tier's headers middleware makes it the only one.
+/// One matching header line is enough: the tier's headers middleware makes it the only one.
 const WEBSOCKET: &str = "(Method(`GET`) && HeaderRegexp(`Upgrade`, `(?i)^websocket$`))";
-/// Where clients send files, under whatever stands before: audio, images, files, parts of uploads, videos. SDKs send
-/// them as multipart, and without a length where the file is a stream (`fs.createReadStream`).
+/// The paths to which clients upload files, below any prefix: audio, images, files, parts of uploads, videos. SDKs send files
+/// as multipart, and without a length if the file is a stream (`fs.createReadStream`).
 const UPLOAD: &str = "(HeaderRegexp(`Content-Type`, `(?i)^multipart/form-data`) && \
                       PathRegexp(`/(audio/[a-z]+|images/[a-z]+|files|uploads/[^/]+/parts|videos)/?$`))";
-/// Requests with a length that is in no tier, in the layered layout.
+/// The rank of requests whose length is in no tier, in the layered layout.
 pub(crate) const RANK_OF_TOO_LARGE: usize = 4;
-/// From this many bytes on the key is asked about before the body is read.
+/// From this many bytes on the key is checked before the body is read.
 const LARGE: u64 = 1_000_000;
 
 /// How much of a body Traefik reads for Modelgate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Body {
-    /// All of it: the router's rule bounds it by its length.
+    /// The whole body: the router's rule bounds its length.
     BoundByRule,
-    /// At most so many bytes; Traefik sets them aside for each request.
+    /// At most this many bytes, which Traefik allocates for each request.
     AtMost(u64),
 }
 
-/// What is asked, and in what order.
+/// What Modelgate is asked, and in what order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Question {
     pub(crate) body: Body,
-    /// Whether the key is asked about before the body is read: a stranger must not fill Traefik's memory.
+    /// Whether the key is checked before the body is read: clients without a key must not fill Traefik's memory.
     pub(crate) key_first: bool,
     /// Whether the requests may have trailers, which must not reach a server (`question.rs`).
     pub(crate) may_have_trailers: bool,
-    /// Why a body is refused that is longer than that; `None`: Traefik says it with a bare 401.
+    /// The reason for refusing a longer body; `None`: Traefik answers with a bare 401.
     pub(crate) too_large: Option<&'static str>,
     /// Whether they become WebSockets.
     pub(crate) is_websocket: bool,
-    /// Whether servers are not to see from which page a request comes: the gateway answers for that (CORS).
+    /// Whether `Origin` is hidden from servers: the gateway decides about pages (CORS).
     pub(crate) hides_origin: bool,
 }
 
-/// Requests that share a root router and a question.
+/// Requests that share a root router and a ForwardAuth middleware.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tier {
-    /// The router's and the middleware's name.
+    /// The name of the router and the middleware.
     pub(crate) name: &'static str,
     pub(crate) question: Question,
-    /// What its requests have in common, as part of a rule, where those of a higher rank have been taken.
+    /// The rule for its requests, given that routers of higher rank have taken theirs.
     pub(crate) matcher: String,
-    /// The same where nothing has been taken: no request is in two tiers.
+    /// The rule without that assumption: no request is in two tiers.
     pub(crate) exclusive: String,
-    /// Added to the priority: the higher is asked first.
+    /// Added to the priority: a higher rank takes precedence.
     pub(crate) rank: usize,
 }
 
 impl Question {
-    /// Of requests with a length.
+    /// Requests with a length.
     pub(crate) const SIZED: Self =
         Self { body: Body::BoundByRule, may_have_trailers: false, ..Self::BODYLESS };
 
-    /// Of requests without one.
+    /// Requests without a length.
     pub(crate) const fn unsized_up_to(max: u64) -> Self {
         Self {
             body: Body::AtMost(max),
@@ -76,21 +76,21 @@ impl Question {
         }
     }
 
-    /// A GET may carry a body all the same: forwarding it with a limit of 0 bytes refuses it, where a middleware
-    /// that forwards no body would let it slip past the reader.
+    /// A GET may have a body: forwarding it with a limit of 0 bytes refuses it, whereas a middleware that forwards no body
+    /// would let it bypass the reader.
     const BODYLESS: Self = Self::unsized_up_to(0);
     pub(crate) const WEBSOCKET: Self = Self { is_websocket: true, ..Self::BODYLESS };
 }
 
 impl Tier {
-    /// What tells it apart: `small`.
+    /// The part of the name that distinguishes it: `small`.
     pub(crate) fn size(&self) -> &'static str {
         self.name.strip_prefix("modelgate-").unwrap_or(self.name)
     }
 }
 
-/// The tiers: WebSockets, requests with a length up to [`LARGE`] and up to the limit, and those without one, which
-/// have no body, are uploads, or neither.
+/// All tiers: WebSockets, requests with a length up to [`LARGE`] or up to the limit, and requests without a length, which have
+/// no body, are uploads, or neither.
 pub(crate) fn tiers(options: &Options) -> Vec<Tier> {
     let mut tiers = if options.version.forwards_body() { by_body(options) } else { vec![any()] };
     tiers.push(websocket());
@@ -123,7 +123,7 @@ fn by_body(options: &Options) -> Vec<Tier> {
     tiers
 }
 
-/// Before 3.3 Traefik shows bodies to nobody.
+/// Before 3.3 Traefik forwards no bodies.
 fn any() -> Tier {
     Tier {
         name: "modelgate-any",
@@ -145,7 +145,7 @@ fn websocket() -> Tier {
     }
 }
 
-/// Uploads may be as long as any body; nothing but a file needs that without saying how long it is.
+/// Uploads without a length may be as long as any body; only files need that.
 fn chunked(options: &Options) -> [Tier; 2] {
     let tier = |name, max, why, kind: &str, others: &str, rank| Tier {
         name,
@@ -160,17 +160,17 @@ fn chunked(options: &Options) -> [Tier; 2] {
     ]
 }
 
-/// Requests that belong to no tier because they have no length, where nothing has been taken.
+/// The rule for requests that are in no tier because they have no length, without regard to rank.
 pub(crate) fn exclusive_chunked() -> String {
     format!("!{HAS_LENGTH} && !{BODYLESS}")
 }
 
-/// Requests that are too long, or whose length is no number.
+/// Requests that are too long, or whose length is not a number.
 pub(crate) fn too_large(options: &Options) -> String {
     length_other_than_up_to(options.max_body)
 }
 
-/// All of its lengths, if it has more than one, are at most `max`, and one is at least `min`.
+/// The rule for requests whose lengths (they may have several) are all at most `max`, and one is at least `min`.
 fn length_between(min: u64, max: u64) -> String {
     let at_least = match min.checked_sub(1) {
         Some(shorter) => length_other_than_up_to(shorter),
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(first.map(|tier| tier.size()).collect::<Vec<_>>(), ["large", "upload", "chunked"]);
     }
 
-    /// Whether a request with these lengths is in it: Traefik's header matchers are content with one value.
+    /// Whether the rule matches a request with these lengths: one matching value satisfies Traefik's header matchers.
     fn takes(matcher: &str, lengths: &[&str]) -> bool {
         let start = "HeaderRegexp(`Content-Length`, `";
         matcher.split(" && ").all(|part| {

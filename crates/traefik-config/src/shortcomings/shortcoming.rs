@@ -1,4 +1,4 @@
-//! A shortcoming as a value; its words are made where somebody reads them.
+//! A shortcoming as a value; it becomes text only where somebody reads it.
 
 use std::{borrow::Cow, fmt};
 
@@ -6,51 +6,51 @@ use catalogue::Strategy;
 
 use crate::TraefikVersion;
 
-/// Something that a Traefik does not do, or less well than asked for.
+/// Something that a Traefik version does not do, or does less well than asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortcoming {
-    /// The Traefik.
+    /// The version.
     pub version: TraefikVersion,
-    /// The model that it is about, as it is shown, with what chooses it; `None` if it is about all.
+    /// The model that it affects, as shown to people, with its selector; `None` if it affects all.
     pub model: Option<String>,
     /// What is lacking.
     pub lack: Lack,
 }
 
-/// What a Traefik lacks.
+/// A feature that a Traefik version lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
-    /// It cannot choose a model by a body.
+    /// It cannot choose a model by the body.
     ChoiceByBody,
-    /// It does not show bodies.
+    /// It does not forward bodies.
     Bodies,
-    /// It does not let Modelgate say that a body is too long.
+    /// It does not let Modelgate report that a body is too long.
     StatusOfTooLong,
-    /// It does not show bodies, and a server of the model has others, or may have.
+    /// It does not forward bodies, and a server of the model has other models, or may have.
     ModelMayBeAnother,
     /// It cannot rewrite paths for each server.
     BasePathsDiffer,
-    /// It does not know a strategy.
+    /// It does not support a strategy.
     Strategy {
         /// The strategy.
         strategy: Strategy,
         /// The first version that knows it.
         since: &'static str,
     },
-    /// It sets no cookie beside this strategy; so do all versions.
+    /// It sets no sticky cookie with this strategy; no version does.
     CookieWithHrw,
-    /// It does not judge servers by their answers.
+    /// It has no passive health checks.
     PassiveHealthcheck,
-    /// It counts requests under way by the size of their bodies.
+    /// It counts concurrent requests separately for each body size.
     ConcurrencyInAll,
-    /// It does not turn to a backup for a status.
+    /// It does not fail over on a status.
     FailoverStatus,
-    /// It does not check the servers before a backup, as it is not told how.
+    /// It cannot check the servers before a backup, because no health check is configured.
     UncheckedPrimary,
 }
 
 impl Shortcoming {
-    /// What programs call it.
+    /// Its name for programs.
     pub fn code(&self) -> &'static str {
         match self.lack {
             Lack::ChoiceByBody => "traefik_no_choice_by_body",

@@ -1,4 +1,4 @@
-//! What holds for every document.
+//! Properties of every document.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{
     *,
 };
 
-/// Everything that something refers to is there, and nothing else is.
+/// Everything that is referred to exists, and everything that exists is referred to.
 fn check_references(http: &Http) {
     let mut middlewares = BTreeSet::from([MODELGATE_SERVICE, SIZED_GATE, WEBSOCKET_GATE]);
     let mut services = Vec::new();
@@ -73,7 +73,7 @@ fn all_that_is_referred_to_is_there() {
     }
 }
 
-/// Who asks through a proxy could name another path than the one that it asks for.
+/// A client behind a proxy could otherwise name another path than the one that it requests.
 #[test]
 fn what_proxies_forward_is_believed_only_after_all_but_addresses_is_gone() {
     for traefik in VERSIONS {
@@ -188,7 +188,7 @@ proptest! {
                 prop_assert!(router.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-')));
                 prop_assert_eq!(r.rule.matches('`').count() % 2, 0);
             }
-            // An escaped character ends with a brace, so a name that begins with one may look as if it stood there.
+            // An escaped character ends with a brace, so a name that begins with a brace may look unescaped.
             let escaped = |b: u8| !b.is_ascii_alphanumeric() && !matches!(b, b'-' | b'}');
             let telling = model.as_str().bytes().any(escaped) && name.len() > 4;
             let json = String::from_utf8(document.to_json()).expect("JSON is UTF-8");

@@ -14,7 +14,7 @@ fn two() -> Vec<ServerRecord> {
     vec![server("vllm-1", "/v1", &["llama", "sql"]), server("vllm-2", "/v1", &["llama"])]
 }
 
-/// Every way of spreading requests, in one catalogue.
+/// Every way of balancing requests, in one catalogue.
 pub(super) fn balanced() -> Vec<ServerRecord> {
     let llama = [
         ("strategy", "p2c"),
@@ -65,7 +65,7 @@ pub(super) fn balanced() -> Vec<ServerRecord> {
     ]
 }
 
-/// All that stands before the models.
+/// All options of the part before the models.
 pub(super) fn edge(traefik: &str) -> Options {
     let day = std::time::Duration::from_secs(24 * 3600);
     Options {

@@ -1,4 +1,4 @@
-//! What every golden document keeps to, read as Traefik reads it.
+//! Invariants of every golden document, read as Traefik reads it.
 
 use std::{collections::BTreeMap, fs};
 
@@ -19,16 +19,16 @@ fn documents() -> BTreeMap<String, Value> {
     documents
 }
 
-/// One after another, as a request meets them.
+/// The middlewares of a router, in the order in which a request meets them.
 struct Passage<'d> {
     name: &'d str,
-    /// The router's rule; empty: whatever the operator wrote.
+    /// The router's rule; empty for routers that the operator writes.
     rule: &'d str,
     middlewares: Vec<(&'d str, &'d Value)>,
 }
 
 impl Passage<'_> {
-    /// Whether the rule lets in only requests whose length it bounds.
+    /// Whether the rule admits only requests whose length it bounds.
     fn bounds_bodies(&self) -> bool {
         self.rule.contains(" && !HeaderRegexp(`Content-Length`, `[^0-9]|^0.|")
             || self.name == "modelgate-sized"
@@ -39,7 +39,7 @@ impl Passage<'_> {
     }
 }
 
-/// Through each router, and through each middleware for routers by hand.
+/// One for each router, and one for each middleware for handwritten routers.
 fn passages(document: &Value) -> Vec<Passage<'_>> {
     let http = &document["http"];
     let named = |list: &'_ Value| -> Vec<String> {
@@ -62,8 +62,8 @@ fn passages(document: &Value) -> Vec<Passage<'_>> {
     routers.chain(chains).collect()
 }
 
-/// Every number here is set aside by Traefik for each request, however short, and no one warns of it: with three of
-/// them requests of 2 KB ran at a third of the speed.
+/// Traefik allocates every number here for each request, however short, without warning: with three such middlewares requests
+/// of 2 KB ran at a third of the speed.
 #[test]
 fn nothing_is_set_aside_where_a_rule_bounds_the_body() {
     for (document, json) in documents() {
@@ -92,7 +92,7 @@ fn nothing_is_set_aside_where_a_rule_bounds_the_body() {
     }
 }
 
-/// A stranger could fill Traefik's memory with bodies whose ends never come.
+/// A client without a key could fill Traefik's memory with bodies that never end.
 #[test]
 fn the_key_comes_before_a_body_that_is_large_or_has_no_length() {
     for (document, json) in documents() {
@@ -119,7 +119,7 @@ fn the_key_comes_before_a_body_that_is_large_or_has_no_length() {
     }
 }
 
-/// What a server answers with 101 is a tunnel past keys, models and limits; trailers come after the decision.
+/// Whatever a server answers with 101 is a tunnel past keys, models and limits; trailers come after the decision.
 #[test]
 fn an_upgrade_is_a_websocket_or_goes_no_further_and_trailers_are_left_behind() {
     for (document, json) in documents() {

@@ -188,7 +188,7 @@ fn the_hand_written_routers_middleware_asks_with_the_body_where_it_can() {
     }
 }
 
-/// Traefik looks at one route after the other, and makes a table of all of them for each router above.
+/// Traefik tries routes one after the other, and has a table of them all for each parent router.
 #[test]
 fn many_routes_stand_in_groups() {
     let names: Vec<String> = (0..1_000).map(|model| format!("m{model}")).collect();

@@ -1,8 +1,7 @@
-//! From servers to a service
-//! (<https://doc.traefik.io/traefik/reference/routing-configuration/http/load-balancing/service/>).
+//! Turns servers into services (<https://doc.traefik.io/traefik/reference/routing-configuration/http/load-balancing/service/>).
 //!
-//! Services are named by what they hold. So models of the same servers share one, and Traefik's health checks
-//! stay in proportion to servers and not to models.
+//! Services are named by their content. Models on the same servers therefore share one, so that Traefik's health checks are
+//! proportional to servers instead of models.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
@@ -23,11 +22,11 @@ const TRANSPORT: &str = "inference";
 /// A service that has been added.
 struct Built {
     name: String,
-    /// Whether Traefik checks all of its servers, so that it notices when all are down.
+    /// Whether Traefik checks all of its servers, and so notices when all are down.
     checked: bool,
 }
 
-/// What servers of one load balancer have in common.
+/// What the servers of one load balancer share.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Shape {
     transport: String,
@@ -35,16 +34,16 @@ struct Shape {
     check: Option<HealthCheck>,
 }
 
-/// How the URLs of servers are written.
+/// The form of the servers' URLs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ServerUrls {
-    /// Without a base path: the router's middlewares have seen to it.
+    /// Without a base path: the router's middlewares add it.
     Plain,
     /// Each with the base path of its server.
     WithBasePath,
 }
 
-/// Adds the services of one model's servers, spread as the model's settings say.
+/// Adds the services of one model's servers, balanced by the model's settings.
 struct Spread<'s, 'u> {
     upstream: &'s mut Upstream<'u>,
     settings: &'s ModelSettings,
@@ -56,7 +55,7 @@ impl Upstream<'_> {
     pub(super) fn service(&mut self, pool: &Pool, group: &RouteGroup, urls: ServerUrls) -> String {
         let mut spread = Spread { upstream: self, settings: &pool.settings, urls };
         let main = spread.chain(&by_priority(&group.ready));
-        // A request carries the group's credential.
+        // A request carries the group's credential, so it gets no canary or mirror.
         if group.credential.is_some() {
             return main.name;
         }
@@ -72,7 +71,7 @@ impl Upstream<'_> {
 }
 
 impl Spread<'_, '_> {
-    /// The servers of another model, spread as that model says.
+    /// The servers of another model, balanced by that model's settings.
     fn branch(&mut self, branch: &Branch) -> Built {
         let own = self.upstream.catalogue.pool(branch.model.as_str()).map(|pool| &pool.settings);
         let default = ModelSettings::default();
@@ -91,9 +90,9 @@ impl Spread<'_, '_> {
         self.weighted("canary", parts, sticky(self.settings, "-canary"))
     }
 
-    /// Traefik keeps a body in memory to send it twice. With `maxBodySize` it would set aside that much for every
-    /// request, however short; without, as much as the body has. From 3.3 on the size is bounded before. Where nothing
-    /// bounds a body without a length, longer ones than such may have are not copied.
+    /// Traefik keeps a body in memory to send it twice. With `maxBodySize` it would allocate that much for every request,
+    /// however short; without, it keeps as much as the body has. From 3.3 on the size has been bounded before. Where nothing
+    /// bounds a body without a length, bodies beyond the limit for such bodies are not copied.
     fn mirroring(&mut self, main: Built, mirror: &Branch) -> String {
         let copy = self.branch(mirror);
         let options = self.upstream.options;
@@ -108,13 +107,11 @@ impl Spread<'_, '_> {
 
     /// Primary servers and their backups.
     ///
-    /// Traefik's failover needs an active check of what it falls back from: without, it refuses the
-    /// service, since nothing would ever tell it to. Then the backups are left out: it is
-    /// Modelgate that notices that no primary is left, and renders the backups in their place.
-    /// Falling back on a status (3.7) needs no check. Its `maxRequestBodyBytes` reads what there is, for the same
-    /// reason as a mirror's. If the primary sent its error in chunks, Traefik (3.7.0 to 3.7.15 at least) would
-    /// begin its own answer at once: the client would get the backup's body with a bare 200. So behind `failover` such
-    /// errors are made empty.
+    /// Traefik's failover needs an active health check of the primary: without one it rejects the service, since it would never
+    /// fail over. Then the backups are left out: Modelgate itself notices that no primary is left, and renders the backups in
+    /// their place. Failing over on a status (3.7) needs no check. Its `maxRequestBodyBytes` reads the whole body, for the same
+    /// reason as a mirror's. If the primary sent its error in chunks, Traefik (3.7.0 to 3.7.15 at least) would begin its own
+    /// answer at once: the client would get the backup's body with a bare 200. So behind `failover` such errors are emptied.
     fn chain(&mut self, levels: &[Vec<Arc<ServerRecord>>]) -> Built {
         let (first, rest) = levels.split_first().expect("a group and a branch have at least one server");
         let main = self.level(first);
@@ -138,7 +135,7 @@ impl Spread<'_, '_> {
         Built { name: self.add_service(format!("failover-{}", hash(&service)), service), checked }
     }
 
-    /// Empties the errors of a service that has another one to fall back on.
+    /// Empties the errors of a service that has a fallback.
     fn guarded(&mut self, main: Built, status: &[String]) -> Built {
         let service = Service::Guarded(Guarded {
             middlewares: vec![self.upstream.emptied(status)],
@@ -154,8 +151,8 @@ impl Spread<'_, '_> {
         }
     }
 
-    /// Servers of one priority. Those that cannot be in one load balancer are in several, of which each gets as
-    /// much as its servers together.
+    /// Servers of one priority. Those that cannot share a load balancer are put into several, each weighted by the sum of its
+    /// servers' weights.
     fn level(&mut self, servers: &[Arc<ServerRecord>]) -> Built {
         let mut groups: BTreeMap<Shape, Vec<&Arc<ServerRecord>>> = BTreeMap::new();
         for server in servers {
@@ -219,7 +216,7 @@ impl Spread<'_, '_> {
         let https = server.spec.url.is_https();
         Shape {
             transport: self.transport(&server.spec.url),
-            // Ollama on a loopback address answers 403 to every other Host than its own.
+            // Ollama on a loopback address answers 403 to every `Host` but its own.
             pass_host_header: server
                 .spec
                 .settings
@@ -237,13 +234,13 @@ impl Spread<'_, '_> {
             disable_http2: false,
             max_idle_conns_per_host: 200,
             forwarding_timeouts: ForwardingTimeouts {
-                // A container that has gone leaves an address at which nobody even refuses. The retry makes
-                // up for a connection that was given up too early. Far away servers take longer.
+                // A container that has gone leaves an address that does not even refuse connections. The retry makes up for
+                // connections that were given up too early. Remote servers take longer.
                 dial_timeout: time(settings.timeout_dial, if https { "5s" } else { "500ms" }),
-                // A long answer that is not streamed sends its headers last.
+                // A long answer that is not streamed sends its headers only at its end.
                 response_header_timeout: time(settings.timeout_response_header, "0s"),
-                // uvicorn, under vLLM and SGLang, closes connections that were idle for 5 s; a request sent into
-                // that moment fails and, being a POST, is not repeated. So Traefik closes them first.
+                // uvicorn, under vLLM and SGLang, closes connections that were idle for 5 s; a request sent at that moment
+                // fails and, being a POST, is not repeated. So Traefik closes them first.
                 idle_conn_timeout: time(settings.timeout_idle, "4s"),
             },
         };
@@ -258,7 +255,7 @@ impl Spread<'_, '_> {
     }
 }
 
-/// The strategy, if it is not the default and this Traefik has it.
+/// The strategy, if it is not the default and this Traefik supports it.
 fn strategy(settings: &ModelSettings, version: TraefikVersion) -> Option<Strategy> {
     settings.strategy.filter(|strategy| match strategy {
         Strategy::Wrr => false,
@@ -267,8 +264,7 @@ fn strategy(settings: &ModelSettings, version: TraefikVersion) -> Option<Strateg
     })
 }
 
-/// The cookie of a balancer. One that stands above another needs a name of its own, or each
-/// would overwrite the other's.
+/// The sticky cookie of a balancer. A balancer above another one needs its own cookie name, or each would overwrite the other's.
 fn sticky(settings: &ModelSettings, suffix: &str) -> Option<Sticky> {
     let name = format!("{}{suffix}", settings.sticky_cookie.as_ref()?);
     Some(Sticky {
@@ -282,13 +278,13 @@ fn sticky(settings: &ModelSettings, suffix: &str) -> Option<Sticky> {
     })
 }
 
-/// Whether Traefik checks a server by itself.
+/// Whether Traefik itself checks a server's health.
 pub(crate) fn is_checked(server: &ServerRecord, settings: &ModelSettings) -> bool {
     check(server, settings).is_some()
 }
 
-/// By default the list of models, if the server is known to have one. Traefik has no credential for its
-/// checks, so servers that demand one are checked only if the operator names a path.
+/// Checks the list of models by default, if the server is known to have one. Traefik has no credential for its checks, so
+/// servers that demand one are checked only if the operator names a path.
 fn check(server: &ServerRecord, settings: &ModelSettings) -> Option<HealthCheck> {
     let path = match settings.healthcheck_path.as_deref() {
         Some("") => return None,
@@ -314,7 +310,7 @@ fn passive(settings: &ModelSettings) -> Option<PassiveHealthCheck> {
     })
 }
 
-/// The first server's name, for people, and a hash of what the service holds.
+/// The first server's name, to be readable, and a hash of the service's content.
 fn name(servers: &[&Arc<ServerRecord>], service: &Service) -> String {
     let name = servers.first().map_or("", |s| s.spec.name.as_str());
     let mut slug: String =

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::is_false;
 
-/// Each has exactly one of the kinds.
+/// A middleware of exactly one kind.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Middleware {
@@ -68,7 +68,7 @@ pub(crate) struct Retry {
     /// Since 3.7.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<&'static str>,
-    /// Since 3.7. Without, Traefik sets 2 MiB aside for each request as soon as there is a status.
+    /// Since 3.7. If it is absent, Traefik allocates 2 MiB for each request as soon as `status` is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_request_body_bytes: Option<i64>,
     /// Since 3.7.
@@ -114,16 +114,16 @@ pub(crate) struct ErrorPage {
     pub(crate) status_rewrites: BTreeMap<&'static str, u16>,
     pub(crate) service: &'static str,
     pub(crate) query: String,
-    /// Since 3.6.15; empty: all that the request has.
+    /// Since 3.6.15; empty: all headers of the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) error_request_headers: Vec<&'static str>,
 }
 
-/// Of the headers middleware: CORS, HSTS, and request headers.
+/// The headers middleware: CORS, HSTS, and request headers.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Headers {
-    /// One that is empty is deleted.
+    /// A header with an empty value is deleted.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) custom_request_headers: BTreeMap<&'static str, &'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::is_false;
 
-/// Each has exactly one of the kinds.
+/// A service of exactly one kind.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Service {
@@ -84,8 +84,8 @@ pub(crate) struct PassiveHealthCheck {
     pub(crate) failure_window: String,
 }
 
-/// `healthCheck: {}` on a service of services: it hears from its children, and tells its parent,
-/// when all servers are down.
+/// `healthCheck: {}` on a service of services: its children report to it when all of their servers are down, and it reports to
+/// its parent.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Watched {}
 
@@ -129,7 +129,7 @@ pub(crate) struct Failover {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FailoverErrors {
     pub(crate) status: Vec<String>,
-    /// Without, Traefik reads what there is.
+    /// If it is absent, Traefik reads the whole body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_request_body_bytes: Option<i64>,
 }

@@ -4,28 +4,28 @@ use std::{fmt, net::IpAddr, time::Duration};
 
 use super::GONE;
 
-/// What is wrong with who polls. The words say what is to be done as well.
+/// A problem of polls. Its text includes the advice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PollFinding {
     /// No Traefik has polled.
     NoTraefik,
-    /// A Traefik polls no more, and none else does.
+    /// A Traefik has stopped polling, and no other polls.
     Silent {
-        /// From where it polled.
+        /// The address from which it polled.
         address: IpAddr,
-        /// For how long it has not.
+        /// The time since its last poll.
         silent_for: Duration,
     },
-    /// A Traefik polls no more, while another does.
+    /// A Traefik has stopped polling, while another polls.
     SilentBesideAnother {
-        /// From where it polled.
+        /// The address from which it polled.
         address: IpAddr,
-        /// For how long it has not.
+        /// The time since its last poll.
         silent_for: Duration,
     },
-    /// A Traefik polls so seldom that changes are late.
+    /// A Traefik polls so rarely that changes are late.
     Slow {
-        /// From where it polls.
+        /// The address from which it polls.
         address: IpAddr,
         /// The time between two polls.
         interval: Duration,
@@ -33,7 +33,7 @@ pub enum PollFinding {
 }
 
 impl PollFinding {
-    /// What programs call it.
+    /// Its name for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoTraefik => "no_traefik_polls",

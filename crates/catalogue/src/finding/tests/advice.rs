@@ -1,4 +1,4 @@
-//! What is to be done about findings that the catalogue itself makes of containers, labels and servers.
+//! The advice for findings that the catalogue itself makes about containers, labels and servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ fn container(labels: &[(&str, &str)]) -> ContainerRecord {
     }
 }
 
-/// What is found of a container: a problem, or why it is not ready.
+/// The finding about a container: a problem, or why it is not ready.
 fn found(container: &ContainerRecord, network_view: &NetworkView) -> Finding {
     let (found, problems) = interpret(container, network_view);
     let why = match found {
@@ -102,7 +102,7 @@ fn each_door_has_an_answer() {
         let [problem] = &found[..] else { panic!("{found:?}") };
         assert!(problem.finding.advice().contains(part), "{problem}: {}", problem.finding.advice());
     }
-    // There a default of Traefik's is not what opens it.
+    // Here the label opens it, not Traefik's default.
     let by_label = doors(&[exposable(&enabled, Role::Server)], &[("traefik".into(), provider)]).problems;
     let advice = by_label[0].finding.advice();
     assert!(advice.contains("traefik.enable: \"false\"") && !advice.contains("exposedByDefault"), "{advice}");
@@ -132,7 +132,7 @@ fn server(name: &str, kind: Kind, models: &[&str], settings: &[(&str, &str)]) ->
 fn settings_that_do_not_fit_have_an_answer() {
     let canary = ("canary.model", "next");
     for (servers, code, part) in [
-        // It was told to set inference.models, by the 404 in the words.
+        // Its advice used to be "set inference.models", because of the 404 in the text.
         (
             vec![server("a", Kind::Vllm, &["llama"], &[("aliases", "fast")])],
             "alias_unknown_to_vllm",

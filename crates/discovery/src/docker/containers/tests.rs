@@ -42,7 +42,7 @@ fn podman() -> (Value, Value) {
     (listed, inspected)
 }
 
-/// The same with another value at a place of the inspection.
+/// The same container with another value at one place of the inspection.
 fn but(pointer: &str, value: Value) -> (ContainerRecord, Option<String>) {
     let (listed, mut inspected) = podman();
     *inspected.pointer_mut(pointer).expect("a place") = value;
@@ -60,7 +60,7 @@ fn podman_and_docker_are_read_alike() {
     let published = PublishedPort { container_port: 8000, host_port: 18877, address: String::new() };
     assert_eq!(record.published_ports, [published]);
 
-    // Podman's for a container on no network, and one on its host's: nothing is there but the mode.
+    // Podman's answer for a container on no network, and one on its host's: only the mode is set.
     let listed = json!({ "Id": "2c33", "Names": ["/ctl"], "Ports": [], "Labels": {}, "State": "exited",
         "NetworkSettings": { "Networks": null }, "Config": null });
     let inspected = json!({
@@ -73,7 +73,7 @@ fn podman_and_docker_are_read_alike() {
     assert_eq!((record.status, record.health, odd), (ContainerStatus::Exited, None, None));
     assert_eq!((record.network_mode.as_str(), record.networks.len()), ("host", 0));
 
-    // Docker 28: null for what is exposed only, an address for each family.
+    // Docker 28: null for a port that is only exposed, an address for each family.
     let ports = json!({ "9090/tcp": null, "53/udp": [{ "HostIp": "0.0.0.0", "HostPort": "53" }],
         "8000/tcp": [{ "HostIp": "0.0.0.0", "HostPort": "32768" }, { "HostIp": "::", "HostPort": "32768" }] });
     let (record, _) = but("/NetworkSettings/Ports", ports);
@@ -165,7 +165,7 @@ fn ports_are_tcp_ports() {
     assert_eq!(tcp_port("53/udp"), None);
 }
 
-/// Nobody was told why such a container is left alone.
+/// Operators used to get no hint why such a container was ignored.
 #[test]
 fn a_container_with_a_misspelt_opt_in_is_named_while_it_runs() {
     let listed = |name: &str, label: &str, state: &str| -> Listed {

@@ -7,8 +7,7 @@ use serde::Deserialize;
 
 use super::super::{DockerOptions, service::ServiceSpec, survey::Place, wire::or_default};
 
-/// The part of a task that counts here
-/// (<https://pkg.go.dev/github.com/docker/docker/api/types/swarm#Task>).
+/// The used fields of a task (<https://pkg.go.dev/github.com/docker/docker/api/types/swarm#Task>).
 #[derive(Debug, Deserialize)]
 pub(super) struct Task {
     #[serde(rename = "ID")]
@@ -41,7 +40,7 @@ pub(super) struct ContainerSpec {
     image: String,
     #[serde(deserialize_with = "or_default")]
     pub(super) stop_signal: String,
-    /// The API's description writes `HealthCheck`; Docker does not.
+    /// The API description has `HealthCheck`; Docker writes `Healthcheck`.
     healthcheck: Option<Healthcheck>,
 }
 
@@ -91,7 +90,7 @@ struct Port {
 struct Attachment {
     #[serde(deserialize_with = "or_default")]
     network: Network,
-    /// With the length of the prefix: `10.0.1.3/24`.
+    /// With the prefix length: `10.0.1.3/24`.
     addresses: Option<Vec<String>>,
 }
 
@@ -107,7 +106,7 @@ struct Network {
 struct NetworkSpec {
     #[serde(deserialize_with = "or_default")]
     name: String,
-    /// The one that published ports are routed through; no way to a single task.
+    /// The ingress network, through which published ports are routed; it does not lead to a single task.
     #[serde(deserialize_with = "or_default")]
     ingress: bool,
 }
@@ -118,7 +117,7 @@ impl Task {
         id.filter(|id| !id.is_empty())
     }
 
-    /// Its networks, with its address in each (empty where the manager knows none).
+    /// Its networks, with its address in each (empty where the manager does not know it).
     fn networks(&self) -> BTreeMap<String, String> {
         let attachments = self.attachments.iter();
         let networks = attachments.filter(|a| !a.network.spec.ingress && a.network.spec.name != "host");
@@ -165,7 +164,7 @@ impl Task {
         node_address: Option<&String>,
     ) -> TaskRecord {
         let service_name = &service.name;
-        // A service with one task on each node has no slots.
+        // A global service has no slots.
         let which = match self.slot {
             0 => self.node_id.chars().take(12).collect(),
             slot => slot.to_string(),
@@ -196,7 +195,7 @@ impl Task {
 }
 
 impl ContainerSpec {
-    /// `["NONE"]` turns one off, and an empty list means the image's.
+    /// `["NONE"]` turns it off; an empty list means the image's own.
     fn has_healthcheck(&self) -> bool {
         let test = self.healthcheck.iter().flat_map(|h| h.test.iter().flatten()).next();
         test.is_some_and(|first| !first.is_empty() && first != "NONE")
@@ -211,7 +210,7 @@ fn status(state: &str) -> TaskStatus {
     }
 }
 
-/// Puts in what the node knows: the addresses that it has given out itself, and its default network.
+/// Adds what its node knows: addresses that the node assigned itself, and the default network.
 fn complete(mut networks: BTreeMap<String, String>, here: Option<&Place>) -> BTreeMap<String, String> {
     let Some(here) = here.filter(|here| !here.on_host_network) else { return networks };
     if networks.is_empty() {
@@ -230,7 +229,7 @@ mod tests {
     use super::*;
     use crate::DockerEndpoint;
 
-    /// As `GET /tasks` of Docker Engine 20.10 gives them, shortened.
+    /// The answer of `GET /tasks` of Docker Engine 20.10, shortened.
     fn task(attachments: &serde_json::Value) -> Task {
         serde_json::from_value(json!({
             "ID": "t1", "ServiceID": "s1", "Slot": 2, "NodeID": "fv1g0mmkhmgk7sybon040qxbm",
