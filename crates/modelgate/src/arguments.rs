@@ -1,12 +1,12 @@
-//! What can be typed on the command line, as types. What a command does stands in `commands/` and `serve.rs`.
+//! The command line as types. What each command does is in `commands/` and `serve.rs`.
 //!
 //! ```text
-//! accounts.rs   keys, consumers and plans: which of them, and what to make of them
-//! fields.rs     what is given of one, as a document in the words of the configuration file
+//! accounts.rs   keys, consumers and plans: how to name one, what to change
+//! fields.rs     the fields given for one, as a document with the configuration file's keys
 //! records.rs    usage and the audit log
 //! explain.rs    what to explain
 //! import.rs     another gateway's keys
-//! output.rs     how to print
+//! output.rs     the output format
 //! ```
 
 pub(crate) mod accounts;
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     pub(crate) command: Option<Command>,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
     /// Answer Traefik until told to stop
@@ -74,7 +74,7 @@ pub(crate) enum Command {
     Audit(Audit),
 }
 
-/// What to do with API keys.
+/// The commands on API keys.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Keys {
     /// Make an API key and print it, with the lines that go into the configuration
@@ -85,7 +85,7 @@ pub(crate) enum Keys {
     Accounts(Box<KeyAccounts>),
 }
 
-/// What to do with the keys of the configuration file and the store.
+/// The commands on the keys of the configuration file and the store.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum KeyAccounts {
     /// List keys, those of the configuration file among them
@@ -106,7 +106,7 @@ pub(crate) enum KeyAccounts {
     Delete(Named),
 }
 
-/// What to do with consumers.
+/// The commands on consumers.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Consumers {
     /// List those that have limits, or anything else but keys
@@ -119,7 +119,7 @@ pub(crate) enum Consumers {
     Delete(Named),
 }
 
-/// What to do with plans.
+/// The commands on plans.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Plans {
     /// List them
@@ -132,7 +132,7 @@ pub(crate) enum Plans {
     Delete(Named),
 }
 
-/// For whom the key is.
+/// The arguments of `keys generate`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Generate {
     /// What the key is called; unique
@@ -143,7 +143,7 @@ pub(crate) struct Generate {
     pub(crate) consumer: Option<String>,
 }
 
-/// A name that the configuration accepts, too; all such names are good YAML between quotes.
+/// Accepts only names that the configuration accepts too; all of them are valid YAML between quotes.
 fn key_name(text: &str) -> Result<String, String> {
     ::accounts::name(text).ok_or_else(|| format!("allowed: {}", ::accounts::NAME))
 }

@@ -1,9 +1,9 @@
 //! `modelgate serve`: sources ▶ discovery ▶ catalogue ▶ listeners.
 //!
 //! ```text
-//! reload.rs           the configuration file is watched
-//! admin_tokens.rs     the tokens that let operators in
-//! shared_counting.rs  limits that several Modelgates share
+//! reload.rs           watches the configuration file
+//! admin_tokens.rs     the tokens with which operators sign in
+//! shared_counting.rs  limits that several replicas share
 //! log.rs              the log
 //! ```
 
@@ -43,7 +43,7 @@ use crate::{
     wiring,
 };
 
-/// How often limits that nobody uses are forgotten.
+/// How often unused limits are dropped.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// Serves until it is told to stop; `named` is the configuration file that the command line names.
@@ -117,7 +117,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         signal = stop_signal() => info!(signal = signal?, "stopping"),
     }
     stop.send_replace(true);
-    // A poll may be held for seconds; Traefik does not mind if it breaks off.
+    // A poll may be held open for seconds; Traefik does not mind if it is cut off.
     let ended = match timeout(Duration::from_secs(6), serving).await {
         Ok(ended) => ended.map_err(io::Error::other)?,
         Err(_) => Ok(()),
@@ -126,7 +126,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     ended
 }
 
-/// What goes on beside the requests; never returns.
+/// The background tasks; never returns.
 async fn background(shared: Arc<Shared>, reload: Reload, key_sets: KeySets, store_sync: &mut StoreSync) {
     let sweep = async {
         let mut tick = interval(SWEEP);
@@ -168,7 +168,7 @@ async fn bind(config: &Config) -> io::Result<Listeners> {
     })
 }
 
-/// What only the wiring knows and the dashboard shows.
+/// What the dashboard shows and only the program knows.
 fn program(
     config: &Config,
     changes: watch::Receiver<Arc<Config>>,

@@ -1,4 +1,4 @@
-//! Keys, consumers and plans: which of them, and what to make of them.
+//! Arguments of the commands on keys, consumers and plans: how to name one, and what to change.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{
     output::Output,
 };
 
-/// Which of them.
+/// Names one account.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Named {
     /// What it is called

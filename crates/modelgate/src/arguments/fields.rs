@@ -1,10 +1,10 @@
-//! What is given on the command line, as a document in the words of the configuration file. Whether it is good is said
-//! by those who read such documents.
+//! The fields that are given on the command line, as a document with the configuration file's keys. They are validated where such
+//! documents are read.
 
 use clap::{Args, builder::PossibleValuesParser};
 use serde_json::{Map, Value};
 
-/// Limits.
+/// The limits of a plan, a consumer or a key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Limits {
     /// A limit, such as requests_per_minute=60, burst=10 or tokens_per_day=100000; `=none` takes it away (repeatable)
@@ -15,7 +15,7 @@ pub(crate) struct Limits {
     limit_per_model: Vec<(String, Value)>,
 }
 
-/// What a plan may have.
+/// The fields of a plan.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PlanFields {
     /// A model that its keys may use, or a pattern such as 'llama*' (repeatable, or with commas)
@@ -31,7 +31,7 @@ pub(crate) struct PlanFields {
     unset: Vec<String>,
 }
 
-/// What a consumer may have.
+/// The fields of a consumer.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConsumerFields {
     /// The plan whose limits it has where it has none itself
@@ -50,7 +50,7 @@ pub(crate) struct ConsumerFields {
     unset: Vec<String>,
 }
 
-/// What a key may have.
+/// The fields of a key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct KeyFields {
     /// Who owns it; a new key for which nobody is named has an owner of its own name
@@ -81,7 +81,7 @@ pub(crate) struct KeyFields {
     note: Option<String>,
 }
 
-/// What can be taken away from a key.
+/// The fields that `--unset` removes from a key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UnsetOfKey {
     /// Take something away; previous is the key that it was before it was rotated (repeatable)
@@ -92,7 +92,7 @@ pub(crate) struct UnsetOfKey {
 }
 
 impl PlanFields {
-    /// As a merge patch.
+    /// The fields as a merge patch.
     pub(crate) fn patch(&self) -> Result<Value, String> {
         let mut patch = Patch::default();
         patch.list("models", &self.models);
@@ -103,7 +103,7 @@ impl PlanFields {
 }
 
 impl ConsumerFields {
-    /// As a merge patch.
+    /// The fields as a merge patch.
     pub(crate) fn patch(&self) -> Result<Value, String> {
         let mut patch = Patch::default();
         patch.text("plan", self.plan.as_ref());
@@ -115,7 +115,7 @@ impl ConsumerFields {
 }
 
 impl KeyFields {
-    /// As a merge patch.
+    /// The fields as a merge patch.
     pub(crate) fn patch(&self, unset: &[String]) -> Result<Value, String> {
         let mut patch = Patch::default();
         patch.text("consumer", self.consumer.as_ref());
@@ -174,7 +174,7 @@ fn limit(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or(ALLOWED)?;
     let value = match value {
         "none" => Value::Null,
-        // Whoever reads the limit says what is wrong with one that is no number.
+        // Text that is not a number is kept: the reader of the limit reports it.
         number => number.parse::<u64>().map_or_else(|_| number.into(), Value::from),
     };
     Ok((name.to_owned(), value))

@@ -1,4 +1,4 @@
-//! Another gateway's keys: whose files, and which of their restrictions to do without.
+//! Importing another gateway's keys: from which gateway, and which of its restrictions to drop.
 
 use std::path::PathBuf;
 
@@ -42,7 +42,7 @@ pub(crate) struct Import {
 }
 
 impl Gateway {
-    /// As it is called in the audit log.
+    /// The gateway's name in the audit log.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kong => "kong",

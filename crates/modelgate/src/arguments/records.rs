@@ -1,4 +1,4 @@
-//! Which usage, and which part of the audit log.
+//! Filters for usage and for the audit log.
 
 use clap::Args;
 
