@@ -56,7 +56,7 @@ pub struct Gate {
 /// Why a request is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Closed {
-    /// There is no token and no session, or it is not valid (any more).
+    /// The request has neither a valid token nor a valid session.
     Unknown,
     /// There were too many failures from this client; holds how long it must wait.
     TooMany(Duration),

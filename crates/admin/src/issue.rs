@@ -238,8 +238,7 @@ mod tests {
         answered(ProbeFault::NotReady { path: path.into(), status })
     }
 
-    /// The issues of a server that came into a state so many seconds ago, where the reason for the state is also one of its
-    /// problems.
+    /// The issues of a server that has been in a state for `seconds`. The reason for the state is also one of its problems.
     fn after(seconds: u64, state: &ServerState) -> Vec<Issue> {
         let gpu = server("gpu", state.clone(), &["llama"]);
         let problem = Problem::server("gpu", state.why().expect("not ready").clone());

@@ -29,7 +29,7 @@ use crate::{
     pages::{self, accounts::Meters},
 };
 
-/// How often a page is rendered anew.
+/// How often a page is rendered again.
 const EVERY: Duration = Duration::from_secs(1);
 /// After a change of the catalogue the page is rendered at once, but not more often than this.
 const AT_MOST_EVERY: Duration = Duration::from_millis(250);

@@ -3,9 +3,9 @@
 //! | contender | what it is |
 //! |---|---|
 //! | alone | Traefik with one router and no middleware |
-//! | nothing | Traefik with exactly the document that Modelgate renders, asking a server that allows everything (the crate `baseline`) |
+//! | nothing | Traefik with exactly the document that Modelgate renders, asking `baseline`, which allows everything |
 //! | modelgate | Traefik with Modelgate: a store, a thousand keys, a limit and a quota of requests |
-//! | envoy | Envoy, whose `ext_authz` asks the server that allows everything |
+//! | envoy | Envoy, whose `ext_authz` asks `baseline` |
 //! | vllm-router | Traefik in front of a router through which all data passes, and which decides nothing |
 //! | litellm | LiteLLM's proxy with a master key and a limit of requests |
 

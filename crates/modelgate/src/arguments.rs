@@ -57,7 +57,7 @@ pub(crate) enum Command {
     /// Say why a container, a model or a request is routed as it is, or is not
     #[command(subcommand)]
     Explain(Explain),
-    /// Print all labels and their equals in the configuration file, as Markdown
+    /// Print all labels, with the corresponding keys of the configuration file, as Markdown
     Reference,
     /// Work with API keys
     #[command(subcommand)]
@@ -68,9 +68,9 @@ pub(crate) enum Command {
     /// Work with plans, the limits that keys and consumers refer to
     #[command(subcommand)]
     Plans(Plans),
-    /// Print what was used by day, key and model
+    /// Print usage by day, key and model
     Usage(Usage),
-    /// Print who changed what, and samples of refusals
+    /// Print the audit log: who changed what, and samples of refusals
     Audit(Audit),
 }
 
@@ -88,34 +88,34 @@ pub(crate) enum Keys {
 /// The commands on the keys of the configuration file and the store.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum KeyAccounts {
-    /// List keys, those of the configuration file among them
+    /// List keys, including those of the configuration file
     List(ListKeys),
     /// Print one
     Show(Named),
     /// Add a key to the store and print it
     Create(CreateKey),
-    /// Change what is given of a key; the rest stays
+    /// Change the given fields of a key; the others stay as they are
     Set(SetKey),
-    /// Make another key in the place of one, and print it
+    /// Replace a key by a new one, and print it
     Rotate(Rotate),
     /// Let a disabled key work again
     Enable(Named),
-    /// Have a key refused until it is enabled
+    /// Refuse a key until it is enabled again
     Disable(Named),
-    /// Remove a key; one that is not there is no error
+    /// Remove a key; a missing one is not an error
     Delete(Named),
 }
 
 /// The commands on consumers.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Consumers {
-    /// List those that have limits, or anything else but keys
+    /// List those that have limits or other settings, and not only keys
     List(ListConsumers),
     /// Print one
     Show(Named),
-    /// Change what is given of a consumer, or add it
+    /// Change the given fields of a consumer, or add it
     Set(SetConsumer),
-    /// Remove one that has no keys; one that is not there is no error
+    /// Remove one that has no keys; a missing one is not an error
     Delete(Named),
 }
 
@@ -126,19 +126,19 @@ pub(crate) enum Plans {
     List(ListPlans),
     /// Print one
     Show(Named),
-    /// Change what is given of a plan, or add it
+    /// Change the given fields of a plan, or add it
     Set(SetPlan),
-    /// Remove one that nobody refers to; one that is not there is no error
+    /// Remove one that nothing refers to; a missing one is not an error
     Delete(Named),
 }
 
 /// The arguments of `keys generate`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Generate {
-    /// What the key is called; unique
+    /// The name of the key; unique
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = key_name)]
     pub(crate) name: String,
-    /// Who owns it [default: the key's name]
+    /// The consumer that owns it [default: the key's name]
     #[arg(long, value_name = "NAME", value_parser = key_name)]
     pub(crate) consumer: Option<String>,
 }

@@ -10,7 +10,7 @@ pub(crate) struct Limits {
     /// A limit, such as requests_per_minute=60, burst=10 or tokens_per_day=100000; `=none` takes it away (repeatable)
     #[arg(long, value_name = "NAME=NUMBER", value_parser = limit)]
     limit: Vec<(String, Value)>,
-    /// The same for each model on its own (repeatable)
+    /// Likewise a limit for each model on its own (repeatable)
     #[arg(long, value_name = "NAME=NUMBER", value_parser = limit)]
     limit_per_model: Vec<(String, Value)>,
 }
@@ -23,10 +23,10 @@ pub(crate) struct PlanFields {
     models: Vec<String>,
     #[command(flatten)]
     limits: Limits,
-    /// What to remember
+    /// A note for operators
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// Take something away (repeatable)
+    /// Remove a field (repeatable)
     #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["models", "limit", "limit_per_model", "note"]))]
     unset: Vec<String>,
 }
@@ -34,7 +34,7 @@ pub(crate) struct PlanFields {
 /// The fields of a consumer.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConsumerFields {
-    /// The plan whose limits it has where it has none itself
+    /// The plan that provides the limits that it does not have itself
     #[arg(long, value_name = "NAME")]
     plan: Option<String>,
     #[command(flatten)]
@@ -42,10 +42,10 @@ pub(crate) struct ConsumerFields {
     /// Whether its keys are refused
     #[arg(long, value_name = "true|false")]
     disabled: Option<bool>,
-    /// What to remember
+    /// A note for operators
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// Take something away (repeatable)
+    /// Remove a field (repeatable)
     #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["plan", "limit", "limit_per_model", "note"]))]
     unset: Vec<String>,
 }
@@ -53,10 +53,10 @@ pub(crate) struct ConsumerFields {
 /// The fields of a key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct KeyFields {
-    /// Who owns it; a new key for which nobody is named has an owner of its own name
+    /// The consumer that owns it; by default a new key gets a consumer of its own name
     #[arg(long, value_name = "NAME")]
     consumer: Option<String>,
-    /// The plan whose models and limits it has where it has none itself
+    /// The plan that provides the models and limits that it does not have itself
     #[arg(long, value_name = "NAME")]
     plan: Option<String>,
     /// A model that it may use, or a pattern such as 'llama*' [repeatable, or with commas; default: all]
@@ -76,7 +76,7 @@ pub(crate) struct KeyFields {
     /// A client network from which it works, such as 10.0.0.0/8 [repeatable, or with commas; default: any]
     #[arg(long, value_name = "NETWORK", value_delimiter = ',')]
     network: Vec<String>,
-    /// What to remember
+    /// A note for operators
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
 }
@@ -84,7 +84,7 @@ pub(crate) struct KeyFields {
 /// The fields that `--unset` removes from a key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UnsetOfKey {
-    /// Take something away; previous is the key that it was before it was rotated (repeatable)
+    /// Remove a field; previous is the old key that still works after a rotation (repeatable)
     #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(
         ["plan", "models", "limit", "limit_per_model", "expires", "networks", "note", "previous"]
     ))]

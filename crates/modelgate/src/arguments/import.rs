@@ -27,16 +27,16 @@ pub(crate) enum Gateway {
                   if a file that still has it is imported again."
 )]
 pub(crate) struct Import {
-    /// Whose files they are
+    /// The gateway whose files they are
     #[arg(long, value_enum)]
     pub(crate) from: Gateway,
-    /// Put them into the store instead of printing them
+    /// Put the keys into the store instead of printing them
     #[arg(long)]
     pub(crate) store: bool,
-    /// Restrictions to do without, as they are named on stderr (max_budget, acl): keys that nothing else restricts work
+    /// Restrictions to drop, as they are named on stderr (max_budget, acl): keys that nothing else restricts work
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) without: Vec<String>,
-    /// The files; what cannot be taken over of them is named
+    /// The files; what cannot be imported from them is reported
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 }

@@ -188,7 +188,7 @@ async fn without_a_store_the_limit_that_refuses_a_key_is_shown() {
         limits[..4],
         [
             row("50 requests a minute", "for this consumer", "3 of 50"),
-            // What she has asked for last stands before what she has never used.
+            // The model of her latest request comes before those she has never used.
             row("3 requests a minute", "for this API key and model (llama)", "3 of 3"),
             row("20 requests a minute", "for this consumer and model (llama)", "3 of 20"),
             row("3 requests a minute", "for this API key and model (a)", "0 of 3"),

@@ -20,7 +20,7 @@ use crate::commands::import::{
     found::{Findings, Imported, Limit},
 };
 
-/// The enabled plugins, by whom they apply to.
+/// The enabled plugins, grouped by the consumers that they apply to.
 #[derive(Default)]
 pub(super) struct Plugins<'v> {
     all: Vec<Plugin<'v>>,
