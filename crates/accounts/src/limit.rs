@@ -39,7 +39,7 @@ pub fn has_no_limits(limits: &Value) -> bool {
     limits.as_object().is_some_and(|limits| limits.iter().all(is_none))
 }
 
-/// Limits in the form that [`limits`] reads.
+/// Limits in the form that [`limits()`] reads.
 pub fn limits_to_json(limits: &Limits) -> Value {
     let fields = LimitSpec::from(limits);
     Value::Object(Map::from_iter(
