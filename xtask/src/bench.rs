@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what a request costs on its whole way, beside Traefik alone and others; see docs/performance.md.
+//! `cargo xtask bench`: what a request costs from end to end, compared with Traefik alone and other gateways; see
+//! docs/performance.md.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,10 +7,10 @@ use std::path::PathBuf;
 use crate::tools::{self, TRAEFIK_NEWEST};
 use crate::{Result, layout, run, test};
 
-/// As deploy/compose.yaml sets them, for every Traefik that takes part.
+/// The settings of deploy/compose.yaml, for every Traefik in the benchmark.
 const OF_TRAEFIK: [(&str, &str); 2] = [("GOMEMLIMIT", "3GiB"), ("GOGC", "800")];
 
-/// Runs it. A quick one compares three and ends within three minutes once all is built.
+/// Runs the benchmark. A quick one compares three contenders and ends within three minutes once everything is built.
 pub(crate) fn bench(install: bool, is_quick: bool) -> Result {
     let mut tools = vec![tools::traefik(TRAEFIK_NEWEST)];
     tools.extend(tools::for_benchmarks());
@@ -38,7 +39,7 @@ pub(crate) fn bench(install: bool, is_quick: bool) -> Result {
     Ok(())
 }
 
-/// It writes the streams that are measured.
+/// The optimised server writes the streams that are measured.
 fn optimised_sim_server() -> Result<PathBuf> {
     run::step("build sim-server, optimised", || {
         let arguments =

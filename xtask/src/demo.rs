@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the whole of it on this machine, with simulated inference servers.
+//! `cargo xtask demo`: the whole system on this machine, with simulated inference servers.
 
 mod containers;
 mod processes;
@@ -16,29 +16,30 @@ use crate::{Result, http, layout, run};
 /// How long the first survey and Traefik's first poll may take; they take a second or two.
 const READY: Duration = Duration::from_secs(60);
 
-/// Everything that runs. Dropping it stops it all.
+/// Everything that runs. Dropping it stops everything.
 struct Stack {
     services: Vec<Service>,
-    /// Shows why it does not work, where the logs are not in files.
+    /// A command that shows the logs after a failure, if they are not in files.
     logs: Option<Command>,
-    /// Held only to be dropped.
+    /// Kept only to be dropped.
     _cleanup: Option<AtExit>,
-    /// Where clients send their requests: Traefik.
+    /// The address of Traefik, to which clients send their requests.
     web: SocketAddr,
     /// An API key that Modelgate accepts.
     key: String,
     /// The models that the simulated servers serve; the first one by more than one server.
     models: &'static [&'static str],
-    /// What lets one into Modelgate's dashboard, if it can be reached.
+    /// The token for Modelgate's dashboard, if the dashboard can be reached.
     admin_token: Option<String>,
     /// Other pages to look at, each with what it is.
     pages: Vec<(String, &'static str)>,
 }
 
-/// Shows it.
+/// Runs the demo.
 pub(crate) fn demo(docker: bool, once: bool) -> Result {
     run::step("build", || {
-        // One at a time, as the tests build them: together they would share features, and all be compiled again.
+        // One at a time, as the tests build them: built together they would unify features, and everything would be compiled
+        // again.
         for arguments in
             ["build --locked --package testkit --bin sim-server", "build --locked --package modelgate"]
         {
@@ -70,14 +71,14 @@ pub(crate) fn demo(docker: bool, once: bool) -> Result {
 }
 
 impl Stack {
-    /// Waits until every model can be asked for through Traefik.
+    /// Waits until every model can be used through Traefik.
     fn wait_until_ready(&mut self) -> Result {
         let (web, key, models) = (self.web, &self.key, self.models);
         let listed = || {
             let answer = http::get(web, "/v1/models", Some(key));
             let all = |body: &str| models.iter().all(|model| body.contains(model));
-            // Traefik has a model's route a moment after the list has the model. A server answers 404 at
-            // a path that it does not have; as long as there is no route, Modelgate answers 503.
+            // Traefik gets a model's route a moment after the model is in the list. A server answers 404 for a path that it does
+            // not have; as long as there is no route, Modelgate answers 503.
             let routed = |model: &&str| {
                 let answer = http::get(web, &format!("/v1/none?model={model}"), Some(key));
                 answer.is_ok_and(|(status, _)| status == 404)
@@ -93,7 +94,7 @@ impl Stack {
     }
 }
 
-/// An API key as `modelgate keys generate` makes it.
+/// An API key from `modelgate keys generate`.
 struct Key {
     clear: String,
     sha256: String,

@@ -1,4 +1,4 @@
-//! The Docker Engine: use the one that runs, or start one and stop it at the end.
+//! The Docker Engine: uses a running one, or starts one and stops it at the end.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -20,7 +20,7 @@ pub(crate) fn answers() -> bool {
     ping().is_ok_and(|status| status == 200)
 }
 
-/// Starts an engine if none answers. What is returned stops it again when dropped.
+/// Starts an engine if none answers. Dropping the result stops it again.
 pub(crate) fn ensure() -> Result<Option<Service>> {
     if answers() {
         return Ok(None);

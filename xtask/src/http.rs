@@ -1,4 +1,4 @@
-//! Just enough HTTP to ask a local service whether it is there.
+//! Just enough HTTP to check whether a local service is running.
 //!
 //! HTTP/1.0 (RFC 1945), because its answers are never chunked and end when the connection does.
 
@@ -18,7 +18,7 @@ pub(crate) fn get(address: SocketAddr, path: &str, bearer: Option<&str>) -> Resu
     exchange(stream, path, bearer)
 }
 
-/// The same over a connection that is already there.
+/// Sends a GET request over an existing connection.
 pub(crate) fn exchange(
     mut stream: impl Read + Write,
     path: &str,
@@ -34,7 +34,7 @@ pub(crate) fn exchange(
     Ok((status, body.to_owned()))
 }
 
-/// A loopback address that is free: with the port wished for if possible.
+/// A free loopback address, with the wanted port if possible.
 pub(crate) fn free_address(wish: u16) -> Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", wish)).or_else(|_| TcpListener::bind("127.0.0.1:0"))?;
     Ok(listener.local_addr()?)

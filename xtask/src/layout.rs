@@ -1,4 +1,4 @@
-//! Where things are: the repository, what Cargo built, and the tools that were installed for it.
+//! Paths: the repository, Cargo's output, and the installed tools.
 
 use std::cmp::Reverse;
 use std::env;

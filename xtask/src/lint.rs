@@ -25,7 +25,7 @@ pub(crate) fn lint(install: bool) -> Result {
         let command = ["doc", "--workspace", "--no-deps", "--locked"];
         run::shown(run::cargo().args(command).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    // Not `advisories`: that check fetches a database that not every network lets through. Run it where it can.
+    // Without `advisories`: that check fetches a database that not every network can reach. Run it where it can.
     run::step("dependencies", || {
         let command = ["--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
         run::shown(Command::new(deny).args(command).current_dir(layout::root()))

@@ -55,12 +55,12 @@ enum Command {
         #[arg(long)]
         install: bool,
     },
-    /// Measures requests on their whole way, by turns: Traefik alone, with Modelgate, and others. See docs/performance.md.
+    /// Measures requests from end to end, in turns: Traefik alone, with Modelgate, and other gateways. See docs/performance.md.
     Bench {
         /// First install what is missing into target/tools and, as root, Debian packages.
         #[arg(long)]
         install: bool,
-        /// Traefik alone, with a server that decides nothing, and with Modelgate: three sizes, three turns.
+        /// Only Traefik alone, with a server that allows everything, and with Modelgate: three sizes, three turns.
         #[arg(long)]
         quick: bool,
     },

@@ -1,4 +1,4 @@
-//! Running commands: say what is done, how long it took, and on failure show why.
+//! Running commands: prints what is being done, how long it took, and on failure why.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -60,8 +60,8 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Takes off a command what Cargo has set for this program. ring's build script looks at it: with other values than in a
-/// shell, or in a test that calls Cargo, ring and all that uses it would be compiled anew.
+/// Removes the variables that Cargo has set for this program. ring's build script reads them: if they differed from those in a
+/// shell, or in a test that calls Cargo, ring and everything that uses it would be compiled again.
 pub(crate) fn as_from_a_shell(command: &mut Command) {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {

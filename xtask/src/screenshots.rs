@@ -1,13 +1,13 @@
-//! `cargo xtask screenshots`: each page of the dashboard, light, dark and as on a phone, to be looked at.
+//! `cargo xtask screenshots`: pictures of each page of the dashboard, light, dark and as on a phone.
 //!
-//! The test that reads every page takes them: it has real parts, traffic and a browser, and it finds the pages itself.
+//! The test that reads every page takes them: it has real parts, traffic and a browser, and finds the pages itself.
 
 use std::fs;
 
 use crate::tools::{self, TRAEFIK_NEWEST};
 use crate::{Result, layout, run, test};
 
-/// Makes them.
+/// Takes the screenshots.
 pub(crate) fn screenshots(install: bool) -> Result {
     let mut tools = vec![tools::traefik(TRAEFIK_NEWEST)];
     tools.extend(tools::for_pages());

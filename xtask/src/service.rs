@@ -1,7 +1,7 @@
 //! Programs that run beside us and end when we do, however we end.
 //!
-//! Ctrl-C, a panic, `kill -9`: the kernel closes our end of a pipe each time. So every cleanup is a small shell that
-//! waits for its end of that pipe to close and then does its work. No signal handler is needed.
+//! Whether by Ctrl-C, a panic or `kill -9`: the kernel closes our end of a pipe. So every cleanup is a small shell that waits for
+//! the pipe to close and then does its work. No signal handler is needed.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ impl Drop for Service {
     }
 }
 
-/// Waits until `ready` says so, checking all the while that the services run.
+/// Waits until `ready` returns true, and checks all the while that the services are running.
 pub(crate) fn wait_for(
     what: &str,
     limit: Duration,

@@ -1,15 +1,15 @@
-//! `cargo xtask shipped`: builds the program as deploy/Dockerfile does, optimised as a whole and static, and measures what
-//! it takes: size, start and memory.
+//! `cargo xtask shipped`: builds the program as deploy/Dockerfile does (optimised as a whole and static), and measures its size,
+//! start and memory.
 
 use std::fs;
 
 use crate::tools::{self, TRAEFIK_NEWEST};
 use crate::{Result, layout, run, test};
 
-/// In bytes, without symbols.
+/// The maximum size in bytes, without symbols.
 const LARGEST: u64 = 22_000_000;
 
-/// Builds it, some ten minutes on two cores, and fails if it takes more than is said of it.
+/// Builds the program, which takes about ten minutes on two cores, and fails if it exceeds the documented figures.
 pub(crate) fn shipped(install: bool) -> Result {
     let tools = [tools::traefik(TRAEFIK_NEWEST)];
     if install {

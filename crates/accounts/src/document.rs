@@ -15,59 +15,59 @@ const SHA256: &str =
 const TIME: &str = "a time in UTC such as 2027-01-01T00:00:00Z";
 const NOTE: &str = "up to 500 characters on one line";
 
-/// Patterns for names of models, with their text.
+/// Patterns for names of models, with the texts they were parsed from.
 #[derive(Debug, Clone)]
 pub struct Patterns {
     texts: Vec<String>,
     globs: ModelGlobs,
 }
 
-/// Limits with a name, for keys and consumers to refer to.
+/// Named limits to which keys and consumers can refer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// What it is called; unique among plans.
+    /// Its name; unique among plans.
     pub name: String,
-    /// The models of keys that name none themselves.
+    /// The models of keys that list none themselves.
     pub models: Option<Patterns>,
     /// The limits over all models.
     pub limits: Option<Limits>,
     /// The limits for each model on its own.
     pub limits_per_model: Option<Limits>,
-    /// What an operator wants to remember.
+    /// A note by the operator.
     pub note: Option<String>,
 }
 
-/// Who owns keys: a person, a team, a program.
+/// An owner of keys: a person, a team, a program.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConsumerSpec {
-    /// What it is called; unique among consumers.
+    /// Its name; unique among consumers.
     pub name: String,
-    /// The plan whose limits it has where it has none itself.
+    /// The plan that provides the limits that it does not have itself.
     pub plan: Option<String>,
     /// The limits over all its keys and models.
     pub limits: Option<Limits>,
     /// The limits for each model on its own, over all its keys.
     pub limits_per_model: Option<Limits>,
-    /// Its keys are refused.
+    /// Whether its keys are refused.
     pub disabled: bool,
-    /// What an operator wants to remember.
+    /// A note by the operator.
     pub note: Option<String>,
 }
 
 /// An API key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeySpec {
-    /// What it is called; unique among keys.
+    /// Its name; unique among keys.
     pub name: String,
-    /// Whose it is.
+    /// The consumer that owns it.
     pub consumer: String,
-    /// What it is recognised by.
+    /// The digest by which it is recognised.
     pub sha256: KeyDigest,
-    /// What it was before it was rotated.
+    /// The key that it replaced in a rotation.
     pub previous: Option<PreviousKey>,
-    /// The plan whose models and limits it has where it has none itself.
+    /// The plan that provides the models and limits that it does not have itself.
     pub plan: Option<String>,
-    /// The models that it may use; all, if neither it nor its plan says so.
+    /// The models that it may use. If neither it nor its plan lists any, it may use all.
     pub models: Option<Patterns>,
     /// The limits over all models.
     pub limits: Option<Limits>,
@@ -77,31 +77,31 @@ pub struct KeySpec {
     pub manage: bool,
     /// Whether it may use what servers store for everybody.
     pub stored_data: bool,
-    /// When it stops working.
+    /// When it expires.
     pub expires: Option<SystemTime>,
-    /// It does not work.
+    /// Whether it is refused.
     pub disabled: bool,
-    /// The client networks from which it works; none means any.
+    /// The client networks from which it works; an empty list means any.
     pub networks: Vec<IpNet>,
-    /// What an operator wants to remember.
+    /// A note by the operator.
     pub note: Option<String>,
 }
 
-/// All accounts of one place: the configuration file, or the store.
+/// All accounts of the configuration file, or of the store.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Accounts {
     /// Limits that keys and consumers refer to.
     pub plans: Vec<Plan>,
-    /// Who owns keys.
+    /// Owners of keys.
     pub consumers: Vec<ConsumerSpec>,
     /// API keys.
     pub keys: Vec<KeySpec>,
 }
 
-/// What a key was before it was rotated, and until when that still works.
+/// The key that was replaced in a rotation, and until when it still works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PreviousKey {
-    /// What it is recognised by.
+    /// The digest by which it is recognised.
     pub sha256: KeyDigest,
     /// Until when it works.
     pub until: SystemTime,
@@ -111,18 +111,18 @@ impl Patterns {
     /// Reads patterns.
     ///
     /// # Errors
-    /// One of them is none.
+    /// One of the texts is not a pattern.
     pub fn new(texts: Vec<String>) -> Result<Self, InvalidGlob> {
         let globs = ModelGlobs::parse(&texts)?;
         Ok(Self { texts, globs })
     }
 
-    /// As they were written.
+    /// The texts, as they were written.
     pub fn texts(&self) -> &[String] {
         &self.texts
     }
 
-    /// As they are matched.
+    /// The matchers.
     pub fn globs(&self) -> &ModelGlobs {
         &self.globs
     }
@@ -135,7 +135,7 @@ impl PartialEq for Patterns {
 }
 
 impl ConsumerSpec {
-    /// What a decision needs of it: what it does not have itself, it has of its plan.
+    /// The consumer as a decision needs it; what it does not have itself comes from its plan.
     pub fn with_plan(&self, plan: Option<&Plan>) -> Consumer {
         let limits = self.limits.as_ref().or_else(|| plan?.limits.as_ref());
         let per_model = self.limits_per_model.as_ref().or_else(|| plan?.limits_per_model.as_ref());
@@ -149,7 +149,7 @@ impl ConsumerSpec {
 }
 
 impl KeySpec {
-    /// A key for every model, without limits.
+    /// A key that may use every model, without limits.
     pub fn new(name: impl Into<String>, consumer: impl Into<String>, sha256: KeyDigest) -> Self {
         Self {
             name: name.into(),
@@ -169,7 +169,7 @@ impl KeySpec {
         }
     }
 
-    /// Another key in its place. The old one goes on working until then.
+    /// Replaces the key's digest. The old one works until `old_until`.
     pub fn rotate(&mut self, sha256: KeyDigest, old_until: SystemTime) {
         self.previous = Some(PreviousKey { sha256: self.sha256, until: old_until });
         self.sha256 = sha256;
@@ -340,7 +340,7 @@ fn note(section: &mut Section<'_>) -> Option<String> {
     section.get("note", NOTE, |text| fits(text).then(|| text.to_owned()))
 }
 
-/// The plan that an entry refers to.
+/// Reads the plan that an entry refers to.
 pub fn plan(section: &mut Section<'_>, plans: PlanNames<'_>) -> Option<String> {
     let Some(plans) = plans else { return section.get("plan", NAME, name) };
     let allowed = match plans.is_empty() {
@@ -350,7 +350,7 @@ pub fn plan(section: &mut Section<'_>, plans: PlanNames<'_>) -> Option<String> {
     section.get("plan", &allowed, |text| plans.iter().find(|plan| *plan == text).cloned())
 }
 
-/// `previous:` — what the key was before it was rotated, and until when that still works.
+/// Reads `previous:`, the key that was replaced in a rotation and until when it still works.
 fn previous(key: &mut Section<'_>) -> Option<PreviousKey> {
     let given = key.has("previous");
     let mut section = key.section("previous");
@@ -463,7 +463,7 @@ mod tests {
                     let again = parse::<Plan>(&plan.to_json(), None).expect("what it wrote itself");
                     prop_assert_eq!(again, plan);
                 }
-                // A burst of nothing, or nothing at all.
+                // Errors occur only for a burst of 0, or if no number is given at all.
                 Err(errors) => prop_assert!(errors.to_string().contains("burst") || numbers.iter().all(Option::is_none)),
             }
         }

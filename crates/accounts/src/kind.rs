@@ -1,4 +1,4 @@
-//! What accounts of all kinds have in common.
+//! What all kinds of accounts have in common.
 
 use std::fmt;
 
@@ -16,40 +16,40 @@ pub enum Kind {
     Key,
 }
 
-/// The plans that may be referred to; `None` where that is looked at later.
+/// The names of the plans that may be referred to; `None` where references are checked later.
 pub type PlanNames<'a> = Option<&'a [String]>;
 
-/// A plan, a consumer or a key: something with a name that is written as keys with values.
+/// A plan, a consumer or a key: an account with a name that is written as a mapping.
 pub trait Account: Sized + Clone {
-    /// Which kind it is.
+    /// Its kind.
     const KIND: Kind;
 
-    /// Reads it. `None` and errors in the section's report if it cannot be used.
+    /// Reads an account. If it cannot be used, returns `None` and adds errors to the section's report.
     fn read(section: &mut Section<'_>, plans: PlanNames<'_>) -> Option<Self>;
 
-    /// What it is called; unique among its kind.
+    /// Its name; unique among its kind.
     fn name(&self) -> &str;
 
     /// The plan that it refers to.
     fn plan(&self) -> Option<&str>;
 
-    /// Who owns it, if it is a key.
+    /// The owner, if it is a key.
     fn consumer(&self) -> Option<&str> {
         None
     }
 
-    /// Those of its kind.
+    /// The accounts of this kind.
     fn among(accounts: &Accounts) -> &[Self];
 
-    /// The same as [`Self::read`] reads it. What is not given is left out.
+    /// The account in the form that [`Self::read`] reads. Absent fields are left out.
     fn to_json(&self) -> Value;
 }
 
 impl Kind {
-    /// All kinds, in the order in which they refer to each other.
+    /// All kinds; later ones refer to earlier ones.
     pub const ALL: [Self; 3] = [Self::Plan, Self::Consumer, Self::Key];
 
-    /// The word for it.
+    /// The word for the kind.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Plan => "plan",
@@ -58,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// The kind of a word.
+    /// The kind with this word.
     pub fn of(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
@@ -70,20 +70,20 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Reads an account from JSON, in the words of the configuration file.
+/// Reads an account from JSON with the configuration file's keys.
 ///
 /// # Errors
-/// All that is wrong with it, by key.
+/// All errors, by key.
 pub fn parse<A: Account>(json: &Value, plans: PlanNames<'_>) -> Result<A, ConfigErrors> {
     let yaml =
         serde_yaml::to_value(json).map_err(|error| ConfigErrors::one("the document", error.to_string()))?;
     read(&yaml, plans)
 }
 
-/// The same from text.
+/// Reads an account from JSON text.
 ///
 /// # Errors
-/// As [`parse`], or it is no JSON.
+/// As for [`parse`], or the text is not JSON.
 pub fn parse_text<A: Account>(json: &str, plans: PlanNames<'_>) -> Result<A, ConfigErrors> {
     let yaml = serde_json::from_str(json)
         .map_err(|error| ConfigErrors::one("the document", format!("is not JSON: {error}")))?;

@@ -1,15 +1,15 @@
-//! `limit:` and `limit_per_model:` of an account. What stands below them is read where all limits are ([`Field`]).
+//! Reads `limit:` and `limit_per_model:` of an account. The fields below them are read by [`Field`], as for all limits.
 
 use config_reader::Section;
 use limits::{Field, LimitSpec, Limits, LoneBurst};
 use serde_json::{Map, Value};
 
-/// Reads limits, if they are there.
+/// Reads limits, if present.
 pub fn limits(section: &mut Section<'_>, key: &'static str) -> Option<Limits> {
     let given = section.has(key);
     let mut limit = section.section(key);
     if !given {
-        // Most of 100,000 keys have no limits for each model. What is no limits at all is named by now.
+        // Most of 100,000 keys have no limits per model. Errors have been reported by now.
         return None;
     }
     let mut number = |field: Field| limit.get(field.name(), field.allowed(), |text| field.read(text));
@@ -33,13 +33,13 @@ pub fn limits(section: &mut Section<'_>, key: &'static str) -> Option<Limits> {
     Some(spec.limits())
 }
 
-/// Whether a patch of limits (RFC 7396) has left none: each that is known is `null`, and nothing else is there.
+/// Whether a patch of limits (RFC 7396) leaves none: every known field is `null`, and there is no other field.
 pub fn has_no_limits(limits: &Value) -> bool {
     let is_none = |(key, value): (&String, &Value)| value.is_null() && Field::find(key).is_some();
     limits.as_object().is_some_and(|limits| limits.iter().all(is_none))
 }
 
-/// The same as [`limits`] reads them.
+/// Limits in the form that [`limits()`] reads.
 pub fn limits_to_json(limits: &Limits) -> Value {
     let fields = LimitSpec::from(limits);
     Value::Object(Map::from_iter(

@@ -1,4 +1,4 @@
-//! What many accounts have alike, kept once: of 100,000 keys most have the same limits and models.
+//! Shares equal values in memory: most of 100,000 keys have the same few limits and models.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,10 +7,10 @@ use limits::Limits;
 
 use crate::Patterns;
 
-/// More than that are not alike; then it begins anew.
+/// How many distinct values are kept; beyond that there is little to share, and the pool is emptied.
 const MOST: usize = 1_000;
 
-/// Limits and models as they were met.
+/// The distinct limits and models so far.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     limits: HashSet<Limits>,
@@ -18,7 +18,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Limits like these.
+    /// The shared copy of these limits.
     pub(crate) fn limits(&mut self, limits: Limits) -> Limits {
         if limits.is_empty() {
             return limits;
@@ -33,7 +33,7 @@ impl Pool {
         limits
     }
 
-    /// Models like these.
+    /// The shared copy of these models.
     pub(crate) fn models(&mut self, models: &Patterns) -> ModelGlobs {
         if let Some(known) = self.models.get(models.texts()) {
             return known.clone();

@@ -1,4 +1,4 @@
-// What makes a page live. Without it all pages can be read.
+// Keeps pages live. Pages can be read without it.
 "use strict";
 
 const parts = document.querySelectorAll("[data-live]");
@@ -7,16 +7,16 @@ const hold = document.querySelector("[data-live-pause]");
 let source = null;
 let held = false;
 let waiting = null;
-/** When something was heard last, and whether the connection is lost. */
+/** When the last event arrived, and whether the connection is lost. */
 let heard = new Date();
 let lost = false;
 let silence = 0;
 
-/** The server says something at least every 15 s; a connection that is silent for so long is a dead one. */
+/** The server sends an event at least every 15 s; after this silence a connection counts as dead. In ms. */
 const LONGEST_SILENCE = 40_000;
-/** After a refusal, another try. */
+/** The pause before another attempt after a refusal, in ms. */
 const TRY_AGAIN = 5_000;
-/** A form is sent once, however often its button is clicked. */
+/** For this time, in ms, a form is sent only once, however often its button is clicked. */
 const SENT_ONCE = 10_000;
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -36,7 +36,7 @@ function localTimes(root) {
     time.title = time.dateTime;
   }
   for (const text of root.querySelectorAll("[data-clock]")) {
-    // The time of day stands first, in five characters.
+    // The first five characters are the time of day.
     text.textContent = clock.format(new Date(text.dataset.clock)) + text.textContent.slice(5);
   }
   for (const zone of root.querySelectorAll("[data-zone]")) {
@@ -44,14 +44,14 @@ function localTimes(root) {
   }
 }
 
-/** Says how live the page is: `on`, `held`, or `off` with the reason. */
+/** Shows the state of the connection: `on`, `held`, or `off` with the reason. */
 function say(how, text) {
   if (!state) return;
   if (state.dataset.on !== how) state.dataset.on = how;
   if (state.textContent !== text) state.textContent = text;
 }
 
-/** The page is as it is now, as far as is known. */
+/** Marks the page as up to date. */
 function connected() {
   heard = new Date();
   lost = false;
@@ -65,14 +65,14 @@ function connected() {
   }, LONGEST_SILENCE);
 }
 
-/** What the page shows may be over: nobody shall take an old "All is well" for a new one. */
+/** Marks the page as outdated, so that nobody takes an old "All is well" for a current one. */
 function disconnected() {
   lost = true;
   for (const part of parts) part.classList.add("stale");
   say("off", `not connected: what you see is from ${new Intl.DateTimeFormat(undefined, seconds).format(heard)}`);
 }
 
-/** Puts the new part in place of the old one, but keeps focus, selection and what is typed. */
+/** Replaces the live part, but keeps focus, selection and typed text. */
 function show(html) {
   const target = parts[0];
   const next = document.createElement("div");
@@ -82,9 +82,9 @@ function show(html) {
     morphStyle: "innerHTML",
     ignoreActiveValue: true,
     callbacks: {
-      // Charts are drawn anew less often than the rest.
+      // Charts change less often than the rest.
       beforeNodeMorphed: (old, now) => !(old.tagName === "FIGURE" && old.isEqualNode(now)),
-      // What the reader has opened stays open.
+      // Details that the reader has opened stay open.
       beforeAttributeUpdated: (name, node) => !(node.tagName === "DETAILS" && name === "open"),
     },
   });
@@ -104,7 +104,7 @@ function connect() {
   });
   source.addEventListener("error", () => {
     disconnected();
-    // A closed source was refused: signed out, there are too many live pages, or a proxy answers for Modelgate.
+    // A closed source means a refusal: signed out, too many live pages, or a proxy that answers in Modelgate's place.
     if (source && source.readyState === EventSource.CLOSED) {
       disconnect();
       retry();
@@ -118,11 +118,11 @@ function disconnect() {
   source = null;
 }
 
-/** To the sign-in page, if nobody is signed in any more. Whether Modelgate answers otherwise. */
+/** Loads the page again if the session has ended, which leads to the sign-in page. Returns whether Modelgate answers. */
 async function check() {
   try {
     const answer = await fetch("/help", { method: "HEAD", headers: { accept: "application/json" } });
-    // Without a fragment, which would keep the page; and not a reload, which would send a form again.
+    // Without the fragment, with which the browser would not load the page; and not by a reload, which would send a form again.
     if (answer.status === 401) location.replace(location.pathname + location.search);
     return answer.ok;
   } catch {
@@ -130,19 +130,19 @@ async function check() {
   }
 }
 
-/** After a refusal, another try in a while. */
+/** Tries again some time after a refusal. */
 async function retry() {
   if (await check()) say("off", "not live: too many pages are open");
   setTimeout(connect, TRY_AGAIN);
 }
 
-/** Copies the text of an element; false if the reader has to. */
+/** Copies the text of an element; false if the reader must copy it. */
 async function copy(from) {
   try {
     await navigator.clipboard.writeText(from.textContent);
     return true;
   } catch {
-    // Browsers have no clipboard for pages that came without TLS; what is selected can be copied all the same.
+    // On pages without TLS browsers offer no clipboard API, but selected text can still be copied.
     getSelection().selectAllChildren(from);
     return document.execCommand("copy");
   }
@@ -160,7 +160,7 @@ function copyButtons() {
   }
 }
 
-/** A second click would make a second key, or lose sight of the first one. */
+/** Prevents a second click, which would create a second key or hide the first one. */
 function sendOnce() {
   const sent = new WeakSet();
   document.addEventListener("submit", (event) => {
@@ -186,17 +186,17 @@ if (hold) {
   });
 }
 
-// A browser has six connections for a host; pages that nobody sees need none.
+// A browser has six connections per host, so hidden pages close theirs.
 document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
 addEventListener("pagehide", disconnect);
 addEventListener("pageshow", (event) => {
-  // The way back may lead to a page that is kept though its reader has signed out.
+  // "Back" may show a cached page although its reader has signed out.
   if (event.persisted) check();
   connect();
 });
 
 localTimes(document);
-// On a phone the navigation is a strip that is wider than the page.
+// On a phone the navigation is a strip that is wider than the page, so it is scrolled to the current entry.
 document.querySelector(".side nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 copyButtons();
 sendOnce();

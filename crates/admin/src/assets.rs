@@ -1,5 +1,4 @@
-//! Style and scripts, built into the program. Their URLs hold a digest of their content, so browsers may keep them
-//! for ever.
+//! Styles and scripts, built into the program. Their URLs contain a digest of their content, so browsers may cache them forever.
 
 use std::sync::LazyLock;
 
@@ -49,7 +48,7 @@ impl Asset {
     }
 }
 
-/// Where a file of `assets/` is; templates ask.
+/// The URL of a file in `assets/`, for templates.
 pub(crate) fn url(name: &str) -> &'static str {
     ASSETS.iter().find(|asset| asset.name == name).map_or("", |asset| &asset.url)
 }

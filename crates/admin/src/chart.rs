@@ -1,4 +1,4 @@
-//! Charts of the last hour, drawn by the server: they work without scripts, and nothing has to be loaded for them.
+//! Charts of the last hour, drawn by the server, so that they work without scripts and nothing has to be loaded for them.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,23 +9,24 @@ use telemetry::Point;
 
 use crate::format;
 
-/// Points of a chart, in the units of its view box.
+/// The size of a chart, in the units of its view box.
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 170.0;
-/// Room on the left for the scale, below for the times, above for the topmost figure.
+/// The margins: the scale is on the left, the times are below, the topmost figure is above.
 const LEFT: f64 = 56.0;
 const BELOW: f64 = 30.0;
 const ABOVE: f64 = 12.0;
 
-/// The charts of an hour change little in a second, and drawing and showing them is most of what a live page costs.
+/// How often charts are drawn. The charts of an hour change little in a second, and drawing and showing them is most of the cost
+/// of a live page.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// The charts as they were drawn last, for all who look.
+/// The charts as they were drawn last, shared by all viewers.
 #[derive(Debug, Default)]
 pub(crate) struct Charts(Mutex<Option<(Instant, Arc<[Chart; 2]>)>>);
 
 impl Charts {
-    /// Draws them if that was not done just now.
+    /// The charts; drawn anew unless that was done just now.
     pub(crate) fn of(&self, now: Instant, hour: impl FnOnce() -> Vec<Point>) -> Arc<[Chart; 2]> {
         let mut drawn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*drawn {
@@ -43,9 +44,9 @@ impl Charts {
 /// A chart, ready to be drawn.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Chart {
-    /// What it is, for the heading.
+    /// What the chart shows, for the heading.
     pub(crate) title: &'static str,
-    /// What it shows in a sentence, for who does not see it.
+    /// What the chart shows in a sentence, for people who cannot see it.
     pub(crate) summary: String,
     pub(crate) legend: Vec<Series>,
     pub(crate) bars: Vec<Bar>,
@@ -55,13 +56,13 @@ pub(crate) struct Chart {
     pub(crate) columns: Vec<Column>,
 }
 
-/// A part of the legend.
+/// An entry of the legend.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Series {
-    /// Which colour.
+    /// The class of its colour.
     pub(crate) class: &'static str,
     pub(crate) name: String,
-    /// How many in all; empty where that says nothing.
+    /// The total; empty where it is meaningless.
     pub(crate) total: String,
 }
 
@@ -82,7 +83,7 @@ pub(crate) struct Line {
 
 #[derive(Debug, PartialEq)]
 pub(crate) struct Label {
-    /// Where on its axis.
+    /// The position on its axis.
     pub(crate) at: String,
     pub(crate) text: String,
 }
@@ -96,21 +97,21 @@ pub(crate) struct Clock {
     pub(crate) text: String,
 }
 
-/// What pointing at a minute tells.
+/// The tooltip of a minute.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Column {
     pub(crate) x: String,
     pub(crate) width: String,
-    /// When it begins, RFC 3339.
+    /// The start of the minute, in RFC 3339.
     pub(crate) machine: String,
-    /// The time of day first.
+    /// The lines of the tooltip, the time of day first.
     pub(crate) tells: String,
 }
 
-/// The colours; what comes later shares the last one.
+/// The classes of colours; the last one is shared by all remaining series.
 const CLASSES: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
 
-/// How many requests per second, allowed and refused by reason.
+/// Requests per second: allowed, and refused by reason.
 pub(crate) fn requests(points: &[Point]) -> Chart {
     let mut reasons = by_frequency(points);
     let others = reasons.split_off(coloured(reasons.len()));
@@ -177,7 +178,7 @@ pub(crate) fn latencies(points: &[Point]) -> Chart {
     chart
 }
 
-/// So many reasons have colours of their own, of all that there are. The rest shares the last one.
+/// How many of the reasons have a colour of their own. The others share the last one.
 fn coloured(reasons: usize) -> usize {
     const OWN: usize = CLASSES.len() - 1;
     if reasons > OWN { OWN - 1 } else { reasons }
@@ -231,7 +232,7 @@ fn bar(count: usize, i: usize, from: f64, part: f64, class: &'static str) -> Bar
         x: number(x(count, i) + step(count) * 0.12),
         y: number(top),
         width: number(step(count) * 0.76),
-        // Not so low that it cannot be seen.
+        // High enough to be seen.
         height: number((bottom - top).max(0.6)),
     }
 }
@@ -250,7 +251,7 @@ fn path(points: &[Point], value: impl Fn(&Point) -> Option<f64>, top: f64) -> St
             Some(value) => {
                 let (left, width) = (x(points.len(), i), step(points.len()));
                 let level = number(y(value / top));
-                // A minute is a step, so that a lone one is seen, too.
+                // A minute is drawn as a step, so that a single one is visible, too.
                 let command = if drawing { 'L' } else { 'M' };
                 path.push_str(&format!("{command}{} {level}H{}", number(left), number(left + width)));
                 drawing = true;
@@ -261,7 +262,7 @@ fn path(points: &[Point], value: impl Fn(&Point) -> Option<f64>, top: f64) -> St
     path
 }
 
-/// The next of 1, 2, 5, 10, …
+/// Rounds up to the next of 1, 2, 5, 10, …
 fn nice(most: f64) -> f64 {
     if most <= 0.0 {
         return 1.0;
@@ -274,7 +275,7 @@ fn number(value: f64) -> String {
     trimmed(&format!("{value:.1}"))
 }
 
-/// A figure of a scale: a small one as exact as it is, which one request a minute needs.
+/// A figure of a scale. Small figures are exact, as needed for one request a minute.
 fn figure(value: f64) -> String {
     if value >= 10.0 { format::count(value.round() as u64) } else { trimmed(&format!("{value:.4}")) }
 }

@@ -1,4 +1,4 @@
-//! From where a request comes.
+//! Where a request comes from.
 
 use std::{
     convert::Infallible,
@@ -11,13 +11,14 @@ use axum::{
     http::{HeaderMap, request::Parts},
 };
 
-/// Who asks. What stands in `X-Forwarded-For` counts only if Traefik may have put it there: anybody else could choose an
-/// address and so get around the throttle.
+/// The client of a request. `X-Forwarded-For` counts only if Traefik may have set it: any other sender could choose an address
+/// and so evade the throttle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Client {
     /// The client's address.
     pub(crate) address: IpAddr,
-    /// Who has said so, and may not be a Traefik after all: other programs share its address.
+    /// The peer that forwarded the request and named the client. It may not be a Traefik after all, because other programs share
+    /// its address.
     pub(crate) forwarded_by: Option<IpAddr>,
 }
 
@@ -46,7 +47,7 @@ where
     }
 }
 
-/// Traefik adds who has connected to it at the end.
+/// The last address: Traefik appends the one that has connected to it.
 fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     let last = headers.get_all("x-forwarded-for").iter().next_back()?;
     last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()

@@ -1,4 +1,4 @@
-//! What Modelgate is connected to, and how that is.
+//! What Modelgate is connected to, and the state of each connection.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -14,13 +14,13 @@ pub(crate) struct Connection {
     pub(crate) name: String,
     pub(crate) class: &'static str,
     pub(crate) state: String,
-    /// What more there is to say.
+    /// Further details.
     pub(crate) note: String,
-    /// What is wrong, if anything is.
+    /// What is wrong, if anything.
     pub(crate) fault: Option<Finding>,
 }
 
-/// All of them but the Traefiks, which have a table of their own.
+/// All connections except the Traefiks, which have a table of their own.
 pub(crate) fn all(admin: &Admin, catalogue: Option<&Catalogue>) -> Vec<Connection> {
     let mut all = docker(admin, catalogue);
     all.push(store(admin));
@@ -45,7 +45,7 @@ fn docker(admin: &Admin, catalogue: Option<&Catalogue>) -> Vec<Connection> {
             (None, false) => ("warn", "not looked at yet"),
             (Some(_), false) => ("good", "connected"),
         };
-        // The catalogue's problem is an issue of its own.
+        // The catalogue reports the problem as an issue of its own.
         Connection { name: title, class, state: state.into(), note: endpoint.clone(), fault: None }
     };
     admin.program.docker.iter().map(of).collect()

@@ -1,4 +1,4 @@
-//! What the dashboard tells an operator, as values: what the catalogue has found, and what only the dashboard knows of
+//! What the dashboard tells an operator, as values: the findings of the catalogue, and those that only the dashboard has about
 //! Traefik, the store, shared limits and the configuration.
 
 use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc, time::Duration};
@@ -10,18 +10,18 @@ use web::{OnFailure, PollFinding};
 
 use crate::{format, issue::Severity};
 
-/// One thing that an operator is told. Never holds a secret.
+/// A finding. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// What discovery and the catalogue have found.
+    /// A finding of discovery or the catalogue.
     Catalogue(catalogue::Finding),
     /// No server answers for a model.
     ModelLost,
-    /// The same holds for more models.
+    /// No server answers for further models.
     MoreModelsLost,
-    /// What Traefik lacks.
+    /// Something that Traefik lacks.
     Traefik(Shortcoming),
-    /// How Traefiks poll.
+    /// A finding about Traefiks' polls.
     Polls(PollFinding),
     /// The store does not answer.
     StoreDown {
@@ -30,56 +30,56 @@ pub(crate) enum Finding {
         /// Why, as the database says it.
         why: String,
     },
-    /// Accounts of the store are not in force.
+    /// Accounts of the store that are not in force.
     Accounts {
-        /// The first.
+        /// The first account.
         first: AccountFinding,
-        /// How many more there are.
+        /// The number of other accounts.
         others: usize,
     },
     /// The server that counts shared limits does not answer.
     SharedLimitsDown {
         /// Why.
         why: Arc<str>,
-        /// What holds meanwhile.
+        /// What happens to requests meanwhile.
         on_failure: OnFailure,
     },
-    /// The configuration file.
+    /// A finding about the configuration file.
     Configuration(ConfigurationFinding),
 }
 
-/// What is wrong with the configuration file, or not in force of it.
+/// An error in the configuration file, or a part of it that is not in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigurationFinding {
-    /// It has changed, and the new one cannot be taken.
+    /// The file has changed, and the new version is invalid.
     Refused(ConfigError),
-    /// It cannot be taken for more reasons than are told one by one.
+    /// Stands for the remaining errors of an invalid file.
     RefusedForMore {
-        /// How many.
+        /// How many errors remain.
         errors: usize,
     },
-    /// What has changed takes effect only after a restart.
+    /// A changed part takes effect only after a restart.
     NeedsRestart {
         /// The part of the file.
         part: &'static str,
     },
-    /// It is in force, and has something doubtful in it.
+    /// The file is in force, and contains something doubtful.
     Doubtful(Doubt),
 }
 
-/// What a configuration says, and its operator probably does not mean. The words say what would be right.
+/// Something that a configuration says and its operator probably does not intend. The words say what would be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Doubt {
-    /// A variable takes the place of the keys in the file.
+    /// An environment variable replaces the keys in the file.
     KeysReplaced {
         /// The variable.
         variable: String,
     },
-    /// Nobody can have a key.
+    /// There is no way to have a key.
     NoKeys,
     /// Quotas are counted in memory only.
     QuotasWithoutStore,
-    /// A Traefik on another machine does not reach the dashboard.
+    /// A Traefik on another machine cannot reach the dashboard.
     DashboardOutOfReach {
         /// Where the dashboard listens.
         listen: SocketAddr,
@@ -89,7 +89,7 @@ pub enum Doubt {
 }
 
 impl Finding {
-    /// What programs call it.
+    /// The code, for programs.
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Catalogue(finding) => finding.code(),
@@ -104,7 +104,7 @@ impl Finding {
         }
     }
 
-    /// How bad it is, unless the state of its server makes it better.
+    /// The severity, unless the server's state lowers it.
     pub(crate) fn severity(&self) -> Severity {
         match self {
             Self::Catalogue(finding) => match finding.severity() {
@@ -126,7 +126,7 @@ impl Finding {
         }
     }
 
-    /// What to do about it; `None` where the words say it.
+    /// The advice; `None` if the words say it.
     pub(crate) fn advice(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Catalogue(finding) => Some(finding.advice()),
@@ -155,7 +155,7 @@ impl Finding {
         }
     }
 
-    /// All that would be right, if that is a list as long as a page.
+    /// The allowed values, if that is a list as long as a page.
     pub(crate) fn choices(&self) -> Option<String> {
         match self {
             Self::Catalogue(finding) => finding.choices(),
@@ -172,7 +172,7 @@ impl Finding {
 }
 
 impl ConfigurationFinding {
-    /// What programs call it.
+    /// The code, for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Refused(_) => "configuration_refused",
@@ -182,7 +182,7 @@ impl ConfigurationFinding {
         }
     }
 
-    /// How much it matters.
+    /// The severity.
     pub fn severity(&self) -> catalogue::Severity {
         match self {
             Self::Refused(_) | Self::RefusedForMore { .. } | Self::NeedsRestart { .. } => {
@@ -192,7 +192,7 @@ impl ConfigurationFinding {
         }
     }
 
-    /// What to do about it; `None` where the words say it.
+    /// The advice; `None` if the words say it.
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Refused(_) | Self::RefusedForMore { .. } => Some(
@@ -249,7 +249,7 @@ impl fmt::Display for ConfigurationFinding {
 }
 
 impl Doubt {
-    /// What programs call it.
+    /// The code, for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::KeysReplaced { .. } => "keys_of_file_not_used",

@@ -1,4 +1,4 @@
-//! Figures and times as people read them.
+//! Figures and times in the form that people read.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -49,7 +49,7 @@ pub(crate) fn counted(number: usize, thing: &str) -> String {
     format!("{} {thing}{}", count(number as u64), if number == 1 { "" } else { "s" })
 }
 
-/// So many per second.
+/// A rate per second.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         r if r <= 0.0 => "0".into(),
@@ -59,7 +59,7 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
-/// How long a decision took.
+/// The latency of a decision.
 pub(crate) fn latency(time: Option<Duration>) -> String {
     match time.map(|time| time.as_secs_f64() * 1e3) {
         None => "–".into(),
@@ -69,7 +69,7 @@ pub(crate) fn latency(time: Option<Duration>) -> String {
     }
 }
 
-/// How long ago, or for how long; to one unit.
+/// A time span, rounded to one unit.
 pub(crate) fn span(time: Duration) -> String {
     match time.as_secs() {
         0 => "less than 1 s".into(),

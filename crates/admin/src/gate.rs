@@ -1,5 +1,5 @@
-//! The gate: nothing behind it is reached without a token or a session, nothing is changed by who may only read, and
-//! no other site can send a form with the browser's cookie.
+//! The gate: authenticates every request, refuses changes by readers, and refuses forms that another site sends with the
+//! browser's cookie (CSRF).
 //!
 //! It is a layer around the whole router, so a new page cannot be forgotten.
 //!
@@ -37,16 +37,16 @@ use crate::{
 
 /// The cookie of a session.
 pub(crate) const COOKIE_NAME: &str = "modelgate_session";
-/// Of what stands in a form: longer ones are refused.
+/// The longest form, in bytes.
 const MAX_FORM: usize = 1 << 20;
-/// What who may only read may send all the same: it changes nothing, or only its own session.
+/// Forms that readers may send, too: they change nothing, or only the reader's own session.
 pub(crate) const READERS_MAY_SEND: [&str; 2] = ["/sign-out", "/requests/try"];
-/// Who is not signed in gets there.
+/// Whether a path is reachable without signing in.
 fn is_open(path: &str) -> bool {
     path == SIGN_IN || path.starts_with("/assets/")
 }
 
-/// Who may enter, who has, and who has failed to.
+/// The tokens that admit operators, the open sessions, and the failed attempts.
 #[derive(Debug)]
 pub struct Gate {
     tokens: ArcSwap<AdminTokens>,
@@ -54,17 +54,17 @@ pub struct Gate {
     throttle: Throttle,
 }
 
-/// Why somebody cannot enter.
+/// Why a request is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Closed {
-    /// There is neither token nor session, or it is not good any more.
+    /// The request has neither a valid token nor a valid session.
     Unknown,
-    /// There were too many failures from there; how long to wait.
+    /// There were too many failures from this client; holds how long it must wait.
     TooMany(Duration),
 }
 
 impl Gate {
-    /// A gate for the holders of these tokens.
+    /// A gate that admits the holders of these tokens.
     pub fn new(tokens: AdminTokens) -> Self {
         Self {
             tokens: ArcSwap::from_pointee(tokens),
@@ -73,7 +73,7 @@ impl Gate {
         }
     }
 
-    /// Puts other tokens in force; sessions of tokens that are gone end at once.
+    /// Replaces the tokens. Sessions of removed tokens end at once.
     pub fn replace_tokens(&self, tokens: AdminTokens) {
         self.tokens.store(Arc::new(tokens));
     }
@@ -100,8 +100,8 @@ impl Gate {
         }
     }
 
-    /// Whether an operator who has entered still may: the session is not over and the token is still one. Counts as
-    /// use of the session.
+    /// Whether an operator is still admitted: the session has not ended and the token is still valid. Counts as use of the
+    /// session.
     pub(crate) fn still_admits(&self, operator: &Operator, now: Instant) -> bool {
         match &operator.session {
             Some(session) => self.by_cookie(&session.cookie, operator.address, now).is_some(),
@@ -109,7 +109,7 @@ impl Gate {
         }
     }
 
-    /// Who it is. A token counts more than a cookie.
+    /// Identifies the operator. A token takes precedence over a cookie.
     fn enter(&self, headers: &HeaderMap, from: Client, now: Instant) -> Result<Operator, Closed> {
         if let Some(token) = bearer(headers) {
             return self.by_token(token, from, now);
@@ -143,7 +143,7 @@ impl Gate {
     }
 }
 
-/// The layer.
+/// The layer that applies the gate to a request.
 pub(crate) async fn guard(
     State(gate): State<Arc<Gate>>,
     from: Client,
@@ -183,18 +183,18 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The values of our cookie (RFC 6265 §4.2); another one of the same name may have been set for a domain above.
+/// The values of our cookie (RFC 6265 §4.2). There may be another one of the same name, set for a parent domain.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    /// Nobody has more of them; each is looked up.
+    /// How many of them are looked up; browsers send fewer.
     const MOST: usize = 4;
     let all = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = all.flat_map(|list| list.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.filter(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value).take(MOST)
 }
 
-/// Whether a browser says that a page of another site has sent this
-/// (<https://w3c.github.io/webappsec-fetch-metadata/>; older browsers send `Origin` only). What is no browser says
-/// nothing, and has no cookie that somebody could misuse.
+/// Whether a browser says that a page of another site has sent the request (<https://w3c.github.io/webappsec-fetch-metadata/>;
+/// older browsers send only `Origin`). Clients other than browsers send neither header, and have no cookie that another site
+/// could misuse.
 fn is_of_another_site(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|v: &axum::http::HeaderValue| v.to_str().ok());
     if let Some(site) = headers.get("sec-fetch-site") {
@@ -210,7 +210,7 @@ fn is_of_another_site(headers: &HeaderMap) -> bool {
     }
 }
 
-/// The body, if the request carries the session's token: in `X-CSRF-Token`, or in the field `csrf` of a form.
+/// The body, if the request carries the session's CSRF token: in `X-CSRF-Token`, or in the field `csrf` of a form.
 async fn carries_token(parts: &Parts, body: Body, expected: &str) -> Option<Body> {
     let same = |given: &[u8]| bool::from(given.ct_eq(expected.as_bytes()));
     if let Some(given) = parts.headers.get("x-csrf-token") {

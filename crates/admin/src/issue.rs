@@ -1,4 +1,4 @@
-//! All that needs an operator, the worst first.
+//! Everything that needs an operator's attention, the worst first.
 
 use std::{
     borrow::Cow,
@@ -10,48 +10,48 @@ use catalogue::{Catalogue, Readiness, ServerRecord, ServerState, Subject};
 
 use crate::{Admin, connection, finding::Finding, format, list::encode};
 
-/// How bad it is.
+/// The severity of an issue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Severity {
     /// Requests fail, or a server is lost.
     Bad,
-    /// Something is not as it was meant.
+    /// Something is not as intended.
     Warn,
-    /// Something may be meant; it is told on the pages that list all, and does not count as wrong.
+    /// Something may be intended. Hints are shown on the pages that list everything, and do not count as wrong.
     Hint,
 }
 
-/// One thing that needs an operator.
+/// One thing that needs an operator's attention.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Issue {
     pub(crate) severity: Severity,
     /// What it is about, such as `container vllm-1`.
     pub(crate) about: String,
-    /// Where more is said about it.
+    /// The page with more details.
     pub(crate) link: String,
     pub(crate) told: Told,
 }
 
-/// A finding as a page shows it: the words are made here.
+/// A finding in words, as a page shows it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Told {
     /// What is wrong.
     pub(crate) what: String,
-    /// What would be right, if that is a long list.
+    /// The allowed values, if that is a long list.
     pub(crate) choices: Option<String>,
-    /// What to do, unless that is said by what is wrong.
+    /// The advice, unless the words already say it.
     pub(crate) todo: Option<Cow<'static, str>>,
-    /// What programs call it.
+    /// The code, for programs.
     pub(crate) code: &'static str,
 }
 
-/// Starting takes time: so long is no reason to worry.
+/// How long a server may take to start before that is reported.
 const PATIENCE_SECONDS: u64 = 600;
-/// More of a kind are counted, not told one by one.
+/// How many lost models are listed one by one; further ones are counted.
 const MOST_MODELS: usize = 5;
 
 impl Issue {
-    /// The class of its severity.
+    /// The CSS class of its severity.
     pub(crate) fn class(&self) -> &'static str {
         match self.severity {
             Severity::Bad => "bad",
@@ -73,18 +73,18 @@ impl Issue {
 impl Told {
     /// Puts a finding into words.
     pub(crate) fn of(finding: &Finding) -> Self {
-        // Without the list of all names that there are.
+        // The alternate form leaves out the list of all allowed names.
         let what = format!("{finding:#}");
         Self { what, choices: finding.choices(), todo: finding.advice(), code: finding.code() }
     }
 
-    /// The same of what the catalogue has found.
+    /// Puts a finding of the catalogue into words.
     pub(crate) fn of_catalogue(finding: &catalogue::Finding) -> Self {
         Self::of(&finding.clone().into())
     }
 }
 
-/// What may be as it is meant, and is worth a look once.
+/// Findings that may be intended, and are worth a look once.
 pub(crate) fn hints(catalogue: &Catalogue) -> Vec<Issue> {
     let links = Links::new(catalogue);
     let of = |hint: &catalogue::Problem| {
@@ -94,7 +94,7 @@ pub(crate) fn hints(catalogue: &Catalogue) -> Vec<Issue> {
     catalogue.hints().iter().map(of).collect()
 }
 
-/// All that needs an operator.
+/// Everything that needs an operator's attention.
 pub(crate) fn all(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issue> {
     let mut issues = of_models(catalogue);
     issues.extend(of_servers(admin, catalogue, now));
@@ -108,7 +108,7 @@ pub(crate) fn all(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<
     issues
 }
 
-/// Models that no server can answer for.
+/// Models for which no server can answer.
 fn of_models(catalogue: &Catalogue) -> Vec<Issue> {
     let is_lost = |pool: &&std::sync::Arc<catalogue::Pool>| match pool.readiness() {
         Readiness::Ready | Readiness::Starting => false,
@@ -127,7 +127,7 @@ fn of_models(catalogue: &Catalogue) -> Vec<Issue> {
     issues
 }
 
-/// Where more is said about a container or server.
+/// Links to the pages of containers and servers.
 struct Links<'a> {
     by_name: HashMap<&'a str, &'a ServerRecord>,
 }
@@ -156,7 +156,7 @@ impl<'a> Links<'a> {
     }
 }
 
-/// Problems of servers and containers, and servers that have been withdrawn or take too long.
+/// Problems of servers and containers, servers that have been cordoned, and servers that take too long to start.
 fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issue> {
     let links = Links::new(catalogue);
     let is_patient = |server: &ServerRecord| {
@@ -172,7 +172,7 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
             Subject::Container(name) | Subject::Server(name) => {
                 told.insert((name, &problem.finding));
                 let server = links.by_name.get(name.as_str());
-                // A server that loads its model may not even listen; its own page and the list say so.
+                // A server that is still loading its model may not even listen; its own page and the list say so.
                 if server.is_some_and(|s| matches!(s.state, ServerState::Starting(_)) && is_patient(s))
                     && problem.finding.may_pass_by_itself()
                 {

@@ -1,18 +1,18 @@
-//! The operator's dashboard: pages that a server renders and that JavaScript keeps live, and the gate before them.
+//! The operator's dashboard: pages that are rendered on the server and updated live by JavaScript, and the gate in front of them.
 //!
 //! ```text
 //! gate.rs       token or session ─▶ Operator; roles; forms of our own pages only   around every route
-//! sign_in.rs    a token becomes a session's cookie
-//! routes.rs     which page is where
-//! page.rs       what all pages have in common; headers that browsers obey
-//! assets.rs     style and scripts, built in
+//! sign_in.rs    exchanges a token for a session's cookie
+//! routes.rs     the path of each page
+//! page.rs       what all pages share; security headers
+//! assets.rs     styles and scripts, built in
 //! pages/        one file per page
 //! live.rs       server-sent events: the part of a page that changes
-//! api/          the same for programs: REST, with an OpenAPI document
-//! issue.rs      all that needs an operator, of findings (finding.rs): words are made here
+//! api/          the same operations for programs: REST, with an OpenAPI document
+//! issue.rs      everything that needs an operator, in words; made from findings (finding.rs)
 //! ```
 //!
-//! Pages work without JavaScript for reading. Nothing is asked of another host, and no script or style stands in a page.
+//! Pages can be read without JavaScript. They load nothing from other hosts, and contain no inline script or style.
 
 mod api;
 mod assets;
@@ -58,16 +58,16 @@ pub use refusal::Refusal;
 pub use routes::router;
 pub use token::{AdminToken, AdminTokens, NewAdminToken, Role};
 
-/// What the pages know.
+/// The state behind the pages.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    /// Who may enter.
+    /// The gate.
     pub(crate) gate: Arc<Gate>,
-    /// What the listeners share.
+    /// The state that the listeners share.
     pub(crate) shared: Arc<web::Shared>,
     /// Plans, consumers and keys, of the file and the store.
     pub(crate) registry: Arc<Registry>,
-    /// The servers that operators have withdrawn by hand; discovery hears of it.
+    /// The servers that operators have cordoned; discovery watches it.
     pub(crate) cordons: watch::Sender<Cordons>,
     pub(crate) program: Arc<Program>,
     pub(crate) live: Live,
@@ -75,13 +75,13 @@ pub struct Admin {
     pub(crate) charts: Arc<Charts>,
 }
 
-/// What only the program knows and the pages show.
+/// What the pages show and only the program knows.
 pub struct Program {
-    /// The Docker hosts: their names, and where they listen.
+    /// The Docker hosts: name and endpoint.
     pub docker: Vec<(String, String)>,
     /// The configuration in force, as YAML, with secrets hidden.
     pub configuration: Box<dyn Fn() -> String + Send + Sync>,
-    /// What is wrong with it, or not in force of it.
+    /// What is wrong with the configuration, or not in force.
     pub problems: Box<dyn Fn() -> Vec<ConfigurationFinding> + Send + Sync>,
 }
 
@@ -91,25 +91,25 @@ impl std::fmt::Debug for Program {
     }
 }
 
-/// Of what the dashboard is put together.
+/// The parts of the dashboard.
 #[derive(Debug)]
 pub struct Parts {
-    /// Who may enter.
+    /// The gate.
     pub gate: Arc<Gate>,
-    /// What the listeners share.
+    /// The state that the listeners share.
     pub shared: Arc<web::Shared>,
     /// Plans, consumers and keys, of the file and the store.
     pub registry: Arc<Registry>,
-    /// The servers that operators withdraw by hand.
+    /// The servers that operators have cordoned.
     pub cordons: watch::Sender<Cordons>,
     /// What only the program knows.
     pub program: Program,
-    /// Live pages end when it becomes true.
+    /// Becomes true at shutdown; live pages end then.
     pub shutdown: watch::Receiver<bool>,
 }
 
 impl Admin {
-    /// Puts it together.
+    /// Builds the dashboard from its parts.
     pub fn new(parts: Parts) -> Self {
         let Parts { gate, shared, registry, cordons, program, shutdown } = parts;
         let program = Arc::new(program);
@@ -129,7 +129,7 @@ impl Admin {
         }
     }
 
-    /// Watches what the pages cannot see at the moment when they are made; never returns.
+    /// Records what pages need from the past, such as since when a server is in its state; never returns.
     pub async fn watch(&self) {
         self.since.watch(self.shared.catalogue()).await;
     }

@@ -1,4 +1,4 @@
-//! Long lists: searched and cut into pages by the server.
+//! Long lists, searched and paginated on the server.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -12,14 +12,14 @@ pub(crate) struct Paging {
     pub(crate) page: usize,
     /// How many pages there are; at least one.
     pub(crate) pages: usize,
-    /// How many rows there are on all of them.
+    /// How many rows there are on all pages.
     pub(crate) rows: usize,
-    /// The query of the list's URL without the page; ends in `&` if there is any.
+    /// The query of the list's URL without the page; ends in `&` unless it is empty.
     pub(crate) query: String,
 }
 
 impl Paging {
-    /// The wanted page, or the last one if there are not so many. `filters` are the other parts of the query.
+    /// The wanted page, or the last one if there are fewer pages. `filters` are the other parts of the query.
     pub(crate) fn new(rows: usize, wanted: usize, filters: &[(&str, &str)]) -> Self {
         let pages = rows.div_ceil(ROWS).max(1);
         let given = filters.iter().filter(|(_, value)| !value.is_empty());
@@ -32,7 +32,7 @@ impl Paging {
         rows.into_iter().skip((self.page - 1) * ROWS).take(ROWS).collect()
     }
 
-    /// Which rows these are, for people.
+    /// The range of rows, for people.
     pub(crate) fn range(&self) -> String {
         use crate::format::count;
         let first = (self.page - 1) * ROWS + 1;
@@ -47,7 +47,7 @@ impl Paging {
         }
     }
 
-    /// Where another page is.
+    /// The link to a page.
     pub(crate) fn link(&self, page: &usize) -> String {
         format!("?{}page={page}", self.query)
     }
@@ -63,12 +63,12 @@ impl Paging {
     }
 }
 
-/// Text as part of a path or a query.
+/// Encodes text for a path or a query.
 pub(crate) fn encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// Whether one of the texts contains what is searched for, in whatever case.
+/// Whether one of the texts contains the needle, ignoring case.
 pub(crate) fn contains<'t>(needle: &str, texts: impl IntoIterator<Item = &'t str>) -> bool {
     let needle = needle.trim().to_ascii_lowercase();
     needle.is_empty() || texts.into_iter().any(|text| text.to_ascii_lowercase().contains(&needle))

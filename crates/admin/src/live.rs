@@ -1,8 +1,7 @@
-//! What keeps a page live: server-sent events that carry its live part, rendered anew when it has changed
+//! Live pages: server-sent events carry the live part of a page whenever it has changed
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 //!
-//! Nothing here touches `/auth`: what it has decided is read from counters, a few times a second at most, and only while
-//! somebody looks.
+//! This adds no work to `/auth`: its counters are read a few times a second at most, and only while somebody has a page open.
 
 use std::{
     convert::Infallible,
@@ -30,16 +29,16 @@ use crate::{
     pages::{self, accounts::Meters},
 };
 
-/// A page is rendered anew so often.
+/// How often a page is rendered again.
 const EVERY: Duration = Duration::from_secs(1);
-/// After a change of the catalogue it is rendered at once, but not more often than this.
+/// After a change of the catalogue the page is rendered at once, but not more often than this.
 const AT_MOST_EVERY: Duration = Duration::from_millis(250);
-/// A page to which nothing happens hears so often that it is still connected; `app.js` counts on it.
+/// How often an unchanged page gets a keep-alive event; `app.js` relies on it.
 const STILL_THERE: Duration = Duration::from_secs(15);
-/// So many pages are kept live at once; more have to be loaded by hand.
+/// How many pages are live at the same time; further ones have to be reloaded by hand.
 const MOST: usize = 64;
 
-/// Places for live pages, and what ends them all.
+/// The slots for live pages, and the signal that ends them.
 #[derive(Debug, Clone)]
 pub(crate) struct Live {
     places: Arc<Semaphore>,
@@ -53,7 +52,7 @@ impl Live {
     }
 }
 
-/// Which page.
+/// The page to keep live.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Wanted {
     /// Its path and query.
@@ -77,7 +76,7 @@ pub(crate) async fn events(State(admin): State<Admin>, operator: Operator, parts
     let stream =
         futures_util::stream::unfold(Watching::new(admin, operator, uri, meters, place), Watching::next);
     let keep_alive = KeepAlive::new().interval(STILL_THERE).event(Event::default().event("alive").data("1"));
-    // nginx and its like would hold events back.
+    // nginx and similar proxies would buffer the events.
     ([("x-accel-buffering", "no")], Sse::new(stream).keep_alive(keep_alive)).into_response()
 }
 
@@ -90,14 +89,14 @@ fn rendered(part: askama::Result<String>) -> Option<String> {
     part.inspect_err(|error| tracing::error!(%error, "a page cannot be rendered")).ok()
 }
 
-/// Somebody who looks at a page.
+/// A live page.
 struct Watching {
     admin: Admin,
     operator: Operator,
     uri: Uri,
-    /// What is live of the page, if it is a key's or a consumer's.
+    /// The meters, if it is the page of a key or a consumer.
     meters: Option<Meters>,
-    /// What was sent last.
+    /// The hash of what was sent last.
     sent: Option<u64>,
     rendered: Option<Instant>,
     generation: u64,
@@ -115,7 +114,7 @@ impl Watching {
         Self { admin, operator, uri, meters, sent: None, rendered: None, generation: 0, _place: place }
     }
 
-    /// Waits until the page looks otherwise than it did.
+    /// Waits until the page has changed.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         loop {
             if !self.wait().await || !self.admin.gate.still_admits(&self.operator, Instant::now()) {
@@ -132,7 +131,7 @@ impl Watching {
             html.hash(&mut hasher);
             let digest = hasher.finish();
             if self.sent.replace(digest) != Some(digest) {
-                // JSON: a line break would end the event's data.
+                // As JSON, because a line break would end the event's data.
                 let event = Event::default().event("live").json_data(html).unwrap_or_default();
                 return Some((Ok(event), self));
             }
@@ -156,7 +155,7 @@ impl Watching {
     }
 }
 
-/// In place of a page that is not there any more, such as that of a server that has gone.
+/// Replaces a page that no longer exists, such as that of a removed server.
 fn gone() -> String {
     "<p class=\"card muted\">It is not there any more.</p>".to_owned()
 }

@@ -1,4 +1,4 @@
-//! Who is asking: an operator, known by a token or by the session that one has opened.
+//! The operator who sends a request, known by a token or by a session that was opened with one.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
@@ -8,27 +8,27 @@ use store::Actor;
 
 use crate::{AdminToken, Role, refusal::Refusal};
 
-/// Who is asking. Every handler behind the gate can take it as an argument.
+/// The operator who sends a request. Every handler behind the gate can take it as an argument.
 #[derive(Debug, Clone)]
 pub struct Operator {
-    /// The name of the token; for the page and the audit log.
+    /// The name of the token, for pages and the audit log.
     pub name: Arc<str>,
-    /// What it may do. The gate has refused already what it may not.
+    /// The role. The gate has already refused what it does not allow.
     pub role: Role,
     /// The address from which this request comes; for the audit log.
     pub(crate) address: IpAddr,
     /// The token itself, by its digest.
     pub(crate) token: KeyDigest,
-    /// The session, if it came with a cookie and not with the token itself.
+    /// The session, if the request came with a cookie and not with the token itself.
     pub(crate) session: Option<SessionOf>,
 }
 
-/// What a page needs to know of its session.
+/// The session's data that pages need.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionOf {
     /// The cookie's value.
     pub(crate) cookie: String,
-    /// What each form must carry.
+    /// The CSRF token that each form must carry.
     pub(crate) csrf: String,
 }
 
@@ -42,7 +42,7 @@ impl Operator {
         Actor::at(&*self.name, self.address)
     }
 
-    /// What each form of a page must carry in its field `csrf`; empty for who needs none.
+    /// The value of the field `csrf` in each form; empty for an operator without a session.
     pub fn csrf(&self) -> &str {
         self.session.as_ref().map_or("", |session| &session.csrf)
     }
@@ -52,12 +52,12 @@ impl<S: Sync> FromRequestParts<S> for Operator {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        // Outside the gate there is no operator, whatever the request holds.
+        // Outside the gate there is no operator, whatever the request contains.
         parts.extensions.get::<Self>().cloned().ok_or_else(|| Refusal::sign_in(parts))
     }
 }
 
-/// The same where nobody need be signed in.
+/// The operator, on pages that need no signing in.
 #[derive(Debug, Clone)]
 pub(crate) struct MaybeOperator(pub(crate) Option<Operator>);
 

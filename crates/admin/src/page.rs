@@ -1,4 +1,4 @@
-//! What all pages have in common.
+//! What all pages share.
 
 use askama::Template;
 use axum::{
@@ -13,7 +13,7 @@ use axum::{
 
 use crate::Operator;
 
-/// Nothing but our own files, and no frame around us (<https://www.w3.org/TR/CSP3/>).
+/// The content security policy: only our own files, and no framing (<https://www.w3.org/TR/CSP3/>).
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
@@ -21,9 +21,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub(crate) struct Frame {
     /// What the page is called.
     pub(crate) title: String,
-    /// The path of the page in the navigation that this is, or belongs to.
+    /// The path of the navigation's entry to which the page belongs.
     pub(crate) at: &'static str,
-    /// Who is signed in.
+    /// The operator who is signed in.
     pub(crate) operator: Operator,
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn html(page: &impl Template) -> Response {
     rendered(page.render())
 }
 
-/// A page that was rendered.
+/// The response with a rendered page.
 pub(crate) fn rendered(page: askama::Result<String>) -> Response {
     match page {
         Ok(text) => Html(text).into_response(),
@@ -70,14 +70,14 @@ pub(crate) fn rendered(page: askama::Result<String>) -> Response {
     }
 }
 
-/// Adds what browsers are to obey. Only what says otherwise (the assets) may be kept.
+/// Adds the security headers. Responses may not be cached, unless they say otherwise (the assets do).
 pub(crate) async fn with_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let obey = [
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
-        // Not `no-referrer`: then browsers hide the origin of our own forms, by which they are known.
+        // Not `no-referrer`: then browsers would hide the origin of our own forms, by which these are recognised.
         (REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
@@ -89,7 +89,7 @@ pub(crate) async fn with_headers(mut response: Response) -> Response {
     response
 }
 
-/// Whether the client speaks TLS to the Traefik before us.
+/// Whether the client's connection to Traefik uses TLS.
 pub(crate) fn is_https(headers: &HeaderMap) -> bool {
     headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https")
 }

@@ -1,5 +1,4 @@
-//! Answers to who may not: a page for people, JSON for programs. The only place here where a status of refusal is
-//! chosen.
+//! Refusals: a page for people, JSON for programs. Only here is the status of a refusal chosen.
 
 use std::time::Duration;
 
@@ -21,20 +20,20 @@ use crate::{
     routes::SIGN_IN,
 };
 
-/// An answer to who may not, or may not so.
+/// A refusal of a request.
 #[derive(Debug)]
 pub struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
-    /// Whether a person reads it.
+    /// Whether a person reads it, so that it is a page.
     page: bool,
-    /// Whether it is the API that answers.
+    /// Whether the API answers.
     api: bool,
-    /// Where a browser shall go instead.
+    /// The path to which the browser is redirected.
     location: Option<String>,
     retry_after: Option<Duration>,
-    /// Whether a browser shall ask once more, from here.
+    /// Whether the browser is to send the request again from our own page.
     again: bool,
 }
 
@@ -61,12 +60,12 @@ impl Refusal {
         }
     }
 
-    /// Nobody is signed in: a browser is sent to the page for that, and from there to where it wanted to go.
+    /// The operator is not signed in: a browser is sent to the sign-in page, and from there to the page that it wanted.
     pub(crate) fn sign_in(parts: &Parts) -> Self {
         const MESSAGE: &str = "sign in, or send an admin token as \"Authorization: Bearer <token>\"";
         let mut refusal = Self::new(parts, StatusCode::UNAUTHORIZED, "unauthorized", MESSAGE);
         if refusal.page && is_link_of_another_site(parts) {
-            // Browsers keep the cookie back here; they send it when our own page asks once more.
+            // On a link from another site browsers withhold the cookie; they send it when our own page repeats the request.
             refusal.again = true;
         } else if refusal.page {
             let wanted = parts.uri.path_and_query().map_or("/", |wanted| wanted.as_str());
@@ -76,7 +75,7 @@ impl Refusal {
                     format!("{SIGN_IN}?next={}", utf8_percent_encode(wanted, NON_ALPHANUMERIC))
                 }
                 (_, "/sign-out") => SIGN_IN.to_owned(),
-                // What was sent is lost; the page that it was sent from can be filled in again.
+                // The form's content is lost, but the page that it was sent from can be filled in again.
                 _ => {
                     let from = utf8_percent_encode(path_of_referer(parts), NON_ALPHANUMERIC);
                     format!("{SIGN_IN}?lost=1&next={from}")
@@ -113,12 +112,12 @@ impl Refusal {
         Self::new(parts, StatusCode::NOT_FOUND, "not_found", "there is no such page")
     }
 
-    /// The registry says no, or nothing.
+    /// The registry has refused the operation, or does not answer.
     pub(crate) fn of_registry(parts: &Parts, status: StatusCode, error: &store::RegistryError) -> Self {
         Self::new(parts, status, "registry", error.to_string())
     }
 
-    /// What was sent cannot be done; `message` says what is allowed.
+    /// The request cannot be carried out; `message` says what is allowed.
     pub(crate) fn bad_request(parts: &Parts, message: &str) -> Self {
         Self::new(parts, StatusCode::BAD_REQUEST, "bad_request", message)
     }
@@ -154,19 +153,19 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// A page that asks for itself. It holds nothing.
+/// A page that repeats its own request. It contains nothing else.
 const AGAIN: &str =
     "<!doctype html><html lang=\"en\"><meta http-equiv=\"refresh\" content=\"0\"><title>Modelgate</title>";
 
-/// The path of the page of ours that a form was sent from; browsers say so.
+/// The path of our own page from which a form was sent, by the `Referer`.
 fn path_of_referer(parts: &Parts) -> &str {
     let url = parts.headers.get(REFERER).and_then(|value| value.to_str().ok());
     let rest = url.and_then(|url| url.split_once("://")).map_or("", |(_, rest)| rest);
     rest.find('/').map_or("/", |at| &rest[at..])
 }
 
-/// Whether somebody has followed a link of another site: then browsers send no cookie of ours (`SameSite=Strict`),
-/// whether there is one or not.
+/// Whether the request follows a link on another site. Then browsers send no cookie of ours (`SameSite=Strict`), even if there is
+/// one.
 fn is_link_of_another_site(parts: &Parts) -> bool {
     let is = |name: &str, values: &[&str]| {
         parts.headers.get(name).is_some_and(|value| values.iter().any(|wanted| value == wanted))
@@ -176,7 +175,7 @@ fn is_link_of_another_site(parts: &Parts) -> bool {
         && is("sec-fetch-mode", &["navigate"])
 }
 
-/// Whether a person reads the answer: browsers say so.
+/// Whether a person reads the answer, by the browser's `Accept`.
 pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
     headers.get(ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
 }

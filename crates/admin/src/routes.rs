@@ -1,4 +1,4 @@
-//! Which page is where. All stand behind the gate but the sign-in page and the assets.
+//! The path of each page. All are behind the gate, except the sign-in page and the assets.
 
 use axum::{
     Router,
@@ -13,10 +13,10 @@ use crate::{
     sign_in,
 };
 
-/// Where one signs in.
+/// The path of the sign-in page.
 pub(crate) const SIGN_IN: &str = "/sign-in";
 
-/// Every route: a table, so that a test can walk it.
+/// Every route, as a table so that a test can walk it.
 pub(crate) fn routes() -> Vec<(String, MethodRouter<Admin>)> {
     let pages = [
         (SIGN_IN, get(sign_in::show).post(sign_in::submit)),
@@ -70,13 +70,13 @@ mod tests {
     use super::*;
     use crate::testing::{ADMIN, Dashboard, READER, text};
 
-    /// A path that a route matches.
+    /// A path that matches a route.
     fn example(route: &str) -> String {
         let fill = |segment: &str| if segment.starts_with('{') { "x".to_owned() } else { segment.to_owned() };
         route.split('/').map(fill).collect::<Vec<_>>().join("/")
     }
 
-    /// Every route, those of the API among them.
+    /// Every route, including those of the API.
     fn all() -> impl Iterator<Item = String> {
         let api = api::routes().into_iter().map(|(path, _)| format!("{}{path}", api::BASE));
         routes().into_iter().map(|(path, _)| path).chain(api)
@@ -111,7 +111,7 @@ mod tests {
                 assert_eq!(dashboard.ask(None, cookie, "").await.status(), StatusCode::UNAUTHORIZED);
             }
         }
-        // Each wrong token counts as a failure, so only one is shown here.
+        // Each wrong token counts as a failure, so only one is sent here.
         let response = dashboard.ask(Some("a wrong token"), Request::get("/about"), "").await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     }

@@ -1,4 +1,4 @@
-//! Sessions: what stands behind the cookie. In memory, so that a restart signs everybody out.
+//! Sessions, which the cookies refer to. They are kept in memory, so a restart signs everybody out.
 
 use std::{
     collections::HashMap,
@@ -15,19 +15,20 @@ use crate::token::random_hex;
 const IDLE: Duration = Duration::from_secs(60 * 60);
 /// A session ends after this long, however much it is used.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-/// More sessions than operators; the one that was not used for the longest time makes room.
+/// The maximum number of sessions, more than there are operators. Beyond it, the one that was unused for the longest time is
+/// dropped.
 const MOST: usize = 1000;
 
-/// All sessions, by the digest of the cookie: who reads this memory cannot use them.
+/// All sessions, by the digest of the cookie, so that somebody who can read this memory cannot use them.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions(Mutex<HashMap<KeyDigest, Session>>);
 
 /// One session.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
-    /// The token it was opened with; the session ends with it.
+    /// The token with which it was opened; the session ends when the token is removed.
     pub(crate) token: KeyDigest,
-    /// What forms must carry, so that other sites cannot send them.
+    /// The CSRF token, which forms must carry.
     pub(crate) csrf: String,
     opened: Instant,
     used: Instant,
@@ -43,7 +44,7 @@ impl Sessions {
     /// Opens a session and returns the cookie's value.
     ///
     /// # Errors
-    /// If the system gives no random bytes.
+    /// The system provides no random bytes.
     pub(crate) fn open(&self, token: KeyDigest, now: Instant) -> io::Result<String> {
         let cookie = random_hex::<32>()?;
         let session = Session { token, csrf: random_hex::<32>()?, opened: now, used: now };
@@ -60,7 +61,7 @@ impl Sessions {
         Ok(cookie)
     }
 
-    /// The session of a cookie, which is thereby used.
+    /// The session of a cookie. Counts as use of the session.
     pub(crate) fn of(&self, cookie: &str, now: Instant) -> Option<Session> {
         let digest = KeyDigest::of(cookie);
         let mut sessions = self.lock();

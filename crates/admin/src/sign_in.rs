@@ -1,4 +1,4 @@
-//! Signing in with an admin token, which gives a session cookie, and signing out.
+//! Signing in with an admin token, which sets a session cookie, and signing out.
 
 use std::{sync::Arc, time::Instant};
 
@@ -23,19 +23,19 @@ use crate::{
     routes::SIGN_IN,
 };
 
-/// Where to go afterwards.
+/// The page to go to after signing in.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Next {
     next: String,
-    /// Not empty if a form came without a session.
+    /// Not empty if a form was sent without a session.
     lost: String,
 }
 
-/// What to tell who has sent a form too late.
+/// The message after a form was sent too late.
 const LOST: &str = "You were signed out, so what you sent was not done. Sign in, and send it again.";
 
-/// What the form sends.
+/// The fields of the form.
 #[derive(Deserialize)]
 pub(crate) struct Credentials {
     token: String,
@@ -104,8 +104,8 @@ pub(crate) async fn sign_out(
     response
 }
 
-/// The cookie of a session (RFC 6265 §4.1); an empty value removes it. No script can read it, no other site send it,
-/// and over TLS it never travels in clear.
+/// Sets the session's cookie (RFC 6265 §4.1); an empty value removes it. Scripts cannot read it, other sites cannot send it, and
+/// over TLS it is never sent in clear.
 fn set_cookie(response: &mut Response, request: &HeaderMap, value: &str) {
     let secure = if page::is_https(request) { "; Secure" } else { "" };
     let until = if value.is_empty() { "; Max-Age=0" } else { "" };
@@ -116,7 +116,7 @@ fn set_cookie(response: &mut Response, request: &HeaderMap, value: &str) {
     }
 }
 
-/// A path of this site, or the overview: nobody is sent elsewhere by a link to this page. Browsers take `\` for `/`.
+/// A path of this site, else the overview, so that a link to this page cannot redirect elsewhere. Browsers treat `\` as `/`.
 fn own_path(next: &str) -> &str {
     let plain = next.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     let own = next.starts_with('/') && !next.starts_with("//") && !next.starts_with(SIGN_IN);

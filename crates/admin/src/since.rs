@@ -1,7 +1,7 @@
 //! Since when each server has been in its state, and since when it has been expected to become ready.
 //!
-//! The catalogue has no times: it says the same as long as nothing changes. So each one that is published is compared
-//! with what was known.
+//! The catalogue contains no times, so that it stays the same as long as nothing changes. Therefore each published catalogue is
+//! compared with the previous states.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ impl Since {
         }
     }
 
-    /// Compares a catalogue with what was known.
+    /// Compares a catalogue with the known states.
     pub(crate) fn see(&self, catalogue: &Catalogue, now: SystemTime) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = |server: &ServerRecord| {
@@ -38,32 +38,32 @@ impl Since {
         *known = seen;
     }
 
-    /// Since when a server has been in the state that it is in; `None` for a moment, when it is new.
+    /// Since when a server has been in its present state; `None` for a moment when it is new.
     pub(crate) fn of(&self, server: &ServerRecord) -> Option<SystemTime> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&server.spec.id).filter(|(name, _)| *name == server.state.name()).map(|(_, since)| *since)
     }
 
-    /// Since when a server has had time to become ready: since its container was started, which may be long before
-    /// Modelgate was. Where that is not known, and while a server has not been asked anything yet, its state counts.
+    /// Since when a server has had time to become ready: the start of its container, which may be long before Modelgate's. If
+    /// that is unknown, or the server has not been probed yet, the time of its state counts.
     pub(crate) fn loading(&self, server: &ServerRecord, now: SystemTime) -> Option<SystemTime> {
         let started = started(&server.spec).filter(|at| *at <= now && !is_yet_to_be_asked(server));
         started.or_else(|| self.of(server))
     }
 }
 
-/// When a container was last started. A task of a Swarm has no such time, nor has a server of the configuration.
+/// When a container was last started. Tasks of a Swarm and servers of the configuration have no such time.
 pub(crate) fn started(spec: &ServerSpec) -> Option<SystemTime> {
     let at = match spec.source {
         Source::Docker { .. } => spec.incarnation.parse::<jiff::Timestamp>().ok()?,
         Source::File => return None,
     };
-    // Docker writes the year 1 for what was never started.
+    // Docker gives the year 1 for a container that was never started.
     (at > jiff::Timestamp::UNIX_EPOCH).then(|| at.into())
 }
 
-/// Whether nothing has been heard of this run of a server. A container that has just been started still has the time of
-/// its last start.
+/// Whether nothing is known of this run of a server yet. A container that has just been started still has the time of its
+/// previous start.
 fn is_yet_to_be_asked(server: &ServerRecord) -> bool {
     use LifecycleFinding::{JustStarted, ModelsNotAsked, ReadyNotAsked};
     matches!(server.state.why(), Some(Finding::Lifecycle(JustStarted | ModelsNotAsked | ReadyNotAsked)))
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(since.of(&gpu), None, "gone");
     }
 
-    /// The ten minutes began anew with each start of Modelgate.
+    /// Regression: the ten minutes started again whenever Modelgate was restarted.
     #[test]
     fn a_container_loads_since_it_was_started() {
         let now =

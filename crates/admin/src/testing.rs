@@ -1,4 +1,4 @@
-//! A dashboard without listeners, for tests.
+//! For tests: a dashboard without listeners.
 
 pub(crate) mod found;
 
@@ -20,12 +20,12 @@ use tower::ServiceExt as _;
 
 use crate::{Admin, AdminToken, AdminTokens, Gate, Parts, Program, Role, router};
 
-/// May do everything.
+/// The token of an admin.
 pub(crate) const ADMIN: &str = "token-of-alice-the-admin";
-/// May only read.
+/// The token of a reader.
 pub(crate) const READER: &str = "token-of-bob-the-reader";
 
-/// A dashboard, and what it is fed with.
+/// A dashboard, and the inputs that it shows.
 pub(crate) struct Dashboard {
     pub(crate) router: Router,
     pub(crate) admin: Admin,
@@ -34,7 +34,7 @@ pub(crate) struct Dashboard {
 }
 
 impl Dashboard {
-    /// One that shows a catalogue.
+    /// A dashboard that shows a catalogue.
     pub(crate) fn of(catalogue: Catalogue) -> Self {
         let (mut publisher, reader) = catalogue::channel();
         publisher.publish(catalogue);
@@ -43,7 +43,7 @@ impl Dashboard {
         Self { router: router(admin.clone()), admin, publisher, shutdown }
     }
 
-    /// The same with a store of its own, which is empty and ends with the folder.
+    /// A dashboard with an empty store of its own, which is removed with the folder.
     pub(crate) async fn with_store(catalogue: Catalogue, folder: &std::path::Path) -> Self {
         let dashboard = Self::of(catalogue);
         let store = Store::open(StoreUrl::in_folder(folder)).await.expect("a store");
@@ -51,12 +51,12 @@ impl Dashboard {
         dashboard
     }
 
-    /// Stops, as the program does.
+    /// Signals shutdown, as the program does.
     pub(crate) fn stop(&self) {
         self.shutdown.send_replace(true);
     }
 
-    /// Asks as whoever holds a token.
+    /// Sends a request with a token.
     pub(crate) async fn ask(&self, token: Option<&str>, request: Builder, body: &str) -> Response<Body> {
         let request = match token {
             Some(token) => request.header("authorization", format!("Bearer {token}")),

@@ -1,4 +1,4 @@
-//! Failed sign-ins are slowed, by source address and in bounded memory.
+//! Throttles failed sign-ins by source address, in bounded memory.
 
 use std::{
     collections::HashMap,
@@ -11,16 +11,17 @@ use limits::network_of;
 
 use crate::client::Client;
 
-/// So many failures at once are forgiven; people mistype.
+/// How many failures at once are allowed; people mistype.
 const BURST: u32 = 10;
-/// One more every so often.
+/// How often one further failure is allowed.
 const EVERY: Duration = Duration::from_secs(6);
-/// Who forwards others' requests may fail so many times as often. It may be somebody who makes their addresses up.
+/// The allowance of a peer that forwards requests is this many times larger than a client's. It is limited because the peer may
+/// invent the clients' addresses.
 const FORWARDED: u32 = 10;
-/// How many addresses are told apart. The others share one allowance.
+/// How many addresses are tracked separately. All others share one allowance.
 const MOST: usize = 4096;
 
-/// Failures of clients, and of who forwards their requests.
+/// Failures of clients, and of peers that forward requests.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     clients: Failures,
@@ -37,8 +38,8 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// Whether this client may try now; if not, how long it must wait. To be asked before the token is looked
-    /// at: a right guess must not be told apart from a wrong one.
+    /// Whether this client may try now; if not, how long it must wait. To be called before the token is looked at, so that a
+    /// right guess cannot be told from a wrong one.
     pub(crate) fn check(&self, client: Client, now: Instant) -> Result<(), Duration> {
         self.clients.check(client.address, now)?;
         client.forwarded_by.map_or(Ok(()), |peer| self.forwarders.check(peer, now))
@@ -86,7 +87,7 @@ impl Failures {
         *whole = (*whole).max(now) + self.every;
     }
 
-    /// Where an address is counted: with its network, and when there is no more room, with all new ones.
+    /// Where an address is counted: with its network, and once the table is full, together with all other new ones.
     fn place(failures: &HashMap<IpAddr, Instant>, address: IpAddr) -> IpAddr {
         let address = network_of(address);
         match failures.contains_key(&address) || failures.len() < MOST {
@@ -123,7 +124,7 @@ mod tests {
         assert_eq!(throttle.check(address(1), now + EVERY * 12), Ok(()));
     }
 
-    /// Anybody on this machine may say that somebody else asks through them, each time another one.
+    /// Anybody on this machine may claim to forward requests, each time for another client.
     #[test]
     fn who_makes_addresses_up_is_slowed_as_well() {
         let (throttle, now) = (Throttle::default(), Instant::now());

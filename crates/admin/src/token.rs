@@ -1,4 +1,4 @@
-//! Who may administrate: tokens, kept by their SHA-256 digests.
+//! Admin tokens, kept as their SHA-256 digests.
 
 use std::{
     fmt, fs,
@@ -11,38 +11,38 @@ use std::{
 use access::KeyDigest;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-/// The file of `state_dir` that keeps the digest of a generated token over restarts.
+/// The file in `state_dir` that keeps the digest of a generated token across restarts.
 const FILE: &str = "admin-token.sha256";
 
 /// What an operator may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Everything.
+    /// May do everything.
     Admin,
-    /// See everything, change nothing.
+    /// May see everything, and change nothing.
     Reader,
 }
 
-/// A token that lets an operator in.
+/// A token with which an operator signs in.
 #[derive(Debug, Clone)]
 pub struct AdminToken {
-    /// Whose it is; shown on the page and in the audit log.
+    /// The operator's name, for pages and the audit log.
     pub name: Arc<str>,
     /// The SHA-256 of the token.
     pub digest: KeyDigest,
-    /// What it is good for.
+    /// Its role.
     pub role: Role,
 }
 
-/// All tokens that let operators in.
+/// All admin tokens.
 #[derive(Debug, Clone, Default)]
 pub struct AdminTokens(Vec<AdminToken>);
 
-/// A token that was just made, in clear. It is shown once and never stored.
+/// A token that was just generated, in clear. It is shown once and never stored.
 pub struct NewAdminToken(String);
 
 impl Role {
-    /// One word for it, as in the configuration.
+    /// The role's name, as in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
@@ -62,7 +62,7 @@ impl AdminTokens {
         Self(tokens)
     }
 
-    /// Whether there is none, so that nobody could sign in.
+    /// Whether there is no token, so that nobody could sign in.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -72,7 +72,7 @@ impl AdminTokens {
         self.0.iter().map(|token| &*token.name)
     }
 
-    /// The token that has this digest. All are looked at, each in the same time.
+    /// The token with this digest. All tokens are compared, each in constant time.
     pub(crate) fn find(&self, digest: &KeyDigest) -> Option<&AdminToken> {
         let (mut found, mut at) = (Choice::from(0), 0_u64);
         for (i, token) in (0_u64..).zip(&self.0) {
@@ -84,11 +84,11 @@ impl AdminTokens {
         bool::from(found).then(|| &self.0[at])
     }
 
-    /// The token for when none is configured: the one that was generated before, if `state_dir` remembers it, else a
-    /// new one, which is returned to be shown. Its digest is kept in `state_dir`.
+    /// The token if none is configured: the one that was generated before, if `state_dir` has its digest, else a new one, which
+    /// is returned to be shown. Its digest is kept in `state_dir`.
     ///
     /// # Errors
-    /// If the digest cannot be read or kept, or the system gives no random bytes.
+    /// The digest cannot be read or written, or the system provides no random bytes.
     pub fn generated(state_dir: Option<&Path>) -> io::Result<(Self, Option<NewAdminToken>)> {
         let path = state_dir.map(|folder| folder.join(FILE));
         let one = |digest| Self(vec![AdminToken { name: "generated".into(), digest, role: Role::Admin }]);
@@ -116,7 +116,7 @@ impl AdminTokens {
 }
 
 impl NewAdminToken {
-    /// Makes a token of 160 random bits.
+    /// Generates a token of 160 random bits.
     fn generate() -> io::Result<Self> {
         Ok(Self(format!("mgadmin-{}", random_hex::<20>()?)))
     }

@@ -1,8 +1,8 @@
-//! A server that Traefik asks as it asks Modelgate, over the same TLS and HTTP/2, and that decides nothing: it reads the
-//! question, and says yes.
+//! An auth server for Traefik that allows everything: it reads the question, over the same TLS and HTTP/2 as Modelgate, and says
+//! yes.
 //!
-//! What a request costs with it is the least that ForwardAuth can cost, so it is what Modelgate's speed is measured against.
-//! It has Modelgate's allocator and settings of HTTP/2; how Modelgate runs its tasks is its own.
+//! A request with it costs the minimum that ForwardAuth can cost, so Modelgate's speed is compared with it. It has Modelgate's
+//! allocator and HTTP/2 settings, but not Modelgate's scheduling of tasks.
 
 use std::{convert::Infallible, env, fs, sync::Arc};
 
@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// `baseline PORT CERTIFICATE KEY ROUTE`: listens on 127.0.0.1 until it is killed, and sends every request to the route.
+/// `baseline PORT CERTIFICATE KEY ROUTE`: listens on 127.0.0.1 until it is killed, and routes every request to `ROUTE`.
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [port, certificate, key, route] = &arguments[..] else {
@@ -65,10 +65,10 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, route: Arc<str>) {
     let _ = protocol.serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// As long as one of Modelgate's.
+/// A request id, as long as Modelgate's.
 const ID: &str = "req_00000000000000000000000000000000";
 
-/// It goes there, whatever it is; with the headers that Modelgate's answer has.
+/// Allows any request, with the headers of Modelgate's answer.
 async fn yes(question: Request<Incoming>, route: Arc<str>) -> Result<Response<Empty<Bytes>>, Infallible> {
     let body = question.into_body().collect().await;
     let status = if body.is_ok() { StatusCode::OK } else { StatusCode::BAD_REQUEST };

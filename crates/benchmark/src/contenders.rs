@@ -1,12 +1,12 @@
-//! Who is compared, each on the whole way from the client to the same server.
+//! The contenders. Each is measured from end to end, from the client to the same server.
 //!
 //! | contender | what it is |
 //! |---|---|
 //! | alone | Traefik with one router and no middleware |
-//! | nothing | Traefik with the very document that Modelgate renders, asking a server that decides nothing (the crate `baseline`) |
+//! | nothing | Traefik with exactly the document that Modelgate renders, asking `baseline`, which allows everything |
 //! | modelgate | Traefik with Modelgate: a store, a thousand keys, a limit and a quota of requests |
-//! | envoy | Envoy, whose `ext_authz` asks the server that decides nothing |
-//! | vllm-router | Traefik before a router that all data passes, with nothing to decide |
+//! | envoy | Envoy, whose `ext_authz` asks `baseline` |
+//! | vllm-router | Traefik in front of a router through which all data passes, and which decides nothing |
 //! | litellm | LiteLLM's proxy with a master key and a limit of requests |
 
 use std::{
@@ -26,29 +26,29 @@ use testkit::{
     traefik::{Traefik, traefik_binary},
 };
 
-/// The model that everybody asks for.
+/// The model that all requests name.
 pub(crate) const MODEL: &str = "llama";
-/// The key with which everybody asks.
+/// The key that all requests carry.
 pub(crate) const KEY: &str = "mg-benchmark-key";
-/// Other keys that there are.
+/// The number of other keys.
 const KEYS: usize = 1_000;
 const TRAEFIK: &str = "3.7.15";
 
-/// How many contenders.
+/// Which contenders to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// Traefik alone, with the server that decides nothing, and with Modelgate.
+    /// Traefik alone, with the server that allows everything, and with Modelgate.
     Short,
     All,
 }
 
-/// One of those that are compared.
+/// A contender.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
     pub(crate) url: String,
-    /// What a request passes before it reaches the server.
+    /// The processes through which a request passes before it reaches the server.
     processes: Vec<u32>,
-    /// They run as long as it is there.
+    /// The running programs; dropping them stops them.
     _parts: Vec<Box<dyn Any>>,
 }
 
@@ -57,18 +57,18 @@ impl Contender {
         Self { name, url, processes: processes.to_vec(), _parts: parts }
     }
 
-    /// Whether it may refuse what is asked: then it counts as doing nothing in that time.
+    /// Whether it may fail requests. A failed turn then counts as zero requests.
     pub(crate) fn may_fail(&self) -> bool {
         !["alone", "nothing", "modelgate"].contains(&self.name)
     }
 
-    /// Of all processes that a request passes.
+    /// The CPU time of all processes through which a request passes.
     pub(crate) fn cpu_time(&self) -> Duration {
         self.processes.iter().map(|id| cpu_time(*id)).sum()
     }
 }
 
-/// Starts those that are wanted before a server.
+/// Starts the wanted contenders in front of a server.
 pub(crate) async fn start(server: &str, wanted: Wanted) -> Vec<Contender> {
     let traefik = traefik_binary(TRAEFIK).expect("Traefik");
     let mut all = vec![alone(&traefik, server).await];
@@ -86,7 +86,7 @@ pub(crate) async fn start(server: &str, wanted: Wanted) -> Vec<Contender> {
     all
 }
 
-/// Waits until it does what it will be asked to do.
+/// Waits until it answers requests like those of the benchmark.
 async fn answers(contender: &Contender) {
     let url = format!("{}/v1/chat/completions", contender.url);
     let body = serde_json::json!({"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]});
@@ -113,7 +113,7 @@ async fn alone(traefik: &Path, server: &str) -> Contender {
     Contender::new("alone", traefik.url(), &[traefik.id()], vec![Box::new(traefik)])
 }
 
-/// And the document that it has rendered.
+/// Starts Modelgate; also returns the document that it has rendered.
 async fn modelgate(traefik: &Path, server: &str) -> (Contender, Value) {
     let digest = access::KeyDigest::of(KEY).to_hex();
     let limit = "{ requests_per_minute: 60000000, requests_per_day: 60000000 }";
@@ -216,8 +216,7 @@ async fn litellm(server: &str) -> Contender {
     Contender::new("litellm", litellm.url(), &[litellm.id()], vec![Box::new(litellm)])
 }
 
-/// A program that comes as a script of Python, beside the Python that runs it: it names another, of the folder that it was made
-/// in.
+/// A Python script, run with the Python beside it: the script itself names the Python in the folder where it was built.
 fn script(variable: &str) -> Builder {
     let Some(script) = env::var_os(variable).map(PathBuf::from) else {
         panic!("{variable} names no program")

@@ -1,4 +1,4 @@
-//! What the turns say: medians of rates and costs, and ratios within a turn, each with an interval.
+//! The results: medians of rates and costs, and ratios within a turn, each with an interval.
 
 use std::fmt::Write as _;
 
@@ -27,7 +27,7 @@ impl Figures {
         self.case.connections
     }
 
-    /// Each contender's requests per second, as a share of Traefik's alone, which is the first.
+    /// Each contender's requests per second as a share of those of Traefik alone, which is the first contender.
     pub(crate) fn of_traefik_alone(&self) -> impl Iterator<Item = (&'static str, Interval)> {
         (0..self.contenders.len()).map(|number| (self.contenders[number].0, self.ratio(number, 0)))
     }
@@ -41,7 +41,7 @@ impl Figures {
         Interval::of(self.contenders[number].1.iter().map(figure)).median
     }
 
-    /// Lines of a table in Markdown, below [`head`].
+    /// The rows of a Markdown table, to follow [`head`].
     pub(crate) fn rows(&self) -> String {
         let baseline = self.contenders.iter().position(|(name, _)| *name == "nothing");
         let mut rows = String::new();
@@ -72,7 +72,7 @@ pub(crate) fn head(what: &str) -> String {
     )
 }
 
-/// A median, and between what it lies with a probability of 95 %, or, where there are fewer than six values, all of them.
+/// A median with its 95 % confidence interval; with fewer than six values, the interval is their range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Interval {
     pub(crate) median: f64,
@@ -102,8 +102,8 @@ impl std::fmt::Display for Interval {
     }
 }
 
-/// How many values may be left out at each end so that the median is among the rest with 95 %: each value is above it or
-/// below it like a coin (<https://en.wikipedia.org/wiki/Sign_test>).
+/// How many values can be left out at each end so that the rest contains the median with 95 %: each value is above or below the
+/// median with equal probability (<https://en.wikipedia.org/wiki/Sign_test>).
 fn left_out(values: usize) -> usize {
     let (mut outside, mut ways) = (0.0, 0.5_f64.powi(i32::try_from(values).unwrap_or(i32::MAX)));
     let mut left_out: usize = 0;
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_interval_leaves_out_what_a_coin_would_rarely_show() {
-        // From a table of the sign test at 5 %: of 6 values none, of 9 one at each end, of 20 five.
+        // From a table of the sign test at 5 %: none of 6 values, one at each end of 9, five of 20.
         assert_eq!([3, 5, 6, 9, 12, 20].map(left_out), [0, 0, 0, 1, 2, 5]);
         let values = [9.0, 1.0, 8.0, 2.0, 7.0, 3.0, 6.0, 4.0, 5.0];
         assert_eq!(Interval::of(values.into_iter()), Interval { median: 5.0, low: 2.0, high: 8.0 });

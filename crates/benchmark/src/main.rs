@@ -1,10 +1,10 @@
-//! Requests per second and processor time on the whole way of a request: wrk, Traefik, Modelgate, a server.
+//! Requests per second and CPU time of requests from end to end: wrk, Traefik, Modelgate, a server.
 //!
-//! `cargo xtask bench` runs it. All contenders take turns in one run, and what counts is the ratio within a turn: a machine is
-//! never the same for two minutes.
+//! `cargo xtask bench` runs it. All contenders take turns in one run, and only ratios within a turn count, because a machine's
+//! speed changes from minute to minute.
 //!
 //! ```text
-//! main ─▶ contenders (who is compared) ─▶ work (what they do, by wrk) ─▶ figures (ratios, intervals) ─▶ plot
+//! main ─▶ contenders (who is compared) ─▶ work (the load, by wrk) ─▶ figures (ratios, intervals) ─▶ plot
 //! ```
 #![allow(clippy::print_stdout, reason = "its output is for the person who runs it")]
 
@@ -19,7 +19,7 @@ use contenders::{Contender, Wanted};
 use figures::Figures;
 use work::{Case, Work};
 
-/// Bytes of a request's body, and connections.
+/// Length of the request's body in bytes, and number of connections.
 const ALL: [(usize, u32); 9] = [
     (200, 32),
     (2_000, 1),
@@ -32,11 +32,11 @@ const ALL: [(usize, u32); 9] = [
     (8_000_000, 8),
 ];
 const QUICK: [(usize, u32); 3] = [(2_000, 32), (20_000, 32), (200_000, 32)];
-/// Streamed answers at once, and pieces of each.
+/// Concurrent streamed answers, and pieces of each.
 const STREAMS: u32 = 100;
 const PIECES: usize = 200;
 
-/// How many turns there are, after one that is not counted, if `MODELGATE_BENCHMARK_TURNS` does not say it.
+/// The default number of turns, after one that is not counted; `MODELGATE_BENCHMARK_TURNS` overrides it.
 const TURNS: usize = 9;
 const QUICK_TURNS: usize = 3;
 
@@ -73,16 +73,16 @@ async fn main() {
     }
 }
 
-/// Every contender does the same, one after another, `turns` times.
+/// Gives every contender the same load, one after another, `turns` times.
 fn turn_about(contenders: &[Contender], case: &Case, turns: usize) -> Figures {
     let work = Work::new(case);
     let mut figures = Figures::new(case, contenders.iter().map(|contender| contender.name));
     for turn in 0..=turns {
-        // Each turn begins with another one: who asks just after a heavy one finds the machine's caches cold.
+        // Each turn starts with another contender, because the one after a heavy contender finds the machine's caches cold.
         for place in 0..contenders.len() {
             let number = (turn + place) % contenders.len();
             let result = work.ask(&contenders[number]);
-            // In the first one nothing is warm.
+            // The first turn only warms up.
             if turn > 0 {
                 figures.add(number, result);
             }

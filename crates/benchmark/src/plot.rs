@@ -1,21 +1,21 @@
-//! The figures as a picture.
+//! The figures as an SVG picture.
 
 use std::fmt::Write as _;
 
 use crate::figures::Figures;
 
-/// In pixels of the picture.
+/// The size of the picture, in pixels.
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 360.0;
 const LEFT: f64 = 48.0;
 const RIGHT: f64 = 170.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 44.0;
-/// Told apart by people who see few colours: <https://jfly.uni-koeln.de/color/>.
+/// Colours that colour-blind people can tell apart: <https://jfly.uni-koeln.de/color/>.
 const COLOURS: [&str; 6] = ["#000000", "#e69f00", "#0072b2", "#009e73", "#d55e00", "#cc79a7"];
 
-/// Requests per second as a share of Traefik's alone, over the size of a body, at 32 connections: a line with its interval for
-/// each contender (<https://www.w3.org/TR/SVG11/>).
+/// Requests per second as a share of those of Traefik alone, over the size of a body, at 32 connections: a line with its interval
+/// for each contender (<https://www.w3.org/TR/SVG11/>).
 pub(crate) fn by_size(all: &[Figures]) -> String {
     let cases: Vec<&Figures> = all.iter().filter(|figures| figures.connections() == 32).collect();
     let (plot_width, plot_height) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);

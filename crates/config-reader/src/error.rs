@@ -1,19 +1,19 @@
-//! What is wrong with a configuration: all of it, in words that name the key.
+//! The errors of a configuration. All of them are reported, and each names its key.
 
 use std::fmt;
 
-/// One thing that is wrong.
+/// One error.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConfigError {
     /// Where: a key path such as `keys[1].limit.burst`, an environment variable or a file.
     pub place: String,
-    /// The environment variable that the value came from, if it was not the file.
+    /// The environment variable that the value came from, unless it came from the file.
     pub variable: Option<&'static str>,
-    /// What was found and what is allowed. Never holds a secret.
+    /// What was found and what is allowed. Never contains a secret.
     pub message: String,
 }
 
-/// All that is wrong.
+/// All errors of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 

@@ -1,7 +1,7 @@
-//! A small reader over YAML: the configuration file, and whatever else is written in its words.
+//! A small reader for YAML: for the configuration file, and for other documents with its keys.
 //!
-//! serde's derive stops at the first error and cannot say what would be allowed. A [`Section`]
-//! reads one mapping, key by key; what is wrong goes to a shared [`Report`] and reading goes on.
+//! serde's derive stops at the first error and cannot say what would be allowed. A [`Section`] reads one mapping, key by key;
+//! errors are added to a shared [`Report`], and reading goes on.
 
 mod error;
 mod origins;

@@ -1,4 +1,4 @@
-//! Where values came from.
+//! Where values came from: the file or the environment.
 
 /// Which key came from which environment variable.
 #[derive(Debug, Default)]
@@ -10,7 +10,7 @@ impl Origins {
         self.0.push((path, variable));
     }
 
-    /// The variable that a key, or what it is part of, came from.
+    /// The variable that a key, or a section around it, came from.
     pub fn variable_of(&self, path: &str) -> Option<&'static str> {
         let part_of = |whole: &str| {
             path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))

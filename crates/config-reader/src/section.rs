@@ -16,14 +16,14 @@ use serde_yaml::{Mapping, Value};
 
 use crate::{ConfigError, Origins};
 
-/// What is wrong so far, and where values came from.
+/// The errors so far, and where values came from.
 #[derive(Debug, Default)]
 pub struct Report {
     origins: Origins,
     errors: RefCell<Vec<ConfigError>>,
 }
 
-/// One mapping of the file. Its getters give `None` if the key is not there or was refused.
+/// One mapping of the file. The getters return `None` if the key is absent or was refused.
 #[derive(Debug)]
 pub struct Section<'a> {
     report: &'a Report,
@@ -32,21 +32,21 @@ pub struct Section<'a> {
     known: Vec<&'static str>,
 }
 
-/// Whether an error may repeat the value.
+/// Whether an error may quote the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Show {
     Always,
-    /// Not if it could be a URL with a credential in it.
+    /// Quoted unless it could be a URL that contains a credential.
     UnlessCredential,
     Never,
 }
 
-/// What is allowed, as the remark of an error.
+/// What is allowed, as the last part of an error message.
 struct Allowed<A>(A);
 
-/// Settings that are read, and where they are kept.
+/// The state of reading settings.
 struct Settings<'s> {
-    /// Those that may stand here.
+    /// The settings that are allowed at this place.
     here: Vec<&'static Setting>,
     server: &'s mut ServerSettings,
     model: &'s mut GivenModelSettings,
@@ -59,12 +59,12 @@ impl<A: Display> Display for Allowed<A> {
 }
 
 impl Report {
-    /// Nothing is wrong yet but these errors.
+    /// A report with these errors and no others.
     pub fn new(origins: Origins, errors: Vec<ConfigError>) -> Self {
         Self { origins, errors: RefCell::new(errors) }
     }
 
-    /// All that is wrong, in the order in which it was found.
+    /// All errors, in the order in which they were found.
     pub fn into_errors(self) -> Vec<ConfigError> {
         self.errors.into_inner()
     }
@@ -76,12 +76,12 @@ impl Report {
 }
 
 impl<'a> Section<'a> {
-    /// The whole file.
+    /// The section of the whole file.
     pub fn root(report: &'a Report, mapping: &'a Mapping) -> Self {
         Self { report, path: String::new(), mapping: Some(mapping), known: Vec::new() }
     }
 
-    /// Reports the keys that nothing has asked for.
+    /// Reports the keys that no getter has read.
     pub fn finish(self) {
         for key in self.mapping.into_iter().flat_map(Mapping::keys) {
             let name = scalar(key).unwrap_or_default();
@@ -99,7 +99,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reports that something is wrong with a key.
+    /// Reports an error of a key.
     pub fn error(&self, key: &str, message: impl Into<String>) {
         self.report.error(self.path_of(key), message.into());
     }
@@ -109,29 +109,29 @@ impl<'a> Section<'a> {
         self.report.origins.variable_of(&self.path_of(key))
     }
 
-    /// Whether a key is there.
+    /// Whether a key is present.
     pub fn has(&self, key: &str) -> bool {
         self.mapping.and_then(|m| m.get(key)).is_some_and(|value| !value.is_null())
     }
 
-    /// Whether no key is there at all, or none with something after it.
+    /// Whether the section is present and none of its keys has a value.
     pub fn is_empty(&self) -> bool {
         self.mapping.is_some_and(|mapping| mapping.values().all(Value::is_null))
     }
 
-    /// Whether a key is there and no other.
+    /// Whether a key is present and no other.
     pub fn has_only(&self, key: &str) -> bool {
         self.has(key) && self.mapping.is_some_and(|m| m.len() == 1)
     }
 
-    /// Reports a key that must be there and is not.
+    /// Reports a required key that is absent.
     pub fn require(&self, key: &str, allowed: &str) {
         if !self.has(key) {
             self.error(key, format!("is missing; allowed: {allowed}"));
         }
     }
 
-    /// Reports a list that is there and has nothing in it.
+    /// Reports a list that is present but empty.
     pub fn require_some<T>(&self, key: &str, list: &[T]) {
         let empty =
             self.mapping.and_then(|m| m.get(key)).and_then(Value::as_sequence).is_some_and(Vec::is_empty);
@@ -140,8 +140,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reads what is left as settings; those that are not for this place are unknown keys. Levels of
-    /// the file are dots of a setting's key.
+    /// Reads the remaining keys as settings; those that are not allowed here are reported as unknown. Nested sections of the file
+    /// correspond to the dots in a setting's key.
     pub fn settings(
         &mut self,
         server: &mut ServerSettings,
@@ -202,12 +202,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Accepts a key without looking at it.
+    /// Accepts a key without reading it.
     pub fn skip(&mut self, key: &'static str) {
         self.known.push(key);
     }
 
-    /// One value, by a parser that knows only yes and no.
+    /// Reads one value with a parser that returns an `Option`.
     pub fn get<T>(
         &mut self,
         key: &'static str,
@@ -217,7 +217,8 @@ impl<'a> Section<'a> {
         self.one(key, Show::Always, || allowed, |text| parse(text).ok_or(Allowed(allowed)))
     }
 
-    /// The same where what is allowed takes a moment to say: 100,000 keys have many numbers, and hardly a wrong one.
+    /// Like [`Self::get`], but describes what is allowed only in case of an error: that takes a moment, and 100,000 keys have
+    /// many numbers.
     fn get_or_say<T>(
         &mut self,
         key: &'static str,
@@ -227,7 +228,7 @@ impl<'a> Section<'a> {
         self.one(key, Show::Always, &allowed, |text| parse(text).ok_or_else(|| Allowed(allowed())))
     }
 
-    /// One value, by a parser that explains itself.
+    /// Reads one value with a parser that returns an error.
     pub fn try_get<T, E: Display>(
         &mut self,
         key: &'static str,
@@ -237,7 +238,7 @@ impl<'a> Section<'a> {
         self.one(key, Show::Always, || allowed, parse)
     }
 
-    /// Like [`Self::try_get`], for a URL: it is not repeated if it may hold a credential.
+    /// Like [`Self::try_get`], for a URL: it is not quoted if it may contain a credential.
     pub fn url<T, E: Display>(
         &mut self,
         key: &'static str,
@@ -247,7 +248,7 @@ impl<'a> Section<'a> {
         self.one(key, Show::UnlessCredential, || allowed, parse)
     }
 
-    /// Like [`Self::get`], for what must never be repeated.
+    /// Like [`Self::get`], for a value that must never be quoted.
     pub fn secret<T>(
         &mut self,
         key: &'static str,
@@ -257,7 +258,7 @@ impl<'a> Section<'a> {
         self.one(key, Show::Never, || allowed, |text| parse(text).ok_or(Allowed(allowed)))
     }
 
-    /// One of some words.
+    /// Reads one of some words.
     pub fn one_of<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
         let allowed = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
         self.get_or_say(key, allowed, |text| {
@@ -265,30 +266,30 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub fn bool(&mut self, key: &'static str) -> Option<bool> {
         self.one_of(key, &[("true", true), ("false", false)])
     }
 
-    /// A whole number.
+    /// Reads a whole number.
     pub fn number(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
         let allowed = || format!("a whole number from {} to {}", range.start(), range.end());
         self.get_or_say(key, allowed, |text| text.parse().ok().filter(|n| range.contains(n)))
     }
 
-    /// An address to listen on.
+    /// Reads an address to listen on.
     pub fn socket_addr(&mut self, key: &'static str) -> Option<SocketAddr> {
         let allowed = "an IP address and a port, such as 0.0.0.0:8100 or [::]:8100";
         self.get(key, allowed, |text| text.parse().ok())
     }
 
-    /// A whole number that may be very large.
+    /// Reads a whole number that may be very large.
     pub fn large_number(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
         let allowed = || format!("a whole number from {} to {}", range.start(), range.end());
         self.get_or_say(key, allowed, |text| text.parse().ok().filter(|n| range.contains(n)))
     }
 
-    /// A time span, with its unit.
+    /// Reads a time span, with its unit.
     pub fn duration(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Option<Duration> {
         let (from, to) = (*range.start(), *range.end());
         let [shortest, longest] = [from, to].map(|d| format!("{}s", d.as_secs()));
@@ -296,7 +297,7 @@ impl<'a> Section<'a> {
         self.get(key, &allowed, |text| humantime::parse_duration(text).ok().filter(|d| range.contains(d)))
     }
 
-    /// A number of bytes, with or without a unit.
+    /// Reads a number of bytes, with or without a unit.
     pub fn bytes(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
         let [least, most] = [*range.start(), *range.end()].map(size);
         let allowed = format!("a size from {least} to {most}, such as 1MiB");
@@ -305,7 +306,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A list of values, by a parser that knows only yes and no; each value may occur once.
+    /// Reads a list of values with a parser that returns an `Option`; each value may occur once.
     pub fn list<T: PartialEq>(
         &mut self,
         key: &'static str,
@@ -315,7 +316,7 @@ impl<'a> Section<'a> {
         self.try_list(key, allowed, |text| parse(text).ok_or(Allowed(allowed)))
     }
 
-    /// A list of values, by a parser that explains itself; each value may occur once.
+    /// Reads a list of values with a parser that returns an error; each value may occur once.
     pub fn try_list<T: PartialEq, E: Display>(
         &mut self,
         key: &'static str,
@@ -346,13 +347,13 @@ impl<'a> Section<'a> {
         Some(list)
     }
 
-    /// A section within this one; an empty one if it is not there.
+    /// Reads a nested section; it is empty if the key is absent.
     pub fn section(&mut self, key: &'static str) -> Section<'a> {
         let value = self.take(key);
         Section::of(self.report, self.path_of(key), value)
     }
 
-    /// A list of sections.
+    /// Reads a list of sections.
     pub fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let (report, path) = (self.report, self.path_of(key));
         match self.take(key) {
@@ -387,7 +388,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The value of a key, which is thereby known; a key with nothing after it is not there.
+    /// Takes the value of a key, and marks the key as known. A key without a value counts as absent.
     fn take(&mut self, key: &'static str) -> Option<&'a Value> {
         let mapping = self.mapping?;
         self.known.push(key);
@@ -411,7 +412,7 @@ impl<'a> Section<'a> {
 }
 
 impl Show {
-    /// What was found and what is to say about it.
+    /// An error message: what was found, and a remark.
     fn message(self, found: &str, remark: &impl Display) -> String {
         let hidden = match self {
             Self::Always => false,
@@ -425,7 +426,7 @@ impl Show {
     }
 }
 
-/// A number of bytes as people write it.
+/// Formats a number of bytes as people write it.
 pub fn size(bytes: u64) -> String {
     match bytes {
         b if b >= 1 << 30 && b % (1 << 30) == 0 => format!("{}GiB", b >> 30),
@@ -435,15 +436,15 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// What [`network`] takes.
+/// What [`network`] accepts.
 pub const NETWORK: &str = "an IP address, or a network such as 10.0.0.0/8";
 
-/// A network, or one address.
+/// Reads a network, or a single address.
 pub fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().map(IpNet::from).ok())
 }
 
-/// A single value as text; YAML makes `8000` a number and `true` a boolean, the environment does not.
+/// A single value as text: YAML makes `8000` a number and `true` a boolean, while the environment has only text.
 fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(text.as_str().into()),
@@ -453,7 +454,7 @@ fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// What a value is, without what it says: where it stands in the wrong place it may be a secret.
+/// The type of a value, without its content: a misplaced value may be a secret.
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
@@ -466,7 +467,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Text as found, on one line and not too long.
+/// Quotes text on one line, shortened if it is long.
 fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
     match text.char_indices().nth(LONGEST) {
@@ -475,7 +476,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// An unknown key as found, unless it may be an API key that stands in the wrong place.
+/// An unknown key, quoted unless it may be a misplaced API key.
 fn nameable(name: &str) -> String {
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
     match plain && (1..=30).contains(&name.len()) {

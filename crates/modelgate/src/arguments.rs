@@ -1,12 +1,12 @@
-//! What can be typed on the command line, as types. What a command does stands in `commands/` and `serve.rs`.
+//! The command line as types. What each command does is in `commands/` and `serve.rs`.
 //!
 //! ```text
-//! accounts.rs   keys, consumers and plans: which of them, and what to make of them
-//! fields.rs     what is given of one, as a document in the words of the configuration file
+//! accounts.rs   keys, consumers and plans: how to name one, what to change
+//! fields.rs     the fields given for one, as a document with the configuration file's keys
 //! records.rs    usage and the audit log
 //! explain.rs    what to explain
 //! import.rs     another gateway's keys
-//! output.rs     how to print
+//! output.rs     the output format
 //! ```
 
 pub(crate) mod accounts;
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     pub(crate) command: Option<Command>,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
     /// Answer Traefik until told to stop
@@ -57,7 +57,7 @@ pub(crate) enum Command {
     /// Say why a container, a model or a request is routed as it is, or is not
     #[command(subcommand)]
     Explain(Explain),
-    /// Print all labels and their equals in the configuration file, as Markdown
+    /// Print all labels, with the corresponding keys of the configuration file, as Markdown
     Reference,
     /// Work with API keys
     #[command(subcommand)]
@@ -68,13 +68,13 @@ pub(crate) enum Command {
     /// Work with plans, the limits that keys and consumers refer to
     #[command(subcommand)]
     Plans(Plans),
-    /// Print what was used by day, key and model
+    /// Print usage by day, key and model
     Usage(Usage),
-    /// Print who changed what, and samples of refusals
+    /// Print the audit log: who changed what, and samples of refusals
     Audit(Audit),
 }
 
-/// What to do with API keys.
+/// The commands on API keys.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Keys {
     /// Make an API key and print it, with the lines that go into the configuration
@@ -85,65 +85,65 @@ pub(crate) enum Keys {
     Accounts(Box<KeyAccounts>),
 }
 
-/// What to do with the keys of the configuration file and the store.
+/// The commands on the keys of the configuration file and the store.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum KeyAccounts {
-    /// List keys, those of the configuration file among them
+    /// List keys, including those of the configuration file
     List(ListKeys),
     /// Print one
     Show(Named),
     /// Add a key to the store and print it
     Create(CreateKey),
-    /// Change what is given of a key; the rest stays
+    /// Change the given fields of a key; the others stay as they are
     Set(SetKey),
-    /// Make another key in the place of one, and print it
+    /// Replace a key by a new one, and print it
     Rotate(Rotate),
     /// Let a disabled key work again
     Enable(Named),
-    /// Have a key refused until it is enabled
+    /// Refuse a key until it is enabled again
     Disable(Named),
-    /// Remove a key; one that is not there is no error
+    /// Remove a key; a missing one is not an error
     Delete(Named),
 }
 
-/// What to do with consumers.
+/// The commands on consumers.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Consumers {
-    /// List those that have limits, or anything else but keys
+    /// List those that have limits or other settings, and not only keys
     List(ListConsumers),
     /// Print one
     Show(Named),
-    /// Change what is given of a consumer, or add it
+    /// Change the given fields of a consumer, or add it
     Set(SetConsumer),
-    /// Remove one that has no keys; one that is not there is no error
+    /// Remove one that has no keys; a missing one is not an error
     Delete(Named),
 }
 
-/// What to do with plans.
+/// The commands on plans.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Plans {
     /// List them
     List(ListPlans),
     /// Print one
     Show(Named),
-    /// Change what is given of a plan, or add it
+    /// Change the given fields of a plan, or add it
     Set(SetPlan),
-    /// Remove one that nobody refers to; one that is not there is no error
+    /// Remove one that nothing refers to; a missing one is not an error
     Delete(Named),
 }
 
-/// For whom the key is.
+/// The arguments of `keys generate`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Generate {
-    /// What the key is called; unique
+    /// The name of the key; unique
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = key_name)]
     pub(crate) name: String,
-    /// Who owns it [default: the key's name]
+    /// The consumer that owns it [default: the key's name]
     #[arg(long, value_name = "NAME", value_parser = key_name)]
     pub(crate) consumer: Option<String>,
 }
 
-/// A name that the configuration accepts, too; all such names are good YAML between quotes.
+/// Accepts only names that the configuration accepts too; all of them are valid YAML between quotes.
 fn key_name(text: &str) -> Result<String, String> {
     ::accounts::name(text).ok_or_else(|| format!("allowed: {}", ::accounts::NAME))
 }

@@ -1,17 +1,17 @@
-//! What commands do but `serve`. What can be typed stands in `arguments/`.
+//! The commands other than `serve`. Their arguments are in `arguments/`.
 //!
 //! ```text
-//! check.rs        the configuration, and what servers say to it
-//! render.rs       what Traefik would be told
-//! healthcheck.rs  whether the running Modelgate is ready
-//! explain.rs      why a container, a model or a request is routed as it is, or is not
-//! reference.rs    all labels, as Markdown
-//! generate.rs     a key for the configuration file
-//! import.rs       another gateway's keys, as lines for the file or into the store
-//! accounts.rs     keys, consumers and plans of the file and the store
-//! records.rs      usage and the audit log
-//! registry.rs     opens file and store for the last three, and says what went wrong
-//! table.rs        what people read; everything can be had as JSON
+//! check.rs        checks the configuration, and optionally what the servers answer
+//! render.rs       prints what Traefik would be told
+//! healthcheck.rs  asks whether the running Modelgate is ready
+//! explain.rs      says why a container, a model or a request is routed as it is, or is not
+//! reference.rs    prints all labels, as Markdown
+//! generate.rs     makes a key for the configuration file
+//! import.rs       imports another gateway's keys, as lines for the file or into the store
+//! accounts.rs     works on the keys, consumers and plans of the file and the store
+//! records.rs      prints usage and the audit log
+//! registry.rs     opens the file and the store for the last three, and reports failures
+//! table.rs        tables for people; every command can print JSON instead
 //! ```
 
 pub(crate) mod accounts;

@@ -1,8 +1,8 @@
 //! The configuration: one YAML file, and environment variables that override it.
 //!
-//! Everything is read and checked before any port is bound. Unknown keys and variables are
-//! refused, and all errors are reported together, each with its key, what was found (unless it
-//! may be secret) and what is allowed. A file of nothing but comments means: all defaults.
+//! Everything is read and checked before any port is bound. Unknown keys and variables are refused, and all errors are reported
+//! together, each with its key, what was found (unless it may be secret) and what is allowed. A file that is empty or has only
+//! comments means: all defaults.
 //!
 //! ```text
 //! file ─parse─▶ YAML ◀─put in─ environment      (env.rs)
@@ -58,21 +58,21 @@ pub(crate) struct Config {
     pub(crate) requests: RequestsConfig,
     /// The Docker host.
     pub(crate) docker: DockerConfig,
-    /// Servers that no label announces.
+    /// The servers that are configured here and not by labels.
     pub(crate) servers: Vec<StaticServer>,
-    /// API keys, and whose tokens are taken.
+    /// API keys, and the identity providers whose tokens are accepted.
     pub(crate) accounts: Accounts,
-    /// Settings of models by pattern; for each setting the first that matches and has it counts.
+    /// Settings of models by pattern. For each setting, the first matching pattern that has it applies.
     pub(crate) models: Vec<(ModelGlobs, GivenModelSettings)>,
-    /// Where accounts and counts are kept beside the file.
+    /// Where accounts and counts are kept in addition to the file.
     pub(crate) store: StoreConfig,
-    /// By whom limits are counted for several Modelgates.
+    /// The server that counts limits for several replicas of Modelgate.
     pub(crate) shared_limits: Option<SharedLimitsConfig>,
-    /// Whose midnight ends the days and months of quotas.
+    /// The time zone in which the days and months of quotas end.
     pub(crate) time_zone: TimeZone,
     /// Who may use the dashboard.
     pub(crate) admin: AdminConfig,
-    /// Where the CA is kept over restarts.
+    /// Where the CA is kept across restarts.
     pub(crate) state_dir: Option<PathBuf>,
     /// The log.
     pub(crate) log: LogConfig,
@@ -80,18 +80,18 @@ pub(crate) struct Config {
     pub(crate) given: Vec<Given>,
     /// All that was given, with secrets hidden.
     pub(crate) shown: String,
-    /// What is allowed, but probably not meant; for the operator.
+    /// Settings that are allowed but probably not intended; shown to the operator.
     pub(crate) warnings: Vec<Doubt>,
 }
 
 /// `listen:` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listen {
-    /// Traefik polls here.
+    /// Where Traefik polls.
     pub(crate) provider: SocketAddr,
-    /// Traefik asks about requests here.
+    /// Where Traefik asks about requests.
     pub(crate) requests: SocketAddr,
-    /// Health and administration.
+    /// Where health and administration are served.
     pub(crate) admin: SocketAddr,
 }
 
@@ -111,21 +111,22 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// The file that is read if none is named and it is there.
+/// The file that is read if it exists and no other file is named.
 const DEFAULT_FILE: &str = "modelgate.yaml";
 const TIME_ZONE: &str = "a name of the IANA time zone database, such as Europe/Berlin";
 
-/// The file to read: the one on the command line, or in `MODELGATE_CONFIG`, or `modelgate.yaml` here if it is there.
+/// The file to read: the one on the command line, else the one in `MODELGATE_CONFIG`, else `modelgate.yaml` in the working
+/// directory if it exists.
 pub(crate) fn locate(command_line: Option<&Path>, env: &Env) -> Option<PathBuf> {
     let named = command_line.map(Path::to_owned).or_else(|| env.get(env::CONFIG_FILE).map(PathBuf::from));
     named.or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()))
 }
 
 impl Config {
-    /// Reads and checks the file, if there is one, with the environment over it.
+    /// Reads and checks the file, if there is one, with the environment's overrides.
     ///
     /// # Errors
-    /// All that is wrong, in the order of the keys in the documentation.
+    /// All errors, in the order in which the documentation lists the keys.
     pub(crate) fn load(command_line: Option<&Path>, env: &Env) -> Result<Self, ConfigErrors> {
         let yaml = match locate(command_line, env) {
             Some(path) => parse(&path)?,
@@ -196,7 +197,8 @@ impl Config {
         config
     }
 
-    /// Whoever can ask `/auth` reads the credentials that it sets, so it must be known who is Traefik.
+    /// Anyone who can query `/auth` gets the credentials that it sets. So with credentials, a way to recognise Traefik must be
+    /// configured.
     fn refuse_unproven_credentials(&self, root: &Section<'_>) {
         let proven = self.traefik.client_certificate.is_some() || !self.traefik.trusted_addresses.is_empty();
         let with_credential = self.servers.iter().find(|server| server.credential.is_some());
@@ -212,7 +214,7 @@ impl Config {
         }
     }
 
-    /// On the dashboard's host there is nothing else.
+    /// The dashboard's host must not serve anything else.
     fn refuse_shared_host(&self, root: &Section<'_>) {
         if let Some(host) = self.admin.host.as_ref().filter(|host| self.traefik.hosts.contains(host)) {
             root.error(
@@ -235,7 +237,7 @@ impl Config {
         if self.store.url.is_none() && self.has_quotas() {
             self.warnings.push(Doubt::QuotasWithoutStore);
         }
-        // Where nothing of Modelgate is reached from elsewhere, Traefik is on this machine, too.
+        // If both listeners are on loopback addresses, Traefik runs on this machine, too.
         let is_reached = [self.listen.provider, self.listen.requests].iter().any(|at| !at.ip().is_loopback());
         if self.admin.host.is_some() && self.listen.admin.ip().is_loopback() && is_reached {
             self.warnings.push(Doubt::DashboardOutOfReach { listen: self.listen.admin });
@@ -257,7 +259,7 @@ impl Config {
             || self.models.iter().any(|(_, given)| has_some(&given.resolve().limits))
     }
 
-    /// The parts that differ and cannot be changed while running; everything else can be reloaded.
+    /// The changed parts that need a restart; all others are reloaded.
     pub(crate) fn restart_needed(&self, new: &Self) -> Vec<&'static str> {
         let differ = [
             ("listen.provider", self.listen.provider != new.listen.provider),
@@ -292,7 +294,7 @@ fn listen(mut section: Section<'_>) -> Listen {
     };
     let all = [("provider", listen.provider), ("requests", listen.requests), ("admin", listen.admin)];
     for (i, (key, addr)) in all.iter().enumerate() {
-        // Port 0 lets the system choose, each time another one.
+        // With port 0 the system chooses a different port each time.
         if let Some((other, _)) = all[..i].iter().find(|(_, a)| a.port() == addr.port() && addr.port() != 0) {
             section.error(
                 key,
@@ -312,7 +314,7 @@ fn log(mut section: Section<'_>) -> LogConfig {
     LogConfig { level: level.unwrap_or_else(|| "info".into()), format: format.unwrap_or(LogFormat::Text) }
 }
 
-/// `EnvFilter` takes any word for the name of a module, so `inof` would silence the log; refuse that.
+/// `EnvFilter` accepts any word as the name of a module, so `inof` would silence the log. Such words are refused here.
 fn log_level(text: &str) -> Option<String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let directive = |part: &str| {
@@ -322,7 +324,7 @@ fn log_level(text: &str) -> Option<String> {
     accepted.then(|| text.into())
 }
 
-/// It need not be there yet, but what is there must be a folder.
+/// The folder need not exist yet, but if the path exists it must be a folder.
 fn state_dir(path: &str) -> Result<PathBuf, io::Error> {
     match fs::metadata(path) {
         Ok(found) if !found.is_dir() => Err(io::Error::other("it is not a folder")),

@@ -1,4 +1,4 @@
-//! How the process ends: exit statuses, and the last word of what failed.
+//! How the process ends: exit statuses and the final error message.
 
 use std::{fmt::Display, io, process::ExitCode};
 
@@ -7,7 +7,7 @@ use config_reader::ConfigErrors;
 /// `EX_USAGE` of sysexits.h: the configuration is wrong.
 pub(crate) const BAD_CONFIGURATION: u8 = 64;
 
-/// The status of a command that has succeeded, or has failed and says why.
+/// The exit status of a command; if it failed, the error is printed.
 pub(crate) fn of(result: io::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -20,7 +20,7 @@ pub(crate) fn refuse(errors: &ConfigErrors) -> ExitCode {
     failed(errors, ExitCode::from(BAD_CONFIGURATION))
 }
 
-/// Prints why it failed; answers the status.
+/// Prints why the process failed, and returns its exit status.
 #[expect(clippy::print_stderr, reason = "the last word of a command that failed, and no log need be set up")]
 pub(crate) fn failed(error: &dyn Display, code: ExitCode) -> ExitCode {
     eprintln!("error: {error}");

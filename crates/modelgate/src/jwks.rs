@@ -1,8 +1,8 @@
-//! The keys of identity providers, fetched again and again (RFC 7517; where they are,
+//! The keys of identity providers, fetched repeatedly (RFC 7517; their URL is found with
 //! <https://openid.net/specs/openid-connect-discovery-1_0.html>).
 //!
-//! Keys stay in force while their issuer does not answer. A token signed with a key that is not known
-//! has the issuer asked at once, though no more often than every ten seconds.
+//! Keys stay in force while their issuer does not answer. A token that is signed with an unknown key triggers a fetch from the
+//! issuer, at most once in ten seconds.
 
 use std::{
     collections::HashMap,
@@ -24,16 +24,16 @@ use crate::config::JwtIssuer;
 
 const REFRESH: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(10);
-/// How long an issuer may take, for its discovery document and its keys together.
+/// How long an issuer may take to answer, for its discovery document and its keys together.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Larger than any key set.
+/// The longest answer that is read, in bytes; more than any key set needs.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// The keys of every issuer that was ever configured; a reload keeps them. Clones share them.
+/// The keys of every issuer that was ever configured; they survive a reload. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeySets(Arc<Mutex<HashMap<Source, Known>>>);
 
-/// The issuer, and where its keys are if it does not say so itself.
+/// The issuer, and the URL of its keys if that is configured.
 type Source = (String, Option<String>);
 
 #[derive(Debug, Clone, Default)]
@@ -43,20 +43,20 @@ struct Known {
     is_good: bool,
 }
 
-/// What OpenID Connect's discovery document says, as far as it is needed.
+/// The fields in use of OpenID Connect's discovery document.
 #[derive(Deserialize)]
 struct Discovery {
     jwks_uri: String,
     issuer: Option<String>,
 }
 
-/// What came of asking an issuer.
+/// The outcome of asking an issuer.
 struct Asked {
     source: Source,
     answer: Result<Fetched, FetchError>,
 }
 
-/// Why the keys of an issuer cannot be had. URLs are shown without their query, which may hold a secret.
+/// Why the keys of an issuer could not be fetched. URLs are shown without their query, which may hold a secret.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("{}", causes(.0))]
@@ -73,16 +73,16 @@ enum FetchError {
     NoKeySet { url: String, error: InvalidKeySet },
 }
 
-/// Keys that are in force now.
+/// Keys that have just been put in force.
 struct Fetched {
-    /// How many can be used.
+    /// How many keys can be used.
     keys: usize,
-    /// What the discovery document calls its issuer, if that is another name than the configured one.
+    /// The issuer in the discovery document, if it differs from the configured one.
     other_name: Option<String>,
 }
 
 impl KeySets {
-    /// An issuer with its keys, present and future ones.
+    /// An issuer with its keys; keys that are fetched later appear in it.
     pub(crate) fn of(&self, issuer: &JwtIssuer) -> Issuer {
         let source = (issuer.issuer.issuer.clone(), issuer.jwks_url.clone());
         let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +90,7 @@ impl KeySets {
         Issuer { keys, ..issuer.issuer.clone() }
     }
 
-    /// Keeps them fresh; never returns.
+    /// Keeps all keys fresh; never returns.
     pub(crate) async fn keep_fresh(&self) {
         let client = match client() {
             Ok(client) => client,
@@ -108,8 +108,8 @@ impl KeySets {
         }
     }
 
-    /// Fetches those of every issuer once, for a command. Says what an operator should know: whose keys cannot be had,
-    /// and who is called otherwise. Takes no longer than [`PATIENCE`].
+    /// Fetches the keys of every issuer once, for a command. Returns what an operator should know: the issuers whose keys could
+    /// not be fetched, and those whose document names another issuer. Takes at most [`PATIENCE`].
     pub(crate) async fn fetch_once(&self) -> Vec<String> {
         match client() {
             Ok(client) => ask_all(&client, self.due()).await.iter().flat_map(Asked::faults).collect(),
@@ -121,7 +121,7 @@ impl KeySets {
         let sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = |known: &Known| {
             let Some(since) = known.asked.map(|asked| asked.elapsed()) else { return true };
-            // Asked for only once it can be answered, or it would be forgotten.
+            // `take_missed` clears the mark of a missed key, so it is called only when a fetch may follow.
             since >= REFRESH || since >= RETRY && (!known.is_good || known.keys.take_missed())
         };
         sets.iter().filter(|(_, known)| is_due(known)).map(|(s, k)| (s.clone(), k.keys.clone())).collect()
@@ -171,7 +171,7 @@ fn client() -> Result<Client, FetchError> {
     Client::builder().timeout(PATIENCE).build().map_err(FetchError::NoClient)
 }
 
-/// Asks issuers side by side, so that none waits for another, and puts their keys in force.
+/// Asks issuers concurrently, so that none waits for another, and puts their keys in force.
 async fn ask_all(client: &Client, due: Vec<(Source, IssuerKeys)>) -> Vec<Asked> {
     let mut running = JoinSet::new();
     for (source, keys) in due {
@@ -223,18 +223,18 @@ async fn get(client: &Client, url: &str) -> Result<Vec<u8>, FetchError> {
     Ok(body)
 }
 
-/// A query may hold a secret.
+/// The query is removed because it may hold a secret.
 fn without_query(url: &str) -> String {
     url.split('?').next().unwrap_or_default().to_owned()
 }
 
-/// An error with what it comes from: "error sending request" alone says nothing.
+/// An error with its causes: "error sending request" alone explains nothing.
 fn causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let words = error.to_string();
-        // Some repeat what they come from.
+        // Some errors repeat their cause.
         if !text.contains(&words) {
             text = format!("{text}: {words}");
         }

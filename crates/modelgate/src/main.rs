@@ -1,11 +1,11 @@
-//! Modelgate, the program: which command is given, and who does it.
+//! The program: parses the command line and runs the command.
 //!
 //! ```text
-//! main ─▶ arguments    what can be typed on the command line, as types
-//!      ├▶ commands ─┬▶ survey ─▶ wiring ─▶ config       one look at servers; what each part is told of the configuration
-//!      └▶ serve ────┴▶ store_sync ─▶ policy_source ─▶ jwks ─▶ config   keys and limits in force, kept in step with file and store
+//! main ─▶ arguments    the command line, as types
+//!      ├▶ commands ─┬▶ survey ─▶ wiring ─▶ config       one look at servers; the configuration of each part
+//!      └▶ serve ────┴▶ store_sync ─▶ policy_source ─▶ jwks ─▶ config   keys and limits in force, in step with file and store
 //!
-//! exit, runtime        how the process ends; what async code runs on
+//! exit, runtime        exit statuses; the async runtime
 //! ```
 
 use std::process::ExitCode;
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Bad configuration is told, all of it, before any port is bound.
+/// Loads the configuration and runs the command. All errors of the configuration are reported before any port is bound.
 fn with_config(args: &Args, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     match Config::load(args.config.as_deref(), &Env::of_this_process()) {
         Ok(config) => run(config),
@@ -78,7 +78,7 @@ fn with_config(args: &Args, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     }
 }
 
-/// Works on the accounts of the file and the store.
+/// Runs a command on the accounts of the file and the store.
 fn with_registry(args: &Args, work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>) -> ExitCode {
     with_config(args, |config| registry::with_registry(&config, work))
 }

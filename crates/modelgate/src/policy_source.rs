@@ -1,6 +1,6 @@
 //! The keys and limits in force: those of the configuration file, then those of the store.
 //!
-//! What the file says counts: an account of the store with a name or a key that the file has is left out, and named.
+//! The file takes precedence: an account of the store whose name or key is also in the file is left out and reported.
 
 pub(crate) mod names;
 #[cfg(test)]
@@ -20,7 +20,7 @@ use crate::{
     jwks::KeySets,
 };
 
-/// Keys and limits, put together.
+/// The keys and limits of the file and the store, combined.
 pub(crate) struct PolicySource {
     pub(crate) policy: Arc<Policy>,
     directory: Directory,
@@ -34,7 +34,7 @@ pub(crate) struct PolicySource {
 }
 
 impl PolicySource {
-    /// Puts the file together with the store's plans and consumers; its keys are added afterwards.
+    /// Combines the file with the store's plans and consumers; the store's keys are added afterwards.
     pub(crate) fn new(config: &Config, key_sets: &KeySets, stored: Accounts) -> Self {
         let accounts = &config.accounts.declared;
         let mut directory = Directory::default();
@@ -43,7 +43,7 @@ impl PolicySource {
         unusable.extend(plans.filter_map(|plan| directory.add_plan(plan.clone()).err()));
         let consumers = accounts.consumers.iter().chain(&stored.consumers);
         unusable.extend(consumers.filter_map(|consumer| directory.add_consumer(consumer.clone()).err()));
-        // What the file refers to is in it.
+        // The file's references were checked when it was read.
         let keys = accounts.keys.iter().filter_map(|key| directory.key(key.clone()).ok()).collect();
         let policy = Policy::new(keys, model_limits(config))
             .with_time_zone(config.time_zone.clone())
@@ -62,7 +62,7 @@ impl PolicySource {
         policy_source
     }
 
-    /// Adds keys of the store. Of those that are `known` as they are now, there are no two in memory.
+    /// Adds the store's keys. A key that is unchanged in `known` shares that key's memory.
     pub(crate) fn add_keys(&mut self, stored: Vec<KeySpec>, unreadable: Vec<Unreadable>, known: &Policy) {
         self.leave_out(unreadable);
         let usable = self.usable(stored).into_iter().map(|key| match known.key(&key.digest) {
@@ -72,18 +72,18 @@ impl PolicySource {
         Arc::make_mut(&mut self.policy).add_keys(usable);
     }
 
-    /// Names accounts of the store that cannot be read.
+    /// Records accounts of the store that cannot be read.
     pub(crate) fn leave_out(&mut self, unreadable: Vec<Unreadable>) {
         self.problems.extend(unreadable.into_iter().map(AccountFinding::Unreadable));
     }
 
-    /// The same without the keys of a store that has not been read: unknown ones may be known later.
+    /// The policy while the store's keys have not been read: a key that is unknown now may turn out to exist.
     pub(crate) fn incomplete(mut self) -> Self {
         self.policy = Arc::new(Arc::unwrap_or_clone(self.policy).incomplete());
         self
     }
 
-    /// The same with another file, while the store does not answer: what it said last stays.
+    /// The policy with a new file while the store does not answer: what the store said last stays in force.
     pub(crate) fn with_file(&self, config: &Config, key_sets: &KeySets) -> Self {
         let mut policy_source = Self::new(config, key_sets, self.stored.clone());
         let still: Vec<AccountFinding> =
@@ -95,10 +95,10 @@ impl PolicySource {
                 .all(|policy_source| !policy_source.in_file.contains(Kind::Key, &key.name))
         };
         let mut kept: Vec<&Arc<Key>> = self.policy.keys().filter(of_store).collect();
-        // In the order in which the store gives them: of two that claim the same digest the first counts.
+        // In the order in which the store returns keys: if two claim the same digest, the first applies.
         kept.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let directory = &mut policy_source.directory;
-        // A key whose plan has gone with the old file keeps what it had: it is for the store to say what it has now.
+        // A key whose plan was only in the old file keeps that plan's settings until the store can be read again.
         let relinked = kept.into_iter().map(|key| match directory.relink(key) {
             Ok(changed) if changed != **key => Arc::new(changed),
             _ => Arc::clone(key),
@@ -112,10 +112,10 @@ impl PolicySource {
         self.problems.clone()
     }
 
-    /// Whether what was wrong with an account of the store still is, with our file.
+    /// Whether the problem of an account of the store remains with our file.
     fn still_has(&self, problem: &AccountFinding) -> bool {
         let AccountFinding::Unusable(unusable) = problem else { return true };
-        // Plans and consumers were looked at again.
+        // Plans and consumers have been checked again already.
         unusable.kind == Kind::Key
             && (unusable.why != Unfit::Taken || self.in_file.contains(Kind::Key, &unusable.name))
     }
@@ -135,7 +135,7 @@ impl PolicySource {
         keys
     }
 
-    /// The same policy with the identity providers' tokens as plans and consumers are now.
+    /// The policy with its issuers linked to the present plans and consumers.
     fn with_issuers(&self, policy: Policy) -> Policy {
         if self.issuers.is_empty() {
             return policy;
@@ -147,7 +147,7 @@ impl PolicySource {
     }
 }
 
-/// What stands for a consumer that cannot be read: with its limits unknown, its keys are refused.
+/// A placeholder for a consumer that cannot be read: its limits are unknown, so its keys are refused.
 pub(crate) fn refused(Unreadable { name, .. }: &Unreadable) -> ConsumerSpec {
     ConsumerSpec {
         name: name.clone(),
@@ -177,7 +177,7 @@ fn with_plans(issuer: &JwtIssuer, key_sets: &KeySets, directory: &Directory) -> 
     }
 }
 
-/// The limits of `models:`, which also hold for models that no server is known for.
+/// The limits of `models:`. They also apply to models for which no server is known.
 fn model_limits(config: &Config) -> Vec<ModelLimit> {
     let limit = |(models, given): &(ModelGlobs, GivenModelSettings)| {
         let limits = given.resolve().limits;

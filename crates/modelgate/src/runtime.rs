@@ -1,15 +1,15 @@
-//! The async runtime, for the server and for commands that ask somebody.
+//! The async runtime, for the server and for commands that need the network or the store.
 
 use std::io;
 
 use tokio::runtime::Runtime;
 
-/// One on all cores, with the program's TLS set up before it.
+/// Makes a runtime that uses all cores, after setting up the program's TLS.
 ///
 /// # Errors
-/// The system gives no threads.
+/// The system cannot create threads.
 pub(crate) fn new() -> io::Result<Runtime> {
-    // Before any TLS: reqwest takes the process's default.
+    // Before any TLS is used: reqwest takes the process's default provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Runtime::new()
 }

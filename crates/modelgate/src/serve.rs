@@ -1,9 +1,9 @@
 //! `modelgate serve`: sources ▶ discovery ▶ catalogue ▶ listeners.
 //!
 //! ```text
-//! reload.rs           the configuration file is watched
-//! admin_tokens.rs     the tokens that let operators in
-//! shared_counting.rs  limits that several Modelgates share
+//! reload.rs           watches the configuration file
+//! admin_tokens.rs     the tokens with which operators sign in
+//! shared_counting.rs  limits that several replicas share
 //! log.rs              the log
 //! ```
 
@@ -130,7 +130,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     ended.map_err(io::Error::other)?
 }
 
-/// What goes on beside the requests; never returns.
+/// The background tasks; never returns.
 async fn background(shared: Arc<Shared>, reload: Reload, key_sets: KeySets, store_sync: &mut StoreSync) {
     let sweep = async {
         let mut tick = interval(SWEEP);
@@ -172,7 +172,7 @@ async fn bind(config: &Config) -> io::Result<Listeners> {
     })
 }
 
-/// What only the wiring knows and the dashboard shows.
+/// What the dashboard shows and only the program knows.
 fn program(
     config: &Config,
     changes: watch::Receiver<Arc<Config>>,

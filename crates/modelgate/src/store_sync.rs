@@ -1,19 +1,19 @@
-//! Keeps what `/auth` reads in step with the file and the store, and the store with what `/auth` counts.
+//! Keeps the policy that `/auth` reads in step with the file and the store, and writes what `/auth` counts to the store.
 //!
 //! ```text
 //! file, store ─▶ PolicySource ─▶ Policy ─▶ /auth ─▶ quotas, usage, decisions ─▶ store
 //!
 //! start.rs    the first reading of the store
-//! link.rs     whether the store answers, and when it is tried again
-//! changes.rs  what has changed in it, as it comes
-//! reading.rs  accounts of it, some or all
-//! counts.rs   what was counted, on its way to it
-//! samples.rs  some of the refusals, for its audit log
-//! report.rs   what operators are told of it
+//! link.rs     the connection to the store, and its retries
+//! changes.rs  the stream of changes in the store
+//! reading.rs  reads accounts of the store, some or all
+//! counts.rs   writes counts to the store
+//! samples.rs  samples refusals for the store's audit log
+//! report.rs   tells operators about the store
 //! ```
 //!
-//! A store that does not answer changes nothing of what is in force; what was counted meanwhile is written when it is
-//! back, once. What was counted within [`FLUSH`] is lost if the process is killed.
+//! While the store does not answer, everything in force stays in force; the counts of that time are written once it is back,
+//! exactly once. Counts of the last [`FLUSH`] are lost if the process is killed.
 
 mod changes;
 mod counts;
@@ -48,7 +48,7 @@ use self::{
 };
 use crate::{config::Config, jwks::KeySets, policy_source::PolicySource};
 
-/// How often counts are written: what a kill may lose.
+/// How often counts are written. A kill loses the counts of this time.
 const FLUSH: Duration = Duration::from_millis(500);
 /// How long a write may take.
 const WRITE: Duration = Duration::from_secs(5);
@@ -67,7 +67,7 @@ pub(crate) struct StoreSync {
     outbox: Outbox,
 }
 
-/// What is to be done next.
+/// The next thing to do.
 enum Next {
     Reload,
     Link(Event),
@@ -77,7 +77,7 @@ enum Next {
 }
 
 impl StoreSync {
-    /// Begins to keep them in step; [`Self::run`] goes on with it.
+    /// Starts the sync; [`Self::run`] continues it.
     pub(crate) fn new(
         start: Start,
         shared: Arc<Shared>,
@@ -100,7 +100,7 @@ impl StoreSync {
         store_sync
     }
 
-    /// Never returns.
+    /// Runs the sync; never returns.
     pub(crate) async fn run(&mut self) {
         let mut decisions = self.shared.telemetry().subscribe();
         let mut flush = interval(FLUSH);
@@ -126,7 +126,7 @@ impl StoreSync {
                 Next::Flush => self.flush().await,
                 Next::Clean => self.clean().await,
                 Next::Sample(Ok(batch)) => self.samples.add(&batch),
-                // There were too many at once; it is a sample.
+                // The subscriber lagged behind and missed some decisions, which does not matter for a sample.
                 Next::Sample(Err(_)) => {}
             }
         }
@@ -171,7 +171,7 @@ impl StoreSync {
     /// The file was changed.
     fn reload(&mut self) {
         let config = Arc::clone(&self.config.borrow_and_update());
-        // What is under way would put the old file in force again.
+        // A reading that is under way would put the old file in force again.
         self.link.stop_reading();
         self.try_again();
         self.registry.replace_declared(config.accounts.declared.clone());
@@ -181,7 +181,7 @@ impl StoreSync {
         }
     }
 
-    /// The file as it is now, with what the store said last.
+    /// Puts the new file in force with what the store said last.
     fn keep_stored(&mut self) {
         let config = Arc::clone(&self.config.borrow());
         self.put_in_force(self.policy_source.with_file(&config, &self.key_sets));
@@ -193,7 +193,7 @@ impl StoreSync {
         report(&self.policy_source, &self.registry);
     }
 
-    /// The store was changed, by us or another one.
+    /// Handles changes in the store, made by this replica or by another.
     async fn follow(&mut self, Changed { names, and_more }: Changed) {
         let Ok(store) = self.registry.store() else { return };
         let update = match timeout(WRITE, read_some(&store, &names)).await {
@@ -202,7 +202,7 @@ impl StoreSync {
             Err(_) => return self.lost(&late()),
         };
         if let Some(reading) = self.link.reading() {
-            // It may have read them before.
+            // The reading under way may have read these accounts before they changed.
             reading.meanwhile.add(&names);
         }
         let is_all = self.policy_source.apply(update);
@@ -213,7 +213,7 @@ impl StoreSync {
         }
     }
 
-    /// Reads everything, beside all else; once more, if that is being done.
+    /// Starts a full reload in the background; if one is under way, it is done once more.
     fn read_anew(&mut self, cause: Cause) {
         let Ok(store) = self.registry.store() else { return };
         let (config, key_sets) = (Arc::clone(&self.config.borrow()), self.key_sets.clone());
@@ -225,12 +225,12 @@ impl StoreSync {
         self.link.read_anew(|| Reading::start(cause, read));
     }
 
-    /// Everything was read.
+    /// Handles the end of a full reload.
     async fn read(&mut self, reading: Reading, policy_source: Result<PolicySource, StoreError>) {
         let Ok(store) = self.registry.store() else { return };
         let caught_up = async {
             let mut policy_source = policy_source?;
-            // What has changed meanwhile is in force already, and stays so.
+            // Changes that arrived during the reload are in force already, and stay so.
             let is_all = reading.meanwhile.is_empty()
                 || policy_source.apply(read_some(&store, &reading.meanwhile).await?);
             Ok::<_, StoreError>((policy_source, is_all))
@@ -251,7 +251,7 @@ impl StoreSync {
         }
     }
 
-    /// The store does not answer, or an attempt to reach it has failed.
+    /// Handles the loss of the store, or a failed attempt to reach it.
     fn lost(&mut self, error: &StoreError) {
         let mut link = std::mem::replace(&mut self.link, Link::Off);
         link.lose(|pause| self.attempt(pause));
@@ -262,7 +262,7 @@ impl StoreSync {
         }
     }
 
-    /// Tries once more to reach a store that is down.
+    /// Starts another attempt to reach a store that is down.
     fn try_again(&mut self) {
         let mut link = std::mem::replace(&mut self.link, Link::Off);
         link.try_again(|pause| self.attempt(pause));
@@ -283,7 +283,7 @@ impl StoreSync {
     async fn flush(&mut self) {
         match self.link {
             Link::Off => {
-                // Nobody wants to know.
+                // Without a store usage is not kept.
                 self.shared.usage().take();
                 self.samples.done();
                 return;
@@ -304,12 +304,12 @@ impl StoreSync {
         }
     }
 
-    /// An attempt to reach the store is over.
+    /// Handles the end of an attempt to reach the store.
     fn opened(&mut self, opened: Result<Opened, StoreError>) {
         match opened {
             Ok((following, policy_source, counted)) => {
                 info!("the store is back");
-                // A reading from before would put what it has read in force; it ends with the old link.
+                // A reading from before would put outdated accounts in force; it ends with the old link.
                 self.link = Link::up(following, self.link.pause());
                 self.outbox.learn(&self.shared, counted);
                 self.put_in_force(policy_source);
@@ -323,7 +323,7 @@ impl StoreSync {
 
     async fn clean(&self) {
         const DAY: Duration = Duration::from_secs(24 * 3600);
-        /// Who has written nothing for so long has nothing on its way any more.
+        /// A replica that has written nothing for this long has no batch under way any more.
         const WRITER: Duration = Duration::from_secs(62 * 24 * 3600);
         let config = Arc::clone(&self.config.borrow());
         let yesterday = SystemTime::now() - DAY;

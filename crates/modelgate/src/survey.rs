@@ -1,4 +1,4 @@
-//! One look at containers and servers, for commands: as the running Modelgate looks again and again.
+//! One survey of containers and servers, for commands; the running Modelgate surveys continuously.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -8,13 +8,13 @@ use traefik_config::{Document, Gateway};
 
 use crate::{config::Config, runtime, wiring};
 
-/// How long a command looks for servers.
+/// How long a command waits for the survey.
 const SURVEY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Looks for servers once.
+/// Surveys servers once.
 ///
 /// # Errors
-/// If discovery breaks, or nothing answers in time.
+/// Discovery fails, or nothing answers in time.
 pub(crate) fn survey(config: &Config) -> io::Result<Arc<Catalogue>> {
     runtime::new()?.block_on(async {
         let (publisher, reader) = catalogue::channel();
@@ -32,7 +32,7 @@ pub(crate) fn survey(config: &Config) -> io::Result<Arc<Catalogue>> {
     })
 }
 
-/// What Traefik would be told of a catalogue.
+/// The document that Traefik would get for a catalogue.
 pub(crate) fn document(catalogue: &Catalogue, config: &Config) -> Document {
     let host = config.traefik.advertise.as_ref().map_or_else(|| "modelgate".into(), ToString::to_string);
     let authority = format!("{host}:{}", config.listen.requests.port());

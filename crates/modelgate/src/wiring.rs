@@ -1,4 +1,4 @@
-//! What each part is told of the configuration: discovery, the listeners, what is rendered for Traefik.
+//! Translates the configuration for each part: discovery, the listeners, what is rendered for Traefik.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use web::Settings;
 
 use crate::config::{Config, StaticServer};
 
-/// A poll is answered this long before Traefik gives it up.
+/// A poll is answered this long before Traefik's timeout.
 const POLL_MARGIN: Duration = Duration::from_millis(500);
 
-/// What discovery hears later: the servers of a new configuration, and from where Traefik polls.
+/// What discovery is told later: the servers of a new configuration, and the addresses from which Traefik polls.
 pub(crate) type Feeds = (watch::Sender<Configured>, watch::Sender<BTreeSet<IpAddr>>, Sources);
 
 /// Where discovery looks for servers.
@@ -31,7 +31,7 @@ pub(crate) fn sources(config: &Config, cordons: watch::Receiver<Cordons>) -> Fee
     (sender, peers, Sources { docker, configured, cordons, traefik_peers })
 }
 
-/// The servers and models of the configuration, as discovery takes them.
+/// The servers and models of the configuration, in discovery's types.
 pub(crate) fn configured(config: &Config) -> Configured {
     let spec = |server: &StaticServer| ServerSpec {
         base_path: server.base_path.clone(),
@@ -45,7 +45,7 @@ pub(crate) fn configured(config: &Config) -> Configured {
     Configured { servers, models: ModelOverrides::new(config.models.clone()) }
 }
 
-/// What the handlers are to know of the configuration.
+/// The configuration that the handlers need.
 pub(crate) fn settings(config: &Config) -> Settings {
     Settings {
         trusted_networks: config.traefik.trusted_addresses.clone(),
@@ -55,7 +55,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
     }
 }
 
-/// What is rendered for Traefik beside models.
+/// What is rendered for Traefik besides models.
 pub(crate) fn options(config: &Config) -> Options {
     Options {
         version: config.traefik.version,

@@ -1,4 +1,4 @@
-//! Plans, consumers and keys.
+//! Plans, consumers and keys in the store.
 
 use std::{collections::BTreeSet, time::SystemTime};
 
@@ -14,36 +14,36 @@ use crate::{
 /// An account as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored<A> {
-    /// The account.
+    /// The account itself.
     pub account: A,
-    /// When it was made.
+    /// When it was created.
     pub created: SystemTime,
-    /// When it was changed last.
+    /// When it was last changed.
     pub changed: SystemTime,
 }
 
-/// What does not fit to what is there.
+/// A conflict between a change and what the store holds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
-    /// There is one of that name.
+    /// There is already an account of that name.
     #[error("there is a {0} {1:?} already")]
     Exists(Kind, String),
-    /// There is none of that name.
+    /// There is no account of that name.
     #[error("there is no {0} {1:?}")]
     Missing(Kind, String),
-    /// Another key is the same.
+    /// Another key has the same digest.
     #[error("key {0:?} is the same API key")]
     SameKey(String),
-    /// Somebody else has changed it since it was read.
+    /// The account has been changed by somebody else since it was read.
     #[error("the {0} {1:?} was changed by somebody else just now; look at it and try again")]
     Changed(Kind, String),
-    /// A key is being rotated; the time is when that is over.
+    /// A rotation of the key is still in its grace period, which ends at this time.
     #[error(
         "the key {0:?} was rotated before, and what it was then works until {1}; another rotation would end that now. \
          Wait, or take previous away first, or rotate without grace (0s)"
     )]
     Rotated(String, String),
-    /// Others refer to it.
+    /// Other accounts refer to it.
     #[error("the {0} {1:?} is in use by {2}")]
     InUse(Kind, String, String),
 }
@@ -51,28 +51,28 @@ pub enum Conflict {
 /// Which accounts to list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Their names, or their consumers', hold this; upper and lower case do not differ.
+    /// Only those whose name, or whose consumer's name, contains this text, ignoring case.
     pub search: Option<String>,
-    /// Whose keys.
+    /// Only keys of this consumer.
     pub consumer: Option<String>,
-    /// The plan that they refer to.
+    /// Only those that refer to this plan.
     pub plan: Option<String>,
     /// Only those whose name comes after this one.
     pub after: Option<String>,
-    /// How many at most.
+    /// The maximum number.
     pub limit: u32,
 }
 
-/// Some accounts, by name.
+/// A page of accounts, sorted by name.
 #[derive(Debug, Clone)]
 pub struct Page<A> {
-    /// The accounts; those among them that cannot be read are named.
+    /// The accounts; unreadable ones are given by name.
     pub items: Vec<Result<Stored<A>, Unreadable>>,
-    /// How many there are in all that fit, on this page and others.
+    /// The number of matching accounts on all pages.
     pub total: u64,
 }
 
-/// Whether there may or must be one of the name.
+/// What is expected under the name before a write.
 #[derive(Debug, Clone, PartialEq)]
 enum Before {
     Absent,
@@ -85,31 +85,31 @@ impl Store {
     /// Adds an account.
     ///
     /// # Errors
-    /// There is one of that name, or with that key.
+    /// There is already an account of that name, or a key with that digest.
     pub async fn create<A: Account>(&self, account: &A, audit: Audit) -> Result<Stored<A>, StoreError> {
         self.write(account, Before::Absent, audit).await
     }
 
-    /// Puts an account in the place of the one with its name.
+    /// Replaces the account of the same name.
     ///
     /// # Errors
-    /// There is none, or another one with that key.
+    /// There is no such account, or another key has that digest.
     pub async fn replace<A: Account>(&self, account: &A, audit: Audit) -> Result<Stored<A>, StoreError> {
         self.write(account, Before::Present, audit).await
     }
 
-    /// Adds an account, or puts it in the place of the one with its name.
+    /// Adds an account, or replaces the one of the same name.
     ///
     /// # Errors
-    /// There is another one with that key.
+    /// Another key has that digest.
     pub async fn put<A: Account>(&self, account: &A, audit: Audit) -> Result<Stored<A>, StoreError> {
         self.write(account, Before::Either, audit).await
     }
 
-    /// Puts an account in the place of this one, which was made from it; `None` if there was none.
+    /// Replaces the account `from`, of which `account` is a changed copy; `None` if there was none.
     ///
     /// # Errors
-    /// What is there is not that any more: somebody else's change would be undone.
+    /// The stored account is no longer `from`: somebody else's change would be undone.
     pub async fn change<A: Account>(
         &self,
         from: Option<&A>,
@@ -141,7 +141,7 @@ impl Store {
             (Before::Present | Before::Exactly(_), None) => {
                 return Err(Conflict::Missing(kind, name.to_owned()).into());
             }
-            // As it is read now: an older Modelgate may have written it in other words.
+            // Compared as read now: an older version may have written the same account as a different text.
             (Before::Exactly(expected), Some(known))
                 if Unreadable::or_read::<A>(name, &known.document).ok().map(|now| now.to_json()).as_ref()
                     != Some(expected) =>
@@ -183,10 +183,10 @@ impl Store {
         Ok(Stored { account: account.clone(), created: time(created), changed: time(millis(now)) })
     }
 
-    /// Removes an account. Removing one that is not there is no error; the answer says whether it was.
+    /// Removes an account. Removing one that does not exist is not an error; returns whether it existed.
     ///
     /// # Errors
-    /// It is a plan that others refer to, or a consumer that has keys: with it, their limits would be gone.
+    /// It is a plan that others refer to, or a consumer that has keys; without it these would have no limits.
     pub async fn delete(&self, kind: Kind, name: &str, audit: Audit) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
         let revision = next_revision(&mut transaction).await?;
@@ -236,7 +236,7 @@ impl Store {
         Ok(row.map(|row| read(&row)).transpose()?.transpose()?)
     }
 
-    /// Those of these names that are there; those among them that cannot be read are named.
+    /// The existing accounts among these names; unreadable ones are given by name.
     ///
     /// # Errors
     /// The store does not answer.
@@ -259,7 +259,7 @@ impl Store {
         Ok(all)
     }
 
-    /// Some accounts, by name.
+    /// A page of accounts, sorted by name.
     ///
     /// # Errors
     /// The store does not answer.
@@ -283,7 +283,7 @@ impl Store {
         let total =
             bound(format!("SELECT count(*) FROM accounts WHERE {FITS}")).fetch_one(&self.pool).await?;
         let total: i64 = total.try_get(0)?;
-        // By bytes, as SQLite and the accounts of the file are sorted; a database's own order may be that of a language.
+        // Sorted by bytes, as SQLite and the file's accounts are; the database's own collation may be that of a language.
         let name = match self.url {
             StoreUrl::Sqlite(_) => "name",
             StoreUrl::Postgres(_) => "name COLLATE \"C\"",
@@ -301,13 +301,13 @@ impl Store {
         Ok(Page { items, total: u64::try_from(total).unwrap_or(0) })
     }
 
-    /// Writes many keys at once, as an import does; those of names that are there already are left alone and returned.
+    /// Writes many keys at once, for imports. Keys whose name or digest exists already are not written, and are returned.
     ///
     /// # Errors
     /// The store does not answer; then nothing was written.
     pub async fn create_keys(&self, keys: &[KeySpec], audit: &Audit) -> Result<Vec<Conflict>, StoreError> {
         let mut transaction = self.begin().await?;
-        // Locks out other writers before anything is touched: in the same order as they do.
+        // Locks out other writers before anything else is touched. All writers take this lock first.
         next_revision(&mut transaction).await?;
         let mut conflicts = Vec::new();
         for some in keys.chunks(AT_ONCE) {
@@ -326,7 +326,7 @@ impl Store {
     }
 
     pub(crate) async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>, StoreError> {
-        // SQLite's usual transaction begins to write late, and may then find that another one was quicker.
+        // SQLite's default transaction takes the write lock late, and may then fail because another writer was faster.
         let statement = match self.url {
             StoreUrl::Sqlite(_) => "BEGIN IMMEDIATE",
             StoreUrl::Postgres(_) => "BEGIN",
@@ -342,7 +342,7 @@ impl Store {
     }
 }
 
-/// What is known of an account before it is written.
+/// What is known about an account before it is written.
 struct Known {
     created: i64,
     document: String,
@@ -358,7 +358,7 @@ async fn find(connection: &mut AnyConnection, kind: Kind, name: &str) -> Result<
     row.map(known).transpose()
 }
 
-/// Writes keys in one statement; those whose name or API key is there are left out. Answers the names that were written.
+/// Writes keys in one statement; those whose name or digest exists are left out. Returns the names that were written.
 async fn insert_keys(
     connection: &mut AnyConnection,
     keys: &[KeySpec],
@@ -378,7 +378,7 @@ async fn insert_keys(
     written.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Numbers the changes that new keys are.
+/// Records new keys as numbered changes.
 async fn note_new_keys(connection: &mut AnyConnection, names: &[&str]) -> Result<(), StoreError> {
     if names.is_empty() {
         return Ok(());
@@ -401,7 +401,7 @@ async fn note_new_keys(connection: &mut AnyConnection, names: &[&str]) -> Result
     Ok(())
 }
 
-/// Numbers a change. Others that change something wait until this transaction has ended.
+/// Allocates the number of a change. Other writers wait until this transaction has ended.
 async fn next_revision(connection: &mut AnyConnection) -> Result<i64, StoreError> {
     let row = sqlx::query("UPDATE revision SET value = value + 1 WHERE only_row = 1 RETURNING value")
         .fetch_one(connection)

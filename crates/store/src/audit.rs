@@ -44,20 +44,20 @@ pub struct Audit {
     pub actor: Actor,
     /// What was done: `key created`.
     pub action: String,
-    /// To what: a name. Changes of accounts fill it in.
+    /// The name of what was changed. For changes of accounts it is filled in.
     pub subject: String,
-    /// What else is worth knowing.
+    /// Further details.
     pub details: Value,
 }
 
-/// What was written down.
+/// An audit entry in the store.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Entry {
-    /// Its number: by time.
+    /// Its id; ids sort by time.
     pub id: String,
     /// When it happened, in milliseconds since 1970.
     pub at_ms: i64,
-    /// Who.
+    /// Who did it.
     pub actor: String,
     /// The client's IP address; none for a command line.
     pub address: Option<String>,
@@ -65,24 +65,24 @@ pub struct Entry {
     pub host: Option<String>,
     /// What was done.
     pub action: String,
-    /// To what.
+    /// The name of what was changed.
     pub subject: String,
-    /// What else is worth knowing.
+    /// Further details.
     pub details: Value,
 }
 
 /// Which entries to list.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
-    /// Whose: `command line` is anybody there, `command line (ada)` that user.
+    /// Only entries of this actor: `command line` means any user there, `command line (ada)` that user.
     pub actor: Option<String>,
-    /// To what.
+    /// Only entries about this name.
     pub subject: Option<String>,
-    /// Only those that begin with this: `key`, or `refused`.
+    /// Only entries whose action begins with this: `key`, or `refused`.
     pub action: Option<String>,
-    /// Only those before this number, newest first; without it, the newest of all.
+    /// Only entries before this id, newest first; if absent, the newest of all.
     pub before: Option<String>,
-    /// How many at most.
+    /// The maximum number.
     pub limit: u32,
 }
 
@@ -133,13 +133,13 @@ impl Audit {
         Self { id: number(at), at, ..self }
     }
 
-    /// The same with details.
+    /// Adds details.
     #[must_use]
     pub fn with(self, details: Value) -> Self {
         Self { details, ..self }
     }
 
-    /// The same about something.
+    /// Sets the name of what was changed.
     #[must_use]
     pub fn about(self, subject: impl Into<String>) -> Self {
         Self { subject: subject.into(), ..self }
@@ -153,7 +153,7 @@ impl Audit {
         self.write(connection, &[(self.id.clone(), self.subject.clone())]).await
     }
 
-    /// The same about each of these, in one statement.
+    /// Writes an entry about each of these names, in one statement.
     pub(crate) async fn insert_all(
         &self,
         connection: &mut AnyConnection,
@@ -187,7 +187,7 @@ impl Audit {
     }
 }
 
-/// A new entry's number: by time, and by chance among those of one millisecond.
+/// The id of a new entry: the time, and a random part to tell entries of the same millisecond apart.
 fn number(at: SystemTime) -> String {
     // An import writes 100,000 entries of one millisecond.
     let mut random = [0; 8];
@@ -199,7 +199,7 @@ fn number(at: SystemTime) -> String {
 }
 
 impl Entry {
-    /// When.
+    /// The time of the entry.
     pub fn at(&self) -> SystemTime {
         time(self.at_ms)
     }
@@ -232,7 +232,7 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// What was written down, newest first.
+    /// The matching entries, newest first.
     ///
     /// # Errors
     /// The store does not answer.
@@ -254,12 +254,12 @@ impl Store {
         rows.iter().map(Entry::read).collect()
     }
 
-    /// Forgets entries that are older.
+    /// Deletes entries that are older than `time`.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn forget_audit_before(&self, time: SystemTime) -> Result<u64, StoreError> {
-        // Numbers begin with the time, and have an index.
+        // Ids begin with the time, and are indexed.
         let first = format!("{:013}", millis(time));
         let done = sqlx::query("DELETE FROM audit WHERE id < $1").bind(first).execute(&self.pool).await?;
         Ok(done.rows_affected())

@@ -1,4 +1,4 @@
-//! What was taken from quotas, and what was used.
+//! Quota counts and usage.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,77 +12,77 @@ use crate::{
     database::{AT_ONCE, millis, parameters, rows},
 };
 
-/// What one key has used of one model on one day.
+/// The usage of one model by one key on one day.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct UsageRow {
     /// The day, in the time zone of quotas: `2026-11-21`; empty in a sum over days.
     pub day: String,
     /// The key's name.
     pub key: String,
-    /// Whose it was.
+    /// The key's consumer.
     pub consumer: String,
-    /// The model; empty if none was named.
+    /// The model; empty if the request named none.
     pub model: String,
-    /// Requests that were let pass.
+    /// Requests that were allowed.
     pub requests: i64,
-    /// Their tokens, as estimated when they came.
+    /// Their tokens, as estimated at the time of the request.
     pub estimated_tokens: i64,
     /// Requests that were refused.
     pub refused: i64,
-    /// When the last one came, in milliseconds since 1970, to the second.
+    /// When the last request came, in milliseconds since 1970, to the second.
     pub last_used_ms: i64,
 }
 
 /// Which usage to list.
 #[derive(Debug, Clone, Default)]
 pub struct UsageFilter {
-    /// Of which key.
+    /// Only usage of this key.
     pub key: Option<String>,
-    /// Of which consumer.
+    /// Only usage of this consumer.
     pub consumer: Option<String>,
-    /// Of which model.
+    /// Only usage of this model.
     pub model: Option<String>,
-    /// From which day on.
+    /// The first day.
     pub from: Option<String>,
-    /// Until which day, that one included.
+    /// The last day, inclusive.
     pub to: Option<String>,
-    /// How many rows at most.
+    /// The maximum number of rows.
     pub limit: u32,
 }
 
-/// What one Modelgate has counted since its last batch.
+/// What one replica has counted since its last batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Its number: larger than that of the batch before.
+    /// Its number, larger than that of the previous batch.
     pub number: i64,
-    /// What was taken from quotas, or given back; each once.
+    /// What was debited from quotas or refunded; each quota once.
     pub counts: Vec<(QuotaId, i64)>,
-    /// What was used; each key, consumer and model once.
+    /// Usage; each key, consumer and model once.
     pub used: Vec<Used>,
-    /// On which day that was, in the time zone of quotas: `2026-11-21`.
+    /// The day of the usage, in the time zone of quotas: `2026-11-21`.
     pub day: String,
     /// When it was counted.
     pub at: SystemTime,
 }
 
-/// What the store says of a batch.
+/// The store's answer to a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
-    /// What it holds now of each quota in it.
+    /// The store's present counts of the quotas in the batch.
     pub counts: Vec<(QuotaId, u64)>,
-    /// Which batch of all it was, if it was added now.
+    /// The batch's number among those of all replicas; `None` if the batch had been added before.
     pub batch: Option<i64>,
 }
 
-/// Tells one process that counts from all others, those before it on the same machine among them.
+/// The identity of one counting process, different from all others, including earlier ones on the same machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Writer(String);
 
 impl Writer {
-    /// One that there has not been.
+    /// A new, unique identity.
     pub fn new() -> Self {
         let mut random = [0; 8];
-        // Without randomness the time, to the nanosecond, and the process' number tell processes apart.
+        // Without randomness, the time in nanoseconds and the process id tell processes apart.
         let _ = getrandom::fill(&mut random);
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         Self(format!("{nanos:032x}-{:08x}-{:016x}", std::process::id(), u64::from_be_bytes(random)))
@@ -96,18 +96,18 @@ impl Default for Writer {
 }
 
 impl Store {
-    /// Adds what was counted, once: a batch of which one does not know whether it has arrived is given again as it was.
+    /// Adds a batch exactly once (idempotent): a batch whose answer was lost is passed again unchanged.
     ///
     /// # Errors
-    /// The store does not answer; then all of it was added, or nothing.
+    /// The store does not answer; then all of the batch was added, or nothing.
     pub async fn add(&self, writer: &Writer, batch: &Batch) -> Result<Added, StoreError> {
         let mut counts = batch.counts.clone();
-        // In one order everywhere, so that two replicas never wait for each other.
+        // All replicas write in the same order, so that no two of them deadlock.
         counts.sort_by_cached_key(|(id, _)| (id.period(), id.subject()));
         let mut used: Vec<&Used> = batch.used.iter().collect();
         used.sort_by_key(|used| (&used.key, &used.model, &used.consumer));
         let mut transaction = self.begin().await?;
-        // Should the same batch still be on its way by a connection that was lost, this waits until it has ended.
+        // If the same batch is still being written over a lost connection, this statement waits until that has ended.
         let numbered = sqlx::query(
             "INSERT INTO writers (writer, batch, at) VALUES ($1, $2, $3)
              ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, at = excluded.at
@@ -128,7 +128,7 @@ impl Store {
         for some in used.chunks(AT_ONCE) {
             add_usage(&mut transaction, batch, some).await?;
         }
-        // From here on others wait.
+        // From here on other writers wait.
         let row = sqlx::query("UPDATE counting SET batch = batch + 1 WHERE only_row = 1 RETURNING batch")
             .fetch_one(&mut *transaction)
             .await?;
@@ -140,7 +140,7 @@ impl Store {
         Ok(Added { counts: stored, batch: Some(number) })
     }
 
-    /// How many batches there have been, of all that count.
+    /// The number of batches so far, of all replicas.
     ///
     /// # Errors
     /// The store does not answer.
@@ -149,7 +149,7 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
-    /// The counts that were changed after one batch, up to another one.
+    /// The counts that changed after batch `after`, up to and including batch `up_to`.
     ///
     /// # Errors
     /// The store does not answer.
@@ -163,7 +163,7 @@ impl Store {
         rows.iter().filter_map(|row| count(row).transpose()).collect()
     }
 
-    /// Forgets processes that have written nothing since then.
+    /// Deletes writers that have written nothing since `time`.
     ///
     /// # Errors
     /// The store does not answer.
@@ -173,7 +173,7 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// The counts of these days and months.
+    /// The counts of these periods (days and months).
     ///
     /// # Errors
     /// The store does not answer.
@@ -191,7 +191,7 @@ impl Store {
         Ok(counts)
     }
 
-    /// Forgets the counts of periods before these: of days before this day, and of months before this month.
+    /// Deletes the counts of days before this day, and of months before this month.
     ///
     /// # Errors
     /// The store does not answer.
@@ -206,7 +206,7 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// Forgets what was used on days before this one.
+    /// Deletes the usage of days before this one.
     ///
     /// # Errors
     /// The store does not answer.
@@ -215,7 +215,7 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// What was used by day, key and model; the newest day first.
+    /// Usage by day, key and model; the newest day first.
     ///
     /// # Errors
     /// The store does not answer.
@@ -237,7 +237,7 @@ impl Store {
         rows.iter().map(usage_row).collect()
     }
 
-    /// When these keys were used last, in milliseconds since 1970; those that never were are left out.
+    /// When each of these keys was last used, in milliseconds since 1970; keys that were never used are left out.
     ///
     /// # Errors
     /// The store does not answer.
@@ -290,7 +290,7 @@ async fn counts_of(
     query.fetch_all(connection).await?.iter().filter_map(|row| count(row).transpose()).collect()
 }
 
-/// One that cannot be read is left out, and named.
+/// A count; one that cannot be read is left out and logged.
 fn count(row: &AnyRow) -> Result<Option<(QuotaId, u64)>, StoreError> {
     let (period, subject, used): (String, String, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     match QuotaId::parse(&subject, &period) {

@@ -1,4 +1,4 @@
-//! The connection.
+//! The connection to the database.
 
 use std::{
     fmt,
@@ -17,31 +17,31 @@ use tokio::time::timeout;
 
 use crate::{InvalidUrl, StoreError};
 
-/// How long a connection may take.
+/// How long opening a connection may take.
 pub(crate) const ACQUIRE: Duration = Duration::from_secs(3);
-/// How long SQLite waits for another process that writes.
+/// How long SQLite waits for another process that is writing, in milliseconds.
 const BUSY_MS: u32 = 5_000;
 
-/// After so long PostgreSQL gives a transaction up of which it hears nothing more.
+/// How long a transaction in PostgreSQL may be idle before it is rolled back, in milliseconds.
 const IDLE_MS: u32 = 5_000;
 
-/// Where the store is.
+/// The URL of a store.
 #[derive(Clone, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// A file of SQLite's.
+    /// An SQLite file.
     Sqlite(PathBuf),
-    /// The URL of a PostgreSQL database. It may hold a password.
+    /// The URL of a PostgreSQL database. It may contain a password.
     Postgres(String),
 }
 
-/// Which database it is.
+/// The kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Database {
     Sqlite,
     PostgreSql,
 }
 
-/// A store that is open. Clones share its connections.
+/// An open store. Clones share its connections.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) pool: AnyPool,
@@ -49,12 +49,12 @@ pub struct Store {
 }
 
 impl StoreUrl {
-    /// The file in a folder where everything else is kept, too.
+    /// The SQLite file in the folder with the other state.
     pub fn in_folder(folder: &Path) -> Self {
         Self::Sqlite(folder.join("modelgate.db"))
     }
 
-    /// Which database it is, in one word.
+    /// The kind of database, in one word.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Sqlite(_) => "SQLite",
@@ -91,7 +91,7 @@ impl FromStr for StoreUrl {
     }
 }
 
-/// Without the URL, which may hold a password.
+/// Omits the URL, which may contain a password.
 impl fmt::Debug for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -108,10 +108,10 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens it, and brings its tables up to date. SQLite's file is made if it is not there.
+    /// Opens the store and migrates its tables. A missing SQLite file is created.
     ///
     /// # Errors
-    /// It does not answer, or its tables are those of a newer Modelgate.
+    /// The database does not answer, or its tables are those of a newer Modelgate.
     pub async fn open(url: StoreUrl) -> Result<Self, StoreError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(install_default_drivers);
@@ -120,11 +120,12 @@ impl Store {
                 .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
         }
         let (database, at_once) = match url {
-            // SQLite has one writer at a time; more connections would only wait for each other.
+            // SQLite allows one writer at a time; more connections would only wait for each other.
             StoreUrl::Sqlite(_) => (Database::Sqlite, 2),
             StoreUrl::Postgres(_) => (Database::PostgreSql, 4),
         };
-        // A pool that gets no connection tries again and again, and says in the end that it has none, and not why.
+        // A pool that gets no connection keeps trying until its timeout, and then does not say why. So one connection is opened
+        // directly first.
         let first = timeout(ACQUIRE, async {
             let mut connection = AnyConnection::connect(&url.as_url()).await?;
             prepare(&mut connection, database).await?;
@@ -149,33 +150,33 @@ impl Store {
         Ok(Self { pool, url })
     }
 
-    /// Where it is.
+    /// The URL of the store.
     pub fn url(&self) -> &StoreUrl {
         &self.url
     }
 
-    /// Ends its connections; what was written is there to stay.
+    /// Closes the connections; everything that was written is kept.
     pub async fn close(&self) {
         self.pool.close().await;
     }
 }
 
-/// What is to be set for each connection.
+/// Sets the options of a new connection.
 async fn prepare(connection: &mut AnyConnection, database: Database) -> Result<(), sqlx::Error> {
     let settings = match database {
-        // With WAL, NORMAL never loses the file; the last transactions may be lost with the power, not with the process
-        // (https://www.sqlite.org/pragma.html#pragma_synchronous).
+        // With WAL, NORMAL never corrupts the file. A power failure may lose the last transactions; a crash of the process does
+        // not (https://www.sqlite.org/pragma.html#pragma_synchronous).
         Database::Sqlite => format!(
             "PRAGMA busy_timeout = {BUSY_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
         ),
-        // A Modelgate whose machine is gone at once, in the middle of a change, keeps others waiting no longer than that.
+        // If a replica's machine disappears in the middle of a change, other writers wait no longer than this.
         Database::PostgreSql => format!("SET idle_in_transaction_session_timeout = {IDLE_MS}"),
     };
     connection.execute(sqlx::AssertSqlSafe(settings)).await?;
     Ok(())
 }
 
-/// Digests of keys are nobody else's business. SQLite gives its other files the same rights.
+/// Only the owner may read digests of keys. SQLite gives its other files the same permissions.
 fn make_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -184,10 +185,10 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(|_| ())
 }
 
-/// Of a list, so many are asked for in one statement; both databases allow more.
+/// How many items a statement has; both databases allow more.
 pub(crate) const AT_ONCE: usize = 500;
 
-/// So many parameters of a statement, from that number on: `$2, $3`.
+/// The parameters of a statement, from a number on: `$2, $3`.
 pub(crate) fn parameters(from: usize, count: usize) -> String {
     (from..from + count).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ")
 }
@@ -198,12 +199,12 @@ pub(crate) fn millis(time: SystemTime) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The time of so many milliseconds since 1970.
+/// A time given in milliseconds since 1970.
 pub(crate) fn time(millis: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
-/// So many rows for `VALUES`: `($1, $2), ($3, $4)`.
+/// The rows of a `VALUES` clause: `($1, $2), ($3, $4)`.
 pub(crate) fn rows(count: usize, columns: usize) -> String {
     let row = |i: usize| format!("({})", parameters(1 + i * columns, columns));
     (0..count).map(row).collect::<Vec<_>>().join(", ")

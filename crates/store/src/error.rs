@@ -1,4 +1,4 @@
-//! What goes wrong.
+//! The store's errors.
 
 use std::fmt;
 
@@ -7,41 +7,41 @@ use config_reader::ConfigErrors;
 
 use crate::{Conflict, database::ACQUIRE};
 
-/// The store cannot do something. Never repeats a URL: there may be a password in it.
+/// A failure of the store. Never contains a URL, because there may be a password in it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It does not answer, or not as it should.
+    /// The database does not answer, or answers with an error.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
-    /// A newer Modelgate has made it, or somebody has changed its tables.
+    /// The tables were made by a newer Modelgate, or changed by somebody else.
     #[error("the store's tables are not those of this Modelgate: {0}")]
     Migration(String),
     /// An account cannot be read.
     #[error("{0}; if no newer Modelgate has written it, delete it and make it anew")]
     Unreadable(#[from] Unreadable),
-    /// What is to be written does not fit to what is there.
+    /// The change conflicts with what the store holds.
     #[error(transparent)]
     Conflict(#[from] Conflict),
 }
 
-/// An account that a newer Modelgate has written, or somebody by hand, so that it cannot be read. The others can.
+/// An account that cannot be read, because a newer Modelgate or a person wrote it. Other accounts are not affected.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 #[error("the {kind} {name:?} cannot be read: {why}")]
 pub struct Unreadable {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// Why.
+    /// The reason.
     pub why: NotReadable,
 }
 
-/// Why an account cannot be read. Its words stand on one line, and never hold a secret.
+/// Why an account cannot be read. The message is one line, and never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NotReadable {
-    /// This is wrong with what is written of it.
+    /// The stored document is invalid.
     Document(ConfigErrors),
-    /// Another name is written in it than the one by which it is kept.
+    /// The document contains another name than the one under which it is stored.
     OtherName,
 }
 
@@ -61,12 +61,12 @@ impl fmt::Display for NotReadable {
 }
 
 impl Unreadable {
-    /// Reads an account as it is written in the store.
+    /// Reads an account's stored document.
     pub(crate) fn or_read<A: Account>(name: &str, document: &str) -> Result<A, Self> {
         let unreadable = |why| Self { kind: A::KIND, name: name.to_owned(), why };
         let read = accounts::parse_text::<A>(document, None);
         let account = read.map_err(|errors| unreadable(NotReadable::Document(errors)))?;
-        // Whoever pages through a list goes by the names.
+        // Paging relies on the stored names.
         match account.name() == name {
             true => Ok(account),
             false => Err(unreadable(NotReadable::OtherName)),
@@ -74,7 +74,7 @@ impl Unreadable {
     }
 }
 
-/// Not the URL of a store.
+/// The text is not the URL of a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not the URL of a store; allowed are sqlite:///path/of/file and postgres://user:password@host[:port]/database"
@@ -84,12 +84,12 @@ pub struct InvalidUrl;
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         Self::Unavailable(match error {
-            // Their texts may have a part of the URL in them.
+            // Their messages may contain parts of the URL.
             sqlx::Error::Configuration(_) => "its URL or options are not understood".to_owned(),
             sqlx::Error::PoolTimedOut => {
                 format!("no connection came about within {ACQUIRE:?}; see whether it runs and can be reached")
             }
-            // Without the place in its own source, which PostgreSQL adds.
+            // Without the position in PostgreSQL's own source, which it adds.
             sqlx::Error::Database(error) => error.message().to_owned(),
             sqlx::Error::Io(error) => error.to_string(),
             other => other.to_string(),

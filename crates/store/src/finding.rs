@@ -1,4 +1,4 @@
-//! What is told of accounts that are not in force, as values.
+//! Findings about accounts that are not in force, as values.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use accounts::{Kind, Unfit, Unusable};
 
 use crate::Unreadable;
 
-/// An account that is not in force, and why. Its words say what helps as well.
+/// An account that is not in force, and why. The words also say what helps.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AccountFinding {
-    /// It does not fit to the others.
+    /// It does not fit the other accounts.
     Unusable(Unusable),
     /// It cannot be read.
     Unreadable(Unreadable),
 }
 
 impl AccountFinding {
-    /// What programs call it. It stays the same when the words change.
+    /// The code, for programs. It stays the same when the words change.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unusable(unusable) => match unusable.why {

@@ -1,4 +1,4 @@
-//! What has changed since one looked last.
+//! Follows changes in the store.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use tokio::time::{sleep, timeout};
 
 use crate::{Store, StoreError, StoreUrl, Unreadable};
 
-/// How often SQLite is asked whether another process has changed it; that reads one number from shared memory.
+/// How often SQLite is asked whether another process has changed it; the query reads one number from shared memory.
 const LOOK: Duration = Duration::from_millis(200);
-/// How often PostgreSQL is asked, should a notification have been lost.
+/// How often PostgreSQL is polled, in case a notification was lost.
 const RELISTEN: Duration = Duration::from_millis(900);
-/// More changes than that, and all accounts are read anew.
+/// Beyond this number of changes a full reload is required.
 const MOST: i64 = 2_000;
 
-/// Tells of changes by whomever.
+/// A stream of changes, whoever makes them.
 pub struct Following {
     store: Store,
     revision: i64,
     wake: Wake,
 }
 
-/// What may tell of a change before one asks.
+/// How the stream notices a change before it queries.
 enum Wake {
     /// SQLite's `data_version`, which differs after another connection has written
     /// (<https://www.sqlite.org/pragma.html#pragma_data_version>).
@@ -36,17 +36,17 @@ enum Wake {
     Notified(Box<PgListener>),
 }
 
-/// What has changed.
+/// A change in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// These accounts were written or deleted.
     Some(Vec<(Kind, String)>),
-    /// So many that all should be read anew.
+    /// There were too many changes; a full reload is required.
     All,
 }
 
 impl Store {
-    /// Follows the changes from now on.
+    /// Follows all changes from now on.
     ///
     /// # Errors
     /// The store does not answer.
@@ -58,7 +58,7 @@ impl Store {
                 Wake::DataVersion { connection, seen }
             }
             StoreUrl::Postgres(url) => {
-                // A pool of its own: the listener waits for ever.
+                // The listener occupies its connection permanently, so it has a pool of its own.
                 let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(3));
                 let mut listener = PgListener::connect_with(&pool.connect(url).await?).await?;
                 listener.listen("modelgate").await?;
@@ -73,7 +73,7 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
-    /// Forgets which accounts were changed long ago: whoever follows from there reads all of them anyway.
+    /// Deletes old records of changes: a follower that is so far behind does a full reload anyway.
     ///
     /// # Errors
     /// The store does not answer.
@@ -83,7 +83,7 @@ impl Store {
         Ok(sqlx::query(oldest).bind(MOST).execute(&self.pool).await?.rows_affected())
     }
 
-    /// All plans or all consumers, those that cannot be read left out and named.
+    /// All plans or all consumers; unreadable ones are left out and returned by name.
     ///
     /// # Errors
     /// The store does not answer.
@@ -99,8 +99,8 @@ impl Store {
         Ok((all, unreadable))
     }
 
-    /// The next thousands of accounts of a kind, by name; `None` after the last one. There may be more than one wants to
-    /// hold at once, and reading them takes a moment in which others should go on.
+    /// The next few thousand accounts of a kind, by name; `None` after the last one. Reading in parts bounds the memory, and lets
+    /// other tasks run in between.
     ///
     /// # Errors
     /// The store does not answer.
@@ -121,16 +121,16 @@ impl Store {
     }
 }
 
-/// Accounts of one kind, not read yet.
+/// Stored documents of one kind, not parsed yet.
 #[derive(Debug)]
 pub struct Documents {
-    /// The name of the last one.
+    /// The name of the last account.
     pub last: String,
     documents: Vec<(String, String)>,
 }
 
 impl Documents {
-    /// Reads them; those that cannot be read are left out and named.
+    /// Parses the documents; unreadable accounts are left out and returned by name.
     pub fn read<A: Account>(self) -> (Vec<A>, Vec<Unreadable>) {
         let (mut accounts, mut unreadable) = (Vec::with_capacity(self.documents.len()), Vec::new());
         for (name, document) in self.documents {
@@ -144,10 +144,10 @@ impl Documents {
 }
 
 impl Following {
-    /// Waits for a change, or that long at most.
+    /// Waits for a change, at most for `at_most`.
     ///
     /// # Errors
-    /// The store does not answer. Then follow anew, and read everything.
+    /// The store does not answer. Then follow again, and do a full reload.
     pub async fn changed(&mut self, at_most: Duration) -> Result<Option<Change>, StoreError> {
         let waited = timeout(at_most, self.wake.woken()).await;
         match waited {
@@ -157,14 +157,14 @@ impl Following {
         self.since().await
     }
 
-    /// What has changed since it was asked last.
+    /// What has changed since the last query.
     async fn since(&mut self) -> Result<Option<Change>, StoreError> {
         let revision = self.store.revision().await?;
         if revision == self.revision {
             return Ok(None);
         }
         let before = self.revision;
-        // A lower number: the database was put back to an earlier state.
+        // A lower number means that the database was restored to an earlier state.
         if revision < before || revision - before > MOST {
             self.revision = revision;
             return Ok(Some(Change::All));
@@ -185,7 +185,7 @@ impl Following {
         Ok(Some(Change::Some(changed)))
     }
 
-    /// Ends what it waits with.
+    /// Closes the connections that it waits with.
     pub async fn close(self) {
         match self.wake {
             Wake::DataVersion { connection, .. } => drop(connection.close().await),

@@ -6,8 +6,8 @@
 //! all of them             ─ record      ─▶ audit
 //! ```
 //!
-//! Nothing here is asked while a request waits. Each change of an account, its audit entry and the number of the change
-//! are written in one transaction; whoever follows asks for what has changed since a number.
+//! No request waits for the store. Each change of an account, its audit entry and the change's number are written in one
+//! transaction; followers ask for the changes since a number.
 //!
 //! Both databases get the same statements (`sqlx`'s `Any` driver) and the same migrations.
 

@@ -1,6 +1,6 @@
-//! What an operator does with accounts, from the command line, the API or the page: checked, written, audited.
+//! Operations on accounts, for the command line, the API and the pages: validated, written, audited.
 //!
-//! Accounts of the configuration file are shown beside those of the store, and cannot be changed here.
+//! Accounts of the configuration file are listed together with those of the store, but cannot be changed here.
 
 use std::{
     sync::Arc,
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{AccountFinding, Actor, Audit, Conflict, Filter, Store, StoreError, Stored, Unreadable};
 
-/// Accounts wherever they are.
+/// The accounts of the configuration file and of the store.
 #[derive(Debug)]
 pub struct Registry {
     store: ArcSwapOption<Store>,
@@ -24,84 +24,84 @@ pub struct Registry {
     problems: ArcSwap<Vec<AccountFinding>>,
 }
 
-/// How the store is.
+/// The state of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// None is configured.
+    /// No store is configured.
     Off,
-    /// It answers.
+    /// The store answers.
     Up,
-    /// It does not, since when and why. What it said last stays in force.
+    /// The store does not answer. What it said last stays in force.
     Down {
-        /// Since when.
+        /// Since when it is down.
         since: SystemTime,
-        /// Why. Never a password.
+        /// The reason. Never contains a password.
         why: String,
     },
 }
 
-/// An account, and where it comes from.
+/// An account and its source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item<A> {
     /// The account.
     pub account: A,
-    /// Where it comes from.
+    /// Its source.
     pub source: Source,
 }
 
-/// Where an account comes from.
+/// The source of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The configuration file: only an editor changes it.
+    /// The configuration file; such accounts are changed by editing it.
     File,
     /// The store.
     Store {
-        /// When it was made.
+        /// When it was created.
         created: SystemTime,
-        /// When it was changed last.
+        /// When it was last changed.
         changed: SystemTime,
     },
 }
 
-/// Some accounts, by name.
+/// A page of accounts, sorted by name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listed<A> {
     /// The accounts.
     pub items: Vec<Item<A>>,
-    /// Those of the store that cannot be read.
+    /// The store's accounts that cannot be read.
     pub unreadable: Vec<Unreadable>,
-    /// How many there are in all that fit, on this page and others.
+    /// The number of matching accounts on all pages.
     pub total: u64,
-    /// To be given as `after` for the next page; `None` on the last one.
+    /// The value of `after` for the next page; `None` on the last one.
     pub next: Option<String>,
 }
 
-/// What cannot be done.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// What was given is wrong; each error names its key.
+    /// The given document is invalid; each error names its key.
     #[error("{0}")]
     Invalid(ConfigErrors),
-    /// It is in the configuration file.
+    /// The account is in the configuration file.
     #[error("the {0} {1:?} is in the configuration file; change it there")]
     Declared(Kind, String),
     /// No store is configured.
     #[error("there is no store; set state_dir or store.url")]
     NoStore,
-    /// The store says no, or nothing.
+    /// The store refuses the change, or does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No key can be made.
+    /// No key can be generated.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
 }
 
-/// How often a change is tried anew that met another one.
+/// How often a change is retried that conflicts with a concurrent one.
 const ATTEMPTS: u32 = 5;
 
 impl RegistryError {
     fn is_changed(&self) -> bool {
-        // Somebody may also have made it, or deleted it, between the look and the change.
+        // Somebody may also have created or deleted it between the read and the write.
         matches!(
             self,
             Self::Store(StoreError::Conflict(
@@ -118,7 +118,7 @@ impl From<Conflict> for RegistryError {
 }
 
 impl Registry {
-    /// Without a store, and with what the configuration file declares.
+    /// A registry without a store, with the accounts of the configuration file.
     pub fn new(declared: Accounts) -> Self {
         Self {
             store: ArcSwapOption::empty(),
@@ -128,17 +128,17 @@ impl Registry {
         }
     }
 
-    /// From now on with this store.
+    /// Sets the store.
     pub fn set_store(&self, store: Store) {
         self.store.store(Some(Arc::new(store)));
     }
 
-    /// How the store is.
+    /// The state of the store.
     pub fn state(&self) -> Arc<State> {
         self.state.load_full()
     }
 
-    /// Notes how the store is.
+    /// Sets the state of the store.
     pub fn set_state(&self, state: State) {
         self.state.store(Arc::new(state));
     }
@@ -148,17 +148,17 @@ impl Registry {
         self.problems.load_full()
     }
 
-    /// Notes which accounts are not in force.
+    /// Sets the accounts that are not in force.
     pub fn set_problems(&self, problems: Vec<AccountFinding>) {
         self.problems.store(Arc::new(problems));
     }
 
-    /// The configuration file was changed.
+    /// Replaces the accounts of the configuration file.
     pub fn replace_declared(&self, declared: Accounts) {
         self.declared.store(Arc::new(declared));
     }
 
-    /// What the configuration file declares.
+    /// The accounts of the configuration file.
     pub fn declared(&self) -> Arc<Accounts> {
         self.declared.load_full()
     }
@@ -166,7 +166,7 @@ impl Registry {
     /// The store.
     ///
     /// # Errors
-    /// There is none, or it has never answered.
+    /// No store is configured, or it has never answered.
     pub fn store(&self) -> Result<Arc<Store>, RegistryError> {
         self.store.load_full().ok_or_else(|| match &**self.state.load() {
             State::Down { why, .. } => StoreError::Unavailable(why.clone()).into(),
@@ -186,7 +186,7 @@ impl Registry {
         Ok(stored.into())
     }
 
-    /// Adds a key. If no digest is given, a key is made and returned: it is to be shown once.
+    /// Adds a key. If no digest is given, a key is generated and returned, to be shown once.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -198,7 +198,7 @@ impl Registry {
         let has_consumer = has(json, "consumer");
         let (json, new) = with_digest(json)?;
         match self.create(&json, actor).await {
-            // Nobody has given it.
+            // The consumer was filled in and not given, so errors about it are dropped.
             Err(RegistryError::Invalid(ConfigErrors(mut errors))) if !has_consumer => {
                 errors.retain(|error| error.place != "consumer");
                 Err(RegistryError::Invalid(ConfigErrors(errors)))
@@ -207,7 +207,7 @@ impl Registry {
         }
     }
 
-    /// Puts an account in the place of the one with this name, or adds it. The same twice is the same as once.
+    /// Replaces the account of this name, or adds it. Idempotent.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -227,7 +227,7 @@ impl Registry {
         Err(Conflict::Changed(A::KIND, name.to_owned()).into())
     }
 
-    /// Puts an account in the place of the one that it was made from.
+    /// Replaces the account that the new one was made from.
     async fn put_over<A: Account>(
         &self,
         name: &str,
@@ -251,7 +251,7 @@ impl Registry {
         Ok(self.store()?.change(from.as_ref(), &account, audit).await?.into())
     }
 
-    /// The same for a key. If none of that name is there and no digest is given, a key is made and returned.
+    /// Replaces the key of this name, or adds it. If there is none and no digest is given, a key is generated and returned.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -268,7 +268,7 @@ impl Registry {
         for _ in 0..ATTEMPTS {
             let before = self.store()?.get::<KeySpec>(name).await?;
             let (json, new) = match &before {
-                // Whoever changes the rest of a key does not mean another key.
+                // A change of other fields keeps the key's digests.
                 Some(before) => (with_digests_of(&named, &before.account), None),
                 None => with_digest(&named)?,
             };
@@ -280,7 +280,7 @@ impl Registry {
         Err(Conflict::Changed(Kind::Key, name.to_owned()).into())
     }
 
-    /// Changes what is given and keeps the rest; `null` takes something away (RFC 7396).
+    /// Changes the given fields and keeps the others; `null` removes a field (RFC 7396).
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -296,7 +296,7 @@ impl Registry {
             let before = before.ok_or_else(|| Conflict::Missing(A::KIND, name.to_owned()))?;
             let mut json = before.account.to_json();
             merge(&mut json, patch);
-            // Whoever takes the last limit away means to have none.
+            // Removing the last field of a limit removes the limit.
             if let Some(object) = json.as_object_mut() {
                 object.retain(|key, value| {
                     !["limit", "limit_per_model"].contains(&key.as_str()) || !has_no_limits(value)
@@ -310,7 +310,7 @@ impl Registry {
         Err(Conflict::Changed(A::KIND, name.to_owned()).into())
     }
 
-    /// Removes an account; one that is not there is no error. The answer says whether it was.
+    /// Removes an account. Removing one that does not exist is not an error; returns whether it existed.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -326,10 +326,11 @@ impl Registry {
         Ok(self.store()?.delete(kind, name, audit).await?)
     }
 
-    /// Makes another key in the place of one. The old one goes on working for the time of grace.
+    /// Replaces a key by a new one. The old key goes on working for the grace period.
     ///
     /// # Errors
-    /// See [`RegistryError`]. There is one old key, so within its grace there is no other rotation with grace.
+    /// See [`RegistryError`]. Only one old key is kept, so during its grace period another rotation with a grace period is
+    /// refused.
     pub async fn rotate(
         &self,
         name: &str,
@@ -340,7 +341,7 @@ impl Registry {
         let store = self.store()?;
         let before = store.get::<KeySpec>(name).await?;
         let before = before.ok_or_else(|| Conflict::Missing(Kind::Key, name.to_owned()))?.account;
-        // Somebody was promised that time. Without grace everything old is to end, and does.
+        // The grace period was promised to somebody. A rotation without grace is meant to end all old keys, and does.
         let promised = before.previous.filter(|old| old.until > SystemTime::now() && !grace.is_zero());
         if let Some(previous) = promised {
             let until = humantime::format_rfc3339_seconds(previous.until).to_string();
@@ -348,12 +349,12 @@ impl Registry {
         }
         let mut key = before.clone();
         let new = NewKey::generate()?;
-        // In whole milliseconds, as it is written.
+        // In whole milliseconds, the precision of the store.
         let until =
             SystemTime::now() + Duration::from_millis(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
         key.rotate(new.digest(), until);
         let details = json!({ "old_key_works_until": humantime::format_rfc3339_seconds(until).to_string() });
-        // Of two at once the second is told: its key would never have worked.
+        // If two rotations run at the same time, the second is refused: the key it returns would never work.
         let stored =
             store.change(Some(&before), &key, Audit::new(actor, "key rotated").with(details)).await?;
         Ok((stored.into(), new))
@@ -374,7 +375,7 @@ impl Registry {
         }
     }
 
-    /// Some accounts, by name; those of the file among them.
+    /// A page of accounts of the file and the store, sorted by name.
     ///
     /// # Errors
     /// See [`RegistryError`].
@@ -386,7 +387,7 @@ impl Registry {
         let mut total = fitting.len() as u64;
         fitting.retain(|account| filter.after.as_deref().is_none_or(|after| account.name() > after));
         fitting.sort_unstable_by_key(|account| account.name());
-        // One more than fits shows whether there is another page; there may be 100,000, and no more are copied.
+        // One more than fits shows whether there is another page. There may be 100,000 accounts, so no more than that are copied.
         fitting.truncate(limit.saturating_add(1));
         let of_file = |account: &A| Item { account: account.clone(), source: Source::File };
         let mut entries: Vec<Result<Item<A>, Unreadable>> =
@@ -476,12 +477,12 @@ fn fits<A: Account>(account: &A, filter: &Filter) -> bool {
         && filter.plan.as_deref().is_none_or(|plan| account.plan() == Some(plan))
 }
 
-/// Whether a key is there; one that is `null` is not.
+/// Whether a key is present and not `null`.
 fn has(json: &Value, key: &str) -> bool {
     json.get(key).is_some_and(|value| !value.is_null())
 }
 
-/// The document with the name under which it is put.
+/// Adds the name under which the document is put.
 fn with_name(json: &Value, name: &str) -> Value {
     let mut json = json.clone();
     let has_name = has(&json, "name");
@@ -491,7 +492,7 @@ fn with_name(json: &Value, name: &str) -> Value {
     json
 }
 
-/// The document with the digest of a new key, if it has none. Whoever names no consumer owns the key alone.
+/// Adds the digest of a new key, unless the document has one. If no consumer is given, the key gets one of its own name.
 fn with_digest(json: &Value) -> Result<(Value, Option<NewKey>), NoRandomness> {
     let mut json = json.clone();
     let mut new = None;
@@ -509,7 +510,7 @@ fn with_digest(json: &Value) -> Result<(Value, Option<NewKey>), NoRandomness> {
     Ok((json, new))
 }
 
-/// The document with the digests that a key has.
+/// Adds the digests of an existing key.
 fn with_digests_of(json: &Value, key: &KeySpec) -> Value {
     let (mut json, key) = (json.clone(), key.to_json());
     for field in ["sha256", "previous"] {
@@ -520,7 +521,7 @@ fn with_digests_of(json: &Value, key: &KeySpec) -> Value {
     json
 }
 
-/// RFC 7396; but what is taken away stays as `null`, so that whoever reads the document names a key that is unknown.
+/// Merges a patch (RFC 7396), but keeps removed fields as `null`, so that the reader reports unknown ones.
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         target.clone_from(patch);
@@ -535,7 +536,7 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// What was added, taken away or changed, by key; digests left out.
+/// The fields that were added, removed or changed, without digests.
 fn difference(before: Option<&Value>, after: &Value) -> Value {
     let Some(before) = before else { return without_digests(after) };
     let mut changes = Map::new();

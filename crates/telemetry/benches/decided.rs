@@ -1,7 +1,7 @@
-//! What `/auth` pays for being watched: nanoseconds per decision, by the number of threads that decide at
-//! once while a collector runs.
+//! What recording a decision costs `/auth`: nanoseconds per decision, by the number of threads that decide at the same time while
+//! a collector runs.
 //!
-//! `cargo bench -p telemetry`. Compare the ratios, not the figures: they depend on the machine.
+//! `cargo bench -p telemetry`. Compare the ratios, not the figures, which depend on the machine.
 
 use std::{
     hint::black_box,
@@ -13,7 +13,7 @@ use std::{
 use telemetry::{COLLECT_EVERY, Decided, Refused, Telemetry};
 
 const ROUNDS: usize = 9;
-/// In each round; few enough that the collector finds room in the queue.
+/// Decisions per round; few enough for the queue, so that the collector keeps up.
 const DECISIONS: usize = 3_000;
 
 fn main() {
@@ -80,6 +80,6 @@ fn round(telemetry: &Telemetry, threads: usize, refused: Option<Refused<'_>>) ->
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         workers.into_iter().map(|worker| worker.join().expect("it does not panic")).sum::<f64>()
     });
-    // Time that the threads spent together; with more of them than processors, waiting is part of it.
+    // The threads' total time; if there are more threads than processors, it includes waiting.
     times / DECISIONS as f64
 }

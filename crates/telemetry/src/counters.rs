@@ -5,12 +5,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// More reasons than there are; what does not fit counts as [`OTHER`].
+/// The maximum number of reasons, more than exist; further ones count as [`OTHER`].
 pub(crate) const MAX_CODES: usize = 63;
-/// The code of refusals that have no place of their own.
+/// The code of refusals without a counter of their own.
 const OTHER: &str = "other";
 
-/// The counters. Counting takes no lock: a reason's place is found by walking over a few pointers.
+/// The counters. Counting takes no lock: a reason's counter is found by comparing a few pointers.
 #[derive(Debug)]
 pub(crate) struct Counters {
     allowed: AtomicU64,
@@ -18,14 +18,14 @@ pub(crate) struct Counters {
     others: AtomicU64,
 }
 
-/// The refusals for one reason. Places are given away in the order in which reasons come up.
+/// The refusals for one reason. Slots are assigned in the order in which reasons first occur.
 #[derive(Debug, Default)]
 struct Refused {
     code: OnceLock<&'static str>,
     count: AtomicU64,
 }
 
-/// What was counted at some moment, or in between two. Refusals stand at their places.
+/// The counts at some moment, or between two moments. Refusals are indexed by their slots.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) allowed: u64,
@@ -43,7 +43,7 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts a request that was refused for a reason, or allowed.
+    /// Counts a request that was allowed, or refused for a reason.
     pub(crate) fn add(&self, refused: Option<&'static str>) {
         let counter = match refused {
             None => &self.allowed,
@@ -55,7 +55,7 @@ impl Counters {
     fn of(&self, code: &'static str) -> &AtomicU64 {
         let is_its_own = |place: &&Refused| {
             let theirs = *place.code.get_or_init(|| code);
-            // Mostly the same text at the same address; comparing all of it is for the rest.
+            // Usually both are the same static text; the full comparison handles the other cases.
             std::ptr::eq(theirs, code) || theirs == code
         };
         self.refused.iter().find(is_its_own).map_or(&self.others, |place| &place.count)
@@ -80,7 +80,7 @@ impl Counts {
         self.refused.iter().filter(|(_, count)| *count > 0).copied().collect()
     }
 
-    /// What came since an earlier moment.
+    /// The counts since an earlier moment.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         let refused = self.refused.iter().enumerate().map(|(place, (code, now))| {
             let then = earlier.refused.get(place).map_or(0, |(_, then)| *then);
@@ -89,7 +89,7 @@ impl Counts {
         Self { allowed: self.allowed.saturating_sub(earlier.allowed), refused: refused.collect() }
     }
 
-    /// `more` may know reasons that came up later, but has those of `self` at the same places.
+    /// Adds counts. `more` may contain reasons that occurred later, but those of `self` have the same slots in it.
     pub(crate) fn add(&mut self, more: &Self) {
         self.allowed += more.allowed;
         for (place, (code, count)) in more.refused.iter().enumerate() {

@@ -1,8 +1,8 @@
-//! A log-linear histogram of times: each power of two is cut into 16 equal buckets, so a bucket is at
-//! most a sixteenth of its value wide (the idea of <https://hdrhistogram.github.io/HdrHistogram/>).
+//! A log-linear histogram of times: each power of two is divided into 16 equal buckets, so a bucket's width is at most a
+//! sixteenth of its value (the idea of <https://hdrhistogram.github.io/HdrHistogram/>).
 //!
-//! Adding is one atomic increment. Reading stops nobody; a reader may see a value that is a moment newer
-//! than another.
+//! Adding a time is one atomic increment. Readers do not block writers, so one value that they see may be slightly newer than
+//! another.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -11,22 +11,22 @@ use std::{
 
 /// Buckets per power of two, as a power of two.
 const FINE: u32 = 4;
-/// Below 2^10 ns, about a microsecond, all is one bucket.
+/// All times below 2^10 ns, about a microsecond, share one bucket.
 const LOWEST: u32 = 10;
-/// From 2^36 ns on, about 69 s, all is one bucket: Traefik gives up after 30 s.
+/// All times from 2^36 ns on, about 69 s, share one bucket: Traefik gives up after 30 s.
 const HIGHEST: u32 = 36;
-/// How many buckets there are: one at each end, and the fine ones between.
+/// The number of buckets: one at each end, and the fine ones in between.
 pub(crate) const BUCKETS: usize = ((HIGHEST - LOWEST) as usize) * (1 << FINE) + 2;
 
-/// Times, counted.
+/// A histogram of times.
 #[derive(Debug)]
 pub(crate) struct Histogram {
     buckets: Box<[AtomicU64]>,
-    /// The sum of all, in nanoseconds.
+    /// The sum of all times, in nanoseconds.
     nanos: AtomicU64,
 }
 
-/// What a histogram held at some moment, or what came in between two moments.
+/// A histogram at some moment, or the difference between two moments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Latencies {
     buckets: Box<[u64]>,
@@ -41,7 +41,7 @@ impl Default for Histogram {
 
 impl Histogram {
     pub(crate) fn add(&self, time: Duration) {
-        // Nobody waits for a day, and so the sum does not wrap for a long time.
+        // Times are capped at a day, so that the sum cannot overflow in practice.
         let nanos = u64::try_from(time.min(Duration::from_secs(24 * 3600)).as_nanos()).unwrap_or(u64::MAX);
         // `index` is always in range.
         if let Some(bucket) = self.buckets.get(index(nanos)) {
@@ -63,19 +63,18 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// How many there are.
+    /// The number of times.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// All of them together.
+    /// The sum of all times.
     pub fn sum(&self) -> Duration {
         Duration::from_nanos(self.nanos)
     }
 
-    /// The time that `percent` of 100 of them do not exceed (nearest rank), rounded up to the border of
-    /// its bucket: at most a sixteenth, or a microsecond, too much. Above a minute it only says that.
-    /// `None` if there are none.
+    /// The time that `percent` of 100 of them do not exceed (nearest rank), rounded up to the bucket's border: at most a
+    /// sixteenth, or a microsecond, too large. Times of more than a minute are not told apart. `None` if there are none.
     pub fn percentile(&self, percent: f64) -> Option<Duration> {
         let count = self.count();
         let rank = ((percent / 100.0 * count as f64).ceil() as u64).clamp(1, count.max(1));
@@ -87,9 +86,9 @@ impl Latencies {
         found.map(|index| Duration::from_nanos(border(index)))
     }
 
-    /// How many there are up to each of some rising limits; the last counts all, and its limit is
-    /// `None`. The limits are powers of two of nanoseconds, from about 33 µs to 4.3 s, because at those
-    /// the buckets' borders lie.
+    /// Cumulative counts, for metrics: how many times are at most each of some rising limits. The last entry counts all, and its
+    /// limit is `None`. The limits are powers of two of nanoseconds, from about 33 µs to 4.3 s, because the buckets' borders are
+    /// there.
     pub fn up_to(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
         let up_to = |power: u32| {
             let above = index(1 << power);
@@ -98,7 +97,7 @@ impl Latencies {
         (15..=32).map(up_to).chain([(None, self.count())])
     }
 
-    /// What came since an earlier moment.
+    /// The difference from an earlier moment.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         let buckets = self.buckets.iter().zip(&earlier.buckets).map(|(now, then)| now.saturating_sub(*then));
         Self { buckets: buckets.collect(), nanos: self.nanos.wrapping_sub(earlier.nanos) }
@@ -123,7 +122,7 @@ fn index(nanos: u64) -> usize {
     (((power - LOWEST) as usize) << FINE) + within as usize + 1
 }
 
-/// The first time in nanoseconds that is above a bucket; of the last one, at which it begins.
+/// The upper border of a bucket (exclusive), in nanoseconds; for the last one, where it begins.
 fn border(index: usize) -> u64 {
     let Some(fine) = index.checked_sub(1) else { return 1 << LOWEST };
     if index >= BUCKETS - 1 {

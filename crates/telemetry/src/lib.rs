@@ -1,4 +1,4 @@
-//! What `/auth` has decided, for those who look: counters, latencies, the last hour and the last
+//! Records what `/auth` has decided, for people and metrics: counters, latency histograms, the last hour and the latest
 //! decisions.
 //!
 //! ```text
@@ -6,13 +6,13 @@
 //!            └─────▶ queue ───────────────┴─collect()─▶ the last hour, the last 1,000, subscribers
 //! ```
 //!
-//! Deciders take no lock and wait for nobody: [`Telemetry::decided`] counts up a few atomic numbers and
-//! puts a record into a queue that drops the oldest when it is full. A task of the program calls
-//! [`Telemetry::collect`] every [`COLLECT_EVERY`]; all that readers see comes from there. There is no I/O
-//! and no runtime here, and time is passed in.
+//! Recording a decision takes no lock and does not block: [`Telemetry::decided`] increments a few atomic numbers and puts a
+//! record into a queue that drops the oldest one when it is full. A task of the program calls [`Telemetry::collect`] every
+//! [`COLLECT_EVERY`]; everything that readers see, except the totals, comes from there. There is no I/O and no async runtime
+//! here, and time is passed in.
 //!
-//! Memory is bounded: 1,000 records and a queue of 4,096, of at most 2 KiB each, and for the last hour 3,660
-//! points of 96 bytes, and 24 for each reason that occurs in one.
+//! Memory is bounded: 1,000 records and a queue of 4,096, of at most 2 KiB each, and for the last hour 3,660 points of 96 bytes,
+//! plus 24 bytes for each reason that occurs in a point.
 
 mod counters;
 mod histogram;
@@ -40,7 +40,7 @@ pub use series::Point;
 
 /// How often to call [`Telemetry::collect`].
 pub const COLLECT_EVERY: Duration = Duration::from_millis(100);
-/// How many of the last decisions are kept.
+/// How many of the latest decisions are kept.
 pub const RECENT: usize = 1000;
 /// How many decisions fit between two collections: 40,000 a second.
 const QUEUE: usize = 4096;
@@ -50,7 +50,7 @@ const LAG: usize = 64;
 /// The decisions of one collection, oldest first.
 pub type Batch = Arc<[Arc<Record>]>;
 
-/// All that is known about decisions.
+/// All that is recorded about decisions.
 #[derive(Debug)]
 pub struct Telemetry {
     counters: Counters,
@@ -77,22 +77,22 @@ pub struct Totals {
     pub refused: BTreeMap<&'static str, u64>,
     /// How long the decisions took.
     pub latencies: Latencies,
-    /// Decisions that are counted, but were too many at once to be shown one by one.
+    /// Decisions that were counted, but dropped from the queue because there were too many at once.
     pub not_shown: u64,
 }
 
-/// Which decisions to show; what is not given does not matter.
+/// Which decisions to show; absent filters match everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Whether it was allowed.
+    /// Whether the request was allowed.
     pub allowed: Option<bool>,
-    /// The code of its reason.
+    /// The code of the reason.
     pub reason: Option<String>,
-    /// Whose it was.
+    /// The consumer.
     pub consumer: Option<String>,
-    /// With which key, by its name.
+    /// The name of the key.
     pub key: Option<String>,
-    /// For which model.
+    /// The model.
     pub model: Option<String>,
     /// The request's id.
     pub request_id: Option<String>,
@@ -127,17 +127,17 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// Nothing has been decided yet.
+    /// Telemetry without any decisions.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Hears of a decision, or of a refusal that nobody had to think about. Takes no lock and does not wait.
+    /// Records a decision, or a refusal that was made without asking `/auth`. Takes no lock and does not block.
     pub fn decided(&self, decided: &Decided<'_>) {
         self.keep(self.count(decided));
     }
 
-    /// The same of a decision of which more is known in a moment: it is counted now, and [kept](Self::keep) then.
+    /// Counts a decision now; its record is returned to be completed and then [kept](Self::keep).
     #[must_use]
     pub fn count(&self, decided: &Decided<'_>) -> Record {
         self.counters.add(decided.refused.as_ref().map(|refused| refused.code));
@@ -147,18 +147,18 @@ impl Telemetry {
         Record::new(decided)
     }
 
-    /// Keeps a decision for readers and subscribers. Takes no lock and does not wait.
+    /// Keeps a decision for readers and subscribers. Takes no lock and does not block.
     pub fn keep(&self, record: Record) {
         if self.queue.force_push(record).is_some() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Collects what has been decided since the last time, for readers and subscribers.
+    /// Collects the decisions since the last call, for readers and subscribers.
     pub fn collect(&self, now: SystemTime) {
         let mut collected = self.collected();
         collected.series.read(now, self.snapshot());
-        // Not all that comes meanwhile, or a flood would never let go of the lock.
+        // At most one queue's worth: otherwise a flood of decisions would keep the lock taken forever.
         let batch: Batch = (0..QUEUE).map_while(|_| self.queue.pop()).map(Arc::new).collect();
         if batch.is_empty() {
             return;
@@ -167,11 +167,11 @@ impl Telemetry {
         let too_many = (collected.recent.len() + newest.len()).saturating_sub(RECENT);
         collected.recent.drain(..too_many);
         collected.recent.extend(newest.iter().cloned());
-        // The error only says that nobody listens.
+        // The only error is that there are no subscribers.
         let _ = self.live.send(batch);
     }
 
-    /// All decisions since the start, up to this very moment.
+    /// All decisions since the start, up to this moment.
     pub fn totals(&self) -> Totals {
         let Snapshot { counts, latencies } = self.snapshot();
         Totals {
@@ -182,30 +182,30 @@ impl Telemetry {
         }
     }
 
-    /// The last hour in 60 points of a minute, oldest first. The last one is under way; the others
-    /// are whole, apart from the one in which the program started. None before the first collection.
+    /// The last hour as 60 points of a minute, oldest first. The last one is the current minute; the others are complete, except
+    /// the one in which the program started. Empty before the first collection.
     pub fn last_hour(&self) -> Vec<Point> {
         self.collected().series.minutes()
     }
 
-    /// The last `count` seconds that are over, oldest first; at most 3,600. None before the first collection.
+    /// The last `count` complete seconds, oldest first; at most 3,600. Empty before the first collection.
     pub fn per_second(&self, count: usize) -> Vec<Point> {
         self.collected().series.seconds(count)
     }
 
-    /// What `percent` of 100 decisions of the last minute did not exceed; `None` if there were none.
+    /// The latency that `percent` of 100 decisions of the last minute did not exceed; `None` if there were none.
     pub fn latency(&self, percent: f64) -> Option<Duration> {
         self.collected().series.lately().percentile(percent)
     }
 
-    /// The last decisions that a filter lets pass, newest first, at most `count` of the last [`RECENT`].
+    /// The latest decisions that match a filter, newest first; at most `count` of the last [`RECENT`].
     pub fn recent(&self, filter: &Filter, count: usize) -> Vec<Arc<Record>> {
         let collected = self.collected();
         collected.recent.iter().rev().filter(|record| filter.matches(record)).take(count).cloned().collect()
     }
 
-    /// Decisions as they are made, a batch for every collection that has any. Who is slow misses the
-    /// oldest batches, and is told so.
+    /// Subscribes to decisions, in one batch for every collection that has any. A slow subscriber loses the oldest batches, and
+    /// gets an error that says so.
     pub fn subscribe(&self) -> broadcast::Receiver<Batch> {
         self.live.subscribe()
     }

@@ -1,4 +1,4 @@
-//! One decision, as it is kept for people to look at.
+//! One decision, in the form that is kept for people to look at.
 
 use std::{
     borrow::Cow,
@@ -12,60 +12,60 @@ use std::{
 pub struct Decided<'a> {
     /// When the request came.
     pub at: SystemTime,
-    /// The id by which clients and logs name the request.
+    /// The id of the request, as in logs and in the client's response.
     pub request_id: &'a str,
-    /// Whose request it is, if its key is known.
+    /// The consumer, if the key is known.
     pub consumer: Option<&'a str>,
-    /// The name of the key, if it is known; never the key.
+    /// The name of the key, if it is known; never the key itself.
     pub key: Option<&'a str>,
-    /// The model that it asks for, if that could be read.
+    /// The requested model, if it could be read.
     pub model: Option<&'a str>,
     /// The client's address, if that is to be kept: the request is refused, and Traefik has said it.
     pub from: Option<IpAddr>,
     /// The client's method.
     pub method: &'a str,
-    /// The client's URI. Its query is not kept: keys have been seen there.
+    /// The client's URI. Its query is not kept, because clients sometimes put keys there.
     pub uri: &'a str,
     /// Why it was refused; `None` if it was allowed.
     pub refused: Option<Refused<'a>>,
-    /// The tokens that it was estimated at, if it was.
+    /// The estimated tokens, if they were estimated.
     pub tokens: Option<u32>,
-    /// How long the decision took, from the question to the answer; `None` if Traefik has not asked.
+    /// How long the decision took, from question to answer; `None` if Traefik did not ask.
     pub latency: Option<Duration>,
 }
 
 /// Why a request was refused.
 #[derive(Clone, Copy)]
 pub struct Refused<'a> {
-    /// One word for it; there are only so many.
+    /// The code of the reason; there is a fixed number of them.
     pub code: &'static str,
-    /// What the client is told.
+    /// The words that the client is told.
     pub words: &'a dyn fmt::Display,
 }
 
-/// A decision that was made. Its texts are cut to some length (see [`Record::MAX_TEXT`]); those that
-/// come from clients may hold anything else.
+/// A recorded decision. Its texts are truncated (see [`Record::MAX_TEXT`]), and those that come from clients may contain
+/// anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// When the request came.
     pub at: SystemTime,
-    /// Why it was refused, in one word; `None` if it was allowed.
+    /// The code of the reason why it was refused; `None` if it was allowed.
     pub refused: Option<&'static str>,
     /// The client's address, if the request was refused and Traefik has said it.
     pub from: Option<IpAddr>,
-    /// The tokens that it was estimated at, if it was.
+    /// The estimated tokens, if they were estimated.
     pub tokens: Option<u32>,
-    /// How long the decision took; `None` if Traefik has not asked.
+    /// How long the decision took; `None` if Traefik did not ask.
     pub latency: Option<Duration>,
-    /// All texts, one after the other, so that keeping a decision allocates once.
+    /// All texts in one string, so that a record needs a single allocation.
     text: String,
-    /// Where each text ends.
+    /// The end of each text.
     ends: [u16; TEXTS],
 }
 
 const TEXTS: usize = 7;
 
-/// Which text.
+/// The texts of a record.
 #[derive(Debug, Clone, Copy)]
 enum Text {
     RequestId,
@@ -78,7 +78,7 @@ enum Text {
 }
 
 impl Record {
-    /// The longest that a text can be, in bytes: longer ones end in `…`. Methods are cut sooner.
+    /// The maximum length of a text, in bytes: longer ones are truncated and end in `…`. Methods have a lower maximum.
     pub const MAX_TEXT: usize = 256;
     const MAX_METHOD: usize = 16;
 
@@ -89,8 +89,7 @@ impl Record {
         }
     }
 
-    /// Somebody has put a key where the model belongs: then it also stands in the words, and may stand in
-    /// the path.
+    /// Used if a key was sent as the model: the key is then also in the words, and possibly in the path.
     fn hiding(model: &str, decided: &Decided<'_>) -> Self {
         let uri = decided.uri.replace(model, HIDDEN);
         let words = decided.refused.map(|refused| refused.words.to_string().replace(model, HIDDEN));
@@ -116,7 +115,7 @@ impl Record {
         let mut ends = [0; TEXTS];
         let mut end_of = ends.iter_mut();
         for (given, max) in texts {
-            // The answer only says that it was cut.
+            // The error only says that the text was truncated.
             let _ = Bounded { text: &mut text, left: max }.write_str(given);
             end_of.next().into_iter().for_each(|end| *end = position(&text));
         }
@@ -128,12 +127,12 @@ impl Record {
         Self { at, refused: decided.refused.map(|refused| refused.code), from, tokens, latency, text, ends }
     }
 
-    /// The id by which clients and logs name the request.
+    /// The id of the request, as in logs and in the client's response.
     pub fn request_id(&self) -> &str {
         self.text(Text::RequestId)
     }
 
-    /// Whose request it was, if its key was known.
+    /// The consumer, if the key was known.
     pub fn consumer(&self) -> Option<&str> {
         self.given(Text::Consumer)
     }
@@ -143,7 +142,7 @@ impl Record {
         self.given(Text::Key)
     }
 
-    /// The model that it asked for, if that could be read. It comes from the client: it need not exist.
+    /// The requested model, if it could be read. It comes from the client, so it need not exist.
     pub fn model(&self) -> Option<&str> {
         self.given(Text::Model)
     }
@@ -153,12 +152,12 @@ impl Record {
         self.text(Text::Method)
     }
 
-    /// The path that the client asked for, without the query.
+    /// The requested path, without the query.
     pub fn path(&self) -> &str {
         self.text(Text::Path)
     }
 
-    /// Why it was refused, as the client was told.
+    /// The words that the client was told, if it was refused.
     pub fn words(&self) -> Option<&str> {
         self.given(Text::Words)
     }
@@ -176,7 +175,7 @@ impl Record {
 
 const HIDDEN: &str = "(looks like a key)";
 
-/// The path without segments that look like a key, also if its dashes are encoded.
+/// The path without segments that look like a key, even with percent-encoded dashes.
 fn without_keys(path: &str) -> Cow<'_, str> {
     let is_key = |segment: &str| {
         segment.len() >= SHORTEST && looks_like_a_key(&segment.replace("%2D", "-").replace("%2d", "-"))
@@ -188,20 +187,20 @@ fn without_keys(path: &str) -> Cow<'_, str> {
     segments.collect::<Vec<_>>().join("/").into()
 }
 
-/// The shortest text that looks like a key, in bytes.
+/// The shortest text that can look like a key, in bytes.
 const SHORTEST: usize = 24;
 
-/// Ours, OpenAI's and those that are like them, and tokens (JWT).
+/// Recognises our keys, keys in the style of OpenAI's, and tokens (JWT).
 fn looks_like_a_key(text: &str) -> bool {
     text.len() >= SHORTEST && ["mg-", "sk-", "eyJ", "Bearer "].iter().any(|start| text.starts_with(start))
 }
 
-/// All texts together are shorter than 64 KiB.
+/// Fits because all texts together are shorter than 64 KiB.
 fn position(text: &str) -> u16 {
     u16::try_from(text.len()).unwrap_or(u16::MAX)
 }
 
-/// Takes so much text, in bytes; the end of what is longer is replaced by `…`.
+/// Accepts a maximum length of text, in bytes; the end of longer text is replaced by `…`.
 struct Bounded<'t> {
     text: &'t mut String,
     left: usize,
@@ -215,7 +214,7 @@ impl fmt::Write for Bounded<'_> {
             return Ok(());
         }
         const CUT: char = '…';
-        // What was written before may leave less room than the sign needs.
+        // The text so far may leave less room than `…` needs.
         let room = self.left.saturating_sub(CUT.len_utf8());
         let end = (0..=room).rev().find(|end| more.is_char_boundary(*end)).unwrap_or(0);
         self.text.push_str(&more[..end]);

@@ -1,8 +1,7 @@
 //! The last hour, by the second and by the minute.
 //!
-//! Writers only ever count up. Whoever collects reads the counters again and again, and what came in
-//! between belongs to the second in which it is read. So nothing has to be reset under the writers' feet,
-//! and the points always add up to the totals.
+//! Writers only ever increment. The collector reads the counters repeatedly, and assigns what was added in between to the second
+//! in which it reads. So counters are never reset while others write, and the points always add up to the totals.
 
 use std::{
     collections::VecDeque,
@@ -13,28 +12,28 @@ use crate::{counters::Counts, histogram::Latencies};
 
 /// How many seconds are kept.
 pub(crate) const SECONDS: usize = 3600;
-/// How many minutes are kept, the one under way included.
+/// How many minutes are kept, including the current one.
 pub(crate) const MINUTES: usize = 60;
-/// Over how many seconds the latency now is taken.
+/// The window of the present latency, in seconds.
 const LATELY: usize = 60;
-/// A clock that is put back by less is waited for.
+/// A clock that is set back by less, in seconds, is waited for.
 const STEP: u64 = 2;
 
-/// What came in some stretch of time.
+/// The decisions in a stretch of time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Point {
     /// When it begins.
     pub start: SystemTime,
-    /// How much of it is over, in whole seconds: all of it, but for the minute under way. Zero for a time
-    /// of which nothing is known, such as before the start of the program.
+    /// How much of it has passed, in whole seconds: all of it, except for the current minute. Zero for a time about which nothing
+    /// is known, such as before the start of the program.
     pub span: Duration,
     /// Requests that were allowed.
     pub allowed: u64,
     /// Requests that were refused, by reason; those that did not occur are left out.
     pub refused: Vec<(&'static str, u64)>,
-    /// What half of the decisions did not exceed.
+    /// The median latency.
     pub p50: Option<Duration>,
-    /// What all but one in a hundred of the decisions did not exceed.
+    /// The 99th percentile of the latency.
     pub p99: Option<Duration>,
 }
 
@@ -50,18 +49,18 @@ impl Point {
         }
     }
 
-    /// Requests that were refused, for whatever reason.
+    /// Requests that were refused, for any reason.
     pub fn refused_in_all(&self) -> u64 {
         self.refused.iter().map(|(_, count)| count).sum()
     }
 
-    /// So many per second, given a count of this point.
+    /// The rate per second for a count of this point.
     pub fn per_second(&self, count: u64) -> f64 {
         if self.span.is_zero() { 0.0 } else { count as f64 / self.span.as_secs_f64() }
     }
 }
 
-/// All that was counted until some moment.
+/// All counts up to some moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshot {
     pub(crate) counts: Counts,
@@ -93,28 +92,28 @@ impl Snapshot {
     }
 }
 
-/// Seconds and minutes since 1970 stand for times.
+/// Times are seconds and minutes since 1970.
 #[derive(Debug, Default)]
 pub(crate) struct Series {
-    /// What had been counted when it was read last.
+    /// The counts at the last reading.
     last: Snapshot,
-    /// Closed seconds, without gaps.
+    /// Complete seconds, without gaps.
     seconds: VecDeque<Point>,
-    /// Closed minutes, without gaps.
+    /// Complete minutes, without gaps.
     minutes: VecDeque<Point>,
-    /// The latencies of the last closed seconds.
+    /// The latencies of the last complete seconds.
     lately: VecDeque<Latencies>,
     open: Option<Open>,
 }
 
-/// The second and the minute under way.
+/// The current second and minute.
 #[derive(Debug)]
 struct Open {
     second: u64,
     in_second: Snapshot,
-    /// Closed seconds of the minute.
+    /// The counts of the minute's complete seconds.
     in_minute: Snapshot,
-    /// How many there are.
+    /// How many complete seconds the minute has.
     seconds_of_minute: u64,
 }
 
@@ -129,7 +128,7 @@ impl Open {
 }
 
 impl Series {
-    /// Reads the counters: what came since the last time belongs to the second `now`.
+    /// Takes a reading of the counters: what was added since the last one belongs to the second `now`.
     pub(crate) fn read(&mut self, now: SystemTime, all: Snapshot) {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let came = all.since(&self.last);
@@ -140,7 +139,7 @@ impl Series {
         }
     }
 
-    /// Closes what is over.
+    /// Completes the seconds and minutes before `now`.
     fn go_to(&mut self, now: u64) {
         let Some(open) = &self.open else {
             self.open = Some(Open::at(now));
@@ -148,7 +147,7 @@ impl Series {
         };
         let second = open.second;
         if now + STEP < second || now > second + SECONDS as u64 {
-            // The clock was set, or the machine slept: what is known no longer fits.
+            // The clock was set, or the machine slept: the series starts again.
             *self =
                 Self { last: std::mem::take(&mut self.last), open: Some(Open::at(now)), ..Self::default() };
             return;
@@ -174,7 +173,7 @@ impl Series {
         }
     }
 
-    /// The last `count` seconds that are over, oldest first; at most those of an hour.
+    /// The last `count` complete seconds, oldest first; at most an hour.
     pub(crate) fn seconds(&self, count: usize) -> Vec<Point> {
         let Some(open) = &self.open else { return Vec::new() };
         let count = count.min(SECONDS);
@@ -185,7 +184,7 @@ impl Series {
         unknown.chain(known).collect()
     }
 
-    /// An hour in minutes, oldest first; the last one is under way.
+    /// An hour in minutes, oldest first; the last one is the current minute.
     pub(crate) fn minutes(&self) -> Vec<Point> {
         let Some(open) = &self.open else { return Vec::new() };
         let start = open.minute_start();
@@ -196,7 +195,7 @@ impl Series {
         unknown.chain(self.minutes.iter().cloned()).chain([under_way]).collect()
     }
 
-    /// The latencies of the last minute or so, the second under way included.
+    /// The latencies of about the last minute, including the current second.
     pub(crate) fn lately(&self) -> Latencies {
         let mut sum = Latencies::default();
         let under_way = self.open.iter().map(|open| &open.in_second.latencies);

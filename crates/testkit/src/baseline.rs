@@ -1,4 +1,4 @@
-//! The crate `baseline`, a server that decides nothing, in Modelgate's place: the least that ForwardAuth can cost.
+//! The crate `baseline`, an auth server that allows everything, in Modelgate's place: the minimum cost of ForwardAuth.
 
 use std::{env, path::PathBuf};
 
@@ -10,7 +10,7 @@ use crate::{
     tls::{Authority, Identity},
 };
 
-/// Where it says that every request goes.
+/// The route to which it sends every request.
 const ROUTE: &str = "the-only-one";
 
 /// The optimised program: the path in `MODELGATE_TEST_BASELINE`. `cargo xtask test --install` builds it.
@@ -23,7 +23,7 @@ pub fn baseline() -> Result<PathBuf, Failure> {
         .ok_or_else(|| Failure::missing("MODELGATE_TEST_BASELINE names no program"))
 }
 
-/// A running one, killed on drop.
+/// A running `baseline`, killed on drop.
 #[derive(Debug)]
 pub struct Baseline {
     program: Program,
@@ -64,11 +64,11 @@ impl Baseline {
         self.program.id()
     }
 
-    /// A document that Modelgate has rendered for one model, with this server in Modelgate's place: all that Traefik does is the
-    /// same, but its questions go here, and each request to that model.
+    /// A document that Modelgate has rendered for one model, with this server in Modelgate's place: Traefik does the same work,
+    /// but asks this server, which routes every request to that model.
     ///
     /// # Panics
-    /// If the document is none of Modelgate's.
+    /// If the document is not one of Modelgate's.
     #[must_use]
     pub fn in_place_of_modelgate(&self, mut document: Value) -> Value {
         let http = &mut document["http"];

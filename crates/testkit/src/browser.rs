@@ -45,18 +45,18 @@ use crate::{
     within,
 };
 
-/// Generous: a small machine that compiles at the same time. It takes a second or two.
+/// Generous, for a small machine that is also compiling. Usually it takes a second or two.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one command may take; a page that is loaded is one.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-/// A click that nothing has come of for so long has hit nothing.
+/// A click without effect after this time has missed its target.
 const CLICK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// In CSS pixels; nobody looks further down.
+/// The longest part of a page that is captured, in CSS pixels.
 const MOST_OF_A_PAGE: f64 = 3000.0;
 
-/// No sandbox, because Chromium refuses one as root, and it sees nothing but the tests' own pages. Nothing in the
-/// background that would use the machine or look for another one. A page is as wide as its window.
+/// No sandbox, because Chromium refuses one as root, and it loads only the tests' own pages. No background activity that would
+/// load the machine or use the network. A page is as wide as its window.
 const ARGUMENTS: [&str; 13] = [
     "--headless",
     "--no-sandbox",
@@ -107,10 +107,10 @@ pub struct Browser {
     folder: TempDir,
 }
 
-/// What has become of the page on which something was clicked.
+/// The state of the page on which something was clicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Page {
-    /// It stays.
+    /// It stays loaded.
     Here,
     /// The browser is on its way to another one.
     Leaving,
@@ -140,7 +140,7 @@ impl Browser {
         let port = free_port();
         let launch = Launch::new(&programs.chromedriver)
             .arg(format!("--port={port}"))
-            // Whatever either of them keeps goes where it is removed.
+            // Files that either program keeps go into the folder that is removed.
             .env("HOME", folder.path())
             .env("TMPDIR", folder.path())
             .env_remove("XDG_CONFIG_HOME")
@@ -167,7 +167,7 @@ impl Browser {
     /// asked of that one. Thus the browser's own number of the page has to be another one.
     ///
     /// # Errors
-    /// The address is none, or nothing answers there.
+    /// The address is invalid, or nothing answers there.
     pub async fn goto(&self, url: impl Into<String>) -> WebDriverResult<()> {
         let old = self.loaded().await;
         self.driver.goto(url.into()).await?;
@@ -177,15 +177,15 @@ impl Browser {
         Ok(())
     }
 
-    /// The size of the page in CSS pixels, as on a desktop.
+    /// Sets the size of the page in CSS pixels, as on a desktop.
     ///
     /// # Panics
-    /// If the browser does not do it, as all that follow.
+    /// If the browser fails, as in all following methods.
     pub async fn desktop(&self, width: u32, height: u32) {
         self.metrics(width, height, false).await;
     }
 
-    /// A phone that is 390 CSS pixels wide and 844 high, with the layout rules of phones (`<meta name="viewport">`).
+    /// Emulates a phone that is 390 CSS pixels wide and 844 high, with the layout rules of phones (`<meta name="viewport">`).
     pub async fn phone(&self) {
         self.metrics(390, 844, true).await;
     }
@@ -195,19 +195,19 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
     }
 
-    /// Whether the reader prefers dark pages (`prefers-color-scheme`).
+    /// Sets whether the reader prefers dark pages (`prefers-color-scheme`).
     pub async fn dark(&self, dark: bool) {
         let value = if dark { "dark" } else { "light" };
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
         self.devtools("Emulation.setEmulatedMedia", features).await;
     }
 
-    /// Switches the pages' own JavaScript off or on, from the next page on. Finding, reading and clicking go on.
+    /// Switches the pages' own JavaScript off or on, from the next page on. Finding, reading and clicking still work.
     pub async fn javascript(&self, on: bool) {
         self.devtools("Emulation.setScriptExecutionDisabled", json!({"value": !on})).await;
     }
 
-    /// Saves the page as PNG, also what is below the window's end, down to 3000 CSS pixels; folders are made.
+    /// Saves the page as PNG, including the part below the window, down to 3000 CSS pixels; folders are created.
     pub async fn screenshot(&self, path: impl AsRef<Path>) {
         let path = path.as_ref();
         let metrics = self.devtools("Page.getLayoutMetrics", json!({})).await;
@@ -228,8 +228,7 @@ impl Browser {
         self.evaluate(width).await.as_u64().expect("a number")
     }
 
-    /// From the start of the navigation until something could be seen of this page
-    /// ([first contentful paint](https://www.w3.org/TR/paint-timing/)).
+    /// The time from the start of the navigation to the [first contentful paint](https://www.w3.org/TR/paint-timing/).
     pub async fn first_paint(&self) -> Duration {
         let entry = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime";
         // The entry comes a moment after the paint.
@@ -255,14 +254,14 @@ impl Browser {
         assert!(complaints.is_empty(), "the browser complains:\n{}", complaints.join("\n"));
     }
 
-    /// Clicks on what leads to another page, a link or a form's button, and waits until that page is loaded.
+    /// Clicks on something that leads to another page (a link or a form's button), and waits until that page is loaded.
     ///
-    /// A click alone may return before the browser has left, and whatever is asked next is asked of the old page, or keeps
-    /// the browser from leaving at all. On a live page what is to be clicked may be replaced, or move away, between the
-    /// look and the click: then it is clicked again, unless the browser is leaving already.
+    /// A click alone may return before the browser has left. The next command would then go to the old page, or even stop the
+    /// browser from leaving. On a live page the element may be replaced or move between the lookup and the click; then the click
+    /// is repeated, unless the browser is already leaving.
     ///
     /// # Panics
-    /// If nothing matches the CSS selector, or no other page comes within a minute.
+    /// If nothing matches the CSS selector, or no other page is loaded within a minute.
     pub async fn follow(&self, selector: &str) {
         let old = self.loaded().await;
         self.evaluate("addEventListener('beforeunload', () => { window.isLeft = true })").await;
@@ -300,7 +299,7 @@ impl Browser {
         // A browser that has nothing yet shows an empty page, and that one is complete.
         let state = "window.isLeft || location.protocol === 'about:' ? '' : document.readyState";
         let how = json!({"expression": state, "returnByValue": true});
-        // Between two pages there may be none that answers.
+        // Between two pages there may be no page that answers.
         let answer = self.driver.cdp().send_raw("Runtime.evaluate", how).await.unwrap_or_default();
         match (is_old, answer["result"]["value"].as_str()) {
             (true, Some("complete" | "interactive" | "loading")) => Page::Here,
@@ -342,9 +341,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Left to itself the session would be ended politely, which takes longer.
+        // Dropping the client would end the session politely, which takes longer.
         let _ = self.driver.clone().leak();
-        // Chromium's processes are in groups of their own. Those that are stopped start no others.
+        // Chromium's processes are in groups of their own. They are stopped first, so that they start no others.
         let mut all = Vec::new();
         self.process.signal("STOP");
         while let Some(id) = descendants(self.process.id()).into_iter().find(|id| !all.contains(id)) {
@@ -355,7 +354,7 @@ impl Drop for Browser {
         for id in &all {
             send("KILL", &id.to_string());
         }
-        // They write to the profile until they are gone, and it could not be removed.
+        // The processes write to the profile until they have ended, so it could not be removed before.
         while all.iter().any(|id| is_alive(*id)) {
             std::thread::sleep(Duration::from_millis(1));
         }

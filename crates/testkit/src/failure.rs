@@ -1,10 +1,10 @@
-//! Why a real part is not there, or does not do what a test asks of it.
+//! Why a real part is missing, or fails.
 
 use std::fmt::Display;
 
 use tokio::task::JoinError;
 
-/// What went wrong with a real part.
+/// The failure of a real part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// It is not on this machine; the text says what was looked for.
@@ -15,16 +15,16 @@ pub enum Failure {
     Failed {
         /// The command or the file.
         what: String,
-        /// What it, or the system, said.
+        /// The message of the command or the system.
         why: String,
     },
-    /// A command did not come to an end.
+    /// A command timed out.
     #[error("{command} took too long")]
     TooLong {
         /// The command.
         command: String,
     },
-    /// It is there, and not as it should be.
+    /// The part is there, but not in the expected state.
     #[error("{0}")]
     Unexpected(String),
 }

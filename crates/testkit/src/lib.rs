@@ -1,11 +1,11 @@
-//! What the integration tests and the demo need around Modelgate: a simulated inference server ([`sim`]), the real
-//! Traefik ([`traefik`]), the built Modelgate ([`modelgate`]), the real Docker Engine and Compose ([`docker`]), Redis
-//! ([`redis`]), PostgreSQL ([`postgres`]) and Chromium (`browser`), a certificate authority ([`tls`]), a WebSocket
-//! client ([`websocket`]), a small load generator ([`load`]), and what Modelgate is compared with ([`baseline`], [`program`]).
+//! The environment of the integration tests and the demo: a simulated inference server ([`sim`]), the real Traefik ([`traefik`]),
+//! the built Modelgate ([`modelgate`]), the real Docker Engine and Compose ([`docker`]), Redis ([`redis`]), PostgreSQL
+//! ([`postgres`]) and Chromium (`browser`), a certificate authority ([`tls`]), a WebSocket client ([`websocket`]), a small load
+//! generator ([`load`]), and programs to compare Modelgate with ([`baseline`], [`program`]).
 //!
-//! Everything listens on loopback ports that were free a moment before, everything has a name of its own per test
-//! process, and nothing outlives the test: values stop what they started when they are dropped, and the kernel kills
-//! the programs when the test process itself is killed.
+//! Everything listens on loopback ports that were free a moment before, every name is unique to the test process, and nothing
+//! outlives the test: values stop what they started when they are dropped, and the kernel kills the programs when the test
+//! process itself is killed.
 //!
 //! A test that needs a real part starts with [`need`]:
 //!
@@ -51,11 +51,11 @@ pub use stopwatch::Stopwatch;
 
 use std::sync::Once;
 
-/// Makes ring the cryptography of this process, once. reqwest is built without one of its own (`rustls-no-provider`).
+/// Installs ring as the process's cryptography, once. reqwest is built without one of its own (`rustls-no-provider`).
 pub fn install_crypto() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // An error means that somebody installed one before: just as good.
+        // An error means that one was installed before, which is just as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }
@@ -69,7 +69,7 @@ pub fn client() -> reqwest::Client {
     client_builder().build().expect("an HTTP client")
 }
 
-/// What [`client`] is built from, for tests that need time-outs, HTTP/2 or a CA of their own.
+/// The builder of [`client`], for tests that need timeouts, HTTP/2 or a CA of their own.
 pub fn client_builder() -> reqwest::ClientBuilder {
     install_crypto();
     reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none())

@@ -1,4 +1,4 @@
-//! A small load generator: some connections, each with one request at a time, counting what came back and from whom.
+//! A small load generator: some connections, each with one request at a time. It counts the answers, by status and by server.
 
 use std::{
     collections::BTreeMap,
@@ -20,11 +20,11 @@ use tokio::{task::JoinSet, time::Instant};
 pub enum Until {
     /// After this time.
     Elapsed(Duration),
-    /// After so many requests over all connections.
+    /// After this many requests over all connections.
     Sent(usize),
 }
 
-/// What to send, and how hard.
+/// The requests to send, and the load.
 #[derive(Clone, Debug)]
 pub struct Load {
     url: String,
@@ -35,10 +35,10 @@ pub struct Load {
     client: Client,
 }
 
-/// A request without an answer, or with a part of one.
+/// A request whose answer was missing or incomplete.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Lost {
-    /// It broke off, or never came about.
+    /// The connection failed or broke off.
     #[error("{0:?}")]
     BrokeOff(Arc<reqwest::Error>),
     /// The stream has no last event.
@@ -52,16 +52,16 @@ impl From<reqwest::Error> for Lost {
     }
 }
 
-/// What came back.
+/// The results.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// How often each status came.
     pub statuses: BTreeMap<u16, usize>,
-    /// From sending a request to the end of its answer; requests that failed are not among them.
+    /// From sending a request to the end of its answer; failed requests are left out.
     pub latencies: Vec<Duration>,
     /// How often each simulated server answered (`X-Sim-Server`).
     pub servers: BTreeMap<String, usize>,
-    /// Connections refused or broken, answers that broke off, streams without their last event.
+    /// Connections that were refused or broke, incomplete answers, streams without their last event.
     pub errors: Vec<Lost>,
     /// From the first request to the last answer.
     pub elapsed: Duration,

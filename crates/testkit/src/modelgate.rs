@@ -18,7 +18,7 @@ use crate::{
     secrets, within,
 };
 
-/// Generous: a small machine that does other things at the same time. It takes a moment.
+/// Generous, for a small machine that does other things at the same time. Usually it takes a moment.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(40);
 
@@ -32,7 +32,7 @@ pub struct Builder {
     env: Vec<(String, OsString)>,
 }
 
-/// A running Modelgate, killed on drop. Its folder holds `modelgate.yaml`, `modelgate.log` and perhaps `state/`.
+/// A running Modelgate, killed on drop. Its folder contains `modelgate.yaml`, `modelgate.log` and possibly `state/`.
 #[derive(Debug)]
 pub struct Modelgate {
     launch: Launch,
@@ -44,17 +44,17 @@ pub struct Modelgate {
 /// Where a Modelgate listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
-    /// Polled by Traefik.
+    /// Traefik polls here.
     pub provider: u16,
-    /// Asked by Traefik for every request; TLS.
+    /// Traefik asks about every request here, over TLS.
     pub requests: u16,
     /// Health and readiness.
     pub admin: u16,
 }
 
-/// The program for a command that ends by itself (`check`, `render`, `keys generate`), with none of the settings that
-/// the test's own environment may hold: `MODELGATE_TEST_*` are for the tests and unknown to Modelgate, and `DOCKER_HOST`
-/// would win over the endpoint in a configuration file.
+/// The program for a command that ends by itself (`check`, `render`, `keys generate`), without settings from the test's own
+/// environment: `MODELGATE_TEST_*` are for the tests and unknown to Modelgate, and `DOCKER_HOST` would take precedence over the
+/// endpoint in a configuration file.
 #[must_use]
 pub fn command(binary: impl AsRef<Path>) -> Command {
     let mut command = Command::new(binary.as_ref());
@@ -91,7 +91,7 @@ impl Builder {
         self
     }
 
-    /// Gives it a folder for its state, kept over [`Modelgate::restart`].
+    /// Gives it a folder for its state, which is kept across [`Modelgate::restart`].
     #[must_use]
     pub fn keep_state(mut self) -> Self {
         self.keeps_state = true;
@@ -119,7 +119,7 @@ impl Builder {
             .env("MODELGATE_LISTEN_PROVIDER", format!("{}:{}", self.bind, ports.provider))
             .env("MODELGATE_LISTEN_REQUESTS", format!("{}:{}", self.bind, ports.requests))
             .env("MODELGATE_LISTEN_ADMIN", format!("127.0.0.1:{}", ports.admin));
-        // Left to itself it looks for the machine's Docker Engine, and would find the containers of other tests.
+        // By default it would use the machine's Docker Engine, and find the containers of other tests.
         if !self.config.lines().any(|line| line.starts_with("docker:")) {
             launch = launch.env("MODELGATE_DOCKER_ENABLED", "false");
         }
@@ -144,7 +144,7 @@ impl Modelgate {
         }
     }
 
-    /// Starts it with a configuration file and nothing special; see [`Builder::start`].
+    /// Starts it with a configuration file and no further options; see [`Builder::start`].
     pub async fn start_with(binary: impl AsRef<Path>, config: &str) -> Self {
         Self::builder(binary, config).start().await
     }
@@ -188,18 +188,18 @@ impl Modelgate {
         self.folder.path()
     }
 
-    /// Everything that it logged, over all its starts.
+    /// Its log, over all its starts.
     #[must_use]
     pub fn log(&self) -> String {
         read_log(&self.folder.path().join("modelgate.log"))
     }
 
-    /// Replaces the configuration file; one that runs notices.
+    /// Replaces the configuration file; a running Modelgate notices the change.
     ///
     /// # Panics
     /// If the file cannot be written.
     pub fn write_config(&self, config: &str) {
-        // In one step: half a file is another configuration.
+        // Replaced atomically, because a partial file is a different configuration.
         let partial = self.folder.path().join("modelgate.partial");
         fs::write(&partial, config).expect("the configuration file is written");
         fs::rename(partial, self.folder.path().join("modelgate.yaml"))
@@ -227,7 +227,7 @@ impl Modelgate {
     /// Asks it to stop (SIGTERM) and waits until it has.
     ///
     /// # Panics
-    /// If it does not run or does not stop within 40 seconds.
+    /// If it is not running, or does not stop within 40 seconds.
     pub async fn stop(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("Modelgate runs");
         process.stop(STOP_TIMEOUT).await
@@ -246,7 +246,7 @@ impl Modelgate {
         self.process = None;
     }
 
-    /// Starts it again on the same ports, after [`Modelgate::stop`] or [`Modelgate::kill`]; one that runs is stopped.
+    /// Starts it again on the same ports, after [`Modelgate::stop`] or [`Modelgate::kill`]; a running one is stopped first.
     pub async fn restart(&mut self) {
         if self.process.is_some() {
             self.stop().await;
@@ -284,7 +284,7 @@ fn own_variables() -> impl Iterator<Item = OsString> {
     env::vars_os().map(|(name, _)| name).filter(is_own)
 }
 
-/// Whatever a test is about, no key may be found in what it leaves behind.
+/// After every test, whatever its subject, no key may be found in what Modelgate leaves behind.
 impl Drop for Modelgate {
     fn drop(&mut self) {
         if self.process.as_mut().is_some_and(|process| process.ended().is_none()) {

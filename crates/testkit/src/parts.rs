@@ -9,8 +9,8 @@ use std::{
 
 use crate::Failure;
 
-/// The rule for a missing real part: where the parts are promised (`MODELGATE_TEST_REQUIRE=1`, set by `cargo xtask` and
-/// by CI once it has installed them) the test fails; elsewhere it says so and the caller returns early.
+/// The rule for a missing real part: if all parts are required (`MODELGATE_TEST_REQUIRE=1`, set by `cargo xtask` and by CI once
+/// it has installed them) the test fails; otherwise the part is reported as missing and the caller returns early.
 ///
 /// # Panics
 /// If the part is required.
@@ -22,7 +22,7 @@ pub fn skip_or_fail(part: &str, why: &str) {
     eprintln!("skipped: {part}: {why}");
 }
 
-/// Takes an `Option` or a `Result`: passes on the part that is there, and applies [`skip_or_fail`] to one that is not.
+/// Takes an `Option` or a `Result`: returns the part if it was found, else applies [`skip_or_fail`].
 #[track_caller]
 pub fn need<T>(found: impl Found<T>, part: &str) -> Option<T> {
     // No closure: a panic in one would not name the caller's line.
@@ -56,8 +56,8 @@ impl<T> Found<T> for Result<T, Failure> {
     }
 }
 
-/// Builds the `sim-server` program (in a moment when it is built already) and returns its path. Cargo does not build
-/// the programs of a dependency for a test, and passes their paths to the tests of their own package only.
+/// Builds the `sim-server` program (quickly if it is built already) and returns its path. Cargo does not build the programs of a
+/// dependency for a test, and passes their paths only to the tests of their own package.
 ///
 /// # Errors
 /// Cargo cannot build it.
@@ -82,9 +82,9 @@ fn build(folder: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Cargo as it was called from outside. `cargo test` describes the tested package to its tests in variables that ring's
-/// build script reads, too: passed on, they would make Cargo build ring and all that needs it anew whenever a build
-/// inside a test follows one outside.
+/// Cargo with the environment of a call from outside. `cargo test` sets variables about the tested package, which ring's build
+/// script reads, too. If they were passed on, Cargo would rebuild ring and everything that depends on it whenever a build inside
+/// a test follows one outside.
 fn cargo() -> Command {
     const DESCRIBING: [&str; 5] =
         ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"];

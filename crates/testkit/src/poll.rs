@@ -1,10 +1,10 @@
-//! Waiting for something that happens elsewhere: ask again and again until the answer is there.
+//! Waits for something that happens elsewhere, by polling.
 
 use std::{future::Future, panic::Location, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-/// Short enough that a test measures what it waits for, long enough not to load a small machine.
+/// Short enough for tests that measure a wait, long enough not to load a small machine.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Polls until `probe` returns a value. Panics at the caller's line when that takes longer than `timeout`.
@@ -23,7 +23,7 @@ where
     }
 }
 
-/// Like [`eventually`], for callers that want to say themselves what was missing.
+/// Like [`eventually`], for callers that report the failure themselves.
 pub async fn within<T, F, Fut>(timeout: Duration, mut probe: F) -> Option<T>
 where
     F: FnMut() -> Fut,

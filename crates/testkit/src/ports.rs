@@ -1,4 +1,4 @@
-//! Loopback ports for programs that cannot be told "any free one".
+//! Loopback ports for programs that cannot choose a free one themselves.
 
 use std::{
     net::TcpListener,
@@ -6,13 +6,12 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// Below the range from which Linux takes the ports of outgoing connections (32768 and up), so that no client of a
-/// test running at the same time takes the port between the look and the use.
+/// Below the range from which Linux takes the ports of outgoing connections (32768 and up), so that no client of a concurrent
+/// test takes the port between the check and the use.
 const FIRST: u32 = 12_000;
 const COUNT: u32 = 20_000;
 
-/// A TCP port that nobody listens on, different at each call. Test processes that run at once start at different
-/// places of the range.
+/// A TCP port that nobody listens on, different at each call. Concurrent test processes start at different places of the range.
 ///
 /// # Panics
 /// If every port of the range is taken.

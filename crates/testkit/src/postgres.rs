@@ -1,6 +1,6 @@
-//! A PostgreSQL of the test's own: Debian's [server], on a loopback port, with its data in a temporary folder.
+//! A PostgreSQL for the tests: Debian's [server], on a loopback port, with its data in a temporary folder.
 //!
-//! Tests that only need a database share one server, see [`Postgres::shared`]; those that kill or freeze it start one.
+//! Tests that only need a database share one server, see [`Postgres::shared`]; those that kill or freeze it start their own.
 //!
 //! [server]: https://www.postgresql.org/docs/15/app-postgres.html
 
@@ -25,19 +25,19 @@ use crate::{
     within,
 };
 
-/// Generous: a small machine that compiles at the same time. It takes a second or two.
+/// Generous, for a small machine that is also compiling. Usually it takes a second or two.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// The owner of everything in it, and the password for this name; both are in [`Postgres::url`].
+/// The superuser's name and also the password; both are in [`Postgres::url`].
 const USER: &str = "modelgate";
 const PASSWORD: &str = "a-password-of-the-tests";
-/// Where Debian keeps the programs of each release: they are not in `PATH`.
+/// Where Debian keeps the programs of each release, which are not in `PATH`.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
-/// The server program: the path in `MODELGATE_TEST_POSTGRES`, else the one in `PATH`, else Debian's newest. `initdb`
-/// and `psql` stand beside it.
+/// The server program: the path in `MODELGATE_TEST_POSTGRES`, else the one in `PATH`, else Debian's newest. `initdb` and `psql`
+/// must be beside it.
 ///
 /// # Errors
-/// It is not there, or not all of it.
+/// One of the programs is missing.
 pub fn postgres_binary() -> Result<PathBuf, Failure> {
     let chosen = env::var_os("MODELGATE_TEST_POSTGRES").map(PathBuf::from);
     let found = chosen.or_else(|| {
@@ -49,7 +49,7 @@ pub fn postgres_binary() -> Result<PathBuf, Failure> {
     });
     let found =
         found.ok_or_else(|| Failure::missing(format!("postgres is neither in PATH nor under {DEBIAN}")))?;
-    // A link leads to where the others are.
+    // A link is followed to the folder with the other programs.
     let found = fs::canonicalize(&found).map_err(|error| Failure::of(found.display(), error))?;
     match ["initdb", "pg_isready", "psql"].iter().find(|name| !found.with_file_name(name).is_file()) {
         Some(name) => Err(Failure::missing(format!("{name} is missing beside {}", found.display()))),
@@ -65,7 +65,7 @@ fn debian() -> Vec<PathBuf> {
     releases.iter().rev().map(|release| Path::new(DEBIAN).join(release.to_string()).join("bin")).collect()
 }
 
-/// A running PostgreSQL, killed on drop. It keeps its port and its data over restarts.
+/// A running PostgreSQL, killed on drop. It keeps its port and its data across restarts.
 #[derive(Debug)]
 pub struct Postgres {
     binary: PathBuf,
@@ -77,7 +77,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// The one that this process' tests share; it ends with the last of them that holds it.
+    /// The server that all tests of this process share; it ends when the last of them drops it.
     ///
     /// # Panics
     /// If it does not start; the message has its log.
@@ -100,7 +100,7 @@ impl Postgres {
         Self::start_with(binary, &[]).await
     }
 
-    /// Likewise, with further [settings] such as `["max_connections=20"]`.
+    /// Like [`Postgres::start`], with further [settings] such as `["max_connections=20"]`.
     ///
     /// # Panics
     /// If it does not start; the message has its log.
@@ -112,7 +112,7 @@ impl Postgres {
         initialise(binary, folder.path(), user.as_ref()).await;
 
         let port = free_port();
-        // Losing a commit takes a crash of the whole machine, and the folder would not outlive that.
+        // Only a crash of the whole machine could lose a commit, and the folder would not outlive that.
         let own =
             ["fsync=off", "listen_addresses=127.0.0.1", "unix_socket_directories=", "shared_buffers=32MB"];
         let mut launch = as_user(binary, user.as_ref())
@@ -141,17 +141,16 @@ impl Postgres {
         self.port
     }
 
-    /// `postgres://<user>:<password>@127.0.0.1:<port>/postgres`: its owner, who may do everything, and the database
-    /// that is always there.
+    /// `postgres://<user>:<password>@127.0.0.1:<port>/postgres`: the superuser, and the database that always exists.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_of("postgres")
     }
 
-    /// Makes an empty database and returns its URL.
+    /// Creates an empty database and returns its URL.
     ///
     /// # Panics
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub async fn create_database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.ask(&self.url(), &format!("CREATE DATABASE {name}")).await;
@@ -173,16 +172,16 @@ impl Postgres {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
-    /// Everything that it logged, over all its starts.
+    /// Its log, over all its starts.
     #[must_use]
     pub fn log(&self) -> String {
         read_log(&self.folder.path().join("postgres.log"))
     }
 
-    /// Kills it at once, with every connection. What was committed is there again after a restart.
+    /// Kills it at once, with all connections. Committed data is there again after a restart.
     pub fn kill(&mut self) {
         let Some(process) = self.process.take() else { return };
-        // Each connection has a process, in a group of its own, and while one lives the data cannot be opened again.
+        // Each connection has a process in a group of its own, and while one of them runs the data cannot be opened again.
         process.signal("STOP");
         let connections = children(process.id());
         for id in &connections {
@@ -194,24 +193,24 @@ impl Postgres {
         }
     }
 
-    /// Makes it hang (SIGSTOP): connections stay, new ones are taken by the kernel, and nothing is answered. A test that
-    /// is itself killed meanwhile leaves the stopped processes behind: they cannot notice.
+    /// Makes it hang (SIGSTOP): connections stay open, the kernel accepts new ones, and nothing is answered. If the test itself
+    /// is killed meanwhile, the stopped processes are left behind.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     pub fn freeze(&mut self) {
         let process = self.process.as_ref().expect("PostgreSQL runs");
-        // First the one that would start more.
+        // The parent first, because it would start more processes.
         process.signal("STOP");
         for id in children(process.id()) {
             send("STOP", &id.to_string());
         }
     }
 
-    /// Lets it go on after [`Postgres::freeze`].
+    /// Resumes it after [`Postgres::freeze`].
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     pub fn thaw(&mut self) {
         let process = self.process.as_ref().expect("PostgreSQL runs");
         for id in children(process.id()) {
@@ -220,7 +219,7 @@ impl Postgres {
         process.signal("CONT");
     }
 
-    /// Starts it on the same port with the same data; one that runs is killed.
+    /// Starts it on the same port with the same data; a running one is killed first.
     ///
     /// # Panics
     /// If it does not answer; the message has its log.
@@ -257,15 +256,15 @@ impl Drop for Postgres {
     }
 }
 
-/// Whom to run it as, by number.
+/// The user to run it as, by number.
 #[derive(Debug)]
 struct User {
     user: u32,
     group: u32,
 }
 
-/// PostgreSQL refuses to run as root. Then it is Debian's user for it, or `nobody` where there is none; else it runs
-/// as whoever runs the tests.
+/// PostgreSQL refuses to run as root. As root, this is Debian's user for it, or `nobody` if there is none; otherwise it runs as
+/// the user of the tests.
 fn unprivileged() -> Result<Option<User>, Failure> {
     let id = |args: &[&str]| {
         run("id", args)?
@@ -282,14 +281,14 @@ fn unprivileged() -> Result<Option<User>, Failure> {
 
 fn as_user(program: &Path, user: Option<&User>) -> Launch {
     let Some(User { user, group }) = user else { return Launch::new(program) };
-    // The death signal again: changing the user clears the one that every child program gets.
+    // The parent death signal is set again, because changing the user clears it.
     Launch::new("setpriv")
         .args(["--reuid", &user.to_string(), "--regid", &group.to_string()])
         .args(["--clear-groups", "--pdeathsig", "KILL", "--"])
         .arg(program)
 }
 
-/// Makes `data` in the folder.
+/// Creates `data` in the folder.
 async fn initialise(binary: &Path, folder: &Path, user: Option<&User>) {
     let password = folder.join("password");
     fs::write(&password, PASSWORD).expect("the password is written");

@@ -20,7 +20,7 @@ use std::{
 
 use crate::{Failure, within};
 
-/// What to start: a program, its arguments and its environment (the test's own, less what is removed).
+/// What to start: a program, its arguments and its environment (the test's own, without the removed variables).
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
     program: PathBuf,
@@ -82,7 +82,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts the program; what it prints is appended to the file `log`.
+    /// Starts the program; its output is appended to the file `log`.
     pub(crate) fn start(launch: &Launch, log: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(log)?;
         let mut command = launch.command();
@@ -99,7 +99,7 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Everything that was printed so far.
+    /// The output so far.
     pub(crate) fn log(&self) -> String {
         read_log(&self.log)
     }
@@ -125,11 +125,11 @@ impl Process {
         status.unwrap_or_else(|| panic!("still running {timeout:?} after SIGTERM:\n{}", self.log()))
     }
 
-    /// Kills the program and all that it started, at once.
+    /// Kills the program and everything that it started, at once.
     pub(crate) fn kill(&mut self) {
         if self.ended().is_none() {
             send("KILL", &format!("-{}", self.id()));
-            // If there was no shell to do that, at least the program itself.
+            // If no shell could be started for that, at least the program itself is killed.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -149,7 +149,7 @@ pub(crate) fn read_log(path: &Path) -> String {
 
 /// Sends a signal to a process, or with `-<id>` to a process group. The shell's own `kill` is on every machine.
 pub(crate) fn send(signal: &str, target: &str) {
-    // `-s` and `--` together: the one spelling that dash, bash and busybox all take for a group.
+    // `-s` together with `--` is the only spelling that dash, bash and busybox all accept for a group.
     let script = format!("kill -s {signal} -- {target}");
     let _ = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
 }
@@ -157,18 +157,18 @@ pub(crate) fn send(signal: &str, target: &str) {
 /// Whether a process runs. A zombie, dead but not yet collected by its parent, does not.
 pub(crate) fn is_alive(id: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    // The state follows the name, which is in parentheses and may hold anything.
+    // The state follows the name, which is in parentheses and may contain any characters.
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
-/// The processes that a process started itself.
+/// The direct children of a process.
 pub(crate) fn children(parent: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     ids.filter(|id| parent_of(*id) == Some(parent)).collect()
 }
 
-/// Likewise, with all that those started in turn.
+/// The children of a process, with all their descendants.
 pub(crate) fn descendants(parent: u32) -> Vec<u32> {
     let mut all = children(parent);
     let mut next = 0;
@@ -179,8 +179,8 @@ pub(crate) fn descendants(parent: u32) -> Vec<u32> {
     all
 }
 
-/// How long the threads of a process, and of those that it started, have run:
-/// <https://docs.kernel.org/scheduler/sched-stats.html>. Only of those that have not ended.
+/// The CPU time of the threads of a process and its descendants (<https://docs.kernel.org/scheduler/sched-stats.html>). Threads
+/// that have ended are not included.
 #[must_use]
 pub fn cpu_time(id: u32) -> Duration {
     let mut processes = descendants(id);
@@ -194,11 +194,11 @@ pub fn cpu_time(id: u32) -> Duration {
     Duration::from_nanos(nanoseconds.sum())
 }
 
-/// What Linux says of a process' memory, in bytes: `VmRSS` is resident now, `VmHWM` the most that ever was
+/// The memory of a process in bytes, as Linux reports it: `VmRSS` is resident now, `VmHWM` is the peak
 /// (<https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>).
 ///
 /// # Panics
-/// If it does not run, or has no such line.
+/// If it is not running, or has no such line.
 #[must_use]
 pub fn memory(id: u32, which: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
@@ -227,8 +227,8 @@ pub(crate) fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String, 
     }
 }
 
-/// PR_SET_PDEATHSIG fires when the *thread* that started the child ends, and a test's thread ends before a part that
-/// several tests share. So one thread that lasts as long as the process starts all children.
+/// PR_SET_PDEATHSIG fires when the *thread* that started the child ends, and a test's thread may end before a part that several
+/// tests share. So all children are started by one thread that lives as long as the process.
 fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
     type Job = (Command, SyncSender<io::Result<Child>>);
     static JOBS: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
@@ -247,8 +247,8 @@ fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
     receiver.recv().map_err(|_| gone(()))?
 }
 
-/// util-linux's setpriv can set the parent death signal, which Rust's standard library cannot without unsafe code.
-/// Without it a killed test process leaves its children behind; nothing else changes.
+/// util-linux's setpriv can set the parent death signal, which Rust's standard library cannot do without unsafe code. Without
+/// setpriv a killed test process leaves its children behind; nothing else changes.
 fn has_setpriv() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| run("setpriv", &["--pdeathsig", "KILL", "--", "true"]).is_ok())

@@ -1,4 +1,4 @@
-//! Programs that are compared with Modelgate, or stand where it stands.
+//! Programs that Modelgate is compared with, or that are used in its place.
 
 use std::{
     ffi::OsString,
@@ -16,7 +16,7 @@ use crate::{
     within,
 };
 
-/// Some take their time: a proxy in Python imports for half a minute.
+/// Some start slowly: a proxy in Python imports modules for half a minute.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How a program is started.
@@ -27,7 +27,7 @@ pub struct Builder {
     folder: TempDir,
 }
 
-/// A running program that listens on a loopback port, killed on drop with all that it started.
+/// A running program that listens on a loopback port, killed on drop with everything that it started.
 #[derive(Debug)]
 pub struct Program {
     process: Process,
@@ -36,7 +36,7 @@ pub struct Program {
 }
 
 impl Builder {
-    /// The port on which it is told to listen.
+    /// The port on which it must listen.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -52,7 +52,7 @@ impl Builder {
         path
     }
 
-    /// The program's folder, which goes with it.
+    /// The program's folder, which is removed with it.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -91,7 +91,7 @@ impl Program {
     /// Prepares the start of a program.
     ///
     /// # Panics
-    /// If there is no place for its folder.
+    /// If its folder cannot be created.
     pub fn builder(program: impl Into<PathBuf>) -> Builder {
         let folder = tempfile::tempdir().expect("a temporary folder");
         Builder { launch: Launch::new(program), port: free_port(), folder }
@@ -109,13 +109,13 @@ impl Program {
         self.process.id()
     }
 
-    /// How long it has run on processors, with all that it started: [`cpu_time`].
+    /// Its CPU time, with that of everything that it started: [`cpu_time`].
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
         cpu_time(self.id())
     }
 
-    /// Everything that it has printed.
+    /// Its output.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()

@@ -1,4 +1,4 @@
-//! A Redis of the test's own: Debian's `redis-server`, on a loopback port, without a file on disk.
+//! A Redis for the tests: Debian's `redis-server`, on a loopback port, without a file on disk.
 
 use std::{io::ErrorKind, net::Ipv4Addr, process::Command, time::Duration};
 
@@ -14,13 +14,13 @@ use crate::{
     within,
 };
 
-/// Generous: a small machine that compiles at the same time. It takes a moment.
+/// Generous, for a small machine that is also compiling. Usually it takes a moment.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The program's name, if it is on this machine: Redis or, as well, Valkey.
+/// The program's name, if it is on this machine: Redis or Valkey.
 ///
 /// # Errors
-/// Neither is there.
+/// Neither is installed.
 pub fn redis_server() -> Result<&'static str, Failure> {
     let is_there =
         |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success());
@@ -28,7 +28,7 @@ pub fn redis_server() -> Result<&'static str, Failure> {
     found.ok_or_else(|| Failure::missing("neither redis-server nor valkey-server can be run"))
 }
 
-/// A running Redis, killed on drop. It keeps its port over restarts, and nothing else.
+/// A running Redis, killed on drop. Across restarts it keeps its port, but no data.
 #[derive(Debug)]
 pub struct Redis {
     launch: Launch,
@@ -46,7 +46,7 @@ impl Redis {
         Self::start_with(program, &[]).await
     }
 
-    /// Likewise, with further arguments such as `["--requirepass", "secret"]`.
+    /// Like [`Redis::start`], with further arguments such as `["--requirepass", "secret"]`.
     ///
     /// # Panics
     /// If it does not start; the message has its log.
@@ -76,34 +76,34 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Everything that it logged, over all its starts.
+    /// Its log, over all its starts.
     #[must_use]
     pub fn log(&self) -> String {
         read_log(&self.folder.path().join("redis.log"))
     }
 
-    /// Kills it at once; what it held is gone.
+    /// Kills it at once; its data is lost.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Makes it hang (SIGSTOP): connections stay, and nothing is answered.
+    /// Makes it hang (SIGSTOP): connections stay open, and nothing is answered.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     pub fn freeze(&self) {
         self.process.as_ref().expect("Redis runs").signal("STOP");
     }
 
-    /// Lets it go on after [`Redis::freeze`].
+    /// Resumes it after [`Redis::freeze`].
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     pub fn thaw(&self) {
         self.process.as_ref().expect("Redis runs").signal("CONT");
     }
 
-    /// Starts it, empty, on the same port; one that runs is killed.
+    /// Starts it, empty, on the same port; a running one is killed first.
     ///
     /// # Panics
     /// If it does not answer; the message has its log.
@@ -126,7 +126,7 @@ impl Redis {
     }
 }
 
-/// Whether it speaks at all: one with a password says that it wants it.
+/// Whether it answers at all; one with a password answers that authentication is required.
 async fn answers(port: u16) -> bool {
     ask(port, "PING").await.is_ok_and(|answer| answer == "+PONG" || answer.starts_with("-NOAUTH"))
 }

@@ -1,5 +1,5 @@
-//! No key may be found where people look later: every Modelgate and every Traefik that a test starts is searched
-//! when the test lets go of it.
+//! Checks that no key is left in what tests produce: every Modelgate and every Traefik that a test starts is searched when the
+//! test drops it.
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use std::{
 
 use memchr::memmem;
 
-/// What every API key of ours begins with, also those that tests make up.
+/// The prefix of all our API keys, including those that tests make up.
 const PREFIX: &[u8] = b"mg-";
 
-/// A key in clear, if there is one: the prefix at the beginning of a word, and more letters behind it.
+/// A key in clear, if there is one: the prefix at the beginning of a word, followed by more letters.
 #[must_use]
 pub fn find_key(bytes: &[u8]) -> Option<String> {
     let is_letter = |b: &u8| b.is_ascii_alphanumeric();
@@ -28,10 +28,10 @@ pub fn find_key(bytes: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(around).into_owned())
 }
 
-/// Searches all files of a folder and the folders in it.
+/// Searches all files of a folder, recursively.
 ///
 /// # Panics
-/// If one of them holds a key, unless the test has failed already.
+/// If one of them contains a key, unless the test has failed already.
 pub(crate) fn check_folder(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -43,10 +43,10 @@ pub(crate) fn check_folder(folder: &Path) {
     }
 }
 
-/// Searches the answer to a GET of a listener on this machine, if there is one within a second.
+/// Searches the answer of a listener on this machine to a GET, if it comes within a second.
 ///
 /// # Panics
-/// As [`check_folder`].
+/// As for [`check_folder`].
 pub(crate) fn check_answer(port: u16, path: &str) {
     const PATIENCE: Duration = Duration::from_secs(1);
     let get = || -> std::io::Result<Vec<u8>> {
@@ -64,7 +64,7 @@ pub(crate) fn check_answer(port: u16, path: &str) {
 /// Searches bytes.
 ///
 /// # Panics
-/// As [`check_folder`].
+/// As for [`check_folder`].
 pub(crate) fn check(place: &str, bytes: &[u8]) {
     if let Some(found) = find_key(bytes)
         && !std::thread::panicking()

@@ -1,4 +1,4 @@
-//! The figures that the tests and benchmarks report of what they have measured.
+//! Statistics for the tests and benchmarks.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ pub fn median(values: &[Duration]) -> Duration {
     percentile(values, 50.0)
 }
 
-/// What the first of two things costs, as a share of what the second costs, both measured by turns: above 1 if the second
-/// is the cheaper; 0 without rounds. Whatever else the machine does adds to some of the costs, so the cheaper half of each
-/// one's rounds tells what it costs: their mean.
+/// The cost of the first of two things as a share of the cost of the second, measured in alternating rounds: above 1 if the
+/// second is cheaper; 0 without rounds. Other activity on the machine only adds to a cost, so each cost is estimated as the mean
+/// of the cheaper half of its rounds.
 #[must_use]
 pub fn cost_ratio(rounds: &[[f64; 2]]) -> f64 {
     let cost = |which: usize| {
@@ -47,10 +47,10 @@ mod tests {
     #[test]
     fn what_costs_more_shows_in_spite_of_disturbed_rounds() {
         assert_eq!(cost_ratio(&[]), 0.0);
-        // The second costs a quarter more; single rounds of either are disturbed.
+        // The second costs a quarter more; single rounds of either were disturbed.
         let rounds = [[40.0, 50.0], [80.0, 50.0], [40.0, 90.0], [44.0, 55.0], [40.0, 50.0]];
         assert_eq!(cost_ratio(&rounds), 0.8);
-        // The same cost, in rounds that vary; both were disturbed as often, and not in the same ones.
+        // Both cost the same, in rounds that vary; both were disturbed equally often, but in different rounds.
         assert_eq!(cost_ratio(&[[39.0, 70.0], [90.0, 41.0], [41.0, 40.0], [60.0, 39.0], [40.0, 80.0]]), 1.0);
     }
 }

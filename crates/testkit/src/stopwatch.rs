@@ -1,4 +1,4 @@
-//! How long something takes, less what the machine holds up everybody for.
+//! A stopwatch for shared machines: measures time, without the time in which the whole machine was stalled.
 
 use std::{
     fs::File,
@@ -8,16 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the clock is wound, and how often of these something is written to the disk.
+/// How often the clock's thread ticks, and every how many ticks it writes to the disk.
 const TICK: Duration = Duration::from_millis(10);
 const WRITES: u32 = 10;
-/// A tick, or a write to the disk, that takes longer was held up by something else that the machine does.
+/// A tick or a write to the disk that takes longer was stalled by other activity on the machine.
 const MOST: Duration = Duration::from_millis(20);
 
-/// A stopwatch that stands still while the machine holds everybody up: while it is itself stopped, all processors are taken,
-/// or the disk does not answer. A thread that does next to nothing tells: whenever it is late, the time that it is late does
-/// not count. So a bound can be asserted on a shared machine as it stands, and not with whatever room the worst case needs.
-/// The one that was started first is the least.
+/// A stopwatch that does not count the time in which the machine was stalled: while the process itself was stopped, all
+/// processors were busy, or the disk did not answer. A nearly idle thread detects this: whenever it is late, the delay does not
+/// count. So a bound can be asserted on a shared machine without the margin that the worst case would need. Of several
+/// stopwatches, the one that was started first compares as the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stopwatch {
     began: Instant,
@@ -25,20 +25,20 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Starts it.
+    /// Starts a stopwatch.
     #[must_use]
     pub fn start() -> Self {
         let mut clock = clock();
         Self { began: Instant::now(), calm: clock.wind(Instant::now()) }
     }
 
-    /// How long it has run, but for [`Self::held_up`].
+    /// The time since the start, without [`Self::held_up`].
     #[must_use]
     pub fn elapsed(self) -> Duration {
         clock().wind(Instant::now()) - self.calm
     }
 
-    /// How long it stood still since it was started.
+    /// The time since the start in which the machine was stalled.
     #[must_use]
     pub fn held_up(self) -> Duration {
         let calm = self.elapsed();
@@ -46,7 +46,7 @@ impl Stopwatch {
     }
 }
 
-/// The time that is not lost, as of a moment.
+/// The time without stalls, as of a moment.
 #[derive(Debug)]
 struct Clock {
     last: Instant,
@@ -61,7 +61,7 @@ impl Clock {
     }
 }
 
-/// The clock of this process. Who asks first starts what winds it.
+/// The clock of this process. The first caller starts the thread that advances it.
 fn clock() -> MutexGuard<'static, Clock> {
     static CLOCK: OnceLock<Mutex<Clock>> = OnceLock::new();
     let mut is_new = false;
@@ -105,7 +105,7 @@ mod tests {
             clock.wind(began + tick * TICK);
         }
         assert_eq!(clock.calm, Duration::from_secs(1));
-        // Held up for five seconds; what has come before tells nothing.
+        // Stalled for five seconds; time before the start does not count.
         assert_eq!(clock.wind(began + Duration::from_secs(6)), Duration::from_secs(1) + MOST);
         assert_eq!(clock.wind(began), Duration::from_secs(1) + MOST);
         assert_eq!(clock.wind(began + Duration::from_secs(6) + TICK), Duration::from_secs(1) + MOST + TICK);

@@ -1,5 +1,5 @@
-//! A certificate authority of a test's own, and servers that listen with what it signed: a cloud server's double, a
-//! Traefik that proves who it is. See [RFC 5280](https://www.rfc-editor.org/rfc/rfc5280).
+//! A certificate authority for tests, and servers with certificates that it signed: a simulated cloud server, a Traefik that
+//! proves its identity. See [RFC 5280](https://www.rfc-editor.org/rfc/rfc5280).
 
 use std::{fmt, future::pending, io, net::SocketAddr, sync::Arc};
 
@@ -19,10 +19,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// Connections whose handshake is done and that nobody has taken yet.
+/// How many connections may wait for `accept` after their handshake.
 const BACKLOG: usize = 64;
 
-/// Signs certificates; made anew for each test, so nobody else trusts it.
+/// Signs certificates; created anew for each test, so nobody else trusts it.
 pub struct Authority {
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -38,7 +38,7 @@ pub struct Identity {
 }
 
 impl Authority {
-    /// Makes a new authority.
+    /// Creates an authority.
     ///
     /// # Panics
     /// If there is no randomness for a key.
@@ -53,13 +53,13 @@ impl Authority {
         Self { certificate_pem, issuer: Issuer::new(params, key) }
     }
 
-    /// Its own certificate, for whoever is to trust it.
+    /// Its own certificate, for those who are to trust it.
     #[must_use]
     pub fn pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// Signs a new key for these names and addresses: good for a server and for a client.
+    /// Signs a new key for these names and addresses, for use by a server or a client.
     ///
     /// # Panics
     /// If a name is neither a DNS name nor an address.
@@ -95,7 +95,7 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// A server that shows the certificate and speaks HTTP/2 and HTTP/1.1.
+    /// An acceptor that presents the certificate and speaks HTTP/2 and HTTP/1.1.
     fn acceptor(&self) -> io::Result<TlsAcceptor> {
         let bad = |what: &str, error: &dyn fmt::Display| io::Error::other(format!("{what}: {error}"));
         crate::install_crypto();
@@ -113,8 +113,8 @@ impl Identity {
 
 type Accepted = (TlsStream<TcpStream>, SocketAddr);
 
-/// A listener whose connections have been through the handshake. Each shakes hands on a task of its own: a client that
-/// connects and says nothing keeps nobody waiting.
+/// A listener that returns connections after their handshake. Each handshake runs on a task of its own, so that a client that
+/// connects and sends nothing does not delay others.
 pub(crate) struct TlsListener {
     address: SocketAddr,
     accepted: mpsc::Receiver<Accepted>,
@@ -161,7 +161,7 @@ impl Listener for TlsListener {
 
 impl Drop for TlsListener {
     fn drop(&mut self) {
-        // With the task goes the socket: nobody can connect any more.
+        // Aborting the task closes the socket: nobody can connect any more.
         self.accepting.abort();
     }
 }

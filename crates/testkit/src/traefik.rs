@@ -24,7 +24,7 @@ use crate::{
     secrets, within,
 };
 
-/// Generous: a small machine that compiles at the same time.
+/// Generous, for a small machine that is also compiling.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const ALL_ROUTERS: &str = "/api/http/routers?per_page=10000";
 
@@ -130,13 +130,13 @@ impl Builder {
         self
     }
 
-    /// Starts Traefik and waits until it answers pings (not until it has a configuration: [`Traefik::wait_configured`]).
+    /// Starts Traefik and waits until it answers pings. It may not have a configuration yet: see [`Traefik::wait_configured`].
     ///
     /// # Panics
     /// If it does not start; the message has its log.
     pub async fn start(mut self) -> Traefik {
         let version = version_of(&self.binary);
-        // Now and not before: a builder may be started more than once.
+        // Chosen at each start, because a builder may be started more than once.
         for entry in &mut self.entry_points {
             entry.port = free_port();
         }
@@ -189,8 +189,8 @@ impl EntryPoint {
             format!("--entryPoints.{name}.address=127.0.0.1:{port}"),
             format!("--entryPoints.{name}.transport.respondingTimeouts.readTimeout={read_timeout}"),
         ];
-        // `models.retrieve("org/name")` sends %2F. Traefik refuses it by default in 3.6.4 to 3.6.6, and does not know
-        // the option before; see https://doc.traefik.io/traefik/migrate/v3/#v364.
+        // `models.retrieve("org/name")` sends %2F. Traefik 3.6.4 to 3.6.6 refuse it by default, and earlier versions do not know
+        // the option; see https://doc.traefik.io/traefik/migrate/v3/#v364.
         if version >= (3, 6, 4) {
             args.push(format!("--entryPoints.{name}.http.encodedCharacters.allowEncodedSlash=true"));
         }
@@ -229,11 +229,11 @@ impl Traefik {
         self.addr("web").port()
     }
 
-    /// Where an entry point listens. A client of one with TLS accepts any certificate, or leads a name here
+    /// The address of an entry point. A client of one with TLS must accept any certificate, or resolve a name to this address
     /// (`resolve`).
     ///
     /// # Panics
-    /// If it was not asked for.
+    /// If the entry point was not requested.
     #[must_use]
     pub fn addr(&self, entry_point: &str) -> SocketAddr {
         let found = self.entry_points.iter().find(|entry| entry.name == entry_point);
@@ -241,7 +241,7 @@ impl Traefik {
         (Ipv4Addr::LOCALHOST, port).into()
     }
 
-    /// What the program says its version is.
+    /// The version that the program reports.
     #[must_use]
     pub fn version(&self) -> (u32, u32, u32) {
         self.version
@@ -266,7 +266,7 @@ impl Traefik {
             .unwrap_or_else(|| panic!("no JSON from Traefik's API at {path}:\n{}", self.log()))
     }
 
-    /// The names of the routers from the HTTP provider, without `@http`, that Traefik holds to be valid.
+    /// The names of the routers from the HTTP provider, without `@http`, that Traefik considers valid.
     pub async fn routers(&self) -> Vec<String> {
         let routers = self.api(ALL_ROUTERS).await;
         let name = |router: &Value| {
@@ -277,22 +277,22 @@ impl Traefik {
         routers.as_array().into_iter().flatten().filter_map(name).collect()
     }
 
-    /// Replaces the user's own routers of [`Builder::dynamic`]; Traefik takes them over in a moment.
+    /// Replaces the user's own routers of [`Builder::dynamic`]; Traefik applies them after a moment.
     ///
     /// # Panics
     /// If the file cannot be written.
     pub fn write_dynamic(&self, yaml: &str) {
         let folder = dynamic_folder(self.folder.path());
         fs::create_dir_all(&folder).expect("a folder for the dynamic configuration");
-        // In one step: Traefik watches the folder, and would read half a file.
+        // Replaced atomically, because Traefik watches the folder and would read a partial file.
         let partial = self.folder.path().join("dynamic.partial");
         fs::write(&partial, yaml).expect("the dynamic configuration is written");
         fs::rename(partial, folder.join("dynamic.yaml")).expect("the dynamic configuration is in place");
     }
 
-    /// Waits until Traefik has a router, of any provider (`all@http`, `mine@file`), and holds it to be valid. One that is
-    /// on several entry points with options of their own (TLS, encoded characters) counts once one of its copies is
-    /// there, which Traefik calls `websecure-mine@file`.
+    /// Waits until Traefik has a router, of any provider (`all@http`, `mine@file`), and considers it valid. A router on several
+    /// entry points with different options (TLS, encoded characters) counts once one of its copies exists, which Traefik calls
+    /// `websecure-mine@file`.
     ///
     /// # Panics
     /// If that takes longer than a minute; the message has Traefik's log.
@@ -301,7 +301,7 @@ impl Traefik {
             let found = router["name"].as_str().and_then(|found| found.strip_suffix(name));
             router["status"] == "enabled" && found.is_some_and(|rest| rest.is_empty() || rest.ends_with('-'))
         };
-        // Twice, as in `wait_configured`.
+        // Checked twice, as in `wait_configured`.
         for _ in 0..2 {
             let found = within(START_TIMEOUT, || async {
                 self.try_api(ALL_ROUTERS).await?.as_array()?.iter().any(is_it).then_some(())
@@ -317,7 +317,7 @@ impl Traefik {
     /// # Panics
     /// If that takes longer than a minute; the message has Traefik's log.
     pub async fn wait_configured(&self) {
-        // Twice: Traefik hands a configuration to one entry point after the other, and that of its API may be the first.
+        // Checked twice: Traefik applies a configuration to one entry point after another, and that of its API may be the first.
         for _ in 0..2 {
             let has_some = || async { (!self.routers().await.is_empty()).then_some(()) };
             let configured = within(START_TIMEOUT, has_some).await;
@@ -348,7 +348,7 @@ impl Traefik {
         assert_eq!(ready, Some(true), "Traefik does not run:\n{}", self.log());
     }
 
-    /// Everything that it logged.
+    /// Its log.
     #[must_use]
     pub fn log(&self) -> String {
         read_log(&self.folder.path().join("traefik.log"))
@@ -359,7 +359,7 @@ impl Traefik {
         self.process = None;
     }
 
-    /// Starts it again on the same ports, after [`Traefik::kill`] or instead of the one that runs.
+    /// Starts it again on the same ports, after [`Traefik::kill`]; a running one is killed first.
     pub async fn restart(&mut self) {
         self.kill();
         self.start().await;
@@ -402,7 +402,7 @@ fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
     Some((numbers.next()??, numbers.next()??, numbers.next()??))
 }
 
-/// Whatever a test is about, no key may be found in what it leaves behind.
+/// After every test, whatever its subject, no key may be found in what Traefik leaves behind.
 impl Drop for Traefik {
     fn drop(&mut self) {
         self.kill();

@@ -1,5 +1,5 @@
-//! A [WebSocket](https://www.rfc-editor.org/rfc/rfc6455) client for tests: headers and subprotocols of the test's choice,
-//! text in and text out.
+//! A [WebSocket](https://www.rfc-editor.org/rfc/rfc6455) client for tests, with any headers and subprotocols; it sends and
+//! receives text.
 
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ pub struct WebSocket {
     headers: HeaderMap,
 }
 
-/// Why there is no WebSocket: the answer in place of the upgrade.
+/// Why no WebSocket was opened: the answer instead of the upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The HTTP status; 0 if there was no answer at all.
+    /// The HTTP status; 0 if there was no answer.
     pub status: u16,
     /// The answer's body, or what went wrong.
     pub body: String,

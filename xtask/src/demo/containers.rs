@@ -14,7 +14,7 @@ use crate::{Result, engine, http, layout, run};
 
 const PROJECT: &str = "modelgate-demo";
 
-/// A stand-in: the variable by which `deploy/compose.yaml` takes another image, and what goes into this one.
+/// A stand-in: the variable with which `deploy/compose.yaml` selects another image, and the contents of that image.
 struct StandIn {
     variable: &'static str,
     /// Programs, each with its place in the image.
@@ -130,7 +130,7 @@ fn import(stand_in: &StandIn, folder: &Path) -> Result<String> {
     Ok(image)
 }
 
-/// The shared libraries that a program loads, the loader among them; none if it is static.
+/// The shared libraries that a program loads, including the loader; none if it is static.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).output()?;
     let text = String::from_utf8(output.stdout)?;

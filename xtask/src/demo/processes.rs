@@ -62,7 +62,7 @@ pub(super) fn start(folder: &Path) -> Result<Stack> {
     })
 }
 
-/// A simulated inference server; slow enough that one sees its answer stream.
+/// A simulated inference server; slow enough to see its answer stream.
 fn server(folder: &Path, name: &str, models: &str, address: SocketAddr) -> Result<Service> {
     let mut command = Command::new(layout::built("sim-server"));
     command.env("SIM_NAME", name).env("SIM_MODELS", models);
@@ -71,7 +71,7 @@ fn server(folder: &Path, name: &str, models: &str, address: SocketAddr) -> Resul
     Service::start(name, &mut command, log(folder, name))
 }
 
-/// A token for the dashboard that nobody can guess.
+/// A random token for the dashboard.
 fn admin_token() -> Result<String> {
     let mut random = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut random)?;

@@ -1,4 +1,4 @@
-//! What the demo says: a streamed answer as it comes, which servers answer, and what to try next.
+//! The demo's output: a streamed answer as it arrives, which servers answer, and what to try next.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +13,7 @@ const ROUNDS: usize = 6;
 /// How much longer they are sent if only one has answered: the other may be healthy a moment later.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What curl does, for machines without it: the URL, the key and the body come as arguments and on standard input.
+/// Does what curl would, on machines without it: the URL, the key and the body come as arguments and on standard input.
 const WITHOUT_CURL: &str = "
 import sys, urllib.request
 key, body = sys.stdin.read().split('\\n', 1)
@@ -80,7 +80,7 @@ pub(super) fn instructions(stack: &Stack) {
     println!("\nCtrl-C stops everything.");
 }
 
-/// Sends a chat request and hands on each line of the answer as it comes. The key is on no command line.
+/// Sends a chat request and passes on each line of the answer as it arrives. The key is not on any command line.
 fn ask(stack: &Stack, stream: bool, mut show: impl FnMut(&str)) -> Result<Vec<String>> {
     let url = format!("http://{}/v1/chat/completions", stack.web);
     let body = format!(

@@ -1,4 +1,4 @@
-//! axe-core, which finds what keeps people with disabilities from using a page: one script of the npm package.
+//! axe-core, which finds accessibility barriers in a page: one script of the npm package.
 //!
 //! <https://github.com/dequelabs/axe-core>
 
@@ -22,7 +22,7 @@ pub(super) fn install(_tool: &Tool, path: &Path) -> Result {
     fs::create_dir_all(&download)?;
     fs::create_dir_all(&source)?;
     let mut pack = Command::new("npm");
-    // `pack` downloads one package as it is: nothing of it is run, and nothing that it depends on is fetched.
+    // `pack` downloads one package unchanged: it runs no code of the package, and fetches no dependencies.
     run::logged("axe-core", pack.args(["pack", PACKAGE, "--pack-destination"]).arg(&download))?;
     let mut unpack = Command::new("tar");
     unpack.arg("-xf").arg(python::only_file(&download)?).arg("-C").arg(&source);

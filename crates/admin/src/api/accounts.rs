@@ -1,4 +1,4 @@
-//! Plans, consumers and keys: what can be done with each.
+//! Plans, consumers and keys: the operations on each.
 
 use std::future::Future;
 
@@ -20,21 +20,21 @@ use super::{
 };
 use crate::{Admin, Operator, list::encode};
 
-/// Of a list, if nobody says how many.
+/// The length of a list if the request does not give one.
 const SOME: u32 = 100;
-/// Of a list, at most.
+/// The longest list.
 const MOST: u32 = 1_000;
 
-/// What was written, and a key that was made for it.
+/// The account that was written, and the key that was generated for it, if any.
 type Written<A> = Result<(Item<A>, Option<NewKey>), RegistryError>;
 
-/// Accounts that the API keeps.
+/// Accounts that the API manages.
 pub(crate) trait Kept: Present {
-    /// Where they are, below [`BASE`].
+    /// Their path below [`BASE`].
     const PATH: &'static str;
-    /// Whether lists can be of one consumer.
+    /// Whether lists can be filtered by consumer.
     const HAS_CONSUMER: bool;
-    /// Whether lists can be of one plan.
+    /// Whether lists can be filtered by plan.
     const HAS_PLAN: bool;
 
     fn create(
@@ -176,7 +176,7 @@ async fn answer_created<A: Kept>(
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(body)).into_response())
 }
 
-/// An account as it is shown; a new key in clear, this once.
+/// The representation of an account; a new key is in it in clear, this one time.
 pub(super) async fn presented<A: Present>(
     registry: &Registry,
     item: Item<A>,

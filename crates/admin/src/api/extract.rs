@@ -1,4 +1,4 @@
-//! What requests hold: names, queries, documents.
+//! What is extracted from requests: names, queries, documents.
 
 use std::ops::RangeInclusive;
 
@@ -17,7 +17,7 @@ use super::{MAX_BODY, Problem};
 /// The name in the path.
 pub(crate) struct Name(pub(crate) String);
 
-/// The query, read parameter by parameter; ask [`Query::finish`] whether all of it was good.
+/// The query, read parameter by parameter. [`Query::finish`] says whether everything in it was valid.
 #[derive(Default)]
 pub(crate) struct Query {
     given: Vec<(String, String)>,
@@ -25,11 +25,11 @@ pub(crate) struct Query {
     errors: Vec<ConfigError>,
 }
 
-/// A JSON document that creates or replaces something: what is `null` is not there. The nulls are left in it, so that
-/// whoever reads it names a key that is unknown.
+/// A JSON document that creates or replaces something. Fields that are `null` count as absent, but stay in the document so that
+/// the reader can report unknown fields.
 pub(crate) struct Document(pub(crate) Value);
 
-/// A JSON merge patch (RFC 7396): `null` takes something away.
+/// A JSON merge patch (RFC 7396): `null` removes a field.
 pub(crate) struct Patch(pub(crate) Value);
 
 impl<S: Sync + Send> FromRequestParts<S> for Name {
@@ -42,7 +42,7 @@ impl<S: Sync + Send> FromRequestParts<S> for Name {
         };
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(name)) => accounts::name(&name).map(Self).ok_or_else(|| impossible(&name)),
-            // What was encoded is not UTF-8.
+            // The decoded path is not UTF-8.
             Err(_) => Err(impossible(parts.uri.path())),
         }
     }
@@ -59,7 +59,7 @@ impl<S: Sync + Send> FromRequestParts<S> for Query {
 }
 
 impl Query {
-    /// A parameter that must be as `allowed` says.
+    /// A parameter that `fits` accepts; `allowed` says in errors what that is.
     pub(crate) fn text(
         &mut self,
         key: &'static str,
@@ -80,7 +80,7 @@ impl Query {
         self.text(key, accounts::NAME, |text| accounts::name(text).is_some())
     }
 
-    /// Words in which something is searched. PostgreSQL takes no NUL in texts.
+    /// Words to search for. PostgreSQL does not accept NUL in texts.
     pub(crate) fn words(&mut self, key: &'static str) -> Option<String> {
         const MOST: usize = 256;
         self.text(key, "up to 256 characters on one line", |text| {
@@ -95,7 +95,7 @@ impl Query {
         self.text(key, &allowed, |text| read(text).is_some()).and_then(|text| read(&text))
     }
 
-    /// Whether all that was given has been asked for and was good.
+    /// Reports all errors, and the parameters that nothing has read.
     pub(crate) fn finish(mut self) -> Result<(), Problem> {
         let (given, known) = (std::mem::take(&mut self.given), &self.known);
         let unknown = given.into_iter().map(|(key, _)| {
@@ -153,11 +153,11 @@ async fn read<S: Sync + Send>(request: Request, state: &S, media_types: &[&str])
             _ => Problem::unreadable("the body ended early"),
         }
     })?;
-    // Its errors tell the line and the column, and repeat nothing.
+    // serde_json's errors give the line and the column, and do not quote the input.
     serde_json::from_slice(&body).map_err(|e| Problem::unreadable(format!("the body is not JSON: {e}")))
 }
 
-/// The configuration file is YAML, in which `60` may be a number or a text; whoever writes JSON means what it says.
+/// The configuration file is YAML, in which `60` may be a number or a text. In JSON the types are explicit, so they are checked.
 fn check_types(json: &Value) -> Result<(), Problem> {
     let Value::Object(object) = json else {
         let message = "found something else; allowed: an object with keys and values";
@@ -192,7 +192,7 @@ fn check_object(object: &Map<String, Value>, place: &str, errors: &mut Vec<Confi
             ("name" | "consumer" | "plan" | "note" | "sha256" | "until" | "expires" | "grace", _) => {
                 (false, "a text")
             }
-            // Whoever reads the document says what is known.
+            // Unknown fields are reported by the reader of the document.
             _ => continue,
         };
         if !fits {
@@ -201,7 +201,7 @@ fn check_object(object: &Map<String, Value>, place: &str, errors: &mut Vec<Confi
     }
 }
 
-/// What a value is, without what it says: where it stands in the wrong place it may be a secret.
+/// The type of a value, without its content: a misplaced value may be a secret.
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",

@@ -1,4 +1,4 @@
-//! What only keys have: rotation, and what is left of their limits.
+//! Operations on keys only: rotation, and what is left of their limits.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{Admin, Operator};
 
-/// How long an old key may go on working, at most.
+/// The longest time that an old key may go on working.
 const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 3600);
 const GRACE: &str = "how long the old key goes on working, with its unit: 24h, or 0s; at most 366days";
 
@@ -51,13 +51,13 @@ fn grace(json: &Value) -> Result<Duration, ConfigErrors> {
 /// Reads how long an old key goes on working: `24h`.
 ///
 /// # Errors
-/// It is no time, or too long.
+/// The text is not a duration, or the duration is too long.
 pub fn read_grace(text: &str) -> Result<Duration, InvalidGrace> {
     let read = humantime::parse_duration(text).ok().filter(|grace| *grace <= LONGEST_GRACE);
     read.ok_or(InvalidGrace)
 }
 
-/// An old key cannot go on working for that long.
+/// The error for an invalid or too long grace period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("allowed: {GRACE}")]
 pub struct InvalidGrace;
@@ -74,7 +74,7 @@ pub(crate) async fn limits(
     let key = policy.keys().find(|key| key.name == name).cloned();
     drop(policy);
     let key = match (admin.registry.get::<KeySpec>(&name).await, key) {
-        // A key that is gone stays in force for a moment, and all keys do while the store is down.
+        // A deleted key stays in force for a moment, and all keys do while the store is down.
         (Ok(None), _) => return Err(Problem::missing(Kind::Key, &name)),
         (_, Some(key)) => key,
         (Ok(Some(_)), None) => {

@@ -1,13 +1,13 @@
-//! The admin REST API under `/api/v1`: what the pages do, for programs. `openapi.json` says all of it.
+//! The admin REST API under `/api/v1`: the operations of the pages, for programs. `openapi.json` describes all of it.
 //!
 //! ```text
 //! accounts.rs   plans, consumers, keys: list, create, put, patch, delete    through store::Registry
-//! keys.rs       what only keys have: rotation, what is left of limits
+//! keys.rs       operations on keys only: rotation, what is left of limits
 //! records.rs    usage and the audit log
 //! state.rs      models, servers, status
-//! extract.rs    what requests hold; nothing is guessed, unknown parameters are refused
+//! extract.rs    names, queries and documents of requests; nothing is guessed, unknown parameters are refused
 //! problem.rs    errors (RFC 9457)
-//! view.rs       accounts as they are shown, on the command line too
+//! view.rs       the representation of accounts, on the command line too
 //! ```
 
 mod accounts;
@@ -39,16 +39,16 @@ pub(crate) use problem::Problem;
 pub use records::{entry_to_json, is_day, usage_to_json};
 pub use view::{Present, state_in_words};
 
-/// Where it is.
+/// The path of the API.
 pub(crate) const BASE: &str = "/api/v1";
 /// The longest body, in bytes.
 const MAX_BODY: usize = 64 << 10;
-/// How long the store may take for an answer.
+/// How long the store may take for a read.
 const READ: Duration = Duration::from_secs(3);
-/// How long it may take for a change, which waits for other writers: with SQLite for 5 s at most.
+/// How long the store may take for a change, which waits for other writers: with SQLite for 5 s at most.
 const WRITE: Duration = Duration::from_secs(7);
 
-/// Every route: a table, so that tests can walk it.
+/// Every route, as a table so that tests can walk it.
 pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
     use accounts::{create, delete, list, patch, put, show};
     vec![
@@ -78,7 +78,7 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
     ]
 }
 
-/// All of it, to be nested at [`BASE`] behind the gate.
+/// All routes, to be nested at [`BASE`] behind the gate.
 pub(crate) fn router() -> Router<Admin> {
     let routes =
         routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
@@ -89,7 +89,7 @@ pub(crate) fn router() -> Router<Admin> {
         .layer(from_fn(patient))
 }
 
-/// Whether a request is for the API: then it is answered as one, whatever the client accepts.
+/// Whether a request is for the API. Such requests are answered in the API's form, whatever the client accepts.
 pub(crate) fn is_for_api(parts: &Parts) -> bool {
     parts.uri.path().strip_prefix(BASE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -102,7 +102,7 @@ async fn wrong_method() -> Problem {
     Problem::wrong_method()
 }
 
-/// Nobody waits for a store for ever.
+/// Limits how long a request waits for the store.
 async fn patient(request: Request, next: Next) -> Response {
     let (patience, effect) = match request.method().is_safe() {
         true => (READ, "what it said last stays in force"),

@@ -1,5 +1,5 @@
-//! The API's description (<https://spec.openapis.org/oas/v3.1.1.html>), kept by hand. Tests compare it with the routes and
-//! with what accounts may hold.
+//! The API's description (<https://spec.openapis.org/oas/v3.1.1.html>), written by hand. Tests compare it with the routes and
+//! with the fields of accounts.
 
 use axum::{
     http::{HeaderValue, header::CONTENT_TYPE},
@@ -82,7 +82,7 @@ mod tests {
         }
     }
 
-    /// What is allowed at a place, by the error for a key that is not.
+    /// The keys that are allowed at a place, as the error for an unknown key lists them.
     fn allowed<A: Account>(document: &Value, place: &str) -> BTreeSet<String> {
         let Err(errors) = parse::<A>(document, None) else { panic!("{document} was accepted") };
         let error = errors.0.into_iter().find(|error| error.place == place).expect("an error about the key");

@@ -1,5 +1,5 @@
-//! Errors of the API as [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) has them. The only place here where a status is
-//! chosen.
+//! The API's errors, in the form of [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457). Only here does the API choose an error's
+//! status.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use config_reader::{ConfigError, ConfigErrors};
 use serde_json::{Value, json};
 use store::{Conflict, RegistryError, StoreError};
 
-/// What the API answers when it cannot do what was asked.
+/// An error that the API answers.
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
-    /// A word for programs.
+    /// The error's code, for programs.
     code: &'static str,
     detail: String,
-    /// What is wrong, place by place.
+    /// Every error in the request, with its place.
     errors: Vec<ConfigError>,
     retry_after: Option<Duration>,
 }
@@ -33,18 +33,18 @@ impl Problem {
         Self { status, code, detail: detail.into(), errors: Vec::new(), retry_after: None }
     }
 
-    /// What was sent is not what its media type says.
+    /// The content does not match its media type.
     pub(crate) fn unreadable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "unreadable", detail)
     }
 
-    /// Parameters of the query are wrong.
+    /// Parameters of the query are invalid.
     pub(crate) fn bad_query(errors: Vec<ConfigError>) -> Self {
         let detail = "the query is not as it should be; errors says where";
         Self { errors, ..Self::new(StatusCode::BAD_REQUEST, "bad_query", detail) }
     }
 
-    /// The document was read, and is wrong.
+    /// The document was read, and is invalid.
     pub(crate) fn invalid(ConfigErrors(mut errors): ConfigErrors) -> Self {
         for error in errors.iter_mut().filter(|error| error.place == "the file") {
             error.place = "the document".into();
@@ -79,7 +79,7 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "conflict", detail)
     }
 
-    /// Later it may work.
+    /// The request may succeed later.
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
         Self { retry_after: Some(Duration::from_secs(1)), ..problem }
@@ -124,7 +124,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Self { status, code, detail, errors, retry_after } = self;
         let mut body = json!({
-            // Which the code says better than a URL that leads nowhere.
+            // The code identifies the error; a URL here would lead nowhere.
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or_default(),
             "status": status.as_u16(),

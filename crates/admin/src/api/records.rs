@@ -1,4 +1,4 @@
-//! What was used, and who has changed what.
+//! Usage and the audit log.
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ use super::{
 use crate::Admin;
 
 const LINES: &str = "application/x-ndjson";
-/// Of a list, if nobody says how many.
+/// The length of a list if the request does not give one.
 const SOME: u32 = 100;
-/// Of a list, at most; and as many are asked of the store at a time.
+/// The longest list, and the number of rows that are read from the store at a time.
 const MOST: u32 = 1_000;
 
 /// `GET /usage`
@@ -33,7 +33,7 @@ pub(crate) async fn usage(State(admin): State<Admin>, mut query: Query) -> Resul
     let limit = query.number("limit", 1..=MOST).unwrap_or(MOST);
     let (key, consumer, model) = (query.words("key"), query.words("consumer"), query.words("model"));
     query.finish()?;
-    // One more than fits shows whether there are more.
+    // One row more than fits shows whether there are more.
     let filter = UsageFilter { key, consumer, model, from, to, limit: limit + 1 };
     let mut rows = admin.registry.store()?.usage(&filter).await?;
     let fit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -43,7 +43,7 @@ pub(crate) async fn usage(State(admin): State<Admin>, mut query: Query) -> Resul
     Ok(Json(json!({ "items": items, "has_more": has_more })))
 }
 
-/// What was used, as it is shown.
+/// The representation of a row of usage.
 pub fn usage_to_json(row: &UsageRow) -> Value {
     json!({
         "day": row.day,
@@ -57,7 +57,7 @@ pub fn usage_to_json(row: &UsageRow) -> Value {
     })
 }
 
-/// Whether a text is a day of the calendar, written as in `2026-11-21`. jiff reads other forms as well.
+/// Whether a text is a calendar day written as in `2026-11-21`. jiff accepts other forms as well.
 pub fn is_day(text: &str) -> bool {
     text.parse::<jiff::civil::Date>().is_ok_and(|day| day.to_string() == text)
 }
@@ -94,7 +94,7 @@ pub(crate) async fn audit(
     Ok(Json(json!({ "items": items, "next": next })).into_response())
 }
 
-/// An entry of the audit log, as it is shown.
+/// The representation of an entry of the audit log.
 pub fn entry_to_json(entry: &Entry) -> Value {
     json!({
         "id": entry.id,
@@ -108,10 +108,10 @@ pub fn entry_to_json(entry: &Entry) -> Value {
     })
 }
 
-/// All that fit, or as many as `limit` says, a line each, read from the store while they are sent.
+/// All matching entries, or `limit` of them, one on each line; they are read from the store while they are sent.
 async fn lines(store: Arc<Store>, filter: AuditFilter, limit: Option<u32>) -> Result<Response, Problem> {
     let page = AuditFilter { limit: limit.unwrap_or(MOST), ..filter };
-    // Before anything is sent, so that an error still has a status.
+    // The first page is read before anything is sent, so that an error still gets a status.
     let (first, next) = page_of(&store, page).await?;
     let next = next.filter(|_| limit.is_none());
     let rest = stream::try_unfold(next, move |next| {
@@ -127,7 +127,7 @@ async fn lines(store: Arc<Store>, filter: AuditFilter, limit: Option<u32>) -> Re
     Ok(([(CONTENT_TYPE, LINES)], body).into_response())
 }
 
-/// A page as lines, and how to ask for the next one if there may be one.
+/// A page as lines, and the filter for the next page if there may be one.
 async fn page_of(store: &Store, page: AuditFilter) -> Result<(Bytes, Option<AuditFilter>), StoreError> {
     let entries = store.audit(&page).await?;
     let is_full = entries.len() == usize::try_from(page.limit).unwrap_or(usize::MAX);

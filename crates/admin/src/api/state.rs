@@ -1,4 +1,4 @@
-//! What is known of models and servers, and how Modelgate itself is.
+//! Models, servers, and the state of Modelgate itself.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Problem, extract::Query};
 use crate::Admin;
 
-/// Before that nothing is known.
+/// The answer before the first survey: nothing is known yet.
 pub(super) const SURVEYING: &str = "the first survey of servers is not finished";
 
 /// `GET /models`

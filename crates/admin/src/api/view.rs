@@ -1,4 +1,4 @@
-//! Accounts as they are shown: in the words of the configuration file, without digests, with where they come from.
+//! The representation of accounts: with the configuration file's keys, without digests, and with their source.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,9 +10,9 @@ use accounts::{Account, ConsumerSpec, KeySpec, Plan};
 use serde_json::{Map, Value};
 use store::{Item, Registry, RegistryError, Source};
 
-/// Accounts that can be shown.
+/// Accounts that have a representation.
 pub trait Present: Account + Send + Sync + 'static {
-    /// Shows them, with what else is known of each.
+    /// Represents accounts, with what else is known of each.
     ///
     /// # Errors
     /// The store does not answer.
@@ -36,7 +36,7 @@ impl Present for KeySpec {
         let names: Vec<String> = items.iter().map(|item| item.account.name.clone()).collect();
         let last_used: HashMap<String, i64> = match registry.store() {
             Ok(store) => store.last_used(&names).await?.into_iter().collect(),
-            // Without a store nobody has written it down.
+            // Without a store, last use is not recorded.
             Err(_) => HashMap::new(),
         };
         let owners = items.iter().map(|item| item.account.consumer.clone()).collect();
@@ -58,7 +58,7 @@ impl Present for KeySpec {
     }
 }
 
-/// Of these consumers, those whose keys are refused.
+/// The consumers among these whose keys are refused.
 async fn disabled(registry: &Registry, names: HashSet<String>) -> Result<HashSet<String>, RegistryError> {
     let declared = registry.declared();
     let of_file = declared.consumers.iter().filter(|consumer| names.contains(&consumer.name));
@@ -66,26 +66,26 @@ async fn disabled(registry: &Registry, names: HashSet<String>) -> Result<HashSet
     let mut disabled: HashSet<String> =
         of_file.filter(|consumer| consumer.disabled).map(|consumer| consumer.name.clone()).collect();
     if let Ok(store) = registry.store() {
-        // What the file says counts.
+        // The file takes precedence.
         let others: Vec<String> =
             names.iter().filter(|name| !known.contains(name.as_str())).cloned().collect();
         let of_store = store.get_all::<ConsumerSpec>(&others).await?;
         disabled.extend(of_store.into_iter().filter_map(|consumer| match consumer {
             Ok(stored) => stored.account.disabled.then_some(stored.account.name),
-            // Its limits are not known.
+            // The consumer's limits are unknown, so its keys are refused.
             Err(unreadable) => Some(unreadable.name),
         }));
     }
     Ok(disabled)
 }
 
-/// An account in the words of the configuration file, without digests.
+/// An account with the configuration file's keys, without digests.
 fn shown<A: Account>(item: &Item<A>) -> Map<String, Value> {
     let mut object = match item.account.to_json() {
         Value::Object(object) => object,
         _ => Map::new(),
     };
-    // In the order in which they are written elsewhere.
+    // Fields keep the order in which they are written elsewhere.
     object.retain(|key, _| !["sha256", "previous"].contains(&key.as_str()));
     match item.source {
         Source::File => object.insert("source".into(), "file".into()),
@@ -98,7 +98,7 @@ fn shown<A: Account>(item: &Item<A>) -> Map<String, Value> {
     object
 }
 
-/// Whether a key works, in one word. `rotated`: so does the one that it was before.
+/// The state of a key, in one word. `rotated`: the key works, and so does the one that it replaced.
 fn state(key: &KeySpec, is_owner_disabled: bool, now: SystemTime) -> &'static str {
     if key.disabled || is_owner_disabled {
         "disabled"
@@ -111,7 +111,7 @@ fn state(key: &KeySpec, is_owner_disabled: bool, now: SystemTime) -> &'static st
     }
 }
 
-/// The state of a key that was shown, for people: `rotated until 2027-01-01T00:00:00Z`.
+/// The state of a represented key, for people: `rotated until 2027-01-01T00:00:00Z`.
 pub fn state_in_words(shown: &Value) -> String {
     let text = |key: &str| shown.get(key).and_then(Value::as_str);
     let state = text("state").unwrap_or_default();
@@ -131,7 +131,7 @@ pub(crate) fn millis(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// The time of so many milliseconds since 1970.
+/// A time given in milliseconds since 1970.
 pub(crate) fn since_1970(millis: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }

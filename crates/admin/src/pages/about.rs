@@ -1,4 +1,4 @@
-//! About: version, what Modelgate is connected to, and the configuration in force.
+//! About: the version, Modelgate's connections, and the configuration in force.
 
 use askama::Template;
 use axum::{extract::State, response::Response};

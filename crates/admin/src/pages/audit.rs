@@ -13,7 +13,7 @@ use crate::{
     page::{Frame, html},
 };
 
-/// So many entries a page.
+/// How many entries a page has.
 const ROWS: u32 = 50;
 
 #[derive(Template)]
@@ -26,7 +26,7 @@ struct Page {
     error: Option<String>,
 }
 
-/// Which entries to show; what is empty does not matter.
+/// Which entries to show; an empty filter is ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Asked {
@@ -43,7 +43,7 @@ struct Row {
     origin: String,
     action: String,
     subject: String,
-    /// What more there is to say: names and values.
+    /// Further details: names and values.
     details: Vec<(String, String)>,
 }
 
@@ -112,7 +112,7 @@ fn details(details: &Value) -> Vec<(String, String)> {
     }
 }
 
-/// A value as people write it.
+/// A value in the form that people write.
 fn in_words(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -139,7 +139,7 @@ mod tests {
             let all = details(&value).into_iter().map(|(name, value)| format!("{name}: {value}"));
             all.collect::<Vec<_>>().join("; ")
         };
-        // In the order of names: whether serde_json keeps another one, what else is compiled decides.
+        // Sorted by name: whether serde_json keeps the order depends on which other crates are compiled.
         let limit = json!({"burst": 5, "tokens_per_month": 1_000_000});
         assert_eq!(
             told(json!({"disabled": true, "limit": limit, "models": ["a", "b*"]})),

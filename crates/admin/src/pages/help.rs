@@ -1,4 +1,4 @@
-//! What to do about the errors that people meet most often, each with where to look.
+//! What to do about the most frequent errors, each with where to look.
 
 use askama::Template;
 use axum::response::Response;

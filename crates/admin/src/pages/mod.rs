@@ -1,5 +1,5 @@
-//! The pages. Each is made from what is known at the moment; the part of it that changes is a template's block `live`,
-//! which is sent anew when it has changed.
+//! The pages. Each is rendered from the present state. Its changing part is the template's block `live`, which is sent again when
+//! it has changed.
 
 pub(crate) mod about;
 pub(crate) mod accounts;
@@ -28,7 +28,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{Admin, Operator, Refusal, page};
 
-/// A page that can be sent as a whole, and its live part alone.
+/// A page that can be rendered as a whole, or only its live part.
 pub(crate) trait Page: Send {
     /// The whole page.
     fn whole(&self) -> askama::Result<String>;
@@ -36,7 +36,7 @@ pub(crate) trait Page: Send {
     fn live(&self) -> askama::Result<String>;
 }
 
-/// Gives a template with a block `live` both.
+/// Implements both for a template with a block `live`.
 macro_rules! live_page {
     ($page:ty) => {
         impl crate::pages::Page for $page {
@@ -52,7 +52,7 @@ macro_rules! live_page {
 }
 pub(crate) use live_page;
 
-/// Who asks for a page, and with what.
+/// The request for a page.
 pub(crate) struct Asked<'a> {
     pub(crate) admin: &'a Admin,
     pub(crate) operator: Operator,
@@ -65,7 +65,7 @@ impl Asked<'_> {
     }
 }
 
-/// What a query says; what cannot be read counts as not given.
+/// The parameters of a query; a query that cannot be parsed counts as empty.
 fn query<Q: DeserializeOwned + Default>(uri: &Uri) -> Q {
     axum::extract::Query::try_from_uri(uri).map(|axum::extract::Query(query)| query).unwrap_or_default()
 }
@@ -79,8 +79,8 @@ pub(crate) struct ListQuery {
     pub(crate) page: usize,
 }
 
-/// A model for an example: the first that is ready, may be used, and asks for nothing but its name; another name of a
-/// model only if it must be.
+/// A model for an example: the first that is ready, may be used, and needs nothing but its name to be chosen. An alias is used
+/// only if there is no other choice.
 fn usable_model(catalogue: &Catalogue, may_use: impl Fn(&Pool) -> bool) -> Option<&str> {
     let ready = catalogue.pools().filter(|pool| !pool.ready.is_empty() && pool.selector.is_none());
     let usable = ready.filter(|pool| may_use(pool));
@@ -104,7 +104,7 @@ pub(crate) fn find(asked: Asked<'_>) -> Option<Box<dyn Page>> {
     })
 }
 
-/// `GET` of any of them.
+/// `GET` of any page.
 pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, parts: Parts) -> Response {
     match find(Asked { admin: &admin, operator, uri: &parts.uri }) {
         Some(found) => page::rendered(found.whole()),

@@ -1,4 +1,4 @@
-//! Models: who serves each, and how its requests are spread.
+//! Models: which servers serve each, and how its requests are balanced.
 
 use askama::Template;
 use catalogue::{Pool, Readiness, Source};
@@ -25,7 +25,7 @@ live_page!(Models);
 struct Row {
     link: String,
     model: String,
-    /// What makes it another model than its name says: an alias, a selection.
+    /// What the name alone does not tell: an alias, a selection.
     notes: Vec<String>,
     class: &'static str,
     state: &'static str,
@@ -44,7 +44,7 @@ pub(crate) struct Model {
 }
 live_page!(Model);
 
-/// One pool of a model: that for everybody, or one for some requests.
+/// One pool of a model: the one for everybody, or that of a selection.
 struct PoolView {
     class: &'static str,
     state: &'static str,
@@ -57,11 +57,11 @@ struct PoolView {
 struct Setting {
     name: &'static str,
     value: String,
-    /// Where it is given.
+    /// Where the setting comes from.
     from: String,
 }
 
-/// The word and the class of a readiness.
+/// The word and the CSS class for a readiness.
 fn state(readiness: Readiness) -> (&'static str, &'static str) {
     match readiness {
         Readiness::Ready => ("good", "ready"),
@@ -148,7 +148,7 @@ fn view(asked: &Asked<'_>, pool: &Pool) -> PoolView {
     PoolView { class, state, facts, settings, servers }
 }
 
-/// What is in force for a pool. What `models:` of the configuration says counts before its servers.
+/// The settings in force for a pool. `models:` in the configuration takes precedence over servers.
 fn settings(pool: &Pool) -> Vec<Setting> {
     let setting = |(name, value): (&'static str, &str)| Setting {
         name,
@@ -158,7 +158,7 @@ fn settings(pool: &Pool) -> Vec<Setting> {
     pool.given.iter().map(setting).collect()
 }
 
-/// Where a setting of a pool comes from.
+/// Where a pool's setting comes from.
 fn given_by(pool: &Pool, key: &str) -> String {
     let servers = pool.ready.iter().chain(&pool.waiting).map(|server| &server.spec);
     let first = servers.filter(|spec| spec.model_settings.get(key).is_some()).min_by_key(|spec| &spec.id);
@@ -196,7 +196,7 @@ mod tests {
         server
     }
 
-    /// The settings on the page of the model `llama`, each with where it comes from.
+    /// The settings on the page of the model `llama`, each with its source.
     async fn settings(servers: Vec<ServerRecord>, models: &[(&str, &[(&str, &str)])]) -> Vec<String> {
         let globs = |glob: &str| ModelGlobs::parse(&[glob.into()]).expect(glob);
         let overrides = models.iter().map(|(glob, settings)| (globs(glob), given(settings))).collect();

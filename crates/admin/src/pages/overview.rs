@@ -1,4 +1,4 @@
-//! The overview: whether all is well, and if not, what to do.
+//! The overview: whether everything works, and if not, what to do.
 
 use std::{
     sync::Arc,
@@ -19,9 +19,9 @@ use crate::{
     pages::traefik::{Instance, instances},
 };
 
-/// So many issues are shown; the rest is a click away.
+/// How many issues are shown; a link leads to the others.
 const ISSUES: usize = 6;
-/// Rates are taken over so many seconds.
+/// Over how many seconds rates are averaged.
 const LATELY: usize = 10;
 
 #[derive(Template)]
@@ -39,7 +39,7 @@ pub(crate) struct Overview {
 }
 live_page!(Overview);
 
-/// In one look.
+/// The overall state.
 struct Verdict {
     class: &'static str,
     says: String,
@@ -55,7 +55,7 @@ struct Tile {
     link: &'static str,
 }
 
-/// What has changed, and when.
+/// A change, and its time.
 struct Change {
     at: Time,
     what: String,
@@ -153,7 +153,7 @@ fn tiles(admin: &Admin, catalogue: Option<&Catalogue>) -> Vec<Tile> {
             "/s",
             reason.map_or_else(
                 || format!("{} since the start", format::count(totals.refused.values().sum::<u64>())),
-                // In words, which fit the tile.
+                // The code with spaces, so that it wraps in the tile.
                 |(code, _)| format!("most: {}", code.replace('_', " ")),
             ),
             "/requests?decision=refused",
@@ -204,7 +204,7 @@ fn servers(catalogue: Option<&Catalogue>) -> Tile {
     Tile { name: "Servers ready", value: ready, unit: "", note, link: "/servers" }
 }
 
-/// Those that are not ready, by what they are.
+/// The states of those that are not ready, with their counts.
 fn rest(counts: &[(usize, &str)]) -> String {
     let counts: Vec<String> = counts
         .iter()
@@ -214,7 +214,7 @@ fn rest(counts: &[(usize, &str)]) -> String {
     if counts.is_empty() { "all of them".into() } else { counts.join(", ") }
 }
 
-/// The last changes of what Traefik is told.
+/// The latest changes of the document for Traefik.
 fn changes(admin: &Admin) -> Vec<Change> {
     const MOST: usize = 8;
     let revisions = admin.shared.history().revisions();

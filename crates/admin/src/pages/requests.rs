@@ -1,4 +1,4 @@
-//! The last decisions, as they are made.
+//! The latest decisions, updated live.
 
 use askama::Template;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use crate::{
     page::Frame,
 };
 
-/// So many are shown.
+/// How many decisions are shown.
 const ROWS: usize = 50;
 
 #[derive(Template)]
@@ -24,7 +24,7 @@ pub(crate) struct Requests {
 }
 live_page!(Requests);
 
-/// Which decisions to show; what is empty does not matter.
+/// Which decisions to show; an empty filter is ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Query {
@@ -40,7 +40,7 @@ struct Row {
     at: Time,
     class: &'static str,
     decision: &'static str,
-    /// Why it was refused: a word, and as the client was told.
+    /// Why the request was refused: the code, and the words that the client was told.
     reason: Option<(&'static str, String)>,
     consumer: String,
     key: String,
@@ -52,7 +52,7 @@ struct Row {
 }
 
 impl Query {
-    /// Whether all decisions are wanted.
+    /// Whether no filter is set.
     fn is_empty(&self) -> bool {
         let Self { decision, reason, consumer, key, model, id } = self;
         [decision, reason, consumer, key, model, id].into_iter().all(|text| text.trim().is_empty())
@@ -83,7 +83,7 @@ pub(crate) fn page(asked: Asked<'_>) -> Requests {
     let totals = telemetry.totals();
     let seen = totals.refused.into_iter().filter(|(_, count)| *count > 0);
     let mut reasons: Vec<String> = seen.map(|(code, _)| code.to_owned()).collect();
-    // What is asked for is among the choices, though it has not occurred since the start.
+    // The selected reason is among the choices even if it has not occurred since the start.
     if !query.reason.is_empty() && !reasons.contains(&query.reason) {
         reasons.push(query.reason.clone());
     }

@@ -1,4 +1,4 @@
-//! Servers: where each is, what state it is in and why, what is wrong with it and what to do; drain, pause, resume.
+//! Servers: their address, their state and its reason, problems and advice; drain, pause, resume.
 
 mod health;
 
@@ -39,12 +39,12 @@ pub(crate) struct Servers {
 }
 live_page!(Servers);
 
-/// A server, in one line.
+/// A row of the list.
 pub(crate) struct Row {
     pub(crate) link: String,
     pub(crate) name: String,
     pub(crate) address: String,
-    /// The image, or that it is from the configuration.
+    /// The container's image, or that the server comes from the configuration.
     pub(crate) source: String,
     pub(crate) class: &'static str,
     pub(crate) state: &'static str,
@@ -57,7 +57,7 @@ pub(crate) struct Row {
     pub(crate) more_models: usize,
 }
 
-/// So many models are named in a line.
+/// How many models are named in a row.
 const MODELS: usize = 3;
 
 impl Row {
@@ -86,7 +86,7 @@ impl Row {
     }
 }
 
-/// The class and the word of a server's state.
+/// The CSS class and the word of a server's state.
 fn state(admin: &Admin, server: &ServerRecord) -> (&'static str, &'static str) {
     match (&server.state, cordoned(admin, server)) {
         (ServerState::Ready, _) => ("good", "ready"),
@@ -128,7 +128,7 @@ pub(crate) fn list(asked: Asked<'_>) -> Servers {
     let paging = Paging::new(rows, query.page, &[("q", &query.q), ("state", &query.state)]);
     let issues = match query.state.as_str() {
         "problems" => paging.cut(issues),
-        // Containers that are no servers would be seen nowhere else.
+        // Problems of containers that are not servers are shown nowhere else.
         "" if query.page <= 1 => {
             let elsewhere = |i: &Issue| i.link.starts_with("/servers?") && i.severity != Severity::Hint;
             issues.into_iter().filter(elsewhere).take(MOST_ISSUES).collect()
@@ -139,7 +139,7 @@ pub(crate) fn list(asked: Asked<'_>) -> Servers {
     Servers { frame: Frame::new("Servers", "/servers", asked.operator), query, counts, issues, rows, paging }
 }
 
-/// So many are shown above the list.
+/// How many issues are shown above the list.
 const MOST_ISSUES: usize = 5;
 
 fn searched(server: &ServerRecord) -> impl Iterator<Item = &str> {
@@ -182,7 +182,7 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
     let settings = of_server.chain(spec.model_settings.iter());
     let is_about =
         |subject: &Subject| matches!(subject, Subject::Container(n) | Subject::Server(n) if *n == spec.name);
-    // What keeps it from being ready is said above already.
+    // The reason why it is not ready is shown above already.
     let is_new = |p: &&Problem| is_about(&p.subject) && Some(&p.finding) != server.state.why();
     let problems = catalogue.problems().iter().chain(catalogue.hints()).filter(is_new);
     let mut facts = vec![
@@ -237,7 +237,7 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
     })
 }
 
-/// What the buttons send.
+/// The form that the buttons send.
 #[derive(Deserialize)]
 pub(crate) struct Action {
     action: String,

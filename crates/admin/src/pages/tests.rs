@@ -1,4 +1,4 @@
-//! The pages, asked for through the router.
+//! The pages, requested through the router.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use crate::testing::{
     server, text,
 };
 
-/// What should be text wherever it shows up.
+/// A text that must be escaped wherever it is shown.
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>";
 const ESCAPED: &str = "&#60;img src=x onerror=alert(1)&#62;";
 
@@ -75,7 +75,7 @@ async fn what_others_have_named_shows_as_text_everywhere() {
         for raw in ["<img src=x", "<script>alert"] {
             assert!(!page.contains(raw), "{path} has {raw}");
         }
-        // No quote leaves an attribute either.
+        // Quotes cannot end an attribute either.
         assert!(!page.contains("alert(1)>\"'>"), "{path}");
     }
     for path in ["/", "/models", "/servers", "/servers?state=problems", "/requests"] {
@@ -186,7 +186,7 @@ async fn an_operator_drains_pauses_and_resumes_a_server() {
             dashboard.ask(Some(token), post("/servers/file%3Agpu"), &format!("action={action}")).await;
         response.status()
     };
-    // With several Modelgates, a pause stops this one's share only.
+    // With several replicas, a pause stops only this one's share of requests.
     const HERE_ONLY: &str = "This holds in this Modelgate only";
     let page = dashboard.page("/servers/file%3Agpu").await;
     assert!(page.contains("value=\"pause\"") && page.contains(HERE_ONLY), "{page}");
@@ -257,7 +257,7 @@ async fn event(body: &mut axum::body::Body) -> Option<String> {
     Some(String::from_utf8(data.to_vec()).expect("text"))
 }
 
-/// Waits for the end of a stream. What was on its way may come before it.
+/// Waits for the end of a stream. Events that were under way may come before it.
 async fn until_end(body: &mut axum::body::Body) {
     for _ in 0..3 {
         if event(body).await.is_none() {
@@ -295,7 +295,7 @@ async fn a_live_page_to_which_nothing_happens_hears_that_it_is_connected() {
     assert!(event(&mut body).await.expect("an event").starts_with("event: live\n"));
     let start = std::time::Instant::now();
     let next = event(&mut body).await.expect("an event");
-    // Browsers drop an event without data; app.js gives up after 40 seconds.
+    // Browsers drop an event without data; app.js gives up after 40 seconds without an event.
     assert!(next.starts_with("event: alive\ndata: 1\n"), "{next}");
     assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
 }

@@ -1,4 +1,4 @@
-//! Traefik: who polls and what it holds, the document as rendered now, its history and what caused each change.
+//! Traefik: which Traefiks poll and what they hold, the document as rendered now, its history, and the cause of each change.
 
 use askama::Template;
 use axum::{
@@ -42,7 +42,7 @@ pub(crate) struct Instance {
     pub(crate) polls: String,
 }
 
-/// A document of the past.
+/// An earlier document.
 struct Row {
     number: u64,
     at: Time,
@@ -52,7 +52,7 @@ struct Row {
     size: String,
 }
 
-/// All that poll.
+/// All Traefiks that poll.
 pub(crate) fn instances(admin: &Admin) -> Vec<Instance> {
     let revisions = admin.shared.history().revisions();
     let all = admin.shared.polls().instances();
@@ -65,7 +65,7 @@ pub(crate) fn instances(admin: &Admin) -> Vec<Instance> {
             (false, false) => ("good", "polling"),
         };
         let given = instance.given.map(|given| given.revision);
-        // The newest of its own kind: the document depends on the version and on the host that is polled.
+        // Compared with the newest document of its kind: documents differ by version and by the host that is polled.
         let is_behind = given.is_some_and(|given| revisions.iter().any(|r| r.previous == Some(given)));
         Instance {
             address: instance.address.to_string(),
@@ -125,24 +125,24 @@ struct Document {
     previous: Option<u64>,
     diff: Vec<DiffLine>,
     is_forgotten: bool,
-    /// More lines than are shown.
+    /// How many lines are not shown.
     more: usize,
-    /// The document, unless it is long.
+    /// The document, unless it is too long.
     text: Option<String>,
     has_document: bool,
 }
 
-/// A line of a difference.
+/// A line of a diff.
 struct DiffLine {
     class: &'static str,
     text: String,
 }
 
-/// A difference begins with so many lines that say of what it is one.
+/// The number of lines at the start of a diff that name the two documents.
 const HEADER_LINES: usize = 2;
-/// So many lines of a difference are shown.
+/// How many lines of a diff are shown.
 const MOST_LINES: usize = 1000;
-/// So much of a document is shown in the page, in bytes.
+/// The longest document that is shown in the page, in bytes.
 const MOST_TEXT: usize = 200_000;
 
 /// `GET /traefik/revisions/{number}/document`
@@ -197,7 +197,7 @@ fn document(admin: &Admin, operator: Operator, number: u64) -> Option<Document> 
         frame: Frame::new(format!("Revision {number}"), "/traefik", operator),
         row: row(&revision),
         previous: revision.previous,
-        // The first two lines name the revisions, as the heading does.
+        // The first two lines name the revisions, as the heading does already.
         diff: all.lines().skip(HEADER_LINES).take(MOST_LINES).map(line).collect(),
         more,
         is_forgotten,

@@ -1,4 +1,4 @@
-//! Try it: a request, and what `/auth` would say to it and why. Nothing is counted, and nothing is sent to a model.
+//! Try it: shows what `/auth` would answer to a request, and why. Nothing is counted, and nothing is sent to a model.
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::SystemTime};
 
@@ -22,7 +22,7 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// So many names of keys are suggested.
+/// How many names of keys are suggested.
 const SUGGESTED: usize = 200;
 
 #[derive(Template)]
@@ -34,7 +34,7 @@ struct Page {
     outcome: Option<Result<Outcome, Unreadable>>,
 }
 
-/// What the form sends. A key is not shown again.
+/// The fields of the form. A key is never shown again.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 pub(crate) struct Given {
@@ -67,7 +67,7 @@ struct Outcome {
     steps: Vec<String>,
 }
 
-/// Why a request cannot be tried, beginning with the field. Never repeats a value, which may be a key.
+/// Why a request cannot be tried; begins with the field. Never repeats a value, because it may be a key.
 #[derive(Debug, thiserror::Error)]
 enum Unreadable {
     #[error("The first look for servers is not finished.")]
@@ -86,7 +86,7 @@ enum Unreadable {
     NotAHeader(String),
 }
 
-/// For which key it is asked.
+/// The key with which the request is tried.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Wanted {
@@ -127,7 +127,7 @@ pub(crate) async fn submit(
     let shown = given.headers.lines().filter(|line| !may_hold_key(line));
     given.headers = shown.collect::<Vec<_>>().join("\n");
     if key_called(&policy, &given.name).is_none() {
-        // It may be a key.
+        // The field may contain a key instead of a name.
         given.name.clear();
     }
     html(&Page { names: names(&admin, &policy), frame: frame(operator), given, outcome: Some(outcome) })
@@ -137,12 +137,12 @@ fn frame(operator: Operator) -> Frame {
     Frame::new("Try a request", "/requests", operator)
 }
 
-/// The key of a name.
+/// The key with a given name.
 fn key_called(policy: &Policy, name: &str) -> Option<Arc<Key>> {
     policy.keys().find(|key| key.name == name.trim()).cloned()
 }
 
-/// Names to choose from, sorted: those of keys that were used lately, then others, since there may be 100,000.
+/// Suggested names, sorted: those of keys that were used lately, then others up to the maximum, because there may be 100,000.
 fn names(admin: &Admin, policy: &Policy) -> Vec<String> {
     let records = admin.shared.telemetry().recent(&telemetry::Filter::default(), telemetry::RECENT);
     let lately: HashSet<&str> = records.iter().filter_map(|record| record.key()).collect();
@@ -173,7 +173,7 @@ async fn explain(admin: &Admin, given: &Given) -> Result<Outcome, Unreadable> {
         headers: &headers,
         body: given.body.as_bytes(),
         mode: Mode::Layered,
-        // What a Traefik that has proven itself would be told.
+        // The answer is the one for a Traefik that has proven to be one.
         trusted: true,
         from,
         now: SystemTime::now(),
@@ -188,12 +188,12 @@ async fn explain(admin: &Admin, given: &Given) -> Result<Outcome, Unreadable> {
         let key = key_called(&policy, &given.name).ok_or(Unreadable::NoSuchKey)?;
         access::explain_for(&policy, catalogue, &request, &key)
     };
-    // What is left is read, and nothing is taken.
+    // Reads what is left, and debits nothing.
     let left = admin.shared.left(&explanation.demands).await;
     Ok(outcome(explanation, &left))
 }
 
-/// In words, with what is left of the limits.
+/// The outcome in words, with what is left of the limits.
 fn outcome(explanation: Explanation, left: &[Left]) -> Outcome {
     let reached = explanation.demands.reached(left);
     let Explanation { mut steps, decision, .. } = explanation;
@@ -212,7 +212,7 @@ fn outcome(explanation: Explanation, left: &[Left]) -> Outcome {
     Outcome { class, says, steps }
 }
 
-/// Which limit refuses it at the moment, and until when.
+/// Says which limit refuses the request now, and until when.
 fn refused_now(reached: LimitReached) -> String {
     let (reason, after) = (Reason::LimitReached(reached), format::span(reached.retry_after));
     let until = match reached.limit {
@@ -222,13 +222,13 @@ fn refused_now(reached: LimitReached) -> String {
     format!("Refused now ({}): {reason}; {until}", web::status_and_code(&reason))
 }
 
-/// What is left of a limit.
+/// Says what is left of a limit.
 fn left_now(left: &Left) -> String {
     let Left { limit, scope, remaining, .. } = left;
     format!("left now of {limit} {scope}: {}", format::count(*remaining))
 }
 
-/// Whether a key may stand in a header's line.
+/// Whether a header's line may contain a key.
 fn may_hold_key(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     match line.split_once(':').map_or("", |(name, _)| name.trim()) {
@@ -238,7 +238,7 @@ fn may_hold_key(line: &str) -> bool {
     }
 }
 
-/// The headers, one on each line, and the key.
+/// The headers, one on each line of the field, and the key.
 fn headers(given: &Given) -> Result<HeaderMap, Unreadable> {
     let mut headers = HeaderMap::new();
     let bearer =

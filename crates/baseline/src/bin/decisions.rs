@@ -1,5 +1,5 @@
-//! Decides about one request again and again, and does nothing else: for counting what that takes of a processor, which says
-//! more about a change than times on a busy machine do. `crates/modelgate/tests/speed.rs` runs it under Callgrind.
+//! Decides about one request repeatedly, and does nothing else. The number of instructions that this takes says more about a
+//! change than times on a busy machine do. `crates/modelgate/tests/speed.rs` runs it under Callgrind.
 
 use std::{env, hint::black_box, sync::Arc, time::SystemTime};
 
@@ -8,7 +8,8 @@ use catalogue::{Catalogue, Kind, ModelCard, ModelName, ServerRecord, ServerSpec,
 use http::{HeaderMap, HeaderValue, header};
 use limits::{Limiters, Rate, SystemClock};
 
-/// `decisions KEYS MODELS BYTES TIMES`: with so many keys and models, about a body of so many bytes.
+/// `decisions KEYS MODELS BYTES TIMES`: the number of keys and of models, the length of the request's body, and the number of
+/// decisions.
 fn main() {
     let numbers: Vec<usize> = env::args().skip(1).map(|number| number.parse().expect("a number")).collect();
     let [keys, models, bytes, times] = numbers[..] else {
@@ -35,7 +36,7 @@ fn main() {
     }
 }
 
-/// Keys with limits of requests and of tokens, wide enough never to refuse.
+/// Keys with limits on requests and tokens that are too high ever to refuse.
 fn policy(keys: usize) -> Policy {
     let requests = Rate::per_minute(Rate::MAX, None).expect("a rate");
     let consumer = Arc::new(Consumer::new("someone"));
@@ -49,7 +50,7 @@ fn policy(keys: usize) -> Policy {
     Policy::new((0..keys).map(key).collect(), Vec::new())
 }
 
-/// Ten models on each server.
+/// A catalogue with ten models on each server.
 fn catalogue(models: usize) -> Catalogue {
     let card = |i| ModelCard::named(ModelName::new(&format!("llama-{i}")).expect("a model name"));
     let server = |i: usize| ServerRecord {
@@ -71,7 +72,7 @@ fn headers(key: usize) -> HeaderMap {
     ])
 }
 
-/// A chat with line breaks and quotes, as prompts have them.
+/// A chat request with line breaks and quotes, as in real prompts.
 fn body(model: usize, bytes: usize) -> Vec<u8> {
     const LINE: &str = r#"She said \"hello\" and went on to the next line of the file.\n"#;
     let start = format!(r#"{{"model":"llama-{model}","messages":[{{"role":"user","content":""#);

@@ -1,4 +1,4 @@
-//! Keys, consumers and plans: which of them, and what to make of them.
+//! Arguments of the commands on keys, consumers and plans: how to name one, and what to change.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::{
     output::Output,
 };
 
-/// Which of them.
+/// Names one account.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Named {
-    /// What it is called
+    /// Its name
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -21,7 +21,7 @@ pub(crate) struct Named {
 /// Which plans to list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ListPlans {
-    /// Their names hold this
+    /// Only those whose name contains this
     #[arg(long, value_name = "TEXT")]
     pub(crate) search: Option<String>,
     #[command(flatten)]
@@ -31,10 +31,10 @@ pub(crate) struct ListPlans {
 /// Which consumers to list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ListConsumers {
-    /// Their names hold this
+    /// Only those whose name contains this
     #[arg(long, value_name = "TEXT")]
     pub(crate) search: Option<String>,
-    /// Those that refer to this plan
+    /// Only those that refer to this plan
     #[arg(long, value_name = "NAME")]
     pub(crate) plan: Option<String>,
     #[command(flatten)]
@@ -44,13 +44,13 @@ pub(crate) struct ListConsumers {
 /// Which keys to list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ListKeys {
-    /// Their names, or their consumers', hold this
+    /// Only those whose name, or whose consumer's name, contains this
     #[arg(long, value_name = "TEXT")]
     pub(crate) search: Option<String>,
-    /// Those of this consumer
+    /// Only those of this consumer
     #[arg(long, value_name = "NAME")]
     pub(crate) consumer: Option<String>,
-    /// Those that refer to this plan
+    /// Only those that refer to this plan
     #[arg(long, value_name = "NAME")]
     pub(crate) plan: Option<String>,
     #[command(flatten)]
@@ -60,21 +60,21 @@ pub(crate) struct ListKeys {
 /// A new key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CreateKey {
-    /// What it is called; unique
+    /// Its name; unique
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) fields: KeyFields,
-    /// The SHA-256 of an API key that there is already [default: a key is made and printed]
+    /// The SHA-256 of an existing API key [default: a key is made and printed]
     #[arg(long, value_name = "HEX")]
     pub(crate) sha256: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
 
-/// What to change of a key.
+/// The changes to a key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SetKey {
-    /// What it is called
+    /// Its name
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) fields: KeyFields,
@@ -84,10 +84,10 @@ pub(crate) struct SetKey {
     pub(crate) output: Output,
 }
 
-/// Another key in the place of one.
+/// The replacement of a key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Rotate {
-    /// What it is called
+    /// Its name
     pub(crate) name: String,
     /// How long the old key goes on working, such as 24h, or 0s
     #[arg(long, value_name = "TIME", value_parser = admin::read_grace)]
@@ -96,10 +96,10 @@ pub(crate) struct Rotate {
     pub(crate) output: Output,
 }
 
-/// What to make of a consumer.
+/// The changes to a consumer.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SetConsumer {
-    /// What it is called
+    /// Its name
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) fields: ConsumerFields,
@@ -107,10 +107,10 @@ pub(crate) struct SetConsumer {
     pub(crate) output: Output,
 }
 
-/// What to make of a plan.
+/// The changes to a plan.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SetPlan {
-    /// What it is called
+    /// Its name
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) fields: PlanFields,

@@ -17,9 +17,9 @@ pub(crate) enum Explain {
         /// The name that clients use
         name: String,
     },
-    /// What would become of a request
+    /// What would happen to a request
     Request(RequestArgs),
-    /// The labels of a middleware for a router of your own, which leads to a model
+    /// The labels of a middleware for a router of your own that leads to a model
     Middleware {
         /// The name of the model
         model: String,
@@ -29,7 +29,7 @@ pub(crate) enum Explain {
 /// A request as curl takes it, or an entry of a HAR file.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RequestArgs {
-    /// The URL that the client asks
+    /// The URL that the client requests
     #[arg(required_unless_present = "har")]
     pub(crate) url: Option<String>,
     /// The method [default: POST with a body, else GET]
@@ -47,7 +47,7 @@ pub(crate) struct RequestArgs {
     /// A HAR file, as browsers save it, instead of all the above
     #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "method", "headers", "data"])]
     pub(crate) har: Option<PathBuf>,
-    /// Which entry of it, counted from 0
+    /// Which entry of the HAR file, counted from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) entry: usize,
 }

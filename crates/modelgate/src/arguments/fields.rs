@@ -1,21 +1,21 @@
-//! What is given on the command line, as a document in the words of the configuration file. Whether it is good is said
-//! by those who read such documents.
+//! The fields that are given on the command line, as a document with the configuration file's keys. They are validated where such
+//! documents are read.
 
 use clap::{Args, builder::PossibleValuesParser};
 use serde_json::{Map, Value};
 
-/// Limits.
+/// The limits of a plan, a consumer or a key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Limits {
     /// A limit, such as requests_per_minute=60, burst=10 or tokens_per_day=100000; `=none` takes it away (repeatable)
     #[arg(long, value_name = "NAME=NUMBER", value_parser = limit)]
     limit: Vec<(String, Value)>,
-    /// The same for each model on its own (repeatable)
+    /// Likewise a limit for each model on its own (repeatable)
     #[arg(long, value_name = "NAME=NUMBER", value_parser = limit)]
     limit_per_model: Vec<(String, Value)>,
 }
 
-/// What a plan may have.
+/// The fields of a plan.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PlanFields {
     /// A model that its keys may use, or a pattern such as 'llama*' (repeatable, or with commas)
@@ -23,18 +23,18 @@ pub(crate) struct PlanFields {
     models: Vec<String>,
     #[command(flatten)]
     limits: Limits,
-    /// What to remember
+    /// A note for operators
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// Take something away (repeatable)
+    /// Remove a field (repeatable)
     #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["models", "limit", "limit_per_model", "note"]))]
     unset: Vec<String>,
 }
 
-/// What a consumer may have.
+/// The fields of a consumer.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConsumerFields {
-    /// The plan whose limits it has where it has none itself
+    /// The plan that provides the limits that it does not have itself
     #[arg(long, value_name = "NAME")]
     plan: Option<String>,
     #[command(flatten)]
@@ -42,21 +42,21 @@ pub(crate) struct ConsumerFields {
     /// Whether its keys are refused
     #[arg(long, value_name = "true|false")]
     disabled: Option<bool>,
-    /// What to remember
+    /// A note for operators
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// Take something away (repeatable)
+    /// Remove a field (repeatable)
     #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["plan", "limit", "limit_per_model", "note"]))]
     unset: Vec<String>,
 }
 
-/// What a key may have.
+/// The fields of a key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct KeyFields {
-    /// Who owns it; a new key for which nobody is named has an owner of its own name
+    /// The consumer that owns it; by default a new key gets a consumer of its own name
     #[arg(long, value_name = "NAME")]
     consumer: Option<String>,
-    /// The plan whose models and limits it has where it has none itself
+    /// The plan that provides the models and limits that it does not have itself
     #[arg(long, value_name = "NAME")]
     plan: Option<String>,
     /// A model that it may use, or a pattern such as 'llama*' [repeatable, or with commas; default: all]
@@ -76,15 +76,15 @@ pub(crate) struct KeyFields {
     /// A client network from which it works, such as 10.0.0.0/8 [repeatable, or with commas; default: any]
     #[arg(long, value_name = "NETWORK", value_delimiter = ',')]
     network: Vec<String>,
-    /// What to remember
+    /// A note for operators
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
 }
 
-/// What can be taken away from a key.
+/// The fields that `--unset` removes from a key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UnsetOfKey {
-    /// Take something away; previous is the key that it was before it was rotated (repeatable)
+    /// Remove a field; previous is the old key that still works after a rotation (repeatable)
     #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(
         ["plan", "models", "limit", "limit_per_model", "expires", "networks", "note", "previous"]
     ))]
@@ -92,7 +92,7 @@ pub(crate) struct UnsetOfKey {
 }
 
 impl PlanFields {
-    /// As a merge patch.
+    /// The fields as a merge patch.
     pub(crate) fn patch(&self) -> Result<Value, String> {
         let mut patch = Patch::default();
         patch.list("models", &self.models);
@@ -103,7 +103,7 @@ impl PlanFields {
 }
 
 impl ConsumerFields {
-    /// As a merge patch.
+    /// The fields as a merge patch.
     pub(crate) fn patch(&self) -> Result<Value, String> {
         let mut patch = Patch::default();
         patch.text("plan", self.plan.as_ref());
@@ -115,7 +115,7 @@ impl ConsumerFields {
 }
 
 impl KeyFields {
-    /// As a merge patch.
+    /// The fields as a merge patch.
     pub(crate) fn patch(&self, unset: &[String]) -> Result<Value, String> {
         let mut patch = Patch::default();
         patch.text("consumer", self.consumer.as_ref());
@@ -174,7 +174,7 @@ fn limit(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or(ALLOWED)?;
     let value = match value {
         "none" => Value::Null,
-        // Whoever reads the limit says what is wrong with one that is no number.
+        // Text that is not a number is kept: the reader of the limit reports it.
         number => number.parse::<u64>().map_or_else(|_| number.into(), Value::from),
     };
     Ok((name.to_owned(), value))

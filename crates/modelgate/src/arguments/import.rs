@@ -1,4 +1,4 @@
-//! Another gateway's keys: whose files, and which of their restrictions to do without.
+//! Importing another gateway's keys: from which gateway, and which of its restrictions to drop.
 
 use std::path::PathBuf;
 
@@ -27,22 +27,22 @@ pub(crate) enum Gateway {
                   if a file that still has it is imported again."
 )]
 pub(crate) struct Import {
-    /// Whose files they are
+    /// The gateway whose files they are
     #[arg(long, value_enum)]
     pub(crate) from: Gateway,
-    /// Put them into the store instead of printing them
+    /// Put the keys into the store instead of printing them
     #[arg(long)]
     pub(crate) store: bool,
-    /// Restrictions to do without, as they are named on stderr (max_budget, acl): keys that nothing else restricts work
+    /// Restrictions to drop, as they are named on stderr (max_budget, acl): keys that nothing else restricts work
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) without: Vec<String>,
-    /// The files; what cannot be taken over of them is named
+    /// The files; what cannot be imported from them is reported
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 }
 
 impl Gateway {
-    /// As it is called in the audit log.
+    /// The gateway's name in the audit log.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kong => "kong",

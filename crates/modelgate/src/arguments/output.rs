@@ -1,8 +1,8 @@
-//! How to print what was asked for.
+//! The output format.
 
 use clap::Args;
 
-/// How to print.
+/// The output format.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Output {
     /// Print JSON, for programs

@@ -1,4 +1,4 @@
-//! Which usage, and which part of the audit log.
+//! Filters for usage and for the audit log.
 
 use clap::Args;
 
@@ -7,19 +7,19 @@ use super::output::Output;
 /// Which usage to print.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Usage {
-    /// Of which key
+    /// Only usage of this key
     #[arg(long, value_name = "NAME")]
     pub(crate) key: Option<String>,
-    /// Of which consumer
+    /// Only usage of this consumer
     #[arg(long, value_name = "NAME")]
     pub(crate) consumer: Option<String>,
-    /// Of which model
+    /// Only usage of this model
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Option<String>,
-    /// From which day on, such as 2026-11-21
+    /// The first day, such as 2026-11-21
     #[arg(long, value_name = "DAY", value_parser = day)]
     pub(crate) from: Option<String>,
-    /// Until which day, that one included
+    /// The last day, inclusive
     #[arg(long, value_name = "DAY", value_parser = day)]
     pub(crate) to: Option<String>,
     /// How many lines at most, the newest days first
@@ -32,20 +32,20 @@ pub(crate) struct Usage {
 /// Which part of the audit log to print.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Audit {
-    /// Who did it: the name of an admin token, "command line" for anybody there or "command line (ada)" for that user, or
-    /// /auth for samples of refusals
+    /// Only entries by this actor: the name of an admin token, "command line" for any user there, "command line (ada)" for one
+    /// user, or /auth for samples of refusals
     #[arg(long, value_name = "NAME")]
     pub(crate) actor: Option<String>,
-    /// What was done begins with this, such as "key created" or request
+    /// Only entries whose action begins with this, such as "key created" or request
     #[arg(long, value_name = "TEXT")]
     pub(crate) action: Option<String>,
-    /// To what, such as "key alice"
+    /// Only entries about this, such as "key alice"
     #[arg(long, value_name = "TEXT")]
     pub(crate) subject: Option<String>,
     /// How many entries at most, the newest first [default: 100, with --jsonl all]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
-    /// Print a JSON object a line
+    /// Print one JSON object on each line
     #[arg(long, conflicts_with = "json")]
     pub(crate) jsonl: bool,
     #[command(flatten)]

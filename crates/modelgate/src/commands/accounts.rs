@@ -103,7 +103,7 @@ fn filter(search: &Option<String>, consumer: &Option<String>, plan: &Option<Stri
     }
 }
 
-/// All of them, page by page. Those that cannot be read are named.
+/// All accounts, read page by page. Unreadable ones are reported by name.
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 async fn list<A: Present>(registry: &Registry, mut filter: Filter) -> Result<Vec<Value>, Failure> {
     let mut all = Vec::new();
@@ -153,7 +153,7 @@ async fn patch_key(registry: &Registry, name: &str, patch: &Value, output: &Outp
     print_written(registry, patched, None, output).await
 }
 
-/// Changes one that is there, or adds it.
+/// Changes an existing account, or adds it.
 async fn set<A: Present>(
     registry: &Registry,
     name: &str,
@@ -181,7 +181,7 @@ async fn delete(registry: &Registry, kind: Kind, named: &Named) -> Result<(), Fa
     Ok(())
 }
 
-/// Prints an account; a new key in clear, here and nowhere else.
+/// Prints an account. A new key is printed in clear, here and nowhere else.
 async fn print_written<A: Present>(
     registry: &Registry,
     item: Item<A>,

@@ -1,4 +1,4 @@
-//! `modelgate check`: what the configuration says, and what servers say to it.
+//! `modelgate check`: checks the configuration, and optionally what servers answer.
 
 use std::{
     path::{self, Path},
@@ -10,8 +10,8 @@ use crate::{
     exit, survey, wiring,
 };
 
-/// Says what a good configuration comes to; `named` is the file that the command line names. With `servers`, containers
-/// and servers are looked at once.
+/// Prints a summary of a valid configuration; `named` is the file that the command line names. With `servers`, containers and
+/// servers are surveyed once.
 #[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 pub(crate) fn check(named: Option<&Path>, config: &Config, servers: bool) -> ExitCode {
     let env = Env::of_this_process();

@@ -1,13 +1,13 @@
 //! `modelgate explain`: why a container, a model or a request is routed as it is, or is not.
 //!
-//! It looks once, as the running Modelgate does again and again, and decides with the same code.
-//! No request is counted and nothing is sent to a model.
+//! It surveys once, where the running Modelgate surveys continuously, and decides with the same code. No request is counted, and
+//! nothing is sent to a model.
 //!
 //! ```text
 //! container.rs  a container, or a server of the configuration
 //! model.rs      where the requests for a model go
-//! request.rs    what would become of a request
-//! known.rs      all containers and servers, for somebody who asks about one that there is not
+//! request.rs    what would happen to a request
+//! known.rs      all containers and servers, as the answer to an unknown name
 //! ```
 
 mod container;
@@ -28,7 +28,7 @@ pub(crate) fn explain(config: &Config, what: &Explain) -> ExitCode {
 }
 
 fn text(config: &Config, what: &Explain) -> io::Result<String> {
-    // Containers and servers are looked at only for what is about them.
+    // Containers and servers are surveyed only for questions about them.
     let catalogue = || survey::survey(config);
     match what {
         Explain::Container { name } => container::explain(&*catalogue()?, name).map_err(io::Error::other),
@@ -38,7 +38,7 @@ fn text(config: &Config, what: &Explain) -> io::Result<String> {
     }
 }
 
-/// What is rendered for `modelgate@http`, as labels.
+/// The definition of `modelgate@http`, as labels.
 fn middleware(config: &Config, model: &str) -> String {
     let host = config.traefik.advertise.as_ref().map_or("modelgate".into(), ToString::to_string);
     let authority = format!("{host}:{}", config.listen.requests.port());

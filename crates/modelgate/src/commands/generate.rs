@@ -1,4 +1,4 @@
-//! `modelgate keys generate`: a key that is in no store, with the lines that go into the configuration.
+//! `modelgate keys generate`: makes a key that is in no store, with the lines that go into the configuration.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use access::NewKey;
 
 use crate::{arguments::Generate, exit};
 
-/// Makes a key. In clear it is printed here and nowhere else.
+/// Generates a key. It is printed in clear here and nowhere else.
 #[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 pub(crate) fn generate(wanted: &Generate) -> ExitCode {
     let key = match NewKey::generate() {

@@ -1,18 +1,18 @@
-//! `modelgate keys import`: the keys of another gateway as lines for the configuration file, or into the store.
+//! `modelgate keys import`: imports the keys of another gateway as lines for the configuration file, or into the store.
 //!
-//! Keys go on working: only their digests are written. An importer is a list of what it understands. Each field that is
-//! not understood is named on stderr, by its place and name and never by its value; what the other gateway would check
-//! before it lets a request pass, and nothing here does, disables the keys that it restricts. The rest goes on.
+//! Clients' keys go on working: only their digests are written. An importer is a list of what it understands. Every field that is
+//! not understood is reported on stderr, by its place and name and never by its value. A restriction that the other gateway
+//! enforces and Modelgate cannot enforce disables the keys that it restricts. Everything else is imported.
 //!
 //! ```text
-//! found.rs      what was found: accounts, what is said of them, and what holds them
+//! found.rs      what was found: accounts, messages about them, and the restrictions that hold them
 //! names.rs      names that the configuration accepts
-//! fields.rs     which fields are understood, harmless or restrict
+//! fields.rs     classifies fields: understood, harmless, or a restriction
 //! kong.rs       Kong's declarative configuration
 //! litellm.rs    LiteLLM's lists
 //! source.rs     a file as it was read
-//! reading.rs    the files, read by the importer of their gateway
-//! into_store.rs what was found, written into the store
+//! reading.rs    reads the files with the importer of their gateway
+//! into_store.rs writes what was found into the store
 //! ```
 
 mod fields;
@@ -32,7 +32,7 @@ use crate::{arguments::import::Import, exit};
 
 pub(crate) use into_store::into_store;
 
-/// Prints what can be taken over as lines for the configuration file.
+/// Prints what can be imported as lines for the configuration file.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's answer goes to its user")]
 pub(crate) fn print(wanted: &Import) -> ExitCode {
     let written = reading::read(wanted).and_then(|imported| {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::arguments::records::{Audit, Usage};
 
-/// Entries that are asked of the store at a time.
+/// The number of entries that are read from the store at a time.
 const PAGE: u32 = 1_000;
 
 /// `modelgate usage`
@@ -23,7 +23,7 @@ pub(crate) async fn usage(registry: &Registry, wanted: &Usage) -> Result<(), Fai
         model: wanted.model.clone(),
         from: wanted.from.clone(),
         to: wanted.to.clone(),
-        // One more than fits shows whether there are more.
+        // One row more than fits shows whether there are more.
         limit: wanted.limit + 1,
     };
     let mut rows = answer(registry.store()?.usage(&filter)).await?;

@@ -1,5 +1,5 @@
-//! `modelgate reference`: every label, its equal in the configuration file and what it means, as
-//! Markdown. `deploy/reference.md` is its output; a test compares them.
+//! `modelgate reference`: every label, the corresponding key in the configuration file and its meaning, as Markdown.
+//! `deploy/reference.md` is its output; a test compares them.
 
 use std::{fmt::Write as _, process::ExitCode};
 
@@ -96,7 +96,7 @@ fn text() -> String {
     text
 }
 
-/// The routes of a kind, by what they do.
+/// The routes of a kind of server, by what they do.
 fn add_kind(text: &mut String, kind: Kind) {
     let _ = writeln!(text, "\n### `{}`: {}\n\nRead from {}.\n", kind.name(), kind.title(), source_of(kind));
     for (class, what) in [

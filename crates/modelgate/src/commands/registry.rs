@@ -1,5 +1,5 @@
-//! The accounts of the configuration file and the store, for a command: what the admin API does, on the store itself. No
-//! server need run; one that does notices within a second.
+//! The accounts of the configuration file and the store, for a command: the operations of the admin API, directly on the store.
+//! No server need be running; a running one picks up changes within a second.
 
 use std::{env, ffi::OsString, fs, io, process::ExitCode, sync::LazyLock, time::Duration};
 
@@ -18,24 +18,24 @@ pub(crate) static ACTOR: LazyLock<Actor> =
     LazyLock::new(|| Actor { name: actor(|name| env::var_os(name)), origin: host().map(Origin::Host) });
 /// How long the store may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long it may take to end its connections.
+/// How long the store may take to close its connections.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// Why a command did not do what it should.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The configuration must be changed first.
     Configuration(String),
-    /// It was not done.
+    /// The command failed.
     Failed(String),
     /// The store does not answer.
     Unavailable(String),
-    /// Nobody reads the answer any more, as with `| head`; what was asked is done.
+    /// The reader of the output has gone away, as with `| head`. The operation itself was done.
     NoReader,
 }
 
-/// The command line and the system's user, as the environment has it: for operators who trust each other, no proof. Who
-/// became root by sudo is who they were before. In a container there may be none.
+/// The command line and the system's user, from the environment: this is for operators who trust each other, and no proof. With
+/// sudo it is the original user. In a container there may be none.
 fn actor(variable: impl Fn(&str) -> Option<OsString>) -> String {
     const LONGEST: usize = 64;
     let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| {
@@ -64,7 +64,7 @@ pub(crate) fn with_registry(
             let registry = open(config).await?;
             let done = work(&registry).await;
             if let Ok(store) = registry.store() {
-                // One that hangs does not end its connections either.
+                // A store that hangs does not close its connections either.
                 let _ = timeout(CLOSE, store.close()).await;
             }
             done
@@ -102,7 +102,7 @@ async fn open(config: &Config) -> Result<Registry, Failure> {
     Ok(registry)
 }
 
-/// What the store says, if it does in time.
+/// The store's answer, if it comes in time.
 pub(crate) async fn answer<T, E: Into<Failure>>(
     asked: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Failure> {

@@ -1,10 +1,10 @@
-//! `modelgate render`: what Traefik would be told.
+//! `modelgate render`: prints what Traefik would be told.
 
 use std::process::ExitCode;
 
 use crate::{config::Config, exit, survey};
 
-/// Looks once and prints what Traefik would be told.
+/// Surveys once and prints what Traefik would be told.
 #[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 pub(crate) fn render(config: &Config) -> ExitCode {
     exit::of(

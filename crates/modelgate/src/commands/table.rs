@@ -1,4 +1,4 @@
-//! Tables, YAML and JSON for those who gave a command.
+//! The output of commands: tables, YAML and JSON.
 
 use std::io::{self, Write as _};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::registry::Failure;
 
-/// Prints rows under a heading, each column as wide as it must be.
+/// Prints rows under a heading; each column is as wide as its content.
 pub(super) fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {
     let mut widths = heading.map(str::len);
     for row in rows {
@@ -26,7 +26,7 @@ pub(super) fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
     Ok(())
 }
 
-/// Prints one thing: as YAML for people, in the words of the configuration file.
+/// Prints one item; for people as YAML with the configuration file's keys.
 pub(super) fn print_one(shown: &Value, as_json: bool) -> Result<(), Failure> {
     if as_json {
         return print_json(shown);
@@ -35,13 +35,13 @@ pub(super) fn print_one(shown: &Value, as_json: bool) -> Result<(), Failure> {
     Ok(write!(io::stdout().lock(), "{yaml}")?)
 }
 
-/// Prints JSON, readable for people too.
+/// Prints JSON, indented for people.
 pub(super) fn print_json(shown: &Value) -> Result<(), Failure> {
     Ok(writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(shown)?)?)
 }
 
-/// A value in a cell: texts as they are, lists with commas, `-` for what is not there. A terminal obeys control
-/// characters, so they are written as escapes.
+/// A value in a cell: texts unchanged, lists with commas, `-` if absent. Control characters are escaped, because terminals obey
+/// them.
 pub(super) fn cell(of: &Value, key: &str) -> String {
     let text = match &of[key] {
         Value::Null => "-".to_owned(),

@@ -9,20 +9,20 @@ use config_reader::Section;
 use super::host::dns_name;
 
 const SHA256: &str = "64 hexadecimal digits, the SHA-256 of a token: printf %s TOKEN | sha256sum";
-/// Shorter ones can be guessed.
+/// Shorter tokens can be guessed.
 const CLEAR: &str = "16 to 512 visible ASCII characters, without spaces";
 const HOST: &str = "a host name such as modelgate.example.com";
 
 /// `admin:` in the configuration.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AdminConfig {
-    /// Who may enter. If it is empty, a token is generated.
+    /// The tokens of those who may sign in. If there are none, a token is generated.
     pub(crate) tokens: AdminTokens,
-    /// The host under which Traefik leads to the dashboard; `None`: it does not.
+    /// The host under which Traefik serves the dashboard; `None`: it does not serve it.
     pub(crate) host: Option<String>,
 }
 
-/// `admin:`; `tokens` is its list of that name.
+/// Reads `admin:`; `tokens` is its list of that name.
 pub(super) fn read(mut section: Section<'_>) -> AdminConfig {
     let mut tokens: Vec<AdminToken> = Vec::new();
     let host = section.get("host", HOST, dns_name);
@@ -56,7 +56,7 @@ fn read_token(section: &mut Section<'_>) -> Option<AdminToken> {
     Some(AdminToken { name: name?.into(), digest: digest?, role: role.unwrap_or(Role::Admin) })
 }
 
-/// A token in clear, of which only the digest is kept.
+/// The digest of a token that is given in clear; the token itself is not kept.
 fn from_clear(text: &str) -> Option<KeyDigest> {
     let fits = (16..=512).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     fits.then(|| KeyDigest::of(text))

@@ -19,7 +19,7 @@ use super::host::Host;
 pub(crate) struct DockerConfig {
     /// Whether to look at containers at all.
     pub(crate) enabled: Enabled,
-    /// Where to look; one at least.
+    /// The hosts to look at; at least one.
     pub(crate) hosts: Vec<DockerOptions>,
     /// Whether an operator named the hosts, by `docker.hosts` or by `DOCKER_HOST`.
     pub(crate) named: bool,
@@ -28,15 +28,15 @@ pub(crate) struct DockerConfig {
 /// `docker.enabled`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Enabled {
-    /// If there is something to talk to; see [`DockerConfig::is_wanted`].
+    /// If a Docker host can be found; see [`DockerConfig::is_wanted`].
     Auto,
     Always,
     Never,
 }
 
 impl DockerConfig {
-    /// Whether to look at containers: with `auto`, if the host is remote or was named by
-    /// `docker.hosts` or `DOCKER_HOST`, or if its socket is there now.
+    /// Whether to look at containers. With `auto`: if the host is remote, if it was named by `docker.hosts` or `DOCKER_HOST`, or
+    /// if its socket exists now.
     pub(crate) fn is_wanted(&self) -> bool {
         let is_there = |host: &DockerOptions| match &host.endpoint {
             DockerEndpoint::Unix(path) => path.exists(),
@@ -53,13 +53,13 @@ impl DockerConfig {
 /// `docker.endpoint`: a scheme, and a path or a host and a port.
 struct Endpoint {
     scheme: &'static str,
-    /// The whole of it, with nothing but a host and a port after the scheme.
+    /// The whole endpoint; after the scheme it has only a host and a port.
     url: String,
-    /// The host, unless it is a socket.
+    /// The host; `None` for a socket.
     host: Option<Host>,
 }
 
-/// Why a text is no endpoint.
+/// Why a text is not an endpoint.
 #[derive(Debug, thiserror::Error)]
 enum BadEndpoint {
     #[error("allowed: {}", Endpoint::ALLOWED)]
@@ -80,7 +80,7 @@ impl Endpoint {
             let absolute = rest.len() > 1 && rest.starts_with('/');
             return absolute.then(|| Self { scheme, url: text.into(), host: None }).ok_or_else(allowed);
         }
-        // The same rules as for a server's URL; they do not know `tcp`.
+        // The rules for a server's URL apply, but they do not know the scheme `tcp`.
         let checked = ServerUrl::parse(&format!("http://{rest}"))
             .map_err(|error| BadEndpoint::Address { reason: error.reason })?;
         let authority = checked.as_str().trim_start_matches("http://");
@@ -118,7 +118,7 @@ pub(super) fn read(mut section: Section<'_>) -> DockerConfig {
     let from_docker_host = section.variable("endpoint") == Some(DOCKER_HOST);
     let hosts = if listed {
         for key in KEYS_OF_A_HOST {
-            // DOCKER_HOST is meant for other programs as well, and the list says more.
+            // DOCKER_HOST is not an error here: it is meant for other programs as well, and the list takes precedence.
             if section.has(key) && section.variable(key) != Some(DOCKER_HOST) {
                 section.error(
                     key,
@@ -129,7 +129,7 @@ pub(super) fn read(mut section: Section<'_>) -> DockerConfig {
         }
         read_list(sections)
     } else {
-        // Meant for other programs; its value is none of our business, even if we could not use it.
+        // DOCKER_HOST is meant for other programs. With Docker disabled its value does not matter, even if it is invalid.
         let skip_endpoint = from_docker_host && enabled == Enabled::Never;
         vec![read_host(&mut section, "docker", DockerOptions::DEFAULT_NAME, skip_endpoint)]
     };
@@ -143,7 +143,7 @@ fn read_list(sections: Vec<Section<'_>>) -> Vec<DockerOptions> {
         let name = section.get("name", NAME, host_name);
         section.require("name", NAME);
         section.require("endpoint", Endpoint::ALLOWED);
-        // Whatever stands for a name that is wrong is never seen: there is an error already.
+        // The placeholder for an invalid name is never used: an error has been reported already.
         let host = read_host(
             &mut section,
             &format!("docker.hosts[{i}]"),
@@ -164,7 +164,7 @@ fn read_list(sections: Vec<Section<'_>>) -> Vec<DockerOptions> {
     hosts
 }
 
-/// Reads what describes one host; `place` is where that stands, for error texts.
+/// Reads the keys that describe one host; `place` is where they are, for error messages.
 fn read_host(section: &mut Section<'_>, place: &str, name: &str, skip_endpoint: bool) -> DockerOptions {
     let endpoint = if skip_endpoint {
         section.skip("endpoint");
@@ -179,7 +179,7 @@ fn read_host(section: &mut Section<'_>, place: &str, name: &str, skip_endpoint: 
         section.get("host_address", Host::ALLOWED, Host::parse).or_else(|| endpoint.host.clone());
     let published = section.one_of("reach", &[("network", false), ("published", true)]).unwrap_or(false);
     let swarm = section.bool("swarm").unwrap_or(false);
-    // The nodes of a Swarm know their own addresses.
+    // In a Swarm the nodes know their own addresses.
     if published && !swarm && host_address.is_none() && !section.has("host_address") {
         section.error(
             "reach",
@@ -233,14 +233,14 @@ fn read_tls(docker: &mut Section<'_>, scheme: &str) -> Option<DockerTls> {
     Some(DockerTls { ca: ca?, cert: cert?, key: key? })
 }
 
-/// Docker's own rule for names of networks and containers.
+/// Docker's own rule for the names of networks and containers.
 fn network_name(text: &str) -> Option<String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     let first = text.bytes().next()?.is_ascii_alphanumeric();
     (first && text.len() <= 128 && text.bytes().all(allowed)).then(|| text.into())
 }
 
-/// A file that can be opened now, so that a mistake shows at start and not at the first connection.
+/// The file must be readable now, so that a mistake is reported at start and not at the first connection.
 fn readable_file(path: &str) -> Result<PathBuf, io::Error> {
     let path = Path::new(path);
     match fs::File::open(path)?.metadata()?.is_file() {

@@ -1,7 +1,7 @@
-//! Which environment variable stands for which key, and how its text gets there.
+//! Which environment variable sets which key, and how its text becomes a value.
 //!
-//! The variables are put into the parsed file before it is read, so that a value is checked in
-//! one place, wherever it came from; [`Origins`] remembers which key came from which variable.
+//! The variables are put into the parsed file before it is read, so that a value is checked in one place, wherever it came from.
+//! [`Origins`] remembers which key came from which variable.
 
 use std::{collections::BTreeMap, fmt, fs};
 
@@ -12,16 +12,15 @@ use config_reader::{ConfigError, Origins};
 
 use super::keys;
 
-/// The environment, as far as it concerns Modelgate. Its values may be secret, so its `Debug` output has
-/// the names only.
+/// The environment variables that concern Modelgate. Their values may be secret, so the `Debug` output has only the names.
 #[derive(Clone, Default)]
 pub(crate) struct Env(BTreeMap<String, String>);
 
-/// Names the configuration file; read before all else.
+/// The variable that names the configuration file; it is read first.
 pub(super) const CONFIG_FILE: &str = "MODELGATE_CONFIG";
-/// Every variable of Modelgate's own starts with this.
+/// The prefix of all of Modelgate's own variables.
 const OURS: &str = "MODELGATE_";
-/// Variables for tests; never read here.
+/// The prefix of variables for tests; the program never reads them.
 const TEST: &str = "MODELGATE_TEST_";
 const API_KEY: &str = "MODELGATE_API_KEY";
 const API_KEY_FILE: &str = "MODELGATE_API_KEY_FILE";
@@ -30,7 +29,7 @@ const ADMIN_TOKEN_FILE: &str = "MODELGATE_ADMIN_TOKEN_FILE";
 const DOCKER_HOST: &str = "DOCKER_HOST";
 const DOCKER_ENDPOINT: [&str; 2] = ["docker", "endpoint"];
 
-/// What the text of a variable becomes.
+/// How the text of a variable is parsed.
 #[derive(Debug, Clone, Copy)]
 enum Shape {
     /// One value.
@@ -41,7 +40,7 @@ enum Shape {
     Servers,
 }
 
-/// Variable, key path, shape: all of them but those for an API key and an admin token.
+/// All variables as (variable, key path, shape), except those for an API key and an admin token.
 const VARIABLES: &[(&str, &[&str], Shape)] = &[
     ("MODELGATE_LISTEN_PROVIDER", &["listen", "provider"], Shape::Scalar),
     ("MODELGATE_LISTEN_REQUESTS", &["listen", "requests"], Shape::Scalar),
@@ -89,20 +88,20 @@ const VARIABLES: &[(&str, &[&str], Shape)] = &[
 ];
 
 impl Env {
-    /// The environment of this process. A value that is not UTF-8 is kept with replacement
-    /// characters, and fails where it is checked.
+    /// The environment of this process. A value that is not UTF-8 is kept with replacement characters, and refused when it is
+    /// checked.
     pub(crate) fn of_this_process() -> Self {
         let all = std::env::vars_os();
         all.map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
             .collect()
     }
 
-    /// A variable. An empty one counts as not given: Compose makes `${HOST:-}` empty, not absent.
+    /// The value of a variable. An empty value counts as not set: Compose makes `${HOST:-}` empty, not absent.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Refuses variables that nothing reads; most likely they are misspelt.
+    /// Refuses unknown variables with our prefix; they are probably misspelt.
     pub(super) fn refuse_unknown(&self, errors: &mut Vec<ConfigError>) {
         let secrets = [API_KEY, API_KEY_FILE, ADMIN_TOKEN, ADMIN_TOKEN_FILE];
         let known = || VARIABLES.iter().map(|v| v.0).chain(secrets).chain([CONFIG_FILE]);
@@ -117,7 +116,7 @@ impl Env {
         }
     }
 
-    /// Puts the variables into a parsed file.
+    /// Overrides the keys of a parsed file with the variables.
     pub(super) fn override_file(&self, root: &mut Mapping, errors: &mut Vec<ConfigError>) -> Origins {
         let mut origins = Origins::default();
         for (variable, path, shape) in VARIABLES {
@@ -145,7 +144,7 @@ impl Env {
         origins
     }
 
-    /// The API key that is given in clear, as the list of keys that it stands for.
+    /// The API key that is given in clear, as a list of keys with one entry.
     fn api_key(&self) -> Result<Option<(&'static str, Value)>, ConfigError> {
         let Some((variable, text)) = self.secret(API_KEY, API_KEY_FILE)? else { return Ok(None) };
         match keys::from_clear(&text) {
@@ -154,7 +153,8 @@ impl Env {
         }
     }
 
-    /// A secret in clear, given by a variable or in the file that another one names; and which of the two it was.
+    /// A secret in clear, from a variable or from the file that a second variable names; also returns which of the two variables
+    /// was used.
     fn secret(
         &self,
         variable: &'static str,
@@ -179,7 +179,7 @@ fn fault(place: &str, message: String) -> ConfigError {
 }
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Env {
-    /// Keeps what concerns Modelgate and drops the rest.
+    /// Keeps the variables that concern Modelgate, and drops the others.
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
         let all = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
         Self(all.filter(|(name, _): &(String, _)| name.starts_with(OURS) || name == DOCKER_HOST).collect())
@@ -206,8 +206,8 @@ impl Shape {
     }
 }
 
-/// Puts a value at a path and makes the sections on the way. Where something else than a section is in
-/// the way, it is left there: reading it gives the error.
+/// Puts a value at a path, and creates the sections on the way. Something that is not a section is left as it is; reading it
+/// reports the error.
 fn put(origins: &mut Origins, root: &mut Mapping, variable: &'static str, path: &[&str], value: Value) {
     let Some((last, sections)) = path.split_last() else { return };
     let mut at = root;

@@ -1,4 +1,4 @@
-//! Names of hosts, and other names that end up in other programs' configuration.
+//! Host names, and other names that become part of other programs' configuration.
 
 use std::{fmt, net::IpAddr};
 
@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr};
 pub(crate) struct Host(String);
 
 impl Host {
-    /// What is allowed, for error texts.
+    /// What is allowed, for error messages.
     pub(super) const ALLOWED: &str = "a host name or an IP address, without a port";
 
     /// Reads a name, an IPv4 address, or an IPv6 address with or without brackets.
@@ -15,12 +15,12 @@ impl Host {
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         match bare.unwrap_or(text).parse::<IpAddr>() {
             Ok(ip) if bare.is_none() || ip.is_ipv6() => Some(Self(ip.to_string())),
-            // Compose allows `_` in the names of services, and these are host names to Docker.
+            // Compose allows `_` in the names of services, and Docker uses these as host names.
             _ => is_name(text, |b| b == b'_').then(|| Self(text.into())),
         }
     }
 
-    /// The name or address; an IPv6 address has no brackets here. `Display` adds them, as URLs want.
+    /// The name or address. An IPv6 address has no brackets here; `Display` adds them, as URLs need them.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -35,8 +35,8 @@ impl fmt::Display for Host {
     }
 }
 
-/// A DNS name as it goes into a `Host` rule, in lower case (RFC 1123 §2.1: letters, digits and
-/// inner hyphens). Nothing that could end a rule's string gets through, and no wildcard.
+/// A DNS name for a `Host` rule, in lower case (RFC 1123 §2.1: letters, digits and inner hyphens). Characters that could end a
+/// string in a rule are refused, and so are wildcards.
 pub(super) fn dns_name(text: &str) -> Option<String> {
     is_name(text, |_| false).then(|| text.to_ascii_lowercase())
 }
@@ -52,7 +52,7 @@ fn is_name(text: &str, extra: fn(u8) -> bool) -> bool {
     text.len() <= 253 && text.split('.').all(label)
 }
 
-/// A name of Traefik's (an entry point, a resolver): letters, digits, `_` and `-`.
+/// The name of an entry point or a certificate resolver of Traefik: letters, digits, `_` and `-`.
 pub(super) fn plain_name(text: &str) -> Option<String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     ((1..=64).contains(&text.len()) && text.bytes().all(allowed)).then(|| text.into())

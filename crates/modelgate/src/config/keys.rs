@@ -8,9 +8,9 @@ use catalogue::{GivenModelSettings, ServerSettings, Setting};
 use config_reader::Section;
 use serde_yaml::Value;
 
-/// The list of keys that one key in clear stands for. It is kept as a digest only, as in the file.
+/// The list of keys that a single key in clear stands for. Only its digest is kept, as in the file.
 pub(super) fn from_clear(key: &str) -> Result<Value, &'static str> {
-    // It must survive the way through a header (RFC 9110 §5.5); nothing is trimmed silently.
+    // The key must pass through a header unchanged (RFC 9110 §5.5), so nothing may be trimmed.
     if !(1..=512).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("allowed: 1 to 512 visible ASCII characters, without spaces");
     }
@@ -20,30 +20,30 @@ pub(super) fn from_clear(key: &str) -> Result<Value, &'static str> {
     Ok(Value::Sequence(vec![Value::Mapping(entry)]))
 }
 
-/// Who may use Modelgate, as the file says it.
+/// The file's accounts and identity providers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Accounts {
     /// Plans, consumers and keys.
     pub(crate) declared: Declared,
-    /// Identity providers whose tokens are taken.
+    /// Identity providers whose tokens are accepted.
     pub(crate) issuers: Vec<JwtIssuer>,
 }
 
 /// One entry of `jwt:`.
 #[derive(Debug, Clone)]
 pub(crate) struct JwtIssuer {
-    /// What its tokens stand for; its keys and plans come later.
+    /// How its tokens are understood; its keys and plans are added later.
     pub(crate) issuer: Issuer,
-    /// The plan that holds if no claim names one.
+    /// The plan that applies if no claim names one.
     pub(crate) plan: Option<String>,
     /// The models that all its tokens may use, whatever their plan says.
     pub(crate) models: Option<ModelGlobs>,
-    /// Where its keys are; without it, its `.well-known/openid-configuration` says so.
+    /// The URL of its keys; if absent, it is taken from its `.well-known/openid-configuration`.
     pub(crate) jwks_url: Option<String>,
 }
 
 impl JwtIssuer {
-    /// Which plan its tokens have, in words.
+    /// Says which plan its tokens have.
     pub(crate) fn plans_in_words(&self) -> String {
         let otherwise = self.plan.as_ref().map(|plan| format!("plan {plan:?}"));
         match (&self.issuer.plan_claim, otherwise) {
@@ -55,7 +55,7 @@ impl JwtIssuer {
     }
 }
 
-/// `plans:`, `consumers:`, `keys:` and `jwt:`. What the file refers to must be in the file.
+/// Reads `plans:`, `consumers:`, `keys:` and `jwt:`. The file may refer only to what it contains itself.
 pub(super) fn read(
     plans: Vec<Section<'_>>,
     consumers: Vec<Section<'_>>,
@@ -90,7 +90,7 @@ fn read_all<A: Account>(sections: Vec<Section<'_>>, kind: &str, plans: Option<&[
 
 fn read_keys(sections: Vec<Section<'_>>, plans: &[String]) -> Vec<KeySpec> {
     let mut read = Vec::with_capacity(sections.len());
-    // By name and by digest, so that 100,000 keys are not compared with each other.
+    // Looked up by name and by digest: comparing 100,000 keys with each other would be slow.
     let (mut names, mut digests) = (HashMap::new(), HashMap::new());
     for (i, mut section) in sections.into_iter().enumerate() {
         if let Some(key) = KeySpec::read(&mut section, Some(plans)) {
@@ -127,7 +127,7 @@ fn read_issuers(sections: Vec<Section<'_>>, plans: &[String]) -> Vec<JwtIssuer> 
 const NEVER_COUNTS: &str = "an entry before it has the same issuer, consumer_claim and audience, so this one would never count; \
                             allowed: another audience or consumer_claim";
 
-/// Whether an entry takes all tokens that a later one is for.
+/// Whether an earlier entry accepts all tokens that a later one is for.
 fn hides(earlier: &JwtIssuer, later: &JwtIssuer) -> bool {
     let (earlier, later) = (&earlier.issuer, &later.issuer);
     (&earlier.issuer, &earlier.consumer_claim) == (&later.issuer, &later.consumer_claim)
@@ -162,7 +162,7 @@ fn read_issuer(section: &mut Section<'_>, plans: &[String]) -> Option<JwtIssuer>
         issuer: issuer?,
         audience: audience?,
         consumer_claim: consumer_claim.unwrap_or_else(|| "sub".into()),
-        // Whoever names a claim wants plans to hold: a token without one is not to be without limits.
+        // If a claim is configured to name plans, a token without it must not be unlimited.
         plan_required: plan_claim.is_some() && plan.is_none(),
         plan_claim,
         plans: HashMap::new(),
@@ -172,7 +172,7 @@ fn read_issuer(section: &mut Section<'_>, plans: &[String]) -> Option<JwtIssuer>
     Some(JwtIssuer { issuer, plan, models, jwks_url })
 }
 
-/// `models:` — settings of the models that a pattern matches, whatever their servers say.
+/// Reads `models:`, the settings of models by pattern. They take precedence over what servers say.
 pub(super) fn read_models(sections: Vec<Section<'_>>) -> Vec<(ModelGlobs, GivenModelSettings)> {
     let read = |mut section: Section<'_>| {
         let models = section.try_get("match", accounts::GLOB, accounts::glob);

@@ -1,4 +1,4 @@
-//! `requests:` — how large a request may be, and where it may have its key.
+//! `requests:` — how large a request may be, and where it may carry its key.
 
 use config_reader::{Section, size};
 use http::HeaderName;
@@ -8,11 +8,11 @@ use http::HeaderName;
 pub(crate) struct RequestsConfig {
     /// The longest body, in bytes.
     pub(crate) max_body: u64,
-    /// The longest body without a `Content-Length`; 0 refuses them.
+    /// The longest body without a `Content-Length`, in bytes; 0 refuses such bodies.
     pub(crate) max_chunked_body: u64,
-    /// Headers in which keys are read, beside `Authorization`, `x-api-key` and `api-key`.
+    /// Headers in which keys are read, in addition to `Authorization`, `x-api-key` and `api-key`.
     pub(crate) key_headers: Vec<HeaderName>,
-    /// Whether credentials that are not known are passed over beside one that is.
+    /// Whether unknown credentials are ignored if the request has a known one as well.
     pub(crate) ignores_foreign: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn read(mut section: Section<'_>) -> RequestsConfig {
     }
 }
 
-/// Why a header cannot hold keys.
+/// Why a header cannot carry keys.
 #[derive(Debug, thiserror::Error)]
 enum NoKeyHeader {
     #[error("allowed: a header's name, such as apikey, of letters, digits, - and _")]
@@ -55,7 +55,8 @@ enum NoKeyHeader {
     Taken,
 }
 
-/// Headers with a meaning to HTTP, Traefik, Modelgate or the SDKs. What stands before a dash names all that begin with it.
+/// Headers with a meaning to HTTP, Traefik, Modelgate or the SDKs. An entry that ends in a dash stands for all names that begin
+/// with it.
 const TAKEN: [&str; 31] = [
     "accept",
     "accept-",
@@ -91,7 +92,7 @@ const TAKEN: [&str; 31] = [
 ];
 const TAKEN_OF_OURS: [&str; 5] = ["x-model", "x-real-ip", "x-request-id", "traceparent", "tracestate"];
 
-/// Whether `requests.key_headers` takes it.
+/// Whether `requests.key_headers` accepts the name.
 pub(crate) fn is_key_header(name: &str) -> bool {
     key_header(name).is_ok()
 }
@@ -102,7 +103,7 @@ fn key_header(text: &str) -> Result<HeaderName, NoKeyHeader> {
     if name.len() > 64 || !name.bytes().all(fits) || !name.bytes().any(|b| b.is_ascii_alphanumeric()) {
         return Err(NoKeyHeader::Syntax);
     }
-    // Traefik withholds all spellings of a header, so another spelling of one that is needed is none the better.
+    // Traefik withholds all spellings of a header, so a needed header is refused under its other spellings, too.
     let dashed = name.replace('_', "-");
     let is = |taken: &&str| if taken.ends_with('-') { dashed.starts_with(*taken) } else { dashed == **taken };
     if ["authorization", "x-api-key", "api-key"].contains(&name.as_str()) {

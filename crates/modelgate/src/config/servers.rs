@@ -1,4 +1,4 @@
-//! `servers:` — servers that no container's label announces.
+//! `servers:` — servers that are configured here and not by a container's labels.
 
 use std::{env, fs};
 
@@ -11,19 +11,19 @@ use config_reader::Section;
 /// One entry of `servers:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StaticServer {
-    /// For people; unique. By default the host and port of its URL.
+    /// The name that people see; unique. By default the host and port of its URL.
     pub(crate) name: String,
-    /// Where it listens.
+    /// The URL at which it listens.
     pub(crate) url: ServerUrl,
     /// The prefix of its API.
     pub(crate) base_path: BasePath,
-    /// Names given by hand; none means: ask it.
+    /// Models that the operator lists; if there are none, the server is asked.
     pub(crate) models: Vec<ModelName>,
     /// How it takes part in its pools.
     pub(crate) settings: ServerSettings,
-    /// What it says about its models.
+    /// The settings of its models.
     pub(crate) model_settings: GivenModelSettings,
-    /// What it demands of whoever asks it.
+    /// The credential that it demands.
     pub(crate) credential: Option<Credential>,
 }
 
@@ -76,8 +76,8 @@ fn read_one(section: &mut Section<'_>) -> Option<StaticServer> {
     })
 }
 
-/// `credential:` — a header, and where its secret is. The secret itself does not stand in the file,
-/// which people show to each other.
+/// Reads `credential:`, a header and the place of its secret. The secret itself is never in the file, because people show the
+/// file to each other.
 fn credential(server: &mut Section<'_>) -> Option<Credential> {
     const SECRET: &str = "1 to 4096 visible ASCII characters, without spaces";
     let given = server.has("credential");

@@ -1,10 +1,10 @@
-//! The configuration in force as an operator may see it: what was given, with secrets hidden.
+//! The configuration in force as operators may see it: as it was given, with secrets hidden.
 
 use serde_yaml::{Mapping, Value};
 
-/// In place of a secret.
+/// Replaces a secret.
 const HIDDEN: &str = "(hidden)";
-/// Of a list, so many entries are shown; keys and consumers have pages of their own.
+/// How many entries of a list are shown. Keys and consumers have pages of their own.
 const MOST: usize = 20;
 /// Keys whose values are secrets, or could help to find one.
 const SECRET: [&str; 6] = ["sha256", "token", "password", "secret", "api_key", "authorization"];
@@ -21,7 +21,7 @@ pub(super) fn shown(root: &Mapping) -> String {
 fn mapping(given: &Mapping) -> Mapping {
     let pair = |(key, value): (&Value, &Value)| {
         let is_secret = key.as_str().is_some_and(|key| SECRET.contains(&key)) && !value.is_null();
-        // `limit: { tokens_per_minute }` and the like hold none; what holds a secret is a text.
+        // Mappings such as `limit: { tokens_per_minute }` are no secrets; a secret is a scalar.
         let value = if is_secret && !value.is_mapping() { HIDDEN.into() } else { self::value(value) };
         (key.clone(), value)
     };
@@ -43,7 +43,7 @@ fn value(given: &Value) -> Value {
     }
 }
 
-/// A URL without the name and password in it (RFC 3986 §3.2.1), and without its query.
+/// A URL without its user name and password (RFC 3986 §3.2.1), and without its query.
 fn without_user(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

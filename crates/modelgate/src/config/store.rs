@@ -1,4 +1,5 @@
-//! `store:` and `shared_limits:` — where accounts and counts are kept beside the file, and by whom limits are counted.
+//! `store:` and `shared_limits:` — where accounts and counts are kept in addition to the file, and which server counts shared
+//! limits.
 
 use std::{fmt, fs, io, path::Path, time::Duration};
 
@@ -9,7 +10,7 @@ use web::OnFailure;
 /// `store:` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoreConfig {
-    /// Where it is; `None`: there is none.
+    /// The URL of the store; `None`: there is no store.
     pub(crate) url: Option<StoreUrl>,
     /// How long usage and the audit log are kept.
     pub(crate) keep: Duration,
@@ -18,15 +19,15 @@ pub(crate) struct StoreConfig {
 /// `shared_limits:` in the configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct SharedLimitsConfig {
-    /// Redis or Valkey. There may be a password in it.
+    /// The URL of Redis or Valkey. It may contain a password.
     pub(crate) url: String,
-    /// What happens to limited requests while it does not answer.
+    /// What happens to limited requests while the server does not answer.
     pub(crate) on_failure: OnFailure,
-    /// How a decision asks it.
+    /// How a decision queries the server.
     pub(crate) options: Options,
 }
 
-/// How a decision asks the server of shared limits.
+/// How a decision queries the server of shared limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) timeout: Duration,
@@ -44,7 +45,7 @@ pub(super) fn read(mut section: Section<'_>, state_dir: Option<&Path>) -> StoreC
     StoreConfig { url: url.or_else(|| state_dir.map(StoreUrl::in_folder)), keep: keep.unwrap_or(DAY * 400) }
 }
 
-/// `given` says whether the section is there at all.
+/// Reads `shared_limits:`; `given` says whether the section is present.
 pub(super) fn read_shared(mut section: Section<'_>, given: bool) -> Option<SharedLimitsConfig> {
     const URL: &str =
         "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix:///path/of/socket";
@@ -74,7 +75,7 @@ pub(super) fn read_shared(mut section: Section<'_>, given: bool) -> Option<Share
     Some(SharedLimitsConfig { url: url?, on_failure, options })
 }
 
-/// Without the URL, which may hold a password.
+/// Omits the URL, which may contain a password.
 impl fmt::Debug for SharedLimitsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedLimitsConfig").field("on_failure", &self.on_failure).finish_non_exhaustive()

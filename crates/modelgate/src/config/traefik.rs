@@ -15,9 +15,9 @@ use super::host::{Host, dns_name, plain_name};
 pub(crate) struct TraefikConfig {
     /// The version that the rendered document is for.
     pub(crate) version: TraefikVersion,
-    /// Entry points to listen on; none means all of Traefik's default ones.
+    /// Entry points to listen on; an empty list means all of Traefik's default ones.
     pub(crate) entry_points: Vec<String>,
-    /// Host names to answer for, in lower case; none means all.
+    /// Host names to answer for, in lower case; an empty list means all.
     pub(crate) hosts: Vec<String>,
     /// The APIs that are offered.
     pub(crate) apis: BTreeSet<Api>,
@@ -31,17 +31,17 @@ pub(crate) struct TraefikConfig {
     pub(crate) hsts: Option<Hsts>,
     /// Cross-origin requests.
     pub(crate) cors: Option<Cors>,
-    /// Client networks that are let in; none means any.
+    /// Client networks that are admitted; an empty list means any.
     pub(crate) allow_ips: Vec<IpNet>,
     /// How many proxies stand before Traefik.
     pub(crate) ip_depth: u8,
-    /// What Traefik proves itself with, on its side.
+    /// The client certificate that Traefik presents; the paths are on Traefik's machine.
     pub(crate) client_certificate: Option<ClientCertificate>,
-    /// Who signed that certificate, in PEM.
+    /// The CA that signed that certificate, in PEM.
     pub(crate) client_ca: Option<PathBuf>,
-    /// Networks whose every address is taken for Traefik's.
+    /// Networks in which every address is accepted as Traefik's.
     pub(crate) trusted_addresses: Vec<IpNet>,
-    /// Where Traefik reaches the requests listener; `None`: at the host that it polls.
+    /// The host at which Traefik reaches the requests listener; `None`: the host that it polls.
     pub(crate) advertise: Option<Host>,
     /// Traefik's own `providers.http.pollTimeout`.
     pub(crate) poll_timeout: Duration,
@@ -112,7 +112,7 @@ fn apis(section: &mut Section<'_>) -> BTreeSet<Api> {
     }
 }
 
-/// An entry point can redirect only if the routers are on others, over TLS.
+/// Entry points that redirect; allowed only if the routers are on other entry points, with TLS.
 fn redirect(section: &mut Section<'_>, own: Option<&[String]>, tls: Option<&Tls>) -> Vec<String> {
     let redirect = section.list("redirect_entry_points", NAME, plain_name).unwrap_or_default();
     let own = own.unwrap_or_default();
@@ -185,7 +185,7 @@ fn header_name(text: &str) -> Option<String> {
     ((1..=64).contains(&text.len()) && text.bytes().all(token)).then(|| text.to_ascii_lowercase())
 }
 
-/// What Traefik shows us (paths on its side), and who must have signed it (a file on ours).
+/// The certificate that Traefik presents (paths on its machine), and the CA that must have signed it (a file on ours).
 fn client_certificate(mut section: Section<'_>) -> (Option<PathBuf>, Option<ClientCertificate>) {
     const OURS: &str = "the path of a PEM file here: who signed Traefik's certificate";
     const THEIRS: &str = "the path of a PEM file where Traefik runs";
@@ -216,7 +216,7 @@ fn path_prefixes(section: &mut Section<'_>) -> Vec<String> {
     }
 }
 
-/// A prefix goes into a rule, so only unreserved characters (RFC 3986 §2.3) get through.
+/// The prefix becomes part of a rule, so only unreserved characters (RFC 3986 §2.3) are accepted.
 fn path_prefix(text: &str) -> Option<String> {
     let path = text.strip_suffix('/').unwrap_or(text);
     let unreserved = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');

@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use accounts::{Account, Accounts, ConsumerSpec, KeySpec, Kind, Plan};
 use store::AccountFinding;
 
-/// Accounts by kind and name.
+/// Names of accounts, grouped by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Names(HashMap<Kind, HashSet<String>>);
 
 impl Names {
-    /// All that there are.
+    /// The names of all accounts.
     pub(super) fn of(accounts: &Accounts) -> Self {
         fn names<'a, A: Account + 'a>(accounts: &'a Accounts) -> impl Iterator<Item = (Kind, String)> {
             A::among(accounts).iter().map(|account| (A::KIND, account.name().to_owned()))
@@ -23,18 +23,18 @@ impl Names {
         self.0.get(&kind).is_some_and(|names| names.contains(name))
     }
 
-    /// Whether the account is among them that a finding is about.
+    /// Whether the account of a finding is among them.
     pub(super) fn has(&self, finding: &AccountFinding) -> bool {
         let (kind, name) = finding.account();
         self.contains(kind, name)
     }
 
-    /// Those of a kind.
+    /// The names of one kind.
     pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &String> {
         self.0.get(&kind).into_iter().flatten()
     }
 
-    /// Those as well.
+    /// Adds all names of another set.
     pub(crate) fn add(&mut self, others: &Self) {
         for (kind, names) in &others.0 {
             self.0.entry(*kind).or_default().extend(names.iter().cloned());

@@ -1,4 +1,4 @@
-//! Changes that are applied one by one come to the same as reading everything.
+//! Property test: applying changes one by one gives the same result as a full reload.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -13,7 +13,7 @@ use super::{update::Update, *};
 use crate::config::Env;
 use store::NotReadable;
 
-/// Whose tokens are taken is part of what must follow.
+/// The file has an issuer because issuers must follow changes, too.
 const FILE: &str = r#"
 plans: [{ name: p0, limit: { requests_per_minute: 3 } }]
 consumers: [{ name: c0, plan: p0 }]
@@ -36,7 +36,7 @@ fn digest(number: u32) -> KeyDigest {
     KeyDigest::of(&format!("mg-{number}"))
 }
 
-/// A store: what can be read, and what cannot.
+/// A store: the accounts that can be read, and those that cannot.
 #[derive(Debug, Clone, Default)]
 struct Fake {
     plans: BTreeMap<String, Option<Plan>>,
@@ -74,7 +74,7 @@ impl Fake {
         (all.values().flatten().cloned().collect(), unreadable.collect())
     }
 
-    /// Everything, as the store sync reads it.
+    /// A full reload, as the store sync does it.
     fn all(&self, config: &Config, known: &Policy) -> PolicySource {
         let (plans, bad_plans) = Self::read(&self.plans);
         let (mut consumers, bad_consumers) = Self::read(&self.consumers);
@@ -102,12 +102,13 @@ impl Fake {
     }
 }
 
-/// All that a policy says, in whatever order its maps have: which key has which digest, and the words of everything else.
+/// Everything that a policy contains, independent of the order of its maps: which key has which digest, and the text of
+/// everything else.
 fn said(policy_source: &PolicySource) -> (Vec<Option<Key>>, Vec<String>, Vec<AccountFinding>) {
     let keys =
         (0..10).map(|number| policy_source.policy.key(&digest(number)).map(|key| Key::clone(key))).collect();
     let everything = format!("{:?}", policy_source.policy);
-    // Which digests two keys have had: one may be among them that is not any more.
+    // The digests that two keys have claimed; they may include one that is no longer contested.
     let (before, contested) = everything.split_once("contested: {").expect("it is there");
     let (_, after) = contested.split_once('}').expect("its end");
     let words =
@@ -133,7 +134,7 @@ fn name(kind: &'static str, count: u32) -> impl Strategy<Value = String> {
     (0..count).prop_map(move |number| format!("{kind}{number}"))
 }
 
-/// Gone, not readable, or like that.
+/// An account that is deleted, unreadable or valid.
 fn state<A: Clone + fmt::Debug + 'static>(
     account: impl Strategy<Value = A> + 'static,
 ) -> impl Strategy<Value = Option<Option<A>>> {
@@ -166,7 +167,7 @@ fn change() -> impl Strategy<Value = Change> {
     });
     let key = (0..4_u32).prop_flat_map(|number| {
         let name = format!("k{number}");
-        // No two keys of the store are the same; what they were may be anything.
+        // No two present keys of the store share a digest; previous keys may have any.
         let of = (self::name("c", 4), 0..2_u32, option::of(0..10_u32));
         let key = (of, option::of(self::name("p", 3)), models(), limits(), any::<bool>()).prop_map({
             let name = name.clone();
@@ -197,7 +198,7 @@ proptest! {
             if policy_source.apply(store.update(names)) {
                 prop_assert_eq!(said(&policy_source), said(&whole));
             } else {
-                // The store sync reads everything. What it finds known it does not keep twice.
+                // The store sync does a full reload. It shares the memory of keys that have not changed.
                 policy_source = whole;
             }
         }
@@ -228,7 +229,7 @@ fn disabled(name: &str) -> ConsumerSpec {
     }
 }
 
-/// A change that is applied, and whether it was all.
+/// Applies a change, and returns whether it was complete without a full reload.
 fn applied(policy_source: &mut PolicySource, store: &mut Fake, change: &Change) -> bool {
     let name = store.change(change);
     policy_source.apply(store.update(Names::from_iter([name])))

@@ -1,4 +1,4 @@
-//! Some accounts of the store have changed: only they, and what refers to them, are put together anew.
+//! Partial reload: when some accounts of the store have changed, only these and the accounts that refer to them are rebuilt.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,15 +11,15 @@ use super::{PolicySource, names::Names, refused};
 /// Accounts of the store as they are now.
 #[derive(Debug, Default)]
 pub(crate) struct Update {
-    /// Which; those of them that are in neither list are not there any more.
+    /// The changed accounts; those that are in neither list have been deleted.
     pub(crate) names: Names,
     pub(crate) now: Accounts,
     pub(crate) unreadable: Vec<Unreadable>,
 }
 
 impl PolicySource {
-    /// Puts changed accounts of the store in force. Whether that is all; if not, something that was left out may be usable
-    /// now, and everything is to be read anew. What was taken away is out of force in any case.
+    /// Puts changed accounts of the store in force. Returns whether that is complete; if not, an account that was left out may be
+    /// usable now, and a full reload is needed. Deleted accounts are out of force in either case.
     #[must_use]
     pub(crate) fn apply(&mut self, update: Update) -> bool {
         let Update { names, mut now, unreadable } = update;
@@ -27,7 +27,7 @@ impl PolicySource {
         now.consumers.extend(unreadable_consumers.map(refused));
         self.problems.retain(|problem| !names.has(problem));
         self.leave_out(unreadable);
-        // What keys may refer to and is another now.
+        // The plans and consumers that have changed and that keys may refer to.
         let mut changed = Names::default();
         let mut is_all = self.apply_plans(&names, now.plans, &mut changed);
         self.apply_consumers(&names, now.consumers, &mut changed);
@@ -40,7 +40,7 @@ impl PolicySource {
         is_all
     }
 
-    /// Whether no key that was left out has waited for one of these plans.
+    /// Applies changed plans. Returns whether no left-out key was waiting for one of them.
     fn apply_plans(&mut self, names: &Names, now: Vec<Plan>, changed: &mut Names) -> bool {
         let mut is_all = true;
         self.stored.plans.retain(|plan| !names.contains(Kind::Plan, &plan.name));
@@ -54,12 +54,12 @@ impl PolicySource {
                 );
                 continue;
             }
-            // Of a key that is out of force already, because another one is the same, only a reading of everything tells
-            // that its plan is missing as well.
+            // A key may be out of force because another key has the same digest. Only a full reload finds that its plan is
+            // missing as well.
             is_all &= plan.is_some() || !self.policy.has_contested();
             is_all &= !self.directory.replace_plan(name, plan);
             changed.extend([(Kind::Plan, name.clone())]);
-            // Those that have changed themselves come next.
+            // Consumers that have changed themselves are handled next.
             let others =
                 self.directory.consumers_with(name).filter(|name| !names.contains(Kind::Consumer, name));
             let consumers: Names = others.map(|name| (Kind::Consumer, name.clone())).collect();
@@ -90,8 +90,8 @@ impl PolicySource {
         }
     }
 
-    /// Takes out the store's keys of these names, and gives all others what they refer to as it is now. Whether none of
-    /// those that are out has kept another one from being in force.
+    /// Removes the store's keys of these names, and links all other keys to the present plans and consumers. Returns whether none
+    /// of the removed keys kept another one from being in force.
     fn relink(&mut self, policy: &mut Policy, names: &Names, changed: &Names) -> bool {
         let Self { policy: before, directory, in_file, problems, .. } = self;
         let mut is_all = true;

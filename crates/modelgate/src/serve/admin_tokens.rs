@@ -1,4 +1,4 @@
-//! The tokens that let operators in: those of the configuration, or one that is made here.
+//! The tokens with which operators sign in: those of the configuration, or a generated one.
 
 use std::io;
 
@@ -7,10 +7,10 @@ use tracing::error;
 
 use crate::config::Config;
 
-/// The tokens of the configuration; if there are none, the one that was generated. There is no default password.
+/// The tokens of the configuration; if there are none, the generated one. There is no default password.
 ///
 /// # Errors
-/// If one must be generated and cannot be, or what is kept of it cannot be read.
+/// A token must be generated and cannot be, or the stored digest cannot be read.
 pub(crate) fn open(config: &Config) -> io::Result<AdminTokens> {
     if !config.admin.tokens.is_empty() {
         return Ok(config.admin.tokens.clone());
@@ -22,7 +22,7 @@ pub(crate) fn open(config: &Config) -> io::Result<AdminTokens> {
     Ok(tokens)
 }
 
-/// After a reload. A generated token stays while none is configured.
+/// Applies the tokens of a reloaded configuration. A generated token stays valid while none is configured.
 pub(crate) fn renew(gate: &Gate, config: &Config, running: &Config) {
     if config.admin.tokens.is_empty() && running.admin.tokens.is_empty() {
         return;
@@ -33,7 +33,7 @@ pub(crate) fn renew(gate: &Gate, config: &Config, running: &Config) {
     }
 }
 
-/// Shown here, once, and nowhere else: the log may be kept and read by others.
+/// Prints a generated token once, and not to the log: logs may be kept and read by others.
 #[expect(clippy::print_stdout, reason = "the log must not hold it")]
 fn show(token: &str, config: &Config) {
     let kept = match &config.state_dir {

@@ -1,4 +1,4 @@
-//! The log: to standard error, so that the commands' answers stay clean.
+//! The log. It goes to standard error, so that standard output has only the output of commands.
 
 use std::io::{self, IsTerminal as _};
 
@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Starts the log; to be called once. It has colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org/>), and
-/// none in a file or in `docker logs`.
+/// Starts the log; to be called once. The log is coloured on a terminal unless `NO_COLOR` is set (<https://no-color.org/>), and
+/// never in a file or in `docker logs`.
 pub(crate) fn start(config: &LogConfig) {
     let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let is_read_here =

@@ -1,7 +1,7 @@
-//! The configuration file is watched; a good new one takes effect, a bad one is refused.
+//! Watches the configuration file: a valid new version takes effect, an invalid one is refused.
 //!
-//! The file is read again and again rather than watched by the operating system: editors replace
-//! files and bind mounts hide it, and one small read a second costs nothing.
+//! The file is polled and not watched through the operating system: editors replace files, bind mounts hide changes, and one
+//! small read a second costs nothing.
 
 use std::{
     fs,
@@ -28,13 +28,13 @@ const EVERY: Duration = Duration::from_millis(500);
 /// What an operator should know of the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Review {
-    /// It has changed, and the new one cannot be taken.
+    /// The file has changed, and the new version is invalid.
     pub(crate) is_refused: bool,
     pub(crate) problems: Vec<ConfigurationFinding>,
 }
 
 impl Review {
-    /// Of a configuration that is in force, and the one with which the process has started.
+    /// A review of a configuration in force, compared with the one with which the process started.
     pub(crate) fn of(config: &Config, started: &Config) -> Self {
         let restart = started.restart_needed(config).into_iter();
         let restart = restart.map(|part| ConfigurationFinding::NeedsRestart { part });
@@ -42,7 +42,7 @@ impl Review {
         Self { is_refused: false, problems: restart.chain(doubtful).collect() }
     }
 
-    /// Of a file that is not taken.
+    /// A review of a file that was refused.
     fn refused(errors: &ConfigErrors) -> Self {
         const SOME: usize = 5;
         let first = errors.0.iter().take(SOME).cloned();
@@ -54,7 +54,7 @@ impl Review {
     }
 }
 
-/// Says on `/readyz` and `/metrics` whether the file as it stands is in force.
+/// Reports on `/readyz` and `/metrics` whether the file as it is now is in force.
 pub(crate) fn report(shared: &Shared, reviews: &watch::Receiver<Review>) {
     let told = reviews.clone();
     shared.add_status("configuration", move || {
@@ -75,13 +75,13 @@ pub(crate) fn report(shared: &Shared, reviews: &watch::Receiver<Review>) {
     });
 }
 
-/// What a change of the file concerns.
+/// The parts that a reload updates.
 pub(crate) struct Reload {
     /// The file, if there is one.
     pub(crate) file: Option<PathBuf>,
-    /// What stood in it when it was read: a change during the start is one, too.
+    /// The content of the file when it was read at start; a change during the start is noticed, too.
     pub(crate) seen: Option<Vec<u8>>,
-    /// With which the process has started: some of it stays in force until it ends.
+    /// The configuration with which the process started; parts of it stay in force until the process ends.
     pub(crate) started: Arc<Config>,
     pub(crate) running: Arc<Config>,
     pub(crate) shared: Arc<Shared>,
@@ -92,9 +92,9 @@ pub(crate) struct Reload {
 }
 
 impl Reload {
-    /// Watches the file; never returns. Limits keep what they have counted.
+    /// Watches the file; never returns. Limits keep their counts across a reload.
     pub(crate) async fn watch(mut self) {
-        // The senders stay in any case: without them others would hear of changes that are none.
+        // The senders are kept in any case: dropping them would look like a change to the receivers.
         let Some(path) = self.file.take() else { return std::future::pending().await };
         loop {
             sleep(EVERY).await;

@@ -1,4 +1,4 @@
-//! Limits that several Modelgates share: the connection, and what is said and kept of it.
+//! Limits that several replicas share: the connection to Redis, what is reported about it, and what is kept across restarts.
 
 use std::{
     fs,
@@ -15,10 +15,10 @@ use web::{Family, Shared, SharedCounting};
 
 use crate::config::{SharedLimitsConfig, SharedLimitsOptions};
 
-/// Looks for the server once; if it is not there, in the background.
+/// Tries to connect once; if the server does not answer, connecting goes on in the background.
 ///
 /// # Errors
-/// The configuration is of no use for it.
+/// The configuration cannot be used for a connection.
 pub(crate) async fn connect(
     config: &SharedLimitsConfig,
     state_dir: Option<&Path>,
@@ -35,16 +35,16 @@ pub(crate) async fn connect(
     Ok(SharedCounting::new(limits, *on_failure))
 }
 
-/// In the folder of what is kept over restarts: how many Modelgates share the limits. One that starts while Redis is down
-/// enforces that part of them, as it did before.
+/// The file in the state folder that keeps how many replicas share the limits. A replica that starts while Redis is down enforces
+/// its share of them, as it did before.
 const REPLICAS: &str = "shared-limits-replicas";
 
-/// None if it was never known, or the file is damaged.
+/// `None` if the number was never known, or if the file is damaged.
 fn remembered(folder: &Path) -> Option<NonZeroU32> {
     fs::read_to_string(folder.join(REPLICAS)).ok()?.trim().parse().ok()
 }
 
-/// Never a file that is half written, and none that a crash has left empty.
+/// Writes the file atomically: a crash leaves neither a partial nor an empty file.
 fn remember(folder: &Path, replicas: NonZeroU32) -> io::Result<()> {
     let (file, new) = (folder.join(REPLICAS), folder.join(format!("{REPLICAS}.new")));
     fs::create_dir_all(folder)?;
@@ -54,7 +54,7 @@ fn remember(folder: &Path, replicas: NonZeroU32) -> io::Result<()> {
     fs::rename(new, file)
 }
 
-/// Keeps how many share the limits for the next start, as long as somebody counts them.
+/// Writes the number of replicas for the next start whenever it changes, as long as limits are shared.
 async fn keep(folder: PathBuf, mut changes: watch::Receiver<NonZeroU32>) {
     let mut kept = remembered(&folder);
     loop {
@@ -75,7 +75,7 @@ async fn keep(folder: PathBuf, mut changes: watch::Receiver<NonZeroU32>) {
     }
 }
 
-/// Says on `/readyz` and `/metrics` whether limits are shared.
+/// Reports on `/readyz` and `/metrics` whether limits are shared.
 pub(crate) fn report(shared: &Arc<Shared>) {
     if shared.shared_counting().is_none() {
         return;

@@ -1,4 +1,4 @@
-//! What has changed in the store, as it comes.
+//! The stream of changes in the store.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::policy_source::names::Names;
 
-/// How often the store is asked, even if it says nothing of itself.
+/// How often the store is polled for changes, even if it sends no notifications.
 const LOOK: Duration = Duration::from_millis(900);
 
-/// Changes of the store as they come; dropped, nobody follows any more.
+/// The stream of changes in the store; dropping it stops following.
 pub(super) struct Changes {
     changes: mpsc::Receiver<Result<Change, StoreError>>,
     follower: AbortHandle,
 }
 
-/// What has changed.
+/// A set of changes.
 #[derive(Debug, Default)]
 pub(super) struct Changed {
-    /// These.
+    /// The accounts that have changed.
     pub(super) names: Names,
-    /// And more than these.
+    /// Whether other accounts may have changed as well.
     pub(super) and_more: bool,
 }
 
@@ -55,12 +55,12 @@ impl Changes {
 }
 
 impl Changes {
-    /// The next ones; an error is the last.
+    /// Waits for the next changes. An error ends the stream.
     pub(super) async fn next(&mut self) -> Result<Changed, StoreError> {
         let ended = || Err(StoreError::Unavailable("its connection has ended".into()));
         let mut changed = Changed::default();
         changed.note(self.changes.recv().await.unwrap_or_else(ended)?);
-        // What has come meanwhile is looked at together: one look shows all of it.
+        // Notifications that have arrived meanwhile are handled together: one query returns all changes.
         while let Ok(next) = self.changes.try_recv() {
             changed.note(next?);
         }

@@ -1,7 +1,7 @@
-//! What `/auth` has counted, on its way to the store.
+//! Writes what `/auth` has counted to the store.
 //!
-//! Each batch has a number, which the store keeps in the same transaction: one whose answer was lost is written again as
-//! it was, and counts once.
+//! Each batch has a number, which the store saves in the same transaction. A batch whose answer was lost is sent again unchanged,
+//! and is counted once.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -14,38 +14,38 @@ use limits::{Calendar, Period, QuotaId};
 use store::{Batch, Store, StoreError, Writer};
 use web::Shared;
 
-/// The most counts, and the most rows of usage, in a batch.
+/// The maximum number of counts, and of usage rows, in a batch.
 const MOST: usize = 1_000;
-/// After so long the rest waits: changes of accounts are to be in force within a second.
+/// A flush stops after this time and leaves the rest for later: account changes must be in force within a second.
 const ENOUGH: Duration = Duration::from_millis(250);
 
-/// The names of the periods that are under way.
+/// The names of the current periods.
 pub(super) fn periods(zone: &TimeZone, now: SystemTime) -> Vec<String> {
     let now = Timestamp::try_from(now).unwrap_or_default().to_zoned(zone.clone());
     [Calendar::Day, Calendar::Month].map(|per| Period::of(per, &now).to_string()).into()
 }
 
-/// What was counted and is not known to be in the store yet.
+/// Counts that are not known to be in the store yet.
 #[derive(Debug)]
 pub(super) struct Outbox {
     writer: Writer,
-    /// The number of the last batch.
+    /// The number of our last batch.
     last: i64,
     batches: VecDeque<Batch>,
-    /// Up to which of all batches in the store, by whomever, the counts are known.
+    /// The counts of all batches in the store up to this number, from any replica, are known.
     known: i64,
 }
 
-/// What a store holds of quotas.
+/// The quota counts that a store holds.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
-    /// After how many batches that was, at least.
+    /// The store held at least this many batches when the counts were read.
     pub(super) batches: i64,
     pub(super) counts: Vec<(QuotaId, u64)>,
 }
 
 impl Counted {
-    /// Asks the store.
+    /// Reads the counts from the store.
     pub(super) async fn of(store: &Store, zone: &TimeZone) -> Result<Self, StoreError> {
         let batches = store.batches().await?;
         Ok(Self { batches, counts: store.counts(&periods(zone, SystemTime::now())).await? })
@@ -68,8 +68,8 @@ impl Outbox {
         self.learn_counts(shared, counted.counts);
     }
 
-    /// Learns counts that were read when nothing was being written; not those of quotas of which some is on its way, as the
-    /// store may have that already or not.
+    /// Takes over counts that were read while no write was under way. Quotas with counts that are still unwritten are left out,
+    /// because the store may or may not have these already.
     fn learn_counts(&self, shared: &Shared, counts: Vec<(QuotaId, u64)>) {
         let on_their_way: HashSet<&QuotaId> =
             self.batches.iter().flat_map(|batch| batch.counts.iter().map(|(id, _)| id)).collect();
@@ -78,8 +78,8 @@ impl Outbox {
         }
     }
 
-    /// Writes what was counted, and learns what others have. What could not be written stays, also if one stops waiting.
-    /// Whether that was all.
+    /// Writes the counts, and takes over those of other replicas. Counts that could not be written are kept, also if the future
+    /// is dropped. Returns whether everything was written.
     pub(super) async fn write(
         &mut self,
         shared: &Shared,
@@ -87,7 +87,7 @@ impl Outbox {
         zone: &TimeZone,
     ) -> Result<bool, StoreError> {
         let begun = Instant::now();
-        // What was left the last time comes first.
+        // Counts that were left from the last time are sent first.
         self.send(shared, store, begun).await?;
         if self.batches.is_empty() {
             self.take(shared, zone);
@@ -97,11 +97,11 @@ impl Outbox {
         Ok(self.is_empty())
     }
 
-    /// Learns what others have counted, whether or not anything was counted here.
+    /// Takes over the counts of other replicas, whether or not this one has counted anything.
     async fn hear(&mut self, shared: &Shared, store: &Store) -> Result<(), StoreError> {
         let batches = store.batches().await?;
         if batches != self.known {
-            // A lower number: the database was put back to an earlier state.
+            // A lower number means that the database was restored to an earlier state.
             let known = if batches < self.known { 0 } else { self.known };
             let counts = store.counts_between(known, batches).await?;
             self.learn_counts(shared, counts);
@@ -110,7 +110,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Takes what has been counted since the last time.
+    /// Takes what has been counted since the last call.
     fn take(&mut self, shared: &Shared, zone: &TimeZone) {
         let (counts, used) = (shared.limiters().quotas().take_unsaved(), shared.usage().take());
         let at = SystemTime::now();
@@ -131,7 +131,7 @@ impl Outbox {
         while let Some(batch) = self.batches.front().filter(|_| begun.elapsed() < ENOUGH) {
             let added = store.add(&self.writer, batch).await?;
             let ours: HashMap<_, _> = batch.counts.iter().copied().collect();
-            // Else somebody else has written, too.
+            // Otherwise another replica has written in between.
             if added.batch == Some(self.known + 1) {
                 self.known += 1;
             }

@@ -1,4 +1,4 @@
-//! The state of the connection to the store: there is none, it answers, or it is down and tried again.
+//! The connection to the store: not configured, up, or down and being retried.
 
 use std::{
     mem,
@@ -15,20 +15,20 @@ use super::{
 };
 use crate::policy_source::PolicySource;
 
-/// Between attempts to reach a store that is down.
+/// The pause between attempts to reach a store that is down.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
-/// The same for one that comes and goes.
+/// The longest such pause, for a store that comes and goes.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
-/// After so long a store has come to stay.
+/// A store that was up for this long counts as stable.
 const STABLE: Duration = Duration::from_secs(10);
 
 /// The state of the connection to the store.
 pub(super) enum Link {
-    /// None is configured.
+    /// No store is configured.
     Off,
-    /// It answers, and everything was read.
+    /// The store answers, and everything was read.
     Up(Up),
-    /// It does not answer; what it said last stays in force.
+    /// The store does not answer; what it said last stays in force.
     Down(Down),
 }
 
@@ -36,38 +36,38 @@ pub(super) enum Link {
 pub(super) struct Up {
     changes: Changes,
     since: Instant,
-    /// How long the attempt that reached it had waited.
+    /// The pause before the attempt that reached it.
     pause: Duration,
-    /// Everything is being read anew, beside all else.
+    /// The full reload that runs in the background, if any.
     reading: Option<Reading>,
 }
 
 /// A store that does not answer.
 pub(super) struct Down {
     attempt: Attempt,
-    /// Before the next attempt.
+    /// The pause before the next attempt.
     pause: Duration,
-    /// Begun before it was lost, and not given up: it may have got that far.
+    /// A full reload that was started before the store was lost. It goes on, because it may have read everything already.
     reading: Option<Reading>,
 }
 
-/// An attempt to open the store and read everything; dropped, it ends.
+/// An attempt to open the store and read everything; dropping it aborts it.
 pub(super) struct Attempt(JoinHandle<Result<Opened, StoreError>>);
 
-/// What happens to the link.
+/// Events of the connection.
 pub(super) enum Event {
     /// Accounts have changed.
     Changed(Changed),
     /// The store has stopped answering.
     Lost(StoreError),
-    /// Everything was read.
+    /// A full reload has ended.
     Read(Reading, Box<Result<PolicySource, StoreError>>),
-    /// An attempt is over.
+    /// An attempt to reach the store has ended.
     Opened(Box<Result<Opened, StoreError>>),
 }
 
 impl Link {
-    /// A store that was just opened, after an attempt that had waited for so long.
+    /// A store that was just opened; `pause` preceded the successful attempt.
     pub(super) fn up(following: Following, pause: Duration) -> Self {
         Self::Up(Up { changes: Changes::of(following), since: Instant::now(), pause, reading: None })
     }
@@ -77,7 +77,7 @@ impl Link {
         Self::Down(Down { attempt: attempt(RETRY), pause: RETRY, reading: None })
     }
 
-    /// What happens next; never, without a store.
+    /// Waits for the next event; without a store it never returns.
     pub(super) async fn next(&mut self) -> Event {
         match self {
             Self::Off => std::future::pending().await,
@@ -92,7 +92,7 @@ impl Link {
         }
     }
 
-    /// It has stopped answering, if it did: from now on it is tried again.
+    /// Marks a store as down if it was up, and starts retrying.
     pub(super) fn lose(&mut self, attempt: impl FnOnce(Duration) -> Attempt) {
         *self = match mem::replace(self, Self::Off) {
             Self::Up(Up { since, pause, reading, .. }) => {
@@ -103,14 +103,14 @@ impl Link {
         };
     }
 
-    /// Tries once more to reach a store that is down, in the place of an attempt that is over or of no use any more.
+    /// Starts another attempt to reach a store that is down, replacing one that has ended or has become useless.
     pub(super) fn try_again(&mut self, attempt: impl FnOnce(Duration) -> Attempt) {
         if let Self::Down(down) = self {
             down.attempt = attempt(down.pause);
         }
     }
 
-    /// How long the attempt under way has waited, or the last one had.
+    /// The pause of the current attempt, or of the last one.
     pub(super) fn pause(&self) -> Duration {
         match self {
             Self::Off => RETRY,
@@ -119,7 +119,7 @@ impl Link {
         }
     }
 
-    /// Reads everything beside all else, if the store answers; once more, if that is being done.
+    /// Starts a full reload in the background, if the store is up; if one is under way, it is done once more.
     pub(super) fn read_anew(&mut self, read: impl FnOnce() -> Reading) {
         if let Self::Up(up) = self {
             match &mut up.reading {
@@ -129,7 +129,7 @@ impl Link {
         }
     }
 
-    /// The reading that is under way.
+    /// The full reload that is under way.
     pub(super) fn reading(&mut self) -> Option<&mut Reading> {
         match self {
             Self::Up(Up { reading, .. }) | Self::Down(Down { reading, .. }) => reading.as_mut(),
@@ -137,7 +137,7 @@ impl Link {
         }
     }
 
-    /// Ends the reading that is under way.
+    /// Aborts the full reload that is under way.
     pub(super) fn stop_reading(&mut self) {
         match self {
             Self::Up(Up { reading, .. }) | Self::Down(Down { reading, .. }) => *reading = None,
@@ -146,13 +146,13 @@ impl Link {
     }
 }
 
-/// A store that is there and gone at once, because it can be read and not written, is not asked without end.
+/// The backoff. It grows for a store that is lost soon after it was reached, for example because it can be read but not written.
 fn next_pause(pause: Duration, lasted: Duration) -> Duration {
     if lasted < STABLE { (pause * 2).min(LONGEST_RETRY) } else { RETRY }
 }
 
 impl Attempt {
-    /// Waits, then opens the store.
+    /// Waits for the pause, then opens the store.
     pub(super) fn after(
         pause: Duration,
         open: impl Future<Output = Result<Opened, StoreError>> + Send + 'static,
@@ -163,7 +163,7 @@ impl Attempt {
         }))
     }
 
-    /// What came of it. To be asked once.
+    /// Waits for the result. To be called once.
     async fn ended(&mut self) -> Result<Opened, StoreError> {
         (&mut self.0).await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
@@ -175,7 +175,7 @@ impl Drop for Attempt {
     }
 }
 
-/// The reading that is under way, when it is over.
+/// Waits for the full reload that is under way.
 async fn read(reading: &mut Option<Reading>) -> (Reading, Result<PolicySource, StoreError>) {
     let Some(under_way) = reading else { return std::future::pending().await };
     let read = under_way.ended().await;

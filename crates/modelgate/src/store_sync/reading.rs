@@ -1,4 +1,4 @@
-//! Reads accounts of the store, some or all.
+//! Reads accounts from the store, some or all.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use crate::{
     policy_source::{PolicySource, names::Names, refused, update::Update},
 };
 
-/// Why everything is being read.
+/// Why a full reload runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The configuration file has changed, and is not in force yet.
+    /// The configuration file has changed, and the new one is not in force yet.
     File,
-    /// The store has changed in a way that cannot be told account by account.
+    /// The store has changed in a way that cannot be applied account by account.
     Store,
 }
 
-/// Everything is being read; dropped, it ends.
+/// A full reload; dropping it aborts it.
 pub(super) struct Reading {
     task: JoinHandle<Result<PolicySource, StoreError>>,
     pub(super) cause: Cause,
-    /// What has changed since it was begun.
+    /// The accounts that have changed since it started.
     pub(super) meanwhile: Names,
-    /// So much has changed since it was begun that it is to be done once more.
+    /// It must be done once more, because too much has changed since it started.
     pub(super) again: bool,
 }
 
@@ -40,7 +40,7 @@ impl Reading {
         Self { task: tokio::spawn(read), cause, meanwhile: Names::default(), again: false }
     }
 
-    /// What was read, at the end.
+    /// Waits for the result.
     pub(super) async fn ended(&mut self) -> Result<PolicySource, StoreError> {
         (&mut self.task).await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
@@ -52,7 +52,7 @@ impl Drop for Reading {
     }
 }
 
-/// Puts the file and everything in the store together. Of keys that are `known` there are no two in memory.
+/// Combines the file with everything in the store. Keys that are unchanged in `known` share their memory.
 pub(super) async fn read_all(
     config: &Config,
     key_sets: &KeySets,
@@ -70,7 +70,7 @@ pub(super) async fn read_all(
     while let Some(documents) = next {
         let last = documents.last.clone();
         let known = Arc::clone(&known);
-        // 100,000 keys take a moment, in which requests go on, and the store looks for the next ones.
+        // 100,000 keys take a moment. Requests go on meanwhile, and the store fetches the next keys.
         let read = spawn_blocking(move || {
             let (keys, unreadable) = documents.read();
             policy_source.add_keys(keys, unreadable, &known);
@@ -83,7 +83,8 @@ pub(super) async fn read_all(
     Ok(policy_source)
 }
 
-/// Reads some accounts as they are now: first what refers to others, so that these are no older.
+/// Reads some accounts as they are now. Accounts that refer to others are read first, so that the accounts they refer to are at
+/// least as new.
 pub(super) async fn read_some(store: &Store, names: &Names) -> Result<Update, StoreError> {
     let mut unreadable = Vec::new();
     let keys = read_kind(store, names, &mut unreadable).await?;
@@ -108,7 +109,7 @@ async fn read_kind<A: Account>(
     Ok(now)
 }
 
-/// The store has not answered in time.
+/// The error if the store has not answered in time.
 pub(super) fn late() -> StoreError {
     StoreError::Unavailable("no answer in time".into())
 }

@@ -1,4 +1,4 @@
-//! What operators are told of the store and of accounts that are not in force.
+//! Tells operators about the store and about accounts that are not in force.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -10,7 +10,7 @@ use web::{Family, Shared};
 
 use crate::policy_source::PolicySource;
 
-/// Says what is not in force, and was not known to be.
+/// Logs the accounts that have newly stopped being in force.
 pub(super) fn report(policy_source: &PolicySource, registry: &Registry) {
     let known = registry.problems();
     let known: HashSet<&AccountFinding> = known.iter().collect();
@@ -21,7 +21,7 @@ pub(super) fn report(policy_source: &PolicySource, registry: &Registry) {
     registry.set_problems(problems);
 }
 
-/// Says on `/readyz` and `/metrics` whether the store answers.
+/// Reports on `/readyz` and `/metrics` whether the store answers.
 pub(super) fn show(shared: &Shared, registry: &Arc<Registry>) {
     let told = Arc::clone(registry);
     shared.add_status("store", move || describe(&told));
@@ -34,7 +34,7 @@ pub(super) fn show(shared: &Shared, registry: &Arc<Registry>) {
 }
 
 fn describe(registry: &Registry) -> serde_json::Value {
-    /// There may be 100,000; the log names all.
+    /// How many accounts are listed there; 100,000 may be affected. The log names all.
     const SOME: usize = 20;
     let kind = registry.store().ok().map(|store| store.url().kind());
     let mut described = match &*registry.state() {

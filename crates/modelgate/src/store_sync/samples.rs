@@ -1,4 +1,4 @@
-//! Some of the refusals, for the audit log.
+//! Samples refusals for the audit log.
 
 use std::{
     collections::HashMap,
@@ -9,39 +9,40 @@ use serde_json::json;
 use store::{Actor, Audit, Origin};
 use telemetry::Batch;
 
-/// Of equal refusals (key, reason, model), one in so much time is written down, with the number of the others.
+/// Of equal refusals (key, reason, model) one is recorded in this time, with the number of the others.
 const SAMPLE: Duration = Duration::from_secs(60);
-/// No more than that are written down in such a time, whoever asks for what.
+/// The maximum number of records per minute in all.
 const MOST_PER_MINUTE: u32 = 120;
-/// So many addresses are told apart in such a time, lest those of one attacker leave no room for others.
+/// The maximum number of addresses per minute that are recorded separately, so that one attacker's addresses leave room for
+/// others.
 const MOST_ADDRESSES_PER_MINUTE: u32 = 20;
-/// Of refusals with this code, the address from which they come is of interest.
+/// The code of refusals that are recorded with the client's address.
 const BY_ADDRESS: &str = "too_many_failures";
-/// So many wait for the store at most.
+/// The maximum number of records that wait for the store.
 const MOST_DUE: usize = 1_000;
-/// So many kinds of refusals are told apart; it bounds the memory.
+/// The maximum number of distinct refusals that are tracked; it bounds the memory.
 const MOST_SAMPLES: usize = 10_000;
 
-/// Some of the refusals, for the audit log.
+/// Samples refusals for the audit log.
 #[derive(Default)]
 pub(super) struct Samples {
-    /// By key, or address, reason and model: when one was written down, and how many have come since.
+    /// By key or address, reason and model: when one was recorded last, and how many have come since.
     seen: HashMap<(String, &'static str, String), (Instant, u64)>,
     due: Vec<Audit>,
-    /// This minute.
+    /// The current minute.
     minute: Option<Minute>,
 }
 
 struct Minute {
     begin: Instant,
-    /// How many were written down in it.
+    /// How many records were made in it.
     written: u32,
-    /// How many addresses were told apart.
+    /// How many addresses were recorded in it.
     addresses: u32,
 }
 
 impl Samples {
-    /// Looks at decisions.
+    /// Adds the refusals of a batch of decisions.
     pub(super) fn add(&mut self, batch: &Batch) {
         let now = Instant::now();
         let fresh = Minute { begin: now, written: 0, addresses: 0 };
@@ -51,7 +52,8 @@ impl Samples {
         };
         for record in batch.iter() {
             let Some(reason) = record.refused else { continue };
-            // Only where a limit is reached the model is one that exists; clients can make up any number of others.
+            // The model is recorded only for limits, where it is known to exist. For other refusals clients can invent any number
+            // of names.
             let is_limit = ["rate_limit_exceeded", "quota_exceeded"].contains(&reason);
             let model = record.model().filter(|_| is_limit).unwrap_or_default().to_owned();
             let mut id = (record.key().unwrap_or_default().to_owned(), reason, model);
@@ -141,7 +143,7 @@ mod tests {
         }))
     }
 
-    /// The subject and address of each, in order.
+    /// The subject and address of each record, in order.
     fn written(samples: &mut Samples, records: Vec<Arc<Record>>) -> Vec<(String, String)> {
         samples.add(&records.into());
         let text = |audit: &Audit| match &audit.actor.origin {
@@ -180,7 +182,7 @@ mod tests {
         records.push(refused("disabled_api_key", Some("a"), [192, 0, 2, 7]));
         let written = written(&mut samples, records);
         let of_nobody = written.iter().filter(|(subject, _)| subject == "nobody").count();
-        // One more stands for all others.
+        // One further record stands for all other addresses.
         assert_eq!(of_nobody, MOST_ADDRESSES_PER_MINUTE as usize + 1);
         assert_eq!(written[1], ("nobody".to_owned(), "192.0.2.1".to_owned()));
         assert_eq!(written.last().expect("one").0, "key a");

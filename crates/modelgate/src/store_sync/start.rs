@@ -1,4 +1,4 @@
-//! The first reading of the store: for a server that starts, for one whose store is back, and for a command.
+//! The first reading of the store: for a server that starts, for one whose store has come back, and for a command.
 
 use std::{
     io,
@@ -22,32 +22,32 @@ use crate::{config::Config, jwks::KeySets, policy_source::PolicySource};
 /// How long the start waits for the store.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The keys and limits with which to start: those of the store among them, if it answers in time.
+/// The keys and limits at start, with the store's if it answers in time.
 pub(crate) struct Start {
     pub(crate) registry: Arc<Registry>,
     pub(crate) policy_source: PolicySource,
     pub(super) store: Reached,
 }
 
-/// What came of looking for the store.
+/// The outcome of reaching for the store.
 pub(super) enum Reached {
-    /// None is configured.
+    /// No store is configured.
     None,
-    /// It does not answer yet.
+    /// The store does not answer yet.
     Down,
-    /// It is open, and everything was read.
+    /// The store is open, and everything was read.
     Open(Following, Counted),
 }
 
-/// What an open store tells: what changes from now on, all accounts, and what was counted.
+/// What is read from an open store: the stream of further changes, all accounts, and the counts.
 pub(super) type Opened = (Following, PolicySource, Counted);
 
 impl Start {
     /// Opens the store and reads it.
     ///
     /// # Errors
-    /// SQLite's file cannot be used, or the tables are those of a newer Modelgate. A PostgreSQL that does not answer is no
-    /// error: it may come later.
+    /// SQLite's file cannot be used, or the tables are those of a newer Modelgate. A PostgreSQL that does not answer is not an
+    /// error, because it may become available later.
     pub(crate) async fn new(config: &Config, key_sets: &KeySets) -> io::Result<Self> {
         let registry = Arc::new(Registry::new(config.accounts.declared.clone()));
         let Some(url) = config.store.url.clone() else {
@@ -76,7 +76,7 @@ impl Start {
     }
 }
 
-/// Opens the store if that has not been done, and reads everything but what is `known` already.
+/// Opens the store if it is not open yet, and reads everything. Keys that are unchanged in `known` share their memory.
 pub(super) async fn open(
     config: &Config,
     key_sets: &KeySets,
@@ -92,7 +92,7 @@ pub(super) async fn open(
         }
         (Err(_), None) => return Err(StoreError::Unavailable("there is none".into())),
     };
-    // What changes while it is read is heard of afterwards.
+    // Following starts first, so that changes during the reading are not missed.
     let following = store.follow().await?;
     let policy_source = read_all(config, key_sets, &store, known).await?;
     let counted = Counted::of(&store, &config.time_zone).await?;
@@ -100,10 +100,10 @@ pub(super) async fn open(
     Ok((following, policy_source, counted))
 }
 
-/// The keys and limits of the file and the store as they are now, for a command that changes nothing.
+/// The present keys and limits of the file and the store, for a command that changes nothing.
 pub(crate) async fn read_once(config: &Config, key_sets: &KeySets) -> Result<PolicySource, StoreError> {
     let is_there = match &config.store.url {
-        // It would be made, and belong to whoever gives the command.
+        // Opening a missing file would create it, owned by the user who runs the command.
         Some(StoreUrl::Sqlite(path)) => path.exists(),
         other => other.is_some(),
     };

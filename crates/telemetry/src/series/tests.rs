@@ -1,4 +1,4 @@
-//! A clock that the tests move; counters as the writers leave them.
+//! Tests with a clock that they move, and counters as writers leave them.
 
 use proptest::prelude::*;
 
@@ -132,7 +132,7 @@ fn a_clock_that_is_set_begins_anew_and_loses_no_total() {
 }
 
 proptest! {
-    /// Whenever the counters are read: the points have no gap and add up to what was decided.
+    /// At whatever times the counters are read, the points have no gap and add up to what was decided.
     #[test]
     fn the_points_add_up(steps in prop::collection::vec((0_u64..4_000, 0_usize..5), 1..60)) {
         let mut world = World::default();

@@ -1,4 +1,4 @@
-//! [axe-core]: what keeps people with disabilities from using a page.
+//! [axe-core] finds accessibility barriers: what keeps people with disabilities from using a page.
 //!
 //! [axe-core]: https://github.com/dequelabs/axe-core/blob/develop/doc/API.md
 
@@ -31,7 +31,7 @@ pub fn axe_script() -> Option<PathBuf> {
 pub struct Violation {
     /// The rule: `color-contrast`.
     pub id: String,
-    /// How much it matters.
+    /// The severity.
     pub impact: Impact,
     /// The rule in words.
     pub help: String,
@@ -40,7 +40,7 @@ pub struct Violation {
     pub elements: Vec<Element>,
 }
 
-/// How much a violation matters.
+/// The severity of a violation.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub enum Impact {
@@ -58,9 +58,9 @@ pub enum Impact {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Element {
-    /// As it stands in the page.
+    /// Its HTML in the page.
     pub html: String,
-    /// What to do.
+    /// How to fix it.
     #[serde(default)]
     pub failure_summary: String,
 }
@@ -76,7 +76,7 @@ impl fmt::Display for Violation {
 }
 
 impl Browser {
-    /// Looks for barriers in the page as it is now. `script` is from [`axe_script`].
+    /// Looks for violations in the page as it is now. `script` is from [`axe_script`].
     ///
     /// # Panics
     /// If axe does not run.
@@ -88,7 +88,7 @@ impl Browser {
         serde_json::from_str(found.as_str().expect("axe's findings")).expect("axe's findings")
     }
 
-    /// Those that are serious or worse.
+    /// The violations that are serious or worse.
     ///
     /// # Panics
     /// If axe does not run.
@@ -98,10 +98,10 @@ impl Browser {
         violations
     }
 
-    /// Fails the test if the page has a barrier that is serious or worse.
+    /// Fails the test if a violation is serious or worse.
     ///
     /// # Panics
-    /// If it does; the message has each element and what to do.
+    /// If one is; the message has each element and how to fix it.
     pub async fn assert_accessible(&self, script: &Path) {
         let barriers: Vec<String> = self.barriers(script).await.iter().map(Violation::to_string).collect();
         assert!(barriers.is_empty(), "barriers:\n{}", barriers.join("\n"));

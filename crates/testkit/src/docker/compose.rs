@@ -29,7 +29,7 @@ pub fn compose_binary() -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
-/// A Compose file, what is changed in it, and the variables that it reads.
+/// A Compose file with its overrides and variables.
 #[derive(Clone, Debug)]
 pub struct ComposeFile {
     source: Source,
@@ -55,12 +55,12 @@ pub struct Compose {
 }
 
 impl ComposeFile {
-    /// A file; relative paths in it start at its folder.
+    /// A file on disk; relative paths in it start at its folder.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self::of(Source::Path(path.into()))
     }
 
-    /// A file's text; relative paths in it lead nowhere.
+    /// The text of a file; relative paths in it cannot be used.
     pub fn text(yaml: impl Into<String>) -> Self {
         Self::of(Source::Text(yaml.into()))
     }
@@ -69,7 +69,7 @@ impl ComposeFile {
         Self { source, overrides: Vec::new(), variables: Vec::new() }
     }
 
-    /// One more file over it: what this one says counts.
+    /// Adds an override file, whose values take precedence.
     #[must_use]
     pub fn over(mut self, yaml: impl Into<String>) -> Self {
         self.overrides.push(yaml.into());
@@ -102,18 +102,18 @@ impl ComposeFile {
 }
 
 impl Compose {
-    /// Starts a project, without building or pulling anything, and returns when its containers run: those that others
+    /// Starts a project, without building or pulling anything, and returns when its containers are running; those that others
     /// wait for (`depends_on: service_healthy`) are healthy then. The project's name is unique; `name` is its last part.
     ///
     /// # Errors
-    /// Compose is not there, or it fails; the text is what it said.
+    /// Compose is not installed, or it fails; the text is its output.
     pub async fn up(file: ComposeFile, name: &str) -> Result<Self, Failure> {
         let binary = compose_binary()
             .ok_or_else(|| Failure::missing("Docker Compose is not there; `cargo xtask test --install`"))?;
         let folder = tempfile::tempdir()?;
         let files = file.write(folder.path())?;
         let project = unique_name(name);
-        // The value exists before the command runs: half a project is taken down as well.
+        // The value exists before the command runs, so that a partly started project is taken down as well.
         let compose = Self { binary, project, files, variables: file.variables, _folder: folder };
         compose.run(&["up", "--detach", "--no-build", "--pull", "never"]).await?;
         Ok(compose)

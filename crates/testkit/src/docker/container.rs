@@ -1,4 +1,4 @@
-//! Containers and networks that are gone when their value is dropped.
+//! Containers and networks that are removed when their value is dropped.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -38,7 +38,7 @@ impl RunOptions {
         Self { image: image.into(), name: "container".to_owned(), ..Self::default() }
     }
 
-    /// Another engine than the local one.
+    /// Uses another engine than the local one.
     #[must_use]
     pub fn engine(mut self, engine: &Engine) -> Self {
         self.engine = engine.clone();
@@ -123,7 +123,7 @@ impl Container {
         args.extend(flags);
         args.push(image);
         args.extend(command);
-        // The value exists before the command runs: a container that was made but could not be started is removed.
+        // The value exists before the command runs, so that a container that was created but could not be started is removed.
         let mut container = Self { engine, id: String::new(), name };
         container.id = container.engine.docker(&args).await?;
         Ok(container)
@@ -154,7 +154,7 @@ impl Container {
     /// Its address in the first network in which it has one.
     ///
     /// # Errors
-    /// It does not run, or has no network of its own.
+    /// It is not running, or has no network of its own.
     pub async fn ip(&self) -> Result<IpAddr, Failure> {
         let networks = self.inspect().await?["NetworkSettings"]["Networks"].take();
         let addresses = networks.as_object().into_iter().flat_map(|networks| networks.values());
@@ -193,10 +193,10 @@ impl Container {
         Ok(self.inspect().await?["State"]["Health"]["Status"].as_str().map(str::to_owned))
     }
 
-    /// Waits until the engine holds it to be `healthy` (or `unhealthy`).
+    /// Waits until the engine reports it as `healthy` (or `unhealthy`).
     ///
     /// # Errors
-    /// That took longer than the time-out; the text has what the last checks printed.
+    /// It took longer than the timeout; the text has the output of the last checks.
     pub async fn wait_health(&self, wanted: &str, timeout: Duration) -> Result<(), Failure> {
         let probe = || async { (self.health().await.ok()??.as_str() == wanted).then_some(()) };
         match within(timeout, probe).await {
@@ -258,10 +258,7 @@ impl Container {
         self.act("restart").await
     }
 
-    /// Freezes it: its port still takes connections, and nothing answers.
-    ///
-    /// # Errors
-    /// The engine refuses.
+    /// Freezes it: its port still accepts connections, but nothing answers.
     pub async fn pause(&self) -> Result<(), Failure> {
         self.act("pause").await
     }

@@ -25,7 +25,7 @@ use crate::{
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Of the temporary folders; short, because the path of a socket may have 107 bytes at most.
+/// The prefix of the temporary folders; short, because a socket's path may have 107 bytes at most.
 const PREFIX: &str = "mgt-dockerd-";
 
 /// A running private engine. On drop its containers, processes, mounts, bridge and folders are removed.
@@ -47,7 +47,7 @@ impl Daemon {
         sweep();
         let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in("/tmp")?;
         fs::write(folder.path().join("owner"), owner())?;
-        // Its own, so that the machine's engine's /etc/docker/daemon.json is not read.
+        // A file of its own, so that the machine's /etc/docker/daemon.json is not read.
         fs::write(folder.path().join("daemon.json"), "{}")?;
         let bridge = Bridge::create()?;
         fs::write(folder.path().join("bridge"), &bridge.name)?;
@@ -70,7 +70,7 @@ impl Daemon {
         &self.bridge.name
     }
 
-    /// Stops the engine (SIGTERM); its containers run on.
+    /// Stops the engine (SIGTERM); its containers keep running.
     ///
     /// # Panics
     /// If it does not stop within a minute.
@@ -80,7 +80,7 @@ impl Daemon {
         }
     }
 
-    /// Kills the engine and its containerd; its containers run on.
+    /// Kills the engine and its containerd; its containers keep running.
     pub fn kill(&mut self) {
         self.process = None;
     }
@@ -204,11 +204,11 @@ fn sweep() {
     }
 }
 
-/// Ends what still runs out of an engine's folder (containerd, the containers' shims and with them their programs) and
-/// unmounts what is mounted in it.
+/// Ends the processes of an engine's folder (containerd, the containers' shims and with them their programs) and unmounts what is
+/// mounted in it.
 fn clean(folder: &Path) {
     let text = folder.to_string_lossy();
-    // containerd first, or it starts shims again; what a shim ran has no trace of the folder in its command line.
+    // containerd first, because it would restart the shims. A shim's program does not have the folder in its command line.
     for shim in processes_with(&text) {
         for child in children(shim) {
             send("KILL", &child.to_string());
@@ -225,7 +225,7 @@ fn children(id: u32) -> Vec<u32> {
     text.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
-/// Innermost first.
+/// Mounts in the folder, innermost first.
 fn mounts_in(folder: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let paths = text.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);

@@ -97,7 +97,7 @@ impl Image {
         self.change(format!("HEALTHCHECK --interval={}ms --timeout=5s CMD {command}", interval.as_millis()))
     }
 
-    /// Any other instruction that `docker import --change` takes: `ENV`, `EXPOSE`, `LABEL`, `USER`, `WORKDIR`, …
+    /// Any other instruction that `docker import --change` accepts: `ENV`, `EXPOSE`, `LABEL`, `USER`, `WORKDIR`, …
     #[must_use]
     pub fn change(mut self, instruction: impl Into<String>) -> Self {
         self.changes.push(instruction.into());
@@ -109,7 +109,7 @@ impl Image {
     /// # Errors
     /// A program or library is missing, or the engine refuses.
     pub async fn build(self) -> Result<String, Failure> {
-        // Tests of one process often ask for the same image at once.
+        // Tests in one process often need the same image at the same time.
         static BUILDING: Mutex<()> = Mutex::const_new(());
         let _alone = BUILDING.lock().await;
         let engine = Engine::local();
@@ -142,7 +142,7 @@ impl Image {
         Ok(files)
     }
 
-    /// Changes when the image would: what is in it, and for files their size and time.
+    /// Changes whenever the image would: it covers the instructions, and the size and time of each file.
     fn hash(&self, files: &BTreeMap<String, PathBuf>) -> io::Result<String> {
         let mut hasher = DefaultHasher::new();
         (&self.texts, &self.links, &self.changes).hash(&mut hasher);

@@ -40,7 +40,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The engine that the `docker` command talks to by itself: `DOCKER_HOST`, or the machine's own.
+    /// The engine that the `docker` command uses by default: `DOCKER_HOST`, or the machine's own.
     #[must_use]
     pub fn local() -> Self {
         Self::default()
@@ -92,7 +92,7 @@ impl Engine {
         self.host.iter().flat_map(|host| ["--host".to_owned(), host.clone()]).collect()
     }
 
-    /// For drops, which cannot wait for a future.
+    /// Runs a `docker` command in a drop, which cannot wait for a future.
     fn docker_in_drop(&self, args: &[&str]) {
         let mut command = process::Command::new("docker");
         command
@@ -105,7 +105,7 @@ impl Engine {
     }
 }
 
-/// Whether there is a Docker Engine that tests may use. The first call removes what killed test processes left.
+/// Whether there is a Docker Engine that tests may use. The first call removes what killed test processes have left.
 ///
 /// # Errors
 /// There is none; the text says why.
@@ -119,16 +119,16 @@ pub async fn available() -> Result<(), Failure> {
     AVAILABLE.get_or_init(look).await.clone()
 }
 
-/// By which Compose marks what belongs to a project.
+/// The label with which Compose marks everything that belongs to a project.
 const PROJECT_LABEL: &str = "com.docker.compose.project";
 
-/// Removes the containers, networks and volumes of test processes of this machine that are no more.
+/// Removes the containers, networks and volumes of test processes of this machine that have ended.
 async fn sweep() {
     sweep_of(OWNER_LABEL, is_gone).await;
     sweep_of(PROJECT_LABEL, is_left_over).await;
 }
 
-/// Removes what carries a label whose value tells that it may go.
+/// Removes everything that has a label for whose value `may_go` returns true.
 async fn sweep_of(label: &str, may_go: fn(&str) -> bool) {
     let engine = Engine::local();
     for (list, id, remove) in [
@@ -143,7 +143,7 @@ async fn sweep_of(label: &str, may_go: fn(&str) -> bool) {
             if let Some((id, owner)) = line.split_once(' ')
                 && may_go(owner)
             {
-                // Another process may be sweeping, too.
+                // Another process may be removing the same things.
                 let _ = engine.docker(&[remove, &[id]].concat()).await;
             }
         }
@@ -156,7 +156,7 @@ fn is_left_over(project: &str) -> bool {
     id.is_some_and(|id| start_time(id).is_none())
 }
 
-/// This test process: machine, process id, and start time, since process ids come again.
+/// This test process: machine, process id, and start time, because process ids are reused.
 fn owner() -> String {
     format!("{}/{}/{}", machine(), process::id(), start_time(process::id()).unwrap_or_default())
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Image;
 use crate::{Failure, build_sim_server};
 
-/// What an image holds in place of the original.
+/// What an image contains in place of the original.
 #[derive(Clone, Debug)]
 pub enum StandIn {
     /// A simulated server on port 8000 that takes vLLM's command line.

@@ -26,7 +26,7 @@ pub(super) fn error(status: u16, kind: &str, message: &str, param: Option<&str>)
     json!({"error": {"message": message, "type": kind, "param": param, "code": status}})
 }
 
-/// The pieces of text of an answer; whole answers are the pieces in a row.
+/// The pieces of text of an answer; a whole answer is their concatenation.
 pub(super) fn pieces(state: &State, model: &str) -> Vec<String> {
     let first = format!("Answer from {} for {model}.", state.options.name);
     let more = (1..state.options.chunks).map(|number| format!(" word{number}"));

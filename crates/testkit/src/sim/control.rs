@@ -1,5 +1,5 @@
-//! The endpoints under `/sim/`, by which a test changes a server in a container and asks what reached it. They are not
-//! counted among the received requests.
+//! The endpoints under `/sim/`, through which a test changes a server in a container and queries what reached it. Requests to
+//! them are not recorded as received.
 
 use std::time::Duration;
 

@@ -14,8 +14,8 @@ pub struct Sim {
     state: Arc<State>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
-    // On threads of its own: a test that blocks its own runtime (a slow command, a long drop) must not make the
-    // server look slow to Modelgate's probes.
+    // The server has threads of its own: a test that blocks its runtime (a slow command, a long drop) must not make the server
+    // look slow to Modelgate's probes.
     runtime: Option<Runtime>,
 }
 

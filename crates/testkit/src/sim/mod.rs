@@ -60,13 +60,13 @@ pub struct Options {
     pub models: Vec<String>,
     /// Where the OpenAI endpoints are, `/v1` in vLLM.
     pub base_path: String,
-    /// Everything answers 503 for so long after the start, like a server that still loads its weights.
+    /// How long everything is answered with 503 after the start, as by a server that is still loading its weights.
     pub startup_delay: Duration,
-    /// Between two chunks of a streamed answer.
+    /// The delay between two chunks of a streamed answer.
     pub chunk_delay: Duration,
     /// How many chunks of text a streamed answer has.
     pub chunks: usize,
-    /// Before an answer that is not streamed, and before the first chunk of one that is.
+    /// The delay before an answer, or before the first chunk of a streamed one.
     pub latency: Duration,
     /// How many requests run at once; the others wait, and `vllm:num_requests_waiting` counts them.
     pub max_running: usize,
@@ -74,17 +74,17 @@ pub struct Options {
     pub max_model_len: u32,
     /// `owned_by` of the listing: `vllm`, `sglang`, `llamacpp`, or `library` for Ollama.
     pub owned_by: String,
-    /// Any model in a body is answered, as llama.cpp does.
+    /// Whether any model in a body is answered, as llama.cpp does.
     pub accept_any: bool,
     /// The secret without which everything but `/health` is answered 401.
     pub required_key: Option<String>,
-    /// The header in which it stands: `authorization` (behind `Bearer `), `x-api-key`, `api-key` or any other.
+    /// The header that carries the secret: `authorization` (after `Bearer `), `x-api-key`, `api-key` or any other.
     pub required_header: String,
-    /// Everything is answered 403 that is asked for another host than 127.0.0.1, as by an Ollama on a loopback address.
+    /// Whether requests for any other host than 127.0.0.1 get 403, as from an Ollama on a loopback address.
     pub own_host_only: bool,
-    /// Ollama's `/api/ps` lists no model for so long after the start.
+    /// How long Ollama's `/api/ps` lists no model after the start.
     pub loaded_after: Duration,
-    /// It listens with TLS, and this certificate.
+    /// The certificate for TLS; `None`: no TLS.
     pub tls: Option<Identity>,
 }
 

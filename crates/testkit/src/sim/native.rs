@@ -1,4 +1,4 @@
-//! The own APIs of [Ollama](https://github.com/ollama/ollama/blob/main/docs/api.md) and
+//! The native APIs of [Ollama](https://github.com/ollama/ollama/blob/main/docs/api.md) and
 //! [llama.cpp](https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md).
 
 use std::{fmt, sync::Arc};
@@ -24,7 +24,7 @@ use super::{
 
 const LINES: &str = "application/x-ndjson";
 
-/// A JSON object's fields as they came, repeated ones repeated.
+/// A JSON object's fields in their order, including repeated ones.
 struct Fields(Vec<(String, Value)>);
 
 impl Fields {
@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
-/// `None` if the path is none of theirs.
+/// The answer of a native API; `None` if the path belongs to neither.
 pub(super) async fn answer(
     state: &Arc<State>,
     method: &Method,

@@ -1,4 +1,4 @@
-//! From a connection to an answer: reads the request, remembers it, finds out which model it wants, and answers.
+//! Handles a connection: reads the request, records it, determines its model, and answers.
 
 use std::{future::Future, io, sync::Arc};
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::tls::TlsListener;
 
-/// Of server-sent events.
+/// The media type of server-sent events.
 pub(super) const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
 /// Serves until `stop` is ready, then ends as uvicorn does on SIGTERM: stops listening, closes idle connections,
@@ -54,7 +54,7 @@ pub(super) async fn serve_state(
 
 async fn answer(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
-    // A client that breaks off while it sends gets no answer anyway.
+    // A client that disconnects while it sends gets no answer anyway.
     let Ok(body) = to_bytes(body, usize::MAX).await else { return StatusCode::BAD_REQUEST.into_response() };
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let mut response = if state.options.own_host_only && !host.starts_with("127.0.0.1:") {
@@ -188,7 +188,7 @@ fn models(state: &State) -> Response {
     }
 }
 
-/// Any body will do: some predict from an image.
+/// Any body is accepted: some servers predict from an image.
 async fn predict(state: &State, path: &str, content: &Content) -> Response {
     if let Some(refusal) = unable(state) {
         return refusal;
@@ -208,7 +208,7 @@ fn has_required_key(state: &State, headers: &HeaderMap) -> bool {
     given == Some(required.as_str())
 }
 
-/// What every request for a model is answered while the server loads, or was told to fail.
+/// The answer to every request for a model while the server is loading, or was told to fail.
 pub(super) fn unable(state: &State) -> Option<Response> {
     if state.is_loading() {
         return Some(unavailable());

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Options;
 
-/// Enough for any test, and a container that runs for days does not grow.
+/// Enough for any test, and bounded for a container that runs for days.
 const KEPT_REQUESTS: usize = 200;
 
 /// One request as it reached the server.
@@ -69,7 +69,7 @@ pub struct Failure {
     pub status: Option<u16>,
     /// Adds `Retry-After` to that answer.
     pub retry_after: Option<u32>,
-    /// A streamed answer breaks off after so many chunks: the connection closes without an end.
+    /// A streamed answer breaks off after this many chunks: the connection closes without an end.
     pub break_after: Option<usize>,
 }
 
@@ -94,7 +94,7 @@ pub(super) struct Switches {
     pub(super) failure: Failure,
     pub(super) latency: Duration,
     pub(super) required_key: Option<String>,
-    /// What a test said of it; else it depends on the time since the start.
+    /// The value that a test has set; otherwise it depends on the time since the start.
     pub(super) loaded: Option<bool>,
 }
 
@@ -188,7 +188,7 @@ impl State {
     }
 }
 
-/// Counts a request as waiting; a client that leaves meanwhile is no longer counted.
+/// Counts a request as waiting; a client that disconnects meanwhile is no longer counted.
 struct Waiting {
     state: Arc<State>,
     model: String,
@@ -200,7 +200,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Counts a request as running until its answer is finished, or its client gone.
+/// Counts a request as running until its answer is finished, or its client has disconnected.
 #[derive(Debug)]
 pub(super) struct Running {
     state: Arc<State>,
@@ -210,7 +210,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// The answer is complete. A guard dropped before that belonged to a client that left.
+    /// Marks the answer as complete. A guard that is dropped before that belonged to a client that has disconnected.
     pub(super) fn finish(&mut self) {
         self.finished = true;
     }
@@ -225,7 +225,7 @@ impl Drop for Running {
     }
 }
 
-/// A test that panicked elsewhere must not change what this one sees.
+/// Ignores poisoning: a panic of one test must not affect another.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -114,8 +114,8 @@ impl Events {
         self
     }
 
-    /// The answer that sends the events; it holds the request's slot until the last one is out. It breaks off in the
-    /// middle if the server was told so.
+    /// The answer that sends the events; it occupies the request's slot until the last one is sent. It breaks off in the middle
+    /// if the server was told so.
     pub(super) fn answer(self, state: &State, running: Running, content_type: &'static str) -> Response {
         let break_after = state.switches().failure.break_after;
         let delay = state.options.chunk_delay;
@@ -143,7 +143,7 @@ impl Sending {
         };
         if event.is_piece {
             if self.break_after == Some(self.sent_pieces) {
-                // Not the client's doing.
+                // The server broke off, not the client.
                 self.running.finish();
                 return Some(Err(io::Error::other("told to break off")));
             }

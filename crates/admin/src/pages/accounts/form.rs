@@ -1,4 +1,4 @@
-//! Forms for accounts: which fields there are, what stands in them, and what they mean as a document.
+//! Forms for accounts: their fields, the contents of these, and how a form becomes a document.
 
 use accounts::Kind;
 use askama::Template;
@@ -15,7 +15,7 @@ use crate::{
     page::{Frame, html},
 };
 
-/// What a form sends, in its order.
+/// The fields that a form sends, in order.
 pub(super) type Given = Vec<(String, String)>;
 
 #[derive(Template)]
@@ -32,9 +32,9 @@ struct New {
 /// What a form is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FormOf {
-    /// An account that is to be made: its name is among the fields.
+    /// A new account: its name is among the fields.
     New,
-    /// One that is to be changed.
+    /// An existing account.
     Existing,
 }
 
@@ -42,14 +42,14 @@ pub(super) enum FormOf {
 pub(super) struct Group {
     pub(super) legend: &'static str,
     pub(super) hint: &'static str,
-    /// Whether it is shown at once: it is what most need, or something stands in it.
+    /// Whether the group is expanded at first: most operators need it, or one of its fields is filled.
     pub(super) open: bool,
     pub(super) fields: Vec<Field>,
 }
 
 /// A field of a form.
 pub(super) struct Field {
-    /// Its place in the document, such as `limit.requests_per_minute`.
+    /// The field's place in the document, such as `limit.requests_per_minute`.
     pub(super) name: String,
     pub(super) label: &'static str,
     pub(super) hint: &'static str,
@@ -57,7 +57,7 @@ pub(super) struct Field {
     pub(super) value: String,
 }
 
-/// How a field looks, and what its text becomes.
+/// How a field looks, and how its text is converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Text,
@@ -66,7 +66,7 @@ pub(super) enum Shape {
     Check,
     /// The name of a plan.
     Plan,
-    /// Several, separated by commas.
+    /// Several values, separated by commas.
     List,
     /// A time, in UTC.
     Time,
@@ -81,7 +81,7 @@ const DISABLED: FieldDoc = ("disabled", "Disabled", Shape::Check, "");
 const MODELS: FieldDoc =
     ("models", "Models", Shape::List, "Names, or patterns with * and ?, separated by commas; empty: all");
 
-/// What all fields of a limit have in common.
+/// The hint for every field of a limit.
 const LIMIT_HINT: &str =
     "All that are given must hold. “At once” is the burst, of the shortest time given. Tokens are estimated.";
 
@@ -99,7 +99,7 @@ const LIMIT: [FieldDoc; 10] = [
     ("tokens_burst", "Tokens at once", Shape::Number, ""),
 ];
 
-/// The fields of a kind; the name only where it is still open.
+/// The fields of a kind; the name only for a new account.
 pub(super) fn groups(kind: Kind, of: FormOf, document: &Value) -> Vec<Group> {
     let (first, last): (&[FieldDoc], &[FieldDoc]) = match kind {
         Kind::Key => (
@@ -148,7 +148,7 @@ pub(super) fn groups(kind: Kind, of: FormOf, document: &Value) -> Vec<Group> {
     groups
 }
 
-/// Fields of the document, or of a limit in it. They are shown at once if one of them is given.
+/// Fields of the document, or of a limit in it. The group is expanded if one of them is filled.
 fn group<'f>(
     legend: &'static str,
     fields: impl Iterator<Item = &'f FieldDoc>,
@@ -168,7 +168,7 @@ fn group<'f>(
     }
 }
 
-/// What stands in a field.
+/// The content of a field.
 fn value(document: &Value, at: &str, shape: Shape) -> String {
     let found = at.split('.').try_fold(document, |value, key| value.get(key));
     match found {
@@ -180,7 +180,7 @@ fn value(document: &Value, at: &str, shape: Shape) -> String {
     }
 }
 
-/// What a form means: a document in which what is empty is `null`, so that it takes away what was there (RFC 7396).
+/// The merge patch (RFC 7396) for a form: empty fields are `null`, so that they remove what was there.
 pub(super) fn patch(kind: Kind, of: FormOf, given: &Given) -> Value {
     let mut patch = Map::new();
     for group in groups(kind, of, &Value::Null) {
@@ -198,7 +198,7 @@ pub(super) fn patch(kind: Kind, of: FormOf, given: &Given) -> Value {
             }
         }
     }
-    // No limit at all is no limit, and not an empty one.
+    // If all fields of a limit are empty, the limit is removed; it is not an empty limit.
     for limit in ["limit", "limit_per_model"] {
         let is_empty = |value: &Value| value.as_object().is_some_and(|l| l.values().all(Value::is_null));
         if patch.get(limit).is_some_and(is_empty) {
@@ -214,16 +214,16 @@ fn meaning(shape: Shape, text: &str) -> Value {
     }
     match shape {
         Shape::Check => Value::Bool(true),
-        // What is no number is left as it is: the registry says what is allowed.
+        // Text that is not a number is kept: the registry says what is allowed.
         Shape::Number => text.parse::<u64>().map_or_else(|_| text.into(), Value::from),
         Shape::List => text.split([',', '\n']).map(str::trim).filter(|item| !item.is_empty()).collect(),
-        // As browsers send it: without seconds and time zone.
+        // Browsers send a time without seconds and time zone.
         Shape::Time if text.len() == 16 => format!("{text}:00Z").into(),
         Shape::Text | Shape::Required | Shape::Plan | Shape::Time => text.into(),
     }
 }
 
-/// The same without what is `null`: for an account that is new.
+/// The document without nulls, for a new account.
 fn without_nulls(mut document: Value) -> Value {
     if let Some(object) = document.as_object_mut() {
         object.retain(|_, value| !value.is_null());

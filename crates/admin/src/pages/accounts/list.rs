@@ -1,4 +1,4 @@
-//! A list of accounts, searched and cut into pages by the registry.
+//! A list of accounts, searched and paginated by the registry.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ struct Page {
     query: ListQuery,
     rows: Vec<Row>,
     total: String,
-    /// Where the list begins, if this is not there.
+    /// The link to the start of the list, unless this is the start.
     first: Option<String>,
     next: Option<String>,
     has_state: bool,
@@ -37,7 +37,7 @@ struct Page {
     error: Option<String>,
 }
 
-/// What the list is asked for.
+/// The query of the list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ListQuery {
@@ -76,7 +76,7 @@ impl Row {
         }
     }
 
-    /// The cells with the names of their columns.
+    /// The cells, each with the name of its column.
     fn labelled<'r>(
         &'r self,
         columns: &'r [&'static str],
@@ -85,7 +85,7 @@ impl Row {
     }
 }
 
-/// Limits in a line.
+/// Limits on one line.
 pub(super) fn limits(limits: Option<&Limits>, per_model: Option<&Limits>) -> String {
     let words = |limits: &Limits| {
         let rates = limits.rates().iter().map(ToString::to_string);
@@ -141,7 +141,7 @@ pub(super) async fn show<A: Pages>(State(admin): State<Admin>, operator: Operato
         && let Ok(store) = admin.registry.store()
     {
         let names: Vec<String> = page.rows.iter().map(|row| row.name.clone()).collect();
-        // Without it the list is still a list.
+        // The list is useful without the time of last use, too.
         let used: HashMap<String, i64> =
             store.last_used(&names).await.unwrap_or_default().into_iter().collect();
         for row in &mut page.rows {
@@ -153,7 +153,7 @@ pub(super) async fn show<A: Pages>(State(admin): State<Admin>, operator: Operato
 }
 
 impl Page {
-    /// Where the list goes on; after nothing, where it begins.
+    /// The link to the rows after a name; for an empty name, to the start.
     fn link_after(&self, after: &str) -> String {
         let ListQuery { q, consumer, plan, .. } = &self.query;
         let given = [("q", q.as_str()), ("consumer", consumer), ("plan", plan), ("after", after)];

@@ -1,4 +1,4 @@
-//! What is left of the limits of a key or a consumer: at the moment, and again and again while somebody looks.
+//! What is left of the limits of a key or a consumer, updated while the page is open.
 
 use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
@@ -12,7 +12,7 @@ use telemetry::{Filter, RECENT};
 use super::usage;
 use crate::{Admin, format};
 
-/// Of so many models the limits are shown.
+/// For how many models limits are shown.
 const MODELS: usize = 5;
 
 const NOT_IN_FORCE: &str = "It is not in force, so nothing is counted.";
@@ -24,13 +24,13 @@ const UNLIMITED: &str = "There are none.";
 pub(crate) struct Meters {
     kind: Kind,
     name: String,
-    /// The models that it has used on the last days.
+    /// The models that it has used in the last days.
     used: Vec<String>,
-    /// Whose limits they are, by which policy: there may be 100,000 keys, and nobody looks through them every second.
+    /// The key that was found, and the policy in which it was found. With 100,000 keys, searching every second would be too slow.
     found: Option<(Arc<Policy>, Option<Arc<Key>>)>,
 }
 
-/// What is left of them.
+/// What is left of the limits.
 #[derive(Debug, Default, Template)]
 #[template(path = "parts/limits.html")]
 pub(super) struct Limits {
@@ -47,21 +47,21 @@ struct Limit {
     scope: String,
     limit: String,
     used: u64,
-    /// In words: how many of how many.
+    /// The usage in words: how much of how much.
     used_of: String,
-    /// How many pass if nothing is used.
+    /// How many pass at once if nothing has been used.
     at_once: u64,
     remaining: String,
     resets: String,
 }
 
 impl Meters {
-    /// Those of an account.
+    /// The meters of an account.
     pub(super) fn of<A: Account>(account: &A, used: Vec<String>) -> Self {
         Self { kind: A::KIND, name: account.name().to_owned(), used, found: None }
     }
 
-    /// Those of the page at a path.
+    /// The meters of the page at a path.
     pub(crate) async fn at(admin: &Admin, path: &str) -> Option<Self> {
         let (kind, name) = match path.strip_prefix('/')?.split_once('/')? {
             ("keys", name) => (Kind::Key, name),
@@ -79,12 +79,12 @@ impl Meters {
         is_there.then_some(Self { kind, name, used, found: None })
     }
 
-    /// As HTML, for a page that is open.
+    /// The meters as HTML, for a page that is open.
     pub(crate) async fn render(&mut self, admin: &Admin) -> askama::Result<String> {
         self.read(admin).await.render()
     }
 
-    /// What is left now. Takes nothing.
+    /// What is left now. Debits nothing.
     pub(super) async fn read(&mut self, admin: &Admin) -> Limits {
         let policy = admin.shared.policy().clone();
         let nothing = |note| Limits { note: Some(note), ..Limits::default() };
@@ -115,7 +115,7 @@ impl Meters {
         Limits { note: rows.is_empty().then_some(UNLIMITED), rows, has_more }
     }
 
-    /// Whether a limit is among those of the page that are over all models.
+    /// Whether a limit is shown among the limits over all models.
     fn shows_of_all(&self, scope: Scope) -> bool {
         match scope {
             Scope::Key => self.kind == Kind::Key,
@@ -124,7 +124,7 @@ impl Meters {
         }
     }
 
-    /// Whether a limit is among those of the page that are of one model.
+    /// Whether a limit is shown among the limits of single models.
     fn shows_of_models(&self, scope: Scope) -> bool {
         match scope {
             Scope::ConsumerAndModel => true,
@@ -133,7 +133,7 @@ impl Meters {
         }
     }
 
-    /// The key, or one that stands for all those of the consumer.
+    /// The key, or a key that represents all keys of the consumer.
     async fn find(&mut self, admin: &Admin, policy: &Arc<Policy>) -> Option<Arc<Key>> {
         if let Some((_, key)) = self.found.as_ref().filter(|(known, _)| Arc::ptr_eq(known, policy)) {
             return key.clone();
@@ -141,7 +141,7 @@ impl Meters {
         let key = match self.kind {
             Kind::Key => policy.keys().find(|key| key.name == self.name).cloned(),
             _ => consumer(admin, &self.name).await.map(|consumer| {
-                // It is in no policy: nobody can come with it.
+                // This key is in no policy, so no request can use it.
                 Arc::new(Key::new("", consumer, KeyDigest::of("")))
             }),
         };
@@ -149,7 +149,7 @@ impl Meters {
         key
     }
 
-    /// The models that it may use, each once: first those of its last requests, then those of the last days.
+    /// The models that the key may use, without repetitions: first those of its latest requests, then those of the last days.
     fn pools<'c>(&self, admin: &Admin, catalogue: &'c Catalogue, key: &Key) -> Vec<&'c Pool> {
         let name = Some(self.name.clone());
         let filter = match self.kind {
@@ -162,20 +162,20 @@ impl Meters {
             lately.chain(self.used.iter().map(String::as_str)).filter_map(|model| pool(catalogue, model));
         let all = catalogue.pools().map(AsRef::as_ref);
         let usable = used.chain(all).filter(|pool| key.may_use(pool));
-        // All names of a model have the same limits.
+        // All names of a model share its limits.
         let own = usable.map(|found| pool(catalogue, found.canonical.as_str()).unwrap_or(found));
         let mut seen = HashSet::new();
         own.filter(|pool| seen.insert(pool.model.as_str())).collect()
     }
 }
 
-/// The servers of a model: those for everybody, or else those that some requests choose.
+/// The pool of a model: the one for everybody, else one of a selection.
 fn pool<'c>(catalogue: &'c Catalogue, model: &str) -> Option<&'c Pool> {
     let chosen = || catalogue.selections().iter().find_map(|selection| selection.pool(model));
     catalogue.pool(model).or_else(chosen).map(AsRef::as_ref)
 }
 
-/// A consumer with its limits, or those of its plan.
+/// A consumer with its limits, or with those of its plan.
 async fn consumer(admin: &Admin, name: &str) -> Option<Arc<Consumer>> {
     let spec = admin.registry.get::<ConsumerSpec>(name).await.ok()??.account;
     let plan = match &spec.plan {
@@ -187,7 +187,7 @@ async fn consumer(admin: &Admin, name: &str) -> Option<Arc<Consumer>> {
 
 fn limit(left: &Left, model: Option<&str>) -> Limit {
     let (amount, at_once) = (left.limit.amount(), left.limit.at_once());
-    // What is taken is taken from the burst, which may be smaller or larger than the amount.
+    // Usage is debited from the burst, which may be smaller or larger than the amount.
     let used = at_once.saturating_sub(left.remaining);
     let mut text = left.limit.to_string().replacen(&amount.to_string(), &format::count(amount), 1);
     if at_once != amount {

@@ -1,6 +1,6 @@
-//! Keys, consumers and plans: listed, made, changed, rotated, revoked. Those of the configuration file can only be seen.
+//! Keys, consumers and plans: listed, created, changed, rotated, revoked. Those of the configuration file are read-only.
 //!
-//! The registry checks, writes and audits; what is wrong with a form it says in words that name the field.
+//! The registry checks, writes and audits. Its errors about a form name the field.
 
 mod form;
 mod list;
@@ -28,23 +28,23 @@ use crate::Admin;
 
 /// A kind of account that has pages.
 pub(crate) trait Pages: Account + Send + Sync + 'static {
-    /// Where its list is.
+    /// The path of its list.
     const PATH: &'static str;
-    /// What many of it are called.
+    /// The plural of its kind.
     const MANY: &'static str;
 
-    /// A line of the list: what stands in it beside the name, and the state.
+    /// The row of the list: the cells beside the name, and the state.
     fn row(&self) -> list::Row;
-    /// Until when the key that it was before its rotation works, if it still does.
+    /// Until when the key that was replaced in a rotation works, if it still does.
     fn old_key_until(&self) -> Option<SystemTime> {
         None
     }
 
-    /// What the list's columns are called.
+    /// The headings of the list's columns.
     const COLUMNS: &'static [&'static str];
 }
 
-/// The routes of all three.
+/// The routes of all three kinds.
 pub(crate) fn routes() -> Vec<(String, MethodRouter<Admin>)> {
     [of::<KeySpec>(), of::<ConsumerSpec>(), of::<Plan>()].into_iter().flatten().collect()
 }
@@ -52,13 +52,13 @@ pub(crate) fn routes() -> Vec<(String, MethodRouter<Admin>)> {
 fn of<A: Pages>() -> [(String, MethodRouter<Admin>); 3] {
     [
         (A::PATH.to_owned(), get(list::show::<A>).post(form::create::<A>)),
-        // No name can be in its way.
+        // No account can have this name.
         (new_path::<A>(), get(form::new::<A>)),
         (format!("{}/{{name}}", A::PATH), get(one::show::<A>).post(one::act::<A>)),
     ]
 }
 
-/// Where the form for a new one is.
+/// The path of the form for a new account.
 fn new_path<A: Pages>() -> String {
     format!("/new/{}", A::KIND.as_str())
 }
@@ -68,7 +68,7 @@ fn link<A: Pages>(name: &str) -> String {
     format!("{}/{}", A::PATH, crate::list::encode(name))
 }
 
-/// The status of what the registry refuses.
+/// The status for an error of the registry.
 fn status(error: &RegistryError) -> StatusCode {
     match error {
         RegistryError::Invalid(_) => StatusCode::BAD_REQUEST,
@@ -79,7 +79,7 @@ fn status(error: &RegistryError) -> StatusCode {
     }
 }
 
-/// The same page with another status.
+/// The page with another status.
 fn with_status(status: StatusCode, mut response: Response) -> Response {
     *response.status_mut() = status;
     response
@@ -142,7 +142,7 @@ impl Pages for Plan {
     }
 }
 
-/// `key`, `consumer` or `plan`, with a capital.
+/// `key`, `consumer` or `plan`, capitalised.
 fn one_is_called(kind: Kind) -> &'static str {
     match kind {
         Kind::Key => "API key",

@@ -1,4 +1,4 @@
-//! One account: what it may, what it has used; change, rotate, revoke.
+//! One account: its permissions and usage; change, rotate, revoke.
 
 use std::time::Duration;
 
@@ -39,13 +39,13 @@ struct Page {
     row: list::Row,
     facts: Vec<(&'static str, String)>,
     changed: Option<Time>,
-    /// Until when the key works that this one was before it was rotated.
+    /// Until when the key works that was replaced in a rotation.
     old_key: Option<Time>,
     can_change: bool,
     is_declared: bool,
     groups: Vec<Group>,
     plans: Vec<String>,
-    /// What is left of them; a plan's are nobody's own.
+    /// What is left of its limits; a plan has no usage of its own.
     limits: Option<Limits>,
     used: Vec<usage::Row>,
     has_store: bool,
@@ -60,7 +60,7 @@ const GRACE: [(&str, &str, u64); 4] = [
     ("7d", "for 7 days", 604_800),
 ];
 
-/// `GET /keys/{name}` and its like.
+/// `GET /keys/{name}`, and likewise for consumers and plans.
 pub(super) async fn show<A: Pages>(
     State(admin): State<Admin>,
     operator: Operator,
@@ -119,7 +119,7 @@ async fn page<A: Pages>(
     }
 }
 
-/// What is set, in words.
+/// The settings, in words.
 fn facts<A: Pages>(document: &Value) -> Vec<(&'static str, String)> {
     let fields = groups(A::KIND, FormOf::Existing, document).into_iter().flat_map(|group| {
         let legend = group.legend;
@@ -129,7 +129,7 @@ fn facts<A: Pages>(document: &Value) -> Vec<(&'static str, String)> {
     let mut facts: Vec<(&'static str, String)> = Vec::new();
     for (legend, field) in set {
         match field.name.split_once('.') {
-            // The limits of one kind in one line.
+            // All limits of one kind are on one line.
             Some((_, name)) => {
                 let amount =
                     field.value.parse().map_or_else(|_| field.value.clone(), |n: u64| format::count(n));
@@ -147,7 +147,7 @@ fn facts<A: Pages>(document: &Value) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// `POST /keys/{name}` and its like: `action` says what is to be done.
+/// `POST /keys/{name}`, and likewise for consumers and plans; `action` says what to do.
 pub(super) async fn act<A: Pages>(
     State(admin): State<Admin>,
     operator: Operator,
@@ -204,14 +204,14 @@ pub(super) async fn act<A: Pages>(
     again::<A>(&admin, operator, &name, &parts, Failed { given: None, error }).await
 }
 
-/// A change that was not made.
+/// A change that failed.
 struct Failed<'g> {
-    /// What was to be changed, to be corrected in the form.
+    /// The change, to be corrected in the form.
     given: Option<&'g Value>,
     error: RegistryError,
 }
 
-/// The same page, with what went wrong.
+/// The page of the account, with the error.
 async fn again<A: Pages>(
     admin: &Admin,
     operator: Operator,

@@ -1,4 +1,4 @@
-//! A key that was just made: shown once, with lines to paste.
+//! A key that was just generated: shown once, with lines to paste.
 
 use access::NewKey;
 use accounts::{KeySpec, Patterns, Plan};
@@ -22,13 +22,13 @@ struct Page<'k> {
     name: &'k str,
     link: String,
     key: &'k str,
-    /// Until when the one works that it replaces.
+    /// Until when the replaced key works.
     old_key: Option<Time>,
     base_url: String,
     model: String,
 }
 
-/// Shows a key; it is kept nowhere.
+/// Shows a key; it is not stored anywhere.
 pub(super) async fn show(
     admin: &Admin,
     operator: Operator,
@@ -49,7 +49,7 @@ pub(super) async fn show(
     })
 }
 
-/// Which models a key may use; `None` for all. It is not in force yet, so the policy does not know it.
+/// Which models a key may use; `None` for all. The key is not in force yet, so the policy does not know it.
 async fn patterns(admin: &Admin, account: &KeySpec) -> Option<Patterns> {
     match (&account.models, &account.plan) {
         (Some(models), _) => Some(models.clone()),
@@ -58,7 +58,7 @@ async fn patterns(admin: &Admin, account: &KeySpec) -> Option<Patterns> {
     }
 }
 
-/// A model that the key may use: one that is ready, else one that it names itself.
+/// A model that the key may use: one that is ready, else one that the key names.
 fn example(admin: &Admin, patterns: Option<&Patterns>) -> String {
     let loaded = admin.shared.catalogue().load();
     let may_use = |pool: &Pool| patterns.is_none_or(|patterns| pool.is_among(patterns.globs()));
@@ -68,7 +68,7 @@ fn example(admin: &Admin, patterns: Option<&Patterns>) -> String {
     ready.or_else(|| texts.iter().map(String::as_str).find(is_name)).unwrap_or("MODEL").to_owned()
 }
 
-/// Where clients find the API, as far as it is known here.
+/// The URL at which clients find the API, as far as it is known here.
 fn base_url(traefik: &traefik_config::Options) -> String {
     let scheme = if traefik.tls.is_some() { "https" } else { "http" };
     let host = traefik.hosts.first().map_or("localhost", String::as_str);
@@ -76,12 +76,12 @@ fn base_url(traefik: &traefik_config::Options) -> String {
     format!("{scheme}://{host}{prefix}")
 }
 
-/// Text as it stands between single quotes in a shell.
+/// Quotes text for the inside of single quotes in a shell.
 fn in_shell(text: &str) -> String {
     text.replace('\'', "'\\''")
 }
 
-/// Text as a JSON string, which is one of Python's too.
+/// Text as a JSON string, which is also a valid string in Python.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -17,7 +17,7 @@ async fn dashboard(folder: &tempfile::TempDir) -> Dashboard {
     Dashboard::with_store(Catalogue::assemble([gpu], Vec::new()), folder.path()).await
 }
 
-/// Sends a form; status and page.
+/// Sends a form; returns the status and the page.
 async fn send(dashboard: &Dashboard, token: &str, path: &str, form: &str) -> (StatusCode, String) {
     let request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
     let response = dashboard.ask(Some(token), request.header("accept", "text/html"), form).await;
@@ -88,7 +88,7 @@ async fn a_key_is_made_shown_once_changed_rotated_and_revoked() {
     assert!(audit.contains("alice</td>") && !audit.contains(&first) && !audit.contains(&second));
 }
 
-/// What a table of limits says: the limit, to what it applies, and how much of it is used.
+/// The rows of a table of limits: the limit, what it applies to, and how much of it is used.
 fn limits_on(page: &str) -> Vec<[String; 3]> {
     let rows = page.split("<tr><th scope=\"row\">").skip(1).filter(|row| row.contains("<meter"));
     let cell = |row: &str, before: &str| {
@@ -102,8 +102,8 @@ fn limits_on(page: &str) -> Vec<[String; 3]> {
     rows.map(read).collect()
 }
 
-/// Without a store: eve may send 3 requests a minute to each model, and her consumer 50 to all; seven models, of which
-/// she may use all but one.
+/// Without a store: eve may send 3 requests a minute to each model, and her consumer 50 in all; there are seven models, and she
+/// may use all but one.
 fn of_the_file() -> Dashboard {
     let models = ["a", "b", "c", "d", "e", "f", "llama", "secret"];
     let dashboard =
@@ -132,7 +132,7 @@ fn of_the_file() -> Dashboard {
     dashboard
 }
 
-/// Eve asks for a model, and it is noted as `/auth` notes it.
+/// Records a request of eve's for a model, as `/auth` does.
 fn eve_asks(dashboard: &Dashboard, model: &str) -> bool {
     let shared = &dashboard.admin.shared;
     let body = format!("{{\"model\":\"{model}\"}}");
@@ -173,7 +173,7 @@ fn eve_asks(dashboard: &Dashboard, model: &str) -> bool {
     refused.is_none()
 }
 
-/// The limit that refused her was on no page, and neither was a word why.
+/// Regression: the limit that refused her was on no page, and no page gave a reason.
 #[tokio::test]
 async fn without_a_store_the_limit_that_refuses_a_key_is_shown() {
     let dashboard = of_the_file();
@@ -188,7 +188,7 @@ async fn without_a_store_the_limit_that_refuses_a_key_is_shown() {
         limits[..4],
         [
             row("50 requests a minute", "for this consumer", "3 of 50"),
-            // What she has asked for last stands before what she has never used.
+            // The model of her latest request comes before those she has never used.
             row("3 requests a minute", "for this API key and model (llama)", "3 of 3"),
             row("20 requests a minute", "for this consumer and model (llama)", "3 of 20"),
             row("3 requests a minute", "for this API key and model (a)", "0 of 3"),
@@ -219,7 +219,7 @@ async fn without_a_store_the_limit_that_refuses_a_key_is_shown() {
     assert!(!page.contains("needs a store"), "{page}");
 }
 
-/// A consumer's page showed its plan, and none of what the plan limits.
+/// Regression: a consumer's page named its plan, but not the plan's limits.
 #[tokio::test]
 async fn a_consumer_has_the_limits_of_its_plan() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -271,7 +271,7 @@ async fn the_limits_of_a_key_and_of_a_consumer_are_live() {
     }
 }
 
-/// A rotated key was shown as one that just works, though two keys did.
+/// Regression: a rotated key was shown as a single working key, though two keys worked.
 #[tokio::test]
 async fn an_old_key_that_still_works_is_told_and_can_be_ended() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -296,7 +296,7 @@ async fn an_old_key_that_still_works_is_told_and_can_be_ended() {
     assert!(page.contains("End it now"));
     let page = text(dashboard.ask(Some(READER), Request::get(path), "").await).await;
     assert!(page.contains("The old key works until") && !page.contains("End it now"), "{page}");
-    // Saving the rest of it changes nothing of that.
+    // Saving the other fields does not change that.
     send(&dashboard, ADMIN, path, "action=save&consumer=bob&note=kept").await;
     assert!(stored().await.previous.is_some());
     let new = stored().await.sha256;
@@ -312,7 +312,7 @@ async fn an_old_key_that_still_works_is_told_and_can_be_ended() {
     assert_eq!(send(&dashboard, ADMIN, "/plans/free", "action=end-old").await.0, StatusCode::BAD_REQUEST);
 }
 
-/// The lines to paste named a model that the key may not use, so the first thing its owner saw was 404.
+/// Regression: the lines to paste named a model that the key may not use, so its owner's first request got a 404.
 #[tokio::test]
 async fn the_lines_to_paste_name_a_model_that_the_key_may_use() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -342,7 +342,7 @@ async fn the_lines_to_paste_name_a_model_that_the_key_may_use() {
         // None of its models is ready.
         ("&models=ph?-*,mistral", "mistral"),
         ("&models=nothing-*", "MODEL"),
-        // It takes more than the model's name.
+        // This model needs more than its name to be chosen.
         ("&models=by-*", "MODEL"),
     ]
     .into_iter()
@@ -446,7 +446,7 @@ async fn what_the_file_declares_is_shown_and_not_changed() {
         found.contains("href=\"/keys?q=key%2D0&#38;consumer=alice\">First page"),
         "the search goes along: {found}"
     );
-    // Where somebody has deleted the rest.
+    // The rest of the list has been deleted meanwhile.
     let gone = dashboard.page("/keys?after=key-999").await;
     assert!(gone.contains("None beyond here.") && gone.contains("href=\"/keys?\""), "{gone}");
     assert!(dashboard.page("/keys?q=KEY-11").await.contains("10 in all"));

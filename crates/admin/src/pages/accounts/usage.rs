@@ -1,4 +1,4 @@
-//! What a key has used.
+//! The usage of a key.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,10 +6,10 @@ use store::{UsageFilter, UsageRow};
 
 use crate::{Admin, format, list::encode};
 
-/// So many lines of usage are shown.
+/// How many rows of usage are shown.
 const ROWS: u32 = 60;
 
-/// What was used on a day.
+/// Usage on a day.
 pub(super) struct Row {
     pub(super) day: String,
     pub(super) model: String,
@@ -19,11 +19,11 @@ pub(super) struct Row {
     pub(super) refused: String,
 }
 
-/// What a key has used lately, newest first; nothing without a store.
+/// The latest usage of a key, newest first; empty without a store.
 pub(super) async fn of_key(admin: &Admin, key: &str) -> Vec<UsageRow> {
     let Ok(store) = admin.registry.store() else { return Vec::new() };
     let filter = UsageFilter { key: Some(key.to_owned()), limit: ROWS, ..UsageFilter::default() };
-    // Without it the rest of the page is still right.
+    // The page is useful without usage, too.
     store.usage(&filter).await.unwrap_or_default()
 }
 

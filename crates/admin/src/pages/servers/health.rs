@@ -1,18 +1,18 @@
-//! How a server is, and by whom that is known: Docker, by its HEALTHCHECK, or Modelgate's own questions.
+//! The health of a server and its source: Docker's HEALTHCHECK, or Modelgate's own probes.
 
 use catalogue::{Finding, HealthMode, LifecycleFinding, ServerRecord, ServerState};
 
-/// How a server is.
+/// The health of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Health {
-    /// One word, or that it is not known.
+    /// One word, or that the health is unknown.
     pub(crate) word: &'static str,
-    /// Who says so.
+    /// The source of the health.
     pub(crate) by: &'static str,
 }
 
 impl Health {
-    /// How a server is. Who is withdrawn by hand was ready.
+    /// The health of a server. A server that was cordoned had been ready.
     pub(super) fn of(server: &ServerRecord) -> Self {
         let by = match server.spec.health {
             HealthMode::Docker => "HEALTHCHECK",
@@ -34,8 +34,9 @@ fn word(state: &ServerState) -> &'static str {
     }
 }
 
-/// What the reason why a server is not ready tells of its health: it is well where its HEALTHCHECK passes or an operator
-/// has withdrawn it, and not where that or Modelgate's questions failed. That it is stopped, paused or disconnected tells nothing.
+/// What the reason why a server is not ready says about its health. It is healthy if its HEALTHCHECK passes or an operator has
+/// cordoned it, and unhealthy if the HEALTHCHECK or Modelgate's probes failed. If it is stopped, paused or disconnected, its
+/// health is unknown.
 fn is_well(why: &Finding) -> Option<bool> {
     match why {
         Finding::Probe(finding) => Some(finding.asked.is_healthy),

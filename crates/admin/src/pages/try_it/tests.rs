@@ -1,4 +1,4 @@
-//! Requests that are tried, through the router.
+//! Tests of "Try it", through the router.
 
 use access::{Consumer, KeyDigest, ModelGlobs};
 use axum::http::Request as Post;
@@ -13,7 +13,7 @@ fn key(name: &str, secret: &str) -> Key {
     Key::new(name, Arc::new(Consumer::new(name)), KeyDigest::of(secret))
 }
 
-/// The outcome of a request that is tried, in words. The form beside it stays empty of keys.
+/// The outcome of a tried request, in words. The form in the answer must not contain the key.
 async fn tried(dashboard: &Dashboard, form: &str) -> String {
     let form = format!("method=POST&url=%2Fv1%2Fchat%2Fcompletions&{form}");
     let request = Post::post("/requests/try").header("content-type", "application/x-www-form-urlencoded");
@@ -24,7 +24,7 @@ async fn tried(dashboard: &Dashboard, form: &str) -> String {
     outcome.expect("an outcome").to_owned()
 }
 
-/// A key was refused by its limit, and this page said that it is allowed.
+/// Regression: a key was refused by its limit, and this page said that it is allowed.
 #[tokio::test]
 async fn a_request_that_is_tried_meets_the_limits_as_they_are_now() {
     let catalogue = || Catalogue::assemble([server("gpu", ServerState::Ready, &["llama"])], Vec::new());
@@ -59,7 +59,7 @@ async fn a_request_that_is_tried_meets_the_limits_as_they_are_now() {
         }
     };
     use_up("mg-alice", 2);
-    // However often it is tried, nothing is taken.
+    // However often a request is tried, nothing is debited.
     for who in ["name=alice-laptop", "key=mg-alice", "name=+alice-laptop+", "name=alice-laptop"] {
         let outcome = tried(&dashboard, &format!("{who}&{body}")).await;
         for part in
@@ -128,7 +128,7 @@ async fn a_key_is_tried_by_its_name_and_not_by_two_things_at_once() {
         ("name=old".into(), "Refused (disabled_api_key)"),
         ("name=alice-laptop&key=mg-bob".into(), "allowed: one of both"),
         ("name=alice-laptop&headers=X-Api-Key:+mg-bob".into(), "allowed: one of both"),
-        // It was put into the wrong field.
+        // The key was put into the wrong field.
         ("name=mg-alice".into(), "there is no API key of this name"),
         ("headers=Authorization:+Bearer+mg-alice%0Ax-other:+1".into(), "Refused (model_missing)"),
     ] {

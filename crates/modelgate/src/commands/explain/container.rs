@@ -35,7 +35,7 @@ pub(super) fn explain(catalogue: &Catalogue, name: &str) -> Result<String, Strin
     Ok(text)
 }
 
-/// A container that is no server. Its problems, if it has some, are told after it.
+/// Describes a container that is not a server. Its problems, if any, are printed after it.
 fn describe_other(text: &mut String, container: &Labelled) {
     let (state, todo) = match &container.outcome {
         Outcome::NotEnabled => ("not routed: its label inference.enable is false".into(), None),

@@ -1,4 +1,4 @@
-//! All containers and servers that there are, in a line each: for somebody who asks about one that there is not.
+//! All containers and servers, one on each line: the answer to a question about an unknown name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,9 +11,9 @@ use catalogue::{Catalogue, Origin, Outcome, Problem, ServerState, Subject};
 pub(super) struct Known<'a> {
     name: &'a str,
     service: Option<&'a str>,
-    /// Its state, and why it is in it.
+    /// Its state, and the reason for it.
     pub(super) state: String,
-    /// It gets requests, or is not meant to.
+    /// It gets requests, or is not meant to get any.
     is_well: bool,
 }
 
@@ -41,8 +41,7 @@ pub(super) fn all(catalogue: &Catalogue) -> Vec<Known<'_>> {
     known
 }
 
-/// Containers of which nothing is known but what is wrong with them: Docker does not say how they are, or their label is
-/// misspelt.
+/// Containers about which only problems are known: Docker does not give their state, or their label is misspelt.
 fn only_named<'a>(catalogue: &'a Catalogue, known: &[Known<'a>]) -> Vec<Known<'a>> {
     let mut seen: BTreeSet<&str> = known.iter().map(|known| known.name).collect();
     seen.extend(catalogue.servers().map(|server| server.spec.name.as_str()));
@@ -62,14 +61,14 @@ fn told(state: &ServerState) -> (String, bool) {
     }
 }
 
-/// What is wrong with a container that is no server.
+/// The problems of a container that is not a server.
 fn faults(catalogue: &Catalogue, name: &str) -> String {
     let about = catalogue.problems().iter().filter(|problem| is_about(problem, name));
     let faults: Vec<String> = about.map(|problem| format!("{:#}", problem.finding)).collect();
     if faults.is_empty() { "not routed".into() } else { format!("not routed: {}", faults.join("; ")) }
 }
 
-/// One line for each.
+/// One line for each container or server.
 pub(super) fn lines(known: &[Known<'_>]) -> String {
     let mut text = String::new();
     for Known { name, service, state, .. } in known {
@@ -80,7 +79,7 @@ pub(super) fn lines(known: &[Known<'_>]) -> String {
     if text.is_empty() { " none".into() } else { text }
 }
 
-/// Those whose models may be missing, with why; empty if all is well.
+/// The containers and servers whose models may be missing, and why; empty if all are well.
 pub(super) fn not_ready(catalogue: &Catalogue) -> String {
     let known: Vec<Known<'_>> = all(catalogue).into_iter().filter(|known| !known.is_well).collect();
     match known.is_empty() {
@@ -94,7 +93,7 @@ pub(super) fn is_about(problem: &Problem, name: &str) -> bool {
     matches!(&problem.subject, Subject::Container(n) | Subject::Server(n) if n == name)
 }
 
-/// Names in one line.
+/// Names on one line.
 pub(super) fn list(items: &[&str]) -> String {
     if items.is_empty() { "none".into() } else { items.join(", ") }
 }

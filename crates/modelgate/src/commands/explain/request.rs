@@ -1,5 +1,4 @@
-//! A request from the command line, written as for curl or taken from a HAR file, and what would
-//! become of it.
+//! What would happen to a request from the command line, which is written as for curl or taken from a HAR file.
 
 use std::{fmt::Write as _, fs, io, path::Path, sync::Arc, time::SystemTime};
 
@@ -13,7 +12,7 @@ use crate::{
     store_sync::start,
 };
 
-/// A request with everything in it.
+/// A complete request.
 struct Given {
     method: String,
     uri: Uri,
@@ -35,7 +34,7 @@ pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs
         headers: &given.headers,
         body: &given.body,
         mode: Mode::Layered,
-        // What a Traefik that has proven itself would be told.
+        // The answer is the one for a Traefik that has proven to be one.
         trusted: true,
         from: args.from,
         now: SystemTime::now(),
@@ -59,8 +58,8 @@ pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs
     Ok(text)
 }
 
-/// The keys and limits as the running Modelgate has them. The keys of identity providers are fetched only if the request
-/// shows a token. Says what cannot be read.
+/// The keys and limits, as the running Modelgate has them. The keys of identity providers are fetched only if the request carries
+/// a token. What cannot be read is reported in `text`.
 async fn policy(config: &Config, headers: &HeaderMap, text: &mut String) -> Arc<Policy> {
     let key_sets = KeySets::default();
     let policy = match start::read_once(config, &key_sets).await {
@@ -113,7 +112,7 @@ fn from_har(file: &Path, entry: usize) -> Result<Given, String> {
     let mut headers = HeaderMap::new();
     for header in request["headers"].as_array().into_iter().flatten() {
         let name = header["name"].as_str().unwrap_or_default();
-        // HTTP/2's own, such as `:path`, are no headers.
+        // HTTP/2's pseudo-headers, such as `:path`, are not headers.
         if !name.starts_with(':') {
             insert(&mut headers, name, header["value"].as_str().unwrap_or_default())?;
         }

@@ -24,7 +24,7 @@ fn server(name: &str, state: ServerState, models: &[&str]) -> ServerRecord {
     }
 }
 
-/// One that is ready, one that loads, one that has ended, one with a bad label and one that is not ours.
+/// A ready server, one that is loading, one that has exited, one with an invalid label, and a container without labels for us.
 fn stack() -> Catalogue {
     let loads = ServerState::Starting(LifecycleFinding::HealthcheckPending.into());
     let ended = ServerState::Stopped(LifecycleFinding::Stopped.into());

@@ -1,26 +1,26 @@
-//! What the fields of another gateway's rows mean here: a list of what is known, so that what is not is named.
+//! What the fields of another gateway mean here. This is a list of known fields, so that unknown ones are reported.
 
 use serde_json::{Map, Value};
 
 use super::found::Findings;
 
-/// A field that is not taken over.
+/// A field that is not imported.
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) meaning: Meaning,
-    /// Why it is harmless, or what the operator loses; for a restriction, what stands behind its name.
+    /// Why the field is harmless, or what the operator loses; for a restriction, the explanation after its name.
     pub(super) why: &'static str,
 }
 
-/// What becomes of a field that says something.
+/// What happens to a field that has a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// It restricts nobody, and nobody misses it.
+    /// It restricts nobody, and its loss need not be reported.
     Harmless,
-    /// It restricts nobody; that it is lost is said.
+    /// It restricts nobody, but its loss is reported.
     Said,
-    /// The other gateway checks it before it lets a request pass.
+    /// The other gateway checks it before it admits a request.
     Restricts,
 }
 
@@ -36,22 +36,22 @@ pub(super) const fn restricts(name: &'static str, why: &'static str) -> Field {
     Field { name, meaning: Meaning::Restricts, why }
 }
 
-/// Where fields stand.
+/// An object with fields.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'p> {
-    /// Before the name of a field: `its `, `its budget's `.
+    /// Put before the name of a field: `its `, `its budget's `.
     pub(super) whose: &'p str,
     /// Fields that are read elsewhere.
     pub(super) understood: &'p [&'p str],
     pub(super) tables: &'p [&'p [Field]],
-    /// What becomes of a field that is in no table.
+    /// What happens to a field that is in no table.
     pub(super) unknown: Meaning,
-    /// What a restriction is called; else as its field.
+    /// The name of the restriction; if absent, the field's name.
     pub(super) restriction: Option<&'p str>,
 }
 
 impl Place<'_> {
-    /// Names what of an object is not taken over.
+    /// Reports the fields of an object that are not imported.
     pub(super) fn look(&self, object: &Map<String, Value>, findings: &mut Findings) {
         let whose = self.whose;
         for (name, value) in object {
@@ -75,12 +75,12 @@ impl Place<'_> {
     }
 }
 
-/// Whether it says something. What is written where nobody has set anything does not: LiteLLM's switches are off until
-/// somebody turns them on. A number says something: 0 may stand for none at all.
+/// Whether the field has a meaningful value. Defaults do not count: LiteLLM's switches are off until somebody turns them on. A
+/// number always counts, because 0 may mean that nothing is allowed.
 pub(super) fn is_given(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
-        // Some of LiteLLM's objects stand there as texts.
+        // LiteLLM writes some objects as texts.
         Value::String(text) => !["", "{}", "[]", "null"].contains(&text.as_str()),
         Value::Array(items) => items.iter().any(is_given),
         Value::Object(fields) => fields.values().any(is_given),
@@ -88,7 +88,7 @@ pub(super) fn is_given(value: &Value) -> bool {
     }
 }
 
-/// A field's name on one line.
+/// A field's name, on one line.
 pub(super) fn shown(name: &str) -> String {
     const LONGEST: usize = 60;
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/@".contains(c));

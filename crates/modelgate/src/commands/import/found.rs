@@ -1,7 +1,7 @@
-//! What an importer has found: accounts as they stand in the configuration file, and what is said of them on stderr.
+//! What an importer has found: accounts in the form of the configuration file, and messages about them for stderr.
 //!
-//! A restriction of the other gateway that has no counterpart here **holds** the keys that it restricts: they are taken
-//! over disabled, unless the operator does without the restriction (`--without NAME`).
+//! A restriction of the other gateway that Modelgate does not have **holds** the keys that it restricts: they are imported as
+//! disabled, unless the operator drops the restriction (`--without NAME`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,7 +18,7 @@ pub(super) struct Imported {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) consumers: Vec<Consumer>,
     pub(super) keys: Vec<Key>,
-    /// What is said of it.
+    /// The messages about it.
     #[serde(skip)]
     pub(super) said: Vec<Said>,
 }
@@ -30,7 +30,7 @@ pub(super) struct Requests {
     pub(super) key_headers: Vec<String>,
 }
 
-/// Who owns keys.
+/// An owner of keys.
 #[derive(Debug, Serialize)]
 pub(super) struct Consumer {
     pub(super) name: String,
@@ -38,7 +38,7 @@ pub(super) struct Consumer {
     pub(super) limit: Limit,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) disabled: bool,
-    /// What it is called elsewhere, if that cannot be its name here.
+    /// Its name in the other gateway, if that cannot be its name here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) note: Option<String>,
 }
@@ -47,7 +47,7 @@ pub(super) struct Consumer {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Key {
     pub(super) name: String,
-    /// The name that it would have if no other key had it.
+    /// Its preferred name; the final one differs if another key has the same.
     #[serde(skip)]
     pub(super) wanted: String,
     pub(super) consumer: String,
@@ -62,16 +62,16 @@ pub(super) struct Key {
     pub(super) disabled: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) networks: Vec<String>,
-    /// The restrictions that hold it.
+    /// The restrictions that hold it (see above).
     #[serde(skip)]
     pub(super) held_by: BTreeSet<String>,
 }
 
-/// Limits, in the words of the configuration file.
+/// Limits, with the configuration file's keys.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Limit(BTreeMap<Per, u64>);
 
-/// What is limited, and in how much time.
+/// What is limited, and over which time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Per {
@@ -85,17 +85,17 @@ pub(super) enum Per {
     TokensPerMonth,
 }
 
-/// A line for stderr.
+/// A message for stderr.
 #[derive(Debug)]
 pub(super) struct Said {
-    /// Of what, in the file: `keys[3] batch`.
+    /// The place in the file: `keys[3] batch`.
     pub(super) place: String,
     pub(super) text: String,
-    /// The restriction that it tells of.
+    /// The restriction that the message is about, if any.
     pub(super) holds: Option<String>,
 }
 
-/// What is said of one item, and what holds its keys.
+/// The messages about one item, and the restrictions that hold its keys.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     said: Vec<(String, Option<String>)>,
@@ -103,19 +103,19 @@ pub(super) struct Findings {
 }
 
 impl Imported {
-    /// Says something that holds nothing.
+    /// Adds a message that holds no keys.
     pub(super) fn say(&mut self, place: impl Into<String>, text: impl Into<String>) {
         self.said.push(Said { place: place.into(), text: text.into(), holds: None });
     }
 
-    /// Says what was found of an item.
+    /// Adds the messages about an item, and returns the restrictions that hold its keys.
     pub(super) fn say_all(&mut self, place: &str, findings: Findings) -> BTreeSet<String> {
         let said = |(text, holds)| Said { place: place.to_owned(), text, holds };
         self.said.extend(findings.said.into_iter().map(said));
         findings.holds
     }
 
-    /// Takes each API key once, as the configuration demands. What holds or ends one of several holds for all.
+    /// Keeps each API key once, because the configuration demands it. If one of several entries is held or disabled, so is the key.
     pub(super) fn take_each_once(&mut self) {
         let mut first: HashMap<String, usize> = HashMap::new();
         let mut taken: Vec<Key> = Vec::with_capacity(self.keys.len());
@@ -136,7 +136,7 @@ impl Imported {
         self.keys = taken;
     }
 
-    /// Disables the keys that are held, and counts them by what holds them.
+    /// Disables the keys that are held, and counts them by restriction.
     pub(super) fn disable_held(&mut self, without: &BTreeSet<String>) -> BTreeMap<String, usize> {
         let mut held = BTreeMap::new();
         for key in &mut self.keys {
@@ -150,7 +150,7 @@ impl Imported {
 }
 
 impl Consumer {
-    /// Nothing is said of it yet but what it is called elsewhere.
+    /// A consumer with nothing but a name, and a note of its name elsewhere.
     pub(super) fn new(name: String, elsewhere: &str) -> Self {
         let note = (!Names::fits(elsewhere)).then(|| {
             elsewhere.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect::<String>()
@@ -159,7 +159,7 @@ impl Consumer {
         Self { name, limit: Limit::default(), disabled: false, note }
     }
 
-    /// Whether there is more to it than its name.
+    /// Whether the consumer has anything besides its name.
     pub(super) fn says_something(&self) -> bool {
         !self.limit.is_empty() || self.disabled || self.note.is_some()
     }
@@ -170,14 +170,14 @@ impl Limit {
         self.0.is_empty()
     }
 
-    /// Adds a limit; the smaller one counts. What is more than can be written is the most that can be.
+    /// Adds a limit; the smaller one applies. Amounts beyond the configuration's maximum are set to that maximum.
     pub(super) fn add(&mut self, per: Per, amount: u64) {
         let amount = amount.min(per.most());
         let limit = self.0.entry(per).or_insert(amount);
         *limit = amount.min(*limit);
     }
 
-    /// Adds all of another.
+    /// Adds all limits of another.
     pub(super) fn add_all(&mut self, other: &Self) {
         for (per, amount) in &other.0 {
             self.add(*per, *amount);
@@ -186,7 +186,7 @@ impl Limit {
 }
 
 impl Per {
-    /// The most that the configuration takes.
+    /// The maximum that the configuration accepts.
     pub(super) fn most(self) -> u64 {
         match self {
             Self::RequestsPerDay | Self::RequestsPerMonth | Self::TokensPerDay | Self::TokensPerMonth => {
@@ -198,12 +198,12 @@ impl Per {
 }
 
 impl Findings {
-    /// Says what is not taken over.
+    /// Reports what is not imported.
     pub(super) fn say(&mut self, text: impl Into<String>) {
         self.said.push((text.into(), None));
     }
 
-    /// Says what restricts the key elsewhere and cannot here.
+    /// Reports a restriction that Modelgate does not have; it holds the key.
     pub(super) fn hold(&mut self, restriction: impl Into<String>, text: impl Into<String>) {
         let restriction = restriction.into();
         self.holds.insert(restriction.clone());
@@ -212,7 +212,7 @@ impl Findings {
 }
 
 impl Said {
-    /// As it is printed.
+    /// The key as it is printed.
     pub(super) fn line(&self, without: &BTreeSet<String>) -> String {
         let what = match &self.holds {
             Some(restriction) if !without.contains(restriction) => "disabled",

@@ -1,4 +1,4 @@
-//! What was found, written into the store. What is there already stays as it is.
+//! Writes what was found into the store. Existing accounts are not changed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -18,29 +18,28 @@ use crate::{
     commands::registry::{ACTOR, Failure, answer},
 };
 
-/// The keys that there are already, in the configuration file and in the store.
+/// The existing keys, in the configuration file and in the store.
 #[derive(Debug, Default)]
 struct Known {
-    /// What they are called and where they are, by what they are recognised by, and were before they were rotated.
+    /// Their names and sources, by their digests; digests from before a rotation are included.
     keys: HashMap<KeyDigest, (String, Source)>,
     names: HashSet<String>,
 }
 
-/// The keys that are to be written.
+/// The keys to write.
 struct New {
     keys: Vec<KeySpec>,
-    /// How many there are already.
+    /// How many keys exist already.
     there: usize,
 }
 
-/// Writes what can be taken over into the store. What is there already stays as it is, and is named; so the same
-/// again does no harm.
+/// Writes what can be imported into the store. Existing accounts are not changed, and are reported; so importing is idempotent.
 ///
 /// # Errors
 /// The file cannot be read, or the store does not answer; keys before that have been written.
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 pub(crate) async fn into_store(wanted: &Import, registry: &Registry) -> Result<(), Failure> {
-    /// Others that write wait for so many keys at most.
+    /// How many keys are written in one transaction. Other writers wait for at most this many.
     const AT_ONCE: usize = 500;
     let store = registry.store()?;
     let Imported { consumers, mut keys, .. } = reading::read(wanted).map_err(Failure::Failed)?;
@@ -54,7 +53,7 @@ pub(crate) async fn into_store(wanted: &Import, registry: &Registry) -> Result<(
     for some in keys.chunks(AT_ONCE) {
         let conflicts = answer(store.create_keys(some, &audit)).await?;
         written += some.len() - conflicts.len();
-        // The name was free and the API key new a moment ago.
+        // The name and the API key were both unused a moment ago.
         for conflict in conflicts {
             eprintln!(
                 "left out: {conflict}, or the same API key: somebody has written it just now; import again"
@@ -65,8 +64,8 @@ pub(crate) async fn into_store(wanted: &Import, registry: &Registry) -> Result<(
     Ok(())
 }
 
-/// Writes those that are not there yet. Answers those that are there and differ: they may be others of the same name, or
-/// have been changed since, and new keys of theirs might get more than they had.
+/// Writes the consumers that do not exist yet. Returns those that exist and differ: they may be different consumers of the same
+/// name, or may have been changed since. New keys for them might get more rights than they had.
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 async fn write_consumers(registry: &Registry, consumers: Vec<Consumer>) -> Result<BTreeSet<String>, Failure> {
     let there: HashMap<String, Item<ConsumerSpec>> = all::<ConsumerSpec>(registry).await?.0;
@@ -113,7 +112,7 @@ async fn write_consumers(registry: &Registry, consumers: Vec<Consumer>) -> Resul
     Ok(others)
 }
 
-/// Writes one. Answers why it is not written, if somebody else was quicker or what is there cannot be read.
+/// Writes one consumer. Returns why it was not written, if somebody else has just created it or the existing one cannot be read.
 async fn created(registry: &Registry, document: &serde_json::Value) -> Result<Option<String>, RegistryError> {
     match registry.create::<ConsumerSpec>(document, &ACTOR).await {
         Ok(_) => Ok(None),
@@ -122,7 +121,7 @@ async fn created(registry: &Registry, document: &serde_json::Value) -> Result<Op
     }
 }
 
-/// All accounts of a kind, by name, and the names of those that cannot be read.
+/// All accounts of a kind by name, and the names of the unreadable ones.
 async fn all<A: Account>(registry: &Registry) -> Result<(HashMap<String, Item<A>>, Vec<String>), Failure> {
     const PAGE: u32 = 1_000;
     let (mut found, mut unreadable) = (HashMap::new(), Vec::new());
@@ -141,7 +140,7 @@ async fn all<A: Account>(registry: &Registry) -> Result<(HashMap<String, Item<A>
 impl Known {
     async fn read(registry: &Registry) -> Result<Self, Failure> {
         let (found, unreadable) = all::<KeySpec>(registry).await?;
-        // Those that cannot be read have their names, too.
+        // Names of unreadable keys are taken, too.
         let mut known = Self { names: unreadable.into_iter().collect(), ..Self::default() };
         for (name, Item { account, source }) in found {
             let before = account.previous.map(|previous| previous.sha256);
@@ -154,8 +153,8 @@ impl Known {
     }
 }
 
-/// Those whose API key is not there yet, under names that are free: LiteLLM's list comes in pages, and the keys of each
-/// may have no name but their team's.
+/// The keys that do not exist yet, under free names. LiteLLM's list comes in pages, and all keys of a page may only have their
+/// team's name.
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 fn new_keys(keys: Vec<Key>, known: &Known) -> New {
     let mut names = Names::but(known.names.clone());
@@ -196,7 +195,7 @@ fn in_a_line(ConfigErrors(errors): &ConfigErrors) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// The key as the store takes it.
+/// The key in the form that the store takes.
 fn spec(key: &Key) -> Result<KeySpec, String> {
     let json = serde_json::to_value(key).map_err(|error| error.to_string())?;
     accounts::parse(&json, None).map_err(|errors| in_a_line(&errors))

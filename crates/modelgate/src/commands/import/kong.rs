@@ -1,13 +1,13 @@
-//! Kong's declarative configuration: `kong.yml`, what `deck gateway dump` prints, and `kong config db_export`, which refers to
-//! consumers by their id (<https://developer.konghq.com/gateway/db-less-mode/>,
-//! <https://developer.konghq.com/deck/file/>; `kong/db/schema/entities/`, `kong/plugins/*/schema.lua` and
-//! go-database-reconciler's `pkg/file/types.go` name the fields).
+//! Kong's declarative configuration: `kong.yml`, the output of `deck gateway dump`, and that of `kong config db_export`, which
+//! refers to consumers by their id (<https://developer.konghq.com/gateway/db-less-mode/>,
+//! <https://developer.konghq.com/deck/file/>; the names of fields are from `kong/db/schema/entities/`,
+//! `kong/plugins/*/schema.lua` and go-database-reconciler's `pkg/file/types.go`).
 //!
 //! ```text
-//! file.rs       the file as it is: merge keys, consumers and groups by each of their names
-//! fields.rs     which fields and plugins are understood, harmless or restrict
+//! file.rs       parses the file: merge keys, consumers and groups by each of their names
+//! fields.rs     classifies fields and plugins: understood, harmless, or a restriction
 //! effect.rs     what one plugin restricts
-//! plugins.rs    plugins, where they hold, and which of them counts for a consumer
+//! plugins.rs    plugins, where they apply, and which of them applies to a consumer
 //! limits.rs     rate-limiting, rate-limiting-advanced and ai-rate-limiting-advanced as limits
 //! networks.rs   ip-restriction as networks
 //! key_auth.rs   where clients send their keys
@@ -40,10 +40,10 @@ use super::{
     names::Names,
 };
 
-/// Reads the file, which was written at that time: what is left of a key's `ttl` counts from then.
+/// Reads the file; `written` is when it was written, from which the remaining seconds in a key's `ttl` count.
 ///
 /// # Errors
-/// It is no such file; the error says why.
+/// The file is not such a configuration; the error says why.
 pub(super) fn read(text: &str, written: SystemTime) -> Result<Imported, String> {
     let root = file::parse(text)?;
     let file = File::of(&root)?;
@@ -75,12 +75,12 @@ struct Reader {
     consumers: Consumers,
 }
 
-/// Names of consumers that are in use.
+/// The names of consumers that are in use.
 #[derive(Default)]
 struct Consumers(BTreeSet<String>);
 
 impl Consumers {
-    /// A consumer's name: two of Kong's never come to be one, also where one's `custom_id` is another's `username`.
+    /// A consumer's name. Two of Kong's consumers never get the same name, even if one's `custom_id` is the other's `username`.
     fn name(&mut self, person: &Person<'_>) -> String {
         let mut name = Names::plain(person.name);
         if !self.0.insert(name.clone()) {
@@ -91,7 +91,7 @@ impl Consumers {
     }
 }
 
-/// What the keys of a consumer are given.
+/// What the keys of a consumer get.
 struct Owned {
     consumer: String,
     rights: Rights,
@@ -99,7 +99,7 @@ struct Owned {
 }
 
 impl Reader {
-    /// What a consumer's keys get; nothing if they cannot be told whose they are.
+    /// What a consumer's keys get; nothing if their owner cannot be determined.
     fn person(
         &mut self,
         person: &Person<'_>,
@@ -172,7 +172,7 @@ impl Reader {
     fn key(&mut self, name: &str, credential: &Value, findings: &mut Findings) -> Result<Key, String> {
         let object = credential.as_object().ok_or("it is no mapping")?;
         let key = object.get("key").and_then(Value::as_str).unwrap_or_default();
-        // decK takes keys from the environment, Kong from vaults.
+        // decK reads keys from the environment, Kong from vaults.
         if key.starts_with("${{") || key.starts_with("{vault:") {
             return Err(
                 "its key stands elsewhere; write it here, or import what `deck gateway dump` prints".into()
@@ -199,10 +199,10 @@ impl Reader {
         })
     }
 
-    /// `ttl` is how many seconds were left when the file was written.
+    /// The expiry of a key. `ttl` is the number of seconds that were left when the file was written.
     fn expires(&self, ttl: &Value, findings: &mut Findings) -> Option<String> {
         let end = ttl.as_u64().and_then(|ttl| self.written.checked_add(Duration::from_secs(ttl)));
-        // The last year that can be written.
+        // The last year that can be represented.
         let end = end.filter(|end| *end < SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800));
         let Some(end) = end else {
             findings.hold("ttl", "its ttl, which is no number of seconds");

@@ -1,15 +1,16 @@
 //! `LiteLLM`'s lists (<https://docs.litellm.ai/docs/proxy/virtual_keys>): the keys, as `GET /key/list?return_full_object=true` or
-//! `/key/info` answers, and the teams, users and organizations whose limits hold for them. It keeps the SHA-256 of a key, as
-//! Modelgate does. `litellm/models/*.py` and `proxy/auth/auth_checks.py` of version 1.110 name the fields and say what is checked.
+//! `/key/info` answers, and the teams, users and organizations whose limits apply to them. LiteLLM stores the SHA-256 of a key,
+//! as Modelgate does. The names of fields and the checks are from `litellm/models/*.py` and `proxy/auth/auth_checks.py` of
+//! version 1.110.
 //!
 //! ```text
-//! answers.rs    which answer a file is
-//! fields.rs     which fields are understood, harmless or restrict
-//! owners.rs     teams, users and organizations: what they may, and how often
+//! answers.rs    recognises which answer a file is
+//! fields.rs     classifies fields: understood, harmless, or a restriction
+//! owners.rs     teams, users and organizations: their models and limits
 //! models.rs     lists of models
-//! key_models.rs which models: of the key, its team, its user and its organization
-//! limits.rs     how often
-//! routes.rs     which paths
+//! key_models.rs the models of a key, from those of itself, its team, its user and its organization
+//! limits.rs     limits
+//! routes.rs     permitted paths
 //! values.rs     values of a row
 //! ```
 
@@ -41,10 +42,10 @@ use super::{
     source::Source,
 };
 
-/// Reads answers, one a file.
+/// Reads answers, one in each file.
 ///
 /// # Errors
-/// One of them is none that is known, or there is no list of keys.
+/// A file is not a known answer, or there is no list of keys.
 pub(super) fn read(sources: &[Source]) -> Result<Imported, String> {
     let answers = Answers::of(sources)?;
     let mut imported = Imported::default();
@@ -72,7 +73,7 @@ struct Reader {
     consumers: Consumers,
 }
 
-/// Consumers, by what they are in LiteLLM: two teams may have one alias, and a user may be called as a team is.
+/// Consumers, by what they are in LiteLLM: two teams may have the same alias, and a user may have the name of a team.
 #[derive(Default)]
 struct Consumers {
     names: HashMap<(&'static str, String), String>,
@@ -80,7 +81,7 @@ struct Consumers {
 }
 
 impl Reader {
-    /// The key of a row, and what is not taken over of it.
+    /// The key of a row. What is not imported is reported in `findings`.
     fn key(&mut self, row: &Row, findings: &mut Findings) -> Result<Key, String> {
         let object = row.object()?;
         if fields::is_deleted(object) {
@@ -116,8 +117,8 @@ impl Reader {
         })
     }
 
-    /// The name of the consumer that the key belongs to, here and there. The row may have limits of its team, too; where
-    /// they differ, the smaller ones count.
+    /// The name of the key's consumer, in LiteLLM and here. The row may also contain limits of its team; where they differ, the
+    /// smaller ones apply.
     fn consumer(&mut self, row: &Map<String, Value>, owner: &Owner) -> Result<(String, String), String> {
         const OF_TEAM: [(&str, Per); 3] = [
             ("team_rpm_limit", Per::RequestsPerMinute),
@@ -131,7 +132,7 @@ impl Reader {
             }
         }
         let id = owner.id.as_deref().unwrap_or("litellm");
-        // Of users the id tells more: their aliases are free text.
+        // For users the id is more telling, because their aliases are free text.
         let alias = match owner.kind == Kind::Team.name() {
             true => text(row, "team_alias")?.or(owner.alias.as_deref()),
             false => None,
@@ -145,7 +146,7 @@ impl Reader {
 }
 
 impl Consumers {
-    /// The consumer that stands for it.
+    /// The consumer for an owner.
     fn of(&mut self, kind: &'static str, id: &str, name: &str) -> &mut Consumer {
         let key = (kind, id.to_owned());
         let found = self.names.get(&key).cloned().unwrap_or_else(|| {
@@ -162,7 +163,7 @@ impl Consumers {
     }
 }
 
-/// Python's `isoformat`, with or without a zone, which then is UTC.
+/// The format of Python's `isoformat`; without a time zone it is UTC.
 fn expires(text: &str) -> Result<String, String> {
     let zoned = text.strip_suffix("+00:00").or_else(|| text.strip_suffix('Z')).unwrap_or(text);
     let time =

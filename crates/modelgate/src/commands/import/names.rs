@@ -1,39 +1,39 @@
-//! Names that the configuration accepts, for whatever things are called elsewhere.
+//! Makes names that the configuration accepts from the other gateway's names.
 
 use std::collections::{HashMap, HashSet};
 
 use access::KeyDigest;
 
-/// Names, each once.
+/// Names that are unique.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     taken: HashSet<String>,
-    /// The number to try first, by name: hundreds of keys of one team may have no name of their own.
+    /// The next number to try, by name: hundreds of keys of one team may have no name of their own.
     next: HashMap<String, u32>,
 }
 
 impl Names {
-    /// The longest, as [`accounts::NAME`] says.
+    /// The maximum length of a name.
     const LONGEST: usize = 64;
 
-    /// None of these.
+    /// Names that avoid the taken ones.
     pub(super) fn but(taken: HashSet<String>) -> Self {
         Self { taken, ..Self::default() }
     }
 
-    /// Whether it can be a name here as it stands.
+    /// Whether a name is valid here unchanged.
     pub(super) fn fits(name: &str) -> bool {
         accounts::name(name).is_some()
     }
 
-    /// The name if it fits; else what fits of it, and a mark. Different names never come to the same.
+    /// The name if it is valid; else its valid characters and a mark. Different names never become the same.
     pub(super) fn plain(name: &str) -> String {
         if Self::fits(name) { name.to_owned() } else { Self::marked(name, name) }
     }
 
-    /// What fits of a name, and a mark that is made of what tells it from others: the same in each import.
+    /// The valid characters of a name, and a mark that is derived from its id, so that it is the same in each import.
     pub(super) fn marked(name: &str, id: &str) -> String {
-        // 48 bits: of 20,000 names without a letter that fits, two are the same in one case of a million.
+        // 48 bits: among 20,000 names without a valid character, two collide with a probability of one in a million.
         const MARK: usize = 12;
         let mark = &KeyDigest::of(id).to_hex()[..MARK];
         let fits = |c: char| if Self::fits(c.encode_utf8(&mut [0; 4])) { c } else { '-' };
@@ -43,7 +43,7 @@ impl Names {
         if kept.is_empty() { format!("imported-{mark}") } else { format!("{kept}-{mark}") }
     }
 
-    /// The same as [`Self::plain`], with a number behind it if it is taken.
+    /// As [`Self::plain`], with a number appended if the name is taken.
     pub(super) fn unique(&mut self, name: &str) -> String {
         let name = Self::plain(name);
         if self.taken.insert(name.clone()) {
@@ -53,7 +53,7 @@ impl Names {
         loop {
             let number = format!("-{next}");
             *next += 1;
-            // It is ASCII.
+            // The name is ASCII, so any index is a boundary.
             let start = &name[..name.len().min(Self::LONGEST - number.len())];
             let numbered = format!("{start}{number}");
             if self.taken.insert(numbered.clone()) {

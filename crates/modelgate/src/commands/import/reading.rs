@@ -1,11 +1,11 @@
-//! Reads the files and says on stderr what of them cannot be taken over.
+//! Reads the files, and reports on stderr what cannot be imported.
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
 use super::{found::Imported, kong, litellm, source::Source};
 use crate::arguments::import::{Gateway, Import};
 
-/// What can be taken over; the rest is named.
+/// Returns what can be imported; the rest is reported.
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 pub(super) fn read(wanted: &Import) -> Result<Imported, String> {
     let sources = wanted.files.iter().map(|file| source(wanted, file)).collect::<Result<Vec<_>, _>>()?;

@@ -1,10 +1,10 @@
-//! A file of the other gateway's.
+//! A file from the other gateway.
 
 use std::time::SystemTime;
 
 /// A file as it was read.
 pub(super) struct Source {
-    /// Its name, if there are several.
+    /// Its name, if there are several files.
     pub(super) name: String,
     pub(super) text: String,
     /// When it was written.

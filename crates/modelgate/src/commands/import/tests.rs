@@ -1,5 +1,5 @@
-//! What importers make of small files. Each file is read, put together as `modelgate keys import` does, and accepted by what
-//! reads the configuration.
+//! Tests of importers with small files. Each file is read, combined as `modelgate keys import` does, and must be accepted by the
+//! reader of the configuration.
 
 use std::collections::BTreeSet;
 
@@ -8,18 +8,18 @@ use serde_json::Value;
 
 use super::found::Imported;
 
-/// What was made of a file.
+/// The outcome of an import.
 pub(super) struct Made {
     /// Each key without its name and digest.
     pub(super) keys: Vec<Value>,
     pub(super) consumers: Vec<Value>,
-    /// The restrictions that hold some key.
+    /// The restrictions that hold at least one key.
     pub(super) held_by: Vec<String>,
-    /// What is said, a line each.
+    /// The messages, one on each line.
     pub(super) said: String,
 }
 
-/// Puts it together as the command does.
+/// Combines what was found, as the command does.
 pub(super) fn made(mut imported: Imported, without: &[&str]) -> Made {
     let without: BTreeSet<String> = without.iter().map(ToString::to_string).collect();
     imported.take_each_once();

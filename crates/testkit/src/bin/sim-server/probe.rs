@@ -1,5 +1,5 @@
-//! The health checks that Compose files have: `curl -f URL`, `wget URL`, `python -c '… URL …'`, `ollama list`. In an image
-//! under one of those names, the program sends a GET request to the URL among its arguments, and ends as curl does.
+//! The health checks of Compose files: `curl -f URL`, `wget URL`, `python -c '… URL …'`, `ollama list`. If the program has one of
+//! those names in an image, it sends a GET request to the URL among its arguments, and exits as curl does.
 
 use std::{
     io::{Read, Write},
@@ -44,7 +44,7 @@ pub(crate) fn run(called: &str, arguments: &[String], port: u16) -> Option<ExitC
     })
 }
 
-/// Why a server is not well.
+/// Why a server is unhealthy.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unwell {
     /// It answers with this status.
@@ -55,7 +55,7 @@ pub(crate) enum Unwell {
     Silent(std::io::Error),
 }
 
-/// Whether the server at a port says that it is well.
+/// Whether the server at a port answers that it is healthy.
 pub(crate) fn is_healthy(port: u16) -> Result<(), Unwell> {
     match get(&format!("http://127.0.0.1:{port}/health")) {
         Ok((200, _)) => Ok(()),
@@ -84,7 +84,7 @@ fn get(url: &str) -> std::io::Result<(u16, String)> {
     let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
     let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
     let port: u16 = port.parse().map_err(std::io::Error::other)?;
-    // An image made from scratch may have nothing by which names are looked up.
+    // An image made from scratch may have no configuration for name lookups.
     let mut connection = match host {
         "localhost" => TcpStream::connect((Ipv4Addr::LOCALHOST, port))?,
         host => TcpStream::connect((host, port))?,

@@ -1,7 +1,7 @@
-//! What the environment and the command line say: the simulated server's own options, and those of the servers for which
-//! it stands in: [vLLM](https://docs.vllm.ai/en/stable/cli/serve/), [SGLang](https://docs.sglang.ai/),
-//! [llama.cpp](https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md) and Ollama. Of those it takes the
-//! models' names, the port and the API key, and names the rest in its log.
+//! Options from the environment and the command line: the simulated server's own, and those of the servers that it stands in for:
+//! [vLLM](https://docs.vllm.ai/en/stable/cli/serve/), [SGLang](https://docs.sglang.ai/),
+//! [llama.cpp](https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md) and Ollama. Of the latter it uses the
+//! models' names, the port and the API key, and logs the rest.
 
 use std::{fmt::Display, fs, net::Ipv4Addr, str::FromStr, time::Duration};
 
@@ -21,7 +21,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Reads them; what the command line says goes before the environment.
+    /// Reads the settings; the command line takes precedence over the environment.
     pub(crate) fn read(
         variable: impl Fn(&str) -> Option<String>,
         arguments: impl IntoIterator<Item = String>,
@@ -78,7 +78,7 @@ impl Settings {
             "--port" => self.port = parse(argument, &rest.value(argument)?)?,
             "--api-key" => self.options.required_key = Some(rest.value(argument)?),
             "-m" | "--model" | "--model-path" => names.models.push(rest.value(argument)?),
-            // What clients call it, in place of where it lies; vLLM takes several.
+            // The names that clients use instead of the model's path; vLLM accepts several.
             "-a" | "--alias" | "--served-model-name" => {
                 names.served.push(rest.value(argument)?);
                 names.served.extend(std::iter::from_fn(|| rest.next_word()));
@@ -103,7 +103,7 @@ struct Names {
 }
 
 impl Names {
-    /// All models, those of the environment first; the default if there are none.
+    /// All models, those of the environment first; the default model if there are none.
     fn over(self, mut all: Vec<String>) -> Vec<String> {
         all.extend(if self.served.is_empty() { self.models } else { self.served });
         if all.is_empty() { Options::default().models } else { all }
@@ -143,7 +143,7 @@ impl Arguments {
 struct Environment<V>(V);
 
 impl<V: Fn(&str) -> Option<String>> Environment<V> {
-    /// An empty variable is as good as none.
+    /// An empty variable counts as absent.
     fn text(&self, name: &str) -> Option<String> {
         (self.0)(name).filter(|text| !text.is_empty())
     }

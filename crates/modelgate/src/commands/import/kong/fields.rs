@@ -1,4 +1,4 @@
-//! Which fields and plugins of Kong's are understood, harmless or restrict.
+//! Classifies Kong's fields and plugins: understood, harmless, or a restriction.
 
 use super::super::fields::{Field, Meaning, Place, harmless, restricts, said};
 
@@ -10,7 +10,7 @@ const WORKSPACE: Field =
     harmless("ws_id", "the workspace; it holds apart what is configured, and limits nobody");
 const OTHER_CREDENTIALS: &str = "credentials of another kind; they do not work here";
 
-/// The file's own keys.
+/// The top-level keys of the file.
 pub(super) const TOP: Place<'_> = Place {
     whose: "its ",
     understood: &[
@@ -95,7 +95,7 @@ pub(super) const CREDENTIAL: Place<'_> = Place {
     restriction: None,
 };
 
-/// A plugin's fields. What narrows when it runs is left out: a limit then holds always.
+/// A plugin's fields. Conditions on when it runs are ignored, so its limit always applies.
 pub(super) const PLUGIN: Place<'_> = Place {
     whose: "its ",
     understood: &["name", "config", "_config", "enabled", "consumer", "consumer_group", "service", "route"],
@@ -116,12 +116,12 @@ pub(super) const PLUGIN: Place<'_> = Place {
     restriction: None,
 };
 
-/// Of plugins that ask for a credential. With `anonymous` they let those pass who have none.
+/// For plugins that demand a credential. With `anonymous` they admit requests without one.
 pub(super) const ASKED_TOO: &str =
     "Kong asks for its credential as well as for the key, where both are in force";
 
-/// Plugins that refuse nobody, or whom they refuse is refused here as well. Any other restricts, unless it is one of
-/// those that are read.
+/// Plugins that refuse nobody, or whose refusals Modelgate makes as well. Any other plugin is a restriction, unless its settings
+/// are read.
 pub(super) const PLUGINS: &[Field] = &[
     harmless("cors", "Traefik's or Modelgate's own"),
     harmless("prometheus", "Modelgate has metrics of its own"),

@@ -1,4 +1,4 @@
-//! The file as it is, and what refers to what in it: by id, by name, or as an object with either.
+//! The parsed file, and the references in it: by id, by name, or as an object with either.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,15 +13,15 @@ use super::super::fields::is_given;
 pub(super) struct File<'v> {
     pub(super) root: &'v Map<String, Value>,
     pub(super) people: Vec<Person<'v>>,
-    /// Keys that name no consumer.
+    /// Keys that refer to no consumer.
     pub(super) orphans: Vec<Credential<'v>>,
-    /// The consumers that a name may mean, by their number: by id, then by username, then by custom_id.
+    /// The indexes of the consumers that a name may mean: by id, then by username, then by custom_id.
     numbers: HashMap<&'v str, Vec<usize>>,
-    /// Consumer groups, each of their names with their number.
+    /// The index of each consumer group, by each of its names.
     groups: HashMap<&'v str, usize>,
 }
 
-/// A key, and where it stands.
+/// A key, and its place in the file.
 pub(super) struct Credential<'v> {
     pub(super) place: String,
     pub(super) value: &'v Value,
@@ -30,25 +30,25 @@ pub(super) struct Credential<'v> {
 /// A consumer.
 pub(super) struct Person<'v> {
     pub(super) number: usize,
-    /// `username`, or else `custom_id`; empty if there is neither.
+    /// `username`, else `custom_id`; empty if it has neither.
     pub(super) name: &'v str,
     pub(super) place: String,
     pub(super) object: &'v Map<String, Value>,
-    /// The groups that it is in, by their number.
+    /// The indexes of its groups.
     pub(super) groups: BTreeSet<usize>,
-    /// Groups of it that the file does not have.
+    /// Its groups that are not in the file.
     pub(super) unknown_groups: Vec<&'v str>,
-    /// Whether access control lists say what it may use.
+    /// Whether access control lists restrict it.
     pub(super) has_acls: bool,
-    /// It is not in the file: keys name it alone.
+    /// Whether the consumer is not in the file; keys refer to it.
     pub(super) is_unknown: bool,
     pub(super) credentials: Vec<Credential<'v>>,
 }
 
-/// Reads YAML, with its merge keys (`<<: *defaults`), as JSON.
+/// Parses YAML, with its merge keys (`<<: *defaults`), into JSON.
 ///
 /// # Errors
-/// It is no YAML, or no mapping with texts as keys.
+/// The text is not YAML, or not a mapping whose keys are texts.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
     let mut file: serde_yaml::Value =
         serde_yaml::from_str(text).map_err(|e| format!("it is not YAML: {e}"))?;
@@ -56,17 +56,17 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
     serde_json::to_value(file).map_err(|e| format!("it is no configuration of Kong's: {e}"))
 }
 
-/// Whether it is turned off. What is neither yes nor no is not taken for yes.
+/// Whether `enabled` turns a plugin off. Any value other than `true` does; an absent one does not.
 pub(super) fn is_off(enabled: Option<&Value>) -> bool {
     enabled.is_some_and(|enabled| !enabled.is_null() && enabled.as_bool() != Some(true))
 }
 
-/// The items of a list; none if there is no list.
+/// The items of a list; empty if there is no list.
 pub(super) fn list<'v>(of: &'v Map<String, Value>, key: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
     of.get(key).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// How something is referred to: by a text, or by an object with `id`, `name`, `username` or `custom_id`.
+/// A reference: a text, or an object with `id`, `name`, `username` or `custom_id`.
 pub(super) fn reference(value: Option<&Value>) -> Option<&str> {
     match value? {
         Value::String(text) => Some(text),
@@ -75,7 +75,7 @@ pub(super) fn reference(value: Option<&Value>) -> Option<&str> {
     }
 }
 
-/// What may refer to it, what is unique first.
+/// The names by which an object can be referred to, unique ones first.
 fn names(object: &Map<String, Value>) -> impl Iterator<Item = &str> {
     ["id", "username", "name", "custom_id"]
         .into_iter()
@@ -83,6 +83,8 @@ fn names(object: &Map<String, Value>) -> impl Iterator<Item = &str> {
 }
 
 impl<'v> File<'v> {
+    /// Indexes the file.
+    ///
     /// # Errors
     /// It has no list of consumers.
     pub(super) fn of(root: &'v Value) -> Result<Self, String> {
@@ -102,17 +104,17 @@ impl<'v> File<'v> {
         Ok(file)
     }
 
-    /// The consumers that are referred to so, by their number.
+    /// The indexes of the consumers to which a name may refer.
     pub(super) fn numbers_of(&self, name: &str) -> &[usize] {
         self.numbers.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// The group that is referred to so, by its number.
+    /// The index of the group to which a name refers.
     pub(super) fn group(&self, name: &str) -> Option<usize> {
         self.groups.get(name).copied()
     }
 
-    /// Consumers name their groups, groups their consumers, or a list both.
+    /// Finds who is in which group: consumers list their groups, groups list their consumers, or a separate list has both.
     fn find_groups(&mut self) {
         let mut members: Vec<(&str, &str)> = Vec::new();
         for (number, group) in list(self.root, "consumer_groups").enumerate() {
@@ -172,7 +174,7 @@ impl<'v> File<'v> {
         }
     }
 
-    /// Whose a key is, who may not be in the file.
+    /// The index of a key's owner, which need not be in the file.
     fn number_of_owner(&mut self, owner: &'v str) -> usize {
         if let Some(number) = self.numbers_of(owner).first() {
             return *number;
@@ -185,7 +187,7 @@ impl<'v> File<'v> {
     }
 }
 
-/// What is known of a consumer that is not in the file.
+/// The object of a consumer that is not in the file.
 static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 fn numbers<'v>(people: &[Person<'v>]) -> HashMap<&'v str, Vec<usize>> {

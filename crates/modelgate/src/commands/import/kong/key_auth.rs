@@ -10,13 +10,13 @@ use crate::{
     config::is_key_header,
 };
 
-/// Where Kong looks if nothing else is said.
+/// Where Kong looks for keys by default.
 const BY_DEFAULT: &str = "apikey";
-/// Where Modelgate looks always.
+/// Where Modelgate always looks for keys.
 const OURS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
-/// The headers in which Kong's clients send their keys, and in which Modelgate looks for none unless it is told to. What
-/// else Kong takes is named.
+/// The headers in which Kong's clients send their keys and in which Modelgate looks only if configured to. Kong's other places
+/// for keys are reported.
 pub(super) fn headers(plugins: &Plugins<'_>, imported: &mut Imported) -> Vec<String> {
     let by_default = [Map::new()];
     let all = if plugins.key_auth.is_empty() { &by_default[..] } else { &plugins.key_auth };

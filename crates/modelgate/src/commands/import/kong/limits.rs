@@ -3,7 +3,7 @@
 //! <https://developer.konghq.com/plugins/rate-limiting-advanced/reference/>,
 //! <https://developer.konghq.com/plugins/ai-rate-limiting-advanced/reference/>).
 //!
-//! Where a limit cannot be said exactly, the nearest that lets no more pass is taken, and that is said.
+//! A limit that cannot be expressed exactly becomes the nearest stricter one, and that is reported.
 
 use serde_json::{Map, Value};
 
@@ -17,7 +17,7 @@ const SECOND: u64 = 1;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3_600;
 const DAY: u64 = 86_400;
-/// Kong's months have 30 days, an average 30.4; the longest has 31.
+/// Lengths of a month in seconds: Kong's have 30 days, an average one 30.4, the longest 31.
 const MONTHS: [u64; 3] = [30 * DAY, 2_628_000, 31 * DAY];
 
 const OF_REQUESTS: [(u64, Per, &str); 5] = [
@@ -33,7 +33,7 @@ const OF_TOKENS: [(u64, Per, &str); 3] = [
     (31 * DAY, Per::TokensPerMonth, "month"),
 ];
 
-/// Settings that say how it is counted and answered, not how much.
+/// Settings about how to count and answer, which do not change the amount.
 const HOW: &[Field] = &[
     harmless("policy", "where it is counted"),
     harmless("strategy", "where it is counted"),
@@ -67,14 +67,14 @@ const HOW: &[Field] = &[
     harmless("llm_format", "the form of requests"),
 ];
 
-/// A plugin whose settings are read.
+/// Reads a plugin's settings.
 struct Reader<'c, 'f> {
     plugin: &'static str,
     config: &'c Map<String, Value>,
     findings: &'f mut Findings,
 }
 
-/// Requests per second to year.
+/// Requests per second, minute, hour, day, month and year.
 pub(super) fn rate_limiting(config: &Map<String, Value>, findings: &mut Findings) -> Effect {
     const UNDERSTOOD: &[&str] = &["second", "minute", "hour", "day", "month", "year", "limit_by"];
     let mut reader = Reader { plugin: "rate-limiting", config, findings };
@@ -96,7 +96,7 @@ pub(super) fn rate_limiting(config: &Map<String, Value>, findings: &mut Findings
     reader.by("limit_by", limit)
 }
 
-/// Requests in any times.
+/// Requests per windows of any length.
 pub(super) fn advanced(config: &Map<String, Value>, findings: &mut Findings) -> Effect {
     const UNDERSTOOD: &[&str] = &["limit", "window_size", "identifier", "compound_identifier"];
     let mut reader = Reader { plugin: "rate-limiting-advanced", config, findings };
@@ -105,7 +105,7 @@ pub(super) fn advanced(config: &Map<String, Value>, findings: &mut Findings) -> 
     reader.by("identifier", limit)
 }
 
-/// Tokens in any times, by provider; of several the smallest counts for all.
+/// Tokens per windows of any length, by provider; the smallest of several limits applies to all.
 pub(super) fn of_tokens(config: &Map<String, Value>, findings: &mut Findings) -> Effect {
     const UNDERSTOOD: &[&str] =
         &["llm_providers", "tokens_count_strategy", "identifier", "compound_identifier"];
@@ -123,7 +123,7 @@ pub(super) fn of_tokens(config: &Map<String, Value>, findings: &mut Findings) ->
     }
     for provider in providers {
         match provider.as_object() {
-            // It counts what a function in Lua says.
+            // It counts what a Lua function returns.
             Some(provider) if provider.get("name").and_then(Value::as_str) == Some("requestPrompt") => {
                 reader.hold("its limit by a function");
             }
@@ -139,7 +139,7 @@ impl Reader<'_, '_> {
         self.findings.hold(self.plugin, format!("its {}: {text}", self.plugin));
     }
 
-    /// Names settings that are not understood.
+    /// Reports settings that are not understood.
     fn look(&mut self, understood: &[&str]) {
         let whose = format!("its {}'s ", self.plugin);
         let place = Place {
@@ -152,7 +152,7 @@ impl Reader<'_, '_> {
         place.look(self.config, self.findings);
     }
 
-    /// `limit` and `window_size`, a number each or lists of one length.
+    /// Reads `limit` and `window_size`, each a number, or both lists of the same length.
     fn windows(&mut self, of: &Map<String, Value>, times: &[(u64, Per, &str)], unit: &str) -> Limit {
         let numbers = |key: &str| match of.get(key) {
             Some(Value::Array(items)) => items.iter().map(whole).collect::<Option<Vec<_>>>(),
@@ -171,7 +171,7 @@ impl Reader<'_, '_> {
         limit
     }
 
-    /// In the next longer time that can be said, that many are never more.
+    /// Converts a window to the next longer one that Modelgate has, with the same amount, which is never more.
     fn window(
         &mut self,
         amount: u64,
@@ -193,8 +193,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// For whom it counts. Each consumer's own count may be of all addresses: then no more pass. One count for several
-    /// consumers would be more if each had its own.
+    /// To whom the limit applies. A consumer's own limit may stand for a limit per address, because it is stricter. One limit
+    /// shared by several consumers cannot become one for each, because that would allow more.
     fn by(&mut self, setting: &str, limit: Limit) -> Effect {
         let compound = self.config.get("compound_identifier").filter(|value| is_given(value));
         let by: Vec<&str> = match (compound, self.config.get(setting)) {
@@ -214,7 +214,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// A whole number from 1; of a fraction what is whole.
+/// A whole number from 1; fractions are rounded down.
 fn whole(value: &Value) -> Option<u64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is cut off on purpose")]
     let floor = |number: f64| number as u64;

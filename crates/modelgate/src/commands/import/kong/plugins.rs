@@ -1,8 +1,9 @@
-//! Plugins: where they hold, and which of them counts for a consumer.
+//! Plugins: where they apply, and which of them applies to a consumer.
 //!
-//! Of several of one name Kong runs the most specific one: a consumer's before its groups', these before those of routes,
-//! services and everybody (<https://developer.konghq.com/gateway/entities/plugin/#plugin-precedence>). Here nothing belongs to a
-//! route or a service: what holds at one of them holds always, and of several limits the smallest counts.
+//! Of several plugins of the same name Kong runs only the most specific one: a consumer's takes precedence over its groups', and
+//! these over those of routes, services and everybody
+//! (<https://developer.konghq.com/gateway/entities/plugin/#plugin-precedence>). Modelgate has no routes or services to which a
+//! plugin could belong: what applies to one of them always applies, and the smallest of several limits is used.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -19,11 +20,11 @@ use crate::commands::import::{
     found::{Findings, Imported, Limit},
 };
 
-/// The plugins that are turned on, by whom they are for.
+/// The enabled plugins, grouped by the consumers that they apply to.
 #[derive(Default)]
 pub(super) struct Plugins<'v> {
     all: Vec<Plugin<'v>>,
-    /// Their numbers, by the number of whom they are for.
+    /// Their indexes, by the index of the consumer they apply to.
     of_person: HashMap<usize, Vec<usize>>,
     of_group: HashMap<usize, Vec<usize>>,
     of_everybody: Vec<usize>,
@@ -31,23 +32,23 @@ pub(super) struct Plugins<'v> {
     pub(super) key_auth: Vec<Map<String, Value>>,
 }
 
-/// What a plugin comes to.
+/// An enabled plugin and its effect.
 struct Plugin<'v> {
     name: &'v str,
-    /// It holds on a service or a route alone.
+    /// Whether it applies only to a service or a route.
     at: At,
     effect: Effect,
     holds: BTreeSet<String>,
 }
 
-/// Where a plugin holds.
+/// Where a plugin applies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct At {
     service: bool,
     route: bool,
 }
 
-/// What a consumer and its keys are given.
+/// What a consumer and its keys get.
 #[derive(Debug, Default)]
 pub(super) struct Rights {
     pub(super) of_consumer: Limit,
@@ -57,7 +58,7 @@ pub(super) struct Rights {
     pub(super) held_by: BTreeSet<String>,
 }
 
-/// Whom a plugin is for, and what it is part of.
+/// To whom a plugin applies, and the object that contains it.
 #[derive(Clone, Default)]
 struct Scope {
     people: Option<Vec<usize>>,
@@ -66,12 +67,12 @@ struct Scope {
     place: String,
 }
 
-/// The plugins of which Kong runs the most specific one, and which are read.
+/// The plugins whose settings are read. Of each, Kong runs only the most specific one.
 const READ: [&str; 4] =
     ["rate-limiting", "rate-limiting-advanced", "ai-rate-limiting-advanced", "ip-restriction"];
 
 impl<'v> Plugins<'v> {
-    /// All plugins that are turned on; what they restrict that cannot be said here is named, once each.
+    /// Reads all enabled plugins. Restrictions that Modelgate does not have are reported, once each.
     pub(super) fn of(file: &File<'v>, imported: &mut Imported) -> Self {
         let mut found = Self::default();
         for person in &file.people {
@@ -167,7 +168,7 @@ impl<'v> Plugins<'v> {
         }
     }
 
-    /// What counts for a consumer.
+    /// The plugins' effect on a consumer.
     pub(super) fn rights_of(&self, person: &Person<'_>, findings: &mut Findings) -> Rights {
         let numbers = |of: Option<&Vec<usize>>| {
             of.into_iter().flatten().map(|number| &self.all[*number]).collect::<Vec<_>>()
@@ -198,8 +199,8 @@ impl<'v> Plugins<'v> {
     }
 }
 
-/// The plugins of one name that count, of a consumer's own, its groups' and those for everybody: of the first that hold
-/// everywhere, and those that hold at a place alone.
+/// The plugins of one name that apply. The layers are the consumer's own, its groups' and everybody's. Those that apply
+/// everywhere are taken from the first layer that has any; those that apply only at a service or route are added.
 fn that_count<'p, 'v>(layers: &[Vec<&'p Plugin<'v>>; 3]) -> Vec<&'p Plugin<'v>> {
     let [own, groups, all] = layers;
     let holds_always = |plugin: &&&Plugin<'_>| plugin.at == At::default();
@@ -208,7 +209,7 @@ fn that_count<'p, 'v>(layers: &[Vec<&'p Plugin<'v>>; 3]) -> Vec<&'p Plugin<'v>> 
     let mut counting: Vec<&Plugin<'_>> = own.clone();
     counting.extend(groups.iter().filter(|plugin| !(own_alone && holds_always(plugin))));
     let is_overruled = own_alone || groups_alone;
-    // Of a route and a service at once is more specific than a consumer's own.
+    // A plugin on both a route and a service is more specific than a consumer's own.
     counting.extend(all.iter().filter(|plugin| !is_overruled || (plugin.at.service && plugin.at.route)));
     counting
 }
@@ -218,7 +219,7 @@ impl Scope {
         self.people.is_none() && self.group.is_none()
     }
 
-    /// What the plugin itself says of whom it is for.
+    /// Narrows the scope to what the plugin itself refers to.
     fn narrow(&mut self, file: &File<'_>, plugin: &Map<String, Value>) -> Result<(), String> {
         let given = |key: &str| plugin.get(key).filter(|value| is_given(value));
         if let Some(consumer) = given("consumer") {
@@ -245,7 +246,7 @@ fn name_of(object: &Map<String, Value>) -> &str {
     text("name").or_else(|| text("id")).unwrap_or("without a name")
 }
 
-/// The settings, with those that decK keeps apart: `_config` names an entry of `_plugin_configs`.
+/// The settings, including those that decK keeps separately: `_config` names an entry of `_plugin_configs`.
 fn config(root: &Map<String, Value>, plugin: &Map<String, Value>) -> Result<Map<String, Value>, String> {
     let mut config = match plugin.get("_config") {
         None | Some(Value::Null) => Map::new(),
@@ -263,7 +264,7 @@ fn config(root: &Map<String, Value>, plugin: &Map<String, Value>) -> Result<Map<
     Ok(config)
 }
 
-/// What a plugin restricts. What cannot be said here holds the keys.
+/// What a plugin restricts. A restriction that Modelgate does not have holds the keys.
 fn effect(name: &str, config: &Map<String, Value>, findings: &mut Findings) -> Effect {
     match name {
         "rate-limiting" => return limits::rate_limiting(config, findings),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::read;
 use crate::commands::import::tests::{Made, made};
 
-/// What is made of a file that was written on 2030-01-01.
+/// Imports a file that was written on 2030-01-01.
 fn file(text: &str, without: &[&str]) -> Made {
     let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000);
     made(read(text, written).unwrap_or_else(|why| panic!("{text}: {why}")), without)
@@ -55,7 +55,8 @@ fn the_limits_that_count_for_a_consumer_are_taken_over() {
             7,
         ),
         ("routes: [{ name: r, plugins: [{ name: rate-limiting, config: { minute: 7 } }] }]", 7, 7),
-        // A group's before those for everybody, a consumer's own before both; at a place it counts beside them.
+        // A group's plugin takes precedence over everybody's, and a consumer's own over both; a plugin at a service or route
+        // applies in addition.
         ("plugins: [{ consumer_group: gold, RLA50 }, { RLA5 }]", 50, 5),
         ("plugins: [{ consumer_group: 9g, RLA50 }, { consumer: ada, RLA500 }, { RLA5 }]", 500, 5),
         ("plugins: [{ consumer: ada, RLA500 }, { route: r, RLA5 }]", 500, 5),
@@ -63,7 +64,7 @@ fn the_limits_that_count_for_a_consumer_are_taken_over() {
         ("plugins: [{ consumer: ada, RLA500 }, { service: s, route: r, RLA5 }]", 5, 5),
         ("plugins: [{ consumer: ada, service: s, RLA500 }, { RLA5 }]", 5, 5),
         ("consumer_group_plugins: [{ consumer_group: gold, RLA50 }]", 50, 0),
-        // decK keeps settings apart; YAML merges.
+        // decK keeps settings separately; YAML has merge keys.
         (
             "_plugin_configs: { slow: { minute: 4, hour: 90 } }\nplugins: [{ name: rate-limiting, _config: slow, config: { hour: ~ } }]",
             4,
@@ -196,7 +197,7 @@ fn limits_that_cannot_be_said_hold_a_key() {
     }
 }
 
-/// What else Kong checks before it lets a request pass.
+/// Other checks that Kong makes before it admits a request.
 #[test]
 fn what_restricts_a_consumer_holds_its_keys() {
     for (lines, held, by) in [
@@ -302,10 +303,10 @@ fn consumers_stay_distinct_and_keys_end_when_they_should() {
     assert_eq!(made.keys[0]["expires"], "2030-01-01T00:01:00Z");
     assert_eq!(made.keys[1].get("expires"), None);
     assert_eq!(made.keys[2]["expires"], "2030-01-01T00:00:00Z");
-    // A name that may mean two consumers means both.
+    // A name that may mean two consumers applies to both.
     assert_eq!([&made.keys[2]["disabled"], &made.keys[3]["disabled"]], [true, true]);
     assert_eq!(made.held_by, ["consumer", "request-termination"], "{}", made.said);
-    // Whatever holds for everybody holds for those whom the file does not have, too.
+    // What applies to everybody also applies to consumers that are not in the file.
     assert_eq!(limit_of(&made, "late"), json!({ "requests_per_minute": 2 }));
 }
 

@@ -1,5 +1,5 @@
-//! Which of LiteLLM's answers a file is: `/key/list`, `/key/info`, `/team/list`, `/team/info`, `/user/list`, `/user/info` and
-//! `/organization/list`, or several of them as one object (`{"keys": […], "teams": […]}`).
+//! Recognises which of LiteLLM's answers a file is: `/key/list`, `/key/info`, `/team/list`, `/team/info`, `/user/list`,
+//! `/user/info` or `/organization/list`, or several of them in one object (`{"keys": […], "teams": […]}`).
 
 use access::KeyDigest;
 use serde_json::{Map, Value};
@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 use super::{fields::Kind, values::text};
 use crate::commands::import::{fields::shown, source::Source};
 
-/// Rows of all files.
+/// The rows of all files.
 #[derive(Default)]
 pub(super) struct Answers {
     pub(super) keys: Vec<Row>,
     pub(super) owners: Vec<(Kind, Map<String, Value>)>,
-    /// How many keys there are in LiteLLM, as far as it is said.
+    /// How many keys LiteLLM has in all, if an answer says so.
     total: u64,
     has_keys: bool,
     not_understood: Vec<String>,
@@ -24,17 +24,17 @@ pub(super) struct Row {
     value: Value,
 }
 
-/// Lists, what is in them, and what counts them.
+/// The names of lists in answers, and the kind of their rows.
 const LISTS: [(&str, Kind); 4] = [
     ("keys", Kind::Key),
     ("teams", Kind::Team),
     ("users", Kind::User),
     ("organizations", Kind::Organization),
 ];
-/// One object within an answer, with lists beside it.
+/// The names of single objects in answers, which have lists beside them.
 const ONES: [(&str, Kind); 3] =
     [("team_info", Kind::Team), ("user_info", Kind::User), ("organization_info", Kind::Organization)];
-/// Of the answer, not of what it lists.
+/// Fields of the answer itself, and not of its rows.
 const OF_THE_ANSWER: [&str; 10] = [
     "total_count",
     "current_page",
@@ -49,8 +49,10 @@ const OF_THE_ANSWER: [&str; 10] = [
 ];
 
 impl Answers {
+    /// Sorts the rows of all files by kind.
+    ///
     /// # Errors
-    /// A file is no such answer, or none has keys.
+    /// A file is not such an answer, or no file has keys.
     pub(super) fn of(sources: &[Source]) -> Result<Self, String> {
         let mut answers = Self::default();
         for source in sources {
@@ -125,7 +127,7 @@ impl Answers {
         Ok(())
     }
 
-    /// What the files lack, or have and nobody understands.
+    /// Reports what is missing in the files, and what is in them and not understood.
     pub(super) fn incomplete(&self) -> Vec<String> {
         let mut said: Vec<String> =
             self.not_understood.iter().map(|name| format!("{name}: Modelgate does not know it")).collect();
@@ -139,7 +141,7 @@ impl Answers {
     }
 }
 
-/// What a list is of, by its first row.
+/// The kind of a list's rows, by its first row.
 fn kind_of(row: Option<&Value>) -> Kind {
     let has = |field: &str| row.is_some_and(|row| row.get(field).is_some());
     if ["token", "key_name", "key_alias"].into_iter().any(has) {
@@ -157,7 +159,7 @@ fn kind_of(row: Option<&Value>) -> Kind {
     if has("team_id") && (has("team_alias") || has("admins")) { Kind::Team } else { Kind::Key }
 }
 
-/// `/key/info` repeats the key as it was asked for: in clear, or its digest.
+/// `/key/info` repeats the key as it was requested: in clear, or as its digest.
 fn as_token(key: &Value) -> Value {
     match key.as_str() {
         Some(key) if key.starts_with("sk-") => KeyDigest::of(key).to_hex().into(),
@@ -166,8 +168,10 @@ fn as_token(key: &Value) -> Value {
 }
 
 impl Row {
+    /// The row as an object.
+    ///
     /// # Errors
-    /// It is no object, but a token alone.
+    /// The row is only a token.
     pub(super) fn object(&self) -> Result<&Map<String, Value>, String> {
         match &self.value {
             Value::Object(object) => Ok(object),
@@ -176,10 +180,10 @@ impl Row {
         }
     }
 
-    /// What the key is recognised by.
+    /// The digest by which the key is recognised.
     ///
     /// # Errors
-    /// It is not there, or no digest.
+    /// It is absent, or not a digest.
     pub(super) fn digest(&self) -> Result<KeyDigest, String> {
         let token = text(self.object()?, "token")?.ok_or("it has no token")?;
         KeyDigest::parse_hex(token).map_err(|_| "its token is not a SHA-256 digest".into())

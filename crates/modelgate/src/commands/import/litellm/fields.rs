@@ -1,4 +1,4 @@
-//! Which fields of LiteLLM's rows are understood, harmless or restrict.
+//! Classifies the fields of LiteLLM's rows: understood, harmless, or a restriction.
 
 use serde_json::{Map, Value};
 
@@ -15,7 +15,7 @@ const WHEN: &str = "who made or changed it, and when";
 const ELSEWHERE: &str = "what is checked beside the key, and is not in the files";
 const NOT_HERE: &str = "a right to what Modelgate does not have";
 
-/// What any row has.
+/// Fields that all kinds of rows have.
 const COMMON: &[Field] = &[
     harmless("spend", SPENT),
     harmless("total_spend", SPENT),
@@ -158,7 +158,7 @@ const BUDGET_TABLE: &[Field] = &[
     restricts("allowed_models", "models of a member of a team"),
 ];
 
-/// Rights to MCP servers, agents and skills are rights to what Modelgate does not have.
+/// Rights to MCP servers, agents and skills, which Modelgate does not have.
 const PERMISSION: &[Field] = &[
     harmless("object_permission_id", "what the rights are called"),
     harmless("mcp_servers", NOT_HERE),
@@ -175,7 +175,7 @@ const PERMISSION: &[Field] = &[
     restricts("blocked_tools", "which tools may not be used"),
 ];
 
-/// What LiteLLM reads in metadata; the rest is notes of the operator's own.
+/// The metadata that LiteLLM reads; the rest is the operator's own notes.
 const METADATA: &[Field] = &[
     harmless("rpm_limit_type", "whether more passes while others are idle; here it does not"),
     harmless("tpm_limit_type", "whether more passes while others are idle; here it does not"),
@@ -224,7 +224,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// As it is called in a sentence.
+    /// The kind's name in a sentence.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Key => "key",
@@ -313,10 +313,10 @@ impl Kind {
         }
     }
 
-    /// Names what of a row is not taken over.
+    /// Reports what is not imported from a row.
     ///
     /// # Errors
-    /// A part of it is no object.
+    /// A part of it is not an object.
     pub(super) fn look(self, row: &Map<String, Value>, findings: &mut Findings) -> Result<(), String> {
         let mut understood = self.understood().to_vec();
         if object(row, "object_permission")?.is_some() {
@@ -350,7 +350,7 @@ impl Kind {
         ];
         for (part, whose, tables, unknown) in parts {
             let Some(part_of_it) = object(row, part)? else { continue };
-            // Where an organization's budget has limits, they are over several teams; a key's are its own.
+            // Limits in an organization's budget are over several teams, so they are reported; those of a key's budget are read.
             let read: &[&str] = match (self, part) {
                 (Self::Key, "litellm_budget_table") => &["rpm_limit", "tpm_limit", "tpd_limit"],
                 _ => &[],
@@ -366,13 +366,13 @@ impl Kind {
     }
 }
 
-/// Whether the row is kept for the record alone.
+/// Whether the row is of something that was deleted, and is kept only as a record.
 pub(super) fn is_deleted(row: &Map<String, Value>) -> bool {
     row.get("deleted_at").is_some_and(is_given)
         || row.get("status").and_then(Value::as_str) == Some("deleted")
 }
 
-/// The member of a team whose limits within it are not taken over, of an entry of `team_memberships`.
+/// The member in an entry of `team_memberships`, if it has limits within the team, which are not imported.
 pub(super) fn limited_member(membership: &Value) -> Option<&str> {
     let membership = membership.as_object()?;
     let budget = membership.get("litellm_budget_table").and_then(Value::as_object);

@@ -1,4 +1,4 @@
-//! Which models a key may use: those that it, its team, its organization and, without a team, its user may all use.
+//! The models that a key may use: those that the key, its team, its organization and (without a team) its user may all use.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,11 @@ use super::{
 };
 use crate::commands::import::{fields::is_given, found::Findings};
 
-/// Names that stand for another model there, and for themselves here.
+/// Names that mean another model in LiteLLM, but would mean themselves here.
 struct Aliases(BTreeSet<String>);
 
-/// What key, team, organization and, without a team, user may all use; as globs, none means all.
+/// The models that the key, its team, its organization and (without a team) its user may all use, as globs; an empty list means
+/// all.
 pub(super) fn of_key(
     row: &Map<String, Value>,
     [team, organization, user]: [&Owner; 3],
@@ -48,7 +49,7 @@ pub(super) fn of_key(
     Ok(Aliases::of(row, team)?.leave_out(allowed, findings)?.into_globs())
 }
 
-/// What is said where models stand elsewhere.
+/// The message if an owner's list of models is not in the files.
 fn not_in_the_files(kind: &str) -> String {
     format!(
         "its models are those of its {kind}, which the files do not say; add the answer to GET /{kind}/list, or write them into \
@@ -56,10 +57,10 @@ fn not_in_the_files(kind: &str) -> String {
     )
 }
 
-/// What the key's own list says.
+/// The models in the key's own list.
 ///
 /// # Errors
-/// They are those of something that nobody knows.
+/// The list refers to the models of something unknown.
 fn own(row: &Map<String, Value>, team: &Owner) -> Result<Allowed, String> {
     let names = texts(row.get("models"), "its models")?;
     let takes_teams = names.iter().any(|name| name == OF_TEAM);
@@ -80,7 +81,7 @@ fn own(row: &Map<String, Value>, team: &Owner) -> Result<Allowed, String> {
 }
 
 impl Aliases {
-    /// Those of the key and of its team.
+    /// The aliases of the key and of its team.
     fn of(row: &Map<String, Value>, team: &Owner) -> Result<Self, String> {
         let mut aliases = team.aliases.clone();
         for field in ["aliases", "team_model_aliases"] {
@@ -89,7 +90,7 @@ impl Aliases {
         Ok(Self(aliases))
     }
 
-    /// LiteLLM answers with another model where an alias is asked for; here it would be the model that is called so.
+    /// Removes aliases. LiteLLM answers them with another model; here they would mean the model of that name.
     fn leave_out(&self, allowed: Allowed, findings: &mut Findings) -> Result<Allowed, String> {
         const WHY: &str = "they stand for other models there, and here for the models that are called so";
         if self.0.is_empty() {

@@ -1,11 +1,11 @@
-//! How often: the limits of a row and of its budget.
+//! The limits of a row and of its budget.
 
 use serde_json::{Map, Value};
 
 use super::values::{number, object};
 use crate::commands::import::found::{Findings, Limit, Per};
 
-/// The limits of a row and of its budget; the smaller of the two.
+/// The limits of a row and of its budget; the smaller ones apply.
 pub(super) fn of_row(row: &Map<String, Value>, findings: &mut Findings) -> Result<Limit, String> {
     const FIELDS: [(&str, Per); 3] = [
         ("rpm_limit", Per::RequestsPerMinute),

@@ -1,6 +1,6 @@
-//! Lists of models, and what two of them have in common.
+//! Lists of models, and their intersection.
 //!
-//! A name with `*` is a pattern (`is_model_allowed_by_pattern`); any other stands for itself, also where it has brackets.
+//! A name with `*` is a pattern (`is_model_allowed_by_pattern`); any other name is literal, even if it contains brackets.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,12 @@ use serde_json::{Map, Value};
 use super::values::{object_or_text, texts};
 use crate::commands::import::found::Findings;
 
-/// In a list of models: all that there are.
+/// Entries that mean all models.
 const ALL: [&str; 2] = ["all-proxy-models", "*"];
-/// In a key's list: those of its team.
+/// The entry of a key's list that means its team's models.
 pub(super) const OF_TEAM: &str = "all-team-models";
 
-/// Models that may be used.
+/// The models that may be used.
 #[derive(Debug, Clone)]
 pub(super) enum Allowed {
     All,
@@ -25,18 +25,18 @@ pub(super) enum Allowed {
 /// A name, or a pattern with `*`.
 #[derive(Debug, Clone)]
 pub(super) struct Pattern {
-    /// As LiteLLM has it.
+    /// The name in LiteLLM.
     pub(super) name: String,
-    /// The same for Modelgate, in whose patterns more characters mean something.
+    /// The pattern in Modelgate, where more characters are special.
     glob: String,
     pub(super) matcher: ModelGlobs,
 }
 
-/// What a list of a team, a user or an organization says; nothing if there is none.
+/// The list of a team, a user or an organization; `None` if there is none.
 pub(super) fn of_owner(row: &Map<String, Value>, kind: &str) -> Option<Result<Allowed, String>> {
     let what = format!("its {kind}'s models");
     let names = match row.get("models") {
-        // A team without models is one that is not known; an empty list means all.
+        // An absent list means that the owner's models are not known; an empty list means all.
         None | Some(Value::Null) => return None,
         models => texts(models, &what),
     };
@@ -46,7 +46,7 @@ pub(super) fn of_owner(row: &Map<String, Value>, kind: &str) -> Option<Result<Al
     }))
 }
 
-/// LiteLLM's list of keys has an empty `team_models` in each row, which says nothing.
+/// The team's models in a key's row. LiteLLM's list of keys has an empty `team_models` in each row, which means nothing.
 pub(super) fn of_team_in_row(row: &Map<String, Value>) -> Result<Option<Allowed>, String> {
     let names = texts(row.get("team_models"), "its team's models")?;
     if names.is_empty() { Ok(None) } else { Allowed::of(&names, "its team's models").map(Some) }
@@ -66,7 +66,7 @@ impl Allowed {
         matches!(self, Self::All)
     }
 
-    /// What both may use. Of patterns that overlap, that which is within the other; where neither is, none.
+    /// The intersection. Of two overlapping patterns, the one that is contained in the other; if neither is, none.
     pub(super) fn and(self, other: &Self, kind: &str, findings: &mut Findings) -> Result<Self, String> {
         let (Self::Some(own), Self::Some(others)) = (&self, other) else {
             return Ok(if self.is_all() { other.clone() } else { self });
@@ -88,7 +88,7 @@ impl Allowed {
         Ok(Self::Some(both))
     }
 
-    /// As they stand in the configuration; none means all.
+    /// The patterns for the configuration; an empty list means all.
     pub(super) fn into_globs(self) -> Vec<String> {
         let Self::Some(patterns) = self else { return Vec::new() };
         let mut seen = BTreeSet::new();
@@ -99,7 +99,7 @@ impl Allowed {
 impl Pattern {
     fn of(name: &str) -> Result<Self, String> {
         let is_pattern = name.contains('*');
-        // Where there is a `*`, LiteLLM takes the rest for a regular expression, too.
+        // In a name with `*`, LiteLLM treats the other characters as a regular expression, too.
         if let Some(c) = name.chars().find(|c| is_pattern && "?[](){}+|^$\\".contains(*c)) {
             return Err(format!(
                 "{name:?} has a {c:?} beside a *, which makes it a regular expression; write the names"
@@ -117,13 +117,13 @@ impl Pattern {
         Ok(Self { name: name.to_owned(), glob, matcher })
     }
 
-    /// Whether all that the other stands for is within this: a `*` can be matched by a `*` alone.
+    /// Whether everything that the other matches is matched by this one: a `*` is matched only by a `*`.
     fn covers(&self, other: &Self) -> bool {
         self.matcher.matches(&other.name)
     }
 }
 
-/// The names in a map of aliases that stand for another model.
+/// The names in a map of aliases, which stand for other models.
 pub(super) fn names_of(aliases: Option<&Value>, what: &str) -> Result<BTreeSet<String>, String> {
     let aliases = object_or_text(aliases, what)?;
     let other = |(alias, model): (String, Value)| (model.as_str() != Some(&alias)).then_some(alias);

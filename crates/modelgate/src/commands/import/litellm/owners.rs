@@ -1,4 +1,4 @@
-//! Teams, users and organizations: what they may, and how often.
+//! Teams, users and organizations: their models and limits.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -13,31 +13,31 @@ use super::{
 };
 use crate::commands::import::found::{Findings, Imported, Limit};
 
-/// LiteLLM's administrator, who has no limits of its own.
+/// The user id of LiteLLM's administrator, who has no limits of its own.
 const ADMINISTRATOR: &str = "default_user_id";
-/// What holds for a user's keys only where they are in no team.
+/// Restrictions of a user that apply only to keys without a team.
 const OF_KEYS_WITHOUT_TEAM: [&str; 3] = ["max_budget", "model_max_budget", "budget_limits"];
 
-/// What is called by its kind and its id.
+/// Kind and id of an owner.
 type Id = (&'static str, String);
 
-/// All that the files have.
+/// The owners in all files.
 #[derive(Default)]
 pub(super) struct Owners {
     all: HashMap<Id, Owner>,
-    /// What is said of each of them, and where.
+    /// The messages about each of them, with its place.
     said: Vec<(Id, String, Findings)>,
-    /// Those that keys refer to.
+    /// The owners to which keys refer.
     used: HashSet<Id>,
 }
 
-/// A team, a user or an organization; or nobody.
+/// A team, a user or an organization; or no owner.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Owner {
     pub(super) kind: &'static str,
     pub(super) id: Option<String>,
     pub(super) alias: Option<String>,
-    /// Nothing, if the files do not say.
+    /// Its models; `None` if the files do not say.
     pub(super) models: Option<Result<Allowed, String>>,
     pub(super) limit: Limit,
     pub(super) blocked: bool,
@@ -45,9 +45,9 @@ pub(super) struct Owner {
     pub(super) aliases: BTreeSet<String>,
     organization: Option<String>,
     holds: BTreeSet<String>,
-    /// Members with limits of their own.
+    /// Members with limits within the team.
     limited_members: BTreeSet<String>,
-    /// It has no limits, though the files do not have it.
+    /// The administrator has no limits even if the files do not contain it.
     is_administrator: bool,
 }
 
@@ -60,7 +60,7 @@ impl Owners {
         owners
     }
 
-    /// What cannot be read is as if it were not there: its keys are held.
+    /// Adds an owner. One that cannot be read counts as missing, so its keys are held.
     fn add(&mut self, kind: Kind, row: &Map<String, Value>) {
         let id = row.get(id_of(kind)).and_then(Value::as_str).unwrap_or_default();
         let (mut findings, key) = (Findings::default(), (kind.name(), id.to_owned()));
@@ -78,7 +78,7 @@ impl Owners {
         self.said.push((key, place, findings));
     }
 
-    /// Says what is known of those that keys refer to, once each.
+    /// Adds the messages about owners to which keys refer, once each.
     pub(super) fn say(self, imported: &mut Imported) {
         for (id, place, findings) in self.said {
             if self.used.contains(&id) {
@@ -87,7 +87,7 @@ impl Owners {
         }
     }
 
-    /// Whose a key is; a hold if the files do not have it.
+    /// The owner of a key. If the files do not contain it, the key is held.
     pub(super) fn get(&mut self, kind: Kind, id: Option<&str>, findings: &mut Findings) -> Owner {
         let name = kind.name();
         let nobody = Owner { kind: name, ..Owner::default() };
@@ -127,7 +127,7 @@ impl Owner {
         let metadata = object(row, "metadata")?.unwrap_or_default();
         let members = row.get("team_memberships").and_then(Value::as_array);
         let limited = members.into_iter().flatten().filter_map(limited_member).map(str::to_owned);
-        // An organization's limits hold over several teams; they are named.
+        // An organization's limits apply across several teams, so they are only reported.
         let limit =
             if kind == Kind::Organization { Limit::default() } else { limits::of_row(row, findings)? };
         Ok(Self {
@@ -145,7 +145,7 @@ impl Owner {
         })
     }
 
-    /// The same one in another answer: what is narrower counts.
+    /// Merges the same owner from another answer: the narrower values apply.
     fn narrow(&mut self, other: &Self) {
         self.limit.add_all(&other.limit);
         self.blocked |= other.blocked;
@@ -171,13 +171,13 @@ impl Owner {
         self.organization.as_deref()
     }
 
-    /// Whether nothing but the key's own list says which models it may use.
+    /// Whether only the key's own list restricts its models.
     pub(super) fn says_no_models(&self) -> bool {
         self.is_some() && self.models.is_none() && !self.is_administrator
     }
 
-    /// What holds a key of it. A user's budgets count for keys that are in no team, and its limits here for the consumer, which
-    /// is the team where there is one.
+    /// Adds the restrictions that hold a key of this owner. A user's budgets apply to keys without a team. Its limits apply
+    /// through the consumer, which is the team if there is one.
     pub(super) fn hold(&self, team: &Self, user: &Self, findings: &mut Findings) {
         let is_user_of_team = self.kind == Kind::User.name() && team.is_some();
         let counts = |name: &&String| !is_user_of_team || !OF_KEYS_WITHOUT_TEAM.contains(&name.as_str());

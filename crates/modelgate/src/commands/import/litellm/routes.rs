@@ -1,15 +1,15 @@
-//! Which paths a key may use. Modelgate lets a key use all that a model offers, or nothing.
+//! The paths that a key may use. Modelgate lets a key use everything that a model offers, or nothing.
 
 use serde_json::{Map, Value};
 
 use super::values::{text, texts};
 use crate::commands::import::found::Findings;
 
-/// A group of routes with all that Modelgate serves, and each path.
+/// Route groups that contain everything Modelgate serves, and patterns for every path.
 const ALL: [&str; 3] = ["llm_api_routes", "*", "/*"];
-/// Groups with a part of that.
+/// Route groups that contain a part of that.
 const PARTS: [&str; 2] = ["openai_routes", "anthropic_routes"];
-/// Paths at which models are used; `*` is any segment.
+/// Paths at which models are used; `*` is any one segment.
 const PATHS: [&str; 17] = [
     "v1/chat/completions",
     "v1/completions",
@@ -30,13 +30,13 @@ const PATHS: [&str; 17] = [
     "engines/*/chat/completions",
 ];
 
-/// Kinds of keys that may use all paths at which models are used; those of another kind may use none.
+/// Types of keys that may use all paths at which models are used; other types may use none of them.
 const KINDS: [&str; 2] = ["default", "llm_api"];
 
-/// A key that may use a part of the paths is held.
+/// Checks the permitted paths. A key that may use only some of them is held.
 ///
 /// # Errors
-/// It might use no model at all, as a key that only reads what there is.
+/// The key could use no model at all, such as one that may only read.
 pub(super) fn check(row: &Map<String, Value>, findings: &mut Findings) -> Result<(), String> {
     if let Some(kind) = text(row, "key_type")?.filter(|kind| !KINDS.contains(kind)) {
         return Err(format!("its key_type is {kind:?}: it uses no models"));
@@ -59,14 +59,14 @@ pub(super) fn check(row: &Map<String, Value>, findings: &mut Findings) -> Result
     }
 }
 
-/// Whether some such path is the route, or below it. LiteLLM takes a route for all paths below it, and `*` at its end
-/// for any.
+/// Whether a path at which models are used is the route or below it. In LiteLLM a route includes all paths below it, and a `*` at
+/// its end matches anything.
 fn uses_models(route: &str) -> bool {
     let Some(route) = route.strip_prefix('/') else { return false };
     let (route, is_open) = route.strip_suffix('*').map_or((route, false), |start| (start, true));
     let route = if is_open { route } else { route.trim_end_matches('/') };
     PATHS.iter().any(|path| {
-        // LiteLLM has each of them without its version, too.
+        // LiteLLM also has each path without its version.
         let unversioned = path.strip_prefix("v1/").or_else(|| path.strip_prefix("v2/"));
         [Some(*path), unversioned].into_iter().flatten().any(|path| leads_to(route, is_open, path))
     })

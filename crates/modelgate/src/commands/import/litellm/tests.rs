@@ -15,7 +15,7 @@ fn token() -> String {
     KeyDigest::of("sk-x").to_hex()
 }
 
-/// What is made of a key with these fields, beside the teams, users and organizations of [`owners`].
+/// Imports a key with these fields, together with the teams, users and organizations of [`owners`].
 fn key(mut row: Value, without: &[&str]) -> Made {
     row["token"] = token().into();
     row["key_alias"] = "x".into();
@@ -56,13 +56,13 @@ fn owners() -> Value {
     })
 }
 
-/// What becomes of a row.
+/// What is expected of a row.
 enum Expected {
-    /// It is left out, and that is said of it.
+    /// It is left out, with this message.
     LeftOut(&'static str),
-    /// It works, as this says; and this is said of it, if anything.
+    /// It works, with these settings; and this message is given, if any.
     Works(Value, &'static str),
-    /// It is disabled by that restriction, and that is said of it.
+    /// It is disabled by this restriction, with this message.
     Held(&'static str, &'static str),
 }
 
@@ -147,7 +147,7 @@ fn names_of_models_are_names_and_users_and_organizations_narrow_them() {
         ),
         (json!({ "models": ["openai/*"] }), Works(json!({ "models": ["openai/*"] }), "")),
         (json!({ "models": ["gpt-[34]*"] }), LeftOut("makes it a regular expression")),
-        // A user's models count without a team, an organization's always.
+        // A user's models apply without a team, an organization's always.
         (json!({ "user_id": "ada" }), Works(json!({ "models": ["a", "b"] }), "")),
         (json!({ "user_id": "ada", "models": ["a"] }), Works(json!({ "models": ["a"] }), "")),
         (json!({ "user_id": "default_user_id" }), Works(json!({}), "")),
@@ -169,7 +169,7 @@ fn names_of_models_are_names_and_users_and_organizations_narrow_them() {
 #[test]
 fn an_owner_that_is_restricted_or_not_known_holds_a_key() {
     check(vec![
-        // Owners that the files do not have may be blocked, or have limits.
+        // Owners that are not in the files may be blocked, or have limits.
         (
             json!({ "team_id": "unknown", "models": ["gpt"] }),
             Held("team_id", "its team \"unknown\" is not in the files"),
@@ -266,7 +266,7 @@ fn paths_of_a_key_and_models_that_stand_for_others_hold_it() {
         (json!({ "allowed_routes": [1] }), LeftOut("its allowed_routes are no list of texts")),
         (json!({ "key_type": "management" }), LeftOut("its key_type is \"management\"")),
         (json!({ "allowed_routes": ["llm_api_routes"], "key_type": "llm_api" }), Works(json!({}), "")),
-        // A model that is asked for as another one.
+        // Aliases, which mean another model.
         (
             json!({ "aliases": { "gpt-4": "mistral" } }),
             Held("aliases", "its aliases \"gpt-4\": they stand for other models"),
@@ -310,7 +310,7 @@ fn limits_and_the_end_of_a_key_are_taken_over() {
         (json!({ "rpm_limit": "5" }), LeftOut("its rpm_limit is no whole number")),
         (json!({ "litellm_budget_table": { "rpm_limit": 0 } }), LeftOut("its budget's rpm_limit is 0")),
         (json!({ "litellm_budget_table": [] }), LeftOut("its litellm_budget_table is no object")),
-        // Alive or not.
+        // Blocked or not.
         (json!({ "blocked": true }), Works(json!({ "disabled": true }), "")),
         (json!({ "team_blocked": true }), Works(json!({ "disabled": true }), "")),
         (json!({ "blocked": "yes" }), LeftOut("its blocked is neither true nor false")),
@@ -322,13 +322,13 @@ fn limits_and_the_end_of_a_key_are_taken_over() {
         ),
         (json!({ "expires": 1_700_000_000 }), LeftOut("its expires is no text")),
         (json!({ "team_id": 7 }), LeftOut("its team_id is no text")),
-        // Named, and harmless.
+        // Reported, but harmless.
         (json!({ "auto_rotate": true }), Works(json!({}), "its auto_rotate: LiteLLM replaces the key")),
         (
             json!({ "metadata": { "cost_center": "1234-secret" } }),
             Works(json!({}), "its metadata's cost_center: it is not taken over"),
         ),
-        // What LiteLLM writes where nothing is set, and what changes nothing.
+        // LiteLLM's defaults, and fields without effect.
         (
             json!({ "models": [], "aliases": {}, "config": {}, "allowed_routes": [], "litellm_budget_table": null, "budget_id": null,
                     "metadata": {}, "max_budget": null, "model_max_budget": {}, "team_models": [], "team_id": null,
@@ -347,7 +347,7 @@ fn owners_have_their_limits_and_stay_distinct() {
     assert_eq!(consumer(json!({ "team_id": "blocked" })), [json!({ "name": "blocked", "disabled": true })]);
     let limited = json!({ "requests_per_minute": 7, "tokens_per_minute": 900, "tokens_per_day": 5000 });
     assert_eq!(consumer(json!({ "team_id": "limited" })), [json!({ "name": "limited", "limit": limited })]);
-    // The row's own copy differs: the smaller one counts.
+    // The row's own copy differs: the smaller limits apply.
     let smaller = json!({ "requests_per_minute": 5, "tokens_per_minute": 900, "tokens_per_day": 5000 });
     let row = json!({ "team_id": "limited", "team_rpm_limit": 5, "team_tpm_limit": 1000 });
     assert_eq!(consumer(row), [json!({ "name": "limited", "limit": smaller })]);
@@ -442,7 +442,7 @@ fn what_is_none_of_litellms_answers_is_refused() {
     );
 }
 
-/// Of one API key in two answers, what is narrower counts.
+/// If two answers contain the same API key, the narrower values apply.
 #[test]
 fn a_key_that_comes_twice_is_blocked_if_one_says_so() {
     let rows = json!({ "keys": [{ "token": token() }, { "token": token(), "blocked": true }, { "token": token(), "max_budget": 1 }] });

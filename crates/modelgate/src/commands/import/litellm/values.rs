@@ -1,4 +1,4 @@
-//! Values of a row, each with what is wrong with it.
+//! Values of a row; errors say what is wrong with them.
 
 use serde_json::{Map, Value};
 
@@ -8,14 +8,14 @@ pub(super) fn number(value: Option<&Value>, what: &str) -> Result<Option<u64>, S
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_u64() {
             None => Err(format!("its {what} is no whole number")),
-            // Nobody means 0 to be without a limit.
+            // 0 could be taken for "no limit".
             Some(0) => Err(format!("its {what} is 0; disable the key, or raise it")),
             number => Ok(number),
         },
     }
 }
 
-/// A text that says something.
+/// A text that is not empty.
 pub(super) fn text<'v>(row: &'v Map<String, Value>, field: &str) -> Result<Option<&'v str>, String> {
     match row.get(field) {
         None | Some(Value::Null) => Ok(None),
@@ -24,7 +24,7 @@ pub(super) fn text<'v>(row: &'v Map<String, Value>, field: &str) -> Result<Optio
     }
 }
 
-/// A list of texts; nothing is an empty one.
+/// A list of texts; absent means empty.
 pub(super) fn texts(value: Option<&Value>, what: &str) -> Result<Vec<String>, String> {
     let wrong = || format!("{what} are no list of texts");
     match value {
@@ -36,12 +36,12 @@ pub(super) fn texts(value: Option<&Value>, what: &str) -> Result<Vec<String>, St
     }
 }
 
-/// An object of a row, which may stand there as a text.
+/// An object of a row; LiteLLM may write it as a text.
 pub(super) fn object(row: &Map<String, Value>, field: &str) -> Result<Option<Map<String, Value>>, String> {
     object_or_text(row.get(field), &format!("its {field}"))
 }
 
-/// The same of any value.
+/// An object in any value; LiteLLM may write it as a text.
 pub(super) fn object_or_text(
     value: Option<&Value>,
     what: &str,
@@ -59,7 +59,7 @@ pub(super) fn object_or_text(
     }
 }
 
-/// True or false; nothing is false.
+/// A boolean; absent means false.
 pub(super) fn flag(row: &Map<String, Value>, field: &str) -> Result<bool, String> {
     match row.get(field) {
         None | Some(Value::Null) => Ok(false),
