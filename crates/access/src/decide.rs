@@ -15,6 +15,7 @@ use crate::{Consumer, Key, Mode, Policy, Reason, Request, given::protocols_witho
 use demands::demands;
 pub use demands::limits_of;
 pub use names::{is_asked_by_post, model_in_path};
+pub use wanted::no_such_model;
 use wanted::{Question, Refused};
 
 /// Whether a request may pass.

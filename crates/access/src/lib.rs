@@ -34,7 +34,8 @@ mod usage;
 pub use catalogue::{InvalidGlob, ModelGlobs};
 pub use consumer::Consumer;
 pub use decide::{
-    Decision, Denial, Grant, Pending, decide, is_asked_by_post, limits_of, model_in_path, prepare,
+    Decision, Denial, Grant, Pending, decide, is_asked_by_post, limits_of, model_in_path, no_such_model,
+    prepare,
 };
 pub use explain::{Explanation, explain, explain_for};
 pub use given::Conflict;

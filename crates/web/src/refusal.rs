@@ -325,6 +325,10 @@ impl From<&Reason> for Refusal {
             Reason::ModelNotFound { .. } => {
                 Self { param: Some("model"), ..Self::new(StatusCode::NOT_FOUND, "model_not_found", message) }
             }
+            Reason::ModelNotKnownYet { .. } => {
+                let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_ready", message);
+                Self { param: Some("model"), retry_after: Some(WHILE_STARTING), ..refusal }
+            }
             Reason::NotServedThere { .. } => {
                 Self { param: Some("model"), ..Self::new(StatusCode::BAD_REQUEST, reason.code(), message) }
             }
