@@ -72,6 +72,63 @@ fn unknown_and_forbidden_models_look_the_same() {
     }
 }
 
+/// A GET was told to put the model into the body.
+#[test]
+fn a_request_without_a_model_is_told_the_ways_that_it_has() {
+    let mut world = world();
+    world.policy = Policy::new(vec![key("alice", "*", None, None)], Vec::new());
+    let socket = |uri: &str| {
+        let call = Call { method: "GET", ..alice().uri(uri) };
+        call.header("sec-websocket-key", "MDEyMzQ1Njc4OWFiY2RlZg==").header("sec-websocket-version", "13")
+    };
+    let get = |method, uri: &str| Call { method, ..alice().uri(uri) };
+    for (call, told) in [
+        (
+            alice().json("{}"),
+            "the request names no model: put it into \"model\" in the body; a path (/models/NAME/...), ",
+        ),
+        (alice(), "the request names no model: put it into \"model\" in the body; "),
+        (
+            get("GET", "/v1/voices"),
+            "the request names no model: name it in the path (/models/NAME/...), in the header X-Model or in the query \
+             (?model=NAME)",
+        ),
+        (
+            get("DELETE", "/v1/voices/a"),
+            "the request names no model: name it in the path (/models/NAME/...), in the",
+        ),
+        (
+            socket("/v1/realtime"),
+            "the request names no model: name it in the query (?model=NAME) or in the path (/models/NAME/...)",
+        ),
+        // Its server has several models, and does not see the name in the path.
+        (
+            get("DELETE", "/models/cheap/v1/voices/a"),
+            "the server has several models and would not see which one is meant: name it in the header X-Model or in the query \
+             (?model=NAME)",
+        ),
+        (
+            Call { body: Vec::new(), ..get("POST", "/models/cheap/v1/voices") },
+            "the server has several models and would not see which one is meant: put it into",
+        ),
+    ] {
+        let reason = world.reason(&call).map(|reason| reason.to_string()).unwrap_or_default();
+        assert!(reason.starts_with(told), "{call:?}: {reason}");
+    }
+    // What each way names is then found.
+    for call in [
+        get("GET", "/models/lone/v1/voices"),
+        get("GET", "/v1/voices?model=lone"),
+        get("GET", "/v1/voices").header("x-model", "lone"),
+        get("DELETE", "/v1/voices/a?model=cheap"),
+        get("DELETE", "/models/cheap/v1/voices/a").header("x-model", "cheap"),
+        socket("/v1/realtime?model=lone"),
+        socket("/models/lone/v1/realtime"),
+    ] {
+        assert_eq!(world.code(&call), "ok", "{call:?}");
+    }
+}
+
 /// After a full restart clients heard that their models do not exist.
 #[test]
 fn while_a_server_of_unknown_models_loads_a_name_may_be_there_soon() {

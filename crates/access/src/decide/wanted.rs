@@ -274,7 +274,8 @@ impl<'q> Question<'q> {
         reading: Parsed<'_>,
         trace: &mut impl Trace,
     ) -> Result<Wanted<'q>, Refused> {
-        let missing = || reading.names.other().cloned().unwrap_or(Unreadable::ModelMissing);
+        let missing =
+            || reading.names.other().cloned().unwrap_or(Unreadable::ModelMissing(reading.names.ways()));
         let pool = match (self.request.mode, place.routed) {
             (Mode::Gate { .. }, _) if self.key.may_use_all() => {
                 let class = routes::class_of_unknown(self.request.method, reading.form.seen());
