@@ -154,7 +154,7 @@ fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial, from: Option<Ip
     denial.reason = slowed(shared, from, denial.reason);
     report.denied(&denial, from);
     shared.usage().refused(&denial);
-    Refusal::from(&denial.reason)
+    Refusal::of(&denial)
 }
 
 /// Notes what was used, and keeps the decision for people to look at.
