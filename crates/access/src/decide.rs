@@ -10,12 +10,13 @@ mod wanted;
 use std::sync::Arc;
 
 use catalogue::{Catalogue, Credential, ModelName, RouteId};
-use limits::{Clock, Demands, Limiters, Reservation};
+use limits::{Clock, Demands, Limiters, Reservation, Unit};
 
-use crate::{Consumer, Key, Mode, Policy, Reason, Request, given::protocols_without_key};
+use crate::{Consumer, Key, Mode, Policy, Reason, Request, estimate::Sum, given::protocols_without_key};
 use demands::demands;
 pub use demands::limits_of;
 pub use names::{is_asked_by_post, model_in_path};
+pub use wanted::no_such_model;
 use wanted::{Question, Refused};
 
 /// The outcome for a request.
@@ -70,6 +71,8 @@ pub struct Denial {
     pub key: Option<Arc<Key>>,
     /// The tokens that it is estimated at; `None` if no limit counts them.
     pub tokens: Option<u32>,
+    /// What they are made of, if it is refused by a limit of tokens.
+    pub sum: Option<Sum>,
     /// The model that it asks for, if that could be read. It comes from the client: it need not exist.
     pub model: Option<String>,
 }
@@ -77,13 +80,13 @@ pub struct Denial {
 impl Denial {
     /// Of a request of which nobody knows whose it is.
     pub(crate) fn of_nobody(reason: Reason) -> Box<Self> {
-        Box::new(Self { reason, consumer: None, key: None, tokens: None, model: None })
+        Box::new(Self { reason, consumer: None, key: None, tokens: None, sum: None, model: None })
     }
 
     /// A refusal of a request whose key is known but does not work.
     pub(crate) fn of_key(key: &Arc<Key>, reason: Reason) -> Box<Self> {
         let consumer = Some(Arc::clone(&key.consumer));
-        Box::new(Self { reason, consumer, key: Some(Arc::clone(key)), tokens: None, model: None })
+        Box::new(Self { reason, consumer, key: Some(Arc::clone(key)), tokens: None, sum: None, model: None })
     }
 }
 
@@ -103,8 +106,8 @@ impl Trace for Silent {
 #[derive(Debug)]
 pub struct Pending {
     demands: Demands,
-    /// Its tokens, if a limit counts them.
-    limited_tokens: Option<u32>,
+    /// What its tokens are made of, if a limit counts them.
+    sum: Option<Sum>,
     grant: Grant,
 }
 
@@ -127,8 +130,12 @@ impl Pending {
     /// Refuses it.
     pub fn deny(self, reason: Reason) -> Decision {
         let Grant { consumer, key, model, .. } = self.grant;
-        let (tokens, model) = (self.limited_tokens, model.map(|model| model.as_str().to_owned()));
-        Decision::Deny(Denial { reason, consumer: Some(consumer), key: Some(key), tokens, model })
+        let (tokens, model) =
+            (self.sum.map(|sum| sum.tokens()), model.map(|model| model.as_str().to_owned()));
+        let by_tokens =
+            matches!(&reason, Reason::LimitReached(reached) if reached.limit.unit() == Unit::Tokens);
+        let sum = self.sum.filter(|_| by_tokens);
+        Decision::Deny(Denial { reason, consumer: Some(consumer), key: Some(key), tokens, sum, model })
     }
 
     /// Debits its limits in memory, either all or none.
@@ -191,13 +198,20 @@ pub(crate) fn judge_for(
         Ok(wanted) => wanted,
         Err(Refused { reason, model }) => {
             let consumer = Some(Arc::clone(&key.consumer));
-            return Err(Box::new(Denial { reason, consumer, key: Some(key), tokens: None, model }));
+            return Err(Box::new(Denial {
+                reason,
+                consumer,
+                key: Some(key),
+                tokens: None,
+                sum: None,
+                model,
+            }));
         }
     };
-    let (demands, limited_tokens) = demands(policy, &key, &wanted, request);
+    let (demands, sum) = demands(policy, &key, &wanted, request);
     let answer_tokens = wanted.pool.and_then(|pool| pool.settings.answer_tokens);
     let counted = || wanted.count.as_ref().map(|count| count.tokens(request.uri, answer_tokens));
-    let tokens = limited_tokens.or_else(counted);
+    let tokens = sum.map(|sum| sum.tokens()).or_else(counted);
     for demand in demands.rates() {
         trace.step(|| {
             format!("a limit of {} {}, of which this takes {}", demand.rate(), demand.scope(), demand.cost())
@@ -220,7 +234,7 @@ pub(crate) fn judge_for(
         reservation: Reservation::default(),
         key,
     };
-    Ok(Pending { demands, limited_tokens, grant })
+    Ok(Pending { demands, sum, grant })
 }
 
 /// Whether the client chose the model's name, rather than a router's owner.

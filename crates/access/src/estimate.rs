@@ -17,10 +17,13 @@
 //! - a body that is not JSON counts as a file, or, where only JSON is to be expected, as text of so many bytes: servers
 //!   read encodings that are not read here. One that Traefik could not hand over counts as a file.
 
+mod sum;
+
 use std::{borrow::Cow, fmt, mem};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+pub use sum::Sum;
 
 /// Tokens of an image: about what a large one costs with OpenAI and Anthropic.
 pub const IMAGE: u64 = 1_000;
@@ -32,16 +35,21 @@ pub const ANSWER: u64 = 1_000;
 /// The tokens of a request that has passed the reader, at least one. `None` stands for a body that there may be, but
 /// was not handed over. `default` is how long an answer is of which the request does not say it.
 pub fn tokens(path: &str, body: Option<&[u8]>, default: Option<u32>) -> u32 {
+    sum(path, body, default).tokens()
+}
+
+/// The same, with what it is made of.
+pub fn sum(path: &str, body: Option<&[u8]>, default: Option<u32>) -> Sum {
     let file = || Count { files: 1, ..Count::default() };
     let count = match body {
-        Some([]) => return 1,
+        Some([]) => return Sum { prompt: 1, answer: 0, open: None },
         Some(body) => Count::of(body).unwrap_or_else(|| match endpoint(without_query(path)) {
             Some(_) => Count { ascii: body.len() as u64, ..Count::default() },
             None => file(),
         }),
         None => file(),
     };
-    count.tokens(path, default)
+    count.sum(path, default)
 }
 
 fn without_query(path: &str) -> &str {
@@ -167,9 +175,14 @@ impl Count {
 
     /// The same as [`tokens`], of a body that has been read.
     pub(crate) fn tokens(&self, path: &str, default: Option<u32>) -> u32 {
+        self.sum(path, default).tokens()
+    }
+
+    /// The same as [`sum()`], of a body that has been read.
+    pub(crate) fn sum(&self, path: &str, default: Option<u32>) -> Sum {
         let path = without_query(path);
-        let answer = if answers_in_tokens(path) { self.answer(path, default) } else { 0 };
-        u32::try_from(self.prompt().saturating_add(answer).max(1)).unwrap_or(u32::MAX)
+        let (answer, open) = if answers_in_tokens(path) { self.answer(path, default) } else { (0, None) };
+        Sum { prompt: self.prompt(), answer, open }
     }
 
     /// Called after all fields of an object have been counted.
@@ -196,7 +209,8 @@ impl Count {
         self.ascii.div_ceil(4) + self.other + self.images * IMAGE + self.files * FILE
     }
 
-    fn answer(&self, path: &str, default: Option<u32>) -> u64 {
+    /// Its tokens, and the field that would say how many they may be, if nothing does.
+    fn answer(&self, path: &str, default: Option<u32>) -> (u64, Option<&'static str>) {
         let default = default.map_or(ANSWER, u64::from);
         let named = || {
             let places = [Top, Settings].into_iter().zip(&self.lengths);
@@ -211,7 +225,9 @@ impl Count {
             Some(allowed) if is_bound => allowed,
             allowed => allowed.unwrap_or(0).max(default),
         };
-        one.saturating_mul(self.choices.max(1)).saturating_mul(self.prompts.max(1))
+        let field = own.and_then(<[_]>::first).map_or(LENGTHS[0], |(_, field)| *field);
+        let all = one.saturating_mul(self.choices.max(1)).saturating_mul(self.prompts.max(1));
+        (all, (!is_bound).then_some(field))
     }
 }
 

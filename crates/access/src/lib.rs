@@ -33,7 +33,8 @@ mod usage;
 pub use catalogue::{InvalidGlob, ModelGlobs};
 pub use consumer::Consumer;
 pub use decide::{
-    Decision, Denial, Grant, Pending, decide, is_asked_by_post, limits_of, model_in_path, prepare,
+    Decision, Denial, Grant, Pending, decide, is_asked_by_post, limits_of, model_in_path, no_such_model,
+    prepare,
 };
 pub use explain::{Explanation, explain, explain_for};
 pub use given::Conflict;
@@ -41,7 +42,7 @@ pub use jwt::{Claimed, InvalidKeySet, Issuer, IssuerKeys, TokenFault, TokenPlan}
 pub use key::{InvalidDigest, Key, KeyDigest, NewKey, NoRandomness, PlanOfKey};
 pub use name::{NAME, NoName, is_name, name_of_subject};
 pub use policy::{Edit, ModelLimit, Policy};
-pub use read::{Unreadable, Where};
+pub use read::{Unreadable, Ways, Where};
 pub use reason::{Idle, Reason};
 pub use request::{Mode, Request};
 pub use routes::{Class, Route, listed, routes_of, source_of, speaks_ollama};

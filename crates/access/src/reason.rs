@@ -49,6 +49,15 @@ pub enum Reason {
         /// The model that was asked for.
         model: String,
     },
+    /// No server is known for the model, and one is loading whose models nobody knows yet. The key may use a model of that
+    /// name: of others it hears the same whether they exist or not.
+    #[error(
+        "the model {model:?} is not there yet, and a server that is starting may have it; try again later"
+    )]
+    ModelNotKnownYet {
+        /// The model that was asked for.
+        model: String,
+    },
     /// A header, the query or the host chooses servers that do not have the model.
     #[error("the servers that this request chooses, by {chosen_by}, do not serve the model {model:?}")]
     NotServedThere {
@@ -141,6 +150,7 @@ impl Reason {
             Self::ConflictingKeys(_) => "conflicting_api_keys",
             Self::Unreadable(unreadable) => unreadable.code(),
             Self::ModelNotFound { .. } => "model_not_found",
+            Self::ModelNotKnownYet { .. } => "model_not_known_yet",
             Self::NotServedThere { .. } => "model_not_served_there",
             Self::UntrustedPeer => "untrusted_peer",
             Self::ClosedPath => "closed_path",

@@ -6,7 +6,10 @@
 mod common;
 
 use access::{Decision, Mode, Policy, Reason, Unreadable, Where};
-use catalogue::{LifecycleFinding, ModelName, RouteId, ServerState};
+use catalogue::{
+    Asked, Catalogue, LifecycleFinding, ModelName, ProbeFault, ProbeFinding, RouteId, ServerRecord,
+    ServerState,
+};
 use common::{Call, World, key, server, server_with};
 use proptest::prelude::*;
 
@@ -66,6 +69,118 @@ fn unknown_and_forbidden_models_look_the_same() {
     for model in ["dear", "does-not-exist"] {
         let reason = world().reason(&Call::chat("mg-alice", model));
         assert_eq!(reason, Some(Reason::ModelNotFound { model: model.into() }));
+    }
+}
+
+/// A GET was told to put the model into the body.
+#[test]
+fn a_request_without_a_model_is_told_the_ways_that_it_has() {
+    let mut world = world();
+    world.policy = Policy::new(vec![key("alice", "*", None, None)], Vec::new());
+    let socket = |uri: &str| {
+        let call = Call { method: "GET", ..alice().uri(uri) };
+        call.header("sec-websocket-key", "MDEyMzQ1Njc4OWFiY2RlZg==").header("sec-websocket-version", "13")
+    };
+    let get = |method, uri: &str| Call { method, ..alice().uri(uri) };
+    for (call, told) in [
+        (
+            alice().json("{}"),
+            "the request names no model: put it into \"model\" in the body; a path (/models/NAME/...), ",
+        ),
+        (alice(), "the request names no model: put it into \"model\" in the body; "),
+        (
+            get("GET", "/v1/voices"),
+            "the request names no model: name it in the path (/models/NAME/...), in the header X-Model or in the query \
+             (?model=NAME)",
+        ),
+        (
+            get("DELETE", "/v1/voices/a"),
+            "the request names no model: name it in the path (/models/NAME/...), in the",
+        ),
+        (
+            socket("/v1/realtime"),
+            "the request names no model: name it in the query (?model=NAME) or in the path (/models/NAME/...)",
+        ),
+        // Its server has several models, and does not see the name in the path.
+        (
+            get("DELETE", "/models/cheap/v1/voices/a"),
+            "the server has several models and would not see which one is meant: name it in the header X-Model or in the query \
+             (?model=NAME)",
+        ),
+        (
+            Call { body: Vec::new(), ..get("POST", "/models/cheap/v1/voices") },
+            "the server has several models and would not see which one is meant: put it into",
+        ),
+    ] {
+        let reason = world.reason(&call).map(|reason| reason.to_string()).unwrap_or_default();
+        assert!(reason.starts_with(told), "{call:?}: {reason}");
+    }
+    // What each way names is then found.
+    for call in [
+        get("GET", "/models/lone/v1/voices"),
+        get("GET", "/v1/voices?model=lone"),
+        get("GET", "/v1/voices").header("x-model", "lone"),
+        get("DELETE", "/v1/voices/a?model=cheap"),
+        get("DELETE", "/models/cheap/v1/voices/a").header("x-model", "cheap"),
+        socket("/v1/realtime?model=lone"),
+        socket("/models/lone/v1/realtime"),
+    ] {
+        assert_eq!(world.code(&call), "ok", "{call:?}");
+    }
+}
+
+/// After a full restart clients heard that their models do not exist.
+#[test]
+fn while_a_server_of_unknown_models_loads_a_name_may_be_there_soon() {
+    let refused = |fault| {
+        let asked = Asked::of(&server("x", ServerState::Ready, &[]).spec);
+        ServerState::Starting(ProbeFinding { asked, fault }.into())
+    };
+    let cannot_connect = || refused(ProbeFault::CannotConnect { cause: "refused".into() });
+    let wants_key = refused(ProbeFault::Unauthorized { path: "/v1/models".into(), status: 401 });
+    let selected =
+        |state: ServerState| ServerRecord { state, ..server_with("x", &[], &[("select.host", "b.example")]) };
+    let mut named = server("x", cannot_connect(), &[]);
+    named.spec.models = vec![ModelName::new("other").expect("a name")];
+    let (soon, never) = ("model_not_known_yet", "model_not_found");
+    for (loading, plain, on_host) in [
+        (server("x", cannot_connect(), &[]), soon, soon),
+        (server("x", ServerState::Starting(LifecycleFinding::HealthcheckPending.into()), &[]), soon, soon),
+        // What does not pass by itself is not waited for, nor is a server whose models are known.
+        (server("x", wants_key, &[]), never, never),
+        (server("x", cannot_connect(), &["other"]), never, never),
+        (named, never, never),
+        (server("x", ServerState::Ready, &[]), never, never),
+        (server("x", ServerState::Stopped(LifecycleFinding::Stopped.into()), &[]), never, never),
+        // Only some requests choose it.
+        (selected(cannot_connect()), never, soon),
+    ] {
+        let mut world = world();
+        world.policy =
+            Policy::new(vec![key("alice", "[!d]*", None, None), key("bob", "lone", None, None)], Vec::new());
+        let servers = world.catalogue.servers().map(|known| (**known).clone()).chain([loading.clone()]);
+        world.catalogue = Catalogue::assemble(servers, Vec::new());
+        let in_path = |key: &str, name: &str| {
+            Call::new(key).json("{}").uri(&format!("/models/{name}/v1/chat/completions"))
+        };
+        for model in ["new", "org/new"] {
+            for call in [Call::chat("mg-alice", model), in_path("mg-alice", model)] {
+                assert_eq!(world.code(&call), plain, "{loading:?} {call:?}");
+                assert_eq!(world.code(&call.clone().host("b.example")), on_host, "{loading:?} {call:?}");
+            }
+        }
+        // Whoever may not use a name hears the same, whether it is there or not.
+        for (key, model) in
+            [("mg-alice", "dear"), ("mg-alice", "d-none"), ("mg-bob", "cheap"), ("mg-bob", "new")]
+        {
+            for call in [Call::chat(key, model), in_path(key, model)] {
+                let reason = Some(Reason::ModelNotFound { model: model.into() });
+                assert_eq!(world.reason(&call), reason, "{loading:?} {call:?}");
+                assert_eq!(world.reason(&call.host("b.example")), reason, "{loading:?}");
+            }
+        }
+        assert_eq!(world.code(&Call::chat("mg-alice", "cheap")), "ok");
+        assert_eq!(world.code(&Call::chat("mg-alice", "crashed")), "model_stopped");
     }
 }
 

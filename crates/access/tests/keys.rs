@@ -8,8 +8,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use access::{Consumer, Decision, Key, KeyDigest, Mode, NewKey, Policy, Reason, Usage, limits_of};
-use catalogue::{Pool, ServerState};
+use access::{
+    Consumer, Decision, Key, KeyDigest, Mode, NewKey, Policy, Reason, Usage, estimate::Sum, limits_of,
+};
+use catalogue::{Pool, ServerState, Setting};
 use common::{Call, World, rate, server};
 use jiff::tz::TimeZone;
 use limits::{Calendar, Left, Limits, Per, Quota, Rate, Scope, Settlement, Unit};
@@ -204,6 +206,45 @@ fn a_limit_that_the_servers_ask_for_is_shown_under_every_name() {
         let left = what_is_left(&world, pool);
         assert_eq!((left.len(), left[0].scope, left[0].remaining), (1, Scope::Model, 4), "{name}");
     }
+}
+
+/// A refusal by tokens tells what they are made of; one by requests, or of what passes, does not.
+#[test]
+fn what_a_limit_of_tokens_refuses_is_told_its_sum() {
+    let tokens = Quota::new(1_500, Unit::Tokens, Calendar::Day).expect("a quota");
+    let limits = Limits::new(vec![rate(60, 2)], vec![tokens]);
+    let mut server = server("a", ServerState::Ready, &["llama"]);
+    let world = |server| {
+        World::new(Policy::new(vec![Key { limits: limits.clone(), ..alice() }], Vec::new()), vec![server])
+    };
+    let sum = |world: &World, call: &Call| match world.decide(call) {
+        Decision::Deny(denial) => (denial.reason.code(), denial.sum),
+        Decision::Allow(_) => ("ok", None),
+    };
+    let call = |path: &str, body: &str| Call::new("mg-alice").uri(path).json(body);
+    let two_words = r#"{"model":"llama","prompt":"12345678"}"#;
+    let open = |prompt, answer, field| ("quota_exceeded", Some(Sum { prompt, answer, open: Some(field) }));
+    for (path, field) in [
+        ("/v1/completions", "max_tokens"),
+        ("/v1/responses", "max_output_tokens"),
+        ("/api/generate", "num_predict"),
+        ("/completion", "n_predict"),
+        ("/somewhere/else", "max_tokens"),
+    ] {
+        let world = world(server.clone());
+        assert_eq!(sum(&world, &call(path, two_words)), ("ok", None));
+        assert_eq!(sum(&world, &call(path, two_words)), open(2, 1_000, field), "{path}");
+        let bound =
+            call("/v1/completions", r#"{"model":"llama","prompt":"12345678","max_tokens":600,"n":2}"#);
+        let closed = Sum { prompt: 2, answer: 1_200, open: None };
+        assert_eq!(sum(&world, &bound), ("quota_exceeded", Some(closed)));
+        let small = call("/v1/embeddings", r#"{"model":"llama","input":"12345678"}"#);
+        assert_eq!(sum(&world, &small), ("ok", None));
+        assert_eq!(sum(&world, &small), ("rate_limit_exceeded", None), "a limit of requests");
+    }
+    let answer_tokens = Setting::find("answer_tokens").expect("a setting");
+    answer_tokens.read("1600", &mut server.spec.settings, &mut server.spec.model_settings).expect("a number");
+    assert_eq!(sum(&world(server), &call("/v1/completions", two_words)), open(2, 1_600, "max_tokens"));
 }
 
 /// The quota's period is that of the operator's time zone, and of the request's time.

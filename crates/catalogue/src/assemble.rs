@@ -1,7 +1,7 @@
 //! Assembles server records into a catalogue.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -28,6 +28,7 @@ pub struct Catalogue {
     /// The same pools, indexed by name: hashing is faster than walking the tree.
     by_name: HashMap<ModelName, Arc<Pool>>,
     selections: Vec<Selection>,
+    may_have_any_model: bool,
     by_route: HashMap<RouteId, Arc<Pool>>,
     problems: Vec<Problem>,
     hints: Vec<Problem>,
@@ -40,6 +41,7 @@ pub struct Selection {
     /// The conditions that those requests meet.
     pub selector: Arc<Selector>,
     pools: BTreeMap<ModelName, Arc<Pool>>,
+    may_have_any_model: bool,
 }
 
 /// The servers that serve one model.
@@ -180,6 +182,11 @@ impl Selection {
         self.pools.get(model)
     }
 
+    /// Whether one of its servers is loading, and nobody knows yet which models that one has.
+    pub fn may_have_any_model(&self) -> bool {
+        self.may_have_any_model
+    }
+
     /// All pools, by model name.
     pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.pools.values()
@@ -219,12 +226,16 @@ impl Catalogue {
     ) -> Self {
         let servers: BTreeMap<_, _> = records.into_iter().map(|r| (r.spec.id.clone(), r)).collect();
         let mut drafts: BTreeMap<Option<Arc<Selector>>, BTreeMap<ModelName, Draft>> = BTreeMap::new();
+        let mut any_model: BTreeSet<Option<Arc<Selector>>> = BTreeSet::new();
         for server in servers.values() {
             draft::check_settings(server, &mut problems);
             let selector = server.spec.settings.selector();
             let everybody = selector.is_none() || server.spec.settings.select_others;
             let places = selector.map(Some).into_iter().chain(everybody.then_some(None));
             for place in places {
+                if server.may_have_any_model() {
+                    any_model.insert(place.clone());
+                }
                 let pools = drafts.entry(place.clone()).or_default();
                 for name in draft::names(server) {
                     pools.entry(name.name.clone()).or_default().add(server, &name);
@@ -244,7 +255,10 @@ impl Catalogue {
         for (selector, found) in &mut finished {
             match selector {
                 None => pools = found,
-                Some(selector) => selections.push(Selection { selector, pools: found }),
+                Some(selector) => {
+                    let may_have_any_model = any_model.contains(&Some(Arc::clone(&selector)));
+                    selections.push(Selection { selector, pools: found, may_have_any_model });
+                }
             }
         }
         // The selector with the most conditions is tried first, as Traefik does with rules.
@@ -253,7 +267,9 @@ impl Catalogue {
         problems.sort();
         problems.dedup();
         let (hints, problems) = problems.into_iter().partition(|p: &Problem| p.severity() == Severity::Hint);
-        let mut catalogue = Self { servers, pools, by_name, selections, problems, hints, ..Self::default() };
+        let may_have_any_model = any_model.contains(&None);
+        let found = Self { servers, pools, by_name, selections, may_have_any_model, ..Self::default() };
+        let mut catalogue = Self { problems, hints, ..found };
         let routes = |pool: &Arc<Pool>| {
             let of = |group: &RouteGroup| (group.route.clone(), Arc::clone(pool));
             pool.groups.iter().map(of).collect::<Vec<_>>()
@@ -281,6 +297,11 @@ impl Catalogue {
     /// The pool that a route leads to, if one of its servers is ready.
     pub fn pool_of_route(&self, route: &str) -> Option<&Arc<Pool>> {
         self.by_route.get(route)
+    }
+
+    /// Whether a server for requests that choose no servers of their own is loading, and nobody knows yet which models it has.
+    pub fn may_have_any_model(&self) -> bool {
+        self.may_have_any_model
     }
 
     /// Whether any server is known for a name, whoever may choose it.

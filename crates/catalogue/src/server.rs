@@ -343,6 +343,13 @@ impl ServerRecord {
             || self.spec.settings.aliases.iter().any(|a| is(&a.name))
     }
 
+    /// Whether it may yet turn out to have any model: it is loading, and nobody has said which models it has. A server that
+    /// does not become ready without somebody's doing (wrong credential, no list of models) is not waited for.
+    pub fn may_have_any_model(&self) -> bool {
+        let is_loading = matches!(&self.state, ServerState::Starting(why) if why.may_pass_by_itself());
+        is_loading && self.models.is_empty() && self.spec.models.is_empty()
+    }
+
     /// What a request could choose of this server besides the model that it is for.
     pub fn choice(&self) -> Choice {
         let kind = self.kind();

@@ -3,9 +3,12 @@
 mod common;
 
 use common::{KEY, LAYERED, LLAMA_KEY, NEWEST, Stack, config_of, refusal, send, server, stack_of};
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use testkit::sim::{Options, RawListing, Sim};
+use testkit::{
+    eventually,
+    sim::{Options, RawListing, Sim},
+};
 
 fn sim(name: &str, models: &[&str], owned_by: &str) -> Sim {
     Sim::start_with(Options { owned_by: owned_by.into(), ..Options::named(name, models) })
@@ -281,4 +284,96 @@ async fn a_list_is_read_as_it_is_and_what_is_missing_is_asked() {
     let asked = host.requests();
     let asked = asked.iter().filter(|seen| seen.path == "/v1/models").filter_map(|seen| seen.header("host"));
     assert!(asked.clone().all(|host| host == "modelgate-probe.invalid") && asked.count() > 0);
+}
+
+/// What users are told, and what their SDKs do about it.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_say_what_to_do_and_whether_to_try_again() {
+    let (llama, slow) = (sim("llama", &["llama"], "me"), sim("slow", &["org/slow", "other"], "me"));
+    let loading = || RawListing { status: 503, ..RawListing::json("{}") };
+    let digest = |key: &str| access::KeyDigest::of(key).to_hex();
+    let limited = format!(
+        "  - {{ name: few, consumer: few, sha256: \"{}\", limit: {{ tokens_per_day: 1500 }} }}\n",
+        digest("mg-few")
+    );
+    for version in ["3.6.2", NEWEST] {
+        slow.set_raw_listing(Some(loading()));
+        let yaml = config_of(&[(&llama, ""), (&slow, "")], &format!("traefik: {{ version: {version:?} }}\n"));
+        let yaml = yaml.replacen("servers:\n", &format!("{limited}servers:\n"), 1);
+        let Some(stack) = stack_of(version, &yaml).await else { continue };
+        let url = |path: &str| format!("{}{path}", stack.traefik.url());
+        let chat = |key: &str, model: &str| {
+            let body = json!({ "model": model, "messages": [{ "role": "user", "content": "12345678" }] });
+            stack.client.post(url("/v1/chat/completions")).bearer_auth(key.to_owned()).json(&body)
+        };
+        stack.wait_for("llama").await;
+        let ways = |key: &'static str| {
+            let below = |path: &str| stack.client.get(url(path)).bearer_auth(key);
+            [chat(key, "org/slow"), below("/models/org/slow/v1/files"), below("/v1/models/org/slow")]
+        };
+        // A server is loading, and nobody knows what it has; whoever may not use a name hears the same before and after.
+        for request in ways(KEY) {
+            let (status, headers, body) = told(request).await;
+            assert_eq!((status, headers("retry-after").as_deref()), (503, Some("5")), "{version}: {body}");
+            assert_eq!(body["error"]["code"], "model_not_ready", "{version}");
+        }
+        for model in ["org/slow", "none"] {
+            assert_eq!(told(chat(LLAMA_KEY, model)).await.0, 404, "{version}");
+        }
+        slow.set_raw_listing(None);
+        eventually(std::time::Duration::from_secs(60), || async {
+            (told(chat(KEY, "org/slow")).await.0 == 200).then_some(())
+        })
+        .await;
+        for (key, model) in [(KEY, "none"), (LLAMA_KEY, "org/slow"), (LLAMA_KEY, "none")] {
+            assert_eq!(told(chat(key, model)).await.0, 404, "{version} {model}");
+        }
+        let get = |path: &str| stack.get(path);
+        let checks: [(RequestBuilder, u16, Option<&str>, &str); 7] = [
+            (chat("wrong", "llama"), 401, Some("false"), "Incorrect API key provided."),
+            (stack.client.get(url("/v1/models")), 401, Some("false"), "An API key is required"),
+            (
+                get("/v1/voices"),
+                400,
+                None,
+                "name it in the path (/models/NAME/...), in the header X-Model or in the query",
+            ),
+            (stack.post("/v1/embeddings", &json!({})), 400, None, "put it into \"model\" in the body"),
+            (chat("mg-few", "llama"), 200, None, ""),
+            (
+                chat("mg-few", "llama"),
+                429,
+                Some("false"),
+                "The estimate is 2 for the prompt and 1000 for the answer, whose length the request leaves open: send max_tokens",
+            ),
+            (
+                stack
+                    .client
+                    .post(url("/v1/messages"))
+                    .header("anthropic-version", "2023-06-01")
+                    .json(&json!({})),
+                401,
+                Some("false"),
+                "An API key is required",
+            ),
+        ];
+        for (request, status, should_retry, words) in checks {
+            let (found, headers, body) = told(request).await;
+            let message = body["error"]["message"].as_str().unwrap_or_default();
+            assert!(
+                found == status && message.contains(words),
+                "{version}: {found} {body}, not {status} {words}"
+            );
+            assert_eq!(headers("x-should-retry").as_deref(), should_retry, "{version}: {body}");
+        }
+    }
+}
+
+/// Status, headers and body.
+async fn told(request: RequestBuilder) -> (u16, impl Fn(&str) -> Option<String>, Value) {
+    let answer = send(request).await;
+    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+    let body = answer.json().await.unwrap_or_default();
+    let header = move |name: &str| Some(headers.get(name)?.to_str().ok()?.to_owned());
+    (status, header, body)
 }

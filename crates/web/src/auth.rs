@@ -155,7 +155,7 @@ fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial) -> Refusal {
     denial.reason = slowed(shared, report.from, denial.reason);
     report.denied(&denial);
     shared.usage().refused(&denial);
-    Refusal::from(&denial.reason)
+    Refusal::of(&denial)
 }
 
 /// Counts the usage, and keeps the decision for people to look at.

@@ -17,7 +17,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, Response, Uri},
     response::IntoResponse,
 };
-use catalogue::{Api, Catalogue, Pool, Readiness};
+use catalogue::{Api, Catalogue, Pool, Readiness, Selection};
 use limits::{Calendar, Left, Limit, Per, Scope, Unit};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -98,7 +98,7 @@ fn of_named(catalogue: &Catalogue, key: &Key, path: &str, dialect: Dialect) -> R
         named.map_err(|fault| Refusal::from(&Reason::from(fault)))?.ok_or_else(Refusal::not_found)?;
     let (pool, rest) = match (usable.get(&*name), rest) {
         (Some(pool), Some(rest)) => (*pool, rest),
-        _ => return Err(Refusal::from(&Reason::ModelNotFound { model: name })),
+        _ => return Err(unknown(catalogue, key, &name)),
     };
     if let Some(idle) = Idle::of(pool.readiness()) {
         return Err(Refusal::from(&Reason::NotReady { model: name, idle }));
@@ -123,10 +123,7 @@ async fn limits(shared: &Shared, catalogue: &Catalogue, key: &Key, query: &str) 
     let named = query.split('&').find_map(|pair| pair.strip_prefix("model="));
     let named = named.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
     let left = limits_left(shared, catalogue, key, named.as_deref()).await;
-    left.ok_or_else(|| {
-        let model = named.unwrap_or_default().chars().take(256).collect();
-        Refusal::from(&Reason::ModelNotFound { model })
-    })
+    left.ok_or_else(|| unknown(catalogue, key, &named.unwrap_or_default()))
 }
 
 /// What is left of a key's limits, and with `model` also of a model's; `None` if the key can use no model of that name.
@@ -240,12 +237,18 @@ fn ollama_list<'c>(pools: impl Iterator<Item = &'c Pool>, of: OllamaList) -> Val
 
 fn retrieve(catalogue: &Catalogue, key: &Key, id: &str, dialect: Dialect) -> Result<Value, Refusal> {
     let id = percent_decode_str(id).decode_utf8_lossy();
-    let unknown = || Refusal::from(&Reason::ModelNotFound { model: id.chars().take(256).collect() });
-    let pool = *usable(catalogue, key).get(&*id).ok_or_else(unknown)?;
+    let pool = *usable(catalogue, key).get(&*id).ok_or_else(|| unknown(catalogue, key, &id))?;
     match Idle::of(pool.readiness()) {
         None => Ok(describe(pool, dialect)),
         Some(idle) => Err(Refusal::from(&Reason::NotReady { model: id.into_owned(), idle })),
     }
+}
+
+fn unknown(catalogue: &Catalogue, key: &Key, name: &str) -> Refusal {
+    let name: String = name.chars().take(256).collect();
+    let mut selections = catalogue.selections().iter();
+    let may_be_had = catalogue.may_have_any_model() || selections.any(Selection::may_have_any_model);
+    Refusal::from(&access::no_such_model(key, &name, may_be_had))
 }
 
 fn describe(pool: &Pool, dialect: Dialect) -> Value {

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use access::{Idle, Reason};
+use access::{Denial, Idle, Reason, estimate::Sum};
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
@@ -26,6 +26,8 @@ pub(crate) struct Refusal {
     /// OpenAI's `param`.
     pub(crate) param: Option<&'static str>,
     pub(crate) message: String,
+    /// The message to OpenAI's clients, if that is another one: some of them look for OpenAI's words.
+    for_openai: Option<String>,
     pub(crate) retry_after: Option<Duration>,
     limited: Option<Box<LimitReached>>,
 }
@@ -46,7 +48,15 @@ const WHILE_PUBLISHING: Duration = Duration::from_millis(500);
 
 impl Refusal {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, param: None, message: message.into(), retry_after: None, limited: None }
+        Self {
+            status,
+            code,
+            param: None,
+            message: message.into(),
+            for_openai: None,
+            retry_after: None,
+            limited: None,
+        }
     }
 
     /// Traefik has no route yet, or no longer, for a request that `/auth` has let pass.
@@ -198,11 +208,34 @@ impl Refusal {
         }
     }
 
+    /// Why a request is refused of which it is known what was decided.
+    pub(crate) fn of(denial: &Denial) -> Self {
+        match &denial.reason {
+            Reason::LimitReached(limited) => Self::limit_reached(limited, denial.sum),
+            reason => Self::from(reason),
+        }
+    }
+
+    fn limit_reached(limited: &LimitReached, sum: Option<Sum>) -> Self {
+        let code = match limited.limit {
+            Limit::Rate(_) => "rate_limit_exceeded",
+            // OpenAI's word.
+            Limit::Quota(_) => "insufficient_quota",
+        };
+        let mut message = sentence(&limited.to_string());
+        message.extend(comes_back(limited));
+        message.extend(sum.map(estimated));
+        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
+        let retry_after = (!limited.is_lasting()).then_some(limited.retry_after);
+        Self { retry_after, limited: Some(Box::new(*limited)), ..refusal }
+    }
+
     /// The answer in the client's dialect.
     pub(crate) fn answer(&self, dialect: Dialect, request_id: &str) -> Response<Body> {
         let body = match dialect {
             Dialect::OpenAi => json!({ "error": {
-                "message": self.message, "type": self.kind_openai(), "param": self.param, "code": self.code,
+                "message": self.for_openai.as_ref().unwrap_or(&self.message),
+                "type": self.kind_openai(), "param": self.param, "code": self.code,
             }}),
             Dialect::Anthropic => json!({
                 "type": "error",
@@ -232,6 +265,8 @@ impl Refusal {
         if self.status == StatusCode::UNAUTHORIZED {
             // RFC 9110 §11.6.1: a 401 carries a challenge.
             set("www-authenticate", "Bearer".into());
+            // The same key is refused again. Claude Code asked eleven times, for three minutes, and said nothing meanwhile.
+            set("x-should-retry", "false".into());
         }
         if let Some(wait) = self.retry_after {
             set("retry-after", round_up(wait, 1_000_000_000).to_string());
@@ -307,9 +342,11 @@ impl From<&Reason> for Refusal {
     fn from(reason: &Reason) -> Self {
         let message = sentence(&reason.to_string());
         match reason {
+            Reason::UnknownKey | Reason::MistypedKey => {
+                let for_openai = as_openai_says(&message);
+                Self { for_openai, ..Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message) }
+            }
             Reason::MissingKey
-            | Reason::UnknownKey
-            | Reason::MistypedKey
             | Reason::BadToken(_)
             | Reason::DisabledKey
             | Reason::ExpiredKey
@@ -324,6 +361,10 @@ impl From<&Reason> for Refusal {
             },
             Reason::ModelNotFound { .. } => {
                 Self { param: Some("model"), ..Self::new(StatusCode::NOT_FOUND, "model_not_found", message) }
+            }
+            Reason::ModelNotKnownYet { .. } => {
+                let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_ready", message);
+                Self { param: Some("model"), retry_after: Some(WHILE_STARTING), ..refusal }
             }
             Reason::NotServedThere { .. } => {
                 Self { param: Some("model"), ..Self::new(StatusCode::BAD_REQUEST, reason.code(), message) }
@@ -343,17 +384,7 @@ impl From<&Reason> for Refusal {
                 let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_ready", message);
                 Self { param: Some("model"), retry_after: Some(wait), ..refusal }
             }
-            Reason::LimitReached(limited) => {
-                let (code, message) = match limited.limit {
-                    Limit::Rate(_) => ("rate_limit_exceeded", message),
-                    // OpenAI's word. What is more than the whole quota has nothing to wait for.
-                    Limit::Quota(_) if limited.never_passes() => ("insufficient_quota", message),
-                    Limit::Quota(_) => ("insufficient_quota", begins_anew(&message, limited.reset_after)),
-                };
-                let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
-                let retry_after = (!limited.is_lasting()).then_some(limited.retry_after);
-                Self { retry_after, limited: Some(Box::new(*limited)), ..refusal }
-            }
+            Reason::LimitReached(limited) => Self::limit_reached(limited, None),
             Reason::LimitsUnavailable | Reason::KeysUnavailable | Reason::TokenKeysUnavailable => {
                 let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, reason.code(), message);
                 Self { retry_after: Some(WHILE_UNCOUNTED), ..refusal }
@@ -362,9 +393,35 @@ impl From<&Reason> for Refusal {
     }
 }
 
-fn begins_anew(message: &str, after: Duration) -> String {
-    let after = humantime::format_duration(Duration::from_secs(after.as_secs().max(1)));
-    format!("{message} It begins anew in {after}.")
+/// OpenAI's words for a key that it does not know, by which tools recognise a wrong key.
+fn as_openai_says(message: &str) -> Option<String> {
+    message.strip_prefix("The API key is not valid").map(|rest| format!("Incorrect API key provided{rest}"))
+}
+
+/// When to come back, if it helps to.
+fn comes_back(limited: &LimitReached) -> Option<String> {
+    let what = match limited.limit {
+        // What is more than ever passes at once has nothing to wait for.
+        _ if limited.never_passes() => return None,
+        Limit::Rate(_) => "Try again",
+        Limit::Quota(_) => "The quota begins anew",
+    };
+    let seconds = u64::try_from(round_up(limited.retry_after, 1_000_000_000)).unwrap_or(u64::MAX);
+    Some(format!(" {what} in {}.", humantime::format_duration(Duration::from_secs(seconds))))
+}
+
+/// What the estimate is made of, and how to make it smaller.
+fn estimated(Sum { prompt, answer, open }: Sum) -> String {
+    let advice = match open {
+        _ if answer == 0 => return String::new(),
+        Some(field) => {
+            format!(
+                ", whose length the request leaves open: send {field}, or have answer_tokens set for the model"
+            )
+        }
+        None => String::new(),
+    };
+    format!(" The estimate is {prompt} for the prompt and {answer} for the answer{advice}.")
 }
 
 /// Reasons are written as parts of a sentence; clients get a whole one.
@@ -416,6 +473,88 @@ mod tests {
         }
         assert_eq!(body["error"]["code"], "rate_limit_exceeded");
         assert_eq!(body["error"]["type"], "requests");
+        let told = "The limit of 60 requests a minute for this API key is used up. Try again in 1s.";
+        assert_eq!(body["error"]["message"], told);
+    }
+
+    /// "Estimated at 1002 tokens" was a puzzle to whoever had sent two words.
+    #[test]
+    fn a_limit_of_tokens_shows_what_the_estimate_is_made_of() {
+        let told = |cost, retry_after, sum| {
+            let limited = LimitReached {
+                scope: Scope::Key,
+                limit: Quota::new(1_500, Unit::Tokens, Calendar::Day).expect("a quota").into(),
+                cost,
+                remaining: 20,
+                retry_after,
+                reset_after: retry_after,
+            };
+            Refusal::limit_reached(&limited, Some(sum)).message
+        };
+        let hours = Duration::from_millis(5_399_001);
+        let used_up = "The quota of 1500 tokens a day for this API key is used up but for 20; this request is estimated at";
+        let open = Sum { prompt: 2, answer: 1_000, open: Some("max_tokens") };
+        assert_eq!(
+            told(1_002, hours, open),
+            format!(
+                "{used_up} 1002 tokens. The quota begins anew in 1h 30m. The estimate is 2 for the prompt and 1000 for the \
+                 answer, whose length the request leaves open: send max_tokens, or have answer_tokens set for the model."
+            )
+        );
+        let bound = Sum { open: None, ..open };
+        assert!(
+            told(1_002, hours, bound).ends_with("The estimate is 2 for the prompt and 1000 for the answer.")
+        );
+        let embedding = Sum { prompt: 30, answer: 0, open: None };
+        assert!(told(30, hours, embedding).ends_with("30 tokens. The quota begins anew in 1h 30m."));
+        let never = told(9_000, hours, Sum { prompt: 8_000, ..open });
+        assert!(never.contains("no more than 1500 at once") && !never.contains("anew"), "{never}");
+        assert!(never.contains("8000 for the prompt and 1000"), "{never}");
+    }
+
+    /// Claude Code asked again and again, in silence; some tools look for OpenAI's words.
+    #[tokio::test]
+    async fn a_wrong_key_is_not_to_be_tried_again_and_is_called_so_in_openais_words() {
+        let cut_off = "its checksum does not fit, so it was mistyped or cut off.";
+        for (reason, openai, others) in [
+            (
+                Reason::UnknownKey,
+                "Incorrect API key provided.".to_owned(),
+                "The API key is not valid.".to_owned(),
+            ),
+            (
+                Reason::MistypedKey,
+                format!("Incorrect API key provided: {cut_off}"),
+                format!("The API key is not valid: {cut_off}"),
+            ),
+        ] {
+            for (dialect, words) in
+                [(Dialect::OpenAi, &openai), (Dialect::Anthropic, &others), (Dialect::Ollama, &others)]
+            {
+                let (status, headers, body) = parts(&Refusal::from(&reason), dialect).await;
+                assert_eq!((status, &headers["x-should-retry"]), (401, &HeaderValue::from_static("false")));
+                assert_eq!(headers["www-authenticate"], "Bearer");
+                let told = body["error"]["message"].as_str().or(body["error"].as_str());
+                assert_eq!(told, Some(words.as_str()), "{dialect:?}");
+            }
+        }
+        for reason in [Reason::MissingKey, Reason::ExpiredKey, Reason::DisabledKey] {
+            let (_, headers, body) = parts(&Refusal::from(&reason), Dialect::OpenAi).await;
+            assert_eq!(headers["x-should-retry"], "false");
+            assert!(!body["error"]["message"].as_str().expect("words").contains("Incorrect"), "{body}");
+        }
+        // The key may be right.
+        let (_, headers, _) = parts(&Refusal::from(&Reason::KeysUnavailable), Dialect::OpenAi).await;
+        assert!(!headers.contains_key("x-should-retry") && headers.contains_key("retry-after"));
+    }
+
+    #[tokio::test]
+    async fn a_model_that_a_loading_server_may_have_is_to_be_asked_for_again() {
+        let reason = Reason::ModelNotKnownYet { model: "llama".into() };
+        let (status, headers, body) = parts(&Refusal::from(&reason), Dialect::OpenAi).await;
+        assert_eq!((status, &body["error"]["code"]), (503, &"model_not_ready".into()));
+        assert_eq!(headers["retry-after"], "5");
+        assert_eq!(body["error"]["param"], "model");
     }
 
     /// Servers that had crashed used to be reported as "being taken out of service".
@@ -508,7 +647,7 @@ mod tests {
         assert_eq!(
             body["error"]["message"],
             "The quota of 1000 tokens a day for this consumer is used up but for 20; this request is estimated at 30 \
-             tokens. It begins anew in 3h."
+             tokens. The quota begins anew in 3h."
         );
     }
 

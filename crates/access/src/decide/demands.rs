@@ -6,32 +6,35 @@ use catalogue::{Catalogue, Pool};
 use limits::{Demands, Limited, Limits, Moment, Scope, Subject, Unit};
 
 use super::{is_named_by_client, wanted::Wanted};
-use crate::{Key, Policy, Request, estimate};
+use crate::{
+    Key, Policy, Request,
+    estimate::{self, Sum},
+};
 
-/// The limits of a request, and its tokens if one of them counts those.
+/// The limits of a request, and what its tokens are made of if one of them counts those.
 pub(super) fn demands(
     policy: &Policy,
     key: &Key,
     wanted: &Wanted<'_>,
     request: &Request<'_>,
-) -> (Demands, Option<u32>) {
+) -> (Demands, Option<Sum>) {
     let answer = wanted.pool.and_then(|pool| pool.settings.answer_tokens);
     let estimate = || match &wanted.count {
-        Some(count) => count.tokens(request.uri, answer),
-        None => estimate::tokens(request.uri, request.known_body(), answer),
+        Some(count) => count.sum(request.uri, answer),
+        None => estimate::sum(request.uri, request.known_body(), answer),
     };
     // Tokens are estimated once, and only if a limit counts them.
-    let mut tokens = None;
+    let mut sum = None;
     let mut cost = |unit| match unit {
         Unit::Requests => 1,
-        Unit::Tokens => *tokens.get_or_insert_with(estimate),
+        Unit::Tokens => sum.get_or_insert_with(estimate).tokens(),
     };
     let now = Moment::new(request.now, policy.time_zone());
     let mut demands = Demands::default();
     for limited in limits_on(policy, key, OfModel::wanted(wanted, request)) {
         demands.add(&limited, &now, &mut cost);
     }
-    (demands, tokens)
+    (demands, sum)
 }
 
 /// The model of a request, for the purpose of limits. All its names share their counts.

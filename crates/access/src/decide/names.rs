@@ -6,7 +6,7 @@ use http::{
 };
 
 use crate::{
-    Mode, Request, Unreadable, Where,
+    Mode, Request, Unreadable, Ways, Where,
     estimate::Count,
     read::{
         BodyRead, NameField, Named, Oddities, PathForm, Reading, Target, from_body, from_header, from_query,
@@ -20,6 +20,7 @@ pub(super) struct Names<'a> {
     all: [Option<Named<'a>>; 5],
     body: Body,
     handshake: bool,
+    ways: Ways,
     /// A field of the body that refers to what servers store.
     stored: Option<&'static str>,
     other: Option<Unreadable>,
@@ -83,7 +84,9 @@ impl<'a> Names<'a> {
         };
         let header = if rules.header_chose { None } else { from_header(request.headers)? };
         let all = [named, header, from_query(target)?, path, router];
-        Ok(Self { all, body, handshake: is_handshake(request.headers), stored, other, count, oddities })
+        let handshake = is_handshake(request.headers);
+        let ways = Ways::of(request, handshake);
+        Ok(Self { all, body, handshake, ways, stored, other, count, oddities })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Named<'a>> {
@@ -103,6 +106,11 @@ impl<'a> Names<'a> {
     /// Whether this is a WebSocket handshake.
     pub(super) fn is_handshake(&self) -> bool {
         self.handshake
+    }
+
+    /// Where the request could name its model.
+    pub(super) fn ways(&self) -> Ways {
+        self.ways
     }
 
     /// The field of the body, if there is one, by which it refers to what servers store.
@@ -143,7 +151,11 @@ impl<'a> Names<'a> {
             Body::Unseen => Some(Unreadable::BodyUnseen),
             Body::Absent if query.is_some() => None,
             Body::Absent if !self.handshake && (header.is_some() || path.is_some()) => None,
-            Body::Absent => Some(Unreadable::ModelUnseen),
+            Body::Absent if self.handshake => Some(Unreadable::ModelUnseen(Ways::Query)),
+            Body::Absent if in_path == NameInPath::TakenOff && self.ways == Ways::Plain => {
+                Some(Unreadable::ModelUnseen(Ways::HeaderOrQuery))
+            }
+            Body::Absent => Some(Unreadable::ModelUnseen(self.ways)),
         }
     }
 

@@ -111,7 +111,7 @@ impl<'q> Question<'q> {
         }
         if let PathForm::Unknown { name } = form {
             let name: String = name.chars().take(ModelName::MAX_LEN).collect();
-            return Err(Refused { reason: not_found(&name), model: Some(name) });
+            return Err(Refused { reason: self.no_pool(place.chosen, &name), model: Some(name) });
         }
         target.refuse_encoded_behind(self.end_of_name(&target, form))?;
         let names = self.names(&target, form, &place)?;
@@ -272,7 +272,8 @@ impl<'q> Question<'q> {
         reading: Parsed<'_>,
         trace: &mut impl Trace,
     ) -> Result<Wanted<'q>, Refused> {
-        let missing = || reading.names.other().cloned().unwrap_or(Unreadable::ModelMissing);
+        let missing =
+            || reading.names.other().cloned().unwrap_or(Unreadable::ModelMissing(reading.names.ways()));
         let pool = match (self.request.mode, place.routed) {
             (Mode::Gate { .. }, _) if self.key.may_use_all() => {
                 let class = routes::class_of_unknown(self.request.method, reading.form.seen());
@@ -297,14 +298,21 @@ impl<'q> Question<'q> {
     /// The pool of a name. Unknown and forbidden ones look the same, so that nobody can ask which
     /// models there are.
     fn pool(&self, chosen: Option<&'q Selection>, name: &str) -> Result<&'q Pool, Reason> {
-        match (self.find(chosen, name), chosen) {
-            (Some(pool), _) => Ok(pool),
-            (None, Some(chosen)) if self.key.may_use_name(name) => {
-                let chosen_by = chosen.selector.to_string();
-                Err(Reason::NotServedThere { model: name.to_owned(), chosen_by })
+        self.find(chosen, name).ok_or_else(|| match (chosen, self.no_pool(chosen, name)) {
+            (Some(chosen), Reason::ModelNotFound { model }) if self.key.may_use_name(name) => {
+                Reason::NotServedThere { model, chosen_by: chosen.selector.to_string() }
             }
-            (None, _) => Err(not_found(name)),
-        }
+            (_, reason) => reason,
+        })
+    }
+
+    /// Why a name has no pool.
+    fn no_pool(&self, chosen: Option<&'q Selection>, name: &str) -> Reason {
+        let may_have_it = match chosen {
+            Some(chosen) => chosen.may_have_any_model(),
+            None => self.catalogue.may_have_any_model(),
+        };
+        no_such_model(self.key, name, may_have_it)
     }
 
     /// The pool of a name among the servers in question, if the key may use it.
@@ -387,6 +395,15 @@ impl<'q> Question<'q> {
         }
         let main = pool.and_then(|pool| self.main(None, pool));
         Ok(Wanted { model: Some(model.clone()), pool, main, group: None, count: None })
+    }
+}
+
+/// Why a key is refused a model for which no server is known that it may use. `may_be_had`: a server is loading whose models
+/// nobody knows yet.
+pub fn no_such_model(key: &Key, name: &str, may_be_had: bool) -> Reason {
+    match may_be_had && key.may_use_name(name) {
+        true => Reason::ModelNotKnownYet { model: name.to_owned() },
+        false => not_found(name),
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) use path::{NameField, PathForm, shows_models};
 pub(crate) use query::decode_fully;
 pub(crate) use segment::{folded, segments};
 pub(crate) use target::Target;
-pub use unreadable::{Unreadable, Where};
+pub use unreadable::{Unreadable, Ways, Where};
 
 const X_MODEL: HeaderName = HeaderName::from_static("x-model");
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::field::MODEL;
+use crate::Request;
 
 /// Why the model of a request cannot be told without guessing. Its text is for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,16 +48,14 @@ pub enum Unreadable {
     Multipart(&'static str),
 
     /// Nothing names a model.
-    #[error("the request names no model: put it into \"model\"")]
-    ModelMissing,
+    #[error("the request names no model: {0}")]
+    ModelMissing(Ways),
     /// Only a header or the query names the model, which the server would not look at.
     #[error("the body names no model, and the server has several, or may have: put it into \"model\"")]
     ModelNotInBody,
     /// The server does not look at what names the model.
-    #[error(
-        "the server has several models and would not see which one is meant: put it into \"model\" in the body, or in the query of a WebSocket"
-    )]
-    ModelUnseen,
+    #[error("the server has several models and would not see which one is meant: {0}")]
+    ModelUnseen(Ways),
     /// The body is not handed over, so it may name any model.
     #[error("the body cannot be read here, and the server has several models, or may have")]
     BodyUnseen,
@@ -98,6 +97,32 @@ pub enum Unreadable {
     },
 }
 
+/// The places in which a request can name its model, by what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ways {
+    /// It has a body, or is to have one.
+    Body,
+    /// It reads something, without a body.
+    Plain,
+    /// The same, and the server would not look at the path.
+    HeaderOrQuery,
+    /// It opens a WebSocket.
+    WebSocket,
+    /// It opens a WebSocket to a server that looks at nothing but the query.
+    Query,
+}
+
+impl Ways {
+    /// Those of a request. A server of several models looks at the body, and without one at the query.
+    pub(crate) fn of(request: &Request<'_>, is_websocket: bool) -> Self {
+        match request.method {
+            _ if is_websocket => Self::WebSocket,
+            "GET" | "HEAD" | "DELETE" | "OPTIONS" if request.body.is_empty() => Self::Plain,
+            _ => Self::Body,
+        }
+    }
+}
+
 /// A place of a request that can name a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Where {
@@ -128,9 +153,9 @@ impl Unreadable {
     pub(crate) fn is_about_no_model(&self) -> bool {
         matches!(
             self,
-            Self::ModelMissing
+            Self::ModelMissing(_)
                 | Self::ModelNotInBody
-                | Self::ModelUnseen
+                | Self::ModelUnseen(_)
                 | Self::BodyUnseen
                 | Self::ModelInMessages
         )
@@ -139,9 +164,9 @@ impl Unreadable {
     /// The faulty field, as OpenAI's errors name it in `param`.
     pub fn param(&self) -> Option<&'static str> {
         match self {
-            Self::ModelMissing
+            Self::ModelMissing(_)
             | Self::ModelNotInBody
-            | Self::ModelUnseen
+            | Self::ModelUnseen(_)
             | Self::BodyUnseen
             | Self::ModelInMessages
             | Self::ModelNotText
@@ -163,15 +188,32 @@ impl Unreadable {
             Self::Uri(_) => "invalid_uri",
             Self::NotUtf8 | Self::Json { .. } | Self::NotAnObject | Self::TooDeep => "invalid_json",
             Self::Multipart(_) => "invalid_multipart",
-            Self::ModelMissing
+            Self::ModelMissing(_)
             | Self::ModelNotInBody
-            | Self::ModelUnseen
+            | Self::ModelUnseen(_)
             | Self::BodyUnseen
             | Self::ModelInMessages => "model_missing",
             Self::ModelNotText | Self::ModelInvalid(_) => "model_invalid",
             Self::ModelRepeated(_) | Self::ModelsDisagree(..) | Self::Disguised { .. } => "model_ambiguous",
             Self::OtherField { .. } | Self::StoredField(_) => "field_not_accepted",
         }
+    }
+}
+
+impl fmt::Display for Ways {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Body => {
+                "put it into \"model\" in the body; a path (/models/NAME/...), the header X-Model or the query (?model=NAME) \
+                 can name it, too, where the server has that model alone"
+            }
+            Self::Plain => {
+                "name it in the path (/models/NAME/...), in the header X-Model or in the query (?model=NAME)"
+            }
+            Self::HeaderOrQuery => "name it in the header X-Model or in the query (?model=NAME)",
+            Self::WebSocket => "name it in the query (?model=NAME) or in the path (/models/NAME/...)",
+            Self::Query => "name it in the query (?model=NAME)",
+        })
     }
 }
 

@@ -1,0 +1,20 @@
+//! What an estimate is made of, for those whom a limit of tokens refuses.
+
+/// The tokens of a request: of its prompt and of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sum {
+    /// Those of the prompt: text, images, files.
+    pub prompt: u64,
+    /// Those of all answers together; 0 if there is none in tokens.
+    pub answer: u64,
+    /// The field that says how long an answer may be, if the request leaves that open. The answer then counts what the
+    /// model's `answer_tokens` says.
+    pub open: Option<&'static str>,
+}
+
+impl Sum {
+    /// Both together, at least one.
+    pub fn tokens(&self) -> u32 {
+        u32::try_from(self.prompt.saturating_add(self.answer).max(1)).unwrap_or(u32::MAX)
+    }
+}
