@@ -210,7 +210,7 @@ impl Policy {
         self.model_limits.iter().find(|entry| entry.models.matches(model)).map(|entry| &entry.limits)
     }
 
-    /// Finds the key of a request in its [headers](crate::given).
+    /// Finds the key of a request in its headers (`given.rs`).
     ///
     /// # Errors
     /// If there is no key, an unknown one, several, or one that does not work now or from this address; such a key is named, so
