@@ -208,8 +208,7 @@ fn a_selector_keeps_a_server_to_the_requests_that_choose_it() {
     assert_eq!(names(selections[0].pool("llama")), ["both"], "two conditions come first");
     assert_eq!(names(selections[1].pool("llama")), ["fast"]);
     assert_eq!(catalogue.pools().count(), 4);
-    let routes: std::collections::BTreeSet<_> =
-        catalogue.pools().filter_map(|p| p.group()).map(|group| &group.route).collect();
+    let routes: BTreeSet<_> = catalogue.pools().filter_map(|p| p.group()).map(|group| &group.route).collect();
     assert_eq!(routes.len(), 4, "each has a route of its own");
 }
 

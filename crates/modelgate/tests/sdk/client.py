@@ -35,6 +35,8 @@ assert client.audio.transcriptions.create(model="llama", file=wav).text
 stranger = openai.OpenAI(base_url=f"{url}/v1", api_key="mg-wrong", max_retries=0)
 error = raises(openai.AuthenticationError, lambda: stranger.chat.completions.create(model="llama", messages=hello))
 assert error.code == "invalid_api_key"
+assert "Incorrect API key provided." in str(error), error
+assert error.response.headers["x-should-retry"] == "false", error.response.headers
 raises(openai.AuthenticationError, lambda: stranger.models.list())
 error = raises(openai.NotFoundError, lambda: client.chat.completions.create(model="nope", messages=hello))
 assert error.code == "model_not_found"
