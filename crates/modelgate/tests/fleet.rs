@@ -8,12 +8,18 @@ mod dashboard;
 
 use std::{
     fmt::Write as _,
+    net::IpAddr,
     path::Path,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-use axum::{Json, Router, http::HeaderMap, routing::get};
+use axum::{
+    Json, Router,
+    extract::{ConnectInfo, connect_info::Connected},
+    routing::get,
+    serve::IncomingStream,
+};
 use common::{NEWEST, send};
 use dashboard::{TOKEN, sign_in};
 use serde_json::{Value, json};
@@ -25,6 +31,7 @@ use testkit::{
     need,
     traefik::{Traefik, traefik_binary},
 };
+use tokio::net::TcpListener;
 
 /// What the dashboard is said to bear.
 const MODELS: usize = 1_000;
@@ -36,17 +43,29 @@ fn address(server: usize) -> String {
     format!("127.1.{}.{}", server / 250, server % 250 + 1)
 }
 
-/// Stands for all servers, whose addresses the requests name: five have the same model.
+/// The server that a connection has reached, by its address.
+#[derive(Debug, Clone, Copy)]
+struct Reached(usize);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Reached {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        let IpAddr::V4(address) = stream.io().local_addr().expect("an address").ip() else {
+            panic!("not an IPv4 address")
+        };
+        let [_, _, high, low] = address.octets().map(usize::from);
+        Self(high * 250 + low - 1)
+    }
+}
+
+/// One program in place of all servers, each at an address of its own: several have the same model.
 async fn many_servers() -> u16 {
-    let list = async |headers: HeaderMap| {
-        let host = headers["host"].to_str().expect("text");
-        let numbers: Vec<usize> = host.split(['.', ':']).filter_map(|part| part.parse().ok()).collect();
-        let server = numbers[2] * 250 + numbers[3] - 1;
+    let list = async |ConnectInfo(Reached(server)): ConnectInfo<Reached>| {
         let model = format!("model-{:04}", server % MODELS);
         Json(json!({ "object": "list", "data": [{ "id": model, "object": "model" }] }))
     };
     let app = Router::new().route("/v1/models", get(list));
-    let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.expect("a listener");
+    let app = app.into_make_service_with_connect_info::<Reached>();
+    let listener = TcpListener::bind("0.0.0.0:0").await.expect("a listener");
     let port = listener.local_addr().expect("its address").port();
     tokio::spawn(async move { axum::serve(listener, app).await });
     port
