@@ -68,35 +68,10 @@ async fn a_key_is_made_changed_rotated_disabled_and_deleted(place: Place) {
     auth.until(text(&early["api_key"]), 200).await;
     auth.until(FILE_KEY, 200).await;
 
-    let printed = place.good(&[
-        "keys",
-        "create",
-        "ci",
-        "--consumer",
-        "team",
-        "--plan",
-        "file-plan",
-        "--models",
-        "llama*",
-        "--models",
-        "x?",
-        "--limit",
-        "requests_per_hour=100",
-        "--limit",
-        "burst=50",
-        "--limit-per-model",
-        "tokens_per_day=100000",
-        "--manage",
-        "true",
-        "--expires",
-        "2099-01-01T00:00:00Z",
-        "--network",
-        "127.0.0.0/8",
-        "--network",
-        "::1",
-        "--note",
-        "for the builds",
-    ]);
+    let create = "keys create ci --consumer team --plan file-plan --models llama* --models x? \
+                  --limit requests_per_hour=100 --limit burst=50 --limit-per-model tokens_per_day=100000 \
+                  --manage true --expires 2099-01-01T00:00:00Z --network 127.0.0.0/8 --network ::1";
+    let printed = place.good(&[&words(create)[..], &["--note", "for the builds"]].concat());
     let first = api_key(&printed);
     let shown = place.json(&["keys", "show", "ci"]);
     let expected = json!({
@@ -109,50 +84,61 @@ async fn a_key_is_made_changed_rotated_disabled_and_deleted(place: Place) {
     assert_eq!(shown, expected);
     assert!(place.good(&["keys", "show", "ci"]).contains("note: for the builds"), "as YAML");
 
-    // What is given is changed, what is unset is gone, the rest stays.
-    let changed = place.json(&[
-        "keys",
-        "set",
-        "ci",
-        "--limit",
-        "requests_per_hour=none",
-        "--limit",
-        "requests_per_minute=60",
-        "--unset",
-        "models",
-        "--unset",
-        "expires",
-        "--unset",
-        "networks",
-        "--note",
-        "other",
-        "--manage",
-        "false",
-    ]);
+    what_is_given_is_changed_and_the_rest_stays(&place);
+    it_is_explained(&place, &first);
+    let [second, third] = it_is_rotated_disabled_and_enabled(&place, &auth, &first).await;
+    let table = all_keys_and_some_are_listed(&place, &auth).await;
+
+    assert_eq!(place.json(&["keys", "delete", "ci"]), json!({ "deleted": true }));
+    auth.soon(&third, 401).await;
+    assert_eq!(place.json(&["keys", "delete", "ci"]), json!({ "deleted": false }));
+    let (dump, log) = (place.dump().await, modelgate.log());
+    let audit = place.good(&["audit", "--jsonl"]);
+    assert!(dump.contains("key ci") && audit.contains("key ci"), "what is searched is there");
+    for key in [&first, &second, &third] {
+        for text in [&dump, &log, &audit, &table] {
+            assert!(!text.contains(key.as_str()), "a key in clear");
+        }
+    }
+    assert!(!audit.contains(&digest_of_given()), "a digest");
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+/// What is unset is gone.
+fn what_is_given_is_changed_and_the_rest_stays(place: &Place) {
+    let set = "keys set ci --limit requests_per_hour=none --limit requests_per_minute=60 \
+               --unset models --unset expires --unset networks --note other --manage false";
+    let changed = place.json(&words(set));
     assert_eq!(changed["limit"], json!({ "requests_per_minute": 60, "burst": 50 }));
     assert_eq!((&changed["note"], &changed["plan"]), (&json!("other"), &json!("file-plan")));
     for gone in ["models", "expires", "networks", "manage"] {
         assert!(changed.get(gone).is_none(), "{gone}: {changed}");
     }
+}
 
+fn it_is_explained(place: &Place, key: &str) {
     let explain = |key: &str| {
         let header = format!("Authorization: Bearer {key}");
         place.good(&["explain", "request", "-H", &header, "-d", r#"{"model":"llama"}"#, "/v1/completions"])
     };
-    let explained = explain(&first);
+    let explained = explain(key);
     assert!(explained.contains("of consumer \"team\""), "keys of the store are known, too: {explained}");
     assert!(explain("mg-unknown").contains("invalid_api_key"));
+}
 
-    // How soon the running server notices each change.
-    auth.soon(&first, 200).await;
-
+/// The running server notices each change soon. The keys that it had after the first.
+async fn it_is_rotated_disabled_and_enabled(place: &Place, auth: &Auth, first: &str) -> [String; 2] {
+    auth.soon(first, 200).await;
     let rotated = place.json(&["keys", "rotate", "ci", "--grace", "1h"]);
     let second = text(&rotated["api_key"]).to_owned();
     auth.soon(&second, 200).await;
-    assert_eq!((auth.status(&first).await, text(&rotated["state"])), (200, "rotated"));
+    assert_eq!((auth.status(first).await, text(&rotated["state"])), (200, "rotated"));
     assert!(place.good(&["keys", "list"]).contains("rotated, the old one works until "));
     place.json(&["keys", "set", "ci", "--unset", "previous"]);
-    auth.soon(&first, 401).await;
+    auth.soon(first, 401).await;
     let third = api_key(&place.good(&["keys", "rotate", "ci", "--grace", "0s"]));
     auth.soon(&third, 200).await;
     auth.soon(&second, 401).await;
@@ -161,9 +147,16 @@ async fn a_key_is_made_changed_rotated_disabled_and_deleted(place: Place) {
     auth.soon(&third, 401).await;
     assert_eq!(place.json(&["keys", "enable", "ci"])["state"], "active");
     auth.soon(&third, 200).await;
+    [second, third]
+}
 
-    // Lists: all, and some.
-    let digest = access::KeyDigest::of("mg-given").to_hex();
+fn digest_of_given() -> String {
+    access::KeyDigest::of("mg-given").to_hex()
+}
+
+/// The table of all.
+async fn all_keys_and_some_are_listed(place: &Place, auth: &Auth) -> String {
+    let digest = digest_of_given();
     place.json(&["keys", "create", "given", "--sha256", &digest, "--consumer", "team"]);
     auth.soon("mg-given", 200).await;
     let all = place.json(&["keys", "list"]);
@@ -176,22 +169,10 @@ async fn a_key_is_made_changed_rotated_disabled_and_deleted(place: Place) {
     let columns: Vec<&str> = table.lines().next().expect("a heading").split_whitespace().collect();
     assert_eq!(columns, ["NAME", "CONSUMER", "STATE", "PLAN", "MODELS", "LAST", "USED", "SOURCE"]);
     assert_eq!(table.lines().count(), 5);
-
-    assert_eq!(place.json(&["keys", "delete", "ci"]), json!({ "deleted": true }));
-    auth.soon(&third, 401).await;
-    assert_eq!(place.json(&["keys", "delete", "ci"]), json!({ "deleted": false }));
-
-    let (dump, log) = (place.dump().await, modelgate.log());
-    let audit = place.good(&["audit", "--jsonl"]);
-    assert!(dump.contains("key ci") && audit.contains("key ci"), "what is searched is there");
-    for key in [&first, &second, &third] {
-        for text in [&dump, &log, &audit, &table] {
-            assert!(!text.contains(key.as_str()), "a key in clear");
-        }
-    }
-    for text in [&table, &audit, &all.to_string()] {
+    for text in [&table, &all.to_string()] {
         assert!(!text.contains(&digest), "a digest");
     }
+    table
 }
 
 async fn plans_and_consumers_are_set_and_deleted(place: Place) {
@@ -337,11 +318,26 @@ async fn what_was_used_and_who_did_what_is_printed(place: Place) {
         "last used, and nothing that a terminal obeys: {listed}"
     );
     auth.until("mg-unknown", 401).await;
-
     place.json(&["keys", "set", "k", "--note", "x"]);
+    who_did_what_is_printed(&place);
+    // Refusals are sampled, with their reason.
+    eventually(Duration::from_secs(60), || async {
+        let refused = place.json(&["audit", "--actor", "/auth"]);
+        (refused[0]["details"]["reason"] == "invalid_api_key"
+            && refused[0]["address"].as_str().is_some_and(|address| address.starts_with("127.")))
+        .then_some(())
+    })
+    .await;
+}
+
+fn who_did_what_is_printed(place: &Place) {
     let entries = place.json(&["audit", "--actor", "command line", "--subject", "key k"]);
     assert_eq!(column(&entries, "action"), ["key changed", "key created"]);
     assert_eq!(column(&entries, "actor"), ["command line (ada)"; 2], "the system's user");
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+    assert_eq!((column(&entries, "host"), &entries[0]["address"]), (vec![host.trim(); 2], &Value::Null));
+    let table = place.good(&["audit", "--subject", "key k"]);
+    assert!(table.contains(" FROM ") && table.contains(&format!("  host {}  ", host.trim())), "{table}");
     assert_eq!(place.json(&["audit", "--actor", "command line (ada)", "--subject", "key k"]), entries);
     assert_eq!(place.json(&["audit", "--actor", "command line (eve)"]), json!([]));
     assert_eq!(column(&place.json(&["audit", "--action", "key cre"]), "subject"), ["key k"]);
@@ -353,12 +349,6 @@ async fn what_was_used_and_who_did_what_is_printed(place: Place) {
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(Value::from(lines), entries);
     assert!(place.good(&["audit"]).starts_with("AT"));
-    // Refusals are sampled, with their reason.
-    eventually(Duration::from_secs(60), || async {
-        let refused = place.json(&["audit", "--actor", "/auth"]);
-        (refused[0]["details"]["reason"] == "invalid_api_key").then_some(())
-    })
-    .await;
 }
 
 async fn keys_of_other_gateways_go_into_the_store(place: Place) {
@@ -375,11 +365,10 @@ async fn keys_of_other_gateways_go_into_the_store(place: Place) {
     ], "teams": [{ "team_id": "research", "models": [] }] });
     std::fs::write(place.folder().join("keys.json"), rows.to_string()).expect("written");
 
-    let import = |from, file| place.run(&["keys", "import", "--store", "--from", from, file]);
-    let (code, stdout, told) = import("kong", "kong.yml");
+    let (code, stdout, told) = import(&place, "kong", "kong.yml");
     assert_eq!((code, stdout.as_str()), (Some(0), ""), "{told}");
     assert!(told.contains("consumers written: 6") && told.contains("keys written: 6"), "{told}");
-    let (code, _, told) = import("litellm", "keys.json");
+    let (code, _, told) = import(&place, "litellm", "keys.json");
     assert_eq!(code, Some(0), "{told}");
     for part in [
         "left out: keys[3]: its token is not a SHA-256 digest",
@@ -404,10 +393,17 @@ async fn keys_of_other_gateways_go_into_the_store(place: Place) {
         (&imported[0]["actor"], &imported[0]["details"]),
         (&json!("command line (ada)"), &json!({ "imported_from": "litellm" }))
     );
+    the_same_again_does_no_harm(&place);
+    new_keys_of_a_consumer_with_other_limits_wait(&place);
+}
 
-    // The same again does no harm.
+fn import(place: &Place, from: &str, file: &str) -> (Option<i32>, String, String) {
+    place.run(&["keys", "import", "--store", "--from", from, file])
+}
+
+fn the_same_again_does_no_harm(place: &Place) {
     let names = column(&place.json(&["keys", "list"]), "name").join(" ");
-    let (code, _, told) = import("kong", "kong.yml");
+    let (code, _, told) = import(place, "kong", "kong.yml");
     assert_eq!(code, Some(0), "{told}");
     assert!(told.contains("consumers written: 0") && told.contains("keys written: 0; already"), "{told}");
     assert!(
@@ -416,13 +412,15 @@ async fn keys_of_other_gateways_go_into_the_store(place: Place) {
     );
     assert!(told.contains("already there: consumer production-app\n"), "{told}");
     assert_eq!(column(&place.json(&["keys", "list"]), "name").join(" "), names);
+}
 
-    // A consumer that has other limits meanwhile may be somebody else: its new keys wait for somebody to look.
+/// A consumer that has other limits meanwhile may be somebody else: its new keys wait for somebody to look.
+fn new_keys_of_a_consumer_with_other_limits_wait(place: &Place) {
     place.json(&["consumers", "set", "production-app", "--limit", "requests_per_second=50"]);
     let more = "consumers: [{ username: production-app, keyauth_credentials: [{ key: new-key }], \
                 plugins: [{ name: rate-limiting, config: { second: 5 } }] }]";
     std::fs::write(place.folder().join("more.yml"), more).expect("written");
-    let (_, _, told) = import("kong", "more.yml");
+    let (_, _, told) = import(place, "kong", "more.yml");
     let differs =
         "disabled: new keys of consumer production-app: it is in the store already, with other limits than";
     assert!(told.contains(differs) && told.contains("keys written: 1"), "{told}");

@@ -178,58 +178,9 @@ async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
     let shown = api.get("/keys/ci").await.good(200);
     assert!(shown.get("api_key").is_none() && shown.get("sha256").is_none(), "shown once: {shown}");
 
-    // What is left, as the caller itself is told.
-    let left = api.get("/keys/ci/limits?model=llama").await.good(200);
-    let of = |scope: &str| list(&left["limits"]).iter().find(|l| l["scope"] == scope).cloned();
-    let hour = of("key").expect("the key's own");
-    assert_eq!((&hour["amount"], &hour["per"], &hour["remaining"]), (&json!(3), &json!("hour"), &json!(2)));
-    let day = of("key_and_model").expect("the plan's");
-    assert_eq!((&day["unit"], &day["amount"]), (&json!("estimated_tokens"), &json!(1000)));
-    assert!((1..1000).contains(&day["remaining"].as_u64().expect("a number")), "{day}");
-    assert!(of("consumer").is_some(), "{left}");
-    assert_eq!(api.get("/keys/ci/limits?model=qwen").await.problem(404).0, "not_found");
-
-    // Rotated: both work, then one.
-    let rotated = api.post("/keys/ci/rotate", &json!({ "grace": "1h" })).await.good(200);
-    let second = text(&rotated["api_key"]).to_owned();
-    assert_eq!(rotated["state"], "rotated");
-    let until_when = humantime::parse_rfc3339(text(&rotated["old_key_works_until"])).expect("a time");
-    let grace = until_when.duration_since(SystemTime::now()).expect("later").as_secs();
-    assert!((3500..=3600).contains(&grace), "{grace}");
-    auth.soon(&second, 200).await;
-    assert_eq!(models(&modelgate, &first).await, Some(json!(["llama"])), "still");
-    let ended = api.patch("/keys/ci", &json!({ "previous": null })).await.good(200);
-    assert_eq!((&ended["state"], ended.get("old_key_works_until")), (&json!("active"), None));
-    auth.soon(&first, 401).await;
-    let third = api.post("/keys/ci/rotate", &json!({ "grace": "2s" })).await.good(200);
-    let third = text(&third["api_key"]).to_owned();
-    auth.soon(&third, 429).await;
-    assert!(models(&modelgate, &third).await.is_some(), "it works, its hour is used up");
-    eventually(Duration::from_secs(60), || async {
-        models(&modelgate, &second).await.is_none().then_some(())
-    })
-    .await;
-    assert_eq!(api.get("/keys/ci").await.good(200)["state"], "active");
-
-    // Disabled, by itself and by its consumer; expired; gone.
-    for (path, patch, back) in [
-        ("/keys/ci", json!({ "disabled": true }), json!({ "disabled": null })),
-        ("/consumers/team", json!({ "disabled": true }), json!({ "disabled": false })),
-        ("/keys/ci", json!({ "expires": "2020-01-01T00:00:00Z" }), json!({ "expires": null })),
-    ] {
-        api.patch(path, &patch).await.good(200);
-        let state = if patch.get("expires").is_some() { "expired" } else { "disabled" };
-        assert_eq!(api.get("/keys/ci").await.good(200)["state"], state, "{path} {patch}");
-        auth.soon(&third, 401).await;
-        api.patch(path, &back).await.good(200);
-        auth.soon(&third, 429).await;
-    }
-    assert_eq!(api.delete("/consumers/team").await.problem(409).0, "conflict", "it has a key");
-    assert_eq!(api.delete("/keys/ci").await.status, 204);
-    auth.soon(&third, 401).await;
-    assert_eq!(api.delete("/consumers/team").await.status, 204);
-    assert_eq!(api.delete("/plans/gold").await.status, 204);
-
+    what_is_left_is_told_as_to_the_caller(&api).await;
+    let [second, third] = it_is_rotated(&modelgate, &api, &auth, &first).await;
+    it_is_disabled_expired_and_deleted(&api, &auth, &third).await;
     // Nobody has written a key down.
     let (dump, log) = (place.dump().await, modelgate.log());
     let audit = api.get("/audit?limit=1000").await.good(200).to_string();
@@ -239,6 +190,64 @@ async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
             assert!(!text.contains(key.as_str()), "a key in clear");
         }
     }
+}
+
+async fn what_is_left_is_told_as_to_the_caller(api: &Api) {
+    let left = api.get("/keys/ci/limits?model=llama").await.good(200);
+    let of = |scope: &str| list(&left["limits"]).iter().find(|l| l["scope"] == scope).cloned();
+    let hour = of("key").expect("the key's own");
+    assert_eq!((&hour["amount"], &hour["per"], &hour["remaining"]), (&json!(3), &json!("hour"), &json!(2)));
+    let day = of("key_and_model").expect("the plan's");
+    assert_eq!((&day["unit"], &day["amount"]), (&json!("estimated_tokens"), &json!(1000)));
+    assert!((1..1000).contains(&day["remaining"].as_u64().expect("a number")), "{day}");
+    assert!(of("consumer").is_some(), "{left}");
+    assert_eq!(api.get("/keys/ci/limits?model=qwen").await.problem(404).0, "not_found");
+}
+
+/// Both work, then one. The keys that it had after the first.
+async fn it_is_rotated(modelgate: &Modelgate, api: &Api, auth: &Auth, first: &str) -> [String; 2] {
+    let rotated = api.post("/keys/ci/rotate", &json!({ "grace": "1h" })).await.good(200);
+    let second = text(&rotated["api_key"]).to_owned();
+    assert_eq!(rotated["state"], "rotated");
+    let until_when = humantime::parse_rfc3339(text(&rotated["old_key_works_until"])).expect("a time");
+    let grace = until_when.duration_since(SystemTime::now()).expect("later").as_secs();
+    assert!((3500..=3600).contains(&grace), "{grace}");
+    auth.soon(&second, 200).await;
+    assert_eq!(models(modelgate, first).await, Some(json!(["llama"])), "still");
+    let ended = api.patch("/keys/ci", &json!({ "previous": null })).await.good(200);
+    assert_eq!((&ended["state"], ended.get("old_key_works_until")), (&json!("active"), None));
+    auth.soon(first, 401).await;
+    let third = api.post("/keys/ci/rotate", &json!({ "grace": "2s" })).await.good(200);
+    let third = text(&third["api_key"]).to_owned();
+    auth.soon(&third, 429).await;
+    assert!(models(modelgate, &third).await.is_some(), "it works, its hour is used up");
+    eventually(Duration::from_secs(60), || async {
+        models(modelgate, &second).await.is_none().then_some(())
+    })
+    .await;
+    assert_eq!(api.get("/keys/ci").await.good(200)["state"], "active");
+    [second, third]
+}
+
+/// Disabled by itself and by its consumer.
+async fn it_is_disabled_expired_and_deleted(api: &Api, auth: &Auth, key: &str) {
+    for (path, patch, back) in [
+        ("/keys/ci", json!({ "disabled": true }), json!({ "disabled": null })),
+        ("/consumers/team", json!({ "disabled": true }), json!({ "disabled": false })),
+        ("/keys/ci", json!({ "expires": "2020-01-01T00:00:00Z" }), json!({ "expires": null })),
+    ] {
+        api.patch(path, &patch).await.good(200);
+        let state = if patch.get("expires").is_some() { "expired" } else { "disabled" };
+        assert_eq!(api.get("/keys/ci").await.good(200)["state"], state, "{path} {patch}");
+        auth.soon(key, 401).await;
+        api.patch(path, &back).await.good(200);
+        auth.soon(key, 429).await;
+    }
+    assert_eq!(api.delete("/consumers/team").await.problem(409).0, "conflict", "it has a key");
+    assert_eq!(api.delete("/keys/ci").await.status, 204);
+    auth.soon(key, 401).await;
+    assert_eq!(api.delete("/consumers/team").await.status, 204);
+    assert_eq!(api.delete("/plans/gold").await.status, 204);
 }
 
 async fn what_was_used_and_who_did_what_is_told(place: Place) {
@@ -266,19 +275,32 @@ async fn what_was_used_and_who_did_what_is_told(place: Place) {
     assert!(last.elapsed().expect("before now") < Duration::from_secs(600), "{shown}");
     assert_eq!(api.get("/keys?search=A").await.good(200)["items"][0]["last_used"], shown["last_used"]);
 
-    // Who did what, by name; the reader may read it.
     let reader = Api::of(&modelgate, READER);
     assert_eq!(reader.delete("/keys/a").await.problem(403).0, "read_only");
     api.patch("/keys/a", &json!({ "note": "hello" })).await.good(200);
     place.run(&["keys", "disable", "a"]);
+    who_did_what_is_told_by_name_and_origin(&reader).await;
+    the_log_comes_page_by_page_and_as_lines(&reader).await;
+    what_else_is_known_is_told(&reader).await;
+}
+
+async fn who_did_what_is_told_by_name_and_origin(reader: &Api) {
     assert_eq!(reader.deeds("alice").await, ["key changed: key a", "key created: key a"]);
     assert_eq!(reader.deeds("command%20line").await, ["key changed: key a"]);
     assert_eq!(reader.deeds("bob").await, [""; 0], "refused");
     let found = reader.get("/audit?subject=key%20a&action=key%20created").await.good(200);
     assert_eq!((names_of_actors(&found), &found["next"]), (vec!["alice"], &Value::Null));
     assert!(found["items"][0]["details"].get("sha256").is_none(), "{found}");
+    assert_eq!(
+        (&found["items"][0]["address"], &found["items"][0]["host"]),
+        (&json!("127.0.0.1"), &Value::Null)
+    );
+    let there = reader.get("/audit?actor=command%20line").await.good(200)["items"][0].clone();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+    assert_eq!((&there["address"], &there["host"]), (&Value::Null, &json!(host.trim())), "it has no address");
+}
 
-    // Page by page, and all as lines.
+async fn the_log_comes_page_by_page_and_as_lines(reader: &Api) {
     let page = reader.get("/audit?limit=1&subject=key%20a").await.good(200);
     assert_eq!(names_of_actors(&page), ["command line (ada)"]);
     let next = text(&page["next"]);
@@ -296,8 +318,9 @@ async fn what_was_used_and_who_did_what_is_told(place: Place) {
             ["command line (ada)", "alice", "alice"]
         );
     }
+}
 
-    // What else is known.
+async fn what_else_is_known_is_told(reader: &Api) {
     let known = reader.get("/models").await.good(200);
     assert_eq!((names(&known), &known["items"][0]["state"]), (vec!["llama"], &json!("ready")));
     let known = reader.get("/servers").await.good(200);
@@ -418,9 +441,17 @@ async fn whatever_is_wrong_is_named(place: Place) {
     let modelgate = place.start(&sim).await;
     let api = Api::of(&modelgate, ADMIN);
     api.post("/keys", &json!({ "name": "k" })).await.good(201);
-    let digest = access::KeyDigest::of("mg-x").to_hex();
+    wrong_documents(&api).await;
+    for (kind, unknown) in [("plans", "disabled"), ("consumers", "models"), ("keys", ""), ("keys", "plna")] {
+        unknown_keys_that_are_null(&api, kind, unknown).await;
+    }
+    wrong_queries_and_names(&api).await;
+    conflicts(&api).await;
+    wrong_bodies(&api).await;
+    wrong_methods_and_tokens(&api, &Api::of(&modelgate, READER)).await;
+}
 
-    // Documents.
+async fn wrong_documents(api: &Api) {
     for (body, places) in [
         // Who names no consumer means one of the key's name.
         (json!({}), vec!["name"]),
@@ -453,32 +484,34 @@ async fn whatever_is_wrong_is_named(place: Place) {
     ] {
         assert_eq!(api.post("/keys/k/rotate", &body).await.problem(422), ("invalid", places), "{body}");
     }
-    // A key that nobody knows is one also when it is null, in each kind of account and of change.
-    for (kind, unknown) in [("plans", "disabled"), ("consumers", "models"), ("keys", ""), ("keys", "plna")] {
-        let body = json!({ "name": "n", unknown: null, "limit": { "requests_per_day": 1, "burst": null } });
-        let place = |place: &'static str| ("invalid", vec![place]);
-        assert_eq!(api.post(&format!("/{kind}"), &body).await.problem(422), place("the document"), "{body}");
-        let path = format!("/{kind}/n");
-        assert_eq!(api.put(&path, &body).await.problem(422), place("the document"), "{body}");
-        assert!(matches!(api.put(&path, &json!({ "name": null, "note": null })).await.status, 200 | 201));
-        let patch = json!({ unknown: null });
-        assert_eq!(api.patch(&path, &patch).await.problem(422), place("the document"), "{path}: {patch}");
-        let patch = json!({ "limit": { "requests_per_month": null, "requests_per_year": null } });
-        let answer = api.patch(&path, &patch).await;
-        assert_eq!(answer.problem(422).1, ["limit", "limit.requests_per_minute"], "{path}: {patch}");
-        let patch = json!({ "limit": { "requests_per_month": null }, "note": null });
-        assert!(api.patch(&path, &patch).await.good(200).get("limit").is_none());
-        let nothing = json!({ "name": "m", "limit": { "requests_per_month": null } });
-        assert_eq!(
-            api.post(&format!("/{kind}"), &nothing).await.problem(422).1.last(),
-            Some(&"limit.requests_per_minute")
-        );
-        assert_eq!(api.delete(&path).await.status, 204);
-    }
     assert_eq!(api.put("/keys/k", &json!({ "name": "other" })).await.problem(422).1, ["name"]);
     assert_eq!(api.patch("/keys/k", &json!({ "sha256": null })).await.problem(422).1, ["sha256"]);
+}
 
-    // Queries and names.
+/// A key that nobody knows is one also when it is null, in each kind of account and of change.
+async fn unknown_keys_that_are_null(api: &Api, kind: &str, unknown: &str) {
+    let body = json!({ "name": "n", unknown: null, "limit": { "requests_per_day": 1, "burst": null } });
+    let place = |place: &'static str| ("invalid", vec![place]);
+    assert_eq!(api.post(&format!("/{kind}"), &body).await.problem(422), place("the document"), "{body}");
+    let path = format!("/{kind}/n");
+    assert_eq!(api.put(&path, &body).await.problem(422), place("the document"), "{body}");
+    assert!(matches!(api.put(&path, &json!({ "name": null, "note": null })).await.status, 200 | 201));
+    let patch = json!({ unknown: null });
+    assert_eq!(api.patch(&path, &patch).await.problem(422), place("the document"), "{path}: {patch}");
+    let patch = json!({ "limit": { "requests_per_month": null, "requests_per_year": null } });
+    let answer = api.patch(&path, &patch).await;
+    assert_eq!(answer.problem(422).1, ["limit", "limit.requests_per_minute"], "{path}: {patch}");
+    let patch = json!({ "limit": { "requests_per_month": null }, "note": null });
+    assert!(api.patch(&path, &patch).await.good(200).get("limit").is_none());
+    let nothing = json!({ "name": "m", "limit": { "requests_per_month": null } });
+    assert_eq!(
+        api.post(&format!("/{kind}"), &nothing).await.problem(422).1.last(),
+        Some(&"limit.requests_per_minute")
+    );
+    assert_eq!(api.delete(&path).await.status, 204);
+}
+
+async fn wrong_queries_and_names(api: &Api) {
     for path in [
         "/keys?limit=0",
         "/keys?limit=1001",
@@ -513,8 +546,10 @@ async fn whatever_is_wrong_is_named(place: Place) {
     let subject = "/consumers/repo:acme%2Fapp%23x%2520y";
     api.put(subject, &json!({})).await.good(201);
     assert_eq!(api.get(subject).await.good(200)["name"], "repo:acme/app#x%20y");
+}
 
-    // Conflicts.
+async fn conflicts(api: &Api) {
+    let digest = access::KeyDigest::of("mg-x").to_hex();
     assert_eq!(api.post("/keys", &json!({ "name": "k" })).await.problem(409).0, "conflict");
     api.post("/keys", &json!({ "name": "given", "sha256": digest })).await.good(201);
     assert_eq!(
@@ -524,8 +559,9 @@ async fn whatever_is_wrong_is_named(place: Place) {
     api.put("/plans/p", &json!({})).await.good(201);
     api.patch("/keys/k", &json!({ "plan": "p" })).await.good(200);
     assert_eq!(api.delete("/plans/p").await.problem(409).0, "conflict");
+}
 
-    // Bodies, methods, tokens.
+async fn wrong_bodies(api: &Api) {
     let raw = |content_type: &'static str, body: String| {
         Answer::of(api.request(Method::POST, "/keys").header(CONTENT_TYPE, content_type).body(body))
     };
@@ -543,10 +579,12 @@ async fn whatever_is_wrong_is_named(place: Place) {
     let long = |length: usize| with_note(length - with_note(0).len());
     assert_eq!(raw("application/json", long(64 << 10)).await.problem(422).1, ["note"]);
     assert_eq!(raw("application/json", long((64 << 10) + 1)).await.problem(413).0, "too_long");
+}
+
+async fn wrong_methods_and_tokens(api: &Api, reader: &Api) {
     let wrong = Answer::of(api.request(Method::PUT, "/keys")).await;
     assert_eq!(wrong.problem(405).0, "wrong_method");
     assert_eq!(wrong.headers["allow"], "GET,HEAD,POST");
-    let reader = Api::of(&modelgate, READER);
     for (method, path) in [
         (Method::POST, "/keys"),
         (Method::PUT, "/plans/p"),

@@ -155,28 +155,22 @@ async fn a_container_comes_a_bad_one_is_explained_and_a_server_is_paused() {
     good.remove().await.expect("removed");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_is_made_used_limited_and_revoked() {
-    let sim = Sim::start("gpu-1", &["llama"]);
-    let Some(stack) = start(&config(&[&sim], &tokens())).await else { return };
-    let url = stack.modelgate.admin_url();
-    let Some(browser) = signed_in(&url, ADMIN).await else { return };
-
-    let Some(axe) = need(axe_script(), "axe-core") else { return };
+/// Three requests an hour; it is shown once, and can be copied.
+async fn make_a_key(browser: &Browser, axe: &Path) -> String {
     browser.follow("a[href='/keys']").await;
     browser.follow("a[href='/new/key']").await;
-    fill(&browser, "name", "carol-laptop").await;
-    fill(&browser, "consumer", "carol").await;
+    fill(browser, "name", "carol-laptop").await;
+    fill(browser, "consumer", "carol").await;
     browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)").await;
-    fill(&browser, "limit.requests_per_hour", "3").await;
-    look(&browser, &axe, "new_key").await;
+    fill(browser, "limit.requests_per_hour", "3").await;
+    look(browser, axe, "new_key").await;
     browser.follow("form.form button").await;
-    let page = wait_for(&browser, "shown this once").await;
+    let page = wait_for(browser, "shown this once").await;
     let key = browser.query(By::Id("secret")).first().await.expect("the key").text().await.expect("its text");
     assert!(key.starts_with("mg-") && page.contains("curl") && page.contains("OpenAI(base_url="), "{page}");
     let copy = browser.query(By::Css("button[data-copy=secret]")).first().await.expect("a button");
     assert!(copy.is_displayed().await.expect("an answer"), "it can be copied");
-    look(&browser, &axe, "secret").await;
+    look(browser, axe, "secret").await;
     // As where there is no TLS: a page has no clipboard there.
     let without = "Object.defineProperty(navigator, 'clipboard', { value: undefined }); \
                    addEventListener('copy', () => { window.copied = String(getSelection()) })";
@@ -185,7 +179,18 @@ async fn a_key_is_made_used_limited_and_revoked() {
     let copied =
         eventually(SOON, || async { browser.evaluate("window.copied").await.as_str().map(str::to_owned) });
     assert_eq!(copied.await, key);
+    key
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_made_used_limited_and_revoked() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let Some(stack) = start(&config(&[&sim], &tokens())).await else { return };
+    let url = stack.modelgate.admin_url();
+    let Some(browser) = signed_in(&url, ADMIN).await else { return };
+
+    let Some(axe) = need(axe_script(), "axe-core") else { return };
+    let key = make_a_key(&browser, &axe).await;
     let ask = || {
         let request = stack.client.post(format!("{}/v1/chat/completions", stack.traefik.url()));
         send(request.bearer_auth(&key).json(&chat("llama")))
@@ -223,6 +228,7 @@ async fn a_key_is_made_used_limited_and_revoked() {
     in_force(401).await;
     browser.goto(format!("{url}/audit")).await.expect("the audit log");
     let page = wait_for(&browser, "key deleted").await;
+    assert!(page.contains("127.0.0.1"), "from where: {page}");
     assert!(page.contains("key created") && page.contains("signed in") && !page.contains(&key), "{page}");
     look(&browser, &axe, "audit").await;
     browser.assert_clean().await;

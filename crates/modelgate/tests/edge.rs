@@ -2,7 +2,10 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use common::{KEY, NEWEST, chat, config_of, send, server, stack_of};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -137,11 +140,35 @@ async fn behind_a_load_balancer_the_clients_own_address_counts() {
         (NEWEST, list),
     ] {
         let Some(binary) = need(traefik_binary(version), &format!("Traefik {version}")) else { continue };
+        let balanced = Balanced::start(version, list, &binary, &sim).await;
+        for path in PATHS {
+            balanced.counts_the_clients_address(path).await;
+        }
+        balanced.slows_one_client_of_the_balancer_and_no_other().await;
+    }
+}
+
+/// Traefik behind a load balancer that it trusts.
+struct Balanced {
+    traefik: Traefik,
+    _modelgate: Modelgate,
+    /// Which Traefik it is, and whether it has a list of its own; for messages.
+    what: String,
+    is_listed: bool,
+    balancer: Client,
+    stranger: Client,
+    _folder: tempfile::TempDir,
+}
+
+const PATHS: [&str; 3] = ["/v1/chat/completions", "/v1/models", "/mine/v1/chat/completions"];
+
+impl Balanced {
+    async fn start(version: &str, list: &str, binary: &Path, sim: &Sim) -> Self {
         let office = access::KeyDigest::of("mg-office").to_hex();
         let office =
             format!("{{ name: office, consumer: o, sha256: \"{office}\", networks: [203.0.113.0/24] }}");
         let yaml = config_of(
-            &[(&sim, "single_model: true")],
+            &[(sim, "single_model: true")],
             &format!("traefik: {{ version: {version:?}, ip_depth: 1{list} }}\n"),
         );
         let yaml = yaml.replacen("keys:\n", &format!("keys:\n  - {office}\n"), 1);
@@ -164,51 +191,61 @@ async fn behind_a_load_balancer_the_clients_own_address_counts() {
             let address = std::net::IpAddr::from([127, 0, 0, host]);
             testkit::client_builder().local_address(address).build().expect("a client")
         });
-        let ask = |client: &Client, path: &str, forwarded_for: &str, key: &str| {
-            let url = format!("{}{path}", traefik.url());
-            let request = match path {
-                "/v1/models" => client.get(url),
-                _ => client.post(url).header("x-model", "llama").json(&chat("llama")),
-            };
-            request.header("x-forwarded-for", forwarded_for).bearer_auth(key.to_owned())
+        let (what, is_listed) = (format!("{version}{list}"), !list.is_empty());
+        Self { traefik, _modelgate: modelgate, what, is_listed, balancer, stranger, _folder: folder }
+    }
+
+    fn ask(&self, client: &Client, path: &str, forwarded_for: &str, key: &str) -> RequestBuilder {
+        let url = format!("{}{path}", self.traefik.url());
+        let request = match path {
+            "/v1/models" => client.get(url),
+            _ => client.post(url).header("x-model", "llama").json(&chat("llama")),
         };
-        let paths = ["/v1/chat/completions", "/v1/models", "/mine/v1/chat/completions"];
-        for path in paths {
-            testkit::eventually(Duration::from_secs(60), || async {
-                (send(ask(&balancer, path, "203.0.113.1", "mg-wrong")).await.status() == 401).then_some(())
-            })
-            .await;
-            for (client, forwarded_for, status) in [
-                (&balancer, "203.0.113.5", 200),
-                (&balancer, "198.51.100.7, 203.0.113.5", 200),
-                (&balancer, "203.0.113.5, 198.51.100.7", 401),
-                (&balancer, "198.51.100.7", 401),
-                (&balancer, "", 401),
-                (&stranger, "203.0.113.5", 401),
-                (&stranger, "203.0.113.5, 203.0.113.5", 401),
-            ] {
-                let found = send(ask(client, path, forwarded_for, "mg-office")).await.status();
-                // The simulated server knows no /mine; that it answers is what counts.
-                let found = if path == paths[2] && found == 404 { 200 } else { found.as_u16() };
-                let is_listed = !list.is_empty() && path != paths[2];
-                let status = if is_listed && status == 401 { 403 } else { status };
-                assert_eq!(found, status, "{version}{list} {path} {forwarded_for:?}");
-            }
-            // What a client makes up about its request counts as little as ever.
-            let made_up = ask(&balancer, path, "203.0.113.5", KEY)
-                .header("x-forwarded-uri", "/v1/models?model=made-up")
-                .header("x-forwarded-method", "DELETE")
-                .header("x-forwarded-host", "evil.example.com");
-            let found = send(made_up).await.status().as_u16();
-            assert_eq!(found, if path == paths[2] { 404 } else { 200 }, "{version} {path}");
+        request.header("x-forwarded-for", forwarded_for).bearer_auth(key.to_owned())
+    }
+
+    async fn counts_the_clients_address(&self, path: &str) {
+        let Self { what, balancer, stranger, .. } = self;
+        testkit::eventually(Duration::from_secs(60), || async {
+            (send(self.ask(balancer, path, "203.0.113.1", "mg-wrong")).await.status() == 401).then_some(())
+        })
+        .await;
+        for (client, forwarded_for, status) in [
+            (balancer, "203.0.113.5", 200),
+            (balancer, "198.51.100.7, 203.0.113.5", 200),
+            (balancer, "203.0.113.5, 198.51.100.7", 401),
+            (balancer, "198.51.100.7", 401),
+            (balancer, "", 401),
+            (stranger, "203.0.113.5", 401),
+            (stranger, "203.0.113.5, 203.0.113.5", 401),
+        ] {
+            let found = send(self.ask(client, path, forwarded_for, "mg-office")).await.status();
+            // The simulated server knows no /mine; that it answers is what counts.
+            let found = if path == PATHS[2] && found == 404 { 200 } else { found.as_u16() };
+            let is_listed = self.is_listed && path != PATHS[2];
+            let status = if is_listed && status == 401 { 403 } else { status };
+            assert_eq!(found, status, "{what} {path} {forwarded_for:?}");
         }
+        // What a client makes up about its request counts as little as ever.
+        let made_up = self
+            .ask(balancer, path, "203.0.113.5", KEY)
+            .header("x-forwarded-uri", "/v1/models?model=made-up")
+            .header("x-forwarded-method", "DELETE")
+            .header("x-forwarded-host", "evil.example.com");
+        let found = send(made_up).await.status().as_u16();
+        assert_eq!(found, if path == PATHS[2] { 404 } else { 200 }, "{what} {path}");
+    }
+
+    async fn slows_one_client_of_the_balancer_and_no_other(&self) {
+        let guess = async |address| {
+            send(self.ask(&self.balancer, PATHS[0], address, "mg-wrong")).await.status().as_u16()
+        };
         let mut guesses = Vec::new();
         for _ in 0..40 {
-            guesses.push(send(ask(&balancer, paths[0], "203.0.113.66", "mg-wrong")).await.status().as_u16());
+            guesses.push(guess("203.0.113.66").await);
         }
-        assert_eq!((guesses[0], guesses[39]), (401, 429), "{version}: {guesses:?}");
-        let other = send(ask(&balancer, paths[0], "203.0.113.67", "mg-wrong")).await;
-        assert_eq!(other.status(), 401, "{version}: another client of the same balancer");
+        assert_eq!((guesses[0], guesses[39]), (401, 429), "{}: {guesses:?}", self.what);
+        assert_eq!(guess("203.0.113.67").await, 401, "{}: another client of the balancer", self.what);
     }
 }
 

@@ -196,60 +196,71 @@ async fn keys_in_other_headers_work_once_named_and_reach_no_server() {
             "requests: {{ key_headers: [apikey, X-Team-Key] }}\ntraefik: {{ version: {version:?} }}\n"
         );
         let Some(stack) = stack(version, &[&sim], &more).await else { continue };
-        let url = format!("{}/models/llama/v1/chat/completions", stack.traefik.url());
-        let ask = |header: &'static str, key: &str| {
-            stack.client.post(&url).header(header, key).json(&chat("llama"))
-        };
-        testkit::eventually(Duration::from_secs(60), || async {
-            (common::send(ask("apikey", KEY)).await.status() == 200).then_some(())
-        })
-        .await;
-        assert_eq!(
-            common::send(ask("x-team-key", &format!("Bearer {KEY}"))).await.status(),
-            200,
-            "{version}"
-        );
-        for (header, key) in [("apikey", "mg-wrong"), ("x-goog-api-key", KEY), ("x_team_key", KEY)] {
-            assert_eq!(common::send(ask(header, key)).await.status(), 401, "{version}: {header}");
-        }
-        let advisories = stack.modelgate.readyz().await["advisories"].to_string();
-        assert_eq!(advisories.contains("CVE-2026-88011"), version != NEWEST, "{version}: {advisories}");
-        let both = ask("apikey", KEY).bearer_auth(LLAMA_KEY);
-        assert_eq!(common::send(both).await.status(), 401, "{version}: two keys");
+        named_headers_work(version, &stack).await;
         sim.forget_requests();
-        let mut request = ask("apikey", KEY).bearer_auth(KEY);
-        for header in WITHHELD {
-            request = request.header(header, KEY);
-        }
-        let request = request.header("cookie", "session=kept").header("x-kept", "kept");
-        assert_eq!(common::send(request).await.status(), 200, "{version}");
-        let seen = &sim.posts()[0];
-        let leaks: Vec<_> = seen.headers.iter().filter(|(_, value)| value.contains(KEY)).collect();
-        assert!(leaks.is_empty(), "{version}: {leaks:?}");
-        assert_eq!(
-            (seen.header("cookie"), seen.header("x-kept")),
-            (Some("session=kept"), Some("kept")),
-            "{version}"
-        );
-        let in_url =
-            |query: &str| stack.client.post(format!("{url}?{query}")).bearer_auth(KEY).json(&chat("llama"));
-        let (status, told) = common::refusal(in_url(&format!("key={KEY}"))).await;
-        assert_eq!(
-            (status, told["error"]["code"].as_str()),
-            (400, Some("api_key_in_url")),
-            "{version}: {told}"
-        );
-        assert_eq!(common::send(in_url("key=somebody-elses")).await.status(), 200, "{version}");
-        // A header that nobody knows to hold keys.
-        let (status, told) = common::refusal(ask("x-hf-token", KEY).bearer_auth(KEY)).await;
-        assert_eq!(
-            (status, told["error"]["code"].as_str()),
-            (400, Some("api_key_in_header")),
-            "{version}: {told}"
-        );
-        assert!(told.to_string().contains("x-hf-token"), "{told}");
+        no_server_gets_a_key(version, &stack, &sim).await;
+        a_key_in_another_place_is_refused(version, &stack).await;
         assert_eq!(sim.posts().len(), 2, "{version}: no refused request has reached the server");
     }
+}
+
+fn url_of_llama(stack: &Stack) -> String {
+    format!("{}/models/llama/v1/chat/completions", stack.traefik.url())
+}
+
+fn ask_with(stack: &Stack, header: &'static str, key: &str) -> reqwest::RequestBuilder {
+    stack.client.post(url_of_llama(stack)).header(header, key).json(&chat("llama"))
+}
+
+async fn named_headers_work(version: &str, stack: &Stack) {
+    let ask = |header: &'static str, key: &str| ask_with(stack, header, key);
+    testkit::eventually(Duration::from_secs(60), || async {
+        (common::send(ask("apikey", KEY)).await.status() == 200).then_some(())
+    })
+    .await;
+    assert_eq!(common::send(ask("x-team-key", &format!("Bearer {KEY}"))).await.status(), 200, "{version}");
+    for (header, key) in [("apikey", "mg-wrong"), ("x-goog-api-key", KEY), ("x_team_key", KEY)] {
+        assert_eq!(common::send(ask(header, key)).await.status(), 401, "{version}: {header}");
+    }
+    let advisories = stack.modelgate.readyz().await["advisories"].to_string();
+    assert_eq!(advisories.contains("CVE-2026-88011"), version != NEWEST, "{version}: {advisories}");
+    let both = ask("apikey", KEY).bearer_auth(LLAMA_KEY);
+    assert_eq!(common::send(both).await.status(), 401, "{version}: two keys");
+}
+
+async fn no_server_gets_a_key(version: &str, stack: &Stack, sim: &Sim) {
+    let mut request = ask_with(stack, "apikey", KEY).bearer_auth(KEY);
+    for header in WITHHELD {
+        request = request.header(header, KEY);
+    }
+    let request = request.header("cookie", "session=kept").header("x-kept", "kept");
+    assert_eq!(common::send(request).await.status(), 200, "{version}");
+    let seen = &sim.posts()[0];
+    let leaks: Vec<_> = seen.headers.iter().filter(|(_, value)| value.contains(KEY)).collect();
+    assert!(leaks.is_empty(), "{version}: {leaks:?}");
+    assert_eq!(
+        (seen.header("cookie"), seen.header("x-kept")),
+        (Some("session=kept"), Some("kept")),
+        "{version}"
+    );
+}
+
+/// In the URL, or in a header that nobody knows to hold keys.
+async fn a_key_in_another_place_is_refused(version: &str, stack: &Stack) {
+    let url = url_of_llama(stack);
+    let in_url =
+        |query: &str| stack.client.post(format!("{url}?{query}")).bearer_auth(KEY).json(&chat("llama"));
+    let (status, told) = common::refusal(in_url(&format!("key={KEY}"))).await;
+    assert_eq!((status, told["error"]["code"].as_str()), (400, Some("api_key_in_url")), "{version}: {told}");
+    assert_eq!(common::send(in_url("key=somebody-elses")).await.status(), 200, "{version}");
+    let unknown = ask_with(stack, "x-hf-token", KEY).bearer_auth(KEY);
+    let (status, told) = common::refusal(unknown).await;
+    assert_eq!(
+        (status, told["error"]["code"].as_str()),
+        (400, Some("api_key_in_header")),
+        "{version}: {told}"
+    );
+    assert!(told.to_string().contains("x-hf-token"), "{told}");
 }
 
 /// Beside `Authorization` and `apikey`.

@@ -90,10 +90,10 @@ fn kongs_consumers() {
     }
 }
 
-#[test]
-fn litellms_keys() {
+/// A page of LiteLLM's keys, of which not all can be taken over.
+fn litellms_list() -> serde_json::Value {
     let hash = |key: &str| access::KeyDigest::of(key).to_hex();
-    let list = json!({ "keys": [
+    json!({ "keys": [
         { "token": hash("sk-one"), "key_name": "sk-...-one", "key_alias": "one", "team_id": "research", "models": ["llama*"],
           "rpm_limit": 60, "tpm_limit": 20000, "expires": "2099-01-01T00:00:00+00:00", "blocked": null, "spend": 0.5 },
         { "token": hash("sk-two"), "key_alias": null, "user_id": "default_user_id", "models": ["all-proxy-models"],
@@ -106,9 +106,13 @@ fn litellms_keys() {
         { "token": hash("sk-zero"), "key_alias": "zero", "rpm_limit": 0 },
         { "token": hash("sk-rich"), "key_alias": "rich", "tpm_limit": 9_223_372_036_854_775_807_u64,
           "metadata": { "model_rpm_limit": { "llama": 5 }, "model_tpm_limit": {} } },
-    ], "total_count": 25, "current_page": 1, "total_pages": 3 });
+    ], "total_count": 25, "current_page": 1, "total_pages": 3 })
+}
+
+#[test]
+fn litellms_keys() {
     let folder = Folder::new();
-    folder.write("keys.json", &list.to_string());
+    folder.write("keys.json", &litellms_list().to_string());
     folder.write(
         "teams.json",
         &json!([{ "team_id": "research", "models": [], "members_with_roles": [], "rpm_limit": 90 }])

@@ -78,13 +78,8 @@ async fn what_cannot_be_read_takes_nothing_else_away(place: Place) {
     let sim = Sim::start("sim", &["llama"]);
     let mut modelgate = place.start(&sim).await;
     let auth = Auth::of(&modelgate);
-    let json = |arguments: &[&str]| -> Value {
-        let (code, stdout, stderr) = place.run(&[arguments, &["--json"]].concat());
-        assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
-        serde_json::from_str(&stdout).expect("JSON")
-    };
-    json(&["plans", "set", "gold", "--limit", "requests_per_day=1000"]);
-    json(&["consumers", "set", "sick", "--limit", "requests_per_day=1000"]);
+    json(&place, &["plans", "set", "gold", "--limit", "requests_per_day=1000"]);
+    json(&place, &["consumers", "set", "sick", "--limit", "requests_per_day=1000"]);
     let mut keys = std::collections::HashMap::new();
     for (name, more) in [
         ("good", [].as_slice()),
@@ -92,21 +87,34 @@ async fn what_cannot_be_read_takes_nothing_else_away(place: Place) {
         ("golden", &["--plan", "gold"]),
         ("of-sick", &["--consumer", "sick"]),
     ] {
-        let made = json(&[&["keys", "create", name], more].concat());
+        let made = json(&place, &[&["keys", "create", name], more].concat());
         keys.insert(name, made["api_key"].as_str().expect("a key").to_owned());
     }
     for key in keys.values() {
         auth.until(key, 200).await;
     }
-    let statuses = async || {
-        let mut found = Vec::new();
-        for name in ["good", "bad", "golden", "of-sick"] {
-            found.push(auth.status(&keys[name]).await);
-        }
-        found
-    };
-
     let digest = KeyDigest::of(&keys["bad"]).to_hex();
+    documents_are_spoilt(&place, &digest).await;
+    auth.until(&keys["good"], 200).await;
+    // Also after a restart.
+    what_depends_on_them_is_refused(&modelgate, &auth, &keys).await;
+    modelgate.restart().await;
+    modelgate.wait_ready().await;
+    what_depends_on_them_is_refused(&modelgate, &auth, &keys).await;
+    lists_name_them_and_show_the_rest(&place, &modelgate, &digest).await;
+    they_are_deleted(&place, &modelgate).await;
+    assert_eq!(auth.status(&keys["good"]).await, 200);
+    assert!(!modelgate.log().contains(&digest));
+}
+
+/// What a command says as JSON.
+fn json(place: &Place, arguments: &[&str]) -> Value {
+    let (code, stdout, stderr) = place.run(&[arguments, &["--json"]].concat());
+    assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
+    serde_json::from_str(&stdout).expect("JSON")
+}
+
+async fn documents_are_spoilt(place: &Place, digest: &str) {
     let documents = [
         ("key", "bad", json!({ "name": "bad", "consumer": "team", "sha256": digest, "colour": "red" })),
         ("plan", "gold", json!({ "name": "gold", "limit": { "requests_per_fortnight": 5 } })),
@@ -120,45 +128,46 @@ async fn what_cannot_be_read_takes_nothing_else_away(place: Place) {
              INSERT INTO changes SELECT value, '{kind}', '{name}' FROM revision; COMMIT"
         );
         place.change(&change).await;
-        auth.until(&keys["good"], 200).await;
     }
-    // What depends on them is refused, as its limits are not known; the rest lives, also after a restart.
-    for round in 0..2 {
-        for name in ["bad", "golden", "of-sick"] {
-            auth.until(&keys[name], 401).await;
-        }
-        assert_eq!(statuses().await, [200, 401, 401, 401]);
-        let store = modelgate.readyz().await["store"].clone();
-        assert_eq!(store["state"], "up", "{store}");
-        for part in [
-            "key \"bad\" is not in force: it cannot be read: the document: unknown key `colour`",
-            "plan \"gold\" is not in force: it cannot be read: limit: unknown key `requests_per_fortnight`",
-            "key \"golden\" is not in force: it has the plan \"gold\"",
-            "consumer \"sick\" is not in force: it cannot be read: the name in it is another one",
-        ] {
-            let problems = store["problems"].as_array().expect("problems");
-            let named =
-                problems.iter().filter(|problem| problem.as_str().is_some_and(|p| p.starts_with(part)));
-            assert_eq!(named.count(), 1, "{part}: {store}");
-            let logged = part.replace('"', "\\\"");
-            assert!(modelgate.log().contains(&logged), "{part}: {}", modelgate.log());
-        }
-        let findings = store["findings"].as_array().expect("findings").iter();
-        let mut codes: Vec<_> = findings.map(|f| (f["about"].as_str(), f["code"].as_str())).collect();
-        codes.sort_unstable();
-        let expected = [
-            ("consumer sick", "unreadable_account"),
-            ("key bad", "unreadable_account"),
-            ("key golden", "account_without_plan"),
-            ("plan gold", "unreadable_account"),
-        ];
-        assert_eq!(codes, expected.map(|(about, code)| (Some(about), Some(code))), "{store}");
-        if round == 0 {
-            modelgate.restart().await;
-            modelgate.wait_ready().await;
-        }
-    }
+}
 
+/// As its limits are not known; the rest lives.
+async fn what_depends_on_them_is_refused(
+    modelgate: &Modelgate,
+    auth: &Auth,
+    keys: &std::collections::HashMap<&str, String>,
+) {
+    for name in ["bad", "golden", "of-sick"] {
+        auth.until(&keys[name], 401).await;
+    }
+    assert_eq!(auth.status(&keys["good"]).await, 200);
+    let store = modelgate.readyz().await["store"].clone();
+    assert_eq!(store["state"], "up", "{store}");
+    for part in [
+        "key \"bad\" is not in force: it cannot be read: the document: unknown key `colour`",
+        "plan \"gold\" is not in force: it cannot be read: limit: unknown key `requests_per_fortnight`",
+        "key \"golden\" is not in force: it has the plan \"gold\"",
+        "consumer \"sick\" is not in force: it cannot be read: the name in it is another one",
+    ] {
+        let problems = store["problems"].as_array().expect("problems");
+        let named = problems.iter().filter(|problem| problem.as_str().is_some_and(|p| p.starts_with(part)));
+        assert_eq!(named.count(), 1, "{part}: {store}");
+        let logged = part.replace('"', "\\\"");
+        assert!(modelgate.log().contains(&logged), "{part}: {}", modelgate.log());
+    }
+    let findings = store["findings"].as_array().expect("findings").iter();
+    let mut codes: Vec<_> = findings.map(|f| (f["about"].as_str(), f["code"].as_str())).collect();
+    codes.sort_unstable();
+    let expected = [
+        ("consumer sick", "unreadable_account"),
+        ("key bad", "unreadable_account"),
+        ("key golden", "account_without_plan"),
+        ("plan gold", "unreadable_account"),
+    ];
+    assert_eq!(codes, expected.map(|(about, code)| (Some(about), Some(code))), "{store}");
+}
+
+async fn lists_name_them_and_show_the_rest(place: &Place, modelgate: &Modelgate, digest: &str) {
     let names = |rows: &Value| -> Vec<String> {
         let rows = rows.as_array().expect("a list").iter();
         rows.map(|row| row["name"].as_str().expect("a name").to_owned()).collect()
@@ -190,27 +199,27 @@ async fn what_cannot_be_read_takes_nothing_else_away(place: Place) {
         assert_eq!((code, stdout.as_str()), (Some(1), ""));
         assert!(told.contains("cannot be read") && told.contains("delete it and make it anew"), "{told}");
         for text in [told, listed.to_string()] {
-            assert!(!text.contains(&digest), "a digest: {text}");
+            assert!(!text.contains(digest), "a digest: {text}");
         }
     }
-    assert_eq!(json(&["keys", "show", "of-sick"])["state"], "disabled");
+    assert_eq!(json(place, &["keys", "show", "of-sick"])["state"], "disabled");
     let api = format!("{}/api/v1/keys/bad", modelgate.admin_url());
     let answer = common::send(testkit::client().get(api).bearer_auth(ADMIN)).await;
     assert_eq!(answer.status(), 409);
     assert_eq!(answer.json::<Value>().await.expect("JSON")["code"], "unreadable_account");
+}
 
-    // What can be done about it: what the message says.
-    assert_eq!(json(&["keys", "delete", "bad"])["deleted"], true);
-    json(&["keys", "delete", "golden"]);
-    json(&["plans", "delete", "gold"]);
-    json(&["keys", "delete", "of-sick"]);
-    json(&["consumers", "delete", "sick"]);
+/// What can be done about it: what the message says.
+async fn they_are_deleted(place: &Place, modelgate: &Modelgate) {
+    assert_eq!(json(place, &["keys", "delete", "bad"])["deleted"], true);
+    json(place, &["keys", "delete", "golden"]);
+    json(place, &["plans", "delete", "gold"]);
+    json(place, &["keys", "delete", "of-sick"]);
+    json(place, &["consumers", "delete", "sick"]);
     eventually(Duration::from_secs(60), || async {
         (modelgate.readyz().await["store"].get("problems").is_none()).then_some(())
     })
     .await;
-    assert_eq!(auth.status(&keys["good"]).await, 200);
-    assert!(!modelgate.log().contains(&digest));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -178,6 +178,24 @@ async fn what_is_stored_for_all_is_for_keys_with_that_right() {
     std::fs::write(&file, token).expect("written");
     let credential = format!("credential: {{ file: {file:?} }}");
     let Some(stack) = stack_of(NEWEST, &configuration(&[(&provider, &credential)])).await else { return };
+    by_path(&stack, &provider).await;
+    by_reference(&stack, &provider).await;
+    // Models and adapters that stand elsewhere are for nobody.
+    for more in [
+        json!({ "lora_request": { "lora_path": "/x" } }),
+        json!({ "tools": [{ "type": "image_generation", "model": "gpt-image" }] }),
+        json!({ "parameters": { "adapter_id": "x" } }),
+    ] {
+        let body = with(&more);
+        let request = ask(&stack, "POST", "/v1/responses").bearer_auth(ROOT).json(&body);
+        assert_eq!(told(request).await, (400, "field_not_accepted".into()), "{body}");
+    }
+    let usual =
+        with(&json!({ "previous_response_id": null, "tools": [{ "type": "function", "name": "file_id" }] }));
+    assert_eq!(told(ask(&stack, "POST", "/v1/responses").bearer_auth(KEY).json(&usual)).await.0, 200);
+}
+
+async fn by_path(stack: &Stack, provider: &Sim) {
     for (method, path, jobs) in [
         ("GET", "/v1/files", false),
         ("DELETE", "/v1/files/file-1", false),
@@ -192,26 +210,31 @@ async fn what_is_stored_for_all_is_for_keys_with_that_right() {
         ("POST", "/v1/realtime/client_secrets", true),
     ] {
         let url = format!("/models/gpt{path}?model=gpt");
-        let request = |key: &str| ask(&stack, method, &url).bearer_auth(key.to_owned());
+        let request = |key: &str| ask(stack, method, &url).bearer_auth(key.to_owned());
         assert_eq!(told(request(KEY)).await.0, 403, "{method} {path}");
         assert_eq!(told(request(MANAGER)).await.0, 403, "{method} {path}");
-        assert!(arrived(&provider).is_empty(), "{method} {path}");
+        assert!(arrived(provider).is_empty(), "{method} {path}");
         for (key, passes) in [(ARCHIVIST, !jobs), (ROOT, true)] {
             let mut request = request(key);
             if method == "POST" {
                 request = request.json(&json!({ "model": "gpt" }));
             }
             send(request).await;
-            assert_eq!(arrived(&provider).len(), usize::from(passes), "{key}: {method} {path}");
+            assert_eq!(arrived(provider).len(), usize::from(passes), "{key}: {method} {path}");
         }
     }
-    assert_eq!(told(ask(&stack, "GET", "/models/gpt/v1/organization/users").bearer_auth(ROOT)).await.0, 404);
-    // By reference, at the top and deeper.
-    let with = |more: Value| {
-        let mut body = json!({ "model": "gpt", "input": "Hello", "messages": [] });
-        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-        body
-    };
+    assert_eq!(told(ask(stack, "GET", "/models/gpt/v1/organization/users").bearer_auth(ROOT)).await.0, 404);
+}
+
+/// A request's body, and more in it.
+fn with(more: &Value) -> Value {
+    let mut body = json!({ "model": "gpt", "input": "Hello", "messages": [] });
+    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    body
+}
+
+/// At the top and deeper.
+async fn by_reference(stack: &Stack, provider: &Sim) {
     for more in [
         json!({ "previous_response_id": "resp_1" }),
         json!({ "conversation": "conv_1" }),
@@ -222,26 +245,12 @@ async fn what_is_stored_for_all_is_for_keys_with_that_right() {
         json!({ "tools": [{ "type": "file_search", "vector_store_ids": ["vs_1"] }] }),
         json!({ "messages": [{ "role": "user", "content": [{ "type": "file", "file": { "file_id": "f" } }] }] }),
     ] {
-        let body = with(more);
-        let request =
-            |key: &str| ask(&stack, "POST", "/v1/responses").bearer_auth(key.to_owned()).json(&body);
+        let body = with(&more);
+        let request = |key: &str| ask(stack, "POST", "/v1/responses").bearer_auth(key.to_owned()).json(&body);
         assert_eq!(told(request(KEY)).await, (400, "field_not_accepted".into()), "{body}");
         send(request(ARCHIVIST)).await;
-        assert_eq!(arrived(&provider).len(), 1, "{body}");
+        assert_eq!(arrived(provider).len(), 1, "{body}");
     }
-    // Models and adapters that stand elsewhere are for nobody.
-    for more in [
-        json!({ "lora_request": { "lora_path": "/x" } }),
-        json!({ "tools": [{ "type": "image_generation", "model": "gpt-image" }] }),
-        json!({ "parameters": { "adapter_id": "x" } }),
-    ] {
-        let body = with(more);
-        let request = ask(&stack, "POST", "/v1/responses").bearer_auth(ROOT).json(&body);
-        assert_eq!(told(request).await, (400, "field_not_accepted".into()), "{body}");
-    }
-    let usual =
-        with(json!({ "previous_response_id": null, "tools": [{ "type": "function", "name": "file_id" }] }));
-    assert_eq!(told(ask(&stack, "POST", "/v1/responses").bearer_auth(KEY).json(&usual)).await.0, 200);
 }
 
 /// Their messages are not seen here.

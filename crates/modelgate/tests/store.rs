@@ -214,65 +214,89 @@ async fn keys_of_the_store_come_rotate_expire_and_go_within_a_second_on_both_rep
     for replica in &replicas {
         replica.until(probe.reveal(), 200).await;
     }
-    let slowest = async |key: &str, status: u16| {
-        let [first, second] = &replicas;
-        let times = tokio::join!(first.until(key, status), second.until(key, status));
-        times.0.max(times.1)
-    };
+    let both = Both { replicas, registry };
     for round in 0..2 {
-        let note = |what: &str, time: Duration| {
-            eprintln!("{what}, on both, after {time:?}");
-            assert!(time < SECOND, "{what}: {time:?}");
-        };
-        let (alice, bob, plan) = (format!("alice-{round}"), format!("bob-{round}"), format!("plan-{round}"));
-        let change = async |patch: Value| {
-            registry.patch::<KeySpec>(&alice, &patch, &TESTER).await.expect("changed");
-        };
-        let create = async |document: Value| {
-            registry.create_key(&document, &TESTER).await.expect("a key").1.expect("new")
-        };
-        let key = create(json!({ "name": alice, "consumer": "team" })).await;
-        note("created", slowest(key.reveal(), 200).await);
-        change(json!({ "disabled": true })).await;
-        note("disabled", slowest(key.reveal(), 401).await);
-        change(json!({ "disabled": null })).await;
-        note("enabled", slowest(key.reveal(), 200).await);
+        let mut keys = both.a_key_comes_rotates_and_expires(&format!("alice-{round}")).await;
+        keys.push(both.a_plan_limits_its_keys(&format!("bob-{round}"), &format!("plan-{round}")).await);
+        for modelgate in [&first, &second] {
+            for key in &keys {
+                assert!(!modelgate.log().contains(key.reveal()));
+            }
+        }
+    }
+}
 
-        let (item, rotated) = registry.rotate(&alice, 2 * SECOND, &TESTER).await.expect("rotated");
-        note("rotated", slowest(rotated.reveal(), 200).await);
+/// Two replicas, and what changes their store.
+struct Both {
+    replicas: [Auth; 2],
+    registry: Registry,
+}
+
+impl Both {
+    /// Waits until a key is answered like that at both, and says how long the slower took.
+    async fn slowest(&self, key: &NewKey, status: u16) -> Duration {
+        let [first, second] = &self.replicas;
+        let times = tokio::join!(first.until(key.reveal(), status), second.until(key.reveal(), status));
+        times.0.max(times.1)
+    }
+
+    /// The same, within a second.
+    #[expect(clippy::print_stderr, reason = "figures for whoever reads the test's output")]
+    async fn soon(&self, what: &str, key: &NewKey, status: u16) {
+        let time = self.slowest(key, status).await;
+        eprintln!("{what}, on both, after {time:?}");
+        assert!(time < SECOND, "{what}: {time:?}");
+    }
+
+    async fn create(&self, document: Value) -> NewKey {
+        self.registry.create_key(&document, &TESTER).await.expect("a key").1.expect("new")
+    }
+
+    async fn a_key_comes_rotates_and_expires(&self, name: &str) -> Vec<NewKey> {
+        let change = async |patch: Value| {
+            self.registry.patch::<KeySpec>(name, &patch, &TESTER).await.expect("changed");
+        };
+        let key = self.create(json!({ "name": name, "consumer": "team" })).await;
+        self.soon("created", &key, 200).await;
+        change(json!({ "disabled": true })).await;
+        self.soon("disabled", &key, 401).await;
+        change(json!({ "disabled": null })).await;
+        self.soon("enabled", &key, 200).await;
+
+        let (item, rotated) = self.registry.rotate(name, 2 * SECOND, &TESTER).await.expect("rotated");
+        self.soon("rotated", &rotated, 200).await;
         let grace_ends = item.account.previous.expect("the old one").until;
-        for replica in &replicas {
+        for replica in &self.replicas {
             let answer = replica.status(key.reveal()).await;
             assert!(answer == 200 || SystemTime::now() >= grace_ends, "both work");
         }
         sleep_until(grace_ends).await;
-        note("the grace is over", slowest(key.reveal(), 401).await);
-        assert_eq!(replicas[0].status(rotated.reveal()).await, 200);
+        self.soon("the grace is over", &key, 401).await;
+        assert_eq!(self.replicas[0].status(rotated.reveal()).await, 200);
 
         let expires = SystemTime::now() + 2 * SECOND;
         change(json!({ "expires": humantime::format_rfc3339_millis(expires).to_string() })).await;
-        let answer = replicas[1].status(rotated.reveal()).await;
+        let answer = self.replicas[1].status(rotated.reveal()).await;
         assert!(answer == 200 || SystemTime::now() >= expires, "not yet");
         sleep_until(expires).await;
-        note("expired", slowest(rotated.reveal(), 401).await);
+        self.soon("expired", &rotated, 401).await;
+        vec![key, rotated]
+    }
 
-        // A plan is changed, and with it the limits of every key that has it.
+    /// A plan is changed, and with it the limits of every key that has it.
+    async fn a_plan_limits_its_keys(&self, name: &str, plan: &str) -> NewKey {
         let limit = async |amount: u32| {
             let document = json!({ "limit": { "requests_per_hour": amount } });
-            registry.put::<accounts::Plan>(&plan, &document, &TESTER).await.expect("a plan");
+            self.registry.put::<accounts::Plan>(plan, &document, &TESTER).await.expect("a plan");
         };
         limit(100).await;
-        let key_of_bob = create(json!({ "name": bob, "plan": plan })).await;
-        slowest(key_of_bob.reveal(), 200).await;
+        let key = self.create(json!({ "name": name, "plan": plan })).await;
+        self.slowest(&key, 200).await;
         limit(1).await;
-        note("limited", slowest(key_of_bob.reveal(), 429).await);
-        registry.delete(Kind::Key, &bob, &TESTER).await.expect("deleted");
-        note("revoked", slowest(key_of_bob.reveal(), 401).await);
-        for modelgate in [&first, &second] {
-            for key in [&key, &rotated, &key_of_bob] {
-                assert!(!modelgate.log().contains(key.reveal()));
-            }
-        }
+        self.soon("limited", &key, 429).await;
+        self.registry.delete(Kind::Key, name, &TESTER).await.expect("deleted");
+        self.soon("revoked", &key, 401).await;
+        key
     }
 }
 
@@ -321,24 +345,31 @@ async fn a_store_that_is_down_leaves_everything_in_force() {
 
     server.restart().await;
     eventually(Duration::from_secs(60), || async { (store().await["state"] == "up").then_some(()) }).await;
-    // What was counted while it was down is written now.
-    asked += 1;
-    eventually(Duration::from_secs(60), || async {
-        let used = server.ask(&url, "SELECT coalesce(max(used), 0) FROM quota_counts").await;
-        (used.trim().parse::<usize>().expect("a number") >= asked).then_some(())
-    })
-    .await;
+    are_counted(&server, &url, asked + 1).await;
     assert_eq!(auth.status(alice.reveal()).await, 200);
 
-    // Down at the start: nobody is called wrong, and it is found when it comes.
     modelgate.stop().await;
     server.kill();
     modelgate.restart().await;
+    it_is_found_when_it_comes(&mut server, &auth, alice.reveal()).await;
+}
+
+/// What was counted while the store was down is written when it is back.
+async fn are_counted(server: &Postgres, url: &str, asked: usize) {
+    eventually(Duration::from_secs(60), || async {
+        let used = server.ask(url, "SELECT coalesce(max(used), 0) FROM quota_counts").await;
+        (used.trim().parse::<usize>().expect("a number") >= asked).then_some(())
+    })
+    .await;
+}
+
+/// Down at the start: nobody is called wrong.
+async fn it_is_found_when_it_comes(server: &mut Postgres, auth: &Auth, of_store: &str) {
     auth.until("mg-other", 200).await;
-    let unknown = auth.ask(alice.reveal()).await;
+    let unknown = auth.ask(of_store).await;
     assert_eq!((unknown.status, unknown.code.as_str()), (503, "api_keys_unavailable"));
     server.restart().await;
-    auth.until(alice.reveal(), 200).await;
+    auth.until(of_store, 200).await;
     let never = NewKey::generate().expect("a key");
     assert_eq!(auth.status(never.reveal()).await, 401);
 }

@@ -379,6 +379,12 @@ async fn the_registry_checks_writes_and_audits(place: Place) {
         .await
         .expect("new");
     registry.create_key(&json!({ "name": "alice", "plan": "gold" }), &ANN).await.expect("new");
+    changes_are_checked(&registry).await;
+    assert!(registry.delete(Kind::Key, "alice", &BOB).await.expect("deleted"));
+    what_was_done_is_said(&registry).await;
+}
+
+async fn changes_are_checked(registry: &Registry) {
     let put = json!({ "plan": "gold", "consumer": "alice", "note": "n" });
     registry.put_key("alice", &put, &BOB).await.expect("changed");
     registry.put_key("alice", &put, &BOB).await.expect("the same again");
@@ -411,8 +417,9 @@ async fn the_registry_checks_writes_and_audits(place: Place) {
     }
     let missing = registry.patch::<KeySpec>("eve", &json!({}), &BOB).await.expect_err("none").to_string();
     assert_eq!(missing, "there is no key \"eve\"");
-    assert!(registry.delete(Kind::Key, "alice", &BOB).await.expect("deleted"));
+}
 
+async fn what_was_done_is_said(registry: &Registry) {
     let store = registry.store().expect("a store");
     let entries = store.audit(&AuditFilter { limit: 100, ..AuditFilter::default() }).await.expect("entries");
     let said: Vec<String> = entries
