@@ -22,7 +22,7 @@ fn world() -> World {
         of_kind("here", &["both"], Kind::Ollama),
         of_kind("there", &["both"], Kind::Other),
         of_kind("account", &["gpt"], Kind::Provider),
-        of_kind("sglang", &["/root/models/Qwen"], Kind::Sglang),
+        of_kind("sglang", &["/data/models/Qwen"], Kind::Sglang),
         of_kind("words", &["sleep", "load", "org/tools", "deep/dear"], Kind::Vllm),
         server_with("single", &["own"], &[("single_model", "true")]),
         server_with("any", &["free"], &[("single_model", "true"), ("accepts", "any")]),
@@ -214,9 +214,9 @@ fn a_name_in_a_path_may_have_encoded_slashes_and_be_any_word() {
     let named =
         |uri: &str, model: &str| alice().uri(uri).json(&format!(r#"{{"model":"{model}","messages":[]}}"#));
     for (call, model) in [
-        (chat("/models/%2Froot%2Fmodels%2FQwen/v1/chat/completions"), "/root/models/Qwen"),
-        (chat("/openai/deployments/%2froot%2fmodels%2fQwen/chat/completions"), "/root/models/Qwen"),
-        (chat("/models/%2Froot/models/Qwen/v1/chat/completions"), "/root/models/Qwen"),
+        (chat("/models/%2Fdata%2Fmodels%2FQwen/v1/chat/completions"), "/data/models/Qwen"),
+        (chat("/openai/deployments/%2fdata%2fmodels%2fQwen/chat/completions"), "/data/models/Qwen"),
+        (chat("/models/%2Fdata/models/Qwen/v1/chat/completions"), "/data/models/Qwen"),
         (named("/models/org%2Ftools/v1/chat/completions", "org/tools"), "org/tools"),
         (named("/models/org/tools/v1/chat/completions", "org/tools"), "org/tools"),
         (named("/models/sleep/v1/chat/completions", "sleep"), "sleep"),
@@ -232,8 +232,8 @@ fn a_name_in_a_path_may_have_encoded_slashes_and_be_any_word() {
         (chat("/models/org%2Ftools%2Fv1/chat/completions"), "invalid_uri"),
         (chat("/openai/deployments/sole/chat%2Fcompletions"), "invalid_uri"),
         (chat("/v1/chat%2Fcompletions").header("x-model", "sole"), "invalid_uri"),
-        (chat("/models//root/models/Qwen/v1/chat/completions"), "invalid_uri"),
-        (chat("/models/%2F%2Froot/v1/chat/completions"), "invalid_uri"),
+        (chat("/models//data/models/Qwen/v1/chat/completions"), "invalid_uri"),
+        (chat("/models/%2F%2Fdata/v1/chat/completions"), "invalid_uri"),
         (chat("/models/sole%2F..%2Fsleep/v1/sleep"), "invalid_uri"),
         (chat("/models/%252Froot%252Fmodels%252FQwen/v1/x"), "invalid_uri"),
         // Traefik matches the prefix literally, and would leave the name there: `/models/load` manages servers.
@@ -243,7 +243,7 @@ fn a_name_in_a_path_may_have_encoded_slashes_and_be_any_word() {
         // A forbidden model gets the same answer as an unknown one, however it is written.
         (chat("/models/deep%2Fdear/v1/chat/completions"), "model_not_found"),
         (chat("/models/deep%2Fduck/v1/chat/completions"), "model_not_found"),
-        (chat("/models/%2Froot%2Fdear/v1/chat/completions"), "model_not_found"),
+        (chat("/models/%2Fdata%2Fdear/v1/chat/completions"), "model_not_found"),
         // After the name, everything that was closed stays closed.
         (chat("/models/sleep/sleep"), "closed_path"),
         (chat("/models/org%2Ftools/tools"), "closed_path"),
@@ -265,12 +265,12 @@ fn a_placeholder_in_a_body_passes_where_the_server_takes_any_name() {
     let body =
         |uri: &str, model: &str| alice().uri(uri).json(&format!(r#"{{"model":"{model}","messages":[]}}"#));
     let chat = |name: &str, model: &str| body(&format!("/models/{name}/v1/chat/completions"), model);
-    let qwen = "%2Froot%2Fmodels%2FQwen";
+    let qwen = "%2Fdata%2Fmodels%2FQwen";
     for (name, model, served) in [
         ("tiny", "gpt-4", "tiny"),
         ("tiny", "", "tiny"),
         ("free", "default", "free"),
-        (qwen, "default", "/root/models/Qwen"),
+        (qwen, "default", "/data/models/Qwen"),
         // The name of a model that the key may not use counts as any other there.
         ("tiny", "dear", "tiny"),
         ("tiny", "duck", "tiny"),

@@ -169,7 +169,7 @@ async fn codex_is_sent_to_http_and_claude_code_may_send_its_own_token() {
 /// What stands in a path, in every Traefik that may have to take it off.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_path_names_the_model_and_the_body_need_not() {
-    let qwen = "/root/models/Qwen";
+    let qwen = "/data/models/Qwen";
     let sglang = sim("sglang", &[qwen], "sglang");
     let (vllm, two) = (sim("vllm", &["org/sole"], "vllm"), sim("two", &["sleep", "org/load"], "vllm"));
     let cpp = Sim::start_with(Options {
@@ -189,8 +189,8 @@ async fn the_path_names_the_model_and_the_body_need_not() {
             ("/models/org%2Fsole/v1/chat/completions", named("org/sole"), &vllm),
             ("/models/org/sole/v1/chat/completions", named("org/sole"), &vllm),
             ("/openai/deployments/org%2fsole/chat/completions?api-version=1", named("org/sole"), &vllm),
-            ("/models/%2Froot%2Fmodels%2FQwen/v1/chat/completions", named(qwen), &sglang),
-            ("/openai/deployments/%2Froot%2Fmodels%2FQwen/chat/completions", named(qwen), &sglang),
+            ("/models/%2Fdata%2Fmodels%2FQwen/v1/chat/completions", named(qwen), &sglang),
+            ("/openai/deployments/%2Fdata%2Fmodels%2FQwen/chat/completions", named(qwen), &sglang),
             ("/models/sleep/v1/chat/completions", named("sleep"), &two),
             ("/models/org%2Fload/v1/chat/completions", named("org/load"), &two),
             ("/models/tiny/v1/chat/completions", named("gpt-4"), &cpp),
@@ -230,7 +230,7 @@ async fn the_path_names_the_model_and_the_body_need_not() {
         for (path, id) in [
             ("/models/sleep/v1/models", "sleep"),
             ("/models/org%2Fload/v1/models", "org/load"),
-            ("/models/%2Froot%2Fmodels%2FQwen/v1/models", qwen),
+            ("/models/%2Fdata%2Fmodels%2FQwen/v1/models", qwen),
         ] {
             let (status, body) = refusal(stack.get(path)).await;
             let ids: Vec<_> =

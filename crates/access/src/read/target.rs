@@ -136,7 +136,7 @@ mod tests {
             ("/models/org/name/v1", "/models/org/name/v1", ""),
             ("/models/org%2Fname/v1", "/models/org/name/v1", "/models/org/"),
             ("/models/a%2fb%2Fc/v1?x=%2F", "/models/a/b/c/v1", "/models/a/b/"),
-            ("/models/%2Froot%2Fm%20x/v1", "/models//root/m x/v1", "/models//root/"),
+            ("/models/%2Fdata%2Fm%20x/v1", "/models//data/m x/v1", "/models//data/"),
             (
                 "/openai/deployments/org%2Fname/chat",
                 "/openai/deployments/org/name/chat",
@@ -154,8 +154,8 @@ mod tests {
             assert_eq!(Target::parse(uri).is_err(), !until.is_empty(), "{uri}");
         }
         for uri in [
-            "/models/%2F%2Froot/v1",
-            "/models//root/v1",
+            "/models/%2F%2Fdata/v1",
+            "/models//data/v1",
             "/models/a%2F%2Fb/v1",
             "/models/a%2F/v1",
             "/models/%2F/v1",
@@ -164,7 +164,7 @@ mod tests {
             "/models/%2F.%2Fa/v1",
             "/models/a%252Fb/v1",
             "/models/%5Croot/v1",
-            "/v1/%2Froot",
+            "/v1/%2Fdata",
             "/%2Fmodels/a/v1",
             // Traefik before 3.4.1 would leave the name there.
             "/model%73/a/v1",
