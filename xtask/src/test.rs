@@ -43,7 +43,7 @@ pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
     outcome
 }
 
-/// Says how much of the disk is free. A linker that runs out of it says anything but that.
+/// Says how much of the disk is free. When it is full, the errors of compilers and linkers seldom say so.
 fn say_what_is_free() -> Result {
     // This program itself has made `target/debug`; the tests make this one.
     let is_built = layout::built("modelgate").is_file();
@@ -52,7 +52,7 @@ fn say_what_is_free() -> Result {
     Ok(())
 }
 
-/// The bytes that are free, of what `df` says: a heading, and KiB.
+/// The free bytes from the answer of `df`: a heading, and a number of KiB.
 fn free(answer: &str) -> Result<u64> {
     let kib = answer.lines().nth(1).and_then(|line| line.trim().parse::<u64>().ok());
     kib.map(|kib| kib * 1024).ok_or_else(|| format!("df does not say how much is free: {answer:?}").into())

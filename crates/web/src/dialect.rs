@@ -1,6 +1,7 @@
 //! The API whose error format a client expects, derived from its request.
 
 use axum::http::HeaderMap;
+use catalogue::Kind;
 
 /// An API's error format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,24 +11,6 @@ pub(crate) enum Dialect {
     /// `{"error": "text"}`: Ollama's libraries expect `error` to be a text.
     Ollama,
 }
-
-/// The paths below `/api/` in Ollama's API (<https://github.com/ollama/ollama/blob/main/docs/api.md>).
-const OLLAMA: [&str; 14] = [
-    "blobs",
-    "chat",
-    "copy",
-    "create",
-    "delete",
-    "embed",
-    "embeddings",
-    "generate",
-    "ps",
-    "pull",
-    "push",
-    "show",
-    "tags",
-    "version",
-];
 
 impl Dialect {
     /// Derives it from the client's path, perhaps with a query, and its headers. Anthropic's and Ollama's paths are unique to
@@ -44,13 +27,18 @@ impl Dialect {
     }
 }
 
-/// After a model's name, `/api/…` may be an application's own.
+/// After a model's name, `/api/…` is Ollama's only if Ollama has such a route; else it may be an application's own.
 fn is_ollamas(path: &str) -> bool {
-    let behind_name = || {
-        let (_, rest) = path.strip_prefix("/models/")?.split_once("/api/")?;
-        rest.split('/').next()
+    fn endpoint(below: &str) -> Option<&str> {
+        below.split('/').next()
+    }
+    let behind_name = || endpoint(path.strip_prefix("/models/")?.split_once("/api/")?.1);
+    let is_known = |asked: &str| {
+        let routes = access::routes_of(Kind::Ollama).iter();
+        let mut below = routes.filter_map(|route| route.path.strip_prefix("/api/"));
+        below.any(|below| endpoint(below) == Some(asked))
     };
-    path.starts_with("/api/") || behind_name().is_some_and(|endpoint| OLLAMA.contains(&endpoint))
+    path.starts_with("/api/") || behind_name().is_some_and(is_known)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(crate) struct Refusal {
     pub(crate) param: Option<&'static str>,
     pub(crate) message: String,
     /// The message to OpenAI's clients, if that is another one: some of them look for OpenAI's words.
-    for_openai: Option<String>,
+    for_openai: Option<&'static str>,
     pub(crate) retry_after: Option<Duration>,
     limited: Option<Box<LimitReached>>,
 }
@@ -208,7 +208,7 @@ impl Refusal {
         }
     }
 
-    /// Why a request is refused of which it is known what was decided.
+    /// The refusal of a request that `/auth` has denied.
     pub(crate) fn of(denial: &Denial) -> Self {
         match &denial.reason {
             Reason::LimitReached(limited) => Self::limit_reached(limited, denial.sum),
@@ -234,7 +234,7 @@ impl Refusal {
     pub(crate) fn answer(&self, dialect: Dialect, request_id: &str) -> Response<Body> {
         let body = match dialect {
             Dialect::OpenAi => json!({ "error": {
-                "message": self.for_openai.as_ref().unwrap_or(&self.message),
+                "message": self.for_openai.unwrap_or(&self.message),
                 "type": self.kind_openai(), "param": self.param, "code": self.code,
             }}),
             Dialect::Anthropic => json!({
@@ -342,10 +342,17 @@ impl From<&Reason> for Refusal {
     fn from(reason: &Reason) -> Self {
         let message = sentence(&reason.to_string());
         match reason {
-            Reason::UnknownKey | Reason::MistypedKey => {
-                let for_openai = as_openai_says(&message);
-                Self { for_openai, ..Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message) }
-            }
+            // Tools recognise a wrong key by the words of OpenAI's own API.
+            Reason::UnknownKey => Self {
+                for_openai: Some("Incorrect API key provided."),
+                ..Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+            },
+            Reason::MistypedKey => Self {
+                for_openai: Some(
+                    "Incorrect API key provided: its checksum does not fit, so it was mistyped or cut off.",
+                ),
+                ..Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+            },
             Reason::MissingKey
             | Reason::BadToken(_)
             | Reason::DisabledKey
@@ -393,15 +400,10 @@ impl From<&Reason> for Refusal {
     }
 }
 
-/// OpenAI's words for a key that it does not know, by which tools recognise a wrong key.
-fn as_openai_says(message: &str) -> Option<String> {
-    message.strip_prefix("The API key is not valid").map(|rest| format!("Incorrect API key provided{rest}"))
-}
-
 /// When to come back, if it helps to.
 fn comes_back(limited: &LimitReached) -> Option<String> {
     let what = match limited.limit {
-        // What is more than ever passes at once has nothing to wait for.
+        // A request that is larger than the whole limit never passes, however long it waits.
         _ if limited.never_passes() => return None,
         Limit::Rate(_) => "Try again",
         Limit::Quota(_) => "The quota begins anew",
