@@ -50,7 +50,7 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// Answers Traefik. ForwardAuth sends a GET with the client's headers and body; the client's own method and URI are in
 /// `X-Forwarded-*`, which Traefik sets itself.
 pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Response<Body> {
-    let (since, at) = (Instant::now(), SystemTime::now());
+    let (since, now) = (Instant::now(), SystemTime::now());
     let (parts, body) = question.into_parts();
     let headers = &parts.headers;
     let request_id = request_id(shared, headers);
@@ -60,7 +60,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     let report = |method, uri| Report {
         telemetry: shared.telemetry(),
         since: Some(since),
-        at,
+        at: now,
         from,
         request_id: &request_id,
         method,
@@ -87,7 +87,6 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     if asked.is_websocket() && !is_handshake() {
         return report.refused(Refusal::no_handshake()).answer(dialect, &request_id);
     }
-    let now = SystemTime::now();
     if asked.is_key_alone() {
         // Before a large body is read. It decides nothing but that: the second question is asked with the body.
         return match shared.policy().authenticate(headers, from, now) {
