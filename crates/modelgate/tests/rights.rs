@@ -143,7 +143,9 @@ async fn what_a_known_server_opens_is_what_is_named() {
         ("DELETE", "/v1/chat/completions"),
     ] {
         let request = || ask(&stack, method, &format!("/models/vllm{path}"));
-        assert_eq!(told(request().bearer_auth(KEY)).await, (404, "not_found".into()), "{method} {path}");
+        // Ollama's libraries read `{"error": "text"}`, which has no code.
+        let code = if path.starts_with("/api/") { "" } else { "not_found" };
+        assert_eq!(told(request().bearer_auth(KEY)).await, (404, code.into()), "{method} {path}");
         send(request().bearer_auth(MANAGER)).await;
         let seen = arrived(&vllm);
         assert_eq!(seen.len(), 1, "{method} {path} with a key that may manage: {seen:?}");
