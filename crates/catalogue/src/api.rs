@@ -8,36 +8,38 @@ pub enum Api {
     OpenAi,
     /// `/models/<name>/…`: the model in the path, which is taken off; what follows is the server's own.
     Models,
-    /// Azure's: `/openai/deployments/<name>/…`, which becomes `/v1/…`
-    /// (<https://learn.microsoft.com/azure/ai-services/openai/reference>).
+    /// Azure's: `/openai/deployments/<name>/…`, and with the model in the body `/openai/v1/…` and `/openai/responses`, which become
+    /// `/v1/…` (<https://learn.microsoft.com/azure/ai-services/openai/reference>,
+    /// <https://learn.microsoft.com/azure/ai-foundry/openai/latest>).
     Azure,
     /// Ollama's own: `/api/…` (<https://github.com/ollama/ollama/blob/main/docs/api.md>).
     Ollama,
     /// llama.cpp's own: `/completion`, `/infill`, …
     /// (<https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md>).
     LlamaCpp,
+    /// Cohere's second version: `/v2/rerank`, … (<https://docs.cohere.com/reference/rerank>). Its first, and Jina's, are below `/v1/`.
+    Cohere,
+    /// vLLM's outside `/v1`: `/score`, `/pooling`, … (<https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html>).
+    Vllm,
+    /// Text Embeddings Inference's own: `/embed`, `/rerank`, … (<https://huggingface.github.io/text-embeddings-inference>). They name
+    /// no model, so a header, the query or a host of the operator's has to.
+    Tei,
 }
 
 impl Api {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::OpenAi, Self::Models, Self::Azure, Self::Ollama, Self::LlamaCpp];
+    pub const ALL: [Self; 8] = [
+        Self::OpenAi,
+        Self::Models,
+        Self::Azure,
+        Self::Ollama,
+        Self::LlamaCpp,
+        Self::Cohere,
+        Self::Vllm,
+        Self::Tei,
+    ];
     /// Those that are offered unless the operator says otherwise: their paths are nobody else's.
     pub const DEFAULT: [Self; 3] = [Self::OpenAi, Self::Models, Self::Azure];
-    /// llama.cpp's own endpoints that take a body; management is not among them.
-    pub const LLAMA_CPP_PATHS: [&str; 11] = [
-        "/completion",
-        "/completions",
-        "/infill",
-        "/tokenize",
-        "/detokenize",
-        "/apply-template",
-        "/embedding",
-        "/embeddings",
-        "/rerank",
-        "/reranking",
-        "/chat/completions",
-    ];
-
     /// What the operator calls it.
     pub fn name(self) -> &'static str {
         match self {
@@ -46,6 +48,42 @@ impl Api {
             Self::Azure => "azure",
             Self::Ollama => "ollama",
             Self::LlamaCpp => "llamacpp",
+            Self::Cohere => "cohere",
+            Self::Vllm => "vllm",
+            Self::Tei => "tei",
+        }
+    }
+
+    /// Its endpoints, if it has no prefix to itself. They answer prompts or tell what harms nobody; management is not among them.
+    pub fn paths(self) -> &'static [&'static str] {
+        match self {
+            Self::OpenAi | Self::Models | Self::Azure | Self::Ollama => &[],
+            Self::LlamaCpp => &[
+                "/completion",
+                "/completions",
+                "/infill",
+                "/tokenize",
+                "/detokenize",
+                "/apply-template",
+                "/embedding",
+                "/embeddings",
+                "/rerank",
+                "/reranking",
+                "/chat/completions",
+            ],
+            Self::Cohere => &["/v2/rerank", "/v2/embed", "/v2/chat"],
+            Self::Vllm => &["/score", "/pooling", "/classify", "/rerank", "/tokenize", "/detokenize"],
+            Self::Tei => &[
+                "/embed",
+                "/embed_all",
+                "/embed_sparse",
+                "/predict",
+                "/rerank",
+                "/similarity",
+                "/tokenize",
+                "/decode",
+                "/info",
+            ],
         }
     }
 }

@@ -7,7 +7,10 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use testkit::{
     eventually,
+    modelgate::Modelgate,
+    need,
     sim::{Options, RawListing, Sim},
+    traefik::{Traefik, traefik_binary},
 };
 
 fn sim(name: &str, models: &[&str], owned_by: &str) -> Sim {
@@ -286,6 +289,151 @@ async fn a_list_is_read_as_it_is_and_what_is_missing_is_asked() {
     assert!(asked.clone().all(|host| host == "modelgate-probe.invalid") && asked.count() > 0);
 }
 
+/// What only a wrong base URL leads to gets the right one told, unless another application wants it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_base_url_is_told_the_right_one() {
+    let (vllm, app) = (sim("vllm", &["llama"], "vllm"), sim("app", &["app"], "me"));
+    let dynamic = format!(
+        "http:\n  routers:\n    app: {{ rule: \"PathPrefix(`/v3`)\", service: app }}\n  services:\n    app: {{ \
+         loadBalancer: {{ servers: [ {{ url: \"{}\" }} ] }} }}\n",
+        app.url()
+    );
+    for version in ["3.0.4", "3.5.3", "3.6.2", NEWEST] {
+        let yaml = config_of(&[(&vllm, "")], &format!("traefik: {{ version: {version:?} }}\n"));
+        let Some(stack) = stack_beside(version, &yaml, &dynamic).await else { continue };
+        let url = |path: &str| format!("{}{path}", stack.traefik.url());
+        let chat = json!({ "model": "llama", "messages": [] });
+        for (path, right) in [
+            ("/chat/completions", "/v1/chat/completions"),
+            ("/v1", "/v1/chat/completions"),
+            ("/v1/", "/v1/chat/completions"),
+            ("/v1/v1/chat/completions", "/v1/chat/completions"),
+            ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
+            ("/api/v1/chat/completions", "/v1/chat/completions"),
+            ("/embeddings", "/v1/embeddings"),
+            ("/v2/rerank/", "/v1/rerank"),
+        ] {
+            let (status, body) = refusal(stack.post(path, &chat)).await;
+            let told = body["error"]["message"].as_str().unwrap_or_default();
+            assert_eq!(
+                (status, &body["error"]["code"]),
+                (404, &"not_found".into()),
+                "{version} {path}: {body}"
+            );
+            assert!(told.contains(&format!("the right path is {right}.")), "{version} {path}: {told}");
+        }
+        let messages = stack.client.post(url("/v1/v1/messages")).header("x-api-key", KEY).json(&chat);
+        let (status, body) = refusal(messages.header("anthropic-version", "2023-06-01")).await;
+        let told = body["error"]["message"].as_str().unwrap_or_default();
+        assert_eq!((status, &body["type"]), (404, &"error".into()), "{version}: {body}");
+        assert!(told.contains("/v1/messages") && told.contains("without a path"), "{version}: {told}");
+        // Not what others would ask for, nor what others answer.
+        for path in ["/", "/messages", "/models", "/app/chat/completions", "/api", "/models2"] {
+            let answer = send(stack.client.get(url(path))).await;
+            assert_eq!(
+                (answer.status().as_u16(), answer.text().await.expect("text").trim()),
+                (404, "404 page not found"),
+                "{version} {path}"
+            );
+        }
+        let answer = send(stack.post("/v3/chat/completions", &chat)).await;
+        assert_eq!(server(&answer), "app", "{version}");
+        assert_eq!(
+            send(stack.post("/models/llama/v1/chat/completions", &chat)).await.status(),
+            200,
+            "{version}"
+        );
+    }
+}
+
+/// With routers of other applications on the same Traefik.
+async fn stack_beside(version: &str, config: &str, dynamic: &str) -> Option<Stack> {
+    let binary = need(traefik_binary(version), &format!("Traefik {version}"))?;
+    let mut modelgate = Modelgate::start_with(env!("CARGO_BIN_EXE_modelgate"), config).await;
+    modelgate.wait_ready().await;
+    let builder = Traefik::builder(binary).endpoint(modelgate.provider_endpoint()).dynamic(dynamic);
+    let traefik = builder.start().await;
+    traefik.wait_configured().await;
+    traefik.wait_router("app@file").await;
+    Some(Stack { traefik, modelgate, client: testkit::client() })
+}
+
+/// Paths outside `/v1`, each with its model and its key; and nothing besides.
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_outside_v1_have_their_model_and_their_key() {
+    let vllm = sim("vllm", &["llama", "qwen"], "vllm");
+    let (tei, cohere) = (sim("tei", &["bge"], "me"), sim("cohere", &["command"], "me"));
+    let servers = [(&vllm, ""), (&tei, "kind: tei"), (&cohere, "kind: provider")];
+    for version in ["3.5.3", "3.6.2", NEWEST] {
+        let more = format!(
+            "traefik: {{ version: {version:?}, apis: [openai, models, azure, cohere, vllm, tei] }}\n"
+        );
+        let Some(stack) = stack_of(version, &config_of(&servers, &more)).await else { continue };
+        let body = |model: &str| json!({ "model": model, "query": "q", "input": "i", "documents": ["d"] });
+        // In the older layout a header chooses, and the body has to agree.
+        let ask = |path: &str, key: &str, model: &str, named: &Value| {
+            let request = stack.client.post(format!("{}{path}", stack.traefik.url()));
+            request.bearer_auth(key).header("x-model", model).json(named)
+        };
+        for (path, model, at) in [
+            ("/score", "llama", ("vllm", "/score")),
+            ("/pooling", "qwen", ("vllm", "/pooling")),
+            ("/classify", "qwen", ("vllm", "/classify")),
+            ("/rerank", "llama", ("vllm", "/rerank")),
+            ("/tokenize", "llama", ("vllm", "/tokenize")),
+            ("/detokenize", "llama", ("vllm", "/detokenize")),
+            ("/v2/rerank", "command", ("cohere", "/v2/rerank")),
+            ("/v2/embed", "command", ("cohere", "/v2/embed")),
+            ("/embed", "bge", ("tei", "/embed")),
+            ("/rerank", "bge", ("tei", "/rerank")),
+            ("/similarity", "bge", ("tei", "/similarity")),
+            (
+                "/openai/v1/chat/completions?api-version=preview",
+                "llama",
+                ("vllm", "/v1/chat/completions?api-version=preview"),
+            ),
+            (
+                "/openai/responses?api-version=2025-04-01-preview",
+                "qwen",
+                ("vllm", "/v1/responses?api-version=2025-04-01-preview"),
+            ),
+        ] {
+            [&vllm, &tei, &cohere].into_iter().for_each(Sim::forget_requests);
+            send(ask(path, KEY, model, &body(model))).await;
+            let posts = [&vllm, &tei, &cohere].map(|sim| (sim.name().to_owned(), sim.posts()));
+            let reached: Vec<_> = posts.iter().filter(|(_, posts)| !posts.is_empty()).collect();
+            assert_eq!(reached.len(), 1, "{version} {path}: {posts:?}");
+            assert_eq!((reached[0].0.as_str(), reached[0].1[0].path.as_str()), at, "{version} {path}");
+            // Another's model stays another's, a wrong key opens nothing, and header and body must agree.
+            [&vllm, &tei, &cohere].into_iter().for_each(Sim::forget_requests);
+            let (status, _) = refusal(ask(path, "mg-wrong", model, &body(model))).await;
+            assert_eq!(status, 401, "{version} {path}");
+            let (status, _) = refusal(ask(path, KEY, model, &body("other"))).await;
+            assert!(matches!(status, 400 | 404) || model == "bge", "{version} {path}: {status}");
+            if model != "llama" {
+                let (status, _) = refusal(ask(path, LLAMA_KEY, model, &body(model))).await;
+                assert!(matches!(status, 404 | 503), "{version} {path}: {status}");
+            }
+            let silent = refusal(ask(path, KEY, model, &json!({ "query": "q", "input": "i" }))).await;
+            assert!(silent.0 == 400 || model == "bge" || model == "command", "{version} {path}: {silent:?}");
+            assert!(vllm.posts().is_empty(), "{version} {path}");
+        }
+        // No kind opens another's paths.
+        for (path, model) in [("/embed", "llama"), ("/score", "bge"), ("/pooling", "command")] {
+            assert_eq!(refusal(ask(path, KEY, model, &body(model))).await.0, 404, "{version} {path}");
+        }
+        let info = stack.get("/info").header("x-model", "bge");
+        assert_eq!(server(&send(info).await), "tei", "{version}");
+        let list: Value = send(stack.get("/openai/v1/models")).await.json().await.expect("JSON");
+        assert_eq!(list["data"].as_array().map(Vec::len), Some(4), "{version}: {list}");
+        let one: Value = send(stack.get("/openai/v1/models/qwen")).await.json().await.expect("JSON");
+        assert_eq!(one["id"], "qwen", "{version}");
+        // What manages a server stays closed there, too.
+        let (status, body) = refusal(ask("/openai/v1/load_lora_adapter", KEY, "llama", &body("llama"))).await;
+        assert_eq!(status, 404, "{version}: {body}");
+        assert!(vllm.posts().is_empty(), "{version}");
+    }
+}
 /// What users are told, and what their SDKs do about it.
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_say_what_to_do_and_whether_to_try_again() {

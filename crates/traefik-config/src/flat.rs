@@ -128,10 +128,16 @@ fn requests_of(pool: &Pool, naming: Naming, options: &Options) -> String {
     for api in &options.apis {
         match api {
             Api::Models => ways.push(format!("PathRegexp(`^/models/{name_in_path}/`)")),
-            Api::Azure => ways.push(format!("PathRegexp(`^/openai/deployments/{name_in_path}/`)")),
-            Api::OpenAi | Api::Ollama | Api::LlamaCpp => plain.extend(rule::paths(*api, options)),
+            Api::Azure => {
+                ways.push(format!("PathRegexp(`^/openai/deployments/{name_in_path}/`)"));
+                plain.extend(rule::AZURE_V1.map(String::from));
+            }
+            Api::OpenAi | Api::Ollama | Api::LlamaCpp | Api::Cohere | Api::Vllm | Api::Tei => {
+                plain.extend(rule::paths(*api, options));
+            }
         }
     }
+    let plain = rule::each_once(plain);
     if !plain.is_empty() {
         let by_name = format!("(HeaderRegexp(`X-Model`, `^{name}$`) || QueryRegexp(`model`, `^{name}$`))");
         let by_name = match naming {

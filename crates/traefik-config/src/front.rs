@@ -4,6 +4,7 @@
 mod dashboard;
 mod edge;
 mod gate;
+mod misaddressed;
 mod question;
 mod tier;
 
@@ -22,16 +23,19 @@ use crate::{
 /// Modelgate's own service. The middleware for routers that the operator writes has the same name (`middlewares=modelgate@http`).
 pub const MODELGATE_SERVICE: &str = "modelgate";
 /// The path prefix under which Modelgate answers what Traefik could not route; the next segment
-/// says why: `413`, `411` or `unrouted`, and the client's own path follows. Pages in place of errors (`429`, `502`,
+/// says why: `413`, `411`, `unrouted` or `elsewhere`, and the client's own path follows. Pages in place of errors (`429`, `502`,
 /// `413`, `413-chunked`) have the client's URL in the query, as `url`.
 pub const REFUSE_PREFIX: &str = "/refuse";
 
 pub(crate) const UNROUTED: &str = "modelgate-unrouted";
 const TOO_LARGE: &str = "modelgate-too-large";
+const ELSEWHERE: &str = "modelgate-elsewhere";
 const CHUNKED: &str = "modelgate-chunked";
 const MODELS: &str = "modelgate-models";
 /// Lists below a model's name: what Modelgate says of it, and not what else its servers have.
 const NAMED_LISTS: &str = "PathRegexp(`^/models/.+/(v1/models(/[^/]+)?|api/(tags|ps))/?$`)";
+/// The shortest rule for all paths.
+const CATCH_ALL: &str = "PathPrefix(`/`)";
 const SIGN_OF_LIFE: &str = "modelgate-ollama";
 
 /// The highest rank of the layered layout.
@@ -46,6 +50,8 @@ pub(crate) enum Refusal {
     LengthMissing,
     /// No other router takes it.
     Unrouted,
+    /// It is for one of the APIs, by its looks, and its path is none of theirs.
+    Elsewhere,
 }
 
 /// What the root routers share.
@@ -71,7 +77,7 @@ impl<'a> Front<'a> {
         gateway: &'a Gateway,
     ) -> Self {
         let hosts = rule::hosts(catalogue, options);
-        let paths: Vec<String> = options.apis.iter().flat_map(|api| rule::paths(*api, options)).collect();
+        let paths = rule::each_once(options.apis.iter().flat_map(|api| rule::paths(*api, options)));
         let shortest = |rules: &[String]| rules.iter().map(String::len).min().unwrap_or(0);
         let host = if hosts.is_empty() { 0 } else { shortest(&hosts) + " && ".len() };
         let hosts_rule = if hosts.is_empty() { String::new() } else { rule::any(&hosts) };
@@ -80,7 +86,8 @@ impl<'a> Front<'a> {
             gateway,
             base: rule::all(&[&hosts_rule, &rule::any(&paths)]),
             hosts: hosts_rule,
-            shortest: host + shortest(&paths),
+            // Above somebody's `PathPrefix(`/`)`, however short a path is.
+            shortest: host + shortest(&paths).max(CATCH_ALL.len()),
             edge: edge::add_middlewares(http, catalogue, options),
         };
         edge::add_redirect(http, &front);
@@ -89,6 +96,7 @@ impl<'a> Front<'a> {
             dashboard::add(http, &front, dashboard);
         }
         gate::add(http, &front);
+        misaddressed::add(http, &front);
         front
     }
 
@@ -129,6 +137,10 @@ impl<'a> Front<'a> {
         if self.options.apis.contains(&Api::Ollama) {
             paths.extend(["tags", "ps", "version"].map(|list| format!("Path(`/api/{list}`)")));
             self.add_sign_of_life(http);
+        }
+        if self.options.apis.contains(&Api::Azure) {
+            paths.push("Path(`/openai/v1/models`)".into());
+            paths.push("PathPrefix(`/openai/v1/models/`)".into());
         }
         if self.options.apis.contains(&Api::Models) {
             paths.push(NAMED_LISTS.into());
@@ -194,6 +206,7 @@ impl Refusal {
             Self::TooLarge => TOO_LARGE,
             Self::LengthMissing => CHUNKED,
             Self::Unrouted => UNROUTED,
+            Self::Elsewhere => ELSEWHERE,
         }
     }
 
@@ -203,6 +216,7 @@ impl Refusal {
             Self::TooLarge => "413",
             Self::LengthMissing => "411",
             Self::Unrouted => "unrouted",
+            Self::Elsewhere => "elsewhere",
         };
         Middleware::AddPrefix(AddPrefix { prefix: format!("{REFUSE_PREFIX}/{why}") })
     }

@@ -13,6 +13,7 @@
 //! behind it.
 
 mod advisory;
+mod claim;
 mod content_length;
 mod flat;
 mod front;
@@ -29,6 +30,7 @@ mod withheld;
 
 pub use advisory::{Advisory, Fault, advisories};
 use catalogue::Catalogue;
+pub use claim::Claim;
 pub use front::{MODELGATE_SERVICE, REFUSE_PREFIX, SIZED_GATE, WEBSOCKET_GATE};
 pub use handwritten::check_labels;
 pub use options::{ClientCertificate, Cors, Dashboard, Gateway, Hsts, Options, Tls};

@@ -4,7 +4,7 @@
 //! servers say, the names of models, has not: [`literal`] writes them as regular expressions in
 //! which only letters and digits stand for themselves.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use catalogue::{Api, Catalogue, Condition, ModelName, Selector};
 
@@ -19,20 +19,34 @@ pub(crate) fn any(rules: &[String]) -> String {
     if let [one] = rules { one.clone() } else { format!("({})", rules.join(" || ")) }
 }
 
+/// The same rules, none twice: APIs share paths.
+pub(crate) fn each_once(rules: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    rules.into_iter().filter(|rule| seen.insert(rule.clone())).collect()
+}
+
 /// All of the rules; empty ones are always met.
 pub(crate) fn all(rules: &[&str]) -> String {
     let rules: Vec<&str> = rules.iter().copied().filter(|r| !r.is_empty()).collect();
     rules.join(" && ")
 }
 
+/// Azure's paths that name no model: `/openai` is taken off them, and `/v1` put there.
+pub(crate) const AZURE_V1: [&str; 3] =
+    ["PathPrefix(`/openai/v1/`)", "Path(`/openai/responses`)", "PathPrefix(`/openai/responses/`)"];
+
 /// The paths of an API.
 pub(crate) fn paths(api: Api, options: &Options) -> Vec<String> {
     match api {
         Api::OpenAi => options.path_prefixes.iter().map(|p| format!("PathPrefix(`{p}/`)")).collect(),
         Api::Models => vec!["PathPrefix(`/models/`)".into()],
-        Api::Azure => vec!["PathPrefix(`/openai/deployments/`)".into()],
+        Api::Azure => {
+            ["PathPrefix(`/openai/deployments/`)"].iter().chain(&AZURE_V1).map(|&p| p.into()).collect()
+        }
         Api::Ollama => vec!["PathPrefix(`/api/`)".into()],
-        Api::LlamaCpp => Api::LLAMA_CPP_PATHS.iter().map(|p| format!("Path(`{p}`)")).collect(),
+        Api::LlamaCpp | Api::Cohere | Api::Vllm | Api::Tei => {
+            api.paths().iter().map(|p| format!("Path(`{p}`)")).collect()
+        }
     }
 }
 

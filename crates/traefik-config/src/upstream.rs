@@ -31,6 +31,7 @@ const RETRY: &str = "modelgate-retry";
 const NATIVE_429: &str = "modelgate-429";
 const NATIVE_502: &str = "modelgate-502";
 const STRIP: &str = "modelgate-strip";
+const AZURE_V1: &str = "modelgate-azure-v1";
 const NO_CONVERSATION: &str = "modelgate-no-conversation";
 const NO_ORIGIN: &str = "modelgate-no-origin";
 /// Traefik's own service.
@@ -191,6 +192,11 @@ impl Upstream<'_> {
         let slashes = slashes(pool);
         let segments = rule::name_segments(slashes);
         let mut names = Vec::new();
+        if self.options.apis.contains(&Api::Azure) {
+            let regex = "^/openai/(?:v1/(.*)|(responses(?:/.*)?))$";
+            self.replace_path(AZURE_V1, regex.into(), "/v1/${1}${2}".into());
+            names.push(AZURE_V1.to_owned());
+        }
         for (api, kind, prefix, replacement) in [
             // What follows /models/<name> is the server's own, so it goes last.
             (Api::Azure, "azure", "/openai/deployments", "/v1/${1}"),
@@ -246,7 +252,7 @@ impl Upstream<'_> {
             paths.push(format!("PathRegexp(`^/models/{}/v1/`)", rule::name_segments(slashes(pool))));
         }
         if self.options.apis.contains(&Api::Azure) {
-            paths.push("PathPrefix(`/openai/deployments/`)".into());
+            paths.push("PathPrefix(`/openai/`)".into());
         }
         rule::any(&paths)
     }

@@ -11,7 +11,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use access::{Decision, Denial, Grant, Reason, Request, prepare};
+use access::{Decision, Denial, Grant, Reason, Request, Unreadable, prepare};
 use axum::{
     body::Body,
     extract::Request as HttpRequest,
@@ -30,6 +30,7 @@ use crate::{
     connection::Peer,
     counting,
     leaked_key::{self, Leak},
+    misaddressed,
     refusal::{Dialect, Refusal},
     report::Report,
 };
@@ -91,7 +92,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
         // Before a large body is read. It decides nothing but that: the second question is asked with the body.
         return match shared.policy().authenticate(headers, from, now) {
             Ok(_) => Response::new(Body::empty()),
-            Err(denial) => deny(shared, report, *denial).answer(dialect, &request_id),
+            Err(denial) => deny(shared, report, dialect, *denial).answer(dialect, &request_id),
         };
     }
     let max_body = settings.traefik.max_body;
@@ -135,12 +136,12 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
             count_usage(shared, &grant, record, uri, body_is_known.then_some(&body));
             response
         }
-        Decision::Deny(denial) => deny(shared, report, denial).answer(dialect, &request_id),
+        Decision::Deny(denial) => deny(shared, report, dialect, denial).answer(dialect, &request_id),
     }
 }
 
 /// Notes that a request is refused, and says how.
-fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial) -> Refusal {
+fn deny(shared: &Shared, report: Report<'_>, dialect: Dialect, mut denial: Denial) -> Refusal {
     let request_id = report.request_id;
     if denial.reason == Reason::UntrustedPeer {
         warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
@@ -154,7 +155,16 @@ fn deny(shared: &Shared, report: Report<'_>, mut denial: Denial) -> Refusal {
     denial.reason = slowed(shared, report.from, denial.reason);
     report.denied(&denial);
     shared.usage().refused(&denial);
-    Refusal::of(&denial)
+    let misaddressed = match denial.reason {
+        // Below /openai/ the same paths are right.
+        Reason::ClosedPath | Reason::Unreadable(Unreadable::ModelMissing(_))
+            if !report.uri.starts_with("/openai/") =>
+        {
+            misaddressed::refusal(report.uri, dialect, &shared.settings().traefik.path_prefixes)
+        }
+        _ => None,
+    };
+    misaddressed.unwrap_or_else(|| Refusal::of(&denial))
 }
 
 /// Counts the usage, and keeps the decision for people to look at.

@@ -38,7 +38,9 @@ fn is_ollamas(path: &str) -> bool {
         let mut below = routes.filter_map(|route| route.path.strip_prefix("/api/"));
         below.any(|below| endpoint(below) == Some(asked))
     };
-    path.starts_with("/api/") || behind_name().is_some_and(is_known)
+    // Elsewhere OpenAI's API is at `/api/v1/`; Ollama has nothing there.
+    let is_its_own = path.starts_with("/api/") && !path.starts_with("/api/v1/");
+    is_its_own || behind_name().is_some_and(is_known)
 }
 
 #[cfg(test)]
@@ -67,6 +69,7 @@ mod tests {
             ("/models/org/llama/api/show", &none, Dialect::Ollama),
             ("/models/app/api/predict", &none, Dialect::OpenAi),
             ("/apis/chat", &none, Dialect::OpenAi),
+            ("/api/v1/chat/completions", &none, Dialect::OpenAi),
         ] {
             assert_eq!(Dialect::of(uri, headers), dialect, "{uri}");
         }

@@ -26,6 +26,7 @@ mod history;
 mod lanes;
 mod leaked_key;
 mod metrics;
+mod misaddressed;
 mod models;
 mod one_task;
 mod polls;

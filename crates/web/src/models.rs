@@ -67,7 +67,11 @@ async fn answer(
     let key = shared.policy().authenticate(headers, from, SystemTime::now());
     let key = key.map_err(|denial| Refusal::from(&auth::slowed(shared, from, denial.reason)))?;
     let prefixes = &settings.traefik.path_prefixes;
-    let below = |what| prefixes.iter().find_map(|p| uri.path().strip_prefix(p.as_str())?.strip_prefix(what));
+    let azure = settings.traefik.apis.contains(&Api::Azure).then_some("/openai/v1");
+    let below = |what| {
+        let mut prefixes = prefixes.iter().map(String::as_str).chain(azure);
+        prefixes.find_map(|prefix| uri.path().strip_prefix(prefix)?.strip_prefix(what))
+    };
     let list_of = below("/models");
     if method != Method::GET && method != Method::HEAD {
         return Err(Refusal::not_found());

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use traefik_config::REFUSE_PREFIX;
 
 use crate::{
-    Shared, auth,
+    Shared, auth, misaddressed,
     refusal::{Dialect, Refusal},
     report::Report,
 };
@@ -46,6 +46,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     let dialect = Dialect::of(&uri, &parts.headers);
     let settings = shared.settings();
     let (max_body, max_chunked_body) = (settings.traefik.max_body, settings.traefik.max_chunked_body);
+    let misaddressed = || misaddressed::refusal(&uri, dialect, &settings.traefik.path_prefixes);
     let refusal = match why {
         "413" | "413-chunked" if is_page && parts.headers.contains_key(&auth::CONSUMER) => {
             Refusal::refused_by_server()
@@ -59,8 +60,11 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         "429" => Refusal::too_many_at_once(),
         "502" => Refusal::bad_gateway(),
         "unrouted" if access::is_asked_by_post(&uri, &parts.headers) => Refusal::over_http(),
-        "unrouted" if !settings.traefik.version.is_layered() => Refusal::unnamed(),
+        "unrouted" if !settings.traefik.version.is_layered() => {
+            misaddressed().unwrap_or_else(Refusal::unnamed)
+        }
         "unrouted" => Refusal::unrouted(),
+        "elsewhere" => misaddressed().unwrap_or_else(Refusal::not_found),
         _ => Refusal::not_found(),
     };
     // An errors middleware asks with a method of its own, too.
@@ -144,7 +148,7 @@ mod tests {
             ("GET", "/refuse/429?url=%2Fv1%2Fmessages%3Fapi-key%3Da-secret", 429),
             ("GET", "/refuse/502?url=%2Fv1%2Fchat%2Fcompletions", 502),
             ("GET", "/refuse/413-chunked?url=%2Fv1%2Fchat%2Fcompletions", 413),
-            ("GET", "/refuse/elsewhere", 404),
+            ("GET", "/refuse/no-reason", 404),
         ] {
             let request = Request::builder().method(method).uri(uri).header("x-request-id", "req-1");
             let request = request.body(Body::empty()).expect("a request");

@@ -16,7 +16,7 @@ use super::{
 /// The path and query of a request.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
-    /// The path, decoded. Its segments are none of `.`, `..` and, but for the last, empty.
+    /// The path, decoded, and Azure's `/openai/v1/…` and `/openai/responses` as the `/v1/…` that Traefik makes of them. Its segments are none of `.`, `..` and, but for the last, empty.
     pub(crate) path: Cow<'a, str>,
     /// The query, as it was given.
     pub(crate) query: Option<&'a str>,
@@ -40,7 +40,7 @@ impl<'a> Target<'a> {
             return Err(Unreadable::Uri("it has a character that must be percent-encoded"));
         }
         let (path, encoded_until) = decode(path).map_err(Unreadable::Uri)?;
-        Ok(Self { path, query, encoded_until })
+        Ok(Self { path: as_v1(path), query, encoded_until })
     }
 
     /// Refuses a path with an encoded slash after this offset: servers differ in whether they decode it.
@@ -69,6 +69,9 @@ fn decode(path: &str) -> Result<(Cow<'_, str>, usize), &'static str> {
             _ => "\"/openai/deployments/\" is written with an encoded character",
         });
     }
+    if is_azures(&decoded) && !is_azures(path) {
+        return Err("\"/openai/\" and what follows it are written with an encoded character");
+    }
     // A name may begin with a slash, if that is told from one that ends the segment.
     let behind = name_prefix(&decoded).map_or("", |prefix| &path[prefix.len()..]);
     let begins_with_slash = behind.get(..3).is_some_and(|code| code.eq_ignore_ascii_case("%2f"));
@@ -78,6 +81,25 @@ fn decode(path: &str) -> Result<(Cow<'_, str>, usize), &'static str> {
     };
     check(&checked)?;
     Ok((decoded, encoded_until))
+}
+
+/// Below this Azure has what others have below `/v1/`, with the model in the body.
+const AZURE_V1: &str = "/openai/v1/";
+const AZURE_RESPONSES: &str = "/openai/responses";
+
+/// Whether a path is one of Azure's of which Traefik makes another.
+fn is_azures(path: &str) -> bool {
+    let behind = |rest: &str| rest.is_empty() || rest.starts_with('/');
+    path.starts_with(AZURE_V1) || path.strip_prefix(AZURE_RESPONSES).is_some_and(behind)
+}
+
+/// A decoded path as Traefik makes it of one of Azure's.
+fn as_v1(path: Cow<'_, str>) -> Cow<'_, str> {
+    match path.strip_prefix("/openai").filter(|_| is_azures(&path)) {
+        None => path,
+        Some(rest) if rest.starts_with("/v1/") => Cow::Owned(rest.to_owned()),
+        Some(rest) => Cow::Owned(format!("/v1{rest}")),
+    }
 }
 
 /// Checks a decoded path.
@@ -122,6 +144,14 @@ mod tests {
             ("/v1/models/m%C3%A9%20x:y", "/v1/models/m\u{e9} x:y", None),
             ("/v1/a?b?c", "/v1/a", Some("b?c")),
             ("/v1/...", "/v1/...", None),
+            ("/openai/v1/chat/completions?api-version=v1", "/v1/chat/completions", Some("api-version=v1")),
+            ("/openai/v1/m%C3%A9", "/v1/m\u{e9}", None),
+            ("/openai/v1/", "/v1/", None),
+            ("/openai/responses", "/v1/responses", None),
+            ("/openai/responses/resp_1", "/v1/responses/resp_1", None),
+            ("/openai/responsesx", "/openai/responsesx", None),
+            ("/openai/v1", "/openai/v1", None),
+            ("/models/a/openai/v1/x", "/models/a/openai/v1/x", None),
             ("/v1/100%25", "/v1/100%", None),
         ] {
             let target = Target::parse(uri).expect(uri);
@@ -172,6 +202,11 @@ mod tests {
             "/models%2Fa/v1",
             "/openai%2Fdeployments/a/chat",
             "/openai/deployment%73/a/chat",
+            "/openai/v%31/chat/completions",
+            "/%6Fpenai/v1/chat/completions",
+            "/openai/v1%2Fchat",
+            "/openai/response%73",
+            "/openai/responses%2Fresp_1",
         ] {
             assert!(Target::parse_named(uri).is_err(), "{uri}");
         }

@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use catalogue::Api;
+
 use super::*;
 use crate::read::{Closed, changes_a_model, closed};
 
@@ -179,5 +181,28 @@ fn paths_on_which_servers_look_for_a_model() {
     }
     for path in ["/generate", "/predict", "/v1/predict", "/v1", "/embed", "", "/v1/responses/resp_1"] {
         assert!(!takes_a_model(path), "{path}");
+    }
+}
+
+/// What may be offered beside `/v1` is what servers of that kind open to every key.
+#[test]
+fn what_apis_offer_is_open() {
+    for (api, kinds) in [
+        (Api::LlamaCpp, &[Kind::LlamaCpp, Kind::LlamaCppRouter][..]),
+        (Api::Cohere, &[Kind::Provider]),
+        (Api::Vllm, &[Kind::Vllm]),
+        (Api::Tei, &[Kind::Tei]),
+    ] {
+        assert!(!api.paths().is_empty());
+        for (path, kind) in api.paths().iter().flat_map(|path| kinds.iter().map(move |kind| (*path, *kind))) {
+            let method = if path == "/info" { "GET" } else { "POST" };
+            assert_eq!(
+                class(&door(kind, "/v1", ""), method, path),
+                Some(Class::Open),
+                "{} {path}",
+                kind.name()
+            );
+            assert!(closed(path).is_none(), "{path}");
+        }
     }
 }

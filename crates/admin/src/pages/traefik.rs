@@ -9,6 +9,7 @@ use axum::{
     },
     response::{IntoResponse as _, Response},
 };
+use traefik_config::Claim;
 use web::Revision;
 
 use super::{Asked, live_page};
@@ -24,6 +25,8 @@ pub(crate) struct Traefik {
     frame: Frame,
     warnings: Vec<String>,
     advisories: Vec<String>,
+    /// What other applications on the same Traefik may lose.
+    claim: Option<Claim>,
     version: String,
     instances: Vec<Instance>,
     revisions: Vec<Row>,
@@ -92,7 +95,9 @@ pub(crate) fn page(asked: Asked<'_>) -> Traefik {
     let polls = admin.shared.polls();
     let mut warnings: Vec<String> =
         polls.warnings().iter().chain(&polls.notes()).map(ToString::to_string).collect();
+    let mut claim = None;
     if let Some(catalogue) = admin.shared.catalogue().load().as_deref() {
+        claim = Claim::of(catalogue, &settings.traefik);
         let shortcomings = traefik_config::shortcomings(catalogue, &settings.traefik);
         warnings.extend(shortcomings.iter().map(ToString::to_string));
     }
@@ -100,6 +105,7 @@ pub(crate) fn page(asked: Asked<'_>) -> Traefik {
         frame: Frame::new("Traefik", "/traefik", asked.operator),
         warnings,
         advisories: admin.shared.advisories(),
+        claim,
         version: settings.traefik.version.to_string(),
         instances: instances(admin),
         revisions: admin.shared.history().revisions().iter().map(row).collect(),

@@ -5,6 +5,9 @@ use std::{
     process::ExitCode,
 };
 
+use catalogue::Catalogue;
+use traefik_config::Claim;
+
 use crate::{
     config::{self, Config, Env},
     exit, survey, wiring,
@@ -40,7 +43,19 @@ pub(crate) fn check(named: Option<&Path>, config: &Config, servers: bool) -> Exi
     for advisory in advisories {
         println!("  {advisory}");
     }
-    if servers { check_servers(config) } else { ExitCode::SUCCESS }
+    if servers {
+        return check_servers(config);
+    }
+    say_claim(&Catalogue::default(), config);
+    ExitCode::SUCCESS
+}
+
+/// What other applications on the same Traefik may lose.
+#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
+fn say_claim(catalogue: &Catalogue, config: &Config) {
+    if let Some(claim) = Claim::of(catalogue, &wiring::options(config)) {
+        println!("note: {claim}");
+    }
 }
 
 /// Where each setting comes from that is not a default.
@@ -77,6 +92,7 @@ fn check_servers(config: &Config) -> ExitCode {
     for hint in catalogue.hints() {
         println!("hint: {hint} [{}]", hint.finding.code());
     }
+    say_claim(&catalogue, config);
     if catalogue.problems().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

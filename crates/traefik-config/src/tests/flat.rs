@@ -11,7 +11,8 @@ fn a_model_is_chosen_by_path_header_or_parameter() {
     let rule = [
         r"(PathRegexp(`^/models/llama3(?:\x{3A}|%3[Aa])70b/`)",
         r"PathRegexp(`^/openai/deployments/llama3(?:\x{3A}|%3[Aa])70b/`)",
-        r"PathPrefix(`/v1/`) && (HeaderRegexp(`X-Model`, `^llama3\x{3A}70b$`)",
+        r"(PathPrefix(`/v1/`) || PathPrefix(`/openai/v1/`) || Path(`/openai/responses`)",
+        r"PathPrefix(`/openai/responses/`)) && (HeaderRegexp(`X-Model`, `^llama3\x{3A}70b$`)",
         r"QueryRegexp(`model`, `^llama3\x{3A}70b$`)))",
     ];
     let websocket = "(!HeaderRegexp(`Content-Length`, `.`) && (Method(`GET`) && HeaderRegexp(`Upgrade`, `(?i)^websocket$`)))";
@@ -30,14 +31,16 @@ fn a_model_is_chosen_by_path_header_or_parameter() {
 
 #[test]
 fn the_only_model_need_not_be_named() {
+    const ALL: &str = " || (PathPrefix(`/v1/`) || PathPrefix(`/openai/v1/`) || Path(`/openai/responses`) || \
+                       PathPrefix(`/openai/responses/`)))";
     let rule = |servers: Vec<ServerRecord>| {
         let document = render_servers(servers, &options("3.0.0"));
         let rule = rules(&document, "llama-")[0].to_owned();
         rule.split(" && !(").next().expect("a rule").to_owned()
     };
-    assert!(rule(vec![server("a", "/v1", &["llama"])]).ends_with(" || PathPrefix(`/v1/`))"));
+    assert!(rule(vec![server("a", "/v1", &["llama"])]).ends_with(ALL));
     let alias = set(server("a", "/v1", &["llama"]), &[("aliases", "fast")]);
-    assert!(rule(vec![alias]).ends_with(" || PathPrefix(`/v1/`))"), "another name for the same");
+    assert!(rule(vec![alias]).ends_with(ALL), "another name for the same");
     let mut down = server("b", "/v1", &["qwen"]);
     down.state = ServerState::Starting(catalogue::LifecycleFinding::HealthcheckPending.into());
     assert!(rule(vec![server("a", "/v1", &["llama"]), down]).contains("HeaderRegexp(`X-Model`"));
@@ -90,4 +93,25 @@ fn a_name_within_another_ones_path_is_asked_for_first() {
     assert!(priority("org-name-x-") > priority("org-name-7e624f06-"));
     assert!(priority("org-name-7e624f06-") > priority("organ-name-"));
     assert!(priority("modelgate-too-large") > priority("org-name-x-"));
+}
+
+/// Without hosts, a short `Host(…)` of somebody else loses; whoever asks is told how short.
+#[test]
+fn what_is_taken_from_short_rules_is_known() {
+    let servers = || vec![server("a", "/v1", &["llama", "llama/x"])];
+    for traefik in ["3.0.0", "3.7.15"] {
+        let catalogue = Catalogue::assemble(servers(), Vec::new());
+        let claim = Claim::of(&catalogue, &options(traefik)).expect("no hosts are set");
+        let document = render_servers(servers(), &options(traefik));
+        let highest = document.http.routers.values().filter_map(|router| router.priority).max();
+        assert_eq!(Some(claim.priority), highest, "{traefik}");
+        assert!(claim.to_string().contains(&format!("more than {} characters", claim.priority)));
+        let named = Options { hosts: vec!["llm.example.com".into()], ..options(traefik) };
+        assert_eq!(Claim::of(&catalogue, &named), None);
+    }
+    // Of nobody's catch-all, however short the paths are that are asked for.
+    let tei = Options { apis: [catalogue::Api::Tei].into(), ..options("3.7.15") };
+    let document = render_servers(servers(), &tei);
+    let lowest = router(&document, "modelgate-chunked").priority.expect("a priority");
+    assert!(lowest > "PathPrefix(`/`)".len(), "{lowest}");
 }

@@ -155,7 +155,7 @@ fn a_429_is_replaced_only_if_no_server_has_its_own() {
     let consumer = [("concurrency.per_consumer", "3")];
     assert_eq!(middlewares("provider", &consumer)[..1], ["modelgate-inflight-consumer-3"]);
     let unwanted = [both[0], ("concurrency.native", "false"), ("retry.attempts", "1")];
-    assert_eq!(middlewares("vllm", &unwanted)[..2], ["modelgate-inflight-8", "modelgate-azure-1"]);
+    assert_eq!(middlewares("vllm", &unwanted)[..2], ["modelgate-inflight-8", "modelgate-azure-v1"]);
 }
 
 #[test]
