@@ -18,6 +18,7 @@ use super::{
     native, socket,
     state::{RawListing, Received, State},
     stream::Events,
+    tools,
 };
 use crate::tls::TlsListener;
 
@@ -239,11 +240,14 @@ async fn infer(state: &Arc<State>, endpoint: Endpoint, content: &Content) -> Res
     running.finish();
     let file_size = if let Content::Form(form) = content { form.file_size } else { None };
     Json(match endpoint {
-        Endpoint::Chat => answers::chat(state, &model),
+        Endpoint::Chat => tools::in_chat(json, answers::chat(state, &model)),
         Endpoint::Completions => answers::completion(state, &model),
         Endpoint::Embeddings => answers::embeddings(&model, json),
         Endpoint::Responses => answers::response(state, &model),
-        Endpoint::Messages => answers::message(state, &model, Some(&answers::pieces(state, &model).concat())),
+        Endpoint::Messages => {
+            let text = answers::pieces(state, &model).concat();
+            tools::in_message(json, answers::message(state, &model, Some(&text)))
+        }
         Endpoint::CountTokens => json!({"input_tokens": 7}),
         Endpoint::Rerank => answers::rerank(&model, json),
         Endpoint::Moderations => answers::moderation(&model),
