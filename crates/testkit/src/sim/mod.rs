@@ -38,6 +38,7 @@ mod control;
 mod form;
 mod handle;
 mod native;
+mod respond;
 mod serve;
 mod socket;
 mod state;
