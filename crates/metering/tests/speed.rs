@@ -39,14 +39,14 @@ struct One {
 
 impl One {
     fn new(random: &mut Random) -> Self {
-        let choices = if random.next() % 10 == 0 { 2 } else { 1 };
+        let choices = if random.next().is_multiple_of(10) { 2 } else { 1 };
         Self {
             id: RequestId(u128::from(random.next()) << 64 | u128::from(random.next())),
             parent: SpanId(random.next()),
             choices,
             prompt: 1 + random.next() % 4_000,
             completions: (0..choices).map(|_| random.next() % 2_000).collect(),
-            is_refused: random.next() % 20 == 0,
+            is_refused: random.next().is_multiple_of(20),
         }
     }
 

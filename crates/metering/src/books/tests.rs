@@ -1,6 +1,9 @@
-use super::*;
+use super::{
+    account::{MOST_HOURS, MOST_LINES},
+    *,
+};
 use crate::{
-    Ledger, Options, Receipt,
+    Call, Ledger, Options, Receipt, Reservation,
     testing::{CALL, aborted, record, refused, reservation, span},
 };
 
@@ -41,7 +44,7 @@ impl Shop {
     /// Settles a request by what was told about it.
     fn settle(&mut self, request: u128, receipt: Receipt) -> Settlement<u32> {
         let call = Call { traces: false, ..CALL };
-        self.ledger.open(crate::Reservation { call, ..reservation(request) }, Duration::ZERO);
+        self.ledger.open(Reservation { call, ..reservation(request) }, Duration::ZERO);
         self.ledger.tell(receipt, Duration::ZERO);
         self.ledger.advance(Duration::ZERO);
         let one = self.ledger.take_settled().remove(0);
@@ -135,6 +138,19 @@ fn a_busy_server_is_balanced_when_it_is_idle() {
     assert_eq!(corrections.iter().map(|one| one.completion).collect::<Vec<_>>(), [10, 10]);
 }
 
+/// What a server had counted before it was killed is lost with it: nothing is made of the rest.
+#[test]
+fn a_restart_corrects_nothing() {
+    let mut shop = Shop::new(EXCLUSIVE, counters(500, 500));
+    shop.measured(1, 100);
+    let mut calibration = Calibration::default();
+    assert_eq!(shop.books.read(&server(), counters(0, 3), EXCLUSIVE, false, &mut calibration, at(1)), []);
+    shop.measured(2, 100);
+    assert_eq!(shop.read(counters(10, 110), EXCLUSIVE), []);
+    shop.measured(3, 100);
+    assert_eq!(shop.read(counters(20, 230), EXCLUSIVE)[0].completion, 20, "known again");
+}
+
 /// A llama.cpp server whose chunks are 300 bytes long. Others use it at times, which must not make our requests dearer.
 #[test]
 fn counters_teach_tokens_per_byte_and_others_use_does_not() {
@@ -174,7 +190,7 @@ fn memory_is_bounded() {
     }
     assert_eq!(shop.books.rows().count(), MOST_HOURS);
     (0..5_000).for_each(|request| drop(shop.measured(request, 10)));
-    assert_eq!(shop.books.servers[&server()].lines.len(), MOST_LINES);
+    assert_eq!(shop.books.servers[&server()].lines(), MOST_LINES);
     let ours = 5_000 * 10;
     assert_eq!(
         shop.read(counters(99 + ours, ours), EXCLUSIVE),

@@ -19,7 +19,7 @@ pub(super) struct Early {
 
 #[derive(Debug)]
 struct Waiting {
-    receipts: HashMap<Key, Vec<Receipt>>,
+    receipts: HashMap<Key, VecDeque<Receipt>>,
     /// One for each receipt, oldest first. Taken receipts leave theirs behind until they are due.
     order: VecDeque<(Duration, Key)>,
     len: usize,
@@ -90,11 +90,11 @@ impl Waiting {
             self.drop_oldest();
         }
         self.order.push_back((until, key));
-        self.receipts.entry(key).or_default().push(receipt);
+        self.receipts.entry(key).or_default().push_back(receipt);
         self.len += 1;
     }
 
-    fn take(&mut self, key: Key) -> Vec<Receipt> {
+    fn take(&mut self, key: Key) -> VecDeque<Receipt> {
         let taken = self.receipts.remove(&key).unwrap_or_default();
         self.len -= taken.len();
         taken
@@ -109,7 +109,7 @@ impl Waiting {
     fn drop_oldest(&mut self) {
         let Some((_, key)) = self.order.pop_front() else { return };
         if let Some(receipts) = self.receipts.get_mut(&key) {
-            receipts.remove(0);
+            receipts.pop_front();
             self.len -= 1;
             self.unclaimed += 1;
             if receipts.is_empty() {
