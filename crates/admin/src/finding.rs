@@ -8,7 +8,18 @@ use store::AccountFinding;
 use traefik_config::Shortcoming;
 use web::{OnFailure, PollFinding};
 
-use crate::{format, issue::Severity};
+use crate::format;
+
+/// How much a finding matters on the pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum IssueSeverity {
+    /// Requests fail, or a server is lost.
+    Bad,
+    /// Something is not as intended.
+    Warn,
+    /// Something may be intended. Hints are shown on the pages that list everything, and do not count as wrong.
+    Hint,
+}
 
 /// A finding. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,24 +116,24 @@ impl Finding {
     }
 
     /// The severity, unless the server's state lowers it.
-    pub(crate) fn severity(&self) -> Severity {
+    pub(crate) fn severity(&self) -> IssueSeverity {
         match self {
             Self::Catalogue(finding) => match finding.severity() {
-                catalogue::Severity::Danger | catalogue::Severity::Fault => Severity::Bad,
-                catalogue::Severity::Hint => Severity::Hint,
+                catalogue::Severity::Danger | catalogue::Severity::Fault => IssueSeverity::Bad,
+                catalogue::Severity::Hint => IssueSeverity::Hint,
             },
             Self::Polls(finding) => match finding {
                 PollFinding::NoTraefik | PollFinding::Silent { .. } | PollFinding::Slow { .. } => {
-                    Severity::Bad
+                    IssueSeverity::Bad
                 }
-                PollFinding::SilentBesideAnother { .. } => Severity::Warn,
+                PollFinding::SilentBesideAnother { .. } => IssueSeverity::Warn,
             },
             Self::ModelLost
             | Self::MoreModelsLost
             | Self::StoreDown { .. }
             | Self::Accounts { .. }
-            | Self::SharedLimitsDown { .. } => Severity::Bad,
-            Self::Traefik(_) | Self::Configuration(_) => Severity::Warn,
+            | Self::SharedLimitsDown { .. } => IssueSeverity::Bad,
+            Self::Traefik(_) | Self::Configuration(_) => IssueSeverity::Warn,
         }
     }
 
@@ -133,7 +144,7 @@ impl Finding {
             Self::Traefik(shortcoming) => Some(shortcoming.advice()),
             Self::Configuration(finding) => finding.advice().map(Into::into),
             Self::ModelLost | Self::MoreModelsLost => {
-                Some("Its servers, on its page, say what is wrong with each.".into())
+                Some("Its page lists its servers, and what is wrong with each.".into())
             }
             Self::Polls(finding) => match finding {
                 PollFinding::NoTraefik
@@ -223,7 +234,7 @@ impl fmt::Display for Finding {
             Self::Accounts { first, others } => write!(f, "{first}; and {others} more"),
             Self::SharedLimitsDown { why, on_failure } => write!(
                 f,
-                "its server does not answer: {why}; until it does, fail: {} holds",
+                "its server does not answer: {why}; until it does, fail: {} applies",
                 on_failure.as_str()
             ),
             Self::Configuration(finding) => finding.fmt(f),
@@ -308,7 +319,7 @@ mod tests {
             Finding::Polls(PollFinding::NoTraefik),
             Finding::StoreDown { span: Duration::from_secs(5), why: "connection refused".into() },
             Finding::Accounts {
-                first: AccountFinding::Unusable(accounts::Unusable::taken(accounts::Kind::Key, "a")),
+                first: AccountFinding::Unusable(accounts::Unusable::taken(accounts::AccountKind::Key, "a")),
                 others: 0,
             },
             Finding::SharedLimitsDown { why: "refused".into(), on_failure: OnFailure::Local },

@@ -15,10 +15,10 @@ use axum::{
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
-use crate::{
-    api::{self, Problem},
-    routes::SIGN_IN,
-};
+use crate::api::{self, Problem};
+
+/// The path of the sign-in page, to which browsers without a session are sent.
+pub(crate) const SIGN_IN: &str = "/sign-in";
 
 /// A refusal of a request.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Refusal {
 
 #[derive(Template)]
 #[template(path = "refused.html")]
-struct Page<'a> {
+struct RefusalPage<'a> {
     status: u16,
     message: &'a str,
 }
@@ -135,7 +135,7 @@ impl IntoResponse for Refusal {
         if self.again {
             return Html(AGAIN).into_response();
         }
-        let page = Page { status: self.status.as_u16(), message: &self.message };
+        let page = RefusalPage { status: self.status.as_u16(), message: &self.message };
         let body = match page.render().ok().filter(|_| self.page) {
             Some(page) => Html(page).into_response(),
             None => Json(json!({ "error": { "code": self.code, "message": self.message } })).into_response(),

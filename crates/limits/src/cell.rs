@@ -18,8 +18,8 @@ pub(crate) struct Cell(pub(crate) AtomicU64);
 
 /// The result of taking from a cell.
 pub(crate) enum Taken {
-    /// The request passed, at this time.
-    At(u64),
+    /// The request passed. What it took recovers from this time on: from now, or after what was taken before.
+    From(u64),
     Refused(LimitReached),
     /// The sweep has marked the cell dead; a new one is needed.
     Dead,
@@ -59,7 +59,7 @@ impl Cell {
                 Err(refused) => return Taken::Refused(refused),
             };
             match self.0.compare_exchange_weak(arrival, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Taken::At(now),
+                Ok(_) => return Taken::From(arrival.max(now)),
                 Err(found) => arrival = found,
             }
         }

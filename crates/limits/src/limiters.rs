@@ -37,9 +37,25 @@ pub struct Limiters<C: Clock = SystemClock> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "what is not kept cannot be settled"]
 pub struct Reservation {
-    /// Each with the limiters' time at which it was taken.
+    /// Each with the time from which it recovers.
     rates: Vec<(Demand, u64)>,
     quotas: Vec<QuotaDemand>,
+}
+
+impl Reservation {
+    /// Only what counts tokens, which is what usage settles; the rest need not be kept until then.
+    pub fn of_tokens(mut self) -> Self {
+        self.rates.retain(|(demand, _)| demand.rate.unit() == Unit::Tokens);
+        self.quotas.retain(|demand| demand.quota.unit() == Unit::Tokens);
+        self.rates.shrink_to_fit();
+        self.quotas.shrink_to_fit();
+        self
+    }
+
+    /// Whether nothing was taken.
+    pub fn is_empty(&self) -> bool {
+        self.rates.is_empty() && self.quotas.is_empty()
+    }
 }
 
 /// The outcome of a request for which something was reserved.
@@ -102,7 +118,7 @@ impl<C: Clock> Limiters<C> {
         reserved.rates.reserve_exact(demands.rates.len());
         for demand in &demands.rates {
             match self.take(&self.cells, demand) {
-                Ok(at) => reserved.rates.push((*demand, at)),
+                Ok(from) => reserved.rates.push((*demand, from)),
                 // Another request took the rest since the peek.
                 Err(reached) => {
                     self.settle(&reserved, Settlement::Cancelled);
@@ -152,7 +168,12 @@ impl<C: Clock> Limiters<C> {
     }
 
     /// Corrects what was taken by an estimate. Whoever used more than estimated owes the difference: the limit recovers that
-    /// much later. A rate forgets debt beyond one full burst; a quota does not.
+    /// much later. A rate forgets debt beyond one full burst; a quota does not. A quota of a period that is over is corrected
+    /// in that period, which no request asks for any more.
+    ///
+    /// A rate gets back what had not been used, but not beyond all fresh, and less the time in which it would have been all
+    /// fresh anyway (`give_back`). So in any time no more is used than a burst, what recovers, and what requests that were
+    /// open at its beginning get back.
     pub fn settle(&self, reserved: &Reservation, settlement: Settlement) {
         let used = |unit: Unit, cost: u32| match (settlement, unit) {
             (Settlement::Cancelled, _) => 0,
@@ -163,11 +184,13 @@ impl<C: Clock> Limiters<C> {
             let used = used(demand.quota.unit(), demand.cost);
             self.quotas.correct(&demand.id, i64::from(used) - i64::from(demand.cost));
         }
-        for (demand, at) in &reserved.rates {
+        for (demand, from) in &reserved.rates {
             let used = used(demand.rate.unit(), demand.cost);
             match used.cmp(&demand.cost) {
                 std::cmp::Ordering::Less => {
-                    self.give_back(&Demand { cost: demand.cost - used, ..*demand }, *at);
+                    // What was used recovers before what was not.
+                    let from = from.saturating_add(Demand { cost: used, ..*demand }.time());
+                    self.give_back(&Demand { cost: demand.cost - used, ..*demand }, from);
                 }
                 std::cmp::Ordering::Equal => {}
                 std::cmp::Ordering::Greater => self.owe(&Demand { cost: used - demand.cost, ..*demand }),
@@ -248,22 +271,23 @@ impl<C: Clock> Limiters<C> {
         loop {
             let cell = pinned.get_or_insert_with(demand.id, Cell::default);
             match cell.take(demand, self.now()) {
-                Taken::At(now) => return Ok(now),
+                Taken::From(from) => return Ok(from),
                 Taken::Refused(refused) => return Err(refused),
                 Taken::Dead => bury(cells, demand.id),
             }
         }
     }
 
-    /// Undoes a take, except for the time that has passed since: the limit has recovered by that much on its own, and if others
-    /// took it meanwhile, it would be given out twice.
-    fn give_back(&self, demand: &Demand, taken_at: u64) {
+    /// Undoes a take, except for the time since which it has been recovering: the limit has recovered by that much on its own,
+    /// and if others took it meanwhile, it would be given out twice. Until `recovers_from` it was what others had taken before
+    /// that recovered, so no time is lost where a limit is in use all the time.
+    fn give_back(&self, demand: &Demand, recovers_from: u64) {
         let cells = self.cells.pin();
         // A swept cell had recovered completely.
         let Some(cell) = cells.get(&demand.id) else { return };
         let mut arrival = cell.0.load(Ordering::Acquire);
         while arrival != DEAD {
-            let passed = self.now().saturating_sub(taken_at);
+            let passed = self.now().saturating_sub(recovers_from);
             let earlier = arrival.saturating_sub(demand.time().saturating_sub(passed));
             match cell.0.compare_exchange_weak(arrival, earlier, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,

@@ -1,9 +1,36 @@
 //! What each request has really used.
 //!
 //! `/auth` reserves tokens before a request is answered, because nobody knows yet how long the answer will be. Afterwards the
-//! server and Traefik tell what happened, without Modelgate touching an answer: a server exports a span per request, Traefik
-//! an access log record. Each such account is a [`Receipt`]. No I/O; time is passed in.
+//! server and Traefik tell what happened, without Modelgate touching an answer: a server exports a span per answer, Traefik
+//! an access log record per request. Each such account is a [`Receipt`].
+//!
+//! ```text
+//! /auth ─ Reservation ─▶ queue ─▶ Ledger ─▶ Settlement ─▶ limits, quotas, usage
+//! servers, Traefik ─ Receipt ──────▲ │           │
+//!                                    ▼           ▼
+//!                              Calibration ◀── Books ◀─ Counters (of servers)
+//! ```
+//!
+//! The [`Ledger`] closes each reservation once, with the best that was told: exact (spans), measured (bytes, by the
+//! [`Calibration`]) or estimated (the reservation stands). The [`Books`] compare what was settled with what the servers
+//! themselves have counted. No I/O and no async runtime; time is passed in.
 
+mod books;
+mod calibration;
+mod call;
+mod ledger;
+mod queue;
 mod receipt;
+mod reservation;
+mod settlement;
+#[cfg(test)]
+mod testing;
 
-pub use receipt::{Receipt, RecordReceipt, RequestId, SpanId, SpanReceipt, Trust};
+pub use books::{Books, Correction, Counters, Difference, Hour, Row, Terms};
+pub use calibration::Calibration;
+pub use call::{Call, Endpoint};
+pub use ledger::{Counts, Ledger, Options, Told};
+pub use queue::{Opener, Openings, queue};
+pub use receipt::{NotARequestId, Receipt, RecordReceipt, RequestId, SpanId, SpanReceipt, Trust};
+pub use reservation::{Reservation, Reserved};
+pub use settlement::{Kind, Outcome, Settlement, Used};

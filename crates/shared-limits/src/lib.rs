@@ -67,13 +67,27 @@ pub struct Demand {
     pub cost: u32,
 }
 
-/// The result for a request.
+/// What a request has really used of a limit, after it was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// What was taken.
+    pub demand: Demand,
+    /// As [`Outcome::Admitted`] said.
+    pub recovers_from: ServerTime,
+    /// What was used: more than was taken, or less.
+    pub used: u32,
+}
+
+/// The result for a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// All limits allow it, and all are debited.
     Admitted {
-        /// The time, for [`SharedLimits::give_back`].
+        /// The time.
         at: ServerTime,
+        /// For each demand the time from which what was taken recovers: from now, or after what others have taken before. For
+        /// [`SharedLimits::settle`].
+        recovers_from: Vec<ServerTime>,
     },
     /// It costs more than is left of some limit. None is debited.
     Refused {
@@ -169,7 +183,7 @@ impl SharedLimits {
     /// Takes from all limits, or from none.
     pub async fn admit(&self, demands: &[Demand]) -> Outcome {
         if demands.is_empty() {
-            return Outcome::Admitted { at: ServerTime(0) };
+            return Outcome::Admitted { at: ServerTime(0), recovers_from: Vec::new() };
         }
         let answer = self.link.run(&script::admit(&self.keys, demands)).await;
         let outcome = answer.ok().and_then(|answer| script::outcome(&answer, demands.len()));
@@ -179,16 +193,17 @@ impl SharedLimits {
         })
     }
 
-    /// Gives back the cost of each demand, or the unneeded part of it, after the request was admitted. A limit never exceeds a
-    /// full burst, and what has recovered on its own since then is not given back a second time.
+    /// Corrects what was taken for requests, by what they have used. A limit gets back what was not used, but never exceeds a full
+    /// burst, and what would have recovered on its own since then is not given back a second time. What was used beyond that
+    /// is taken too, however little is left: the limit recovers that much later, but by a burst at most.
     ///
     /// # Errors
     /// The server does not answer. The limits will recover on their own, a little later.
-    pub async fn give_back(&self, demands: &[Demand], taken_at: ServerTime) -> Result<(), Unavailable> {
-        if demands.is_empty() {
+    pub async fn settle(&self, settled: &[Settled]) -> Result<(), Unavailable> {
+        if settled.iter().all(|one| one.used == one.demand.cost) {
             return Ok(());
         }
-        let answer = self.link.run(&script::give_back(&self.keys, demands, taken_at)).await;
+        let answer = self.link.run(&script::settle(&self.keys, settled)).await;
         answer.map(|_| ()).inspect_err(|_| self.link.count_failure())
     }
 

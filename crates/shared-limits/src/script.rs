@@ -9,17 +9,17 @@ use redis::{Cmd, Script};
 
 use limits::LimitId;
 
-use crate::{Demand, InvalidOptions, Left, Outcome, ServerTime};
+use crate::{Demand, InvalidOptions, Left, Outcome, ServerTime, Settled};
 
 const SECOND: u64 = 1_000_000_000;
 
 const ADMIT_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/admit.lua"));
-const GIVE_BACK_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/give_back.lua"));
+const SETTLE_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/settle.lua"));
 const ANNOUNCE_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/announce.lua"));
 const LEFT_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/left.lua"));
 
 static ADMIT: LazyLock<Text> = LazyLock::new(|| Text::new(ADMIT_TEXT));
-static GIVE_BACK: LazyLock<Text> = LazyLock::new(|| Text::new(GIVE_BACK_TEXT));
+static SETTLE: LazyLock<Text> = LazyLock::new(|| Text::new(SETTLE_TEXT));
 static ANNOUNCE: LazyLock<Text> = LazyLock::new(|| Text::new(ANNOUNCE_TEXT));
 static LEFT: LazyLock<Text> = LazyLock::new(|| Text::new(LEFT_TEXT));
 
@@ -117,7 +117,7 @@ impl Call {
 /// The commands that load the scripts into a server.
 pub(crate) fn load_all() -> redis::Pipeline {
     let mut load = redis::pipe();
-    for text in [&ADMIT, &ANNOUNCE, &GIVE_BACK, &LEFT] {
+    for text in [&ADMIT, &ANNOUNCE, &SETTLE, &LEFT] {
         load.cmd("SCRIPT").arg("LOAD").arg(text.code);
     }
     load
@@ -128,9 +128,16 @@ pub(crate) fn admit(keys: &Keys, demands: &[Demand]) -> Call {
     Call { text: &ADMIT, keys: keys.of_all(demands), times: times.collect() }
 }
 
-pub(crate) fn give_back(keys: &Keys, demands: &[Demand], taken_at: ServerTime) -> Call {
-    let times = [taken_at.0].into_iter().chain(demands.iter().map(Demand::time)).flat_map(split);
-    Call { text: &GIVE_BACK, keys: keys.of_all(demands), times: times.collect() }
+pub(crate) fn settle(keys: &Keys, settled: &[Settled]) -> Call {
+    let times = settled.iter().flat_map(|one| {
+        let Settled { demand, recovers_from, used } = *one;
+        let time = |cost| Demand { cost, ..demand }.time();
+        // What was used recovers before what was not.
+        let from = recovers_from.0.saturating_add(time(used));
+        [from, time(demand.cost.saturating_sub(used)), time(used.saturating_sub(demand.cost))]
+    });
+    let keys = settled.iter().map(|one| keys.of(&one.demand.id)).collect();
+    Call { text: &SETTLE, keys, times: times.flat_map(split).collect() }
 }
 
 pub(crate) fn left(keys: &Keys, demands: &[Demand]) -> Call {
@@ -141,7 +148,13 @@ pub(crate) fn left(keys: &Keys, demands: &[Demand]) -> Call {
 /// The result of an admission; `None` if the answer is invalid.
 pub(crate) fn outcome(answer: &[u64], demands: usize) -> Option<Outcome> {
     match *answer {
-        [0, s, ns] => Some(Outcome::Admitted { at: ServerTime(s.checked_mul(SECOND)?.checked_add(ns)?) }),
+        [0, ref times @ ..] => {
+            let (times, []) = times.as_chunks::<2>() else { return None };
+            let times: Option<Vec<_>> = times.iter().map(|&[s, ns]| time(s, ns)).collect();
+            let (at, recovers_from) =
+                times.as_deref()?.split_first().map(|(at, from)| (*at, from.to_vec()))?;
+            (recovers_from.len() == demands).then_some(Outcome::Admitted { at, recovers_from })
+        }
         [number, retry_s, retry_ns, reset_s, reset_ns] => Some(Outcome::Refused {
             index: usize::try_from(number).ok()?.checked_sub(1).filter(|&index| index < demands)?,
             retry_after: duration(retry_s, retry_ns)?,
@@ -158,6 +171,10 @@ pub(crate) fn lefts(answer: &[u64], demands: &[Demand]) -> Option<Vec<Left>> {
     }
     let left = demands.iter().zip(busy);
     left.map(|(demand, &[s, ns])| Some(Left::of(demand, duration(s, ns)?))).collect()
+}
+
+fn time(s: u64, ns: u64) -> Option<ServerTime> {
+    Some(ServerTime(s.checked_mul(SECOND)?.checked_add(ns)?))
 }
 
 fn duration(s: u64, ns: u64) -> Option<Duration> {

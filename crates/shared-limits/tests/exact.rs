@@ -8,7 +8,7 @@ use std::{
 };
 
 use common::{connected, demand, is_admitted, plenty, until_empty};
-use shared_limits::{Demand, Left, Outcome, ServerTime, SharedLimits};
+use shared_limits::{Demand, Left, Outcome, ServerTime, Settled, SharedLimits};
 use testkit::{
     Stopwatch, need, percentile,
     redis::{Redis, redis_server},
@@ -25,7 +25,7 @@ async fn a_limit_recovers_by_the_servers_clock_and_leaves_nothing_behind() {
     let one = demand(1, 5_000 * MS, 3);
     let began = Instant::now();
     for _ in 0..3 {
-        assert!(is_admitted(limits.admit(&[one]).await));
+        assert!(is_admitted(&limits.admit(&[one]).await));
     }
     let Outcome::Refused { index: 0, retry_after, reset_after } = limits.admit(&[one]).await else {
         panic!("the burst is used up")
@@ -34,8 +34,8 @@ async fn a_limit_recovers_by_the_servers_clock_and_leaves_nothing_behind() {
     assert!(retry_after <= 5_000 * MS && retry_after + began.elapsed() >= 5_000 * MS, "{retry_after:?}");
     assert_eq!(reset_after, retry_after + 10_000 * MS, "of three, two more than one");
     sleep(retry_after).await;
-    assert!(is_admitted(limits.admit(&[one]).await), "whoever waits as long as told passes");
-    assert!(!is_admitted(limits.admit(&[one]).await));
+    assert!(is_admitted(&limits.admit(&[one]).await), "whoever waits as long as told passes");
+    assert!(!is_admitted(&limits.admit(&[one]).await));
 
     let left = limits.left(&[one]).await.expect("an answer")[0];
     assert!(left.remaining == 0 && left.reset_after > 10_000 * MS, "{left:?}");
@@ -52,9 +52,9 @@ async fn all_limits_are_debited_or_none() {
     let hour = Duration::from_secs(3600);
     let (key, consumer, model) = (demand(1, hour, 5), demand(2, hour, 2), demand(3, hour, 100));
     let tokens = |cost| Demand { cost, ..model };
-    assert!(is_admitted(a.admit(&[key, consumer, tokens(60)]).await));
-    let at = match b.admit(&[key, consumer, tokens(30)]).await {
-        Outcome::Admitted { at } => at,
+    assert!(is_admitted(&a.admit(&[key, consumer, tokens(60)]).await));
+    let recovers_from = match b.admit(&[key, consumer, tokens(30)]).await {
+        Outcome::Admitted { recovers_from, .. } => recovers_from[2],
         other => panic!("{other:?}"),
     };
     let all = [key, consumer, model];
@@ -72,13 +72,13 @@ async fn all_limits_are_debited_or_none() {
     assert_eq!(remaining(&b).await, [3, 0, 10], "nothing was debited");
 
     // 30 were estimated and 12 used. Less than one has recovered meanwhile.
-    a.give_back(&[tokens(18)], at).await.expect("an answer");
+    a.settle(&[Settled { demand: tokens(30), recovers_from, used: 12 }]).await.expect("an answer");
     assert_eq!(remaining(&b).await, [3, 0, 28]);
-    a.give_back(&[Demand { cost: 1_000, ..model }], at).await.expect("an answer");
+    a.settle(&[Settled { demand: tokens(1_000), recovers_from, used: 0 }]).await.expect("an answer");
     assert_eq!(remaining(&b).await, [3, 0, 100], "never more than all fresh");
-    assert!(!is_admitted(b.admit(&[tokens(101)]).await));
+    assert!(!is_admitted(&b.admit(&[tokens(101)]).await));
 
-    assert!(is_admitted(a.admit(&[]).await), "no limits");
+    assert!(is_admitted(&a.admit(&[]).await), "no limits");
     assert_eq!(a.left(&[]).await, Ok(vec![]));
     assert_eq!((a.failures(), b.failures()), (0, 0));
 }
@@ -90,10 +90,10 @@ async fn a_server_that_forgets_its_scripts_gets_them_again() {
     let limits = connected(&redis).await;
     for _ in 0..2 {
         assert_eq!(redis.ask("SCRIPT FLUSH").await, "+OK");
-        let Outcome::Admitted { at } = limits.admit(&[plenty(1)]).await else { panic!("admitted") };
+        let Outcome::Admitted { at, .. } = limits.admit(&[plenty(1)]).await else { panic!("admitted") };
         assert_eq!(redis.ask("SCRIPT FLUSH").await, "+OK");
         assert_eq!(limits.left(&[plenty(1)]).await.map(|left| left.len()), Ok(1));
-        assert_eq!(limits.give_back(&[plenty(1)], at).await, Ok(()));
+        assert_eq!(limits.settle(&[Settled { demand: plenty(1), recovers_from: at, used: 0 }]).await, Ok(()));
     }
     assert_eq!(limits.failures(), 0);
 }
@@ -110,7 +110,7 @@ async fn hammer(limits: Arc<SharedLimits>, demands: Vec<Demand>, until: Instant)
     let mut tally = Tally::default();
     while Instant::now() < until {
         match limits.admit(&demands).await {
-            Outcome::Admitted { at } => tally.admitted.push(at),
+            Outcome::Admitted { at, .. } => tally.admitted.push(at),
             Outcome::Refused { retry_after, .. } => {
                 tally.refused += 1;
                 sleep(retry_after.clamp(MS, 5 * MS)).await;
@@ -177,7 +177,7 @@ async fn a_decision_takes_one_short_round_trip() {
     let mut times = Vec::new();
     for _ in 0..3_000 {
         let start = Stopwatch::start();
-        assert!(is_admitted(limits.admit(&demands).await));
+        assert!(is_admitted(&limits.admit(&demands).await));
         times.push(start.elapsed());
     }
     let calls = calls_of(&redis).await - before;

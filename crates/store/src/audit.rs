@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use accounts::Kind;
+use accounts::AccountKind;
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
@@ -33,10 +33,10 @@ pub enum Origin {
     Host(String),
 }
 
-/// What is to be written down about a change. Never a secret.
+/// An audit entry that is to be written. Never contains a secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Audit {
-    /// Its number: an entry that is written twice, because the first answer was lost, is there once.
+    /// Its id. An entry that is written again, because the first answer was lost, is stored once.
     id: String,
     /// When it happened, which may be long before it can be written. A change of an account has this time, too.
     pub at: SystemTime,
@@ -52,7 +52,7 @@ pub struct Audit {
 
 /// An audit entry in the store.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Entry {
+pub struct AuditEntry {
     /// Its id; ids sort by time.
     pub id: String,
     /// When it happened, in milliseconds since 1970.
@@ -127,7 +127,7 @@ impl Audit {
         Self { id: number(at), at, actor: actor.into(), action: action.into(), subject, details }
     }
 
-    /// The same, when it has happened before.
+    /// The same entry with another time, for what happened some time ago.
     #[must_use]
     pub fn happened(self, at: SystemTime) -> Self {
         Self { id: number(at), at, ..self }
@@ -145,7 +145,7 @@ impl Audit {
         Self { subject: subject.into(), ..self }
     }
 
-    pub(crate) fn of(self, kind: Kind, name: &str) -> Self {
+    pub(crate) fn of(self, kind: AccountKind, name: &str) -> Self {
         Self { subject: format!("{kind} {name}"), ..self }
     }
 
@@ -157,14 +157,14 @@ impl Audit {
     pub(crate) async fn insert_all(
         &self,
         connection: &mut AnyConnection,
-        kind: Kind,
+        kind: AccountKind,
         names: &[&str],
     ) -> Result<(), StoreError> {
         let entries: Vec<_> = names.iter().map(|name| (number(self.at), format!("{kind} {name}"))).collect();
         if entries.is_empty() { Ok(()) } else { self.write(connection, &entries).await }
     }
 
-    /// Writes entries that have a number and a subject of their own each.
+    /// Writes entries that differ only in id and subject.
     async fn write(
         &self,
         connection: &mut AnyConnection,
@@ -198,7 +198,7 @@ fn number(at: SystemTime) -> String {
     format!("{:013}-{}", millis(at), hex::encode(random))
 }
 
-impl Entry {
+impl AuditEntry {
     /// The time of the entry.
     pub fn at(&self) -> SystemTime {
         time(self.at_ms)
@@ -220,7 +220,7 @@ impl Entry {
 }
 
 impl Store {
-    /// Writes entries down that belong to no change of an account. The same again changes nothing.
+    /// Writes entries that belong to no change of an account. Writing an entry again changes nothing.
     ///
     /// # Errors
     /// The store does not answer.
@@ -236,7 +236,7 @@ impl Store {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn audit(&self, filter: &AuditFilter) -> Result<Vec<Entry>, StoreError> {
+    pub async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, at, actor, address, host, action, subject, details FROM audit
              WHERE (CAST($1 AS TEXT) IS NULL OR actor = $1 OR substr(actor, 1, length($1) + 2) = $1 || ' (')
@@ -251,7 +251,7 @@ impl Store {
         .bind(i64::from(filter.limit))
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(Entry::read).collect()
+        rows.iter().map(AuditEntry::read).collect()
     }
 
     /// Deletes entries that are older than `time`.

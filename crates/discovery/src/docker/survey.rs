@@ -1,18 +1,14 @@
-//! A survey of everything on a host: which servers there are, and from where they can be reached.
+//! What a survey of a host finds: which servers there are, and from where they can be reached.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
-use catalogue::{Blind, ContainerRecord, Doors, NetworkView, Problem, TaskRecord};
+use catalogue::{Blind, ContainerRecord, NetworkView, Problem, TaskRecord};
 
 use super::{
     DockerOptions,
-    api::{Api, ApiError},
-    containers,
-    doors::Surroundings,
-    own, swarm,
     wire::{self, Listed},
 };
 
@@ -36,15 +32,9 @@ pub(crate) struct Survey {
     pub(crate) blind: Option<Blind>,
 }
 
-/// A connection to a host.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    pub(super) api: Api,
-}
-
 /// Something with addresses in networks: a container of this host, or a task anywhere in the Swarm.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct NetworkMember {
     pub(super) container_id: String,
     pub(super) networks: BTreeMap<String, String>,
     pub(super) on_host_network: bool,
@@ -52,46 +42,10 @@ pub(super) struct Place {
     pub(super) shares_with: Option<String>,
 }
 
-impl Connection {
-    pub(super) async fn open(options: &DockerOptions) -> Result<Self, ApiError> {
-        Ok(Self { api: Api::connect(&options.endpoint).await? })
-    }
-
-    pub(super) async fn survey(
-        &self,
-        options: &DockerOptions,
-        traefik_peers: &BTreeSet<IpAddr>,
-    ) -> Result<Survey, ApiError> {
-        let (all, odd) = wire::read_each::<Listed>(self.api.list("/containers/json?all=true").await?);
-        let mut places: Vec<Place> = all.iter().map(place).collect();
-        let (mut survey, services) = match options.swarm {
-            false => (containers::look(&self.api, options, &all).await?, Vec::new()),
-            true => swarm::look(&self.api, options, &mut places).await?,
-        };
-        let own_id = own::container_id();
-        let own_id = own_id.as_deref();
-        let surroundings = Surroundings {
-            options,
-            containers: &all,
-            records: &survey.containers,
-            services: &services,
-            peers: traefik_peers,
-            own_id,
-        };
-        let Doors { problems, undecided, blind } = surroundings.doors(&self.api).await;
-        survey.problems.extend(problems);
-        survey
-            .problems
-            .extend(odd.iter().filter_map(|(item, why)| containers::unreadable(item, why, options)));
-        let network_view = network_view(&places, options, traefik_peers, own_id);
-        Ok(Survey { network_view, undecided, blind, ..survey })
-    }
-}
-
-fn place(container: &Listed) -> Place {
+pub(super) fn place(container: &Listed) -> NetworkMember {
     let networks = wire::addresses(&container.network_settings.networks);
     let mode = container.host_config.network_mode.as_str();
-    Place {
+    NetworkMember {
         container_id: container.id.clone(),
         // Podman 5 reports `host` for every container; a container on its host's network has no other network.
         on_host_network: mode == "host" && networks.keys().all(|name| name == "host"),
@@ -101,17 +55,17 @@ fn place(container: &Listed) -> Place {
 }
 
 /// Finds Traefik's networks by the address from which it polls Modelgate.
-fn network_view(
-    places: &[Place],
+pub(super) fn network_view(
+    places: &[NetworkMember],
     options: &DockerOptions,
     traefik_peers: &BTreeSet<IpAddr>,
     own_id: Option<&str>,
 ) -> NetworkView {
-    let networks = |place: &Place| place.networks.keys().cloned().collect::<BTreeSet<String>>();
+    let networks = |place: &NetworkMember| place.networks.keys().cloned().collect::<BTreeSet<String>>();
     let with_id = |id: &str| places.iter().find(|place| place.container_id == id);
     let own = own_id.and_then(with_id);
     let own = own.and_then(|own| own.shares_with.as_deref().and_then(with_id)).or(own);
-    let is_peer = |place: &&Place| {
+    let is_peer = |place: &&NetworkMember| {
         place.networks.values().any(|a| a.parse().is_ok_and(|a: IpAddr| traefik_peers.contains(&a)))
     };
     let traefik =
@@ -134,8 +88,8 @@ mod tests {
     use super::*;
     use crate::DockerEndpoint;
 
-    fn place(id: &str, networks: &[(&str, &str)]) -> Place {
-        Place {
+    fn place(id: &str, networks: &[(&str, &str)]) -> NetworkMember {
+        NetworkMember {
             container_id: id.into(),
             networks: networks.iter().map(|(name, ip)| ((*name).into(), (*ip).into())).collect(),
             on_host_network: false,
@@ -163,7 +117,7 @@ mod tests {
         let own = |containers: serde_json::Value| {
             let (all, odd) = wire::read_each::<Listed>(serde_json::from_value(containers).expect("a list"));
             assert!(odd.is_empty(), "{odd:?}");
-            let places: Vec<Place> = all.iter().map(super::place).collect();
+            let places: Vec<NetworkMember> = all.iter().map(super::place).collect();
             network_view(&places, &options, &BTreeSet::new(), Some("me")).own_networks
         };
         let networks = |name: &str| json!({ "Networks": { name: { "IPAddress": "10.9.0.2" } } });

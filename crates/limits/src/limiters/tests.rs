@@ -132,6 +132,82 @@ fn what_was_taken_can_be_given_back() {
     assert!(limiters.is_empty());
 }
 
+fn of_tokens(rate: (u32, u32), cost: u32) -> Demands {
+    let rate = Rate::new(rate.0, Unit::Tokens, Per::Minute, Some(rate.1)).expect("a rate");
+    Demands { rates: vec![Demand::new(Scope::Key, Subject::of(1), rate, cost)], quotas: Vec::new() }
+}
+
+/// Requests with their reservations overlap, so it is never the reservation of the first that recovers alone.
+#[test]
+fn a_limit_in_use_gets_all_back_that_was_not_used() {
+    let (limiters, clock) = limiters();
+    let five = of_tokens((60, 20), 5);
+    let [first, second, third] = [(); 3].map(|()| limiters.reserve(&five).expect("fresh"));
+    clock.advance(Duration::from_secs(2));
+    let owed = || debt(&limiters, five.rates[0]) / MS;
+    assert_eq!(owed(), 13_000);
+    limiters.settle(&second, Settlement::Tokens(1));
+    assert_eq!(owed(), 9_000, "all four: what has recovered until now is the first one's");
+    limiters.settle(&third, Settlement::Tokens(5));
+    assert_eq!(owed(), 9_000);
+    limiters.settle(&first, Settlement::Tokens(1));
+    assert_eq!(owed(), 6_000, "four are not needed; one of them has recovered after the one that was used");
+}
+
+/// A key with 10,000 tokens a minute, whose requests reserve 1,002 and use 12, with clients that ask again as soon as they may.
+/// What the allowance can do is bounded by how long a reservation stays open: here 300 ms.
+#[test]
+fn short_answers_use_the_whole_allowance() {
+    const OPEN: Duration = Duration::from_millis(300);
+    let (limiters, clock) = limiters();
+    let demands = of_tokens((10_000, 10_000), 1_002);
+    let (mut open, mut used) = (std::collections::VecDeque::new(), 0_u32);
+    // After a minute, so that the burst at the beginning does not count.
+    while clock.now() < Duration::from_secs(360) {
+        let now = clock.now();
+        while open.front().is_some_and(|(at, _)| *at + OPEN <= now) {
+            let (_, reserved) = open.pop_front().expect("it is there");
+            limiters.settle(&reserved, Settlement::Tokens(12));
+        }
+        while let Ok(reserved) = limiters.reserve(&demands) {
+            used += if now >= Duration::from_secs(60) { 12 } else { 0 };
+            open.push_back((now, reserved));
+        }
+        clock.advance(Duration::from_millis(10));
+    }
+    assert!((47_500..=60_000).contains(&used), "{used} of 50,000 in five minutes");
+}
+
+#[test]
+fn a_period_that_is_over_gets_back_its_own() {
+    let (limiters, _) = limiters();
+    let quota = Quota::new(1_000, Unit::Tokens, Calendar::Day).expect("a quota");
+    let day = |day: &str| {
+        let id = Subject::of(1).quota(&quota, day.parse().expect("a day"));
+        QuotaDemand { scope: Scope::Key, id, quota, cost: 600, ends_after: Duration::ZERO }
+    };
+    let [before, after] = ["2026-11-21", "2026-11-22"].map(day);
+    let reserve = |demand: &QuotaDemand| {
+        limiters.reserve(&Demands { rates: Vec::new(), quotas: vec![demand.clone()] }).expect("it fits")
+    };
+    let (late, new) = (reserve(&before), reserve(&after));
+    limiters.settle(&late, Settlement::Tokens(100));
+    limiters.settle(&new, Settlement::Tokens(700));
+    assert_eq!([before, after].map(|demand| limiters.quotas().used(&demand.id)), [100, 700]);
+}
+
+#[test]
+fn what_counts_requests_need_not_be_kept() {
+    let (limiters, _) = limiters();
+    let mut demands = of_tokens((60, 20), 5);
+    demands.rates.push(demand(2, rate(60, 5)));
+    let kept = limiters.reserve(&demands).expect("fresh").of_tokens();
+    limiters.settle(&kept, Settlement::Tokens(0));
+    assert_eq!([0, 1].map(|which| debt(&limiters, demands.rates[which]) / MS), [0, 1_000]);
+    demands.rates.remove(0);
+    assert!(limiters.reserve(&demands).expect("fresh").of_tokens().is_empty());
+}
+
 #[test]
 fn what_others_let_pass_counts_up_to_a_burst() {
     let (limiters, clock) = limiters();
@@ -199,7 +275,7 @@ fn nobody_takes_from_a_condemned_cell() {
 
     // The sweep leaves a cell alone that somebody takes from.
     let cell = Cell::default();
-    assert!(matches!(cell.take(&demand, 5), Taken::At(5)));
+    assert!(matches!(cell.take(&demand, 5), Taken::From(5)));
     assert!(!cell.condemn(6));
     assert!(cell.condemn(5 + 1_000 * MS));
     assert!(matches!(cell.take(&demand, 5 + 1_000 * MS), Taken::Dead));
@@ -558,6 +634,72 @@ proptest! {
                     limiters.settle(&reserved, Settlement::Tokens(used));
                     sum = sum + u64::from(used) - u64::from(cost);
                 }
+            }
+        }
+    }
+}
+
+/// Requests that overlap: each is asked for, and settled later.
+#[derive(Debug, Clone)]
+enum Overlapping {
+    Wait(u64),
+    Ask(u32),
+    /// One of the open ones has used this many thousandths of what it reserved.
+    Settle {
+        which: usize,
+        share: u32,
+    },
+}
+
+fn any_overlapping() -> impl Strategy<Value = Overlapping> {
+    prop_oneof![
+        3 => (0u64..5_000 * MS).prop_map(Overlapping::Wait),
+        6 => (1u32..12).prop_map(Overlapping::Ask),
+        6 => (0usize..6, 0u32..=1_000).prop_map(|(which, share)| Overlapping::Settle { which, share }),
+    ]
+}
+
+proptest! {
+    /// In any time no more is used than a burst, what recovers, and what requests that were open at its beginning get back.
+    #[test]
+    fn settled_limits_are_never_exceeded(
+        rate in (1u32..300, 12u32..40),
+        steps in prop::collection::vec(any_overlapping(), 1..120),
+    ) {
+        struct One {
+            asked: u64,
+            settled: u64,
+            cost: u32,
+            used: u32,
+            reserved: Option<Reservation>,
+        }
+        let (limiters, clock) = limiters();
+        let mut all: Vec<One> = Vec::new();
+        for step in steps {
+            let now = limiters.now();
+            match step {
+                Overlapping::Wait(ns) => clock.advance(Duration::from_nanos(ns)),
+                Overlapping::Ask(cost) => {
+                    if let Ok(reserved) = limiters.reserve(&of_tokens(rate, cost)) {
+                        all.push(One { asked: now, settled: u64::MAX, cost, used: cost, reserved: Some(reserved) });
+                    }
+                }
+                Overlapping::Settle { which, share } => {
+                    let Some(one) = all.iter_mut().filter(|one| one.reserved.is_some()).nth(which) else { continue };
+                    (one.used, one.settled) = (one.cost * share / 1_000, now);
+                    limiters.settle(&one.reserved.take().expect("it is open"), Settlement::Tokens(one.used));
+                }
+            }
+        }
+        let rate = of_tokens(rate, 1).rates[0].rate;
+        for (first, from) in all.iter().map(|one| one.asked).enumerate() {
+            let open = all[..first].iter().filter(|one| one.settled >= from && one.settled < u64::MAX);
+            let got_back: u32 = open.map(|one| one.cost - one.used).sum();
+            let mut used = 0;
+            for one in &all[first..] {
+                used += u64::from(one.used);
+                let most = u64::from(rate.burst() + got_back) + (one.asked - from) / rate.interval();
+                prop_assert!(used <= most, "{used} of {most}");
             }
         }
     }

@@ -2,11 +2,12 @@
 -- Takes from all limits, or from none.
 --
 -- KEYS: one for each limit. ARGV: for each the time that the request uses up, and that of a full burst.
--- Returns {0, now} or, of the limits that are used up, the one with the longest wait: {its number from 1, the wait,
+-- Returns {0, now, and for each limit the time from which what was taken recovers} or, of the limits that are used up, the one with the longest wait: {its number from 1, the wait,
 -- the time until it is all fresh}. One of which more is asked than a full burst comes first: no wait is long enough.
 
 local stored = redis.call('MGET', unpack(KEYS))
 local taken, cut = {}, {}
+local admitted = { 0, now_s, now_ns }
 local is_hopeless = false
 local refused, retry_s, retry_ns, reset_s, reset_ns = 0, 0, 0, 0, 0
 
@@ -29,6 +30,7 @@ for i, key in ipairs(KEYS) do
       s, ns = now_s, now_ns
     end
   end
+  admitted[2 * i + 2], admitted[2 * i + 3] = s, ns
   local next_s, next_ns = add(s, ns, cost_s, cost_ns)
   if is_after(next_s, next_ns, most_s, most_ns) then
     local wait_s, wait_ns = subtract(next_s, next_ns, most_s, most_ns)
@@ -54,4 +56,4 @@ end
 for key, at in pairs(taken) do
   keep(key, at[1], at[2])
 end
-return { 0, now_s, now_ns }
+return admitted

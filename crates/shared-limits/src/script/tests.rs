@@ -33,7 +33,7 @@ impl Bench {
         let redis = runtime.block_on(Redis::start(program));
         let client = redis::Client::open(redis.url()).expect("its URL");
         let connection = RefCell::new(client.get_connection().expect("a connection"));
-        let texts = [ADMIT_TEXT, GIVE_BACK_TEXT, LEFT_TEXT].map(|code| (code, Text::new(with_time(code))));
+        let texts = [ADMIT_TEXT, SETTLE_TEXT, LEFT_TEXT].map(|code| (code, Text::new(with_time(code))));
         Some(Self { _redis: redis, connection, keys: Keys::new("test").expect("a namespace"), texts })
     }
 
@@ -49,8 +49,13 @@ impl Bench {
         outcome(&self.run(&admit(&self.keys, demands), now), demands.len()).expect("it makes sense")
     }
 
+    fn settle(&self, settled: &[Settled], now: u64) {
+        self.run(&settle(&self.keys, settled), now);
+    }
+
+    /// Gives all back that was taken at this time from fresh limits.
     fn give_back(&self, demands: &[Demand], taken_at: u64, now: u64) {
-        self.run(&give_back(&self.keys, demands, ServerTime(taken_at)), now);
+        self.settle(&settled(demands, &[ServerTime(taken_at)].repeat(demands.len()), |_| 0), now);
     }
 
     fn left(&self, demands: &[Demand], now: u64) -> Vec<Left> {
@@ -89,6 +94,15 @@ fn with_time(code: &str) -> &'static str {
     text.leak()
 }
 
+fn settled(demands: &[Demand], recovers_from: &[ServerTime], used: impl Fn(u32) -> u32) -> Vec<Settled> {
+    let one = |(demand, from): (&Demand, &ServerTime)| Settled {
+        demand: *demand,
+        recovers_from: *from,
+        used: used(demand.cost),
+    };
+    demands.iter().zip(recovers_from).map(one).collect()
+}
+
 fn id(number: u128) -> LimitId {
     LimitId { who: number, model: 7 * number, window: 3 }
 }
@@ -125,8 +139,10 @@ impl Model {
         }
         let mut debts = self.debts.clone();
         let mut refused: Option<((bool, u64), usize, u64)> = None;
+        let mut recovers_from = Vec::new();
         for (index, demand) in demands.iter().enumerate() {
             let debt = debts.get_mut(&key(demand)).expect("it was made above");
+            recovers_from.push(ServerTime(self.now + *debt));
             let wait = (*debt + demand.time()).saturating_sub(demand.burst_time());
             let wait = (demand.cost > demand.burst, wait);
             if wait.1 == 0 {
@@ -141,15 +157,21 @@ impl Model {
             }
             None => {
                 self.debts = debts;
-                Outcome::Admitted { at: ServerTime(self.now) }
+                Outcome::Admitted { at: ServerTime(self.now), recovers_from }
             }
         }
     }
 
-    fn give_back(&mut self, demands: &[Demand], taken_at: u64) {
-        for demand in demands {
+    fn settle(&mut self, settled: &[Settled]) {
+        for Settled { demand, recovers_from, used } in settled {
             let debt = self.debts.entry(key(demand)).or_default();
-            *debt = debt.saturating_sub(demand.time().saturating_sub(self.now - taken_at));
+            let time = |tokens: u32| demand.interval_ns * u64::from(tokens);
+            if *used > demand.cost {
+                *debt = debt.saturating_add(time(used - demand.cost));
+            } else {
+                let recovered = self.now.saturating_sub(recovers_from.0 + time(*used));
+                *debt = debt.saturating_sub(time(demand.cost - used).saturating_sub(recovered));
+            }
         }
     }
 
@@ -168,8 +190,8 @@ enum Step {
     },
     /// Indices of limits, each with a cost in thousandths of a burst.
     Admit(Vec<(usize, u32)>),
-    /// Gives back part of an earlier admission, in thousandths of its cost.
-    GiveBack {
+    /// An earlier admission has used so many thousandths of what was taken.
+    Settle {
         ago: usize,
         share: u32,
     },
@@ -197,7 +219,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => wait.prop_map(|us| Step::Wait { us }),
         6 => prop::collection::vec((0..LIMITS, share), 1..5).prop_map(Step::Admit),
-        2 => (0..4_usize, 0..=1_000_u32).prop_map(|(ago, share)| Step::GiveBack { ago, share }),
+        2 => (0..4_usize, 0..=1_000_u32).prop_map(|(ago, share)| Step::Settle { ago, share }),
+        1 => (0..4_usize, 1_001..3_000_u32).prop_map(|(ago, share)| Step::Settle { ago, share }),
         1 => Just(Step::Left),
         1 => (0..LIMITS, rate()).prop_map(|(limit, (interval_ns, burst))| Step::Change { limit, interval_ns, burst }),
     ]
@@ -222,11 +245,13 @@ fn part(of: u32, thousandths: u32) -> u32 {
         .expect("little more than the whole")
 }
 
-/// An admission and its time, less what was given back.
+/// An admission and its time, and what it has used.
 struct Admission {
     at: u64,
     demands: Vec<Demand>,
-    is_settled: bool,
+    recovers_from: Vec<ServerTime>,
+    used: Vec<u32>,
+    settled_at: Option<u64>,
 }
 
 /// A sequence of steps, on the server and on the model.
@@ -247,7 +272,7 @@ impl<'a> Run<'a> {
         match step {
             Step::Wait { us } => self.model.wait(us * 1_000),
             Step::Admit(wanted) => self.admit(wanted)?,
-            Step::GiveBack { ago, share } => self.give_back(*ago, *share),
+            Step::Settle { ago, share } => self.settle(*ago, *share),
             Step::Left => {}
             Step::Change { limit, interval_ns, burst } => {
                 let id = self.limits[*limit].id;
@@ -264,26 +289,24 @@ impl<'a> Run<'a> {
         };
         let demands: Vec<Demand> = wanted.iter().map(demand).collect();
         let outcome = self.bench.admit(&demands, self.model.now);
-        prop_assert_eq!(outcome, self.model.admit(&demands), "{:?}", &demands);
-        if matches!(outcome, Outcome::Admitted { .. }) {
-            self.admissions.push(Admission { at: self.model.now, demands, is_settled: false });
+        prop_assert_eq!(&outcome, &self.model.admit(&demands), "{:?}", &demands);
+        if let Outcome::Admitted { at, recovers_from } = outcome {
+            let used = demands.iter().map(|demand| demand.cost).collect();
+            self.admissions.push(Admission { at: at.0, demands, recovers_from, used, settled_at: None });
         }
         Ok(())
     }
 
-    fn give_back(&mut self, ago: usize, share: u32) {
-        let Some(admission) = self.admissions.iter_mut().rev().filter(|one| !one.is_settled).nth(ago) else {
-            return;
-        };
-        admission.is_settled = true;
-        let back = |taken: &mut Demand| {
-            let cost = u32::try_from(u64::from(taken.cost) * u64::from(share) / 1_000).expect("a part");
-            taken.cost -= cost;
-            Demand { cost, ..*taken }
-        };
-        let back: Vec<Demand> = admission.demands.iter_mut().map(back).collect();
-        self.bench.give_back(&back, admission.at, self.model.now);
-        self.model.give_back(&back, admission.at);
+    fn settle(&mut self, ago: usize, share: u32) {
+        let mut open = self.admissions.iter_mut().rev().filter(|one| one.settled_at.is_none());
+        let Some(admission) = open.nth(ago) else { return };
+        admission.settled_at = Some(self.model.now);
+        let used =
+            |cost| u32::try_from(u64::from(cost) * u64::from(share) / 1_000).expect("at most three times");
+        let settled = settled(&admission.demands, &admission.recovers_from, used);
+        admission.used = settled.iter().map(|one| one.used).collect();
+        self.bench.settle(&settled, self.model.now);
+        self.model.settle(&settled);
     }
 
     /// Compares what is left.
@@ -293,23 +316,23 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// In every window of time, no limit may admit more than a burst and what recovers.
+    /// In every window of time, no more may be used of a limit than a burst, what recovers, and what requests that were open at
+    /// its beginning get back.
     fn check_windows(&self) -> TestCaseResult {
         for limit in &self.limits {
-            let of_it = |one: &Admission| -> u64 {
-                one.demands
-                    .iter()
-                    .filter(|demand| demand.id == limit.id)
-                    .map(|demand| u64::from(demand.cost))
-                    .sum()
+            let sum = |one: &Admission, of: fn(u32, u32) -> u32| -> u64 {
+                let both = one.demands.iter().zip(&one.used).filter(|(demand, _)| demand.id == limit.id);
+                both.map(|(demand, used)| u64::from(of(demand.cost, *used))).sum()
             };
-            for first in 0..self.admissions.len() {
-                let mut sum = 0;
+            for (first, from) in self.admissions.iter().map(|one| one.at).enumerate() {
+                let open =
+                    self.admissions[..first].iter().filter(|one| one.settled_at.is_some_and(|at| at >= from));
+                let got_back: u64 = open.map(|one| sum(one, |cost, used| cost - used)).sum();
+                let mut used = 0;
                 for last in &self.admissions[first..] {
-                    sum += of_it(last);
-                    let window = last.at - self.admissions[first].at;
-                    let most = u64::from(limit.burst) + window / limit.interval_ns;
-                    prop_assert!(sum <= most, "{sum} in {window} ns of {limit:?}");
+                    used += sum(last, |_, used| used);
+                    let most = u64::from(limit.burst) + got_back + (last.at - from) / limit.interval_ns;
+                    prop_assert!(used <= most, "{used} of {most}, of {limit:?}");
                 }
             }
         }
@@ -329,7 +352,8 @@ fn the_scripts_do_what_the_plain_model_does() {
 #[test]
 fn no_window_of_time_has_more_than_a_burst_and_what_comes_in() {
     let Some(bench) = Bench::start() else { return };
-    let is_kept = |step: &Step| !matches!(step, Step::Change { .. });
+    // Nor does anything use more than it took: debts are not bounded by the limit.
+    let is_kept = |step: &Step| !matches!(step, Step::Change { .. } | Step::Settle { share: 1_001.., .. });
     proptest!(ProptestConfig::with_cases(150), |(limits in limits(), steps in steps())| {
         let mut run = Run::new(&bench, limits);
         steps.iter().filter(|step| is_kept(step)).try_for_each(|step| run.take(step))?;
@@ -355,10 +379,13 @@ fn memory_and_redis_agree() {
         for (who, wait_us) in requests {
             now += wait_us * 1_000;
             clock.advance(ns(wait_us * 1_000));
-            let in_redis = bench.admit(&[Demand { id: id(who), interval_ns, burst, cost: 1 }], now);
+            let in_redis = match bench.admit(&[Demand { id: id(who), interval_ns, burst, cost: 1 }], now) {
+                Outcome::Admitted { at, .. } => Outcome::Admitted { at, recovers_from: Vec::new() },
+                refused => refused,
+            };
             let address = IpAddr::from(Ipv6Addr::from_bits(who << 64));
             let in_memory = match memory.failed_from(Some(address), rate) {
-                Ok(()) => Outcome::Admitted { at: ServerTime(now) },
+                Ok(()) => Outcome::Admitted { at: ServerTime(now), recovers_from: Vec::new() },
                 Err(refused) => Outcome::Refused {
                     index: 0,
                     retry_after: refused.retry_after,
@@ -408,6 +435,30 @@ fn what_takes_nothing_leaves_no_key() {
     assert_eq!(bench.command(&["DBSIZE"]), redis::Value::Int(0), "all was given back");
 }
 
+/// A limit that is in use all the time gets all back; whoever used more than was taken owes it, by a burst at most.
+#[test]
+fn what_was_not_used_comes_back_and_what_was_used_beyond_is_owed() {
+    let Some(bench) = Bench::start() else { return };
+    let five = Demand { id: id(1), interval_ns: SECOND, burst: 20, cost: 5 };
+    let from = [0, 5, 10].map(|after| ServerTime(START + after * SECOND));
+    for recovers_from in from {
+        let admitted = Outcome::Admitted { at: ServerTime(START), recovers_from: vec![recovers_from] };
+        assert_eq!(bench.admit(&[five], START), admitted);
+    }
+    let now = START + 2 * SECOND;
+    let owed = || bench.left(&[five], now)[0].reset_after;
+    for (which, used, after) in [(1, 1, 9), (2, 5, 9), (0, 1, 6)] {
+        bench.settle(&settled(&[five], &from[which..], |_| used), now);
+        assert_eq!(owed(), ns(after * SECOND), "{which}");
+    }
+    bench.settle(&settled(&[five], &from, |_| 12), now);
+    assert_eq!(owed(), ns(13 * SECOND));
+    bench.settle(&settled(&[five], &from, |_| 100_000), now);
+    assert_eq!(owed(), ns(20 * SECOND));
+    assert!(matches!(bench.admit(&[five], now + 5 * SECOND), Outcome::Refused { .. }));
+    assert!(matches!(bench.admit(&[five], now + 10 * SECOND), Outcome::Admitted { .. }));
+}
+
 /// After a failover to a server whose clock is behind, or a clock set back, a limit must not stay closed for that long.
 #[test]
 fn a_clock_that_goes_back_costs_a_burst_at_most() {
@@ -417,10 +468,9 @@ fn a_clock_that_goes_back_costs_a_burst_at_most() {
     let earlier = START - 86_400 * SECOND;
     let refused = Outcome::Refused { index: 0, retry_after: ns(SECOND), reset_after: ns(5 * SECOND) };
     assert_eq!(bench.admit(&[demand], earlier), refused);
-    assert_eq!(
-        bench.admit(&[demand], earlier + SECOND),
-        Outcome::Admitted { at: ServerTime(earlier + SECOND) }
-    );
+    // Four of five are still taken.
+    let (at, recovers_from) = (ServerTime(earlier + SECOND), vec![ServerTime(earlier + 5 * SECOND)]);
+    assert_eq!(bench.admit(&[demand], at.0), Outcome::Admitted { at, recovers_from });
 }
 
 /// Three million years are capped at 584.
@@ -462,7 +512,16 @@ fn keys_are_distinct_and_in_one_slot() {
 
 #[test]
 fn answers_without_sense_are_none() {
-    for answer in [&[][..], &[0], &[0, u64::MAX, 0], &[3, 0, 0, 0, 0], &[1, 0, SECOND, 0, 0], &[1, 2, 3]] {
+    for answer in [
+        &[][..],
+        &[0],
+        &[0, u64::MAX, 0, 1, 1, 1, 1],
+        &[0, 1, 1],
+        &[0, 1, 1, 1, 1, 1],
+        &[3, 0, 0, 0, 0],
+        &[1, 0, SECOND, 0, 0],
+        &[1, 2, 3],
+    ] {
         assert_eq!(outcome(answer, 2), None, "{answer:?}");
     }
     assert_eq!(lefts(&[1, 2, 3], &[]), None);

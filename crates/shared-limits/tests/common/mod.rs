@@ -43,7 +43,7 @@ pub(crate) async fn until_up(limits: &SharedLimits) {
     assert!(up.is_ok(), "still down: {limits:?}");
 }
 
-pub(crate) fn is_admitted(outcome: Outcome) -> bool {
+pub(crate) fn is_admitted(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Admitted { .. })
 }
 

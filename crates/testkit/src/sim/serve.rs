@@ -4,7 +4,7 @@ use std::{future::Future, io, sync::Arc};
 
 use axum::{
     Router,
-    body::{Body, Bytes, to_bytes},
+    body::{Bytes, to_bytes},
     extract::{Request, State as Shared},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Json, Response},
@@ -15,15 +15,14 @@ use tokio::{net::TcpListener, time::sleep};
 use super::{
     Options, answers, control,
     form::Form,
-    native, socket,
+    native,
+    respond::{EVENT_STREAM, error, not_found, served_model, text, unable, unavailable},
+    socket,
     state::{RawListing, Received, State},
     stream::Events,
     tools,
 };
 use crate::tls::TlsListener;
-
-/// The media type of server-sent events.
-pub(super) const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
 /// Serves until `stop` is ready, then ends as uvicorn does on SIGTERM: stops listening, closes idle connections,
 /// finishes the requests in flight.
@@ -209,17 +208,6 @@ fn has_required_key(state: &State, headers: &HeaderMap) -> bool {
     given == Some(required.as_str())
 }
 
-/// The answer to every request for a model while the server is loading, or was told to fail.
-pub(super) fn unable(state: &State) -> Option<Response> {
-    if state.is_loading() {
-        return Some(unavailable());
-    }
-    let failure = state.switches().failure.clone();
-    let status = failure.status?;
-    let retry_after = failure.retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
-    Some((retry_after, error(status, "InternalServerError", "told to fail", None)).into_response())
-}
-
 async fn infer(state: &Arc<State>, endpoint: Endpoint, content: &Content) -> Response {
     if let Some(refusal) = unable(state) {
         return refusal;
@@ -266,21 +254,6 @@ fn wanted_model(state: &State, endpoint: Endpoint, content: &Content) -> Result<
     served_model(state, content.model())
 }
 
-/// The model of that name, the only one if none is named, or the 404 of a server that does not have it.
-pub(super) fn served_model(state: &State, wanted: Option<&str>) -> Result<String, Box<Response>> {
-    let models = state.switches().models.clone();
-    let wanted = wanted.filter(|model| !model.is_empty()).or(models.first().map(String::as_str));
-    let wanted = wanted.unwrap_or_default();
-    let is_ollama = state.options.owned_by == "library";
-    let is = |model: &String| model == wanted || (is_ollama && *model == format!("{wanted}:latest"));
-    if state.options.accept_any || models.iter().any(is) {
-        Ok(wanted.to_owned())
-    } else {
-        let message = format!("The model `{wanted}` does not exist.");
-        Err(Box::new(error(404, "NotFoundError", &message, Some("model"))))
-    }
-}
-
 fn streamed(state: &State, endpoint: Endpoint, model: &str, request: &Value) -> Option<Events> {
     if request["stream"] != true {
         return None;
@@ -292,21 +265,4 @@ fn streamed(state: &State, endpoint: Endpoint, model: &str, request: &Value) -> 
         Endpoint::Messages => Some(Events::messages(state, model)),
         _ => None,
     }
-}
-
-pub(super) fn error(status: u16, kind: &str, message: &str, param: Option<&str>) -> Response {
-    let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (code, Json(answers::error(status, kind, message, param))).into_response()
-}
-
-fn unavailable() -> Response {
-    StatusCode::SERVICE_UNAVAILABLE.into_response()
-}
-
-fn not_found() -> Response {
-    (StatusCode::NOT_FOUND, Json(json!({"detail": "Not Found"}))).into_response()
-}
-
-pub(super) fn text(content_type: &'static str, body: impl Into<Body>) -> Response {
-    ([(header::CONTENT_TYPE, content_type)], body.into()).into_response()
 }

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::{
     answers,
-    serve::text,
+    respond::text,
     state::{Running, State},
 };
 

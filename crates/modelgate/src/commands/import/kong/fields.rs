@@ -1,17 +1,26 @@
 //! Classifies Kong's fields and plugins: understood, harmless, or a restriction.
 
-use super::super::fields::{Field, Meaning, Place, harmless, restricts, said};
+use super::super::fields::{FieldsOf, Meaning, UnimportedField, harmless, restricts, said};
 
-const TIMES: Field = harmless("created_at", "when it was made");
-const CHANGED: Field = harmless("updated_at", "when it was changed");
-const ID: Field = harmless("id", "stands for it in Kong alone");
-const TAGS: Field = harmless("tags", "labels for people and tools");
-const WORKSPACE: Field =
+const TIMES: UnimportedField = harmless("created_at", "when it was made");
+const CHANGED: UnimportedField = harmless("updated_at", "when it was changed");
+const ID: UnimportedField = harmless("id", "stands for it in Kong alone");
+const TAGS: UnimportedField = harmless("tags", "labels for people and tools");
+const WORKSPACE: UnimportedField =
     harmless("ws_id", "the workspace; it holds apart what is configured, and limits nobody");
-const OTHER_CREDENTIALS: &str = "credentials of another kind; they do not work here";
+const OTHER: &str = "credentials of another kind; they do not work here";
+/// Credentials of consumers, which stand at the top of a file or below a consumer.
+const OTHER_CREDENTIALS: &[UnimportedField] = &[
+    said("basicauth_credentials", OTHER),
+    said("hmacauth_credentials", OTHER),
+    said("jwt_secrets", OTHER),
+    said("oauth2_credentials", OTHER),
+    said("mtls_auth_credentials", OTHER),
+    said("keyauth_enc_credentials", OTHER),
+];
 
 /// The top-level keys of the file.
-pub(super) const TOP: Place<'_> = Place {
+pub(super) const TOP: FieldsOf<'_> = FieldsOf {
     whose: "its ",
     understood: &[
         "consumers",
@@ -25,69 +34,63 @@ pub(super) const TOP: Place<'_> = Place {
         "consumer_group_plugins",
         "_plugin_configs",
     ],
-    tables: &[&[
-        harmless("_format_version", "the form of the file"),
-        harmless("_transform", "whether passwords are digests; keys never are"),
-        harmless("_comment", "a remark"),
-        harmless("_ignore", "what Kong does not read either"),
-        harmless("_info", "what decK selected, and defaults for services and routes"),
-        harmless("_workspace", "the workspace; it holds apart what is configured, and limits nobody"),
-        harmless("_konnect", "the control plane"),
-        harmless("_sync_version", "the number of the last change"),
-        harmless("workspaces", "they hold apart what is configured, and limit nobody"),
-        harmless("upstreams", "where requests go; Modelgate discovers servers"),
-        harmless("targets", "where requests go"),
-        harmless("certificates", "TLS is Traefik's"),
-        harmless("ca_certificates", "TLS is Traefik's"),
-        harmless("snis", "TLS is Traefik's"),
-        harmless("vaults", "where Kong's own secrets are; a key that stands there is named"),
-        harmless("keys", "keys for signatures, none of consumers"),
-        harmless("key_sets", "keys for signatures, none of consumers"),
-        harmless("licenses", "Kong's own"),
-        harmless("parameters", "Kong's own"),
-        harmless("clustering_data_planes", "Kong's own"),
-        harmless("rbac_roles", "who may change Kong"),
-        harmless("rbac_users", "who may change Kong"),
-        harmless("partials", "settings of Redis that plugins share"),
-        harmless("cloned_plugins", "what plugins are; those in use are named"),
-        harmless("custom_plugins", "what plugins are; those in use are named"),
-        said("basicauth_credentials", OTHER_CREDENTIALS),
-        said("hmacauth_credentials", OTHER_CREDENTIALS),
-        said("jwt_secrets", OTHER_CREDENTIALS),
-        said("oauth2_credentials", OTHER_CREDENTIALS),
-        said("mtls_auth_credentials", OTHER_CREDENTIALS),
-        said("keyauth_enc_credentials", OTHER_CREDENTIALS),
-        restricts("filter_chains", "filters in WebAssembly, which may refuse requests"),
-    ]],
+    tables: &[
+        OTHER_CREDENTIALS,
+        &[
+            harmless("_format_version", "the form of the file"),
+            harmless("_transform", "whether passwords are digests; keys never are"),
+            harmless("_comment", "a remark"),
+            harmless("_ignore", "what Kong does not read either"),
+            harmless("_info", "what decK selected, and defaults for services and routes"),
+            harmless("_workspace", "the workspace; it holds apart what is configured, and limits nobody"),
+            harmless("_konnect", "the control plane"),
+            harmless("_sync_version", "the number of the last change"),
+            harmless("workspaces", "they hold apart what is configured, and limit nobody"),
+            harmless("upstreams", "where requests go; Modelgate discovers servers"),
+            harmless("targets", "where requests go"),
+            harmless("certificates", "TLS is Traefik's"),
+            harmless("ca_certificates", "TLS is Traefik's"),
+            harmless("snis", "TLS is Traefik's"),
+            harmless("vaults", "where Kong's own secrets are; a key that stands there is named"),
+            harmless("keys", "keys for signatures, none of consumers"),
+            harmless("key_sets", "keys for signatures, none of consumers"),
+            harmless("licenses", "Kong's own"),
+            harmless("parameters", "Kong's own"),
+            harmless("clustering_data_planes", "Kong's own"),
+            harmless("rbac_roles", "who may change Kong"),
+            harmless("rbac_users", "who may change Kong"),
+            harmless("partials", "settings of Redis that plugins share"),
+            harmless("cloned_plugins", "what plugins are; those in use are named"),
+            harmless("custom_plugins", "what plugins are; those in use are named"),
+            restricts("filter_chains", "filters in WebAssembly, which may refuse requests"),
+        ],
+    ],
     unknown: Meaning::Restricts,
     restriction: None,
 };
 
 /// A consumer's fields.
-pub(super) const CONSUMER: Place<'_> = Place {
+pub(super) const CONSUMER: FieldsOf<'_> = FieldsOf {
     whose: "its ",
     understood: &["username", "custom_id", "plugins", "keyauth_credentials", "acls", "groups", "enabled"],
-    tables: &[&[
-        ID,
-        TIMES,
-        CHANGED,
-        TAGS,
-        WORKSPACE,
-        harmless("type", "whether it is an application, a developer or an administrator"),
-        harmless("username_lower", "its name in small letters"),
-        said("basicauth_credentials", OTHER_CREDENTIALS),
-        said("hmacauth_credentials", OTHER_CREDENTIALS),
-        said("jwt_secrets", OTHER_CREDENTIALS),
-        said("oauth2_credentials", OTHER_CREDENTIALS),
-        said("mtls_auth_credentials", OTHER_CREDENTIALS),
-        said("keyauth_enc_credentials", OTHER_CREDENTIALS),
-    ]],
+    tables: &[
+        OTHER_CREDENTIALS,
+        &[
+            ID,
+            TIMES,
+            CHANGED,
+            TAGS,
+            WORKSPACE,
+            harmless("type", "whether it is an application, a developer or an administrator"),
+            harmless("username_lower", "its name in small letters"),
+        ],
+    ],
     unknown: Meaning::Restricts,
     restriction: None,
 };
 
 /// A key's fields.
-pub(super) const CREDENTIAL: Place<'_> = Place {
+pub(super) const CREDENTIAL: FieldsOf<'_> = FieldsOf {
     whose: "its ",
     understood: &["key", "consumer", "ttl", "enabled"],
     tables: &[&[ID, TIMES, CHANGED, TAGS, WORKSPACE]],
@@ -96,7 +99,7 @@ pub(super) const CREDENTIAL: Place<'_> = Place {
 };
 
 /// A plugin's fields. Conditions on when it runs are ignored, so its limit always applies.
-pub(super) const PLUGIN: Place<'_> = Place {
+pub(super) const PLUGIN: FieldsOf<'_> = FieldsOf {
     whose: "its ",
     understood: &["name", "config", "_config", "enabled", "consumer", "consumer_group", "service", "route"],
     tables: &[&[
@@ -122,7 +125,7 @@ pub(super) const ASKED_TOO: &str =
 
 /// Plugins that refuse nobody, or whose refusals Modelgate makes as well. Any other plugin is a restriction, unless its settings
 /// are read.
-pub(super) const PLUGINS: &[Field] = &[
+pub(super) const PLUGINS: &[UnimportedField] = &[
     harmless("cors", "Traefik's or Modelgate's own"),
     harmless("prometheus", "Modelgate has metrics of its own"),
     harmless("datadog", "it observes"),

@@ -1,0 +1,200 @@
+use super::{
+    account::{MOST_HOURS, MOST_LINES},
+    *,
+};
+use crate::{
+    Call, Ledger, Options, Receipt, Reservation,
+    testing::{CALL, aborted, record, refused, reservation, span},
+};
+
+const EXCLUSIVE: Terms = Terms { exclusive: true, leaves_out_cached: false };
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(7_200 + seconds)
+}
+
+fn server() -> Arc<str> {
+    Arc::from("http://10.0.0.1:8000")
+}
+
+fn counters(prompt: u64, completion: u64) -> Counters {
+    Counters { prompt, completion }
+}
+
+/// The books of one server, with all that teaches them.
+struct Shop {
+    books: Books<u32>,
+    calibration: Calibration,
+    ledger: Ledger<u32>,
+}
+
+impl Shop {
+    /// The server was idle, and had counted this.
+    fn new(terms: Terms, before: Counters) -> Self {
+        let ledger = Ledger::new(Options { grace: Duration::ZERO, ..Options::default() });
+        let mut shop = Self { books: Books::new(), calibration: Calibration::default(), ledger };
+        assert_eq!(shop.read(before, terms), []);
+        shop
+    }
+
+    fn read(&mut self, counters: Counters, terms: Terms) -> Vec<Correction<u32>> {
+        self.books.read(&server(), counters, terms, true, &mut self.calibration, at(1))
+    }
+
+    /// Settles a request by what was told about it.
+    fn settle(&mut self, request: u128, receipt: Receipt) -> Settlement<u32> {
+        let call = Call { traces: false, ..CALL };
+        self.ledger.open(Reservation { call, ..reservation(request) }, Duration::ZERO);
+        self.ledger.tell(receipt, Duration::ZERO);
+        self.ledger.advance(Duration::ZERO);
+        let one = self.ledger.take_settled().remove(0);
+        self.books.settled(&server(), one.held, &one, at(0));
+        one
+    }
+
+    fn measured(&mut self, request: u128, tokens: u64) -> Settlement<u32> {
+        self.settle(request, Receipt::Record(record(request, 450 + 225 * tokens)))
+    }
+
+    fn row(&self) -> Row {
+        *self.books.rows().next().expect("a row").2
+    }
+}
+
+#[test]
+fn counters_start_anew_with_the_server() {
+    let mut shop = Shop::new(Terms::default(), counters(1_000, 2_000));
+    for (now, sum) in [((1_100, 2_050), (100, 50)), ((30, 7), (130, 57)), ((31, 9), (131, 59))] {
+        shop.read(counters(now.0, now.1), Terms::default());
+        assert_eq!(shop.row().counted, counters(sum.0, sum.1));
+    }
+}
+
+#[test]
+fn differences_are_named() {
+    let mut shop = Shop::new(Terms::default(), counters(0, 0));
+    shop.settle(1, Receipt::Span(span(1, 1, 10, 500)));
+    shop.read(counters(2_010, 500), Terms::default());
+    let row = shop.row();
+    assert_eq!((row.requests, row.settled), (1, counters(10, 500)));
+    assert_eq!(row.completion_difference(), Difference::None);
+    assert_eq!(row.prompt_difference(), Difference::NotOurs(2_000), "others use the server too");
+    shop.measured(2, 700);
+    shop.read(counters(2_020, 600), Terms::default());
+    assert_eq!(shop.row().completion_difference(), Difference::Missing(600));
+    let (server_name, hour, _) = shop.books.rows().next().expect("a row");
+    assert_eq!((server_name, hour, hour.start()), (&server(), Hour(2), at(0)));
+    shop.books.retain(|name| *name != *server());
+    assert_eq!(shop.books.rows().count(), 0);
+}
+
+#[test]
+fn receipts_of_an_exclusive_server_are_corrected_to_what_it_counted() {
+    let mut shop = Shop::new(EXCLUSIVE, counters(70, 80));
+    let exact = shop.settle(1, Receipt::Span(span(1, 1, 40, 300)));
+    shop.settle(2, Receipt::Record(refused(2, 503)));
+    let measured = [shop.measured(3, 100), shop.measured(4, 200)];
+    let cut = shop.settle(5, Receipt::Record(aborted(5, 450 + 225 * 50)));
+    let corrections = shop.read(counters(70 + 40 + 60, 80 + 300 + 385), EXCLUSIVE);
+    let by: Vec<_> = corrections.iter().map(|one| (one.whose, one.prompt, one.completion)).collect();
+    assert_eq!(by, [(3, 10, 10), (4, 10, 20), (5, 10, 5)], "in proportion; the exact one stays");
+    let settled: u64 = [&exact, &measured[0], &measured[1], &cut].iter().map(|one| one.used.completion).sum();
+    assert_eq!(i64::try_from(settled).expect("small") + 35, 300 + 385);
+    let row = shop.row();
+    assert_eq!((row.settled, row.counted), (counters(100, 685), counters(100, 685)));
+    assert_eq!(shop.read(counters(70 + 40 + 60, 80 + 300 + 385), EXCLUSIVE), [], "corrected once");
+}
+
+#[test]
+fn no_correction_goes_beyond_a_reservation() {
+    let mut shop = Shop::new(EXCLUSIVE, counters(0, 0));
+    shop.measured(1, 100);
+    let corrections = shop.read(counters(5_000, 5_000), EXCLUSIVE);
+    assert_eq!((corrections[0].completion, corrections[0].prompt), (900, 0), "1,000 and 10 were reserved");
+    assert_eq!(shop.row().completion_difference(), Difference::NotOurs(4_000));
+}
+
+#[test]
+fn prompts_that_a_counter_leaves_out_were_cached() {
+    let terms = Terms { exclusive: true, leaves_out_cached: true };
+    let mut shop = Shop::new(terms, counters(0, 0));
+    shop.measured(1, 100);
+    shop.measured(2, 100);
+    let corrections = shop.read(counters(14, 200), terms);
+    let by: Vec<_> = corrections.iter().map(|one| (one.prompt, one.cached, one.completion)).collect();
+    assert_eq!(by, [(0, 3, 0), (0, 3, 0)]);
+    let row = shop.row();
+    assert_eq!((row.settled.prompt, row.cached, row.prompt_difference()), (20, 6, Difference::None));
+}
+
+#[test]
+fn a_busy_server_is_balanced_when_it_is_idle() {
+    let mut shop = Shop::new(EXCLUSIVE, counters(0, 0));
+    shop.measured(1, 100);
+    let (mut calibration, busy) = (Calibration::default(), counters(10, 170));
+    assert_eq!(shop.books.read(&server(), busy, EXCLUSIVE, false, &mut calibration, at(1)), []);
+    shop.measured(2, 100);
+    let corrections = shop.read(counters(20, 220), EXCLUSIVE);
+    assert_eq!(corrections.iter().map(|one| one.completion).collect::<Vec<_>>(), [10, 10]);
+}
+
+/// What a server had counted before it was killed is lost with it: nothing is made of the rest.
+#[test]
+fn a_restart_corrects_nothing() {
+    let mut shop = Shop::new(EXCLUSIVE, counters(500, 500));
+    shop.measured(1, 100);
+    let mut calibration = Calibration::default();
+    assert_eq!(shop.books.read(&server(), counters(0, 3), EXCLUSIVE, false, &mut calibration, at(1)), []);
+    shop.measured(2, 100);
+    assert_eq!(shop.read(counters(10, 110), EXCLUSIVE), []);
+    shop.measured(3, 100);
+    assert_eq!(shop.read(counters(20, 230), EXCLUSIVE)[0].completion, 20, "known again");
+}
+
+/// A llama.cpp server whose chunks are 300 bytes long. Others use it at times, which must not make our requests dearer.
+#[test]
+fn counters_teach_tokens_per_byte_and_others_use_does_not() {
+    let mut shop = Shop::new(Terms::default(), counters(0, 0));
+    let mut completion = 0;
+    for round in 0..40_u64 {
+        for request in 0..3 {
+            let tokens = 20 + (round * 7 + request * 31) % 150;
+            completion += tokens;
+            shop.settle(
+                1 + u128::from(round * 3 + request),
+                Receipt::Record(record(1 + u128::from(round * 3 + request), 600 + 300 * tokens)),
+            );
+        }
+        if round % 3 == 2 {
+            completion += 5_000;
+        }
+        shop.read(counters(0, completion), Terms::default());
+    }
+    let found = shop.calibration.completion(&Arc::from("llama"), CALL, 600 + 300 * 100);
+    assert!((97..=103).contains(&found), "{found} instead of 100");
+}
+
+#[test]
+fn memory_is_bounded() {
+    let mut books = Books::<()>::new();
+    let mut calibration = Calibration::default();
+    for number in 0..MOST_SERVERS + 10 {
+        let name = Arc::from(number.to_string());
+        books.read(&name, counters(0, 0), Terms::default(), true, &mut calibration, at(0));
+    }
+    assert_eq!(books.servers.len(), MOST_SERVERS);
+    let mut shop = Shop::new(Terms::default(), counters(0, 0));
+    for hour in 0..100 {
+        let then = at(hour * 3_600);
+        shop.books.read(&server(), counters(hour, 0), Terms::default(), true, &mut calibration, then);
+    }
+    assert_eq!(shop.books.rows().count(), MOST_HOURS);
+    (0..5_000).for_each(|request| drop(shop.measured(request, 10)));
+    assert_eq!(shop.books.servers[&server()].lines(), MOST_LINES);
+    let ours = 5_000 * 10;
+    assert_eq!(
+        shop.read(counters(99 + ours, ours), EXCLUSIVE),
+        [],
+        "those beyond are known as they were settled"
+    );
+}

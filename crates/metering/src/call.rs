@@ -1,0 +1,84 @@
+//! What a request asks for, as far as it decides how its tokens are counted.
+
+/// The endpoint of a request, and how many answers it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Call {
+    /// Where it was sent.
+    pub endpoint: Endpoint,
+    /// Whether the answer comes piece by piece.
+    pub streams: bool,
+    /// Whether the server can export spans. It need not have been told to: the ledger finds out.
+    pub traces: bool,
+    /// `n`: how many answers to each prompt, at least 1.
+    pub choices: u16,
+    /// How many prompts the request has, at least 1.
+    pub prompts: u16,
+}
+
+/// Endpoints whose answers have a form of their own, so that a byte of them stands for another number of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "named after their paths")]
+pub enum Endpoint {
+    ChatCompletions,
+    Completions,
+    Responses,
+    Messages,
+    OllamaChat,
+    OllamaGenerate,
+    Generate,
+    LlamaCpp,
+    /// All others; most of them do not answer with tokens.
+    Other,
+}
+
+impl Endpoint {
+    /// The endpoint at a path; whatever stands before its last segments does not matter.
+    pub fn of(path: &str) -> Self {
+        const ENDS: [(&str, Endpoint); 10] = [
+            ("/chat/completions", Endpoint::ChatCompletions),
+            ("/completions", Endpoint::Completions),
+            ("/responses", Endpoint::Responses),
+            ("/messages", Endpoint::Messages),
+            ("/api/chat", Endpoint::OllamaChat),
+            ("/api/generate", Endpoint::OllamaGenerate),
+            ("/generate", Endpoint::Generate),
+            ("/generate_stream", Endpoint::Generate),
+            ("/completion", Endpoint::LlamaCpp),
+            ("/infill", Endpoint::LlamaCpp),
+        ];
+        let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
+        ENDS.iter().find(|(end, _)| path.ends_with(end)).map_or(Self::Other, |(_, endpoint)| *endpoint)
+    }
+}
+
+impl Call {
+    /// The number of answers that a server generates: one for each choice and prompt.
+    pub(crate) fn answers(&self, choices: u32) -> u64 {
+        u64::from(choices.max(1)) * self.prompts()
+    }
+
+    pub(crate) fn prompts(&self) -> u64 {
+        u64::from(self.prompts.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_known_by_the_end_of_its_path() {
+        for (path, endpoint) in [
+            ("/v1/chat/completions", Endpoint::ChatCompletions),
+            ("/openai/deployments/a/completions?api-version=1", Endpoint::Completions),
+            ("/v1/completions/", Endpoint::Completions),
+            ("/api/generate", Endpoint::OllamaGenerate),
+            ("/generate", Endpoint::Generate),
+            ("/infill", Endpoint::LlamaCpp),
+            ("/v1/embeddings", Endpoint::Other),
+            ("", Endpoint::Other),
+        ] {
+            assert_eq!(Endpoint::of(path), endpoint, "{path}");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The ledger of open reservations: each is closed once, with the best that was told about it, whatever is told in which
+//! order, twice, late or never.
+//!
+//! A reservation is closed
+//! - at once, when all that is expected about it was told: as many spans as it has answers, and Traefik's record;
+//! - after [`Options::grace`], when a part of that was told;
+//! - after [`Options::wait`], when nothing was told, or too little; or earlier if the ledger is full: the oldest first.
+//!
+//! What is expected is learned from what arrives (`sources.rs`): where only Traefik tells, nobody waits for spans.
+//!
+//! **Who is believed.** A span whose parent is the secret that `/auth` gave to the request, and a span or record whose sender
+//! has proven to be trusted. Clients know their request's id, so the id alone changes nothing.
+
+mod closed;
+mod early;
+mod fifo;
+mod heard;
+mod sources;
+
+use std::{collections::HashMap, mem, time::Duration};
+
+use closed::Closed;
+use early::Early;
+use fifo::Fifo;
+use heard::{Heard, Next};
+use sources::Sources;
+
+use crate::{Calibration, Kind, Receipt, RequestId, Reservation, Settlement, SpanId, Trust};
+
+/// How long the ledger waits, and how much it keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How long a reservation stays open without a word. It must be longer than the longest answer takes.
+    pub wait: Duration,
+    /// How long to wait for the rest, once a part is told. vLLM sends spans up to 4.5 s after the end.
+    pub grace: Duration,
+    /// The number of open reservations, at least 1.
+    pub capacity: usize,
+    /// How long a receipt waits for its reservation.
+    pub early_wait: Duration,
+    /// The number of receipts that wait for their reservations: so many of trusted senders, and so many of others.
+    pub early_capacity: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            wait: Duration::from_secs(600),
+            grace: Duration::from_secs(5),
+            capacity: 100_000,
+            early_wait: Duration::from_secs(10),
+            early_capacity: 4_096,
+        }
+    }
+}
+
+/// What became of a receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Told {
+    /// It counts.
+    Counts,
+    /// It was told before.
+    Repeated,
+    /// Its request is closed already.
+    Late,
+    /// Its request is not known. It waits, in case the reservation is still to come. Another Modelgate may know it.
+    Waits,
+    /// Its sender has not proven anything: it changes nothing.
+    Unproven,
+}
+
+/// What has happened so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the names of `Told` and `Kind`")]
+pub struct Counts {
+    pub exact: u64,
+    pub measured: u64,
+    pub estimated: u64,
+    /// Of those, closed early because the ledger was full.
+    pub crowded_out: u64,
+    pub counted: u64,
+    pub repeated: u64,
+    pub late: u64,
+    pub unproven: u64,
+    /// Receipts whose reservation has not come in time, or that found no room to wait for it.
+    pub unclaimed: u64,
+}
+
+/// The open reservations, and what was told about them. It has one owner, who drives it: [`Ledger::open`], [`Ledger::tell`],
+/// and [`Ledger::advance`] every some milliseconds. Times must not go back.
+#[derive(Debug)]
+pub struct Ledger<T> {
+    options: Options,
+    open: HashMap<RequestId, Box<Entry<T>>>,
+    by_parent: HashMap<SpanId, RequestId>,
+    /// When to stop waiting for a first word, and for the rest.
+    waits: Fifo,
+    graces: Fifo,
+    early: Early,
+    closed: Closed,
+    sources: Sources,
+    calibration: Calibration,
+    settled: Vec<Settlement<T>>,
+    counts: Counts,
+}
+
+/// An open reservation. Most are open because nothing was told yet.
+#[derive(Debug)]
+struct Entry<T> {
+    reservation: Reservation<T>,
+    heard: Option<Box<Heard>>,
+}
+
+/// Whom a receipt is about.
+enum About {
+    Open(RequestId),
+    Closed,
+    Nobody,
+    Unproven,
+}
+
+impl<T> Ledger<T> {
+    /// An empty ledger.
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            open: HashMap::new(),
+            by_parent: HashMap::new(),
+            waits: Fifo::default(),
+            graces: Fifo::default(),
+            early: Early::new(options.early_wait, options.early_capacity),
+            closed: Closed::default(),
+            sources: Sources::default(),
+            calibration: Calibration::default(),
+            settled: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// The number of open reservations.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether no reservation is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// What has happened so far.
+    pub fn counts(&self) -> Counts {
+        Counts { unclaimed: self.early.unclaimed(), ..self.counts }
+    }
+
+    /// What was learned about bytes and tokens.
+    pub fn calibration(&self) -> &Calibration {
+        &self.calibration
+    }
+
+    /// The same, for the books, which teach it what servers' counters say.
+    pub fn calibration_mut(&mut self) -> &mut Calibration {
+        &mut self.calibration
+    }
+
+    /// The reservations that were closed since the last call.
+    pub fn take_settled(&mut self) -> Vec<Settlement<T>> {
+        mem::take(&mut self.settled)
+    }
+
+    /// Opens a reservation. A full ledger closes its oldest. An id that is open already, which cannot happen with random
+    /// ids, is closed first.
+    pub fn open(&mut self, reservation: Reservation<T>, now: Duration) {
+        let (request, parent) = (reservation.request, reservation.parent);
+        self.close(request);
+        while self.open.len() >= self.options.capacity.max(1) {
+            let Some(oldest) = self.waits.pop() else { break };
+            self.counts.crowded_out += u64::from(self.close(oldest));
+        }
+        self.waits.push(now + self.options.wait, request);
+        self.by_parent.insert(parent, request);
+        self.open.insert(request, Box::new(Entry { reservation, heard: None }));
+        for receipt in self.early.take(request, parent) {
+            self.tell(receipt, now);
+        }
+        let open = &self.open;
+        self.waits.compact(open.len(), |request| open.contains_key(request));
+    }
+
+    /// Tells the ledger what a server or Traefik has said.
+    pub fn tell(&mut self, receipt: Receipt, now: Duration) -> Told {
+        if matches!(&receipt, Receipt::Record(record) if record.trust == Trust::Proven) {
+            self.sources.record_came(now);
+        }
+        let told = match self.about(&receipt) {
+            About::Open(request) => self.add(request, receipt, now),
+            About::Closed => Told::Late,
+            About::Unproven => Told::Unproven,
+            About::Nobody => {
+                self.early.keep(receipt, now);
+                Told::Waits
+            }
+        };
+        match told {
+            Told::Counts => self.counts.counted += 1,
+            Told::Repeated => self.counts.repeated += 1,
+            Told::Late => self.counts.late += 1,
+            Told::Unproven => self.counts.unproven += 1,
+            Told::Waits => {}
+        }
+        told
+    }
+
+    /// Closes what has waited long enough.
+    pub fn advance(&mut self, now: Duration) {
+        while let Some(request) = self.waits.pop_due(now) {
+            self.close(request);
+        }
+        while let Some(request) = self.graces.pop_due(now) {
+            let is_due = |entry: &Entry<T>| entry.heard.as_ref().is_some_and(|heard| heard.is_due(now));
+            if self.open.get(&request).is_some_and(|entry| is_due(entry)) {
+                self.close(request);
+            }
+        }
+        self.early.forget(now);
+    }
+
+    /// Closes everything as it stands, before the program ends.
+    pub fn close_all(&mut self) {
+        while let Some(request) = self.waits.pop() {
+            self.close(request);
+        }
+    }
+
+    fn about(&mut self, receipt: &Receipt) -> About {
+        match receipt {
+            Receipt::Record(record) if record.trust == Trust::None => About::Unproven,
+            Receipt::Record(record) if self.open.contains_key(&record.request) => About::Open(record.request),
+            Receipt::Record(record) if self.closed.contains(record.request) => About::Closed,
+            Receipt::Record(_) => About::Nobody,
+            Receipt::Span(span) => {
+                if let Some(request) = span.parent.and_then(|parent| self.by_parent.get(&parent)) {
+                    return About::Open(*request);
+                }
+                let is_trusted = span.trust == Trust::Proven;
+                let Some(request) = span.request else {
+                    return if is_trusted || span.parent.is_some() { About::Nobody } else { About::Unproven };
+                };
+                if self.open.contains_key(&request) {
+                    return if is_trusted { About::Open(request) } else { About::Unproven };
+                }
+                match self.closed.get(request) {
+                    Some(closed) if is_trusted || span.parent == Some(closed.parent) => {
+                        self.sources.span_came(&closed.model);
+                        About::Closed
+                    }
+                    Some(_) => About::Unproven,
+                    None if is_trusted || span.parent.is_some() => About::Nobody,
+                    None => About::Unproven,
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, request: RequestId, receipt: Receipt, now: Duration) -> Told {
+        let Some(entry) = self.open.get_mut(&request) else { return Told::Late };
+        let Reservation { call, ref model, .. } = entry.reservation;
+        let heard = entry.heard.get_or_insert_with(|| Box::new(Heard::new(call)));
+        let is_record = matches!(receipt, Receipt::Record(_));
+        let is_news = match receipt {
+            Receipt::Span(span) => {
+                self.sources.span_came(model);
+                heard.add_span(&span)
+            }
+            Receipt::Record(record) => heard.add_record(record),
+        };
+        if !is_news {
+            return Told::Repeated;
+        }
+        let expects_record = self.sources.expects_record(now);
+        match heard.next(call, expects_record, self.sources.expects_span(model, call)) {
+            Next::Close => {
+                self.close(request);
+            }
+            Next::WaitForRest if is_record || heard.due.is_none() => {
+                let due = now + self.options.grace;
+                heard.due = Some(due);
+                self.graces.push(due, request);
+                let open = &self.open;
+                self.graces.compact(open.len(), |request| open.contains_key(request));
+            }
+            Next::WaitForRest | Next::WaitForWord => {}
+        }
+        Told::Counts
+    }
+
+    /// Closes a reservation as it stands; `false` if it is not open.
+    fn close(&mut self, request: RequestId) -> bool {
+        let Some(entry) = self.open.remove(&request) else { return false };
+        let Entry { reservation, heard } = *entry;
+        self.by_parent.remove(&reservation.parent);
+        self.closed.add(&reservation);
+        if let Some(heard) = &heard {
+            self.sources.closed(&reservation, heard);
+        }
+        let settlement = heard::settle(reservation, heard.as_deref(), &self.calibration);
+        if let Some(heard) = &heard {
+            heard.teach(&settlement, &mut self.calibration);
+        }
+        match settlement.kind {
+            Kind::Exact => self.counts.exact += 1,
+            Kind::Measured => self.counts.measured += 1,
+            Kind::Estimated => self.counts.estimated += 1,
+        }
+        self.settled.push(settlement);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! From whom something is heard, so that nobody is waited for who never tells anything.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use super::heard::Heard;
+use crate::{Call, Reservation};
+
+/// Traefik's records are expected for so long after the last one.
+const RECORDS_LAST: Duration = Duration::from_secs(60);
+/// So many finished requests in a row may have had no span until no more are expected.
+const PATIENCE: u8 = 8;
+/// The number of models that are told apart. Of further ones no spans are waited for.
+const MOST_MODELS: usize = 4_096;
+
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    last_record: Option<Duration>,
+    /// How many more requests may go without a span.
+    patience: HashMap<Arc<str>, u8>,
+}
+
+impl Sources {
+    pub(super) fn record_came(&mut self, now: Duration) {
+        self.last_record = Some(now);
+    }
+
+    pub(super) fn span_came(&mut self, model: &Arc<str>) {
+        self.set(model, PATIENCE);
+    }
+
+    /// Notes whether a request that was answered, as Traefik tells, had a span.
+    pub(super) fn closed<T>(&mut self, reservation: &Reservation<T>, heard: &Heard) {
+        if heard.lacks_spans() {
+            let patience = self.patience(&reservation.model, reservation.call);
+            self.set(&reservation.model, patience.saturating_sub(1));
+        }
+    }
+
+    pub(super) fn expects_record(&self, now: Duration) -> bool {
+        self.last_record.is_some_and(|last| now.saturating_sub(last) <= RECORDS_LAST)
+    }
+
+    pub(super) fn expects_span(&self, model: &Arc<str>, call: Call) -> bool {
+        self.patience(model, call) > 0
+    }
+
+    fn patience(&self, model: &Arc<str>, call: Call) -> u8 {
+        let unknown = if call.traces && self.patience.len() < MOST_MODELS { PATIENCE } else { 0 };
+        self.patience.get(model).copied().unwrap_or(unknown)
+    }
+
+    fn set(&mut self, model: &Arc<str>, patience: u8) {
+        if let Some(known) = self.patience.get_mut(model) {
+            *known = patience;
+        } else if self.patience.len() < MOST_MODELS {
+            self.patience.insert(Arc::clone(model), patience);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What a request has really used, as far as anybody has told.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{Call, RequestId, Reserved};
+
+/// The last word about a request. Each reservation gets exactly one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement<T> {
+    /// The request.
+    pub request: RequestId,
+    /// Its model.
+    pub model: Arc<str>,
+    /// What was asked for.
+    pub call: Call,
+    /// What was taken for it. It belongs to the period in which it was taken.
+    pub reserved: Reserved,
+    /// The caller's own.
+    pub held: T,
+    /// How well the tokens are known.
+    pub kind: Kind,
+    /// The tokens.
+    pub used: Used,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the client got, if Traefik has told.
+    pub status: Option<u16>,
+    /// From the request's arrival at the server, if the server has told.
+    pub time_to_first_token: Option<Duration>,
+    /// In Traefik, or else at the server.
+    pub duration: Option<Duration>,
+    /// Traefik's `ServiceURL`.
+    pub server: Option<Box<str>>,
+    /// The answer's length, if Traefik has told.
+    pub answer_bytes: Option<u64>,
+}
+
+/// How well the tokens of a request are known; the best is first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The server has told them.
+    Exact,
+    /// From the bytes and the end that Traefik has told.
+    Measured,
+    /// What was reserved stands: nobody has told anything, or not all.
+    Estimated,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// It was answered.
+    Finished,
+    /// The server refused it or never got it: the client was answered with an error.
+    Refused,
+    /// The client went away before the end, or the server broke off.
+    Aborted,
+    /// Nobody has told.
+    Unknown,
+}
+
+/// The tokens of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Used {
+    /// Of the prompts, cached tokens included.
+    pub prompt: u64,
+    /// The part of the prompts that was not computed again; `None` if nobody has told.
+    pub cached: Option<u64>,
+    /// Of all answers, reasoning included.
+    pub completion: u64,
+}
+
+impl Used {
+    /// Prompt and completion.
+    pub fn total(&self) -> u64 {
+        self.prompt.saturating_add(self.completion)
+    }
+}
+
+impl<T> Settlement<T> {
+    /// What was used beyond the reservation (a debt), or, below zero, what its limits get back.
+    pub fn difference(&self) -> i64 {
+        let signed = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+        signed(self.used_of_limits()) - signed(self.reserved.total())
+    }
+
+    /// An estimate stands as it was taken: limits were asked for at least one token, and for 2³² - 1 at most.
+    fn used_of_limits(&self) -> u64 {
+        match self.kind {
+            Kind::Estimated => self.used.total().clamp(1, u32::MAX.into()),
+            Kind::Exact | Kind::Measured => self.used.total(),
+        }
+    }
+}
