@@ -8,8 +8,8 @@ mod client;
 mod common;
 #[path = "sdks/expected.rs"]
 mod expected;
-#[path = "sdks/world.rs"]
-mod world;
+#[path = "sdks/stage.rs"]
+mod stage;
 
 use std::{
     fmt::Write as _,
@@ -22,8 +22,8 @@ use std::{
 use client::Client;
 use expected::CLIENTS;
 use serde_json::{Value, json};
+use stage::Stage;
 use tokio::sync::Semaphore;
-use world::World;
 
 /// More than there are cores, because clients that are told to come back wait for seconds.
 const AT_ONCE: usize = 3;
@@ -34,27 +34,27 @@ async fn every_client_works_and_shows_why_it_is_refused() {
     if clients.is_empty() {
         return;
     }
-    let Some(world) = World::start(&clients).await else { return };
-    let world = Arc::new(world);
+    let Some(stage) = Stage::start(&clients).await else { return };
+    let stage = Arc::new(stage);
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let runs = clients.into_iter().map(|client| {
-        let (world, turns) = (Arc::clone(&world), Arc::clone(&turns));
+        let (stage, turns) = (Arc::clone(&stage), Arc::clone(&turns));
         tokio::spawn(async move {
             let _turn = turns.acquire().await.expect("open");
-            tokio::task::spawn_blocking(move || run(client, &world)).await.expect("it ran")
+            tokio::task::spawn_blocking(move || run(client, &stage)).await.expect("it ran")
         })
     });
     let mut wrong = String::new();
     for run in runs.collect::<Vec<_>>() {
         wrong += &run.await.expect("it ran");
     }
-    let elsewhere = world.called_elsewhere();
+    let elsewhere = stage.called_elsewhere();
     assert!(wrong.is_empty() && elsewhere.is_empty(), "{wrong}\ncalled elsewhere: {elsewhere:?}");
 }
 
 /// Runs a client's script, and says in which cases its user saw anything but what is expected.
-fn run(client: &Client, world: &World) -> String {
-    let output = start(client, world);
+fn run(client: &Client, stage: &Stage) -> String {
+    let output = start(client, stage);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let lines: Vec<Value> =
         text(&output.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -73,7 +73,7 @@ fn run(client: &Client, world: &World) -> String {
         }
     }
     for (key, status, count) in client.requests {
-        let found = world.count(client, key, *status);
+        let found = stage.count(client, key, *status);
         if found != *count {
             let _ = writeln!(
                 wrong,
@@ -89,7 +89,7 @@ fn run(client: &Client, world: &World) -> String {
 }
 
 /// The script runs in a folder of its own with nothing of the environment, so that it finds no other key or address.
-fn start(client: &Client, world: &World) -> Output {
+fn start(client: &Client, stage: &Stage) -> Output {
     let folder = tempfile::tempdir().expect("a folder");
     for script in fs::read_dir(here("tests/sdks")).expect("the scripts").flatten() {
         fs::copy(script.path(), folder.path().join(script.file_name())).expect("a copy");
@@ -99,9 +99,9 @@ fn start(client: &Client, world: &World) -> Output {
     }
     let page = fs::read_to_string(here("../../docs/clients").join(client.page)).expect("the client's page");
     let settings = json!({
-        "url": world.url(),
-        "keys": world::keys_of(client),
-        "page": world.with_address(&page, client),
+        "url": stage.url(),
+        "keys": stage::keys_of(client),
+        "page": stage.with_address(&page, client),
         "folder": folder.path(),
     });
     let mut command = Command::new("timeout");
@@ -109,7 +109,7 @@ fn start(client: &Client, world: &World) -> Output {
         .args(["--kill-after=5", "300"])
         .arg(client.interpreter().expect("it is there"))
         .arg(client.script);
-    command.current_dir(folder.path()).env_clear().envs(world.environment(folder.path()));
+    command.current_dir(folder.path()).env_clear().envs(stage.environment(folder.path()));
     command.env("MODELGATE_SDK_SETTINGS", settings.to_string()).output().expect("it runs")
 }
 

@@ -40,7 +40,7 @@ const KEYS: [(&str, &str); 6] = [
 ];
 
 /// All of it.
-pub(crate) struct World {
+pub(crate) struct Stage {
     traefik: Traefik,
     _modelgate: Modelgate,
     _llama: [Program; 2],
@@ -54,7 +54,7 @@ pub(crate) fn keys_of(client: &Client) -> BTreeMap<&'static str, String> {
     KEYS.iter().map(|(name, _)| (*name, format!("mg-{name}-{}", client.name))).collect()
 }
 
-impl World {
+impl Stage {
     /// Starts it; `None` if a part is not installed and may be missing.
     pub(crate) async fn start(clients: &[&Client]) -> Option<Self> {
         let traefik = need(traefik_binary(NEWEST), &format!("Traefik {NEWEST}"))?;
@@ -86,7 +86,7 @@ impl World {
         let traefik =
             logging(&folder.path().join("access.log")).into_iter().fold(traefik, |t, arg| t.arg(arg));
         let traefik = traefik.start().await;
-        let world = Self {
+        let stage = Self {
             traefik,
             _modelgate: modelgate,
             _llama: llama,
@@ -94,8 +94,8 @@ impl World {
             elsewhere: Elsewhere::start(),
             folder,
         };
-        world.wait_for(clients).await;
-        Some(world)
+        stage.wait_for(clients).await;
+        Some(stage)
     }
 
     /// Until all models but those that never load are there.
