@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{
     modelgate::Modelgate,
@@ -38,6 +38,9 @@ const KEYS: [(&str, &str); 6] = [
     // One in two seconds.
     ("minute", "limit: { requests_per_minute: 30, burst: 1 }"),
 ];
+
+/// With which the stage itself waits.
+const OWN_KEY: &str = "mg-stage";
 
 /// All of it.
 pub(crate) struct Stage {
@@ -94,19 +97,24 @@ impl Stage {
             elsewhere: Elsewhere::start(),
             folder,
         };
-        stage.wait_for(clients).await;
+        stage.wait_for_models().await;
         Some(stage)
     }
 
-    /// Until all models but those that never load are there.
-    async fn wait_for(&self, clients: &[&Client]) {
+    /// Until all models but those that never load answer.
+    async fn wait_for_models(&self) {
         self.traefik.wait_configured().await;
         let client = testkit::client();
-        for model in ["llama", "embeddings", "llama-sim", "llama3"] {
-            let key = keys_of(clients[0])["any"].clone();
+        for (model, path) in [
+            ("llama", "chat/completions"),
+            ("embeddings", "embeddings"),
+            ("llama-sim", "chat/completions"),
+            ("llama3", "chat/completions"),
+        ] {
+            let url = format!("{}/v1/{path}", self.url());
+            let body = json!({ "model": model, "messages": [{ "role": "user", "content": "Hello" }], "input": "Hello" });
             testkit::eventually(Duration::from_secs(60), || async {
-                let url = format!("{}/models/{model}/v1/models", self.url());
-                let answer = client.get(url).bearer_auth(&key).send().await.ok()?;
+                let answer = client.post(&url).bearer_auth(OWN_KEY).json(&body).send().await.ok()?;
                 (answer.status() == 200).then_some(())
             })
             .await;
@@ -177,6 +185,8 @@ fn config(clients: &[&Client], llama: &[Program; 2], sims: &[Sim]) -> String {
         "traefik: {{ version: {NEWEST:?}, apis: [openai, models, azure, ollama] }}\n\
          requests: {{ max_body: 512KiB, max_chunked_body: 512KiB }}\nkeys:\n"
     );
+    let digest = access::KeyDigest::of(OWN_KEY).to_hex();
+    let _ = writeln!(yaml, "  - {{ name: stage, consumer: stage, sha256: \"{digest}\" }}");
     for client in clients {
         let keys = keys_of(client);
         for (name, more) in KEYS.iter().filter(|(name, _)| *name != "unknown") {
