@@ -16,6 +16,7 @@ const NO_MODEL: &str = "The model \"none\" does not exist, or this API key may n
 const FOREIGN: &str = "The model \"org/qwen\" does not exist, or this API key may not use it.";
 const TOO_LARGE: &str = "The request body is too large: at most 524288 bytes are allowed.";
 const HOUR: &str = "The limit of 1 requests an hour for this API key is used up. Try again in ";
+const MINUTE: &str = "The limit of 30 requests a minute for this API key is used up. Try again in ";
 const DAY: &str = "The quota of 1 requests a day for this API key is used up. The quota begins anew in ";
 const SLOW: &str = "The model \"slow\" is starting; try again later.";
 const SLOW3: &str = "The model \"slow3\" is starting; try again later.";
@@ -253,6 +254,7 @@ pub(crate) const CLIENTS: [Client; 11] = [
             ("pull", Fails("ResponseError", Some(404), "nothing at this path")),
             ("too_large", Fails("ResponseError", Some(413), TOO_LARGE)),
             ("rate", Fails("ResponseError", Some(429), HOUR)),
+            ("minute", Fails("ResponseError", Some(429), MINUTE)),
             ("quota", Fails("ResponseError", Some(429), DAY)),
             ("loading", Fails("ResponseError", Some(503), SLOW3)),
         ],
@@ -348,6 +350,7 @@ pub(crate) const CLIENTS: [Client; 11] = [
             ("pull", Fails("ResponseError", Some(404), "nothing at this path")),
             ("too_large", Fails("ResponseError", Some(413), TOO_LARGE)),
             ("rate", Fails("ResponseError", Some(429), HOUR)),
+            ("minute", Fails("ResponseError", Some(429), MINUTE)),
             ("quota", Fails("ResponseError", Some(429), DAY)),
             ("loading", Fails("ResponseError", Some(503), SLOW3)),
         ],

@@ -33,6 +33,7 @@ await run({
   pull: () => anyone.pull({ model: 'llama3' }),
   too_large: () => chat({ messages: large }),
   rate: () => twice('hour'),
+  minute: () => twice('minute'),
   quota: () => twice('day'),
   loading: () => chat({ model: 'slow3' }),
 });

@@ -41,6 +41,7 @@ run({
     "pull": loaded_by_pull,
     "too_large": lambda: chat(messages=large),
     "rate": lambda: [chat("hour").content, chat("hour")],
+    "minute": lambda: [chat("minute").content, chat("minute")],
     "quota": lambda: [chat("day").content, chat("day")],
     "loading": lambda: chat(model="slow3"),
 })
