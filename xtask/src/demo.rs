@@ -95,12 +95,12 @@ impl Stack {
 }
 
 /// An API key from `modelgate keys generate`.
-struct Key {
+struct GeneratedKey {
     clear: String,
     sha256: String,
 }
 
-impl Key {
+impl GeneratedKey {
     fn generate() -> Result<Self> {
         let text = run::output(modelgate().args(["keys", "generate", "--name", "demo"]))?;
         let words = || text.split_whitespace().map(|word| word.trim_matches('"'));

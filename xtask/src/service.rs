@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::{Result, run};
 
 /// How long a program may take to end before it is killed.
-const PATIENCE: Duration = Duration::from_secs(15);
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A command that runs when this value is dropped or this process ends.
 pub(crate) struct AtExit {
@@ -93,7 +93,7 @@ impl Drop for Service {
         }
         let asked = self.stop.take().is_some(); // and it was asked, by dropping that
         let start = Instant::now();
-        while asked && start.elapsed() < PATIENCE {
+        while asked && start.elapsed() < STOP_TIMEOUT {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
             }

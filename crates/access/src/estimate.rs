@@ -91,20 +91,20 @@ const LENGTHS: [&str; 6] = [
 
 /// The place of such a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Level {
     /// Among the fields of the body.
     Top,
     /// In an object of settings: Ollama's `options`, SGLang's `sampling_params`, TGI's `parameters`.
     Settings,
 }
-use Place::{Settings, Top};
+use Level::{Settings, Top};
 
 /// In llama.cpp it takes precedence over all others, on every path.
-const ABOVE_OTHERS: (Place, &str) = (Top, "n_predict");
+const ABOVE_OTHERS: (Level, &str) = (Top, "n_predict");
 
 /// The fields that an endpoint reads, if the endpoint is known.
-fn endpoint(path: &str) -> Option<&'static [(Place, &'static str)]> {
-    const OF_ENDPOINTS: [(&str, &[(Place, &str)]); 10] = [
+fn endpoint(path: &str) -> Option<&'static [(Level, &'static str)]> {
+    const OF_ENDPOINTS: [(&str, &[(Level, &str)]); 10] = [
         ("/chat/completions", &[(Top, "max_tokens"), (Top, "max_completion_tokens")]),
         ("/completions", &[(Top, "max_tokens")]),
         ("/responses", &[(Top, "max_output_tokens")]),
@@ -128,7 +128,7 @@ pub(crate) struct Count {
     files: u64,
     /// Sources of images or documents: the enclosing object tells which.
     sources: u64,
-    /// The lengths for each [`Place`].
+    /// The lengths for each [`Level`].
     lengths: [[Length; LENGTHS.len()]; 2],
     choices: u64,
     /// The number of prompts, each with answers of its own.
@@ -218,7 +218,7 @@ impl Count {
         };
         let allowed = named().filter_map(|(_, length)| length.allowed).max();
         let own = endpoint(path);
-        let is_own = |field: &(Place, &str)| own.is_none_or(|own| own.contains(field));
+        let is_own = |field: &(Level, &str)| own.is_none_or(|own| own.contains(field));
         let is_bound = named().any(|(field, length)| is_own(&field) && length.is_bound())
             && !named().any(|(field, length)| (is_own(&field) || field == ABOVE_OTHERS) && length.is_open);
         let one = match allowed {
@@ -247,7 +247,7 @@ enum Key {
     /// A list of things that the model reads, or the arguments of a tool.
     Input,
     /// A limit on the answer's tokens: its place, and its index in [`LENGTHS`].
-    Length(Place, usize),
+    Length(Level, usize),
     /// The number of answers.
     Choices,
     /// An image, or a list of images.
@@ -278,7 +278,7 @@ impl Key {
         }
     }
 
-    fn of_setting(place: Place, name: &str) -> Option<Self> {
+    fn of_setting(place: Level, name: &str) -> Option<Self> {
         match name {
             "n" | "best_of" | "n_cmpl" => Some(Self::Choices),
             _ => LENGTHS.iter().position(|length| *length == name).map(|which| Self::Length(place, which)),
@@ -490,15 +490,15 @@ pub(crate) struct Counting {
 }
 
 /// The value of a field of the body, to be counted.
-pub(crate) struct Field<'c> {
+pub(crate) struct CountedField<'c> {
     name: Key,
     counting: &'c mut Counting,
 }
 
 impl Counting {
     /// The value of the field with that name.
-    pub(crate) fn field(&mut self, name: FieldName) -> Field<'_> {
-        Field { name: name.0, counting: self }
+    pub(crate) fn field(&mut self, name: FieldName) -> CountedField<'_> {
+        CountedField { name: name.0, counting: self }
     }
 
     /// The finished count.
@@ -518,7 +518,7 @@ impl FieldName {
     }
 }
 
-impl Field<'_> {
+impl CountedField<'_> {
     /// Counts a text that has been read.
     pub(crate) fn text(self, text: &str) {
         let word = Node { key: self.name, count: &mut self.counting.count }.said(text);
@@ -526,7 +526,7 @@ impl Field<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Field<'_> {
+impl<'de> DeserializeSeed<'de> for CountedField<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {

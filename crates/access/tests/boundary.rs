@@ -7,7 +7,7 @@ mod common;
 
 use access::{Decision, Mode, Policy, Reason, Unreadable, Where};
 use catalogue::{
-    Asked, Catalogue, LifecycleFinding, ModelName, ProbeFault, ProbeFinding, RouteId, ServerRecord,
+    Catalogue, LifecycleFinding, ModelName, ProbeFault, ProbeFinding, ProbedServer, RouteId, ServerRecord,
     ServerState,
 };
 use common::{Call, World, key, server, server_with};
@@ -133,7 +133,7 @@ fn a_request_without_a_model_is_told_the_ways_that_it_has() {
 #[test]
 fn while_a_server_of_unknown_models_loads_a_name_may_be_there_soon() {
     let refused = |fault| {
-        let asked = Asked::of(&server("x", ServerState::Ready, &[]).spec);
+        let asked = ProbedServer::of(&server("x", ServerState::Ready, &[]).spec);
         ServerState::Starting(ProbeFinding { asked, fault }.into())
     };
     let cannot_connect = || refused(ProbeFault::CannotConnect { cause: "refused".into() });

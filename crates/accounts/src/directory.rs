@@ -7,7 +7,7 @@ use std::{
 
 use access::{Consumer, Key, ModelGlobs, PlanOfKey};
 
-use crate::{Account, ConsumerSpec, KeySpec, Kind, Plan, pool::Pool};
+use crate::{Account, AccountKind, ConsumerSpec, KeySpec, Plan, pool::Pool};
 
 /// Plans and consumers by name. Those that were added first take precedence: the configuration file's over the store's.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ type NamedPlan = (Arc<str>, Arc<Plan>);
 #[error("{kind} {name:?} is not in force: {why}")]
 pub struct Unusable {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: AccountKind,
     /// Its name.
     pub name: String,
     /// The reason, and the remedy.
@@ -55,7 +55,7 @@ impl Directory {
     /// There is already a plan of that name.
     pub fn add_plan(&mut self, plan: Plan) -> Result<(), Unusable> {
         if self.plans.contains_key(plan.name.as_str()) {
-            return Err(Unusable::taken(Kind::Plan, &plan.name));
+            return Err(Unusable::taken(AccountKind::Plan, &plan.name));
         }
         self.plans.insert(plan.name.as_str().into(), Arc::new(plan));
         Ok(())
@@ -68,7 +68,7 @@ impl Directory {
     /// refused, because without the plan it would be unlimited.
     pub fn add_consumer(&mut self, spec: ConsumerSpec) -> Result<(), Unusable> {
         if self.declared.contains_key(&spec.name) {
-            return Err(Unusable::taken(Kind::Consumer, &spec.name));
+            return Err(Unusable::taken(AccountKind::Consumer, &spec.name));
         }
         let name = spec.name.clone();
         self.replace_consumer(&name, Some(spec))
@@ -163,7 +163,7 @@ impl Directory {
             Some(plan) => Ok(with_plan(key, takes, plan)),
             None => {
                 self.missing.insert(takes.name.to_string());
-                Err(Unusable::without_plan(Kind::Key, &key.name, &takes.name))
+                Err(Unusable::without_plan(AccountKind::Key, &key.name, &takes.name))
             }
         }
     }
@@ -217,11 +217,11 @@ fn with_plan(key: Key, takes: PlanOfKey, plan: &Plan) -> Key {
 
 impl Unusable {
     /// The error if an account of the same name takes precedence.
-    pub fn taken(kind: Kind, name: &str) -> Self {
+    pub fn taken(kind: AccountKind, name: &str) -> Self {
         Self { kind, name: name.to_owned(), why: Unfit::Taken }
     }
 
-    fn without_plan(kind: Kind, name: &str, plan: &str) -> Self {
+    fn without_plan(kind: AccountKind, name: &str, plan: &str) -> Self {
         Self { kind, name: name.to_owned(), why: Unfit::WithoutPlan(plan.to_owned()) }
     }
 }
@@ -296,7 +296,7 @@ mod tests {
     fn without_its_plan_nothing_is_unlimited() {
         let mut directory = Directory::default();
         let error = directory.add_consumer(consumer("team", Some("gold"))).expect_err("no such plan");
-        assert_eq!((error.kind, error.name.as_str()), (Kind::Consumer, "team"));
+        assert_eq!((error.kind, error.name.as_str()), (AccountKind::Consumer, "team"));
         assert!(directory.key(key(None)).expect("a key").consumer.disabled);
         let error = directory.key(key(Some("gold"))).expect_err("no such plan");
         assert!(

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use limits::Limits;
 use serde_json::{Map, Value, json};
 
-use crate::{Account, Kind, NAME, PlanNames, limits, limits_to_json, models, name};
+use crate::{Account, AccountKind, NAME, PlanNames, limits, limits_to_json, models, name};
 
 const SHA256: &str =
     "64 hexadecimal digits, the SHA-256 of an API key as `modelgate keys generate` prints it";
@@ -177,7 +177,7 @@ impl KeySpec {
 }
 
 impl Account for Plan {
-    const KIND: Kind = Kind::Plan;
+    const KIND: AccountKind = AccountKind::Plan;
 
     fn read(section: &mut Section<'_>, _: PlanNames<'_>) -> Option<Self> {
         let name = required_name(section, "name");
@@ -209,7 +209,7 @@ impl Account for Plan {
 }
 
 impl Account for ConsumerSpec {
-    const KIND: Kind = Kind::Consumer;
+    const KIND: AccountKind = AccountKind::Consumer;
 
     fn read(section: &mut Section<'_>, plans: PlanNames<'_>) -> Option<Self> {
         let name = required_name(section, "name");
@@ -243,7 +243,7 @@ impl Account for ConsumerSpec {
 }
 
 impl Account for KeySpec {
-    const KIND: Kind = Kind::Key;
+    const KIND: AccountKind = AccountKind::Key;
 
     fn read(section: &mut Section<'_>, plans: PlanNames<'_>) -> Option<Self> {
         let name = required_name(section, "name");

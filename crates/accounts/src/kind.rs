@@ -10,7 +10,7 @@ use crate::Accounts;
 /// A kind of account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "they say what they are")]
-pub enum Kind {
+pub enum AccountKind {
     Plan,
     Consumer,
     Key,
@@ -22,7 +22,7 @@ pub type PlanNames<'a> = Option<&'a [String]>;
 /// A plan, a consumer or a key: an account with a name that is written as a mapping.
 pub trait Account: Sized + Clone {
     /// Its kind.
-    const KIND: Kind;
+    const KIND: AccountKind;
 
     /// Reads an account. If it cannot be used, returns `None` and adds errors to the section's report.
     fn read(section: &mut Section<'_>, plans: PlanNames<'_>) -> Option<Self>;
@@ -45,7 +45,7 @@ pub trait Account: Sized + Clone {
     fn to_json(&self) -> Value;
 }
 
-impl Kind {
+impl AccountKind {
     /// All kinds; later ones refer to earlier ones.
     pub const ALL: [Self; 3] = [Self::Plan, Self::Consumer, Self::Key];
 
@@ -64,7 +64,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for AccountKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -21,7 +21,7 @@ use config_reader::Section;
 pub use access::NAME;
 pub use directory::{Directory, Unfit, Unusable};
 pub use document::{Accounts, ConsumerSpec, KeySpec, Patterns, Plan, PreviousKey, plan};
-pub use kind::{Account, Kind, PlanNames, parse, parse_text};
+pub use kind::{Account, AccountKind, PlanNames, parse, parse_text};
 pub use limit::{has_no_limits, limits, limits_to_json};
 
 /// What is allowed as the name of models.

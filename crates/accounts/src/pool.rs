@@ -8,7 +8,7 @@ use limits::Limits;
 use crate::Patterns;
 
 /// How many distinct values are kept; beyond that there is little to share, and the pool is emptied.
-const MOST: usize = 1_000;
+const MAX_VALUES: usize = 1_000;
 
 /// The distinct limits and models so far.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ impl Pool {
         if let Some(known) = self.limits.get(&limits) {
             return known.clone();
         }
-        if self.limits.len() >= MOST {
+        if self.limits.len() >= MAX_VALUES {
             self.limits.clear();
         }
         self.limits.insert(limits.clone());
@@ -38,7 +38,7 @@ impl Pool {
         if let Some(known) = self.models.get(models.texts()) {
             return known.clone();
         }
-        if self.models.len() >= MOST {
+        if self.models.len() >= MAX_VALUES {
             self.models.clear();
         }
         self.models.insert(models.texts().to_vec(), models.globs().clone());

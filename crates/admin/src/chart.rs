@@ -19,7 +19,7 @@ const ABOVE: f64 = 12.0;
 
 /// How often charts are drawn. The charts of an hour change little in a second, and drawing and showing them is most of the cost
 /// of a live page.
-const EVERY: Duration = Duration::from_secs(5);
+const REDRAW_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The charts as they were drawn last, shared by all viewers.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Charts {
     pub(crate) fn of(&self, now: Instant, hour: impl FnOnce() -> Vec<Point>) -> Arc<[Chart; 2]> {
         let mut drawn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*drawn {
-            Some((at, charts)) if now.saturating_duration_since(*at) < EVERY => Arc::clone(charts),
+            Some((at, charts)) if now.saturating_duration_since(*at) < REDRAW_INTERVAL => Arc::clone(charts),
             _ => {
                 let hour = hour();
                 let charts = Arc::new([requests(&hour), latencies(&hour)]);
@@ -354,8 +354,8 @@ mod tests {
     fn all_who_look_share_charts_that_are_not_older_than_five_seconds() {
         let (charts, now) = (Charts::default(), Instant::now());
         let first = charts.of(now, Vec::new);
-        let soon = charts.of(now + EVERY - Duration::from_millis(1), || panic!("they are fresh"));
+        let soon = charts.of(now + REDRAW_INTERVAL - Duration::from_millis(1), || panic!("they are fresh"));
         assert!(Arc::ptr_eq(&first, &soon));
-        assert!(!Arc::ptr_eq(&first, &charts.of(now + EVERY, Vec::new)));
+        assert!(!Arc::ptr_eq(&first, &charts.of(now + REDRAW_INTERVAL, Vec::new)));
     }
 }

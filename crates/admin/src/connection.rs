@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use catalogue::{Catalogue, DockerFinding, Subject};
+use catalogue::{Catalogue, DockerFinding, ProblemSubject};
 use shared_limits::Health;
 use store::State;
 
@@ -32,7 +32,7 @@ fn docker(admin: &Admin, catalogue: Option<&Catalogue>) -> Vec<Connection> {
     let of = |(name, endpoint): &(String, String)| {
         let source = if name == "docker" { name.clone() } else { format!("docker {name}") };
         let is_silent = |p: &&catalogue::Problem| {
-            p.subject == Subject::Source(source.clone())
+            p.subject == ProblemSubject::Source(source.clone())
                 && matches!(p.finding, catalogue::Finding::Docker(DockerFinding::Silent { .. }))
         };
         let title = if name == "docker" { "Docker".to_owned() } else { format!("Docker {name}") };
@@ -99,7 +99,7 @@ fn limits(admin: &Admin) -> Connection {
 
 #[cfg(test)]
 mod tests {
-    use accounts::{Kind, Unusable};
+    use accounts::{AccountKind, Unusable};
     use store::{AccountFinding, Store, StoreUrl};
 
     use super::*;
@@ -125,7 +125,7 @@ mod tests {
         let faults =
             || -> Vec<Finding> { all(&dashboard.admin, None).into_iter().filter_map(|c| c.fault).collect() };
         assert!(faults().is_empty());
-        let taken = |name| AccountFinding::Unusable(Unusable::taken(Kind::Key, name));
+        let taken = |name| AccountFinding::Unusable(Unusable::taken(AccountKind::Key, name));
         dashboard.admin.registry.set_problems(vec![taken("a"), taken("b")]);
         let told: Vec<String> = faults().iter().map(ToString::to_string).collect();
         assert_eq!(told, [format!("{}; and 1 more", taken("a"))]);

@@ -8,7 +8,7 @@ use store::AccountFinding;
 use traefik_config::Shortcoming;
 use web::{OnFailure, PollFinding};
 
-use crate::{format, issue::Severity};
+use crate::{format, issue::IssueSeverity};
 
 /// A finding. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,24 +105,24 @@ impl Finding {
     }
 
     /// The severity, unless the server's state lowers it.
-    pub(crate) fn severity(&self) -> Severity {
+    pub(crate) fn severity(&self) -> IssueSeverity {
         match self {
             Self::Catalogue(finding) => match finding.severity() {
-                catalogue::Severity::Danger | catalogue::Severity::Fault => Severity::Bad,
-                catalogue::Severity::Hint => Severity::Hint,
+                catalogue::Severity::Danger | catalogue::Severity::Fault => IssueSeverity::Bad,
+                catalogue::Severity::Hint => IssueSeverity::Hint,
             },
             Self::Polls(finding) => match finding {
                 PollFinding::NoTraefik | PollFinding::Silent { .. } | PollFinding::Slow { .. } => {
-                    Severity::Bad
+                    IssueSeverity::Bad
                 }
-                PollFinding::SilentBesideAnother { .. } => Severity::Warn,
+                PollFinding::SilentBesideAnother { .. } => IssueSeverity::Warn,
             },
             Self::ModelLost
             | Self::MoreModelsLost
             | Self::StoreDown { .. }
             | Self::Accounts { .. }
-            | Self::SharedLimitsDown { .. } => Severity::Bad,
-            Self::Traefik(_) | Self::Configuration(_) => Severity::Warn,
+            | Self::SharedLimitsDown { .. } => IssueSeverity::Bad,
+            Self::Traefik(_) | Self::Configuration(_) => IssueSeverity::Warn,
         }
     }
 
@@ -308,7 +308,7 @@ mod tests {
             Finding::Polls(PollFinding::NoTraefik),
             Finding::StoreDown { span: Duration::from_secs(5), why: "connection refused".into() },
             Finding::Accounts {
-                first: AccountFinding::Unusable(accounts::Unusable::taken(accounts::Kind::Key, "a")),
+                first: AccountFinding::Unusable(accounts::Unusable::taken(accounts::AccountKind::Key, "a")),
                 others: 0,
             },
             Finding::SharedLimitsDown { why: "refused".into(), on_failure: OnFailure::Local },

@@ -6,13 +6,13 @@ use std::{
     time::SystemTime,
 };
 
-use catalogue::{Catalogue, Readiness, ServerRecord, ServerState, Subject};
+use catalogue::{Catalogue, ProblemSubject, Readiness, ServerRecord, ServerState};
 
 use crate::{Admin, connection, finding::Finding, format, list::encode};
 
 /// The severity of an issue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Severity {
+pub(crate) enum IssueSeverity {
     /// Requests fail, or a server is lost.
     Bad,
     /// Something is not as intended.
@@ -24,7 +24,7 @@ pub(crate) enum Severity {
 /// One thing that needs an operator's attention.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Issue {
-    pub(crate) severity: Severity,
+    pub(crate) severity: IssueSeverity,
     /// What it is about, such as `container vllm-1`.
     pub(crate) about: String,
     /// The page with more details.
@@ -54,9 +54,9 @@ impl Issue {
     /// The CSS class of its severity.
     pub(crate) fn class(&self) -> &'static str {
         match self.severity {
-            Severity::Bad => "bad",
-            Severity::Warn => "warn",
-            Severity::Hint => "hint",
+            IssueSeverity::Bad => "bad",
+            IssueSeverity::Warn => "warn",
+            IssueSeverity::Hint => "hint",
         }
     }
 
@@ -65,7 +65,7 @@ impl Issue {
         Self { severity: finding.severity(), about: about.into(), link: link.into(), told }
     }
 
-    fn with_severity(self, severity: Severity) -> Self {
+    fn with_severity(self, severity: IssueSeverity) -> Self {
         Self { severity, ..self }
     }
 }
@@ -148,10 +148,10 @@ impl<'a> Links<'a> {
         }
     }
 
-    fn of_subject(&self, subject: &Subject) -> String {
+    fn of_subject(&self, subject: &ProblemSubject) -> String {
         match subject {
-            Subject::Source(_) => "/servers".into(),
-            Subject::Container(name) | Subject::Server(name) => self.of(name),
+            ProblemSubject::Source(_) => "/servers".into(),
+            ProblemSubject::Container(name) | ProblemSubject::Server(name) => self.of(name),
         }
     }
 }
@@ -167,9 +167,9 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
     let mut told: HashSet<(&str, &catalogue::Finding)> = HashSet::new();
     for problem in catalogue.problems() {
         let severity = match &problem.subject {
-            _ if problem.severity() == catalogue::Severity::Danger => Severity::Bad,
-            Subject::Source(_) => Severity::Bad,
-            Subject::Container(name) | Subject::Server(name) => {
+            _ if problem.severity() == catalogue::Severity::Danger => IssueSeverity::Bad,
+            ProblemSubject::Source(_) => IssueSeverity::Bad,
+            ProblemSubject::Container(name) | ProblemSubject::Server(name) => {
                 told.insert((name, &problem.finding));
                 let server = links.by_name.get(name.as_str());
                 // A server that is still loading its model may not even listen; its own page and the list say so.
@@ -179,7 +179,7 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
                     continue;
                 }
                 let is_ready = server.is_some_and(|s| s.state == ServerState::Ready);
-                if is_ready { Severity::Warn } else { Severity::Bad }
+                if is_ready { IssueSeverity::Warn } else { IssueSeverity::Bad }
             }
         };
         let link = links.of_subject(&problem.subject);
@@ -189,9 +189,11 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
     for server in catalogue.servers() {
         let Some(why) = server.state.why() else { continue };
         let severity = match &server.state {
-            ServerState::Draining(_) if admin.cordons.borrow().of(&server.spec).is_some() => Severity::Warn,
-            ServerState::Draining(_) => Severity::Bad,
-            ServerState::Starting(_) if !is_patient(server) => Severity::Warn,
+            ServerState::Draining(_) if admin.cordons.borrow().of(&server.spec).is_some() => {
+                IssueSeverity::Warn
+            }
+            ServerState::Draining(_) => IssueSeverity::Bad,
+            ServerState::Starting(_) if !is_patient(server) => IssueSeverity::Warn,
             _ => continue,
         };
         if !told.contains(&(server.spec.name.as_str(), why)) {
@@ -221,8 +223,8 @@ mod tests {
     use crate::testing::{
         Dashboard,
         found::{
-            Discovery, Does, Server, container, down, exposed, healthy, interpreted, problems, record,
-            unhealthy,
+            ChangingServer, Discovery, Does, container, down, exposed, healthy, interpreted, problems,
+            record, unhealthy,
         },
         server,
     };
@@ -256,10 +258,12 @@ mod tests {
     const WELL: Case = ("gpu", Does::Answer(200, 200), &[], "");
 
     /// Containers, each with a server that does what the case says.
-    async fn start(cases: impl IntoIterator<Item = &'static Case>) -> (Vec<Server>, Vec<ContainerRecord>) {
+    async fn start(
+        cases: impl IntoIterator<Item = &'static Case>,
+    ) -> (Vec<ChangingServer>, Vec<ContainerRecord>) {
         let (mut servers, mut containers) = (Vec::new(), Vec::new());
         for (name, does, labels, _) in cases {
-            let server = Server::start(*does).await;
+            let server = ChangingServer::start(*does).await;
             containers.push(container(name, server.port, labels));
             servers.push(server);
         }
@@ -292,7 +296,7 @@ mod tests {
             assert_eq!(issues_of(name, 0, &found), [], "{name}");
             assert_eq!(issues_of(name, 600, &found), [], "{name}");
             let issue = issue_of(name, 601, &found);
-            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, *code), "{name}");
+            assert_eq!((issue.severity, issue.told.code), (IssueSeverity::Bad, *code), "{name}");
         }
     }
 
@@ -304,7 +308,7 @@ mod tests {
         let found = Discovery::start(&containers).all_asked().await;
         for (name, _, _, code) in &LOADING {
             let issue = issue_of(name, 0, &found);
-            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, *code), "{name}");
+            assert_eq!((issue.severity, issue.told.code), (IssueSeverity::Bad, *code), "{name}");
             let todo = issue.told.todo.as_deref().unwrap_or_default();
             assert!(!todo.contains("loading") && !todo.contains("starting"), "{name}: {todo}");
         }
@@ -319,7 +323,7 @@ mod tests {
         let found = Discovery::start(&containers).all_asked().await;
         for (name, _, _, code) in &LASTING {
             let issue = issue_of(name, 0, &found);
-            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, *code), "{name}");
+            assert_eq!((issue.severity, issue.told.code), (IssueSeverity::Bad, *code), "{name}");
         }
     }
 
@@ -333,7 +337,7 @@ mod tests {
             |server: &Arc<ServerRecord>| server.spec.name == "gpu" && server.state.name() == "draining";
         let found = discovery.until(|catalogue| catalogue.servers().any(is_lost)).await;
         let issue = issue_of("gpu", 0, &found);
-        assert_eq!((issue.severity, issue.told.code), (Severity::Bad, "cannot_connect"));
+        assert_eq!((issue.severity, issue.told.code), (IssueSeverity::Bad, "cannot_connect"));
         assert_eq!(issue_of("llama", 0, &found).told.code, "model_lost");
     }
 
@@ -343,7 +347,7 @@ mod tests {
         let bad = container("gpu", 8000, &[("inference.ready.path", " does not answer within ")]);
         let found = Catalogue::assemble([], problems(&bad));
         let issue = issue_of("gpu", 0, &found);
-        assert_eq!((issue.severity, issue.told.code), (Severity::Bad, "label_not_allowed"));
+        assert_eq!((issue.severity, issue.told.code), (IssueSeverity::Bad, "label_not_allowed"));
     }
 
     /// The patience began anew with each start of Modelgate.
@@ -387,7 +391,10 @@ mod tests {
         let dashboard = Dashboard::of(Catalogue::default());
         let told = all(&dashboard.admin, &catalogue, SystemTime::now());
         let told: Vec<_> = told.iter().map(|issue| (issue.severity, issue.told.code)).collect();
-        assert_eq!(told, [(Severity::Bad, "exposed_by_traefik"), (Severity::Warn, "label_unknown")]);
+        assert_eq!(
+            told,
+            [(IssueSeverity::Bad, "exposed_by_traefik"), (IssueSeverity::Warn, "label_unknown")]
+        );
         let hints = hints(&catalogue);
         assert_eq!(
             (hints.len(), hints[0].class(), hints[0].link.starts_with("/servers/")),
@@ -413,6 +420,9 @@ mod tests {
         let [issue] = &told.iter().filter(|issue| issue.about == "server gpu").collect::<Vec<_>>()[..] else {
             panic!("one issue: {told:?}")
         };
-        assert_eq!((issue.severity, &issue.told), (Severity::Warn, &Told::of_catalogue(&cordon.finding())));
+        assert_eq!(
+            (issue.severity, &issue.told),
+            (IssueSeverity::Warn, &Told::of_catalogue(&cordon.finding()))
+        );
     }
 }

@@ -1,27 +1,28 @@
-//! The operator's dashboard: pages that are rendered on the server and updated live by JavaScript, and the gate in front of them.
+//! The operator's dashboard: pages that are rendered on the server and updated live by JavaScript, and the authentication in
+//! front of them.
 //!
 //! ```text
-//! gate.rs       token or session ─▶ Operator; roles; forms of our own pages only   around every route
-//! sign_in.rs    exchanges a token for a session's cookie
-//! routes.rs     the path of each page
-//! page.rs       what all pages share; security headers
-//! assets.rs     styles and scripts, built in
-//! pages/        one file per page
-//! live.rs       server-sent events: the part of a page that changes
-//! api/          the same operations for programs: REST, with an OpenAPI document
-//! issue.rs      everything that needs an operator, in words; made from findings (finding.rs)
+//! authentication.rs  token or session ─▶ Operator; roles; forms of our own pages only   around every route
+//! sign_in.rs         exchanges a token for a session's cookie
+//! routes.rs          the path of each page
+//! page.rs            what all pages share; security headers
+//! assets.rs          styles and scripts, built in
+//! pages/             one file per page
+//! live.rs            server-sent events: the part of a page that changes
+//! api/               the same operations for programs: REST, with an OpenAPI document
+//! issue.rs           everything that needs an operator, in words; made from findings (finding.rs)
 //! ```
 //!
 //! Pages can be read without JavaScript. They load nothing from other hosts, and contain no inline script or style.
 
 mod api;
 mod assets;
+mod authentication;
 mod chart;
 mod client;
 mod connection;
 mod finding;
 mod format;
-mod gate;
 mod issue;
 mod list;
 mod live;
@@ -51,8 +52,8 @@ use live::Live;
 use since::Since;
 
 pub use api::{InvalidGrace, Present, entry_to_json, is_day, read_grace, state_in_words, usage_to_json};
+pub use authentication::Authenticator;
 pub use finding::{ConfigurationFinding, Doubt};
-pub use gate::Gate;
 pub use operator::Operator;
 pub use refusal::Refusal;
 pub use routes::router;
@@ -61,8 +62,8 @@ pub use token::{AdminToken, AdminTokens, NewAdminToken, Role};
 /// The state behind the pages.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    /// The gate.
-    pub(crate) gate: Arc<Gate>,
+    /// Authenticates operators.
+    pub(crate) authenticator: Arc<Authenticator>,
     /// The state that the listeners share.
     pub(crate) shared: Arc<web::Shared>,
     /// Plans, consumers and keys, of the file and the store.
@@ -94,8 +95,8 @@ impl std::fmt::Debug for Program {
 /// The parts of the dashboard.
 #[derive(Debug)]
 pub struct Parts {
-    /// The gate.
-    pub gate: Arc<Gate>,
+    /// Authenticates operators.
+    pub authenticator: Arc<Authenticator>,
     /// The state that the listeners share.
     pub shared: Arc<web::Shared>,
     /// Plans, consumers and keys, of the file and the store.
@@ -111,10 +112,10 @@ pub struct Parts {
 impl Admin {
     /// Builds the dashboard from its parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { gate, shared, registry, cordons, program, shutdown } = parts;
+        let Parts { authenticator, shared, registry, cordons, program, shutdown } = parts;
         let program = Arc::new(program);
         let (since, charts) = (Arc::default(), Arc::default());
-        Self { gate, shared, registry, cordons, program, live: Live::new(shutdown), since, charts }
+        Self { authenticator, shared, registry, cordons, program, live: Live::new(shutdown), since, charts }
     }
 
     /// Writes down what an operator has done, if there is a store. What cannot be written down is in the log at least.
@@ -135,9 +136,9 @@ impl Admin {
     }
 }
 
-impl FromRef<Admin> for Arc<Gate> {
+impl FromRef<Admin> for Arc<Authenticator> {
     fn from_ref(admin: &Admin) -> Self {
-        Arc::clone(&admin.gate)
+        Arc::clone(&admin.authenticator)
     }
 }
 

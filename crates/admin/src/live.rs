@@ -30,13 +30,13 @@ use crate::{
 };
 
 /// How often a page is rendered again.
-const EVERY: Duration = Duration::from_secs(1);
+const RENDER_INTERVAL: Duration = Duration::from_secs(1);
 /// After a change of the catalogue the page is rendered at once, but not more often than this.
 const AT_MOST_EVERY: Duration = Duration::from_millis(250);
 /// How often an unchanged page gets a keep-alive event; `app.js` relies on it.
 const STILL_THERE: Duration = Duration::from_secs(15);
 /// How many pages are live at the same time; further ones have to be reloaded by hand.
-const MOST: usize = 64;
+const MAX_LIVE_PAGES: usize = 64;
 
 /// The slots for live pages, and the signal that ends them.
 #[derive(Debug, Clone)]
@@ -48,20 +48,20 @@ pub(crate) struct Live {
 impl Live {
     /// Live pages that end when `shutdown` becomes true.
     pub(crate) fn new(shutdown: watch::Receiver<bool>) -> Self {
-        Self { places: Arc::new(Semaphore::new(MOST)), shutdown }
+        Self { places: Arc::new(Semaphore::new(MAX_LIVE_PAGES)), shutdown }
     }
 }
 
 /// The page to keep live.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Wanted {
+pub(crate) struct LivePage {
     /// Its path and query.
     page: String,
 }
 
 /// `GET /events?page=…`
 pub(crate) async fn events(State(admin): State<Admin>, operator: Operator, parts: Parts) -> Response {
-    let wanted = Query::<Wanted>::try_from_uri(&parts.uri).ok();
+    let wanted = Query::<LivePage>::try_from_uri(&parts.uri).ok();
     let wanted = wanted.filter(|Query(wanted)| wanted.page.starts_with('/'));
     let uri = wanted.and_then(|Query(wanted)| wanted.page.parse::<Uri>().ok());
     let Some(uri) = uri else { return Refusal::not_found(&parts).into_response() };
@@ -81,7 +81,7 @@ pub(crate) async fn events(State(admin): State<Admin>, operator: Operator, parts
 }
 
 fn live_part(admin: &Admin, operator: &Operator, uri: &Uri) -> Option<String> {
-    let page = pages::find(pages::Asked { admin, operator: operator.clone(), uri })?;
+    let page = pages::find(pages::PageRequest { admin, operator: operator.clone(), uri })?;
     rendered(page.live())
 }
 
@@ -117,7 +117,7 @@ impl Watching {
     /// Waits until the page has changed.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         loop {
-            if !self.wait().await || !self.admin.gate.still_admits(&self.operator, Instant::now()) {
+            if !self.wait().await || !self.admin.authenticator.still_admits(&self.operator, Instant::now()) {
                 return None;
             }
             self.rendered = Some(Instant::now());
@@ -149,7 +149,7 @@ impl Watching {
         };
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => false,
-            () = sleep(EVERY.saturating_sub(rendered.elapsed())) => true,
+            () = sleep(RENDER_INTERVAL.saturating_sub(rendered.elapsed())) => true,
             () = soon => true,
         }
     }

@@ -8,12 +8,12 @@ use store::Actor;
 
 use crate::{AdminToken, Role, refusal::Refusal};
 
-/// The operator who sends a request. Every handler behind the gate can take it as an argument.
+/// The operator who sends a request. Every handler behind the authentication can take it as an argument.
 #[derive(Debug, Clone)]
 pub struct Operator {
     /// The name of the token, for pages and the audit log.
     pub name: Arc<str>,
-    /// The role. The gate has already refused what it does not allow.
+    /// The role. The authentication has already refused what it does not allow.
     pub role: Role,
     /// The address from which this request comes; for the audit log.
     pub(crate) address: IpAddr,
@@ -52,7 +52,7 @@ impl<S: Sync> FromRequestParts<S> for Operator {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        // Outside the gate there is no operator, whatever the request contains.
+        // Outside the authentication there is no operator, whatever the request contains.
         parts.extensions.get::<Self>().cloned().ok_or_else(|| Refusal::sign_in(parts))
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Frame {
 }
 
 /// An entry of the navigation.
-pub(crate) struct Entry {
+pub(crate) struct NavigationEntry {
     pub(crate) path: &'static str,
     pub(crate) name: &'static str,
 }
@@ -39,11 +39,11 @@ impl Frame {
     }
 
     /// The navigation, in groups.
-    pub(crate) fn navigation(&self) -> &'static [&'static [Entry]] {
-        const fn entry(path: &'static str, name: &'static str) -> Entry {
-            Entry { path, name }
+    pub(crate) fn navigation(&self) -> &'static [&'static [NavigationEntry]] {
+        const fn entry(path: &'static str, name: &'static str) -> NavigationEntry {
+            NavigationEntry { path, name }
         }
-        const ENTRIES: &[&[Entry]] = &[
+        const ENTRIES: &[&[NavigationEntry]] = &[
             &[entry("/", "Overview"), entry("/requests", "Requests")],
             &[entry("/models", "Models"), entry("/servers", "Servers"), entry("/traefik", "Traefik")],
             &[entry("/keys", "API keys"), entry("/consumers", "Consumers"), entry("/plans", "Plans")],

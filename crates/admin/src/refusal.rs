@@ -39,7 +39,7 @@ pub struct Refusal {
 
 #[derive(Template)]
 #[template(path = "refused.html")]
-struct Page<'a> {
+struct RefusalPage<'a> {
     status: u16,
     message: &'a str,
 }
@@ -135,7 +135,7 @@ impl IntoResponse for Refusal {
         if self.again {
             return Html(AGAIN).into_response();
         }
-        let page = Page { status: self.status.as_u16(), message: &self.message };
+        let page = RefusalPage { status: self.status.as_u16(), message: &self.message };
         let body = match page.render().ok().filter(|_| self.page) {
             Some(page) => Html(page).into_response(),
             None => Json(json!({ "error": { "code": self.code, "message": self.message } })).into_response(),

@@ -1,4 +1,4 @@
-//! The path of each page. All are behind the gate, except the sign-in page and the assets.
+//! The path of each page. All but the sign-in page and the assets require authentication.
 
 use axum::{
     Router,
@@ -8,7 +8,7 @@ use axum::{
 };
 
 use crate::{
-    Admin, Refusal, api, assets, gate, live, page,
+    Admin, Refusal, api, assets, authentication, live, page,
     pages::{self, about, accounts, audit, help, servers, traefik, try_it},
     sign_in,
 };
@@ -41,14 +41,14 @@ pub(crate) fn routes() -> Vec<(String, MethodRouter<Admin>)> {
     pages.chain(accounts::routes()).collect()
 }
 
-/// The dashboard, behind its gate.
+/// The dashboard, behind its authentication.
 pub fn router(admin: Admin) -> Router {
     let routes =
         routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(&path, methods));
     routes
         .nest(api::BASE, api::router())
         .fallback(not_found)
-        .layer(from_fn_with_state(admin.clone(), gate::guard))
+        .layer(from_fn_with_state(admin.clone(), authentication::guard))
         .layer(map_response(page::with_headers))
         .with_state(admin)
 }
@@ -124,7 +124,7 @@ mod tests {
             for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
                 let request = Request::builder().method(&method).uri(&path);
                 let status = dashboard.ask(Some(READER), request, "").await.status();
-                match gate::READERS_MAY_SEND.contains(&&*path) {
+                match authentication::READERS_MAY_SEND.contains(&&*path) {
                     true => assert_ne!(status, StatusCode::FORBIDDEN, "{method} {path}"),
                     false => assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path}"),
                 }

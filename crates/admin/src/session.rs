@@ -14,10 +14,10 @@ use crate::token::random_hex;
 /// A session that nobody uses ends after this long; an open live page counts as use.
 const IDLE: Duration = Duration::from_secs(60 * 60);
 /// A session ends after this long, however much it is used.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The maximum number of sessions, more than there are operators. Beyond it, the one that was unused for the longest time is
 /// dropped.
-const MOST: usize = 1000;
+const MAX_SESSIONS: usize = 1000;
 
 /// All sessions, by the digest of the cookie, so that somebody who can read this memory cannot use them.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ pub(crate) struct Session {
 
 impl Session {
     fn is_over(&self, now: Instant) -> bool {
-        now.duration_since(self.used) >= IDLE || now.duration_since(self.opened) >= LONGEST
+        now.duration_since(self.used) >= IDLE || now.duration_since(self.opened) >= MAX_AGE
     }
 }
 
@@ -49,10 +49,10 @@ impl Sessions {
         let cookie = random_hex::<32>()?;
         let session = Session { token, csrf: random_hex::<32>()?, opened: now, used: now };
         let mut sessions = self.lock();
-        if sessions.len() >= MOST {
+        if sessions.len() >= MAX_SESSIONS {
             sessions.retain(|_, session| !session.is_over(now));
         }
-        if sessions.len() >= MOST
+        if sessions.len() >= MAX_SESSIONS
             && let Some(oldest) = sessions.iter().min_by_key(|(_, s)| s.used).map(|(digest, _)| *digest)
         {
             sessions.remove(&oldest);
@@ -97,11 +97,11 @@ mod tests {
         let (sessions, start) = (Sessions::default(), Instant::now());
         let cookie = sessions.open(token(), start).expect("opened");
         let mut now = start;
-        while now.duration_since(start) + IDLE / 2 < LONGEST {
+        while now.duration_since(start) + IDLE / 2 < MAX_AGE {
             now += IDLE / 2;
             assert!(sessions.of(&cookie, now).is_some(), "used every half hour");
         }
-        assert!(sessions.of(&cookie, start + LONGEST).is_none(), "over for good");
+        assert!(sessions.of(&cookie, start + MAX_AGE).is_none(), "over for good");
         assert!(sessions.lock().is_empty(), "and forgotten");
     }
 
@@ -132,10 +132,10 @@ mod tests {
         let second = sessions.open(token(), start + Duration::from_secs(1)).expect("opened");
         let later = start + Duration::from_secs(2);
         assert!(sessions.of(&first, later).is_some(), "used");
-        for _ in 0..MOST - 1 {
+        for _ in 0..MAX_SESSIONS - 1 {
             sessions.open(token(), later).expect("opened");
         }
-        assert_eq!(sessions.lock().len(), MOST);
+        assert_eq!(sessions.lock().len(), MAX_SESSIONS);
         assert!(sessions.of(&second, later).is_none());
         assert!(sessions.of(&first, later).is_some());
     }

@@ -15,9 +15,9 @@ use axum::{
 use serde::Deserialize;
 
 use crate::{
-    Admin, Gate, Operator,
+    Admin, Authenticator, Operator,
+    authentication::{COOKIE_NAME, Closed},
     client::Client,
-    gate::{COOKIE_NAME, Closed},
     operator::MaybeOperator,
     page::{self, html},
     routes::SIGN_IN,
@@ -45,7 +45,7 @@ pub(crate) struct Credentials {
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
-struct Page<'a> {
+struct SignInPage<'a> {
     next: &'a str,
     error: Option<String>,
 }
@@ -56,7 +56,7 @@ pub(crate) async fn show(MaybeOperator(operator): MaybeOperator, Query(next): Qu
         Some(_) => Redirect::to(own_path(&next.next)).into_response(),
         None => {
             let error = (!next.lost.is_empty()).then(|| LOST.to_owned());
-            html(&Page { next: own_path(&next.next), error })
+            html(&SignInPage { next: own_path(&next.next), error })
         }
     }
 }
@@ -69,7 +69,7 @@ pub(crate) async fn submit(
     Form(given): Form<Credentials>,
 ) -> Response {
     let next = own_path(&given.next);
-    let (status, error, wait) = match admin.gate.sign_in(given.token.trim(), from, Instant::now()) {
+    let (status, error, wait) = match admin.authenticator.sign_in(given.token.trim(), from, Instant::now()) {
         Ok((cookie, operator)) => {
             admin.note(&operator, "signed in", "dashboard").await;
             let mut response = Redirect::to(next).into_response();
@@ -85,7 +85,7 @@ pub(crate) async fn submit(
             (StatusCode::TOO_MANY_REQUESTS, error, Some(seconds))
         }
     };
-    let mut response = (status, html(&Page { next, error: Some(error) })).into_response();
+    let mut response = (status, html(&SignInPage { next, error: Some(error) })).into_response();
     if let Some(seconds) = wait {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
@@ -94,11 +94,11 @@ pub(crate) async fn submit(
 
 /// `POST /sign-out`
 pub(crate) async fn sign_out(
-    State(gate): State<Arc<Gate>>,
+    State(authenticator): State<Arc<Authenticator>>,
     operator: Operator,
     headers: HeaderMap,
 ) -> Response {
-    gate.sign_out(&operator);
+    authenticator.sign_out(&operator);
     let mut response = Redirect::to(SIGN_IN).into_response();
     set_cookie(&mut response, &headers, "");
     response

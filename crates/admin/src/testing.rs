@@ -18,7 +18,7 @@ use store::{Registry, Store, StoreUrl};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use crate::{Admin, AdminToken, AdminTokens, Gate, Parts, Program, Role, router};
+use crate::{Admin, AdminToken, AdminTokens, Authenticator, Parts, Program, Role, router};
 
 /// The token of an admin.
 pub(crate) const ADMIN: &str = "token-of-alice-the-admin";
@@ -96,7 +96,7 @@ fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>
     let token =
         |name: &str, clear, role| AdminToken { name: name.into(), digest: KeyDigest::of(clear), role };
     let tokens = vec![token("alice", ADMIN, Role::Admin), token("bob", READER, Role::Reader)];
-    let gate = Arc::new(Gate::new(AdminTokens::new(tokens)));
+    let authenticator = Arc::new(Authenticator::new(AdminTokens::new(tokens)));
     let docker = vec![("docker".into(), "unix:///var/run/docker.sock".into())];
     let program = Program {
         docker,
@@ -104,7 +104,7 @@ fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>
         problems: Box::new(Vec::new),
     };
     let cordons = watch::Sender::default();
-    Admin::new(Parts { gate, shared, registry, cordons, program, shutdown: stopped })
+    Admin::new(Parts { authenticator, shared, registry, cordons, program, shutdown: stopped })
 }
 
 /// A server of the configuration.

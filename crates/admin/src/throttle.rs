@@ -14,12 +14,12 @@ use crate::client::Client;
 /// How many failures at once are allowed; people mistype.
 const BURST: u32 = 10;
 /// How often one further failure is allowed.
-const EVERY: Duration = Duration::from_secs(6);
+const REFILL_INTERVAL: Duration = Duration::from_secs(6);
 /// The allowance of a peer that forwards requests is this many times larger than a client's. It is limited because the peer may
 /// invent the clients' addresses.
 const FORWARDED: u32 = 10;
 /// How many addresses are tracked separately. All others share one allowance.
-const MOST: usize = 4096;
+const MAX_ADDRESSES: usize = 4096;
 
 /// Failures of clients, and of peers that forward requests.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ pub(crate) struct Throttle {
 impl Default for Throttle {
     fn default() -> Self {
         Self {
-            clients: Failures::new(BURST, EVERY),
-            forwarders: Failures::new(BURST * FORWARDED, EVERY / FORWARDED),
+            clients: Failures::new(BURST, REFILL_INTERVAL),
+            forwarders: Failures::new(BURST * FORWARDED, REFILL_INTERVAL / FORWARDED),
         }
     }
 }
@@ -79,7 +79,7 @@ impl Failures {
 
     fn add(&self, address: IpAddr, now: Instant) {
         let mut failures = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= MOST {
+        if failures.len() >= MAX_ADDRESSES {
             failures.retain(|_, whole| *whole > now);
         }
         let address = Self::place(&failures, address);
@@ -90,7 +90,7 @@ impl Failures {
     /// Where an address is counted: with its network, and once the table is full, together with all other new ones.
     fn place(failures: &HashMap<IpAddr, Instant>, address: IpAddr) -> IpAddr {
         let address = network_of(address);
-        match failures.contains_key(&address) || failures.len() < MOST {
+        match failures.contains_key(&address) || failures.len() < MAX_ADDRESSES {
             true => address,
             false => Ipv6Addr::UNSPECIFIED.into(),
         }
@@ -116,12 +116,12 @@ mod tests {
             assert_eq!(throttle.check(address(1), now), Ok(()));
             throttle.failed(address(1), now);
         }
-        assert_eq!(throttle.check(address(1), now), Err(EVERY));
+        assert_eq!(throttle.check(address(1), now), Err(REFILL_INTERVAL));
         assert_eq!(throttle.check(address(2), now), Ok(()), "others are not held up");
-        assert_eq!(throttle.check(address(1), now + EVERY), Ok(()));
-        throttle.failed(address(1), now + EVERY);
-        assert_eq!(throttle.check(address(1), now + EVERY), Err(EVERY));
-        assert_eq!(throttle.check(address(1), now + EVERY * 12), Ok(()));
+        assert_eq!(throttle.check(address(1), now + REFILL_INTERVAL), Ok(()));
+        throttle.failed(address(1), now + REFILL_INTERVAL);
+        assert_eq!(throttle.check(address(1), now + REFILL_INTERVAL), Err(REFILL_INTERVAL));
+        assert_eq!(throttle.check(address(1), now + REFILL_INTERVAL * 12), Ok(()));
     }
 
     /// Anybody on this machine may claim to forward requests, each time for another client.
@@ -135,8 +135,8 @@ mod tests {
             throttle.failed(client, now);
         }
         let next = Client { forwarded_by: traefik, ..address(9_999) };
-        assert_eq!(throttle.check(next, now), Err(EVERY / FORWARDED));
-        assert_eq!(throttle.check(next, now + EVERY / FORWARDED), Ok(()));
+        assert_eq!(throttle.check(next, now), Err(REFILL_INTERVAL / FORWARDED));
+        assert_eq!(throttle.check(next, now + REFILL_INTERVAL / FORWARDED), Ok(()));
         assert_eq!(throttle.check(Client { forwarded_by: other, ..next }, now), Ok(()), "another Traefik");
         assert_eq!(throttle.check(address(9_999), now), Ok(()), "directly");
     }
@@ -154,12 +154,12 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_an_overflow_does_not_open_the_door() {
         let (throttle, now) = (Throttle::default(), Instant::now());
-        for n in 0..2 * u32::try_from(MOST).expect("small") {
+        for n in 0..2 * u32::try_from(MAX_ADDRESSES).expect("small") {
             throttle.failed(address(n), now);
         }
-        assert!(throttle.clients.whole.lock().expect("a lock").len() <= MOST + 1);
+        assert!(throttle.clients.whole.lock().expect("a lock").len() <= MAX_ADDRESSES + 1);
         assert!(throttle.check(address(u32::MAX), now).is_err(), "who comes late shares what is used up");
-        throttle.failed(address(7), now + EVERY * 20_000);
+        throttle.failed(address(7), now + REFILL_INTERVAL * 20_000);
         assert_eq!(throttle.clients.whole.lock().expect("a lock").len(), 1, "what is over is forgotten");
     }
 }

@@ -36,7 +36,7 @@ const TRAEFIK: &str = "3.7.15";
 
 /// Which contenders to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum Comparison {
     /// Traefik alone, with the server that allows everything, and with Modelgate.
     Short,
     All,
@@ -69,13 +69,13 @@ impl Contender {
 }
 
 /// Starts the wanted contenders in front of a server.
-pub(crate) async fn start(server: &str, wanted: Wanted) -> Vec<Contender> {
+pub(crate) async fn start(server: &str, wanted: Comparison) -> Vec<Contender> {
     let traefik = traefik_binary(TRAEFIK).expect("Traefik");
     let mut all = vec![alone(&traefik, server).await];
     let (modelgate, document) = modelgate(&traefik, server).await;
     all.push(nothing(&traefik, document).await);
     all.push(modelgate);
-    if wanted == Wanted::All {
+    if wanted == Comparison::All {
         all.push(envoy(server).await);
         all.push(vllm_router(&traefik, server).await);
         all.push(litellm(server).await);

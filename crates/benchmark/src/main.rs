@@ -15,7 +15,7 @@ mod work;
 
 use std::{env, fs, path::PathBuf};
 
-use contenders::{Contender, Wanted};
+use contenders::{Comparison, Contender};
 use figures::Figures;
 use work::{Case, Work};
 
@@ -44,7 +44,7 @@ const QUICK_TURNS: usize = 3;
 async fn main() {
     let is_quick = env::args().any(|argument| argument == "--quick");
     let given = env::var("MODELGATE_BENCHMARK_TURNS").ok().and_then(|turns| turns.parse().ok());
-    let wanted = if is_quick { Wanted::Short } else { Wanted::All };
+    let wanted = if is_quick { Comparison::Short } else { Comparison::All };
     let (cases, turns) = if is_quick { (&QUICK[..], QUICK_TURNS) } else { (&ALL[..], TURNS) };
     let turns = given.unwrap_or(turns);
     let mut table = String::new();

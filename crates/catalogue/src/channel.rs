@@ -8,7 +8,7 @@ use event_listener::Event;
 use crate::{Catalogue, Problem};
 
 #[derive(Debug)]
-struct Shared {
+struct Channel {
     current: ArcSwapOption<Catalogue>,
     published: Event,
     /// What keeps the first catalogue from being published.
@@ -18,18 +18,18 @@ struct Shared {
 /// The only writing end.
 #[derive(Debug)]
 pub struct Publisher {
-    shared: Arc<Shared>,
+    shared: Arc<Channel>,
     generation: u64,
 }
 
 /// A reading end; reading takes no lock.
 #[derive(Debug, Clone)]
-pub struct Reader(Arc<Shared>);
+pub struct Reader(Arc<Channel>);
 
 /// A new channel. Readers see `None` until the first catalogue is published, which means that the first survey is not finished.
 pub fn channel() -> (Publisher, Reader) {
     let shared =
-        Shared { current: ArcSwapOption::empty(), published: Event::new(), obstacles: ArcSwap::default() };
+        Channel { current: ArcSwapOption::empty(), published: Event::new(), obstacles: ArcSwap::default() };
     let shared = Arc::new(shared);
     (Publisher { shared: Arc::clone(&shared), generation: 0 }, Reader(shared))
 }

@@ -26,7 +26,7 @@ pub use door::{Behind, DoorFinding, LabelledRouter};
 pub use label::LabelFinding;
 pub use lifecycle::LifecycleFinding;
 pub use listing::ListingFinding;
-pub use probe::{Asked, ProbeFault, ProbeFinding};
+pub use probe::{ProbeFault, ProbeFinding, ProbedServer};
 pub use setting::{BranchFault, BranchKind, SettingFinding};
 
 /// How much a finding matters.

@@ -47,9 +47,9 @@ pub use container::{
 pub use cordon::{Cordon, CordonKind, Cordons};
 pub use credential::{Credential, CredentialHeader};
 pub use finding::{
-    AddressFinding, Asked, AskedFor, Behind, BranchFault, BranchKind, DockerFinding, DockerHost, DoorFinding,
+    AddressFinding, AskedFor, Behind, BranchFault, BranchKind, DockerFinding, DockerHost, DoorFinding,
     Finding, LabelFinding, LabelledRouter, LifecycleFinding, ListingFinding, ProbeFault, ProbeFinding,
-    SettingFinding, Severity,
+    ProbedServer, SettingFinding, Severity,
 };
 pub use glob::{InvalidGlob, ModelGlobs};
 pub use kind::Kind;
@@ -58,7 +58,7 @@ pub use labelled::{Labelled, Outcome};
 pub use listing::{Listing, ListingError, MAX_LISTING_BYTES, MAX_MODELS_PER_SERVER, parse_listing};
 pub use misaddressed::{BASES, ENDPOINTS, endpoint_meant};
 pub use model::{InvalidModelName, ModelCard, ModelName};
-pub use problem::{Problem, Subject};
+pub use problem::{Problem, ProblemSubject};
 pub use route::RouteId;
 pub use selector::{Condition, Expression, Selector, Traits};
 pub use server::{

@@ -6,7 +6,7 @@ use crate::{Finding, Severity};
 
 /// What a problem is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
+pub enum ProblemSubject {
     /// A container, by its name.
     Container(String),
     /// A server, by its name.
@@ -19,7 +19,7 @@ pub enum Subject {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// What it is about.
-    pub subject: Subject,
+    pub subject: ProblemSubject,
     /// What was found.
     pub finding: Finding,
 }
@@ -27,17 +27,17 @@ pub struct Problem {
 impl Problem {
     /// A problem of a container.
     pub fn container(name: &str, finding: impl Into<Finding>) -> Self {
-        Self { subject: Subject::Container(name.into()), finding: finding.into() }
+        Self { subject: ProblemSubject::Container(name.into()), finding: finding.into() }
     }
 
     /// A problem of a server.
     pub fn server(name: &str, finding: impl Into<Finding>) -> Self {
-        Self { subject: Subject::Server(name.into()), finding: finding.into() }
+        Self { subject: ProblemSubject::Server(name.into()), finding: finding.into() }
     }
 
     /// A problem of a whole source.
     pub fn source(name: &str, finding: impl Into<Finding>) -> Self {
-        Self { subject: Subject::Source(name.into()), finding: finding.into() }
+        Self { subject: ProblemSubject::Source(name.into()), finding: finding.into() }
     }
 
     /// How much it matters.
@@ -46,7 +46,7 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for ProblemSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Container(name) => write!(f, "container {name}"),

@@ -32,12 +32,12 @@ pub struct Setting {
     pub allowed: &'static str,
     /// The first Traefik version in which it has an effect; empty for any.
     pub since: &'static str,
-    read: Read,
+    read: SettingParser,
 }
 
 /// Reads a value into the settings; `None` if it is not allowed.
 #[derive(Debug, Clone, Copy)]
-enum Read {
+enum SettingParser {
     Server(fn(&mut ServerSettings, &str) -> Option<()>),
     Model(fn(&mut ModelSettings, &str) -> Option<()>),
     /// A limit of a model; several fields together make one limit.
@@ -69,7 +69,7 @@ impl Setting {
 
     /// Whether it applies to a model (all of its servers) instead of one server.
     pub fn is_of_model(&self) -> bool {
-        !matches!(self.read, Read::Server(_))
+        !matches!(self.read, SettingParser::Server(_))
     }
 
     /// The part of a value that an error may show: a condition on a header may hold a credential, and so may the query of a path.
@@ -94,13 +94,13 @@ impl Setting {
     ) -> Result<(), NotAllowed> {
         let text = text.trim();
         let read = match self.read {
-            Read::Server(read) => read(server, text).map(|()| {
+            SettingParser::Server(read) => read(server, text).map(|()| {
                 server.given.insert(self.key, text.to_owned());
             }),
-            Read::Model(read) => read(&mut ModelSettings::default(), text).map(|()| {
+            SettingParser::Model(read) => read(&mut ModelSettings::default(), text).map(|()| {
                 model.0.insert(self.key, text.to_owned());
             }),
-            Read::Limit(field) => field.read(text).map(|_| {
+            SettingParser::Limit(field) => field.read(text).map(|_| {
                 model.0.insert(self.key, text.to_owned());
             }),
         };
@@ -180,7 +180,7 @@ impl GivenModelSettings {
     pub fn resolve(&self) -> ModelSettings {
         let mut settings = ModelSettings { limits: self.limits().limits(), ..ModelSettings::default() };
         for (key, value) in &self.0 {
-            if let Some(Read::Model(read)) = Setting::find(key).map(|setting| setting.read) {
+            if let Some(SettingParser::Model(read)) = Setting::find(key).map(|setting| setting.read) {
                 // The value was parsed successfully when it was given.
                 let _ = read(&mut settings, value);
             }
@@ -190,8 +190,8 @@ impl GivenModelSettings {
 
     fn limits(&self) -> LimitSpec {
         let number = |(key, text): (&&str, &String)| match Setting::find(key)?.read {
-            Read::Limit(field) => Some((field, field.read(text)?)),
-            Read::Server(_) | Read::Model(_) => None,
+            SettingParser::Limit(field) => Some((field, field.read(text)?)),
+            SettingParser::Server(_) | SettingParser::Model(_) => None,
         };
         self.0.iter().filter_map(number).collect()
     }

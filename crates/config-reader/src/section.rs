@@ -45,7 +45,7 @@ enum Show {
 struct Allowed<A>(A);
 
 /// The state of reading settings.
-struct Settings<'s> {
+struct SettingsReader<'s> {
     /// The settings that are allowed at this place.
     here: Vec<&'static Setting>,
     server: &'s mut ServerSettings,
@@ -156,7 +156,7 @@ impl<'a> Section<'a> {
             }
         }
         let Some(mapping) = self.mapping else { return };
-        let mut settings = Settings { here, server, model };
+        let mut settings = SettingsReader { here, server, model };
         for (key, value) in mapping {
             let name = scalar(key).unwrap_or_default();
             let is_here = settings.here.iter().any(|s| s.key.split('.').next() == Some(&name));
@@ -166,7 +166,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn setting(&self, path: &str, value: &Value, settings: &mut Settings<'_>) {
+    fn setting(&self, path: &str, value: &Value, settings: &mut SettingsReader<'_>) {
         if let Some(setting) = settings.here.iter().find(|s| s.key == path) {
             let text = match value {
                 Value::Sequence(items) => {
@@ -469,8 +469,8 @@ fn kind(value: &Value) -> &'static str {
 
 /// Quotes text on one line, shortened if it is long.
 fn quoted(text: &str) -> String {
-    const LONGEST: usize = 80;
-    match text.char_indices().nth(LONGEST) {
+    const MAX_QUOTED: usize = 80;
+    match text.char_indices().nth(MAX_QUOTED) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),
     }

@@ -5,8 +5,8 @@
 use std::{sync::Arc, time::Duration};
 
 use catalogue::{
-    Asked, Kind, Listing, ListingFinding, MAX_LISTING_BYTES, ModelCard, ProbeFault, ProbeFinding, ServerSpec,
-    parse_listing,
+    Kind, Listing, ListingFinding, MAX_LISTING_BYTES, ModelCard, ProbeFault, ProbeFinding, ProbedServer,
+    ServerSpec, parse_listing,
 };
 use reqwest::{
     Client, RequestBuilder, Response, StatusCode,
@@ -58,7 +58,7 @@ pub(crate) fn client() -> reqwest::Result<Client> {
 /// Sends all probes to a server.
 pub(crate) async fn ask(client: &Client, spec: &ServerSpec) -> Answers {
     let (models, ready) = tokio::join!(models(client, spec), ready(client, spec));
-    let found = |fault| ProbeFinding { asked: Asked::of(spec), fault };
+    let found = |fault| ProbeFinding { asked: ProbedServer::of(spec), fault };
     Answers { models: models.map_err(found), ready: ready.map(|ready| ready.map_err(found)) }
 }
 

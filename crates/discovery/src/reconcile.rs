@@ -25,7 +25,7 @@ use crate::{
 /// The maximum number of concurrent probes.
 const PARALLEL_PROBES: usize = 32;
 /// How long the first catalogue waits for a Docker host that does not answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const FIRST_SURVEY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it waits for a host that refuses or cannot be reached: it may be starting, and has been retried several times by
 /// then.
 const SHORT_PATIENCE: Duration = Duration::from_secs(4);
@@ -99,7 +99,7 @@ impl Hosts {
     /// How long the first catalogue waits for hosts that have not been surveyed.
     fn wait_until(&self) -> Option<Instant> {
         let until = |host: &Host| match host.progress {
-            Progress::Silent => Some(self.since + PATIENCE),
+            Progress::Silent => Some(self.since + FIRST_SURVEY_TIMEOUT),
             Progress::Failing => Some(self.since + SHORT_PATIENCE),
             Progress::Surveyed => None,
         };
@@ -237,12 +237,12 @@ mod tests {
         let mut two = hosts(&["a", "b"], now);
         two.surveyed(&"a".into());
         assert!(!two.suffice(now + Duration::from_secs(9), something));
-        assert!(two.suffice(now + PATIENCE, something), "what the others have");
+        assert!(two.suffice(now + FIRST_SURVEY_TIMEOUT, something), "what the others have");
         two.failed(&"b".into());
         assert!(!two.suffice(now + Duration::from_secs(3), something), "it may be starting");
         assert!(two.suffice(now + SHORT_PATIENCE, something));
         assert!(
-            !two.suffice(now + PATIENCE * 100, nothing),
+            !two.suffice(now + FIRST_SURVEY_TIMEOUT * 100, nothing),
             "no document is better than one without a model"
         );
         two.surveyed(&"b".into());
@@ -259,6 +259,6 @@ mod tests {
         assert!(!one.suffice(now, || true));
         one.failed(&"a".into());
         assert!(one.suffice(now + SHORT_PATIENCE, || true), "the configuration's servers");
-        assert!(!one.suffice(now + PATIENCE, || false));
+        assert!(!one.suffice(now + FIRST_SURVEY_TIMEOUT, || false));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catalogue::{Catalogue, Finding, Problem, Severity, Subject};
+use catalogue::{Catalogue, Finding, Problem, ProblemSubject, Severity};
 use tracing::{debug, info, warn};
 
 /// The maximum number of problems logged at once; further ones are only counted.
@@ -10,10 +10,10 @@ const MOST_LINES: usize = 20;
 
 /// The problems and hints that have been logged and still exist.
 #[derive(Debug, Default)]
-pub(crate) struct Told(BTreeMap<Key, Problem>);
+pub(crate) struct Told(BTreeMap<ProblemId, Problem>);
 
 /// The identity of a problem. Where it has no finding, the text may change while the problem lasts.
-type Key = (Subject, &'static str, Option<Finding>);
+type ProblemId = (ProblemSubject, &'static str, Option<Finding>);
 
 /// The changes since the last catalogue.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,13 +54,14 @@ impl Told {
 
     /// Replaces the known problems by the current ones.
     fn compare<'a>(&mut self, now: impl Iterator<Item = &'a Problem>) -> News {
-        let now: BTreeMap<Key, Problem> = now.map(|problem| (key(problem), problem.clone())).collect();
-        let not_in = |these: &BTreeMap<Key, Problem>, others: &BTreeMap<Key, Problem>| -> Vec<Problem> {
-            let only_here = these.iter().filter(|(key, _)| !others.contains_key(*key));
-            // Sorted like the catalogue's problems.
-            let sorted: BTreeSet<&Problem> = only_here.map(|(_, problem)| problem).collect();
-            sorted.into_iter().cloned().collect()
-        };
+        let now: BTreeMap<ProblemId, Problem> = now.map(|problem| (key(problem), problem.clone())).collect();
+        let not_in =
+            |these: &BTreeMap<ProblemId, Problem>, others: &BTreeMap<ProblemId, Problem>| -> Vec<Problem> {
+                let only_here = these.iter().filter(|(key, _)| !others.contains_key(*key));
+                // Sorted like the catalogue's problems.
+                let sorted: BTreeSet<&Problem> = only_here.map(|(_, problem)| problem).collect();
+                sorted.into_iter().cloned().collect()
+            };
         let news = News { appeared: not_in(&now, &self.0), gone: not_in(&self.0, &now) };
         for (key, problem) in &now {
             if self.0.get(key).is_some_and(|before| before != problem) {
@@ -74,7 +75,7 @@ impl Told {
 
 /// A problem as it is logged.
 struct Line<'a> {
-    about: &'a Subject,
+    about: &'a ProblemSubject,
     code: &'static str,
     /// The text without the list of allowed values.
     words: String,
@@ -101,7 +102,7 @@ fn on_one_line(words: &str) -> String {
     line
 }
 
-fn key(problem: &Problem) -> Key {
+fn key(problem: &Problem) -> ProblemId {
     let finding = &problem.finding;
     let whole = match finding {
         // The wording of a server, an Engine or the system varies for one and the same fault, and containers come and go while
@@ -125,7 +126,7 @@ mod tests {
         sync::{Arc, Mutex, PoisonError},
     };
 
-    use catalogue::{Asked, LabelFinding, Origin, ProbeFault, ProbeFinding, ServerUrl};
+    use catalogue::{LabelFinding, Origin, ProbeFault, ProbeFinding, ProbedServer, ServerUrl};
     use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
@@ -158,7 +159,7 @@ mod tests {
 
     fn refused(cause: &str) -> Problem {
         let url = ServerUrl::http("10.0.0.1", 8000);
-        let asked = Asked { url, origin: Origin::Docker, has_credential: false, is_healthy: true };
+        let asked = ProbedServer { url, origin: Origin::Docker, has_credential: false, is_healthy: true };
         Problem::container(
             "vllm",
             ProbeFinding { asked, fault: ProbeFault::CannotConnect { cause: cause.into() } },

@@ -24,21 +24,21 @@ use common::{Discovery, problems, state};
 
 /// A server that lists the model `llama` and answers `/api/ps` as the test sets it.
 #[derive(Clone)]
-struct Server {
+struct StubServer {
     address: SocketAddr,
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<StubState>>,
 }
 
-struct Shared {
+struct StubState {
     ready: Box<dyn Fn() -> Response + Send>,
     /// Path and `Authorization` of each request.
     asked: Vec<(String, Option<String>)>,
 }
 
-impl Server {
+impl StubServer {
     async fn start(ready: impl Fn() -> Response + Send + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let shared = Arc::new(Mutex::new(Shared { ready: Box::new(ready), asked: Vec::new() }));
+        let shared = Arc::new(Mutex::new(StubState { ready: Box::new(ready), asked: Vec::new() }));
         let server = Self { address: listener.local_addr().expect("an address"), shared };
         let app = Router::new().fallback(answer).with_state(server.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
@@ -49,7 +49,7 @@ impl Server {
         self.lock().ready = Box::new(ready);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, StubState> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -66,7 +66,7 @@ impl Server {
     }
 }
 
-async fn answer(State(server): State<Server>, request: Request) -> Response {
+async fn answer(State(server): State<StubServer>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let credential = request.headers().get(header::AUTHORIZATION);
     let credential = credential.map(|value| value.to_str().expect("text").to_owned());
@@ -81,7 +81,7 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
 
 #[tokio::test]
 async fn a_model_must_be_loaded_and_stay_so() {
-    let server = Server::start(|| r#"{"models":[]}"#.into_response()).await;
+    let server = StubServer::start(|| r#"{"models":[]}"#.into_response()).await;
     let discovery = Discovery::start(Vec::new(), vec![server.spec(Some("\"llama:latest\""))]);
     let url = format!("http://{}/api/ps", server.address);
     let not_loaded =
@@ -102,7 +102,7 @@ async fn a_model_must_be_loaded_and_stay_so() {
 
 #[tokio::test]
 async fn without_a_text_any_success_will_do() {
-    let server = Server::start(|| StatusCode::NO_CONTENT.into_response()).await;
+    let server = StubServer::start(|| StatusCode::NO_CONTENT.into_response()).await;
     let discovery = Discovery::start(Vec::new(), vec![server.spec(None)]);
     discovery.wait_state("ollama", &ServerState::Ready).await;
 }
@@ -121,7 +121,7 @@ async fn only_the_first_mebibyte_counts_and_the_rest_is_not_waited_for() {
     }
     const LIMIT: usize = (1 << 20) - "llama".len();
     let (within, beyond) =
-        (Server::start(|| endless(LIMIT)).await, Server::start(|| endless(LIMIT + 1)).await);
+        (StubServer::start(|| endless(LIMIT)).await, StubServer::start(|| endless(LIMIT + 1)).await);
     let discovery = Discovery::start(Vec::new(), vec![within.spec(Some("llama"))]);
     discovery.wait_state("ollama", &ServerState::Ready).await;
     let discovery = Discovery::start(Vec::new(), vec![beyond.spec(Some("llama"))]);
@@ -136,8 +136,8 @@ async fn only_the_first_mebibyte_counts_and_the_rest_is_not_waited_for() {
 #[tokio::test]
 async fn the_credential_goes_to_the_server_and_nowhere_else() {
     const SECRET: &str = "sk-very-secret";
-    let elsewhere = Server::start(|| StatusCode::OK.into_response()).await;
-    let server = Server::start(|| StatusCode::OK.into_response()).await;
+    let elsewhere = StubServer::start(|| StatusCode::OK.into_response()).await;
+    let server = StubServer::start(|| StatusCode::OK.into_response()).await;
     let credential = Credential::new(CredentialHeader::Bearer, SECRET).map(Arc::new);
     let spec = ServerSpec { credential, ..server.spec(None) };
     let discovery = Discovery::start(Vec::new(), vec![spec]);
@@ -173,7 +173,7 @@ async fn the_credential_goes_to_the_server_and_nowhere_else() {
 
 #[tokio::test]
 async fn an_operator_withdraws_a_server_and_resumes_it() {
-    let server = Server::start(|| StatusCode::NO_CONTENT.into_response()).await;
+    let server = StubServer::start(|| StatusCode::NO_CONTENT.into_response()).await;
     let discovery = Discovery::start(Vec::new(), vec![server.spec(None)]);
     discovery.wait_state("ollama", &ServerState::Ready).await;
     let id = server.spec(None).id;
@@ -187,7 +187,7 @@ async fn an_operator_withdraws_a_server_and_resumes_it() {
 /// It is probed only while its HEALTHCHECK passes, so the fault is not visible in `docker ps`.
 #[tokio::test]
 async fn who_is_healthy_and_cannot_be_used_is_told_so() {
-    let server = Server::start(|| StatusCode::SERVICE_UNAVAILABLE.into_response()).await;
+    let server = StubServer::start(|| StatusCode::SERVICE_UNAVAILABLE.into_response()).await;
     let of_docker = |spec: ServerSpec| ServerSpec {
         source: Source::Docker { container_id: "c1".into(), image: "vllm".into() },
         health: HealthMode::Docker,

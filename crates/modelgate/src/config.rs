@@ -40,10 +40,10 @@ pub(crate) use config_reader::ConfigErrors;
 pub(crate) use docker::{DockerConfig, Enabled};
 pub(crate) use env::Env;
 pub(crate) use keys::{Accounts, JwtIssuer};
-pub(crate) use origin::{Given, named_by};
+pub(crate) use origin::{GivenSetting, named_by};
 pub(crate) use requests::{RequestsConfig, is_key_header};
 pub(crate) use servers::StaticServer;
-pub(crate) use store::{Options as SharedLimitsOptions, SharedLimitsConfig, StoreConfig};
+pub(crate) use store::{SharedLimitsConfig, SharedLimitsOptions, StoreConfig};
 pub(crate) use traefik::TraefikConfig;
 
 use config_reader::{Report, Section};
@@ -78,7 +78,7 @@ pub(crate) struct Config {
     /// The log.
     pub(crate) log: LogConfig,
     /// Which settings were given, and where.
-    pub(crate) given: Vec<Given>,
+    pub(crate) given: Vec<GivenSetting>,
     /// All that was given, with secrets hidden.
     pub(crate) shown: String,
     /// Settings that are allowed but probably not intended; shown to the operator.

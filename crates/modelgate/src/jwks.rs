@@ -25,19 +25,19 @@ use crate::config::JwtIssuer;
 const REFRESH: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(10);
 /// How long an issuer may take to answer, for its discovery document and its keys together.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ISSUER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes; more than any key set needs.
 const MAX_ANSWER: usize = 1 << 20;
 
 /// The keys of every issuer that was ever configured; they survive a reload. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct KeySets(Arc<Mutex<HashMap<Source, Known>>>);
+pub(crate) struct KeySets(Arc<Mutex<HashMap<IssuerId, IssuerState>>>);
 
 /// The issuer, and the URL of its keys if that is configured.
-type Source = (String, Option<String>);
+type IssuerId = (String, Option<String>);
 
 #[derive(Debug, Clone, Default)]
-struct Known {
+struct IssuerState {
     keys: IssuerKeys,
     asked: Option<Instant>,
     is_good: bool,
@@ -51,8 +51,8 @@ struct Discovery {
 }
 
 /// The outcome of asking an issuer.
-struct Asked {
-    source: Source,
+struct IssuerAnswer {
+    source: IssuerId,
     answer: Result<Fetched, FetchError>,
 }
 
@@ -61,7 +61,7 @@ struct Asked {
 enum FetchError {
     #[error("{}", causes(.0))]
     NoClient(reqwest::Error),
-    #[error("no answer within {} s", PATIENCE.as_secs())]
+    #[error("no answer within {} s", ISSUER_TIMEOUT.as_secs())]
     Late,
     #[error("{url}: {}", causes(.error))]
     Request { url: String, error: reqwest::Error },
@@ -109,17 +109,17 @@ impl KeySets {
     }
 
     /// Fetches the keys of every issuer once, for a command. Returns what an operator should know: the issuers whose keys could
-    /// not be fetched, and those whose document names another issuer. Takes at most [`PATIENCE`].
+    /// not be fetched, and those whose document names another issuer. Takes at most [`ISSUER_TIMEOUT`].
     pub(crate) async fn fetch_once(&self) -> Vec<String> {
         match client() {
-            Ok(client) => ask_all(&client, self.due()).await.iter().flat_map(Asked::faults).collect(),
+            Ok(client) => ask_all(&client, self.due()).await.iter().flat_map(IssuerAnswer::faults).collect(),
             Err(error) => vec![format!("keys of identity providers cannot be fetched: {error}")],
         }
     }
 
-    fn due(&self) -> Vec<(Source, IssuerKeys)> {
+    fn due(&self) -> Vec<(IssuerId, IssuerKeys)> {
         let sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = |known: &Known| {
+        let is_due = |known: &IssuerState| {
             let Some(since) = known.asked.map(|asked| asked.elapsed()) else { return true };
             // `take_missed` clears the mark of a missed key, so it is called only when a fetch may follow.
             since >= REFRESH || since >= RETRY && (!known.is_good || known.keys.take_missed())
@@ -127,7 +127,7 @@ impl KeySets {
         sets.iter().filter(|(_, known)| is_due(known)).map(|(s, k)| (s.clone(), k.keys.clone())).collect()
     }
 
-    fn note(&self, Asked { source, answer }: &Asked) {
+    fn note(&self, IssuerAnswer { source, answer }: &IssuerAnswer) {
         let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = sets.get_mut(source) {
             (known.asked, known.is_good) = (Some(Instant::now()), answer.is_ok());
@@ -135,7 +135,7 @@ impl KeySets {
     }
 }
 
-impl Asked {
+impl IssuerAnswer {
     fn log(&self) {
         let issuer = &self.source.0;
         match &self.answer {
@@ -168,18 +168,18 @@ impl Asked {
 }
 
 fn client() -> Result<Client, FetchError> {
-    Client::builder().timeout(PATIENCE).build().map_err(FetchError::NoClient)
+    Client::builder().timeout(ISSUER_TIMEOUT).build().map_err(FetchError::NoClient)
 }
 
 /// Asks issuers concurrently, so that none waits for another, and puts their keys in force.
-async fn ask_all(client: &Client, due: Vec<(Source, IssuerKeys)>) -> Vec<Asked> {
+async fn ask_all(client: &Client, due: Vec<(IssuerId, IssuerKeys)>) -> Vec<IssuerAnswer> {
     let mut running = JoinSet::new();
     for (source, keys) in due {
         let client = client.clone();
         running.spawn(async move {
-            let fetched = timeout(PATIENCE, fetch(&client, &source, &keys)).await;
+            let fetched = timeout(ISSUER_TIMEOUT, fetch(&client, &source, &keys)).await;
             let answer = fetched.unwrap_or(Err(FetchError::Late));
-            Asked { source, answer }
+            IssuerAnswer { source, answer }
         });
     }
     let mut asked = running.join_all().await;
@@ -189,7 +189,7 @@ async fn ask_all(client: &Client, due: Vec<(Source, IssuerKeys)>) -> Vec<Asked> 
 
 async fn fetch(
     client: &Client,
-    (issuer, jwks_url): &Source,
+    (issuer, jwks_url): &IssuerId,
     keys: &IssuerKeys,
 ) -> Result<Fetched, FetchError> {
     let (url, name) = match jwks_url {

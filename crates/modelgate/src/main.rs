@@ -15,8 +15,8 @@ use store::Registry;
 
 use arguments::{Args, Command, Keys};
 use commands::{
-    accounts, check, explain, generate, healthcheck, import, records, reference, registry, registry::Failure,
-    render,
+    accounts, check, explain, generate, healthcheck, import, records, reference, registry,
+    registry::CommandFailure, render,
 };
 use config::{Config, Env};
 
@@ -79,6 +79,6 @@ fn with_config(args: &Args, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
 }
 
 /// Runs a command on the accounts of the file and the store.
-fn with_registry(args: &Args, work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>) -> ExitCode {
+fn with_registry(args: &Args, work: impl AsyncFnOnce(&Registry) -> Result<(), CommandFailure>) -> ExitCode {
     with_config(args, |config| registry::with_registry(&config, work))
 }

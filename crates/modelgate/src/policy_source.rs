@@ -10,11 +10,11 @@ pub(crate) mod update;
 use std::{collections::HashMap, sync::Arc};
 
 use access::{Consumer, Issuer, Key, ModelLimit, Policy, TokenPlan};
-use accounts::{Accounts, ConsumerSpec, Directory, KeySpec, Kind, Patterns, Plan, Unfit, Unusable};
+use accounts::{AccountKind, Accounts, ConsumerSpec, Directory, KeySpec, Patterns, Plan, Unfit, Unusable};
 use catalogue::{GivenModelSettings, ModelGlobs};
 use store::{AccountFinding, Unreadable};
 
-use self::names::Names;
+use self::names::AccountNames;
 use crate::{
     config::{Config, JwtIssuer},
     jwks::KeySets,
@@ -27,7 +27,7 @@ pub(crate) struct PolicySource {
     /// The store's plans and consumers.
     stored: Accounts,
     /// The names of the file's accounts.
-    in_file: Names,
+    in_file: AccountNames,
     issuers: Vec<JwtIssuer>,
     key_sets: KeySets,
     problems: Vec<AccountFinding>,
@@ -53,7 +53,7 @@ impl PolicySource {
             policy: Arc::default(),
             directory,
             stored,
-            in_file: Names::of(accounts),
+            in_file: AccountNames::of(accounts),
             issuers: config.accounts.issuers.clone(),
             key_sets: key_sets.clone(),
             problems: unusable.into_iter().map(AccountFinding::Unusable).collect(),
@@ -92,7 +92,7 @@ impl PolicySource {
         let of_store = |key: &&Arc<Key>| {
             [self, &policy_source]
                 .iter()
-                .all(|policy_source| !policy_source.in_file.contains(Kind::Key, &key.name))
+                .all(|policy_source| !policy_source.in_file.contains(AccountKind::Key, &key.name))
         };
         let mut kept: Vec<&Arc<Key>> = self.policy.keys().filter(of_store).collect();
         // In the order in which the store returns keys: if two claim the same digest, the first applies.
@@ -116,15 +116,15 @@ impl PolicySource {
     fn still_has(&self, problem: &AccountFinding) -> bool {
         let AccountFinding::Unusable(unusable) = problem else { return true };
         // Plans and consumers have been checked again already.
-        unusable.kind == Kind::Key
-            && (unusable.why != Unfit::Taken || self.in_file.contains(Kind::Key, &unusable.name))
+        unusable.kind == AccountKind::Key
+            && (unusable.why != Unfit::Taken || self.in_file.contains(AccountKind::Key, &unusable.name))
     }
 
     fn usable(&mut self, specs: Vec<KeySpec>) -> Vec<Key> {
         let mut keys = Vec::with_capacity(specs.len());
         for spec in specs {
-            let key = match self.in_file.contains(Kind::Key, &spec.name) {
-                true => Err(Unusable::taken(Kind::Key, &spec.name)),
+            let key = match self.in_file.contains(AccountKind::Key, &spec.name) {
+                true => Err(Unusable::taken(AccountKind::Key, &spec.name)),
                 false => self.directory.key(spec),
             };
             match key {

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use admin::{Admin, Gate, Program};
+use admin::{Admin, Authenticator, Program};
 use catalogue::Cordons;
 use telemetry::COLLECT_EVERY;
 use tokio::{
@@ -102,12 +102,12 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     let config = Arc::new(config);
     let (configs, config_changes) = watch::channel(Arc::clone(&config));
     let mut store_sync = StoreSync::new(start, Arc::clone(&shared), key_sets.clone(), config_changes.clone());
-    let gate = Arc::new(Gate::new(admin_tokens::open(&config)?));
+    let authenticator = Arc::new(Authenticator::new(admin_tokens::open(&config)?));
     let (reviews, reviewed) = watch::channel(Review::of(&config, &config));
     reload::report(&shared, &reviewed);
     let program = program(&config, config_changes.clone(), reviewed);
     let admin = Admin::new(admin::Parts {
-        gate: gate.clone(),
+        authenticator: authenticator.clone(),
         shared: shared.clone(),
         registry: registry.clone(),
         cordons,
@@ -118,7 +118,8 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
     let (started, running) = (Arc::clone(&config), config);
     let for_reload = Arc::clone(&shared);
-    let reload = Reload { file, seen, started, running, shared: for_reload, servers, gate, configs, reviews };
+    let reload =
+        Reload { file, seen, started, running, shared: for_reload, servers, authenticator, configs, reviews };
     let background = background(Arc::clone(&shared), reload, key_sets, &mut store_sync);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {

@@ -44,7 +44,7 @@ use self::{
     reading::{Cause, Reading, late, read_all, read_some},
     report::report,
     samples::Samples,
-    start::{Opened, PATIENCE, Reached, Start, open},
+    start::{Opened, Reached, STORE_TIMEOUT, Start, open},
 };
 use crate::{config::Config, jwks::KeySets, policy_source::PolicySource};
 
@@ -219,7 +219,7 @@ impl StoreSync {
         let (config, key_sets) = (Arc::clone(&self.config.borrow()), self.key_sets.clone());
         let known = Arc::clone(&self.policy_source.policy);
         let read = async move {
-            let read = timeout(PATIENCE, read_all(&config, &key_sets, &store, known)).await;
+            let read = timeout(STORE_TIMEOUT, read_all(&config, &key_sets, &store, known)).await;
             read.unwrap_or_else(|_| Err(late()))
         };
         self.link.read_anew(|| Reading::start(cause, read));
@@ -275,7 +275,7 @@ impl StoreSync {
         let (key_sets, registry) = (self.key_sets.clone(), Arc::clone(&self.registry));
         let known = Arc::clone(&self.policy_source.policy);
         Attempt::after(pause, async move {
-            let opened = timeout(PATIENCE, open(&config, &key_sets, &registry, known)).await;
+            let opened = timeout(STORE_TIMEOUT, open(&config, &key_sets, &registry, known)).await;
             opened.unwrap_or_else(|_| Err(late()))
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{
     auth::Auth,
-    both::{FILE_KEY, Place},
+    both::{FILE_KEY, TestStore},
 };
 use serde_json::{Value, json};
 use testkit::{eventually, sim::Sim};
@@ -20,7 +20,7 @@ with_both! {
     keys_without_names_come_page_by_page
 }
 
-impl Place {
+impl TestStore {
     /// What a command prints, if all is well.
     #[track_caller]
     fn good(&self, arguments: &[&str]) -> String {
@@ -59,7 +59,7 @@ fn api_key(printed: &str) -> String {
     line.unwrap_or_else(|| panic!("a key: {printed}")).to_owned()
 }
 
-async fn a_key_is_made_changed_rotated_disabled_and_deleted(place: Place) {
+async fn a_key_is_made_changed_rotated_disabled_and_deleted(place: TestStore) {
     let sim = Sim::start("sim", &["llama", "qwen"]);
     // Before there is a server.
     let early = place.json(&["keys", "create", "early"]);
@@ -108,7 +108,7 @@ fn words(line: &str) -> Vec<&str> {
 }
 
 /// What is unset is gone.
-fn what_is_given_is_changed_and_the_rest_stays(place: &Place) {
+fn what_is_given_is_changed_and_the_rest_stays(place: &TestStore) {
     let set = "keys set ci --limit requests_per_hour=none --limit requests_per_minute=60 \
                --unset models --unset expires --unset networks --note other --manage false";
     let changed = place.json(&words(set));
@@ -119,7 +119,7 @@ fn what_is_given_is_changed_and_the_rest_stays(place: &Place) {
     }
 }
 
-fn it_is_explained(place: &Place, key: &str) {
+fn it_is_explained(place: &TestStore, key: &str) {
     let explain = |key: &str| {
         let header = format!("Authorization: Bearer {key}");
         place.good(&["explain", "request", "-H", &header, "-d", r#"{"model":"llama"}"#, "/v1/completions"])
@@ -130,7 +130,7 @@ fn it_is_explained(place: &Place, key: &str) {
 }
 
 /// The running server notices each change soon. The keys that it had after the first.
-async fn it_is_rotated_disabled_and_enabled(place: &Place, auth: &Auth, first: &str) -> [String; 2] {
+async fn it_is_rotated_disabled_and_enabled(place: &TestStore, auth: &Auth, first: &str) -> [String; 2] {
     auth.soon(first, 200).await;
     let rotated = place.json(&["keys", "rotate", "ci", "--grace", "1h"]);
     let second = text(&rotated["api_key"]).to_owned();
@@ -155,7 +155,7 @@ fn digest_of_given() -> String {
 }
 
 /// The table of all.
-async fn all_keys_and_some_are_listed(place: &Place, auth: &Auth) -> String {
+async fn all_keys_and_some_are_listed(place: &TestStore, auth: &Auth) -> String {
     let digest = digest_of_given();
     place.json(&["keys", "create", "given", "--sha256", &digest, "--consumer", "team"]);
     auth.soon("mg-given", 200).await;
@@ -175,7 +175,7 @@ async fn all_keys_and_some_are_listed(place: &Place, auth: &Auth) -> String {
     table
 }
 
-async fn plans_and_consumers_are_set_and_deleted(place: Place) {
+async fn plans_and_consumers_are_set_and_deleted(place: TestStore) {
     let plan = place.json(&[
         "plans",
         "set",
@@ -236,7 +236,7 @@ async fn plans_and_consumers_are_set_and_deleted(place: Place) {
     }
 }
 
-async fn what_cannot_be_done_is_said_and_nothing_is_changed(place: Place) {
+async fn what_cannot_be_done_is_said_and_nothing_is_changed(place: TestStore) {
     place.json(&["keys", "create", "k"]);
     let before = place.json(&["audit"]);
     for (arguments, words) in [
@@ -282,7 +282,7 @@ async fn what_cannot_be_done_is_said_and_nothing_is_changed(place: Place) {
     assert_eq!(place.json(&["audit"]), before);
 }
 
-async fn what_was_used_and_who_did_what_is_printed(place: Place) {
+async fn what_was_used_and_who_did_what_is_printed(place: TestStore) {
     let sim = Sim::start("sim", &["llama"]);
     let modelgate = place.start(&sim).await;
     let auth = Auth::of(&modelgate);
@@ -330,7 +330,7 @@ async fn what_was_used_and_who_did_what_is_printed(place: Place) {
     .await;
 }
 
-fn who_did_what_is_printed(place: &Place) {
+fn who_did_what_is_printed(place: &TestStore) {
     let entries = place.json(&["audit", "--actor", "command line", "--subject", "key k"]);
     assert_eq!(column(&entries, "action"), ["key changed", "key created"]);
     assert_eq!(column(&entries, "actor"), ["command line (ada)"; 2], "the system's user");
@@ -351,7 +351,7 @@ fn who_did_what_is_printed(place: &Place) {
     assert!(place.good(&["audit"]).starts_with("AT"));
 }
 
-async fn keys_of_other_gateways_go_into_the_store(place: Place) {
+async fn keys_of_other_gateways_go_into_the_store(place: TestStore) {
     let sim = Sim::start("sim", &["llama"]);
     let modelgate = place.start(&sim).await;
     let auth = Auth::of(&modelgate);
@@ -397,11 +397,11 @@ async fn keys_of_other_gateways_go_into_the_store(place: Place) {
     new_keys_of_a_consumer_with_other_limits_wait(&place);
 }
 
-fn import(place: &Place, from: &str, file: &str) -> (Option<i32>, String, String) {
+fn import(place: &TestStore, from: &str, file: &str) -> (Option<i32>, String, String) {
     place.run(&["keys", "import", "--store", "--from", from, file])
 }
 
-fn the_same_again_does_no_harm(place: &Place) {
+fn the_same_again_does_no_harm(place: &TestStore) {
     let names = column(&place.json(&["keys", "list"]), "name").join(" ");
     let (code, _, told) = import(place, "kong", "kong.yml");
     assert_eq!(code, Some(0), "{told}");
@@ -415,7 +415,7 @@ fn the_same_again_does_no_harm(place: &Place) {
 }
 
 /// A consumer that has other limits meanwhile may be somebody else: its new keys wait for somebody to look.
-fn new_keys_of_a_consumer_with_other_limits_wait(place: &Place) {
+fn new_keys_of_a_consumer_with_other_limits_wait(place: &TestStore) {
     place.json(&["consumers", "set", "production-app", "--limit", "requests_per_second=50"]);
     let more = "consumers: [{ username: production-app, keyauth_credentials: [{ key: new-key }], \
                 plugins: [{ name: rate-limiting, config: { second: 5 } }] }]";
@@ -429,7 +429,7 @@ fn new_keys_of_a_consumer_with_other_limits_wait(place: &Place) {
 
 /// LiteLLM answers 100 keys at a time, and a key needs no alias: the second page of a team was left out, since the names
 /// that its keys get were those of the first page.
-async fn keys_without_names_come_page_by_page(place: Place) {
+async fn keys_without_names_come_page_by_page(place: TestStore) {
     let hash = |key: &str| access::KeyDigest::of(key).to_hex();
     let import = |keys: &[&str], alias: Option<&str>| {
         let row = |key: &&str| json!({ "token": hash(key), "key_alias": alias, "team_id": "ml", "models": ["llama"] });

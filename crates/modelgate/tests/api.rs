@@ -11,7 +11,7 @@ use std::{
 
 use common::{
     auth::Auth,
-    both::{ADMIN, FILE_KEY, Place, READER},
+    both::{ADMIN, FILE_KEY, READER, TestStore},
 };
 use reqwest::{
     Method,
@@ -146,7 +146,7 @@ async fn models(modelgate: &Modelgate, key: &str) -> Option<Value> {
     Some(list(&models["data"]).iter().map(|model| model["id"].clone()).collect())
 }
 
-async fn a_key_is_made_used_limited_rotated_and_revoked(place: Place) {
+async fn a_key_is_made_used_limited_rotated_and_revoked(place: TestStore) {
     let sim = Sim::start("sim", &["llama", "qwen"]);
     let modelgate = place.start(&sim).await;
     let (api, auth) = (Api::of(&modelgate, ADMIN), Auth::of(&modelgate));
@@ -250,7 +250,7 @@ async fn it_is_disabled_expired_and_deleted(api: &Api, auth: &Auth, key: &str) {
     assert_eq!(api.delete("/plans/gold").await.status, 204);
 }
 
-async fn what_was_used_and_who_did_what_is_told(place: Place) {
+async fn what_was_used_and_who_did_what_is_told(place: TestStore) {
     let sim = Sim::start("sim", &["llama"]);
     let modelgate = place.start(&sim).await;
     let (api, auth) = (Api::of(&modelgate, ADMIN), Auth::of(&modelgate));
@@ -335,7 +335,7 @@ fn names_of_actors(audit: &Value) -> Vec<&str> {
     list(&audit["items"]).iter().map(|entry| text(&entry["actor"])).collect()
 }
 
-async fn the_same_again_changes_nothing(place: Place) {
+async fn the_same_again_changes_nothing(place: TestStore) {
     let sim = Sim::start("sim", &["llama"]);
     let modelgate = place.start(&sim).await;
     let api = Api::of(&modelgate, ADMIN);
@@ -373,7 +373,7 @@ async fn the_same_again_changes_nothing(place: Place) {
     }
 }
 
-async fn accounts_of_the_file_are_shown_and_not_changed(place: Place) {
+async fn accounts_of_the_file_are_shown_and_not_changed(place: TestStore) {
     let sim = Sim::start("sim", &["llama"]);
     let modelgate = place.start(&sim).await;
     let api = Api::of(&modelgate, ADMIN);
@@ -406,7 +406,7 @@ async fn accounts_of_the_file_are_shown_and_not_changed(place: Place) {
     assert_eq!(names(&api.get("/consumers?plan=file-plan").await.good(200)), ["file-team"]);
 }
 
-async fn a_hundred_keys_are_listed_page_by_page(place: Place) {
+async fn a_hundred_keys_are_listed_page_by_page(place: TestStore) {
     let sim = Sim::start("sim", &["llama"]);
     let modelgate = place.start(&sim).await;
     let api = Api::of(&modelgate, ADMIN);
@@ -436,7 +436,7 @@ async fn a_hundred_keys_are_listed_page_by_page(place: Place) {
     assert_eq!(list(&api.get("/keys").await.good(200)["items"]).len(), 100, "if nobody says how many");
 }
 
-async fn whatever_is_wrong_is_named(place: Place) {
+async fn whatever_is_wrong_is_named(place: TestStore) {
     let sim = Sim::start("sim", &["llama"]);
     let modelgate = place.start(&sim).await;
     let api = Api::of(&modelgate, ADMIN);
@@ -679,7 +679,7 @@ async fn run(mut command: Command) -> (bool, String) {
 }
 
 /// The document is valid, and no request that it allows, or forbids, is answered otherwise than it says.
-async fn schemathesis_finds_nothing(place: Place) {
+async fn schemathesis_finds_nothing(place: TestStore) {
     let Some(python) = python() else { return };
     let sim = Sim::start("sim", &["llama"]);
     let modelgate = place.start(&sim).await;

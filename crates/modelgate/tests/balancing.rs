@@ -5,7 +5,7 @@ mod common;
 use std::{collections::BTreeMap, time::Duration};
 
 use common::{KEY, LAYERED, NEWEST, Stack, chat, config_of, refusal, send, server, spread, stack_of};
-use testkit::sim::{Failure, Options, Sim};
+use testkit::sim::{FailureMode, Options, Sim};
 
 /// Servers of one model, by name, with settings.
 async fn with(version: &str, servers: &[(&Sim, &str)], more: &str) -> Option<Stack> {
@@ -58,9 +58,9 @@ async fn a_backup_takes_over_on_an_error_status() {
     let servers = [(&a, "failover: { status: 500-599 }"), (&b, "priority: 1")];
     let Some(stack) = with(NEWEST, &servers, "").await else { return };
     assert_eq!(spread(&stack, "llama", 4).await, counts(&[("a", 4)]));
-    a.set_failure(Failure { status: Some(503), ..Failure::default() });
+    a.set_failure(FailureMode { status: Some(503), ..FailureMode::default() });
     assert_eq!(spread(&stack, "llama", 4).await, counts(&[("b", 4)]));
-    a.set_failure(Failure { status: Some(429), retry_after: Some(7), ..Failure::default() });
+    a.set_failure(FailureMode { status: Some(429), retry_after: Some(7), ..FailureMode::default() });
     let response = stack.chat("llama").await;
     assert_eq!(response.status(), 429, "not one of the statuses");
     assert_eq!(response.headers()["retry-after"], "7", "a server's own answer is left alone");
@@ -218,7 +218,7 @@ async fn requests_at_once_are_limited_per_consumer() {
 async fn a_servers_own_429_is_left_alone_unless_told_otherwise() {
     let busy = Sim::start("busy", &["llama"]);
     let Some(stack) = with(NEWEST, &[(&busy, "concurrency: { max: 9 }")], "").await else { return };
-    busy.set_failure(Failure { status: Some(429), retry_after: Some(33), ..Failure::default() });
+    busy.set_failure(FailureMode { status: Some(429), retry_after: Some(33), ..FailureMode::default() });
     let response = stack.chat("llama").await;
     assert_eq!(response.status(), 429);
     assert_eq!(response.headers()["retry-after"], "33");
@@ -252,15 +252,15 @@ async fn failed_requests_leave_a_server_out_for_a_while() {
     let (a, b) = (Sim::start("a", &["llama"]), Sim::start("b", &["llama"]));
     let passive = "passive_healthcheck: { max_failed_attempts: 2, failure_window: 5s }";
     for version in LAYERED {
-        a.set_failure(Failure::default());
+        a.set_failure(FailureMode::default());
         let Some(stack) = with(version, &[(&a, passive), (&b, passive)], "").await else { continue };
-        a.set_failure(Failure { status: Some(500), ..Failure::default() });
+        a.set_failure(FailureMode { status: Some(500), ..FailureMode::default() });
         let mut failed = 0;
         for _ in 0..20 {
             failed += usize::from(stack.chat("llama").await.status() == 500);
         }
         assert!((1..=4).contains(&failed), "{version}: {failed} of 20 met the broken server");
-        a.set_failure(Failure::default());
+        a.set_failure(FailureMode::default());
         testkit::eventually(Duration::from_secs(60), || async {
             spread(&stack, "llama", 4).await.contains_key("a").then_some(())
         })

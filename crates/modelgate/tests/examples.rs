@@ -26,7 +26,7 @@ use testkit::{
 /// The engine, and the networks of the examples, are shared.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 const LLAMA: &str = "meta-llama/Llama-3.1-8B-Instruct";
-const PATIENCE: Duration = Duration::from_secs(60);
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Example {
     compose: Compose,
@@ -81,7 +81,7 @@ impl Example {
                 Ok(answer) => format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()),
                 Err(error) => error.to_string(),
             };
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > UPDATE_TIMEOUT {
                 let logs = self.compose.run(&["logs", "--tail", "40"]).await.unwrap_or_default();
                 panic!(
                     "{}: {last}
@@ -111,7 +111,7 @@ impl Example {
 
     /// Waits until a request is answered by so many different servers.
     async fn settle(&self, servers: usize, request: impl Fn() -> RequestBuilder) {
-        eventually(PATIENCE, || async {
+        eventually(UPDATE_TIMEOUT, || async {
             let answers = (0..servers * 3).map(|_| self.answered(&request));
             let answered: BTreeSet<String> = join_all(answers).await.into_iter().collect();
             (answered.len() == servers).then_some(())
@@ -168,7 +168,7 @@ impl Example {
             let request = self.client.get(format!("{url}{path}")).header("host", host);
             async { request.timeout(Duration::from_secs(20)).send().await.expect("an answer") }
         };
-        eventually(PATIENCE, || async {
+        eventually(UPDATE_TIMEOUT, || async {
             (ask(&outside, canary.name(), "/v1/models").await.status() == 200).then_some(())
         })
         .await;
@@ -346,7 +346,7 @@ async fn ollama_code() {
     };
     let plain = example.answered(|| with("application/json")).await;
     // While one of the two is all that there is, it answers both.
-    let code = eventually(PATIENCE, || async {
+    let code = eventually(UPDATE_TIMEOUT, || async {
         Some(example.answered(|| with("application/json; profile=code")).await).filter(|code| *code != plain)
     })
     .await;
@@ -376,7 +376,7 @@ async fn nginx_backup() {
     let [primary, backup] = [example.container("ollama-1").await, example.container("ollama-2").await];
     // Whichever is ready first answers until the other one is, too.
     let by = async |id: &str| {
-        eventually(PATIENCE, || async {
+        eventually(UPDATE_TIMEOUT, || async {
             id.starts_with(&example.answered(|| example.chat("llama3")).await).then_some(())
         })
         .await;
@@ -396,7 +396,7 @@ async fn ollama_health() {
     let overrides = "services:\n  ollama:\n    environment: [SIM_LOADED_AFTER=3600]\n    healthcheck: { interval: 500ms, start_period: 1s }\n";
     let Some(example) = Example::up("ollama-health", overrides).await else { return };
     // Before Traefik is up, Docker takes connections for it and drops them.
-    eventually(PATIENCE, || async {
+    eventually(UPDATE_TIMEOUT, || async {
         let answer = example.chat("llama3").send().await;
         answer.is_ok_and(|answer| answer.status() == 503).then_some(())
     })
@@ -469,7 +469,7 @@ async fn ollama_production() {
     let Some(example) = Example::up("ollama-production", overrides).await else { return };
     example.answered(|| example.chat("llama3")).await;
     // Traefik's access log has it once all is sent.
-    eventually(PATIENCE, || async {
+    eventually(UPDATE_TIMEOUT, || async {
         let log = example.compose.run(&["logs", "traefik"]).await.expect("a log");
         log.contains("/v1/chat/completions").then_some(())
     })

@@ -36,7 +36,7 @@ struct Front {
 
 /// What a test adds to the configuration.
 #[derive(Default)]
-struct Settings {
+struct Additions {
     /// After a comma, between the braces of `traefik`.
     traefik: &'static str,
     /// Lines.
@@ -47,12 +47,12 @@ impl Front {
     /// A server of `llama` and others with settings of their own, and routers by hand under `/mine`, `/sized` and `/socket`.
     async fn start(
         version: &str,
-        settings: &Settings,
+        settings: &Additions,
         llama: &RawServer,
         others: &[(RawServer, &str)],
     ) -> Option<Self> {
         let binary = need(traefik_binary(version), &format!("Traefik {version}"))?;
-        let Settings { traefik, more } = settings;
+        let Additions { traefik, more } = settings;
         let servers = format!("traefik: {{ version: {version:?}{traefik} }}\n{more}servers:\n");
         let mut yaml = common::config(&[], &servers);
         let all = others.iter().map(|(server, settings)| (server, *settings));
@@ -146,7 +146,7 @@ fn chunked(body: &str, trailers: &str) -> String {
 async fn a_request_is_served_without_what_it_asks_to_switch_to() {
     let server = RawServer::start().await;
     for version in VERSIONS {
-        let Some(front) = Front::start(version, &Settings::default(), &server, &[]).await else { continue };
+        let Some(front) = Front::start(version, &Additions::default(), &server, &[]).await else { continue };
         server.take();
         // Up to 3.3 Traefik takes up HTTP/2 itself (RFC 7540, 3.2), if all that belongs to it is there.
         let takes_up = ["3.0.4", "3.3.6"].contains(&version);
@@ -196,7 +196,7 @@ async fn only_a_websocket_is_asked_for() {
     for version in VERSIONS {
         for cors in ["", ", cors: { origins: [\"https://app.example.com\"] }"] {
             let Some(front) =
-                Front::start(version, &Settings { traefik: cors, more: "" }, &server, &[]).await
+                Front::start(version, &Additions { traefik: cors, more: "" }, &server, &[]).await
             else {
                 continue;
             };
@@ -244,7 +244,7 @@ async fn only_a_websocket_is_asked_for() {
 async fn methods_that_nobody_decided_about_reach_no_server() {
     let server = RawServer::start().await;
     for version in VERSIONS {
-        let Some(front) = Front::start(version, &Settings::default(), &server, &[]).await else { continue };
+        let Some(front) = Front::start(version, &Additions::default(), &server, &[]).await else { continue };
         for path in [CHAT, "/v1/models", "/models/llama/v1/chat/completions", "/mine", "/sized", "/socket"] {
             server.take();
             for method in ["TRACE", "PROPFIND", "post", "get", "Options", "FOO", "CONNECT"] {
@@ -275,7 +275,7 @@ async fn methods_that_nobody_decided_about_reach_no_server() {
 async fn trailers_reach_no_server() {
     let server = RawServer::start().await;
     for version in VERSIONS {
-        let Some(front) = Front::start(version, &Settings::default(), &server, &[]).await else { continue };
+        let Some(front) = Front::start(version, &Additions::default(), &server, &[]).await else { continue };
         server.take();
         let trailers = "X-Inference-Consumer: forged\r\nAuthorization: Bearer forged\r\nX_Inference_Key: \
                         forged\r\nContent-Type: text/forged\r\nX-Anything: forged\r\n";
@@ -323,7 +323,7 @@ async fn an_error_keeps_its_status_whether_it_has_a_length_or_not() {
         others.push((RawServer::start().await, settings));
     }
     for version in ["3.6.15", "3.7.0", NEWEST] {
-        let Some(front) = Front::start(version, &Settings::default(), &llama, &others).await else {
+        let Some(front) = Front::start(version, &Additions::default(), &llama, &others).await else {
             continue;
         };
         for model in ["plain", "once", "backed", "failing"] {
@@ -352,7 +352,7 @@ async fn a_wrong_key_is_told_before_the_body_is_there_and_a_right_one_is_counted
     let server = RawServer::start().await;
     for version in VERSIONS.into_iter().filter(|version| *version != "3.0.4") {
         // What starts it all takes one of each.
-        let limit = Settings {
+        let limit = Additions {
             traefik: "",
             more: "models: [{ match: llama, limit: { requests_per_hour: 12, burst: 12 } }]\n",
         };
@@ -401,10 +401,10 @@ async fn connections_that_a_server_closes_cost_next_to_no_request() {
     const CLIENTS: u64 = 16;
     const TURNS: u64 = 100;
     /// A fifth of a percent, a third of what is lost without.
-    const MOST: usize = 3;
+    const MAX_LOST: usize = 3;
     let server = RawServer::start().await;
     for version in ["3.7.0", NEWEST] {
-        let Some(front) = Front::start(version, &Settings::default(), &server, &[]).await else { continue };
+        let Some(front) = Front::start(version, &Additions::default(), &server, &[]).await else { continue };
         let front = &front;
         server.take();
         let clients = (0..CLIENTS).map(|client| async move {
@@ -427,7 +427,7 @@ async fn connections_that_a_server_closes_cost_next_to_no_request() {
         let lost: Vec<String> = futures_util::future::join_all(clients).await.into_iter().flatten().collect();
         let seen = server.take();
         assert!(seen.len() as u64 >= CLIENTS * TURNS - lost.len() as u64, "{version}: {} seen", seen.len());
-        assert!(lost.len() <= MOST, "{version}: {} of {} lost", lost.len(), CLIENTS * TURNS);
+        assert!(lost.len() <= MAX_LOST, "{version}: {} of {} lost", lost.len(), CLIENTS * TURNS);
         let is_seen = |name: &String| seen.iter().any(|request| request.contains(name.as_str()));
         assert!(!lost.iter().any(is_seen), "{version}: answered with an error, and a server had it");
     }

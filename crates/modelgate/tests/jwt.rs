@@ -127,7 +127,7 @@ const DOWN: &str = "http://127.0.0.1:1";
 const LIKE_A_TOKEN: &str = "eyJrZXki.ZXhwb3J0ZWQ.a2V5";
 
 /// A provider with a key and, by the same id, one that only encrypts; Modelgate, and a Traefik before it.
-struct World {
+struct Fixture {
     provider: Provider,
     key: SigningKey,
     encrypting: SigningKey,
@@ -137,7 +137,7 @@ struct World {
     traefik: Traefik,
 }
 
-impl World {
+impl Fixture {
     async fn start(traefik: PathBuf) -> Self {
         let [key, encrypting, stranger] = ["one"; 3].map(SigningKey::new);
         let mut enc = encrypting.jwk();
@@ -216,7 +216,7 @@ fn now() -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_names_its_consumer_and_plan_and_keys_may_change() {
     let Some(binary) = need(traefik_binary(NEWEST), "Traefik") else { return };
-    let world = World::start(binary).await;
+    let world = Fixture::start(binary).await;
     eventually(Duration::from_secs(60), || async {
         let token = world.token(json!({ "sub": "early" }));
         (world.ask(2, &token, "llama").await.0 == 200).then_some(())
@@ -234,7 +234,7 @@ async fn a_token_names_its_consumer_and_plan_and_keys_may_change() {
     assert!(log.contains(DOWN), "whose keys cannot be had is named");
 }
 
-async fn consumers_have_names_that_are_safe_and_their_own(world: &World) {
+async fn consumers_have_names_that_are_safe_and_their_own(world: &Fixture) {
     let long = |letter: &str| format!("system:serviceaccount:{}:{}", "n".repeat(63), letter.repeat(200));
     for (subject, expected) in [
         ("alice", Some("alice")),
@@ -275,8 +275,8 @@ async fn consumers_have_names_that_are_safe_and_their_own(world: &World) {
     assert_eq!(world.consumer(LIKE_A_TOKEN).await.as_deref(), Ok("exported"), "an operator's key counts");
 }
 
-async fn bad_tokens_are_told_as_what_they_are(world: &World) {
-    let World { provider, key, encrypting, stranger, .. } = world;
+async fn bad_tokens_are_told_as_what_they_are(world: &Fixture) {
+    let Fixture { provider, key, encrypting, stranger, .. } = world;
     let good = provider.claims(json!({}));
     let headed = |header: &str, signature: &str| {
         format!("{}.{}.{signature}", base64(header.as_bytes()), base64(good.to_string().as_bytes()))
@@ -327,7 +327,7 @@ async fn bad_tokens_are_told_as_what_they_are(world: &World) {
 }
 
 /// A v1 token of Entra ID where v2 is configured was a bad signature, and after 30 of them nobody was let in.
-async fn what_our_issuers_have_signed_is_no_forgery(world: &World) {
+async fn what_our_issuers_have_signed_is_no_forgery(world: &Fixture) {
     let slash = format!("{}/", world.provider.url);
     for issuer in [ENTRA_V1, &slash, OTHER] {
         for _ in 0..12 {
@@ -336,7 +336,7 @@ async fn what_our_issuers_have_signed_is_no_forgery(world: &World) {
     }
 }
 
-async fn it_is_explained_as_it_is(world: &World) {
+async fn it_is_explained_as_it_is(world: &Fixture) {
     let slash = format!("{}/", world.provider.url);
     for (changes, parts) in [
         (json!({ "sub": "Ева" }), vec!["allowed: model llama, consumer %D0%95%D0%B2%D0%B0"]),
@@ -358,7 +358,7 @@ async fn it_is_explained_as_it_is(world: &World) {
 }
 
 /// Whichever of its tokens it shows. A plan may stand among roles.
-async fn limits_are_counted_for_the_subject(world: &World) {
+async fn limits_are_counted_for_the_subject(world: &Fixture) {
     let mut statuses = Vec::new();
     for n in 0..6 {
         let token = world.token(json!({ "sub": "carol", "jti": n, "plan": ["offline_access", "pro"] }));
@@ -367,7 +367,7 @@ async fn limits_are_counted_for_the_subject(world: &World) {
     assert_eq!(statuses, [200, 200, 200, 200, 200, 429]);
 }
 
-async fn keys_may_change_and_forgers_are_slowed(world: &World) {
+async fn keys_may_change_and_forgers_are_slowed(world: &Fixture) {
     // A new key is fetched when a token shows up that is signed with it, and the old one is gone. Two have one id.
     let [second, third] = ["two"; 2].map(SigningKey::new);
     world.provider.publish(vec![second.jwk(), third.jwk()]);

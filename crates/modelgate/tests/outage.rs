@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use access::KeyDigest;
 use common::{
     auth::{Auth, config, file_key},
-    both::{ADMIN, Place},
+    both::{ADMIN, TestStore},
     relay::Relay,
 };
 use serde_json::{Value, json};
@@ -74,7 +74,7 @@ async fn counts_whose_answer_was_lost_count_once() {
 }
 
 /// A newer Modelgate, or somebody by hand, has written what this one cannot read.
-async fn what_cannot_be_read_takes_nothing_else_away(place: Place) {
+async fn what_cannot_be_read_takes_nothing_else_away(place: TestStore) {
     let sim = Sim::start("sim", &["llama"]);
     let mut modelgate = place.start(&sim).await;
     let auth = Auth::of(&modelgate);
@@ -108,13 +108,13 @@ async fn what_cannot_be_read_takes_nothing_else_away(place: Place) {
 }
 
 /// What a command says as JSON.
-fn json(place: &Place, arguments: &[&str]) -> Value {
+fn json(place: &TestStore, arguments: &[&str]) -> Value {
     let (code, stdout, stderr) = place.run(&[arguments, &["--json"]].concat());
     assert_eq!(code, Some(0), "{arguments:?}: {stderr}");
     serde_json::from_str(&stdout).expect("JSON")
 }
 
-async fn documents_are_spoilt(place: &Place, digest: &str) {
+async fn documents_are_spoilt(place: &TestStore, digest: &str) {
     let documents = [
         ("key", "bad", json!({ "name": "bad", "consumer": "team", "sha256": digest, "colour": "red" })),
         ("plan", "gold", json!({ "name": "gold", "limit": { "requests_per_fortnight": 5 } })),
@@ -167,7 +167,7 @@ async fn what_depends_on_them_is_refused(
     assert_eq!(codes, expected.map(|(about, code)| (Some(about), Some(code))), "{store}");
 }
 
-async fn lists_name_them_and_show_the_rest(place: &Place, modelgate: &Modelgate, digest: &str) {
+async fn lists_name_them_and_show_the_rest(place: &TestStore, modelgate: &Modelgate, digest: &str) {
     let names = |rows: &Value| -> Vec<String> {
         let rows = rows.as_array().expect("a list").iter();
         rows.map(|row| row["name"].as_str().expect("a name").to_owned()).collect()
@@ -210,7 +210,7 @@ async fn lists_name_them_and_show_the_rest(place: &Place, modelgate: &Modelgate,
 }
 
 /// What can be done about it: what the message says.
-async fn they_are_deleted(place: &Place, modelgate: &Modelgate) {
+async fn they_are_deleted(place: &TestStore, modelgate: &Modelgate) {
     assert_eq!(json(place, &["keys", "delete", "bad"])["deleted"], true);
     json(place, &["keys", "delete", "golden"]);
     json(place, &["plans", "delete", "gold"]);

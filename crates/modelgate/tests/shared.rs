@@ -160,7 +160,7 @@ async fn counter(modelgate: &Modelgate, name: &str) -> f64 {
 }
 
 /// Redis is killed in the middle of a load; what passes in the two seconds after that. Requests may not take 50 ms longer
-/// (p99) than while all was well, which shows how busy the machine is.
+/// (p99) than while all was well, which shows how busy the machine is, or as much longer as the machine was stalled.
 async fn killed(fail: &str) -> Option<(Tally, Time)> {
     let program = need(redis_server(), "Redis")?;
     let _alone = ALONE.lock().await;
@@ -196,7 +196,7 @@ async fn killed_once(program: &str, fail: &str) -> (Tally, Time, bool) {
     let mut tally = hammer(&auths, start + Duration::from_secs(2), PAUSE).await;
     let time = Time { all: start.elapsed().as_secs_f64(), calm: stopwatch.elapsed().as_secs_f64() };
     tally.took.extend(before.took);
-    let nobody_hangs = nobody_hangs(&well, &tally);
+    let nobody_hangs = nobody_hangs(&well, &tally, stopwatch.held_up());
     for modelgate in &modelgates {
         assert_eq!(modelgate.readyz().await["shared_limits"]["state"], "down");
         assert_eq!(counter(modelgate, "modelgate_shared_limits_up").await, 0.0);
@@ -217,7 +217,7 @@ async fn killed_once(program: &str, fail: &str) -> (Tally, Time, bool) {
 }
 
 #[expect(clippy::print_stderr, reason = "figures for whoever reads the test's output")]
-fn nobody_hangs(well: &Tally, around: &Tally) -> bool {
+fn nobody_hangs(well: &Tally, around: &Tally, held_up: Duration) -> bool {
     let figures = |tally: &Tally| {
         let [p50, p99, longest] = [50.0, 99.0, 100.0].map(|percent| percentile(&tally.took, percent));
         eprintln!("{} requests: p50 {p50:?}, p99 {p99:?}, longest {longest:?}", tally.took.len());
@@ -226,7 +226,7 @@ fn nobody_hangs(well: &Tally, around: &Tally) -> bool {
     // The 64 requests that are under way when Redis dies are more than one in a hundred.
     assert!(around.took.len() < 6_400, "{}", around.took.len());
     let (before, after) = (figures(well), figures(around));
-    after < before + Duration::from_millis(50)
+    after < before + Duration::from_millis(50) + held_up
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,23 +65,23 @@ async fn what_users_run_reads_expressions_and_headers_as_what_is_tested_does() {
 
 /// The instructions that one decision takes, as Callgrind counts them: figures that no other program on the machine blurs.
 /// They are of Rust 1.95 on x86-64 with AVX2; a change that takes more says so here.
-const INSTRUCTIONS: [(&str, Question, f64); 4] = [
-    ("2 KB", Question { keys: 10, models: 10, bytes: 2_000 }, 65_180.0),
-    ("200 KB", Question { keys: 10, models: 10, bytes: 200_000 }, 2_026_000.0),
-    ("100,000 keys", Question { keys: 100_000, models: 10, bytes: 2_000 }, 65_150.0),
-    ("1,000 models", Question { keys: 10, models: 1_000, bytes: 2_000 }, 65_230.0),
+const INSTRUCTIONS: [(&str, Workload, f64); 4] = [
+    ("2 KB", Workload { keys: 10, models: 10, bytes: 2_000 }, 65_180.0),
+    ("200 KB", Workload { keys: 10, models: 10, bytes: 200_000 }, 2_026_000.0),
+    ("100,000 keys", Workload { keys: 100_000, models: 10, bytes: 2_000 }, 65_150.0),
+    ("1,000 models", Workload { keys: 10, models: 1_000, bytes: 2_000 }, 65_230.0),
 ];
 /// More than they vary: maps are seeded anew in each run.
 const MORE: f64 = 1.15;
 
 /// What is decided about, and among how much.
-struct Question {
+struct Workload {
     keys: usize,
     models: usize,
     bytes: usize,
 }
 
-impl Question {
+impl Workload {
     /// The instructions of so many decisions, and of what comes before.
     fn instructions(&self, decisions: &Path, times: usize) -> f64 {
         let mut valgrind = Command::new("valgrind");

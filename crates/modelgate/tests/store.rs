@@ -10,7 +10,7 @@ use std::{
 };
 
 use access::{KeyDigest, NewKey};
-use accounts::{Accounts, KeySpec, Kind};
+use accounts::{AccountKind, Accounts, KeySpec};
 use common::auth::{Auth, config, file_key};
 use serde_json::{Value, json};
 use store::{Actor, AuditFilter, Registry, Store, UsageFilter};
@@ -294,7 +294,7 @@ impl Both {
         self.slowest(&key, 200).await;
         limit(1).await;
         self.soon("limited", &key, 429).await;
-        self.registry.delete(Kind::Key, name, &TESTER).await.expect("deleted");
+        self.registry.delete(AccountKind::Key, name, &TESTER).await.expect("deleted");
         self.soon("revoked", &key, 401).await;
         key
     }

@@ -16,13 +16,13 @@ use tokio::{
 
 /// Bodies that are read at a time. Each may take [`MAX_BODY`](crate::http::MAX_BODY) and
 /// [`MAX_MESSAGE`](crate::http::MAX_MESSAGE) bytes.
-const AT_ONCE: usize = 4;
+const MAX_BODIES_AT_ONCE: usize = 4;
 /// How long an export waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Exports a second. An exporter sends one every few seconds, or as soon as it has 512 items.
-const EXPORTS: f64 = 500.0;
+const MAX_EXPORTS_PER_SECOND: f64 = 500.0;
 /// Spans and records a second.
-const ITEMS: f64 = 50_000.0;
+const MAX_ITEMS_PER_SECOND: f64 = 50_000.0;
 
 /// Why an export is not taken now; the sender should try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +46,9 @@ pub(crate) struct Admission {
 impl Admission {
     pub(crate) fn new(now: Instant) -> Self {
         let lane = || Lane {
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
-            exports: Mutex::new(Bucket::full(EXPORTS, now)),
-            items: Mutex::new(Bucket::full(ITEMS, now)),
+            turns: Arc::new(Semaphore::new(MAX_BODIES_AT_ONCE)),
+            exports: Mutex::new(Bucket::full(MAX_EXPORTS_PER_SECOND, now)),
+            items: Mutex::new(Bucket::full(MAX_ITEMS_PER_SECOND, now)),
         };
         Self { proven: lane(), others: lane() }
     }
@@ -59,7 +59,7 @@ impl Admission {
         if !take(&lane.exports, 1.0) {
             return Err(Busy);
         }
-        match timeout(PATIENCE, Arc::clone(&lane.turns).acquire_owned()).await {
+        match timeout(TURN_TIMEOUT, Arc::clone(&lane.turns).acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
             _ => Err(Busy),
         }
@@ -132,7 +132,7 @@ mod tests {
     async fn bodies_wait_for_their_turn_but_not_for_ever() {
         let admission = Admission::new(Instant::now());
         let mut turns = Vec::new();
-        for _ in 0..AT_ONCE {
+        for _ in 0..MAX_BODIES_AT_ONCE {
             turns.push(admission.turn(Trust::None).await.expect("a turn"));
         }
         assert!(admission.turn(Trust::None).await.is_err());

@@ -4,7 +4,7 @@ use metering::{Receipt, Trust};
 
 /// The most receipts that one body may bring. Exporters send 512 at a time unless told otherwise
 /// (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#batch-span-processor>).
-const MOST: usize = 16 * 1024;
+const MAX_RECEIPTS: usize = 16 * 1024;
 
 /// The receipts of a body. Their trust is [`Trust::None`] until [`trusted`](Self::trusted).
 #[derive(Debug, Default, PartialEq)]
@@ -12,7 +12,7 @@ pub(crate) struct Found {
     pub(crate) receipts: Vec<Receipt>,
     /// Spans and records that tell nothing about a request, such as those of loading a model.
     pub(crate) others: u64,
-    /// Receipts beyond [`MOST`].
+    /// Receipts beyond [`MAX_RECEIPTS`].
     pub(crate) too_many: u64,
 }
 
@@ -20,7 +20,7 @@ impl Found {
     pub(crate) fn add(&mut self, receipt: Option<Receipt>) {
         match receipt {
             None => self.others += 1,
-            Some(_) if self.receipts.len() >= MOST => self.too_many += 1,
+            Some(_) if self.receipts.len() >= MAX_RECEIPTS => self.too_many += 1,
             Some(receipt) => self.receipts.push(receipt),
         }
     }

@@ -148,13 +148,13 @@ pub(crate) fn success_message(dropped: u64) -> Vec<u8> {
     if dropped > 0 {
         let mut partial = Vec::new();
         put_varint(&mut partial, 1, dropped);
-        put_bytes(&mut partial, 2, DROPPED.as_bytes());
+        put_bytes(&mut partial, 2, DROPPED_WORDS.as_bytes());
         put_bytes(&mut message, 1, &partial);
     }
     message
 }
 
-const DROPPED: &str = "the receiver has more to do than it can: the rest was dropped";
+const DROPPED_WORDS: &str = "the receiver has more to do than it can: the rest was dropped";
 
 fn success(format: Format, signal: Signal, dropped: u64) -> Response<Body> {
     let body = match (format, signal) {
@@ -165,7 +165,7 @@ fn success(format: Format, signal: Signal, dropped: u64) -> Response<Body> {
                 Signal::Traces => "rejectedSpans",
                 Signal::Logs => "rejectedLogRecords",
             };
-            let partial = serde_json::json!({ count: dropped.to_string(), "errorMessage": DROPPED });
+            let partial = serde_json::json!({ count: dropped.to_string(), "errorMessage": DROPPED_WORDS });
             serde_json::json!({ "partialSuccess": partial }).to_string().into_bytes()
         }
     };

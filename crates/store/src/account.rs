@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::SystemTime};
 
-use accounts::{Account, KeySpec, Kind};
+use accounts::{Account, AccountKind, KeySpec};
 use serde_json::Value;
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
@@ -27,16 +27,16 @@ pub struct Stored<A> {
 pub enum Conflict {
     /// There is already an account of that name.
     #[error("there is a {0} {1:?} already")]
-    Exists(Kind, String),
+    Exists(AccountKind, String),
     /// There is no account of that name.
     #[error("there is no {0} {1:?}")]
-    Missing(Kind, String),
+    Missing(AccountKind, String),
     /// Another key has the same digest.
     #[error("key {0:?} is the same API key")]
     SameKey(String),
     /// The account has been changed by somebody else since it was read.
     #[error("the {0} {1:?} was changed by somebody else just now; look at it and try again")]
-    Changed(Kind, String),
+    Changed(AccountKind, String),
     /// A rotation of the key is still in its grace period, which ends at this time.
     #[error(
         "the key {0:?} was rotated before, and what it was then works until {1}; another rotation would end that now. \
@@ -45,7 +45,7 @@ pub enum Conflict {
     Rotated(String, String),
     /// Other accounts refer to it.
     #[error("the {0} {1:?} is in use by {2}")]
-    InUse(Kind, String, String),
+    InUse(AccountKind, String, String),
 }
 
 /// Which accounts to list.
@@ -170,7 +170,7 @@ impl Store {
         .bind(kind.as_str())
         .bind(name)
         .bind(document.to_string())
-        .bind(text("consumer").filter(|_| kind == Kind::Key))
+        .bind(text("consumer").filter(|_| kind == AccountKind::Key))
         .bind(sha256)
         .bind(text("plan"))
         .bind(created)
@@ -187,18 +187,20 @@ impl Store {
     ///
     /// # Errors
     /// It is a plan that others refer to, or a consumer that has keys; without it these would have no limits.
-    pub async fn delete(&self, kind: Kind, name: &str, audit: Audit) -> Result<bool, StoreError> {
+    pub async fn delete(&self, kind: AccountKind, name: &str, audit: Audit) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
         let revision = next_revision(&mut transaction).await?;
         if find(&mut transaction, kind, name).await?.is_none() {
             return Ok(false);
         }
         let users = match kind {
-            Kind::Plan => Some("SELECT kind, name FROM accounts WHERE plan = $1 ORDER BY kind, name LIMIT 3"),
-            Kind::Consumer => {
+            AccountKind::Plan => {
+                Some("SELECT kind, name FROM accounts WHERE plan = $1 ORDER BY kind, name LIMIT 3")
+            }
+            AccountKind::Consumer => {
                 Some("SELECT kind, name FROM accounts WHERE consumer = $1 ORDER BY name LIMIT 3")
             }
-            Kind::Key => None,
+            AccountKind::Key => None,
         };
         if let Some(users) = users {
             let rows = sqlx::query(users).bind(name).fetch_all(&mut *transaction).await?;
@@ -315,11 +317,12 @@ impl Store {
             // Two of the same name: the first is written.
             let mut left = written.clone();
             let is_there = |key: &&KeySpec| !left.remove(&key.name);
-            let there = some.iter().filter(is_there).map(|key| Conflict::Exists(Kind::Key, key.name.clone()));
+            let there =
+                some.iter().filter(is_there).map(|key| Conflict::Exists(AccountKind::Key, key.name.clone()));
             conflicts.extend(there);
             let names: Vec<&str> = written.iter().map(String::as_str).collect();
             note_new_keys(&mut transaction, &names).await?;
-            audit.insert_all(&mut transaction, Kind::Key, &names).await?;
+            audit.insert_all(&mut transaction, AccountKind::Key, &names).await?;
         }
         self.commit(transaction).await?;
         Ok(conflicts)
@@ -343,18 +346,22 @@ impl Store {
 }
 
 /// What is known about an account before it is written.
-struct Known {
+struct OldDocument {
     created: i64,
     document: String,
 }
 
-async fn find(connection: &mut AnyConnection, kind: Kind, name: &str) -> Result<Option<Known>, StoreError> {
+async fn find(
+    connection: &mut AnyConnection,
+    kind: AccountKind,
+    name: &str,
+) -> Result<Option<OldDocument>, StoreError> {
     let row = sqlx::query("SELECT created, document FROM accounts WHERE kind = $1 AND name = $2")
         .bind(kind.as_str())
         .bind(name)
         .fetch_optional(connection)
         .await?;
-    let known = |row: AnyRow| Ok(Known { created: row.try_get(0)?, document: row.try_get(1)? });
+    let known = |row: AnyRow| Ok(OldDocument { created: row.try_get(0)?, document: row.try_get(1)? });
     row.map(known).transpose()
 }
 
@@ -370,7 +377,7 @@ async fn insert_keys(
         rows(keys.len(), 8)
     );
     let query = keys.iter().fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, key| {
-        let query = query.bind(Kind::Key.as_str()).bind(&key.name).bind(key.to_json().to_string());
+        let query = query.bind(AccountKind::Key.as_str()).bind(&key.name).bind(key.to_json().to_string());
         let query = query.bind(&key.consumer).bind(key.sha256.to_hex()).bind(key.plan.clone());
         query.bind(millis(now)).bind(millis(now))
     });
@@ -395,7 +402,7 @@ async fn note_new_keys(connection: &mut AnyConnection, names: &[&str]) -> Result
         .iter()
         .zip(revisions)
         .fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, (name, revision)| {
-            query.bind(revision).bind(Kind::Key.as_str()).bind(*name)
+            query.bind(revision).bind(AccountKind::Key.as_str()).bind(*name)
         });
     query.execute(connection).await?;
     Ok(())
@@ -412,7 +419,7 @@ async fn next_revision(connection: &mut AnyConnection) -> Result<i64, StoreError
 async fn note_change(
     connection: &mut AnyConnection,
     revision: i64,
-    kind: Kind,
+    kind: AccountKind,
     name: &str,
 ) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO changes (revision, kind, name) VALUES ($1, $2, $3)")

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use accounts::Kind;
+use accounts::AccountKind;
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
@@ -52,7 +52,7 @@ pub struct Audit {
 
 /// An audit entry in the store.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Entry {
+pub struct AuditEntry {
     /// Its id; ids sort by time.
     pub id: String,
     /// When it happened, in milliseconds since 1970.
@@ -145,7 +145,7 @@ impl Audit {
         Self { subject: subject.into(), ..self }
     }
 
-    pub(crate) fn of(self, kind: Kind, name: &str) -> Self {
+    pub(crate) fn of(self, kind: AccountKind, name: &str) -> Self {
         Self { subject: format!("{kind} {name}"), ..self }
     }
 
@@ -157,7 +157,7 @@ impl Audit {
     pub(crate) async fn insert_all(
         &self,
         connection: &mut AnyConnection,
-        kind: Kind,
+        kind: AccountKind,
         names: &[&str],
     ) -> Result<(), StoreError> {
         let entries: Vec<_> = names.iter().map(|name| (number(self.at), format!("{kind} {name}"))).collect();
@@ -198,7 +198,7 @@ fn number(at: SystemTime) -> String {
     format!("{:013}-{}", millis(at), hex::encode(random))
 }
 
-impl Entry {
+impl AuditEntry {
     /// The time of the entry.
     pub fn at(&self) -> SystemTime {
         time(self.at_ms)
@@ -236,7 +236,7 @@ impl Store {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn audit(&self, filter: &AuditFilter) -> Result<Vec<Entry>, StoreError> {
+    pub async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, at, actor, address, host, action, subject, details FROM audit
              WHERE (CAST($1 AS TEXT) IS NULL OR actor = $1 OR substr(actor, 1, length($1) + 2) = $1 || ' (')
@@ -251,7 +251,7 @@ impl Store {
         .bind(i64::from(filter.limit))
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(Entry::read).collect()
+        rows.iter().map(AuditEntry::read).collect()
     }
 
     /// Deletes entries that are older than `time`.

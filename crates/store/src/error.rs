@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use accounts::{Account, Kind};
+use accounts::{Account, AccountKind};
 use config_reader::ConfigErrors;
 
 use crate::{Conflict, database::ACQUIRE};
@@ -29,7 +29,7 @@ pub enum StoreError {
 #[error("the {kind} {name:?} cannot be read: {why}")]
 pub struct Unreadable {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: AccountKind,
     /// Its name.
     pub name: String,
     /// The reason.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use accounts::{Kind, Unfit, Unusable};
+use accounts::{AccountKind, Unfit, Unusable};
 
 use crate::Unreadable;
 
@@ -28,7 +28,7 @@ impl AccountFinding {
     }
 
     /// Which account it is.
-    pub fn account(&self) -> (Kind, &str) {
+    pub fn account(&self) -> (AccountKind, &str) {
         match self {
             Self::Unusable(unusable) => (unusable.kind, &unusable.name),
             Self::Unreadable(unreadable) => (unreadable.kind, &unreadable.name),
@@ -42,8 +42,8 @@ impl fmt::Display for AccountFinding {
             Self::Unusable(unusable) => unusable.fmt(f),
             Self::Unreadable(Unreadable { kind, name, why }) => {
                 let effect = match kind {
-                    Kind::Consumer => "; until it can, its keys are refused",
-                    Kind::Key | Kind::Plan => "",
+                    AccountKind::Consumer => "; until it can, its keys are refused",
+                    AccountKind::Key | AccountKind::Plan => "",
                 };
                 write!(f, "{kind} {name:?} is not in force: it cannot be read: {why}{effect}")
             }
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn each_has_a_code_of_its_own_and_names_its_account() {
         let unusable =
-            |why| AccountFinding::Unusable(Unusable { kind: Kind::Key, name: "alice".into(), why });
+            |why| AccountFinding::Unusable(Unusable { kind: AccountKind::Key, name: "alice".into(), why });
         let unreadable = |kind| {
             let why = NotReadable::OtherName;
             AccountFinding::Unreadable(Unreadable { kind, name: "alice".into(), why })
@@ -76,12 +76,12 @@ mod tests {
                 "key \"alice\" is not in force: it has the plan \"gold\", which there is not; add the plan or choose another one",
             ),
             (
-                unreadable(Kind::Key),
+                unreadable(AccountKind::Key),
                 "unreadable_account",
                 "key \"alice\" is not in force: it cannot be read: the name in it is another one",
             ),
             (
-                unreadable(Kind::Consumer),
+                unreadable(AccountKind::Consumer),
                 "unreadable_account",
                 "consumer \"alice\" is not in force: it cannot be read: the name in it is another one; until it can, its keys \
                  are refused",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use accounts::{Account, Kind};
+use accounts::{Account, AccountKind};
 use sqlx::{
     AnyConnection, Connection as _, Row,
     postgres::{PgListener, PgPoolOptions},
@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How often PostgreSQL is polled, in case a notification was lost.
 const RELISTEN: Duration = Duration::from_millis(900);
 /// Beyond this number of changes a full reload is required.
-const MOST: i64 = 2_000;
+const MAX_CHANGES: i64 = 2_000;
 
 /// A stream of changes, whoever makes them.
 pub struct Following {
@@ -40,7 +40,7 @@ enum Wake {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// These accounts were written or deleted.
-    Some(Vec<(Kind, String)>),
+    Some(Vec<(AccountKind, String)>),
     /// There were too many changes; a full reload is required.
     All,
 }
@@ -80,7 +80,7 @@ impl Store {
     pub async fn forget_old_changes(&self) -> Result<u64, StoreError> {
         let oldest =
             "DELETE FROM changes WHERE revision <= (SELECT value FROM revision WHERE only_row = 1) - $1";
-        Ok(sqlx::query(oldest).bind(MOST).execute(&self.pool).await?.rows_affected())
+        Ok(sqlx::query(oldest).bind(MAX_CHANGES).execute(&self.pool).await?.rows_affected())
     }
 
     /// All plans or all consumers; unreadable ones are left out and returned by name.
@@ -104,7 +104,7 @@ impl Store {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn documents(&self, kind: Kind, after: &str) -> Result<Option<Documents>, StoreError> {
+    pub async fn documents(&self, kind: AccountKind, after: &str) -> Result<Option<Documents>, StoreError> {
         let rows = sqlx::query(
             "SELECT name, document FROM accounts WHERE kind = $1 AND name > $2 ORDER BY name LIMIT 5000",
         )
@@ -165,7 +165,7 @@ impl Following {
         }
         let before = self.revision;
         // A lower number means that the database was restored to an earlier state.
-        if revision < before || revision - before > MOST {
+        if revision < before || revision - before > MAX_CHANGES {
             self.revision = revision;
             return Ok(Some(Change::All));
         }
@@ -179,7 +179,7 @@ impl Following {
         let mut changed = Vec::with_capacity(rows.len());
         for row in rows {
             let (kind, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let Some(kind) = Kind::of(&kind) else { return Ok(Some(Change::All)) };
+            let Some(kind) = AccountKind::of(&kind) else { return Ok(Some(Change::All)) };
             changed.push((kind, name));
         }
         Ok(Some(Change::Some(changed)))

@@ -8,7 +8,7 @@ use std::{
 };
 
 use access::{NewKey, NoRandomness};
-use accounts::{Account, Accounts, ConsumerSpec, KeySpec, Kind, Plan, has_no_limits, parse};
+use accounts::{Account, AccountKind, Accounts, ConsumerSpec, KeySpec, Plan, has_no_limits, parse};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use config_reader::ConfigErrors;
 use serde_json::{Map, Value, json};
@@ -46,12 +46,12 @@ pub struct Item<A> {
     /// The account.
     pub account: A,
     /// Its source.
-    pub source: Source,
+    pub source: AccountSource,
 }
 
 /// The source of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum AccountSource {
     /// The configuration file; such accounts are changed by editing it.
     File,
     /// The store.
@@ -84,7 +84,7 @@ pub enum RegistryError {
     Invalid(ConfigErrors),
     /// The account is in the configuration file.
     #[error("the {0} {1:?} is in the configuration file; change it there")]
-    Declared(Kind, String),
+    Declared(AccountKind, String),
     /// No store is configured.
     #[error("there is no store; set state_dir or store.url")]
     NoStore,
@@ -277,7 +277,7 @@ impl Registry {
                 other => return other.map(|item| (item, new)),
             }
         }
-        Err(Conflict::Changed(Kind::Key, name.to_owned()).into())
+        Err(Conflict::Changed(AccountKind::Key, name.to_owned()).into())
     }
 
     /// Changes the given fields and keeps the others; `null` removes a field (RFC 7396).
@@ -314,10 +314,10 @@ impl Registry {
     ///
     /// # Errors
     /// See [`RegistryError`].
-    pub async fn delete(&self, kind: Kind, name: &str, actor: &Actor) -> Result<bool, RegistryError> {
+    pub async fn delete(&self, kind: AccountKind, name: &str, actor: &Actor) -> Result<bool, RegistryError> {
         self.refuse_declared(kind, name)?;
         let declared = self.declared();
-        let user = declared.keys.iter().find(|key| kind == Kind::Consumer && key.consumer == name);
+        let user = declared.keys.iter().find(|key| kind == AccountKind::Consumer && key.consumer == name);
         if let Some(key) = user {
             let key = format!("key {:?} of the configuration file", key.name);
             return Err(Conflict::InUse(kind, name.to_owned(), key).into());
@@ -337,10 +337,10 @@ impl Registry {
         grace: Duration,
         actor: &Actor,
     ) -> Result<(Item<KeySpec>, NewKey), RegistryError> {
-        self.refuse_declared(Kind::Key, name)?;
+        self.refuse_declared(AccountKind::Key, name)?;
         let store = self.store()?;
         let before = store.get::<KeySpec>(name).await?;
-        let before = before.ok_or_else(|| Conflict::Missing(Kind::Key, name.to_owned()))?.account;
+        let before = before.ok_or_else(|| Conflict::Missing(AccountKind::Key, name.to_owned()))?.account;
         // The grace period was promised to somebody. A rotation without grace is meant to end all old keys, and does.
         let promised = before.previous.filter(|old| old.until > SystemTime::now() && !grace.is_zero());
         if let Some(previous) = promised {
@@ -366,7 +366,7 @@ impl Registry {
     /// See [`RegistryError`].
     pub async fn get<A: Account>(&self, name: &str) -> Result<Option<Item<A>>, RegistryError> {
         if let Some(account) = A::among(&self.declared()).iter().find(|account| account.name() == name) {
-            return Ok(Some(Item { account: account.clone(), source: Source::File }));
+            return Ok(Some(Item { account: account.clone(), source: AccountSource::File }));
         }
         match self.store() {
             Ok(store) => Ok(store.get::<A>(name).await?.map(Into::into)),
@@ -389,7 +389,7 @@ impl Registry {
         fitting.sort_unstable_by_key(|account| account.name());
         // One more than fits shows whether there is another page. There may be 100,000 accounts, so no more than that are copied.
         fitting.truncate(limit.saturating_add(1));
-        let of_file = |account: &A| Item { account: account.clone(), source: Source::File };
+        let of_file = |account: &A| Item { account: account.clone(), source: AccountSource::File };
         let mut entries: Vec<Result<Item<A>, Unreadable>> =
             fitting.into_iter().map(|account| Ok(of_file(account))).collect();
         match self.store() {
@@ -440,13 +440,13 @@ impl Registry {
         }
     }
 
-    fn refuse_declared(&self, kind: Kind, name: &str) -> Result<(), RegistryError> {
+    fn refuse_declared(&self, kind: AccountKind, name: &str) -> Result<(), RegistryError> {
         let declared = self.declared();
         let has = |mut names: Box<dyn Iterator<Item = &str> + '_>| names.any(|other| other == name);
         let is_declared = match kind {
-            Kind::Plan => has(Box::new(declared.plans.iter().map(Plan::name))),
-            Kind::Consumer => has(Box::new(declared.consumers.iter().map(ConsumerSpec::name))),
-            Kind::Key => has(Box::new(declared.keys.iter().map(KeySpec::name))),
+            AccountKind::Plan => has(Box::new(declared.plans.iter().map(Plan::name))),
+            AccountKind::Consumer => has(Box::new(declared.consumers.iter().map(ConsumerSpec::name))),
+            AccountKind::Key => has(Box::new(declared.keys.iter().map(KeySpec::name))),
         };
         if is_declared { Err(RegistryError::Declared(kind, name.to_owned())) } else { Ok(()) }
     }
@@ -455,7 +455,7 @@ impl Registry {
 impl<A> From<Stored<A>> for Item<A> {
     fn from(stored: Stored<A>) -> Self {
         let Stored { account, created, changed } = stored;
-        Self { account, source: Source::Store { created, changed } }
+        Self { account, source: AccountSource::Store { created, changed } }
     }
 }
 

@@ -9,13 +9,13 @@ use std::{
 };
 
 use access::{NewKey, Used};
-use accounts::{Accounts, ConsumerSpec, KeySpec, Kind, Plan, parse};
-use common::{Place, key};
+use accounts::{AccountKind, Accounts, ConsumerSpec, KeySpec, Plan, parse};
+use common::{TestStore, key};
 use limits::QuotaId;
 use serde_json::{Value, json};
 use store::{
-    Actor, Added, Audit, AuditFilter, Batch, Change, Conflict, Filter, Origin, Registry, RegistryError,
-    Source, Store, StoreError, UsageFilter, Writer,
+    AccountSource, Actor, Added, Audit, AuditFilter, Batch, Change, Conflict, Filter, Origin, Registry,
+    RegistryError, Store, StoreError, UsageFilter, Writer,
 };
 
 with_both! {
@@ -53,13 +53,13 @@ fn conflict(error: StoreError) -> Conflict {
     }
 }
 
-async fn accounts_are_written_once_and_read_as_they_were(place: Place) {
+async fn accounts_are_written_once_and_read_as_they_were(place: TestStore) {
     let store = place.open().await;
     let alice = KeySpec { note: Some("O'Brien \"%_\\ é".into()), ..key("alice") };
     let created = store.create(&alice, audit()).await.expect("new").created;
     assert_eq!(
         conflict(store.create(&alice, audit()).await.expect_err("twice")),
-        Conflict::Exists(Kind::Key, "alice".into())
+        Conflict::Exists(AccountKind::Key, "alice".into())
     );
     let same = KeySpec { name: "bob".into(), ..alice.clone() };
     assert_eq!(
@@ -68,7 +68,7 @@ async fn accounts_are_written_once_and_read_as_they_were(place: Place) {
     );
     assert_eq!(
         conflict(store.replace(&key("carol"), audit()).await.expect_err("none")),
-        Conflict::Missing(Kind::Key, "carol".into())
+        Conflict::Missing(AccountKind::Key, "carol".into())
     );
     // Names of one kind do not collide with those of another.
     let consumer: ConsumerSpec = parse(&json!({ "name": "alice" }), None).expect("a consumer");
@@ -83,13 +83,13 @@ async fn accounts_are_written_once_and_read_as_they_were(place: Place) {
     store.put(&changed, audit()).await.expect("changed");
     let found = store.get::<KeySpec>("alice").await.expect("an answer").expect("it is there");
     assert!(found.account.disabled && found.changed >= found.created);
-    assert!(store.delete(Kind::Key, "alice", audit()).await.expect("deleted"));
-    assert!(!store.delete(Kind::Key, "alice", audit()).await.expect("no error"), "twice");
+    assert!(store.delete(AccountKind::Key, "alice", audit()).await.expect("deleted"));
+    assert!(!store.delete(AccountKind::Key, "alice", audit()).await.expect("no error"), "twice");
     assert_eq!(store.get::<KeySpec>("alice").await.expect("an answer"), None);
     assert!(store.get::<ConsumerSpec>("alice").await.expect("an answer").is_some());
 }
 
-async fn pages_follow_each_other_and_a_search_is_not_a_pattern(place: Place) {
+async fn pages_follow_each_other_and_a_search_is_not_a_pattern(place: TestStore) {
     let store = place.open().await;
     let keys: Vec<KeySpec> = (0..25).map(|i| key(&format!("key-{i:02}"))).collect();
     assert_eq!(store.create_keys(&keys, &audit()).await.expect("written"), []);
@@ -98,7 +98,10 @@ async fn pages_follow_each_other_and_a_search_is_not_a_pattern(place: Place) {
     let left = store.create_keys(&again, &audit()).await.expect("written");
     assert_eq!(
         left,
-        [Conflict::Exists(Kind::Key, "key-03".into()), Conflict::Exists(Kind::Key, "twin".into())]
+        [
+            Conflict::Exists(AccountKind::Key, "key-03".into()),
+            Conflict::Exists(AccountKind::Key, "twin".into())
+        ]
     );
     let mut names = Vec::new();
     let mut after = None;
@@ -130,7 +133,7 @@ async fn pages_follow_each_other_and_a_search_is_not_a_pattern(place: Place) {
     assert_eq!(store.list::<KeySpec>(&of).await.expect("a page").items.len(), 1);
 }
 
-async fn what_is_in_use_is_not_deleted(place: Place) {
+async fn what_is_in_use_is_not_deleted(place: TestStore) {
     let store = place.open().await;
     let plan: Plan =
         parse(&json!({ "name": "gold", "limit": { "requests_per_day": 5 } }), None).expect("a plan");
@@ -138,16 +141,18 @@ async fn what_is_in_use_is_not_deleted(place: Place) {
     let consumer: ConsumerSpec = parse(&json!({ "name": "team", "plan": "gold" }), None).expect("a consumer");
     store.create(&consumer, audit()).await.expect("new");
     store.create(&key("alice"), audit()).await.expect("new");
-    let refused = conflict(store.delete(Kind::Plan, "gold", audit()).await.expect_err("in use"));
+    let refused = conflict(store.delete(AccountKind::Plan, "gold", audit()).await.expect_err("in use"));
     assert_eq!(refused.to_string(), "the plan \"gold\" is in use by consumer \"team\"");
-    let refused = conflict(store.delete(Kind::Consumer, "team", audit()).await.expect_err("in use"));
+    let refused = conflict(store.delete(AccountKind::Consumer, "team", audit()).await.expect_err("in use"));
     assert_eq!(refused.to_string(), "the consumer \"team\" is in use by key \"alice\"");
-    for (kind, name) in [(Kind::Key, "alice"), (Kind::Consumer, "team"), (Kind::Plan, "gold")] {
+    for (kind, name) in
+        [(AccountKind::Key, "alice"), (AccountKind::Consumer, "team"), (AccountKind::Plan, "gold")]
+    {
         assert!(store.delete(kind, name, audit()).await.expect("no more"));
     }
 }
 
-async fn a_replica_hears_of_every_change_within_a_second(place: Place) {
+async fn a_replica_hears_of_every_change_within_a_second(place: TestStore) {
     let (writer, reader) = (place.open().await, place.open().await);
     writer.create(&key("before"), audit()).await.expect("new");
     let mut following = reader.follow().await.expect("it follows");
@@ -164,10 +169,10 @@ async fn a_replica_hears_of_every_change_within_a_second(place: Place) {
             assert!(start.elapsed() < Duration::from_secs(60), "nothing heard");
         };
         slowest = slowest.max(start.elapsed());
-        assert_eq!(change, Change::Some(vec![(Kind::Key, name)]));
+        assert_eq!(change, Change::Some(vec![(AccountKind::Key, name)]));
     }
     assert!(slowest < Duration::from_millis(700), "{slowest:?} in {:?}", place.url);
-    writer.delete(Kind::Key, "key-1", audit()).await.expect("deleted");
+    writer.delete(AccountKind::Key, "key-1", audit()).await.expect("deleted");
     writer.put(&KeySpec { disabled: true, ..key("key-2") }, audit()).await.expect("changed");
     let mut heard = HashSet::new();
     while heard.len() < 2 {
@@ -176,7 +181,7 @@ async fn a_replica_hears_of_every_change_within_a_second(place: Place) {
             other => panic!("{other:?}"),
         }
     }
-    let expected = ["key-1", "key-2"].map(|name| (Kind::Key, name.to_owned()));
+    let expected = ["key-1", "key-2"].map(|name| (AccountKind::Key, name.to_owned()));
     assert_eq!(heard, HashSet::from(expected));
     let many: Vec<KeySpec> = (0..2_500).map(|i| key(&format!("many-{i}"))).collect();
     writer.create_keys(&many, &audit()).await.expect("written");
@@ -200,7 +205,7 @@ fn batch(number: i64, counts: &[(QuotaId, i64)], used: &[Used]) -> Batch {
 struct Counter(Store, Writer, i64);
 
 impl Counter {
-    async fn of(place: &Place) -> Self {
+    async fn of(place: &TestStore) -> Self {
         Self(place.open().await, Writer::new(), 0)
     }
 
@@ -210,7 +215,7 @@ impl Counter {
     }
 }
 
-async fn counts_of_two_replicas_add_up(place: Place) {
+async fn counts_of_two_replicas_add_up(place: TestStore) {
     let (mut a, mut b) = (Counter::of(&place).await, Counter::of(&place).await);
     let (day, month) = (quota('1', "2026-11-21"), quota('1', "2026-11"));
     let first = a.add_counts(&[(day, 5), (month, 7)]).await;
@@ -228,7 +233,7 @@ async fn counts_of_two_replicas_add_up(place: Place) {
 }
 
 /// An answer may be lost, and then one does not know whether the batch has arrived.
-async fn a_batch_that_is_given_again_counts_once(place: Place) {
+async fn a_batch_that_is_given_again_counts_once(place: TestStore) {
     let store = place.open().await;
     let (first, second) = (Writer::new(), Writer::new());
     let id = quota('4', "2026-11");
@@ -273,7 +278,7 @@ async fn a_batch_that_is_given_again_counts_once(place: Place) {
     );
 }
 
-async fn what_others_have_counted_is_heard_of(place: Place) {
+async fn what_others_have_counted_is_heard_of(place: TestStore) {
     let (mut a, mut b) = (Counter::of(&place).await, Counter::of(&place).await);
     let (one, other) = (quota('5', "2026-11"), quota('6', "2026-11-21"));
     let reader = place.open().await;
@@ -288,7 +293,7 @@ async fn what_others_have_counted_is_heard_of(place: Place) {
     assert_eq!(between(2, 2).await, HashSet::new());
 }
 
-async fn a_batch_may_be_large(place: Place) {
+async fn a_batch_may_be_large(place: TestStore) {
     let store = place.open().await;
     let counts: Vec<(QuotaId, i64)> = (0..1_200)
         .map(|i| (QuotaId::parse(&format!("{i:064x}64"), "2026-11").expect("an id"), 1 + i))
@@ -313,7 +318,7 @@ async fn a_batch_may_be_large(place: Place) {
     assert_eq!((usage.len(), usage.iter().map(|row| row.refused).sum::<i64>()), (1_200, 3_600));
 }
 
-async fn usage_adds_up_by_day_key_and_model(place: Place) {
+async fn usage_adds_up_by_day_key_and_model(place: TestStore) {
     let store = place.open().await;
     let used = |key: &str, requests, tokens, refused| Used {
         key: key.into(),
@@ -345,7 +350,7 @@ async fn usage_adds_up_by_day_key_and_model(place: Place) {
     );
 }
 
-async fn writers_at_once_lose_nothing(place: Place) {
+async fn writers_at_once_lose_nothing(place: TestStore) {
     let (a, b) = (place.open().await, place.open().await);
     let id = quota('3', "2026-11");
     let writer = |store: Store, half: usize| async move {
@@ -361,7 +366,7 @@ async fn writers_at_once_lose_nothing(place: Place) {
     assert_eq!(a.counts(&["2026-11".into()]).await.expect("an answer"), [(id, 160)]);
 }
 
-async fn the_registry_checks_writes_and_audits(place: Place) {
+async fn the_registry_checks_writes_and_audits(place: TestStore) {
     let registry = Registry::new(Accounts::default());
     assert!(matches!(
         registry.create::<Plan>(&json!({ "name": "gold" }), &ANN).await,
@@ -380,7 +385,7 @@ async fn the_registry_checks_writes_and_audits(place: Place) {
         .expect("new");
     registry.create_key(&json!({ "name": "alice", "plan": "gold" }), &ANN).await.expect("new");
     changes_are_checked(&registry).await;
-    assert!(registry.delete(Kind::Key, "alice", &BOB).await.expect("deleted"));
+    assert!(registry.delete(AccountKind::Key, "alice", &BOB).await.expect("deleted"));
     what_was_done_is_said(&registry).await;
 }
 
@@ -450,7 +455,7 @@ async fn what_was_done_is_said(registry: &Registry) {
 }
 
 /// They had the time at which they could be written, which may be an outage later.
-async fn entries_say_when_and_from_where_it_was_and_are_there_once(place: Place) {
+async fn entries_say_when_and_from_where_it_was_and_are_there_once(place: TestStore) {
     let store = place.open().await;
     let then = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_000_000_123);
     let address = "2001:db8::7".parse().expect("an address");
@@ -475,7 +480,7 @@ async fn entries_say_when_and_from_where_it_was_and_are_there_once(place: Place)
     assert_eq!((made.created, made.changed), (entries[0].at(), entries[0].at()), "one time for both");
 }
 
-async fn whoever_asks_for_the_command_line_finds_all_of_its_users(place: Place) {
+async fn whoever_asks_for_the_command_line_finds_all_of_its_users(place: TestStore) {
     let store = place.open().await;
     let actors =
         ["command line", "command line (ada)", "command line (adam)", "command lines (x)", "command"];
@@ -494,7 +499,7 @@ async fn whoever_asks_for_the_command_line_finds_all_of_its_users(place: Place) 
     assert_eq!(found("%").await, [""; 0], "no pattern");
 }
 
-async fn keys_are_made_rotated_and_shown_once(place: Place) {
+async fn keys_are_made_rotated_and_shown_once(place: TestStore) {
     let registry = Registry::new(Accounts::default());
     registry.set_store(place.open().await);
     let (item, new) = registry.create_key(&json!({ "name": "alice" }), &ANN).await.expect("new");
@@ -531,7 +536,7 @@ async fn keys_are_made_rotated_and_shown_once(place: Place) {
     }
 }
 
-async fn a_file_comes_first(place: Place) {
+async fn a_file_comes_first(place: TestStore) {
     let declared = Accounts {
         plans: vec![parse(&json!({ "name": "file-plan" }), None).expect("a plan")],
         consumers: Vec::new(),
@@ -550,7 +555,9 @@ async fn a_file_comes_first(place: Place) {
         refusal(registry.create_key(&json!({ "name": "b" }), &ANN).await.map(drop)),
         "the key \"b\" is in the configuration file; change it there"
     );
-    assert!(refusal(registry.delete(Kind::Key, "b", &ANN).await.map(drop)).contains("configuration file"));
+    assert!(
+        refusal(registry.delete(AccountKind::Key, "b", &ANN).await.map(drop)).contains("configuration file")
+    );
     assert!(
         refusal(registry.rotate("b", Duration::ZERO, &ANN).await.map(drop)).contains("configuration file")
     );
@@ -562,7 +569,9 @@ async fn a_file_comes_first(place: Place) {
         let filter = Filter { after, limit: 2, ..Filter::default() };
         let page = registry.list::<KeySpec>(&filter).await.expect("a page");
         assert_eq!(page.total, 5);
-        seen.extend(page.items.iter().map(|item| (item.account.name.clone(), item.source == Source::File)));
+        seen.extend(
+            page.items.iter().map(|item| (item.account.name.clone(), item.source == AccountSource::File)),
+        );
         match page.next {
             Some(next) => after = Some(next),
             None => break,
@@ -572,11 +581,11 @@ async fn a_file_comes_first(place: Place) {
     assert_eq!(seen, expected.map(|(name, is_file)| (name.to_owned(), is_file)));
     assert_eq!(
         registry.get::<KeySpec>("d").await.expect("an answer").expect("it is there").source,
-        Source::File
+        AccountSource::File
     );
 }
 
-async fn changes_at_once_undo_nothing(place: Place) {
+async fn changes_at_once_undo_nothing(place: TestStore) {
     let registry = Registry::new(Accounts::default());
     registry.set_store(place.open().await);
     let registry = std::sync::Arc::new(registry);
@@ -606,10 +615,10 @@ async fn changes_at_once_undo_nothing(place: Place) {
         .expect("changed");
     let late = KeySpec { note: Some("late".into()), ..stale.clone() };
     let refused = store.change(Some(&stale), &late, audit()).await.expect_err("it was changed");
-    assert_eq!(conflict(refused), Conflict::Changed(Kind::Key, "alice".into()));
+    assert_eq!(conflict(refused), Conflict::Changed(AccountKind::Key, "alice".into()));
 }
 
-async fn old_changes_are_forgotten(place: Place) {
+async fn old_changes_are_forgotten(place: TestStore) {
     let store = place.open().await;
     let many: Vec<KeySpec> = (0..2_010).map(|i| key(&format!("many-{i}"))).collect();
     store.create_keys(&many, &audit()).await.expect("written");

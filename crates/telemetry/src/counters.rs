@@ -14,13 +14,13 @@ const OTHER: &str = "other";
 #[derive(Debug)]
 pub(crate) struct Counters {
     allowed: AtomicU64,
-    refused: [Refused; MAX_CODES],
+    refused: [RefusalCount; MAX_CODES],
     others: AtomicU64,
 }
 
 /// The refusals for one reason. Slots are assigned in the order in which reasons first occur.
 #[derive(Debug, Default)]
-struct Refused {
+struct RefusalCount {
     code: OnceLock<&'static str>,
     count: AtomicU64,
 }
@@ -36,7 +36,7 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             allowed: AtomicU64::new(0),
-            refused: std::array::from_fn(|_| Refused::default()),
+            refused: std::array::from_fn(|_| RefusalCount::default()),
             others: AtomicU64::new(0),
         }
     }
@@ -53,7 +53,7 @@ impl Counters {
     }
 
     fn of(&self, code: &'static str) -> &AtomicU64 {
-        let is_its_own = |place: &&Refused| {
+        let is_its_own = |place: &&RefusalCount| {
             let theirs = *place.code.get_or_init(|| code);
             // Usually both are the same static text; the full comparison handles the other cases.
             std::ptr::eq(theirs, code) || theirs == code

@@ -109,7 +109,7 @@ pub struct Browser {
 
 /// The state of the page on which something was clicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Page {
+enum LoadState {
     /// It stays loaded.
     Here,
     /// The browser is on its way to another one.
@@ -172,7 +172,7 @@ impl Browser {
         let old = self.loaded().await;
         self.driver.goto(url.into()).await?;
         let is_there =
-            within(COMMAND_TIMEOUT, || async { (self.page(&old).await == Page::Left).then_some(()) });
+            within(COMMAND_TIMEOUT, || async { (self.page(&old).await == LoadState::Left).then_some(()) });
         assert!(is_there.await.is_some(), "the page is not loaded\n{}", self.log());
         Ok(())
     }
@@ -270,12 +270,12 @@ impl Browser {
         let mut clicked = Instant::now();
         while Instant::now() < deadline {
             match self.page(&old).await {
-                Page::Left => return,
-                Page::Here if outcome.is_err() || clicked.elapsed() > CLICK_TIMEOUT => {
+                LoadState::Left => return,
+                LoadState::Here if outcome.is_err() || clicked.elapsed() > CLICK_TIMEOUT => {
                     outcome = self.click(selector).await;
                     clicked = Instant::now();
                 }
-                Page::Here | Page::Leaving => sleep(Duration::from_millis(20)).await,
+                LoadState::Here | LoadState::Leaving => sleep(Duration::from_millis(20)).await,
             }
         }
         panic!("no other page came by {selector}: {outcome:?}\n{}", self.log());
@@ -293,8 +293,8 @@ impl Browser {
     }
 
     /// What has become of the page with this number.
-    async fn page(&self, old: &Option<String>) -> Page {
-        let Some(now) = self.loaded().await else { return Page::Leaving };
+    async fn page(&self, old: &Option<String>) -> LoadState {
+        let Some(now) = self.loaded().await else { return LoadState::Leaving };
         let is_old = old.as_ref() == Some(&now);
         // A browser that has nothing yet shows an empty page, and that one is complete.
         let state = "window.isLeft || location.protocol === 'about:' ? '' : document.readyState";
@@ -302,10 +302,10 @@ impl Browser {
         // Between two pages there may be no page that answers.
         let answer = self.driver.cdp().send_raw("Runtime.evaluate", how).await.unwrap_or_default();
         match (is_old, answer["result"]["value"].as_str()) {
-            (true, Some("complete" | "interactive" | "loading")) => Page::Here,
+            (true, Some("complete" | "interactive" | "loading")) => LoadState::Here,
             // It may have gone on, as a page does that sends its reader elsewhere.
-            (false, Some("complete")) if self.loaded().await == Some(now) => Page::Left,
-            _ => Page::Leaving,
+            (false, Some("complete")) if self.loaded().await == Some(now) => LoadState::Left,
+            _ => LoadState::Leaving,
         }
     }
 

@@ -48,11 +48,11 @@ pub(crate) fn check_folder(folder: &Path) {
 /// # Panics
 /// As for [`check_folder`].
 pub(crate) fn check_answer(port: u16, path: &str) {
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
     let get = || -> std::io::Result<Vec<u8>> {
         let mut stream =
-            TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+            TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), ANSWER_TIMEOUT)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;

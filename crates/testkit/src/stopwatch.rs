@@ -12,7 +12,7 @@ use std::{
 const TICK: Duration = Duration::from_millis(10);
 const WRITES: u32 = 10;
 /// A tick or a write to the disk that takes longer was stalled by other activity on the machine.
-const MOST: Duration = Duration::from_millis(20);
+const STALL: Duration = Duration::from_millis(20);
 
 /// A stopwatch that does not count the time in which the machine was stalled: while the process itself was stopped, all
 /// processors were busy, or the disk did not answer. A nearly idle thread detects this: whenever it is late, the delay does not
@@ -55,7 +55,7 @@ struct Clock {
 
 impl Clock {
     fn wind(&mut self, now: Instant) -> Duration {
-        self.calm += now.saturating_duration_since(self.last).min(MOST);
+        self.calm += now.saturating_duration_since(self.last).min(STALL);
         self.last = self.last.max(now);
         self.calm
     }
@@ -106,9 +106,9 @@ mod tests {
         }
         assert_eq!(clock.calm, Duration::from_secs(1));
         // Stalled for five seconds; time before the start does not count.
-        assert_eq!(clock.wind(began + Duration::from_secs(6)), Duration::from_secs(1) + MOST);
-        assert_eq!(clock.wind(began), Duration::from_secs(1) + MOST);
-        assert_eq!(clock.wind(began + Duration::from_secs(6) + TICK), Duration::from_secs(1) + MOST + TICK);
+        assert_eq!(clock.wind(began + Duration::from_secs(6)), Duration::from_secs(1) + STALL);
+        assert_eq!(clock.wind(began), Duration::from_secs(1) + STALL);
+        assert_eq!(clock.wind(began + Duration::from_secs(6) + TICK), Duration::from_secs(1) + STALL + TICK);
     }
 
     #[test]

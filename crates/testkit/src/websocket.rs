@@ -14,7 +14,7 @@ use tokio_tungstenite::{
     },
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An open WebSocket.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct WebSocket {
 
 /// Why no WebSocket was opened: the answer instead of the upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct NotUpgraded {
     /// The HTTP status; 0 if there was no answer.
     pub status: u16,
     /// The answer's body, or what went wrong.
@@ -40,7 +40,11 @@ impl WebSocket {
     ///
     /// # Panics
     /// If the address or a header cannot be sent at all.
-    pub async fn connect(url: &str, headers: &[(&str, &str)], protocols: &[&str]) -> Result<Self, Refusal> {
+    pub async fn connect(
+        url: &str,
+        headers: &[(&str, &str)],
+        protocols: &[&str],
+    ) -> Result<Self, NotUpgraded> {
         let mut request = url.into_client_request().expect("an address");
         for (name, value) in headers {
             let name: HeaderName = name.parse().expect("a header's name");
@@ -50,14 +54,14 @@ impl WebSocket {
             let offered: HeaderValue = protocols.join(", ").parse().expect("subprotocols");
             request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offered);
         }
-        let failed = |body: String| Refusal { status: 0, body };
-        let connected = timeout(PATIENCE, connect_async(request)).await;
-        match connected.map_err(|_| failed(format!("no answer within {PATIENCE:?}")))? {
+        let failed = |body: String| NotUpgraded { status: 0, body };
+        let connected = timeout(ANSWER_TIMEOUT, connect_async(request)).await;
+        match connected.map_err(|_| failed(format!("no answer within {ANSWER_TIMEOUT:?}")))? {
             Ok((stream, answer)) => Ok(Self { stream, headers: answer.headers().clone() }),
             Err(Error::Http(answer)) => {
                 let body = answer.body().as_deref().unwrap_or_default();
                 let body = String::from_utf8_lossy(body).into_owned();
-                Err(Refusal { status: answer.status().as_u16(), body })
+                Err(NotUpgraded { status: answer.status().as_u16(), body })
             }
             Err(error) => Err(failed(error.to_string())),
         }
@@ -89,7 +93,7 @@ impl WebSocket {
     /// If nothing comes within 30 seconds, or the connection breaks.
     pub async fn receive(&mut self) -> Option<String> {
         loop {
-            let message = timeout(PATIENCE, self.stream.next()).await.expect("a message in time")?;
+            let message = timeout(ANSWER_TIMEOUT, self.stream.next()).await.expect("a message in time")?;
             match message.expect("a message") {
                 Message::Text(text) => return Some(text.to_string()),
                 Message::Close(_) => return None,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testkit::{
     Stopwatch, client, client_builder, eventually,
     load::{Load, Until},
-    sim::{Failure, Options, RawListing, Received, Sim},
+    sim::{FailureMode, Options, RawListing, Received, Sim},
     tls::Authority,
     websocket::WebSocket,
 };
@@ -141,7 +141,7 @@ async fn changes_while_it_runs() {
     assert_eq!(answer.status(), 418);
     assert_eq!(answer.text().await.expect("text"), "{\"data\": [");
 
-    sim.set_failure(Failure { status: Some(429), retry_after: Some(7), ..Failure::default() });
+    sim.set_failure(FailureMode { status: Some(429), retry_after: Some(7), ..FailureMode::default() });
     let answer = post(&sim, "/v1/completions", &json!({"model": "qwen"})).await;
     assert_eq!(
         (answer.status().as_u16(), &answer.headers()["retry-after"]),
@@ -218,11 +218,11 @@ async fn breaks_a_stream_when_told_to_or_dropped() {
         ..Options::named("gpu-1", &["llama"])
     };
     let sim = Sim::start_with(options.clone());
-    sim.set_failure(Failure { break_after: Some(2), ..Failure::default() });
+    sim.set_failure(FailureMode { break_after: Some(2), ..FailureMode::default() });
     let report = Load::chat(&sim.url(), "llama", true).until(Until::Sent(4)).run().await;
     assert_eq!((report.answers(), report.errors.len()), (0, 4), "{report:?}");
 
-    sim.set_failure(Failure::default());
+    sim.set_failure(FailureMode::default());
     let addr = sim.addr();
     let load = tokio::spawn(Load::chat(&sim.url(), "llama", true).connections(1).until(Until::Sent(1)).run());
     eventually(TIMEOUT, || async { (sim.running_and_waiting().0 == 1).then_some(()) }).await;
@@ -298,7 +298,7 @@ async fn streams_lines_as_ollama_and_events_as_llama_cpp() {
     assert_eq!(pieces.iter().filter_map(|piece| piece["content"].as_str()).collect::<String>(), said);
     assert_eq!(pieces.last().expect("an end")["stop"], true);
 
-    sim.set_failure(Failure { status: Some(500), ..Failure::default() });
+    sim.set_failure(FailureMode { status: Some(500), ..FailureMode::default() });
     for path in ["/api/chat", "/completion", "/predict"] {
         assert_eq!(post(&sim, path, &json!({"model": "llama"})).await.status(), 500, "{path}");
     }

@@ -16,12 +16,12 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sim-server");
 
 /// Killed on drop, so that a failing test leaves nothing behind.
-struct Server {
+struct SimProcess {
     child: Child,
     port: u16,
 }
 
-impl Server {
+impl SimProcess {
     async fn start(env: &[(&str, &str)], args: &[&str]) -> Self {
         let port = free_port();
         let mut command = Command::new(PROGRAM);
@@ -48,7 +48,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for SimProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -59,7 +59,7 @@ impl Drop for Server {
 async fn is_configured_by_environment_and_flags() {
     let env =
         [("SIM_NAME", "gpu-7"), ("SIM_MODELS", "a, b"), ("SIM_BASE_PATH", "/api/v3"), ("SIM_CHUNKS", "1")];
-    let server = Server::start(&env, &["--model", "with, comma"]).await;
+    let server = SimProcess::start(&env, &["--model", "with, comma"]).await;
     let listing = server.get("/api/v3/models").await.expect("a listing");
     let ids: Vec<&str> =
         listing["data"].as_array().expect("models").iter().filter_map(|card| card["id"].as_str()).collect();
@@ -71,7 +71,7 @@ async fn is_configured_by_environment_and_flags() {
 
 #[tokio::test]
 async fn its_health_check_follows_its_health() {
-    let server = Server::start(&[], &[]).await;
+    let server = SimProcess::start(&[], &[]).await;
     assert!(server.is_healthy());
     let unhealthy =
         client().post(format!("{}/sim/health", server.url())).body("{\"healthy\": false}").send().await;
@@ -82,7 +82,7 @@ async fn its_health_check_follows_its_health() {
 #[tokio::test]
 async fn finishes_streams_on_sigterm_then_ends() {
     let env = [("SIM_MODELS", "llama"), ("SIM_CHUNKS", "160"), ("SIM_CHUNK_DELAY_MS", "50")];
-    let mut server = Server::start(&env, &[]).await;
+    let mut server = SimProcess::start(&env, &[]).await;
     let load =
         tokio::spawn(Load::chat(&server.url(), "llama", true).connections(3).until(Until::Sent(3)).run());
     let metrics = format!("{}/metrics", server.url());
@@ -118,7 +118,7 @@ async fn listens_where_and_how_it_is_told() {
     let mut command = Command::new(PROGRAM);
     command.env("SIM_PORT", port.to_string()).env("SIM_HOST", "127.0.0.2").stderr(Stdio::null());
     command.env("SIM_TLS_CERT", certificate).env("SIM_TLS_KEY", key);
-    let _server = Server { child: command.spawn().expect("sim-server starts"), port };
+    let _server = SimProcess { child: command.spawn().expect("sim-server starts"), port };
     let ca = reqwest::Certificate::from_pem(authority.pem().as_bytes()).expect("a certificate");
     let client = client_builder().tls_certs_only([ca]).build().expect("a client");
     let models = || client.get(format!("https://127.0.0.2:{port}/v1/models")).send();
@@ -128,7 +128,7 @@ async fn listens_where_and_how_it_is_told() {
 
 #[tokio::test]
 async fn is_a_health_check_under_other_names() {
-    let server = Server::start(&[], &["--model", "llama", "--tensor-parallel-size", "2"]).await;
+    let server = SimProcess::start(&[], &["--model", "llama", "--tensor-parallel-size", "2"]).await;
     let folder = tempfile::tempdir().expect("a folder");
     let run = |name: &str, arguments: &[&str]| {
         let path = folder.path().join(name);

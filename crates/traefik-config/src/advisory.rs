@@ -37,7 +37,7 @@ pub enum Fault {
 }
 
 /// A fault and its affected versions: from the first (included) up to the second (excluded).
-struct Row {
+struct AffectedVersions {
     fault: Fault,
     cve: &'static str,
     affected: &'static [(TraefikVersion, TraefikVersion)],
@@ -47,32 +47,32 @@ const fn v(minor: u16, patch: u16) -> TraefikVersion {
     TraefikVersion::new(3, minor, patch)
 }
 
-const TABLE: [Row; 6] = [
+const TABLE: [AffectedVersions; 6] = [
     // GHSA-w4v4-9rw7-5326
-    Row { fault: Fault::UpgradeTunnel, cve: "CVE-2026-88008", affected: &[(v(4, 2), v(7, 13))] },
+    AffectedVersions { fault: Fault::UpgradeTunnel, cve: "CVE-2026-88008", affected: &[(v(4, 2), v(7, 13))] },
     // GHSA-3ccp-42pg-hgv6
-    Row {
+    AffectedVersions {
         fault: Fault::ConnectDesync,
         cve: "CVE-2026-71324",
         affected: &[(v(0, 0), v(6, 24)), (v(7, 0), v(7, 9))],
     },
     // GHSA-v67p-phpq-fc8x
-    Row { fault: Fault::Trailers, cve: "CVE-2026-88004", affected: &[(v(2, 0), v(7, 13))] },
+    AffectedVersions { fault: Fault::Trailers, cve: "CVE-2026-88004", affected: &[(v(2, 0), v(7, 13))] },
     // GHSA-x677-9fxg-v5c5
-    Row {
+    AffectedVersions {
         fault: Fault::UnderscoreAliases,
         cve: "CVE-2026-54763",
         affected: &[(v(0, 0), v(6, 22)), (v(7, 0), v(7, 6))],
     },
     // GHSA-rf44-j88r-hh8c
-    Row { fault: Fault::DotAliases, cve: "CVE-2026-88011", affected: &[(v(0, 0), v(7, 12))] },
+    AffectedVersions { fault: Fault::DotAliases, cve: "CVE-2026-88011", affected: &[(v(0, 0), v(7, 12))] },
     // GHSA-p6hg-qh38-555r
-    Row { fault: Fault::ErrorPages, cve: "CVE-2026-41181", affected: &[(v(0, 0), v(6, 15))] },
+    AffectedVersions { fault: Fault::ErrorPages, cve: "CVE-2026-41181", affected: &[(v(0, 0), v(6, 15))] },
 ];
 
 /// The known faults of a version, the gravest first.
 pub fn advisories(version: TraefikVersion) -> Vec<Advisory> {
-    let of_row = |row: &Row| {
+    let of_row = |row: &AffectedVersions| {
         let affected = row.affected.iter().find(|(from, mended)| (*from..*mended).contains(&version));
         affected.map(|(_, mended)| Advisory { fault: row.fault, cve: row.cve, mended: *mended })
     };

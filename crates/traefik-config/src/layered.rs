@@ -12,9 +12,9 @@
 //!   modelgate-too-large  → Modelgate, which answers 413
 //! ```
 //!
-//! Each parent router has a table of its routes, which Traefik tries one after the other. If there are more than [`MANY`]
-//! routes, a layer of sixteen buckets (the routers `modelgate-routes-0` to `-f`) is put between: each bucket has the routes
-//! whose hash ends with its digit.
+//! Each parent router has a table of its routes, which Traefik tries one after the other. If there are more than
+//! [`MAX_ROUTES_PER_ROUTER`] routes, a layer of sixteen buckets (the routers `modelgate-routes-0` to `-f`) is put between: each
+//! bucket has the routes whose hash ends with its digit.
 //!
 //! Model names come from servers and are untrusted. They are never put into the document: a [`RouteId`](catalogue::RouteId)
 //! takes the place of each.
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// The maximum number of routes below one router.
-const MANY: usize = 64;
+const MAX_ROUTES_PER_ROUTER: usize = 64;
 
 /// Adds the routers of the layered layout.
 pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, front: &Front<'_>) {
@@ -48,7 +48,7 @@ pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, fro
     if options.max_chunked_body == 0 {
         front.add_refusal(http, Refusal::LengthMissing, "", 1);
     }
-    let has_many = catalogue.pools().map(|pool| pool.groups.len()).sum::<usize>() > MANY;
+    let has_many = catalogue.pools().map(|pool| pool.groups.len()).sum::<usize>() > MAX_ROUTES_PER_ROUTER;
     let mut buckets = BTreeSet::new();
     for pool in catalogue.pools() {
         for group in &pool.groups {

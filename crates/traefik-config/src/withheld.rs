@@ -36,7 +36,7 @@ const LAST_WORDS: &str = "authorization|authentication|(rapid|x)?api.?key|\
      (access|secret|auth|service|security|session|bearer|id|virtual|subscription).?(key|token)|secret|password|auth|jwt|jwt.?assertion";
 
 /// Every `X-Inference-*` header: deleted from the client's request, then set by `/auth`.
-const OURS: &str = "x[^a-z0-9]inference[^a-z0-9]";
+const INFERENCE_HEADERS: &str = "x[^a-z0-9]inference[^a-z0-9]";
 
 /// The expression for ForwardAuth's `authResponseHeadersRegex`, which matches the withheld names; `further` are the headers in
 /// which the operator has keys read. It has no `$`, which would have to be doubled in Compose files.
@@ -69,7 +69,7 @@ fn is_spelling(name: &str, other: &str) -> bool {
 fn expression_of<'n>(named: impl Iterator<Item = &'n str>) -> String {
     let names: Vec<String> = named.map(in_any_spelling).collect();
     let names = names.join("|");
-    format!(r"(?i)^({OURS}|({names}|([a-z0-9]+[^a-z0-9])*({LAST_WORDS}))[^a-z]*\z)")
+    format!(r"(?i)^({INFERENCE_HEADERS}|({names}|([a-z0-9]+[^a-z0-9])*({LAST_WORDS}))[^a-z]*\z)")
 }
 
 fn in_any_spelling(name: &str) -> String {

@@ -37,14 +37,14 @@ pub struct Family {
     /// The help text, in one line.
     pub help: &'static str,
     /// Counter or gauge.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The samples; all have the same label names.
     pub samples: Vec<Sample>,
 }
 
 /// The type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// The values only grow.
     Counter,
     /// The values go up and down.
@@ -63,12 +63,12 @@ pub struct Sample {
 impl Family {
     /// A gauge without samples.
     pub fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, kind: Kind::Gauge, samples: Vec::new() }
+        Self { name, help, kind: MetricKind::Gauge, samples: Vec::new() }
     }
 
     /// A counter without samples.
     pub fn counter(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, kind: Kind::Counter, samples: Vec::new() }
+        Self { name, help, kind: MetricKind::Counter, samples: Vec::new() }
     }
 
     /// Adds a sample.
@@ -80,11 +80,11 @@ impl Family {
     }
 }
 
-type Source = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
+type FamilySource = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
 
 /// The metrics of other parts.
 #[derive(Default)]
-pub(crate) struct Sources(Mutex<Vec<Source>>);
+pub(crate) struct Sources(Mutex<Vec<FamilySource>>);
 
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,7 +93,7 @@ impl fmt::Debug for Sources {
 }
 
 impl Sources {
-    pub(crate) fn add(&self, source: Source) {
+    pub(crate) fn add(&self, source: FamilySource) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(source);
     }
 
@@ -238,20 +238,20 @@ impl Figures {
 impl Family {
     fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::Counter => MetricType::Counter,
-            Kind::Gauge => MetricType::Gauge,
+            MetricKind::Counter => MetricType::Counter,
+            MetricKind::Gauge => MetricType::Gauge,
         };
         let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
         for Sample { labels, value } in &self.samples {
             let labels: Vec<(&str, &str)> =
                 labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
             match (labels.as_slice(), self.kind) {
-                ([], Kind::Counter) => metric.encode_counter::<NoLabelSet, _, f64>(value, None)?,
-                ([], Kind::Gauge) => metric.encode_gauge(value)?,
-                (labels, Kind::Counter) => {
+                ([], MetricKind::Counter) => metric.encode_counter::<NoLabelSet, _, f64>(value, None)?,
+                ([], MetricKind::Gauge) => metric.encode_gauge(value)?,
+                (labels, MetricKind::Counter) => {
                     metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(value, None)?;
                 }
-                (labels, Kind::Gauge) => metric.encode_family(&labels)?.encode_gauge(value)?,
+                (labels, MetricKind::Gauge) => metric.encode_family(&labels)?.encode_gauge(value)?,
             }
         }
         Ok(())

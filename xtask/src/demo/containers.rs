@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::slice;
 
-use super::{Key, Stack};
+use super::{GeneratedKey, Stack};
 use crate::service::AtExit;
 use crate::tools::{self, TRAEFIK_NEWEST};
 use crate::{Result, engine, http, layout, run};
@@ -34,7 +34,7 @@ pub(super) fn start(folder: &Path) -> Result<Stack> {
     if !engine::answers() {
         return Err("the Docker Engine is not running; start it, as root: dockerd".into());
     }
-    let key = Key::generate()?;
+    let key = GeneratedKey::generate()?;
     let key_file = folder.join("api-key.txt");
     fs::write(&key_file, &key.clear)?;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::slice;
 
-use super::{Key, Stack, log, modelgate};
+use super::{GeneratedKey, Stack, log, modelgate};
 use crate::service::Service;
 use crate::tools::{self, TRAEFIK_NEWEST};
 use crate::{Result, http, layout};
@@ -28,7 +28,7 @@ pub(super) fn start(folder: &Path) -> Result<Stack> {
         services.push(server(folder, name, models, address)?);
         urls.push((name, address));
     }
-    let key = Key::generate()?;
+    let key = GeneratedKey::generate()?;
     let [provider, requests, admin] = [8100, 8101, 8102].map(http::free_address);
     let (provider, requests, admin) = (provider?, requests?, admin?);
     let (config, state) = (folder.join("modelgate.yaml"), folder.join("state"));
@@ -79,7 +79,12 @@ fn admin_token() -> Result<String> {
 }
 
 /// The configuration file. It holds the key's digest only.
-fn configuration(key: &Key, listen: [SocketAddr; 3], servers: &[(&str, SocketAddr)], state: &Path) -> String {
+fn configuration(
+    key: &GeneratedKey,
+    listen: [SocketAddr; 3],
+    servers: &[(&str, SocketAddr)],
+    state: &Path,
+) -> String {
     let [provider, requests, admin] = listen;
     let servers: String = servers
         .iter()

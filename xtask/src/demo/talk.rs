@@ -11,7 +11,7 @@ use crate::{Result, layout};
 /// How many requests are sent to see that both servers answer.
 const ROUNDS: usize = 6;
 /// How much longer they are sent if only one has answered: the other may be healthy a moment later.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_FOR_BOTH: Duration = Duration::from_secs(30);
 
 /// Does what curl would, on machines without it: the URL, the key and the body come as arguments and on standard input.
 const WITHOUT_CURL: &str = "
@@ -39,7 +39,7 @@ pub(super) fn streamed_answer(stack: &Stack) -> Result {
 pub(super) fn who_answers(stack: &Stack) -> Result {
     let mut answers = BTreeSet::new();
     let (start, mut asked) = (Instant::now(), 0);
-    while asked < ROUNDS || answers.len() < 2 && start.elapsed() < PATIENCE {
+    while asked < ROUNDS || answers.len() < 2 && start.elapsed() < WAIT_FOR_BOTH {
         let lines = ask(stack, false, |_| ())?;
         answers.insert(text_of(&lines.join("\n")).ok_or("the answer has no text")?);
         asked += 1;

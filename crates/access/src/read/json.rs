@@ -206,7 +206,7 @@ impl<'de> Visitor<'de> for &mut Found<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some((field, name)) = map.next_key_seed(Key(self.rule))? {
+        while let Some((field, name)) = map.next_key_seed(NameSeed(self.rule))? {
             match field {
                 Err(refusal) => return Err(self.refuse(refusal)),
                 Ok(Field::Model) => self.model(&mut map, name)?,
@@ -221,9 +221,9 @@ impl<'de> Visitor<'de> for &mut Found<'de> {
 }
 
 /// Reads a key. Serde lends it straight from the body unless it has escapes.
-struct Key(NameField);
+struct NameSeed(NameField);
 
-impl<'de> DeserializeSeed<'de> for Key {
+impl<'de> DeserializeSeed<'de> for NameSeed {
     type Value = (Result<Field, Unreadable>, FieldName);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -231,7 +231,7 @@ impl<'de> DeserializeSeed<'de> for Key {
     }
 }
 
-impl<'de> Visitor<'de> for Key {
+impl<'de> Visitor<'de> for NameSeed {
     type Value = (Result<Field, Unreadable>, FieldName);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

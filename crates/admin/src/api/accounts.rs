@@ -21,9 +21,9 @@ use super::{
 use crate::{Admin, Operator, list::encode};
 
 /// The length of a list if the request does not give one.
-const SOME: u32 = 100;
+const DEFAULT_LISTED: u32 = 100;
 /// The longest list.
-const MOST: u32 = 1_000;
+const MAX_LISTED: u32 = 1_000;
 
 /// The account that was written, and the key that was generated for it, if any.
 type Written<A> = Result<(Item<A>, Option<NewKey>), RegistryError>;
@@ -88,7 +88,7 @@ pub(crate) async fn list<A: Kept>(
 ) -> Result<Json<Value>, Problem> {
     let filter = Filter {
         after: query.name("after"),
-        limit: query.number("limit", 1..=MOST).unwrap_or(SOME),
+        limit: query.number("limit", 1..=MAX_LISTED).unwrap_or(DEFAULT_LISTED),
         search: query.words("search"),
         consumer: if A::HAS_CONSUMER { query.name("consumer") } else { None },
         plan: if A::HAS_PLAN { query.name("plan") } else { None },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use accounts::{KeySpec, Kind};
+use accounts::{AccountKind, KeySpec};
 use axum::{Json, extract::State};
 use config_reader::ConfigErrors;
 use serde_json::Value;
@@ -75,7 +75,7 @@ pub(crate) async fn limits(
     drop(policy);
     let key = match (admin.registry.get::<KeySpec>(&name).await, key) {
         // A deleted key stays in force for a moment, and all keys do while the store is down.
-        (Ok(None), _) => return Err(Problem::missing(Kind::Key, &name)),
+        (Ok(None), _) => return Err(Problem::missing(AccountKind::Key, &name)),
         (_, Some(key)) => key,
         (Ok(Some(_)), None) => {
             let detail = format!("the key {name:?} is not in force; if it is not new, the log says why");

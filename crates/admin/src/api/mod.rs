@@ -78,7 +78,7 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
     ]
 }
 
-/// All routes, to be nested at [`BASE`] behind the gate.
+/// All routes, to be nested at [`BASE`] behind the authentication.
 pub(crate) fn router() -> Router<Admin> {
     let routes =
         routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));

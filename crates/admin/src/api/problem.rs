@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use accounts::Kind;
+use accounts::AccountKind;
 use axum::{
     Json,
     http::{
@@ -67,7 +67,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
-    pub(crate) fn missing(kind: Kind, name: &str) -> Self {
+    pub(crate) fn missing(kind: AccountKind, name: &str) -> Self {
         Self::not_found(Conflict::Missing(kind, name.to_owned()).to_string())
     }
 

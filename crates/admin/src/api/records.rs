@@ -11,7 +11,7 @@ use axum::{
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
-use store::{AuditFilter, Entry, Store, StoreError, UsageFilter, UsageRow};
+use store::{AuditEntry, AuditFilter, Store, StoreError, UsageFilter, UsageRow};
 
 use super::{
     Problem,
@@ -22,15 +22,15 @@ use crate::Admin;
 
 const LINES: &str = "application/x-ndjson";
 /// The length of a list if the request does not give one.
-const SOME: u32 = 100;
+const DEFAULT_LISTED: u32 = 100;
 /// The longest list, and the number of rows that are read from the store at a time.
-const MOST: u32 = 1_000;
+const MAX_LISTED: u32 = 1_000;
 
 /// `GET /usage`
 pub(crate) async fn usage(State(admin): State<Admin>, mut query: Query) -> Result<Json<Value>, Problem> {
     let mut day = |key| query.text(key, "a day such as 2026-11-21", is_day);
     let (from, to) = (day("from"), day("to"));
-    let limit = query.number("limit", 1..=MOST).unwrap_or(MOST);
+    let limit = query.number("limit", 1..=MAX_LISTED).unwrap_or(MAX_LISTED);
     let (key, consumer, model) = (query.words("key"), query.words("consumer"), query.words("model"));
     query.finish()?;
     // One row more than fits shows whether there are more.
@@ -69,13 +69,13 @@ pub(crate) async fn audit(
     mut query: Query,
 ) -> Result<Response, Problem> {
     let format = query.text("format", "json or jsonl", |text| matches!(text, "json" | "jsonl"));
-    let limit = query.number("limit", 1..=MOST);
+    let limit = query.number("limit", 1..=MAX_LISTED);
     let filter = AuditFilter {
         actor: query.words("actor"),
         subject: query.words("subject"),
         action: query.words("action"),
         before: query.words("before"),
-        limit: limit.unwrap_or(SOME),
+        limit: limit.unwrap_or(DEFAULT_LISTED),
     };
     query.finish()?;
     let store = admin.registry.store()?;
@@ -95,7 +95,7 @@ pub(crate) async fn audit(
 }
 
 /// The representation of an entry of the audit log.
-pub fn entry_to_json(entry: &Entry) -> Value {
+pub fn entry_to_json(entry: &AuditEntry) -> Value {
     json!({
         "id": entry.id,
         "at": millis(entry.at()),
@@ -110,7 +110,7 @@ pub fn entry_to_json(entry: &Entry) -> Value {
 
 /// All matching entries, or `limit` of them, one on each line; they are read from the store while they are sent.
 async fn lines(store: Arc<Store>, filter: AuditFilter, limit: Option<u32>) -> Result<Response, Problem> {
-    let page = AuditFilter { limit: limit.unwrap_or(MOST), ..filter };
+    let page = AuditFilter { limit: limit.unwrap_or(MAX_LISTED), ..filter };
     // The first page is read before anything is sent, so that an error still gets a status.
     let (first, next) = page_of(&store, page).await?;
     let next = next.filter(|_| limit.is_none());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use catalogue::{Catalogue, Finding, Pool, Readiness, ServerRecord, Source, Subject};
+use catalogue::{Catalogue, Finding, Pool, ProblemSubject, Readiness, ServerRecord, Source};
 use serde_json::{Value, json};
 
 use super::{Problem, extract::Query};
@@ -61,8 +61,7 @@ pub(crate) async fn servers(State(admin): State<Admin>, query: Query) -> Result<
 
 fn server(catalogue: &Catalogue, server: &ServerRecord) -> Value {
     let spec = &server.spec;
-    let is_about =
-        |subject: &Subject| matches!(subject, Subject::Container(n) | Subject::Server(n) if *n == spec.name);
+    let is_about = |subject: &ProblemSubject| matches!(subject, ProblemSubject::Container(n) | ProblemSubject::Server(n) if *n == spec.name);
     let problems = catalogue.problems().iter().chain(catalogue.hints());
     let problems = problems.filter(|problem| is_about(&problem.subject));
     json!({

@@ -8,7 +8,7 @@ use std::{
 
 use accounts::{Account, ConsumerSpec, KeySpec, Plan};
 use serde_json::{Map, Value};
-use store::{Item, Registry, RegistryError, Source};
+use store::{AccountSource, Item, Registry, RegistryError};
 
 /// Accounts that have a representation.
 pub trait Present: Account + Send + Sync + 'static {
@@ -88,8 +88,8 @@ fn shown<A: Account>(item: &Item<A>) -> Map<String, Value> {
     // Fields keep the order in which they are written elsewhere.
     object.retain(|key, _| !["sha256", "previous"].contains(&key.as_str()));
     match item.source {
-        Source::File => object.insert("source".into(), "file".into()),
-        Source::Store { created, changed } => {
+        AccountSource::File => object.insert("source".into(), "file".into()),
+        AccountSource::Store { created, changed } => {
             object.insert("created".into(), millis(created).into());
             object.insert("changed".into(), millis(changed).into());
             object.insert("source".into(), "store".into())

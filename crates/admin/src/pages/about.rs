@@ -12,7 +12,7 @@ use crate::{
 
 #[derive(Template)]
 #[template(path = "about.html")]
-struct Page {
+struct AboutPage {
     frame: Frame,
     facts: Vec<(&'static str, String)>,
     connections: Vec<Connection>,
@@ -33,7 +33,7 @@ pub(crate) async fn show(State(admin): State<Admin>, operator: Operator) -> Resp
             loaded.as_ref().map_or_else(|| "none yet".into(), |c| format!("revision {}", c.generation())),
         ),
     ];
-    html(&Page {
+    html(&AboutPage {
         frame: Frame::new("About", "/about", operator),
         facts,
         connections: connection::all(&admin, loaded.as_deref()),

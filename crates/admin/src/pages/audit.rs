@@ -4,7 +4,7 @@ use askama::Template;
 use axum::{extract::State, http::Uri, response::Response};
 use serde::Deserialize;
 use serde_json::Value;
-use store::{AuditFilter, Entry};
+use store::{AuditEntry, AuditFilter};
 
 use crate::{
     Admin, Operator,
@@ -18,10 +18,10 @@ const ROWS: u32 = 50;
 
 #[derive(Template)]
 #[template(path = "audit.html")]
-struct Page {
+struct AuditPage {
     frame: Frame,
-    query: Asked,
-    rows: Vec<Row>,
+    query: AuditQuery,
+    rows: Vec<AuditRow>,
     older: Option<String>,
     error: Option<String>,
 }
@@ -29,14 +29,14 @@ struct Page {
 /// Which entries to show; an empty filter is ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Asked {
+pub(crate) struct AuditQuery {
     actor: String,
     subject: String,
     action: String,
     before: String,
 }
 
-struct Row {
+struct AuditRow {
     at: Time,
     actor: String,
     /// From where: an address, or the host of a command line.
@@ -49,7 +49,7 @@ struct Row {
 
 /// `GET /audit`
 pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, uri: Uri) -> Response {
-    let query: Asked = super::query(&uri);
+    let query: AuditQuery = super::query(&uri);
     let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
     let filter = AuditFilter {
         actor: given(&query.actor),
@@ -68,18 +68,18 @@ pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, uri: Ur
     let has_more = entries.len() > ROWS as usize;
     entries.truncate(ROWS as usize);
     let older = entries.last().filter(|_| has_more).map(|last| {
-        let Asked { actor, subject, action, .. } = &query;
+        let AuditQuery { actor, subject, action, .. } = &query;
         let given = [("actor", actor), ("subject", subject), ("action", action), ("before", &last.id)];
         let pairs = given.iter().filter(|(_, value)| !value.is_empty());
         let pairs: Vec<String> = pairs.map(|(name, value)| format!("{name}={}", encode(value))).collect();
         format!("?{}", pairs.join("&"))
     });
     let rows = entries.iter().map(row).collect();
-    html(&Page { frame: Frame::new("Audit log", "/audit", operator), query, rows, older, error })
+    html(&AuditPage { frame: Frame::new("Audit log", "/audit", operator), query, rows, older, error })
 }
 
-fn row(entry: &Entry) -> Row {
-    Row {
+fn row(entry: &AuditEntry) -> AuditRow {
+    AuditRow {
         at: format::time(entry.at()),
         actor: entry.actor.clone(),
         origin: origin(entry),
@@ -90,7 +90,7 @@ fn row(entry: &Entry) -> Row {
 }
 
 /// An address, or the host of a command line; nothing, if neither is known.
-fn origin(entry: &Entry) -> String {
+fn origin(entry: &AuditEntry) -> String {
     match (&entry.address, &entry.host) {
         (Some(address), _) => address.clone(),
         (None, Some(host)) => format!("host {host}"),

@@ -10,11 +10,11 @@ use crate::{
 
 #[derive(Template)]
 #[template(path = "help.html")]
-struct Page {
+struct HelpPage {
     frame: Frame,
 }
 
 /// `GET /help`
 pub(crate) async fn show(operator: Operator) -> Response {
-    html(&Page { frame: Frame::new("Common errors", "/help", operator) })
+    html(&HelpPage { frame: Frame::new("Common errors", "/help", operator) })
 }

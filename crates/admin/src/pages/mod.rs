@@ -53,13 +53,13 @@ macro_rules! live_page {
 pub(crate) use live_page;
 
 /// The request for a page.
-pub(crate) struct Asked<'a> {
+pub(crate) struct PageRequest<'a> {
     pub(crate) admin: &'a Admin,
     pub(crate) operator: Operator,
     pub(crate) uri: &'a Uri,
 }
 
-impl Asked<'_> {
+impl PageRequest<'_> {
     fn query<Q: DeserializeOwned + Default>(&self) -> Q {
         query(self.uri)
     }
@@ -88,7 +88,7 @@ fn usable_model(catalogue: &Catalogue, may_use: impl Fn(&Pool) -> bool) -> Optio
 }
 
 /// The page at a path; `None` if there is none.
-pub(crate) fn find(asked: Asked<'_>) -> Option<Box<dyn Page>> {
+pub(crate) fn find(asked: PageRequest<'_>) -> Option<Box<dyn Page>> {
     let path = asked.uri.path().to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let decoded = |segment: &str| percent_decode_str(segment).decode_utf8().ok().map(Cow::into_owned);
@@ -106,7 +106,7 @@ pub(crate) fn find(asked: Asked<'_>) -> Option<Box<dyn Page>> {
 
 /// `GET` of any page.
 pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, parts: Parts) -> Response {
-    match find(Asked { admin: &admin, operator, uri: &parts.uri }) {
+    match find(PageRequest { admin: &admin, operator, uri: &parts.uri }) {
         Some(found) => page::rendered(found.whole()),
         None => Refusal::not_found(&parts).into_response(),
     }

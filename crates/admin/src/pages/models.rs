@@ -3,7 +3,7 @@
 use askama::Template;
 use catalogue::{Pool, Readiness, Source};
 
-use super::{Asked, ListQuery, live_page, servers::Row as ServerRow};
+use super::{ListQuery, PageRequest, live_page, servers::ServerRow};
 use crate::{
     format,
     list::{Paging, contains, encode},
@@ -16,13 +16,13 @@ pub(crate) struct Models {
     frame: Frame,
     query: ListQuery,
     counts: [(&'static str, &'static str, usize); 4],
-    rows: Vec<Row>,
+    rows: Vec<ModelRow>,
     paging: Paging,
 }
 live_page!(Models);
 
 /// A line of the list.
-struct Row {
+struct ModelRow {
     link: String,
     model: String,
     /// What the name alone does not tell: an alias, a selection.
@@ -71,7 +71,7 @@ fn state(readiness: Readiness) -> (&'static str, &'static str) {
 }
 
 /// `GET /models`
-pub(crate) fn list(asked: Asked<'_>) -> Models {
+pub(crate) fn list(asked: PageRequest<'_>) -> Models {
     let query: ListQuery = asked.query();
     let loaded = asked.admin.shared.catalogue().load();
     let pools: Vec<_> = loaded.iter().flat_map(|catalogue| catalogue.pools()).collect();
@@ -92,7 +92,7 @@ pub(crate) fn list(asked: Asked<'_>) -> Models {
     Models { frame: Frame::new("Models", "/models", asked.operator), query, counts, rows, paging }
 }
 
-fn row(pool: &Pool) -> Row {
+fn row(pool: &Pool) -> ModelRow {
     let (class, state) = state(pool.readiness());
     let mut notes = Vec::new();
     if pool.canonical != pool.model {
@@ -100,7 +100,7 @@ fn row(pool: &Pool) -> Row {
     }
     notes.extend(pool.selector.iter().map(|selector| format!("for requests with {selector}")));
     notes.extend(pool.canary.iter().map(|branch| format!("{} % to {}", branch.percent, branch.model)));
-    Row {
+    ModelRow {
         link: format!("/models/{}", encode(pool.model.as_str())),
         model: pool.model.to_string(),
         notes,
@@ -114,7 +114,7 @@ fn row(pool: &Pool) -> Row {
 }
 
 /// `GET /models/{name}`
-pub(crate) fn one(asked: Asked<'_>, name: &str) -> Option<Model> {
+pub(crate) fn one(asked: PageRequest<'_>, name: &str) -> Option<Model> {
     let loaded = asked.admin.shared.catalogue().load();
     let pools: Vec<PoolView> = loaded
         .iter()
@@ -128,7 +128,7 @@ pub(crate) fn one(asked: Asked<'_>, name: &str) -> Option<Model> {
     Some(Model { frame: Frame::new(name, "/models", asked.operator), name: name.to_owned(), pools })
 }
 
-fn view(asked: &Asked<'_>, pool: &Pool) -> PoolView {
+fn view(asked: &PageRequest<'_>, pool: &Pool) -> PoolView {
     let (class, state) = state(pool.readiness());
     let card = &pool.card;
     let mut facts = Vec::new();

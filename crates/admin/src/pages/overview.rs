@@ -8,13 +8,13 @@ use std::{
 use askama::Template;
 use catalogue::{Catalogue, Readiness, ServerState};
 
-use super::{Asked, live_page};
+use super::{PageRequest, live_page};
 use crate::{
     Admin,
     chart::Chart,
     connection::{self, Connection},
     format::{self, Time},
-    issue::{self, Issue, Severity},
+    issue::{self, Issue, IssueSeverity},
     page::Frame,
     pages::traefik::{Instance, instances},
 };
@@ -61,7 +61,7 @@ struct Change {
     what: String,
 }
 
-pub(crate) fn page(asked: Asked<'_>) -> Overview {
+pub(crate) fn page(asked: PageRequest<'_>) -> Overview {
     let admin = asked.admin;
     let frame = Frame::new("Overview", "/", asked.operator);
     let loaded = admin.shared.catalogue().load();
@@ -93,7 +93,7 @@ fn verdict(catalogue: Option<&Catalogue>, issues: &[Issue]) -> Verdict {
                     .into(),
         };
     };
-    let (bad, all) = (issues.iter().filter(|i| i.severity == Severity::Bad).count(), issues.len());
+    let (bad, all) = (issues.iter().filter(|i| i.severity == IssueSeverity::Bad).count(), issues.len());
     let (pools, servers) = (catalogue.pools().count(), catalogue.servers().count());
     let ready = catalogue.pools().filter(|pool| pool.readiness() == Readiness::Ready).count();
     let up = catalogue.servers().filter(|server| server.state == ServerState::Ready).count();
@@ -216,10 +216,10 @@ fn rest(counts: &[(usize, &str)]) -> String {
 
 /// The latest changes of the document for Traefik.
 fn changes(admin: &Admin) -> Vec<Change> {
-    const MOST: usize = 8;
+    const MAX_CHANGES_SHOWN: usize = 8;
     let revisions = admin.shared.history().revisions();
     let all = revisions.iter().flat_map(|revision| {
         revision.why.iter().map(|what| Change { at: format::time(revision.at), what: what.clone() })
     });
-    all.take(MOST).collect()
+    all.take(MAX_CHANGES_SHOWN).collect()
 }

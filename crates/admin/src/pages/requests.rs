@@ -4,7 +4,7 @@ use askama::Template;
 use serde::Deserialize;
 use telemetry::{Filter, Record};
 
-use super::{Asked, live_page};
+use super::{PageRequest, live_page};
 use crate::{
     format::{self, Time},
     page::Frame,
@@ -19,7 +19,7 @@ pub(crate) struct Requests {
     frame: Frame,
     query: Query,
     reasons: Vec<String>,
-    rows: Vec<Row>,
+    rows: Vec<RequestRow>,
     not_shown: String,
 }
 live_page!(Requests);
@@ -36,7 +36,7 @@ pub(crate) struct Query {
     id: String,
 }
 
-struct Row {
+struct RequestRow {
     at: Time,
     class: &'static str,
     decision: &'static str,
@@ -78,7 +78,7 @@ impl Query {
 }
 
 /// `GET /requests`
-pub(crate) fn page(asked: Asked<'_>) -> Requests {
+pub(crate) fn page(asked: PageRequest<'_>) -> Requests {
     let query: Query = asked.query();
     let telemetry = asked.admin.shared.telemetry();
     let rows = telemetry.recent(&query.filter(), ROWS).iter().map(|record| row(record)).collect();
@@ -98,10 +98,10 @@ pub(crate) fn page(asked: Asked<'_>) -> Requests {
     }
 }
 
-fn row(record: &Record) -> Row {
+fn row(record: &Record) -> RequestRow {
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let (class, decision) = if record.refused.is_some() { ("bad", "refused") } else { ("good", "allowed") };
-    Row {
+    RequestRow {
         at: format::moment(record.at),
         class,
         decision,

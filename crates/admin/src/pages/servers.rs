@@ -12,16 +12,16 @@ use axum::{
     response::{IntoResponse as _, Redirect, Response},
 };
 use catalogue::{
-    Cordon, CordonKind, Finding, HealthMode, Problem, ServerRecord, ServerState, Source, Subject,
+    Cordon, CordonKind, Finding, HealthMode, Problem, ProblemSubject, ServerRecord, ServerState, Source,
 };
 use serde::Deserialize;
 
-use self::health::Health;
-use super::{Asked, ListQuery, live_page};
+use self::health::ShownHealth;
+use super::{ListQuery, PageRequest, live_page};
 use crate::{
     Admin, Operator, Refusal,
     format::{self, Time},
-    issue::{self, Issue, Severity, Told},
+    issue::{self, Issue, IssueSeverity, Told},
     list::{Paging, contains, encode},
     page::Frame,
     since,
@@ -34,13 +34,13 @@ pub(crate) struct Servers {
     query: ListQuery,
     counts: [(&'static str, &'static str, usize); 6],
     issues: Vec<Issue>,
-    rows: Vec<Row>,
+    rows: Vec<ServerRow>,
     paging: Paging,
 }
 live_page!(Servers);
 
 /// A row of the list.
-pub(crate) struct Row {
+pub(crate) struct ServerRow {
     pub(crate) link: String,
     pub(crate) name: String,
     pub(crate) address: String,
@@ -50,7 +50,7 @@ pub(crate) struct Row {
     pub(crate) state: &'static str,
     pub(crate) why: String,
     pub(crate) since: Option<Time>,
-    pub(crate) health: Health,
+    pub(crate) health: ShownHealth,
     pub(crate) weight: u16,
     pub(crate) priority: u8,
     pub(crate) models: Vec<String>,
@@ -60,7 +60,7 @@ pub(crate) struct Row {
 /// How many models are named in a row.
 const MODELS: usize = 3;
 
-impl Row {
+impl ServerRow {
     pub(crate) fn new(admin: &Admin, server: &ServerRecord) -> Self {
         let spec = &server.spec;
         let (class, state) = state(admin, server);
@@ -77,7 +77,7 @@ impl Row {
             state,
             why: server.state.why().map_or_else(String::new, ToString::to_string),
             since: admin.since.of(server).map(format::time),
-            health: Health::of(server),
+            health: ShownHealth::of(server),
             weight: spec.settings.weight.unwrap_or(1),
             priority: spec.settings.priority,
             models: names.take(MODELS).collect(),
@@ -103,7 +103,7 @@ fn cordoned(admin: &Admin, server: &ServerRecord) -> Option<CordonKind> {
 }
 
 /// `GET /servers`
-pub(crate) fn list(asked: Asked<'_>) -> Servers {
+pub(crate) fn list(asked: PageRequest<'_>) -> Servers {
     let (admin, query) = (asked.admin, asked.query::<ListQuery>());
     let loaded = admin.shared.catalogue().load();
     let servers: Vec<&Arc<ServerRecord>> = loaded.iter().flat_map(|catalogue| catalogue.servers()).collect();
@@ -130,12 +130,12 @@ pub(crate) fn list(asked: Asked<'_>) -> Servers {
         "problems" => paging.cut(issues),
         // Problems of containers that are not servers are shown nowhere else.
         "" if query.page <= 1 => {
-            let elsewhere = |i: &Issue| i.link.starts_with("/servers?") && i.severity != Severity::Hint;
+            let elsewhere = |i: &Issue| i.link.starts_with("/servers?") && i.severity != IssueSeverity::Hint;
             issues.into_iter().filter(elsewhere).take(MOST_ISSUES).collect()
         }
         _ => Vec::new(),
     };
-    let rows = paging.cut(found).into_iter().map(|server| Row::new(admin, server)).collect();
+    let rows = paging.cut(found).into_iter().map(|server| ServerRow::new(admin, server)).collect();
     Servers { frame: Frame::new("Servers", "/servers", asked.operator), query, counts, issues, rows, paging }
 }
 
@@ -155,9 +155,9 @@ fn searched(server: &ServerRecord) -> impl Iterator<Item = &str> {
 
 #[derive(Template)]
 #[template(path = "server.html", blocks = ["live"])]
-pub(crate) struct Server {
+pub(crate) struct ServerPage {
     frame: Frame,
-    row: Row,
+    row: ServerRow,
     todo: Option<Cow<'static, str>>,
     facts: Vec<(&'static str, String)>,
     settings: Vec<(String, String)>,
@@ -168,20 +168,19 @@ pub(crate) struct Server {
     cordoned: bool,
     has_runs: bool,
 }
-live_page!(Server);
+live_page!(ServerPage);
 
 /// `GET /servers/{id}`
-pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
+pub(crate) fn one(asked: PageRequest<'_>, id: &str) -> Option<ServerPage> {
     let admin = asked.admin;
     let loaded = admin.shared.catalogue().load();
     let catalogue = loaded.as_deref()?;
     let server = catalogue.servers().find(|server| server.spec.id.as_str() == id)?;
     let spec = &server.spec;
-    let row = Row::new(admin, server);
+    let row = ServerRow::new(admin, server);
     let of_server = spec.settings.given.iter().map(|(key, value)| (*key, value.as_str()));
     let settings = of_server.chain(spec.model_settings.iter());
-    let is_about =
-        |subject: &Subject| matches!(subject, Subject::Container(n) | Subject::Server(n) if *n == spec.name);
+    let is_about = |subject: &ProblemSubject| matches!(subject, ProblemSubject::Container(n) | ProblemSubject::Server(n) if *n == spec.name);
     // The reason why it is not ready is shown above already.
     let is_new = |p: &&Problem| is_about(&p.subject) && Some(&p.finding) != server.state.why();
     let problems = catalogue.problems().iter().chain(catalogue.hints()).filter(is_new);
@@ -218,7 +217,7 @@ pub(crate) fn one(asked: Asked<'_>, id: &str) -> Option<Server> {
     if spec.credential.is_some() {
         facts.push(("Credential", "it demands one; it is given to nobody but Traefik".into()));
     }
-    Some(Server {
+    Some(ServerPage {
         frame: Frame::new(&spec.name, "/servers", asked.operator),
         todo: server.state.why().map(Finding::advice),
         facts,

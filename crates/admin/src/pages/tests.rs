@@ -9,7 +9,7 @@ use telemetry::{Decided, Refused};
 
 use crate::testing::{
     ADMIN, Dashboard, READER,
-    found::{Discovery, Does, Server, container, pending, problems, unhealthy},
+    found::{ChangingServer, Discovery, Does, container, pending, problems, unhealthy},
     server, text,
 };
 
@@ -18,7 +18,7 @@ const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>
 const ESCAPED: &str = "&#60;img src=x onerror=alert(1)&#62;";
 
 async fn hostile() -> Catalogue {
-    let answers = Server::start(Does::Answer(200, 200)).await;
+    let answers = ChangingServer::start(Does::Answer(200, 200)).await;
     let wanted = [("inference.ready.path", "/ready"), ("inference.ready.contains", HOSTILE)];
     let asked = Discovery::start(&[container(HOSTILE, answers.port, &wanted)]).all_asked().await;
     let mut bad = server(HOSTILE, asked.servers().next().expect("a server").state.clone(), &[HOSTILE]);
@@ -313,7 +313,7 @@ async fn a_live_page_ends_with_the_token_and_with_the_program() {
     let dashboard = Dashboard::of(Catalogue::default());
     let mut other = events(&dashboard, "%2F").await.into_body();
     event(&mut other).await.expect("an event");
-    dashboard.admin.gate.replace_tokens(crate::AdminTokens::default());
+    dashboard.admin.authenticator.replace_tokens(crate::AdminTokens::default());
     until_end(&mut other).await;
 }
 

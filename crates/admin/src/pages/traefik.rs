@@ -12,7 +12,7 @@ use axum::{
 use traefik_config::Claim;
 use web::Revision;
 
-use super::{Asked, live_page};
+use super::{PageRequest, live_page};
 use crate::{
     Admin, Operator, Refusal,
     format::{self, Time},
@@ -29,7 +29,7 @@ pub(crate) struct Traefik {
     claim: Option<Claim>,
     version: String,
     instances: Vec<Instance>,
-    revisions: Vec<Row>,
+    revisions: Vec<EarlierDocument>,
 }
 live_page!(Traefik);
 
@@ -46,7 +46,7 @@ pub(crate) struct Instance {
 }
 
 /// An earlier document.
-struct Row {
+struct EarlierDocument {
     number: u64,
     at: Time,
     why: Vec<String>,
@@ -89,7 +89,7 @@ pub(crate) fn instances(admin: &Admin) -> Vec<Instance> {
 }
 
 /// `GET /traefik`
-pub(crate) fn page(asked: Asked<'_>) -> Traefik {
+pub(crate) fn page(asked: PageRequest<'_>) -> Traefik {
     let admin = asked.admin;
     let settings = admin.shared.settings();
     let polls = admin.shared.polls();
@@ -112,8 +112,8 @@ pub(crate) fn page(asked: Asked<'_>) -> Traefik {
     }
 }
 
-fn row(revision: &Revision) -> Row {
-    Row {
+fn row(revision: &Revision) -> EarlierDocument {
+    EarlierDocument {
         number: revision.number,
         at: format::time(revision.at),
         why: revision.why.clone(),
@@ -127,7 +127,7 @@ fn row(revision: &Revision) -> Row {
 #[template(path = "revision.html")]
 struct Document {
     frame: Frame,
-    row: Row,
+    row: EarlierDocument,
     previous: Option<u64>,
     diff: Vec<DiffLine>,
     is_forgotten: bool,

@@ -27,9 +27,9 @@ const SUGGESTED: usize = 200;
 
 #[derive(Template)]
 #[template(path = "try_it.html")]
-struct Page {
+struct TryItPage {
     frame: Frame,
-    given: Given,
+    given: TryItForm,
     names: Vec<String>,
     outcome: Option<Result<Outcome, Unreadable>>,
 }
@@ -37,7 +37,7 @@ struct Page {
 /// The fields of the form. A key is never shown again.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
-pub(crate) struct Given {
+pub(crate) struct TryItForm {
     method: String,
     url: String,
     key: String,
@@ -47,7 +47,7 @@ pub(crate) struct Given {
     from: String,
 }
 
-impl Default for Given {
+impl Default for TryItForm {
     fn default() -> Self {
         Self {
             method: "POST".into(),
@@ -89,13 +89,13 @@ enum Unreadable {
 /// The key with which the request is tried.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Wanted {
+struct TryItQuery {
     name: String,
 }
 
 /// `GET /requests/try`
 pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, uri: Uri) -> Response {
-    let Wanted { name } = query(&uri);
+    let TryItQuery { name } = query(&uri);
     let policy = admin.shared.policy().clone();
     let key = key_called(&policy, &name);
     let loaded = admin.shared.catalogue().load().clone();
@@ -111,15 +111,15 @@ pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, uri: Ur
 }}"
     );
     let name = key.map(|key| key.name.clone()).unwrap_or_default();
-    let given = Given { body, name, ..Given::default() };
-    html(&Page { names: names(&admin, &policy), frame: frame(operator), given, outcome: None })
+    let given = TryItForm { body, name, ..TryItForm::default() };
+    html(&TryItPage { names: names(&admin, &policy), frame: frame(operator), given, outcome: None })
 }
 
 /// `POST /requests/try`
 pub(crate) async fn submit(
     State(admin): State<Admin>,
     operator: Operator,
-    Form(mut given): Form<Given>,
+    Form(mut given): Form<TryItForm>,
 ) -> Response {
     let outcome = explain(&admin, &given).await;
     let policy = admin.shared.policy().clone();
@@ -130,7 +130,7 @@ pub(crate) async fn submit(
         // The field may contain a key instead of a name.
         given.name.clear();
     }
-    html(&Page { names: names(&admin, &policy), frame: frame(operator), given, outcome: Some(outcome) })
+    html(&TryItPage { names: names(&admin, &policy), frame: frame(operator), given, outcome: Some(outcome) })
 }
 
 fn frame(operator: Operator) -> Frame {
@@ -157,7 +157,7 @@ fn names(admin: &Admin, policy: &Policy) -> Vec<String> {
     names
 }
 
-async fn explain(admin: &Admin, given: &Given) -> Result<Outcome, Unreadable> {
+async fn explain(admin: &Admin, given: &TryItForm) -> Result<Outcome, Unreadable> {
     let loaded = admin.shared.catalogue().load().clone();
     let catalogue = loaded.as_deref().ok_or(Unreadable::Surveying)?;
     let uri: Uri = given.url.trim().parse()?;
@@ -239,7 +239,7 @@ fn may_hold_key(line: &str) -> bool {
 }
 
 /// The headers, one on each line of the field, and the key.
-fn headers(given: &Given) -> Result<HeaderMap, Unreadable> {
+fn headers(given: &TryItForm) -> Result<HeaderMap, Unreadable> {
     let mut headers = HeaderMap::new();
     let bearer =
         (!given.key.trim().is_empty()).then(|| format!("Authorization: Bearer {}", given.key.trim()));

@@ -36,12 +36,12 @@ pub(crate) enum Does {
 }
 
 /// A server that may do something else later. It ends with the test.
-pub(crate) struct Server {
+pub(crate) struct ChangingServer {
     pub(crate) port: u16,
     does: watch::Sender<Does>,
 }
 
-impl Server {
+impl ChangingServer {
     pub(crate) async fn start(does: Does) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("its address").port();

@@ -36,7 +36,7 @@ pub(super) fn resolve(drafts: &mut Drafts, overrides: &ModelOverrides, problems:
             (BranchKind::Mirror, settings.mirror_model, settings.mirror_percent.unwrap_or(100)),
         ];
         let [canary, mirror] = asked.map(|(kind, target, percent)| {
-            let asked = Asked { kind, model: name, target: target?, percent };
+            let asked = WantedBranch { kind, model: name, target: target?, percent };
             let found = asked.find(draft, &everybody)?;
             found.map_err(|fault| problems.extend(asked.problem(draft, fault))).ok()
         });
@@ -65,7 +65,7 @@ fn conflict(
 }
 
 /// A canary or mirror that a model's settings ask for.
-struct Asked<'n> {
+struct WantedBranch<'n> {
     kind: BranchKind,
     model: &'n ModelName,
     /// The other model.
@@ -73,7 +73,7 @@ struct Asked<'n> {
     percent: u8,
 }
 
-impl Asked<'_> {
+impl WantedBranch<'_> {
     /// The servers of the other model, if they can take this model's requests: Traefik cannot change the name in a body, and
     /// `/auth` sets no second credential. `None` if no request would go there.
     fn find(

@@ -61,7 +61,7 @@ pub(super) enum Guard {
 }
 
 /// The name of Modelgate's own middleware, which comes with the rendered configuration.
-const OURS: &str = "modelgate@http";
+const OWN_MIDDLEWARE: &str = "modelgate@http";
 /// The deepest nesting of chains that is followed.
 const MAX_DEPTH: usize = 8;
 
@@ -164,7 +164,7 @@ impl Search<'_> {
         names.iter().any(|name| {
             let (plain, provider) = name.rsplit_once('@').unwrap_or((name, "docker"));
             match (provider, self.known.get(plain).copied()) {
-                _ if name == OURS => true,
+                _ if name == OWN_MIDDLEWARE => true,
                 // Modelgate's other middlewares check no key.
                 ("http", _) => false,
                 ("docker" | "swarm", Some(Middleware::ForwardAuth(address))) => is_our_auth(address),

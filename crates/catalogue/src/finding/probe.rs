@@ -9,14 +9,14 @@ use crate::{HealthMode, ListingError, MAX_LISTING_BYTES, Origin, ServerSpec, Ser
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProbeFinding {
     /// The server that was probed.
-    pub asked: Asked,
+    pub asked: ProbedServer,
     /// What went wrong.
     pub fault: ProbeFault,
 }
 
 /// The parts of a server that the text about its answers needs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Asked {
+pub struct ProbedServer {
     /// Where it listens.
     pub url: ServerUrl,
     /// Where its settings stand.
@@ -106,7 +106,7 @@ pub enum ProbeFault {
     },
 }
 
-impl Asked {
+impl ProbedServer {
     /// Of a server that is being probed.
     pub fn of(spec: &ServerSpec) -> Self {
         Self {
@@ -205,7 +205,7 @@ impl ProbeFinding {
     }
 }
 
-fn cannot_connect(asked: &Asked) -> &'static str {
+fn cannot_connect(asked: &ProbedServer) -> &'static str {
     match asked.origin {
         Origin::Docker if asked.is_healthy => {
             "Its HEALTHCHECK passes within the container, but from here nothing answers at that port. Set the label \
@@ -222,7 +222,7 @@ fn cannot_connect(asked: &Asked) -> &'static str {
     }
 }
 
-fn unauthorized(asked: &Asked) -> &'static str {
+fn unauthorized(asked: &ProbedServer) -> &'static str {
     match (asked.has_credential, asked.origin) {
         (true, _) => {
             "Correct its credential in its entry in servers: the secret that credential.env or credential.file names, or \

@@ -112,7 +112,7 @@ fn lifecycle() -> Vec<Finding> {
 
 fn probe(fault: ProbeFault, origin: Origin, has_credential: bool) -> Finding {
     let url = ServerUrl::http("10.0.0.1", 8000);
-    ProbeFinding { asked: Asked { url, origin, has_credential, is_healthy: false }, fault }.into()
+    ProbeFinding { asked: ProbedServer { url, origin, has_credential, is_healthy: false }, fault }.into()
 }
 
 fn probes() -> Vec<Finding> {

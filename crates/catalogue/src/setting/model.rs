@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use limits::{Field, Limits};
 
-use super::{Read, Setting, parse};
+use super::{Setting, SettingParser, parse};
 use crate::ModelName;
 
 /// How the requests for one model are balanced over its servers. `None` means Modelgate's default.
@@ -100,7 +100,7 @@ macro_rules! setting {
             default: $default,
             allowed: $allowed,
             since: $since,
-            read: Read::Model(|settings, text| {
+            read: SettingParser::Model(|settings, text| {
                 let reader: fn(&str) -> Option<_> = $reader;
                 settings.$field = Some(reader(text)?);
                 Some(())
@@ -111,7 +111,7 @@ macro_rules! setting {
 
 /// A row for a limit over all keys. The `limits` crate parses the value, as it does all limits.
 const fn limit(key: &'static str, field: Field, meaning: &'static str, default: &'static str) -> Setting {
-    Setting { key, meaning, default, allowed: field.allowed(), since: "", read: Read::Limit(field) }
+    Setting { key, meaning, default, allowed: field.allowed(), since: "", read: SettingParser::Limit(field) }
 }
 
 pub(super) const SETTINGS: &[Setting] = &[

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use super::{Read, Setting, parse};
+use super::{Setting, SettingParser, parse};
 use crate::{Condition, Kind, ModelName, Selector, selector};
 
 /// How one server takes part in its pools.
@@ -124,7 +124,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "1",
         allowed: "a whole number from 1 to 1000",
         since: "",
-        read: Read::Server(|s, text| {
+        read: SettingParser::Server(|s, text| {
             s.weight = Some(parse::number(text, 1..=1000)?);
             Some(())
         }),
@@ -135,7 +135,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "0",
         allowed: "a whole number from 0 to 9",
         since: "",
-        read: Read::Server(|s, text| {
+        read: SettingParser::Server(|s, text| {
             s.priority = parse::number(text, 0..=9)?;
             Some(())
         }),
@@ -146,7 +146,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "none",
         allowed: "a path such as /api/ps",
         since: "",
-        read: Read::Server(|s, text| {
+        read: SettingParser::Server(|s, text| {
             s.ready_path = Some(parse::path(text)?);
             Some(())
         }),
@@ -157,7 +157,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "none",
         allowed: "1 to 256 characters, with ready.path",
         since: "",
-        read: Read::Server(|s, text| {
+        read: SettingParser::Server(|s, text| {
             let fits = (1..=256).contains(&text.len()) && !text.chars().any(char::is_control);
             s.ready_contains = Some(fits.then(|| text.to_owned())?);
             Some(())
@@ -170,7 +170,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "none; Ollama's name:latest is also known as name",
         allowed: "names separated by commas, each NAME, or NAME=MODEL where the server has more than one model",
         since: "",
-        read: Read::Server(|s, text| {
+        read: SettingParser::Server(|s, text| {
             s.aliases = text.split(',').map(|part| alias(part.trim())).collect::<Option<_>>()?;
             Some(())
         }),
@@ -181,7 +181,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "any for llama.cpp and SGLang, else listed",
         allowed: "listed or any",
         since: "",
-        read: Read::Server(|s, text| {
+        read: SettingParser::Server(|s, text| {
             s.accepts = Some(match text {
                 "listed" => Accepts::Listed,
                 "any" => Accepts::Any,
@@ -196,7 +196,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "what its model list says (owned_by); with a credential provider, else other",
         allowed: "vllm, sglang, llamacpp, llamacpp-router, ollama, tei, llama-swap, provider or other",
         since: "",
-        read: Read::Server(|s, text| {
+        read: SettingParser::Server(|s, text| {
             s.kind = Some(Kind::named(text)?);
             Some(())
         }),
@@ -208,7 +208,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "false; true of llama.cpp and TEI",
         allowed: "true or false; true only with one model",
         since: "",
-        read: Read::Server(|s, text| {
+        read: SettingParser::Server(|s, text| {
             s.single_model = parse::bool(text)?;
             Some(())
         }),
@@ -220,7 +220,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "those of its kind",
         allowed: "paths separated by commas, such as /predict, /jobs/*",
         since: "",
-        read: Read::Server(|s, text| {
+        read: SettingParser::Server(|s, text| {
             s.paths = text.split(',').map(|path| OpenPath::parse(path.trim())).collect::<Option<_>>()?;
             Some(())
         }),
@@ -232,7 +232,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "false",
         allowed: "true or false",
         since: "",
-        read: Read::Server(|s, text| {
+        read: SettingParser::Server(|s, text| {
             s.websockets = parse::bool(text)?;
             Some(())
         }),
@@ -243,7 +243,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "none",
         allowed: "NAME: VALUE, such as X-Model-Size: 70b; not a header that holds a credential",
         since: "",
-        read: Read::Server(|s, text| add(s, selector::header(text)?)),
+        read: SettingParser::Server(|s, text| add(s, selector::header(text)?)),
     },
     Setting {
         key: "select.header_regexp",
@@ -251,7 +251,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "none",
         allowed: "NAME: EXPRESSION, such as X-Model: ^llama; RE2 syntax, without a backtick; not a header that holds a credential",
         since: "",
-        read: Read::Server(|s, text| add(s, selector::header_regexp(text)?)),
+        read: SettingParser::Server(|s, text| add(s, selector::header_regexp(text)?)),
     },
     Setting {
         key: "select.query",
@@ -259,7 +259,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "none",
         allowed: "NAME=VALUE of letters, digits and -._~, such as fast=true; not model",
         since: "",
-        read: Read::Server(|s, text| add(s, selector::query(text)?)),
+        read: SettingParser::Server(|s, text| add(s, selector::query(text)?)),
     },
     Setting {
         key: "select.host",
@@ -267,7 +267,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "none",
         allowed: "a DNS name such as code.example.com",
         since: "",
-        read: Read::Server(|s, text| add(s, selector::host(text)?)),
+        read: SettingParser::Server(|s, text| add(s, selector::host(text)?)),
     },
     Setting {
         key: "select.others",
@@ -275,7 +275,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "false",
         allowed: "true or false",
         since: "",
-        read: Read::Server(|s, text| {
+        read: SettingParser::Server(|s, text| {
             s.select_others = parse::bool(text)?;
             Some(())
         }),
@@ -286,7 +286,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: "true for http, false for https and for Ollama, which answers 403 to a foreign Host",
         allowed: "true or false",
         since: "",
-        read: Read::Server(|s, text| {
+        read: SettingParser::Server(|s, text| {
             s.pass_host_header = Some(parse::bool(text)?);
             Some(())
         }),

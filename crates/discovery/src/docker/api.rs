@@ -107,7 +107,7 @@ struct Versions {
 
 /// The body of an Engine's refusal.
 #[derive(Deserialize)]
-struct Refusal {
+struct ErrorResponse {
     message: String,
 }
 
@@ -234,7 +234,7 @@ async fn accepted(path: &str, sent: reqwest::Result<Response>) -> Result<Respons
         return Ok(response);
     }
     let said = response.text().await.unwrap_or_default();
-    let said = serde_json::from_str::<Refusal>(&said).map_or(said, |refusal| refusal.message);
+    let said = serde_json::from_str::<ErrorResponse>(&said).map_or(said, |refusal| refusal.message);
     let said = match said.trim() {
         "" => "it does not say why".into(),
         said => said.chars().take(MAX_SAID).collect(),

@@ -44,7 +44,7 @@ pub(crate) struct Connection {
 
 /// Something with addresses in networks: a container of this host, or a task anywhere in the Swarm.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct NetworkMember {
     pub(super) container_id: String,
     pub(super) networks: BTreeMap<String, String>,
     pub(super) on_host_network: bool,
@@ -63,7 +63,7 @@ impl Connection {
         traefik_peers: &BTreeSet<IpAddr>,
     ) -> Result<Survey, ApiError> {
         let (all, odd) = wire::read_each::<Listed>(self.api.list("/containers/json?all=true").await?);
-        let mut places: Vec<Place> = all.iter().map(place).collect();
+        let mut places: Vec<NetworkMember> = all.iter().map(place).collect();
         let (mut survey, services) = match options.swarm {
             false => (containers::look(&self.api, options, &all).await?, Vec::new()),
             true => swarm::look(&self.api, options, &mut places).await?,
@@ -88,10 +88,10 @@ impl Connection {
     }
 }
 
-fn place(container: &Listed) -> Place {
+fn place(container: &Listed) -> NetworkMember {
     let networks = wire::addresses(&container.network_settings.networks);
     let mode = container.host_config.network_mode.as_str();
-    Place {
+    NetworkMember {
         container_id: container.id.clone(),
         // Podman 5 reports `host` for every container; a container on its host's network has no other network.
         on_host_network: mode == "host" && networks.keys().all(|name| name == "host"),
@@ -102,16 +102,16 @@ fn place(container: &Listed) -> Place {
 
 /// Finds Traefik's networks by the address from which it polls Modelgate.
 fn network_view(
-    places: &[Place],
+    places: &[NetworkMember],
     options: &DockerOptions,
     traefik_peers: &BTreeSet<IpAddr>,
     own_id: Option<&str>,
 ) -> NetworkView {
-    let networks = |place: &Place| place.networks.keys().cloned().collect::<BTreeSet<String>>();
+    let networks = |place: &NetworkMember| place.networks.keys().cloned().collect::<BTreeSet<String>>();
     let with_id = |id: &str| places.iter().find(|place| place.container_id == id);
     let own = own_id.and_then(with_id);
     let own = own.and_then(|own| own.shares_with.as_deref().and_then(with_id)).or(own);
-    let is_peer = |place: &&Place| {
+    let is_peer = |place: &&NetworkMember| {
         place.networks.values().any(|a| a.parse().is_ok_and(|a: IpAddr| traefik_peers.contains(&a)))
     };
     let traefik =
@@ -134,8 +134,8 @@ mod tests {
     use super::*;
     use crate::DockerEndpoint;
 
-    fn place(id: &str, networks: &[(&str, &str)]) -> Place {
-        Place {
+    fn place(id: &str, networks: &[(&str, &str)]) -> NetworkMember {
+        NetworkMember {
             container_id: id.into(),
             networks: networks.iter().map(|(name, ip)| ((*name).into(), (*ip).into())).collect(),
             on_host_network: false,
@@ -163,7 +163,7 @@ mod tests {
         let own = |containers: serde_json::Value| {
             let (all, odd) = wire::read_each::<Listed>(serde_json::from_value(containers).expect("a list"));
             assert!(odd.is_empty(), "{odd:?}");
-            let places: Vec<Place> = all.iter().map(super::place).collect();
+            let places: Vec<NetworkMember> = all.iter().map(super::place).collect();
             network_view(&places, &options, &BTreeSet::new(), Some("me")).own_networks
         };
         let networks = |name: &str| json!({ "Networks": { name: { "IPAddress": "10.9.0.2" } } });

@@ -15,7 +15,7 @@ use super::{
     api::{Api, ApiError},
     event,
     service::{self, Node, Service, ServiceSpec},
-    survey::Place,
+    survey::NetworkMember,
     wire,
 };
 use task::Task;
@@ -27,7 +27,7 @@ const TASKS: &str = "/tasks?filters=%7B%22desired-state%22%3A%5B%22running%22%5D
 pub(super) async fn look(
     api: &Api,
     options: &DockerOptions,
-    places: &mut Vec<Place>,
+    places: &mut Vec<NetworkMember>,
 ) -> Result<(Survey, Vec<Service>), ApiError> {
     let (services, odd_services) = wire::read_each::<Service>(api.list("/services").await?);
     let (tasks, odd_tasks) = wire::read_each::<Task>(api.list(TASKS).await?);
@@ -45,7 +45,8 @@ pub(super) async fn look(
         true => nodes(api, options, &mut survey.problems).await?,
         false => HashMap::new(),
     };
-    let local: HashMap<String, Place> = places.iter().map(|p| (p.container_id.clone(), p.clone())).collect();
+    let local: HashMap<String, NetworkMember> =
+        places.iter().map(|p| (p.container_id.clone(), p.clone())).collect();
     for task in &tasks {
         let here = task.container_id().and_then(|id| local.get(id));
         if here.is_none() {

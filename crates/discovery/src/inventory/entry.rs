@@ -53,14 +53,14 @@ pub(super) struct Probe {
     /// It has been probed during this run, whatever the result.
     pub(super) asked: bool,
     /// The probe for its models. Failures withdraw the server if it has no HEALTHCHECK.
-    models: Question,
+    models: ProbeResults,
     /// The probe for readiness, if there is one. Failures withdraw the server.
-    ready: Question,
+    ready: ProbeResults,
 }
 
 /// The results of one kind of probe.
 #[derive(Debug, Default)]
-struct Question {
+struct ProbeResults {
     /// It succeeded at least once during this run.
     answered: bool,
     /// The failures since then.
@@ -74,7 +74,7 @@ struct Failures {
     last: Finding,
 }
 
-impl Question {
+impl ProbeResults {
     fn succeeded(&mut self) {
         *self = Self { answered: true, failed: None };
     }
@@ -106,7 +106,7 @@ impl Question {
 
 impl Probe {
     fn new(now: Instant) -> Self {
-        let (models, ready) = (Question::default(), Question::default());
+        let (models, ready) = (ProbeResults::default(), ProbeResults::default());
         Self { under_way: false, due: now, asked: false, models, ready }
     }
 }

@@ -4,8 +4,8 @@ use std::{
 };
 
 use catalogue::{
-    Asked, ContainerHealth, ContainerRecord, ContainerStatus, Cordon, CordonKind, Listing, ModelCard,
-    ModelName, Outcome, ProbeFault, ProbeFinding, Readiness, ServerUrl, TaskRecord, TaskStatus,
+    ContainerHealth, ContainerRecord, ContainerStatus, Cordon, CordonKind, Listing, ModelCard, ModelName,
+    Outcome, ProbeFault, ProbeFinding, ProbedServer, Readiness, ServerUrl, TaskRecord, TaskStatus,
 };
 
 use super::{
@@ -48,7 +48,7 @@ impl Scene {
     fn answer_both(&mut self, answer: &Answer, ready: Option<&Result<(), ProbeFault>>) -> usize {
         let due = self.inventory.take_due(self.now);
         for spec in &due {
-            let found = |fault| ProbeFinding { asked: Asked::of(spec), fault };
+            let found = |fault| ProbeFinding { asked: ProbedServer::of(spec), fault };
             let models = answer.clone().map_err(found);
             let answers = Answers { models, ready: ready.map(|ready| ready.clone().map_err(found)) };
             self.inventory.answered(spec, answers, self.now);

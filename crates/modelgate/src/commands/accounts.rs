@@ -2,13 +2,13 @@
 
 use std::io::{self, Write as _};
 
-use accounts::{ConsumerSpec, KeySpec, Kind, Plan};
+use accounts::{AccountKind, ConsumerSpec, KeySpec, Plan};
 use admin::Present;
 use serde_json::{Value, json};
 use store::{Filter, Item, Registry};
 
 use super::{
-    registry::{ACTOR, Failure, answer},
+    registry::{ACTOR, CommandFailure, answer},
     table::{self, cell},
 };
 use crate::arguments::{
@@ -18,7 +18,7 @@ use crate::arguments::{
 };
 
 /// `modelgate keys`
-pub(crate) async fn keys(registry: &Registry, what: &KeyAccounts) -> Result<(), Failure> {
+pub(crate) async fn keys(registry: &Registry, what: &KeyAccounts) -> Result<(), CommandFailure> {
     match what {
         KeyAccounts::List(ListKeys { search, consumer, plan, output }) => {
             let filter = filter(search, consumer, plan);
@@ -35,10 +35,10 @@ pub(crate) async fn keys(registry: &Registry, what: &KeyAccounts) -> Result<(), 
         KeyAccounts::Show(named) => show::<KeySpec>(registry, named).await,
         KeyAccounts::Create(wanted) => create(registry, wanted).await,
         KeyAccounts::Set(SetKey { name, fields, unset, output }) => {
-            let patch = fields.patch(&unset.unset).map_err(Failure::Failed)?;
+            let patch = fields.patch(&unset.unset).map_err(CommandFailure::Failed)?;
             if patch.as_object().is_none_or(serde_json::Map::is_empty) {
                 let what = "nothing to change was given; see modelgate keys set --help";
-                return Err(Failure::Failed(what.into()));
+                return Err(CommandFailure::Failed(what.into()));
             }
             patch_key(registry, name, &patch, output).await
         }
@@ -52,12 +52,12 @@ pub(crate) async fn keys(registry: &Registry, what: &KeyAccounts) -> Result<(), 
         KeyAccounts::Disable(Named { name, output }) => {
             patch_key(registry, name, &json!({ "disabled": true }), output).await
         }
-        KeyAccounts::Delete(named) => delete(registry, Kind::Key, named).await,
+        KeyAccounts::Delete(named) => delete(registry, AccountKind::Key, named).await,
     }
 }
 
 /// `modelgate consumers`
-pub(crate) async fn consumers(registry: &Registry, what: &Consumers) -> Result<(), Failure> {
+pub(crate) async fn consumers(registry: &Registry, what: &Consumers) -> Result<(), CommandFailure> {
     match what {
         Consumers::List(ListConsumers { search, plan, output }) => {
             let rows = list::<ConsumerSpec>(registry, filter(search, &None, plan)).await?;
@@ -71,12 +71,12 @@ pub(crate) async fn consumers(registry: &Registry, what: &Consumers) -> Result<(
         Consumers::Set(SetConsumer { name, fields, output }) => {
             set::<ConsumerSpec>(registry, name, fields.patch(), output).await
         }
-        Consumers::Delete(named) => delete(registry, Kind::Consumer, named).await,
+        Consumers::Delete(named) => delete(registry, AccountKind::Consumer, named).await,
     }
 }
 
 /// `modelgate plans`
-pub(crate) async fn plans(registry: &Registry, what: &Plans) -> Result<(), Failure> {
+pub(crate) async fn plans(registry: &Registry, what: &Plans) -> Result<(), CommandFailure> {
     match what {
         Plans::List(ListPlans { search, output }) => {
             let rows = list::<Plan>(registry, filter(search, &None, &None)).await?;
@@ -88,7 +88,7 @@ pub(crate) async fn plans(registry: &Registry, what: &Plans) -> Result<(), Failu
         Plans::Set(SetPlan { name, fields, output }) => {
             set::<Plan>(registry, name, fields.patch(), output).await
         }
-        Plans::Delete(named) => delete(registry, Kind::Plan, named).await,
+        Plans::Delete(named) => delete(registry, AccountKind::Plan, named).await,
     }
 }
 
@@ -105,7 +105,7 @@ fn filter(search: &Option<String>, consumer: &Option<String>, plan: &Option<Stri
 
 /// All accounts, read page by page. Unreadable ones are reported by name.
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
-async fn list<A: Present>(registry: &Registry, mut filter: Filter) -> Result<Vec<Value>, Failure> {
+async fn list<A: Present>(registry: &Registry, mut filter: Filter) -> Result<Vec<Value>, CommandFailure> {
     let mut all = Vec::new();
     loop {
         let page = answer(registry.list::<A>(&filter)).await?;
@@ -125,21 +125,21 @@ fn print_list<const N: usize>(
     rows: Vec<Value>,
     row: impl Fn(&Value) -> [String; N],
     output: &Output,
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     if output.json {
         return table::print_json(&rows.into());
     }
     table::print(heading, &rows.iter().map(row).collect::<Vec<_>>())
 }
 
-async fn show<A: Present>(registry: &Registry, named: &Named) -> Result<(), Failure> {
-    let missing = || Failure::Failed(format!("there is no {} {:?}", A::KIND, named.name));
+async fn show<A: Present>(registry: &Registry, named: &Named) -> Result<(), CommandFailure> {
+    let missing = || CommandFailure::Failed(format!("there is no {} {:?}", A::KIND, named.name));
     let found = answer(registry.get::<A>(&named.name)).await?.ok_or_else(missing)?;
     print_written(registry, found, None, &named.output).await
 }
 
-async fn create(registry: &Registry, wanted: &CreateKey) -> Result<(), Failure> {
-    let mut document = wanted.fields.patch(&[]).map_err(Failure::Failed)?;
+async fn create(registry: &Registry, wanted: &CreateKey) -> Result<(), CommandFailure> {
+    let mut document = wanted.fields.patch(&[]).map_err(CommandFailure::Failed)?;
     document["name"] = wanted.name.as_str().into();
     if let Some(sha256) = &wanted.sha256 {
         document["sha256"] = sha256.as_str().into();
@@ -148,7 +148,12 @@ async fn create(registry: &Registry, wanted: &CreateKey) -> Result<(), Failure> 
     print_written(registry, created, new, &wanted.output).await
 }
 
-async fn patch_key(registry: &Registry, name: &str, patch: &Value, output: &Output) -> Result<(), Failure> {
+async fn patch_key(
+    registry: &Registry,
+    name: &str,
+    patch: &Value,
+    output: &Output,
+) -> Result<(), CommandFailure> {
     let patched = answer(registry.patch::<KeySpec>(name, patch, &ACTOR)).await?;
     print_written(registry, patched, None, output).await
 }
@@ -159,8 +164,8 @@ async fn set<A: Present>(
     name: &str,
     patch: Result<Value, String>,
     output: &Output,
-) -> Result<(), Failure> {
-    let patch = patch.map_err(Failure::Failed)?;
+) -> Result<(), CommandFailure> {
+    let patch = patch.map_err(CommandFailure::Failed)?;
     let written = match answer(registry.get::<A>(name)).await? {
         Some(_) => answer(registry.patch::<A>(name, &patch, &ACTOR)).await?,
         None => answer(registry.put::<A>(name, &patch, &ACTOR)).await?,
@@ -169,7 +174,7 @@ async fn set<A: Present>(
 }
 
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
-async fn delete(registry: &Registry, kind: Kind, named: &Named) -> Result<(), Failure> {
+async fn delete(registry: &Registry, kind: AccountKind, named: &Named) -> Result<(), CommandFailure> {
     let was_there = answer(registry.delete(kind, &named.name, &ACTOR)).await?;
     if named.output.json {
         return table::print_json(&json!({ "deleted": was_there }));
@@ -187,7 +192,7 @@ async fn print_written<A: Present>(
     item: Item<A>,
     new: Option<access::NewKey>,
     output: &Output,
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     let mut shown = answer(A::present(registry, &[item])).await?.pop().unwrap_or_default();
     match (new, output.json) {
         (Some(new), true) => shown["api_key"] = new.reveal().into(),

@@ -19,9 +19,9 @@ pub(crate) fn healthcheck(config: &Config) -> ExitCode {
 }
 
 fn ask_ready(admin: SocketAddr) -> io::Result<()> {
-    const PATIENCE: Duration = Duration::from_secs(3);
-    let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
+    let mut stream = TcpStream::connect_timeout(&admin, HEALTHCHECK_TIMEOUT)?;
+    stream.set_read_timeout(Some(HEALTHCHECK_TIMEOUT))?;
     stream.write_all(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut status = [0; 12];
     stream.read_exact(&mut status)?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use store::{AuditFilter, Registry, UsageFilter};
 
 use super::{
-    registry::{Failure, answer},
+    registry::{CommandFailure, answer},
     table::{self, cell},
 };
 use crate::arguments::records::{Audit, Usage};
@@ -16,7 +16,7 @@ const PAGE: u32 = 1_000;
 
 /// `modelgate usage`
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
-pub(crate) async fn usage(registry: &Registry, wanted: &Usage) -> Result<(), Failure> {
+pub(crate) async fn usage(registry: &Registry, wanted: &Usage) -> Result<(), CommandFailure> {
     let filter = UsageFilter {
         key: wanted.key.clone(),
         consumer: wanted.consumer.clone(),
@@ -46,10 +46,10 @@ pub(crate) async fn usage(registry: &Registry, wanted: &Usage) -> Result<(), Fai
 }
 
 /// `modelgate audit`
-pub(crate) async fn audit(registry: &Registry, wanted: &Audit) -> Result<(), Failure> {
-    const SOME: u32 = 100;
+pub(crate) async fn audit(registry: &Registry, wanted: &Audit) -> Result<(), CommandFailure> {
+    const DEFAULT_LISTED: u32 = 100;
     let store = registry.store()?;
-    let mut left = wanted.limit.or((!wanted.jsonl).then_some(SOME));
+    let mut left = wanted.limit.or((!wanted.jsonl).then_some(DEFAULT_LISTED));
     let mut filter = AuditFilter {
         actor: wanted.actor.clone(),
         subject: wanted.subject.clone(),
@@ -91,7 +91,7 @@ pub(crate) async fn audit(registry: &Registry, wanted: &Audit) -> Result<(), Fai
     }
 }
 
-fn print_lines(entries: impl Iterator<Item = Value>) -> Result<(), Failure> {
+fn print_lines(entries: impl Iterator<Item = Value>) -> Result<(), CommandFailure> {
     let mut out = io::stdout().lock();
     entries.into_iter().try_for_each(|entry| writeln!(out, "{entry}"))?;
     Ok(())

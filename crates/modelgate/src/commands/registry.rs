@@ -17,13 +17,13 @@ use crate::{
 pub(crate) static ACTOR: LazyLock<Actor> =
     LazyLock::new(|| Actor { name: actor(|name| env::var_os(name)), origin: host().map(Origin::Host) });
 /// How long the store may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the store may take to close its connections.
 const CLOSE: Duration = Duration::from_secs(1);
 
 /// Why a command failed.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum CommandFailure {
     /// The configuration must be changed first.
     Configuration(String),
     /// The command failed.
@@ -37,11 +37,15 @@ pub(crate) enum Failure {
 /// The command line and the system's user, from the environment: this is for operators who trust each other, and no proof. With
 /// sudo it is the original user. In a container there may be none.
 fn actor(variable: impl Fn(&str) -> Option<OsString>) -> String {
-    const LONGEST: usize = 64;
+    const MAX_USER_NAME: usize = 64;
     let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| {
         let value = variable(name)?;
-        let visible =
-            value.to_string_lossy().chars().filter(|c| !c.is_control()).take(LONGEST).collect::<String>();
+        let visible = value
+            .to_string_lossy()
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_USER_NAME)
+            .collect::<String>();
         Some(visible.trim().to_owned()).filter(|user| !user.is_empty())
     });
     user.map_or_else(|| "command line".into(), |user| format!("command line ({user})"))
@@ -57,7 +61,7 @@ fn host() -> Option<String> {
 /// Opens the accounts of the file and the store, has something done with them, and says how that went.
 pub(crate) fn with_registry(
     config: &Config,
-    work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>,
+    work: impl AsyncFnOnce(&Registry) -> Result<(), CommandFailure>,
 ) -> ExitCode {
     let done = match runtime::new() {
         Ok(runtime) => runtime.block_on(async {
@@ -69,17 +73,17 @@ pub(crate) fn with_registry(
             }
             done
         }),
-        Err(error) => Err(Failure::Failed(error.to_string())),
+        Err(error) => Err(CommandFailure::Failed(error.to_string())),
     };
     finish(done, config.store.url.as_ref())
 }
 
-fn finish(done: Result<(), Failure>, store: Option<&StoreUrl>) -> ExitCode {
+fn finish(done: Result<(), CommandFailure>, store: Option<&StoreUrl>) -> ExitCode {
     let (error, code) = match done {
-        Ok(()) | Err(Failure::NoReader) => return ExitCode::SUCCESS,
-        Err(Failure::Configuration(error)) => (error, ExitCode::from(BAD_CONFIGURATION)),
-        Err(Failure::Failed(error)) => (error, ExitCode::FAILURE),
-        Err(Failure::Unavailable(error)) => {
+        Ok(()) | Err(CommandFailure::NoReader) => return ExitCode::SUCCESS,
+        Err(CommandFailure::Configuration(error)) => (error, ExitCode::from(BAD_CONFIGURATION)),
+        Err(CommandFailure::Failed(error)) => (error, ExitCode::FAILURE),
+        Err(CommandFailure::Unavailable(error)) => {
             let help = match store {
                 Some(StoreUrl::Postgres(_)) => {
                     "is store.url (or MODELGATE_STORE_URL) right, and is PostgreSQL running?"
@@ -93,7 +97,7 @@ fn finish(done: Result<(), Failure>, store: Option<&StoreUrl>) -> ExitCode {
 }
 
 /// The accounts of the file, and those of the store if there is one.
-async fn open(config: &Config) -> Result<Registry, Failure> {
+async fn open(config: &Config) -> Result<Registry, CommandFailure> {
     let registry = Registry::new(config.accounts.declared.clone());
     if let Some(url) = config.store.url.clone() {
         registry.set_store(answer(Store::open(url)).await?);
@@ -103,16 +107,16 @@ async fn open(config: &Config) -> Result<Registry, Failure> {
 }
 
 /// The store's answer, if it comes in time.
-pub(crate) async fn answer<T, E: Into<Failure>>(
+pub(crate) async fn answer<T, E: Into<CommandFailure>>(
     asked: impl Future<Output = Result<T, E>>,
-) -> Result<T, Failure> {
-    match timeout(PATIENCE, asked).await {
+) -> Result<T, CommandFailure> {
+    match timeout(STORE_TIMEOUT, asked).await {
         Ok(answered) => answered.map_err(Into::into),
-        Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}")).into()),
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {STORE_TIMEOUT:?}")).into()),
     }
 }
 
-impl From<RegistryError> for Failure {
+impl From<RegistryError> for CommandFailure {
     fn from(error: RegistryError) -> Self {
         match error {
             RegistryError::NoStore => Self::Configuration(
@@ -130,7 +134,7 @@ impl From<RegistryError> for Failure {
     }
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for CommandFailure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
@@ -139,13 +143,13 @@ impl From<StoreError> for Failure {
     }
 }
 
-impl From<serde_json::Error> for Failure {
+impl From<serde_json::Error> for CommandFailure {
     fn from(error: serde_json::Error) -> Self {
         Self::Failed(error.to_string())
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for CommandFailure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::NoReader,

@@ -4,10 +4,10 @@ use std::io::{self, Write as _};
 
 use serde_json::Value;
 
-use super::registry::Failure;
+use super::registry::CommandFailure;
 
 /// Prints rows under a heading; each column is as wide as its content.
-pub(super) fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {
+pub(super) fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result<(), CommandFailure> {
     let mut widths = heading.map(str::len);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -27,16 +27,16 @@ pub(super) fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
 }
 
 /// Prints one item; for people as YAML with the configuration file's keys.
-pub(super) fn print_one(shown: &Value, as_json: bool) -> Result<(), Failure> {
+pub(super) fn print_one(shown: &Value, as_json: bool) -> Result<(), CommandFailure> {
     if as_json {
         return print_json(shown);
     }
-    let yaml = serde_yaml::to_string(shown).map_err(|error| Failure::Failed(error.to_string()))?;
+    let yaml = serde_yaml::to_string(shown).map_err(|error| CommandFailure::Failed(error.to_string()))?;
     Ok(write!(io::stdout().lock(), "{yaml}")?)
 }
 
 /// Prints JSON, indented for people.
-pub(super) fn print_json(shown: &Value) -> Result<(), Failure> {
+pub(super) fn print_json(shown: &Value) -> Result<(), CommandFailure> {
     Ok(writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(shown)?)?)
 }
 

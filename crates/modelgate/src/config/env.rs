@@ -19,7 +19,7 @@ pub(crate) struct Env(BTreeMap<String, String>);
 /// The variable that names the configuration file; it is read first.
 pub(super) const CONFIG_FILE: &str = "MODELGATE_CONFIG";
 /// The prefix of all of Modelgate's own variables.
-const OURS: &str = "MODELGATE_";
+const VARIABLE_PREFIX: &str = "MODELGATE_";
 /// The prefix of variables for tests; the program never reads them.
 const TEST: &str = "MODELGATE_TEST_";
 const API_KEY: &str = "MODELGATE_API_KEY";
@@ -38,7 +38,7 @@ const DOCKER_ENDPOINT: [&str; 2] = ["docker", "endpoint"];
 
 /// How the text of a variable is parsed.
 #[derive(Debug, Clone, Copy)]
-enum Shape {
+enum VariableFormat {
     /// One value.
     Scalar,
     /// A list of values, separated by commas.
@@ -48,51 +48,63 @@ enum Shape {
 }
 
 /// All variables as (variable, key path, shape), except those for an API key and tokens.
-const VARIABLES: &[(&str, &[&str], Shape)] = &[
-    ("MODELGATE_LISTEN_PROVIDER", &["listen", "provider"], Shape::Scalar),
-    ("MODELGATE_LISTEN_REQUESTS", &["listen", "requests"], Shape::Scalar),
-    ("MODELGATE_LISTEN_ADMIN", &["listen", "admin"], Shape::Scalar),
-    ("MODELGATE_LISTEN_TELEMETRY", &["listen", "telemetry"], Shape::Scalar),
-    ("MODELGATE_TRAEFIK_VERSION", &["traefik", "version"], Shape::Scalar),
-    ("MODELGATE_TRAEFIK_ENTRY_POINTS", &["traefik", "entry_points"], Shape::List),
-    ("MODELGATE_TRAEFIK_HOSTS", &["traefik", "hosts"], Shape::List),
-    ("MODELGATE_TRAEFIK_APIS", &["traefik", "apis"], Shape::List),
-    ("MODELGATE_TRAEFIK_PATH_PREFIXES", &["traefik", "path_prefixes"], Shape::List),
-    ("MODELGATE_TRAEFIK_CERT_RESOLVER", &["traefik", "cert_resolver"], Shape::Scalar),
-    ("MODELGATE_TRAEFIK_TLS", &["traefik", "tls"], Shape::Scalar),
-    ("MODELGATE_TRAEFIK_REDIRECT_ENTRY_POINTS", &["traefik", "redirect_entry_points"], Shape::List),
-    ("MODELGATE_TRAEFIK_HSTS_MAX_AGE", &["traefik", "hsts", "max_age"], Shape::Scalar),
-    ("MODELGATE_TRAEFIK_CORS_ORIGINS", &["traefik", "cors", "origins"], Shape::List),
-    ("MODELGATE_TRAEFIK_ALLOW_IPS", &["traefik", "allow_ips"], Shape::List),
-    ("MODELGATE_TRAEFIK_IP_DEPTH", &["traefik", "ip_depth"], Shape::Scalar),
-    ("MODELGATE_TRAEFIK_CLIENT_CERTIFICATE_CA", &["traefik", "client_certificate", "ca"], Shape::Scalar),
-    ("MODELGATE_TRAEFIK_CLIENT_CERTIFICATE_CERT", &["traefik", "client_certificate", "cert"], Shape::Scalar),
-    ("MODELGATE_TRAEFIK_CLIENT_CERTIFICATE_KEY", &["traefik", "client_certificate", "key"], Shape::Scalar),
-    ("MODELGATE_TRAEFIK_TRUSTED_ADDRESSES", &["traefik", "trusted_addresses"], Shape::List),
-    ("MODELGATE_TRAEFIK_ADVERTISE", &["traefik", "advertise"], Shape::Scalar),
-    ("MODELGATE_TRAEFIK_POLL_TIMEOUT", &["traefik", "poll_timeout"], Shape::Scalar),
-    ("MODELGATE_REQUESTS_MAX_BODY", &["requests", "max_body"], Shape::Scalar),
-    ("MODELGATE_REQUESTS_MAX_CHUNKED_BODY", &["requests", "max_chunked_body"], Shape::Scalar),
-    ("MODELGATE_REQUESTS_KEY_HEADERS", &["requests", "key_headers"], Shape::List),
-    ("MODELGATE_REQUESTS_FOREIGN_CREDENTIALS", &["requests", "foreign_credentials"], Shape::Scalar),
-    ("MODELGATE_DOCKER_ENABLED", &["docker", "enabled"], Shape::Scalar),
-    ("MODELGATE_DOCKER_ENDPOINT", &DOCKER_ENDPOINT, Shape::Scalar),
-    ("MODELGATE_DOCKER_TLS_CA", &["docker", "tls", "ca"], Shape::Scalar),
-    ("MODELGATE_DOCKER_TLS_CERT", &["docker", "tls", "cert"], Shape::Scalar),
-    ("MODELGATE_DOCKER_TLS_KEY", &["docker", "tls", "key"], Shape::Scalar),
-    ("MODELGATE_DOCKER_NETWORK", &["docker", "network"], Shape::Scalar),
-    ("MODELGATE_DOCKER_HOST_ADDRESS", &["docker", "host_address"], Shape::Scalar),
-    ("MODELGATE_DOCKER_REACH", &["docker", "reach"], Shape::Scalar),
-    ("MODELGATE_DOCKER_SWARM", &["docker", "swarm"], Shape::Scalar),
-    ("MODELGATE_SERVERS", &["servers"], Shape::Servers),
-    ("MODELGATE_ADMIN_HOST", &["admin", "host"], Shape::Scalar),
-    ("MODELGATE_STORE_URL", &["store", "url"], Shape::Scalar),
-    ("MODELGATE_SHARED_LIMITS_URL", &["shared_limits", "url"], Shape::Scalar),
-    ("MODELGATE_SHARED_LIMITS_FAIL", &["shared_limits", "fail"], Shape::Scalar),
-    ("MODELGATE_TIME_ZONE", &["time_zone"], Shape::Scalar),
-    ("MODELGATE_STATE_DIR", &["state_dir"], Shape::Scalar),
-    ("MODELGATE_LOG_LEVEL", &["log", "level"], Shape::Scalar),
-    ("MODELGATE_LOG_FORMAT", &["log", "format"], Shape::Scalar),
+const VARIABLES: &[(&str, &[&str], VariableFormat)] = &[
+    ("MODELGATE_LISTEN_PROVIDER", &["listen", "provider"], VariableFormat::Scalar),
+    ("MODELGATE_LISTEN_REQUESTS", &["listen", "requests"], VariableFormat::Scalar),
+    ("MODELGATE_LISTEN_ADMIN", &["listen", "admin"], VariableFormat::Scalar),
+    ("MODELGATE_LISTEN_TELEMETRY", &["listen", "telemetry"], VariableFormat::Scalar),
+    ("MODELGATE_TRAEFIK_VERSION", &["traefik", "version"], VariableFormat::Scalar),
+    ("MODELGATE_TRAEFIK_ENTRY_POINTS", &["traefik", "entry_points"], VariableFormat::List),
+    ("MODELGATE_TRAEFIK_HOSTS", &["traefik", "hosts"], VariableFormat::List),
+    ("MODELGATE_TRAEFIK_APIS", &["traefik", "apis"], VariableFormat::List),
+    ("MODELGATE_TRAEFIK_PATH_PREFIXES", &["traefik", "path_prefixes"], VariableFormat::List),
+    ("MODELGATE_TRAEFIK_CERT_RESOLVER", &["traefik", "cert_resolver"], VariableFormat::Scalar),
+    ("MODELGATE_TRAEFIK_TLS", &["traefik", "tls"], VariableFormat::Scalar),
+    ("MODELGATE_TRAEFIK_REDIRECT_ENTRY_POINTS", &["traefik", "redirect_entry_points"], VariableFormat::List),
+    ("MODELGATE_TRAEFIK_HSTS_MAX_AGE", &["traefik", "hsts", "max_age"], VariableFormat::Scalar),
+    ("MODELGATE_TRAEFIK_CORS_ORIGINS", &["traefik", "cors", "origins"], VariableFormat::List),
+    ("MODELGATE_TRAEFIK_ALLOW_IPS", &["traefik", "allow_ips"], VariableFormat::List),
+    ("MODELGATE_TRAEFIK_IP_DEPTH", &["traefik", "ip_depth"], VariableFormat::Scalar),
+    (
+        "MODELGATE_TRAEFIK_CLIENT_CERTIFICATE_CA",
+        &["traefik", "client_certificate", "ca"],
+        VariableFormat::Scalar,
+    ),
+    (
+        "MODELGATE_TRAEFIK_CLIENT_CERTIFICATE_CERT",
+        &["traefik", "client_certificate", "cert"],
+        VariableFormat::Scalar,
+    ),
+    (
+        "MODELGATE_TRAEFIK_CLIENT_CERTIFICATE_KEY",
+        &["traefik", "client_certificate", "key"],
+        VariableFormat::Scalar,
+    ),
+    ("MODELGATE_TRAEFIK_TRUSTED_ADDRESSES", &["traefik", "trusted_addresses"], VariableFormat::List),
+    ("MODELGATE_TRAEFIK_ADVERTISE", &["traefik", "advertise"], VariableFormat::Scalar),
+    ("MODELGATE_TRAEFIK_POLL_TIMEOUT", &["traefik", "poll_timeout"], VariableFormat::Scalar),
+    ("MODELGATE_REQUESTS_MAX_BODY", &["requests", "max_body"], VariableFormat::Scalar),
+    ("MODELGATE_REQUESTS_MAX_CHUNKED_BODY", &["requests", "max_chunked_body"], VariableFormat::Scalar),
+    ("MODELGATE_REQUESTS_KEY_HEADERS", &["requests", "key_headers"], VariableFormat::List),
+    ("MODELGATE_REQUESTS_FOREIGN_CREDENTIALS", &["requests", "foreign_credentials"], VariableFormat::Scalar),
+    ("MODELGATE_DOCKER_ENABLED", &["docker", "enabled"], VariableFormat::Scalar),
+    ("MODELGATE_DOCKER_ENDPOINT", &DOCKER_ENDPOINT, VariableFormat::Scalar),
+    ("MODELGATE_DOCKER_TLS_CA", &["docker", "tls", "ca"], VariableFormat::Scalar),
+    ("MODELGATE_DOCKER_TLS_CERT", &["docker", "tls", "cert"], VariableFormat::Scalar),
+    ("MODELGATE_DOCKER_TLS_KEY", &["docker", "tls", "key"], VariableFormat::Scalar),
+    ("MODELGATE_DOCKER_NETWORK", &["docker", "network"], VariableFormat::Scalar),
+    ("MODELGATE_DOCKER_HOST_ADDRESS", &["docker", "host_address"], VariableFormat::Scalar),
+    ("MODELGATE_DOCKER_REACH", &["docker", "reach"], VariableFormat::Scalar),
+    ("MODELGATE_DOCKER_SWARM", &["docker", "swarm"], VariableFormat::Scalar),
+    ("MODELGATE_SERVERS", &["servers"], VariableFormat::Servers),
+    ("MODELGATE_ADMIN_HOST", &["admin", "host"], VariableFormat::Scalar),
+    ("MODELGATE_STORE_URL", &["store", "url"], VariableFormat::Scalar),
+    ("MODELGATE_SHARED_LIMITS_URL", &["shared_limits", "url"], VariableFormat::Scalar),
+    ("MODELGATE_SHARED_LIMITS_FAIL", &["shared_limits", "fail"], VariableFormat::Scalar),
+    ("MODELGATE_TIME_ZONE", &["time_zone"], VariableFormat::Scalar),
+    ("MODELGATE_STATE_DIR", &["state_dir"], VariableFormat::Scalar),
+    ("MODELGATE_LOG_LEVEL", &["log", "level"], VariableFormat::Scalar),
+    ("MODELGATE_LOG_FORMAT", &["log", "format"], VariableFormat::Scalar),
 ];
 
 impl Env {
@@ -111,11 +123,10 @@ impl Env {
 
     /// Refuses unknown variables with our prefix; they are probably misspelt.
     pub(super) fn refuse_unknown(&self, errors: &mut Vec<ConfigError>) {
-        let secrets =
-            || SECRETS.into_iter().flat_map(|(variable, file_variable, _)| [variable, file_variable]);
-        let others = [API_KEY, API_KEY_FILE, CONFIG_FILE];
-        let known = || VARIABLES.iter().map(|v| v.0).chain(secrets()).chain(others);
-        for name in self.0.keys().filter(|name| name.starts_with(OURS) && !name.starts_with(TEST)) {
+        let secrets = [API_KEY, API_KEY_FILE, ADMIN_TOKEN, ADMIN_TOKEN_FILE];
+        let known = || VARIABLES.iter().map(|v| v.0).chain(secrets).chain([CONFIG_FILE]);
+        for name in self.0.keys().filter(|name| name.starts_with(VARIABLE_PREFIX) && !name.starts_with(TEST))
+        {
             if !known().any(|k| k == name) {
                 let message = match closest(name, known()) {
                     Some(meant) => format!("unknown environment variable; did you mean {meant}?"),
@@ -137,7 +148,7 @@ impl Env {
         if let Some(text) = self.get(DOCKER_HOST)
             && origins.variable_of("docker.endpoint").is_none()
         {
-            put(&mut origins, root, DOCKER_HOST, &DOCKER_ENDPOINT, Shape::Scalar.value_of(text));
+            put(&mut origins, root, DOCKER_HOST, &DOCKER_ENDPOINT, VariableFormat::Scalar.value_of(text));
         }
         match self.api_key() {
             Ok(Some((variable, key))) => put(&mut origins, root, variable, &["keys"], key),
@@ -192,7 +203,10 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Env {
     /// Keeps the variables that concern Modelgate, and drops the others.
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
         let all = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
-        Self(all.filter(|(name, _): &(String, _)| name.starts_with(OURS) || name == DOCKER_HOST).collect())
+        Self(
+            all.filter(|(name, _): &(String, _)| name.starts_with(VARIABLE_PREFIX) || name == DOCKER_HOST)
+                .collect(),
+        )
     }
 }
 
@@ -202,7 +216,7 @@ impl fmt::Debug for Env {
     }
 }
 
-impl Shape {
+impl VariableFormat {
     fn value_of(self, text: &str) -> Value {
         let items = || text.split(',').map(str::trim).filter(|item| !item.is_empty());
         match self {

@@ -9,16 +9,16 @@ use super::{Env, env::CONFIG_FILE};
 
 /// A setting that was given. All others have their defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Given {
+pub(crate) struct GivenSetting {
     /// Its key, such as `listen.admin`; a list is one setting.
     pub(crate) key: String,
     /// Where it comes from.
-    pub(crate) source: Source,
+    pub(crate) source: SettingSource,
 }
 
 /// Where a setting comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum SettingSource {
     /// The configuration file.
     File,
     /// An environment variable.
@@ -31,12 +31,12 @@ pub(crate) enum Source {
 }
 
 /// All settings that were given: those in the file, and with the environment put in.
-pub(super) fn given(in_file: &BTreeSet<String>, all: &Mapping, origins: &Origins) -> Vec<Given> {
+pub(super) fn given(in_file: &BTreeSet<String>, all: &Mapping, origins: &Origins) -> Vec<GivenSetting> {
     let source = |key: &str| match origins.variable_of(key) {
-        Some(name) => Source::Variable { name, replaces_file: in_file.contains(key) },
-        None => Source::File,
+        Some(name) => SettingSource::Variable { name, replaces_file: in_file.contains(key) },
+        None => SettingSource::File,
     };
-    keys(all).into_iter().map(|key| Given { source: source(&key), key }).collect()
+    keys(all).into_iter().map(|key| GivenSetting { source: source(&key), key }).collect()
 }
 
 /// The keys of all settings that have a value.
@@ -69,7 +69,7 @@ pub(crate) fn named_by(command_line: Option<&Path>, env: &Env) -> &'static str {
 }
 
 /// The rest of a sentence that begins with the key.
-impl fmt::Display for Source {
+impl fmt::Display for SettingSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File => f.write_str("the file"),

@@ -5,7 +5,7 @@ use serde_yaml::{Mapping, Value};
 /// Replaces a secret.
 const HIDDEN: &str = "(hidden)";
 /// How many entries of a list are shown. Keys and consumers have pages of their own.
-const MOST: usize = 20;
+const MAX_ENTRIES_SHOWN: usize = 20;
 /// Keys whose values are secrets, or could help to find one.
 const SECRET: [&str; 7] =
     ["sha256", "token", "telemetry_token", "password", "secret", "api_key", "authorization"];
@@ -33,8 +33,8 @@ fn value(given: &Value) -> Value {
     match given {
         Value::Mapping(given) => Value::Mapping(mapping(given)),
         Value::Sequence(items) => {
-            let mut shown: Vec<Value> = items.iter().take(MOST).map(value).collect();
-            if let Some(more) = items.len().checked_sub(MOST + 1) {
+            let mut shown: Vec<Value> = items.iter().take(MAX_ENTRIES_SHOWN).map(value).collect();
+            if let Some(more) = items.len().checked_sub(MAX_ENTRIES_SHOWN + 1) {
                 shown.push(format!("… and {} more", more + 1).into());
             }
             Value::Sequence(shown)

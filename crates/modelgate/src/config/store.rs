@@ -24,12 +24,12 @@ pub(crate) struct SharedLimitsConfig {
     /// What happens to limited requests while the server does not answer.
     pub(crate) on_failure: OnFailure,
     /// How a decision queries the server.
-    pub(crate) options: Options,
+    pub(crate) options: SharedLimitsOptions,
 }
 
 /// How a decision queries the server of shared limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Options {
+pub(crate) struct SharedLimitsOptions {
     pub(crate) timeout: Duration,
     pub(crate) namespace: String,
     pub(crate) authorities: Option<Vec<u8>>,
@@ -67,7 +67,7 @@ pub(super) fn read_shared(mut section: Section<'_>, given: bool) -> Option<Share
     });
     let authorities = section.try_get("ca", "the path of a PEM file", |path| fs::read(path) as io::Result<_>);
     section.finish();
-    let options = Options {
+    let options = SharedLimitsOptions {
         timeout: timeout.unwrap_or(Duration::from_millis(40)),
         namespace: namespace.unwrap_or_else(|| "modelgate".into()),
         authorities,

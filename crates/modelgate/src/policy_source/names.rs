@@ -2,24 +2,24 @@
 
 use std::collections::{HashMap, HashSet};
 
-use accounts::{Account, Accounts, ConsumerSpec, KeySpec, Kind, Plan};
+use accounts::{Account, AccountKind, Accounts, ConsumerSpec, KeySpec, Plan};
 use store::AccountFinding;
 
 /// Names of accounts, grouped by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Names(HashMap<Kind, HashSet<String>>);
+pub(crate) struct AccountNames(HashMap<AccountKind, HashSet<String>>);
 
-impl Names {
+impl AccountNames {
     /// The names of all accounts.
     pub(super) fn of(accounts: &Accounts) -> Self {
-        fn names<'a, A: Account + 'a>(accounts: &'a Accounts) -> impl Iterator<Item = (Kind, String)> {
+        fn names<'a, A: Account + 'a>(accounts: &'a Accounts) -> impl Iterator<Item = (AccountKind, String)> {
             A::among(accounts).iter().map(|account| (A::KIND, account.name().to_owned()))
         }
         let (plans, consumers) = (names::<Plan>(accounts), names::<ConsumerSpec>(accounts));
         plans.chain(consumers).chain(names::<KeySpec>(accounts)).collect()
     }
 
-    pub(super) fn contains(&self, kind: Kind, name: &str) -> bool {
+    pub(super) fn contains(&self, kind: AccountKind, name: &str) -> bool {
         self.0.get(&kind).is_some_and(|names| names.contains(name))
     }
 
@@ -30,7 +30,7 @@ impl Names {
     }
 
     /// The names of one kind.
-    pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &String> {
+    pub(crate) fn of_kind(&self, kind: AccountKind) -> impl Iterator<Item = &String> {
         self.0.get(&kind).into_iter().flatten()
     }
 
@@ -46,16 +46,16 @@ impl Names {
     }
 }
 
-impl Extend<(Kind, String)> for Names {
-    fn extend<I: IntoIterator<Item = (Kind, String)>>(&mut self, names: I) {
+impl Extend<(AccountKind, String)> for AccountNames {
+    fn extend<I: IntoIterator<Item = (AccountKind, String)>>(&mut self, names: I) {
         for (kind, name) in names {
             self.0.entry(kind).or_default().insert(name);
         }
     }
 }
 
-impl FromIterator<(Kind, String)> for Names {
-    fn from_iter<I: IntoIterator<Item = (Kind, String)>>(names: I) -> Self {
+impl FromIterator<(AccountKind, String)> for AccountNames {
+    fn from_iter<I: IntoIterator<Item = (AccountKind, String)>>(names: I) -> Self {
         let mut all = Self::default();
         all.extend(names);
         all

@@ -52,7 +52,7 @@ enum Change {
 }
 
 impl Fake {
-    fn change(&mut self, change: &Change) -> (Kind, String) {
+    fn change(&mut self, change: &Change) -> (AccountKind, String) {
         fn put<A: Clone>(all: &mut BTreeMap<String, A>, name: &str, value: &Option<A>) -> String {
             match value {
                 Some(value) => drop(all.insert(name.to_owned(), value.clone())),
@@ -61,9 +61,11 @@ impl Fake {
             name.to_owned()
         }
         match change {
-            Change::Plan(name, plan) => (Kind::Plan, put(&mut self.plans, name, plan)),
-            Change::Consumer(name, consumer) => (Kind::Consumer, put(&mut self.consumers, name, consumer)),
-            Change::Key(name, key) => (Kind::Key, put(&mut self.keys, name, key)),
+            Change::Plan(name, plan) => (AccountKind::Plan, put(&mut self.plans, name, plan)),
+            Change::Consumer(name, consumer) => {
+                (AccountKind::Consumer, put(&mut self.consumers, name, consumer))
+            }
+            Change::Key(name, key) => (AccountKind::Key, put(&mut self.keys, name, key)),
         }
     }
 
@@ -88,15 +90,19 @@ impl Fake {
         policy_source
     }
 
-    fn update(&self, names: Names) -> Update {
-        fn only<A: Clone>(all: &BTreeMap<String, A>, names: &Names, kind: Kind) -> BTreeMap<String, A> {
+    fn update(&self, names: AccountNames) -> Update {
+        fn only<A: Clone>(
+            all: &BTreeMap<String, A>,
+            names: &AccountNames,
+            kind: AccountKind,
+        ) -> BTreeMap<String, A> {
             let named = all.iter().filter(|(name, _)| names.contains(kind, name));
             named.map(|(name, account)| (name.clone(), account.clone())).collect()
         }
-        let (plans, mut unreadable) = Self::read(&only(&self.plans, &names, Kind::Plan));
-        let (consumers, bad) = Self::read(&only(&self.consumers, &names, Kind::Consumer));
+        let (plans, mut unreadable) = Self::read(&only(&self.plans, &names, AccountKind::Plan));
+        let (consumers, bad) = Self::read(&only(&self.consumers, &names, AccountKind::Consumer));
         unreadable.extend(bad);
-        let (keys, bad) = Self::read(&only(&self.keys, &names, Kind::Key));
+        let (keys, bad) = Self::read(&only(&self.keys, &names, AccountKind::Key));
         unreadable.extend(bad);
         Update { names, now: Accounts { plans, consumers, keys }, unreadable }
     }
@@ -193,7 +199,7 @@ proptest! {
         let mut store = Fake::default();
         let mut policy_source = store.all(&config, &Policy::default());
         for batch in batches {
-            let names: Names = batch.iter().map(|change| store.change(change)).collect();
+            let names: AccountNames = batch.iter().map(|change| store.change(change)).collect();
             let whole = store.all(&config, &policy_source.policy);
             if policy_source.apply(store.update(names)) {
                 prop_assert_eq!(said(&policy_source), said(&whole));
@@ -225,14 +231,14 @@ fn plan(name: &str, amount: u32) -> Plan {
 fn disabled(name: &str) -> ConsumerSpec {
     ConsumerSpec {
         disabled: true,
-        ..refused(&Unreadable { kind: Kind::Consumer, name: name.into(), why: NotReadable::OtherName })
+        ..refused(&Unreadable { kind: AccountKind::Consumer, name: name.into(), why: NotReadable::OtherName })
     }
 }
 
 /// Applies a change, and returns whether it was complete without a full reload.
 fn applied(policy_source: &mut PolicySource, store: &mut Fake, change: &Change) -> bool {
     let name = store.change(change);
-    policy_source.apply(store.update(Names::from_iter([name])))
+    policy_source.apply(store.update(AccountNames::from_iter([name])))
 }
 
 #[test]

@@ -3,16 +3,16 @@
 use std::{collections::HashMap, sync::Arc};
 
 use access::{Edit, Key, Policy};
-use accounts::{Accounts, ConsumerSpec, Kind, Plan, Unusable};
+use accounts::{AccountKind, Accounts, ConsumerSpec, Plan, Unusable};
 use store::{AccountFinding, Unreadable};
 
-use super::{PolicySource, names::Names, refused};
+use super::{PolicySource, names::AccountNames, refused};
 
 /// Accounts of the store as they are now.
 #[derive(Debug, Default)]
 pub(crate) struct Update {
     /// The changed accounts; those that are in neither list have been deleted.
-    pub(crate) names: Names,
+    pub(crate) names: AccountNames,
     pub(crate) now: Accounts,
     pub(crate) unreadable: Vec<Unreadable>,
 }
@@ -23,12 +23,12 @@ impl PolicySource {
     #[must_use]
     pub(crate) fn apply(&mut self, update: Update) -> bool {
         let Update { names, mut now, unreadable } = update;
-        let unreadable_consumers = unreadable.iter().filter(|bad| bad.kind == Kind::Consumer);
+        let unreadable_consumers = unreadable.iter().filter(|bad| bad.kind == AccountKind::Consumer);
         now.consumers.extend(unreadable_consumers.map(refused));
         self.problems.retain(|problem| !names.has(problem));
         self.leave_out(unreadable);
         // The plans and consumers that have changed and that keys may refer to.
-        let mut changed = Names::default();
+        let mut changed = AccountNames::default();
         let mut is_all = self.apply_plans(&names, now.plans, &mut changed);
         self.apply_consumers(&names, now.consumers, &mut changed);
         let mut policy = Policy::clone(&self.policy);
@@ -41,16 +41,16 @@ impl PolicySource {
     }
 
     /// Applies changed plans. Returns whether no left-out key was waiting for one of them.
-    fn apply_plans(&mut self, names: &Names, now: Vec<Plan>, changed: &mut Names) -> bool {
+    fn apply_plans(&mut self, names: &AccountNames, now: Vec<Plan>, changed: &mut AccountNames) -> bool {
         let mut is_all = true;
-        self.stored.plans.retain(|plan| !names.contains(Kind::Plan, &plan.name));
+        self.stored.plans.retain(|plan| !names.contains(AccountKind::Plan, &plan.name));
         self.stored.plans.extend(now.iter().cloned());
         let mut now: HashMap<String, Plan> = now.into_iter().map(|plan| (plan.name.clone(), plan)).collect();
-        for name in names.of_kind(Kind::Plan) {
+        for name in names.of_kind(AccountKind::Plan) {
             let plan = now.remove(name);
-            if self.in_file.contains(Kind::Plan, name) {
+            if self.in_file.contains(AccountKind::Plan, name) {
                 self.problems.extend(
-                    plan.map(|plan| AccountFinding::Unusable(Unusable::taken(Kind::Plan, &plan.name))),
+                    plan.map(|plan| AccountFinding::Unusable(Unusable::taken(AccountKind::Plan, &plan.name))),
                 );
                 continue;
             }
@@ -58,31 +58,33 @@ impl PolicySource {
             // missing as well.
             is_all &= plan.is_some() || !self.policy.has_contested();
             is_all &= !self.directory.replace_plan(name, plan);
-            changed.extend([(Kind::Plan, name.clone())]);
+            changed.extend([(AccountKind::Plan, name.clone())]);
             // Consumers that have changed themselves are handled next.
-            let others =
-                self.directory.consumers_with(name).filter(|name| !names.contains(Kind::Consumer, name));
-            let consumers: Names = others.map(|name| (Kind::Consumer, name.clone())).collect();
+            let others = self
+                .directory
+                .consumers_with(name)
+                .filter(|name| !names.contains(AccountKind::Consumer, name));
+            let consumers: AccountNames = others.map(|name| (AccountKind::Consumer, name.clone())).collect();
             self.problems.retain(|problem| !consumers.has(problem));
-            for name in consumers.of_kind(Kind::Consumer) {
+            for name in consumers.of_kind(AccountKind::Consumer) {
                 self.problems.extend(self.directory.resolve(name).err().map(AccountFinding::Unusable));
-                changed.extend([(Kind::Consumer, name.clone())]);
+                changed.extend([(AccountKind::Consumer, name.clone())]);
             }
         }
         is_all
     }
 
-    fn apply_consumers(&mut self, names: &Names, now: Vec<ConsumerSpec>, changed: &mut Names) {
-        self.stored.consumers.retain(|consumer| !names.contains(Kind::Consumer, &consumer.name));
+    fn apply_consumers(&mut self, names: &AccountNames, now: Vec<ConsumerSpec>, changed: &mut AccountNames) {
+        self.stored.consumers.retain(|consumer| !names.contains(AccountKind::Consumer, &consumer.name));
         self.stored.consumers.extend(now.iter().cloned());
         let mut now: HashMap<String, ConsumerSpec> =
             now.into_iter().map(|consumer| (consumer.name.clone(), consumer)).collect();
-        for name in names.of_kind(Kind::Consumer) {
+        for name in names.of_kind(AccountKind::Consumer) {
             let spec = now.remove(name);
-            let replaced = match self.in_file.contains(Kind::Consumer, name) {
-                true => spec.map_or(Ok(()), |_| Err(Unusable::taken(Kind::Consumer, name))),
+            let replaced = match self.in_file.contains(AccountKind::Consumer, name) {
+                true => spec.map_or(Ok(()), |_| Err(Unusable::taken(AccountKind::Consumer, name))),
                 false => {
-                    changed.extend([(Kind::Consumer, name.clone())]);
+                    changed.extend([(AccountKind::Consumer, name.clone())]);
                     self.directory.replace_consumer(name, spec)
                 }
             };
@@ -92,15 +94,17 @@ impl PolicySource {
 
     /// Removes the store's keys of these names, and links all other keys to the present plans and consumers. Returns whether none
     /// of the removed keys kept another one from being in force.
-    fn relink(&mut self, policy: &mut Policy, names: &Names, changed: &Names) -> bool {
+    fn relink(&mut self, policy: &mut Policy, names: &AccountNames, changed: &AccountNames) -> bool {
         let Self { policy: before, directory, in_file, problems, .. } = self;
         let mut is_all = true;
         policy.edit_keys(|key| {
             let (consumer, plan) = (&key.consumer.name, key.plan.as_ref().map(|plan| &*plan.name));
-            let edit = if names.contains(Kind::Key, &key.name) && !in_file.contains(Kind::Key, &key.name) {
+            let edit = if names.contains(AccountKind::Key, &key.name)
+                && !in_file.contains(AccountKind::Key, &key.name)
+            {
                 Edit::Remove
-            } else if changed.contains(Kind::Consumer, consumer)
-                || plan.is_some_and(|plan| changed.contains(Kind::Plan, plan))
+            } else if changed.contains(AccountKind::Consumer, consumer)
+                || plan.is_some_and(|plan| changed.contains(AccountKind::Plan, plan))
             {
                 match directory.relink(key) {
                     Ok(relinked) if relinked == **key => Edit::Keep,

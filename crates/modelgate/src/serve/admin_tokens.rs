@@ -2,7 +2,7 @@
 
 use std::io;
 
-use admin::{AdminTokens, Gate};
+use admin::{AdminTokens, Authenticator};
 use tracing::error;
 
 use crate::config::Config;
@@ -23,12 +23,12 @@ pub(crate) fn open(config: &Config) -> io::Result<AdminTokens> {
 }
 
 /// Applies the tokens of a reloaded configuration. A generated token stays valid while none is configured.
-pub(crate) fn renew(gate: &Gate, config: &Config, running: &Config) {
+pub(crate) fn renew(authenticator: &Authenticator, config: &Config, running: &Config) {
     if config.admin.tokens.is_empty() && running.admin.tokens.is_empty() {
         return;
     }
     match open(config) {
-        Ok(tokens) => gate.replace_tokens(tokens),
+        Ok(tokens) => authenticator.replace_tokens(tokens),
         Err(error) => error!(%error, "no admin token can be generated, the old ones stay"),
     }
 }

@@ -14,7 +14,7 @@ use web::{Family, Shared};
 use crate::config::Listen;
 
 /// Receipts that may wait, each about 300 bytes.
-const QUEUE: usize = 16 * 1024;
+const QUEUE_CAPACITY: usize = 16 * 1024;
 
 /// The receipts that have arrived.
 pub(super) struct Receipts(mpsc::Receiver<Receipt>);
@@ -27,7 +27,7 @@ impl Receipts {
         shared: &Shared,
         stopped: watch::Receiver<bool>,
     ) -> Self {
-        let (sender, receipts) = mpsc::channel(QUEUE);
+        let (sender, receipts) = mpsc::channel(QUEUE_CAPACITY);
         let reception = Reception::new(config.telemetry_token.clone(), sender);
         let counted = Arc::clone(&reception);
         shared.add_metrics(move || families(counted.counts()));

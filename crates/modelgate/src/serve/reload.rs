@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use admin::{ConfigurationFinding, Gate};
+use admin::{Authenticator, ConfigurationFinding};
 use catalogue::Configured;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
@@ -23,7 +23,7 @@ use crate::{
     wiring,
 };
 
-const EVERY: Duration = Duration::from_millis(500);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What an operator should know of the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,10 +44,10 @@ impl Review {
 
     /// A review of a file that was refused.
     fn refused(errors: &ConfigErrors) -> Self {
-        const SOME: usize = 5;
-        let first = errors.0.iter().take(SOME).cloned();
+        const MAX_ERRORS_SHOWN: usize = 5;
+        let first = errors.0.iter().take(MAX_ERRORS_SHOWN).cloned();
         let mut problems: Vec<ConfigurationFinding> = first.map(ConfigurationFinding::Refused).collect();
-        if let Some(errors) = errors.0.len().checked_sub(SOME).filter(|others| *others > 0) {
+        if let Some(errors) = errors.0.len().checked_sub(MAX_ERRORS_SHOWN).filter(|others| *others > 0) {
             problems.push(ConfigurationFinding::RefusedForMore { errors });
         }
         Self { is_refused: true, problems }
@@ -86,7 +86,7 @@ pub(crate) struct Reload {
     pub(crate) running: Arc<Config>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) servers: watch::Sender<Configured>,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) configs: watch::Sender<Arc<Config>>,
     pub(crate) reviews: watch::Sender<Review>,
 }
@@ -97,7 +97,7 @@ impl Reload {
         // The senders are kept in any case: dropping them would look like a change to the receivers.
         let Some(path) = self.file.take() else { return std::future::pending().await };
         loop {
-            sleep(EVERY).await;
+            sleep(LOOK_INTERVAL).await;
             let now = fs::read(&path).ok();
             if now == self.seen {
                 continue;
@@ -122,7 +122,7 @@ impl Reload {
         self.servers.send_replace(wiring::configured(&config));
         self.shared.replace_settings(wiring::settings(&config));
         self.configs.send_replace(Arc::clone(&config));
-        admin_tokens::renew(&self.gate, &config, &self.running);
+        admin_tokens::renew(&self.authenticator, &config, &self.running);
         let (keys, servers) = (config.accounts.declared.keys.len(), config.servers.len());
         info!(path = %path.display(), keys, servers, "configuration reloaded");
         self.running = config;

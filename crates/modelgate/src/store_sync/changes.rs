@@ -5,7 +5,7 @@ use std::time::Duration;
 use store::{Change, Following, StoreError};
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use crate::policy_source::names::Names;
+use crate::policy_source::names::AccountNames;
 
 /// How often the store is polled for changes, even if it sends no notifications.
 const LOOK: Duration = Duration::from_millis(900);
@@ -20,7 +20,7 @@ pub(super) struct Changes {
 #[derive(Debug, Default)]
 pub(super) struct Changed {
     /// The accounts that have changed.
-    pub(super) names: Names,
+    pub(super) names: AccountNames,
     /// Whether other accounts may have changed as well.
     pub(super) and_more: bool,
 }

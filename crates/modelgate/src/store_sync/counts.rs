@@ -15,7 +15,7 @@ use store::{Batch, Store, StoreError, Writer};
 use web::Shared;
 
 /// The maximum number of counts, and of usage rows, in a batch.
-const MOST: usize = 1_000;
+const MAX_BATCH: usize = 1_000;
 /// A flush stops after this time and leaves the rest for later: account changes must be in force within a second.
 const ENOUGH: Duration = Duration::from_millis(250);
 
@@ -115,7 +115,7 @@ impl Outbox {
         let (counts, used) = (shared.limiters().quotas().take_unsaved(), shared.usage().take());
         let at = SystemTime::now();
         let [day, _] = periods(zone, at).try_into().unwrap_or_default();
-        let (mut counts, mut used) = (counts.chunks(MOST), used.chunks(MOST));
+        let (mut counts, mut used) = (counts.chunks(MAX_BATCH), used.chunks(MAX_BATCH));
         loop {
             let (counts, used) = (counts.next().map(<[_]>::to_vec), used.next().map(<[Used]>::to_vec));
             if counts.is_none() && used.is_none() {

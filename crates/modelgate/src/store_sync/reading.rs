@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use access::Policy;
-use accounts::{Account, Accounts, Kind};
+use accounts::{Account, AccountKind, Accounts};
 use store::{Store, StoreError, Unreadable};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::{
     config::Config,
     jwks::KeySets,
-    policy_source::{PolicySource, names::Names, refused, update::Update},
+    policy_source::{PolicySource, names::AccountNames, refused, update::Update},
 };
 
 /// Why a full reload runs.
@@ -27,7 +27,7 @@ pub(super) struct Reading {
     task: JoinHandle<Result<PolicySource, StoreError>>,
     pub(super) cause: Cause,
     /// The accounts that have changed since it started.
-    pub(super) meanwhile: Names,
+    pub(super) meanwhile: AccountNames,
     /// It must be done once more, because too much has changed since it started.
     pub(super) again: bool,
 }
@@ -37,7 +37,7 @@ impl Reading {
         cause: Cause,
         read: impl Future<Output = Result<PolicySource, StoreError>> + Send + 'static,
     ) -> Self {
-        Self { task: tokio::spawn(read), cause, meanwhile: Names::default(), again: false }
+        Self { task: tokio::spawn(read), cause, meanwhile: AccountNames::default(), again: false }
     }
 
     /// Waits for the result.
@@ -66,7 +66,7 @@ pub(super) async fn read_all(
         PolicySource::new(config, key_sets, Accounts { plans, consumers, keys: Vec::new() });
     policy_source.leave_out(bad_plans);
     policy_source.leave_out(bad_consumers);
-    let mut next = store.documents(Kind::Key, "").await?;
+    let mut next = store.documents(AccountKind::Key, "").await?;
     while let Some(documents) = next {
         let last = documents.last.clone();
         let known = Arc::clone(&known);
@@ -76,7 +76,7 @@ pub(super) async fn read_all(
             policy_source.add_keys(keys, unreadable, &known);
             policy_source
         });
-        let (read, following) = tokio::join!(read, store.documents(Kind::Key, &last));
+        let (read, following) = tokio::join!(read, store.documents(AccountKind::Key, &last));
         policy_source = read.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         next = following?;
     }
@@ -85,7 +85,7 @@ pub(super) async fn read_all(
 
 /// Reads some accounts as they are now. Accounts that refer to others are read first, so that the accounts they refer to are at
 /// least as new.
-pub(super) async fn read_some(store: &Store, names: &Names) -> Result<Update, StoreError> {
+pub(super) async fn read_some(store: &Store, names: &AccountNames) -> Result<Update, StoreError> {
     let mut unreadable = Vec::new();
     let keys = read_kind(store, names, &mut unreadable).await?;
     let consumers = read_kind(store, names, &mut unreadable).await?;
@@ -95,7 +95,7 @@ pub(super) async fn read_some(store: &Store, names: &Names) -> Result<Update, St
 
 async fn read_kind<A: Account>(
     store: &Store,
-    names: &Names,
+    names: &AccountNames,
     unreadable: &mut Vec<Unreadable>,
 ) -> Result<Vec<A>, StoreError> {
     let names: Vec<String> = names.of_kind(A::KIND).cloned().collect();

@@ -35,7 +35,7 @@ pub(super) fn show(shared: &Shared, registry: &Arc<Registry>) {
 
 fn describe(registry: &Registry) -> serde_json::Value {
     /// How many accounts are listed there; 100,000 may be affected. The log names all.
-    const SOME: usize = 20;
+    const MAX_ACCOUNTS_SHOWN: usize = 20;
     let kind = registry.store().ok().map(|store| store.url().kind());
     let mut described = match &*registry.state() {
         State::Off => json!({ "state": "off" }),
@@ -49,12 +49,13 @@ fn describe(registry: &Registry) -> serde_json::Value {
     };
     let problems = registry.problems();
     if !problems.is_empty() {
-        let mut named: Vec<String> = problems.iter().take(SOME).map(ToString::to_string).collect();
-        if let Some(others) = problems.len().checked_sub(SOME).filter(|others| *others > 0) {
+        let mut named: Vec<String> =
+            problems.iter().take(MAX_ACCOUNTS_SHOWN).map(ToString::to_string).collect();
+        if let Some(others) = problems.len().checked_sub(MAX_ACCOUNTS_SHOWN).filter(|others| *others > 0) {
             named.push(format!("and {others} more; the log names all"));
         }
         described["problems"] = named.into();
-        let findings = problems.iter().take(SOME).map(|problem| {
+        let findings = problems.iter().take(MAX_ACCOUNTS_SHOWN).map(|problem| {
             let (kind, name) = problem.account();
             web::finding_to_json(problem.code(), Severity::Fault, &format!("{kind} {name}"), problem)
         });

@@ -20,7 +20,7 @@ use super::{
 use crate::{config::Config, jwks::KeySets, policy_source::PolicySource};
 
 /// How long the start waits for the store.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The keys and limits at start, with the store's if it answers in time.
 pub(crate) struct Start {
@@ -55,9 +55,9 @@ impl Start {
             return Ok(Self { registry, policy_source, store: Reached::None });
         };
         let kind = url.kind();
-        let opened = match timeout(PATIENCE, open(config, key_sets, &registry, Arc::default())).await {
+        let opened = match timeout(STORE_TIMEOUT, open(config, key_sets, &registry, Arc::default())).await {
             Ok(opened) => opened,
-            Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}"))),
+            Err(_) => Err(StoreError::Unavailable(format!("no answer within {STORE_TIMEOUT:?}"))),
         };
         match opened {
             Ok((following, policy_source, counted)) => {
@@ -116,5 +116,5 @@ pub(crate) async fn read_once(config: &Config, key_sets: &KeySets) -> Result<Pol
         store.close().await;
         policy_source
     };
-    timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(late()))
+    timeout(STORE_TIMEOUT, read).await.unwrap_or_else(|_| Err(late()))
 }

@@ -19,12 +19,12 @@ pub(crate) const READER: &str = "token-of-bob-who-may-only-read";
 pub(crate) const FILE_KEY: &str = "mg-key-of-the-file";
 
 /// A store, and what keeps it there.
-pub(crate) struct Place {
+pub(crate) struct TestStore {
     folder: tempfile::TempDir,
     server: Option<(Arc<Postgres>, String)>,
 }
 
-impl Place {
+impl TestStore {
     pub(crate) fn sqlite() -> Self {
         Self { folder: tempfile::tempdir().expect("a folder"), server: None }
     }
@@ -134,13 +134,13 @@ macro_rules! with_both {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name(super::Place::sqlite()).await;
+                super::$name(super::TestStore::sqlite()).await;
             })*
         }
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                let Some(place) = super::Place::postgres().await else { return };
+                let Some(place) = super::TestStore::postgres().await else { return };
                 super::$name(place).await;
             })*
         }

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 /// Longer than any answer takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A server that keeps each request as it came. It has one model, `llama`, and answers as the request's `X-Answer` says:
 /// `503` with that status, `503-chunked` the same in chunks, `stream` in two chunks, the second after a while,
@@ -121,7 +121,7 @@ pub(crate) async fn ask(port: u16, request: &[u8]) -> String {
             false => read_message(&mut server, &mut Vec::new()).await,
         }
     };
-    timeout(PATIENCE, answer).await.ok().flatten().unwrap_or_default()
+    timeout(ANSWER_TIMEOUT, answer).await.ok().flatten().unwrap_or_default()
 }
 
 /// Head and body, by its length or its chunks, trailers included.

@@ -12,13 +12,13 @@ use testkit::{
 };
 
 /// A store, and what keeps it there.
-pub(crate) struct Place {
+pub(crate) struct TestStore {
     pub(crate) url: StoreUrl,
     _folder: TempDir,
     _server: Option<std::sync::Arc<Postgres>>,
 }
 
-impl Place {
+impl TestStore {
     pub(crate) fn sqlite() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         Self { url: StoreUrl::in_folder(&folder.path().join("state #1")), _folder: folder, _server: None }
@@ -46,13 +46,13 @@ macro_rules! with_both {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name($crate::common::Place::sqlite()).await;
+                super::$name($crate::common::TestStore::sqlite()).await;
             })*
         }
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                let Some(place) = $crate::common::Place::postgres().await else { return };
+                let Some(place) = $crate::common::TestStore::postgres().await else { return };
                 super::$name(place).await;
             })*
         }

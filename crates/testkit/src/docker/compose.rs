@@ -32,13 +32,13 @@ pub fn compose_binary() -> Option<PathBuf> {
 /// A Compose file with its overrides and variables.
 #[derive(Clone, Debug)]
 pub struct ComposeFile {
-    source: Source,
+    source: ComposeSource,
     overrides: Vec<String>,
     variables: Vec<(String, String)>,
 }
 
 #[derive(Clone, Debug)]
-enum Source {
+enum ComposeSource {
     Path(PathBuf),
     Text(String),
 }
@@ -57,15 +57,15 @@ pub struct Compose {
 impl ComposeFile {
     /// A file on disk; relative paths in it start at its folder.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self::of(Source::Path(path.into()))
+        Self::of(ComposeSource::Path(path.into()))
     }
 
     /// The text of a file; relative paths in it cannot be used.
     pub fn text(yaml: impl Into<String>) -> Self {
-        Self::of(Source::Text(yaml.into()))
+        Self::of(ComposeSource::Text(yaml.into()))
     }
 
-    fn of(source: Source) -> Self {
+    fn of(source: ComposeSource) -> Self {
         Self { source, overrides: Vec::new(), variables: Vec::new() }
     }
 
@@ -91,8 +91,8 @@ impl ComposeFile {
             Ok::<_, Failure>(path)
         };
         let mut files = vec![match &self.source {
-            Source::Path(path) => path.clone(),
-            Source::Text(text) => write("compose.yaml".to_owned(), text)?,
+            ComposeSource::Path(path) => path.clone(),
+            ComposeSource::Text(text) => write("compose.yaml".to_owned(), text)?,
         }];
         for (number, text) in self.overrides.iter().enumerate() {
             files.push(write(format!("override-{number}.yaml"), text)?);

@@ -10,11 +10,11 @@ use axum::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::state::{Failure, RawListing, State};
+use super::state::{FailureMode, RawListing, State};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Health {
+struct SetHealth {
     healthy: bool,
 }
 
@@ -38,7 +38,7 @@ struct Latency {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Key {
+struct RequiredKey {
     key: Option<String>,
 }
 
@@ -54,7 +54,9 @@ pub(super) fn answer(
         ("DELETE", "/sim/requests") => state.forget_requests(),
         ("DELETE", "/sim/models/raw") => state.switches().raw_listing = None,
         ("POST", "/sim/models/raw") => state.switches().raw_listing = Some(raw_listing(uri, headers, body)),
-        ("POST", "/sim/health") => return set(body, |Health { healthy }| state.switches().healthy = healthy),
+        ("POST", "/sim/health") => {
+            return set(body, |SetHealth { healthy }| state.switches().healthy = healthy);
+        }
         ("POST", "/sim/models") => return set(body, |Models { models }| state.switches().models = models),
         ("POST", "/sim/loaded") => {
             return set(body, |Loaded { loaded }| state.switches().loaded = Some(loaded));
@@ -63,8 +65,8 @@ pub(super) fn answer(
             let latency = |Latency { milliseconds }| Duration::from_millis(milliseconds);
             return set(body, |value| state.switches().latency = latency(value));
         }
-        ("POST", "/sim/key") => return set(body, |Key { key }| state.switches().required_key = key),
-        ("POST", "/sim/fail") => return set(body, |failure: Failure| state.switches().failure = failure),
+        ("POST", "/sim/key") => return set(body, |RequiredKey { key }| state.switches().required_key = key),
+        ("POST", "/sim/fail") => return set(body, |failure: FailureMode| state.switches().failure = failure),
         _ => return StatusCode::NOT_FOUND.into_response(),
     }
     StatusCode::NO_CONTENT.into_response()

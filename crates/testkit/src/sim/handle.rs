@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
 
-use super::{Failure, Options, RawListing, Received, serve::serve_state, state::State};
+use super::{FailureMode, Options, RawListing, Received, serve::serve_state, state::State};
 use crate::free_port;
 
 /// A running simulated server. Dropping it kills it, connections and all; [`Sim::stop`] lets it finish.
@@ -141,8 +141,8 @@ impl Sim {
         self.state.switches().required_key = key.map(str::to_owned);
     }
 
-    /// Makes inference requests fail; `Failure::default()` ends it.
-    pub fn set_failure(&self, failure: Failure) {
+    /// Makes inference requests fail; `FailureMode::default()` ends it.
+    pub fn set_failure(&self, failure: FailureMode) {
         self.state.switches().failure = failure;
     }
 

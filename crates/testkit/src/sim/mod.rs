@@ -26,7 +26,7 @@
 //! | `/sim/loaded {"loaded": false}` | what Ollama's `/api/ps` says |
 //! | `/sim/latency {"milliseconds": 200}` | before an answer, or its first chunk |
 //! | `/sim/key {"key": "secret"}` | the key without which all but `/health` is 401; `null` for none |
-//! | `/sim/fail` and a [`Failure`] | requests for a model, and `/predict`, fail |
+//! | `/sim/fail` and a [`FailureMode`] | requests for a model, and `/predict`, fail |
 //!
 //! `GET /sim/requests` gives the last 200 requests, each a [`Received`], and `DELETE` forgets them. Requests to `/sim/…`
 //! itself are not among them.
@@ -48,7 +48,7 @@ mod work;
 pub use handle::Sim;
 pub use serve::serve;
 pub use spans::Exporter;
-pub use state::{Failure, RawListing, Received};
+pub use state::{FailureMode, RawListing, Received};
 
 use std::time::Duration;
 

@@ -25,9 +25,9 @@ use super::{
 const LINES: &str = "application/x-ndjson";
 
 /// A JSON object's fields in their order, including repeated ones.
-struct Fields(Vec<(String, Value)>);
+struct OrderedFields(Vec<(String, Value)>);
 
-impl Fields {
+impl OrderedFields {
     /// As [Go's decoder](https://pkg.go.dev/encoding/json#Unmarshal) reads it: the last field of that name in any case.
     fn of_go(&self, name: &str) -> Option<&Value> {
         let fields = self.0.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
@@ -40,22 +40,22 @@ impl Fields {
     }
 }
 
-impl<'de> Deserialize<'de> for Fields {
+impl<'de> Deserialize<'de> for OrderedFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct InOrder;
         impl<'de> Visitor<'de> for InOrder {
-            type Value = Fields;
+            type Value = OrderedFields;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OrderedFields, A::Error> {
                 let mut fields = Vec::new();
                 while let Some(field) = map.next_entry()? {
                     fields.push(field);
                 }
-                Ok(Fields(fields))
+                Ok(OrderedFields(fields))
             }
         }
         deserializer.deserialize_map(InOrder)
@@ -93,7 +93,7 @@ fn models(state: &State, shown: bool) -> Value {
     json!({ "models": shown.collect::<Vec<_>>() })
 }
 
-async fn ollama(state: &Arc<State>, path: &str, fields: &Fields) -> Response {
+async fn ollama(state: &Arc<State>, path: &str, fields: &OrderedFields) -> Response {
     if let Some(refusal) = unable(state) {
         return refusal;
     }
@@ -128,7 +128,7 @@ fn ollama_error(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "error": message }))).into_response()
 }
 
-async fn llama_cpp(state: &Arc<State>, path: &str, fields: &Fields) -> Response {
+async fn llama_cpp(state: &Arc<State>, path: &str, fields: &OrderedFields) -> Response {
     if let Some(refusal) = unable(state) {
         return refusal;
     }

@@ -69,7 +69,7 @@ impl RawListing {
 /// How inference requests fail. The default is not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Failure {
+pub struct FailureMode {
     /// Every inference request is answered with this status.
     pub status: Option<u16>,
     /// Adds `Retry-After` to that answer.
@@ -98,7 +98,7 @@ pub(super) struct Switches {
     pub(super) healthy: bool,
     pub(super) models: Vec<String>,
     pub(super) raw_listing: Option<RawListing>,
-    pub(super) failure: Failure,
+    pub(super) failure: FailureMode,
     pub(super) latency: Duration,
     pub(super) required_key: Option<String>,
     /// The value that a test has set; otherwise it depends on the time since the start.
@@ -120,7 +120,7 @@ impl State {
             healthy: true,
             models: options.models.clone(),
             raw_listing: None,
-            failure: Failure::default(),
+            failure: FailureMode::default(),
             latency: options.latency,
             required_key: options.required_key.clone(),
             loaded: None,

@@ -9,8 +9,8 @@ use super::serve::Endpoint;
 
 /// The tokens of every prompt.
 pub(super) const PROMPT_TOKENS: usize = 7;
-/// The most prompts and choices that are simulated.
-const MOST: usize = 64;
+/// The most prompts, and the most choices, that are simulated.
+const MAX_PROMPTS: usize = 64;
 
 /// A request that is being worked on.
 #[derive(Clone, Debug)]
@@ -60,8 +60,8 @@ impl Work {
         Self {
             id: format!("{prefix}{given}"),
             numbered,
-            prompts: texts.map_or(1, Vec::len).clamp(1, MOST),
-            choices: choices.clamp(1, MOST),
+            prompts: texts.map_or(1, Vec::len).clamp(1, MAX_PROMPTS),
+            choices: choices.clamp(1, MAX_PROMPTS),
             completes: endpoint != Endpoint::Embeddings,
             trace: header("traceparent").map_or(Trace::New, Trace::read),
             start: SystemTime::now(),

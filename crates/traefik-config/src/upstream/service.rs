@@ -28,7 +28,7 @@ struct Built {
 
 /// What the servers of one load balancer share.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Shape {
+struct BalancerSettings {
     transport: String,
     pass_host_header: bool,
     check: Option<HealthCheck>,
@@ -154,7 +154,7 @@ impl Spread<'_, '_> {
     /// Servers of one priority. Those that cannot share a load balancer are put into several, each weighted by the sum of its
     /// servers' weights.
     fn level(&mut self, servers: &[Arc<ServerRecord>]) -> Built {
-        let mut groups: BTreeMap<Shape, Vec<&Arc<ServerRecord>>> = BTreeMap::new();
+        let mut groups: BTreeMap<BalancerSettings, Vec<&Arc<ServerRecord>>> = BTreeMap::new();
         for server in servers {
             groups.entry(self.shape(server)).or_default().push(server);
         }
@@ -169,7 +169,7 @@ impl Spread<'_, '_> {
         }
     }
 
-    fn load_balancer(&mut self, shape: Shape, servers: &[&Arc<ServerRecord>]) -> Built {
+    fn load_balancer(&mut self, shape: BalancerSettings, servers: &[&Arc<ServerRecord>]) -> Built {
         let Self { settings, urls, .. } = *self;
         let weighed = servers.iter().any(|s| s.spec.settings.weight() != 1);
         let server = |s: &ServerRecord| {
@@ -212,9 +212,9 @@ impl Spread<'_, '_> {
         name
     }
 
-    fn shape(&mut self, server: &ServerRecord) -> Shape {
+    fn shape(&mut self, server: &ServerRecord) -> BalancerSettings {
         let https = server.spec.url.is_https();
-        Shape {
+        BalancerSettings {
             transport: self.transport(&server.spec.url),
             // Ollama on a loopback address answers 403 to every `Host` but its own.
             pass_host_header: server

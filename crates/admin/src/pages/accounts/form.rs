@@ -1,6 +1,6 @@
 //! Forms for accounts: their fields, the contents of these, and how a form becomes a document.
 
-use accounts::Kind;
+use accounts::AccountKind;
 use askama::Template;
 use axum::{
     Form,
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The fields that a form sends, in order.
-pub(super) type Given = Vec<(String, String)>;
+pub(super) type FormValues = Vec<(String, String)>;
 
 #[derive(Template)]
 #[template(path = "account_new.html")]
@@ -44,22 +44,22 @@ pub(super) struct Group {
     pub(super) hint: &'static str,
     /// Whether the group is expanded at first: most operators need it, or one of its fields is filled.
     pub(super) open: bool,
-    pub(super) fields: Vec<Field>,
+    pub(super) fields: Vec<FormField>,
 }
 
 /// A field of a form.
-pub(super) struct Field {
+pub(super) struct FormField {
     /// The field's place in the document, such as `limit.requests_per_minute`.
     pub(super) name: String,
     pub(super) label: &'static str,
     pub(super) hint: &'static str,
-    pub(super) shape: Shape,
+    pub(super) shape: FormControl,
     pub(super) value: String,
 }
 
 /// How a field looks, and how its text is converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum FormControl {
     Text,
     Required,
     Number,
@@ -72,14 +72,18 @@ pub(super) enum Shape {
     Time,
 }
 
-type FieldDoc = (&'static str, &'static str, Shape, &'static str);
+type FieldDoc = (&'static str, &'static str, FormControl, &'static str);
 
-const NAME: FieldDoc = ("name", "Name", Shape::Required, accounts::NAME);
-const PLAN: FieldDoc = ("plan", "Plan", Shape::Plan, "Gives what is left empty here");
-const NOTE: FieldDoc = ("note", "Note", Shape::Text, "");
-const DISABLED: FieldDoc = ("disabled", "Disabled", Shape::Check, "");
-const MODELS: FieldDoc =
-    ("models", "Models", Shape::List, "Names, or patterns with * and ?, separated by commas; empty: all");
+const NAME: FieldDoc = ("name", "Name", FormControl::Required, accounts::NAME);
+const PLAN: FieldDoc = ("plan", "Plan", FormControl::Plan, "Gives what is left empty here");
+const NOTE: FieldDoc = ("note", "Note", FormControl::Text, "");
+const DISABLED: FieldDoc = ("disabled", "Disabled", FormControl::Check, "");
+const MODELS: FieldDoc = (
+    "models",
+    "Models",
+    FormControl::List,
+    "Names, or patterns with * and ?, separated by commas; empty: all",
+);
 
 /// The hint for every field of a limit.
 const LIMIT_HINT: &str =
@@ -87,27 +91,27 @@ const LIMIT_HINT: &str =
 
 /// The fields of a limit.
 const LIMIT: [FieldDoc; 10] = [
-    ("requests_per_second", "Requests / second", Shape::Number, ""),
-    ("requests_per_minute", "Requests / minute", Shape::Number, ""),
-    ("requests_per_hour", "Requests / hour", Shape::Number, ""),
-    ("requests_per_day", "Requests / day", Shape::Number, ""),
-    ("requests_per_month", "Requests / month", Shape::Number, ""),
-    ("burst", "Requests at once", Shape::Number, ""),
-    ("tokens_per_minute", "Tokens / minute", Shape::Number, ""),
-    ("tokens_per_day", "Tokens / day", Shape::Number, ""),
-    ("tokens_per_month", "Tokens / month", Shape::Number, ""),
-    ("tokens_burst", "Tokens at once", Shape::Number, ""),
+    ("requests_per_second", "Requests / second", FormControl::Number, ""),
+    ("requests_per_minute", "Requests / minute", FormControl::Number, ""),
+    ("requests_per_hour", "Requests / hour", FormControl::Number, ""),
+    ("requests_per_day", "Requests / day", FormControl::Number, ""),
+    ("requests_per_month", "Requests / month", FormControl::Number, ""),
+    ("burst", "Requests at once", FormControl::Number, ""),
+    ("tokens_per_minute", "Tokens / minute", FormControl::Number, ""),
+    ("tokens_per_day", "Tokens / day", FormControl::Number, ""),
+    ("tokens_per_month", "Tokens / month", FormControl::Number, ""),
+    ("tokens_burst", "Tokens at once", FormControl::Number, ""),
 ];
 
 /// The fields of a kind; the name only for a new account.
-pub(super) fn groups(kind: Kind, of: FormOf, document: &Value) -> Vec<Group> {
+pub(super) fn groups(kind: AccountKind, of: FormOf, document: &Value) -> Vec<Group> {
     let (first, last): (&[FieldDoc], &[FieldDoc]) = match kind {
-        Kind::Key => (
+        AccountKind::Key => (
             &[
                 (
                     "consumer",
                     "Consumer",
-                    Shape::Required,
+                    FormControl::Required,
                     "Who owns it; servers see it as X-Inference-Consumer",
                 ),
                 PLAN,
@@ -115,20 +119,25 @@ pub(super) fn groups(kind: Kind, of: FormOf, document: &Value) -> Vec<Group> {
                 NOTE,
             ],
             &[
-                ("expires", "Expires (UTC)", Shape::Time, ""),
-                ("networks", "Networks", Shape::List, "Works only from there, such as 10.0.0.0/8"),
-                ("manage", "May manage servers", Shape::Check, "Opens paths that load adapters and the like"),
+                ("expires", "Expires (UTC)", FormControl::Time, ""),
+                ("networks", "Networks", FormControl::List, "Works only from there, such as 10.0.0.0/8"),
+                (
+                    "manage",
+                    "May manage servers",
+                    FormControl::Check,
+                    "Opens paths that load adapters and the like",
+                ),
                 (
                     "stored_data",
                     "May use stored data",
-                    Shape::Check,
+                    FormControl::Check,
                     "Files, batches, stored responses and the like, of everybody who uses the server or the account",
                 ),
                 DISABLED,
             ],
         ),
-        Kind::Consumer => (&[PLAN, NOTE], &[DISABLED]),
-        Kind::Plan => (&[MODELS, NOTE], &[]),
+        AccountKind::Consumer => (&[PLAN, NOTE], &[DISABLED]),
+        AccountKind::Plan => (&[MODELS, NOTE], &[]),
     };
     let name = match of {
         FormOf::New => Some(NAME),
@@ -142,7 +151,7 @@ pub(super) fn groups(kind: Kind, of: FormOf, document: &Value) -> Vec<Group> {
         groups.push(group(legend, LIMIT.iter(), prefix, document));
     }
     if !last.is_empty() {
-        let legend = if kind == Kind::Key { "When and from where" } else { "State" };
+        let legend = if kind == AccountKind::Key { "When and from where" } else { "State" };
         groups.push(group(legend, last.iter(), "", document));
     }
     groups
@@ -158,9 +167,9 @@ fn group<'f>(
     let field = |(name, label, shape, hint): &FieldDoc| {
         let at = if prefix.is_empty() { (*name).to_owned() } else { format!("{prefix}.{name}") };
         let value = value(document, &at, *shape);
-        Field { name: at, label, hint, shape: *shape, value }
+        FormField { name: at, label, hint, shape: *shape, value }
     };
-    let fields: Vec<Field> = fields.map(field).collect();
+    let fields: Vec<FormField> = fields.map(field).collect();
     let is_given = |name: &str| document.get(name).is_some();
     match prefix {
         "" => Group { legend, hint: "", open: fields.iter().any(|field| is_given(&field.name)), fields },
@@ -169,19 +178,19 @@ fn group<'f>(
 }
 
 /// The content of a field.
-fn value(document: &Value, at: &str, shape: Shape) -> String {
+fn value(document: &Value, at: &str, shape: FormControl) -> String {
     let found = at.split('.').try_fold(document, |value, key| value.get(key));
     match found {
         None | Some(Value::Null | Value::Bool(false)) => String::new(),
         Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
-        Some(Value::String(text)) if shape == Shape::Time => text.get(..16).unwrap_or(text).to_owned(),
+        Some(Value::String(text)) if shape == FormControl::Time => text.get(..16).unwrap_or(text).to_owned(),
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     }
 }
 
 /// The merge patch (RFC 7396) for a form: empty fields are `null`, so that they remove what was there.
-pub(super) fn patch(kind: Kind, of: FormOf, given: &Given) -> Value {
+pub(super) fn patch(kind: AccountKind, of: FormOf, given: &FormValues) -> Value {
     let mut patch = Map::new();
     for group in groups(kind, of, &Value::Null) {
         for field in group.fields {
@@ -208,18 +217,18 @@ pub(super) fn patch(kind: Kind, of: FormOf, given: &Given) -> Value {
     Value::Object(patch)
 }
 
-fn meaning(shape: Shape, text: &str) -> Value {
+fn meaning(shape: FormControl, text: &str) -> Value {
     if text.is_empty() {
         return Value::Null;
     }
     match shape {
-        Shape::Check => Value::Bool(true),
+        FormControl::Check => Value::Bool(true),
         // Text that is not a number is kept: the registry says what is allowed.
-        Shape::Number => text.parse::<u64>().map_or_else(|_| text.into(), Value::from),
-        Shape::List => text.split([',', '\n']).map(str::trim).filter(|item| !item.is_empty()).collect(),
+        FormControl::Number => text.parse::<u64>().map_or_else(|_| text.into(), Value::from),
+        FormControl::List => text.split([',', '\n']).map(str::trim).filter(|item| !item.is_empty()).collect(),
         // Browsers send a time without seconds and time zone.
-        Shape::Time if text.len() == 16 => format!("{text}:00Z").into(),
-        Shape::Text | Shape::Required | Shape::Plan | Shape::Time => text.into(),
+        FormControl::Time if text.len() == 16 => format!("{text}:00Z").into(),
+        FormControl::Text | FormControl::Required | FormControl::Plan | FormControl::Time => text.into(),
     }
 }
 
@@ -249,7 +258,7 @@ async fn show_new<A: Pages>(
     html(&New {
         frame: Frame::new(title, A::PATH, operator),
         path: A::PATH,
-        many: A::MANY,
+        many: A::PLURAL,
         groups: groups(A::KIND, FormOf::New, document),
         error,
         plans: admin.registry.plan_names().await.unwrap_or_default(),
@@ -260,11 +269,11 @@ async fn show_new<A: Pages>(
 pub(super) async fn create<A: Pages>(
     State(admin): State<Admin>,
     operator: Operator,
-    Form(given): Form<Given>,
+    Form(given): Form<FormValues>,
 ) -> Response {
     let document = without_nulls(patch(A::KIND, FormOf::New, &given));
     let made = match A::KIND {
-        Kind::Key => match admin.registry.create_key(&document, &operator.actor()).await {
+        AccountKind::Key => match admin.registry.create_key(&document, &operator.actor()).await {
             Ok((item, Some(key))) => {
                 return secret::show(&admin, operator, &item.account, &key, "The API key is made.").await;
             }
@@ -290,7 +299,7 @@ mod tests {
 
     use super::*;
 
-    fn given(pairs: &[(&str, &str)]) -> Given {
+    fn given(pairs: &[(&str, &str)]) -> FormValues {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
@@ -307,7 +316,7 @@ mod tests {
             ("sha256", "0000"),
         ]);
         assert_eq!(
-            without_nulls(patch(Kind::Key, FormOf::New, &given)),
+            without_nulls(patch(AccountKind::Key, FormOf::New, &given)),
             json!({
                 "name": "alice-laptop", "consumer": "alice", "models": ["llama*", "qwen", "phi"],
                 "limit": { "requests_per_minute": 60, "burst": "many" },
@@ -319,7 +328,7 @@ mod tests {
 
     #[test]
     fn what_was_emptied_is_taken_away() {
-        let patch = patch(Kind::Plan, FormOf::Existing, &given(&[("limit.burst", "5")]));
+        let patch = patch(AccountKind::Plan, FormOf::Existing, &given(&[("limit.burst", "5")]));
         assert_eq!(patch["limit_per_model"], Value::Null);
         assert_eq!(
             (&patch["limit"]["burst"], &patch["limit"]["requests_per_minute"]),
@@ -335,8 +344,9 @@ mod tests {
             "limit": { "requests_per_minute": 60, "tokens_per_day": 100_000 }, "expires": "2027-01-01T00:00:00Z",
             "networks": ["10.0.0.0/8"],
         });
-        let fields = groups(Kind::Key, FormOf::New, &document).into_iter().flat_map(|group| group.fields);
-        let given: Given = fields.map(|field| (field.name, field.value)).collect();
-        assert_eq!(without_nulls(patch(Kind::Key, FormOf::New, &given)), document);
+        let fields =
+            groups(AccountKind::Key, FormOf::New, &document).into_iter().flat_map(|group| group.fields);
+        let given: FormValues = fields.map(|field| (field.name, field.value)).collect();
+        assert_eq!(without_nulls(patch(AccountKind::Key, FormOf::New, &given)), document);
     }
 }

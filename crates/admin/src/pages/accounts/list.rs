@@ -6,7 +6,7 @@ use askama::Template;
 use axum::{extract::State, http::Uri, response::Response};
 use limits::Limits;
 use serde::Deserialize;
-use store::{Filter, Source};
+use store::{AccountSource, Filter};
 
 use super::{Pages, link, new_path, status, with_status};
 use crate::{
@@ -19,14 +19,14 @@ use crate::{
 
 #[derive(Template)]
 #[template(path = "accounts.html")]
-struct Page {
+struct AccountListPage {
     frame: Frame,
     path: &'static str,
     new_path: String,
     many: &'static str,
     columns: &'static [&'static str],
     query: ListQuery,
-    rows: Vec<Row>,
+    rows: Vec<AccountRow>,
     total: String,
     /// The link to the start of the list, unless this is the start.
     first: Option<String>,
@@ -48,7 +48,7 @@ pub(super) struct ListQuery {
 }
 
 /// A line of a list.
-pub(crate) struct Row {
+pub(crate) struct AccountRow {
     name: String,
     link: String,
     pub(super) class: &'static str,
@@ -58,7 +58,7 @@ pub(crate) struct Row {
     used: Option<Time>,
 }
 
-impl Row {
+impl AccountRow {
     pub(super) fn new<A: Pages>(
         name: &str,
         class: &'static str,
@@ -108,19 +108,19 @@ pub(super) async fn show<A: Pages>(State(admin): State<Admin>, operator: Operato
         limit: u32::try_from(ROWS).unwrap_or(u32::MAX),
     };
     let can_change = operator.role.may_write() && admin.registry.store().is_ok();
-    let frame = Frame::new(A::MANY, A::PATH, operator);
-    let mut page = Page {
+    let frame = Frame::new(A::PLURAL, A::PATH, operator);
+    let mut page = AccountListPage {
         frame,
         path: A::PATH,
         new_path: new_path::<A>(),
-        many: A::MANY,
+        many: A::PLURAL,
         columns: A::COLUMNS,
         query,
         rows: Vec::new(),
         total: String::new(),
         first: None,
         next: None,
-        has_state: A::KIND != accounts::Kind::Plan,
+        has_state: A::KIND != accounts::AccountKind::Plan,
         has_use: false,
         can_change,
         error: None,
@@ -135,9 +135,12 @@ pub(super) async fn show<A: Pages>(State(admin): State<Admin>, operator: Operato
     };
     page.total = format::count(listed.total);
     page.next = listed.next.map(|after| page.link_after(&after));
-    let row = |item: &store::Item<A>| Row { is_declared: item.source == Source::File, ..item.account.row() };
+    let row = |item: &store::Item<A>| AccountRow {
+        is_declared: item.source == AccountSource::File,
+        ..item.account.row()
+    };
     page.rows = listed.items.iter().map(row).collect();
-    if A::KIND == accounts::Kind::Key
+    if A::KIND == accounts::AccountKind::Key
         && let Ok(store) = admin.registry.store()
     {
         let names: Vec<String> = page.rows.iter().map(|row| row.name.clone()).collect();
@@ -152,7 +155,7 @@ pub(super) async fn show<A: Pages>(State(admin): State<Admin>, operator: Operato
     html(&page)
 }
 
-impl Page {
+impl AccountListPage {
     /// The link to the rows after a name; for an empty name, to the start.
     fn link_after(&self, after: &str) -> String {
         let ListQuery { q, consumer, plan, .. } = &self.query;

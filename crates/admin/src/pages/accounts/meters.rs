@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
 use access::{Consumer, Key, KeyDigest, Policy};
-use accounts::{Account, ConsumerSpec, Kind, Plan};
+use accounts::{Account, AccountKind, ConsumerSpec, Plan};
 use askama::Template;
 use catalogue::{Catalogue, Pool};
 use limits::{Left, Scope};
@@ -22,7 +22,7 @@ const UNLIMITED: &str = "There are none.";
 /// The limits of a key or a consumer.
 #[derive(Debug)]
 pub(crate) struct Meters {
-    kind: Kind,
+    kind: AccountKind,
     name: String,
     /// The models that it has used in the last days.
     used: Vec<String>,
@@ -64,13 +64,13 @@ impl Meters {
     /// The meters of the page at a path.
     pub(crate) async fn at(admin: &Admin, path: &str) -> Option<Self> {
         let (kind, name) = match path.strip_prefix('/')?.split_once('/')? {
-            ("keys", name) => (Kind::Key, name),
-            ("consumers", name) => (Kind::Consumer, name),
+            ("keys", name) => (AccountKind::Key, name),
+            ("consumers", name) => (AccountKind::Consumer, name),
             _ => return None,
         };
         let name = percent_encoding::percent_decode_str(name).decode_utf8().ok()?.into_owned();
         let (is_there, used) = match kind {
-            Kind::Key => {
+            AccountKind::Key => {
                 let used = usage::of_key(admin, &name).await;
                 (admin.registry.get::<accounts::KeySpec>(&name).await.ok()?.is_some(), usage::models(&used))
             }
@@ -118,7 +118,7 @@ impl Meters {
     /// Whether a limit is shown among the limits over all models.
     fn shows_of_all(&self, scope: Scope) -> bool {
         match scope {
-            Scope::Key => self.kind == Kind::Key,
+            Scope::Key => self.kind == AccountKind::Key,
             Scope::Consumer => true,
             Scope::ConsumerAndModel | Scope::KeyAndModel | Scope::Model | Scope::Address => false,
         }
@@ -128,7 +128,7 @@ impl Meters {
     fn shows_of_models(&self, scope: Scope) -> bool {
         match scope {
             Scope::ConsumerAndModel => true,
-            Scope::KeyAndModel | Scope::Model | Scope::Address => self.kind == Kind::Key,
+            Scope::KeyAndModel | Scope::Model | Scope::Address => self.kind == AccountKind::Key,
             Scope::Key | Scope::Consumer => false,
         }
     }
@@ -139,7 +139,7 @@ impl Meters {
             return key.clone();
         }
         let key = match self.kind {
-            Kind::Key => policy.keys().find(|key| key.name == self.name).cloned(),
+            AccountKind::Key => policy.keys().find(|key| key.name == self.name).cloned(),
             _ => consumer(admin, &self.name).await.map(|consumer| {
                 // This key is in no policy, so no request can use it.
                 Arc::new(Key::new("", consumer, KeyDigest::of("")))
@@ -153,7 +153,7 @@ impl Meters {
     fn pools<'c>(&self, admin: &Admin, catalogue: &'c Catalogue, key: &Key) -> Vec<&'c Pool> {
         let name = Some(self.name.clone());
         let filter = match self.kind {
-            Kind::Key => Filter { key: name, ..Filter::default() },
+            AccountKind::Key => Filter { key: name, ..Filter::default() },
             _ => Filter { consumer: name, ..Filter::default() },
         };
         let records = admin.shared.telemetry().recent(&filter, RECENT);

@@ -14,7 +14,7 @@ mod tests;
 
 use std::time::SystemTime;
 
-use accounts::{Account, ConsumerSpec, KeySpec, Kind, Plan};
+use accounts::{Account, AccountKind, ConsumerSpec, KeySpec, Plan};
 use axum::{
     http::StatusCode,
     response::Response,
@@ -31,10 +31,10 @@ pub(crate) trait Pages: Account + Send + Sync + 'static {
     /// The path of its list.
     const PATH: &'static str;
     /// The plural of its kind.
-    const MANY: &'static str;
+    const PLURAL: &'static str;
 
     /// The row of the list: the cells beside the name, and the state.
-    fn row(&self) -> list::Row;
+    fn row(&self) -> list::AccountRow;
     /// Until when the key that was replaced in a rotation works, if it still does.
     fn old_key_until(&self) -> Option<SystemTime> {
         None
@@ -87,14 +87,14 @@ fn with_status(status: StatusCode, mut response: Response) -> Response {
 
 impl Pages for KeySpec {
     const PATH: &'static str = "/keys";
-    const MANY: &'static str = "API keys";
+    const PLURAL: &'static str = "API keys";
     const COLUMNS: &'static [&'static str] = &["Consumer", "Plan", "Models", "Expires", "Note"];
 
     fn old_key_until(&self) -> Option<SystemTime> {
         self.previous.map(|old| old.until).filter(|until| *until > SystemTime::now())
     }
 
-    fn row(&self) -> list::Row {
+    fn row(&self) -> list::AccountRow {
         let is_over = self.expires.is_some_and(|time| time <= SystemTime::now());
         let (class, state) = match (self.disabled, is_over) {
             (true, _) => ("off", "disabled"),
@@ -109,44 +109,44 @@ impl Pages for KeySpec {
             self.expires.map_or_else(String::new, |time| crate::format::time(time).people),
             self.note.clone().unwrap_or_default(),
         ];
-        list::Row::new::<Self>(&self.name, class, state, cells)
+        list::AccountRow::new::<Self>(&self.name, class, state, cells)
     }
 }
 
 impl Pages for ConsumerSpec {
     const PATH: &'static str = "/consumers";
-    const MANY: &'static str = "Consumers";
+    const PLURAL: &'static str = "Consumers";
     const COLUMNS: &'static [&'static str] = &["Plan", "Limits", "Note"];
 
-    fn row(&self) -> list::Row {
+    fn row(&self) -> list::AccountRow {
         let (class, state) = if self.disabled { ("off", "disabled") } else { ("good", "works") };
         let cells = vec![
             self.plan.clone().unwrap_or_default(),
             list::limits(self.limits.as_ref(), self.limits_per_model.as_ref()),
             self.note.clone().unwrap_or_default(),
         ];
-        list::Row::new::<Self>(&self.name, class, state, cells)
+        list::AccountRow::new::<Self>(&self.name, class, state, cells)
     }
 }
 
 impl Pages for Plan {
     const PATH: &'static str = "/plans";
-    const MANY: &'static str = "Plans";
+    const PLURAL: &'static str = "Plans";
     const COLUMNS: &'static [&'static str] = &["Models", "Limits", "Note"];
 
-    fn row(&self) -> list::Row {
+    fn row(&self) -> list::AccountRow {
         let models = self.models.as_ref().map_or_else(String::new, |models| models.texts().join(", "));
         let limits = list::limits(self.limits.as_ref(), self.limits_per_model.as_ref());
         let cells = vec![models, limits, self.note.clone().unwrap_or_default()];
-        list::Row::new::<Self>(&self.name, "", "", cells)
+        list::AccountRow::new::<Self>(&self.name, "", "", cells)
     }
 }
 
 /// `key`, `consumer` or `plan`, capitalised.
-fn one_is_called(kind: Kind) -> &'static str {
+fn one_is_called(kind: AccountKind) -> &'static str {
     match kind {
-        Kind::Key => "API key",
-        Kind::Consumer => "Consumer",
-        Kind::Plan => "Plan",
+        AccountKind::Key => "API key",
+        AccountKind::Consumer => "Consumer",
+        AccountKind::Plan => "Plan",
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use accounts::Kind;
+use accounts::AccountKind;
 use askama::Template;
 use axum::{
     Form,
@@ -11,11 +11,11 @@ use axum::{
     response::{IntoResponse as _, Redirect, Response},
 };
 use serde_json::{Value, json};
-use store::{Item, RegistryError, Source};
+use store::{AccountSource, Item, RegistryError};
 
 use super::{
     Pages,
-    form::{self, FormOf, Given, Group, Shape, groups},
+    form::{self, FormControl, FormOf, FormValues, Group, groups},
     link, list,
     meters::{Limits, Meters},
     secret, status, usage, with_status,
@@ -28,7 +28,7 @@ use crate::{
 
 #[derive(Template)]
 #[template(path = "account.html")]
-struct Page {
+struct AccountPage {
     frame: Frame,
     path: &'static str,
     many: &'static str,
@@ -36,7 +36,7 @@ struct Page {
     name: String,
     is_key: bool,
     is_plan: bool,
-    row: list::Row,
+    row: list::AccountRow,
     facts: Vec<(&'static str, String)>,
     changed: Option<Time>,
     /// Until when the key works that was replaced in a rotation.
@@ -47,7 +47,7 @@ struct Page {
     plans: Vec<String>,
     /// What is left of its limits; a plan has no usage of its own.
     limits: Option<Limits>,
-    used: Vec<usage::Row>,
+    used: Vec<usage::UsageLine>,
     has_store: bool,
     error: Option<String>,
 }
@@ -80,31 +80,31 @@ async fn page<A: Pages>(
     item: &Item<A>,
     given: Option<&Value>,
     error: Option<String>,
-) -> Page {
+) -> AccountPage {
     let (account, name) = (&item.account, item.account.name().to_owned());
-    let is_declared = item.source == Source::File;
+    let is_declared = item.source == AccountSource::File;
     let document = account.to_json();
     let used = match A::KIND {
-        Kind::Key => usage::of_key(admin, &name).await,
+        AccountKind::Key => usage::of_key(admin, &name).await,
         _ => Vec::new(),
     };
     let limits = match A::KIND {
-        Kind::Plan => None,
+        AccountKind::Plan => None,
         _ => Some(Meters::of(account, usage::models(&used)).read(admin).await),
     };
     let row = account.row();
-    Page {
+    AccountPage {
         can_change: operator.role.may_write() && !is_declared && admin.registry.store().is_ok(),
         frame: Frame::new(&name, A::PATH, operator),
         path: A::PATH,
-        many: A::MANY,
+        many: A::PLURAL,
         link: link::<A>(&name),
-        is_key: A::KIND == Kind::Key,
-        is_plan: A::KIND == Kind::Plan,
+        is_key: A::KIND == AccountKind::Key,
+        is_plan: A::KIND == AccountKind::Plan,
         facts: facts::<A>(&document),
         changed: match item.source {
-            Source::File => None,
-            Source::Store { changed, .. } => Some(format::time(changed)),
+            AccountSource::File => None,
+            AccountSource::Store { changed, .. } => Some(format::time(changed)),
         },
         old_key: account.old_key_until().map(format::time),
         is_declared,
@@ -139,8 +139,10 @@ fn facts<A: Pages>(document: &Value) -> Vec<(&'static str, String)> {
                     None => facts.push((legend, words)),
                 }
             }
-            None if field.shape == Shape::Check => facts.push((field.label, "yes".into())),
-            None if field.shape == Shape::Time => facts.push((field.label, field.value.replace('T', " "))),
+            None if field.shape == FormControl::Check => facts.push((field.label, "yes".into())),
+            None if field.shape == FormControl::Time => {
+                facts.push((field.label, field.value.replace('T', " ")))
+            }
             None => facts.push((field.label, field.value)),
         }
     }
@@ -153,7 +155,7 @@ pub(super) async fn act<A: Pages>(
     operator: Operator,
     Path(name): Path<String>,
     parts: Parts,
-    Form(given): Form<Given>,
+    Form(given): Form<FormValues>,
 ) -> Response {
     let action = given.iter().find(|(key, _)| key == "action").map_or("", |(_, value)| value.as_str());
     let registry = &admin.registry;
@@ -172,7 +174,7 @@ pub(super) async fn act<A: Pages>(
             Ok(_) => return Redirect::to(A::PATH).into_response(),
             Err(error) => error,
         },
-        ("rotate", Kind::Key) => {
+        ("rotate", AccountKind::Key) => {
             let wanted = given.iter().find(|(key, _)| key == "grace").map_or("", |(_, value)| value.as_str());
             let Some((.., grace)) = GRACE.iter().find(|(value, ..)| *value == wanted) else {
                 return Refusal::bad_request(&parts, "grace: allowed: 0, 1h, 24h or 7d").into_response();
@@ -190,7 +192,7 @@ pub(super) async fn act<A: Pages>(
                 Err(error) => error,
             }
         }
-        ("end-old", Kind::Key) => {
+        ("end-old", AccountKind::Key) => {
             match registry.patch::<A>(&name, &json!({ "previous": null }), &operator.actor()).await {
                 Ok(_) => return Redirect::to(&link::<A>(&name)).into_response(),
                 Err(error) => error,

@@ -16,7 +16,7 @@ use crate::{
 
 #[derive(Template)]
 #[template(path = "secret.html")]
-struct Page<'k> {
+struct SecretPage<'k> {
     frame: Frame,
     says: &'static str,
     name: &'k str,
@@ -37,7 +37,7 @@ pub(super) async fn show(
     says: &'static str,
 ) -> Response {
     let model = example(admin, patterns(admin, account).await.as_ref());
-    html(&Page {
+    html(&SecretPage {
         frame: Frame::new("API key", "/keys", operator),
         says,
         name: &account.name,

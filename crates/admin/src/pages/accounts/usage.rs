@@ -10,7 +10,7 @@ use crate::{Admin, format, list::encode};
 const ROWS: u32 = 60;
 
 /// Usage on a day.
-pub(super) struct Row {
+pub(super) struct UsageLine {
     pub(super) day: String,
     pub(super) model: String,
     pub(super) link: String,
@@ -38,9 +38,9 @@ pub(super) fn models(used: &[UsageRow]) -> Vec<String> {
     models
 }
 
-pub(super) fn row(row: &UsageRow) -> Row {
+pub(super) fn row(row: &UsageRow) -> UsageLine {
     let count = |number: i64| format::count(u64::try_from(number).unwrap_or(0));
-    Row {
+    UsageLine {
         day: row.day.clone(),
         model: row.model.clone(),
         link: format!("/models/{}", encode(&row.model)),

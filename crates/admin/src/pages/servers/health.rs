@@ -4,14 +4,14 @@ use catalogue::{Finding, HealthMode, LifecycleFinding, ServerRecord, ServerState
 
 /// The health of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Health {
+pub(crate) struct ShownHealth {
     /// One word, or that the health is unknown.
     pub(crate) word: &'static str,
     /// The source of the health.
     pub(crate) by: &'static str,
 }
 
-impl Health {
+impl ShownHealth {
     /// The health of a server. A server that was cordoned had been ready.
     pub(super) fn of(server: &ServerRecord) -> Self {
         let by = match server.spec.health {
@@ -59,11 +59,17 @@ mod tests {
     use super::*;
     use crate::testing::{
         Dashboard,
-        found::{Discovery, Does, Server, container, healthy, interpreted, record},
+        found::{ChangingServer, Discovery, Does, container, healthy, interpreted, record},
     };
 
     fn assert_health(server: &ServerRecord, word: &'static str, by: &'static str) {
-        assert_eq!(Health::of(server), Health { word, by }, "{}: {:?}", server.spec.name, server.state);
+        assert_eq!(
+            ShownHealth::of(server),
+            ShownHealth { word, by },
+            "{}: {:?}",
+            server.spec.name,
+            server.state
+        );
     }
 
     fn server<'c>(catalogue: &'c Catalogue, name: &str) -> &'c ServerRecord {
@@ -97,9 +103,13 @@ mod tests {
     #[tokio::test]
     async fn what_a_server_answers_is_its_health_where_no_healthcheck_looks_after_it() {
         let (loads, good) = (Does::Answer(200, 503), Does::Answer(200, 200));
-        let servers = [Server::start(loads).await, Server::start(good).await, Server::start(good).await];
+        let servers = [
+            ChangingServer::start(loads).await,
+            ChangingServer::start(good).await,
+            ChangingServer::start(good).await,
+        ];
         let asked = [("inference.ready.path", "/ready")];
-        let of = |name: &str, server: &Server| container(name, server.port, &asked);
+        let of = |name: &str, server: &ChangingServer| container(name, server.port, &asked);
         let [loading, well, held] = &servers;
         let discovery = Discovery::start(&[
             of("probed-loading", loading),
@@ -126,7 +136,7 @@ mod tests {
         assert_health(server(&found, "paused"), "healthy", "probe");
         // It fails while it is withdrawn.
         held.now(loads);
-        let fails = |catalogue: &Catalogue| Health::of(server(catalogue, "paused")).word == "unhealthy";
+        let fails = |catalogue: &Catalogue| ShownHealth::of(server(catalogue, "paused")).word == "unhealthy";
         discovery.until(fails).await;
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use catalogue::{PublishedPort, TaskRecord, TaskStatus};
 use serde::Deserialize;
 
-use super::super::{DockerOptions, service::ServiceSpec, survey::Place, wire::or_default};
+use super::super::{DockerOptions, service::ServiceSpec, survey::NetworkMember, wire::or_default};
 
 /// The used fields of a task (<https://pkg.go.dev/github.com/docker/docker/api/types/swarm#Task>).
 #[derive(Debug, Deserialize)]
@@ -147,8 +147,8 @@ impl Task {
         self.on_host_network() || !self.published_ports().is_empty()
     }
 
-    pub(super) fn place(&self) -> Place {
-        Place {
+    pub(super) fn place(&self) -> NetworkMember {
+        NetworkMember {
             container_id: self.container_id().unwrap_or_default().into(),
             networks: self.networks(),
             on_host_network: self.on_host_network(),
@@ -160,7 +160,7 @@ impl Task {
         &self,
         service: &ServiceSpec,
         options: &DockerOptions,
-        here: Option<&Place>,
+        here: Option<&NetworkMember>,
         node_address: Option<&String>,
     ) -> TaskRecord {
         let service_name = &service.name;
@@ -211,7 +211,10 @@ fn status(state: &str) -> TaskStatus {
 }
 
 /// Adds what its node knows: addresses that the node assigned itself, and the default network.
-fn complete(mut networks: BTreeMap<String, String>, here: Option<&Place>) -> BTreeMap<String, String> {
+fn complete(
+    mut networks: BTreeMap<String, String>,
+    here: Option<&NetworkMember>,
+) -> BTreeMap<String, String> {
     let Some(here) = here.filter(|here| !here.on_host_network) else { return networks };
     if networks.is_empty() {
         return here.networks.clone();
@@ -281,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_node_knows_what_the_manager_does_not() {
-        let here = Place {
+        let here = NetworkMember {
             container_id: "c1".into(),
             networks: BTreeMap::from([("br".into(), "172.20.0.5".into())]),
             on_host_network: false,

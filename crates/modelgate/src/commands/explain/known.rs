@@ -5,10 +5,10 @@ use std::{
     fmt::Write as _,
 };
 
-use catalogue::{Catalogue, Origin, Outcome, Problem, ServerState, Subject};
+use catalogue::{Catalogue, Origin, Outcome, Problem, ProblemSubject, ServerState};
 
 /// A container or server.
-pub(super) struct Known<'a> {
+pub(super) struct KnownServer<'a> {
     name: &'a str,
     service: Option<&'a str>,
     /// Its state, and the reason for it.
@@ -18,7 +18,7 @@ pub(super) struct Known<'a> {
 }
 
 /// All containers with the label, and all servers of the configuration, by name.
-pub(super) fn all(catalogue: &Catalogue) -> Vec<Known<'_>> {
+pub(super) fn all(catalogue: &Catalogue) -> Vec<KnownServer<'_>> {
     let states: BTreeMap<&str, &ServerState> =
         catalogue.servers().map(|server| (server.spec.name.as_str(), &server.state)).collect();
     let labelled = catalogue.containers().iter().map(|container| {
@@ -28,29 +28,29 @@ pub(super) fn all(catalogue: &Catalogue) -> Vec<Known<'_>> {
             (None, Outcome::NotEnabled) => ("its label inference.enable is false".into(), true),
             (None, Outcome::Rejected | Outcome::Server) => (faults(catalogue, name), false),
         };
-        Known { name, service: container.service.as_deref(), state, is_well }
+        KnownServer { name, service: container.service.as_deref(), state, is_well }
     });
     let configured = catalogue.servers().filter(|server| server.spec.source.origin() == Origin::File);
     let configured = configured.map(|server| {
         let (state, is_well) = told(&server.state);
-        Known { name: &server.spec.name, service: None, state, is_well }
+        KnownServer { name: &server.spec.name, service: None, state, is_well }
     });
-    let mut known: Vec<Known<'_>> = labelled.chain(configured).collect();
+    let mut known: Vec<KnownServer<'_>> = labelled.chain(configured).collect();
     known.extend(only_named(catalogue, &known));
     known.sort_by_key(|known| known.name);
     known
 }
 
 /// Containers about which only problems are known: Docker does not give their state, or their label is misspelt.
-fn only_named<'a>(catalogue: &'a Catalogue, known: &[Known<'a>]) -> Vec<Known<'a>> {
+fn only_named<'a>(catalogue: &'a Catalogue, known: &[KnownServer<'a>]) -> Vec<KnownServer<'a>> {
     let mut seen: BTreeSet<&str> = known.iter().map(|known| known.name).collect();
     seen.extend(catalogue.servers().map(|server| server.spec.name.as_str()));
     let names = catalogue.problems().iter().filter_map(|problem| match &problem.subject {
-        Subject::Container(name) => Some(name.as_str()),
-        Subject::Server(_) | Subject::Source(_) => None,
+        ProblemSubject::Container(name) => Some(name.as_str()),
+        ProblemSubject::Server(_) | ProblemSubject::Source(_) => None,
     });
     let names: BTreeSet<&str> = names.filter(|name| !seen.contains(name)).collect();
-    let one = |name| Known { name, service: None, state: faults(catalogue, name), is_well: false };
+    let one = |name| KnownServer { name, service: None, state: faults(catalogue, name), is_well: false };
     names.into_iter().map(one).collect()
 }
 
@@ -69,9 +69,9 @@ fn faults(catalogue: &Catalogue, name: &str) -> String {
 }
 
 /// One line for each container or server.
-pub(super) fn lines(known: &[Known<'_>]) -> String {
+pub(super) fn lines(known: &[KnownServer<'_>]) -> String {
     let mut text = String::new();
-    for Known { name, service, state, .. } in known {
+    for KnownServer { name, service, state, .. } in known {
         let service = service.filter(|service| service != name);
         let service = service.map(|service| format!(" (service {service})")).unwrap_or_default();
         let _ = write!(text, "\n  {name}{service}: {state}");
@@ -81,7 +81,7 @@ pub(super) fn lines(known: &[Known<'_>]) -> String {
 
 /// The containers and servers whose models may be missing, and why; empty if all are well.
 pub(super) fn not_ready(catalogue: &Catalogue) -> String {
-    let known: Vec<Known<'_>> = all(catalogue).into_iter().filter(|known| !known.is_well).collect();
+    let known: Vec<KnownServer<'_>> = all(catalogue).into_iter().filter(|known| !known.is_well).collect();
     match known.is_empty() {
         true => String::new(),
         false => format!("\nThese are not ready, and may have it once they are:{}", lines(&known)),
@@ -90,7 +90,7 @@ pub(super) fn not_ready(catalogue: &Catalogue) -> String {
 
 /// Whether a problem is about the container or server of this name.
 pub(super) fn is_about(problem: &Problem, name: &str) -> bool {
-    matches!(&problem.subject, Subject::Container(n) | Subject::Server(n) if n == name)
+    matches!(&problem.subject, ProblemSubject::Container(n) | ProblemSubject::Server(n) if n == name)
 }
 
 /// Names on one line.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A complete request.
-struct Given {
+struct GivenRequest {
     method: String,
     uri: Uri,
     headers: HeaderMap,
@@ -77,7 +77,7 @@ async fn policy(config: &Config, headers: &HeaderMap, text: &mut String) -> Arc<
     policy
 }
 
-fn from_arguments(args: &RequestArgs) -> Result<Given, String> {
+fn from_arguments(args: &RequestArgs) -> Result<GivenRequest, String> {
     let body = match args.data.as_deref() {
         None => Vec::new(),
         Some(data) => match data.strip_prefix('@') {
@@ -96,11 +96,11 @@ fn from_arguments(args: &RequestArgs) -> Result<Given, String> {
     let default = if args.data.is_some() { "POST" } else { "GET" };
     let method = args.method.clone().unwrap_or_else(|| default.into());
     let uri = uri(args.url.as_deref().unwrap_or_default())?;
-    Ok(Given { method, uri, headers, body })
+    Ok(GivenRequest { method, uri, headers, body })
 }
 
 /// An entry of a HAR file (<http://www.softwareishard.com/blog/har-12-spec/>).
-fn from_har(file: &Path, entry: usize) -> Result<Given, String> {
+fn from_har(file: &Path, entry: usize) -> Result<GivenRequest, String> {
     let failed = |what: &str| format!("{}: {what}", file.display());
     let text = fs::read(file).map_err(|e| failed(&e.to_string()))?;
     let har: Value = serde_json::from_slice(&text).map_err(|e| failed(&format!("not JSON: {e}")))?;
@@ -118,7 +118,7 @@ fn from_har(file: &Path, entry: usize) -> Result<Given, String> {
         }
     }
     let text_of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Ok(Given {
+    Ok(GivenRequest {
         method: text_of(&request["method"]),
         uri: uri(request["url"].as_str().unwrap_or_default())?,
         headers,

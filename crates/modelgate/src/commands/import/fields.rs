@@ -6,7 +6,7 @@ use super::found::Findings;
 
 /// A field that is not imported.
 #[derive(Debug)]
-pub(super) struct Field {
+pub(super) struct UnimportedField {
     pub(super) name: &'static str,
     pub(super) meaning: Meaning,
     /// Why the field is harmless, or what the operator loses; for a restriction, the explanation after its name.
@@ -24,33 +24,33 @@ pub(super) enum Meaning {
     Restricts,
 }
 
-pub(super) const fn harmless(name: &'static str, why: &'static str) -> Field {
-    Field { name, meaning: Meaning::Harmless, why }
+pub(super) const fn harmless(name: &'static str, why: &'static str) -> UnimportedField {
+    UnimportedField { name, meaning: Meaning::Harmless, why }
 }
 
-pub(super) const fn said(name: &'static str, why: &'static str) -> Field {
-    Field { name, meaning: Meaning::Said, why }
+pub(super) const fn said(name: &'static str, why: &'static str) -> UnimportedField {
+    UnimportedField { name, meaning: Meaning::Said, why }
 }
 
-pub(super) const fn restricts(name: &'static str, why: &'static str) -> Field {
-    Field { name, meaning: Meaning::Restricts, why }
+pub(super) const fn restricts(name: &'static str, why: &'static str) -> UnimportedField {
+    UnimportedField { name, meaning: Meaning::Restricts, why }
 }
 
 /// An object with fields.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'p> {
+pub(super) struct FieldsOf<'p> {
     /// Put before the name of a field: `its `, `its budget's `.
     pub(super) whose: &'p str,
     /// Fields that are read elsewhere.
     pub(super) understood: &'p [&'p str],
-    pub(super) tables: &'p [&'p [Field]],
+    pub(super) tables: &'p [&'p [UnimportedField]],
     /// What happens to a field that is in no table.
     pub(super) unknown: Meaning,
     /// The name of the restriction; if absent, the field's name.
     pub(super) restriction: Option<&'p str>,
 }
 
-impl Place<'_> {
+impl FieldsOf<'_> {
     /// Reports the fields of an object that are not imported.
     pub(super) fn look(&self, object: &Map<String, Value>, findings: &mut Findings) {
         let whose = self.whose;
@@ -90,10 +90,10 @@ pub(super) fn is_given(value: &Value) -> bool {
 
 /// A field's name, on one line.
 pub(super) fn shown(name: &str) -> String {
-    const LONGEST: usize = 60;
+    const MAX_SHOWN: usize = 60;
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/@".contains(c));
-    match plain && !name.is_empty() && name.len() <= LONGEST {
+    match plain && !name.is_empty() && name.len() <= MAX_SHOWN {
         true => name.to_owned(),
-        false => format!("{:?}", name.chars().take(LONGEST).collect::<String>()),
+        false => format!("{:?}", name.chars().take(MAX_SHOWN).collect::<String>()),
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use limits::{Quota, Rate};
 use serde::Serialize;
 
-use super::names::Names;
+use super::names::UniqueNames;
 
 /// What was found.
 #[derive(Debug, Default, Serialize)]
@@ -17,7 +17,7 @@ pub(super) struct Imported {
     pub(super) requests: Option<Requests>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) consumers: Vec<Consumer>,
-    pub(super) keys: Vec<Key>,
+    pub(super) keys: Vec<ImportedKey>,
     /// The messages about it.
     #[serde(skip)]
     pub(super) said: Vec<Said>,
@@ -45,7 +45,7 @@ pub(super) struct Consumer {
 
 /// An API key.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Key {
+pub(super) struct ImportedKey {
     pub(super) name: String,
     /// Its preferred name; the final one differs if another key has the same.
     #[serde(skip)]
@@ -118,7 +118,7 @@ impl Imported {
     /// Keeps each API key once, because the configuration demands it. If one of several entries is held or disabled, so is the key.
     pub(super) fn take_each_once(&mut self) {
         let mut first: HashMap<String, usize> = HashMap::new();
-        let mut taken: Vec<Key> = Vec::with_capacity(self.keys.len());
+        let mut taken: Vec<ImportedKey> = Vec::with_capacity(self.keys.len());
         for key in std::mem::take(&mut self.keys) {
             let Some(&at) = first.get(&key.sha256) else {
                 first.insert(key.sha256.clone(), taken.len());
@@ -152,7 +152,7 @@ impl Imported {
 impl Consumer {
     /// A consumer with nothing but a name, and a note of its name elsewhere.
     pub(super) fn new(name: String, elsewhere: &str) -> Self {
-        let note = (!Names::fits(elsewhere)).then(|| {
+        let note = (!UniqueNames::fits(elsewhere)).then(|| {
             elsewhere.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect::<String>()
         });
         let note = note.filter(|note| !note.trim().is_empty());

@@ -6,23 +6,23 @@ use access::KeyDigest;
 use accounts::{Account, ConsumerSpec, KeySpec};
 use config_reader::ConfigErrors;
 use serde_json::json;
-use store::{Audit, Filter, Item, Registry, RegistryError, Source, StoreError};
+use store::{AccountSource, Audit, Filter, Item, Registry, RegistryError, StoreError};
 
 use super::{
-    found::{Consumer, Imported, Key},
-    names::Names,
+    found::{Consumer, Imported, ImportedKey},
+    names::UniqueNames,
     reading,
 };
 use crate::{
     arguments::import::Import,
-    commands::registry::{ACTOR, Failure, answer},
+    commands::registry::{ACTOR, CommandFailure, answer},
 };
 
 /// The existing keys, in the configuration file and in the store.
 #[derive(Debug, Default)]
-struct Known {
+struct ExistingKeys {
     /// Their names and sources, by their digests; digests from before a rotation are included.
-    keys: HashMap<KeyDigest, (String, Source)>,
+    keys: HashMap<KeyDigest, (String, AccountSource)>,
     names: HashSet<String>,
 }
 
@@ -38,16 +38,16 @@ struct New {
 /// # Errors
 /// The file cannot be read, or the store does not answer; keys before that have been written.
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
-pub(crate) async fn into_store(wanted: &Import, registry: &Registry) -> Result<(), Failure> {
+pub(crate) async fn into_store(wanted: &Import, registry: &Registry) -> Result<(), CommandFailure> {
     /// How many keys are written in one transaction. Other writers wait for at most this many.
     const AT_ONCE: usize = 500;
     let store = registry.store()?;
-    let Imported { consumers, mut keys, .. } = reading::read(wanted).map_err(Failure::Failed)?;
+    let Imported { consumers, mut keys, .. } = reading::read(wanted).map_err(CommandFailure::Failed)?;
     let others = write_consumers(registry, consumers).await?;
     for key in keys.iter_mut().filter(|key| others.contains(&key.consumer)) {
         key.disabled = true;
     }
-    let New { keys, there } = new_keys(keys, &Known::read(registry).await?);
+    let New { keys, there } = new_keys(keys, &ExistingKeys::read(registry).await?);
     let audit = Audit::new(&*ACTOR, "key created").with(json!({ "imported_from": wanted.from.name() }));
     let mut written = 0;
     for some in keys.chunks(AT_ONCE) {
@@ -67,7 +67,10 @@ pub(crate) async fn into_store(wanted: &Import, registry: &Registry) -> Result<(
 /// Writes the consumers that do not exist yet. Returns those that exist and differ: they may be different consumers of the same
 /// name, or may have been changed since. New keys for them might get more rights than they had.
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
-async fn write_consumers(registry: &Registry, consumers: Vec<Consumer>) -> Result<BTreeSet<String>, Failure> {
+async fn write_consumers(
+    registry: &Registry,
+    consumers: Vec<Consumer>,
+) -> Result<BTreeSet<String>, CommandFailure> {
     let there: HashMap<String, Item<ConsumerSpec>> = all::<ConsumerSpec>(registry).await?.0;
     let (mut written, mut others) = (0, BTreeSet::new());
     for consumer in consumers {
@@ -95,7 +98,7 @@ async fn write_consumers(registry: &Registry, consumers: Vec<Consumer>) -> Resul
             }
             Some(Item { source, .. }) => {
                 let place =
-                    if *source == Source::File { "in the configuration file" } else { "in the store" };
+                    if *source == AccountSource::File { "in the configuration file" } else { "in the store" };
                 eprintln!(
                     "disabled: new keys of consumer {}: it is {place} already, with other limits than {}",
                     consumer.name,
@@ -122,7 +125,9 @@ async fn created(registry: &Registry, document: &serde_json::Value) -> Result<Op
 }
 
 /// All accounts of a kind by name, and the names of the unreadable ones.
-async fn all<A: Account>(registry: &Registry) -> Result<(HashMap<String, Item<A>>, Vec<String>), Failure> {
+async fn all<A: Account>(
+    registry: &Registry,
+) -> Result<(HashMap<String, Item<A>>, Vec<String>), CommandFailure> {
     const PAGE: u32 = 1_000;
     let (mut found, mut unreadable) = (HashMap::new(), Vec::new());
     let mut filter = Filter { limit: PAGE, ..Filter::default() };
@@ -137,8 +142,8 @@ async fn all<A: Account>(registry: &Registry) -> Result<(HashMap<String, Item<A>
     }
 }
 
-impl Known {
-    async fn read(registry: &Registry) -> Result<Self, Failure> {
+impl ExistingKeys {
+    async fn read(registry: &Registry) -> Result<Self, CommandFailure> {
         let (found, unreadable) = all::<KeySpec>(registry).await?;
         // Names of unreadable keys are taken, too.
         let mut known = Self { names: unreadable.into_iter().collect(), ..Self::default() };
@@ -156,8 +161,8 @@ impl Known {
 /// The keys that do not exist yet, under free names. LiteLLM's list comes in pages, and all keys of a page may only have their
 /// team's name.
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
-fn new_keys(keys: Vec<Key>, known: &Known) -> New {
-    let mut names = Names::but(known.names.clone());
+fn new_keys(keys: Vec<ImportedKey>, known: &ExistingKeys) -> New {
+    let mut names = UniqueNames::but(known.names.clone());
     let mut new = New { keys: Vec::with_capacity(keys.len()), there: 0 };
     for key in keys {
         let mut spec = match spec(&key) {
@@ -168,11 +173,11 @@ fn new_keys(keys: Vec<Key>, known: &Known) -> New {
             }
         };
         match known.keys.get(&spec.sha256) {
-            Some((name, Source::File)) => {
+            Some((name, AccountSource::File)) => {
                 new.there += 1;
                 eprintln!("already there: key {}: it is {name:?} of the configuration file", key.name);
             }
-            Some((name, Source::Store { .. })) => {
+            Some((name, AccountSource::Store { .. })) => {
                 new.there += 1;
                 eprintln!("already there: key {}: it is {name:?}", key.name);
             }
@@ -196,7 +201,7 @@ fn in_a_line(ConfigErrors(errors): &ConfigErrors) -> String {
 }
 
 /// The key in the form that the store takes.
-fn spec(key: &Key) -> Result<KeySpec, String> {
+fn spec(key: &ImportedKey) -> Result<KeySpec, String> {
     let json = serde_json::to_value(key).map_err(|error| error.to_string())?;
     accounts::parse(&json, None).map_err(|errors| in_a_line(&errors))
 }

@@ -36,8 +36,8 @@ use self::{
     plugins::{Plugins, Rights},
 };
 use super::{
-    found::{Consumer, Findings, Imported, Key, Requests},
-    names::Names,
+    found::{Consumer, Findings, Imported, ImportedKey, Requests},
+    names::UniqueNames,
 };
 
 /// Reads the file; `written` is when it was written, from which the remaining seconds in a key's `ttl` count.
@@ -52,7 +52,7 @@ pub(super) fn read(text: &str, written: SystemTime) -> Result<Imported, String> 
     let mut everybody = Findings::default();
     fields::TOP.look(file.root, &mut everybody);
     let holds_all = imported.say_all("the file", everybody);
-    let mut reader = Reader { written, names: Names::default(), consumers: Consumers::default() };
+    let mut reader = KongReader { written, names: UniqueNames::default(), consumers: Consumers::default() };
     for person in &file.people {
         let owned = reader.person(person, &plugins, &holds_all, &mut imported);
         if let Some(owned) = owned {
@@ -69,9 +69,9 @@ pub(super) fn read(text: &str, written: SystemTime) -> Result<Imported, String> 
     Ok(imported)
 }
 
-struct Reader {
+struct KongReader {
     written: SystemTime,
-    names: Names,
+    names: UniqueNames,
     consumers: Consumers,
 }
 
@@ -82,9 +82,9 @@ struct Consumers(BTreeSet<String>);
 impl Consumers {
     /// A consumer's name. Two of Kong's consumers never get the same name, even if one's `custom_id` is the other's `username`.
     fn name(&mut self, person: &Person<'_>) -> String {
-        let mut name = Names::plain(person.name);
+        let mut name = UniqueNames::plain(person.name);
         if !self.0.insert(name.clone()) {
-            name = Names::marked(person.name, &person.place);
+            name = UniqueNames::marked(person.name, &person.place);
             self.0.insert(name.clone());
         }
         name
@@ -98,7 +98,7 @@ struct Owned {
     disabled: bool,
 }
 
-impl Reader {
+impl KongReader {
     /// What a consumer's keys get; nothing if their owner cannot be determined.
     fn person(
         &mut self,
@@ -156,7 +156,7 @@ impl Reader {
             Ok(key) => {
                 let mut held_by = owned.rights.held_by.clone();
                 held_by.extend(imported.say_all(&credential.place, findings));
-                imported.keys.push(Key {
+                imported.keys.push(ImportedKey {
                     consumer: owned.consumer.clone(),
                     limit: owned.rights.of_key.clone(),
                     networks: owned.rights.networks.clone(),
@@ -169,7 +169,12 @@ impl Reader {
         }
     }
 
-    fn key(&mut self, name: &str, credential: &Value, findings: &mut Findings) -> Result<Key, String> {
+    fn key(
+        &mut self,
+        name: &str,
+        credential: &Value,
+        findings: &mut Findings,
+    ) -> Result<ImportedKey, String> {
         let object = credential.as_object().ok_or("it is no mapping")?;
         let key = object.get("key").and_then(Value::as_str).unwrap_or_default();
         // decK reads keys from the environment, Kong from vaults.
@@ -186,16 +191,16 @@ impl Reader {
         if is_off {
             findings.say("it is not enabled; the key is taken over disabled");
         }
-        Ok(Key {
+        Ok(ImportedKey {
             expires: object
                 .get("ttl")
                 .filter(|ttl| !ttl.is_null())
                 .and_then(|ttl| self.expires(ttl, findings)),
             name: self.names.unique(name),
-            wanted: Names::plain(name),
+            wanted: UniqueNames::plain(name),
             sha256: KeyDigest::of(key).to_hex(),
             disabled: is_off,
-            ..Key::default()
+            ..ImportedKey::default()
         })
     }
 

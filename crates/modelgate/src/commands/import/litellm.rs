@@ -32,26 +32,26 @@ use serde_json::Value;
 
 use self::{
     answers::{Answers, Row},
-    fields::Kind,
+    fields::RowKind,
     owners::{Owner, Owners},
     values::{flag, number, text},
 };
 use super::{
-    found::{Consumer, Findings, Imported, Key, Per},
-    names::Names,
-    source::Source,
+    found::{Consumer, Findings, Imported, ImportedKey, Per},
+    names::UniqueNames,
+    source::InputFile,
 };
 
 /// Reads answers, one in each file.
 ///
 /// # Errors
 /// A file is not a known answer, or there is no list of keys.
-pub(super) fn read(sources: &[Source]) -> Result<Imported, String> {
+pub(super) fn read(sources: &[InputFile]) -> Result<Imported, String> {
     let answers = Answers::of(sources)?;
     let mut imported = Imported::default();
     answers.incomplete().into_iter().for_each(|text| imported.say("the files", text));
     let owners = Owners::of(&answers);
-    let mut reader = Reader { owners, names: Names::default(), consumers: Consumers::default() };
+    let mut reader = LitellmReader { owners, names: UniqueNames::default(), consumers: Consumers::default() };
     for row in &answers.keys {
         let mut findings = Findings::default();
         match reader.key(row, &mut findings) {
@@ -67,9 +67,9 @@ pub(super) fn read(sources: &[Source]) -> Result<Imported, String> {
     Ok(imported)
 }
 
-struct Reader {
+struct LitellmReader {
     owners: Owners,
-    names: Names,
+    names: UniqueNames,
     consumers: Consumers,
 }
 
@@ -80,40 +80,40 @@ struct Consumers {
     all: BTreeMap<String, Consumer>,
 }
 
-impl Reader {
+impl LitellmReader {
     /// The key of a row. What is not imported is reported in `findings`.
-    fn key(&mut self, row: &Row, findings: &mut Findings) -> Result<Key, String> {
+    fn key(&mut self, row: &Row, findings: &mut Findings) -> Result<ImportedKey, String> {
         let object = row.object()?;
         if fields::is_deleted(object) {
             return Err("it is deleted".into());
         }
         let digest = row.digest()?;
         routes::check(object, findings)?;
-        let team = self.owners.get(Kind::Team, text(object, "team_id")?, findings);
-        let user = self.owners.get(Kind::User, text(object, "user_id")?, findings);
+        let team = self.owners.get(RowKind::Team, text(object, "team_id")?, findings);
+        let user = self.owners.get(RowKind::User, text(object, "user_id")?, findings);
         let organization =
             text(object, "organization_id")?.or(text(object, "org_id")?).or(team.organization());
-        let organization = self.owners.get(Kind::Organization, organization, findings);
+        let organization = self.owners.get(RowKind::Organization, organization, findings);
         let owners = [&team, &organization, &user];
         let models = key_models::of_key(object, owners, findings)?;
         let limit = limits::of_row(object, findings)?;
-        Kind::Key.look(object, findings)?;
+        RowKind::Key.look(object, findings)?;
         owners.iter().for_each(|owner| owner.hold(&team, &user, findings));
         let expires = text(object, "expires")?.map(expires).transpose()?;
         let disabled = flag(object, "blocked")? | flag(object, "team_blocked")?;
         let own_name = text(object, "key_alias")?;
         let (consumer, owners_name) = self.consumer(object, if team.is_some() { &team } else { &user })?;
         let name = own_name.unwrap_or(&owners_name);
-        Ok(Key {
+        Ok(ImportedKey {
             models,
             limit,
             expires,
             disabled,
-            wanted: Names::plain(name),
+            wanted: UniqueNames::plain(name),
             name: self.names.unique(name),
             consumer,
             sha256: digest.to_hex(),
-            ..Key::default()
+            ..ImportedKey::default()
         })
     }
 
@@ -133,7 +133,7 @@ impl Reader {
         }
         let id = owner.id.as_deref().unwrap_or("litellm");
         // For users the id is more telling, because their aliases are free text.
-        let alias = match owner.kind == Kind::Team.name() {
+        let alias = match owner.kind == RowKind::Team.name() {
             true => text(row, "team_alias")?.or(owner.alias.as_deref()),
             false => None,
         };
@@ -150,9 +150,9 @@ impl Consumers {
     fn of(&mut self, kind: &'static str, id: &str, name: &str) -> &mut Consumer {
         let key = (kind, id.to_owned());
         let found = self.names.get(&key).cloned().unwrap_or_else(|| {
-            let plain = Names::plain(name);
+            let plain = UniqueNames::plain(name);
             let is_taken = self.all.contains_key(&plain);
-            if is_taken { Names::marked(name, &format!("{kind} {id}")) } else { plain }
+            if is_taken { UniqueNames::marked(name, &format!("{kind} {id}")) } else { plain }
         });
         self.names.insert(key, found.clone());
         self.all.entry(found.clone()).or_insert_with(|| Consumer::new(found, name))

@@ -6,15 +6,15 @@ use access::KeyDigest;
 
 /// Names that are unique.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct UniqueNames {
     taken: HashSet<String>,
     /// The next number to try, by name: hundreds of keys of one team may have no name of their own.
     next: HashMap<String, u32>,
 }
 
-impl Names {
+impl UniqueNames {
     /// The maximum length of a name.
-    const LONGEST: usize = 64;
+    const MAX_NAME: usize = 64;
 
     /// Names that avoid the taken ones.
     pub(super) fn but(taken: HashSet<String>) -> Self {
@@ -39,7 +39,7 @@ impl Names {
         let fits = |c: char| if Self::fits(c.encode_utf8(&mut [0; 4])) { c } else { '-' };
         let fitting: String = name.chars().map(fits).collect();
         let words: Vec<&str> = fitting.split('-').filter(|word| !word.is_empty()).collect();
-        let kept: String = words.join("-").chars().take(Self::LONGEST - MARK - 1).collect();
+        let kept: String = words.join("-").chars().take(Self::MAX_NAME - MARK - 1).collect();
         if kept.is_empty() { format!("imported-{mark}") } else { format!("{kept}-{mark}") }
     }
 
@@ -54,7 +54,7 @@ impl Names {
             let number = format!("-{next}");
             *next += 1;
             // The name is ASCII, so any index is a boundary.
-            let start = &name[..name.len().min(Self::LONGEST - number.len())];
+            let start = &name[..name.len().min(Self::MAX_NAME - number.len())];
             let numbered = format!("{start}{number}");
             if self.taken.insert(numbered.clone()) {
                 return numbered;
@@ -92,17 +92,17 @@ mod tests {
             "a b",
             "a-b",
         ];
-        let plain: HashSet<String> = names.iter().map(|name| Names::plain(name)).collect();
+        let plain: HashSet<String> = names.iter().map(|name| UniqueNames::plain(name)).collect();
         assert_eq!(plain.len(), names.len(), "{plain:?}");
-        assert!(plain.iter().all(|name| Names::fits(name)), "{plain:?}");
-        assert_eq!(Names::plain("ada@x.org"), "ada@x.org");
-        assert!(Names::plain("команда-1").starts_with("1-"));
-        assert_eq!(Names::plain("Ада"), Names::plain("Ада"), "in each import");
+        assert!(plain.iter().all(|name| UniqueNames::fits(name)), "{plain:?}");
+        assert_eq!(UniqueNames::plain("ada@x.org"), "ada@x.org");
+        assert!(UniqueNames::plain("команда-1").starts_with("1-"));
+        assert_eq!(UniqueNames::plain("Ада"), UniqueNames::plain("Ада"), "in each import");
     }
 
     #[test]
     fn a_name_that_is_taken_gets_a_number() {
-        let mut names = Names::default();
+        let mut names = UniqueNames::default();
         let long = "x".repeat(64);
         let found: Vec<String> =
             ["a", "a", "a-2", &long, &long].iter().map(|name| names.unique(name)).collect();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
-use super::{found::Imported, kong, litellm, source::Source};
+use super::{found::Imported, kong, litellm, source::InputFile};
 use crate::arguments::import::{Gateway, Import};
 
 /// Returns what can be imported; the rest is reported.
@@ -44,10 +44,10 @@ pub(super) fn read(wanted: &Import) -> Result<Imported, String> {
     Ok(imported)
 }
 
-fn source(wanted: &Import, file: &Path) -> Result<Source, String> {
+fn source(wanted: &Import, file: &Path) -> Result<InputFile, String> {
     let failed = |error: io::Error| format!("{}: {error}", file.display());
     let text = fs::read_to_string(file).map_err(failed)?;
     let modified = fs::metadata(file).and_then(|metadata| metadata.modified());
     let name = if wanted.files.len() > 1 { format!("{}: ", file.display()) } else { String::new() };
-    Ok(Source { name, text, written: modified.map_err(failed)? })
+    Ok(InputFile { name, text, written: modified.map_err(failed)? })
 }

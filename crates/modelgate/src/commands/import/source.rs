@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 /// A file as it was read.
-pub(super) struct Source {
+pub(super) struct InputFile {
     /// Its name, if there are several files.
     pub(super) name: String,
     pub(super) text: String,

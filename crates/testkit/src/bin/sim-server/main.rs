@@ -32,14 +32,14 @@ mod settings;
 
 use std::{env, error::Error, process::ExitCode};
 
-use settings::Settings;
+use settings::SimSettings;
 use testkit::sim::{Options, serve};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 
-type Failure = Box<dyn Error + Send + Sync>;
+type AnyError = Box<dyn Error + Send + Sync>;
 
 #[expect(clippy::print_stderr, reason = "a program's own error")]
 fn main() -> ExitCode {
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn act() -> Result<ExitCode, Failure> {
+fn act() -> Result<ExitCode, AnyError> {
     let mut arguments = env::args();
     let called = arguments.next().unwrap_or_default();
     let arguments: Vec<String> = arguments.collect();
@@ -59,7 +59,7 @@ fn act() -> Result<ExitCode, Failure> {
     if let Some(code) = probe::run(&called, &arguments, port) {
         return Ok(code);
     }
-    let settings = Settings::read(variable, arguments)?;
+    let settings = SimSettings::read(variable, arguments)?;
     if settings.is_health_check {
         probe::is_healthy(settings.port)?;
     } else {
@@ -68,7 +68,7 @@ fn act() -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(settings: Settings) -> Result<(), Failure> {
+fn run(settings: SimSettings) -> Result<(), AnyError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         // As PID 1 a program has no default handlers: without these, SIGTERM would be ignored.
@@ -88,8 +88,8 @@ fn run(settings: Settings) -> Result<(), Failure> {
 }
 
 #[expect(clippy::print_stderr, reason = "the program's log")]
-fn announce(settings: &Settings) {
-    let Settings { host, port, options, ignored, .. } = settings;
+fn announce(settings: &SimSettings) {
+    let SimSettings { host, port, options, ignored, .. } = settings;
     let Options { name, models, base_path, .. } = options;
     eprintln!("{name} serves {models:?} on {host}:{port} under {base_path}");
     if !ignored.is_empty() {

@@ -10,11 +10,11 @@ use testkit::{
     tls::Identity,
 };
 
-use crate::Failure;
+use crate::AnyError;
 
 /// What to do, and where.
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub(crate) struct SimSettings {
     pub(crate) host: Ipv4Addr,
     pub(crate) port: u16,
     pub(crate) options: Options,
@@ -25,15 +25,15 @@ pub(crate) struct Settings {
     pub(crate) ignored: Vec<String>,
 }
 
-impl Settings {
+impl SimSettings {
     /// Reads the settings; the command line takes precedence over the environment.
     pub(crate) fn read(
         variable: impl Fn(&str) -> Option<String>,
         arguments: impl IntoIterator<Item = String>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, AnyError> {
         let mut settings = Self::of_environment(&Environment(variable))?;
         let mut arguments = Arguments::split(arguments);
-        let mut names = Names::default();
+        let mut names = NamedModels::default();
         while let Some(argument) = arguments.next() {
             settings.take(&argument, &mut arguments, &mut names)?;
         }
@@ -42,7 +42,7 @@ impl Settings {
         Ok(settings)
     }
 
-    fn of_environment(variables: &Environment<impl Fn(&str) -> Option<String>>) -> Result<Self, Failure> {
+    fn of_environment(variables: &Environment<impl Fn(&str) -> Option<String>>) -> Result<Self, AnyError> {
         let defaults = Options::default();
         let seconds = |name: &str| variables.parsed(name).map(|s| s.map(Duration::from_secs_f64));
         let milliseconds = |name: &str| variables.parsed(name).map(|ms| ms.map(Duration::from_millis));
@@ -78,7 +78,12 @@ impl Settings {
         })
     }
 
-    fn take(&mut self, argument: &str, rest: &mut Arguments, names: &mut Names) -> Result<(), Failure> {
+    fn take(
+        &mut self,
+        argument: &str,
+        rest: &mut Arguments,
+        names: &mut NamedModels,
+    ) -> Result<(), AnyError> {
         match argument {
             "healthcheck" => self.is_health_check = true,
             "--name" => self.options.name = rest.value(argument)?,
@@ -109,12 +114,12 @@ impl Settings {
 
 /// The models that the command line names.
 #[derive(Default)]
-struct Names {
+struct NamedModels {
     models: Vec<String>,
     served: Vec<String>,
 }
 
-impl Names {
+impl NamedModels {
     /// All models, those of the environment first; the default model if there are none.
     fn over(self, mut all: Vec<String>) -> Vec<String> {
         all.extend(if self.served.is_empty() { self.models } else { self.served });
@@ -138,7 +143,7 @@ impl Arguments {
         self.0.pop_front()
     }
 
-    fn value(&mut self, of: &str) -> Result<String, Failure> {
+    fn value(&mut self, of: &str) -> Result<String, AnyError> {
         self.next().ok_or_else(|| format!("{of} needs a value").into())
     }
 
@@ -160,11 +165,11 @@ impl<V: Fn(&str) -> Option<String>> Environment<V> {
         (self.0)(name).filter(|text| !text.is_empty())
     }
 
-    fn parsed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Failure> {
+    fn parsed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, AnyError> {
         self.text(name).map(|text| parse(name, &text)).transpose()
     }
 
-    fn flag(&self, name: &str) -> Result<bool, Failure> {
+    fn flag(&self, name: &str) -> Result<bool, AnyError> {
         match self.text(name).as_deref() {
             None | Some("0" | "false") => Ok(false),
             Some("1" | "true") => Ok(true),
@@ -173,7 +178,7 @@ impl<V: Fn(&str) -> Option<String>> Environment<V> {
     }
 
     /// The certificate and key with which it listens, from files.
-    fn identity(&self) -> Result<Option<Identity>, Failure> {
+    fn identity(&self) -> Result<Option<Identity>, AnyError> {
         let read = |name: &str, path: String| {
             fs::read_to_string(&path).map_err(|error| format!("{name}: {path}: {error}"))
         };
@@ -188,7 +193,7 @@ impl<V: Fn(&str) -> Option<String>> Environment<V> {
     }
 }
 
-fn parse<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Failure> {
+fn parse<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, AnyError> {
     text.parse().map_err(|error| format!("{name}: {error}").into())
 }
 
@@ -210,12 +215,12 @@ fn host_name() -> String {
 mod tests {
     use super::*;
 
-    fn read(environment: &[(&str, &str)], arguments: &str) -> Result<Settings, Failure> {
+    fn read(environment: &[(&str, &str)], arguments: &str) -> Result<SimSettings, AnyError> {
         let variable = |name: &str| {
             let found = environment.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        Settings::read(variable, arguments.split_whitespace().map(str::to_owned))
+        SimSettings::read(variable, arguments.split_whitespace().map(str::to_owned))
     }
 
     fn served(environment: &[(&str, &str)], arguments: &str) -> (Vec<String>, u16) {

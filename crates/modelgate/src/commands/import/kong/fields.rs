@@ -1,17 +1,17 @@
 //! Classifies Kong's fields and plugins: understood, harmless, or a restriction.
 
-use super::super::fields::{Field, Meaning, Place, harmless, restricts, said};
+use super::super::fields::{FieldsOf, Meaning, UnimportedField, harmless, restricts, said};
 
-const TIMES: Field = harmless("created_at", "when it was made");
-const CHANGED: Field = harmless("updated_at", "when it was changed");
-const ID: Field = harmless("id", "stands for it in Kong alone");
-const TAGS: Field = harmless("tags", "labels for people and tools");
-const WORKSPACE: Field =
+const TIMES: UnimportedField = harmless("created_at", "when it was made");
+const CHANGED: UnimportedField = harmless("updated_at", "when it was changed");
+const ID: UnimportedField = harmless("id", "stands for it in Kong alone");
+const TAGS: UnimportedField = harmless("tags", "labels for people and tools");
+const WORKSPACE: UnimportedField =
     harmless("ws_id", "the workspace; it holds apart what is configured, and limits nobody");
 const OTHER_CREDENTIALS: &str = "credentials of another kind; they do not work here";
 
 /// The top-level keys of the file.
-pub(super) const TOP: Place<'_> = Place {
+pub(super) const TOP: FieldsOf<'_> = FieldsOf {
     whose: "its ",
     understood: &[
         "consumers",
@@ -64,7 +64,7 @@ pub(super) const TOP: Place<'_> = Place {
 };
 
 /// A consumer's fields.
-pub(super) const CONSUMER: Place<'_> = Place {
+pub(super) const CONSUMER: FieldsOf<'_> = FieldsOf {
     whose: "its ",
     understood: &["username", "custom_id", "plugins", "keyauth_credentials", "acls", "groups", "enabled"],
     tables: &[&[
@@ -87,7 +87,7 @@ pub(super) const CONSUMER: Place<'_> = Place {
 };
 
 /// A key's fields.
-pub(super) const CREDENTIAL: Place<'_> = Place {
+pub(super) const CREDENTIAL: FieldsOf<'_> = FieldsOf {
     whose: "its ",
     understood: &["key", "consumer", "ttl", "enabled"],
     tables: &[&[ID, TIMES, CHANGED, TAGS, WORKSPACE]],
@@ -96,7 +96,7 @@ pub(super) const CREDENTIAL: Place<'_> = Place {
 };
 
 /// A plugin's fields. Conditions on when it runs are ignored, so its limit always applies.
-pub(super) const PLUGIN: Place<'_> = Place {
+pub(super) const PLUGIN: FieldsOf<'_> = FieldsOf {
     whose: "its ",
     understood: &["name", "config", "_config", "enabled", "consumer", "consumer_group", "service", "route"],
     tables: &[&[
@@ -122,7 +122,7 @@ pub(super) const ASKED_TOO: &str =
 
 /// Plugins that refuse nobody, or whose refusals Modelgate makes as well. Any other plugin is a restriction, unless its settings
 /// are read.
-pub(super) const PLUGINS: &[Field] = &[
+pub(super) const PLUGINS: &[UnimportedField] = &[
     harmless("cors", "Traefik's or Modelgate's own"),
     harmless("prometheus", "Modelgate has metrics of its own"),
     harmless("datadog", "it observes"),

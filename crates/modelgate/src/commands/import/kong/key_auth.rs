@@ -13,7 +13,7 @@ use crate::{
 /// Where Kong looks for keys by default.
 const BY_DEFAULT: &str = "apikey";
 /// Where Modelgate always looks for keys.
-const OURS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+const OWN_KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
 /// The headers in which Kong's clients send their keys and in which Modelgate looks only if configured to. Kong's other places
 /// for keys are reported.
@@ -29,7 +29,7 @@ pub(super) fn headers(plugins: &Plugins<'_>, imported: &mut Imported) -> Vec<Str
             headers.extend(names.iter().map(|name| name.to_ascii_lowercase()));
         }
     }
-    headers.retain(|name| !OURS.contains(&name.as_str()));
+    headers.retain(|name| !OWN_KEY_HEADERS.contains(&name.as_str()));
     headers.retain(|name| {
         let fits = is_key_header(name);
         if !fits {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::effect::Effect;
 use crate::commands::import::{
-    fields::{Field, Meaning, Place, harmless, is_given},
+    fields::{FieldsOf, Meaning, UnimportedField, harmless, is_given},
     found::{Findings, Limit, Per},
 };
 
@@ -34,7 +34,7 @@ const OF_TOKENS: [(u64, Per, &str); 3] = [
 ];
 
 /// Settings about how to count and answer, which do not change the amount.
-const HOW: &[Field] = &[
+const HOW: &[UnimportedField] = &[
     harmless("policy", "where it is counted"),
     harmless("strategy", "where it is counted"),
     harmless("sync_rate", "how often counters are shared"),
@@ -68,7 +68,7 @@ const HOW: &[Field] = &[
 ];
 
 /// Reads a plugin's settings.
-struct Reader<'c, 'f> {
+struct LimitsReader<'c, 'f> {
     plugin: &'static str,
     config: &'c Map<String, Value>,
     findings: &'f mut Findings,
@@ -77,7 +77,7 @@ struct Reader<'c, 'f> {
 /// Requests per second, minute, hour, day, month and year.
 pub(super) fn rate_limiting(config: &Map<String, Value>, findings: &mut Findings) -> Effect {
     const UNDERSTOOD: &[&str] = &["second", "minute", "hour", "day", "month", "year", "limit_by"];
-    let mut reader = Reader { plugin: "rate-limiting", config, findings };
+    let mut reader = LimitsReader { plugin: "rate-limiting", config, findings };
     reader.look(UNDERSTOOD);
     let mut limit = Limit::default();
     for (_, per, name) in OF_REQUESTS {
@@ -99,7 +99,7 @@ pub(super) fn rate_limiting(config: &Map<String, Value>, findings: &mut Findings
 /// Requests per windows of any length.
 pub(super) fn advanced(config: &Map<String, Value>, findings: &mut Findings) -> Effect {
     const UNDERSTOOD: &[&str] = &["limit", "window_size", "identifier", "compound_identifier"];
-    let mut reader = Reader { plugin: "rate-limiting-advanced", config, findings };
+    let mut reader = LimitsReader { plugin: "rate-limiting-advanced", config, findings };
     reader.look(UNDERSTOOD);
     let limit = reader.windows(config, &OF_REQUESTS, "requests");
     reader.by("identifier", limit)
@@ -109,7 +109,7 @@ pub(super) fn advanced(config: &Map<String, Value>, findings: &mut Findings) -> 
 pub(super) fn of_tokens(config: &Map<String, Value>, findings: &mut Findings) -> Effect {
     const UNDERSTOOD: &[&str] =
         &["llm_providers", "tokens_count_strategy", "identifier", "compound_identifier"];
-    let mut reader = Reader { plugin: "ai-rate-limiting-advanced", config, findings };
+    let mut reader = LimitsReader { plugin: "ai-rate-limiting-advanced", config, findings };
     reader.look(UNDERSTOOD);
     let strategy = config.get("tokens_count_strategy").and_then(Value::as_str).unwrap_or("total_tokens");
     if !["total_tokens", "prompt_tokens", "completion_tokens"].contains(&strategy) {
@@ -134,7 +134,7 @@ pub(super) fn of_tokens(config: &Map<String, Value>, findings: &mut Findings) ->
     reader.by("identifier", limit)
 }
 
-impl Reader<'_, '_> {
+impl LimitsReader<'_, '_> {
     fn hold(&mut self, text: &str) {
         self.findings.hold(self.plugin, format!("its {}: {text}", self.plugin));
     }
@@ -142,7 +142,7 @@ impl Reader<'_, '_> {
     /// Reports settings that are not understood.
     fn look(&mut self, understood: &[&str]) {
         let whose = format!("its {}'s ", self.plugin);
-        let place = Place {
+        let place = FieldsOf {
             whose: &whose,
             understood,
             tables: &[HOW],

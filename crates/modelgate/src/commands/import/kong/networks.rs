@@ -5,17 +5,17 @@ use serde_json::{Map, Value};
 
 use super::effect::Effect;
 use crate::commands::import::{
-    fields::{Field, Meaning, Place, harmless, is_given},
+    fields::{FieldsOf, Meaning, UnimportedField, harmless, is_given},
     found::Findings,
 };
 
 const NAME: &str = "ip-restriction";
-const ANSWERS: &[Field] =
+const ANSWERS: &[UnimportedField] =
     &[harmless("status", "what answers say of it"), harmless("message", "what answers say of it")];
 
 /// The networks from which requests may come.
 pub(super) fn read(config: &Map<String, Value>, findings: &mut Findings) -> Effect {
-    let place = Place {
+    let place = FieldsOf {
         whose: "its ip-restriction's ",
         understood: &["allow", "deny"],
         tables: &[ANSWERS],

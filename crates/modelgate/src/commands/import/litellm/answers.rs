@@ -4,14 +4,14 @@
 use access::KeyDigest;
 use serde_json::{Map, Value};
 
-use super::{fields::Kind, values::text};
-use crate::commands::import::{fields::shown, source::Source};
+use super::{fields::RowKind, values::text};
+use crate::commands::import::{fields::shown, source::InputFile};
 
 /// The rows of all files.
 #[derive(Default)]
 pub(super) struct Answers {
     pub(super) keys: Vec<Row>,
-    pub(super) owners: Vec<(Kind, Map<String, Value>)>,
+    pub(super) owners: Vec<(RowKind, Map<String, Value>)>,
     /// How many keys LiteLLM has in all, if an answer says so.
     total: u64,
     has_keys: bool,
@@ -25,15 +25,18 @@ pub(super) struct Row {
 }
 
 /// The names of lists in answers, and the kind of their rows.
-const LISTS: [(&str, Kind); 4] = [
-    ("keys", Kind::Key),
-    ("teams", Kind::Team),
-    ("users", Kind::User),
-    ("organizations", Kind::Organization),
+const LISTS: [(&str, RowKind); 4] = [
+    ("keys", RowKind::Key),
+    ("teams", RowKind::Team),
+    ("users", RowKind::User),
+    ("organizations", RowKind::Organization),
 ];
 /// The names of single objects in answers, which have lists beside them.
-const ONES: [(&str, Kind); 3] =
-    [("team_info", Kind::Team), ("user_info", Kind::User), ("organization_info", Kind::Organization)];
+const ONES: [(&str, RowKind); 3] = [
+    ("team_info", RowKind::Team),
+    ("user_info", RowKind::User),
+    ("organization_info", RowKind::Organization),
+];
 /// Fields of the answer itself, and not of its rows.
 const OF_THE_ANSWER: [&str; 10] = [
     "total_count",
@@ -53,7 +56,7 @@ impl Answers {
     ///
     /// # Errors
     /// A file is not such an answer, or no file has keys.
-    pub(super) fn of(sources: &[Source]) -> Result<Self, String> {
+    pub(super) fn of(sources: &[InputFile]) -> Result<Self, String> {
         let mut answers = Self::default();
         for source in sources {
             let whose = |error: String| format!("{}{error}", source.name);
@@ -77,12 +80,12 @@ impl Answers {
 
     fn add_object(&mut self, mut answer: Map<String, Value>, file: &str) -> Result<(), String> {
         if answer.contains_key("token") {
-            return self.add_all(Kind::Key, vec![Value::Object(answer)], "keys", file);
+            return self.add_all(RowKind::Key, vec![Value::Object(answer)], "keys", file);
         }
         if let (Some(key), Some(Value::Object(info))) = (answer.get("key").cloned(), answer.get("info")) {
             let mut row = info.clone();
             row.insert("token".into(), as_token(&key));
-            return self.add_all(Kind::Key, vec![Value::Object(row)], "keys", file);
+            return self.add_all(RowKind::Key, vec![Value::Object(row)], "keys", file);
         }
         self.total = self.total.max(answer.get("total_count").and_then(Value::as_u64).unwrap_or_default());
         let mut is_known = false;
@@ -106,7 +109,7 @@ impl Answers {
                 Some(_) => return Err(format!("its {name} are no list")),
             }
         }
-        if !is_known && kind_of(Some(&Value::Object(answer.clone()))) != Kind::Key {
+        if !is_known && kind_of(Some(&Value::Object(answer.clone()))) != RowKind::Key {
             let kind = kind_of(Some(&Value::Object(answer.clone())));
             return self.add_all(kind, vec![Value::Object(answer)], kind.name(), file);
         }
@@ -115,11 +118,11 @@ impl Answers {
         if is_known { Ok(()) } else { Err("it has no list of keys, teams, users or organizations".into()) }
     }
 
-    fn add_all(&mut self, kind: Kind, rows: Vec<Value>, list: &str, file: &str) -> Result<(), String> {
-        self.has_keys |= kind == Kind::Key;
+    fn add_all(&mut self, kind: RowKind, rows: Vec<Value>, list: &str, file: &str) -> Result<(), String> {
+        self.has_keys |= kind == RowKind::Key;
         for (i, value) in rows.into_iter().enumerate() {
             match (kind, value) {
-                (Kind::Key, value) => self.keys.push(Row { place: format!("{file}{list}[{i}]"), value }),
+                (RowKind::Key, value) => self.keys.push(Row { place: format!("{file}{list}[{i}]"), value }),
                 (kind, Value::Object(row)) => self.owners.push((kind, row)),
                 (_, _) => return Err(format!("{list}[{i}] is no object")),
             }
@@ -142,21 +145,21 @@ impl Answers {
 }
 
 /// The kind of a list's rows, by its first row.
-fn kind_of(row: Option<&Value>) -> Kind {
+fn kind_of(row: Option<&Value>) -> RowKind {
     let has = |field: &str| row.is_some_and(|row| row.get(field).is_some());
     if ["token", "key_name", "key_alias"].into_iter().any(has) {
-        return Kind::Key;
+        return RowKind::Key;
     }
     if ["members_with_roles", "team_member_permissions", "team_memberships"].into_iter().any(has) {
-        return Kind::Team;
+        return RowKind::Team;
     }
     if has("organization_alias") && has("organization_id") && !has("team_id") {
-        return Kind::Organization;
+        return RowKind::Organization;
     }
     if has("user_id") && ["user_role", "user_email", "user_alias"].into_iter().any(has) {
-        return Kind::User;
+        return RowKind::User;
     }
-    if has("team_id") && (has("team_alias") || has("admins")) { Kind::Team } else { Kind::Key }
+    if has("team_id") && (has("team_alias") || has("admins")) { RowKind::Team } else { RowKind::Key }
 }
 
 /// `/key/info` repeats the key as it was requested: in clear, or as its digest.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::values::{object, text};
 use crate::commands::import::{
-    fields::{Field, Meaning, Place, harmless, is_given, restricts, said},
+    fields::{FieldsOf, Meaning, UnimportedField, harmless, is_given, restricts, said},
     found::Findings,
 };
 
@@ -16,7 +16,7 @@ const ELSEWHERE: &str = "what is checked beside the key, and is not in the files
 const NOT_HERE: &str = "a right to what Modelgate does not have";
 
 /// Fields that all kinds of rows have.
-const COMMON: &[Field] = &[
+const COMMON: &[UnimportedField] = &[
     harmless("spend", SPENT),
     harmless("total_spend", SPENT),
     harmless("model_spend", SPENT),
@@ -52,7 +52,7 @@ const COMMON: &[Field] = &[
     ),
 ];
 
-const KEY: &[Field] = &[
+const KEY: &[UnimportedField] = &[
     harmless("key_name", "how the key ends"),
     harmless("api_key", "the digest again"),
     harmless("key", "the digest again"),
@@ -98,7 +98,7 @@ const KEY: &[Field] = &[
     restricts("is_session_token", "it is a session of LiteLLM's own interface"),
 ];
 
-const TEAM: &[Field] = &[
+const TEAM: &[UnimportedField] = &[
     harmless("admins", "who may change the team"),
     harmless("members", "who is in the team; its keys are named by it"),
     harmless("members_with_roles", "who is in the team; its keys are named by it"),
@@ -126,7 +126,7 @@ const TEAM: &[Field] = &[
     restricts("team_member_budget_table", "a limit of each user within the team"),
 ];
 
-const USER: &[Field] = &[
+const USER: &[UnimportedField] = &[
     harmless("team_id", "a team; keys say theirs"),
     harmless("teams", "teams; keys say theirs"),
     harmless("user_email", "the user's address"),
@@ -143,7 +143,7 @@ const USER: &[Field] = &[
     harmless("invitations_user", "how the user signs in"),
 ];
 
-const ORGANIZATION: &[Field] = &[
+const ORGANIZATION: &[UnimportedField] = &[
     harmless("users", "who is in the organization"),
     harmless("members", "who is in the organization"),
     harmless("teams", "its teams, which are read on their own"),
@@ -153,13 +153,13 @@ const ORGANIZATION: &[Field] = &[
     restricts("tpd_limit", "a limit over several teams"),
 ];
 
-const BUDGET_TABLE: &[Field] = &[
+const BUDGET_TABLE: &[UnimportedField] = &[
     harmless("budget_id", "what the budget is called"),
     restricts("allowed_models", "models of a member of a team"),
 ];
 
 /// Rights to MCP servers, agents and skills, which Modelgate does not have.
-const PERMISSION: &[Field] = &[
+const PERMISSION: &[UnimportedField] = &[
     harmless("object_permission_id", "what the rights are called"),
     harmless("mcp_servers", NOT_HERE),
     harmless("mcp_access_groups", NOT_HERE),
@@ -176,7 +176,7 @@ const PERMISSION: &[Field] = &[
 ];
 
 /// The metadata that LiteLLM reads; the rest is the operator's own notes.
-const METADATA: &[Field] = &[
+const METADATA: &[UnimportedField] = &[
     harmless("rpm_limit_type", "whether more passes while others are idle; here it does not"),
     harmless("tpm_limit_type", "whether more passes while others are idle; here it does not"),
     harmless("default_estimated_output_tokens", "how tokens are estimated"),
@@ -216,14 +216,14 @@ const METADATA: &[Field] = &[
 
 /// A kind of row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RowKind {
     Key,
     Team,
     User,
     Organization,
 }
 
-impl Kind {
+impl RowKind {
     /// The kind's name in a sentence.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -304,7 +304,7 @@ impl Kind {
         }
     }
 
-    fn table(self) -> &'static [Field] {
+    fn table(self) -> &'static [UnimportedField] {
         match self {
             Self::Key => KEY,
             Self::Team => TEAM,
@@ -325,7 +325,7 @@ impl Kind {
         if object(row, "litellm_model_table")?.is_some() {
             understood.push("model_id");
         }
-        let place = |whose, understood, tables, unknown| Place {
+        let place = |whose, understood, tables, unknown| FieldsOf {
             whose,
             understood,
             tables,
@@ -335,7 +335,7 @@ impl Kind {
         let own = [self.table(), COMMON];
         let in_metadata = [METADATA, COMMON, self.table()];
         place("its ", &understood, &own, Meaning::Restricts).look(row, findings);
-        let parts: [(&str, &str, &[&[Field]], Meaning); 6] = [
+        let parts: [(&str, &str, &[&[UnimportedField]], Meaning); 6] = [
             ("metadata", "its metadata's ", &in_metadata, Meaning::Said),
             ("team_metadata", "its team's metadata's ", &[METADATA, COMMON], Meaning::Said),
             ("project_metadata", "its project's metadata's ", &[METADATA, COMMON], Meaning::Said),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     answers::Answers,
-    fields::{Kind, limited_member},
+    fields::{RowKind, limited_member},
     limits,
     models::{self, Allowed},
     values::{flag, object, text},
@@ -61,7 +61,7 @@ impl Owners {
     }
 
     /// Adds an owner. One that cannot be read counts as missing, so its keys are held.
-    fn add(&mut self, kind: Kind, row: &Map<String, Value>) {
+    fn add(&mut self, kind: RowKind, row: &Map<String, Value>) {
         let id = row.get(id_of(kind)).and_then(Value::as_str).unwrap_or_default();
         let (mut findings, key) = (Findings::default(), (kind.name(), id.to_owned()));
         let mut place = format!("{} {id}", kind.name());
@@ -88,7 +88,7 @@ impl Owners {
     }
 
     /// The owner of a key. If the files do not contain it, the key is held.
-    pub(super) fn get(&mut self, kind: Kind, id: Option<&str>, findings: &mut Findings) -> Owner {
+    pub(super) fn get(&mut self, kind: RowKind, id: Option<&str>, findings: &mut Findings) -> Owner {
         let name = kind.name();
         let nobody = Owner { kind: name, ..Owner::default() };
         let Some(id) = id else { return nobody };
@@ -98,7 +98,7 @@ impl Owners {
         if let Some(owner) = found {
             return owner;
         }
-        let is_administrator = kind == Kind::User && id == ADMINISTRATOR;
+        let is_administrator = kind == RowKind::User && id == ADMINISTRATOR;
         if !is_administrator {
             findings.hold(
                 id_of(kind),
@@ -109,17 +109,17 @@ impl Owners {
     }
 }
 
-fn id_of(kind: Kind) -> &'static str {
+fn id_of(kind: RowKind) -> &'static str {
     match kind {
-        Kind::Key => "token",
-        Kind::Team => "team_id",
-        Kind::User => "user_id",
-        Kind::Organization => "organization_id",
+        RowKind::Key => "token",
+        RowKind::Team => "team_id",
+        RowKind::User => "user_id",
+        RowKind::Organization => "organization_id",
     }
 }
 
 impl Owner {
-    fn read(kind: Kind, row: &Map<String, Value>, findings: &mut Findings) -> Result<Self, String> {
+    fn read(kind: RowKind, row: &Map<String, Value>, findings: &mut Findings) -> Result<Self, String> {
         let id = text(row, id_of(kind))?.ok_or_else(|| format!("it has no {}", id_of(kind)))?;
         kind.look(row, findings)?;
         let alias = text(row, &format!("{}_alias", kind.name()))?;
@@ -129,7 +129,7 @@ impl Owner {
         let limited = members.into_iter().flatten().filter_map(limited_member).map(str::to_owned);
         // An organization's limits apply across several teams, so they are only reported.
         let limit =
-            if kind == Kind::Organization { Limit::default() } else { limits::of_row(row, findings)? };
+            if kind == RowKind::Organization { Limit::default() } else { limits::of_row(row, findings)? };
         Ok(Self {
             kind: kind.name(),
             id: Some(id.to_owned()),
@@ -138,7 +138,7 @@ impl Owner {
             limit,
             blocked: flag(row, "blocked")? | (metadata.get("scim_active") == Some(&Value::Bool(false))),
             aliases: models::names_of(table.get("model_aliases"), "its model_aliases")?,
-            organization: text(row, "organization_id")?.filter(|_| kind == Kind::Team).map(str::to_owned),
+            organization: text(row, "organization_id")?.filter(|_| kind == RowKind::Team).map(str::to_owned),
             holds: BTreeSet::new(),
             limited_members: limited.collect(),
             is_administrator: false,
@@ -179,7 +179,7 @@ impl Owner {
     /// Adds the restrictions that hold a key of this owner. A user's budgets apply to keys without a team. Its limits apply
     /// through the consumer, which is the team if there is one.
     pub(super) fn hold(&self, team: &Self, user: &Self, findings: &mut Findings) {
-        let is_user_of_team = self.kind == Kind::User.name() && team.is_some();
+        let is_user_of_team = self.kind == RowKind::User.name() && team.is_some();
         let counts = |name: &&String| !is_user_of_team || !OF_KEYS_WITHOUT_TEAM.contains(&name.as_str());
         findings.holds.extend(self.holds.iter().filter(counts).cloned());
         if is_user_of_team && !self.limit.is_empty() {

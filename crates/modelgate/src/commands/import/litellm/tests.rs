@@ -3,12 +3,12 @@ use serde_json::{Value, json};
 
 use super::read;
 use crate::commands::import::{
-    source::Source,
+    source::InputFile,
     tests::{Made, made},
 };
 
-fn source(text: &(impl ToString + ?Sized)) -> Source {
-    Source { name: String::new(), text: text.to_string(), written: std::time::SystemTime::UNIX_EPOCH }
+fn source(text: &(impl ToString + ?Sized)) -> InputFile {
+    InputFile { name: String::new(), text: text.to_string(), written: std::time::SystemTime::UNIX_EPOCH }
 }
 
 fn token() -> String {

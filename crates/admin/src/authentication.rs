@@ -1,4 +1,4 @@
-//! The gate: authenticates every request, refuses changes by readers, and refuses forms that another site sends with the
+//! Authenticates every request, refuses changes by readers, and refuses forms that another site sends with the
 //! browser's cookie (CSRF).
 //!
 //! It is a layer around the whole router, so a new page cannot be forgotten.
@@ -48,7 +48,7 @@ fn is_open(path: &str) -> bool {
 
 /// The tokens that admit operators, the open sessions, and the failed attempts.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Authenticator {
     tokens: ArcSwap<AdminTokens>,
     sessions: Sessions,
     throttle: Throttle,
@@ -63,8 +63,8 @@ pub(crate) enum Closed {
     TooMany(Duration),
 }
 
-impl Gate {
-    /// A gate that admits the holders of these tokens.
+impl Authenticator {
+    /// Admits the holders of these tokens.
     pub fn new(tokens: AdminTokens) -> Self {
         Self {
             tokens: ArcSwap::from_pointee(tokens),
@@ -143,9 +143,9 @@ impl Gate {
     }
 }
 
-/// The layer that applies the gate to a request.
+/// The layer around all routes.
 pub(crate) async fn guard(
-    State(gate): State<Arc<Gate>>,
+    State(authenticator): State<Arc<Authenticator>>,
     from: Client,
     request: Request,
     next: Next,
@@ -157,7 +157,7 @@ pub(crate) async fn guard(
         return Refusal::other_site(&parts).into_response();
     }
     let is_open = is_open(parts.uri.path());
-    let operator = match gate.enter(&parts.headers, from, now) {
+    let operator = match authenticator.enter(&parts.headers, from, now) {
         Ok(operator) => operator,
         Err(_) if is_open => return next.run(Request::from_parts(parts, body)).await,
         Err(Closed::Unknown) => return Refusal::sign_in(&parts).into_response(),
@@ -186,10 +186,10 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// The values of our cookie (RFC 6265 §4.2). There may be another one of the same name, set for a parent domain.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     /// How many of them are looked up; browsers send fewer.
-    const MOST: usize = 4;
+    const MAX_COOKIES: usize = 4;
     let all = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = all.flat_map(|list| list.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.filter(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value).take(MOST)
+    pairs.filter(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value).take(MAX_COOKIES)
 }
 
 /// Whether a browser says that a page of another site has sent the request (<https://w3c.github.io/webappsec-fetch-metadata/>;
@@ -242,24 +242,27 @@ mod tests {
         pairs.iter().map(pair).collect()
     }
 
-    fn gate() -> Gate {
+    fn authenticator() -> Authenticator {
         let token = |name: &str, role| AdminToken { name: name.into(), digest: KeyDigest::of(name), role };
-        Gate::new(AdminTokens::new(vec![token("alice", Role::Admin), token("bob", Role::Reader)]))
+        Authenticator::new(AdminTokens::new(vec![token("alice", Role::Admin), token("bob", Role::Reader)]))
     }
 
-    fn entered(gate: &Gate, pairs: &[(&str, &str)]) -> Result<String, Closed> {
-        gate.enter(&headers(pairs), HERE.into(), Instant::now()).map(|operator| operator.name.to_string())
+    fn entered(authenticator: &Authenticator, pairs: &[(&str, &str)]) -> Result<String, Closed> {
+        authenticator
+            .enter(&headers(pairs), HERE.into(), Instant::now())
+            .map(|operator| operator.name.to_string())
     }
 
     #[test]
     fn a_token_or_a_session_opens_the_gate() {
-        let gate = gate();
-        let (cookie, operator) = gate.sign_in("bob", HERE.into(), Instant::now()).expect("signed in");
+        let authenticator = authenticator();
+        let (cookie, operator) =
+            authenticator.sign_in("bob", HERE.into(), Instant::now()).expect("signed in");
         assert_eq!((&*operator.name, operator.address), ("bob", HERE));
         let cookie = format!("other=1; {COOKIE_NAME}=made-up; {COOKIE_NAME}={cookie}");
-        assert_eq!(entered(&gate, &[("authorization", "Bearer alice")]), Ok("alice".into()));
-        assert_eq!(entered(&gate, &[("authorization", "bearer alice ")]), Ok("alice".into()));
-        assert_eq!(entered(&gate, &[("cookie", &cookie)]), Ok("bob".into()));
+        assert_eq!(entered(&authenticator, &[("authorization", "Bearer alice")]), Ok("alice".into()));
+        assert_eq!(entered(&authenticator, &[("authorization", "bearer alice ")]), Ok("alice".into()));
+        assert_eq!(entered(&authenticator, &[("cookie", &cookie)]), Ok("bob".into()));
         for wrong in [
             &[][..],
             &[("authorization", "Bearer eve")],
@@ -270,34 +273,35 @@ mod tests {
             &[("cookie", "modelgate_session=alice")],
             &[("authorization", "Bearer eve"), ("cookie", &cookie)],
         ] {
-            assert_eq!(entered(&gate, wrong), Err(Closed::Unknown), "{wrong:?}");
+            assert_eq!(entered(&authenticator, wrong), Err(Closed::Unknown), "{wrong:?}");
         }
     }
 
     #[test]
     fn a_session_ends_with_its_token() {
-        let gate = gate();
-        let (cookie, _) = gate.sign_in("alice", HERE.into(), Instant::now()).expect("signed in");
+        let authenticator = authenticator();
+        let (cookie, _) = authenticator.sign_in("alice", HERE.into(), Instant::now()).expect("signed in");
         let cookie = format!("{COOKIE_NAME}={cookie}");
-        let operator =
-            gate.enter(&headers(&[("cookie", &cookie)]), HERE.into(), Instant::now()).expect("entered");
-        assert!(gate.still_admits(&operator, Instant::now()));
-        gate.replace_tokens(AdminTokens::default());
-        assert!(!gate.still_admits(&operator, Instant::now()));
-        assert_eq!(entered(&gate, &[("cookie", &cookie)]), Err(Closed::Unknown));
+        let operator = authenticator
+            .enter(&headers(&[("cookie", &cookie)]), HERE.into(), Instant::now())
+            .expect("entered");
+        assert!(authenticator.still_admits(&operator, Instant::now()));
+        authenticator.replace_tokens(AdminTokens::default());
+        assert!(!authenticator.still_admits(&operator, Instant::now()));
+        assert_eq!(entered(&authenticator, &[("cookie", &cookie)]), Err(Closed::Unknown));
     }
 
     #[test]
     fn after_too_many_failures_even_the_right_token_must_wait() {
-        let (gate, now) = (gate(), Instant::now());
+        let (authenticator, now) = (authenticator(), Instant::now());
         for n in 0..10 {
             let wrong = format!("guess {n}");
-            assert_eq!(gate.sign_in(&wrong, HERE.into(), now).expect_err("wrong"), Closed::Unknown);
+            assert_eq!(authenticator.sign_in(&wrong, HERE.into(), now).expect_err("wrong"), Closed::Unknown);
         }
-        assert!(matches!(gate.sign_in("alice", HERE.into(), now), Err(Closed::TooMany(_))));
+        assert!(matches!(authenticator.sign_in("alice", HERE.into(), now), Err(Closed::TooMany(_))));
         let elsewhere = IpAddr::from([192, 0, 2, 2]);
-        assert!(gate.sign_in("alice", elsewhere.into(), now).is_ok(), "others can sign in");
-        assert!(gate.sign_in("alice", HERE.into(), now + Duration::from_secs(6)).is_ok());
+        assert!(authenticator.sign_in("alice", elsewhere.into(), now).is_ok(), "others can sign in");
+        assert!(authenticator.sign_in("alice", HERE.into(), now + Duration::from_secs(6)).is_ok());
     }
 
     #[test]
