@@ -96,6 +96,7 @@ impl Samples {
                 "consumer": record.consumer(),
                 "path": record.path(),
                 "request_id": record.request_id(),
+                "client_request_id": record.client_request_id(),
                 "others_before": others,
             });
             let subject = record.key().map_or_else(|| "nobody".to_owned(), |key| format!("key {key}"));
@@ -131,6 +132,7 @@ mod tests {
         Arc::new(Telemetry::new().count(&Decided {
             at: SystemTime::UNIX_EPOCH,
             request_id: "req_1",
+            client_request_id: None,
             consumer: key,
             key,
             model: Some("made-up"),

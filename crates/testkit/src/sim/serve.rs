@@ -17,10 +17,11 @@ use super::{
     form::Form,
     native,
     respond::{EVENT_STREAM, error, not_found, served_model, text, unable, unavailable},
-    socket,
+    socket, spans,
     state::{RawListing, Received, State},
     stream::Events,
     tools,
+    work::Work,
 };
 use crate::tls::TlsListener;
 
@@ -43,6 +44,9 @@ pub(super) async fn serve_state(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let identity = state.options.tls.clone();
+    if let Some((exporter, spans)) = state.take_spans() {
+        tokio::spawn(spans::export(exporter, spans));
+    }
     let app = Router::new().fallback(answer).with_state(state);
     match identity {
         Some(identity) => {
@@ -72,7 +76,7 @@ async fn answer(Shared(state): Shared<Arc<State>>, request: Request) -> Response
 
 /// The endpoints that name a model in their body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Endpoint {
+pub(super) enum Endpoint {
     Chat,
     Completions,
     Embeddings,
@@ -100,6 +104,11 @@ impl Endpoint {
             "/audio/transcriptions" => Self::Transcriptions,
             _ => return None,
         })
+    }
+
+    /// Whether the engine works on such requests: they have spans and count in its tokens.
+    fn generates(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions | Self::Embeddings | Self::Responses | Self::Messages)
     }
 }
 
@@ -154,7 +163,7 @@ async fn route(state: &Arc<State>, parts: &mut Parts, body: &Bytes) -> Response 
         ("GET", "/") => text("text/plain", "running"),
         ("GET", _) if api_path == Some("/models") => models(state),
         ("POST", _) => match api_path.and_then(Endpoint::find) {
-            Some(endpoint) => infer(state, endpoint, &content).await,
+            Some(endpoint) => infer(state, endpoint, &parts.headers, &content).await,
             None => not_found(),
         },
         _ => not_found(),
@@ -208,7 +217,7 @@ fn has_required_key(state: &State, headers: &HeaderMap) -> bool {
     given == Some(required.as_str())
 }
 
-async fn infer(state: &Arc<State>, endpoint: Endpoint, content: &Content) -> Response {
+async fn infer(state: &Arc<State>, endpoint: Endpoint, headers: &HeaderMap, content: &Content) -> Response {
     if let Some(refusal) = unable(state) {
         return refusal;
     }
@@ -216,20 +225,27 @@ async fn infer(state: &Arc<State>, endpoint: Endpoint, content: &Content) -> Res
         Ok(model) => model,
         Err(refusal) => return *refusal,
     };
-    let mut running = state.run(&model).await;
-    sleep(state.latency()).await;
     let json = match content {
         Content::Json(json) => json,
         Content::Form(_) | Content::Other => &Value::Null,
     };
-    if let Some(events) = streamed(state, endpoint, &model, json) {
+    let work = Work::new(endpoint, headers, json);
+    let mut running = state.run(&model).await;
+    if endpoint.generates() {
+        running.begin(work.clone());
+    }
+    sleep(state.latency()).await;
+    if let Some(events) = streamed(state, endpoint, &model, json, &work) {
         return events.answer(state, running, EVENT_STREAM);
+    }
+    if work.completes {
+        running.generated(state.options.chunks);
     }
     running.finish();
     let file_size = if let Content::Form(form) = content { form.file_size } else { None };
     Json(match endpoint {
-        Endpoint::Chat => tools::in_chat(json, answers::chat(state, &model)),
-        Endpoint::Completions => answers::completion(state, &model),
+        Endpoint::Chat => tools::in_chat(json, answers::of_all(answers::chat(state, &model), state, &work)),
+        Endpoint::Completions => answers::of_all(answers::completion(state, &model), state, &work),
         Endpoint::Embeddings => answers::embeddings(&model, json),
         Endpoint::Responses => answers::response(state, &model),
         Endpoint::Messages => {
@@ -254,14 +270,15 @@ fn wanted_model(state: &State, endpoint: Endpoint, content: &Content) -> Result<
     served_model(state, content.model())
 }
 
-fn streamed(state: &State, endpoint: Endpoint, model: &str, request: &Value) -> Option<Events> {
+fn streamed(state: &State, endpoint: Endpoint, model: &str, request: &Value, work: &Work) -> Option<Events> {
     if request["stream"] != true {
         return None;
     }
     let with_usage = request["stream_options"]["include_usage"] == true;
+    let usage = with_usage.then(|| work.usage(state.options.chunks));
     match endpoint {
-        Endpoint::Chat => Some(Events::chat(state, model, with_usage)),
-        Endpoint::Completions => Some(Events::completion(state, model, with_usage)),
+        Endpoint::Chat => Some(Events::chat(state, model, usage)),
+        Endpoint::Completions => Some(Events::completion(state, model, usage)),
         Endpoint::Messages => Some(Events::messages(state, model)),
         _ => None,
     }
