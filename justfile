@@ -28,7 +28,7 @@ shipped:
 check:
     cargo check --workspace --all-targets
 
-# Formatting, lints, documentation, dependencies, Dockerfile
+# Formatting, lints, names, imports, documentation, dependencies, Dockerfile
 lint:
     cargo xtask lint --install
 

@@ -10,6 +10,16 @@ pub(crate) fn root() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
+/// The folders of the crates: those in `crates`, and this one.
+pub(crate) fn crates() -> std::io::Result<Vec<PathBuf>> {
+    let mut crates = vec![root().join("xtask")];
+    for entry in std::fs::read_dir(root().join("crates"))? {
+        crates.push(entry?.path());
+    }
+    crates.sort();
+    Ok(crates)
+}
+
 /// Where Cargo puts what it builds.
 pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))

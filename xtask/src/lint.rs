@@ -1,5 +1,10 @@
 //! `cargo xtask lint`: everything that can be checked without running the program.
 
+mod circles;
+mod module;
+mod names;
+mod source;
+
 use std::process::Command;
 
 use crate::{Result, layout, run, tools};
@@ -20,6 +25,10 @@ pub(crate) fn lint(install: bool) -> Result {
     run::step("lints", || {
         let command = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
         run::shown(run::cargo().args(command))
+    })?;
+    run::step("names and imports", || {
+        names::check(&layout::crates()?)?;
+        circles::check(&layout::crates()?)
     })?;
     run::step("documentation", || {
         let command = ["doc", "--workspace", "--no-deps", "--locked"];

@@ -43,7 +43,7 @@ enum Command {
         #[arg(long, value_name = "PATTERN")]
         only: Option<String>,
     },
-    /// Checks formatting, lints, documentation, dependencies and the Dockerfile.
+    /// Checks formatting, lints, names, imports, documentation, dependencies and the Dockerfile.
     Lint {
         /// First install what is missing into target/tools.
         #[arg(long)]

@@ -44,7 +44,7 @@ pub enum Unfit {
     #[error("the configuration file has one of that name; rename or delete one of the two")]
     Taken,
     /// Its plan does not exist.
-    #[error("it has the plan {0:?}, which there is not; add the plan or choose another one")]
+    #[error("its plan {0:?} does not exist; add the plan or choose another one")]
     WithoutPlan(String),
 }
 

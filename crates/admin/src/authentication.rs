@@ -31,8 +31,12 @@ use percent_encoding::percent_decode;
 use subtle::ConstantTimeEq as _;
 
 use crate::{
-    AdminTokens, Operator, client::Client, operator::SessionOf, refusal::Refusal, routes::SIGN_IN,
-    session::Sessions, throttle::Throttle,
+    AdminTokens, Operator,
+    client::Client,
+    operator::SessionOf,
+    refusal::{Refusal, SIGN_IN},
+    session::Sessions,
+    throttle::Throttle,
 };
 
 /// The cookie of a session.

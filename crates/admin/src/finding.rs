@@ -8,7 +8,18 @@ use store::AccountFinding;
 use traefik_config::Shortcoming;
 use web::{OnFailure, PollFinding};
 
-use crate::{format, issue::IssueSeverity};
+use crate::format;
+
+/// How much a finding matters on the pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum IssueSeverity {
+    /// Requests fail, or a server is lost.
+    Bad,
+    /// Something is not as intended.
+    Warn,
+    /// Something may be intended. Hints are shown on the pages that list everything, and do not count as wrong.
+    Hint,
+}
 
 /// A finding. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +144,7 @@ impl Finding {
             Self::Traefik(shortcoming) => Some(shortcoming.advice()),
             Self::Configuration(finding) => finding.advice().map(Into::into),
             Self::ModelLost | Self::MoreModelsLost => {
-                Some("Its servers, on its page, say what is wrong with each.".into())
+                Some("Its page lists its servers, and what is wrong with each.".into())
             }
             Self::Polls(finding) => match finding {
                 PollFinding::NoTraefik
@@ -223,7 +234,7 @@ impl fmt::Display for Finding {
             Self::Accounts { first, others } => write!(f, "{first}; and {others} more"),
             Self::SharedLimitsDown { why, on_failure } => write!(
                 f,
-                "its server does not answer: {why}; until it does, fail: {} holds",
+                "its server does not answer: {why}; until it does, fail: {} applies",
                 on_failure.as_str()
             ),
             Self::Configuration(finding) => finding.fmt(f),

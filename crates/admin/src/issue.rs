@@ -8,18 +8,12 @@ use std::{
 
 use catalogue::{Catalogue, ProblemSubject, Readiness, ServerRecord, ServerState};
 
-use crate::{Admin, connection, finding::Finding, format, list::encode};
-
-/// The severity of an issue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum IssueSeverity {
-    /// Requests fail, or a server is lost.
-    Bad,
-    /// Something is not as intended.
-    Warn,
-    /// Something may be intended. Hints are shown on the pages that list everything, and do not count as wrong.
-    Hint,
-}
+use crate::{
+    Admin, connection,
+    finding::{Finding, IssueSeverity},
+    format,
+    list::encode,
+};
 
 /// One thing that needs an operator's attention.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -235,7 +229,7 @@ mod tests {
     /// What a container's server does, its labels, and the code of what is found.
     type Case = (&'static str, Does, &'static [(&'static str, &'static str)], &'static str);
 
-    /// As servers do while they load their model.
+    /// Servers that may be loading their model.
     const LOADING: [Case; 4] = [
         ("refuses", Does::Refuse, &[], "cannot_connect"),
         ("hangs", Does::Hang, &[], "timed_out"),
@@ -248,7 +242,7 @@ mod tests {
         ("ready-503", Does::Answer(200, 503), &[READY], "not_ready_status"),
         ("lacks-text", Does::Answer(200, 200), &[READY, LACKS], "not_ready_text"),
     ];
-    /// What waiting does not mend.
+    /// Faults that do not pass by themselves.
     const LASTING: [Case; 3] = [
         ("models-404", Does::Answer(404, 200), &[], "no_model_list"),
         ("models-401", Does::Answer(401, 200), &[], "credential_wanted"),
@@ -270,7 +264,7 @@ mod tests {
         (servers, containers)
     }
 
-    /// Issues of a container or server by name, so many seconds after all came into their states.
+    /// The issues about a container or server, this many seconds after all servers entered their states.
     fn issues_of(name: &str, seconds: u64, catalogue: &Catalogue) -> Vec<Issue> {
         let dashboard = Dashboard::of(Catalogue::default());
         let start = SystemTime::UNIX_EPOCH;
@@ -280,7 +274,7 @@ mod tests {
         issues
     }
 
-    /// The one issue that there is after so long.
+    /// The only issue about it.
     fn issue_of(name: &str, seconds: u64, catalogue: &Catalogue) -> Issue {
         let issues = issues_of(name, seconds, catalogue);
         <[Issue; 1]>::try_from(issues)
@@ -300,7 +294,7 @@ mod tests {
         }
     }
 
-    /// It listened on 127.0.0.1, or at another port, and nobody was told for ten minutes.
+    /// Regression: a server that listened on 127.0.0.1 or at another port was not reported for ten minutes.
     #[tokio::test]
     async fn a_server_whose_healthcheck_passes_is_not_loading() {
         let (_servers, containers) = start(LOADING.iter().chain(&SAY_SO)).await;
@@ -350,7 +344,7 @@ mod tests {
         assert_eq!((issue.severity, issue.told.code), (IssueSeverity::Bad, "label_not_allowed"));
     }
 
-    /// The patience began anew with each start of Modelgate.
+    /// Regression: the ten minutes began anew with each start of Modelgate.
     #[tokio::test]
     async fn patience_with_a_container_counts_from_its_start() {
         let (_servers, mut containers) = start(&LOADING[..1]).await;
@@ -358,7 +352,7 @@ mod tests {
         let found = Discovery::start(&containers).all_asked().await;
         let dashboard = Dashboard::of(Catalogue::default());
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        // Nobody has seen it yet: it is given time all the same.
+        // It is too new to be in `since`.
         assert_eq!(all(&dashboard.admin, &found, at(60)), []);
         dashboard.admin.since.see(&found, at(4190));
         assert_eq!(all(&dashboard.admin, &found, at(4200)), []);

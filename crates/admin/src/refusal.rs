@@ -15,10 +15,10 @@ use axum::{
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
-use crate::{
-    api::{self, Problem},
-    routes::SIGN_IN,
-};
+use crate::api::{self, Problem};
+
+/// The path of the sign-in page, to which browsers without a session are sent.
+pub(crate) const SIGN_IN: &str = "/sign-in";
 
 /// A refusal of a request.
 #[derive(Debug)]

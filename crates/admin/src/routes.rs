@@ -10,11 +10,9 @@ use axum::{
 use crate::{
     Admin, Refusal, api, assets, authentication, live, page,
     pages::{self, about, accounts, audit, help, servers, traefik, try_it},
+    refusal::SIGN_IN,
     sign_in,
 };
-
-/// The path of the sign-in page.
-pub(crate) const SIGN_IN: &str = "/sign-in";
 
 /// Every route, as a table so that a test can walk it.
 pub(crate) fn routes() -> Vec<(String, MethodRouter<Admin>)> {

@@ -20,7 +20,7 @@ use crate::{
     client::Client,
     operator::MaybeOperator,
     page::{self, html},
-    routes::SIGN_IN,
+    refusal::SIGN_IN,
 };
 
 /// The page to go to after signing in.

@@ -21,8 +21,8 @@ pub enum Api {
     Cohere,
     /// vLLM's outside `/v1`: `/score`, `/pooling`, … (<https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html>).
     Vllm,
-    /// Text Embeddings Inference's own: `/embed`, `/rerank`, … (<https://huggingface.github.io/text-embeddings-inference>). They name
-    /// no model, so a header, the query or a host of the operator's has to.
+    /// Text Embeddings Inference's own: `/embed`, `/rerank`, … (<https://huggingface.github.io/text-embeddings-inference>). Its
+    /// requests name no model, so a header, the query or a host of the operator's has to.
     Tei,
 }
 
@@ -38,7 +38,7 @@ impl Api {
         Self::Vllm,
         Self::Tei,
     ];
-    /// Those that are offered unless the operator says otherwise: their paths are nobody else's.
+    /// Those that are offered by default: no other application is likely to have their paths.
     pub const DEFAULT: [Self; 3] = [Self::OpenAi, Self::Models, Self::Azure];
     /// What the operator calls it.
     pub fn name(self) -> &'static str {
@@ -54,7 +54,8 @@ impl Api {
         }
     }
 
-    /// Its endpoints, if it has no prefix to itself. They answer prompts or tell what harms nobody; management is not among them.
+    /// The endpoints of an API that has no path prefix of its own: those that answer prompts or tell something harmless, none that
+    /// manage the server.
     pub fn paths(self) -> &'static [&'static str] {
         match self {
             Self::OpenAi | Self::Models | Self::Azure | Self::Ollama => &[],

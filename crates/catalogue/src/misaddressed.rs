@@ -1,7 +1,7 @@
-//! What clients ask for if their base URL is wrong: they put a path of OpenAI's or Anthropic's API behind it, which has then no
-//! `/v1` before it, or something else, or twice the same.
+//! Paths that clients request if their base URL is wrong. They append the path of an endpoint of OpenAI's or Anthropic's API to
+//! it, so `/v1` is missing, doubled, or replaced by something else.
 
-/// What stands behind `/v1/` in OpenAI's and Anthropic's APIs, by one word or two
+/// The endpoints below `/v1/` in OpenAI's and Anthropic's APIs
 /// (<https://platform.openai.com/docs/api-reference>, <https://docs.anthropic.com/en/api>).
 pub const ENDPOINTS: [&str; 16] = [
     "chat/completions",
@@ -22,11 +22,11 @@ pub const ENDPOINTS: [&str; 16] = [
     "realtime",
 ];
 
-/// What base URLs end with, here or elsewhere.
+/// The last segments of base URLs, of Modelgate's and of other gateways'.
 pub const BASES: [&str; 5] = ["api", "openai", "v1", "v2", "v3"];
 
-/// What a path means that is made of nothing but [`BASES`] and [`ENDPOINTS`]: the last endpoint in it, or `""` if there is none.
-/// `None` if anything else is in it, or nothing at all.
+/// The endpoint that is meant by a path of nothing but [`BASES`] and [`ENDPOINTS`]: the last endpoint in it, or `""` if there is
+/// none. `None` if the path contains anything else, or is empty.
 pub fn endpoint_meant(path: &str) -> Option<&'static str> {
     let mut rest = path.strip_suffix('/').unwrap_or(path);
     if rest.is_empty() {

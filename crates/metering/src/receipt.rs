@@ -40,9 +40,11 @@ pub struct SpanReceipt {
     pub span: u64,
     /// `None` if the server has begun a trace of its own.
     pub parent: Option<SpanId>,
-    /// From `gen_ai.request.id`: `chatcmpl-<request>-0`.
+    /// From `gen_ai.request.id`: `cmpl-<request>-0`. `None` if the server has made an id of its own, as vLLM does for
+    /// `/v1/responses`.
     pub request: Option<RequestId>,
-    /// What follows the request's id in `gen_ai.request.id`, such as `-1`: which prompt or choice of the request this is.
+    /// What follows the request's id in `gen_ai.request.id`, such as `-1`: which prompt of a list this is. The choices of a
+    /// prompt have the same one.
     pub part: String,
     /// Of the whole prompt, cached tokens included.
     pub prompt_tokens: u64,
@@ -50,7 +52,8 @@ pub struct SpanReceipt {
     pub cached_tokens: Option<u64>,
     /// Of this choice, reasoning included.
     pub completion_tokens: u64,
-    /// `gen_ai.request.n`: how many answers were asked for. Each of their spans repeats the prompt's tokens.
+    /// `gen_ai.request.n`: how many answers were asked for. Each of their spans repeats the prompt's tokens. vLLM 0.32 always
+    /// says 1.
     pub choices: Option<u32>,
     /// From the request's arrival at the server.
     pub time_to_first_token: Option<Duration>,
@@ -63,8 +66,12 @@ pub struct SpanReceipt {
 pub struct RecordReceipt {
     /// Of who has sent it.
     pub trust: Trust,
-    /// As `/auth` set it.
+    /// As `/auth` set it, unless [`parent`](Self::parent) is another: the record of a request that `/auth` refused, or that
+    /// went to a router without `/auth`, has the `X-Request-Id` that its client sent.
     pub request: RequestId,
+    /// From the request's `traceparent` as `/auth` set it, also where Traefik's own tracing then replaces it for the server.
+    /// `None` if Traefik does not record that header.
+    pub parent: Option<SpanId>,
     /// What the client got. 499 if it went away before any answer.
     pub status: u16,
     /// What the server answered. 0 if it did not answer, or if the client went away in a stream.

@@ -20,6 +20,7 @@ use ::admin::Doubt;
 use catalogue::{GivenModelSettings, ModelGlobs};
 use jiff::tz::TimeZone;
 use limits::Limits;
+use otlp_receiver::TokenDigest;
 use serde_yaml::{Mapping, Value};
 
 mod admin;
@@ -93,6 +94,10 @@ pub(crate) struct Listen {
     pub(crate) requests: SocketAddr,
     /// Where health and administration are served.
     pub(crate) admin: SocketAddr,
+    /// Where servers and Traefik tell what they did; `None`: nowhere.
+    pub(crate) telemetry: Option<SocketAddr>,
+    /// The bearer token that proves who tells it.
+    pub(crate) telemetry_token: Option<TokenDigest>,
 }
 
 /// `log:` in the configuration.
@@ -265,6 +270,8 @@ impl Config {
             ("listen.provider", self.listen.provider != new.listen.provider),
             ("listen.requests", self.listen.requests != new.listen.requests),
             ("listen.admin", self.listen.admin != new.listen.admin),
+            ("listen.telemetry", self.listen.telemetry != new.listen.telemetry),
+            ("listen.telemetry_token", self.listen.telemetry_token != new.listen.telemetry_token),
             ("traefik.client_certificate.ca", self.traefik.client_ca != new.traefik.client_ca),
             ("docker", self.docker != new.docker),
             ("state_dir", self.state_dir != new.state_dir),
@@ -286,13 +293,22 @@ fn parse(path: &Path) -> Result<Value, ConfigErrors> {
 }
 
 fn listen(mut section: Section<'_>) -> Listen {
+    const TOKEN: &str = "16 to 512 visible ASCII characters, without spaces";
     let mut addr = |key, default: ([u8; 4], u16)| section.socket_addr(key).unwrap_or_else(|| default.into());
-    let listen = Listen {
-        provider: addr("provider", ([0, 0, 0, 0], 8100)),
-        requests: addr("requests", ([0, 0, 0, 0], 8101)),
-        admin: addr("admin", ([127, 0, 0, 1], 8102)),
-    };
-    let all = [("provider", listen.provider), ("requests", listen.requests), ("admin", listen.admin)];
+    let provider = addr("provider", ([0, 0, 0, 0], 8100));
+    let requests = addr("requests", ([0, 0, 0, 0], 8101));
+    let admin = addr("admin", ([127, 0, 0, 1], 8102));
+    let telemetry = section.socket_addr("telemetry");
+    let telemetry_token = section.secret("telemetry_token", TOKEN, |text| {
+        let fits = (16..=512).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        fits.then(|| TokenDigest::of(text))
+    });
+    if telemetry_token.is_some() && !section.has("telemetry") {
+        section.error("telemetry_token", "needs listen.telemetry: nothing listens for what it could prove");
+    }
+    let listen = Listen { provider, requests, admin, telemetry, telemetry_token };
+    let mut all = vec![("provider", provider), ("requests", requests), ("admin", admin)];
+    all.extend(telemetry.map(|telemetry| ("telemetry", telemetry)));
     for (i, (key, addr)) in all.iter().enumerate() {
         // With port 0 the system chooses a different port each time.
         if let Some((other, _)) = all[..i].iter().find(|(_, a)| a.port() == addr.port() && addr.port() != 0) {

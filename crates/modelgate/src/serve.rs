@@ -4,11 +4,13 @@
 //! reload.rs           watches the configuration file
 //! admin_tokens.rs     the tokens with which operators sign in
 //! shared_counting.rs  limits that several replicas share
+//! receipts.rs         what servers and Traefik tell about requests
 //! log.rs              the log
 //! ```
 
 mod admin_tokens;
 mod log;
+mod receipts;
 mod reload;
 mod shared_counting;
 
@@ -67,7 +69,12 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         CertificateAuthority::open(config.state_dir.as_deref(), config.traefik.client_ca.as_deref())
             .map_err(io::Error::other)?;
     let listeners = bind(&config).await?;
+    let telemetry_listener = match config.listen.telemetry {
+        Some(address) => Some(bind_one("telemetry", address).await?),
+        None => None,
+    };
     let requests_port = listeners.requests.local_addr()?.port();
+    let (stop, stopped) = watch::channel(false);
     let (publisher, reader) = catalogue::channel();
     let (cordons, cordoned) = watch::channel(Cordons::default());
     let (servers, peers, sources) = wiring::sources(&config, cordoned);
@@ -89,11 +96,12 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         None => shared,
     });
     shared_counting::report(&shared);
+    let receipts = telemetry_listener
+        .map(|listener| receipts::Receipts::start(listener, &config.listen, &shared, stopped.clone()));
     let registry = Arc::clone(&start.registry);
     let config = Arc::new(config);
     let (configs, config_changes) = watch::channel(Arc::clone(&config));
     let mut store_sync = StoreSync::new(start, Arc::clone(&shared), key_sets.clone(), config_changes.clone());
-    let (stop, stopped) = watch::channel(false);
     let authenticator = Arc::new(Authenticator::new(admin_tokens::open(&config)?));
     let (reviews, reviewed) = watch::channel(Review::of(&config, &config));
     reload::report(&shared, &reviewed);
@@ -120,6 +128,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         ended = &mut serving => return ended.map_err(io::Error::other)?,
         () = background => {}
         () = admin.watch() => {}
+        () = receipts::take(receipts) => {}
         signal = stop_signal() => info!(signal = signal?, "stopping"),
     }
     let deadline = Instant::now() + STOP;
@@ -160,17 +169,18 @@ async fn stop_signal() -> io::Result<&'static str> {
 }
 
 async fn bind(config: &Config) -> io::Result<Listeners> {
-    let bind = async |name: &str, address: SocketAddr| {
-        let failed = |e| io::Error::other(format!("listen.{name}: cannot listen on {address}: {e}"));
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        info!(listener = name, address = %listener.local_addr()?, "listening");
-        Ok::<_, io::Error>(listener)
-    };
     Ok(Listeners {
-        provider: bind("provider", config.listen.provider).await?,
-        requests: bind("requests", config.listen.requests).await?,
-        admin: bind("admin", config.listen.admin).await?,
+        provider: bind_one("provider", config.listen.provider).await?,
+        requests: bind_one("requests", config.listen.requests).await?,
+        admin: bind_one("admin", config.listen.admin).await?,
     })
+}
+
+async fn bind_one(name: &str, address: SocketAddr) -> io::Result<TcpListener> {
+    let failed = |e| io::Error::other(format!("listen.{name}: cannot listen on {address}: {e}"));
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    info!(listener = name, address = %listener.local_addr()?, "listening");
+    Ok(listener)
 }
 
 /// What the dashboard shows and only the program knows.

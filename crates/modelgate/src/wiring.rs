@@ -78,5 +78,6 @@ pub(crate) fn options(config: &Config) -> Options {
         max_body: config.requests.max_body,
         max_chunked_body: config.requests.max_chunked_body,
         key_headers: config.requests.key_headers.iter().map(|name| name.as_str().to_owned()).collect(),
+        traces: config.listen.telemetry.is_some(),
     }
 }

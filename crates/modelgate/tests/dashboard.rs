@@ -12,7 +12,7 @@ use common::{NEWEST, Stack, chat, config, config_of, send};
 use dashboard::sign_in;
 use testkit::{
     Stopwatch,
-    browser::{Browser, axe_script, chromium, thirtyfour::prelude::*},
+    browser::{Browser, ColorScheme, axe_script, chromium, thirtyfour::prelude::*},
     docker::{self, Container, Engine, RunOptions},
     eventually,
     modelgate::Modelgate,
@@ -62,12 +62,12 @@ async fn fill(browser: &Browser, id: &str, text: &str) {
 /// Looks at a page that only who may change things sees, as `pages.rs` does at the others: nothing bars anybody from it,
 /// and it fits on a phone.
 async fn look(browser: &Browser, axe: &Path, name: &str) {
-    for (look, dark) in [("light", false), ("dark", true)] {
-        browser.dark(dark).await;
+    for (look, scheme) in [("light", ColorScheme::Light), ("dark", ColorScheme::Dark)] {
+        browser.prefer(scheme).await;
         browser.assert_accessible(axe).await;
         keep(browser, name, look).await;
     }
-    browser.dark(false).await;
+    browser.prefer(ColorScheme::Light).await;
     browser.phone().await;
     assert_eq!(browser.overflow().await, 0, "{name} is too wide for a phone");
     keep(browser, name, "phone").await;

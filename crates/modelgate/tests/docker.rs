@@ -12,7 +12,7 @@ use testkit::{
     Stopwatch,
     docker::{self, Container, Engine, Image, Network, RunOptions, StandIn},
     eventually,
-    load::{Load, Until},
+    load::{ChatAnswer, Load, Until},
     median, need,
     traefik::traefik_binary,
 };
@@ -128,7 +128,7 @@ async fn a_stopped_replica_fails_no_request_but_those_already_on_it() {
         .await;
     };
     servers(2).await;
-    let load = Load::chat(&stack.traefik.url(), "dk-stop", false)
+    let load = Load::chat(&stack.traefik.url(), "dk-stop", ChatAnswer::Whole)
         .key(KEY)
         .connections(8)
         .until(Until::Elapsed(Duration::from_secs(5)));
@@ -168,7 +168,7 @@ async fn a_killed_server_of_three_costs_no_request_but_those_that_it_had_accepte
             (seen.len() == 3).then_some(())
         })
         .await;
-        let load = Load::chat(&stack.traefik.url(), "dk-kill", false).key(KEY).connections(32);
+        let load = Load::chat(&stack.traefik.url(), "dk-kill", ChatAnswer::Whole).key(KEY).connections(32);
         let (report, accepted) =
             tokio::join!(load.until(Until::Elapsed(Duration::from_secs(5))).run(), async {
                 tokio::time::sleep(Duration::from_secs(2)).await;

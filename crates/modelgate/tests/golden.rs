@@ -20,11 +20,12 @@ const LAYERED: &[&str] = &["3.6.2", "3.6.15", "3.7.0", "3.7.15"];
 const SINCE_3_7: &[&str] = &["3.7.0", "3.7.15"];
 
 /// The documents, and the Traefiks that they are meant for. What an old one knows, later ones know.
-const DOCUMENTS: [(&str, &[&str]); 13] = [
+const DOCUMENTS: [(&str, &[&str]); 14] = [
     ("empty", LAYERED),
     ("oldest", LAYERED),
     ("newest", SINCE_3_7),
     ("tls", SINCE_3_7),
+    ("traced", SINCE_3_7),
     ("balanced", SINCE_3_7),
     ("balanced-3-6-2", LAYERED),
     ("edge", LAYERED),

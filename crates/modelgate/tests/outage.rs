@@ -147,7 +147,7 @@ async fn what_depends_on_them_is_refused(
         "key \"bad\" is not in force: it cannot be read: the document: unknown key `colour`",
         "plan \"gold\" is not in force: it cannot be read: limit: unknown key `requests_per_fortnight`",
         "key \"golden\" is not in force: it has the plan \"gold\"",
-        "consumer \"sick\" is not in force: it cannot be read: the name in it is another one",
+        "consumer \"sick\" is not in force: it cannot be read: the document contains another name",
     ] {
         let problems = store["problems"].as_array().expect("problems");
         let named = problems.iter().filter(|problem| problem.as_str().is_some_and(|p| p.starts_with(part)));

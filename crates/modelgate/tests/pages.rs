@@ -19,9 +19,9 @@ use common::{KEY, LLAMA_KEY, NEWEST, Stack, config_of, refusal, send};
 use dashboard::{TOKEN, sign_in};
 use serde_json::{Value, json};
 use testkit::{
-    browser::{Browser, Programs, axe_script, chromium},
+    browser::{Browser, ColorScheme, Programs, Scripts, axe_script, chromium},
     eventually,
-    load::{Load, Until},
+    load::{ChatAnswer, Load, Until},
     modelgate::Modelgate,
     need,
     sim::Sim,
@@ -103,7 +103,8 @@ impl Fleet {
             ("llama-3.1-8b", LLAMA_KEY, 30),
             ("llama-3.1-8b", key, 30),
         ] {
-            let report = Load::chat(&url, model, true).key(key).until(Until::Sent(count)).run().await;
+            let report =
+                Load::chat(&url, model, ChatAnswer::Streamed).key(key).until(Until::Sent(count)).run().await;
             assert_eq!(report.answers(), count, "{report:?}");
         }
         // One of the servers never says which models it has, so any other name might be there.
@@ -200,23 +201,23 @@ async fn every_page_is_for_everybody() {
     let mut problems: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for page in &pages {
         let problems = problems.entry(page.clone()).or_default();
-        for (look, dark) in [("light", false), ("dark", true)] {
-            browser.dark(dark).await;
+        for (look, scheme) in [("light", ColorScheme::Light), ("dark", ColorScheme::Dark)] {
+            browser.prefer(scheme).await;
             show(&browser, &fleet, page, look).await;
             problems.extend(browser.barriers(&axe).await.iter().map(|barrier| format!("{look}: {barrier}")));
         }
-        browser.dark(false).await;
+        browser.prefer(ColorScheme::Light).await;
         let with_scripts = landmarks(&browser).await;
         assert!(!with_scripts.is_empty(), "{page} has no headings");
 
-        browser.javascript(false).await;
+        browser.run_scripts(Scripts::Off).await;
         browser.goto(fleet.url(page)).await.expect("a page");
         let without = landmarks(&browser).await;
         let lost: Vec<&String> = with_scripts.difference(&without).collect();
         if !lost.is_empty() {
             problems.push(format!("not there without JavaScript: {lost:?}"));
         }
-        browser.javascript(true).await;
+        browser.run_scripts(Scripts::On).await;
 
         browser.phone().await;
         show(&browser, &fleet, page, "phone").await;

@@ -99,6 +99,8 @@ async fn what_a_client_forges_gains_nothing_and_reaches_no_server() {
             .header("X-Inference-Consumer", "forged")
             .header("X_Inference_Consumer", "forged")
             .header("X-Inference-Anything", "forged")
+            .header("X-Inference-Client-Request-Id", "forged")
+            .header("X-Request-Id", "theirs")
             .header("X-Forwarded-Uri", "/v1/models")
             .header("X-Forwarded-Method", "OPTIONS")
             .json(&chat("llama"));
@@ -108,7 +110,11 @@ async fn what_a_client_forges_gains_nothing_and_reaches_no_server() {
         let received = posts.last().expect("the request");
         assert_eq!(received.header("x-inference-consumer"), Some("bob"), "{version}");
         assert_eq!(received.header("x-inference-model"), Some("llama"), "{version}");
-        assert!(received.header("x-request-id").is_some_and(|id| id.starts_with("req_")), "{version}");
+        assert_eq!(received.header("x-inference-client-request-id"), Some("theirs"), "{version}");
+        assert!(
+            received.header("x-request-id").is_some_and(|id| id.len() == 32 && id != "theirs"),
+            "{version}"
+        );
         for (name, value) in &received.headers {
             assert!(!value.contains("forged") && !value.contains(LLAMA_KEY), "{version}: {name}: {value}");
             assert!(!matches!(name.as_str(), "authorization" | "x-api-key" | "api-key"), "{version}: {name}");

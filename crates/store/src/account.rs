@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use crate::{
-    Audit, Store, StoreError, StoreUrl, Unreadable,
+    Audit, Conflict, Store, StoreError, StoreUrl, Unreadable,
     database::{AT_ONCE, millis, parameters, rows, time},
 };
 
@@ -20,32 +20,6 @@ pub struct Stored<A> {
     pub created: SystemTime,
     /// When it was last changed.
     pub changed: SystemTime,
-}
-
-/// A conflict between a change and what the store holds.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Conflict {
-    /// There is already an account of that name.
-    #[error("there is a {0} {1:?} already")]
-    Exists(AccountKind, String),
-    /// There is no account of that name.
-    #[error("there is no {0} {1:?}")]
-    Missing(AccountKind, String),
-    /// Another key has the same digest.
-    #[error("key {0:?} is the same API key")]
-    SameKey(String),
-    /// The account has been changed by somebody else since it was read.
-    #[error("the {0} {1:?} was changed by somebody else just now; look at it and try again")]
-    Changed(AccountKind, String),
-    /// A rotation of the key is still in its grace period, which ends at this time.
-    #[error(
-        "the key {0:?} was rotated before, and what it was then works until {1}; another rotation would end that now. \
-         Wait, or take previous away first, or rotate without grace (0s)"
-    )]
-    Rotated(String, String),
-    /// Other accounts refer to it.
-    #[error("the {0} {1:?} is in use by {2}")]
-    InUse(AccountKind, String, String),
 }
 
 /// Which accounts to list.

@@ -33,10 +33,10 @@ pub enum Origin {
     Host(String),
 }
 
-/// What is to be written down about a change. Never a secret.
+/// An audit entry that is to be written. Never contains a secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Audit {
-    /// Its number: an entry that is written twice, because the first answer was lost, is there once.
+    /// Its id. An entry that is written again, because the first answer was lost, is stored once.
     id: String,
     /// When it happened, which may be long before it can be written. A change of an account has this time, too.
     pub at: SystemTime,
@@ -127,7 +127,7 @@ impl Audit {
         Self { id: number(at), at, actor: actor.into(), action: action.into(), subject, details }
     }
 
-    /// The same, when it has happened before.
+    /// The same entry with another time, for what happened some time ago.
     #[must_use]
     pub fn happened(self, at: SystemTime) -> Self {
         Self { id: number(at), at, ..self }
@@ -164,7 +164,7 @@ impl Audit {
         if entries.is_empty() { Ok(()) } else { self.write(connection, &entries).await }
     }
 
-    /// Writes entries that have a number and a subject of their own each.
+    /// Writes entries that differ only in id and subject.
     async fn write(
         &self,
         connection: &mut AnyConnection,
@@ -220,7 +220,7 @@ impl AuditEntry {
 }
 
 impl Store {
-    /// Writes entries down that belong to no change of an account. The same again changes nothing.
+    /// Writes entries that belong to no change of an account. Writing an entry again changes nothing.
     ///
     /// # Errors
     /// The store does not answer.

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::{InvalidUrl, StoreError};
 
 /// How long opening a connection may take.
-pub(crate) const ACQUIRE: Duration = Duration::from_secs(3);
+const ACQUIRE: Duration = Duration::from_secs(3);
 /// How long SQLite waits for another process that is writing, in milliseconds.
 const BUSY_MS: u32 = 5_000;
 
@@ -174,6 +174,22 @@ async fn prepare(connection: &mut AnyConnection, database: Database) -> Result<(
     };
     connection.execute(sqlx::AssertSqlSafe(settings)).await?;
     Ok(())
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unavailable(match error {
+            // Their messages may contain parts of the URL.
+            sqlx::Error::Configuration(_) => "its URL or options are not understood".to_owned(),
+            sqlx::Error::PoolTimedOut => {
+                format!("no connection came about within {ACQUIRE:?}; see whether it runs and can be reached")
+            }
+            // Without the position in PostgreSQL's own source, which it adds.
+            sqlx::Error::Database(error) => error.message().to_owned(),
+            sqlx::Error::Io(error) => error.to_string(),
+            other => other.to_string(),
+        })
+    }
 }
 
 /// Only the owner may read digests of keys. SQLite gives its other files the same permissions.

@@ -5,8 +5,6 @@ use std::fmt;
 use accounts::{Account, AccountKind};
 use config_reader::ConfigErrors;
 
-use crate::{Conflict, database::ACQUIRE};
-
 /// A failure of the store. Never contains a URL, because there may be a password in it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -22,6 +20,32 @@ pub enum StoreError {
     /// The change conflicts with what the store holds.
     #[error(transparent)]
     Conflict(#[from] Conflict),
+}
+
+/// A conflict between a change and what the store holds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// There is already an account of that name.
+    #[error("there is a {0} {1:?} already")]
+    Exists(AccountKind, String),
+    /// There is no account of that name.
+    #[error("there is no {0} {1:?}")]
+    Missing(AccountKind, String),
+    /// Another key has the same digest.
+    #[error("key {0:?} is the same API key")]
+    SameKey(String),
+    /// The account has been changed by somebody else since it was read.
+    #[error("the {0} {1:?} was changed by somebody else just now; look at it and try again")]
+    Changed(AccountKind, String),
+    /// A rotation of the key is still in its grace period, which ends at this time.
+    #[error(
+        "the key {0:?} was rotated before, and the old API key works until {1}; another rotation would end it now. \
+         Wait, or remove previous first, or rotate without grace (0s)"
+    )]
+    Rotated(String, String),
+    /// Other accounts refer to it.
+    #[error("the {0} {1:?} is in use by {2}")]
+    InUse(AccountKind, String, String),
 }
 
 /// An account that cannot be read, because a newer Modelgate or a person wrote it. Other accounts are not affected.
@@ -49,7 +73,7 @@ impl fmt::Display for NotReadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ConfigErrors(errors) = match self {
             Self::Document(errors) => errors,
-            Self::OtherName => return f.write_str("the name in it is another one"),
+            Self::OtherName => return f.write_str("the document contains another name"),
         };
         for (i, error) in errors.iter().enumerate() {
             let between = if i == 0 { "" } else { "; " };
@@ -80,19 +104,3 @@ impl Unreadable {
     "not the URL of a store; allowed are sqlite:///path/of/file and postgres://user:password@host[:port]/database"
 )]
 pub struct InvalidUrl;
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(match error {
-            // Their messages may contain parts of the URL.
-            sqlx::Error::Configuration(_) => "its URL or options are not understood".to_owned(),
-            sqlx::Error::PoolTimedOut => {
-                format!("no connection came about within {ACQUIRE:?}; see whether it runs and can be reached")
-            }
-            // Without the position in PostgreSQL's own source, which it adds.
-            sqlx::Error::Database(error) => error.message().to_owned(),
-            sqlx::Error::Io(error) => error.to_string(),
-            other => other.to_string(),
-        })
-    }
-}

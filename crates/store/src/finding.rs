@@ -73,17 +73,17 @@ mod tests {
             (
                 unusable(Unfit::WithoutPlan("gold".into())),
                 "account_without_plan",
-                "key \"alice\" is not in force: it has the plan \"gold\", which there is not; add the plan or choose another one",
+                "key \"alice\" is not in force: its plan \"gold\" does not exist; add the plan or choose another one",
             ),
             (
                 unreadable(AccountKind::Key),
                 "unreadable_account",
-                "key \"alice\" is not in force: it cannot be read: the name in it is another one",
+                "key \"alice\" is not in force: it cannot be read: the document contains another name",
             ),
             (
                 unreadable(AccountKind::Consumer),
                 "unreadable_account",
-                "consumer \"alice\" is not in force: it cannot be read: the name in it is another one; until it can, its keys \
+                "consumer \"alice\" is not in force: it cannot be read: the document contains another name; until it can, its keys \
                  are refused",
             ),
         ] {

@@ -20,11 +20,11 @@ mod finding;
 mod follow;
 mod registry;
 
-pub use account::{Conflict, Filter, Page, Stored};
+pub use account::{Filter, Page, Stored};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, Origin};
 pub use counts::{Added, Batch, UsageFilter, UsageRow, Writer};
 pub use database::{Store, StoreUrl};
-pub use error::{InvalidUrl, NotReadable, StoreError, Unreadable};
+pub use error::{Conflict, InvalidUrl, NotReadable, StoreError, Unreadable};
 pub use finding::AccountFinding;
 pub use follow::{Change, Documents, Following};
 pub use registry::{AccountSource, Item, Listed, Registry, RegistryError, State};

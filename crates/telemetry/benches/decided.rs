@@ -64,6 +64,7 @@ fn round(telemetry: &Telemetry, threads: usize, refused: Option<Refused<'_>>) ->
                 telemetry.decided(black_box(&Decided {
                     at: SystemTime::UNIX_EPOCH,
                     request_id: "req_0123456700000000abcd",
+                    client_request_id: None,
                     consumer: Some("search-team"),
                     key: Some("search-team-production"),
                     model: Some("meta-llama/Llama-3.3-70B-Instruct"),

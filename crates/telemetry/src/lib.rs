@@ -94,7 +94,7 @@ pub struct Filter {
     pub key: Option<String>,
     /// The model.
     pub model: Option<String>,
-    /// The request's id.
+    /// The request's id: Modelgate's, or the client's own.
     pub request_id: Option<String>,
 }
 
@@ -109,7 +109,8 @@ impl Filter {
             && same(&self.consumer, record.consumer())
             && same(&self.key, record.key())
             && same(&self.model, record.model())
-            && same(&self.request_id, Some(record.request_id()))
+            && (same(&self.request_id, Some(record.request_id()))
+                || same(&self.request_id, record.client_request_id()))
     }
 }
 

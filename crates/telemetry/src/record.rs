@@ -12,8 +12,10 @@ use std::{
 pub struct Decided<'a> {
     /// When the request came.
     pub at: SystemTime,
-    /// The id of the request, as in logs and in the client's response.
+    /// The id of the request that Modelgate has chosen, as servers and Traefik's log have it.
     pub request_id: &'a str,
+    /// The client's own id, if it has sent one; refusals answer with it.
+    pub client_request_id: Option<&'a str>,
     /// The consumer, if the key is known.
     pub consumer: Option<&'a str>,
     /// The name of the key, if it is known; never the key itself.
@@ -63,12 +65,13 @@ pub struct Record {
     ends: [u16; TEXTS],
 }
 
-const TEXTS: usize = 7;
+const TEXTS: usize = 8;
 
 /// The texts of a record.
 #[derive(Debug, Clone, Copy)]
 enum Text {
     RequestId,
+    ClientRequestId,
     Consumer,
     Key,
     Model,
@@ -103,6 +106,7 @@ impl Record {
         let path = &*without_keys(path);
         let texts = [
             (decided.request_id, Self::MAX_TEXT),
+            (decided.client_request_id.unwrap_or_default(), Self::MAX_TEXT),
             (decided.consumer.unwrap_or_default(), Self::MAX_TEXT),
             (decided.key.unwrap_or_default(), Self::MAX_TEXT),
             (decided.model.unwrap_or_default(), Self::MAX_TEXT),
@@ -127,9 +131,14 @@ impl Record {
         Self { at, refused: decided.refused.map(|refused| refused.code), from, tokens, latency, text, ends }
     }
 
-    /// The id of the request, as in logs and in the client's response.
+    /// The id of the request that Modelgate has chosen, as servers and Traefik's log have it.
     pub fn request_id(&self) -> &str {
         self.text(Text::RequestId)
+    }
+
+    /// The client's own id, if it has sent one; refusals answer with it.
+    pub fn client_request_id(&self) -> Option<&str> {
+        self.given(Text::ClientRequestId)
     }
 
     /// The consumer, if the key was known.
@@ -234,6 +243,7 @@ mod tests {
         Decided {
             at: SystemTime::UNIX_EPOCH,
             request_id: "req_1",
+            client_request_id: Some("theirs"),
             consumer: Some("team"),
             key: Some("alice"),
             model: Some("llama"),
@@ -249,7 +259,7 @@ mod tests {
     #[test]
     fn texts_come_back_as_they_were() {
         let record = Record::new(&decided());
-        assert_eq!(record.request_id(), "req_1");
+        assert_eq!((record.request_id(), record.client_request_id()), ("req_1", Some("theirs")));
         assert_eq!((record.consumer(), record.key()), (Some("team"), Some("alice")));
         assert_eq!((record.model(), record.words()), (Some("llama"), None));
         assert_eq!((record.method(), record.path()), ("POST", "/v1/chat/completions"));

@@ -20,6 +20,7 @@ fn decide(telemetry: &Telemetry, number: usize) {
     telemetry.decided(&Decided {
         at: UNIX_EPOCH + Duration::from_secs(number as u64),
         request_id: &format!("req_{number}"),
+        client_request_id: None,
         consumer: Some(if number.is_multiple_of(2) { "even" } else { "odd" }),
         key: Some("key"),
         model: Some("llama"),

@@ -107,6 +107,24 @@ pub struct Browser {
     folder: TempDir,
 }
 
+/// The pages that a reader prefers (<https://www.w3.org/TR/mediaqueries-5/#prefers-color-scheme>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColorScheme {
+    /// Dark text on a light page.
+    Light,
+    /// Light text on a dark page.
+    Dark,
+}
+
+/// Whether pages run their JavaScript.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scripts {
+    /// They do.
+    On,
+    /// They do not, as for readers who have switched it off.
+    Off,
+}
+
 /// The state of the page on which something was clicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LoadState {
@@ -163,8 +181,8 @@ impl Browser {
 
     /// Opens a page, and waits until it is loaded.
     ///
-    /// Chromedriver's own word for that can be about the page before it, on a busy machine: whatever was asked next was then
-    /// asked of that one. Thus the browser's own number of the page has to be another one.
+    /// On a busy machine chromedriver may report the previous page as loaded, and the next command would go to that one. So this
+    /// also waits until the browser's id of the page load has changed.
     ///
     /// # Errors
     /// The address is invalid, or nothing answers there.
@@ -195,16 +213,20 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
     }
 
-    /// Sets whether the reader prefers dark pages (`prefers-color-scheme`).
-    pub async fn dark(&self, dark: bool) {
-        let value = if dark { "dark" } else { "light" };
+    /// Sets which pages the reader prefers.
+    pub async fn prefer(&self, scheme: ColorScheme) {
+        let value = match scheme {
+            ColorScheme::Light => "light",
+            ColorScheme::Dark => "dark",
+        };
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
         self.devtools("Emulation.setEmulatedMedia", features).await;
     }
 
-    /// Switches the pages' own JavaScript off or on, from the next page on. Finding, reading and clicking still work.
-    pub async fn javascript(&self, on: bool) {
-        self.devtools("Emulation.setScriptExecutionDisabled", json!({"value": !on})).await;
+    /// Sets whether pages run their JavaScript, from the next page on. Finding, reading and clicking work without it.
+    pub async fn run_scripts(&self, scripts: Scripts) {
+        let disabled = json!({"value": scripts == Scripts::Off});
+        self.devtools("Emulation.setScriptExecutionDisabled", disabled).await;
     }
 
     /// Saves the page as PNG, including the part below the window, down to 3000 CSS pixels; folders are created.
@@ -285,25 +307,25 @@ impl Browser {
         self.find(By::Css(selector)).await?.click().await
     }
 
-    /// The browser's number of the page that it shows, of which each loading has its own
+    /// The browser's id of the page load that it shows; each load has its own
     /// (<https://chromedevtools.github.io/devtools-protocol/tot/Page/#type-Frame>); `None` between two pages.
     async fn loaded(&self) -> Option<String> {
         let answer = self.driver.cdp().send_raw("Page.getFrameTree", json!({})).await.ok()?;
         answer["frameTree"]["frame"]["loaderId"].as_str().map(str::to_owned)
     }
 
-    /// What has become of the page with this number.
+    /// The state of the page that was loaded under this id.
     async fn page(&self, old: &Option<String>) -> LoadState {
         let Some(now) = self.loaded().await else { return LoadState::Leaving };
         let is_old = old.as_ref() == Some(&now);
-        // A browser that has nothing yet shows an empty page, and that one is complete.
+        // A new browser shows an empty page, which counts as complete.
         let state = "window.isLeft || location.protocol === 'about:' ? '' : document.readyState";
         let how = json!({"expression": state, "returnByValue": true});
         // Between two pages there may be no page that answers.
         let answer = self.driver.cdp().send_raw("Runtime.evaluate", how).await.unwrap_or_default();
         match (is_old, answer["result"]["value"].as_str()) {
             (true, Some("complete" | "interactive" | "loading")) => LoadState::Here,
-            // It may have gone on, as a page does that sends its reader elsewhere.
+            // The page may have been replaced meanwhile, for example by a redirect.
             (false, Some("complete")) if self.loaded().await == Some(now) => LoadState::Left,
             _ => LoadState::Leaving,
         }

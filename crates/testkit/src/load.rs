@@ -24,6 +24,15 @@ pub enum Until {
     Sent(usize),
 }
 
+/// How the answer to a chat request comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChatAnswer {
+    /// Token by token, as server-sent events.
+    Streamed,
+    /// As one JSON document.
+    Whole,
+}
+
 /// The requests to send, and the load.
 #[derive(Clone, Debug)]
 pub struct Load {
@@ -82,8 +91,9 @@ impl Load {
     }
 
     /// POSTs a chat request for a model to `<base>/v1/chat/completions`.
-    pub fn chat(base: &str, model: &str, stream: bool) -> Self {
+    pub fn chat(base: &str, model: &str, answer: ChatAnswer) -> Self {
         let message = serde_json::json!({"role": "user", "content": "Hello"});
+        let stream = answer == ChatAnswer::Streamed;
         let body = serde_json::json!({"model": model, "stream": stream, "messages": [message]});
         Self::post(format!("{base}/v1/chat/completions"), &body)
     }

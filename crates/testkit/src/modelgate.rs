@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::{
     Failure, client, free_port,
     process::{Launch, Process, read_log},
-    secrets, within,
+    secrets,
 };
 
 /// Generous, for a small machine that does other things at the same time. Usually it takes a moment.
@@ -262,20 +262,9 @@ impl Modelgate {
 
     async fn wait(&mut self, path: &str) {
         let url = format!("{}{path}", self.admin_url());
-        let client = client();
         let process = self.process.as_mut().expect("Modelgate runs");
-        let ready = within(START_TIMEOUT, || {
-            let ended = process.ended();
-            let answer = client.get(&url).send();
-            async move {
-                match ended {
-                    Some(_) => Some(false),
-                    None => answer.await.is_ok_and(|answer| answer.status().is_success()).then_some(true),
-                }
-            }
-        })
-        .await;
-        assert_eq!(ready, Some(true), "no 200 from {path} of Modelgate:\n{}", self.log());
+        let answers = process.answers(&url, START_TIMEOUT).await;
+        assert!(answers, "no 200 from {path} of Modelgate:\n{}", self.log());
     }
 }
 

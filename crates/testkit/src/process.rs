@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Failure, within};
+use crate::{Failure, client, within};
 
 /// What to start: a program, its arguments and its environment (the test's own, without the removed variables).
 #[derive(Clone, Debug)]
@@ -97,6 +97,22 @@ impl Process {
     /// How the program ended, `None` while it runs.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits until a URL answers 200. `false` if it does not in time, or the program ends before.
+    pub(crate) async fn answers(&mut self, url: &str, timeout: Duration) -> bool {
+        let client = client();
+        let answers = within(timeout, || {
+            let ended = self.ended();
+            let answer = client.get(url).send();
+            async move {
+                match ended {
+                    Some(_) => Some(false),
+                    None => answer.await.is_ok_and(|answer| answer.status().is_success()).then_some(true),
+                }
+            }
+        });
+        answers.await == Some(true)
     }
 
     /// The output so far.

@@ -332,20 +332,9 @@ impl Traefik {
     /// If that takes longer than a minute, or it ended; the message has its log.
     pub async fn wait_ready(&mut self) {
         let url = format!("http://127.0.0.1:{}/ping", self.api);
-        let client = client();
         let process = self.process.as_mut().expect("Traefik runs");
-        let ready = within(START_TIMEOUT, || {
-            let ended = process.ended();
-            let ping = client.get(&url).send();
-            async move {
-                match ended {
-                    Some(_) => Some(false),
-                    None => ping.await.is_ok_and(|answer| answer.status().is_success()).then_some(true),
-                }
-            }
-        })
-        .await;
-        assert_eq!(ready, Some(true), "Traefik does not run:\n{}", self.log());
+        let answers = process.answers(&url, START_TIMEOUT).await;
+        assert!(answers, "Traefik does not run:\n{}", self.log());
     }
 
     /// Its log.

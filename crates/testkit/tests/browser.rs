@@ -12,7 +12,7 @@ use axum::{
     routing::{get, post},
 };
 use testkit::{
-    browser::{Browser, Impact, axe_script, chromium, thirtyfour::prelude::*},
+    browser::{Browser, ColorScheme, Impact, Scripts, axe_script, chromium, thirtyfour::prelude::*},
     eventually, need,
 };
 
@@ -197,7 +197,7 @@ async fn looks_as_another_reader_sees_it() {
     let (width, height) = size(&image);
     assert!(width == 1000 && height > 2000, "the whole page: {width}x{height}");
 
-    browser.dark(true).await;
+    browser.prefer(ColorScheme::Dark).await;
     browser.phone().await;
     assert_eq!(browser.evaluate(background).await, "rgb(17, 17, 17)");
     browser.goto(&url).await.expect("the page");
@@ -207,7 +207,7 @@ async fn looks_as_another_reader_sees_it() {
     browser.screenshot(&image).await;
     assert_eq!(size(&image).0, 390);
 
-    browser.dark(false).await;
+    browser.prefer(ColorScheme::Light).await;
     assert_eq!(browser.evaluate(background).await, "rgb(255, 255, 255)");
 }
 
@@ -216,7 +216,7 @@ async fn reads_without_javascript() {
     let Some(programs) = need(chromium(), "Chromium") else { return };
     let browser = Browser::start(&programs).await;
     let url = format!("{}/good", site().await);
-    browser.javascript(false).await;
+    browser.run_scripts(Scripts::Off).await;
     browser.goto(&url).await.expect("the page");
     assert_eq!(text(&browser, "h1").await, "Servers");
     // WebDriver never shows the text of this element.
@@ -226,7 +226,7 @@ async fn reads_without_javascript() {
     tokio::time::sleep(Duration::from_millis(400)).await; // twice what the script takes
     assert_eq!(text(&browser, "#count").await, "0");
 
-    browser.javascript(true).await;
+    browser.run_scripts(Scripts::On).await;
     browser.goto(&url).await.expect("the page");
     browser.find(By::Css("button")).await.expect("the button").click().await.expect("a click");
     browser.query(By::Id("count")).with_text("1").first().await.expect("it counts");

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use testkit::{
     Stopwatch, client, client_builder, eventually,
-    load::{Load, Until},
+    load::{ChatAnswer, Load, Until},
     sim::{FailureMode, Options, RawListing, Received, Sim},
     tls::Authority,
     websocket::WebSocket,
@@ -175,8 +175,9 @@ async fn transcribes_a_form() {
 async fn counts_who_runs_and_who_waits() {
     let latency = Duration::from_secs(30);
     let sim = Sim::start_with(Options { max_running: 2, latency, ..Options::named("gpu-1", &["llama"]) });
-    let load =
-        tokio::spawn(Load::chat(&sim.url(), "llama", false).connections(5).until(Until::Sent(5)).run());
+    let load = tokio::spawn(
+        Load::chat(&sim.url(), "llama", ChatAnswer::Whole).connections(5).until(Until::Sent(5)).run(),
+    );
     eventually(TIMEOUT, || async { (sim.running_and_waiting() == (2, 3)).then_some(()) }).await;
     let metrics = get(&sim, "/metrics").await.text().await.expect("text");
     assert!(
@@ -202,7 +203,9 @@ async fn finishes_a_stream_before_it_stops() {
     };
     let sim = Sim::start_with(options);
     let url = sim.url();
-    let load = tokio::spawn(Load::chat(&url, "llama", true).connections(3).until(Until::Sent(3)).run());
+    let load = tokio::spawn(
+        Load::chat(&url, "llama", ChatAnswer::Streamed).connections(3).until(Until::Sent(3)).run(),
+    );
     eventually(TIMEOUT, || async { (sim.running_and_waiting().0 == 3).then_some(()) }).await;
     sim.stop().await;
     let report = load.await.expect("a report");
@@ -219,12 +222,14 @@ async fn breaks_a_stream_when_told_to_or_dropped() {
     };
     let sim = Sim::start_with(options.clone());
     sim.set_failure(FailureMode { break_after: Some(2), ..FailureMode::default() });
-    let report = Load::chat(&sim.url(), "llama", true).until(Until::Sent(4)).run().await;
+    let report = Load::chat(&sim.url(), "llama", ChatAnswer::Streamed).until(Until::Sent(4)).run().await;
     assert_eq!((report.answers(), report.errors.len()), (0, 4), "{report:?}");
 
     sim.set_failure(FailureMode::default());
     let addr = sim.addr();
-    let load = tokio::spawn(Load::chat(&sim.url(), "llama", true).connections(1).until(Until::Sent(1)).run());
+    let load = tokio::spawn(
+        Load::chat(&sim.url(), "llama", ChatAnswer::Streamed).connections(1).until(Until::Sent(1)).run(),
+    );
     eventually(TIMEOUT, || async { (sim.running_and_waiting().0 == 1).then_some(()) }).await;
     drop(sim);
     assert_eq!(load.await.expect("a report").errors.len(), 1);

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use testkit::{
     client, client_builder, eventually, free_port,
-    load::{Load, Until},
+    load::{ChatAnswer, Load, Until},
     tls::Authority,
 };
 
@@ -83,8 +83,9 @@ async fn its_health_check_follows_its_health() {
 async fn finishes_streams_on_sigterm_then_ends() {
     let env = [("SIM_MODELS", "llama"), ("SIM_CHUNKS", "160"), ("SIM_CHUNK_DELAY_MS", "50")];
     let mut server = SimProcess::start(&env, &[]).await;
-    let load =
-        tokio::spawn(Load::chat(&server.url(), "llama", true).connections(3).until(Until::Sent(3)).run());
+    let load = tokio::spawn(
+        Load::chat(&server.url(), "llama", ChatAnswer::Streamed).connections(3).until(Until::Sent(3)).run(),
+    );
     let metrics = format!("{}/metrics", server.url());
     eventually(TIMEOUT, || async {
         let text = client().get(&metrics).send().await.ok()?.text().await.ok()?;

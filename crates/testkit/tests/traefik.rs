@@ -6,7 +6,7 @@ use axum::{Json, Router, routing::get};
 use serde_json::{Value, json};
 use testkit::{
     client, client_builder, eventually,
-    load::{Load, Until},
+    load::{ChatAnswer, Load, Until},
     need,
     sim::Sim,
     traefik::{Traefik, traefik_binary},
@@ -47,7 +47,10 @@ async fn routes_and_survives_a_restart(version: &str) {
     assert_eq!(answer.headers()["x-sim-server"], "gpu-1");
     assert_eq!(sim.requests()[0].path, "/v1/models/org%2Fname");
 
-    let load = Load::chat(&traefik.url(), "llama", true).key("secret").connections(2).until(Until::Sent(6));
+    let load = Load::chat(&traefik.url(), "llama", ChatAnswer::Streamed)
+        .key("secret")
+        .connections(2)
+        .until(Until::Sent(6));
     let report = load.run().await;
     assert_eq!(report.servers.get("gpu-1"), Some(&6), "{report:?}");
     assert_eq!(sim.posts()[0].header("authorization"), Some("Bearer secret"));

@@ -32,7 +32,7 @@ const TOO_LARGE: &str = "modelgate-too-large";
 const ELSEWHERE: &str = "modelgate-elsewhere";
 const CHUNKED: &str = "modelgate-chunked";
 const MODELS: &str = "modelgate-models";
-/// Lists below a model's name: what Modelgate says of it, and not what else its servers have.
+/// Requests for a list of models below a model's name. Modelgate answers with that one model, because its servers may have others.
 const NAMED_LISTS: &str = "PathRegexp(`^/models/.+/(v1/models(/[^/]+)?|api/(tags|ps))/?$`)";
 /// The shortest rule for all paths.
 const CATCH_ALL: &str = "PathPrefix(`/`)";
@@ -50,7 +50,7 @@ pub(crate) enum Refusal {
     LengthMissing,
     /// No other router takes it.
     Unrouted,
-    /// It is for one of the APIs, by its looks, and its path is none of theirs.
+    /// It looks like a request for one of the APIs, but none of them has its path.
     Elsewhere,
 }
 
@@ -167,25 +167,19 @@ impl<'a> Front<'a> {
             Service::LoadBalancer(LoadBalancer {
                 servers: vec![Server {
                     url: format!("https://{}", self.gateway.authority),
-                    weight: None,
-                    preserve_path: false,
+                    ..Server::default()
                 }],
-                strategy: None,
-                sticky: None,
-                health_check: None,
-                passive_health_check: None,
-                pass_host_header: false,
                 servers_transport: MODELGATE_SERVICE.into(),
+                ..LoadBalancer::default()
             }),
         );
         http.servers_transports.insert(
             MODELGATE_SERVICE.into(),
             ServersTransport {
                 root_cas: vec![self.gateway.ca_pem.clone()],
-                // Where something retries, Traefik before 3.7.1 notes that a request was sent by HTTP/2 too late, if
-                // the answer is there at once: it is lost, and the client gets 200 and nothing. And here the client's
-                // own URL is asked for: h2 ends a connection on which one is not UTF-8, so clients do not share
-                // connections, as they do for the question to `/auth`.
+                // HTTP/1.1, for two reasons. Behind `retry`, Traefik before 3.7.1 loses an answer that comes over HTTP/2
+                // at once: the client gets an empty 200. And these requests have the client's own URL: h2 ends a
+                // connection on which a URL is not UTF-8, and with it the requests of all clients that share it.
                 disable_http2: true,
                 max_idle_conns_per_host: 200,
                 forwarding_timeouts: ForwardingTimeouts {

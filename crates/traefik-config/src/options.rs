@@ -43,6 +43,8 @@ pub struct Options {
     pub max_chunked_body: u64,
     /// Further headers in which keys are read, in lower case; they are never sent to servers.
     pub key_headers: Vec<String>,
+    /// Whether `/auth` sets `traceparent`, so that servers and Traefik can prove which request they speak about.
+    pub traces: bool,
 }
 
 /// TLS on the routers.
@@ -111,6 +113,7 @@ impl Default for Options {
             max_body: 32 * 1024 * 1024,
             max_chunked_body: 1024 * 1024,
             key_headers: Vec::new(),
+            traces: false,
         }
     }
 }

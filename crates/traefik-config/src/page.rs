@@ -3,9 +3,10 @@
 
 use crate::{MODELGATE_SERVICE, REFUSE_PREFIX, TraefikVersion, wire::ErrorPage};
 
-/// The headers that an error page needs: the client's API, the request's id, and whether `/auth` had let it pass. All others
+/// The headers that an error page needs: the client's API, the request's ids, and whether `/auth` had let it pass. All others
 /// are withheld, since the request may have a server's credential by then.
-const HEADERS: [&str; 3] = ["Anthropic-Version", "X-Request-Id", "X-Inference-Consumer"];
+const HEADERS: [&str; 4] =
+    ["Anthropic-Version", "X-Request-Id", "X-Inference-Consumer", "X-Inference-Client-Request-Id"];
 
 /// An error page for answers with a status; `why` tells Modelgate the reason.
 pub(crate) fn page(version: TraefikVersion, status: &str, why: &str) -> ErrorPage {

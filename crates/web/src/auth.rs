@@ -29,6 +29,7 @@ use crate::{
     asked::Asked,
     connection::Peer,
     counting,
+    identity::{self, CLIENT_REQUEST_ID, Identity, REQUEST_ID, TRACEPARENT},
     leaked_key::{self, Leak},
     misaddressed,
     refusal::{Dialect, Refusal},
@@ -44,7 +45,6 @@ const MODEL: HeaderName = HeaderName::from_static("x-inference-model");
 pub(crate) const CONSUMER: HeaderName = HeaderName::from_static("x-inference-consumer");
 const KEY: HeaderName = HeaderName::from_static("x-inference-key");
 const WEBSOCKET_PROTOCOL: HeaderName = HeaderName::from_static("sec-websocket-protocol");
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The methods that may reach servers. TRACE would make a server return its credential, and unknown methods could do anything.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
@@ -54,7 +54,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     let (since, now) = (Instant::now(), SystemTime::now());
     let (parts, body) = question.into_parts();
     let headers = &parts.headers;
-    let request_id = request_id(shared, headers);
+    let identity = Identity::new(headers);
     let settings = shared.settings();
     let from = client_address(headers, settings.traefik.ip_depth);
     let forwarded = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
@@ -63,22 +63,22 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
         since: Some(since),
         at: now,
         from,
-        request_id: &request_id,
+        identity: &identity,
         method,
         uri,
     };
     let (Some(method), Some(uri)) = (forwarded(&FORWARDED_METHOD), forwarded(&FORWARDED_URI)) else {
         return report(parts.method.as_str(), parts.uri.path())
             .refused(Refusal::not_for_you())
-            .answer(Dialect::OpenAi, &request_id);
+            .answer(Dialect::OpenAi, identity.answered());
     };
     let report = report(method, uri);
     let dialect = Dialect::of(uri, headers);
     let Some(asked) = Asked::parse(parts.uri.query().unwrap_or_default()) else {
-        return report.refused(Refusal::not_for_you()).answer(dialect, &request_id);
+        return report.refused(Refusal::not_for_you()).answer(dialect, identity.answered());
     };
     if !METHODS.split(", ").any(|allowed| allowed == method) {
-        let mut answer = report.refused(Refusal::method_not_allowed()).answer(dialect, &request_id);
+        let mut answer = report.refused(Refusal::method_not_allowed()).answer(dialect, identity.answered());
         answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
         return answer;
     }
@@ -86,23 +86,23 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     let is_handshake =
         || headers.contains_key(SEC_WEBSOCKET_KEY) && headers.contains_key(SEC_WEBSOCKET_VERSION);
     if asked.is_websocket() && !is_handshake() {
-        return report.refused(Refusal::no_handshake()).answer(dialect, &request_id);
+        return report.refused(Refusal::no_handshake()).answer(dialect, identity.answered());
     }
     if asked.is_key_alone() {
         // Before a large body is read. It decides nothing but that: the second question is asked with the body.
         return match shared.policy().authenticate(headers, from, now) {
             Ok(_) => Response::new(Body::empty()),
-            Err(denial) => deny(shared, report, dialect, *denial).answer(dialect, &request_id),
+            Err(denial) => deny(shared, report, dialect, *denial).answer(dialect, identity.answered()),
         };
     }
     let max_body = settings.traefik.max_body;
     let limit = usize::try_from(max_body).unwrap_or(usize::MAX);
     let Ok(body) = axum::body::to_bytes(body, limit).await else {
-        return report.refused(Refusal::too_large(max_body)).answer(dialect, &request_id);
+        return report.refused(Refusal::too_large(max_body)).answer(dialect, identity.answered());
     };
     let (prepared, body_is_known) = match &*shared.catalogue().load() {
         None => match shared.policy().authenticate(headers, from, now) {
-            Ok(_) => return report.refused(Refusal::surveying()).answer(dialect, &request_id),
+            Ok(_) => return report.refused(Refusal::surveying()).answer(dialect, identity.answered()),
             // A request without a valid key is refused even now.
             Err(denial) => (Err(denial), false),
         },
@@ -123,7 +123,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
             Leak::Url => Refusal::key_in_url(),
             Leak::Header(name) => Refusal::key_in_header(name),
         };
-        return report.refused(refusal).answer(dialect, &request_id);
+        return report.refused(refusal).answer(dialect, identity.answered());
     }
     let decision = match prepared {
         Ok(pending) => counting::admit(shared.shared_counting(), shared.limiters(), pending).await,
@@ -132,22 +132,23 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     match decision {
         Decision::Allow(grant) => {
             let record = report.allowed(&grant);
-            let response = allow(&grant, &request_id);
+            let response = allow(&grant, &identity, settings.traefik.traces.then_some(headers));
             count_usage(shared, &grant, record, uri, body_is_known.then_some(&body));
             response
         }
-        Decision::Deny(denial) => deny(shared, report, dialect, denial).answer(dialect, &request_id),
+        Decision::Deny(denial) => deny(shared, report, dialect, denial).answer(dialect, identity.answered()),
     }
 }
 
 /// Notes that a request is refused, and says how.
 fn deny(shared: &Shared, report: Report<'_>, dialect: Dialect, mut denial: Denial) -> Refusal {
-    let request_id = report.request_id;
+    let (request_id, client_request_id) = (report.identity.own(), report.identity.client());
     if denial.reason == Reason::UntrustedPeer {
         warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
     }
     debug!(
         request_id,
+        client_request_id,
         reason = denial.reason.code(),
         consumer = denial.consumer.as_ref().map(|c| c.name.as_str()),
         "refused"
@@ -200,17 +201,8 @@ pub(crate) fn slowed(shared: &Shared, from: Option<IpAddr>, reason: Reason) -> R
     }
 }
 
-/// The client's own request id, if it is harmless, so that clients can find their requests in the server's log.
-pub(crate) fn request_id(shared: &Shared, headers: &HeaderMap) -> String {
-    let harmless = |id: &&str| {
-        (1..=128).contains(&id.len())
-            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'))
-    };
-    let given = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok()).filter(harmless);
-    given.map_or_else(|| shared.request_id(), str::to_owned)
-}
-
-fn allow(grant: &Grant, request_id: &str) -> Response<Body> {
+/// `traced` are the client's headers if its request is to be traced.
+fn allow(grant: &Grant, identity: &Identity<'_>, traced: Option<&HeaderMap>) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
@@ -219,7 +211,13 @@ fn allow(grant: &Grant, request_id: &str) -> Response<Body> {
         HeaderValue::from_str(value).map(|value| drop(headers.insert(name, value))).is_ok()
     };
     let mut good =
-        set(CONSUMER, &grant.consumer.name) && set(KEY, &grant.key.name) && set(REQUEST_ID, request_id);
+        set(CONSUMER, &grant.consumer.name) && set(KEY, &grant.key.name) && set(REQUEST_ID, identity.own());
+    if let Some(client) = identity.client() {
+        good &= set(CLIENT_REQUEST_ID, client);
+    }
+    if let Some(headers) = traced {
+        good &= set(TRACEPARENT, &identity.traceparent(headers, identity::secret_parent()));
+    }
     if let Some(route) = &grant.route {
         good &= set(ROUTE, route.as_str());
     }
@@ -238,7 +236,7 @@ fn allow(grant: &Grant, request_id: &str) -> Response<Body> {
     }
     match good {
         true => response,
-        false => Refusal::unrouted().answer(Dialect::OpenAi, request_id),
+        false => Refusal::unrouted().answer(Dialect::OpenAi, identity.answered()),
     }
 }
 

@@ -12,6 +12,7 @@ use axum::{
 
 use crate::{
     Shared, auth,
+    identity::Identity,
     refusal::{Dialect, Refusal},
     report::Report,
 };
@@ -42,17 +43,17 @@ fn refuse(shared: &Shared, request: &Request, refusal: Refusal) -> Response<Body
         |name| headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()));
     let method = forwarded(auth::FORWARDED_METHOD).unwrap_or(request.method().as_str().into());
     let uri = forwarded(auth::FORWARDED_URI).unwrap_or(request.uri().path().into());
-    let request_id = auth::request_id(shared, headers);
+    let identity = Identity::new(headers);
     let report = Report {
         telemetry: shared.telemetry(),
         since: None,
         at: SystemTime::now(),
         from: auth::client_address(headers, shared.settings().traefik.ip_depth),
-        request_id: &request_id,
+        identity: &identity,
         method: &method,
         uri: &uri,
     };
-    report.refused(refusal).answer(Dialect::of(&uri, headers), &request_id)
+    report.refused(refusal).answer(Dialect::of(&uri, headers), identity.answered())
 }
 
 #[cfg(test)]

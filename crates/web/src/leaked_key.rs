@@ -51,11 +51,27 @@ pub(crate) fn find<'r>(
         // Most keys are in the headers where keys are read; those need no further search.
         !policy.reads_keys_in(name)
             && ![header::COOKIE, header::HOST].contains(name)
-            // Traefik's own headers, about the ForwardAuth request. Other proxies' headers with tokens are withheld.
-            && !name.as_str().starts_with("x-forwarded-")
+            && !is_traefiks_own(name.as_str())
             && !traefik_config::is_withheld(name.as_str(), further)
     });
     leak.map(Leak::Header)
+}
+
+/// Whether Traefik itself sets the header, which is about the request that it asks about.
+fn is_traefiks_own(name: &str) -> bool {
+    let of_traefik = [
+        "for",
+        "host",
+        "method",
+        "port",
+        "prefix",
+        "proto",
+        "server",
+        "tls-client-cert",
+        "tls-client-cert-info",
+        "uri",
+    ];
+    name.strip_prefix("x-forwarded-").is_some_and(|what| of_traefik.contains(&what))
 }
 
 /// The key of an admitted request, to be searched for.

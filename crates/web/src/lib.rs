@@ -23,6 +23,7 @@ mod finding_json;
 mod head;
 mod health;
 mod history;
+mod identity;
 mod lanes;
 mod leaked_key;
 mod metrics;

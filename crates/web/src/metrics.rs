@@ -268,6 +268,7 @@ mod tests {
         shared.telemetry().decided(&Decided {
             at: UNIX_EPOCH,
             request_id: "req_1",
+            client_request_id: None,
             consumer: None,
             key: None,
             model: Some("\"hostile\"\n"),

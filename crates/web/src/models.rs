@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Shared, auth, counting,
+    identity::{Identity, REQUEST_ID},
     refusal::{Dialect, Refusal},
 };
 
@@ -34,17 +35,17 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     if is_sign_of_life(&shared, &parts.method, &parts.uri) {
         return Response::new(Body::from("Ollama is running"));
     }
-    let request_id = auth::request_id(&shared, &parts.headers);
+    let identity = Identity::new(&parts.headers);
     let dialect = Dialect::of(parts.uri.path(), &parts.headers);
     match answer(&shared, &parts.method, &parts.uri, &parts.headers, dialect).await {
         Ok(body) => {
             let mut response = Json(body).into_response();
-            if let Ok(id) = HeaderValue::from_str(&request_id) {
-                response.headers_mut().insert(auth::REQUEST_ID, id);
+            if let Ok(id) = HeaderValue::from_str(identity.answered()) {
+                response.headers_mut().insert(REQUEST_ID, id);
             }
             response
         }
-        Err(refusal) => refusal.answer(dialect, &request_id),
+        Err(refusal) => refusal.answer(dialect, identity.answered()),
     }
 }
 

@@ -19,7 +19,9 @@ use tokio::time::timeout;
 use traefik_config::REFUSE_PREFIX;
 
 use crate::{
-    Shared, auth, misaddressed,
+    Shared, auth,
+    identity::Identity,
+    misaddressed,
     refusal::{Dialect, Refusal},
     report::Report,
 };
@@ -31,7 +33,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let request_id = auth::request_id(&shared, &parts.headers);
+    let identity = Identity::passed_on(&parts.headers);
     let path =
         parts.uri.path().strip_prefix(REFUSE_PREFIX).and_then(|p| p.strip_prefix('/')).unwrap_or_default();
     let (why, client_path) = path.split_once('/').unwrap_or((path, ""));
@@ -74,14 +76,14 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         since: None,
         at: SystemTime::now(),
         from: auth::client_address(&parts.headers, settings.traefik.ip_depth),
-        request_id: &request_id,
+        identity: &identity,
         method,
         uri: &uri,
     };
     let refusal = report.refused(refusal);
     // Whatever comes of it, the answer is the same.
     let _ = timeout(DRAIN_TIME, drain(body)).await;
-    refusal.answer(dialect, &request_id)
+    refusal.answer(dialect, identity.answered())
 }
 
 /// The announced length as Traefik has parsed it: Traefik writes the number anew.

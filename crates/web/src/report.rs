@@ -9,7 +9,7 @@ use access::{Denial, Grant};
 use catalogue::ModelName;
 use telemetry::{Decided, Record, Refused, Telemetry};
 
-use crate::refusal::Refusal;
+use crate::{identity::Identity, refusal::Refusal};
 
 /// A ForwardAuth request that is being answered, or a request that Traefik has sent here to be refused.
 #[derive(Clone, Copy)]
@@ -20,7 +20,7 @@ pub(crate) struct Report<'r> {
     pub(crate) at: SystemTime,
     /// The client's address, if Traefik has said it.
     pub(crate) from: Option<IpAddr>,
-    pub(crate) request_id: &'r str,
+    pub(crate) identity: &'r Identity<'r>,
     pub(crate) method: &'r str,
     pub(crate) uri: &'r str,
 }
@@ -57,7 +57,8 @@ impl<'r> Report<'r> {
     fn decided<'d>(&'d self, refused: Option<Refused<'d>>) -> Decided<'d> {
         Decided {
             at: self.at,
-            request_id: self.request_id,
+            request_id: self.identity.own(),
+            client_request_id: self.identity.client(),
             consumer: None,
             key: None,
             model: None,

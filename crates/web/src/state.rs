@@ -4,10 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     net::IpAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -63,7 +60,6 @@ pub struct Shared {
     authority: Arc<CertificateAuthority>,
     requests_port: u16,
     traefik_peers: watch::Sender<BTreeSet<IpAddr>>,
-    request_ids: RequestIds,
     pub(crate) render_cache: RenderCache,
     telemetry: Arc<Telemetry>,
     polls: Polls,
@@ -82,13 +78,6 @@ impl fmt::Debug for Statuses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Statuses")
     }
-}
-
-/// Numbers requests: a random start, so that two runs do not share ids, and a counter.
-#[derive(Debug)]
-struct RequestIds {
-    run: u32,
-    next: AtomicU64,
 }
 
 /// The parts of the shared state.
@@ -112,9 +101,6 @@ impl Shared {
     /// Builds the state from its parts.
     pub fn new(parts: Parts) -> Self {
         let Parts { catalogue, settings, policy, authority, requests_port, traefik_peers } = parts;
-        let mut run = [0; 4];
-        // Without randomness ids repeat after a restart, which harms nothing.
-        let _ = getrandom::fill(&mut run);
         Self {
             catalogue,
             settings: ArcSwap::from_pointee(settings),
@@ -126,7 +112,6 @@ impl Shared {
             authority: Arc::new(authority),
             requests_port,
             traefik_peers,
-            request_ids: RequestIds { run: u32::from_ne_bytes(run), next: AtomicU64::new(0) },
             render_cache: RenderCache::default(),
             telemetry: Arc::default(),
             polls: Polls::default(),
@@ -261,12 +246,6 @@ impl Shared {
         address.is_loopback()
             || self.traefik_peers.borrow().contains(&address)
             || self.settings().is_traefiks(address)
-    }
-
-    /// A new request id.
-    pub(crate) fn request_id(&self) -> String {
-        let number = self.request_ids.next.fetch_add(1, Ordering::Relaxed);
-        format!("req_{:08x}{number:012x}", self.request_ids.run)
     }
 }
 

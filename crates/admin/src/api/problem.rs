@@ -40,7 +40,7 @@ impl Problem {
 
     /// Parameters of the query are invalid.
     pub(crate) fn bad_query(errors: Vec<ConfigError>) -> Self {
-        let detail = "the query is not as it should be; errors says where";
+        let detail = "the query is invalid; errors lists what is wrong with it";
         Self { errors, ..Self::new(StatusCode::BAD_REQUEST, "bad_query", detail) }
     }
 
@@ -49,7 +49,7 @@ impl Problem {
         for error in errors.iter_mut().filter(|error| error.place == "the file") {
             error.place = "the document".into();
         }
-        let detail = "the document is not as it should be; errors says where";
+        let detail = "the document is invalid; errors lists what is wrong with it";
         Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail) }
     }
 

@@ -13,8 +13,9 @@ use crate::{
     Admin,
     chart::Chart,
     connection::{self, Connection},
+    finding::IssueSeverity,
     format::{self, Time},
-    issue::{self, Issue, IssueSeverity},
+    issue::{self, Issue},
     page::Frame,
     pages::traefik::{Instance, instances},
 };

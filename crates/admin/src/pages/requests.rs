@@ -49,6 +49,8 @@ struct RequestRow {
     tokens: String,
     latency: String,
     id: String,
+    /// The client's own id; empty if it has sent none.
+    client_id: String,
 }
 
 impl Query {
@@ -111,5 +113,6 @@ fn row(record: &Record) -> RequestRow {
         tokens: record.tokens.map_or_else(String::new, |tokens| format::counted(tokens as usize, "token")),
         latency: format::latency(record.latency),
         id: record.request_id().to_owned(),
+        client_id: text(record.client_request_id()),
     }
 }

@@ -20,8 +20,9 @@ use self::health::ShownHealth;
 use super::{ListQuery, PageRequest, live_page};
 use crate::{
     Admin, Operator, Refusal,
+    finding::IssueSeverity,
     format::{self, Time},
-    issue::{self, Issue, IssueSeverity, Told},
+    issue::{self, Issue, Told},
     list::{Paging, contains, encode},
     page::Frame,
     since,

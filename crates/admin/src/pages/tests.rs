@@ -37,6 +37,7 @@ fn decided(dashboard: &Dashboard, text: &str) {
     telemetry.decided(&Decided {
         at: SystemTime::now(),
         request_id: text,
+        client_request_id: None,
         consumer: Some(text),
         key: Some(text),
         model: Some(text),

@@ -25,17 +25,18 @@ use tokio::{
 pub(crate) enum Does {
     /// Nobody listens.
     Refuse,
-    /// It takes it and says nothing.
+    /// It accepts it and sends nothing.
     Hang,
-    /// It ends it at once.
+    /// It closes it at once.
     Close,
-    /// It ends it in the middle of an answer.
+    /// It closes it in the middle of an answer.
     BreakOff,
-    /// It answers with these statuses: where its models are asked for, and elsewhere. A 200 lists the model `llama`.
+    /// It answers with these statuses: the first to requests for its models, the second to all others. A 200 lists the model
+    /// `llama`.
     Answer(u16, u16),
 }
 
-/// A server that may do something else later. It ends with the test.
+/// A server whose behaviour a test can change. It ends with the test.
 pub(crate) struct ChangingServer {
     pub(crate) port: u16,
     does: watch::Sender<Does>,
@@ -63,13 +64,13 @@ impl ChangingServer {
         Self { port, does: sender }
     }
 
-    /// What it does from now on.
+    /// Sets what it does from now on.
     pub(crate) fn now(&self, does: Does) {
         self.does.send_replace(does);
     }
 }
 
-/// Does it, once; a connection that is to be left open is given back.
+/// Handles a connection. Returns it if it is to stay open.
 async fn serve(mut stream: TcpStream, does: Does) -> Option<TcpStream> {
     let (models, others) = match does {
         Does::Refuse | Does::Close => return None,
@@ -116,7 +117,7 @@ pub(crate) fn healthy(container: ContainerRecord) -> ContainerRecord {
     ContainerRecord { health: Some(ContainerHealth::Healthy), ..container }
 }
 
-/// What the catalogue makes of a container: a server, as long as nothing is wrong that keeps it from being one.
+/// What the catalogue makes of a container that it accepts as a server.
 pub(crate) fn interpreted(container: &ContainerRecord) -> (ServerSpec, ServerState, Vec<Problem>) {
     match interpret(container, &NetworkView::default()) {
         (Interpretation::Server(spec, state), problems) => (*spec, state, problems),
@@ -137,7 +138,7 @@ pub(crate) fn down(container: &ContainerRecord) -> ServerState {
     }
 }
 
-/// What of a container Traefik's Docker provider leads to, where it exposes what it is not told about.
+/// The findings about a container behind a Traefik that exposes every container by default.
 pub(crate) fn exposed(container: &ContainerRecord) -> Vec<Problem> {
     let exposable = Exposable {
         name: container.name.clone(),
@@ -150,12 +151,12 @@ pub(crate) fn exposed(container: &ContainerRecord) -> Vec<Problem> {
     doors(&[exposable], &[("traefik".into(), command_line.sight(ProviderKind::Docker))]).problems
 }
 
-/// What is said of a container whose HEALTHCHECK has not passed yet.
+/// The state of a container whose HEALTHCHECK has not passed yet.
 pub(crate) fn pending() -> ServerState {
     of_health(ContainerHealth::Starting)
 }
 
-/// What is said of one whose HEALTHCHECK fails.
+/// The state of a container whose HEALTHCHECK fails.
 pub(crate) fn unhealthy() -> ServerState {
     of_health(ContainerHealth::Unhealthy)
 }
@@ -164,7 +165,7 @@ fn of_health(health: ContainerHealth) -> ServerState {
     interpreted(&ContainerRecord { health: Some(health), ..container("gpu", 8000, &[]) }).1
 }
 
-/// The same as a record of a server that nobody has asked.
+/// The record of a container's server before its first probe.
 pub(crate) fn record(container: &ContainerRecord) -> ServerRecord {
     let (spec, state, _) = interpreted(container);
     ServerRecord { spec, ..super::server("", state, &[]) }
@@ -178,18 +179,18 @@ pub(crate) struct Discovery {
 }
 
 impl Discovery {
-    /// Asks the servers of these containers.
+    /// Probes the servers of these containers.
     pub(crate) fn start(containers: &[ContainerRecord]) -> Self {
         Self::of(containers, Vec::new())
     }
 
-    /// Asks the Docker Engine at a socket.
+    /// Watches the Docker Engine at a socket.
     pub(crate) fn of_docker(socket: &str) -> Self {
         let endpoint = DockerEndpoint::Unix(socket.into());
         Self::of(&[], vec![DockerOptions::new(DockerOptions::DEFAULT_NAME, endpoint)])
     }
 
-    /// What keeps the first catalogue from being made.
+    /// What keeps the first catalogue from being published.
     pub(crate) async fn obstacles(&self) -> Vec<Problem> {
         loop {
             match &self.reader.obstacles()[..] {
@@ -215,7 +216,7 @@ impl Discovery {
         Self { cordons, reader, task }
     }
 
-    /// Waits until what was found is as wanted.
+    /// Waits for a catalogue that meets a condition.
     pub(crate) async fn until(&self, wanted: impl Fn(&Catalogue) -> bool) -> Arc<Catalogue> {
         assert!(!self.task.is_finished(), "discovery has ended");
         let found = tokio::time::timeout(Duration::from_secs(60), async {
@@ -229,7 +230,7 @@ impl Discovery {
         found.await.unwrap_or_else(|_| panic!("not found: {:?}", self.reader.load()))
     }
 
-    /// Waits until all servers have been asked.
+    /// Waits until all servers have been probed.
     pub(crate) async fn all_asked(&self) -> Arc<Catalogue> {
         use catalogue::{Finding, LifecycleFinding};
         let is_asked = |server: &Arc<ServerRecord>| {

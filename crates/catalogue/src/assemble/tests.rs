@@ -257,7 +257,7 @@ fn settings_of_a_model_come_from_its_servers_unless_the_operator_says_otherwise(
     assert_eq!(
         problems(&catalogue),
         [
-            "server b: strategy=\"hrw\", but a, which serves \"llama\" too, has \"p2c\", which counts: give all servers of a model the same"
+            "server b: strategy=\"hrw\", but a, which serves \"llama\" too, has \"p2c\", which is used: give all servers of a model the same"
         ]
     );
     let mut given = GivenModelSettings::default();

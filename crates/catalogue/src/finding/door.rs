@@ -1,4 +1,4 @@
-//! Ways past Modelgate, on which no key is asked for, and what may be one.
+//! Ways past Modelgate, on which no key is asked for; and routers and ports that may be such a way.
 
 use std::{borrow::Cow, fmt};
 

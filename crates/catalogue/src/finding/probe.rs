@@ -249,8 +249,7 @@ fn answered(status: u16, origin: Origin) -> Cow<'static, str> {
         )
         .into(),
         429 => {
-            "The server answers fewer questions than Modelgate asks, one in several seconds: raise its limit."
-                .into()
+            "Modelgate's probes, one every few seconds, exceed the server's own rate limit: raise it.".into()
         }
         503 => format!(
             "It may still be loading its model. If this lasts, the server fails by itself; look at {}.",

@@ -192,7 +192,7 @@ impl fmt::Display for SettingFinding {
             ),
             Self::Conflict { key, here, model, first, counts } => write!(
                 f,
-                "{key}={here:?}, but {first}, which serves {model:?} too, has {counts:?}, which counts: give all servers of a \
+                "{key}={here:?}, but {first}, which serves {model:?} too, has {counts:?}, which is used: give all servers of a \
                  model the same"
             ),
             Self::Branch { kind, model, target, fault } => {

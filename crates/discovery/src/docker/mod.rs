@@ -5,6 +5,7 @@
 //! network, `GET /nodes` (<https://docs.docker.com/reference/api/engine/>). Nothing is ever written.
 
 mod api;
+mod connection;
 mod containers;
 mod doors;
 mod event;

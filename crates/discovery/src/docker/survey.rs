@@ -1,18 +1,14 @@
-//! A survey of everything on a host: which servers there are, and from where they can be reached.
+//! What a survey of a host finds: which servers there are, and from where they can be reached.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
-use catalogue::{Blind, ContainerRecord, Doors, NetworkView, Problem, TaskRecord};
+use catalogue::{Blind, ContainerRecord, NetworkView, Problem, TaskRecord};
 
 use super::{
     DockerOptions,
-    api::{Api, ApiError},
-    containers,
-    doors::Surroundings,
-    own, swarm,
     wire::{self, Listed},
 };
 
@@ -36,12 +32,6 @@ pub(crate) struct Survey {
     pub(crate) blind: Option<Blind>,
 }
 
-/// A connection to a host.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    pub(super) api: Api,
-}
-
 /// Something with addresses in networks: a container of this host, or a task anywhere in the Swarm.
 #[derive(Debug, Clone)]
 pub(super) struct NetworkMember {
@@ -52,43 +42,7 @@ pub(super) struct NetworkMember {
     pub(super) shares_with: Option<String>,
 }
 
-impl Connection {
-    pub(super) async fn open(options: &DockerOptions) -> Result<Self, ApiError> {
-        Ok(Self { api: Api::connect(&options.endpoint).await? })
-    }
-
-    pub(super) async fn survey(
-        &self,
-        options: &DockerOptions,
-        traefik_peers: &BTreeSet<IpAddr>,
-    ) -> Result<Survey, ApiError> {
-        let (all, odd) = wire::read_each::<Listed>(self.api.list("/containers/json?all=true").await?);
-        let mut places: Vec<NetworkMember> = all.iter().map(place).collect();
-        let (mut survey, services) = match options.swarm {
-            false => (containers::look(&self.api, options, &all).await?, Vec::new()),
-            true => swarm::look(&self.api, options, &mut places).await?,
-        };
-        let own_id = own::container_id();
-        let own_id = own_id.as_deref();
-        let surroundings = Surroundings {
-            options,
-            containers: &all,
-            records: &survey.containers,
-            services: &services,
-            peers: traefik_peers,
-            own_id,
-        };
-        let Doors { problems, undecided, blind } = surroundings.doors(&self.api).await;
-        survey.problems.extend(problems);
-        survey
-            .problems
-            .extend(odd.iter().filter_map(|(item, why)| containers::unreadable(item, why, options)));
-        let network_view = network_view(&places, options, traefik_peers, own_id);
-        Ok(Survey { network_view, undecided, blind, ..survey })
-    }
-}
-
-fn place(container: &Listed) -> NetworkMember {
+pub(super) fn place(container: &Listed) -> NetworkMember {
     let networks = wire::addresses(&container.network_settings.networks);
     let mode = container.host_config.network_mode.as_str();
     NetworkMember {
@@ -101,7 +55,7 @@ fn place(container: &Listed) -> NetworkMember {
 }
 
 /// Finds Traefik's networks by the address from which it polls Modelgate.
-fn network_view(
+pub(super) fn network_view(
     places: &[NetworkMember],
     options: &DockerOptions,
     traefik_peers: &BTreeSet<IpAddr>,

@@ -18,8 +18,8 @@ use tracing::{debug, info, warn};
 use super::{
     DockerOptions, HostName, Survey, Withdrawal,
     api::ApiError,
+    connection::Connection,
     event::{self, HeardBy, Meaning},
-    survey::Connection,
 };
 
 /// The interval of surveys without events.

@@ -26,6 +26,13 @@ const API_KEY: &str = "MODELGATE_API_KEY";
 const API_KEY_FILE: &str = "MODELGATE_API_KEY_FILE";
 const ADMIN_TOKEN: &str = "MODELGATE_ADMIN_TOKEN";
 const ADMIN_TOKEN_FILE: &str = "MODELGATE_ADMIN_TOKEN_FILE";
+const TELEMETRY_TOKEN: &str = "MODELGATE_LISTEN_TELEMETRY_TOKEN";
+const TELEMETRY_TOKEN_FILE: &str = "MODELGATE_LISTEN_TELEMETRY_TOKEN_FILE";
+/// Secrets in clear: each has a variable, and one that names a file.
+const SECRETS: [(&str, &str, &[&str]); 2] = [
+    (ADMIN_TOKEN, ADMIN_TOKEN_FILE, &["admin", "token"]),
+    (TELEMETRY_TOKEN, TELEMETRY_TOKEN_FILE, &["listen", "telemetry_token"]),
+];
 const DOCKER_HOST: &str = "DOCKER_HOST";
 const DOCKER_ENDPOINT: [&str; 2] = ["docker", "endpoint"];
 
@@ -40,11 +47,12 @@ enum VariableFormat {
     Servers,
 }
 
-/// All variables as (variable, key path, shape), except those for an API key and an admin token.
+/// All variables as (variable, key path, shape), except those for an API key and tokens.
 const VARIABLES: &[(&str, &[&str], VariableFormat)] = &[
     ("MODELGATE_LISTEN_PROVIDER", &["listen", "provider"], VariableFormat::Scalar),
     ("MODELGATE_LISTEN_REQUESTS", &["listen", "requests"], VariableFormat::Scalar),
     ("MODELGATE_LISTEN_ADMIN", &["listen", "admin"], VariableFormat::Scalar),
+    ("MODELGATE_LISTEN_TELEMETRY", &["listen", "telemetry"], VariableFormat::Scalar),
     ("MODELGATE_TRAEFIK_VERSION", &["traefik", "version"], VariableFormat::Scalar),
     ("MODELGATE_TRAEFIK_ENTRY_POINTS", &["traefik", "entry_points"], VariableFormat::List),
     ("MODELGATE_TRAEFIK_HOSTS", &["traefik", "hosts"], VariableFormat::List),
@@ -147,12 +155,12 @@ impl Env {
             Ok(None) => {}
             Err(error) => errors.push(error),
         }
-        match self.secret(ADMIN_TOKEN, ADMIN_TOKEN_FILE) {
-            Ok(Some((variable, token))) => {
-                put(&mut origins, root, variable, &["admin", "token"], token.into());
+        for (variable, file_variable, path) in SECRETS {
+            match self.secret(variable, file_variable) {
+                Ok(Some((variable, token))) => put(&mut origins, root, variable, path, token.into()),
+                Ok(None) => {}
+                Err(error) => errors.push(error),
             }
-            Ok(None) => {}
-            Err(error) => errors.push(error),
         }
         origins
     }

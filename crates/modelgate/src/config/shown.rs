@@ -7,7 +7,8 @@ const HIDDEN: &str = "(hidden)";
 /// How many entries of a list are shown. Keys and consumers have pages of their own.
 const MAX_ENTRIES_SHOWN: usize = 20;
 /// Keys whose values are secrets, or could help to find one.
-const SECRET: [&str; 6] = ["sha256", "token", "password", "secret", "api_key", "authorization"];
+const SECRET: [&str; 7] =
+    ["sha256", "token", "telemetry_token", "password", "secret", "api_key", "authorization"];
 
 /// The file with the environment's variables in it, as YAML.
 pub(super) fn shown(root: &Mapping) -> String {
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn secrets_are_hidden_and_the_rest_is_shown() {
         let yaml = "
-listen: { admin: 127.0.0.1:8102 }
+listen: { admin: 127.0.0.1:8102, telemetry_token: a-token-in-clear-4567 }
 keys: [{ name: alice, consumer: alice, sha256: abcdef, previous: { sha256: fedcba }, limit: { tokens_per_minute: 7 } }]
 admin: { token: a-token-in-clear-0123, tokens: [{ name: bob, sha256: '0123' }] }
 store: { url: 'postgres://user:pass@db.example.com/modelgate?sslpassword=hush' }

@@ -96,6 +96,7 @@ impl Samples {
                 "consumer": record.consumer(),
                 "path": record.path(),
                 "request_id": record.request_id(),
+                "client_request_id": record.client_request_id(),
                 "others_before": others,
             });
             let subject = record.key().map_or_else(|| "nobody".to_owned(), |key| format!("key {key}"));
@@ -108,12 +109,12 @@ impl Samples {
         }
     }
 
-    /// What is to be written down, the oldest first.
+    /// The entries that are to be written, oldest first.
     pub(super) fn due(&self) -> &[Audit] {
         &self.due
     }
 
-    /// What was due is written down, or nobody wants to know.
+    /// Drops the entries that were due: they have been written, or there is no store.
     pub(super) fn done(&mut self) {
         self.due.clear();
     }
@@ -131,6 +132,7 @@ mod tests {
         Arc::new(Telemetry::new().count(&Decided {
             at: SystemTime::UNIX_EPOCH,
             request_id: "req_1",
+            client_request_id: None,
             consumer: key,
             key,
             model: Some("made-up"),
@@ -161,7 +163,7 @@ mod tests {
         assert_eq!(written, expected);
     }
 
-    /// Entries had the time at which the store could be written, and were lost if it could not.
+    /// Regression: entries had the time at which the store could be written, and were lost if it could not.
     #[test]
     fn an_entry_has_the_time_of_the_refusal_and_waits_until_it_is_written() {
         let mut samples = Samples::default();

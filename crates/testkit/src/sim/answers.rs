@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::state::State;
+use super::{state::State, work::Work};
 
 /// A fixed time, so that the same request gets the same bytes.
 const CREATED: u64 = 1_700_000_000;
@@ -38,7 +38,6 @@ pub(super) fn chat(state: &State, model: &str) -> Value {
     json!({
         "id": "chatcmpl-sim", "object": "chat.completion", "created": CREATED, "model": model,
         "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"}],
-        "usage": usage(state),
     })
 }
 
@@ -51,16 +50,28 @@ pub(super) fn chat_chunk(model: &str, delta: &Value, finish: Option<&str>) -> Va
 }
 
 /// The last chunk of a stream whose client set `stream_options.include_usage`: no choices, only the usage.
-pub(super) fn usage_chunk(state: &State, model: &str, object: &str) -> Value {
+pub(super) fn usage_chunk(model: &str, object: &str, usage: &Value) -> Value {
     json!({
-        "id": "chatcmpl-sim", "object": object, "created": CREATED, "model": model, "choices": [], "usage": usage(state),
+        "id": "chatcmpl-sim", "object": object, "created": CREATED, "model": model, "choices": [], "usage": usage,
     })
 }
 
-pub(super) fn completion(state: &State, model: &str) -> Value {
-    let mut answer = completion_chunk(model, &pieces(state, model).concat(), Some("stop"));
-    answer["usage"] = usage(state);
+/// A chat or completion for all its prompts and choices, under the id that vLLM gives it.
+pub(super) fn of_all(mut answer: Value, state: &State, work: &Work) -> Value {
+    let choice = answer["choices"][0].clone();
+    let numbered = |index| {
+        let mut choice = choice.clone();
+        choice["index"] = json!(index);
+        choice
+    };
+    answer["id"] = json!(work.id);
+    answer["choices"] = (0..work.answers()).map(numbered).collect();
+    answer["usage"] = work.usage(state.options.chunks);
     answer
+}
+
+pub(super) fn completion(state: &State, model: &str) -> Value {
+    completion_chunk(model, &pieces(state, model).concat(), Some("stop"))
 }
 
 /// One chunk of a streamed completion; a whole answer has the same shape.
@@ -69,11 +80,6 @@ pub(super) fn completion_chunk(model: &str, text: &str, finish: Option<&str>) ->
         "id": "cmpl-sim", "object": "text_completion", "created": CREATED, "model": model,
         "choices": [{"index": 0, "text": text, "logprobs": null, "finish_reason": finish}],
     })
-}
-
-pub(super) fn usage(state: &State) -> Value {
-    let completion = state.options.chunks;
-    json!({"prompt_tokens": 7, "completion_tokens": completion, "total_tokens": 7 + completion})
 }
 
 /// `POST /v1/embeddings`: one vector per input.
@@ -144,11 +150,12 @@ pub(super) fn image() -> Value {
     json!({"created": CREATED, "data": [{"b64_json": "aVZCT1J3MEtHZ28="}]})
 }
 
-/// `GET /metrics`: the gauges of [vLLM](https://docs.vllm.ai/en/stable/usage/metrics.html) that tell how busy it is.
+/// `GET /metrics`: the gauges of [vLLM](https://docs.vllm.ai/en/stable/usage/metrics.html) that tell how busy it is, and its
+/// counters of tokens, which include those of answers that were broken off.
 pub(super) fn metrics(state: &State) -> String {
     let counts = state.counts();
-    let gauge = |name: &str, help: &str, value: &dyn Fn(&super::state::Counts) -> usize| {
-        let mut text = format!("# HELP vllm:{name} {help}\n# TYPE vllm:{name} gauge\n");
+    let family = |kind: &str, name: &str, help: &str, value: &dyn Fn(&super::state::Counts) -> usize| {
+        let mut text = format!("# HELP vllm:{name} {help}\n# TYPE vllm:{name} {kind}\n");
         for (model, counts) in &counts {
             let label = model.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             text.push_str(&format!(
@@ -159,11 +166,20 @@ pub(super) fn metrics(state: &State) -> String {
         text
     };
     [
-        gauge("num_requests_running", "Number of requests in model execution batches.", &|counts| {
-            counts.running
-        }),
-        gauge("num_requests_waiting", "Number of requests waiting to be processed.", &|counts| {
+        family(
+            "gauge",
+            "num_requests_running",
+            "Number of requests in model execution batches.",
+            &|counts| counts.running,
+        ),
+        family("gauge", "num_requests_waiting", "Number of requests waiting to be processed.", &|counts| {
             counts.waiting
+        }),
+        family("counter", "prompt_tokens_total", "Number of prefill tokens processed.", &|counts| {
+            counts.prompt
+        }),
+        family("counter", "generation_tokens_total", "Number of generation tokens processed.", &|counts| {
+            counts.generated
         }),
     ]
     .concat()

@@ -38,13 +38,17 @@ mod control;
 mod form;
 mod handle;
 mod native;
+mod respond;
 mod serve;
 mod socket;
+mod spans;
 mod state;
 mod stream;
+mod work;
 
 pub use handle::Sim;
 pub use serve::serve;
+pub use spans::Exporter;
 pub use state::{FailureMode, RawListing, Received};
 
 use std::time::Duration;
@@ -86,6 +90,8 @@ pub struct Options {
     pub loaded_after: Duration,
     /// The certificate for TLS; `None`: no TLS.
     pub tls: Option<Identity>,
+    /// Where spans are sent, as vLLM does; `None`: none are made.
+    pub spans: Option<Exporter>,
 }
 
 impl Default for Options {
@@ -107,6 +113,7 @@ impl Default for Options {
             own_host_only: false,
             loaded_after: Duration::ZERO,
             tls: None,
+            spans: None,
         }
     }
 }

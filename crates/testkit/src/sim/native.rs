@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use super::{
     answers,
-    serve::{EVENT_STREAM, served_model, unable},
+    respond::{EVENT_STREAM, served_model, unable},
     state::State,
     stream::Events,
 };

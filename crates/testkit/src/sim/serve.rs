@@ -4,7 +4,7 @@ use std::{future::Future, io, sync::Arc};
 
 use axum::{
     Router,
-    body::{Body, Bytes, to_bytes},
+    body::{Bytes, to_bytes},
     extract::{Request, State as Shared},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Json, Response},
@@ -15,14 +15,14 @@ use tokio::{net::TcpListener, time::sleep};
 use super::{
     Options, answers, control,
     form::Form,
-    native, socket,
+    native,
+    respond::{EVENT_STREAM, error, not_found, served_model, text, unable, unavailable},
+    socket, spans,
     state::{RawListing, Received, State},
     stream::Events,
+    work::Work,
 };
 use crate::tls::TlsListener;
-
-/// The media type of server-sent events.
-pub(super) const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
 /// Serves until `stop` is ready, then ends as uvicorn does on SIGTERM: stops listening, closes idle connections,
 /// finishes the requests in flight.
@@ -43,6 +43,9 @@ pub(super) async fn serve_state(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let identity = state.options.tls.clone();
+    if let Some((exporter, spans)) = state.take_spans() {
+        tokio::spawn(spans::export(exporter, spans));
+    }
     let app = Router::new().fallback(answer).with_state(state);
     match identity {
         Some(identity) => {
@@ -72,7 +75,7 @@ async fn answer(Shared(state): Shared<Arc<State>>, request: Request) -> Response
 
 /// The endpoints that name a model in their body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Endpoint {
+pub(super) enum Endpoint {
     Chat,
     Completions,
     Embeddings,
@@ -100,6 +103,11 @@ impl Endpoint {
             "/audio/transcriptions" => Self::Transcriptions,
             _ => return None,
         })
+    }
+
+    /// Whether the engine works on such requests: they have spans and count in its tokens.
+    fn generates(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions | Self::Embeddings | Self::Responses | Self::Messages)
     }
 }
 
@@ -154,7 +162,7 @@ async fn route(state: &Arc<State>, parts: &mut Parts, body: &Bytes) -> Response 
         ("GET", "/") => text("text/plain", "running"),
         ("GET", _) if api_path == Some("/models") => models(state),
         ("POST", _) => match api_path.and_then(Endpoint::find) {
-            Some(endpoint) => infer(state, endpoint, &content).await,
+            Some(endpoint) => infer(state, endpoint, &parts.headers, &content).await,
             None => not_found(),
         },
         _ => not_found(),
@@ -208,18 +216,7 @@ fn has_required_key(state: &State, headers: &HeaderMap) -> bool {
     given == Some(required.as_str())
 }
 
-/// The answer to every request for a model while the server is loading, or was told to fail.
-pub(super) fn unable(state: &State) -> Option<Response> {
-    if state.is_loading() {
-        return Some(unavailable());
-    }
-    let failure = state.switches().failure.clone();
-    let status = failure.status?;
-    let retry_after = failure.retry_after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
-    Some((retry_after, error(status, "InternalServerError", "told to fail", None)).into_response())
-}
-
-async fn infer(state: &Arc<State>, endpoint: Endpoint, content: &Content) -> Response {
+async fn infer(state: &Arc<State>, endpoint: Endpoint, headers: &HeaderMap, content: &Content) -> Response {
     if let Some(refusal) = unable(state) {
         return refusal;
     }
@@ -227,20 +224,27 @@ async fn infer(state: &Arc<State>, endpoint: Endpoint, content: &Content) -> Res
         Ok(model) => model,
         Err(refusal) => return *refusal,
     };
-    let mut running = state.run(&model).await;
-    sleep(state.latency()).await;
     let json = match content {
         Content::Json(json) => json,
         Content::Form(_) | Content::Other => &Value::Null,
     };
-    if let Some(events) = streamed(state, endpoint, &model, json) {
+    let work = Work::new(endpoint, headers, json);
+    let mut running = state.run(&model).await;
+    if endpoint.generates() {
+        running.begin(work.clone());
+    }
+    sleep(state.latency()).await;
+    if let Some(events) = streamed(state, endpoint, &model, json, &work) {
         return events.answer(state, running, EVENT_STREAM);
+    }
+    if work.completes {
+        running.generated(state.options.chunks);
     }
     running.finish();
     let file_size = if let Content::Form(form) = content { form.file_size } else { None };
     Json(match endpoint {
-        Endpoint::Chat => answers::chat(state, &model),
-        Endpoint::Completions => answers::completion(state, &model),
+        Endpoint::Chat => answers::of_all(answers::chat(state, &model), state, &work),
+        Endpoint::Completions => answers::of_all(answers::completion(state, &model), state, &work),
         Endpoint::Embeddings => answers::embeddings(&model, json),
         Endpoint::Responses => answers::response(state, &model),
         Endpoint::Messages => answers::message(state, &model, Some(&answers::pieces(state, &model).concat())),
@@ -262,47 +266,16 @@ fn wanted_model(state: &State, endpoint: Endpoint, content: &Content) -> Result<
     served_model(state, content.model())
 }
 
-/// The model of that name, the only one if none is named, or the 404 of a server that does not have it.
-pub(super) fn served_model(state: &State, wanted: Option<&str>) -> Result<String, Box<Response>> {
-    let models = state.switches().models.clone();
-    let wanted = wanted.filter(|model| !model.is_empty()).or(models.first().map(String::as_str));
-    let wanted = wanted.unwrap_or_default();
-    let is_ollama = state.options.owned_by == "library";
-    let is = |model: &String| model == wanted || (is_ollama && *model == format!("{wanted}:latest"));
-    if state.options.accept_any || models.iter().any(is) {
-        Ok(wanted.to_owned())
-    } else {
-        let message = format!("The model `{wanted}` does not exist.");
-        Err(Box::new(error(404, "NotFoundError", &message, Some("model"))))
-    }
-}
-
-fn streamed(state: &State, endpoint: Endpoint, model: &str, request: &Value) -> Option<Events> {
+fn streamed(state: &State, endpoint: Endpoint, model: &str, request: &Value, work: &Work) -> Option<Events> {
     if request["stream"] != true {
         return None;
     }
     let with_usage = request["stream_options"]["include_usage"] == true;
+    let usage = with_usage.then(|| work.usage(state.options.chunks));
     match endpoint {
-        Endpoint::Chat => Some(Events::chat(state, model, with_usage)),
-        Endpoint::Completions => Some(Events::completion(state, model, with_usage)),
+        Endpoint::Chat => Some(Events::chat(state, model, usage)),
+        Endpoint::Completions => Some(Events::completion(state, model, usage)),
         Endpoint::Messages => Some(Events::messages(state, model)),
         _ => None,
     }
-}
-
-pub(super) fn error(status: u16, kind: &str, message: &str, param: Option<&str>) -> Response {
-    let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (code, Json(answers::error(status, kind, message, param))).into_response()
-}
-
-fn unavailable() -> Response {
-    StatusCode::SERVICE_UNAVAILABLE.into_response()
-}
-
-fn not_found() -> Response {
-    (StatusCode::NOT_FOUND, Json(json!({"detail": "Not Found"}))).into_response()
-}
-
-pub(super) fn text(content_type: &'static str, body: impl Into<Body>) -> Response {
-    ([(header::CONTENT_TYPE, content_type)], body.into()).into_response()
 }

@@ -14,7 +14,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{serve::served_model, state::State};
+use super::{respond::served_model, state::State};
 
 pub(super) async fn answer(state: &Arc<State>, parts: &mut Parts) -> Response {
     let query = parts.uri.query().unwrap_or_default().to_owned();

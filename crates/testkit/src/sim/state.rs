@@ -9,10 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use opentelemetry_proto::tonic::trace::v1::Span;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::Options;
+use super::{
+    Options,
+    spans::{self, Exporter},
+    work::{PROMPT_TOKENS, Work},
+};
 
 /// Enough for any test, and bounded for a container that runs for days.
 const KEPT_REQUESTS: usize = 200;
@@ -83,6 +88,8 @@ pub(super) struct State {
     counts: Mutex<BTreeMap<String, Counts>>,
     slots: Arc<Semaphore>,
     abandoned: AtomicUsize,
+    spans: Option<mpsc::UnboundedSender<Vec<Span>>>,
+    unsent: Mutex<Option<mpsc::UnboundedReceiver<Vec<Span>>>>,
 }
 
 /// What tests change while the server runs.
@@ -102,6 +109,9 @@ pub(super) struct Switches {
 pub(super) struct Counts {
     pub(super) running: usize,
     pub(super) waiting: usize,
+    /// Tokens of prompts, and of answers, since the start.
+    pub(super) prompt: usize,
+    pub(super) generated: usize,
 }
 
 impl State {
@@ -115,6 +125,7 @@ impl State {
             required_key: options.required_key.clone(),
             loaded: None,
         };
+        let (spans, unsent) = options.spans.as_ref().map(|_| mpsc::unbounded_channel()).unzip();
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(options.max_running)),
             options,
@@ -123,6 +134,8 @@ impl State {
             requests: Mutex::default(),
             counts: Mutex::default(),
             abandoned: AtomicUsize::new(0),
+            spans,
+            unsent: Mutex::new(unsent),
         })
     }
 
@@ -169,6 +182,11 @@ impl State {
         counts
     }
 
+    /// Where spans go, and the spans, for whoever sends them.
+    pub(super) fn take_spans(&self) -> Option<(Exporter, mpsc::UnboundedReceiver<Vec<Span>>)> {
+        self.options.spans.clone().zip(lock(&self.unsent).take())
+    }
+
     pub(super) fn abandoned(&self) -> usize {
         self.abandoned.load(Ordering::Relaxed)
     }
@@ -180,7 +198,14 @@ impl State {
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
         drop(waiting);
         self.count(model, |counts| counts.running += 1);
-        Running { state: Arc::clone(self), model: model.to_owned(), finished: false, _slot: slot }
+        Running {
+            state: Arc::clone(self),
+            model: model.to_owned(),
+            finished: false,
+            work: None,
+            tokens: 0,
+            _slot: slot,
+        }
     }
 
     fn count(&self, model: &str, change: impl FnOnce(&mut Counts)) {
@@ -206,12 +231,40 @@ pub(super) struct Running {
     state: Arc<State>,
     model: String,
     finished: bool,
+    work: Option<Work>,
+    /// Of each of its answers.
+    tokens: usize,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Running {
+    /// The engine reads the prompts.
+    pub(super) fn begin(&mut self, work: Work) {
+        self.state.count(&self.model, |counts| counts.prompt += work.prompts * PROMPT_TOKENS);
+        self.work = Some(work);
+    }
+
+    /// More tokens of each answer have been generated.
+    pub(super) fn generated(&mut self, tokens: usize) {
+        let Some(work) = &mut self.work else { return };
+        let since_start = work.start.elapsed().unwrap_or_default();
+        work.first_token.get_or_insert(since_start);
+        self.tokens += tokens;
+        let all = tokens * work.answers();
+        self.state.count(&self.model, |counts| counts.generated += all);
+    }
+
     /// Marks the answer as complete. A guard that is dropped before that belonged to a client that has disconnected.
     pub(super) fn finish(&mut self) {
+        self.finished = true;
+        if let (Some(work), Some(spans)) = (self.work.take(), &self.state.spans) {
+            // If nobody sends them any more, the server has stopped.
+            let _ = spans.send(spans::of(&work, self.tokens));
+        }
+    }
+
+    /// The server broke off: there is no span, and no client that has disconnected.
+    pub(super) fn fail(&mut self) {
         self.finished = true;
     }
 }

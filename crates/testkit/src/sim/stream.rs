@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::{
     answers,
-    serve::text,
+    respond::text,
     state::{Running, State},
 };
 
@@ -30,7 +30,7 @@ struct Event {
 
 impl Events {
     /// `POST /v1/chat/completions` with `stream: true`.
-    pub(super) fn chat(state: &State, model: &str, with_usage: bool) -> Self {
+    pub(super) fn chat(state: &State, model: &str, usage: Option<Value>) -> Self {
         let mut events = Self::default();
         let chunk = |delta: Value, finish| answers::chat_chunk(model, &delta, finish);
         events.data(&chunk(json!({"role": "assistant", "content": ""}), None));
@@ -38,17 +38,17 @@ impl Events {
             events.piece(&chunk(json!({"content": piece}), None));
         }
         events.data(&chunk(json!({}), Some("stop")));
-        events.end(with_usage.then(|| answers::usage_chunk(state, model, "chat.completion.chunk")))
+        events.end(usage.map(|usage| answers::usage_chunk(model, "chat.completion.chunk", &usage)))
     }
 
     /// `POST /v1/completions` with `stream: true`.
-    pub(super) fn completion(state: &State, model: &str, with_usage: bool) -> Self {
+    pub(super) fn completion(state: &State, model: &str, usage: Option<Value>) -> Self {
         let mut events = Self::default();
         for piece in answers::pieces(state, model) {
             events.piece(&answers::completion_chunk(model, &piece, None));
         }
         events.data(&answers::completion_chunk(model, "", Some("stop")));
-        events.end(with_usage.then(|| answers::usage_chunk(state, model, "text_completion")))
+        events.end(usage.map(|usage| answers::usage_chunk(model, "text_completion", &usage)))
     }
 
     /// [`POST /v1/messages`](https://docs.anthropic.com/en/docs/build-with-claude/streaming) with `stream: true`.
@@ -144,13 +144,14 @@ impl Sending {
         if event.is_piece {
             if self.break_after == Some(self.sent_pieces) {
                 // The server broke off, not the client.
-                self.running.finish();
+                self.running.fail();
                 return Some(Err(io::Error::other("told to break off")));
             }
             if self.sent_pieces > 0 {
                 sleep(self.delay).await;
             }
             self.sent_pieces += 1;
+            self.running.generated(1);
         }
         Some(Ok(Bytes::from(event.text)))
     }

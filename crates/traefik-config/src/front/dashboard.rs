@@ -34,18 +34,11 @@ pub(super) fn add(http: &mut Http, front: &Front<'_>, dashboard: &Dashboard) {
     http.services.insert(
         DASHBOARD.into(),
         Service::LoadBalancer(LoadBalancer {
-            servers: vec![Server {
-                url: format!("http://{host}:{}", dashboard.port),
-                weight: None,
-                preserve_path: false,
-            }],
-            strategy: None,
-            sticky: None,
-            health_check: None,
-            passive_health_check: None,
+            servers: vec![Server { url: format!("http://{host}:{}", dashboard.port), ..Server::default() }],
             // Browsers send the origin of a form, which the dashboard compares with the host.
             pass_host_header: true,
             servers_transport: MODELGATE_SERVICE.into(),
+            ..LoadBalancer::default()
         }),
     );
 }

@@ -1,6 +1,6 @@
 //! Clients whose base URL is wrong are told the right one, by a router that is asked after every other on this Traefik.
 //!
-//! It takes only what is meant for such an API: a 404 of another application on the same Traefik stays what it is.
+//! It takes only requests that are meant for such an API, so the 404s of other applications on the same Traefik do not change.
 
 use catalogue::{Api, BASES, ENDPOINTS};
 
@@ -10,7 +10,7 @@ use crate::{
     wire::{Http, Router},
 };
 
-/// Nobody else has this endpoint. The others are words that many use, and count if a key comes with them.
+/// An endpoint that no other application has. The others are common words, so a request for them counts only if it has a key.
 const UNMISTAKABLE: &str = "chat/completions";
 
 pub(super) fn add(http: &mut Http, front: &Front<'_>) {

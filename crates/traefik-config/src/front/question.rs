@@ -33,6 +33,9 @@ const UPGRADE_WITHOUT_ORIGIN: &str = "modelgate-upgrade-without-origin";
 /// reaches a server. A browser's WebSocket has its key in the list of protocols; `/auth` returns the others.
 const AUTH_RESPONSE_HEADERS: [&str; 5] =
     ["Authorization", "X-Api-Key", "Api-Key", "X-Request-Id", "Sec-WebSocket-Protocol"];
+/// With [`Options::traces`](crate::Options::traces). A client's own is read by `/auth`, which continues its trace. Where
+/// Traefik's own tracing is on, servers get a span of Traefik's as parent instead.
+const TRACEPARENT: &str = "Traceparent";
 /// Headers that `/auth` never sets, so they are deleted. Clients that try HTTP/2 over plain HTTP (RFC 7540, 3.2) send both.
 const UPGRADE_HEADERS: [&str; 2] = ["Upgrade", "HTTP2-Settings"];
 
@@ -89,7 +92,7 @@ impl Front<'_> {
                 Body::BoundByRule => -1,
                 Body::AtMost(max) => i64::try_from(max).unwrap_or(i64::MAX),
             }),
-            auth_response_headers: deleted_headers(question),
+            auth_response_headers: self.deleted_headers(question),
             auth_response_headers_regex: Some(withheld::expression(&self.options.key_headers)),
             ..self.forward_auth(&query.join("&"))
         }))
@@ -116,6 +119,20 @@ impl Front<'_> {
         }
     }
 
+    /// `Connection` names headers that a proxy must drop (RFC 9110, 7.6.1). A client could name those that `/auth` sets, so
+    /// its value is deleted, unless Modelgate has set it (`edge.rs`).
+    fn deleted_headers(&self, question: Question) -> Vec<&'static str> {
+        let mut headers = AUTH_RESPONSE_HEADERS.to_vec();
+        if self.options.traces {
+            headers.push(TRACEPARENT);
+        }
+        headers.extend(UPGRADE_HEADERS.iter().filter(|name| !question.is_websocket || **name != "Upgrade"));
+        if !question.is_websocket && !question.hides_origin {
+            headers.push("Connection");
+        }
+        headers
+    }
+
     fn copy(&self) -> Middleware {
         Middleware::Retry(Retry {
             attempts: 2,
@@ -123,17 +140,6 @@ impl Front<'_> {
             ..Retry::default()
         })
     }
-}
-
-/// `Connection` names headers that a proxy must drop (RFC 9110, 7.6.1). A client could name those that `/auth` sets, so its
-/// value is deleted, unless Modelgate has set it (`edge.rs`).
-fn deleted_headers(question: Question) -> Vec<&'static str> {
-    let mut headers = AUTH_RESPONSE_HEADERS.to_vec();
-    headers.extend(UPGRADE_HEADERS.iter().filter(|name| !question.is_websocket || **name != "Upgrade"));
-    if !question.is_websocket && !question.hides_origin {
-        headers.push("Connection");
-    }
-    headers
 }
 
 fn only_websockets(question: Question) -> (&'static str, Middleware) {

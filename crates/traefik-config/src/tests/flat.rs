@@ -95,7 +95,7 @@ fn a_name_within_another_ones_path_is_asked_for_first() {
     assert!(priority("modelgate-too-large") > priority("org-name-x-"));
 }
 
-/// Without hosts, a short `Host(…)` of somebody else loses; whoever asks is told how short.
+/// Without `hosts`, another application's router loses if its rule is short; [`Claim`] says how short.
 #[test]
 fn what_is_taken_from_short_rules_is_known() {
     let servers = || vec![server("a", "/v1", &["llama", "llama/x"])];
@@ -109,7 +109,7 @@ fn what_is_taken_from_short_rules_is_known() {
         let named = Options { hosts: vec!["llm.example.com".into()], ..options(traefik) };
         assert_eq!(Claim::of(&catalogue, &named), None);
     }
-    // Of nobody's catch-all, however short the paths are that are asked for.
+    // Never so low that an operator's catch-all wins, even if all paths of the APIs are short.
     let tei = Options { apis: [catalogue::Api::Tei].into(), ..options("3.7.15") };
     let document = render_servers(servers(), &tei);
     let lowest = router(&document, "modelgate-chunked").priority.expect("a priority");

@@ -114,6 +114,7 @@ fn golden_documents() {
         vec![server("vllm", "/v1", &["llama"])],
         &Options { dashboard, ..edge("3.7.0") },
     );
+    golden("traced", vec![server("vllm", "/v1", &["llama"])], &Options { traces: true, ..options("3.7.0") });
     golden("balanced", balanced(), &options("3.7.0"));
     golden("balanced-3-6-2", balanced(), &options("3.6.2"));
     golden(

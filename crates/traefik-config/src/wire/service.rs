@@ -18,7 +18,7 @@ pub(crate) enum Service {
     Guarded(Guarded),
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LoadBalancer {
     pub(crate) servers: Vec<Server>,
@@ -36,7 +36,7 @@ pub(crate) struct LoadBalancer {
     pub(crate) servers_transport: String,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Server {
     pub(crate) url: String,

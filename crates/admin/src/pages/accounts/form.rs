@@ -75,7 +75,7 @@ pub(super) enum FormControl {
 type FieldDoc = (&'static str, &'static str, FormControl, &'static str);
 
 const NAME: FieldDoc = ("name", "Name", FormControl::Required, accounts::NAME);
-const PLAN: FieldDoc = ("plan", "Plan", FormControl::Plan, "Gives what is left empty here");
+const PLAN: FieldDoc = ("plan", "Plan", FormControl::Plan, "Provides the values that are left empty here");
 const NOTE: FieldDoc = ("note", "Note", FormControl::Text, "");
 const DISABLED: FieldDoc = ("disabled", "Disabled", FormControl::Check, "");
 const MODELS: FieldDoc = (

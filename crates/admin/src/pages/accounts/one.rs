@@ -141,7 +141,7 @@ fn facts<A: Pages>(document: &Value) -> Vec<(&'static str, String)> {
             }
             None if field.shape == FormControl::Check => facts.push((field.label, "yes".into())),
             None if field.shape == FormControl::Time => {
-                facts.push((field.label, field.value.replace('T', " ")))
+                facts.push((field.label, field.value.replace('T', " ")));
             }
             None => facts.push((field.label, field.value)),
         }

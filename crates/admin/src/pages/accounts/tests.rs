@@ -159,6 +159,7 @@ fn eve_asks(dashboard: &Dashboard, model: &str) -> bool {
     shared.telemetry().decided(&Decided {
         at: request.now,
         request_id: "req_1",
+        client_request_id: None,
         consumer: Some("eve"),
         key: Some("eve-1"),
         model: Some(model),

@@ -99,7 +99,7 @@ mod tests {
         assert_health(&lost(ServerState::Stopped(LifecycleFinding::Stopped.into())), "not known", "probe");
     }
 
-    /// As servers answer, and then fail or are withdrawn by hand.
+    /// Servers that answer, and then fail or are cordoned.
     #[tokio::test]
     async fn what_a_server_answers_is_its_health_where_no_healthcheck_looks_after_it() {
         let (loads, good) = (Does::Answer(200, 503), Does::Answer(200, 200));

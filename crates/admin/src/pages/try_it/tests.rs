@@ -101,6 +101,7 @@ async fn a_key_is_tried_by_its_name_and_not_by_two_things_at_once() {
     telemetry.decided(&Decided {
         at: SystemTime::now(),
         request_id: "req_1",
+        client_request_id: None,
         consumer: Some("z-299"),
         key: Some("z-299"),
         model: None,

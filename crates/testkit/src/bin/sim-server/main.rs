@@ -22,6 +22,7 @@
 //! | `SIM_OWNED_BY` | `sim` | `owned_by` of the listing |
 //! | `SIM_ACCEPT_ANY` | `0` | `1`: any model in a body is answered |
 //! | `SIM_REQUIRE_KEY`, `SIM_REQUIRE_HEADER` | none, `authorization` | without that key (there behind `Bearer `) the answer is 401 |
+//! | `OTEL_EXPORTER_OTLP_HEADERS` | none | `authorization=Bearer%20TOKEN`, for `--otlp-traces-endpoint` |
 //! | `SIM_TLS_CERT`, `SIM_TLS_KEY` | none | PEM files with which it listens for HTTPS |
 //!
 //! It stops on SIGTERM and SIGINT like uvicorn.

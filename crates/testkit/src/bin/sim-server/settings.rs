@@ -5,7 +5,10 @@
 
 use std::{fmt::Display, fs, net::Ipv4Addr, str::FromStr, time::Duration};
 
-use testkit::{sim::Options, tls::Identity};
+use testkit::{
+    sim::{Exporter, Options},
+    tls::Identity,
+};
 
 use crate::AnyError;
 
@@ -16,6 +19,8 @@ pub(crate) struct SimSettings {
     pub(crate) port: u16,
     pub(crate) options: Options,
     pub(crate) is_health_check: bool,
+    /// With which spans are sent.
+    token: Option<String>,
     /// Arguments that mean nothing to a simulated server.
     pub(crate) ignored: Vec<String>,
 }
@@ -60,12 +65,15 @@ impl SimSettings {
             own_host_only: defaults.own_host_only,
             loaded_after: seconds("SIM_LOADED_AFTER")?.unwrap_or(defaults.loaded_after),
             tls: variables.identity()?,
+            spans: None,
         };
+        let token = variables.text("OTEL_EXPORTER_OTLP_HEADERS").and_then(|headers| bearer_token(&headers));
         Ok(Self {
             host: variables.parsed("SIM_HOST")?.unwrap_or(Ipv4Addr::UNSPECIFIED),
             port: variables.parsed("SIM_PORT")?.unwrap_or(8000),
             options,
             is_health_check: false,
+            token,
             ignored: Vec::new(),
         })
     }
@@ -82,6 +90,10 @@ impl SimSettings {
             "--base-path" => self.options.base_path = rest.value(argument)?,
             "--port" => self.port = parse(argument, &rest.value(argument)?)?,
             "--api-key" => self.options.required_key = Some(rest.value(argument)?),
+            "--otlp-traces-endpoint" => {
+                let (endpoint, token) = (rest.value(argument)?, self.token.clone());
+                self.options.spans = Some(Exporter { endpoint, token });
+            }
             "-m" | "--model" | "--model-path" => names.models.push(rest.value(argument)?),
             // The names that clients use instead of the model's path; vLLM accepts several.
             "-a" | "--alias" | "--served-model-name" => {
@@ -183,6 +195,14 @@ impl<V: Fn(&str) -> Option<String>> Environment<V> {
 
 fn parse<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, AnyError> {
     text.parse().map_err(|error| format!("{name}: {error}").into())
+}
+
+/// The token in `authorization=Bearer%20TOKEN`, as the OpenTelemetry libraries read it.
+fn bearer_token(headers: &str) -> Option<String> {
+    let pairs = headers.split(',').filter_map(|pair| pair.split_once('='));
+    let mut tokens = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("authorization"));
+    let value = tokens.next()?.1.replace("%20", " ");
+    value.trim().strip_prefix("Bearer ").map(str::to_owned)
 }
 
 /// In a container: its id, or the name that was given to it.

@@ -1,0 +1,299 @@
+//! What servers and Traefik tell about requests afterwards, through a real Traefik: each receipt has the id and the secret parent
+//! that `/auth` gave the request.
+
+mod common;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use common::{KEY, NEWEST, config, send};
+use futures_util::StreamExt as _;
+use metering::{Receipt, RecordReceipt, RequestId, SpanId, SpanReceipt};
+use otlp_receiver::Reception;
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+use testkit::{
+    free_port,
+    modelgate::Modelgate,
+    need,
+    sim::{Exporter, Options, Received, Sim},
+    traefik::{Builder, Traefik, traefik_binary},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+
+const TOKEN: &str = "a-token-of-the-receiver";
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+/// A receiver of the test's own, which sees what Modelgate's would.
+struct Receiver {
+    port: u16,
+    queue: mpsc::Receiver<Receipt>,
+    spans: Vec<SpanReceipt>,
+    records: Vec<RecordReceipt>,
+    _stop: watch::Sender<bool>,
+}
+
+impl Receiver {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let (sender, queue) = mpsc::channel(1_000);
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(otlp_receiver::serve(listener, Reception::new(None, sender), stopped));
+        Self { port, queue, spans: Vec::new(), records: Vec::new(), _stop: stop }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// Waits until there are this many of each.
+    async fn wait(&mut self, spans: usize, records: usize) {
+        let all = async {
+            while self.spans.len() < spans || self.records.len() < records {
+                match self.queue.recv().await.expect("the receiver runs") {
+                    Receipt::Span(span) => self.spans.push(span),
+                    Receipt::Record(record) => self.records.push(record),
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(30), all).await;
+        assert!(in_time.is_ok(), "{} spans, {} records", self.spans.len(), self.records.len());
+    }
+}
+
+/// The ids that `/auth` gave a request, as its server got them: request, trace, parent.
+fn ids(received: &Received) -> (RequestId, String, SpanId) {
+    let header = |name: &str| received.header(name).unwrap_or_else(|| panic!("{name}: {received:?}"));
+    let traceparent = header("traceparent");
+    let parts: Vec<&str> = traceparent.split('-').collect();
+    let [version, trace, parent, flags] = parts[..] else { panic!("{traceparent}") };
+    assert_eq!((version, flags), ("00", "01"));
+    let parent = SpanId(u64::from_str_radix(parent, 16).expect("an id"));
+    (header("x-request-id").parse().expect("an id"), trace.to_owned(), parent)
+}
+
+/// The options that make Traefik tell about requests.
+fn telling(builder: Builder, endpoint: &[String]) -> Builder {
+    [
+        "--experimental.otlplogs=true",
+        "--accesslog=true",
+        "--accesslog.fields.headers.names.X-Request-Id=keep",
+        "--accesslog.fields.headers.names.Traceparent=keep",
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .chain(endpoint.iter().cloned())
+    .fold(builder, Builder::arg)
+}
+
+struct Fleet {
+    told: Sim,
+    proven: Sim,
+    receiver: Receiver,
+    modelgate: Modelgate,
+}
+
+/// One server that tells the test's receiver, and one that tells Modelgate's own.
+async fn fleet() -> Fleet {
+    let receiver = Receiver::start().await;
+    let telemetry = free_port();
+    let exporter = |endpoint, token| Some(Exporter { endpoint, token });
+    let own = format!("http://127.0.0.1:{telemetry}/v1/traces");
+    let told = Sim::start_with(Options {
+        spans: exporter(receiver.url("/v1/traces"), None),
+        chunks: 20,
+        ..Options::named("told", &["llama"])
+    });
+    let proven = Sim::start_with(Options {
+        spans: exporter(own, Some(TOKEN.to_owned())),
+        ..Options::named("proven", &["qwen"])
+    });
+    let more = format!("listen: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\n");
+    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config(&[&told, &proven], &more));
+    let mut modelgate = builder.env("MODELGATE_LISTEN_TELEMETRY_TOKEN", TOKEN).start().await;
+    modelgate.wait_ready().await;
+    Fleet { told, proven, receiver, modelgate }
+}
+
+async fn wait_for(traefik: &Traefik, model: &str) {
+    testkit::eventually(Duration::from_secs(60), || async {
+        (send(post(traefik, "/v1/chat/completions", &common::chat(model))).await.status() == 200)
+            .then_some(())
+    })
+    .await;
+}
+
+fn post(traefik: &Traefik, path: &str, body: &Value) -> RequestBuilder {
+    testkit::client().post(format!("{}{path}", traefik.url())).bearer_auth(KEY).json(body)
+}
+
+#[tokio::test]
+async fn each_receipt_has_the_ids_that_auth_gave() {
+    let Some(binary) = need(traefik_binary(NEWEST), "Traefik") else { return };
+    let mut fleet = fleet().await;
+    let endpoint = format!("--accesslog.otlp.http.endpoint={}", fleet.receiver.url("/v1/logs"));
+    let builder = Traefik::builder(&binary).endpoint(fleet.modelgate.provider_endpoint());
+    let traefik = telling(builder, &[endpoint]).start().await;
+    traefik.wait_configured().await;
+    wait_for(&traefik, "llama").await;
+    testkit::eventually(Duration::from_secs(10), || async { (fleet.told.posts().len() == 1).then_some(()) })
+        .await;
+    fleet.receiver.wait(1, 1).await;
+
+    let usages = ask(&traefik).await;
+    broken_off(&traefik).await;
+    let refused = post(&traefik, "/v1/chat/completions", &common::chat("nothing"));
+    assert_eq!(send(refused.header("x-request-id", "f".repeat(32))).await.status(), 404);
+    // A chat, three more, two prompts, two choices; then the one that was broken off has a record, but no span.
+    fleet.receiver.wait(1 + 4 + 2 + 2, 1 + 6 + 1).await;
+    check_ids(&fleet);
+    check_tokens(&fleet, &usages);
+    let trusted = proven_spans(&fleet, &traefik).await;
+    assert_eq!(trusted, 1);
+    fleet.receiver.wait(9, 9).await;
+    traced_by_traefik(&binary, &mut fleet).await;
+}
+
+/// Asks in several ways; returns prompt and completion tokens of each answer, in the order of the requests.
+async fn ask(traefik: &Traefik) -> Vec<(u64, u64)> {
+    let chat = |more: Value| {
+        let mut body = common::chat("llama");
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        body
+    };
+    let requests = [
+        ("/v1/chat/completions", chat(json!({}))),
+        (
+            "/v1/chat/completions",
+            chat(json!({ "stream": true, "stream_options": { "include_usage": true } })),
+        ),
+        ("/v1/completions", json!({ "model": "llama", "prompt": ["one", "two"] })),
+        ("/v1/chat/completions", chat(json!({ "n": 2 }))),
+        ("/v1/responses", json!({ "model": "llama", "input": "one" })),
+        (
+            "/v1/messages",
+            json!({ "model": "llama", "max_tokens": 9, "messages": [{ "role": "user", "content": "Hello" }] }),
+        ),
+    ];
+    let mut usages = Vec::new();
+    for (path, body) in requests {
+        let request = post(traefik, path, &body)
+            .header("x-request-id", "theirs")
+            .header("traceparent", format!("00-{TRACE}-b7ad6b7169203331-00"))
+            .header("tracestate", "vendor=1");
+        let answer = send(request).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        let text = answer.text().await.expect("a body");
+        let last =
+            text.lines().filter_map(|line| line.strip_prefix("data: ")).rfind(|data| data.contains("usage"));
+        let answer: Value = serde_json::from_str(last.unwrap_or(&text)).expect("JSON");
+        let count =
+            |names: [&str; 2]| names.iter().find_map(|name| answer["usage"][*name].as_u64()).expect("usage");
+        usages
+            .push((count(["prompt_tokens", "input_tokens"]), count(["completion_tokens", "output_tokens"])));
+    }
+    usages
+}
+
+async fn broken_off(traefik: &Traefik) {
+    let mut body = common::chat("llama");
+    body["stream"] = json!(true);
+    let mut chunks = send(post(traefik, "/v1/chat/completions", &body)).await.bytes_stream();
+    assert!(chunks.next().await.is_some_and(|chunk| chunk.is_ok()));
+}
+
+fn check_ids(fleet: &Fleet) {
+    let given: BTreeMap<RequestId, SpanId> =
+        fleet.told.posts().iter().map(|received| (ids(received).0, ids(received).2)).collect();
+    assert_eq!(given.len(), 8, "each request has an id of its own");
+    for received in &fleet.told.posts()[1..7] {
+        assert_eq!(received.header("x-inference-client-request-id"), Some("theirs"));
+        assert_eq!((ids(received).1.as_str(), received.header("tracestate")), (TRACE, Some("vendor=1")));
+    }
+    for record in &fleet.receiver.records {
+        assert_eq!(record.parent, given.get(&record.request).copied(), "{record:?}");
+        assert_eq!(record.status, 200);
+    }
+    let told: Vec<_> = fleet.receiver.records.iter().map(|record| record.request).collect();
+    assert!(given.keys().all(|id| told.contains(id)), "each request has a record");
+    let broken_off = ids(fleet.told.posts().last().expect("requests")).0;
+    for span in &fleet.receiver.spans {
+        assert!(given.values().any(|parent| span.parent == Some(*parent)), "{span:?}");
+        assert!(
+            span.request.is_none_or(|id| id != broken_off && given[&id] == span.parent.expect("a parent"))
+        );
+    }
+    let record = fleet.receiver.records.iter().find(|record| record.request == broken_off).expect("a record");
+    assert_eq!(record.server_status, 0);
+}
+
+/// The spans of a request, with each prompt counted once, say what its answer said.
+fn check_tokens(fleet: &Fleet, usages: &[(u64, u64)]) {
+    for (received, usage) in fleet.told.posts()[1..].iter().zip(usages) {
+        let (_, _, parent) = ids(received);
+        let spans: Vec<_> = fleet.receiver.spans.iter().filter(|span| span.parent == Some(parent)).collect();
+        let prompts: BTreeMap<&str, u64> =
+            spans.iter().map(|span| (&*span.part, span.prompt_tokens)).collect();
+        let completion: u64 = spans.iter().map(|span| span.completion_tokens).sum();
+        assert_eq!((prompts.values().sum::<u64>(), completion), *usage, "{}", received.path);
+    }
+}
+
+/// Modelgate's own listener takes what the other server sends with the token. Returns how many spans it has counted.
+async fn proven_spans(fleet: &Fleet, traefik: &Traefik) -> u64 {
+    let answer = send(post(traefik, "/v1/chat/completions", &common::chat("qwen"))).await;
+    assert_eq!(answer.status(), 200);
+    assert!(ids(fleet.proven.posts().last().expect("a request")).1 != TRACE);
+    testkit::eventually(Duration::from_secs(30), || async {
+        let metrics = testkit::client().get(format!("{}/metrics", fleet.modelgate.admin_url()));
+        let metrics = send(metrics).await.text().await.expect("metrics");
+        let line = |name: &str| {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect("the metric");
+            line.trim().parse::<f64>().expect("a number") as u64
+        };
+        assert_eq!(line("modelgate_exports_refused_total"), 0);
+        Some(line("modelgate_receipts_total{kind=\"span\"}")).filter(|count| *count > 0)
+    })
+    .await
+}
+
+/// With Traefik's own tracing, and its log over gRPC: servers get another parent, but the record still has ours.
+async fn traced_by_traefik(binary: &std::path::Path, fleet: &mut Fleet) {
+    let grpc = [
+        format!("--accesslog.otlp.grpc.endpoint=127.0.0.1:{}", fleet.receiver.port),
+        "--accesslog.otlp.grpc.insecure=true".to_owned(),
+        "--tracing=true".to_owned(),
+        format!("--tracing.otlp.http.endpoint={}", fleet.receiver.url("/v1/traces")),
+    ];
+    let builder = Traefik::builder(binary).endpoint(fleet.modelgate.provider_endpoint());
+    let traefik = telling(builder, &grpc).start().await;
+    traefik.wait_configured().await;
+    let (spans, records) = (fleet.receiver.spans.len(), fleet.receiver.records.len());
+    wait_for(&traefik, "llama").await;
+    fleet.receiver.wait(spans + 1, records + 1).await;
+    let (request, _, seen) = ids(fleet.told.posts().last().expect("a request"));
+    let (span, record) =
+        (fleet.receiver.spans.last().expect("one"), fleet.receiver.records.last().expect("one"));
+    assert_eq!((span.request, record.request), (Some(request), request));
+    assert_eq!(span.parent, Some(seen), "Traefik's own span");
+    assert!(record.parent.is_some() && record.parent != Some(seen), "the one that `/auth` set");
+}
+
+#[tokio::test]
+async fn without_the_listener_a_clients_trace_is_left_alone() {
+    let sim = Sim::start("a", &["llama"]);
+    let Some(stack) = common::stack(NEWEST, &[&sim], "").await else { return };
+    stack.wait_for("llama").await;
+    let theirs = format!("00-{TRACE}-b7ad6b7169203331-00");
+    let request = stack.post("/v1/chat/completions", &common::chat("llama"));
+    assert_eq!(send(request.header("traceparent", &theirs)).await.status(), 200);
+    let posts = sim.posts();
+    assert_eq!(posts.last().expect("a request").header("traceparent"), Some(&*theirs));
+    assert_eq!(posts[0].header("traceparent"), None);
+    let ids: std::collections::BTreeSet<_> =
+        posts.iter().map(|received| received.header("x-request-id")).collect();
+    assert_eq!(ids.len(), posts.len());
+}

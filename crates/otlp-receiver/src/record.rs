@@ -1,0 +1,84 @@
+//! A record of Traefik's access log
+//! (<https://doc.traefik.io/traefik/reference/install-configuration/observability/logs-and-accesslogs/>).
+
+use std::time::Duration;
+
+use metering::{Receipt, RecordReceipt, RequestId, SpanId, Trust};
+
+use crate::{
+    found::{Draft, Value},
+    text,
+};
+
+/// Longer URLs are no server's.
+const LONGEST_URL: usize = 2048;
+
+/// A record while it is read.
+#[derive(Debug, Default)]
+pub(crate) struct RecordDraft {
+    request: Option<RequestId>,
+    parent: Option<SpanId>,
+    status: Option<u16>,
+    server_status: Option<u16>,
+    request_bytes: u64,
+    answer_bytes: u64,
+    duration: Option<Duration>,
+    server_duration: Duration,
+    retries: u32,
+    server: Option<String>,
+    compute_tokens: Option<u64>,
+}
+
+impl RecordDraft {
+    /// A header that Traefik was told to record, with `request_`, `origin_` (as the server answered) or `downstream_` (as the
+    /// client was answered) before its name.
+    fn header(&mut self, key: &str, value: Value<'_>) {
+        let is = |prefix: &str, name: &str| {
+            key.strip_prefix(prefix).is_some_and(|given| given.eq_ignore_ascii_case(name))
+        };
+        if is("request_", "X-Request-Id") {
+            self.request = value.text(32).and_then(|text| text.parse().ok());
+        } else if is("request_", "Traceparent") {
+            self.parent = value.text(55).and_then(text::parent);
+        } else if is("origin_", "X-Compute-Tokens") {
+            self.compute_tokens = value.count();
+        }
+    }
+}
+
+impl Draft for RecordDraft {
+    fn attribute(&mut self, key: &str, value: Value<'_>) {
+        let status = || value.count().and_then(|status| u16::try_from(status).ok());
+        let nanoseconds = || value.count().map(Duration::from_nanos);
+        match key {
+            "DownstreamStatus" => self.status = status(),
+            "OriginStatus" => self.server_status = status(),
+            "RequestContentSize" => self.request_bytes = value.count().unwrap_or(0),
+            "DownstreamContentSize" => self.answer_bytes = value.count().unwrap_or(0),
+            "Duration" => self.duration = nanoseconds(),
+            "OriginDuration" => self.server_duration = nanoseconds().unwrap_or_default(),
+            "RetryAttempts" => self.retries = value.count().and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+            "ServiceURL" => self.server = value.text(LONGEST_URL).map(str::to_owned),
+            _ => self.header(key, value),
+        }
+    }
+
+    fn finish(self) -> Option<Receipt> {
+        // Without a server, `/auth` or a rule has refused it, and the id is the one that the client sent.
+        let server = self.server?;
+        Some(Receipt::Record(RecordReceipt {
+            trust: Trust::None,
+            request: self.request?,
+            parent: self.parent,
+            status: self.status?,
+            server_status: self.server_status.unwrap_or(0),
+            request_bytes: self.request_bytes,
+            answer_bytes: self.answer_bytes,
+            duration: self.duration?,
+            server_duration: self.server_duration,
+            retries: self.retries,
+            server: Some(server),
+            compute_tokens: self.compute_tokens,
+        }))
+    }
+}

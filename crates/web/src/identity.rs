@@ -1,0 +1,185 @@
+//! The ids by which a request is known.
+//!
+//! `/auth` gives each request 128 random bits as `X-Request-Id`, whatever the client sends, so that two requests never share an
+//! id. Clients see it: vLLM answers with `chatcmpl-<id>`. So it proves nothing.
+//!
+//! What proves that a server or Traefik speaks about a request is the parent id in the `traceparent` that `/auth` sets
+//! (<https://www.w3.org/TR/trace-context/>): 64 random bits that no answer shows. A client's own trace continues.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use metering::{RequestId, SpanId};
+
+use crate::auth::CONSUMER;
+
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The client's own `X-Request-Id`, for servers.
+pub(crate) const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-inference-client-request-id");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The ids of a request.
+#[derive(Debug)]
+pub(crate) struct Identity<'r> {
+    /// A [`RequestId`].
+    own: String,
+    /// The client's own id, if it is harmless.
+    client: Option<&'r str>,
+}
+
+impl<'r> Identity<'r> {
+    /// A new id for a request that `/auth` is asked about, or that Modelgate answers itself.
+    pub(crate) fn new(headers: &'r HeaderMap) -> Self {
+        Self::of(RequestId(rand::random()), harmless(headers, &REQUEST_ID))
+    }
+
+    /// The ids of a request that Traefik sends here to be refused. If `/auth` has let it pass, it has them already.
+    pub(crate) fn passed_on(headers: &'r HeaderMap) -> Self {
+        let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()?.parse().ok());
+        match given.filter(|_| headers.contains_key(CONSUMER)) {
+            Some(request) => Self::of(request, harmless(headers, &CLIENT_REQUEST_ID)),
+            None => Self::new(headers),
+        }
+    }
+
+    fn of(request: RequestId, client: Option<&'r str>) -> Self {
+        Self { own: request.to_string(), client }
+    }
+
+    /// The id that servers and Traefik's log know.
+    pub(crate) fn own(&self) -> &str {
+        &self.own
+    }
+
+    /// The client's own id.
+    pub(crate) fn client(&self) -> Option<&'r str> {
+        self.client
+    }
+
+    /// The id that the client knows: its own, if it has sent one.
+    pub(crate) fn answered(&self) -> &str {
+        self.client.unwrap_or(&self.own)
+    }
+
+    /// A sampled `traceparent` with a secret parent, in the client's trace if there is one. vLLM exports nothing about
+    /// unsampled requests.
+    pub(crate) fn traceparent(&self, headers: &HeaderMap, parent: SpanId) -> String {
+        let trace = client_trace(headers).map_or(Cow::Borrowed(&*self.own), Cow::Owned);
+        format!("00-{trace}-{:016x}-01", parent.0)
+    }
+}
+
+/// A new parent id; zero is no id.
+pub(crate) fn secret_parent() -> SpanId {
+    SpanId(rand::random::<u64>().max(1))
+}
+
+/// An id that clients may find in logs and answers.
+fn harmless<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Option<&'r str> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+    let id = headers.get(name)?.to_str().ok()?;
+    ((1..=128).contains(&id.len()) && id.bytes().all(plain)).then_some(id)
+}
+
+/// The trace id of a valid `traceparent`. A version later than 00 may have more fields
+/// (<https://www.w3.org/TR/trace-context/#versioning-of-traceparent>); of several headers none is valid.
+fn client_trace(headers: &HeaderMap) -> Option<String> {
+    let mut given = headers.get_all(TRACEPARENT).iter();
+    let value = given.next().filter(|_| given.next().is_none()).map(HeaderValue::as_bytes)?;
+    let (head, rest) = value.split_at_checked(55)?;
+    let is_hex = |field: &[u8]| field.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let dashes = [2, 35, 52].iter().all(|at| head[*at] == b'-');
+    let (version, trace, parent, flags) = (&head[..2], &head[3..35], &head[36..52], &head[53..]);
+    let ends = rest.is_empty() || version != b"00" && rest[0] == b'-';
+    let is_some = |field: &[u8]| field.iter().any(|byte| *byte != b'0');
+    let valid = dashes
+        && ends
+        && version != b"ff"
+        && [version, trace, parent, flags].into_iter().all(is_hex)
+        && is_some(trace)
+        && is_some(parent);
+    valid.then(|| String::from_utf8_lossy(trace).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn headers(given: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in given.iter().map(pair) {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    #[test]
+    fn each_request_has_an_id_of_its_own_whatever_its_client_sends() {
+        let sent = headers(&[("x-request-id", "00112233445566778899aabbccddeeff")]);
+        let ids: BTreeSet<String> = (0..1_000).map(|_| Identity::new(&sent).own().to_owned()).collect();
+        assert_eq!(ids.len(), 1_000);
+        assert!(ids.iter().all(|id| id.parse::<RequestId>().is_ok()));
+        let identity = Identity::new(&sent);
+        assert_eq!(identity.answered(), "00112233445566778899aabbccddeeff");
+        for bad in ["", "a b", "<b>", &"x".repeat(129)] {
+            let sent = headers(&[("x-request-id", bad)]);
+            let identity = Identity::new(&sent);
+            assert_eq!((identity.client(), identity.answered()), (None, identity.own()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_passed_auth_keeps_its_ids() {
+        let own = "00112233445566778899aabbccddeeff";
+        let ids = [("x-request-id", own), ("x-inference-client-request-id", "theirs")];
+        let passed = headers(&[ids[0], ids[1], ("x-inference-consumer", "team")]);
+        let identity = Identity::passed_on(&passed);
+        assert_eq!((identity.own(), identity.answered()), (own, "theirs"));
+        let not_passed = headers(&ids);
+        let identity = Identity::passed_on(&not_passed);
+        assert_ne!(identity.own(), own);
+        assert_eq!(identity.answered(), own);
+    }
+
+    #[test]
+    fn a_clients_trace_continues_under_a_parent_that_it_does_not_know() {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let told = |sent: &[&str]| {
+            let given: Vec<_> = sent.iter().map(|value| ("traceparent", *value)).collect();
+            let headers = headers(&given);
+            let identity = Identity::new(&headers);
+            let told = identity.traceparent(&headers, SpanId(0xab));
+            assert!(told.ends_with("-00000000000000ab-01") && told.len() == 55, "{told}");
+            (told[3..35].to_owned(), identity.own().to_owned())
+        };
+        let parent = "b7ad6b7169203331";
+        for valid in [
+            format!("00-{trace}-{parent}-00"),
+            format!("00-{trace}-{parent}-01"),
+            format!("cc-{trace}-{parent}-01-what-the-future-brings"),
+        ] {
+            assert_eq!(told(&[&valid]).0, trace, "{valid}");
+        }
+        let twice = format!("00-{trace}-{parent}-01");
+        for invalid in [
+            vec![],
+            vec![&*twice, &*twice],
+            vec![&format!("00-{trace}-{parent}-01-more")],
+            vec![&format!("ff-{trace}-{parent}-01")],
+            vec![&format!("00-{}-{parent}-01", trace.to_ascii_uppercase())],
+            vec![&format!("00-{}-{parent}-01", "0".repeat(32))],
+            vec![&format!("00-{trace}-{}-01", "0".repeat(16))],
+            vec![&format!("00-{trace}-{parent}-0")],
+            vec![&format!("00_{trace}_{parent}_01")],
+            vec!["garbage"],
+        ] {
+            let (trace, own) = told(&invalid);
+            assert_eq!(trace, own, "{invalid:?}");
+        }
+    }
+}
