@@ -297,3 +297,87 @@ async fn without_the_listener_a_clients_trace_is_left_alone() {
         posts.iter().map(|received| received.header("x-request-id")).collect();
     assert_eq!(ids.len(), posts.len());
 }
+
+const LIMITED: &str = "mg-limited";
+
+/// A request reserves some thousand tokens and takes a few: without what servers and Traefik tell, ten a minute would pass.
+#[tokio::test]
+async fn what_is_told_goes_back_to_limits_and_usage() {
+    let Some(binary) = need(traefik_binary(NEWEST), "Traefik") else { return };
+    let telemetry = free_port();
+    let sim = Sim::start_with(Options {
+        spans: Some(Exporter { endpoint: format!("http://127.0.0.1:{telemetry}/v1/traces"), token: None }),
+        ..Options::named("sim", &["llama"])
+    });
+    let yaml = format!(
+        "listen: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\ntime_zone: {}\nservers: [{{ url: \"{}\" }}]\n{}",
+        common::noon(),
+        sim.url(),
+        common::auth::file_key("limited", "tokens_per_minute: 10000, tokens_per_day: 1000000"),
+    );
+    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &yaml);
+    let mut modelgate = builder.env("MODELGATE_LISTEN_TELEMETRY_TOKEN", TOKEN).start().await;
+    modelgate.wait_ready().await;
+    let to_modelgate = [
+        format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs"),
+        format!("--accesslog.otlp.http.headers.Authorization=Bearer {TOKEN}"),
+    ];
+    let builder = Traefik::builder(&binary).endpoint(modelgate.provider_endpoint());
+    let traefik = telling(builder, &to_modelgate).start().await;
+    traefik.wait_configured().await;
+
+    let began = std::time::Instant::now();
+    let (mut used, mut reserved) = (0, 0);
+    while reserved < 60_000 {
+        let answer = send(post_as(&traefik, LIMITED, &common::chat("llama"))).await;
+        match answer.status().as_u16() {
+            200 => {
+                let answer: Value = answer.json().await.expect("JSON");
+                used += answer["usage"]["total_tokens"].as_u64().expect("usage");
+                reserved += 1_000;
+            }
+            429 => {
+                let wait = &answer.headers()["retry-after"];
+                assert!(
+                    wait.to_str().is_ok_and(|wait| wait.parse().is_ok_and(|wait: u64| wait <= 6)),
+                    "{wait:?}"
+                );
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            // Traefik has not got the route yet.
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    // Without it 60,000 tokens take five minutes.
+    assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
+    let left = |limits: Value| {
+        move |per: &str| {
+            let all = limits["limits"].as_array().expect("limits").clone();
+            let limit = all.iter().find(|limit| limit["per"] == per).expect("a limit");
+            limit["remaining"].as_u64().expect("a number")
+        }
+    };
+    testkit::eventually(Duration::from_secs(30), || async {
+        let asked = testkit::client().get(format!("{}/v1/limits", traefik.url())).bearer_auth(LIMITED);
+        let left = left(send(asked).await.json().await.expect("JSON"));
+        (left("day") == 1_000_000 - used && left("minute") + used >= 10_000).then_some(())
+    })
+    .await;
+    let metrics = testkit::client().get(format!("{}/metrics", modelgate.admin_url()));
+    let metrics = send(metrics).await.text().await.expect("metrics");
+    let value = |name: &str| {
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or_else(|| panic!("{name}: {metrics}"));
+        line.trim().parse::<f64>().expect("a number") as u64
+    };
+    let exact = |of: &str| value(&format!("modelgate_settled_tokens_total{{known=\"exact\",type=\"{of}\"}}"));
+    assert_eq!(exact("prompt") + exact("completion"), used, "{metrics}");
+    assert_eq!(value("modelgate_settled_requests_total{known=\"exact\"}"), 60);
+    assert_eq!(value("modelgate_open_requests"), 0);
+}
+
+fn post_as(traefik: &Traefik, key: &str, body: &Value) -> RequestBuilder {
+    testkit::client().post(format!("{}/v1/chat/completions", traefik.url())).bearer_auth(key).json(body)
+}
