@@ -64,12 +64,12 @@ impl Tool {
         Self { variable: Some(variable.into()), ..self }
     }
 
-    fn as_listed_in(self, list: PathBuf, copy: &str) -> Self {
+    fn listed_in(self, list: PathBuf, copy: &str) -> Self {
         Self { list: Some((list, layout::tools().join(copy))), ..self }
     }
 
     /// Whether what is installed is what the list says now.
-    fn is_as_listed(&self) -> bool {
+    fn is_current(&self) -> bool {
         self.list.as_ref().is_none_or(|(list, copy)| {
             fs::read(list).is_ok_and(|list| fs::read(copy).is_ok_and(|copy| copy == list))
         })
@@ -79,7 +79,7 @@ impl Tool {
     pub(crate) fn path(&self) -> Option<PathBuf> {
         let chosen = self.variable.as_ref().and_then(env::var_os).map(PathBuf::from);
         let path = chosen.or_else(|| match &self.origin {
-            Origin::Kept { path, .. } => self.is_as_listed().then(|| path.clone()),
+            Origin::Kept { path, .. } => self.is_current().then(|| path.clone()),
             Origin::Debian { program, .. } => layout::find_program(program),
         });
         path.filter(|path| path.is_file())

@@ -25,7 +25,7 @@ pub(super) fn in_python() -> Tool {
         fs::copy(list, partial.join("requirements.txt"))?;
         python::finish_venv(&partial, &whole)
     })
-    .as_listed_in(layout::root().join(LISTS).join("requirements.txt"), "sdk/requirements.txt")
+    .listed_in(layout::root().join(LISTS).join("requirements.txt"), "sdk/requirements.txt")
     .told_by("MODELGATE_TEST_PYTHON")
 }
 
@@ -33,7 +33,7 @@ pub(super) fn in_python() -> Tool {
 pub(super) fn in_node() -> Tool {
     let used_for = "tests with the clients that people use";
     Tool::kept("clients in Node.js", "clients/package-lock.json", used_for, install_in_node)
-        .as_listed_in(layout::root().join(LISTS).join("package-lock.json"), "clients/package-lock.json")
+        .listed_in(layout::root().join(LISTS).join("package-lock.json"), "clients/package-lock.json")
         .told_by("MODELGATE_TEST_NODE_CLIENTS")
 }
 
