@@ -14,12 +14,14 @@ use tokio::{net::TcpListener, time::sleep};
 
 use super::{
     Options, answers, control,
+    endpoint::Endpoint,
     form::Form,
     native,
     respond::{EVENT_STREAM, error, not_found, served_model, text, unable, unavailable},
     socket, spans,
     state::{RawListing, Received, State},
     stream::Events,
+    tools,
     work::Work,
 };
 use crate::tls::TlsListener;
@@ -71,44 +73,6 @@ async fn answer(Shared(state): Shared<Arc<State>>, request: Request) -> Response
         response.headers_mut().insert("x-sim-server", name);
     }
     response
-}
-
-/// The endpoints that name a model in their body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    Chat,
-    Completions,
-    Embeddings,
-    Responses,
-    Messages,
-    CountTokens,
-    Rerank,
-    Moderations,
-    Images,
-    Transcriptions,
-}
-
-impl Endpoint {
-    fn find(path: &str) -> Option<Self> {
-        Some(match path {
-            "/chat/completions" => Self::Chat,
-            "/completions" => Self::Completions,
-            "/embeddings" => Self::Embeddings,
-            "/responses" => Self::Responses,
-            "/messages" => Self::Messages,
-            "/messages/count_tokens" => Self::CountTokens,
-            "/rerank" => Self::Rerank,
-            "/moderations" => Self::Moderations,
-            "/images/generations" => Self::Images,
-            "/audio/transcriptions" => Self::Transcriptions,
-            _ => return None,
-        })
-    }
-
-    /// Whether the engine works on such requests: they have spans and count in its tokens.
-    fn generates(self) -> bool {
-        matches!(self, Self::Chat | Self::Completions | Self::Embeddings | Self::Responses | Self::Messages)
-    }
 }
 
 /// A request's body as far as the server understands it.
@@ -243,11 +207,14 @@ async fn infer(state: &Arc<State>, endpoint: Endpoint, headers: &HeaderMap, cont
     running.finish();
     let file_size = if let Content::Form(form) = content { form.file_size } else { None };
     Json(match endpoint {
-        Endpoint::Chat => answers::of_all(answers::chat(state, &model), state, &work),
+        Endpoint::Chat => tools::in_chat(json, answers::of_all(answers::chat(state, &model), state, &work)),
         Endpoint::Completions => answers::of_all(answers::completion(state, &model), state, &work),
         Endpoint::Embeddings => answers::embeddings(&model, json),
         Endpoint::Responses => answers::response(state, &model),
-        Endpoint::Messages => answers::message(state, &model, Some(&answers::pieces(state, &model).concat())),
+        Endpoint::Messages => {
+            let text = answers::pieces(state, &model).concat();
+            tools::in_message(json, answers::message(state, &model, Some(&text)))
+        }
         Endpoint::CountTokens => json!({"input_tokens": 7}),
         Endpoint::Rerank => answers::rerank(&model, json),
         Endpoint::Moderations => answers::moderation(&model),
