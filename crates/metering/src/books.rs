@@ -12,6 +12,7 @@
 
 mod account;
 mod counters;
+mod line;
 mod share;
 mod teach;
 

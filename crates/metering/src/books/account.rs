@@ -1,16 +1,15 @@
 //! One server's account: the requests since its last balance, and how they are balanced with what it has counted.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use super::{
     BookRow, Counters, Hour, Terms, UsageCorrection,
     counters::{Counted, Since},
+    line::BookLine,
     share,
     teach::LastFactors,
 };
-use crate::{
-    Calibration, Ending, RequestId, RequestSettlement, RequestShape, ReservedTokens, UsageKind, UsedTokens,
-};
+use crate::{Calibration, RequestSettlement};
 
 /// The number of requests between two balances. A server that is never idle is balanced after so many; what it works on at that
 /// moment is then counted on one side only, and evens out with the next balance.
@@ -36,20 +35,6 @@ pub(super) struct ServerAccount<W> {
     factors: LastFactors,
 }
 
-/// A settled request.
-#[derive(Debug)]
-pub(super) struct BookLine<W> {
-    request: RequestId,
-    whose: W,
-    pub(super) model: Arc<str>,
-    pub(super) shape: RequestShape,
-    pub(super) reserved: ReservedTokens,
-    pub(super) kind: UsageKind,
-    pub(super) ending: Ending,
-    pub(super) used: UsedTokens,
-    pub(super) answer_bytes: Option<u64>,
-}
-
 impl<W> Default for ServerAccount<W> {
     fn default() -> Self {
         Self {
@@ -62,27 +47,6 @@ impl<W> Default for ServerAccount<W> {
             hours: BTreeMap::new(),
             factors: LastFactors::default(),
         }
-    }
-}
-
-impl<W> BookLine<W> {
-    fn of<T>(whose: W, settlement: &RequestSettlement<T>) -> Self {
-        Self {
-            request: settlement.request,
-            whose,
-            model: Arc::clone(&settlement.model),
-            shape: settlement.shape,
-            reserved: settlement.reserved,
-            kind: settlement.kind,
-            ending: settlement.ending,
-            used: settlement.used,
-            answer_bytes: settlement.answer_bytes,
-        }
-    }
-
-    /// Only what nobody knows exactly is corrected. A refusal has used nothing.
-    pub(super) fn is_correctable(&self) -> bool {
-        self.kind != UsageKind::Exact && self.ending != Ending::Refused
     }
 }
 
@@ -181,33 +145,6 @@ impl<W: Clone> ServerAccount<W> {
     }
 }
 
-impl<W: Clone> BookLine<W> {
-    /// What was measured may already be more than what was reserved, if the request left its length open.
-    fn most_completion(&self) -> u64 {
-        u64::from(self.reserved.completion).max(self.used.completion)
-    }
-
-    fn most_prompt(&self, completion: u64) -> u64 {
-        self.reserved.total().saturating_sub(completion).max(self.used.prompt)
-    }
-
-    /// A counter that leaves cached tokens out and says less than the prompt has: the rest was cached.
-    fn change(&self, computed: u64, completion: u64, terms: Terms) -> UsageCorrection<W> {
-        let before = self.used;
-        let (prompt, cached) = match terms.leaves_out_cached && computed < before.prompt {
-            true => (before.prompt, before.prompt - computed),
-            false => (computed, before.cached.unwrap_or(0).min(computed)),
-        };
-        UsageCorrection {
-            request: self.request,
-            whose: self.whose.clone(),
-            prompt: difference(prompt, before.prompt),
-            cached: difference(cached, before.cached.unwrap_or(0)),
-            completion: difference(completion, before.completion),
-        }
-    }
-}
-
 impl<W> UsageCorrection<W> {
     fn is_empty(&self) -> bool {
         (self.prompt, self.cached, self.completion) == (0, 0, 0)
@@ -221,9 +158,4 @@ impl BookRow {
         add(&mut self.settled.completion, change.completion);
         add(&mut self.cached, change.cached);
     }
-}
-
-fn difference(now: u64, before: u64) -> i64 {
-    let signed = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
-    signed(now) - signed(before)
 }

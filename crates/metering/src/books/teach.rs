@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Counters, Terms, account::BookLine, share};
+use super::{Counters, Terms, line::BookLine, share};
 use crate::{Calibration, Ending, RequestShape, UsageKind, calibration::real};
 
 /// The number of balances by which unusual ones are told.
