@@ -169,7 +169,7 @@ impl Count {
         // Some servers accept JSON that is refused here: unlimited nesting, half a surrogate pair, numbers out of range. A
         // field with such a value counts by its text.
         let mut count = Self::default();
-        serde_json::Deserializer::from_slice(body).deserialize_map(Fields(&mut count)).ok()?;
+        serde_json::Deserializer::from_slice(body).deserialize_map(BodyFields(&mut count)).ok()?;
         Some(count)
     }
 
@@ -567,9 +567,9 @@ impl Visitor<'_> for Name<'_> {
 }
 
 /// The fields of the body.
-struct Fields<'c>(&'c mut Count);
+struct BodyFields<'c>(&'c mut Count);
 
-impl<'de> Visitor<'de> for Fields<'_> {
+impl<'de> Visitor<'de> for BodyFields<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -83,7 +83,7 @@ pub(crate) async fn text(response: Response<Body>) -> String {
 fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>) -> Admin {
     let settings = web::Settings {
         trusted_networks: Vec::new(),
-        traefik: traefik_config::Options::default(),
+        traefik: traefik_config::RenderOptions::default(),
         advertise: None,
         hold: std::time::Duration::from_secs(4),
     };

@@ -30,14 +30,14 @@ impl Told {
             appeared.iter().partition(|problem| problem.severity() == Severity::Hint);
         each(
             &problems,
-            |Line { about, code, words }| warn!(%about, code, "problem: {words}"),
+            |LoggedProblem { about, code, words }| warn!(%about, code, "problem: {words}"),
             |more| {
                 warn!(more, "more problems; the dashboard and modelgate check --servers list them all");
             },
         );
         each(
             &hints,
-            |Line { about, code, words }| info!(%about, code, "hint: {words}"),
+            |LoggedProblem { about, code, words }| info!(%about, code, "hint: {words}"),
             |more| {
                 info!(more, "more hints; the dashboard and modelgate check --servers list them all");
             },
@@ -45,7 +45,7 @@ impl Told {
         let gone: Vec<&Problem> = gone.iter().collect();
         each(
             &gone,
-            |Line { about, code, words }| info!(%about, code, "gone: {words}"),
+            |LoggedProblem { about, code, words }| info!(%about, code, "gone: {words}"),
             |more| {
                 info!(more, "more problems and hints are gone");
             },
@@ -74,16 +74,20 @@ impl Told {
 }
 
 /// A problem as it is logged.
-struct Line<'a> {
+struct LoggedProblem<'a> {
     about: &'a ProblemSubject,
     code: &'static str,
     /// The text without the list of allowed values.
     words: String,
 }
 
-fn each(problems: &[&Problem], tell: impl Fn(Line<'_>), tell_more: impl Fn(usize)) {
+fn each(problems: &[&Problem], tell: impl Fn(LoggedProblem<'_>), tell_more: impl Fn(usize)) {
     for Problem { subject, finding } in problems.iter().take(MOST_LINES) {
-        tell(Line { about: subject, code: finding.code(), words: on_one_line(&format!("{finding:#}")) });
+        tell(LoggedProblem {
+            about: subject,
+            code: finding.code(),
+            words: on_one_line(&format!("{finding:#}")),
+        });
     }
     if let Some(more) = problems.len().checked_sub(MOST_LINES).filter(|more| *more > 0) {
         tell_more(more);

@@ -6,7 +6,7 @@ use catalogue::{Configured, Cordons, ModelOverrides, ServerSpec};
 use discovery::Sources;
 use tokio::sync::watch;
 use tracing::info;
-use traefik_config::{Dashboard, Options};
+use traefik_config::{Dashboard, RenderOptions};
 use web::Settings;
 
 use crate::config::{Config, StaticServer};
@@ -56,8 +56,8 @@ pub(crate) fn settings(config: &Config) -> Settings {
 }
 
 /// What is rendered for Traefik besides models.
-pub(crate) fn options(config: &Config) -> Options {
-    Options {
+pub(crate) fn options(config: &Config) -> RenderOptions {
+    RenderOptions {
         version: config.traefik.version,
         entry_points: config.traefik.entry_points.clone(),
         hosts: config.traefik.hosts.clone(),

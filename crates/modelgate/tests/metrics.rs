@@ -148,7 +148,7 @@ impl Served {
         let version = NEWEST.parse().expect("a version");
         let settings = Settings {
             trusted_networks: Vec::new(),
-            traefik: traefik_config::Options { version, ..Default::default() },
+            traefik: traefik_config::RenderOptions { version, ..Default::default() },
             advertise: None,
             hold: Duration::from_millis(4_500),
         };

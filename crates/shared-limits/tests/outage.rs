@@ -23,19 +23,19 @@ const MS: Duration = Duration::from_millis(1);
 const MOST: Duration = Duration::from_millis(50);
 
 /// A call: its start, its duration, and whether there was an answer.
-struct Call {
+struct TimedCall {
     began: Instant,
     took: Duration,
     is_answered: bool,
 }
 
-async fn call_all_the_time(limits: Arc<SharedLimits>, who: u128, until: Instant) -> Vec<Call> {
+async fn call_all_the_time(limits: Arc<SharedLimits>, who: u128, until: Instant) -> Vec<TimedCall> {
     let mut calls = Vec::new();
     while Instant::now() < until {
         let (began, stopwatch) = (Instant::now(), Stopwatch::start());
         let outcome = limits.admit(&[plenty(who), plenty(0)]).await;
         let took = stopwatch.elapsed();
-        calls.push(Call { began, took, is_answered: outcome != Outcome::Unavailable });
+        calls.push(TimedCall { began, took, is_answered: outcome != Outcome::Unavailable });
         sleep(MS).await;
     }
     calls
@@ -81,7 +81,7 @@ impl Lateness {
         }
     }
 
-    fn concerns(&self, call: &Call) -> bool {
+    fn concerns(&self, call: &TimedCall) -> bool {
         self.hiccups
             .iter()
             .any(|hiccup| *hiccup.start() <= call.began + call.took && call.began <= *hiccup.end())
@@ -134,9 +134,9 @@ async fn outage<F: Future<Output = Redis>>(what: &str, outage: impl FnOnce(Redis
     );
     assert_eq!(limits.failures(), (calls.len() - answered) as u64);
     // The first calls are lost with the connection, or late; after that nobody waits.
-    let during = |call: &&Call| call.began > began + 100 * MS && call.began + call.took < ended;
+    let during = |call: &&TimedCall| call.began > began + 100 * MS && call.began + call.took < ended;
     let during: Vec<_> = calls.iter().filter(during).collect();
-    let after = |call: &&Call| call.began > recovered + 100 * MS && !lateness.concerns(call);
+    let after = |call: &&TimedCall| call.began > recovered + 100 * MS && !lateness.concerns(call);
     let after: Vec<_> = calls.iter().filter(after).collect();
     let well = after.iter().filter(|call| call.is_answered).count();
     assert!(longest <= MOST + late, "{longest:?}");

@@ -4,7 +4,7 @@ use std::fmt;
 
 use catalogue::Catalogue;
 
-use crate::{Gateway, Options, render};
+use crate::{Gateway, RenderOptions, render};
 
 /// Without hosts, Modelgate's paths are its own on all hosts. Traefik asks the router with the longest rule first, unless
 /// priorities say otherwise (<https://doc.traefik.io/traefik/reference/routing-configuration/http/routing/rules-and-priority/>), so
@@ -17,12 +17,12 @@ pub struct Claim {
 
 impl Claim {
     /// What a catalogue's document claims on hosts that may be others'; `None` if the operator has named Modelgate's hosts.
-    pub fn of(catalogue: &Catalogue, options: &Options) -> Option<Self> {
+    pub fn of(catalogue: &Catalogue, options: &RenderOptions) -> Option<Self> {
         if !options.hosts.is_empty() {
             return None;
         }
         // The dashboard is on a host of its own.
-        let options = Options { dashboard: None, ..options.clone() };
+        let options = RenderOptions { dashboard: None, ..options.clone() };
         let anywhere = Gateway { authority: String::new(), ca_pem: String::new() };
         let document = render(catalogue, &options, &anywhere);
         let priorities = document.http.routers.values().filter(|router| router.parent_refs.is_empty());

@@ -22,7 +22,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use catalogue::{Api, Catalogue, Choice, ModelName, Pool, RouteGroup};
 
 use crate::{
-    Options,
+    RenderOptions,
     front::{Front, Refusal, exclusive_chunked, tiers, too_large},
     rule,
     upstream::Upstream,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Adds the routers of the flat layout.
-pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, front: &Front<'_>) {
+pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &RenderOptions, front: &Front<'_>) {
     let default: Vec<_> = catalogue.pools().filter(|pool| pool.selector.is_none()).collect();
     let selections = catalogue.selections().iter().rev().map(|selection| selection.pools().collect());
     front.add_refusal(http, Refusal::Unrouted, "", 1);
@@ -50,7 +50,7 @@ pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, fro
 struct Routers<'a> {
     http: &'a mut Http,
     catalogue: &'a Catalogue,
-    options: &'a Options,
+    options: &'a RenderOptions,
     front: &'a Front<'a>,
 }
 
@@ -109,7 +109,7 @@ impl Routers<'_> {
 }
 
 /// Whether no unread body could choose another model.
-pub(crate) fn can_be_served(pool: &Pool, options: &Options) -> bool {
+pub(crate) fn can_be_served(pool: &Pool, options: &RenderOptions) -> bool {
     options.version.forwards_body() || pool.choice() <= Choice::Sole
 }
 
@@ -121,7 +121,7 @@ fn only_model(pools: &[&Arc<Pool>]) -> Option<ModelName> {
 }
 
 /// The rule for a pool's requests: its selector, and all the ways to name the model.
-fn requests_of(pool: &Pool, naming: Naming, options: &Options) -> String {
+fn requests_of(pool: &Pool, naming: Naming, options: &RenderOptions) -> String {
     let (name, name_in_path) = (rule::literal(&pool.model), rule::literal_in_path(&pool.model));
     let mut plain = Vec::new();
     let mut ways = Vec::new();

@@ -13,7 +13,7 @@ pub use gate::{SIZED_GATE, WEBSOCKET_GATE};
 pub(crate) use tier::{Body, Question, RANK_OF_TOO_LARGE, exclusive_chunked, tiers, too_large};
 
 use crate::{
-    Gateway, Options, rule,
+    Gateway, RenderOptions, rule,
     wire::{
         AddPrefix, ForwardingTimeouts, Http, LoadBalancer, Middleware, Router, RouterTls, Server,
         ServersTransport, Service,
@@ -56,7 +56,7 @@ pub(crate) enum Refusal {
 
 /// What the root routers share.
 pub(crate) struct Front<'a> {
-    options: &'a Options,
+    options: &'a RenderOptions,
     gateway: &'a Gateway,
     /// The rule for the hosts; empty: any.
     pub(crate) hosts: String,
@@ -73,7 +73,7 @@ impl<'a> Front<'a> {
     pub(crate) fn new(
         http: &mut Http,
         catalogue: &Catalogue,
-        options: &'a Options,
+        options: &'a RenderOptions,
         gateway: &'a Gateway,
     ) -> Self {
         let hosts = rule::hosts(catalogue, options);

@@ -8,7 +8,7 @@ use catalogue::Catalogue;
 use serde_json::Value;
 
 use crate::{
-    Gateway, Options, render,
+    Gateway, RenderOptions, render,
     wire::{ForwardAuth, Http, Middleware},
 };
 
@@ -19,7 +19,7 @@ const NAME: &str = "check";
 /// `model`. `authority` is the host and port at which Traefik reaches the requests listener.
 ///
 /// Labels cannot hold Modelgate's CA, which is created at the first start, so they tell Traefik not to verify the certificate.
-pub fn check_labels(options: &Options, authority: &str, model: &str) -> Vec<String> {
+pub fn check_labels(options: &RenderOptions, authority: &str, model: &str) -> Vec<String> {
     let gateway = Gateway { authority: authority.to_owned(), ca_pem: String::new() };
     let document = render(&Catalogue::default(), options, &gateway);
     let Some(mut check) = gate(document.http) else { return Vec::new() };
@@ -83,7 +83,8 @@ mod tests {
     use super::*;
 
     fn labels(version: &str) -> Vec<String> {
-        let options = Options { version: version.parse().expect("a version"), ..Options::default() };
+        let options =
+            RenderOptions { version: version.parse().expect("a version"), ..RenderOptions::default() };
         check_labels(&options, "modelgate:8101", "org/a model")
     }
 
@@ -107,7 +108,7 @@ mod tests {
     /// With proxies before Traefik the gate is a chain, and this is its second middleware.
     #[test]
     fn behind_proxies_it_hands_on_what_they_say() {
-        let options = Options { ip_depth: 1, ..Options::default() };
+        let options = RenderOptions { ip_depth: 1, ..RenderOptions::default() };
         let labels = check_labels(&options, "modelgate:8101", "m").join("\n");
         assert!(labels.contains("forwardauth.trustforwardheader: \"true\""), "{labels}");
     }

@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 use catalogue::Catalogue;
 
 use crate::{
-    MODELGATE_SERVICE, Options,
+    MODELGATE_SERVICE, RenderOptions,
     front::{Front, RANK_OF_MODELS, RANK_OF_TOO_LARGE, Refusal, UNROUTED, tiers, too_large},
     rule,
     upstream::Upstream,
@@ -35,7 +35,7 @@ use crate::{
 const MAX_ROUTES_PER_ROUTER: usize = 64;
 
 /// Adds the routers of the layered layout.
-pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &Options, front: &Front<'_>) {
+pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &RenderOptions, front: &Front<'_>) {
     let mut roots = Vec::new();
     for tier in tiers(options) {
         let mut router = front.root(&tier.matcher, tier.rank);

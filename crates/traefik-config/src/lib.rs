@@ -33,14 +33,14 @@ use catalogue::Catalogue;
 pub use claim::Claim;
 pub use front::{MODELGATE_SERVICE, REFUSE_PREFIX, SIZED_GATE, WEBSOCKET_GATE};
 pub use handwritten::check_labels;
-pub use options::{ClientCertificate, Cors, Dashboard, Gateway, Hsts, Options, Tls};
+pub use options::{ClientCertificate, Cors, Dashboard, Gateway, Hsts, RenderOptions, Tls};
 pub use shortcomings::{Lack, Shortcoming, shortcomings};
 pub use version::{InvalidVersion, TraefikVersion};
 pub use wire::Document;
 pub use withheld::is_withheld;
 
 /// Renders the document. The same catalogue, options and gateway give the same bytes.
-pub fn render(catalogue: &Catalogue, options: &Options, gateway: &Gateway) -> Document {
+pub fn render(catalogue: &Catalogue, options: &RenderOptions, gateway: &Gateway) -> Document {
     let mut http = wire::Http::default();
     let front = front::Front::new(&mut http, catalogue, options, gateway);
     if options.version.is_layered() {

@@ -8,7 +8,7 @@ use crate::TraefikVersion;
 
 /// How the document is rendered, apart from what is in the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct RenderOptions {
     /// The version of Traefik.
     pub version: TraefikVersion,
     /// Entry points of the routers; empty: Traefik's default ones.
@@ -94,7 +94,7 @@ pub struct Dashboard {
     pub port: u16,
 }
 
-impl Default for Options {
+impl Default for RenderOptions {
     fn default() -> Self {
         Self {
             version: TraefikVersion::default(),

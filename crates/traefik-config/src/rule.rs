@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use catalogue::{Api, Catalogue, Condition, ModelName, Selector};
 
-use crate::Options;
+use crate::RenderOptions;
 
 /// A segment of an escaped path; `%2F` counts as a slash, since either is one inside a model's name.
 const SEGMENT: &str = "(?:[^/%]|%[013-9A-Fa-f].|%2[^Ff])*";
@@ -36,7 +36,7 @@ pub(crate) const AZURE_V1: [&str; 3] =
     ["PathPrefix(`/openai/v1/`)", "Path(`/openai/responses`)", "PathPrefix(`/openai/responses/`)"];
 
 /// The paths of an API.
-pub(crate) fn paths(api: Api, options: &Options) -> Vec<String> {
+pub(crate) fn paths(api: Api, options: &RenderOptions) -> Vec<String> {
     match api {
         Api::OpenAi => options.path_prefixes.iter().map(|p| format!("PathPrefix(`{p}/`)")).collect(),
         Api::Models => vec!["PathPrefix(`/models/`)".into()],
@@ -51,7 +51,7 @@ pub(crate) fn paths(api: Api, options: &Options) -> Vec<String> {
 }
 
 /// The hosts that are served; empty: any. Conditions about hosts add theirs.
-pub(crate) fn hosts(catalogue: &Catalogue, options: &Options) -> Vec<String> {
+pub(crate) fn hosts(catalogue: &Catalogue, options: &RenderOptions) -> Vec<String> {
     let mut hosts: Vec<String> = Vec::new();
     if options.hosts.is_empty() {
         return hosts;

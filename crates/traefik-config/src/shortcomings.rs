@@ -5,13 +5,13 @@ mod shortcoming;
 use catalogue::{Catalogue, Pool, RouteGroup, Strategy};
 
 use crate::{
-    Options, flat,
+    RenderOptions, flat,
     upstream::{Rewriting, by_priority, is_checked, rewriting},
 };
 pub use shortcoming::{Lack, Shortcoming};
 
 /// Reports what is left out for this version, or works less well than asked for, and why. What affects all models comes first.
-pub fn shortcomings(catalogue: &Catalogue, options: &Options) -> Vec<Shortcoming> {
+pub fn shortcomings(catalogue: &Catalogue, options: &RenderOptions) -> Vec<Shortcoming> {
     let version = options.version;
     let of_all = |lack| Shortcoming { version, model: None, lack };
     let mut found: Vec<Shortcoming> = of_version(options).into_iter().map(of_all).collect();
@@ -35,7 +35,7 @@ pub fn shortcomings(catalogue: &Catalogue, options: &Options) -> Vec<Shortcoming
 }
 
 /// What is lacking for all models.
-fn of_version(options: &Options) -> Vec<Lack> {
+fn of_version(options: &RenderOptions) -> Vec<Lack> {
     let version = options.version;
     let mut found = Vec::new();
     if !version.is_layered() {
@@ -51,7 +51,7 @@ fn of_version(options: &Options) -> Vec<Lack> {
 }
 
 /// Why a model is left out, if it is.
-fn left_out(pool: &Pool, group: &RouteGroup, options: &Options) -> Option<Lack> {
+fn left_out(pool: &Pool, group: &RouteGroup, options: &RenderOptions) -> Option<Lack> {
     if !flat::can_be_served(pool, options) {
         return Some(Lack::ModelMayBeAnother);
     }
@@ -59,7 +59,7 @@ fn left_out(pool: &Pool, group: &RouteGroup, options: &Options) -> Option<Lack> 
     differ.then_some(Lack::BasePathsDiffer)
 }
 
-fn of_services(pool: &Pool, group: &RouteGroup, options: &Options, say: &mut impl FnMut(Lack)) {
+fn of_services(pool: &Pool, group: &RouteGroup, options: &RenderOptions, say: &mut impl FnMut(Lack)) {
     let (version, settings) = (options.version, &pool.settings);
     match settings.strategy {
         Some(strategy @ Strategy::P2c) if !version.has_p2c() => {

@@ -59,11 +59,11 @@ fn version(text: &str) -> TraefikVersion {
     text.parse().expect("a version")
 }
 
-fn options(traefik: &str) -> Options {
-    Options { version: version(traefik), ..Options::default() }
+fn options(traefik: &str) -> RenderOptions {
+    RenderOptions { version: version(traefik), ..RenderOptions::default() }
 }
 
-fn render_servers(servers: Vec<ServerRecord>, options: &Options) -> Document {
+fn render_servers(servers: Vec<ServerRecord>, options: &RenderOptions) -> Document {
     render(&Catalogue::assemble(servers, Vec::new()), options, &gateway())
 }
 

@@ -21,7 +21,7 @@ pub(crate) use service::is_checked;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Options,
+    RenderOptions,
     page::page,
     rule,
     wire::{ErrorPage, Headers, Http, InFlightReq, Middleware, ReplacePathRegex, Retry, SourceCriterion},
@@ -63,7 +63,7 @@ pub(crate) enum Rewriting {
 pub(crate) struct Upstream<'a> {
     pub(crate) http: &'a mut Http,
     pub(crate) catalogue: &'a Catalogue,
-    pub(crate) options: &'a Options,
+    pub(crate) options: &'a RenderOptions,
 }
 
 impl Upstream<'_> {

@@ -234,7 +234,7 @@ mod tests {
             let catalogue = self.reader.load().clone().expect("published");
             let gateway = Gateway { authority: format!("{host}:8101"), ca_pem: "a certificate".into() };
             let version = version.parse().expect("a version");
-            let options = traefik_config::Options { version, ..Default::default() };
+            let options = traefik_config::RenderOptions { version, ..Default::default() };
             let document = traefik_config::render(&catalogue, &options, &gateway).to_json();
             let from = Rendering {
                 catalogue: &catalogue,

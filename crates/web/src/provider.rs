@@ -177,7 +177,7 @@ impl RenderCache {
         {
             return rendered.clone();
         }
-        let options = traefik_config::Options { version, ..settings.traefik.clone() };
+        let options = traefik_config::RenderOptions { version, ..settings.traefik.clone() };
         let bytes = Bytes::from(traefik_config::render(catalogue, &options, gateway).to_json());
         let digest = Sha256::digest(&bytes);
         let fingerprint = digest.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)).max(1);

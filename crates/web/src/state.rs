@@ -28,7 +28,7 @@ pub struct Settings {
     /// Networks in which every address counts as Traefik's: Traefik is given servers' credentials.
     pub trusted_networks: Vec<IpNet>,
     /// How the document for Traefik is rendered.
-    pub traefik: traefik_config::Options,
+    pub traefik: traefik_config::RenderOptions,
     /// The host at which Traefik reaches Modelgate; `None`: the host that it polls.
     pub advertise: Option<String>,
     /// How long a poll is held while nothing changes; shorter than Traefik's `pollTimeout`.

@@ -21,7 +21,7 @@ const MAX_HEADERS_LEN: usize = 8 * 1024;
 /// The maximum number of a part's headers.
 const MAX_HEADERS: usize = 8;
 
-type Refused = &'static str;
+type WhyRefused = &'static str;
 
 /// The headers of a part.
 #[derive(Debug, Default)]
@@ -80,7 +80,7 @@ fn field(name: &str) -> Result<Field, Unreadable> {
 ///
 /// The boundary may occur nowhere else: readers differ in how they treat `--boundary` in the middle of a line, or with
 /// something after it.
-fn split<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<&'a [u8]>, Refused> {
+fn split<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<&'a [u8]>, WhyRefused> {
     let delimiter = format!("--{boundary}");
     let finder = memmem::Finder::new(&delimiter);
     let mut rest = body.strip_prefix(delimiter.as_bytes()).ok_or("it does not start with its boundary")?;
@@ -102,7 +102,7 @@ fn split<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<&'a [u8]>, Refused> {
 
 impl<'a> Head<'a> {
     /// Reads a part's headers, and returns its content as well.
-    fn read(part: &'a [u8]) -> Result<(Self, &'a [u8]), Refused> {
+    fn read(part: &'a [u8]) -> Result<(Self, &'a [u8]), WhyRefused> {
         // The search for the empty line includes the last header's line end, so that "no headers" is found, too.
         let window = &part[..part.len().min(MAX_HEADERS_LEN)];
         let end = memmem::find(window, b"\r\n\r\n").ok_or("a part's headers do not end")?;
@@ -122,7 +122,7 @@ impl<'a> Head<'a> {
         Ok((head, content))
     }
 
-    fn add(&mut self, line: &'a str) -> Result<(), Refused> {
+    fn add(&mut self, line: &'a str) -> Result<(), WhyRefused> {
         let (name, value) = line.split_once(':').ok_or("a part has a header without a colon")?;
         // This also refuses folded lines, which start with a blank.
         if !parameters::is_token(name) {
@@ -145,7 +145,7 @@ impl<'a> Head<'a> {
     }
 
     /// The part's name, and whether it is a file.
-    fn name(&self) -> Result<(&'a str, bool), Refused> {
+    fn name(&self) -> Result<(&'a str, bool), WhyRefused> {
         let disposition = self.disposition.ok_or("a part has no Content-Disposition")?;
         let (kind, parameters) = parameters::split(disposition)?;
         if !kind.eq_ignore_ascii_case("form-data") {
@@ -177,7 +177,7 @@ impl<'a> Head<'a> {
     }
 
     /// Checks that the part is plain text to every reader.
-    fn check_model(&self) -> Result<(), Refused> {
+    fn check_model(&self) -> Result<(), WhyRefused> {
         if self.transfer_encoding.is_some() {
             return Err("\"model\" has a Content-Transfer-Encoding");
         }

@@ -31,7 +31,7 @@ struct TryItPage {
     frame: Frame,
     given: TryItForm,
     names: Vec<String>,
-    outcome: Option<Result<Outcome, Unreadable>>,
+    outcome: Option<Result<TriedOutcome, Unreadable>>,
 }
 
 /// The fields of the form. A key is never shown again.
@@ -61,7 +61,7 @@ impl Default for TryItForm {
     }
 }
 
-struct Outcome {
+struct TriedOutcome {
     class: &'static str,
     says: String,
     steps: Vec<String>,
@@ -157,7 +157,7 @@ fn names(admin: &Admin, policy: &Policy) -> Vec<String> {
     names
 }
 
-async fn explain(admin: &Admin, given: &TryItForm) -> Result<Outcome, Unreadable> {
+async fn explain(admin: &Admin, given: &TryItForm) -> Result<TriedOutcome, Unreadable> {
     let loaded = admin.shared.catalogue().load().clone();
     let catalogue = loaded.as_deref().ok_or(Unreadable::Surveying)?;
     let uri: Uri = given.url.trim().parse()?;
@@ -194,7 +194,7 @@ async fn explain(admin: &Admin, given: &TryItForm) -> Result<Outcome, Unreadable
 }
 
 /// The outcome in words, with what is left of the limits.
-fn outcome(explanation: Explanation, left: &[Left]) -> Outcome {
+fn outcome(explanation: Explanation, left: &[Left]) -> TriedOutcome {
     let reached = explanation.demands.reached(left);
     let Explanation { mut steps, decision, .. } = explanation;
     let (class, says) = match (&decision, reached) {
@@ -209,7 +209,7 @@ fn outcome(explanation: Explanation, left: &[Left]) -> Outcome {
         }
     };
     steps.extend(left.iter().map(left_now));
-    Outcome { class, says, steps }
+    TriedOutcome { class, says, steps }
 }
 
 /// Says which limit refuses the request now, and until when.

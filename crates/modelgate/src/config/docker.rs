@@ -51,7 +51,7 @@ impl DockerConfig {
 }
 
 /// `docker.endpoint`: a scheme, and a path or a host and a port.
-struct Endpoint {
+struct EngineEndpoint {
     scheme: &'static str,
     /// The whole endpoint; after the scheme it has only a host and a port.
     url: String,
@@ -62,13 +62,13 @@ struct Endpoint {
 /// Why a text is not an endpoint.
 #[derive(Debug, thiserror::Error)]
 enum BadEndpoint {
-    #[error("allowed: {}", Endpoint::ALLOWED)]
+    #[error("allowed: {}", EngineEndpoint::ALLOWED)]
     Form,
-    #[error("{reason}; allowed: {}", Endpoint::ALLOWED)]
+    #[error("{reason}; allowed: {}", EngineEndpoint::ALLOWED)]
     Address { reason: &'static str },
 }
 
-impl Endpoint {
+impl EngineEndpoint {
     const ALLOWED: &str = "unix:///PATH, tcp://HOST:PORT, http://HOST:PORT or https://HOST:PORT";
 
     fn parse(text: &str) -> Result<Self, BadEndpoint> {
@@ -89,7 +89,7 @@ impl Endpoint {
     }
 }
 
-impl Default for Endpoint {
+impl Default for EngineEndpoint {
     fn default() -> Self {
         Self { scheme: "unix", url: "unix:///var/run/docker.sock".into(), host: None }
     }
@@ -142,7 +142,7 @@ fn read_list(sections: Vec<Section<'_>>) -> Vec<DockerOptions> {
     for (i, mut section) in sections.into_iter().enumerate() {
         let name = section.get("name", NAME, host_name);
         section.require("name", NAME);
-        section.require("endpoint", Endpoint::ALLOWED);
+        section.require("endpoint", EngineEndpoint::ALLOWED);
         // The placeholder for an invalid name is never used: an error has been reported already.
         let host = read_host(
             &mut section,
@@ -170,7 +170,7 @@ fn read_host(section: &mut Section<'_>, place: &str, name: &str, skip_endpoint: 
         section.skip("endpoint");
         None
     } else {
-        section.url("endpoint", Endpoint::ALLOWED, Endpoint::parse)
+        section.url("endpoint", EngineEndpoint::ALLOWED, EngineEndpoint::parse)
     };
     let endpoint = endpoint.unwrap_or_default();
     let tls = read_tls(section, endpoint.scheme);

@@ -154,7 +154,7 @@ pub(super) fn image() -> Value {
 /// counters of tokens, which include those of answers that were broken off.
 pub(super) fn metrics(state: &State) -> String {
     let counts = state.counts();
-    let family = |kind: &str, name: &str, help: &str, value: &dyn Fn(&super::state::Counts) -> usize| {
+    let family = |kind: &str, name: &str, help: &str, value: &dyn Fn(&super::state::ModelCounts) -> usize| {
         let mut text = format!("# HELP vllm:{name} {help}\n# TYPE vllm:{name} {kind}\n");
         for (model, counts) in &counts {
             let label = model.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");

@@ -35,6 +35,7 @@
 
 mod answers;
 mod control;
+mod endpoint;
 mod form;
 mod handle;
 mod native;

@@ -14,6 +14,7 @@ use tokio::{net::TcpListener, time::sleep};
 
 use super::{
     Options, answers, control,
+    endpoint::Endpoint,
     form::Form,
     native,
     respond::{EVENT_STREAM, error, not_found, served_model, text, unable, unavailable},
@@ -71,44 +72,6 @@ async fn answer(Shared(state): Shared<Arc<State>>, request: Request) -> Response
         response.headers_mut().insert("x-sim-server", name);
     }
     response
-}
-
-/// The endpoints that name a model in their body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    Chat,
-    Completions,
-    Embeddings,
-    Responses,
-    Messages,
-    CountTokens,
-    Rerank,
-    Moderations,
-    Images,
-    Transcriptions,
-}
-
-impl Endpoint {
-    fn find(path: &str) -> Option<Self> {
-        Some(match path {
-            "/chat/completions" => Self::Chat,
-            "/completions" => Self::Completions,
-            "/embeddings" => Self::Embeddings,
-            "/responses" => Self::Responses,
-            "/messages" => Self::Messages,
-            "/messages/count_tokens" => Self::CountTokens,
-            "/rerank" => Self::Rerank,
-            "/moderations" => Self::Moderations,
-            "/images/generations" => Self::Images,
-            "/audio/transcriptions" => Self::Transcriptions,
-            _ => return None,
-        })
-    }
-
-    /// Whether the engine works on such requests: they have spans and count in its tokens.
-    fn generates(self) -> bool {
-        matches!(self, Self::Chat | Self::Completions | Self::Embeddings | Self::Responses | Self::Messages)
-    }
 }
 
 /// A request's body as far as the server understands it.

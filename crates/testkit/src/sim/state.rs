@@ -85,7 +85,7 @@ pub(super) struct State {
     started: Instant,
     switches: Mutex<Switches>,
     requests: Mutex<VecDeque<Received>>,
-    counts: Mutex<BTreeMap<String, Counts>>,
+    counts: Mutex<BTreeMap<String, ModelCounts>>,
     slots: Arc<Semaphore>,
     abandoned: AtomicUsize,
     spans: Option<mpsc::UnboundedSender<Vec<Span>>>,
@@ -106,7 +106,7 @@ pub(super) struct Switches {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct ModelCounts {
     pub(super) running: usize,
     pub(super) waiting: usize,
     /// Tokens of prompts, and of answers, since the start.
@@ -174,7 +174,7 @@ impl State {
     }
 
     /// The gauges of each model that is served or was asked for.
-    pub(super) fn counts(&self) -> BTreeMap<String, Counts> {
+    pub(super) fn counts(&self) -> BTreeMap<String, ModelCounts> {
         let mut counts = lock(&self.counts).clone();
         for model in &self.switches().models {
             counts.entry(model.clone()).or_default();
@@ -208,7 +208,7 @@ impl State {
         }
     }
 
-    fn count(&self, model: &str, change: impl FnOnce(&mut Counts)) {
+    fn count(&self, model: &str, change: impl FnOnce(&mut ModelCounts)) {
         change(lock(&self.counts).entry(model.to_owned()).or_default());
     }
 }

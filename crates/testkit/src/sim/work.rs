@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
-use super::serve::Endpoint;
+use super::endpoint::Endpoint;
 
 /// The tokens of every prompt.
 pub(super) const PROMPT_TOKENS: usize = 7;

@@ -8,7 +8,7 @@ use catalogue::{Catalogue, Condition};
 
 use super::Front;
 use crate::{
-    Cors, Options,
+    Cors, RenderOptions,
     wire::{Headers, Http, IpAllowList, IpStrategy, Middleware, RedirectScheme, Router},
 };
 
@@ -81,7 +81,11 @@ const DROP_ORIGIN: &str = "Origin";
 pub(super) const UPGRADE_AND_DROP_ORIGIN: &str = "Upgrade, Origin";
 
 /// Adds the middlewares and returns their names in order.
-pub(super) fn add_middlewares(http: &mut Http, catalogue: &Catalogue, options: &Options) -> Vec<String> {
+pub(super) fn add_middlewares(
+    http: &mut Http,
+    catalogue: &Catalogue,
+    options: &RenderOptions,
+) -> Vec<String> {
     let mut names = Vec::new();
     let mut add = |name: &str, middleware| {
         http.middlewares.insert(name.into(), middleware);
@@ -113,7 +117,7 @@ fn forwarded() -> Headers {
     Headers { custom_request_headers: deleted.map(|name| (name, "")).into(), ..Headers::default() }
 }
 
-fn headers(catalogue: &Catalogue, options: &Options) -> Headers {
+fn headers(catalogue: &Catalogue, options: &RenderOptions) -> Headers {
     let mut headers = Headers::default();
     if let Some(hsts) = &options.hsts {
         headers.sts_seconds = Some(hsts.max_age.as_secs());
@@ -158,7 +162,7 @@ pub(super) fn add_redirect(http: &mut Http, front: &Front<'_>) {
 }
 
 /// The router that redirects another router's requests to https.
-pub(super) fn redirected(router: &Router, options: &Options) -> Router {
+pub(super) fn redirected(router: &Router, options: &RenderOptions) -> Router {
     Router {
         entry_points: options.redirect_entry_points.clone(),
         middlewares: vec![REDIRECT.into()],

@@ -5,7 +5,7 @@
 //! number is set only where nothing else bounds the body.
 
 use super::CHUNKED;
-use crate::{Options, content_length};
+use crate::{RenderOptions, content_length};
 
 const HAS_LENGTH: &str = "HeaderRegexp(`Content-Length`, `.`)";
 const BODYLESS: &str = "(Method(`GET`) || Method(`HEAD`) || Method(`DELETE`) || Method(`OPTIONS`))";
@@ -91,7 +91,7 @@ impl Tier {
 
 /// All tiers: WebSockets, requests with a length up to [`LARGE`] or up to the limit, and requests without a length, which have
 /// no body, are uploads, or neither.
-pub(crate) fn tiers(options: &Options) -> Vec<Tier> {
+pub(crate) fn tiers(options: &RenderOptions) -> Vec<Tier> {
     let mut tiers = if options.version.forwards_body() { by_body(options) } else { vec![any()] };
     tiers.push(websocket());
     for tier in &mut tiers {
@@ -100,7 +100,7 @@ pub(crate) fn tiers(options: &Options) -> Vec<Tier> {
     tiers
 }
 
-fn by_body(options: &Options) -> Vec<Tier> {
+fn by_body(options: &RenderOptions) -> Vec<Tier> {
     let mut tiers = Vec::new();
     for (name, min, max) in [("modelgate-small", 0, LARGE - 1), ("modelgate-large", LARGE, u64::MAX)] {
         let max = options.max_body.min(max);
@@ -146,7 +146,7 @@ fn websocket() -> Tier {
 }
 
 /// Uploads without a length may be as long as any body; only files need that.
-fn chunked(options: &Options) -> [Tier; 2] {
+fn chunked(options: &RenderOptions) -> [Tier; 2] {
     let tier = |name, max, why, kind: &str, others: &str, rank| Tier {
         name,
         question: Question { too_large: Some(why), ..Question::unsized_up_to(max) },
@@ -166,7 +166,7 @@ pub(crate) fn exclusive_chunked() -> String {
 }
 
 /// Requests that are too long, or whose length is not a number.
-pub(crate) fn too_large(options: &Options) -> String {
+pub(crate) fn too_large(options: &RenderOptions) -> String {
     length_other_than_up_to(options.max_body)
 }
 
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     fn tiers_of(max_body: u64, max_chunked_body: u64) -> Vec<(&'static str, Body)> {
-        let options = Options { max_body, max_chunked_body, ..Options::default() };
+        let options = RenderOptions { max_body, max_chunked_body, ..RenderOptions::default() };
         tiers(&options).iter().map(|t| (t.size(), t.question.body)).collect()
     }
 
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_key_comes_first_where_a_body_is_large_or_may_be() {
-        let first = tiers(&Options::default()).into_iter().filter(|tier| tier.question.key_first);
+        let first = tiers(&RenderOptions::default()).into_iter().filter(|tier| tier.question.key_first);
         assert_eq!(first.map(|tier| tier.size()).collect::<Vec<_>>(), ["large", "upload", "chunked"]);
     }
 
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn a_request_is_as_long_as_the_longest_length_that_it_names() {
         for max_body in [300, 999_999, 1_000_000, 33_554_432] {
-            let options = Options { max_body, ..Options::default() };
+            let options = RenderOptions { max_body, ..RenderOptions::default() };
             let sized = tiers(&options).into_iter().filter(|tier| tier.question.body == Body::BoundByRule);
             let tiers: Vec<(&str, String)> = sized
                 .map(|tier| (tier.size(), tier.matcher))

@@ -65,7 +65,8 @@ const VERSIONS: [&str; 8] = ["3.0.0", "3.2.0", "3.3.0", "3.4.0", "3.6.1", "3.6.2
 #[test]
 fn all_that_is_referred_to_is_there() {
     for traefik in VERSIONS {
-        for options in [options(traefik), edge(traefik), Options { max_chunked_body: 0, ..options(traefik) }]
+        for options in
+            [options(traefik), edge(traefik), RenderOptions { max_chunked_body: 0, ..options(traefik) }]
         {
             check_references(&render_servers(balanced(), &options).http);
             check_references(&render_servers(Vec::new(), &options).http);

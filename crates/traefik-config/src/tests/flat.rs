@@ -106,11 +106,11 @@ fn what_is_taken_from_short_rules_is_known() {
         let highest = document.http.routers.values().filter_map(|router| router.priority).max();
         assert_eq!(Some(claim.priority), highest, "{traefik}");
         assert!(claim.to_string().contains(&format!("more than {} characters", claim.priority)));
-        let named = Options { hosts: vec!["llm.example.com".into()], ..options(traefik) };
+        let named = RenderOptions { hosts: vec!["llm.example.com".into()], ..options(traefik) };
         assert_eq!(Claim::of(&catalogue, &named), None);
     }
     // Never so low that an operator's catch-all wins, even if all paths of the APIs are short.
-    let tei = Options { apis: [catalogue::Api::Tei].into(), ..options("3.7.15") };
+    let tei = RenderOptions { apis: [catalogue::Api::Tei].into(), ..options("3.7.15") };
     let document = render_servers(servers(), &tei);
     let lowest = router(&document, "modelgate-chunked").priority.expect("a priority");
     assert!(lowest > "PathPrefix(`/`)".len(), "{lowest}");

@@ -4,7 +4,7 @@ use catalogue::Api;
 
 use super::*;
 
-fn golden(name: &str, servers: Vec<ServerRecord>, options: &Options) {
+fn golden(name: &str, servers: Vec<ServerRecord>, options: &RenderOptions) {
     insta::with_settings!({ snapshot_path => "../../golden", prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!(name, render_servers(servers, options).to_json_pretty());
     });
@@ -66,9 +66,9 @@ pub(super) fn balanced() -> Vec<ServerRecord> {
 }
 
 /// All options of the part before the models.
-pub(super) fn edge(traefik: &str) -> Options {
+pub(super) fn edge(traefik: &str) -> RenderOptions {
     let day = std::time::Duration::from_secs(24 * 3600);
-    Options {
+    RenderOptions {
         entry_points: vec!["websecure".into()],
         hosts: vec!["llm.example.com".into()],
         apis: Api::ALL.into(),
@@ -92,10 +92,10 @@ pub(super) fn edge(traefik: &str) -> Options {
 
 #[test]
 fn golden_documents() {
-    golden("oldest", two(), &Options::default());
+    golden("oldest", two(), &RenderOptions::default());
     golden("newest", two(), &options("3.7.0"));
-    golden("empty", Vec::new(), &Options::default());
-    let tls = Options {
+    golden("empty", Vec::new(), &RenderOptions::default());
+    let tls = RenderOptions {
         entry_points: vec!["websecure".into()],
         hosts: vec!["llm.example.com".into(), "ai.example.com".into()],
         tls: Some(Tls { cert_resolver: Some("le".into()) }),
@@ -107,14 +107,18 @@ fn golden_documents() {
     golden(
         "dashboard",
         vec![server("vllm", "/v1", &["llama"])],
-        &Options { dashboard: dashboard.clone(), ..options("3.6.2") },
+        &RenderOptions { dashboard: dashboard.clone(), ..options("3.6.2") },
     );
     golden(
         "dashboard-edge",
         vec![server("vllm", "/v1", &["llama"])],
-        &Options { dashboard, ..edge("3.7.0") },
+        &RenderOptions { dashboard, ..edge("3.7.0") },
     );
-    golden("traced", vec![server("vllm", "/v1", &["llama"])], &Options { traces: true, ..options("3.7.0") });
+    golden(
+        "traced",
+        vec![server("vllm", "/v1", &["llama"])],
+        &RenderOptions { traces: true, ..options("3.7.0") },
+    );
     golden("balanced", balanced(), &options("3.7.0"));
     golden("balanced-3-6-2", balanced(), &options("3.6.2"));
     golden(

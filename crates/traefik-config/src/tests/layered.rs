@@ -7,7 +7,7 @@ fn names(document: &Document, prefix: &str) -> usize {
 #[test]
 fn a_hostile_model_name_changes_no_rule() {
     let hostile = "x`) || PathPrefix(`/";
-    let document = render_servers(vec![server("s", "/v1", &[hostile])], &Options::default());
+    let document = render_servers(vec![server("s", "/v1", &[hostile])], &RenderOptions::default());
     assert!(!String::from_utf8(document.to_json()).expect("JSON is UTF-8").contains(hostile));
     let router = router(&document, "x-pathprefix-");
     assert_eq!(router.rule.matches('`').count(), 4, "{}", router.rule);
@@ -15,7 +15,7 @@ fn a_hostile_model_name_changes_no_rule() {
 
 #[test]
 fn one_base_path_is_put_in_place_of_v1() {
-    let document = render_servers(vec![server("a", "/api/openai", &["m"])], &Options::default());
+    let document = render_servers(vec![server("a", "/api/openai", &["m"])], &RenderOptions::default());
     let router = router(&document, "m-");
     let last = router.middlewares.last().expect("middlewares");
     let Middleware::ReplacePathRegex(replace) = &document.http.middlewares[last] else { panic!("{last}") };
@@ -27,7 +27,7 @@ fn one_base_path_is_put_in_place_of_v1() {
 fn different_base_paths_are_put_in_place_of_v1_for_each_server_on_its_own() {
     let servers =
         vec![server("a", "/v1", &["m"]), server("b", "/api/openai", &["m"]), server("c", "/", &["m"])];
-    let document = render_servers(servers, &Options::default());
+    let document = render_servers(servers, &RenderOptions::default());
     let under_v1 = document.http.routers.iter().find(|(name, _)| name.ends_with("-v1")).expect("a router").1;
     assert!(under_v1.rule.contains("PathPrefix(`/v1/`)") && under_v1.rule.contains("PathRegexp(`^/models/"));
     let mut urls = Vec::new();
@@ -61,7 +61,7 @@ fn different_base_paths_are_put_in_place_of_v1_for_each_server_on_its_own() {
 fn models_of_the_same_servers_share_a_service() {
     let document = render_servers(
         vec![server("a", "/v1", &["m1", "m2"]), server("b", "/v1", &["m2"])],
-        &Options::default(),
+        &RenderOptions::default(),
     );
     assert_eq!(document.http.services.len(), 3, "Modelgate, a, and a with b");
     assert_eq!(document.http.routers.values().filter(|r| r.rule.starts_with("Header(")).count(), 2);
@@ -71,7 +71,7 @@ fn models_of_the_same_servers_share_a_service() {
 fn a_model_without_a_ready_server_has_no_router() {
     let mut starting = server("a", "/v1", &["m"]);
     starting.state = ServerState::Starting(catalogue::LifecycleFinding::HealthcheckPending.into());
-    let document = render_servers(vec![starting], &Options::default());
+    let document = render_servers(vec![starting], &RenderOptions::default());
     assert!(!document.http.routers.keys().any(|name| name.starts_with("m-")));
     let unrouted = router(&document, "modelgate-unrouted");
     assert_eq!(unrouted.parent_refs.len(), 6, "a root without children would be invalid");
@@ -81,7 +81,7 @@ fn a_model_without_a_ready_server_has_no_router() {
 fn weights_are_written_for_all_servers_or_none() {
     let weights = |settings: &[(&str, &str)]| {
         let servers = vec![server("a", "/v1", &["m"]), set(server("b", "/v1", &["m"]), settings)];
-        let document = render_servers(servers, &Options::default());
+        let document = render_servers(servers, &RenderOptions::default());
         let found = load_balancer(service(&document, router(&document, "m-")));
         found.servers.iter().map(|s| s.weight).collect::<Vec<_>>()
     };
@@ -107,7 +107,8 @@ fn backups_follow_by_priority_if_traefik_can_tell_that_a_primary_is_down() {
 #[test]
 fn a_server_with_a_credential_is_not_checked_without_it() {
     let check = |settings: &[(&str, &str)]| {
-        let document = render_servers(vec![set(cloud("cloud", &["gpt"]), settings)], &Options::default());
+        let document =
+            render_servers(vec![set(cloud("cloud", &["gpt"]), settings)], &RenderOptions::default());
         let found = load_balancer(service(&document, router(&document, "gpt-")));
         assert!(!found.pass_host_header, "its name is not ours");
         assert_eq!(
@@ -123,7 +124,7 @@ fn a_server_with_a_credential_is_not_checked_without_it() {
 #[test]
 fn each_leg_has_a_router() {
     let servers = vec![server("local", "/v1", &["gpt"]), set(cloud("cloud", &["gpt"]), &[("priority", "1")])];
-    let document = render_servers(servers, &Options::default());
+    let document = render_servers(servers, &RenderOptions::default());
     assert_eq!(document.http.routers.keys().filter(|name| name.starts_with("gpt-")).count(), 2);
 }
 
@@ -135,7 +136,7 @@ fn a_429_is_replaced_only_if_no_server_has_its_own() {
                 of_kind(set(server("a", "/v1", &["m"]), settings), kind),
                 of_kind(server("b", "/v1", &["m"]), "vllm"),
             ],
-            &Options::default(),
+            &RenderOptions::default(),
         );
         let mut found = router(&document, "m-").middlewares.clone();
         found.truncate(3);
@@ -166,7 +167,7 @@ fn cookies_of_balancers_above_each_other_have_different_names() {
         set(server("b", "/v1", &["m"]), &[("pass_host_header", "false")]),
         set(server("next", "/v1", &["next"]), &[("accepts", "any")]),
     ];
-    let json = render_servers(servers, &Options::default()).to_json_pretty();
+    let json = render_servers(servers, &RenderOptions::default()).to_json_pretty();
     for (name, times) in [("llm", 2), ("llm-group", 1), ("llm-canary", 1)] {
         assert_eq!(json.matches(&format!("\"name\": \"{name}\"")).count(), times, "{name}");
     }
@@ -193,7 +194,8 @@ fn the_hand_written_routers_middleware_asks_with_the_body_where_it_can() {
 fn many_routes_stand_in_groups() {
     let names: Vec<String> = (0..1_000).map(|model| format!("m{model}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let of = |count: usize| render_servers(vec![server("a", "/v1", &names[..count])], &Options::default());
+    let of =
+        |count: usize| render_servers(vec![server("a", "/v1", &names[..count])], &RenderOptions::default());
     let below = |document: &Document, parent: &str| {
         let is_below = |router: &&Router| router.parent_refs.iter().any(|name| name == parent);
         document.http.routers.values().filter(is_below).count()

@@ -69,7 +69,7 @@ fn example(admin: &Admin, patterns: Option<&Patterns>) -> String {
 }
 
 /// The URL at which clients find the API, as far as it is known here.
-fn base_url(traefik: &traefik_config::Options) -> String {
+fn base_url(traefik: &traefik_config::RenderOptions) -> String {
     let scheme = if traefik.tls.is_some() { "https" } else { "http" };
     let host = traefik.hosts.first().map_or("localhost", String::as_str);
     let prefix = traefik.path_prefixes.first().map_or("/v1", String::as_str);
