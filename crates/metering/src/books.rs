@@ -1,8 +1,8 @@
 //! Books that balance: what the servers' own counters say, beside what was settled, for each server and hour.
 //!
 //! ```text
-//! Settlement ─ settled() ─▶ lines ┐
-//! Counters ─── read() ─────▶ sums ┴─ when the server is idle ─▶ Row (the difference, named), Corrections, calibration
+//! RequestSettlement ─ settled() ─▶ lines ┐
+//! Counters ─── read() ─────▶ sums ┴─ when the server is idle ─▶ BookRow (the difference, named), Corrections, calibration
 //! ```
 //!
 //! A server's counters also count what others have asked it for, and the requests that it works on now. So the two are compared
@@ -13,6 +13,7 @@
 mod account;
 mod counters;
 mod share;
+mod teach;
 
 use std::{
     collections::HashMap,
@@ -20,18 +21,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use account::Account;
+use account::ServerAccount;
 pub use counters::{Counters, Terms};
 
-use crate::{Calibration, RequestId, Settlement, Used};
+use crate::{Calibration, RequestId, RequestSettlement, UsedTokens};
 
 /// The number of servers that have books.
 const MOST_SERVERS: usize = 1_024;
 
-/// What servers have counted and what was settled. `W` says whose a request is; it comes back in [`Correction`]s.
+/// What servers have counted and what was settled. `W` says whose a request is; it comes back in [`UsageCorrection`]s.
 #[derive(Debug)]
 pub struct Books<W> {
-    servers: HashMap<Arc<str>, Account<W>>,
+    servers: HashMap<Arc<str>, ServerAccount<W>>,
 }
 
 /// Hours since 1970.
@@ -40,7 +41,7 @@ pub struct Hour(pub u64);
 
 /// One server and hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Row {
+pub struct BookRow {
     /// What the server has counted.
     pub counted: Counters,
     /// What was settled, corrections included. `cached` is 0 where nobody has told.
@@ -55,7 +56,7 @@ pub struct Row {
 
 /// What to make of a difference between what was counted and what was settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Difference {
+pub enum BookDifference {
     /// They agree to 1 %, or to 16 tokens.
     None,
     /// The server has counted more: it has other users, or worked on what nobody has told.
@@ -66,7 +67,7 @@ pub enum Difference {
 
 /// What to add to a request that was settled before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Correction<W> {
+pub struct UsageCorrection<W> {
     /// The request.
     pub request: RequestId,
     /// As it was given to [`Books::settled`].
@@ -91,19 +92,19 @@ impl Hour {
     }
 }
 
-impl Row {
+impl BookRow {
     /// The difference in tokens of answers.
-    pub fn completion_difference(&self) -> Difference {
-        Difference::between(self.counted.completion, self.settled.completion)
+    pub fn completion_difference(&self) -> BookDifference {
+        BookDifference::between(self.counted.completion, self.settled.completion)
     }
 
     /// The difference in tokens of prompts.
-    pub fn prompt_difference(&self) -> Difference {
+    pub fn prompt_difference(&self) -> BookDifference {
         let cached = if self.leaves_out_cached { self.cached } else { 0 };
-        Difference::between(self.counted.prompt, self.settled.prompt.saturating_sub(cached))
+        BookDifference::between(self.counted.prompt, self.settled.prompt.saturating_sub(cached))
     }
 
-    fn add(&mut self, used: Used, requests: u64) {
+    fn add(&mut self, used: UsedTokens, requests: u64) {
         self.settled.prompt += used.prompt;
         self.settled.completion += used.completion;
         self.cached += used.cached.unwrap_or(0);
@@ -111,7 +112,7 @@ impl Row {
     }
 }
 
-impl Difference {
+impl BookDifference {
     fn between(counted: u64, settled: u64) -> Self {
         let apart = counted.abs_diff(settled);
         match counted > settled {
@@ -135,7 +136,13 @@ impl<W: Clone> Books<W> {
     }
 
     /// Enters a request that was settled for this server.
-    pub fn settled<T>(&mut self, server: &Arc<str>, whose: W, settlement: &Settlement<T>, now: SystemTime) {
+    pub fn settled<T>(
+        &mut self,
+        server: &Arc<str>,
+        whose: W,
+        settlement: &RequestSettlement<T>,
+        now: SystemTime,
+    ) {
         if let Some(account) = self.account(server) {
             account.settled(whose, settlement, now);
         }
@@ -152,13 +159,13 @@ impl<W: Clone> Books<W> {
         is_idle: bool,
         calibration: &mut Calibration,
         now: SystemTime,
-    ) -> Vec<Correction<W>> {
+    ) -> Vec<UsageCorrection<W>> {
         let account = self.account(server);
         account.map_or_else(Vec::new, |account| account.read(counters, terms, is_idle, calibration, now))
     }
 
     /// All rows: server, hour, and what it says.
-    pub fn rows(&self) -> impl Iterator<Item = (&Arc<str>, Hour, &Row)> {
+    pub fn rows(&self) -> impl Iterator<Item = (&Arc<str>, Hour, &BookRow)> {
         self.servers
             .iter()
             .flat_map(|(server, account)| account.rows().map(move |(hour, row)| (server, hour, row)))
@@ -169,7 +176,7 @@ impl<W: Clone> Books<W> {
         self.servers.retain(|server, _| is_there(server));
     }
 
-    fn account(&mut self, server: &Arc<str>) -> Option<&mut Account<W>> {
+    fn account(&mut self, server: &Arc<str>) -> Option<&mut ServerAccount<W>> {
         if self.servers.len() >= MOST_SERVERS && !self.servers.contains_key(server) {
             return None;
         }

@@ -13,26 +13,26 @@ mod fit;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use fit::{Fit, Line};
+use fit::{Fit, StraightLine};
 
-use crate::{Call, Endpoint};
+use crate::{MeteredEndpoint, RequestShape};
 
 /// The number of combinations of model, endpoint and kind of answer of which something is known. Those longest unused go first.
-const MOST: usize = 1_024;
+const MAX_CALIBRATED: usize = 1_024;
 
 /// What was learned so far.
 #[derive(Debug, Default)]
 pub struct Calibration {
-    known: HashMap<Shape, Known>,
+    known: HashMap<CalibrationKey, Known>,
     /// Counts uses, to know which were not used for longest.
     uses: u64,
 }
 
 /// Requests that are alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Shape {
+struct CalibrationKey {
     model: Arc<str>,
-    endpoint: Endpoint,
+    endpoint: MeteredEndpoint,
     streams: bool,
 }
 
@@ -52,66 +52,74 @@ struct Pace {
 }
 
 /// An estimate of a prompt, before anything is known: what `/auth` reserves is meant to be right.
-const PROMPT: Line = Line { start: 0.0, slope: 1.0 };
+const PROMPT: StraightLine = StraightLine { start: 0.0, slope: 1.0 };
 
 /// The answers' lines before anything is known, from what the servers' own programs send for ordinary words and names.
-fn answer_line(endpoint: Endpoint, streams: bool) -> Line {
+fn answer_line(endpoint: MeteredEndpoint, streams: bool) -> StraightLine {
     let bytes_per_token = match (endpoint, streams) {
-        (Endpoint::ChatCompletions, true) => 225.0,
-        (Endpoint::Completions, true) => 200.0,
-        (Endpoint::Responses, true) => 250.0,
-        (Endpoint::Messages, true) => 120.0,
-        (Endpoint::OllamaChat | Endpoint::OllamaGenerate, true) => 130.0,
-        (Endpoint::Generate | Endpoint::LlamaCpp, true) => 250.0,
-        (Endpoint::Other, true) => 200.0,
+        (MeteredEndpoint::ChatCompletions, true) => 225.0,
+        (MeteredEndpoint::Completions, true) => 200.0,
+        (MeteredEndpoint::Responses, true) => 250.0,
+        (MeteredEndpoint::Messages, true) => 120.0,
+        (MeteredEndpoint::OllamaChat | MeteredEndpoint::OllamaGenerate, true) => 130.0,
+        (MeteredEndpoint::Generate | MeteredEndpoint::LlamaCpp, true) => 250.0,
+        (MeteredEndpoint::Other, true) => 200.0,
         (_, false) => 4.5,
     };
     let envelope = if streams { 2.0 * bytes_per_token } else { 450.0 };
-    Line { start: -envelope / bytes_per_token, slope: 1.0 / bytes_per_token }
+    StraightLine { start: -envelope / bytes_per_token, slope: 1.0 / bytes_per_token }
 }
 
 impl Calibration {
     /// The tokens of a prompt that was estimated.
-    pub fn prompt(&self, model: &Arc<str>, call: Call, estimate: u32) -> u64 {
+    pub fn prompt(&self, model: &Arc<str>, shape: RequestShape, estimate: u32) -> u64 {
         let estimate = f64::from(estimate);
         whole(
-            self.of(model, call).map_or(PROMPT.at(1.0, estimate), |known| known.prompts.at(PROMPT, estimate)),
+            self.of(model, shape)
+                .map_or(PROMPT.at(1.0, estimate), |known| known.prompts.at(PROMPT, estimate)),
         )
     }
 
     /// The tokens of all answers together, which were this long.
-    pub fn completion(&self, model: &Arc<str>, call: Call, bytes: u64) -> u64 {
-        let (line, bytes) = (answer_line(call.endpoint, call.streams), real(bytes));
-        whole(self.of(model, call).map_or(line.at(1.0, bytes), |known| known.answers.at(line, bytes)))
+    pub fn completion(&self, model: &Arc<str>, shape: RequestShape, bytes: u64) -> u64 {
+        let (line, bytes) = (answer_line(shape.endpoint, shape.streams), real(bytes));
+        whole(self.of(model, shape).map_or(line.at(1.0, bytes), |known| known.answers.at(line, bytes)))
     }
 
     /// The tokens that were generated in a time; `None` if nothing is known about that.
-    pub fn generated_in(&self, model: &Arc<str>, call: Call, time: Duration) -> Option<u64> {
-        let pace = &self.of(model, call)?.pace;
+    pub fn generated_in(&self, model: &Arc<str>, shape: RequestShape, time: Duration) -> Option<u64> {
+        let pace = &self.of(model, shape)?.pace;
         (pace.seconds > 0.0).then(|| whole(pace.tokens / pace.seconds * time.as_secs_f64()))
     }
 
-    /// Learns from a prompt whose tokens are known.
-    pub(crate) fn learn_prompt(&mut self, model: &Arc<str>, call: Call, estimate: u32, tokens: u64) {
-        self.known(model, call).prompts.learn(PROMPT, 1.0, estimate.into(), real(tokens));
+    /// Learns from prompts whose tokens are known: of so many requests, estimated so high together.
+    pub(crate) fn learn_prompt(
+        &mut self,
+        model: &Arc<str>,
+        shape: RequestShape,
+        requests: u32,
+        estimate: u64,
+        tokens: u64,
+    ) {
+        self.known(model, shape).prompts.learn(PROMPT, requests.into(), real(estimate), real(tokens));
     }
 
     /// Learns from answers whose tokens are known: `requests` of them, of so many bytes together.
     pub(crate) fn learn_completion(
         &mut self,
         model: &Arc<str>,
-        call: Call,
+        shape: RequestShape,
         requests: u32,
         bytes: u64,
         tokens: u64,
     ) {
-        let line = answer_line(call.endpoint, call.streams);
-        self.known(model, call).answers.learn(line, requests.into(), real(bytes), real(tokens));
+        let line = answer_line(shape.endpoint, shape.streams);
+        self.known(model, shape).answers.learn(line, requests.into(), real(bytes), real(tokens));
     }
 
     /// Learns how fast answers are generated.
-    pub(crate) fn learn_pace(&mut self, model: &Arc<str>, call: Call, tokens: u64, time: Duration) {
-        let pace = &mut self.known(model, call).pace;
+    pub(crate) fn learn_pace(&mut self, model: &Arc<str>, shape: RequestShape, tokens: u64, time: Duration) {
+        let pace = &mut self.known(model, shape).pace;
         if !time.is_zero() {
             pace.tokens = pace.tokens * fit::FADE + real(tokens);
             pace.seconds = pace.seconds * fit::FADE + time.as_secs_f64();
@@ -128,13 +136,13 @@ impl Calibration {
         self.known.is_empty()
     }
 
-    fn of(&self, model: &Arc<str>, call: Call) -> Option<&Known> {
-        self.known.get(&Shape::of(model, call))
+    fn of(&self, model: &Arc<str>, shape: RequestShape) -> Option<&Known> {
+        self.known.get(&CalibrationKey::of(model, shape))
     }
 
-    fn known(&mut self, model: &Arc<str>, call: Call) -> &mut Known {
-        let shape = Shape::of(model, call);
-        if self.known.len() >= MOST && !self.known.contains_key(&shape) {
+    fn known(&mut self, model: &Arc<str>, shape: RequestShape) -> &mut Known {
+        let shape = CalibrationKey::of(model, shape);
+        if self.known.len() >= MAX_CALIBRATED && !self.known.contains_key(&shape) {
             self.forget_one();
         }
         self.uses += 1;
@@ -152,9 +160,9 @@ impl Calibration {
     }
 }
 
-impl Shape {
-    fn of(model: &Arc<str>, call: Call) -> Self {
-        Self { model: Arc::clone(model), endpoint: call.endpoint, streams: call.streams }
+impl CalibrationKey {
+    fn of(model: &Arc<str>, shape: RequestShape) -> Self {
+        Self { model: Arc::clone(model), endpoint: shape.endpoint, streams: shape.streams }
     }
 }
 
@@ -173,7 +181,7 @@ pub(crate) fn whole(number: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::CALL;
+    use crate::testing::SHAPE;
 
     fn model(name: &str) -> Arc<str> {
         Arc::from(name)
@@ -182,12 +190,12 @@ mod tests {
     #[test]
     fn nothing_known_means_the_defaults() {
         let calibration = Calibration::default();
-        let whole = Call { streams: false, ..CALL };
-        assert_eq!(calibration.prompt(&model("a"), CALL, 300), 300);
-        assert_eq!(calibration.completion(&model("a"), CALL, 22_950), 100);
+        let whole = RequestShape { streams: false, ..SHAPE };
+        assert_eq!(calibration.prompt(&model("a"), SHAPE, 300), 300);
+        assert_eq!(calibration.completion(&model("a"), SHAPE, 22_950), 100);
         assert_eq!(calibration.completion(&model("a"), whole, 900), 100);
-        assert_eq!(calibration.completion(&model("a"), CALL, 0), 0);
-        assert_eq!(calibration.generated_in(&model("a"), CALL, Duration::from_secs(1)), None);
+        assert_eq!(calibration.completion(&model("a"), SHAPE, 0), 0);
+        assert_eq!(calibration.generated_in(&model("a"), SHAPE, Duration::from_secs(1)), None);
     }
 
     /// A template of 17 tokens; chunks of 180 bytes, and 600 bytes around them.
@@ -197,42 +205,41 @@ mod tests {
         let llama = model("llama");
         for number in 0..100_u64 {
             let (text, answer) = (10 + number * 7 % 90, 5 + number * 11 % 60);
-            let estimate = u32::try_from(text).expect("small");
-            calibration.learn_prompt(&llama, CALL, estimate, 17 + text * 5 / 4);
-            calibration.learn_completion(&llama, CALL, 1, 600 + answer * 180, answer);
+            calibration.learn_prompt(&llama, SHAPE, 1, text, 17 + text * 5 / 4);
+            calibration.learn_completion(&llama, SHAPE, 1, 600 + answer * 180, answer);
         }
         let near = |found: u64, wanted: u64| found.abs_diff(wanted) * 50 <= wanted + 50;
         for (estimate, wanted) in [(4, 22), (1_000, 1_267)] {
-            let found = calibration.prompt(&llama, CALL, estimate);
+            let found = calibration.prompt(&llama, SHAPE, estimate);
             assert!(near(found, wanted), "{found} for {wanted}");
         }
         for wanted in [1, 20, 3_000] {
-            let found = calibration.completion(&llama, CALL, 600 + wanted * 180);
+            let found = calibration.completion(&llama, SHAPE, 600 + wanted * 180);
             assert!(near(found, wanted), "{found} for {wanted}");
         }
-        let other = Call { streams: false, ..CALL };
+        let other = RequestShape { streams: false, ..SHAPE };
         assert_eq!(calibration.prompt(&llama, other, 40), 40, "another kind of answer knows nothing of it");
-        assert_eq!(calibration.prompt(&model("b"), CALL, 40), 40, "nor does another model");
+        assert_eq!(calibration.prompt(&model("b"), SHAPE, 40), 40, "nor does another model");
     }
 
     #[test]
     fn a_pace_is_learned() {
         let mut calibration = Calibration::default();
         for _ in 0..10 {
-            calibration.learn_pace(&model("a"), CALL, 100, Duration::from_secs(2));
+            calibration.learn_pace(&model("a"), SHAPE, 100, Duration::from_secs(2));
         }
-        calibration.learn_pace(&model("a"), CALL, 100, Duration::ZERO);
-        assert_eq!(calibration.generated_in(&model("a"), CALL, Duration::from_secs(3)), Some(150));
+        calibration.learn_pace(&model("a"), SHAPE, 100, Duration::ZERO);
+        assert_eq!(calibration.generated_in(&model("a"), SHAPE, Duration::from_secs(3)), Some(150));
     }
 
     #[test]
     fn memory_is_bounded_and_what_is_in_use_stays() {
         let mut calibration = Calibration::default();
-        for number in 0..MOST + 50 {
-            calibration.learn_prompt(&model("busy"), CALL, 100, 200);
-            calibration.learn_prompt(&model(&number.to_string()), CALL, 100, 200);
+        for number in 0..MAX_CALIBRATED + 50 {
+            calibration.learn_prompt(&model("busy"), SHAPE, 1, 100, 200);
+            calibration.learn_prompt(&model(&number.to_string()), SHAPE, 1, 100, 200);
         }
-        assert_eq!(calibration.len(), MOST);
-        assert!(calibration.prompt(&model("busy"), CALL, 100) > 150);
+        assert_eq!(calibration.len(), MAX_CALIBRATED);
+        assert!(calibration.prompt(&model("busy"), SHAPE, 100) > 150);
     }
 }

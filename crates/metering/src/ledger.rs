@@ -3,8 +3,8 @@
 //!
 //! A reservation is closed
 //! - at once, when all that is expected about it was told: as many spans as it has answers, and Traefik's record;
-//! - after [`Options::grace`], when a part of that was told;
-//! - after [`Options::wait`], when nothing was told, or too little; or earlier if the ledger is full: the oldest first.
+//! - after [`LedgerOptions::grace`], when a part of that was told;
+//! - after [`LedgerOptions::wait`], when nothing was told, or too little; or earlier if the ledger is full: the oldest first.
 //!
 //! What is expected is learned from what arrives (`sources.rs`): where only Traefik tells, nobody waits for spans.
 //!
@@ -22,14 +22,16 @@ use std::{collections::HashMap, mem, time::Duration};
 use closed::Closed;
 use early::Early;
 use fifo::Fifo;
-use heard::{Heard, Next};
+use heard::{Heard, NextStep};
 use sources::Sources;
 
-use crate::{Calibration, Kind, Receipt, RequestId, Reservation, Settlement, SpanId, Trust};
+use crate::{
+    Calibration, Receipt, RequestId, RequestReservation, RequestSettlement, SpanId, Trust, UsageKind,
+};
 
 /// How long the ledger waits, and how much it keeps.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct LedgerOptions {
     /// How long a reservation stays open without a word. It must be longer than the longest answer takes.
     pub wait: Duration,
     /// How long to wait for the rest, once a part is told. vLLM sends spans up to 4.5 s after the end.
@@ -42,7 +44,7 @@ pub struct Options {
     pub early_capacity: usize,
 }
 
-impl Default for Options {
+impl Default for LedgerOptions {
     fn default() -> Self {
         Self {
             wait: Duration::from_secs(600),
@@ -58,7 +60,7 @@ impl Default for Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Told {
     /// It counts.
-    Counts,
+    LedgerCounts,
     /// It was told before.
     Repeated,
     /// Its request is closed already.
@@ -71,8 +73,8 @@ pub enum Told {
 
 /// What has happened so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "the names of `Told` and `Kind`")]
-pub struct Counts {
+#[expect(missing_docs, reason = "the names of `Told` and `UsageKind`")]
+pub struct LedgerCounts {
     pub exact: u64,
     pub measured: u64,
     pub estimated: u64,
@@ -90,7 +92,7 @@ pub struct Counts {
 /// and [`Ledger::advance`] every some milliseconds. Times must not go back.
 #[derive(Debug)]
 pub struct Ledger<T> {
-    options: Options,
+    options: LedgerOptions,
     open: HashMap<RequestId, Box<Entry<T>>>,
     by_parent: HashMap<SpanId, RequestId>,
     /// When to stop waiting for a first word, and for the rest.
@@ -100,14 +102,14 @@ pub struct Ledger<T> {
     closed: Closed,
     sources: Sources,
     calibration: Calibration,
-    settled: Vec<Settlement<T>>,
-    counts: Counts,
+    settled: Vec<RequestSettlement<T>>,
+    counts: LedgerCounts,
 }
 
 /// An open reservation. Most are open because nothing was told yet.
 #[derive(Debug)]
 struct Entry<T> {
-    reservation: Reservation<T>,
+    reservation: RequestReservation<T>,
     heard: Option<Box<Heard>>,
 }
 
@@ -121,7 +123,7 @@ enum About {
 
 impl<T> Ledger<T> {
     /// An empty ledger.
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: LedgerOptions) -> Self {
         Self {
             options,
             open: HashMap::new(),
@@ -133,7 +135,7 @@ impl<T> Ledger<T> {
             sources: Sources::default(),
             calibration: Calibration::default(),
             settled: Vec::new(),
-            counts: Counts::default(),
+            counts: LedgerCounts::default(),
         }
     }
 
@@ -148,8 +150,8 @@ impl<T> Ledger<T> {
     }
 
     /// What has happened so far.
-    pub fn counts(&self) -> Counts {
-        Counts { unclaimed: self.early.unclaimed(), ..self.counts }
+    pub fn counts(&self) -> LedgerCounts {
+        LedgerCounts { unclaimed: self.early.unclaimed(), ..self.counts }
     }
 
     /// What was learned about bytes and tokens.
@@ -163,13 +165,13 @@ impl<T> Ledger<T> {
     }
 
     /// The reservations that were closed since the last call.
-    pub fn take_settled(&mut self) -> Vec<Settlement<T>> {
+    pub fn take_settled(&mut self) -> Vec<RequestSettlement<T>> {
         mem::take(&mut self.settled)
     }
 
     /// Opens a reservation. A full ledger closes its oldest. An id that is open already, which cannot happen with random
     /// ids, is closed first.
-    pub fn open(&mut self, reservation: Reservation<T>, now: Duration) {
+    pub fn open(&mut self, reservation: RequestReservation<T>, now: Duration) {
         let (request, parent) = (reservation.request, reservation.parent);
         self.close(request);
         while self.open.len() >= self.options.capacity.max(1) {
@@ -201,7 +203,7 @@ impl<T> Ledger<T> {
             }
         };
         match told {
-            Told::Counts => self.counts.counted += 1,
+            Told::LedgerCounts => self.counts.counted += 1,
             Told::Repeated => self.counts.repeated += 1,
             Told::Late => self.counts.late += 1,
             Told::Unproven => self.counts.unproven += 1,
@@ -263,8 +265,8 @@ impl<T> Ledger<T> {
 
     fn add(&mut self, request: RequestId, receipt: Receipt, now: Duration) -> Told {
         let Some(entry) = self.open.get_mut(&request) else { return Told::Late };
-        let Reservation { call, ref model, .. } = entry.reservation;
-        let heard = entry.heard.get_or_insert_with(|| Box::new(Heard::new(call)));
+        let RequestReservation { shape, ref model, .. } = entry.reservation;
+        let heard = entry.heard.get_or_insert_with(|| Box::new(Heard::new(shape)));
         let is_record = matches!(receipt, Receipt::Record(_));
         let is_news = match receipt {
             Receipt::Span(span) => {
@@ -277,20 +279,20 @@ impl<T> Ledger<T> {
             return Told::Repeated;
         }
         let expects_record = self.sources.expects_record(now);
-        match heard.next(call, expects_record, self.sources.expects_span(model, call)) {
-            Next::Close => {
+        match heard.next(shape, expects_record, self.sources.expects_span(model, shape)) {
+            NextStep::Close => {
                 self.close(request);
             }
-            Next::WaitForRest if is_record || heard.due.is_none() => {
+            NextStep::WaitForRest if is_record || heard.due.is_none() => {
                 let due = now + self.options.grace;
                 heard.due = Some(due);
                 self.graces.push(due, request);
                 let open = &self.open;
                 self.graces.compact(open.len(), |request| open.contains_key(request));
             }
-            Next::WaitForRest | Next::WaitForWord => {}
+            NextStep::WaitForRest | NextStep::WaitForWord => {}
         }
-        Told::Counts
+        Told::LedgerCounts
     }
 
     /// Closes a reservation as it stands; `false` if it is not open.
@@ -307,9 +309,9 @@ impl<T> Ledger<T> {
             heard.teach(&settlement, &mut self.calibration);
         }
         match settlement.kind {
-            Kind::Exact => self.counts.exact += 1,
-            Kind::Measured => self.counts.measured += 1,
-            Kind::Estimated => self.counts.estimated += 1,
+            UsageKind::Exact => self.counts.exact += 1,
+            UsageKind::Measured => self.counts.measured += 1,
+            UsageKind::Estimated => self.counts.estimated += 1,
         }
         self.settled.push(settlement);
         true

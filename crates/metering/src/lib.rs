@@ -5,10 +5,9 @@
 //! an access log record per request. Each such account is a [`Receipt`].
 //!
 //! ```text
-//! /auth ─ Reservation ─▶ queue ─▶ Ledger ─▶ Settlement ─▶ limits, quotas, usage
-//! servers, Traefik ─ Receipt ──────▲ │           │
-//!                                    ▼           ▼
-//!                              Calibration ◀── Books ◀─ Counters (of servers)
+//! /auth ─ RequestReservation ─▶ queue ─▶ Ledger ─ RequestSettlement ─┬▶ limits, quotas, usage
+//! servers, Traefik ─ Receipt ────────────▶ │                          ▼
+//!                                          └▶ Calibration ◀─ Books ◀─ Counters (of servers)
 //! ```
 //!
 //! The [`Ledger`] closes each reservation once, with the best that was told: exact (spans), measured (bytes, by the
@@ -17,20 +16,20 @@
 
 mod books;
 mod calibration;
-mod call;
 mod ledger;
 mod queue;
 mod receipt;
+mod request_shape;
 mod reservation;
 mod settlement;
 #[cfg(test)]
 mod testing;
 
-pub use books::{Books, Correction, Counters, Difference, Hour, Row, Terms};
+pub use books::{BookDifference, BookRow, Books, Counters, Hour, Terms, UsageCorrection};
 pub use calibration::Calibration;
-pub use call::{Call, Endpoint};
-pub use ledger::{Counts, Ledger, Options, Told};
+pub use ledger::{Ledger, LedgerCounts, LedgerOptions, Told};
 pub use queue::{Opener, Openings, queue};
 pub use receipt::{NotARequestId, Receipt, RecordReceipt, RequestId, SpanId, SpanReceipt, Trust};
-pub use reservation::{Reservation, Reserved};
-pub use settlement::{Kind, Outcome, Settlement, Used};
+pub use request_shape::{MeteredEndpoint, RequestShape};
+pub use reservation::{RequestReservation, ReservedTokens};
+pub use settlement::{Ending, RequestSettlement, UsageKind, UsedTokens};

@@ -13,15 +13,15 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::Reservation;
+use crate::RequestReservation;
 
 /// The end of the queue for `/auth`; clones share it.
 #[derive(Debug)]
-pub struct Opener<T>(Arc<ArrayQueue<Reservation<T>>>);
+pub struct Opener<T>(Arc<ArrayQueue<RequestReservation<T>>>);
 
 /// The end of the queue for the owner of the ledger.
 #[derive(Debug)]
-pub struct Openings<T>(Arc<ArrayQueue<Reservation<T>>>);
+pub struct Openings<T>(Arc<ArrayQueue<RequestReservation<T>>>);
 
 /// A queue of at most `capacity` reservations, which must not be 0. Its memory is set aside at once.
 pub fn queue<T>(capacity: usize) -> (Opener<T>, Openings<T>) {
@@ -34,7 +34,7 @@ impl<T> Opener<T> {
     ///
     /// # Errors
     /// The queue is full: the reservation comes back, and stands as estimated.
-    pub fn open(&self, reservation: Reservation<T>) -> Result<(), Reservation<T>> {
+    pub fn open(&self, reservation: RequestReservation<T>) -> Result<(), RequestReservation<T>> {
         self.0.push(reservation)
     }
 }
@@ -47,7 +47,7 @@ impl<T> Clone for Opener<T> {
 
 impl<T> Openings<T> {
     /// The oldest reservation that was handed over.
-    pub fn next(&self) -> Option<Reservation<T>> {
+    pub fn next(&self) -> Option<RequestReservation<T>> {
         self.0.pop()
     }
 }

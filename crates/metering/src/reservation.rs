@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::{Call, RequestId, SpanId};
+use crate::{RequestId, RequestShape, SpanId};
 
 /// A request that was let pass, and the tokens that were taken from its limits by an estimate.
 ///
 /// `T` is the caller's: whose request it is (key, consumer), its period, and what it takes to correct its limits. The ledger
-/// hands it back in the [`Settlement`](crate::Settlement). A hundred thousand of them may be kept, so it should be small.
+/// hands it back in the [`RequestSettlement`](crate::RequestSettlement). A hundred thousand of them may be kept, so it should be small.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reservation<T> {
+pub struct RequestReservation<T> {
     /// The id that Traefik and the server got.
     pub request: RequestId,
     /// The secret that only the server got.
@@ -17,16 +17,16 @@ pub struct Reservation<T> {
     /// Its model, by the catalogue's name.
     pub model: Arc<str>,
     /// What was asked for.
-    pub call: Call,
+    pub shape: RequestShape,
     /// What was taken.
-    pub reserved: Reserved,
+    pub reserved: ReservedTokens,
     /// The caller's own.
     pub held: T,
 }
 
 /// The tokens that were taken for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Reserved {
+pub struct ReservedTokens {
     /// For the prompt, by its text.
     pub prompt: u32,
     /// For all answers together; 0 if the endpoint answers with no tokens.
@@ -35,7 +35,7 @@ pub struct Reserved {
     pub is_open: bool,
 }
 
-impl Reserved {
+impl ReservedTokens {
     /// Prompt and completion, at least one: what the limits were asked for.
     pub fn total(&self) -> u64 {
         (u64::from(self.prompt) + u64::from(self.completion)).clamp(1, u32::MAX.into())

@@ -2,27 +2,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{Call, RequestId, Reserved};
+use crate::{RequestId, RequestShape, ReservedTokens};
 
 /// The last word about a request. Each reservation gets exactly one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settlement<T> {
+pub struct RequestSettlement<T> {
     /// The request.
     pub request: RequestId,
     /// Its model.
     pub model: Arc<str>,
     /// What was asked for.
-    pub call: Call,
+    pub shape: RequestShape,
     /// What was taken for it. It belongs to the period in which it was taken.
-    pub reserved: Reserved,
+    pub reserved: ReservedTokens,
     /// The caller's own.
     pub held: T,
     /// How well the tokens are known.
-    pub kind: Kind,
+    pub kind: UsageKind,
     /// The tokens.
-    pub used: Used,
+    pub used: UsedTokens,
     /// How it ended.
-    pub outcome: Outcome,
+    pub ending: Ending,
     /// What the client got, if Traefik has told.
     pub status: Option<u16>,
     /// From the request's arrival at the server, if the server has told.
@@ -37,7 +37,7 @@ pub struct Settlement<T> {
 
 /// How well the tokens of a request are known; the best is first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum UsageKind {
     /// The server has told them.
     Exact,
     /// From the bytes and the end that Traefik has told.
@@ -48,7 +48,7 @@ pub enum Kind {
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Outcome {
+pub enum Ending {
     /// It was answered.
     Finished,
     /// The server refused it or never got it: the client was answered with an error.
@@ -61,7 +61,7 @@ pub enum Outcome {
 
 /// The tokens of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Used {
+pub struct UsedTokens {
     /// Of the prompts, cached tokens included.
     pub prompt: u64,
     /// The part of the prompts that was not computed again; `None` if nobody has told.
@@ -70,14 +70,14 @@ pub struct Used {
     pub completion: u64,
 }
 
-impl Used {
+impl UsedTokens {
     /// Prompt and completion.
     pub fn total(&self) -> u64 {
         self.prompt.saturating_add(self.completion)
     }
 }
 
-impl<T> Settlement<T> {
+impl<T> RequestSettlement<T> {
     /// What was used beyond the reservation (a debt), or, below zero, what its limits get back.
     pub fn difference(&self) -> i64 {
         let signed = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
@@ -87,8 +87,8 @@ impl<T> Settlement<T> {
     /// An estimate stands as it was taken: limits were asked for at least one token, and for 2³² - 1 at most.
     fn used_of_limits(&self) -> u64 {
         match self.kind {
-            Kind::Estimated => self.used.total().clamp(1, u32::MAX.into()),
-            Kind::Exact | Kind::Measured => self.used.total(),
+            UsageKind::Estimated => self.used.total().clamp(1, u32::MAX.into()),
+            UsageKind::Exact | UsageKind::Measured => self.used.total(),
         }
     }
 }

@@ -2,23 +2,31 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{Call, Endpoint, RecordReceipt, RequestId, Reservation, Reserved, SpanId, SpanReceipt, Trust};
+use crate::{
+    MeteredEndpoint, RecordReceipt, RequestId, RequestReservation, RequestShape, ReservedTokens, SpanId,
+    SpanReceipt, Trust,
+};
 
-pub(crate) const CALL: Call =
-    Call { endpoint: Endpoint::ChatCompletions, streams: true, traces: true, choices: 1, prompts: 1 };
+pub(crate) const SHAPE: RequestShape = RequestShape {
+    endpoint: MeteredEndpoint::ChatCompletions,
+    streams: true,
+    traces: true,
+    choices: 1,
+    prompts: 1,
+};
 
 /// The secret of a request; no two are alike.
 pub(crate) fn parent(request: u128) -> SpanId {
     SpanId(u64::try_from(request).expect("small") ^ 0x5eed_0000_0000_0000)
 }
 
-pub(crate) fn reservation(request: u128) -> Reservation<u32> {
-    Reservation {
+pub(crate) fn reservation(request: u128) -> RequestReservation<u32> {
+    RequestReservation {
         request: RequestId(request),
         parent: parent(request),
         model: Arc::from("llama"),
-        call: CALL,
-        reserved: Reserved { prompt: 10, completion: 1_000, is_open: false },
+        shape: SHAPE,
+        reserved: ReservedTokens { prompt: 10, completion: 1_000, is_open: false },
         held: u32::try_from(request).expect("small"),
     }
 }
@@ -43,6 +51,7 @@ pub(crate) fn span(request: u128, span: u64, prompt: u64, completion: u64) -> Sp
 /// The record of a request that was answered.
 pub(crate) fn record(request: u128, answer_bytes: u64) -> RecordReceipt {
     RecordReceipt {
+        parent: None,
         trust: Trust::Proven,
         request: RequestId(request),
         status: 200,

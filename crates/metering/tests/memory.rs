@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use metering::{Call, Endpoint, Ledger, Options, RequestId, Reservation, Reserved, SpanId};
+use metering::{
+    Ledger, LedgerOptions, MeteredEndpoint, RequestId, RequestReservation, RequestShape, ReservedTokens,
+    SpanId,
+};
 
 /// What a caller holds for a request with limits of tokens at its key and its consumer: whose it is, and 192 bytes to correct
 /// the limits by.
@@ -21,19 +24,24 @@ fn resident() -> u64 {
 #[test]
 fn a_hundred_thousand_open_reservations_take_less_than_50_mb() {
     let [key, consumer, model]: [Arc<str>; 3] = ["key", "consumer", "model"].map(Arc::from);
-    let mut ledger = Ledger::new(Options::default());
+    let mut ledger = Ledger::new(LedgerOptions::default());
     let before = resident();
     for number in 0..100_000_u64 {
-        let call =
-            Call { endpoint: Endpoint::ChatCompletions, streams: true, traces: true, choices: 1, prompts: 1 };
-        let reservation = Reservation {
+        let shape = RequestShape {
+            endpoint: MeteredEndpoint::ChatCompletions,
+            streams: true,
+            traces: true,
+            choices: 1,
+            prompts: 1,
+        };
+        let reservation = RequestReservation {
             request: RequestId(
                 u128::from(number) << 64 | u128::from(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             ),
             parent: SpanId(number.wrapping_mul(0xff51_afd7_ed55_8ccd)),
             model: Arc::clone(&model),
-            call,
-            reserved: Reserved { prompt: 10, completion: 1_000, is_open: true },
+            shape,
+            reserved: ReservedTokens { prompt: 10, completion: 1_000, is_open: true },
             held: Held {
                 _key: Arc::clone(&key),
                 _consumer: Arc::clone(&consumer),

@@ -7,8 +7,8 @@ use std::{
 };
 
 use metering::{
-    Call, Endpoint, Kind, Ledger, Options, Receipt, RecordReceipt, RequestId, Reservation, Reserved, SpanId,
-    SpanReceipt, Told, Trust,
+    Ledger, LedgerOptions, MeteredEndpoint, Receipt, RecordReceipt, RequestId, RequestReservation,
+    RequestShape, ReservedTokens, SpanId, SpanReceipt, Told, Trust, UsageKind,
 };
 
 const REQUESTS: u64 = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
@@ -50,20 +50,20 @@ impl One {
         }
     }
 
-    fn reservation(&self, model: &Arc<str>) -> Reservation<()> {
-        let call = Call {
-            endpoint: Endpoint::ChatCompletions,
+    fn reservation(&self, model: &Arc<str>) -> RequestReservation<()> {
+        let shape = RequestShape {
+            endpoint: MeteredEndpoint::ChatCompletions,
             streams: true,
             traces: true,
             choices: self.choices,
             prompts: 1,
         };
-        let reserved = Reserved { prompt: 1_000, completion: 1_000, is_open: true };
-        Reservation {
+        let reserved = ReservedTokens { prompt: 1_000, completion: 1_000, is_open: true };
+        RequestReservation {
             request: self.id,
             parent: self.parent,
             model: Arc::clone(model),
-            call,
+            shape,
             reserved,
             held: (),
         }
@@ -111,7 +111,7 @@ impl One {
 #[test]
 fn sums_are_right_to_the_token_and_one_core_is_far_faster_than_needed() {
     let (model, mut random) = (Arc::from("llama"), Random(7));
-    let mut ledger = Ledger::new(Options::default());
+    let mut ledger = Ledger::new(LedgerOptions::default());
     let (mut truth, mut settled, mut requests, mut told, mut busy) = (0, 0, 0, 0_u32, Duration::ZERO);
     for round in 0..REQUESTS / OPEN {
         let now = Duration::from_secs(round);
@@ -137,7 +137,7 @@ fn sums_are_right_to_the_token_and_one_core_is_far_faster_than_needed() {
         }
         ledger.advance(now);
         for one in ledger.take_settled() {
-            assert!(one.kind == Kind::Exact || one.used.total() == 0);
+            assert!(one.kind == UsageKind::Exact || one.used.total() == 0);
             settled += one.used.total();
             requests += 1;
         }

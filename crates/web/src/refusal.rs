@@ -43,8 +43,8 @@ const WHILE_DRAINING: Duration = Duration::from_secs(2);
 const WHILE_BUSY: Duration = Duration::from_secs(1);
 /// Until the server of shared limits is back, or another one has taken over.
 const WHILE_UNCOUNTED: Duration = Duration::from_secs(1);
-/// The longest wait within a call: anthropic-python sleeps for as long as it is told, an hour by a limit per hour, and the
-/// program stands still. openai-python 1 also obeyed, up to this.
+/// The longest wait within a call: anthropic-python and Codex sleep for as long as `Retry-After` says, an hour by a limit per
+/// hour, and the program stands still. openai-python 1 also obeyed, up to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Traefik has a new route within a few hundred milliseconds.
 const WHILE_PUBLISHING: Duration = Duration::from_millis(500);
@@ -229,7 +229,9 @@ impl Refusal {
         message.extend(comes_back(limited));
         message.extend(sum.map(estimated));
         let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
-        let retry_after = (!limited.is_lasting()).then_some(limited.retry_after);
+        // Without `Retry-After` clients that know nothing of `x-should-retry` do not wait for hours (Codex, Qwen Code).
+        let waits = !limited.is_lasting() && limited.retry_after <= LONGEST_WAIT;
+        let retry_after = waits.then_some(limited.retry_after);
         Self { retry_after, limited: Some(Box::new(*limited)), ..refusal }
     }
 
@@ -289,8 +291,8 @@ impl Refusal {
                     set(reset, at);
                 }
             }
-            if limited.is_lasting() || self.retry_after.is_some_and(|wait| wait > LONGEST_WAIT) {
-                // Both SDKs obey; otherwise they would repeat a request that can never pass, or wait for hours or days.
+            if self.retry_after.is_none() {
+                // Both SDKs obey; otherwise they would repeat a request that does not pass within a minute, or never.
                 set("x-should-retry", "false".into());
             }
         }

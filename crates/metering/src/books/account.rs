@@ -1,32 +1,29 @@
 //! One server's account: the requests since its last balance, and how they are balanced with what it has counted.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use super::{
-    Correction, Counters, Hour, Row, Terms,
+    BookRow, Counters, Hour, Terms, UsageCorrection,
     counters::{Counted, Since},
     share,
+    teach::LastFactors,
 };
-use crate::{Calibration, Call, Kind, Outcome, RequestId, Reserved, Settlement, Used, calibration::real};
+use crate::{
+    Calibration, Ending, RequestId, RequestSettlement, RequestShape, ReservedTokens, UsageKind, UsedTokens,
+};
 
 /// The number of requests between two balances. A server that is never idle is balanced after so many; what it works on at that
 /// moment is then counted on one side only, and evens out with the next balance.
 pub(super) const MOST_LINES: usize = 4_096;
 /// The number of hours that are kept for each.
 pub(super) const MOST_HOURS: usize = 48;
-/// The number of balances by which unusual ones are told.
-const MOST_FACTORS: usize = 16;
 
 /// One server's.
 #[derive(Debug)]
-pub(super) struct Account<W> {
+pub(super) struct ServerAccount<W> {
     counted: Counted,
     /// Requests since the last balance.
-    lines: Vec<Line<W>>,
+    lines: Vec<BookLine<W>>,
     /// What was counted since then.
     since: Counters,
     /// Tokens of requests since then that are not among the lines.
@@ -35,26 +32,25 @@ pub(super) struct Account<W> {
     is_counted: bool,
     /// Besides, it was idle at the last balance, and all requests since then are among the lines.
     is_whole: bool,
-    hours: BTreeMap<Hour, Row>,
-    /// Of the last balances, how much more was counted than the defaults make of the bytes.
-    factors: Vec<f64>,
+    hours: BTreeMap<Hour, BookRow>,
+    factors: LastFactors,
 }
 
 /// A settled request.
 #[derive(Debug)]
-struct Line<W> {
+pub(super) struct BookLine<W> {
     request: RequestId,
     whose: W,
-    model: Arc<str>,
-    call: Call,
-    reserved: Reserved,
-    kind: Kind,
-    outcome: Outcome,
-    used: Used,
-    answer_bytes: Option<u64>,
+    pub(super) model: Arc<str>,
+    pub(super) shape: RequestShape,
+    pub(super) reserved: ReservedTokens,
+    pub(super) kind: UsageKind,
+    pub(super) ending: Ending,
+    pub(super) used: UsedTokens,
+    pub(super) answer_bytes: Option<u64>,
 }
 
-impl<W> Default for Account<W> {
+impl<W> Default for ServerAccount<W> {
     fn default() -> Self {
         Self {
             counted: Counted::default(),
@@ -64,34 +60,34 @@ impl<W> Default for Account<W> {
             is_counted: false,
             is_whole: false,
             hours: BTreeMap::new(),
-            factors: Vec::new(),
+            factors: LastFactors::default(),
         }
     }
 }
 
-impl<W> Line<W> {
-    fn of<T>(whose: W, settlement: &Settlement<T>) -> Self {
+impl<W> BookLine<W> {
+    fn of<T>(whose: W, settlement: &RequestSettlement<T>) -> Self {
         Self {
             request: settlement.request,
             whose,
             model: Arc::clone(&settlement.model),
-            call: settlement.call,
+            shape: settlement.shape,
             reserved: settlement.reserved,
             kind: settlement.kind,
-            outcome: settlement.outcome,
+            ending: settlement.ending,
             used: settlement.used,
             answer_bytes: settlement.answer_bytes,
         }
     }
 
     /// Only what nobody knows exactly is corrected. A refusal has used nothing.
-    fn is_correctable(&self) -> bool {
-        self.kind != Kind::Exact && self.outcome != Outcome::Refused
+    pub(super) fn is_correctable(&self) -> bool {
+        self.kind != UsageKind::Exact && self.ending != Ending::Refused
     }
 }
 
-impl<W: Clone> Account<W> {
-    pub(super) fn rows(&self) -> impl Iterator<Item = (Hour, &Row)> {
+impl<W: Clone> ServerAccount<W> {
+    pub(super) fn rows(&self) -> impl Iterator<Item = (Hour, &BookRow)> {
         self.hours.iter().map(|(hour, row)| (*hour, row))
     }
 
@@ -100,8 +96,8 @@ impl<W: Clone> Account<W> {
         self.lines.len()
     }
 
-    pub(super) fn settled<T>(&mut self, whose: W, settlement: &Settlement<T>, now: SystemTime) {
-        let line = Line::of(whose, settlement);
+    pub(super) fn settled<T>(&mut self, whose: W, settlement: &RequestSettlement<T>, now: SystemTime) {
+        let line = BookLine::of(whose, settlement);
         self.hour(now).add(line.used, 1);
         if self.lines.len() < MOST_LINES {
             self.lines.push(line);
@@ -118,7 +114,7 @@ impl<W: Clone> Account<W> {
         is_idle: bool,
         calibration: &mut Calibration,
         now: SystemTime,
-    ) -> Vec<Correction<W>> {
+    ) -> Vec<UsageCorrection<W>> {
         let since = self.counted.since_last(counters);
         if let Since::Last(more) | Since::Restart(more) = since {
             self.since.add(more);
@@ -131,7 +127,7 @@ impl<W: Clone> Account<W> {
             return Vec::new();
         }
         if is_idle && self.is_counted && self.is_whole {
-            self.teach(calibration);
+            self.factors.teach(&self.lines, self.since, terms, calibration);
         }
         let is_correct = terms.exclusive && self.is_counted;
         let corrections = if is_correct { self.correct(terms, now) } else { Vec::new() };
@@ -139,7 +135,7 @@ impl<W: Clone> Account<W> {
         corrections
     }
 
-    fn hour(&mut self, now: SystemTime) -> &mut Row {
+    fn hour(&mut self, now: SystemTime) -> &mut BookRow {
         let hour = Hour::of(now);
         while self.hours.len() >= MOST_HOURS && !self.hours.contains_key(&hour) {
             self.hours.pop_first();
@@ -156,50 +152,7 @@ impl<W: Clone> Account<W> {
         self.is_whole = is_idle;
     }
 
-    /// Learns tokens per byte from a balance in which all requests were measured and answered. Other users only make the counters
-    /// say more: a balance that says much more than the lower quarter of the last ones is not believed.
-    fn teach(&mut self, calibration: &mut Calibration) {
-        let is_plain = |line: &Line<W>| {
-            line.outcome == Outcome::Refused
-                || line.kind == Kind::Measured && line.outcome == Outcome::Finished
-        };
-        if !self.lines.iter().all(is_plain) {
-            return;
-        }
-        let mut sums: HashMap<(Arc<str>, Call), (u32, u64, u64)> = HashMap::new();
-        for line in self.lines.iter().filter(|line| line.is_correctable() && line.reserved.completion > 0) {
-            let (requests, bytes, tokens) = sums.entry((Arc::clone(&line.model), line.call)).or_default();
-            *requests += 1;
-            *bytes += line.answer_bytes.unwrap_or(0);
-            *tokens += line.used.completion;
-        }
-        let defaults = Calibration::default();
-        let by_default = |((model, call), (_, bytes, _)): (&(Arc<str>, Call), &(u32, u64, u64))| {
-            defaults.completion(model, *call, *bytes)
-        };
-        let expected: u64 = sums.iter().map(by_default).sum();
-        let measured: u64 = sums.values().map(|(_, _, tokens)| tokens).sum();
-        if expected == 0 || measured == 0 || !self.is_usual(self.since.completion, expected) {
-            return;
-        }
-        for ((model, call), (requests, bytes, tokens)) in &sums {
-            let share = share::part(self.since.completion, *tokens, measured);
-            calibration.learn_completion(model, *call, *requests, *bytes, share);
-        }
-    }
-
-    fn is_usual(&mut self, counted: u64, expected: u64) -> bool {
-        let factor = real(counted) / real(expected);
-        if self.factors.len() >= MOST_FACTORS {
-            self.factors.remove(0);
-        }
-        self.factors.push(factor);
-        let mut sorted = self.factors.clone();
-        sorted.sort_by(f64::total_cmp);
-        factor <= sorted[sorted.len() / 4] * 1.25
-    }
-
-    fn correct(&mut self, terms: Terms, now: SystemTime) -> Vec<Correction<W>> {
+    fn correct(&mut self, terms: Terms, now: SystemTime) -> Vec<UsageCorrection<W>> {
         let exact = self.lines.iter().filter(|line| !line.is_correctable());
         let known = exact.fold(self.beyond, |mut sum, line| {
             let cached = if terms.leaves_out_cached { line.used.cached.unwrap_or(0) } else { 0 };
@@ -212,7 +165,8 @@ impl<W: Clone> Account<W> {
             self.since.completion.saturating_sub(known.completion),
             &lines.iter().map(|line| (line.used.completion, line.most_completion())).collect::<Vec<_>>(),
         );
-        let most = |(line, completion): (&&Line<W>, &u64)| (line.used.prompt, line.most_prompt(*completion));
+        let most =
+            |(line, completion): (&&BookLine<W>, &u64)| (line.used.prompt, line.most_prompt(*completion));
         let prompts = share::shared(
             self.since.prompt.saturating_sub(known.prompt),
             &lines.iter().zip(&completions).map(most).collect::<Vec<_>>(),
@@ -227,7 +181,7 @@ impl<W: Clone> Account<W> {
     }
 }
 
-impl<W: Clone> Line<W> {
+impl<W: Clone> BookLine<W> {
     /// What was measured may already be more than what was reserved, if the request left its length open.
     fn most_completion(&self) -> u64 {
         u64::from(self.reserved.completion).max(self.used.completion)
@@ -238,13 +192,13 @@ impl<W: Clone> Line<W> {
     }
 
     /// A counter that leaves cached tokens out and says less than the prompt has: the rest was cached.
-    fn change(&self, computed: u64, completion: u64, terms: Terms) -> Correction<W> {
+    fn change(&self, computed: u64, completion: u64, terms: Terms) -> UsageCorrection<W> {
         let before = self.used;
         let (prompt, cached) = match terms.leaves_out_cached && computed < before.prompt {
             true => (before.prompt, before.prompt - computed),
             false => (computed, before.cached.unwrap_or(0).min(computed)),
         };
-        Correction {
+        UsageCorrection {
             request: self.request,
             whose: self.whose.clone(),
             prompt: difference(prompt, before.prompt),
@@ -254,14 +208,14 @@ impl<W: Clone> Line<W> {
     }
 }
 
-impl<W> Correction<W> {
+impl<W> UsageCorrection<W> {
     fn is_empty(&self) -> bool {
         (self.prompt, self.cached, self.completion) == (0, 0, 0)
     }
 }
 
-impl Row {
-    fn correct<W>(&mut self, change: &Correction<W>) {
+impl BookRow {
+    fn correct<W>(&mut self, change: &UsageCorrection<W>) {
         let add = |sum: &mut u64, by: i64| *sum = sum.saturating_add_signed(by);
         add(&mut self.settled.prompt, change.prompt);
         add(&mut self.settled.completion, change.completion);

@@ -3,8 +3,8 @@ use super::{
     *,
 };
 use crate::{
-    Call, Ledger, Options, Receipt, Reservation,
-    testing::{CALL, aborted, record, refused, reservation, span},
+    Ledger, LedgerOptions, Receipt, RequestReservation, RequestShape, ReservedTokens,
+    testing::{SHAPE, aborted, record, refused, reservation, span},
 };
 
 const EXCLUSIVE: Terms = Terms { exclusive: true, leaves_out_cached: false };
@@ -31,20 +31,24 @@ struct Shop {
 impl Shop {
     /// The server was idle, and had counted this.
     fn new(terms: Terms, before: Counters) -> Self {
-        let ledger = Ledger::new(Options { grace: Duration::ZERO, ..Options::default() });
+        let ledger = Ledger::new(LedgerOptions { grace: Duration::ZERO, ..LedgerOptions::default() });
         let mut shop = Self { books: Books::new(), calibration: Calibration::default(), ledger };
         assert_eq!(shop.read(before, terms), []);
         shop
     }
 
-    fn read(&mut self, counters: Counters, terms: Terms) -> Vec<Correction<u32>> {
+    fn read(&mut self, counters: Counters, terms: Terms) -> Vec<UsageCorrection<u32>> {
         self.books.read(&server(), counters, terms, true, &mut self.calibration, at(1))
     }
 
     /// Settles a request by what was told about it.
-    fn settle(&mut self, request: u128, receipt: Receipt) -> Settlement<u32> {
-        let call = Call { traces: false, ..CALL };
-        self.ledger.open(Reservation { call, ..reservation(request) }, Duration::ZERO);
+    fn settle(&mut self, request: u128, receipt: Receipt) -> RequestSettlement<u32> {
+        let shape = RequestShape { traces: false, ..SHAPE };
+        self.settle_opened(RequestReservation { shape, ..reservation(request) }, receipt)
+    }
+
+    fn settle_opened(&mut self, opened: RequestReservation<u32>, receipt: Receipt) -> RequestSettlement<u32> {
+        self.ledger.open(opened, Duration::ZERO);
         self.ledger.tell(receipt, Duration::ZERO);
         self.ledger.advance(Duration::ZERO);
         let one = self.ledger.take_settled().remove(0);
@@ -52,11 +56,11 @@ impl Shop {
         one
     }
 
-    fn measured(&mut self, request: u128, tokens: u64) -> Settlement<u32> {
+    fn measured(&mut self, request: u128, tokens: u64) -> RequestSettlement<u32> {
         self.settle(request, Receipt::Record(record(request, 450 + 225 * tokens)))
     }
 
-    fn row(&self) -> Row {
+    fn row(&self) -> BookRow {
         *self.books.rows().next().expect("a row").2
     }
 }
@@ -77,11 +81,11 @@ fn differences_are_named() {
     shop.read(counters(2_010, 500), Terms::default());
     let row = shop.row();
     assert_eq!((row.requests, row.settled), (1, counters(10, 500)));
-    assert_eq!(row.completion_difference(), Difference::None);
-    assert_eq!(row.prompt_difference(), Difference::NotOurs(2_000), "others use the server too");
+    assert_eq!(row.completion_difference(), BookDifference::None);
+    assert_eq!(row.prompt_difference(), BookDifference::NotOurs(2_000), "others use the server too");
     shop.measured(2, 700);
     shop.read(counters(2_020, 600), Terms::default());
-    assert_eq!(shop.row().completion_difference(), Difference::Missing(600));
+    assert_eq!(shop.row().completion_difference(), BookDifference::Missing(600));
     let (server_name, hour, _) = shop.books.rows().next().expect("a row");
     assert_eq!((server_name, hour, hour.start()), (&server(), Hour(2), at(0)));
     shop.books.retain(|name| *name != *server());
@@ -111,7 +115,7 @@ fn no_correction_goes_beyond_a_reservation() {
     shop.measured(1, 100);
     let corrections = shop.read(counters(5_000, 5_000), EXCLUSIVE);
     assert_eq!((corrections[0].completion, corrections[0].prompt), (900, 0), "1,000 and 10 were reserved");
-    assert_eq!(shop.row().completion_difference(), Difference::NotOurs(4_000));
+    assert_eq!(shop.row().completion_difference(), BookDifference::NotOurs(4_000));
 }
 
 #[test]
@@ -124,7 +128,7 @@ fn prompts_that_a_counter_leaves_out_were_cached() {
     let by: Vec<_> = corrections.iter().map(|one| (one.prompt, one.cached, one.completion)).collect();
     assert_eq!(by, [(0, 3, 0), (0, 3, 0)]);
     let row = shop.row();
-    assert_eq!((row.settled.prompt, row.cached, row.prompt_difference()), (20, 6, Difference::None));
+    assert_eq!((row.settled.prompt, row.cached, row.prompt_difference()), (20, 6, BookDifference::None));
 }
 
 #[test]
@@ -151,27 +155,36 @@ fn a_restart_corrects_nothing() {
     assert_eq!(shop.read(counters(20, 230), EXCLUSIVE)[0].completion, 20, "known again");
 }
 
-/// A llama.cpp server whose chunks are 300 bytes long. Others use it at times, which must not make our requests dearer.
+/// A llama.cpp server with a template of 25 tokens, and chunks of 300 bytes. Others use it at times, which must not make our
+/// requests dearer; and at times it has a prompt in its cache.
 #[test]
-fn counters_teach_tokens_per_byte_and_others_use_does_not() {
-    let mut shop = Shop::new(Terms::default(), counters(0, 0));
-    let mut completion = 0;
-    for round in 0..40_u64 {
-        for request in 0..3 {
-            let tokens = 20 + (round * 7 + request * 31) % 150;
-            completion += tokens;
-            shop.settle(
-                1 + u128::from(round * 3 + request),
-                Receipt::Record(record(1 + u128::from(round * 3 + request), 600 + 300 * tokens)),
-            );
+fn counters_teach_how_to_measure_and_others_use_does_not() {
+    let terms = Terms { exclusive: false, leaves_out_cached: true };
+    let mut shop = Shop::new(terms, counters(0, 0));
+    let (mut sum, mut request) = (counters(0, 0), 0_u64);
+    for round in 0..40 {
+        for _ in 0..3 {
+            request += 1;
+            let (text, tokens) = (30 + request * 17 % 200, 20 + request * 31 % 150);
+            sum.add(counters(25 + text * 3 / 2, tokens));
+            let reserved =
+                ReservedTokens { prompt: u32::try_from(text).expect("small"), ..reservation(1).reserved };
+            let id = u128::from(request);
+            let quiet = RequestShape { traces: false, ..SHAPE };
+            let opened = RequestReservation { shape: quiet, reserved, ..reservation(id) };
+            shop.settle_opened(opened, Receipt::Record(record(id, 600 + 300 * tokens)));
         }
-        if round % 3 == 2 {
-            completion += 5_000;
+        match round % 5 {
+            1 => sum.add(counters(9_000, 5_000)),
+            3 => sum.prompt -= 150,
+            _ => {}
         }
-        shop.read(counters(0, completion), Terms::default());
+        shop.read(sum, terms);
     }
-    let found = shop.calibration.completion(&Arc::from("llama"), CALL, 600 + 300 * 100);
+    let found = shop.calibration.completion(&Arc::from("llama"), SHAPE, 600 + 300 * 100);
     assert!((97..=103).contains(&found), "{found} instead of 100");
+    let found = shop.calibration.prompt(&Arc::from("llama"), SHAPE, 100);
+    assert!((165..=180).contains(&found), "{found} instead of 175");
 }
 
 #[test]

@@ -11,7 +11,7 @@ const NOISE: f64 = 32.0;
 
 /// `start + slope * size` tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Line {
+pub(super) struct StraightLine {
     pub(super) start: f64,
     pub(super) slope: f64,
 }
@@ -26,7 +26,7 @@ pub(super) struct Fit {
     size_rest: f64,
 }
 
-impl Line {
+impl StraightLine {
     pub(super) fn at(self, count: f64, size: f64) -> f64 {
         self.start * count + self.slope * size
     }
@@ -34,12 +34,12 @@ impl Line {
 
 impl Fit {
     /// The tokens of something of this size.
-    pub(super) fn at(&self, prior: Line, size: f64) -> f64 {
+    pub(super) fn at(&self, prior: StraightLine, size: f64) -> f64 {
         self.line(prior).at(1.0, size)
     }
 
     /// Learns that `count` things, of this size together, had so many tokens together.
-    pub(super) fn learn(&mut self, prior: Line, count: f64, size: f64, tokens: f64) {
+    pub(super) fn learn(&mut self, prior: StraightLine, count: f64, size: f64, tokens: f64) {
         let expected = prior.at(count, size).max(0.0);
         let slack = FURTHEST_START * count;
         let tokens = tokens.clamp(expected / FURTHEST - slack, expected * FURTHEST + slack);
@@ -58,7 +58,7 @@ impl Fit {
 
     /// The best line. The prior counts like a hundredth of an observation, so that one or two of them, or a hundred alike,
     /// already give a line.
-    fn line(&self, prior: Line) -> Line {
+    fn line(&self, prior: StraightLine) -> StraightLine {
         if self.count_count <= 0.0 {
             return prior;
         }
@@ -73,7 +73,7 @@ impl Fit {
         let slope = slope.clamp(prior.slope / FURTHEST, prior.slope * FURTHEST);
         // The best start for this slope, which may have been bounded.
         let start = (self.count_rest - (slope - prior.slope) * b) / a;
-        Line { start: prior.start + start.clamp(-FURTHEST_START, FURTHEST_START), slope }
+        StraightLine { start: prior.start + start.clamp(-FURTHEST_START, FURTHEST_START), slope }
     }
 }
 
@@ -81,7 +81,7 @@ impl Fit {
 mod tests {
     use super::*;
 
-    const PRIOR: Line = Line { start: 0.0, slope: 1.0 };
+    const PRIOR: StraightLine = StraightLine { start: 0.0, slope: 1.0 };
 
     fn learned(seen: &[(f64, f64, f64)]) -> Fit {
         let mut fit = Fit::default();

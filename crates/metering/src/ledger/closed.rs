@@ -5,30 +5,30 @@ use std::{
     sync::Arc,
 };
 
-use crate::{RequestId, Reservation, SpanId};
+use crate::{RequestId, RequestReservation, SpanId};
 
 /// How many are known: those of the last seconds, at some thousand requests a second.
-const MOST: usize = 16_384;
+const MAX_REMEMBERED: usize = 16_384;
 
 #[derive(Debug, Default)]
 pub(super) struct Closed {
-    known: HashMap<RequestId, One>,
+    known: HashMap<RequestId, ClosedRequest>,
     order: VecDeque<RequestId>,
 }
 
 #[derive(Debug)]
-pub(super) struct One {
+pub(super) struct ClosedRequest {
     pub(super) parent: SpanId,
     pub(super) model: Arc<str>,
 }
 
 impl Closed {
-    pub(super) fn add<T>(&mut self, reservation: &Reservation<T>) {
-        let one = One { parent: reservation.parent, model: Arc::clone(&reservation.model) };
+    pub(super) fn add<T>(&mut self, reservation: &RequestReservation<T>) {
+        let one = ClosedRequest { parent: reservation.parent, model: Arc::clone(&reservation.model) };
         if self.known.insert(reservation.request, one).is_none() {
             self.order.push_back(reservation.request);
         }
-        if self.order.len() > MOST
+        if self.order.len() > MAX_REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {
             self.known.remove(&oldest);
@@ -39,7 +39,7 @@ impl Closed {
         self.known.contains_key(&request)
     }
 
-    pub(super) fn get(&self, request: RequestId) -> Option<&One> {
+    pub(super) fn get(&self, request: RequestId) -> Option<&ClosedRequest> {
         self.known.get(&request)
     }
 }

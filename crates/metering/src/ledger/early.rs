@@ -19,9 +19,9 @@ pub(super) struct Early {
 
 #[derive(Debug)]
 struct Waiting {
-    receipts: HashMap<Key, VecDeque<Receipt>>,
+    receipts: HashMap<EarlyKey, VecDeque<Receipt>>,
     /// One for each receipt, oldest first. Taken receipts leave theirs behind until they are due.
-    order: VecDeque<(Duration, Key)>,
+    order: VecDeque<(Duration, EarlyKey)>,
     len: usize,
     capacity: usize,
     unclaimed: u64,
@@ -29,7 +29,7 @@ struct Waiting {
 
 /// By what a receipt will be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Key {
+enum EarlyKey {
     Request(RequestId),
     Parent(SpanId),
 }
@@ -41,9 +41,9 @@ impl Early {
 
     pub(super) fn keep(&mut self, receipt: Receipt, now: Duration) {
         let (trust, key) = match &receipt {
-            Receipt::Record(record) => (record.trust, Some(Key::Request(record.request))),
+            Receipt::Record(record) => (record.trust, Some(EarlyKey::Request(record.request))),
             Receipt::Span(span) => {
-                (span.trust, span.request.map(Key::Request).or(span.parent.map(Key::Parent)))
+                (span.trust, span.request.map(EarlyKey::Request).or(span.parent.map(EarlyKey::Parent)))
             }
         };
         let waiting = match trust {
@@ -61,7 +61,7 @@ impl Early {
         let mut taken = Vec::new();
         for waiting in [&mut self.trusted, &mut self.others] {
             if waiting.len > 0 {
-                for key in [Key::Request(request), Key::Parent(parent)] {
+                for key in [EarlyKey::Request(request), EarlyKey::Parent(parent)] {
                     taken.extend(waiting.take(key));
                 }
             }
@@ -84,7 +84,7 @@ impl Waiting {
         Self { receipts: HashMap::new(), order: VecDeque::new(), len: 0, capacity, unclaimed: 0 }
     }
 
-    fn keep(&mut self, key: Key, receipt: Receipt, until: Duration) {
+    fn keep(&mut self, key: EarlyKey, receipt: Receipt, until: Duration) {
         // What was taken leaves its place in the order behind, so the order bounds the number.
         while self.order.len() >= self.capacity.max(1) {
             self.drop_oldest();
@@ -94,7 +94,7 @@ impl Waiting {
         self.len += 1;
     }
 
-    fn take(&mut self, key: Key) -> VecDeque<Receipt> {
+    fn take(&mut self, key: EarlyKey) -> VecDeque<Receipt> {
         let taken = self.receipts.remove(&key).unwrap_or_default();
         self.len -= taken.len();
         taken

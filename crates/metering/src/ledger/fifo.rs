@@ -8,7 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 use crate::RequestId;
 
 /// Below this length nothing is removed but what is due.
-const SHORT: usize = 1_024;
+const NOT_COMPACTED: usize = 1_024;
 
 #[derive(Debug, Default)]
 pub(super) struct Fifo(VecDeque<Due>);
@@ -36,7 +36,7 @@ impl Fifo {
 
     /// Keeps its length in proportion to the number of open requests.
     pub(super) fn compact(&mut self, open: usize, is_open: impl Fn(&RequestId) -> bool) {
-        if self.0.len() > 2 * open + SHORT {
+        if self.0.len() > 2 * open + NOT_COMPACTED {
             self.0.retain(|due| is_open(&whole(due.request)));
         }
     }

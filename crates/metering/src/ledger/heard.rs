@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    Calibration, Call, Kind, Outcome, RecordReceipt, Reservation, Reserved, Settlement, SpanReceipt, Used,
+    Calibration, Ending, RecordReceipt, RequestReservation, RequestSettlement, RequestShape, ReservedTokens,
+    SpanReceipt, UsageKind, UsedTokens,
 };
 
 /// The number of spans that one request may have. Nothing serves as many prompts at once.
@@ -30,7 +31,7 @@ pub(super) struct Heard {
 
 /// What to do with a request about which something was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum NextStep {
     /// All was told.
     Close,
     /// Most was told; the rest may come.
@@ -40,13 +41,13 @@ pub(super) enum Next {
 }
 
 impl Heard {
-    pub(super) fn new(call: Call) -> Self {
+    pub(super) fn new(shape: RequestShape) -> Self {
         Self {
             spans: Vec::new(),
             prompt: 0,
             completion: 0,
             cached: Some((0, u64::MAX)),
-            choices: call.choices.max(1).into(),
+            choices: shape.choices.max(1).into(),
             time_to_first_token: None,
             duration: None,
             record: None,
@@ -84,14 +85,14 @@ impl Heard {
         self.due.is_some_and(|due| due <= now)
     }
 
-    pub(super) fn next(&self, call: Call, expects_record: bool, expects_span: bool) -> Next {
+    pub(super) fn next(&self, shape: RequestShape, expects_record: bool, expects_span: bool) -> NextStep {
         let told = self.told();
-        let all = call.answers(self.choices);
+        let all = shape.answers(self.choices);
         let Some(record) = &self.record else {
             return match (told >= all, expects_record) {
-                (false, _) => Next::WaitForWord,
-                (true, true) => Next::WaitForRest,
-                (true, false) => Next::Close,
+                (false, _) => NextStep::WaitForWord,
+                (true, true) => NextStep::WaitForRest,
+                (true, false) => NextStep::Close,
             };
         };
         // Each time that Traefik has sent it, a server may have worked on it.
@@ -101,31 +102,29 @@ impl Heard {
             () if is_refusal(record) => told > 0 || record.retries > 0,
             () => told > 0 || expects_span,
         };
-        if may_come { Next::WaitForRest } else { Next::Close }
+        if may_come { NextStep::WaitForRest } else { NextStep::Close }
     }
 
     /// Whether the request was answered, and no server has told anything.
     pub(super) fn lacks_spans(&self) -> bool {
-        let is_answered = |record: &RecordReceipt| {
-            outcome_of(record) == Outcome::Finished && record.compute_tokens.is_none()
-        };
+        let is_answered =
+            |record: &RecordReceipt| ending_of(record) == Ending::Finished && record.compute_tokens.is_none();
         self.spans.is_empty() && self.record.as_ref().is_some_and(is_answered)
     }
 
     /// Lets the calibration learn from a request that was answered.
-    pub(super) fn teach<T>(&self, settlement: &Settlement<T>, calibration: &mut Calibration) {
-        let Settlement { model, call, used, .. } = settlement;
-        let Some(record) = self.record.as_ref().filter(|record| outcome_of(record) == Outcome::Finished)
-        else {
+    pub(super) fn teach<T>(&self, settlement: &RequestSettlement<T>, calibration: &mut Calibration) {
+        let RequestSettlement { model, shape, used, .. } = settlement;
+        let Some(record) = self.record.as_ref().filter(|record| ending_of(record) == Ending::Finished) else {
             return;
         };
-        if !call.streams && settlement.reserved.completion > 0 && settlement.kind != Kind::Estimated {
-            calibration.learn_pace(model, *call, used.completion, record.server_duration);
+        if !shape.streams && settlement.reserved.completion > 0 && settlement.kind != UsageKind::Estimated {
+            calibration.learn_pace(model, *shape, used.completion, record.server_duration);
         }
         // A request that was sent again has one answer, and the tokens of several.
-        if settlement.kind == Kind::Exact && record.retries == 0 && record.compute_tokens.is_none() {
-            calibration.learn_prompt(model, *call, settlement.reserved.prompt, used.prompt);
-            calibration.learn_completion(model, *call, 1, record.answer_bytes, used.completion);
+        if settlement.kind == UsageKind::Exact && record.retries == 0 && record.compute_tokens.is_none() {
+            calibration.learn_prompt(model, *shape, 1, settlement.reserved.prompt.into(), used.prompt);
+            calibration.learn_completion(model, *shape, 1, record.answer_bytes, used.completion);
         }
     }
 
@@ -135,56 +134,56 @@ impl Heard {
 
     /// The prompts' tokens. With several choices each span repeats its prompt's. Until all spans were told, the average prompt
     /// stands for the others.
-    fn prompt(&self, call: Call) -> u64 {
-        if self.told() >= call.answers(self.choices) {
+    fn prompt(&self, shape: RequestShape) -> u64 {
+        if self.told() >= shape.answers(self.choices) {
             return self.prompt.div_ceil(self.choices.into());
         }
-        let all = u128::from(self.prompt) * u128::from(call.prompts());
+        let all = u128::from(self.prompt) * u128::from(shape.prompts());
         u64::try_from(all.div_ceil(u128::from(self.told().max(1)))).unwrap_or(u64::MAX)
     }
 
     /// A choice finds the prompt cached by the choice before it, which is not what anybody saved: the lowest counts.
-    fn cached(&self, call: Call) -> Option<u64> {
+    fn cached(&self, shape: RequestShape) -> Option<u64> {
         let (sum, least) = self.cached.filter(|_| self.told() > 0)?;
-        let cached = match (self.choices, call.prompts()) {
+        let cached = match (self.choices, shape.prompts()) {
             (1, _) => sum,
             (_, 1) => least,
             (choices, _) => sum / u64::from(choices),
         };
-        Some(cached.min(self.prompt(call)))
+        Some(cached.min(self.prompt(shape)))
     }
 
-    fn used(&self, call: Call) -> Used {
-        Used { prompt: self.prompt(call), cached: self.cached(call), completion: self.completion }
+    fn used(&self, shape: RequestShape) -> UsedTokens {
+        UsedTokens { prompt: self.prompt(shape), cached: self.cached(shape), completion: self.completion }
     }
 }
 
 /// Closes a request with the best that was told.
 pub(super) fn settle<T>(
-    reservation: Reservation<T>,
+    reservation: RequestReservation<T>,
     heard: Option<&Heard>,
     calibration: &Calibration,
-) -> Settlement<T> {
+) -> RequestSettlement<T> {
     let (kind, used) = match heard {
         Some(heard) => heard.tokens(&reservation, calibration),
-        None => (Kind::Estimated, estimated(reservation.reserved)),
+        None => (UsageKind::Estimated, estimated(reservation.reserved)),
     };
     let record = heard.and_then(|heard| heard.record.as_ref());
-    let outcome = match (record, heard) {
-        (Some(record), _) => outcome_of(record),
-        (None, Some(_)) if kind == Kind::Exact => Outcome::Finished,
-        (None, _) => Outcome::Unknown,
+    let ending = match (record, heard) {
+        (Some(record), _) => ending_of(record),
+        (None, Some(_)) if kind == UsageKind::Exact => Ending::Finished,
+        (None, _) => Ending::Unknown,
     };
-    let Reservation { request, model, call, reserved, held, .. } = reservation;
-    Settlement {
+    let RequestReservation { request, model, shape, reserved, held, .. } = reservation;
+    RequestSettlement {
         request,
         model,
-        call,
+        shape,
         reserved,
         held,
         kind,
         used,
-        outcome,
+        ending,
         status: record.map(|record| record.status),
         time_to_first_token: heard.and_then(|heard| heard.time_to_first_token),
         duration: record.map(|record| record.duration).or(heard.and_then(|heard| heard.duration)),
@@ -194,63 +193,68 @@ pub(super) fn settle<T>(
 }
 
 impl Heard {
-    fn tokens<T>(&self, reservation: &Reservation<T>, calibration: &Calibration) -> (Kind, Used) {
-        let Reservation { call, reserved, .. } = *reservation;
-        if self.told() >= call.answers(self.choices) {
-            return (Kind::Exact, self.used(call));
+    fn tokens<T>(
+        &self,
+        reservation: &RequestReservation<T>,
+        calibration: &Calibration,
+    ) -> (UsageKind, UsedTokens) {
+        let RequestReservation { shape, reserved, .. } = *reservation;
+        if self.told() >= shape.answers(self.choices) {
+            return (UsageKind::Exact, self.used(shape));
         }
-        let Some(record) = &self.record else { return (Kind::Estimated, self.partly(call, reserved)) };
+        let Some(record) = &self.record else { return (UsageKind::Estimated, self.partly(shape, reserved)) };
         match record.compute_tokens {
-            Some(tokens) if self.told() == 0 => {
-                (Kind::Exact, Used { prompt: tokens.min(MOST_TOKENS), cached: None, completion: 0 })
-            }
+            Some(tokens) if self.told() == 0 => (
+                UsageKind::Exact,
+                UsedTokens { prompt: tokens.min(MOST_TOKENS), cached: None, completion: 0 },
+            ),
             // What a server has told it has done, even if the client got an error in the end.
-            _ if is_refusal(record) => (Kind::Measured, self.used(call)),
-            _ => (Kind::Measured, self.measured(record, reservation, calibration)),
+            _ if is_refusal(record) => (UsageKind::Measured, self.used(shape)),
+            _ => (UsageKind::Measured, self.measured(record, reservation, calibration)),
         }
     }
 
     /// Some of several spans, and no end: for the others the reservation stands.
-    fn partly(&self, call: Call, reserved: Reserved) -> Used {
-        let (told, all) = (self.told(), call.answers(self.choices));
+    fn partly(&self, shape: RequestShape, reserved: ReservedTokens) -> UsedTokens {
+        let (told, all) = (self.told(), shape.answers(self.choices));
         let rest = u64::from(reserved.completion) * (all - told.min(all)) / all;
-        Used { completion: self.completion + rest, ..self.used(call) }
+        UsedTokens { completion: self.completion + rest, ..self.used(shape) }
     }
 
     fn measured<T>(
         &self,
         record: &RecordReceipt,
-        reservation: &Reservation<T>,
+        reservation: &RequestReservation<T>,
         calibration: &Calibration,
-    ) -> Used {
-        let Reservation { model, call, reserved, .. } = reservation;
-        let by_bytes = || match outcome_of(record) {
+    ) -> UsedTokens {
+        let RequestReservation { model, shape, reserved, .. } = reservation;
+        let by_bytes = || match ending_of(record) {
             // A whole answer that nobody waited for has no bytes that tell anything.
-            Outcome::Aborted if !call.streams => {
-                calibration.generated_in(model, *call, record.duration).unwrap_or(reserved.completion.into())
+            Ending::Aborted if !shape.streams => {
+                calibration.generated_in(model, *shape, record.duration).unwrap_or(reserved.completion.into())
             }
             _ if record.answer_bytes == 0 => 0,
-            _ => calibration.completion(model, *call, record.answer_bytes),
+            _ => calibration.completion(model, *shape, record.answer_bytes),
         };
         let most = match reserved {
-            Reserved { completion: 0, .. } => 0,
-            Reserved { is_open: true, .. } => MOST_TOKENS,
-            Reserved { completion, .. } => (*completion).into(),
+            ReservedTokens { completion: 0, .. } => 0,
+            ReservedTokens { is_open: true, .. } => MOST_TOKENS,
+            ReservedTokens { completion, .. } => (*completion).into(),
         };
         let measured = if most == 0 { 0 } else { by_bytes().min(most) };
         let completion = measured.max(self.completion);
         match self.told() {
             0 => {
-                let prompt = calibration.prompt(model, *call, reserved.prompt);
-                Used { prompt, cached: None, completion }
+                let prompt = calibration.prompt(model, *shape, reserved.prompt);
+                UsedTokens { prompt, cached: None, completion }
             }
-            _ => Used { completion, ..self.used(*call) },
+            _ => UsedTokens { completion, ..self.used(*shape) },
         }
     }
 }
 
-fn estimated(reserved: Reserved) -> Used {
-    Used { prompt: reserved.prompt.into(), cached: None, completion: reserved.completion.into() }
+fn estimated(reserved: ReservedTokens) -> UsedTokens {
+    UsedTokens { prompt: reserved.prompt.into(), cached: None, completion: reserved.completion.into() }
 }
 
 fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
@@ -258,16 +262,16 @@ fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
 }
 
 fn is_refusal(record: &RecordReceipt) -> bool {
-    outcome_of(record) == Outcome::Refused
+    ending_of(record) == Ending::Refused
 }
 
 /// Traefik writes 499 for a client that went away before any answer; in a stream, the answer's own status, and none of a
 /// server.
-fn outcome_of(record: &RecordReceipt) -> Outcome {
+fn ending_of(record: &RecordReceipt) -> Ending {
     match (record.status, record.server_status) {
-        (499, _) => Outcome::Aborted,
-        (400.., _) | (_, 400..) => Outcome::Refused,
-        (200..300, 0) => Outcome::Aborted,
-        _ => Outcome::Finished,
+        (499, _) => Ending::Aborted,
+        (400.., _) | (_, 400..) => Ending::Refused,
+        (200..300, 0) => Ending::Aborted,
+        _ => Ending::Finished,
     }
 }

@@ -3,12 +3,12 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::heard::Heard;
-use crate::{Call, Reservation};
+use crate::{RequestReservation, RequestShape};
 
 /// Traefik's records are expected for so long after the last one.
 const RECORDS_LAST: Duration = Duration::from_secs(60);
 /// So many finished requests in a row may have had no span until no more are expected.
-const PATIENCE: u8 = 8;
+const MOST_WITHOUT_SPAN: u8 = 8;
 /// The number of models that are told apart. Of further ones no spans are waited for.
 const MOST_MODELS: usize = 4_096;
 
@@ -25,13 +25,13 @@ impl Sources {
     }
 
     pub(super) fn span_came(&mut self, model: &Arc<str>) {
-        self.set(model, PATIENCE);
+        self.set(model, MOST_WITHOUT_SPAN);
     }
 
     /// Notes whether a request that was answered, as Traefik tells, had a span.
-    pub(super) fn closed<T>(&mut self, reservation: &Reservation<T>, heard: &Heard) {
+    pub(super) fn closed<T>(&mut self, reservation: &RequestReservation<T>, heard: &Heard) {
         if heard.lacks_spans() {
-            let patience = self.patience(&reservation.model, reservation.call);
+            let patience = self.patience(&reservation.model, reservation.shape);
             self.set(&reservation.model, patience.saturating_sub(1));
         }
     }
@@ -40,12 +40,12 @@ impl Sources {
         self.last_record.is_some_and(|last| now.saturating_sub(last) <= RECORDS_LAST)
     }
 
-    pub(super) fn expects_span(&self, model: &Arc<str>, call: Call) -> bool {
-        self.patience(model, call) > 0
+    pub(super) fn expects_span(&self, model: &Arc<str>, shape: RequestShape) -> bool {
+        self.patience(model, shape) > 0
     }
 
-    fn patience(&self, model: &Arc<str>, call: Call) -> u8 {
-        let unknown = if call.traces && self.patience.len() < MOST_MODELS { PATIENCE } else { 0 };
+    fn patience(&self, model: &Arc<str>, shape: RequestShape) -> u8 {
+        let unknown = if shape.traces && self.patience.len() < MOST_MODELS { MOST_WITHOUT_SPAN } else { 0 };
         self.patience.get(model).copied().unwrap_or(unknown)
     }
 

@@ -4,14 +4,14 @@ mod model;
 
 use super::*;
 use crate::{
-    Call, Endpoint, Outcome, RecordReceipt, Reserved, SpanReceipt, Used,
-    testing::{CALL, aborted, record, refused, reservation, span},
+    Ending, MeteredEndpoint, RecordReceipt, RequestShape, ReservedTokens, SpanReceipt, UsedTokens,
+    testing::{SHAPE, aborted, record, refused, reservation, span},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn ledger() -> Ledger<u32> {
-    Ledger::new(Options { capacity: 10, ..Options::default() })
+    Ledger::new(LedgerOptions { capacity: 10, ..LedgerOptions::default() })
 }
 
 fn at(seconds: u64) -> Duration {
@@ -28,21 +28,21 @@ impl Ledger<u32> {
     }
 
     /// The settlements until then, as `(request, kind, prompt, completion)`.
-    fn settled_by(&mut self, now: Duration) -> Vec<(u32, Kind, u64, u64)> {
+    fn settled_by(&mut self, now: Duration) -> Vec<(u32, UsageKind, u64, u64)> {
         self.advance(now);
         let settled = self.take_settled().into_iter();
         settled.map(|one| (one.held, one.kind, one.used.prompt, one.used.completion)).collect()
     }
 
-    fn only(&mut self) -> Settlement<u32> {
+    fn only(&mut self) -> RequestSettlement<u32> {
         let mut settled = self.take_settled();
         assert_eq!(settled.len(), 1, "{settled:?}");
         settled.remove(0)
     }
 }
 
-fn used(prompt: u64, completion: u64) -> Used {
-    Used { prompt, cached: None, completion }
+fn used(prompt: u64, completion: u64) -> UsedTokens {
+    UsedTokens { prompt, cached: None, completion }
 }
 
 #[test]
@@ -54,14 +54,14 @@ fn a_span_and_a_record_close_a_request_at_once_in_either_order() {
         let span = Receipt::Span(SpanReceipt { cached_tokens: Some(4), ..span(1, 7, 12, 34) });
         let record = Receipt::Record(record(1, 7_000));
         let (first, second) = if span_first { (span, record) } else { (record, span) };
-        assert_eq!(ledger.tell(first, at(1)), Told::Counts);
+        assert_eq!(ledger.tell(first, at(1)), Told::LedgerCounts);
         assert_eq!(ledger.take_settled(), []);
-        assert_eq!(ledger.tell(second, at(2)), Told::Counts);
+        assert_eq!(ledger.tell(second, at(2)), Told::LedgerCounts);
         let settled = ledger.only();
-        assert_eq!(settled.kind, Kind::Exact);
-        assert_eq!(settled.used, Used { prompt: 12, cached: Some(4), completion: 34 });
+        assert_eq!(settled.kind, UsageKind::Exact);
+        assert_eq!(settled.used, UsedTokens { prompt: 12, cached: Some(4), completion: 34 });
         assert_eq!(settled.difference(), 46 - 1_010);
-        assert_eq!((settled.outcome, settled.status), (Outcome::Finished, Some(200)));
+        assert_eq!((settled.ending, settled.status), (Ending::Finished, Some(200)));
         assert_eq!(settled.time_to_first_token, Some(Duration::from_millis(30)));
         assert_eq!(settled.duration, Some(Duration::from_millis(400)));
         assert_eq!(settled.server.as_deref(), Some("http://10.0.0.1:8000"));
@@ -75,14 +75,14 @@ fn without_records_a_span_alone_closes_and_may_be_a_debt() {
     ledger.open(reservation(1), at(0));
     ledger.span(span(1, 7, 12, 3_000), at(1));
     let settled = ledger.only();
-    assert_eq!((settled.kind, settled.outcome, settled.status), (Kind::Exact, Outcome::Finished, None));
+    assert_eq!((settled.kind, settled.ending, settled.status), (UsageKind::Exact, Ending::Finished, None));
     assert_eq!(settled.difference(), 3_012 - 1_010);
     // As soon as Traefik tells about requests, its word is waited for, but not for long.
     ledger.record(record(99, 0), at(2));
     ledger.open(reservation(2), at(2));
     ledger.span(span(2, 8, 12, 34), at(3));
     assert_eq!(ledger.settled_by(at(7)), []);
-    assert_eq!(ledger.settled_by(at(8)), [(2, Kind::Exact, 12, 34)]);
+    assert_eq!(ledger.settled_by(at(8)), [(2, UsageKind::Exact, 12, 34)]);
 }
 
 #[test]
@@ -93,15 +93,15 @@ fn choices_repeat_the_prompt_and_prompts_add_up() {
         (2, 2, vec![(10, 5), (30, 6), (30, 7), (10, 8)], used(40, 26)),
     ] {
         let mut ledger = ledger();
-        let call = Call { choices, prompts, ..CALL };
-        ledger.open(Reservation { call, ..reservation(1) }, at(0));
+        let shape = RequestShape { choices, prompts, ..SHAPE };
+        ledger.open(RequestReservation { shape, ..reservation(1) }, at(0));
         for (number, (prompt, completion)) in (0..).zip(&spans) {
             assert_eq!(ledger.take_settled(), [], "after {number} of {}", spans.len());
             let span = SpanReceipt { choices: Some(choices.into()), ..span(1, number, *prompt, *completion) };
             ledger.span(span, at(1));
         }
         let settled = ledger.only();
-        assert_eq!((settled.kind, settled.used), (Kind::Exact, wanted));
+        assert_eq!((settled.kind, settled.used), (UsageKind::Exact, wanted));
     }
 }
 
@@ -109,12 +109,12 @@ fn choices_repeat_the_prompt_and_prompts_add_up() {
 #[test]
 fn cached_tokens_of_choices_are_those_of_the_first() {
     let mut ledger = ledger();
-    ledger.open(Reservation { call: Call { choices: 2, ..CALL }, ..reservation(1) }, at(0));
+    ledger.open(RequestReservation { shape: RequestShape { choices: 2, ..SHAPE }, ..reservation(1) }, at(0));
     for (number, cached) in [(1, 90), (2, 16)] {
         let span = SpanReceipt { cached_tokens: Some(cached), choices: Some(2), ..span(1, number, 100, 5) };
         ledger.span(span, at(1));
     }
-    assert_eq!(ledger.only().used, Used { prompt: 100, cached: Some(16), completion: 10 });
+    assert_eq!(ledger.only().used, UsedTokens { prompt: 100, cached: Some(16), completion: 10 });
 }
 
 /// The reader of the body may have missed `n`; the server has not.
@@ -131,15 +131,19 @@ fn a_span_tells_how_many_choices_there_are() {
 #[test]
 fn some_of_several_spans_are_completed_by_the_record_or_by_the_reservation() {
     let mut ledger = ledger();
-    let call = Call { prompts: 2, ..CALL };
+    let shape = RequestShape { prompts: 2, ..SHAPE };
     for request in [1, 2] {
-        ledger.open(Reservation { call, ..reservation(request) }, at(0));
+        ledger.open(RequestReservation { shape, ..reservation(request) }, at(0));
         ledger.span(span(request, 1, 10, 300), at(1));
     }
     ledger.record(aborted(1, 450 + 225 * 400), at(2));
     assert_eq!(ledger.settled_by(at(6)), []);
-    assert_eq!(ledger.settled_by(at(7)), [(1, Kind::Measured, 20, 400)], "by the bytes of both answers");
-    assert_eq!(ledger.settled_by(at(600)), [(2, Kind::Estimated, 20, 800)], "half of the reservation stands");
+    assert_eq!(ledger.settled_by(at(7)), [(1, UsageKind::Measured, 20, 400)], "by the bytes of both answers");
+    assert_eq!(
+        ledger.settled_by(at(600)),
+        [(2, UsageKind::Estimated, 20, 800)],
+        "half of the reservation stands"
+    );
 }
 
 #[test]
@@ -149,8 +153,8 @@ fn what_a_server_refused_or_never_got_costs_nothing() {
         ledger.open(reservation(1), at(0));
         ledger.record(refused(1, status), at(1));
         let settled = ledger.only();
-        assert_eq!((settled.kind, settled.used), (Kind::Measured, used(0, 0)), "{status}");
-        assert_eq!((settled.outcome, settled.difference()), (Outcome::Refused, -1_010));
+        assert_eq!((settled.kind, settled.used), (UsageKind::Measured, used(0, 0)), "{status}");
+        assert_eq!((settled.ending, settled.difference()), (Ending::Refused, -1_010));
     }
 }
 
@@ -159,40 +163,44 @@ fn what_a_client_broke_off_costs_what_was_generated() {
     let mut ledger = ledger();
     ledger.open(reservation(1), at(0));
     ledger.record(aborted(1, 450 + 225 * 20), at(1));
-    assert_eq!(ledger.settled_by(at(6)), [(1, Kind::Measured, 10, 20)], "a span might have come");
+    assert_eq!(ledger.settled_by(at(6)), [(1, UsageKind::Measured, 10, 20)], "a span might have come");
     ledger.open(reservation(2), at(6));
     ledger.record(RecordReceipt { status: 499, answer_bytes: 0, ..aborted(2, 0) }, at(7));
     ledger.advance(at(20));
     let settled = ledger.only();
-    assert_eq!((settled.outcome, settled.used), (Outcome::Aborted, used(10, 0)), "before its first token");
+    assert_eq!((settled.ending, settled.used), (Ending::Aborted, used(10, 0)), "before its first token");
 
     // A whole answer shows no byte before its end. Its tokens come from the time that it took.
-    let whole = Call { streams: false, ..CALL };
-    ledger.open(Reservation { call: whole, ..reservation(3) }, at(20));
+    let whole = RequestShape { streams: false, ..SHAPE };
+    ledger.open(RequestReservation { shape: whole, ..reservation(3) }, at(20));
     ledger.record(RecordReceipt { status: 499, duration: 3 * SECOND, ..aborted(3, 0) }, at(24));
-    assert_eq!(ledger.settled_by(at(30)), [(3, Kind::Measured, 10, 1_000)], "nobody knows how fast it is");
-    ledger.open(Reservation { call: whole, ..reservation(4) }, at(30));
+    assert_eq!(
+        ledger.settled_by(at(30)),
+        [(3, UsageKind::Measured, 10, 1_000)],
+        "nobody knows how fast it is"
+    );
+    ledger.open(RequestReservation { shape: whole, ..reservation(4) }, at(30));
     ledger.span(span(4, 1, 10, 100), at(31));
     ledger.record(RecordReceipt { server_duration: 2 * SECOND, ..record(4, 900) }, at(31));
-    ledger.open(Reservation { call: whole, ..reservation(5) }, at(31));
+    ledger.open(RequestReservation { shape: whole, ..reservation(5) }, at(31));
     ledger.record(RecordReceipt { status: 499, duration: 3 * SECOND, ..aborted(5, 0) }, at(34));
-    assert_eq!(ledger.settled_by(at(40))[1], (5, Kind::Measured, 10, 150));
+    assert_eq!(ledger.settled_by(at(40))[1], (5, UsageKind::Measured, 10, 150));
 }
 
 #[test]
 fn a_measured_answer_is_no_longer_than_the_request_allows() {
     let mut ledger = ledger();
-    let quiet = Call { traces: false, ..CALL };
+    let quiet = RequestShape { traces: false, ..SHAPE };
     for (request, is_open, wanted) in [(1, false, 1_000), (2, true, 4_000)] {
-        let reserved = Reserved { is_open, ..reservation(request).reserved };
-        ledger.open(Reservation { call: quiet, reserved, ..reservation(request) }, at(0));
+        let reserved = ReservedTokens { is_open, ..reservation(request).reserved };
+        ledger.open(RequestReservation { shape: quiet, reserved, ..reservation(request) }, at(0));
         ledger.record(record(request, 450 + 225 * 4_000), at(1));
         assert_eq!(ledger.only().used, used(10, wanted));
     }
     // Embeddings are long, but no tokens.
-    let reserved = Reserved { completion: 0, ..reservation(3).reserved };
-    let call = Call { endpoint: Endpoint::Other, ..quiet };
-    ledger.open(Reservation { call, reserved, ..reservation(3) }, at(1));
+    let reserved = ReservedTokens { completion: 0, ..reservation(3).reserved };
+    let shape = RequestShape { endpoint: MeteredEndpoint::Other, ..quiet };
+    ledger.open(RequestReservation { shape, reserved, ..reservation(3) }, at(1));
     ledger.record(record(3, 100_000), at(1));
     assert_eq!(ledger.only().used, used(10, 0));
 }
@@ -203,7 +211,7 @@ fn compute_tokens_of_a_trusted_record_are_exact() {
     ledger.open(reservation(1), at(0));
     ledger.record(RecordReceipt { compute_tokens: Some(77), ..record(1, 5_000) }, at(1));
     let settled = ledger.only();
-    assert_eq!((settled.kind, settled.used), (Kind::Exact, used(77, 0)));
+    assert_eq!((settled.kind, settled.used), (UsageKind::Exact, used(77, 0)));
 }
 
 #[test]
@@ -221,13 +229,13 @@ fn a_request_that_was_sent_again_is_worked_on_twice() {
     ledger.open(reservation(2), at(3));
     ledger.record(twice(2), at(4));
     ledger.span(span(2, 3, 10, 20), at(4));
-    assert_eq!(ledger.settled_by(at(9)), [(2, Kind::Exact, 10, 20)]);
+    assert_eq!(ledger.settled_by(at(9)), [(2, UsageKind::Exact, 10, 20)]);
     // The client got an error in the end, but a server has worked.
     ledger.open(reservation(3), at(9));
     ledger.record(RecordReceipt { retries: 1, ..refused(3, 502) }, at(9));
     ledger.span(span(3, 4, 10, 20), at(10));
     let settled = ledger.settled_by(at(14));
-    assert_eq!(settled, [(3, Kind::Exact, 10, 20)]);
+    assert_eq!(settled, [(3, UsageKind::Exact, 10, 20)]);
 }
 
 #[test]
@@ -235,12 +243,12 @@ fn nothing_counts_twice_and_what_is_late_changes_nothing() {
     let mut ledger = ledger();
     ledger.record(record(99, 0), at(0));
     ledger.open(reservation(1), at(0));
-    assert_eq!(ledger.span(span(1, 7, 12, 34), at(1)), Told::Counts);
+    assert_eq!(ledger.span(span(1, 7, 12, 34), at(1)), Told::LedgerCounts);
     assert_eq!(ledger.span(span(1, 7, 12, 34), at(1)), Told::Repeated);
-    assert_eq!(ledger.record(record(1, 900), at(1)), Told::Counts);
+    assert_eq!(ledger.record(record(1, 900), at(1)), Told::LedgerCounts);
     assert_eq!(ledger.span(span(1, 7, 12, 34), at(2)), Told::Late);
     assert_eq!(ledger.record(record(1, 900), at(3_600)), Told::Late);
-    assert_eq!(ledger.settled_by(at(9_999)), [(1, Kind::Exact, 12, 34)]);
+    assert_eq!(ledger.settled_by(at(9_999)), [(1, UsageKind::Exact, 12, 34)]);
     let counts = ledger.counts();
     assert_eq!((counts.exact, counts.counted, counts.repeated, counts.late), (1, 2, 1, 2));
 }
@@ -266,10 +274,10 @@ fn forged_guessed_and_foreign_receipts_change_nothing() {
     assert_eq!(ledger.record(RecordReceipt { trust: Trust::None, ..refused(1, 503) }, at(1)), Told::Unproven);
     // Whoever runs a server may tell about the requests that it got, and about no others.
     let of_two = SpanReceipt { request: Some(RequestId(1)), ..span(2, 5, 10, 20) };
-    assert_eq!(ledger.span(of_two, at(2)), Told::Counts);
+    assert_eq!(ledger.span(of_two, at(2)), Told::LedgerCounts);
     assert_eq!(ledger.only().held, 2);
     assert_eq!(ledger.span(SpanReceipt { parent: None, ..span(2, 6, 0, 0) }, at(3)), Told::Unproven);
-    assert_eq!(ledger.settled_by(at(600)), [(1, Kind::Estimated, 10, 1_000)]);
+    assert_eq!(ledger.settled_by(at(600)), [(1, UsageKind::Estimated, 10, 1_000)]);
 }
 
 /// Traefik's own tracing puts a parent of its own in place of the secret.
@@ -278,9 +286,9 @@ fn a_trusted_sender_needs_no_parent_and_a_parent_needs_no_id() {
     let mut ledger = ledger();
     ledger.open(reservation(1), at(0));
     let trusted = SpanReceipt { trust: Trust::Proven, parent: Some(SpanId(5)), ..span(1, 1, 10, 20) };
-    assert_eq!(ledger.span(trusted, at(1)), Told::Counts);
+    assert_eq!(ledger.span(trusted, at(1)), Told::LedgerCounts);
     ledger.open(reservation(2), at(1));
-    assert_eq!(ledger.span(SpanReceipt { request: None, ..span(2, 1, 10, 20) }, at(1)), Told::Counts);
+    assert_eq!(ledger.span(SpanReceipt { request: None, ..span(2, 1, 10, 20) }, at(1)), Told::LedgerCounts);
     assert_eq!(ledger.take_settled().len(), 2);
 }
 
@@ -291,10 +299,10 @@ fn without_a_word_the_reservation_stands() {
     assert_eq!(ledger.settled_by(at(599)), []);
     ledger.advance(at(600));
     let settled = ledger.only();
-    assert_eq!((settled.kind, settled.outcome), (Kind::Estimated, Outcome::Unknown));
+    assert_eq!((settled.kind, settled.ending), (UsageKind::Estimated, Ending::Unknown));
     assert_eq!((settled.used, settled.difference()), (used(10, 1_000), 0));
-    let reserved = Reserved::default();
-    ledger.open(Reservation { reserved, ..reservation(2) }, at(600));
+    let reserved = ReservedTokens::default();
+    ledger.open(RequestReservation { reserved, ..reservation(2) }, at(600));
     ledger.close_all();
     assert_eq!(ledger.only().difference(), 0, "one token was taken");
 }
@@ -306,7 +314,7 @@ fn a_full_ledger_closes_its_oldest() {
     ledger.span(span(1, 1, 10, 20), at(1));
     (11..=13).for_each(|request| ledger.open(reservation(request), at(2)));
     let ids: Vec<_> = ledger.settled_by(at(2)).into_iter().map(|(held, kind, ..)| (held, kind)).collect();
-    assert_eq!(ids, [(1, Kind::Exact), (2, Kind::Estimated), (3, Kind::Estimated)]);
+    assert_eq!(ids, [(1, UsageKind::Exact), (2, UsageKind::Estimated), (3, UsageKind::Estimated)]);
     assert_eq!((ledger.len(), ledger.counts().crowded_out), (10, 2));
 }
 
@@ -322,7 +330,7 @@ fn receipts_wait_for_a_reservation_that_comes_later() {
     ledger.open(reservation(1), at(2));
     ledger.open(reservation(2), at(2));
     let settled = ledger.settled_by(at(7));
-    assert_eq!(settled, [(1, Kind::Exact, 12, 34), (2, Kind::Exact, 1, 2)]);
+    assert_eq!(settled, [(1, UsageKind::Exact, 12, 34), (2, UsageKind::Exact, 1, 2)]);
     // Not for ever.
     ledger.record(record(3, 900), at(8));
     ledger.advance(at(18));
@@ -334,12 +342,13 @@ fn receipts_wait_for_a_reservation_that_comes_later() {
 /// Whoever invents spans must not crowd out what trusted senders tell.
 #[test]
 fn inventions_find_room_among_themselves_only() {
-    let mut ledger = Ledger::new(Options { early_capacity: 3, ..Options::default() });
+    let mut ledger = Ledger::new(LedgerOptions { early_capacity: 3, ..LedgerOptions::default() });
     ledger.record(record(1, 0), at(0));
     for number in 100..200 {
         ledger.span(span(number, 1, 1, 1), at(0));
     }
-    ledger.open(Reservation { call: Call { traces: false, ..CALL }, ..reservation(1) }, at(1));
+    ledger
+        .open(RequestReservation { shape: RequestShape { traces: false, ..SHAPE }, ..reservation(1) }, at(1));
     assert_eq!((ledger.settled_by(at(1)).len(), ledger.counts().unclaimed), (1, 97));
 }
 
@@ -361,19 +370,22 @@ fn spans_that_never_come_are_no_longer_waited_for() {
     ledger.open(reservation(21), at(300));
     ledger.record(record(21, 900), at(301));
     ledger.span(span(21, 1, 10, 20), at(302));
-    assert_eq!(ledger.settled_by(at(302)), [(21, Kind::Exact, 10, 20)]);
+    assert_eq!(ledger.settled_by(at(302)), [(21, UsageKind::Exact, 10, 20)]);
 }
 
 /// Requests of one key are measured by what others' spans have taught, to a few per cent.
 #[test]
 fn exact_receipts_teach_how_to_measure() {
-    let mut ledger = Ledger::new(Options::default());
+    let mut ledger = Ledger::new(LedgerOptions::default());
     let text = |request: u128| 20 + u64::try_from(request).expect("small") * 13 % 200;
     let answer = |request: u128| 10 + u64::try_from(request).expect("small") * 29 % 300;
     let told = |request| record(request, 380 + 190 * answer(request));
     let opened = |request: u128| {
         let prompt = u32::try_from(text(request)).expect("small");
-        Reservation { reserved: Reserved { prompt, ..reservation(1).reserved }, ..reservation(request) }
+        RequestReservation {
+            reserved: ReservedTokens { prompt, ..reservation(1).reserved },
+            ..reservation(request)
+        }
     };
     for request in 1..=200 {
         ledger.open(opened(request), at(0));
@@ -392,7 +404,7 @@ fn exact_receipts_teach_how_to_measure() {
     let settled = ledger.settled_by(at(20));
     let got_prompt: u64 = settled.iter().map(|one| one.2).sum();
     let got_completion: u64 = settled.iter().map(|one| one.3).sum();
-    assert!(settled.iter().all(|one| one.1 == Kind::Measured));
+    assert!(settled.iter().all(|one| one.1 == UsageKind::Measured));
     assert!(got_prompt.abs_diff(prompt) * 50 < prompt, "{got_prompt} of {prompt}");
     assert!(got_completion.abs_diff(completion) * 50 < completion, "{got_completion} of {completion}");
 }
@@ -400,8 +412,8 @@ fn exact_receipts_teach_how_to_measure() {
 #[test]
 fn absurd_numbers_do_not_overflow() {
     let mut ledger = ledger();
-    let call = Call { choices: u16::MAX, prompts: u16::MAX, ..CALL };
-    ledger.open(Reservation { call, ..reservation(1) }, at(0));
+    let shape = RequestShape { choices: u16::MAX, prompts: u16::MAX, ..SHAPE };
+    ledger.open(RequestReservation { shape, ..reservation(1) }, at(0));
     for number in 0..100 {
         let absurd = SpanReceipt {
             cached_tokens: Some(u64::MAX),
@@ -418,7 +430,7 @@ fn absurd_numbers_do_not_overflow() {
 
 #[test]
 fn queues_stay_as_short_as_what_is_open() {
-    let mut ledger = Ledger::new(Options::default());
+    let mut ledger = Ledger::new(LedgerOptions::default());
     for request in 0..20_000 {
         ledger.open(reservation(request), at(0));
         ledger.span(span(request, 1, 1, 1), at(0));

@@ -7,7 +7,7 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `GET {base}/models`, `POST {base}/chat/completions`, `completions`, `embeddings`, `responses`, `messages`, `audio/transcriptions` | as in vLLM; `stream: true` for chat, completions and messages |
+//! | `GET {base}/models`, `POST {base}/chat/completions`, `completions`, `embeddings`, `responses`, `messages`, `audio/transcriptions` | as in vLLM; `stream: true` for chat, completions and messages, and a call of the first tool if the request insists on one |
 //! | `POST {base}/rerank`, `moderations`, `images/generations`, `messages/count_tokens` | as in their API references |
 //! | `GET {base}/realtime?model=` | a WebSocket that greets, then sends back what it gets |
 //! | `/api/chat`, `generate`, `embed`, `show`, `tags`, `ps`, and `/` of one whose models are `library`'s | as in Ollama |
@@ -45,6 +45,7 @@ mod socket;
 mod spans;
 mod state;
 mod stream;
+mod tools;
 mod work;
 
 pub use handle::Sim;

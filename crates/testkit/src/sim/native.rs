@@ -118,7 +118,9 @@ async fn ollama(state: &Arc<State>, path: &str, fields: &OrderedFields) -> Respo
     running.finish();
     Json(match path {
         "/api/embed" => json!({"model": model, "embeddings": [[0.25, -0.5]]}),
-        "/api/show" => json!({"details": {"family": "sim"}, "modelfile": format!("FROM {model}")}),
+        "/api/show" => {
+            json!({"details": {"family": "sim"}, "model_info": {}, "modelfile": format!("FROM {model}")})
+        }
         _ => said(&answers::pieces(state, &model).concat(), true),
     })
     .into_response()

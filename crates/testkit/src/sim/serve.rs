@@ -21,6 +21,7 @@ use super::{
     socket, spans,
     state::{RawListing, Received, State},
     stream::Events,
+    tools,
     work::Work,
 };
 use crate::tls::TlsListener;
@@ -206,11 +207,14 @@ async fn infer(state: &Arc<State>, endpoint: Endpoint, headers: &HeaderMap, cont
     running.finish();
     let file_size = if let Content::Form(form) = content { form.file_size } else { None };
     Json(match endpoint {
-        Endpoint::Chat => answers::of_all(answers::chat(state, &model), state, &work),
+        Endpoint::Chat => tools::in_chat(json, answers::of_all(answers::chat(state, &model), state, &work)),
         Endpoint::Completions => answers::of_all(answers::completion(state, &model), state, &work),
         Endpoint::Embeddings => answers::embeddings(&model, json),
         Endpoint::Responses => answers::response(state, &model),
-        Endpoint::Messages => answers::message(state, &model, Some(&answers::pieces(state, &model).concat())),
+        Endpoint::Messages => {
+            let text = answers::pieces(state, &model).concat();
+            tools::in_message(json, answers::message(state, &model, Some(&text)))
+        }
         Endpoint::CountTokens => json!({"input_tokens": 7}),
         Endpoint::Rerank => answers::rerank(&model, json),
         Endpoint::Moderations => answers::moderation(&model),

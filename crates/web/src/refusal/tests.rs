@@ -160,7 +160,7 @@ async fn what_can_never_pass_is_not_to_be_tried_again() {
     assert_eq!(body["error"]["type"], "tokens");
 }
 
-/// At a limit of one request an hour anthropic-python slept for an hour.
+/// At a limit of one request an hour anthropic-python slept for an hour, and so does Codex by `Retry-After` alone.
 #[tokio::test]
 async fn nobody_is_to_wait_for_more_than_a_minute_within_a_call() {
     let limit = Rate::new(1, Unit::Requests, Per::Hour, None).expect("a rate").into();
@@ -179,8 +179,13 @@ async fn nobody_is_to_wait_for_more_than_a_minute_within_a_call() {
             let (status, headers, _) = parts(&refusal, dialect).await;
             let header = |name: &str| headers.get(name).map(|value| value.to_str().expect("text").to_owned());
             assert_eq!((status, header("x-should-retry").as_deref()), (429, should_retry), "{wait}");
-            // For people, and clients that come back later.
-            assert_eq!(header("retry-after"), Some(wait.div_ceil(1_000).to_string()));
+            let told = should_retry.is_none().then(|| wait.div_ceil(1_000).to_string());
+            assert_eq!(header("retry-after"), told);
+            assert_eq!(
+                header("x-ratelimit-reset-requests"),
+                Some(format!("{wait}ms")),
+                "for who comes back later"
+            );
         }
     }
 }

@@ -83,14 +83,14 @@ fn story() -> impl Strategy<Value = Story> {
 }
 
 impl Story {
-    fn call(&self) -> Call {
-        Call { choices: self.choices, prompts: self.prompts, ..CALL }
+    fn shape(&self) -> RequestShape {
+        RequestShape { choices: self.choices, prompts: self.prompts, ..SHAPE }
     }
 
-    fn reservation(&self, id: u128) -> Reservation<u32> {
+    fn reservation(&self, id: u128) -> RequestReservation<u32> {
         let (prompt, completion) = self.reserved;
-        let reserved = Reserved { prompt, completion, is_open: false };
-        Reservation { call: self.call(), reserved, ..reservation(id) }
+        let reserved = ReservedTokens { prompt, completion, is_open: false };
+        RequestReservation { shape: self.shape(), reserved, ..reservation(id) }
     }
 
     fn receipt(&self, id: u128, what: What) -> Receipt {
@@ -112,7 +112,7 @@ impl Story {
     }
 
     /// When it is closed and how. The deliveries are those that came in time, in order.
-    fn expected(&self, heard_at: &[(u64, What)]) -> (u64, Kind, Option<(u64, u64)>) {
+    fn expected(&self, heard_at: &[(u64, What)]) -> (u64, UsageKind, Option<(u64, u64)>) {
         let answers = usize::from(self.choices * self.prompts);
         let most = answers * (1 + usize::try_from(self.retries).expect("small"));
         let end_of_wait = self.opened + WAIT;
@@ -152,29 +152,29 @@ impl Story {
     }
 
     /// `None` for the tokens: some of several spans, and nothing else; tested apart.
-    fn tokens(&self, told: &[usize], has_record: bool) -> (Kind, Option<(u64, u64)>) {
+    fn tokens(&self, told: &[usize], has_record: bool) -> (UsageKind, Option<(u64, u64)>) {
         let answers = usize::from(self.choices * self.prompts);
         let sum = |of: fn(&(u64, u64)) -> u64| told.iter().map(|index| of(&self.spans[*index])).sum::<u64>();
         let (prompts, completions) = (sum(|span| span.0), sum(|span| span.1));
         match (told.len(), self.end) {
             (told, _) if told >= answers => {
-                (Kind::Exact, Some((prompts.div_ceil(self.choices.into()), completions)))
+                (UsageKind::Exact, Some((prompts.div_ceil(self.choices.into()), completions)))
             }
             (0, _) if !has_record => {
-                (Kind::Estimated, Some((self.reserved.0.into(), self.reserved.1.into())))
+                (UsageKind::Estimated, Some((self.reserved.0.into(), self.reserved.1.into())))
             }
-            (_, _) if !has_record => (Kind::Estimated, None),
-            (0, End::Embedded(tokens)) => (Kind::Exact, Some((tokens, 0))),
-            (0, End::Refused) => (Kind::Measured, Some((0, 0))),
-            (0, End::Answered) => (Kind::Measured, None),
-            _ => (Kind::Measured, None),
+            (_, _) if !has_record => (UsageKind::Estimated, None),
+            (0, End::Embedded(tokens)) => (UsageKind::Exact, Some((tokens, 0))),
+            (0, End::Refused) => (UsageKind::Measured, Some((0, 0))),
+            (0, End::Answered) => (UsageKind::Measured, None),
+            _ => (UsageKind::Measured, None),
         }
     }
 }
 
 /// Runs all stories at once, second by second; returns each request's settlement and when it came.
-fn run(stories: &[Story], capacity: usize) -> Vec<(u64, Settlement<u32>)> {
-    let mut ledger = Ledger::new(Options {
+fn run(stories: &[Story], capacity: usize) -> Vec<(u64, RequestSettlement<u32>)> {
+    let mut ledger = Ledger::new(LedgerOptions {
         wait: at(WAIT),
         grace: at(GRACE),
         capacity,
@@ -244,7 +244,7 @@ proptest! {
         prop_assert_eq!(ids, (0..u32::try_from(stories.len()).expect("small")).collect::<Vec<_>>());
         for (_, one) in settled {
             let story = &stories[usize::try_from(one.held).expect("small")];
-            if one.kind == Kind::Exact && !matches!(story.end, End::Embedded(_)) {
+            if one.kind == UsageKind::Exact && !matches!(story.end, End::Embedded(_)) {
                 let all: u64 = story.spans.iter().map(|span| span.0 + span.1).sum();
                 prop_assert!(one.used.total() <= all);
             }

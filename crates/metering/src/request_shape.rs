@@ -2,9 +2,9 @@
 
 /// The endpoint of a request, and how many answers it wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Call {
+pub struct RequestShape {
     /// Where it was sent.
-    pub endpoint: Endpoint,
+    pub endpoint: MeteredEndpoint,
     /// Whether the answer comes piece by piece.
     pub streams: bool,
     /// Whether the server can export spans. It need not have been told to: the ledger finds out.
@@ -18,7 +18,7 @@ pub struct Call {
 /// Endpoints whose answers have a form of their own, so that a byte of them stands for another number of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "named after their paths")]
-pub enum Endpoint {
+pub enum MeteredEndpoint {
     ChatCompletions,
     Completions,
     Responses,
@@ -31,27 +31,27 @@ pub enum Endpoint {
     Other,
 }
 
-impl Endpoint {
+impl MeteredEndpoint {
     /// The endpoint at a path; whatever stands before its last segments does not matter.
     pub fn of(path: &str) -> Self {
-        const ENDS: [(&str, Endpoint); 10] = [
-            ("/chat/completions", Endpoint::ChatCompletions),
-            ("/completions", Endpoint::Completions),
-            ("/responses", Endpoint::Responses),
-            ("/messages", Endpoint::Messages),
-            ("/api/chat", Endpoint::OllamaChat),
-            ("/api/generate", Endpoint::OllamaGenerate),
-            ("/generate", Endpoint::Generate),
-            ("/generate_stream", Endpoint::Generate),
-            ("/completion", Endpoint::LlamaCpp),
-            ("/infill", Endpoint::LlamaCpp),
+        const ENDS: [(&str, MeteredEndpoint); 10] = [
+            ("/chat/completions", MeteredEndpoint::ChatCompletions),
+            ("/completions", MeteredEndpoint::Completions),
+            ("/responses", MeteredEndpoint::Responses),
+            ("/messages", MeteredEndpoint::Messages),
+            ("/api/chat", MeteredEndpoint::OllamaChat),
+            ("/api/generate", MeteredEndpoint::OllamaGenerate),
+            ("/generate", MeteredEndpoint::Generate),
+            ("/generate_stream", MeteredEndpoint::Generate),
+            ("/completion", MeteredEndpoint::LlamaCpp),
+            ("/infill", MeteredEndpoint::LlamaCpp),
         ];
         let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
         ENDS.iter().find(|(end, _)| path.ends_with(end)).map_or(Self::Other, |(_, endpoint)| *endpoint)
     }
 }
 
-impl Call {
+impl RequestShape {
     /// The number of answers that a server generates: one for each choice and prompt.
     pub(crate) fn answers(&self, choices: u32) -> u64 {
         u64::from(choices.max(1)) * self.prompts()
@@ -69,16 +69,16 @@ mod tests {
     #[test]
     fn an_endpoint_is_known_by_the_end_of_its_path() {
         for (path, endpoint) in [
-            ("/v1/chat/completions", Endpoint::ChatCompletions),
-            ("/openai/deployments/a/completions?api-version=1", Endpoint::Completions),
-            ("/v1/completions/", Endpoint::Completions),
-            ("/api/generate", Endpoint::OllamaGenerate),
-            ("/generate", Endpoint::Generate),
-            ("/infill", Endpoint::LlamaCpp),
-            ("/v1/embeddings", Endpoint::Other),
-            ("", Endpoint::Other),
+            ("/v1/chat/completions", MeteredEndpoint::ChatCompletions),
+            ("/openai/deployments/a/completions?api-version=1", MeteredEndpoint::Completions),
+            ("/v1/completions/", MeteredEndpoint::Completions),
+            ("/api/generate", MeteredEndpoint::OllamaGenerate),
+            ("/generate", MeteredEndpoint::Generate),
+            ("/infill", MeteredEndpoint::LlamaCpp),
+            ("/v1/embeddings", MeteredEndpoint::Other),
+            ("", MeteredEndpoint::Other),
         ] {
-            assert_eq!(Endpoint::of(path), endpoint, "{path}");
+            assert_eq!(MeteredEndpoint::of(path), endpoint, "{path}");
         }
     }
 }
