@@ -33,7 +33,7 @@ const UPGRADE_WITHOUT_ORIGIN: &str = "modelgate-upgrade-without-origin";
 /// reaches a server. A browser's WebSocket has its key in the list of protocols; `/auth` returns the others.
 const AUTH_RESPONSE_HEADERS: [&str; 5] =
     ["Authorization", "X-Api-Key", "Api-Key", "X-Request-Id", "Sec-WebSocket-Protocol"];
-/// With [`RenderOptions::traces`](crate::Options::traces). A client's own is read by `/auth`, which continues its trace. Where
+/// With [`RenderOptions::traces`](crate::RenderOptions::traces). A client's own is read by `/auth`, which continues its trace. Where
 /// Traefik's own tracing is on, servers get a span of Traefik's as parent instead.
 const TRACEPARENT: &str = "Traceparent";
 /// Headers that `/auth` never sets, so they are deleted. Clients that try HTTP/2 over plain HTTP (RFC 7540, 3.2) send both.
