@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use catalogue::{Api, Catalogue, Condition, ModelName, Selector};
 
-use crate::Options;
+use crate::RenderOptions;
 
 /// A segment of an escaped path; `%2F` counts as a slash, since either is one inside a model's name.
 const SEGMENT: &str = "(?:[^/%]|%[013-9A-Fa-f].|%2[^Ff])*";
@@ -35,8 +35,8 @@ pub(crate) fn all(rules: &[&str]) -> String {
 pub(crate) const AZURE_V1: [&str; 3] =
     ["PathPrefix(`/openai/v1/`)", "Path(`/openai/responses`)", "PathPrefix(`/openai/responses/`)"];
 
-/// The paths of an API.
-pub(crate) fn paths(api: Api, options: &RenderOptions) -> Vec<String> {
+/// The rules for the paths of an API, one of which its requests meet.
+pub fn paths(api: Api, options: &RenderOptions) -> Vec<String> {
     match api {
         Api::OpenAi => options.path_prefixes.iter().map(|p| format!("PathPrefix(`{p}/`)")).collect(),
         Api::Models => vec!["PathPrefix(`/models/`)".into()],
