@@ -131,6 +131,7 @@ impl Shared {
             settings: ArcSwap::new(self.settings.load_full()),
             policy: ArcSwap::new(policy),
             shared_counting: None,
+            metering: OnceLock::new(),
             usage: Usage::default(),
             settings_revision: watch::Sender::new(0),
             limiters: Limiters::new(SystemClock::new()),
