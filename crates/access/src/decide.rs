@@ -183,6 +183,11 @@ pub fn prepare(
     judge(policy, catalogue, request, &mut Silent)
 }
 
+/// Whose key it is, for an operator.
+pub fn whose(key: &Key) -> String {
+    format!("the API key is {:?}, of consumer {:?}", key.name, &key.consumer.name)
+}
+
 pub(crate) fn judge(
     policy: &Policy,
     catalogue: &Catalogue,
@@ -190,18 +195,7 @@ pub(crate) fn judge(
     trace: &mut impl Trace,
 ) -> Result<Pending, Box<Denial>> {
     let key = policy.authenticate(request.headers, request.from, request.now)?;
-    judge_for(policy, catalogue, request, key, trace)
-}
-
-/// Like `prepare`, for a request authenticated by this key.
-pub(crate) fn judge_for(
-    policy: &Policy,
-    catalogue: &Catalogue,
-    request: &Request<'_>,
-    key: Arc<Key>,
-    trace: &mut impl Trace,
-) -> Result<Pending, Box<Denial>> {
-    trace.step(|| format!("the API key is {:?}, of consumer {:?}", key.name, &key.consumer.name));
+    trace.step(|| whose(&key));
     let wanted = match (Question { key: &key, catalogue, request }).answer(trace) {
         Ok(wanted) => wanted,
         Err(Refused { reason, model }) => {

@@ -1,13 +1,11 @@
 //! A decision with its steps in words, for an operator.
 
-use std::sync::Arc;
-
 use catalogue::Catalogue;
 use limits::{Demands, Limiters, SystemClock};
 
 use crate::{
-    Decision, Denial, Key, Pending, Policy, Reason, Request,
-    decide::{Trace, judge, judge_for},
+    Decision, Denial, Pending, Policy, Reason, Request,
+    decide::{Trace, judge},
 };
 
 /// The decision about a request, and the steps that lead to it.
@@ -31,36 +29,24 @@ impl Trace for Vec<String> {
 pub fn explain(policy: &Policy, catalogue: &Catalogue, request: &Request<'_>) -> Explanation {
     let mut steps = Vec::new();
     let judged = judge(policy, catalogue, request, &mut steps);
-    steps.extend(judged.as_ref().err().and_then(|denial| about_token(policy, request, &denial.reason)));
+    steps.extend(judged.as_ref().err().and_then(|denial| about_key(policy, request.headers, &denial.reason)));
     Explanation::of(judged, steps, catalogue)
 }
 
-/// What is wrong with a token, and what is configured: more than its bearer is told.
-fn about_token(policy: &Policy, request: &Request<'_>, reason: &Reason) -> Option<String> {
+/// What operators are told about a key or a token that is refused, and its bearer is not.
+pub fn about_key(policy: &Policy, headers: &http::HeaderMap, reason: &Reason) -> Option<String> {
     match reason {
         Reason::BadToken(fault) => Some(fault.for_operators()),
-        Reason::UnknownKey if !policy.takes_tokens() && policy.shows_token(request.headers) => Some(
+        Reason::UnknownKey if !policy.takes_tokens() && policy.shows_token(headers) => Some(
             "it has the form of an identity provider's token, and jwt names none whose tokens are taken"
+                .into(),
+        ),
+        Reason::TokenKeysUnavailable => Some(
+            "the keys of its issuer could not be fetched so far, so its signature cannot be checked; the log says why"
                 .into(),
         ),
         _ => None,
     }
-}
-
-/// Like [`explain`], for a request with this key, which operators know only by its name. A key among the request's headers is
-/// ignored.
-pub fn explain_for(
-    policy: &Policy,
-    catalogue: &Catalogue,
-    request: &Request<'_>,
-    key: &Arc<Key>,
-) -> Explanation {
-    let mut steps = Vec::new();
-    let judged = match key.check(&key.digest, request.from, request.now) {
-        Ok(()) => judge_for(policy, catalogue, request, Arc::clone(key), &mut steps),
-        Err(reason) => Err(Denial::of_key(key, reason)),
-    };
-    Explanation::of(judged, steps, catalogue)
 }
 
 impl Explanation {

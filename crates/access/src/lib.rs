@@ -34,9 +34,9 @@ pub use catalogue::{InvalidGlob, ModelGlobs};
 pub use consumer::Consumer;
 pub use decide::{
     Decision, Denial, Grant, Pending, decide, is_asked_by_post, limits_of, model_in_path, no_such_model,
-    prepare,
+    prepare, whose,
 };
-pub use explain::{Explanation, explain, explain_for};
+pub use explain::{Explanation, about_key, explain};
 pub use given::Conflict;
 pub use jwt::{Claimed, InvalidKeySet, Issuer, IssuerKeys, TokenFault, TokenPlan};
 pub use key::{InvalidDigest, Key, KeyDigest, NewKey, NoRandomness, PlanOfKey};

@@ -147,6 +147,25 @@ impl Policy {
         !self.contested.is_empty()
     }
 
+    /// The same policy without any key but this one, for a request that is tried.
+    #[must_use]
+    pub fn with_this_key_alone(&self, key: Key) -> Self {
+        let mut alone = Self {
+            keys: HashSet::new(),
+            previous: HashMap::new(),
+            contested: HashSet::new(),
+            model_limits: self.model_limits.clone(),
+            issuers: Vec::new(),
+            consumers: HashMap::new(),
+            key_headers: self.key_headers.clone(),
+            ignores_foreign: self.ignores_foreign,
+            time_zone: self.time_zone.clone(),
+            is_incomplete: self.is_incomplete,
+        };
+        alone.add_keys([Arc::new(key)]);
+        alone
+    }
+
     /// Adds issuers of tokens; `consumers` are those that have limits.
     #[must_use]
     pub fn with_issuers(self, issuers: Vec<Issuer>, consumers: HashMap<String, Arc<Consumer>>) -> Self {

@@ -8,8 +8,8 @@ use std::{
 use limits::{Limits, Subject};
 
 use crate::{
-    Credential, GivenModelSettings, Labelled, ModelCard, ModelGlobs, ModelName, ModelSettings, Problem,
-    RouteId, Selector, ServerId, ServerRecord, ServerState, Severity,
+    Credential, GivenModelSettings, Labelled, ModelCard, ModelGlobs, ModelName, ModelSettings, OwnRouter,
+    Problem, RouteId, Selector, ServerId, ServerRecord, ServerState, Severity, TraefikSeen,
 };
 
 mod branch;
@@ -33,6 +33,12 @@ pub struct Catalogue {
     problems: Vec<Problem>,
     hints: Vec<Problem>,
     containers: Vec<Labelled>,
+    own_routers: Vec<OwnRouter>,
+    traefiks: Vec<TraefikSeen>,
+    /// The names of models that were there before Modelgate's start, and whether it is so recent that any may come back.
+    remembered: Arc<BTreeSet<String>>,
+    is_returning: bool,
+    has_unread: bool,
 }
 
 /// The pools of servers with `select.*`, which only matching requests reach.
@@ -268,7 +274,9 @@ impl Catalogue {
         problems.dedup();
         let (hints, problems) = problems.into_iter().partition(|p: &Problem| p.severity() == Severity::Hint);
         let may_have_any_model = any_model.contains(&None);
-        let found = Self { servers, pools, by_name, selections, may_have_any_model, ..Self::default() };
+        let has_unread = servers.values().any(|server| server.is_unread());
+        let found =
+            Self { servers, pools, by_name, selections, may_have_any_model, has_unread, ..Self::default() };
         let mut catalogue = Self { problems, hints, ..found };
         let routes = |pool: &Arc<Pool>| {
             let of = |group: &RouteGroup| (group.route.clone(), Arc::clone(pool));
@@ -282,6 +290,25 @@ impl Catalogue {
     #[must_use]
     pub fn with_containers(self, containers: Vec<Labelled>) -> Self {
         Self { containers, ..self }
+    }
+
+    /// Adds the routers that labels of containers define, which Traefik tries beside those of the document.
+    #[must_use]
+    pub fn with_own_routers(self, own_routers: Vec<OwnRouter>) -> Self {
+        Self { own_routers, ..self }
+    }
+
+    /// Adds the Traefiks that poll and whose images name their version.
+    #[must_use]
+    pub fn with_traefiks(self, traefiks: Vec<TraefikSeen>) -> Self {
+        Self { traefiks, ..self }
+    }
+
+    /// Adds the names of models that were there before Modelgate's start. Any of them may come back while `is_returning`; after
+    /// that, while there is a server whose models nobody knows yet.
+    #[must_use]
+    pub fn with_remembered(self, remembered: Arc<BTreeSet<String>>, is_returning: bool) -> Self {
+        Self { remembered, is_returning, ..self }
     }
 
     /// The number of this catalogue, counted from 1; 0 if it was not published.
@@ -302,6 +329,11 @@ impl Catalogue {
     /// Whether a server for requests that choose no servers of their own is loading, and nobody knows yet which models it has.
     pub fn may_have_any_model(&self) -> bool {
         self.may_have_any_model
+    }
+
+    /// Whether a model of this name was there before Modelgate's start, and is likely to come back.
+    pub fn may_return(&self, model: &str) -> bool {
+        (self.is_returning || self.has_unread) && self.remembered.contains(model)
     }
 
     /// Whether any server is known for a name, whoever may choose it.
@@ -339,6 +371,16 @@ impl Catalogue {
         &self.containers
     }
 
+    /// The routers that labels of containers define, as far as Docker shows them.
+    pub fn own_routers(&self) -> &[OwnRouter] {
+        &self.own_routers
+    }
+
+    /// The Traefiks that poll, as far as Docker shows their versions.
+    pub fn traefiks(&self) -> &[TraefikSeen] {
+        &self.traefiks
+    }
+
     /// Whether both are equal apart from the generation.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
         self.servers == other.servers
@@ -347,6 +389,10 @@ impl Catalogue {
             && self.problems == other.problems
             && self.hints == other.hints
             && self.containers == other.containers
+            && self.own_routers == other.own_routers
+            && self.traefiks == other.traefiks
+            && self.is_returning == other.is_returning
+            && self.remembered == other.remembered
     }
 }
 

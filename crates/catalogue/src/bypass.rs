@@ -51,6 +51,38 @@ pub struct Doors {
     pub undecided: BTreeSet<String>,
     /// Why that cannot be decided here.
     pub blind: Option<Blind>,
+    /// All routers for HTTP that labels of containers define with a rule, whatever they lead to.
+    pub routers: Vec<OwnRouter>,
+}
+
+/// A Traefik that polls Modelgate, with the version that its image names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TraefikSeen {
+    /// The container's name.
+    pub container: String,
+    /// The version, such as `v3.7.15`.
+    pub version: String,
+}
+
+/// A router that labels of a container define. Traefik tries it beside Modelgate's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OwnRouter {
+    /// The container's name.
+    pub container: String,
+    /// The router's name.
+    pub name: String,
+    /// Its rule.
+    pub rule: String,
+    /// Its priority; `None`: the length of the rule.
+    pub priority: Option<usize>,
+    /// Whether it takes only what comes by TLS.
+    pub has_tls: bool,
+    /// The names of its middlewares.
+    pub middlewares: Vec<String>,
+    /// What those that labels define ask Modelgate: the queries of `/auth`.
+    pub asks: Vec<String>,
+    /// Whether Traefik may leave the container out.
+    pub is_doubtful: bool,
 }
 
 /// Why some doors of a host may be unknown.
@@ -86,7 +118,9 @@ pub fn doors(all: &[Exposable], traefiks: &[(String, Sight)]) -> Doors {
     for candidate in &read {
         candidate.by_labels(&read, &middlewares, &mut found);
         candidate.by_default(&mut found);
+        found.routers.extend(candidate.own_routers(&middlewares));
     }
+    found.routers.sort();
     found.problems.sort();
     found.problems.dedup();
     found
@@ -121,6 +155,24 @@ impl<'a> Candidate<'a> {
                 found.problems.extend(self.door(router, target, &guard));
             }
         }
+    }
+
+    /// The routers for HTTP in its labels. One without a rule gets Traefik's default rule, which is not known here.
+    fn own_routers(&self, middlewares: &BTreeMap<&str, &Middleware>) -> Vec<OwnRouter> {
+        let of_http = self.labels.routers.iter().filter(|router| router.protocol == Protocol::Http);
+        let own = |router: &Router| {
+            Some(OwnRouter {
+                container: self.it.name.clone(),
+                name: router.name.clone(),
+                rule: router.rule.clone()?,
+                priority: router.priority,
+                has_tls: router.has_tls,
+                middlewares: router.middlewares.clone(),
+                asks: label::asked(router, middlewares),
+                is_doubtful: self.taken != Taken::Yes,
+            })
+        };
+        of_http.filter_map(own).collect()
     }
 
     fn leads_to(&self, router: &Router, target: &Self) -> bool {

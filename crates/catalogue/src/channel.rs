@@ -60,6 +60,13 @@ impl Publisher {
 }
 
 impl Reader {
+    /// A reader of a catalogue that stays as it is.
+    pub fn of(catalogue: Arc<Catalogue>) -> Self {
+        let (publisher, reader) = channel();
+        publisher.shared.current.store(Some(catalogue));
+        reader
+    }
+
     /// The current catalogue; `None` before the first survey has finished.
     pub fn load(&self) -> Guard<Option<Arc<Catalogue>>> {
         self.0.current.load()

@@ -37,7 +37,10 @@ pub use api::Api;
 pub use assemble::{
     Branch, Catalogue, Choice, Door, ModelOverrides, OwnLimits, Pool, Readiness, RouteGroup, Selection,
 };
-pub use bypass::{Blind, Doors, Exposable, Provider, ProviderKind, Role, Sight, StaticConfiguration, doors};
+pub use bypass::{
+    Blind, Doors, Exposable, OwnRouter, Provider, ProviderKind, Role, Sight, StaticConfiguration,
+    TraefikSeen, doors,
+};
 pub use channel::{Publisher, Reader, channel};
 pub use closest::closest;
 pub use container::{
@@ -62,8 +65,8 @@ pub use problem::{Problem, ProblemSubject};
 pub use route::RouteId;
 pub use selector::{Condition, Expression, Selector, Traits};
 pub use server::{
-    BasePath, Configured, HealthMode, InvalidBasePath, InvalidServerUrl, Origin, ServerId, ServerRecord,
-    ServerSpec, ServerState, ServerUrl, Source,
+    BasePath, Configured, HealthMode, InvalidBasePath, InvalidServerUrl, LOADING_TIME, Origin, ServerId,
+    ServerRecord, ServerSpec, ServerState, ServerUrl, Source,
 };
 pub use setting::{
     Accepts, Alias, GivenModelSettings, ModelSettings, NotAllowed, OpenPath, SameSite, ServerSettings,

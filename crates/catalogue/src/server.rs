@@ -1,6 +1,6 @@
 //! One inference server at one URL.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     Accepts, Choice, Credential, Finding, GivenModelSettings, Kind, ModelCard, ModelName, ModelOverrides,
@@ -257,13 +257,24 @@ impl ServerSpec {
     }
 }
 
+/// How long a server may take to load unless the operator says otherwise.
+pub const LOADING_TIME: Duration = Duration::from_secs(600);
+
 /// The configuration file's servers and model settings.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Configured {
     /// The servers that it names.
     pub servers: Vec<ServerSpec>,
     /// Settings of models, which take precedence over those of their servers.
     pub models: ModelOverrides,
+    /// How long a server may take to load before it answers anything.
+    pub loading_time: Duration,
+}
+
+impl Default for Configured {
+    fn default() -> Self {
+        Self { servers: Vec::new(), models: ModelOverrides::default(), loading_time: LOADING_TIME }
+    }
 }
 
 /// The state of a server. Only [`ServerState::Ready`] servers get requests.
@@ -348,6 +359,11 @@ impl ServerRecord {
     pub fn may_have_any_model(&self) -> bool {
         let is_loading = matches!(&self.state, ServerState::Starting(why) if why.may_pass_by_itself());
         is_loading && self.models.is_empty() && self.spec.models.is_empty()
+    }
+
+    /// Whether it gets no requests, and nobody has said so far which models it has.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.state != ServerState::Ready && self.models.is_empty() && self.spec.models.is_empty()
     }
 
     /// What a request could choose of this server besides the model that it is for.

@@ -6,12 +6,14 @@ mod entry;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use catalogue::{
     Blind, Catalogue, Configured, Cordons, DockerFinding, DockerHost, DoorFinding, Interpretation, Labelled,
-    LifecycleFinding, ModelOverrides, Problem, ServerId, ServerSpec, ServerState, interpret, interpret_task,
+    LifecycleFinding, ModelOverrides, OwnRouter, Problem, ServerId, ServerSpec, ServerState, TraefikSeen,
+    interpret, interpret_task,
 };
 
 use crate::{
@@ -31,6 +33,12 @@ pub(crate) struct Inventory {
     models: ModelOverrides,
     /// The servers that operators have cordoned.
     cordons: Cordons,
+    /// How long a server may take to load before it answers anything.
+    loading_time: Duration,
+    /// The names of models that were there before Modelgate's start, and when that was.
+    remembered: Arc<BTreeSet<String>>,
+    started: Option<Instant>,
+    is_returning: bool,
     entries: BTreeMap<ServerId, Entry>,
     hosts: BTreeMap<HostName, HostReport>,
     /// Something has happened since the last catalogue that may have changed it.
@@ -47,6 +55,8 @@ struct HostReport {
     /// Containers for which Traefik may make default routers, and why that cannot be decided.
     undecided: BTreeSet<String>,
     blind: Option<Blind>,
+    routers: Vec<OwnRouter>,
+    traefiks: Vec<TraefikSeen>,
 }
 
 impl Inventory {
@@ -59,7 +69,18 @@ impl Inventory {
         now: Instant,
     ) {
         self.has_news = true;
-        let Survey { containers, tasks, network_view, unread, problems, undecided, blind, .. } = survey;
+        let Survey {
+            containers,
+            tasks,
+            network_view,
+            unread,
+            problems,
+            undecided,
+            blind,
+            routers,
+            traefiks,
+            ..
+        } = survey;
         let mut found = problems;
         let mut seen: HashSet<ServerId> = unread.iter().map(|id| ServerId::docker(id)).collect();
         let (mut elsewhere, mut labelled) = (None, Vec::new());
@@ -94,7 +115,8 @@ impl Inventory {
         for withdrawal in withdrawn_meanwhile {
             self.withdraw(withdrawal);
         }
-        self.hosts.insert(host.clone(), HostReport { unreachable: None, found, labelled, undecided, blind });
+        let report = HostReport { unreachable: None, found, labelled, undecided, blind, routers, traefiks };
+        self.hosts.insert(host.clone(), report);
     }
 
     /// The other host that already shows this server, if any.
@@ -164,6 +186,8 @@ impl Inventory {
         let specs = &configured.servers;
         self.has_news = true;
         self.models = configured.models.clone();
+        self.loading_time = configured.loading_time;
+        self.started.get_or_insert(now);
         self.entries.retain(|id, e| e.host.is_some() || specs.iter().any(|s| s.id == *id));
         for spec in specs {
             match self.entries.get_mut(&spec.id) {
@@ -182,6 +206,19 @@ impl Inventory {
         self.has_news = true;
     }
 
+    /// Applies the names of models that were there before Modelgate's start.
+    pub(crate) fn remember(&mut self, names: Arc<BTreeSet<String>>) {
+        self.is_returning = !names.is_empty();
+        self.remembered = names;
+        self.has_news = true;
+    }
+
+    /// Until when any of those models may come back.
+    fn returning_until(&self) -> Option<Instant> {
+        let started = self.started.filter(|_| !self.remembered.is_empty())?;
+        started.checked_add(self.loading_time)
+    }
+
     /// The servers that are due for a probe; their probes count as under way from now on.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<ServerSpec> {
         let due = |e: &&mut Entry| e.can_be_asked() && !e.probe.under_way && e.probe.due <= now;
@@ -196,7 +233,7 @@ impl Inventory {
     pub(crate) fn answered(&mut self, asked: &ServerSpec, answers: Answers, now: Instant) {
         let Some(entry) = self.entries.get_mut(&asked.id) else { return };
         if entry.spec == *asked {
-            self.has_news |= entry.answered(answers, now);
+            self.has_news |= entry.answered(answers, self.loading_time, now);
         } else {
             // The server has restarted or moved since; the answer says nothing about this run.
             entry.probe.under_way = false;
@@ -209,13 +246,17 @@ impl Inventory {
         let before = self.entries.len();
         self.entries.retain(|_, e| e.gone_since.is_none_or(|since| now < since + LINGER));
         self.has_news |= self.entries.len() != before;
+        if self.is_returning && self.returning_until().is_none_or(|until| until <= now) {
+            (self.is_returning, self.has_news) = (false, true);
+        }
     }
 
     /// The next time at which something is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let probe = |e: &Entry| (e.can_be_asked() && !e.probe.under_way).then_some(e.probe.due);
         let linger = |e: &Entry| e.gone_since.map(|since| since + LINGER);
-        self.entries.values().flat_map(|e| [probe(e), linger(e)]).flatten().min()
+        let returning = self.returning_until().filter(|_| self.is_returning);
+        self.entries.values().flat_map(|e| [probe(e), linger(e)]).flatten().chain(returning).min()
     }
 
     /// Whether every server that can be probed has been probed at least once.
@@ -249,7 +290,12 @@ impl Inventory {
         let record = |entry: &mut Entry| entry.record(state(&self.cordons, entry));
         let catalogue =
             Catalogue::assemble_with(self.entries.values_mut().map(record), problems, &self.models);
-        catalogue.with_containers(self.hosts.values().flat_map(|host| host.labelled.clone()).collect())
+        let hosts = || self.hosts.values();
+        catalogue
+            .with_containers(hosts().flat_map(|host| host.labelled.clone()).collect())
+            .with_remembered(Arc::clone(&self.remembered), self.is_returning)
+            .with_traefiks(hosts().flat_map(|host| host.traefiks.clone()).collect())
+            .with_own_routers(hosts().flat_map(|host| host.routers.clone()).collect())
     }
 }
 

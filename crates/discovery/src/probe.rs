@@ -2,7 +2,7 @@
 //! for readiness at a path that the operator chose: vLLM's `/health`, or Ollama's `/api/ps` with the name of a loaded model in
 //! it (<https://github.com/ollama/ollama/blob/main/docs/api.md#list-running-models>).
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use catalogue::{
     Kind, Listing, ListingFinding, MAX_LISTING_BYTES, ModelCard, ProbeFault, ProbeFinding, ProbedServer,
@@ -243,15 +243,24 @@ fn unreachable(error: &reqwest::Error) -> ProbeFault {
     if error.is_timeout() {
         return ProbeFault::TimedOut { after: TIMEOUT };
     }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
+    let (mut cause, mut is_certificate): (&dyn Error, bool) = (error, false);
+    while let Some(next) = inner(cause) {
         cause = next;
+        let tls = cause.downcast_ref::<rustls::Error>();
+        is_certificate |= matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
     }
     let cause = cause.to_string().into();
     match error.is_connect() {
+        _ if is_certificate => ProbeFault::Untrusted { cause },
         true => ProbeFault::CannotConnect { cause },
         false => ProbeFault::BrokeOff { cause },
     }
+}
+
+/// The cause of an error. An I/O error made of another error gives that one's cause as its own, so it is looked into.
+fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    let made_of = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    made_of.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub struct Sources {
     pub configured: watch::Receiver<Configured>,
     /// The servers that operators have cordoned.
     pub cordons: watch::Receiver<Cordons>,
+    /// The names of models that were there before Modelgate's start.
+    pub remembered: watch::Receiver<Arc<BTreeSet<String>>>,
     /// The addresses from which Traefik polls, which tell its networks.
     pub traefik_peers: watch::Receiver<BTreeSet<IpAddr>>,
 }
@@ -139,6 +141,7 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
     let mut probes = JoinSet::new();
     let mut inventory = Inventory::default();
     inventory.configured(&sources.configured.borrow_and_update(), Instant::now());
+    inventory.remember(sources.remembered.borrow_and_update().clone());
     let mut published = false;
     let mut told = Told::default();
     loop {
@@ -172,6 +175,7 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
                 inventory.configured(&sources.configured.borrow_and_update(), Instant::now());
             }
             Ok(()) = sources.cordons.changed() => inventory.cordon(sources.cordons.borrow_and_update().clone()),
+            Ok(()) = sources.remembered.changed() => inventory.remember(sources.remembered.borrow_and_update().clone()),
             () = tokio::time::sleep_until(next_due.unwrap_or_else(Instant::now).into()), if next_due.is_some() => {}
             // Nothing more can happen; wait to be dropped.
             else => std::future::pending().await,

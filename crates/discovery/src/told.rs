@@ -163,7 +163,13 @@ mod tests {
 
     fn refused(cause: &str) -> Problem {
         let url = ServerUrl::http("10.0.0.1", 8000);
-        let asked = ProbedServer { url, origin: Origin::Docker, has_credential: false, is_healthy: true };
+        let asked = ProbedServer {
+            url,
+            origin: Origin::Docker,
+            has_credential: false,
+            is_healthy: true,
+            is_lost: false,
+        };
         Problem::container(
             "vllm",
             ProbeFinding { asked, fault: ProbeFault::CannotConnect { cause: cause.into() } },

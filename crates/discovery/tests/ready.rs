@@ -21,6 +21,10 @@ use catalogue::{
     ServerState, ServerUrl, Source,
 };
 use common::{Discovery, problems, state};
+use testkit::{
+    sim::{Options, Sim},
+    tls::Authority,
+};
 
 /// A server that lists the model `llama` and answers `/api/ps` as the test sets it.
 #[derive(Clone)]
@@ -213,5 +217,28 @@ async fn who_is_healthy_and_cannot_be_used_is_told_so() {
             .await;
         let problems = problems(&discovery.now().expect("published"));
         assert!(problems.contains(&format!("container ollama: {why}")), "{problems:?}");
+    }
+}
+
+/// Regression: it was asked whether the server is running.
+#[tokio::test]
+async fn a_certificate_that_nobody_trusts_is_called_that() {
+    let authority = Authority::new();
+    for (names, words) in [(["127.0.0.1"], "UnknownIssuer"), (["other.test"], "")] {
+        let tls = Some(authority.identity(&names));
+        let sim = Sim::start_with(Options { tls, ..Options::named("gpu", &["llama"]) });
+        let url = ServerUrl::parse(&sim.url()).expect("a URL");
+        let discovery = Discovery::start(Vec::new(), vec![ServerSpec::configured("gpu", url)]);
+        let why = format!("the TLS certificate of {} is not trusted: ", sim.url());
+        discovery
+            .wait(|catalogue| match state(catalogue, "gpu")? {
+                ServerState::Starting(found) => {
+                    let told = found.to_string();
+                    let is_it = found.code() == "certificate_untrusted" && told.starts_with(&why);
+                    (is_it && told.contains(words) && !found.may_pass_by_itself()).then_some(())
+                }
+                _ => None,
+            })
+            .await;
     }
 }

@@ -44,7 +44,7 @@ use crate::{
     exit,
     jwks::KeySets,
     runtime,
-    store_sync::{StoreSync, start::Start},
+    store_sync::{StoreSync, names::KnownNames, start::Start},
     wiring,
 };
 
@@ -80,9 +80,10 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let (publisher, reader) = catalogue::channel();
     let (cordons, cordoned) = watch::channel(Cordons::default());
-    let (servers, peers, sources) = wiring::sources(&config, cordoned);
     let key_sets = KeySets::default();
     let start = Start::new(&config, &key_sets).await?;
+    let (names, remembered) = KnownNames::read(Arc::clone(&start.registry)).await;
+    let (servers, peers, sources) = wiring::sources(&config, cordoned, remembered);
     let policy = Arc::clone(&start.policy_source.policy);
     let shared = Shared::new(web::Parts {
         catalogue: reader,
@@ -123,7 +124,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     let for_reload = Arc::clone(&shared);
     let reload =
         Reload { file, seen, started, running, shared: for_reload, servers, authenticator, configs, reviews };
-    let background = background(Arc::clone(&shared), reload, key_sets, &mut store_sync);
+    let background = background(Arc::clone(&shared), reload, key_sets, names, &mut store_sync);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {
             return Err(io::Error::other(format!("discovery has ended: {ended:?}")));
@@ -147,7 +148,13 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
 }
 
 /// The background tasks; never returns.
-async fn background(shared: Arc<Shared>, reload: Reload, key_sets: KeySets, store_sync: &mut StoreSync) {
+async fn background(
+    shared: Arc<Shared>,
+    reload: Reload,
+    key_sets: KeySets,
+    names: KnownNames,
+    store_sync: &mut StoreSync,
+) {
     let sweep = async {
         let mut tick = interval(SWEEP);
         loop {
@@ -163,7 +170,8 @@ async fn background(shared: Arc<Shared>, reload: Reload, key_sets: KeySets, stor
             shared.telemetry().collect(SystemTime::now());
         }
     };
-    tokio::join!(sweep, collect, reload.watch(), key_sets.keep_fresh(), store_sync.run());
+    let names = names.keep(shared.catalogue());
+    tokio::join!(sweep, collect, reload.watch(), key_sets.keep_fresh(), names, store_sync.run());
 }
 
 async fn stop_signal() -> io::Result<&'static str> {

@@ -8,6 +8,7 @@
 //! changes.rs  the stream of changes in the store
 //! reading.rs  reads accounts of the store, some or all
 //! counts.rs   writes counts to the store
+//! names.rs    the names of models, for the time after a restart
 //! samples.rs  samples refusals for the store's audit log
 //! report.rs   tells operators about the store
 //! ```
@@ -18,6 +19,7 @@
 mod changes;
 mod counts;
 mod link;
+pub(crate) mod names;
 mod reading;
 mod report;
 mod samples;

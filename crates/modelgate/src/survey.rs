@@ -19,7 +19,8 @@ pub(crate) fn survey(config: &Config) -> io::Result<Arc<Catalogue>> {
     runtime::new()?.block_on(async {
         let (publisher, reader) = catalogue::channel();
         let (_holds, none) = watch::channel(Cordons::default());
-        let (_servers, _peers, sources) = wiring::sources(config, none);
+        let (_names, nothing) = watch::channel(Arc::default());
+        let (_servers, _peers, sources) = wiring::sources(config, none, nothing);
         let survey = discovery::run(sources, publisher);
         tokio::select! {
             ended = survey => Err(io::Error::other(format!("discovery has ended: {ended:?}"))),

@@ -18,7 +18,11 @@ const POLL_MARGIN: Duration = Duration::from_millis(500);
 pub(crate) type Feeds = (watch::Sender<Configured>, watch::Sender<BTreeSet<IpAddr>>, Sources);
 
 /// Where discovery looks for servers.
-pub(crate) fn sources(config: &Config, cordons: watch::Receiver<Cordons>) -> Feeds {
+pub(crate) fn sources(
+    config: &Config,
+    cordons: watch::Receiver<Cordons>,
+    remembered: watch::Receiver<Arc<BTreeSet<String>>>,
+) -> Feeds {
     let (sender, configured) = watch::channel(configured(config));
     let (peers, traefik_peers) = watch::channel(BTreeSet::new());
     let mut docker = if config.docker.is_wanted() { config.docker.hosts.clone() } else { Vec::new() };
@@ -28,7 +32,7 @@ pub(crate) fn sources(config: &Config, cordons: watch::Receiver<Cordons>) -> Fee
     if docker.is_empty() {
         info!("no Docker host: only the servers of the configuration are used");
     }
-    (sender, peers, Sources { docker, configured, cordons, traefik_peers })
+    (sender, peers, Sources { docker, configured, cordons, remembered, traefik_peers })
 }
 
 /// The servers and models of the configuration, in discovery's types.
@@ -42,7 +46,11 @@ pub(crate) fn configured(config: &Config) -> Configured {
         ..ServerSpec::configured(&server.name, server.url.clone())
     };
     let servers = config.servers.iter().map(spec).collect();
-    Configured { servers, models: ModelOverrides::new(config.models.clone()) }
+    Configured {
+        servers,
+        models: ModelOverrides::new(config.models.clone()),
+        loading_time: config.requests.loading_time,
+    }
 }
 
 /// The configuration that the handlers need.

@@ -340,7 +340,10 @@ async fn it_is_explained_as_it_is(world: &Fixture) {
     let slash = format!("{}/", world.provider.url);
     for (changes, parts) in [
         (json!({ "sub": "Ева" }), vec!["allowed: model llama, consumer %D0%95%D0%B2%D0%B0"]),
-        (json!({ "aud": "account" }), vec!["refused (invalid_token)", "\"account\"", "\"modelgate\""]),
+        (
+            json!({ "aud": "account" }),
+            vec!["refused with 401 (invalid_token)", "\"account\"", "\"modelgate\""],
+        ),
         (json!({ "iss": ENTRA_V1 }), vec![ENTRA_V1, ENTRA, "requestedAccessTokenVersion"]),
         (
             json!({ "iss": OTHER }),
@@ -348,7 +351,7 @@ async fn it_is_explained_as_it_is(world: &Fixture) {
         ),
         (json!({ "iss": slash }), vec![&slash, "the slash at the end"]),
         (json!({ "iss": ENTRA, "azp": "batch-job" }), vec!["\"email\"", "\"azp\"", "consumer_claim: azp"]),
-        (json!({ "iss": DOWN }), vec!["refused (token_keys_unavailable)"]),
+        (json!({ "iss": DOWN }), vec!["refused with 503 (token_keys_unavailable)"]),
     ] {
         let text = world.explain(&world.token(changes)).await;
         let down = format!("the keys of {DOWN} cannot be fetched");

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{KEY, LAYERED, LLAMA_KEY, NEWEST, chat, refusal, send, server, stack};
+use common::{KEY, LAYERED, LLAMA_KEY, NEWEST, chat, config_of, refusal, send, server, stack, stack_of};
 use serde_json::{Value, json};
 use testkit::{
     Stopwatch,
@@ -348,5 +348,61 @@ async fn a_thousand_models_on_three_servers_are_accepted_without_a_warning() {
         let ours: Vec<_> =
             warnings.iter().filter(|l| l.contains("@http") || l.contains("providerName=http")).collect();
         assert!(ours.is_empty(), "{version}: {ours:#?}");
+    }
+}
+
+/// A prefix in place of `/v1` is replaced before `/auth` is asked: the path that is decided about is the one that goes on.
+#[tokio::test]
+async fn a_prefix_stands_in_place_of_v1() {
+    for version in ["3.0.4", "3.3.6", "3.6.2", NEWEST] {
+        let sim = Sim::start("a", &["llama"]);
+        let root = Sim::start_with(Options { base_path: String::new(), ..Options::named("b", &["llama"]) });
+        // Two base paths, so that routers behind `/auth` also look at the path. Before 3.2 there is only one.
+        let mut servers = vec![(&sim, "single_model: true")];
+        if version != "3.0.4" {
+            servers.push((&root, "base_path: /, single_model: true"));
+        }
+        let more = format!("traefik: {{ version: {version}, path_prefixes: [/v1, /llm, /api/openai.v2] }}\n");
+        let Some(stack) = stack_of(version, &config_of(&servers, &more)).await else { continue };
+        stack.wait_for("llama").await;
+        let paths = || -> BTreeSet<String> {
+            [&sim, &root].iter().flat_map(|sim| sim.posts()).map(|received| received.path).collect()
+        };
+        for (asked, seen) in [
+            ("/llm/chat/completions?x=%2F", "/v1/chat/completions?x=%2F"),
+            ("/api/openai.v2/chat/completions", "/v1/chat/completions"),
+            ("/llm/v1/chat/completions", "/v1/chat/completions"),
+            ("/v1/chat/completions", "/v1/chat/completions"),
+        ] {
+            (sim.forget_requests(), root.forget_requests());
+            for _ in &servers {
+                let answer = send(stack.post(asked, &chat("llama"))).await;
+                assert_eq!(answer.status(), 200, "{version}: {asked}");
+            }
+            let expected = [seen, seen.trim_start_matches("/v1")].into_iter().take(servers.len());
+            assert_eq!(paths(), expected.map(str::to_owned).collect(), "{version}: {asked}");
+        }
+        for path in ["/llm/models", "/llm/v1/models", "/api/openai.v2/models"] {
+            let list: Value = send(stack.get(path)).await.json().await.expect("JSON");
+            assert_eq!(list["data"][0]["id"], "llama", "{version}: {path}: {list}");
+        }
+        // Whatever the prefix is written like, the server gets what was decided about, or nothing.
+        (sim.forget_requests(), root.forget_requests());
+        for path in [
+            "/llm/load_lora_adapter",
+            "/llm//load_lora_adapter",
+            "/llm/v1/v1/load_lora_adapter",
+            "/llm%2Fload_lora_adapter",
+            "/%6Clm/load_lora_adapter",
+            "/llm/%2e%2e/load_lora_adapter",
+            "/llm/..%2Fload_lora_adapter",
+            "/llm/v1%2Fload_lora_adapter",
+            "/api/openaiXv2/chat/completions",
+            "/llmx/chat/completions",
+        ] {
+            let (status, body) = refusal(stack.post(path, &chat("llama"))).await;
+            assert!((400..500).contains(&status), "{version}: {path}: {status} {body}");
+        }
+        assert_eq!(paths(), BTreeSet::new(), "{version}");
     }
 }

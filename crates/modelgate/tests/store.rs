@@ -430,3 +430,94 @@ async fn usage_and_some_refusals_are_written_down() {
     );
     assert!(!serde_json::to_string(&entries).expect("JSON").contains("mg-alice"));
 }
+
+/// Status, `retry-after` and code of `/auth`'s answer about a model.
+async fn told(modelgate: &Modelgate, key: &str, model: &str) -> (u16, Option<String>, String) {
+    let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
+    let question = client
+        .post(format!("{}/auth", modelgate.requests_url()))
+        .header("x-forwarded-method", "POST")
+        .header("x-forwarded-uri", "/v1/chat/completions")
+        .bearer_auth(key)
+        .json(&json!({ "model": model, "messages": [] }));
+    let answer = question.timeout(Duration::from_secs(10)).send().await.expect("an answer");
+    let retry_after =
+        answer.headers().get("retry-after").map(|value| value.to_str().expect("text").to_owned());
+    let status = answer.status().as_u16();
+    let body: Value = answer.json().await.unwrap_or_default();
+    (status, retry_after, body["error"]["code"].as_str().unwrap_or_default().to_owned())
+}
+
+async fn until_told(modelgate: &Modelgate, model: &str, status: u16) {
+    eventually(Duration::from_secs(30), || async {
+        (told(modelgate, "mg-alice", model).await.0 == status).then_some(())
+    })
+    .await;
+}
+
+/// After a restart of everything clients were told that their model does not exist, if its server came later. And a server that was
+/// never reached made every mistyped name one to wait for, for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_was_there_before_a_restart_is_waited_for_and_no_other() {
+    let postgres = match need(postgres_binary(), "PostgreSQL") {
+        Some(binary) => Some(Postgres::shared(&binary).await),
+        None => None,
+    };
+    let mut urls = vec![None];
+    if let Some(postgres) = &postgres {
+        urls.push(Some(postgres.create_database().await));
+    }
+    for url in urls {
+        let keys = format!(
+            "requests: {{ loading_time: 4s }}\nkeys:\n  - {{ name: alice, consumer: team, sha256: \"{}\" }}\n  - {{ name: bob, \
+             consumer: team, sha256: \"{}\", models: [other] }}\n",
+            KeyDigest::of("mg-alice").to_hex(),
+            KeyDigest::of("mg-bob").to_hex()
+        );
+        let sim = Sim::start("a", &["llama"]);
+        let yaml = format!("servers: [{{ url: \"{}\", name: a, aliases: [fast=llama] }}]\n{keys}", sim.url());
+        let builder = Modelgate::builder(BINARY, &yaml).keep_state();
+        let builder = match &url {
+            Some(url) => builder.env("MODELGATE_STORE_URL", url.as_str()),
+            None => builder,
+        };
+        let mut modelgate = builder.start().await;
+        until_told(&modelgate, "llama", 200).await;
+        let store_url = url.clone().unwrap_or_else(|| sqlite_url(&modelgate));
+        let store = Store::open(store_url.parse().expect("a URL")).await.expect("a store");
+        eventually(Duration::from_secs(30), || async {
+            let names = store.model_names(SystemTime::UNIX_EPOCH, 9).await.expect("names");
+            (names == ["fast", "llama"]).then_some(())
+        })
+        .await;
+        modelgate.stop().await;
+        sim.stop().await;
+
+        // Its server does not answer yet. It may have any model, for a while.
+        modelgate.restart().await;
+        modelgate.wait_ready().await;
+        let (status, retry_after, code) = told(&modelgate, "mg-alice", "fast").await;
+        assert_eq!((status, code.as_str()), (503, "model_not_ready"));
+        assert!(retry_after.is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
+        until_told(&modelgate, "never", 404).await;
+        assert_eq!(told(&modelgate, "mg-alice", "llama").await.0, 503, "it is still to come");
+        assert_eq!(told(&modelgate, "mg-bob", "llama").await.0, 404, "names do not leak");
+
+        // No server is left that could have it: after a start it is waited for all the same, but not for long.
+        modelgate.write_config(&keys);
+        modelgate.restart().await;
+        modelgate.wait_ready().await;
+        assert_eq!(told(&modelgate, "mg-alice", "llama").await.0, 503);
+        assert_eq!(told(&modelgate, "mg-alice", "never").await.0, 404);
+        until_told(&modelgate, "llama", 404).await;
+        modelgate.stop().await;
+
+        // What was not seen for days is forgotten, and of too many names the oldest.
+        let later = SystemTime::now() + Duration::from_secs(10);
+        store.note_model_names(&["new", "newer"], later, Duration::from_secs(1), 9).await.expect("noted");
+        assert_eq!(store.model_names(SystemTime::UNIX_EPOCH, 9).await.expect("names"), ["new", "newer"]);
+        let last = later + Duration::from_secs(1);
+        store.note_model_names(&["newer"], last, Duration::from_secs(60), 1).await.expect("noted");
+        assert_eq!(store.model_names(SystemTime::UNIX_EPOCH, 9).await.expect("names"), ["newer"]);
+    }
+}

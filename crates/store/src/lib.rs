@@ -18,6 +18,7 @@ mod database;
 mod error;
 mod finding;
 mod follow;
+mod names;
 mod registry;
 
 pub use account::{Filter, Page, Stored};

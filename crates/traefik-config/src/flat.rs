@@ -99,7 +99,7 @@ impl Routers<'_> {
                 // A way with a matcher takes precedence over the one for all other requests.
                 let mut router = front.root("", rank + usize::from(!way.matcher.is_empty()));
                 router.rule = rule::all(&[&front.hosts, &matcher]);
-                router.middlewares.extend(questions.iter().cloned());
+                router.middlewares.extend(front.prefix.iter().chain(&questions).cloned());
                 router.middlewares.extend(way.middlewares.iter().cloned());
                 router.service = Some(way.service.clone());
                 self.http.routers.insert(format!("{}{}{}", group.route, way.suffix, suffix), router);

@@ -5,11 +5,14 @@ mod dashboard;
 mod edge;
 mod gate;
 mod misaddressed;
+mod prefix;
 mod question;
 mod tier;
 
 use catalogue::{Api, Catalogue};
 pub use gate::{SIZED_GATE, WEBSOCKET_GATE};
+pub(crate) use prefix::is_other;
+pub use prefix::{as_v1, bases};
 pub(crate) use tier::{Body, Question, RANK_OF_TOO_LARGE, exclusive_chunked, tiers, too_large};
 
 use crate::{
@@ -66,6 +69,8 @@ pub(crate) struct Front<'a> {
     shortest: usize,
     /// The middlewares of every root router.
     pub(crate) edge: Vec<String>,
+    /// The middleware that replaces prefixes, before `/auth` is asked.
+    pub(crate) prefix: Option<String>,
 }
 
 impl<'a> Front<'a> {
@@ -89,6 +94,7 @@ impl<'a> Front<'a> {
             // Above somebody's `PathPrefix(`/`)`, however short a path is.
             shortest: host + shortest(&paths).max(CATCH_ALL.len()),
             edge: edge::add_middlewares(http, catalogue, options),
+            prefix: prefix::add(http, options),
         };
         edge::add_redirect(http, &front);
         front.add_service(http);
@@ -128,7 +134,7 @@ impl<'a> Front<'a> {
     pub(crate) fn add_lists(&self, http: &mut Http, rank: usize) {
         let mut paths = Vec::new();
         if self.options.apis.contains(&Api::OpenAi) {
-            for prefix in &self.options.path_prefixes {
+            for prefix in bases(self.options) {
                 paths.push(format!("Path(`{prefix}/models`)"));
                 paths.push(format!("PathPrefix(`{prefix}/models/`)"));
                 paths.push(format!("Path(`{prefix}/limits`)"));

@@ -39,6 +39,7 @@ pub(crate) fn add(http: &mut Http, catalogue: &Catalogue, options: &RenderOption
     let mut roots = Vec::new();
     for tier in tiers(options) {
         let mut router = front.root(&tier.matcher, tier.rank);
+        router.middlewares.extend(front.prefix.clone());
         router.middlewares.extend(front.ask(http, tier.name, "", tier.question));
         http.routers.insert(tier.name.into(), router);
         roots.push(tier.name.to_owned());

@@ -25,17 +25,20 @@ mod rule;
 mod shortcomings;
 mod upstream;
 mod version;
+mod way;
 mod wire;
 mod withheld;
 
 pub use advisory::{Advisory, Fault, advisories};
 use catalogue::Catalogue;
 pub use claim::Claim;
-pub use front::{MODELGATE_SERVICE, REFUSE_PREFIX, SIZED_GATE, WEBSOCKET_GATE};
+pub use front::{MODELGATE_SERVICE, REFUSE_PREFIX, SIZED_GATE, WEBSOCKET_GATE, as_v1, bases};
 pub use handwritten::check_labels;
 pub use options::{ClientCertificate, Cors, Dashboard, Gateway, Hsts, RenderOptions, Tls};
+pub use rule::paths as api_rules;
 pub use shortcomings::{Lack, Shortcoming, shortcomings};
 pub use version::{InvalidVersion, TraefikVersion};
+pub use way::{Arrival, AuthQuestion, RouterStep, RouterWay, Verdict};
 pub use wire::Document;
 pub use withheld::is_withheld;
 

@@ -35,8 +35,8 @@ pub(crate) fn all(rules: &[&str]) -> String {
 pub(crate) const AZURE_V1: [&str; 3] =
     ["PathPrefix(`/openai/v1/`)", "Path(`/openai/responses`)", "PathPrefix(`/openai/responses/`)"];
 
-/// The paths of an API.
-pub(crate) fn paths(api: Api, options: &RenderOptions) -> Vec<String> {
+/// The rules for the paths of an API, one of which its requests meet.
+pub fn paths(api: Api, options: &RenderOptions) -> Vec<String> {
     match api {
         Api::OpenAi => options.path_prefixes.iter().map(|p| format!("PathPrefix(`{p}/`)")).collect(),
         Api::Models => vec!["PathPrefix(`/models/`)".into()],

@@ -2,10 +2,10 @@
 
 mod shortcoming;
 
-use catalogue::{Catalogue, Pool, RouteGroup, Strategy};
+use catalogue::{Catalogue, Pool, RouteGroup, Strategy, TraefikSeen};
 
 use crate::{
-    RenderOptions, flat,
+    InvalidVersion, RenderOptions, TraefikVersion, flat,
     upstream::{Rewriting, by_priority, is_checked, rewriting},
 };
 pub use shortcoming::{Lack, Shortcoming};
@@ -14,7 +14,9 @@ pub use shortcoming::{Lack, Shortcoming};
 pub fn shortcomings(catalogue: &Catalogue, options: &RenderOptions) -> Vec<Shortcoming> {
     let version = options.version;
     let of_all = |lack| Shortcoming { version, model: None, lack };
-    let mut found: Vec<Shortcoming> = of_version(options).into_iter().map(of_all).collect();
+    let mut found: Vec<Shortcoming> =
+        catalogue.traefiks().iter().filter_map(|seen| too_old(seen, options)).collect();
+    found.extend(of_version(options).into_iter().map(of_all));
     for pool in catalogue.pools() {
         let name = || match &pool.selector {
             Some(selector) => format!("{:?} ({selector})", pool.model.as_str()),
@@ -32,6 +34,18 @@ pub fn shortcomings(catalogue: &Catalogue, options: &RenderOptions) -> Vec<Short
     }
     found.dedup();
     found
+}
+
+/// A Traefik that is older than the document is for.
+fn too_old(seen: &TraefikSeen, options: &RenderOptions) -> Option<Shortcoming> {
+    let told = options.version;
+    let is_older = match seen.version.parse::<TraefikVersion>() {
+        Ok(version) => version < told,
+        Err(InvalidVersion::TooOld) => true,
+        Err(InvalidVersion::Syntax | InvalidVersion::TooNew) => false,
+    };
+    let lack = Lack::Older { container: seen.container.clone(), seen: seen.version.clone() };
+    is_older.then_some(Shortcoming { version: told, model: None, lack })
 }
 
 /// What is lacking for all models.

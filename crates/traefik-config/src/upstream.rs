@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     RenderOptions,
+    front::is_other,
     page::page,
     rule,
     wire::{ErrorPage, Headers, Http, InFlightReq, Middleware, ReplacePathRegex, Retry, SourceCriterion},
@@ -248,6 +249,9 @@ impl Upstream<'_> {
     /// The rule for paths that lead to `/v1` once the model's name is removed.
     fn v1_paths(&self, pool: &Pool) -> String {
         let mut paths = vec!["PathPrefix(`/v1/`)".to_owned()];
+        // In the flat layout they are replaced behind the rule.
+        let others = self.options.path_prefixes.iter().filter(|prefix| is_other(prefix));
+        paths.extend(others.map(|prefix| format!("PathPrefix(`{prefix}/`)")));
         if self.options.apis.contains(&Api::Models) {
             paths.push(format!("PathRegexp(`^/models/{}/v1/`)", rule::name_segments(slashes(pool))));
         }

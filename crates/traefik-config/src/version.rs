@@ -93,6 +93,21 @@ impl TraefikVersion {
         self >= Self::new(3, 6, 15)
     }
 
+    /// Rules see reserved characters of a path as the client encoded them; before, decoded.
+    pub(crate) fn keeps_reserved(self) -> bool {
+        self >= Self::new(3, 4, 1)
+    }
+
+    /// Whether a Traefik for which this version's document is right may refuse `%2F` in paths by default, as 3.6.4 to 3.6.6 do.
+    pub fn may_refuse_encoded_slashes(self) -> bool {
+        self <= Self::new(3, 6, 6)
+    }
+
+    /// Paths are cleaned of empty, `.` and `..` segments before rules see them (`sanitizePath`).
+    pub fn cleans_paths(self) -> bool {
+        self >= Self::new(3, 3, 6)
+    }
+
     /// `forwardAuth.maxResponseBodySize` is known.
     pub(crate) fn limits_auth_answers(self) -> bool {
         self >= Self::new(3, 6, 9)

@@ -40,10 +40,10 @@ use crate::{
 
 pub(crate) const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 pub(crate) const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const ROUTE: HeaderName = HeaderName::from_static("x-inference-route");
-const MODEL: HeaderName = HeaderName::from_static("x-inference-model");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const ROUTE: HeaderName = HeaderName::from_static("x-inference-route");
+pub(crate) const MODEL: HeaderName = HeaderName::from_static("x-inference-model");
 pub(crate) const CONSUMER: HeaderName = HeaderName::from_static("x-inference-consumer");
 const KEY: HeaderName = HeaderName::from_static("x-inference-key");
 const WEBSOCKET_PROTOCOL: HeaderName = HeaderName::from_static("sec-websocket-protocol");

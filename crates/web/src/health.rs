@@ -13,7 +13,7 @@ use catalogue::{Finding, Problem, Readiness, Severity};
 use serde_json::{Value, json};
 use traefik_config::Shortcoming;
 
-use crate::{Shared, finding_to_json, metrics};
+use crate::{PollFinding, Shared, finding_to_json, metrics};
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -91,6 +91,7 @@ async fn ready(
         "advisories": shared.advisories(),
         "hints": hints,
         "findings": findings,
+        "polls": shared.polls().unheard().iter().map(poll).collect::<Vec<_>>(),
     });
     for (name, status) in shared.statuses() {
         body[name] = status;
@@ -106,6 +107,11 @@ fn finding(problem: &Problem) -> Value {
 
 fn shortcoming(shortcoming: &Shortcoming) -> Value {
     finding_to_json(shortcoming.code(), Severity::Fault, "Traefik", shortcoming)
+}
+
+/// A problem of Traefik's polls.
+fn poll(finding: &PollFinding) -> Value {
+    finding_to_json(finding.code(), Severity::Fault, "Traefik", finding)
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ mod tests {
             headers.append(name, value.parse().expect("a value"));
             find(uri, &headers, None, &policy, &further, NOW).map(|leak| format!("{leak:?}"))
         };
-        for name in ["x-hf-token", "x-api-token", "private-token", "x-passwd", "referer", "x-inferences"] {
+        for name in ["x-hf-token", "x-my-token", "private-token", "x-passwd", "referer", "x-inferences"] {
             let found = leak_in("/v1/x", name, &format!("Token {KEY};"));
             assert_eq!(found, Some(format!("Header({name:?})")));
             assert_eq!(leak_in("/v1/x", name, "another"), None);

@@ -35,6 +35,7 @@ mod polls;
 mod provider;
 mod refusal;
 mod refused_by_traefik;
+mod rehearsal;
 mod report;
 mod requests;
 mod state;
@@ -53,6 +54,7 @@ pub use metrics::{Family, MetricKind, Sample};
 pub use models::limits_left;
 pub use polls::{Given, Instance, PollFinding, Polls};
 pub use refusal::status_and_code;
+pub use rehearsal::{Rehearsal, Rehearsed, RequestOutcome, rehearse};
 pub use state::{Parts, Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};
 

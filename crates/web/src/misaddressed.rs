@@ -8,17 +8,29 @@ use crate::refusal::{Dialect, Refusal};
 /// was looking for them, or they are not offered there.
 pub(crate) fn refusal(uri: &str, dialect: Dialect, prefixes: &[String]) -> Option<Refusal> {
     let path = uri.split('?').next().unwrap_or_default();
-    let right = match endpoint_meant(path)? {
-        "" => "/v1/chat/completions".to_owned(),
-        endpoint => format!("/v1/{endpoint}"),
+    let endpoint = match endpoint_meant(path)? {
+        "" => "chat/completions",
+        endpoint => endpoint,
     };
-    let is_offered = prefixes.iter().any(|prefix| right.starts_with(&format!("{prefix}/")));
-    if !is_offered || path.trim_end_matches('/') == right {
+    let offered = |base: &&str| {
+        let right = format!("{base}/{endpoint}");
+        prefixes.iter().any(|prefix| right.starts_with(&format!("{prefix}/")))
+    };
+    let others = prefixes.iter().map(String::as_str).filter(|prefix| !prefix.starts_with("/v1/"));
+    let prefix = ["/v1"].into_iter().chain(others).find(offered)?;
+    let right = format!("{prefix}/{endpoint}");
+    if path.trim_end_matches('/') == right {
         return None;
     }
-    let base = match dialect {
-        Dialect::Anthropic => "without a path: Anthropic's clients add \"/v1\" themselves",
-        Dialect::OpenAi | Dialect::Ollama => "with \"/v1\" and nothing more behind it",
+    let base = match (dialect, prefix.strip_suffix("/v1")) {
+        (Dialect::Anthropic, Some("")) => {
+            "without a path: Anthropic's clients add \"/v1\" themselves".to_owned()
+        }
+        (Dialect::Anthropic, before) => {
+            let before = before.unwrap_or(prefix);
+            format!("with {before:?}: Anthropic's clients add \"/v1\" themselves")
+        }
+        _ => format!("with {prefix:?} and nothing more behind it"),
     };
     let path: String = path.chars().take(LONGEST_PATH).collect();
     let mut refusal = Refusal::not_found();
@@ -71,5 +83,12 @@ mod tests {
             assert_eq!(told(uri, Dialect::OpenAi, prefix), None, "{uri}");
         }
         assert!(told("/chat/completions", Dialect::OpenAi, "/v1/chat").is_some());
+        let other = told("/v1/chat/completions", Dialect::OpenAi, "/llm").expect("a message");
+        assert!(other.contains("is /llm/chat/completions.") && other.contains("with \"/llm\""), "{other}");
+        let below = told("/messages", Dialect::Anthropic, "/llm/v1").expect("a message");
+        assert!(
+            below.contains("is /llm/v1/messages.") && below.contains("with \"/llm\": Anthropic's"),
+            "{below}"
+        );
     }
 }

@@ -21,6 +21,7 @@ use catalogue::{Api, Catalogue, Pool, Readiness, Selection};
 use limits::{Calendar, Left, Limit, Per, Scope, Unit};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+use traefik_config::as_v1;
 
 use crate::{
     Shared, auth, counting,
@@ -36,7 +37,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         return Response::new(Body::from("Ollama is running"));
     }
     let identity = Identity::new(&parts.headers);
-    let dialect = Dialect::of(parts.uri.path(), &parts.headers);
+    let dialect = Dialect::of(&as_v1(parts.uri.path(), &shared.settings().traefik), &parts.headers);
     match answer(&shared, &parts.method, &parts.uri, &parts.headers, dialect).await {
         Ok(body) => {
             let mut response = Json(body).into_response();
@@ -67,10 +68,10 @@ async fn answer(
     let from = auth::client_address(headers, settings.traefik.ip_depth);
     let key = shared.policy().authenticate(headers, from, SystemTime::now());
     let key = key.map_err(|denial| Refusal::from(&auth::slowed(shared, from, denial.reason)))?;
-    let prefixes = &settings.traefik.path_prefixes;
+    let bases: Vec<String> = traefik_config::bases(&settings.traefik).collect();
     let azure = settings.traefik.apis.contains(&Api::Azure).then_some("/openai/v1");
     let below = |what| {
-        let mut prefixes = prefixes.iter().map(String::as_str).chain(azure);
+        let mut prefixes = bases.iter().map(String::as_str).chain(azure);
         prefixes.find_map(|prefix| uri.path().strip_prefix(prefix)?.strip_prefix(what))
     };
     let list_of = below("/models");
@@ -252,7 +253,9 @@ fn retrieve(catalogue: &Catalogue, key: &Key, id: &str, dialect: Dialect) -> Res
 fn unknown(catalogue: &Catalogue, key: &Key, name: &str) -> Refusal {
     let name: String = name.chars().take(256).collect();
     let mut selections = catalogue.selections().iter();
-    let may_be_had = catalogue.may_have_any_model() || selections.any(Selection::may_have_any_model);
+    let may_be_had = catalogue.may_have_any_model()
+        || catalogue.may_return(&name)
+        || selections.any(Selection::may_have_any_model);
     Refusal::from(&access::no_such_model(key, &name, may_be_had))
 }
 

@@ -184,6 +184,18 @@ impl Polls {
         all
     }
 
+    /// Why no Traefik has the present routes: none has polled, or all have stopped. Unlike [`warnings`](Self::warnings), this does not
+    /// wait for a Traefik that starts with Modelgate.
+    pub fn unheard(&self) -> Vec<PollFinding> {
+        let now = Instant::now();
+        if self.traefiks_at(now).0.is_empty() {
+            return vec![PollFinding::NoTraefik];
+        }
+        let mut found = self.warnings_at(now);
+        found.retain(|finding| matches!(finding, PollFinding::Silent { .. }));
+        found
+    }
+
     fn warnings_at(&self, now: Instant) -> Vec<PollFinding> {
         let (traefiks, is_live) = self.traefiks_at(now);
         if traefiks.is_empty() {

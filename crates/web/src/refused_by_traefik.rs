@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
-use traefik_config::REFUSE_PREFIX;
+use traefik_config::{REFUSE_PREFIX, as_v1};
 
 use crate::{
     Shared, auth,
@@ -45,8 +45,8 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         Some(url) => percent_decode_str(url).decode_utf8_lossy().into_owned(),
         None => format!("/{client_path}"),
     };
-    let dialect = Dialect::of(&uri, &parts.headers);
     let settings = shared.settings();
+    let dialect = Dialect::of(&as_v1(&uri, &settings.traefik), &parts.headers);
     let (max_body, max_chunked_body) = (settings.traefik.max_body, settings.traefik.max_chunked_body);
     let misaddressed = || misaddressed::refusal(&uri, dialect, &settings.traefik.path_prefixes);
     let refusal = match why {

@@ -124,6 +124,29 @@ impl Shared {
         }
     }
 
+    /// A copy of the state with another policy, in which nothing has been counted, and whose own counts nobody sees.
+    pub(crate) fn uncounted(&self, policy: Arc<Policy>) -> Self {
+        Self {
+            catalogue: self.catalogue.clone(),
+            settings: ArcSwap::new(self.settings.load_full()),
+            policy: ArcSwap::new(policy),
+            shared_counting: None,
+            metering: OnceLock::new(),
+            usage: Usage::default(),
+            settings_revision: watch::Sender::new(0),
+            limiters: Limiters::new(SystemClock::new()),
+            authority: Arc::clone(&self.authority),
+            requests_port: self.requests_port,
+            traefik_peers: watch::Sender::new(BTreeSet::new()),
+            render_cache: RenderCache::default(),
+            telemetry: Arc::default(),
+            polls: Polls::default(),
+            history: History::default(),
+            metrics: Sources::default(),
+            statuses: Statuses::default(),
+        }
+    }
+
     /// Replaces the settings. The limits' counts are kept.
     pub fn replace_settings(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));

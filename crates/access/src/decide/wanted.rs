@@ -312,7 +312,7 @@ impl<'q> Question<'q> {
             Some(chosen) => chosen.may_have_any_model(),
             None => self.catalogue.may_have_any_model(),
         };
-        no_such_model(self.key, name, may_have_it)
+        no_such_model(self.key, name, may_have_it || self.catalogue.may_return(name))
     }
 
     /// The pool of a name among the servers in question, if the key may use it.
@@ -399,7 +399,7 @@ impl<'q> Question<'q> {
 }
 
 /// Why a key is refused a model for which no server is known that it may use. `may_be_had`: a server is loading whose models
-/// nobody knows yet.
+/// nobody knows yet, or the model was there before Modelgate's start.
 pub fn no_such_model(key: &Key, name: &str, may_be_had: bool) -> Reason {
     match may_be_had && key.may_use_name(name) {
         true => Reason::ModelNotKnownYet { model: name.to_owned() },

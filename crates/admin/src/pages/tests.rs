@@ -245,7 +245,7 @@ async fn a_key_that_is_tried_is_not_shown_again() {
         assert!(!outcome.contains(secret), "{outcome}");
         assert!(!page.contains(&format!("value=\"{secret}")), "{page}");
         assert!(
-            outcome.contains("Refused (invalid_api_key)") || outcome.contains("role=\"alert\""),
+            outcome.contains("Refused with 401 (invalid_api_key)") || outcome.contains("role=\"alert\""),
             "{outcome}"
         );
     }

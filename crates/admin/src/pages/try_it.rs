@@ -1,8 +1,8 @@
-//! Try it: shows what `/auth` would answer to a request, and why. Nothing is counted, and nothing is sent to a model.
+//! Try it: shows what would happen to a request, and why. Nothing is counted, and nothing is sent to a model.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
-use access::{Decision, Explanation, Key, Mode, Policy, Reason, Request};
+use access::{Key, Policy, Reason};
 use askama::Template;
 use axum::{
     Form,
@@ -12,6 +12,7 @@ use axum::{
 };
 use limits::{Left, Limit, LimitReached};
 use serde::Deserialize;
+use web::{Rehearsal, Rehearsed};
 
 use crate::{
     Admin, Operator, format,
@@ -158,58 +159,50 @@ fn names(admin: &Admin, policy: &Policy) -> Vec<String> {
 }
 
 async fn explain(admin: &Admin, given: &TryItForm) -> Result<TriedOutcome, Unreadable> {
-    let loaded = admin.shared.catalogue().load().clone();
-    let catalogue = loaded.as_deref().ok_or(Unreadable::Surveying)?;
     let uri: Uri = given.url.trim().parse()?;
     let from: Option<IpAddr> = match given.from.trim() {
         "" => None,
         text => Some(text.parse().map_err(|_| Unreadable::Address)?),
     };
     let headers = headers(given)?;
-    let request = Request {
-        method: given.method.trim(),
-        uri: uri.path_and_query().map_or("/", |p| p.as_str()),
-        host: uri.authority().map(axum::http::uri::Authority::as_str),
-        headers: &headers,
-        body: given.body.as_bytes(),
-        mode: Mode::Layered,
-        // The answer is the one for a Traefik that has proven to be one.
-        trusted: true,
-        from,
-        now: SystemTime::now(),
-    };
-    let policy = admin.shared.policy().clone();
-    let explanation = if given.name.trim().is_empty() {
-        access::explain(&policy, catalogue, &request)
-    } else {
-        if !given.key.trim().is_empty() || given.headers.lines().any(may_hold_key) {
+    let key = match given.name.trim() {
+        "" => None,
+        _ if !given.key.trim().is_empty() || given.headers.lines().any(may_hold_key) => {
             return Err(Unreadable::KeyAndName);
         }
-        let key = key_called(&policy, &given.name).ok_or(Unreadable::NoSuchKey)?;
-        access::explain_for(&policy, catalogue, &request, &key)
+        name => Some(key_called(&admin.shared.policy(), name).ok_or(Unreadable::NoSuchKey)?),
     };
+    let rehearsal = Rehearsal {
+        method: given.method.trim(),
+        uri: &uri,
+        headers: &headers,
+        body: given.body.as_bytes(),
+        from,
+        key: key.as_ref(),
+    };
+    let mut rehearsed = web::rehearse(&admin.shared, &rehearsal).await.ok_or(Unreadable::Surveying)?;
+    let unheard = admin.shared.polls().unheard();
+    rehearsed.steps.splice(0..0, unheard.iter().map(ToString::to_string));
     // Reads what is left, and debits nothing.
-    let left = admin.shared.left(&explanation.demands).await;
-    Ok(outcome(explanation, &left))
+    let left = admin.shared.left(&rehearsed.demands).await;
+    Ok(outcome(rehearsed, &left))
 }
 
 /// The outcome in words, with what is left of the limits.
-fn outcome(explanation: Explanation, left: &[Left]) -> TriedOutcome {
-    let reached = explanation.demands.reached(left);
-    let Explanation { mut steps, decision, .. } = explanation;
-    let (class, says) = match (&decision, reached) {
-        (Decision::Deny(denial), _) => {
-            ("bad", format!("Refused ({}): {}", denial.reason.code(), denial.reason))
-        }
-        (Decision::Allow(_), Some(reached)) => ("bad", refused_now(reached)),
-        (Decision::Allow(grant), None) => {
-            let route = grant.route.as_ref().map_or("none", |route| route.as_str());
-            let model = grant.model.as_ref().map_or("none", |model| model.as_str());
-            ("good", format!("Allowed: model {model}, consumer {}, route {route}", grant.consumer.name))
-        }
+fn outcome(rehearsed: Rehearsed, left: &[Left]) -> TriedOutcome {
+    let reached = rehearsed.demands.reached(left);
+    let Rehearsed { mut steps, outcome, .. } = rehearsed;
+    let (class, says) = match reached.filter(|_| outcome.is_good()) {
+        Some(reached) => ("bad", refused_now(reached)),
+        None => (if outcome.is_good() { "good" } else { "bad" }, capitalised(&outcome.to_string())),
     };
     steps.extend(left.iter().map(left_now));
     TriedOutcome { class, says, steps }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect()
 }
 
 /// Says which limit refuses the request now, and until when.

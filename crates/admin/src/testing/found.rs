@@ -9,8 +9,8 @@ use std::{
 
 use catalogue::{
     Catalogue, Configured, ContainerHealth, ContainerRecord, ContainerStatus, Cordons, Exposable,
-    Interpretation, ModelOverrides, NetworkView, Problem, ProviderKind, Reader, Role, ServerRecord,
-    ServerSpec, ServerState, StaticConfiguration, doors, interpret,
+    Interpretation, NetworkView, Problem, ProviderKind, Reader, Role, ServerRecord, ServerSpec, ServerState,
+    StaticConfiguration, doors, interpret,
 };
 use discovery::{DockerEndpoint, DockerOptions, Sources};
 use tokio::{
@@ -204,11 +204,17 @@ impl Discovery {
         // reqwest takes the process's default.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let servers = containers.iter().map(|container| interpreted(container).0).collect();
-        let (_, configured) = watch::channel(Configured { servers, models: ModelOverrides::default() });
+        let (_, configured) = watch::channel(Configured { servers, ..Configured::default() });
         let (cordons, held) = watch::channel(Cordons::default());
         let (_, traefik_peers) = watch::channel(BTreeSet::new());
         let (publisher, reader) = catalogue::channel();
-        let sources = Sources { docker, configured, cordons: held, traefik_peers };
+        let sources = Sources {
+            docker,
+            configured,
+            cordons: held,
+            remembered: watch::channel(Arc::default()).1,
+            traefik_peers,
+        };
         let task = tokio::spawn(async move {
             let ended = discovery::run(sources, publisher).await;
             panic!("discovery has ended: {ended:?}");

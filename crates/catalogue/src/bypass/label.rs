@@ -27,6 +27,8 @@ pub(super) struct Router {
     pub(super) middlewares: Vec<String>,
     /// It has labels `….tls`, so it serves HTTPS.
     pub(super) has_tls: bool,
+    pub(super) rule: Option<String>,
+    pub(super) priority: Option<usize>,
 }
 
 /// The protocol of a router or service.
@@ -110,6 +112,9 @@ impl TraefikLabels {
         match field {
             ["service"] => self.routers[at].service = Some(value.trim().into()),
             [list] if is_list(list, "middlewares") => self.routers[at].middlewares.extend(names(value)),
+            ["rule"] => self.routers[at].rule = Some(value.trim().into()),
+            // Traefik takes 0 for none.
+            ["priority"] => self.routers[at].priority = value.trim().parse().ok().filter(|given| *given > 0),
             ["tls"] => self.routers[at].has_tls |= go_bool(value) != Some(false),
             ["tls", ..] => self.routers[at].has_tls = true,
             _ => {}
@@ -150,6 +155,26 @@ pub(super) fn guard(router: &Router, known: &BTreeMap<&str, &Middleware>) -> Gua
         false if search.unseen.is_empty() => Guard::None(router.middlewares.clone()),
         false => Guard::Unseen(search.unseen),
     }
+}
+
+/// What the middlewares of a router ask Modelgate, as far as labels define them: the queries of `/auth`.
+pub(super) fn asked(router: &Router, known: &BTreeMap<&str, &Middleware>) -> Vec<String> {
+    fn collect(names: &[String], known: &BTreeMap<&str, &Middleware>, depth: usize, found: &mut Vec<String>) {
+        for name in names {
+            let (plain, provider) = name.rsplit_once('@').unwrap_or((name, "docker"));
+            match known.get(plain).copied().filter(|_| matches!(provider, "docker" | "swarm")) {
+                Some(Middleware::ForwardAuth(address)) if is_our_auth(address) => {
+                    let query = address.split_once('?').map_or("", |(_, query)| query);
+                    found.push(query.to_owned());
+                }
+                Some(Middleware::Chain(links)) if depth > 0 => collect(links, known, depth - 1, found),
+                _ => {}
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect(&router.middlewares, known, MAX_DEPTH, &mut found);
+    found
 }
 
 /// A search for a middleware that lets nothing pass without a key.

@@ -25,6 +25,9 @@ pub struct ProbedServer {
     pub has_credential: bool,
     /// Its HEALTHCHECK passes: it is probed only then. The text says so, since `docker ps` shows the server as healthy.
     pub is_healthy: bool,
+    /// It has not answered at all for longer than a server may take to load (`requests.loading_time`). Said of servers of the
+    /// configuration alone: a container runs, at least.
+    pub is_lost: bool,
 }
 
 /// What went wrong with a probe. A `path` is the probe's path.
@@ -32,6 +35,11 @@ pub struct ProbedServer {
 pub enum ProbeFault {
     /// There is no connection.
     CannotConnect {
+        /// The client's error.
+        cause: Arc<str>,
+    },
+    /// Its TLS certificate is not trusted, or not for this host or time.
+    Untrusted {
         /// The client's error.
         cause: Arc<str>,
     },
@@ -114,17 +122,27 @@ impl ProbedServer {
             origin: spec.source.origin(),
             has_credential: spec.credential.is_some(),
             is_healthy: spec.health == HealthMode::Docker,
+            is_lost: false,
         }
     }
 }
 
 impl ProbeFinding {
+    /// Whether nothing has answered: a server that is loading may not listen yet.
+    pub fn is_silence(&self) -> bool {
+        matches!(
+            self.fault,
+            ProbeFault::CannotConnect { .. } | ProbeFault::TimedOut { .. } | ProbeFault::BrokeOff { .. }
+        )
+    }
+
     pub(super) fn facts(&self) -> Facts {
         let is_503 = |status: &u16| *status == 503;
         // A server whose HEALTHCHECK passes has loaded: waiting does not make it answer here.
-        let may_load = !self.asked.is_healthy;
+        let may_load = !self.asked.is_healthy && !self.asked.is_lost;
         match &self.fault {
             ProbeFault::CannotConnect { .. } => Facts::fault("cannot_connect").passing_if(may_load),
+            ProbeFault::Untrusted { .. } => Facts::fault("certificate_untrusted"),
             ProbeFault::TimedOut { .. } => Facts::fault("timed_out").passing_if(may_load),
             ProbeFault::BrokeOff { .. } => Facts::fault("connection_broke_off").passing_if(may_load),
             ProbeFault::AnswerBrokeOff { .. } => Facts::fault("answer_broke_off").passing_if(may_load),
@@ -148,6 +166,7 @@ impl ProbeFinding {
         let origin = self.asked.origin;
         match &self.fault {
             ProbeFault::CannotConnect { .. } => cannot_connect(&self.asked).into(),
+            ProbeFault::Untrusted { .. } => UNTRUSTED.into(),
             ProbeFault::TimedOut { .. } if self.asked.is_healthy => format!(
                 "Its HEALTHCHECK, which asks from within the container, passes. So it is overloaded, or something between here \
                  and there drops what is sent, such as a firewall. Look at {}.",
@@ -204,6 +223,10 @@ impl ProbeFinding {
         }
     }
 }
+
+const UNTRUSTED: &str = "The server answers, but Modelgate does not trust its certificate, and Traefik would not either. Have it \
+     signed for this host by a CA that both trust: give both a file with the CA in SSL_CERT_FILE. Or ask the server over plain http, \
+     on a network that nobody else reads.";
 
 fn cannot_connect(asked: &ProbedServer) -> &'static str {
     match asked.origin {
@@ -269,6 +292,18 @@ fn answered(status: u16, origin: Origin) -> Cow<'static, str> {
 
 impl fmt::Display for ProbeFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.say(f)?;
+        match self.asked.is_lost {
+            true => f.write_str(
+                "; it has not answered for longer than requests.loading_time, so nobody waits for its models",
+            ),
+            false => Ok(()),
+        }
+    }
+}
+
+impl ProbeFinding {
+    fn say(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = &self.asked.url;
         if self.asked.is_healthy {
             f.write_str("healthy, but ")?;
@@ -276,6 +311,9 @@ impl fmt::Display for ProbeFinding {
         match &self.fault {
             ProbeFault::CannotConnect { cause } => {
                 write!(f, "cannot connect to {url}: {cause} (is {} right?)", self.asked.origin.port())
+            }
+            ProbeFault::Untrusted { cause } => {
+                write!(f, "the TLS certificate of {url} is not trusted: {cause}")
             }
             ProbeFault::TimedOut { after } => {
                 write!(f, "{url} does not answer within {} s", after.as_secs())

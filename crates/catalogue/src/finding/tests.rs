@@ -112,7 +112,11 @@ fn lifecycle() -> Vec<Finding> {
 
 fn probe(fault: ProbeFault, origin: Origin, has_credential: bool) -> Finding {
     let url = ServerUrl::http("10.0.0.1", 8000);
-    ProbeFinding { asked: ProbedServer { url, origin, has_credential, is_healthy: false }, fault }.into()
+    ProbeFinding {
+        asked: ProbedServer { url, origin, has_credential, is_healthy: false, is_lost: false },
+        fault,
+    }
+    .into()
 }
 
 fn probes() -> Vec<Finding> {
@@ -120,6 +124,7 @@ fn probes() -> Vec<Finding> {
     let statuses = [307, 429, 500, 503, 418].map(|status| ProbeFault::Status { path: path(), status });
     let faults = [
         ProbeFault::CannotConnect { cause: "refused".into() },
+        ProbeFault::Untrusted { cause: "unknown issuer".into() },
         ProbeFault::TimedOut { after: std::time::Duration::from_secs(3) },
         ProbeFault::BrokeOff { cause: "reset".into() },
         ProbeFault::AnswerBrokeOff { path: path() },

@@ -158,7 +158,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         allowed: "1 to 256 characters, with ready.path",
         since: "",
         read: SettingParser::Server(|s, text| {
-            let fits = (1..=256).contains(&text.len()) && !text.chars().any(char::is_control);
+            let fits = (1..=256).contains(&text.chars().count()) && !text.chars().any(char::is_control);
             s.ready_contains = Some(fits.then(|| text.to_owned())?);
             Some(())
         }),

@@ -47,12 +47,13 @@ impl Connection {
             peers: traefik_peers,
             own_id,
         };
-        let Doors { problems, undecided, blind } = surroundings.doors(&self.api).await;
+        let Doors { problems, undecided, blind, routers } = surroundings.doors(&self.api).await;
+        survey.traefiks = surroundings.polling_traefiks();
         survey.problems.extend(problems);
         survey
             .problems
             .extend(odd.iter().filter_map(|(item, why)| containers::unreadable(item, why, options)));
         let network_view = network_view(&places, options, traefik_peers, own_id);
-        Ok(Survey { network_view, undecided, blind, ..survey })
+        Ok(Survey { network_view, undecided, blind, routers, ..survey })
     }
 }

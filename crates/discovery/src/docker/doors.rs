@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use catalogue::{
-    ContainerRecord, Doors, Exposable, OPT_IN, ProviderKind, Role, Sight, StaticConfiguration, doors,
+    ContainerRecord, Doors, Exposable, OPT_IN, ProviderKind, Role, Sight, StaticConfiguration, TraefikSeen,
+    doors,
 };
 use futures_util::future::join_all;
 
@@ -17,6 +18,8 @@ use super::{
 
 /// The label by which Docker marks the containers of a Swarm.
 const TASK: &str = "com.docker.swarm.task.id";
+/// The label with an image's version (<https://specs.opencontainers.org/image-spec/annotations/>), which Traefik's own images have.
+const IMAGE_VERSION: &str = "org.opencontainers.image.version";
 const SERVICE: &str = "com.docker.swarm.service.id";
 
 /// Everything that runs on a host.
@@ -71,6 +74,19 @@ impl Surroundings<'_> {
         };
         let found: Vec<Listed> = self.containers.iter().filter(is_one).cloned().collect();
         join_all(found.iter().map(sight)).await
+    }
+
+    /// The Traefiks that poll Modelgate, with the version in their image's label. One whose poll names a version gets the document
+    /// for that one.
+    pub(super) fn polling_traefiks(&self) -> Vec<TraefikSeen> {
+        let polling = self.containers.iter().filter(|it| it.state == "running" && self.polls_us(it));
+        let versionless = polling.filter(|it| !it.command.contains("version="));
+        let seen = |it: &Listed| {
+            let version = it.labels.get(IMAGE_VERSION)?.clone();
+            let is_it = is_traefik(&it.image, it.command.split(' '));
+            is_it.then(|| TraefikSeen { container: self.options.full_name(it.name()), version })
+        };
+        versionless.filter_map(seen).collect()
     }
 
     fn polls_us(&self, container: &Listed) -> bool {
@@ -211,5 +227,43 @@ mod tests {
             "{told:?}"
         );
         assert_eq!(found.blind, None);
+    }
+
+    /// The answer of `GET /containers/json`, shortened.
+    #[test]
+    fn a_traefik_that_polls_says_its_version() {
+        let listed = |name: &str,
+                      image: &str,
+                      command: &str,
+                      address: &str,
+                      version: Option<&str>|
+         -> Listed {
+            serde_json::from_value(json!({
+                "Id": name, "Names": [format!("/{name}")], "Image": image, "Command": command, "State": "running",
+                "Labels": version.map(|version| json!({ "org.opencontainers.image.version": version })),
+                "NetworkSettings": { "Networks": { "ai": { "IPAddress": address } } },
+            }))
+            .expect("a container")
+        };
+        let program = "/entrypoint.sh --providers.http.endpoint=http://modelgate:8100/traefik";
+        let for_other = format!("{program}?version=3.3.6");
+        let containers = [
+            listed("edge", "traefik:v3.5", program, "10.0.0.1", Some("v3.5.3")),
+            listed("told", "traefik:v3.3", &for_other, "10.0.0.1", Some("v3.3.6")),
+            listed("elsewhere", "traefik:v2.11", program, "10.0.0.2", Some("v2.11.0")),
+            listed("silent", "traefik:v3.5", program, "10.0.0.1", None),
+            listed("client", "ubuntu:24.04", "sleep 1", "10.0.0.1", Some("24.04")),
+        ];
+        let options = DockerOptions::new("docker", DockerEndpoint::Unix("/run/docker.sock".into()));
+        let all = Surroundings {
+            options: &options,
+            containers: &containers,
+            records: &[],
+            services: &[],
+            peers: &["10.0.0.1".parse().expect("an address")].into(),
+            own_id: None,
+        };
+        let seen = all.polling_traefiks();
+        assert_eq!(seen, [TraefikSeen { container: "edge".into(), version: "v3.5.3".into() }]);
     }
 }

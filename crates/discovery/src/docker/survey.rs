@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use catalogue::{Blind, ContainerRecord, NetworkView, Problem, TaskRecord};
+use catalogue::{Blind, ContainerRecord, NetworkView, OwnRouter, Problem, TaskRecord, TraefikSeen};
 
 use super::{
     DockerOptions,
@@ -30,6 +30,10 @@ pub(crate) struct Survey {
     /// Containers for which Traefik may make default routers, and why that cannot be decided.
     pub(crate) undecided: BTreeSet<String>,
     pub(crate) blind: Option<Blind>,
+    /// The routers that labels define.
+    pub(crate) routers: Vec<OwnRouter>,
+    /// The Traefiks that poll.
+    pub(crate) traefiks: Vec<TraefikSeen>,
 }
 
 /// Something with addresses in networks: a container of this host, or a task anywhere in the Swarm.

@@ -39,6 +39,8 @@ pub(super) struct Entry {
     /// Its list of models.
     listing: Listing,
     pub(super) probe: Probe,
+    /// Since when it does not answer at all, if it has not answered anything in this run.
+    silent_since: Option<Instant>,
     /// When it stopped or vanished; its models are remembered for a while after that.
     pub(super) gone_since: Option<Instant>,
     /// The record in the last catalogue, unless it has changed since.
@@ -124,7 +126,17 @@ impl Entry {
         let cards = spec.models.iter().cloned().map(ModelCard::named).collect();
         let listing = Listing { cards, ..Listing::default() };
         let probe = Probe::new(now);
-        Self { spec, host, reported, withdrawn: None, listing, probe, gone_since: None, told: None }
+        Self {
+            spec,
+            host,
+            reported,
+            withdrawn: None,
+            listing,
+            probe,
+            silent_since: None,
+            gone_since: None,
+            told: None,
+        }
     }
 
     /// Applies the source's new report.
@@ -151,6 +163,7 @@ impl Entry {
     pub(super) fn ask_anew(&mut self, now: Instant) {
         let under_way = self.probe.under_way;
         self.probe = Probe { under_way, ..Probe::new(now) };
+        self.silent_since = None;
     }
 
     pub(super) fn state(&self) -> ServerState {
@@ -201,10 +214,24 @@ impl Entry {
     }
 
     /// Applies its answers; returns whether its record changes.
-    pub(super) fn answered(&mut self, answers: Answers, now: Instant) -> bool {
+    pub(super) fn answered(&mut self, mut answers: Answers, loading_time: Duration, now: Instant) -> bool {
         let before = (self.state(), self.problems());
+        self.note_silence(&mut answers, loading_time, now);
         self.take(answers, now);
         self.told.is_none() || before != (self.state(), self.problems())
+    }
+
+    /// A server of the configuration that has not answered anything for longer than one may take to load is not waited for: it
+    /// may not exist. Of a container it is known that it runs.
+    fn note_silence(&mut self, answers: &mut Answers, loading_time: Duration, now: Instant) {
+        match &mut answers.models {
+            Err(finding) if finding.is_silence() && !self.probe.models.answered => {
+                let since = *self.silent_since.get_or_insert(now);
+                let is_configured = self.spec.source.origin() == Origin::File;
+                finding.asked.is_lost = is_configured && now.saturating_duration_since(since) >= loading_time;
+            }
+            _ => self.silent_since = None,
+        }
     }
 
     fn take(&mut self, answers: Answers, now: Instant) {

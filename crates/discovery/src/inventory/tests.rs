@@ -483,6 +483,80 @@ fn another_ready_path_is_asked_anew() {
     assert_eq!(scene.llama(), Some(Readiness::Ready));
 }
 
+/// Regression: a server of the configuration that does not exist made every mistyped name one to wait for, for ever.
+#[test]
+fn a_server_that_never_answers_is_not_waited_for_for_ever() {
+    let loading = Duration::from_secs(60);
+    let configured = || Configured { loading_time: loading, ..of(&[file_spec()]) };
+    let mut scene = Scene::new();
+    scene.inventory.configured(&configured(), scene.now);
+    let waited_for = |scene: &mut Scene| scene.inventory.catalogue().may_have_any_model();
+    scene.answer(&refused());
+    scene.pass(loading - Duration::from_secs(1));
+    assert_eq!(scene.answer(&refused()), 1);
+    assert!(waited_for(&mut scene), "it may be loading");
+    scene.inventory.catalogue();
+    scene.pass(Duration::from_secs(10));
+    assert_eq!(scene.answer(&refused()), 1);
+    assert!(scene.inventory.has_news() && !waited_for(&mut scene));
+    let catalogue = scene.inventory.catalogue();
+    let told = catalogue.problems()[0].to_string();
+    assert!(told.contains("longer than requests.loading_time"), "{told}");
+    // It answers that it is loading: from then on the time counts anew.
+    let loads = Err(ProbeFault::Status { path: "/v1/models".into(), status: 503 });
+    for _ in 0..3 {
+        scene.pass(loading);
+        scene.answer(&loads);
+        assert!(waited_for(&mut scene), "it is there, and loads for as long as it wants");
+    }
+    scene.pass(Duration::from_secs(10));
+    scene.answer(&refused());
+    assert!(waited_for(&mut scene));
+    scene.pass(Duration::from_secs(10));
+    assert_eq!(scene.answer(&llama()), 1);
+    assert_eq!(scene.llama(), Some(Readiness::Ready));
+    // Of a container it is known that it runs, and vLLM does not listen before it has loaded.
+    let mut scene = Scene::new();
+    scene.survey(vec![container("t0", None)]);
+    for _ in 0..20 {
+        scene.answer(&refused());
+        scene.pass(Duration::from_secs(600));
+    }
+    assert!(waited_for(&mut scene));
+}
+
+#[test]
+fn names_of_before_the_start_are_waited_for_and_for_how_long() {
+    let loading = Duration::from_secs(60);
+    let names: Arc<BTreeSet<String>> = Arc::new(["llama".to_owned()].into());
+    let mut scene = Scene::new();
+    let configured = Configured { loading_time: loading, ..of(&[]) };
+    scene.inventory.configured(&configured, scene.now);
+    scene.inventory.remember(Arc::clone(&names));
+    let returns = |scene: &mut Scene, name: &str| scene.inventory.catalogue().may_return(name);
+    assert!(returns(&mut scene, "llama") && !returns(&mut scene, "lama"));
+    assert_eq!(scene.inventory.next_due(), Some(scene.now + loading));
+    scene.pass(loading);
+    assert!(scene.inventory.has_news() && !returns(&mut scene, "llama"));
+    assert_eq!(scene.inventory.next_due(), None);
+    // A server whose models nobody knows may have it, however long that takes.
+    let configured = Configured { loading_time: loading, ..of(&[file_spec()]) };
+    scene.inventory.configured(&configured, scene.now);
+    for _ in 0..5 {
+        scene.answer(&refused());
+        scene.pass(loading);
+    }
+    assert!(returns(&mut scene, "llama") && !scene.inventory.catalogue().may_have_any_model());
+    assert_eq!(
+        scene.answer(&Ok(Listing {
+            cards: vec![ModelCard::named(ModelName::new("other").expect("a name"))],
+            ..Listing::default()
+        })),
+        1
+    );
+    assert!(!returns(&mut scene, "llama"), "it has another model");
+}
+
 fn of(servers: &[ServerSpec]) -> Configured {
     Configured { servers: servers.to_vec(), ..Configured::default() }
 }

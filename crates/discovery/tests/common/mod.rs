@@ -27,7 +27,13 @@ impl Discovery {
         let (sender, configured) = watch::channel(configured);
         let (peers, traefik_peers) = watch::channel(BTreeSet::new());
         let (cordons, cordoned) = watch::channel(Cordons::default());
-        let sources = Sources { docker, configured, cordons: cordoned, traefik_peers };
+        let sources = Sources {
+            docker,
+            configured,
+            cordons: cordoned,
+            remembered: watch::channel(Arc::default()).1,
+            traefik_peers,
+        };
         let task = tokio::spawn(async move {
             let _peers = peers;
             discovery::run(sources, publisher).await.expect("discovery runs");

@@ -1,12 +1,13 @@
 //! `modelgate explain`: why a container, a model or a request is routed as it is, or is not.
 //!
-//! It surveys once, where the running Modelgate surveys continuously, and decides with the same code. No request is counted, and
-//! nothing is sent to a model.
+//! It surveys once, where the running Modelgate surveys continuously, and decides with the same code; the running one only tells
+//! which Traefiks poll it. No request is counted, and nothing is sent to a model.
 //!
 //! ```text
 //! container.rs  a container, or a server of the configuration
 //! model.rs      where the requests for a model go
 //! request.rs    what would happen to a request
+//! running.rs    whether Traefik asks the running Modelgate
 //! known.rs      all containers and servers, as the answer to an unknown name
 //! ```
 
@@ -14,6 +15,7 @@ mod container;
 mod known;
 mod model;
 mod request;
+mod running;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +35,7 @@ fn text(config: &Config, what: &Explain) -> io::Result<String> {
     match what {
         Explain::Container { name } => container::explain(&*catalogue()?, name).map_err(io::Error::other),
         Explain::Model { name } => model::explain(&*catalogue()?, config, name).map_err(io::Error::other),
-        Explain::Request(args) => request::explain(&*catalogue()?, config, args),
+        Explain::Request(args) => request::explain(catalogue()?, config, args),
         Explain::Middleware { model } => Ok(middleware(config, model)),
     }
 }

@@ -86,6 +86,7 @@ const VARIABLES: &[(&str, &[&str], VariableFormat)] = &[
     ("MODELGATE_REQUESTS_MAX_BODY", &["requests", "max_body"], VariableFormat::Scalar),
     ("MODELGATE_REQUESTS_MAX_CHUNKED_BODY", &["requests", "max_chunked_body"], VariableFormat::Scalar),
     ("MODELGATE_REQUESTS_KEY_HEADERS", &["requests", "key_headers"], VariableFormat::List),
+    ("MODELGATE_REQUESTS_LOADING_TIME", &["requests", "loading_time"], VariableFormat::Scalar),
     ("MODELGATE_REQUESTS_FOREIGN_CREDENTIALS", &["requests", "foreign_credentials"], VariableFormat::Scalar),
     ("MODELGATE_DOCKER_ENABLED", &["docker", "enabled"], VariableFormat::Scalar),
     ("MODELGATE_DOCKER_ENDPOINT", &DOCKER_ENDPOINT, VariableFormat::Scalar),

@@ -1,5 +1,7 @@
 //! `requests:` — how large a request may be, and where it may carry its key.
 
+use std::time::Duration;
+
 use config_reader::{Section, size};
 use http::HeaderName;
 
@@ -12,10 +14,13 @@ pub(crate) struct RequestsConfig {
     pub(crate) max_chunked_body: u64,
     /// Headers in which keys are read, in addition to `Authorization`, `x-api-key` and `api-key`.
     pub(crate) key_headers: Vec<HeaderName>,
+    /// How long a server may take to load before it answers anything, and a model to come back after a restart.
+    pub(crate) loading_time: Duration,
     /// Whether unknown credentials are ignored if the request has a known one as well.
     pub(crate) ignores_foreign: bool,
 }
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const KEY_HEADER: &str = "the name of a header that holds nothing but a key, such as apikey";
 
 pub(super) fn read(mut section: Section<'_>) -> RequestsConfig {
@@ -34,12 +39,14 @@ pub(super) fn read(mut section: Section<'_>) -> RequestsConfig {
         );
     }
     let key_headers = section.try_list("key_headers", KEY_HEADER, key_header);
+    let loading_time = section.duration("loading_time", Duration::ZERO..=DAY);
     let foreign = section.one_of("foreign_credentials", &[("refuse", false), ("ignore", true)]);
     section.finish();
     RequestsConfig {
         max_body: limit,
         max_chunked_body: chunked.unwrap_or(CHUNKED.min(limit)),
         key_headers: key_headers.unwrap_or_default(),
+        loading_time: loading_time.unwrap_or(catalogue::LOADING_TIME),
         ignores_foreign: foreign.unwrap_or(false),
     }
 }

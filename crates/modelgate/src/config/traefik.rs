@@ -48,15 +48,18 @@ pub(crate) struct TraefikConfig {
 }
 
 const NAME: &str = "a name of letters, digits, _ and -";
-const PREFIX: &str = "/v1, or a path under it such as /v1/chat, of letters, digits and -._~";
+const PREFIX: &str = "a path such as /v1, /v1/chat or /llm, of letters, digits and -._~, but not below /models, /openai, /auth or \
+                      /refuse";
+/// What Modelgate itself has there.
+const RESERVED: [&str; 4] = ["models", "openai", "auth", "refuse"];
 
 pub(super) fn read(mut section: Section<'_>) -> TraefikConfig {
     let version =
         section.try_get("version", "MAJOR.MINOR.PATCH, such as 3.7.15", str::parse::<TraefikVersion>);
     let entry_points = section.list("entry_points", NAME, plain_name);
     let hosts = section.list("hosts", "a DNS name such as llm.example.com, without a wildcard", dns_name);
-    let path_prefixes = path_prefixes(&mut section);
     let apis = apis(&mut section);
+    let path_prefixes = path_prefixes(&mut section, &apis);
     let tls = tls(&mut section);
     let redirect_entry_points = redirect(&mut section, entry_points.as_deref(), tls.as_ref());
     let hsts = hsts(&mut section);
@@ -206,10 +209,24 @@ fn client_certificate(mut section: Section<'_>) -> (Option<PathBuf>, Option<Clie
     (ca, cert.zip(key).map(|(cert, key)| ClientCertificate { cert, key }))
 }
 
-fn path_prefixes(section: &mut Section<'_>) -> Vec<String> {
+fn path_prefixes(section: &mut Section<'_>, apis: &BTreeSet<Api>) -> Vec<String> {
     match section.list("path_prefixes", PREFIX, path_prefix) {
         Some(prefixes) => {
             section.require_some("path_prefixes", &prefixes);
+            for (i, prefix) in prefixes.iter().enumerate() {
+                // What is below such a prefix becomes what is below /v1, and would no longer be that API's.
+                let below = format!("{prefix}/");
+                let has = |api: &&Api| match api {
+                    Api::Ollama => below == "/api/",
+                    api => api.paths().iter().any(|path| path.starts_with(&below)),
+                };
+                if let Some(api) = apis.iter().find(has) {
+                    section.error(
+                        &format!("path_prefixes[{i}]"),
+                        format!("found {prefix:?}; traefik.apis has {}, whose paths are below it; allowed: another prefix", api.name()),
+                    );
+                }
+            }
             prefixes
         }
         None => vec!["/v1".into()],
@@ -222,5 +239,6 @@ fn path_prefix(text: &str) -> Option<String> {
     let unreserved = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
     let segment = |s: &str| !s.is_empty() && s != "." && s != ".." && s.bytes().all(unreserved);
     let mut segments = path.strip_prefix('/')?.split('/');
-    (path.len() <= 256 && segments.next() == Some("v1") && segments.all(segment)).then(|| path.into())
+    let is_free = !segments.clone().next().is_some_and(|first| RESERVED.contains(&first));
+    (path.len() <= 256 && is_free && segments.all(segment)).then(|| path.into())
 }

@@ -33,7 +33,7 @@ fn meant_for_us(front: &Front<'_>) -> Vec<String> {
         .map(|(name, value)| format!("HeaderRegexp(`{name}`, `{value}`)"))
         .collect();
     let endpoints = ENDPOINTS.join("|");
-    let bases = front.options.path_prefixes.iter().map(|prefix| format!("Path(`{prefix}`)"));
+    let bases = super::bases(front.options).map(|base| format!("Path(`{base}`)"));
     let mut rules: Vec<String> = bases.collect();
     rules.push(format!("PathRegexp(`{before}/{UNMISTAKABLE}/?$`)"));
     rules.push(format!("PathRegexp(`{before}/({endpoints})/?$`) && {}", rule::any(&keyed)));

@@ -18,8 +18,15 @@ pub struct Shortcoming {
 }
 
 /// A feature that a Traefik version lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lack {
+    /// It is older than `traefik.version` says: it refuses the whole document, and says so only in its own log.
+    Older {
+        /// Its container.
+        container: String,
+        /// The version that its image names.
+        seen: String,
+    },
     /// It cannot choose a model by the body.
     ChoiceByBody,
     /// It does not forward bodies.
@@ -53,6 +60,7 @@ impl Shortcoming {
     /// Its name for programs.
     pub fn code(&self) -> &'static str {
         match self.lack {
+            Lack::Older { .. } => "traefik_older_than_told",
             Lack::ChoiceByBody => "traefik_no_choice_by_body",
             Lack::Bodies => "traefik_shows_no_bodies",
             Lack::StatusOfTooLong => "traefik_bare_401_for_too_long",
@@ -67,9 +75,21 @@ impl Shortcoming {
         }
     }
 
+    /// Whether its model, or every model, cannot be reached at all.
+    pub fn leaves_out(&self) -> bool {
+        matches!(self.lack, Lack::Older { .. } | Lack::ModelMayBeAnother | Lack::BasePathsDiffer)
+    }
+
     /// What to do about it.
     pub fn advice(&self) -> Cow<'static, str> {
-        let advice = match self.lack {
+        let advice = match &self.lack {
+            Lack::Older { seen, .. } => {
+                return format!(
+                    "Raise Traefik, or set traefik.version to {}, if that is 3.0.0 or later.",
+                    seen.trim_start_matches('v')
+                )
+                .into();
+            }
             Lack::ChoiceByBody
             | Lack::Bodies
             | Lack::StatusOfTooLong
@@ -96,7 +116,12 @@ impl fmt::Display for Shortcoming {
         if let Some(model) = &self.model {
             write!(f, "model {model}: ")?;
         }
-        match self.lack {
+        match &self.lack {
+            Lack::Older { container, seen } => write!(
+                f,
+                "the Traefik in container {container}, which polls, is {seen} by its image, and traefik.version is {version}: it \
+                 refuses a document with one field that it does not know, all of it, and says so only in its own log"
+            ),
             Lack::ChoiceByBody => write!(
                 f,
                 "Traefik {version} cannot choose a model by the request's body; clients choose it by path (/models/NAME/…), by \

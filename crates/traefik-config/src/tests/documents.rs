@@ -210,3 +210,27 @@ proptest! {
         prop_assert_eq!(shuffled, build(&order));
     }
 }
+
+/// A Traefik that is older than `traefik.version` loses the document without a word to anybody but its own log.
+#[test]
+fn an_older_traefik_than_told_is_named() {
+    for (seen, told, is_named) in [
+        ("v3.5.3", "3.6.2", true),
+        ("2.11.0", "3.0.0", true),
+        ("v3.6.2", "3.6.2", false),
+        ("v3.7.15", "3.6.2", false),
+        ("nightly", "3.6.2", false),
+    ] {
+        let traefiks = vec![catalogue::TraefikSeen { container: "edge".into(), version: seen.into() }];
+        let catalogue = Catalogue::default().with_traefiks(traefiks);
+        let found = shortcomings(&catalogue, &options(told));
+        let named = found.iter().find(|it| it.code() == "traefik_older_than_told");
+        assert_eq!(named.is_some(), is_named, "{seen}, {told}");
+        if let Some(named) = named {
+            let text = format!("{named} {}", named.advice());
+            for part in ["container edge", seen, told, "only in its own log"] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+        }
+    }
+}

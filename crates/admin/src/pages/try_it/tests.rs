@@ -1,6 +1,8 @@
 //! Tests of "Try it", through the router.
 
-use access::{Consumer, KeyDigest, ModelGlobs};
+use std::time::SystemTime;
+
+use access::{Consumer, Decision, KeyDigest, Mode, ModelGlobs, Request};
 use axum::http::Request as Post;
 use catalogue::{Catalogue, ServerState};
 use limits::{Calendar, Limits, Quota, Rate, Unit};
@@ -124,14 +126,14 @@ async fn a_key_is_tried_by_its_name_and_not_by_two_things_at_once() {
     for (form, said) in [
         (
             format!("name=alice-laptop&{model_a}&headers=content-type:application/json"),
-            "Refused (model_not_found)",
+            "Refused with 404 (model_not_found)",
         ),
-        ("name=old".into(), "Refused (disabled_api_key)"),
+        ("name=old".into(), "Refused with 401 (disabled_api_key)"),
         ("name=alice-laptop&key=mg-bob".into(), "allowed: one of both"),
         ("name=alice-laptop&headers=X-Api-Key:+mg-bob".into(), "allowed: one of both"),
         // The key was put into the wrong field.
         ("name=mg-alice".into(), "there is no API key of this name"),
-        ("headers=Authorization:+Bearer+mg-alice%0Ax-other:+1".into(), "Refused (model_missing)"),
+        ("headers=Authorization:+Bearer+mg-alice%0Ax-other:+1".into(), "Refused with 400 (model_missing)"),
     ] {
         let outcome = tried(&dashboard, &form).await;
         assert!(outcome.contains(said), "{form}: {outcome}");

@@ -1,15 +1,18 @@
 //! What would happen to a request from the command line, which is written as for curl or taken from a HAR file.
 
-use std::{fmt::Write as _, fs, io, path::Path, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, fmt::Write as _, fs, io, path::Path, sync::Arc};
 
-use access::{Decision, Mode, Policy, Request};
-use catalogue::Catalogue;
+use access::Policy;
+use catalogue::{Catalogue, Reader};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
+use tokio::sync::watch;
+use web::{CertificateAuthority, Parts, Rehearsal, Rehearsed, Shared};
 
+use super::running;
 use crate::{
     arguments::explain::RequestArgs, config::Config, jwks::KeySets, policy_source::PolicySource, runtime,
-    store_sync::start,
+    store_sync::start, wiring,
 };
 
 /// A complete request.
@@ -20,42 +23,46 @@ struct GivenRequest {
     body: Vec<u8>,
 }
 
-pub(super) fn explain(catalogue: &Catalogue, config: &Config, args: &RequestArgs) -> io::Result<String> {
+pub(super) fn explain(catalogue: Arc<Catalogue>, config: &Config, args: &RequestArgs) -> io::Result<String> {
     let given = match &args.har {
         Some(file) => from_har(file, args.entry),
         None => from_arguments(args),
     };
     let given = given.map_err(io::Error::other)?;
-    let path = given.uri.path_and_query().map_or("/", |p| p.as_str());
-    let request = Request {
-        method: &given.method,
-        uri: path,
-        host: given.uri.authority().map(http::uri::Authority::as_str),
-        headers: &given.headers,
-        body: &given.body,
-        mode: Mode::Layered,
-        // The answer is the one for a Traefik that has proven to be one.
-        trusted: true,
-        from: args.from,
-        now: SystemTime::now(),
-    };
     let mut text = String::new();
-    let policy = runtime::new()?.block_on(policy(config, &given.headers, &mut text));
-    let explanation = access::explain(&policy, catalogue, &request);
-    for step in &explanation.steps {
+    let rehearsed = runtime::new()?.block_on(async {
+        let policy = policy(config, &given.headers, &mut text).await;
+        let shared = shared(catalogue, config, policy)?;
+        let rehearsal = Rehearsal {
+            method: &given.method,
+            uri: &given.uri,
+            headers: &given.headers,
+            body: &given.body,
+            from: args.from,
+            key: None,
+        };
+        Ok::<_, io::Error>(web::rehearse(&shared, &rehearsal).await)
+    })?;
+    let Some(Rehearsed { steps, outcome, .. }) = rehearsed else {
+        return Err(io::Error::other("the survey found nothing to decide with"));
+    };
+    for step in running::of_polls(config).iter().chain(&steps) {
         let _ = writeln!(text, "- {step}");
     }
-    match &explanation.decision {
-        Decision::Allow(grant) => {
-            let route = grant.route.as_ref().map_or("none", |route| route.as_str());
-            let model = grant.model.as_ref().map_or("none", |model| model.as_str());
-            let _ = writeln!(text, "allowed: model {model}, consumer {}, route {route}", grant.consumer.name);
-        }
-        Decision::Deny(denial) => {
-            let _ = writeln!(text, "refused ({}): {}", denial.reason.code(), denial.reason);
-        }
-    }
+    let _ = writeln!(text, "{outcome}");
     Ok(text)
+}
+
+/// The state of a Modelgate that has just made this survey.
+fn shared(catalogue: Arc<Catalogue>, config: &Config, policy: Arc<Policy>) -> io::Result<Shared> {
+    Ok(Shared::new(Parts {
+        catalogue: Reader::of(catalogue),
+        settings: wiring::settings(config),
+        policy,
+        authority: CertificateAuthority::open(None, None).map_err(io::Error::other)?,
+        requests_port: config.listen.requests.port(),
+        traefik_peers: watch::Sender::new(BTreeSet::new()),
+    }))
 }
 
 /// The keys and limits, as the running Modelgate has them. The keys of identity providers are fetched only if the request carries
