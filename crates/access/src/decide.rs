@@ -9,10 +9,14 @@ mod wanted;
 
 use std::sync::Arc;
 
-use catalogue::{Catalogue, Credential, ModelName, RouteId};
+use catalogue::{Catalogue, Credential, Kind, ModelName, RouteId, ServerRecord};
 use limits::{Clock, Demands, Limiters, Reservation, Unit};
 
-use crate::{Consumer, Key, Mode, Policy, Reason, Request, estimate::Sum, given::protocols_without_key};
+use crate::{
+    Consumer, Key, Mode, Policy, Reason, Request,
+    estimate::{Answers, Sum},
+    given::protocols_without_key,
+};
 use demands::demands;
 pub use demands::limits_of;
 pub use names::{is_asked_by_post, model_in_path};
@@ -40,7 +44,11 @@ pub struct Grant {
     /// The key that was shown.
     pub key: Arc<Key>,
     /// The estimated tokens; `None` if no limit counts tokens and the body cannot be counted while it is read.
-    pub tokens: Option<u32>,
+    pub sum: Option<Sum>,
+    /// How many answers it asks for, as far as it was read.
+    pub answers: Answers,
+    /// Whether some server of its model may export spans.
+    pub may_export_spans: bool,
     /// The assumed tokens of an answer whose length the request leaves open; `None` for [`ANSWER`](crate::estimate::ANSWER).
     pub answer_tokens: Option<u32>,
     /// Whether the model's name comes from servers or operators, not only from the client.
@@ -210,8 +218,9 @@ pub(crate) fn judge_for(
     };
     let (demands, sum) = demands(policy, &key, &wanted, request);
     let answer_tokens = wanted.pool.and_then(|pool| pool.settings.answer_tokens);
-    let counted = || wanted.count.as_ref().map(|count| count.tokens(request.uri, answer_tokens));
-    let tokens = sum.map(|sum| sum.tokens()).or_else(counted);
+    let counted = || wanted.count.as_ref().map(|count| count.sum(request.uri, answer_tokens));
+    let answers = wanted.count.as_ref().map(|count| count.answers()).unwrap_or_default();
+    let exports_spans = |server: &Arc<ServerRecord>| matches!(server.kind(), Kind::Vllm | Kind::Sglang);
     for demand in demands.rates() {
         trace.step(|| {
             format!("a limit of {} {}, of which this takes {}", demand.rate(), demand.scope(), demand.cost())
@@ -227,7 +236,9 @@ pub(crate) fn judge_for(
         credential: wanted.group.and_then(|group| group.credential.clone()),
         model: wanted.model,
         consumer: Arc::clone(&key.consumer),
-        tokens,
+        sum: sum.or_else(counted),
+        answers,
+        may_export_spans: wanted.pool.is_some_and(|pool| pool.ready.iter().any(exports_spans)),
         is_known_model: wanted.pool.is_some() || !is_named_by_client(request),
         answer_tokens,
         websocket_protocols: protocols_without_key(request.headers),

@@ -23,7 +23,7 @@ use std::{borrow::Cow, fmt, mem};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-pub use sum::Sum;
+pub use sum::{Answers, Sum};
 
 /// Tokens of an image: about what a large one costs with OpenAI and Anthropic.
 pub const IMAGE: u64 = 1_000;
@@ -133,6 +133,8 @@ pub(crate) struct Count {
     choices: u64,
     /// The number of prompts, each with answers of its own.
     prompts: u64,
+    /// The body's field `stream`.
+    streams: Option<bool>,
 }
 
 /// The value of one of [`LENGTHS`].
@@ -173,16 +175,17 @@ impl Count {
         Some(count)
     }
 
-    /// The same as [`tokens`], of a body that has been read.
-    pub(crate) fn tokens(&self, path: &str, default: Option<u32>) -> u32 {
-        self.sum(path, default).tokens()
-    }
-
     /// The same as [`sum()`], of a body that has been read.
     pub(crate) fn sum(&self, path: &str, default: Option<u32>) -> Sum {
         let path = without_query(path);
         let (answer, open) = if answers_in_tokens(path) { self.answer(path, default) } else { (0, None) };
         Sum { prompt: self.prompt(), answer, open }
+    }
+
+    /// How many answers it asks for, and in what form.
+    pub(crate) fn answers(&self) -> Answers {
+        let number = |count: u64| u16::try_from(count.max(1)).unwrap_or(u16::MAX);
+        Answers { choices: number(self.choices), prompts: number(self.prompts), streams: self.streams }
     }
 
     /// Called after all fields of an object have been counted.
@@ -250,6 +253,8 @@ enum Key {
     Length(Level, usize),
     /// The number of answers.
     Choices,
+    /// Whether the answer comes piece by piece.
+    Stream,
     /// An image, or a list of images.
     Image,
     /// A sound or a file.
@@ -274,6 +279,7 @@ impl Key {
         match name {
             "options" | "sampling_params" | "parameters" => Self::Settings,
             "prompt" | "text" | "input_ids" | "prompt_embeds" => Self::Prompt,
+            "stream" => Self::Stream,
             _ => Self::of_setting(Top, name).unwrap_or_else(|| Self::anywhere(name)),
         }
     }
@@ -436,7 +442,10 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(Word::Other)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Word, E> {
+    fn visit_bool<E>(self, truth: bool) -> Result<Word, E> {
+        if self.key == Key::Stream {
+            self.count.streams = Some(truth);
+        }
         self.number(0.0);
         Ok(Word::Other)
     }

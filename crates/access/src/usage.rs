@@ -2,7 +2,7 @@
 
 use std::{
     hash::{Hash, Hasher},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
 };
 
 use papaya::{Equivalent, HashMap};
@@ -26,8 +26,8 @@ pub struct Used {
     pub model: String,
     /// Admitted requests.
     pub requests: u64,
-    /// Their tokens, as estimated on arrival.
-    pub tokens: u64,
+    /// Their tokens: the estimates on arrival, and the corrections of earlier ones, so it may be below zero.
+    pub tokens: i64,
     /// Refused requests.
     pub refused: u64,
 }
@@ -50,7 +50,7 @@ struct UsedByRef<'a> {
 #[derive(Debug, Default)]
 struct Count {
     requests: AtomicU64,
-    tokens: AtomicU64,
+    tokens: AtomicI64,
     refused: AtomicU64,
     /// The number of consecutive takes without a count.
     idle: AtomicU64,
@@ -76,6 +76,13 @@ impl Usage {
         });
     }
 
+    /// Corrects the tokens of an admitted request by what it has really used.
+    pub fn correct(&self, key: &str, consumer: &str, model: &str, difference: i64) {
+        self.count(UsedByRef { key, consumer, model }, |count| {
+            count.tokens.fetch_add(difference, Ordering::Relaxed);
+        });
+    }
+
     /// Counts a refused request, if its key is known.
     pub fn refused(&self, denial: &Denial) {
         let Some(key) = &denial.key else { return };
@@ -92,9 +99,10 @@ impl Usage {
         let counts = self.counts.pin();
         let mut taken = Vec::new();
         for (by, count) in &counts {
-            let [requests, tokens, refused] = [&count.requests, &count.tokens, &count.refused]
-                .map(|count| count.swap(0, Ordering::Relaxed));
-            if requests + tokens + refused > 0 {
+            let [requests, refused] =
+                [&count.requests, &count.refused].map(|count| count.swap(0, Ordering::Relaxed));
+            let tokens = count.tokens.swap(0, Ordering::Relaxed);
+            if requests + refused > 0 || tokens != 0 {
                 count.idle.store(0, Ordering::Relaxed);
                 let [key, consumer, model] = [&by.key, &by.consumer, &by.model].map(ToString::to_string);
                 taken.push(Used { key, consumer, model, requests, tokens, refused });
@@ -153,7 +161,7 @@ impl Equivalent<UsedBy> for UsedByRef<'_> {
 mod tests {
     use super::*;
 
-    fn used(key: &str, model: &str, requests: u64, tokens: u64, refused: u64) -> Used {
+    fn used(key: &str, model: &str, requests: u64, tokens: i64, refused: u64) -> Used {
         Used { key: key.into(), consumer: "team".into(), model: model.into(), requests, tokens, refused }
     }
 
@@ -169,6 +177,9 @@ mod tests {
         assert_eq!(usage.take(), []);
         usage.tokens("alice", "team", "llama", 1);
         assert_eq!(usage.take(), [used("alice", "llama", 0, 1, 0)]);
+        usage.correct("alice", "team", "llama", -988);
+        assert_eq!(usage.take(), [used("alice", "llama", 0, -988, 0)]);
+        assert_eq!(usage.take(), []);
     }
 
     #[test]

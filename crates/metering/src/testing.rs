@@ -51,6 +51,7 @@ pub(crate) fn span(request: u128, span: u64, prompt: u64, completion: u64) -> Sp
 /// The record of a request that was answered.
 pub(crate) fn record(request: u128, answer_bytes: u64) -> RecordReceipt {
     RecordReceipt {
+        parent: None,
         trust: Trust::Proven,
         request: RequestId(request),
         parent: None,

@@ -10,7 +10,7 @@
 
 mod admin_tokens;
 mod log;
-mod receipts;
+mod metering;
 mod reload;
 mod shared_counting;
 
@@ -35,7 +35,10 @@ use tokio::{
 use tracing::{info, warn};
 use web::{CertificateAuthority, Listeners, Shared};
 
-use self::reload::{Reload, Review};
+use self::{
+    metering::Metering,
+    reload::{Reload, Review},
+};
 use crate::{
     config::{self, Config, Env},
     exit,
@@ -96,8 +99,8 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         None => shared,
     });
     shared_counting::report(&shared);
-    let receipts = telemetry_listener
-        .map(|listener| receipts::Receipts::start(listener, &config.listen, &shared, stopped.clone()));
+    let mut metering = telemetry_listener
+        .map(|listener| Metering::start(listener, &config.listen, &shared, stopped.clone()));
     let registry = Arc::clone(&start.registry);
     let config = Arc::new(config);
     let (configs, config_changes) = watch::channel(Arc::clone(&config));
@@ -128,13 +131,16 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         ended = &mut serving => return ended.map_err(io::Error::other)?,
         () = background => {}
         () = admin.watch() => {}
-        () = receipts::take(receipts) => {}
+        () = metering::keep(metering.as_mut()) => {}
         signal = stop_signal() => info!(signal = signal?, "stopping"),
     }
     let deadline = Instant::now() + STOP;
     stop.send_replace(true);
     // A poll may be held for seconds; Traefik does not mind if it breaks off.
     let ended = timeout(FINISH, serving).await.map_or(Ok(Ok(())), |ended| ended);
+    if let Some(metering) = &mut metering {
+        metering.close().await;
+    }
     // Whatever became of the requests, what they have counted is written.
     store_sync.last_flush(deadline).await;
     ended.map_err(io::Error::other)?

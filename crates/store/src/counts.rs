@@ -25,7 +25,7 @@ pub struct UsageRow {
     pub model: String,
     /// Requests that were allowed.
     pub requests: i64,
-    /// Their tokens, as estimated at the time of the request.
+    /// Their tokens: what servers or Traefik have told, else as estimated at the time of the request.
     pub estimated_tokens: i64,
     /// Requests that were refused.
     pub refused: i64,
@@ -314,7 +314,7 @@ async fn add_usage(connection: &mut AnyConnection, batch: &Batch, used: &[&Used]
     let at = millis(batch.at) / 1_000 * 1_000;
     let query = used.iter().fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, used| {
         let query = query.bind(&batch.day).bind(&used.key).bind(&used.consumer).bind(&used.model);
-        query.bind(number(used.requests)).bind(number(used.tokens)).bind(number(used.refused)).bind(at)
+        query.bind(number(used.requests)).bind(used.tokens).bind(number(used.refused)).bind(at)
     });
     query.execute(connection).await?;
     Ok(())

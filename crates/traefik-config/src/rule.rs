@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use catalogue::{Api, Catalogue, Condition, ModelName, Selector};
 
-use crate::Options;
+use crate::RenderOptions;
 
 /// A segment of an escaped path; `%2F` counts as a slash, since either is one inside a model's name.
 const SEGMENT: &str = "(?:[^/%]|%[013-9A-Fa-f].|%2[^Ff])*";

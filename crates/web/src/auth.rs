@@ -11,7 +11,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use access::{Decision, Denial, Grant, Reason, Request, Unreadable, prepare};
+use access::{Decision, Denial, Grant, Reason, Request, Unreadable, estimate::Sum, prepare};
 use axum::{
     body::Body,
     extract::Request as HttpRequest,
@@ -21,6 +21,7 @@ use axum::{
     },
 };
 use limits::Rate;
+use metering::SpanId;
 use telemetry::Record;
 use tracing::{debug, warn};
 
@@ -28,9 +29,10 @@ use crate::{
     Shared,
     asked::Asked,
     connection::Peer,
-    counting,
+    counting::{self, SharedReservation},
     identity::{self, CLIENT_REQUEST_ID, Identity, REQUEST_ID, TRACEPARENT},
     leaked_key::{self, Leak},
+    metered::{self, Admitted},
     misaddressed,
     refusal::{Dialect, Refusal},
     report::Report,
@@ -125,15 +127,21 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
         };
         return report.refused(refusal).answer(dialect, identity.answered());
     }
-    let decision = match prepared {
+    let (decision, taken) = match prepared {
         Ok(pending) => counting::admit(shared.shared_counting(), shared.limiters(), pending).await,
-        Err(denial) => Decision::Deny(*denial),
+        Err(denial) => (Decision::Deny(*denial), SharedReservation::default()),
     };
     match decision {
         Decision::Allow(grant) => {
             let record = report.allowed(&grant);
-            let response = allow(&grant, &identity, settings.traefik.traces.then_some(headers));
-            count_usage(shared, &grant, record, uri, body_is_known.then_some(&body));
+            let parent = identity::secret_parent();
+            let traced = settings.traefik.traces.then_some((headers, parent));
+            let response = allow(&grant, &identity, traced);
+            let sum = count_usage(shared, &grant, record, uri, body_is_known.then_some(&body));
+            if let Some(opener) = shared.metering() {
+                let request = identity.request();
+                metered::open(opener, grant, Admitted { request, parent, uri, sum, shared: taken });
+            }
             response
         }
         Decision::Deny(denial) => deny(shared, report, dialect, denial).answer(dialect, identity.answered()),
@@ -168,14 +176,16 @@ fn deny(shared: &Shared, report: Report<'_>, dialect: Dialect, mut denial: Denia
     misaddressed.unwrap_or_else(|| Refusal::of(&denial))
 }
 
-/// Counts the usage, and keeps the decision for people to look at.
-fn count_usage(shared: &Shared, grant: &Grant, mut record: Record, uri: &str, body: Option<&[u8]>) {
+/// Counts the usage, and keeps the decision for people to look at. Returns the estimated tokens.
+fn count_usage(shared: &Shared, grant: &Grant, mut record: Record, uri: &str, body: Option<&[u8]>) -> Sum {
     shared.usage().allowed(grant);
-    let tokens = grant.tokens.unwrap_or_else(|| access::estimate::tokens(uri, body, grant.answer_tokens));
+    let sum = grant.sum.unwrap_or_else(|| access::estimate::sum(uri, body, grant.answer_tokens));
+    let tokens = sum.tokens();
     let model = grant.known_model().unwrap_or_default();
     shared.usage().tokens(&grant.key.name, &grant.consumer.name, model, tokens);
     record.tokens = Some(tokens);
     shared.telemetry().keep(record);
+    sum
 }
 
 /// The client's address. The last one in the header is from Traefik itself: who has connected to it. Those before it are used
@@ -201,8 +211,8 @@ pub(crate) fn slowed(shared: &Shared, from: Option<IpAddr>, reason: Reason) -> R
     }
 }
 
-/// `traced` are the client's headers if its request is to be traced.
-fn allow(grant: &Grant, identity: &Identity<'_>, traced: Option<&HeaderMap>) -> Response<Body> {
+/// `traced` are the client's headers and the secret parent if its request is to be traced.
+fn allow(grant: &Grant, identity: &Identity<'_>, traced: Option<(&HeaderMap, SpanId)>) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
@@ -215,8 +225,8 @@ fn allow(grant: &Grant, identity: &Identity<'_>, traced: Option<&HeaderMap>) -> 
     if let Some(client) = identity.client() {
         good &= set(CLIENT_REQUEST_ID, client);
     }
-    if let Some(headers) = traced {
-        good &= set(TRACEPARENT, &identity.traceparent(headers, identity::secret_parent()));
+    if let Some((headers, parent)) = traced {
+        good &= set(TRACEPARENT, &identity.traceparent(headers, parent));
     }
     if let Some(route) = &grant.route {
         good &= set(ROUTE, route.as_str());

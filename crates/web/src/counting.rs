@@ -8,8 +8,10 @@ use std::{
 };
 
 use access::{Decision, Pending, Reason};
-use limits::{Demand, Demands, Left, Limit, LimitReached, Limiters, Reservation, Settlement, SystemClock};
-use shared_limits::{Outcome, SharedLimits};
+use limits::{
+    Demand, Demands, Left, Limit, LimitReached, Limiters, Reservation, Settlement, SystemClock, Unit,
+};
+use shared_limits::{Outcome, ServerTime, Settled, SharedLimits};
 
 /// Limits that several replicas share.
 #[derive(Debug)]
@@ -69,17 +71,23 @@ impl SharedCounting {
         NonZeroU32::new(self.limits.replicas()).unwrap_or(NonZeroU32::MIN)
     }
 
-    async fn admit(&self, limiters: &Limiters<SystemClock>, pending: Pending) -> Decision {
+    async fn admit(
+        &self,
+        limiters: &Limiters<SystemClock>,
+        pending: Pending,
+    ) -> (Decision, SharedReservation) {
+        let nothing = SharedReservation::default();
         // Quotas first: they need no round trip, and can be given back.
         let reserved = match limiters.reserve_quotas(pending.demands()) {
             Ok(reserved) => Reserved { limiters, reserved: Some(reserved) },
-            Err(reached) => return pending.deny(reached.into()),
+            Err(reached) => return (pending.deny(reached.into()), nothing),
         };
         let demands: Vec<_> = pending.demands().rates().iter().map(translate).collect();
         let refused = match self.limits.admit(&demands).await {
-            Outcome::Admitted { .. } => {
+            Outcome::Admitted { recovers_from, .. } => {
                 limiters.note(&self.part_of(&pending));
-                return pending.allow(reserved.keep());
+                let taken = SharedReservation::of_tokens(pending.demands(), &recovers_from);
+                return (pending.allow(reserved.keep()), taken);
             }
             Outcome::Refused { index, retry_after, reset_after } => {
                 let demand = pending.demands().rates().get(index);
@@ -90,17 +98,24 @@ impl SharedCounting {
             Outcome::Unavailable => {
                 self.alone.fetch_add(1, Ordering::Relaxed);
                 match self.on_failure {
-                    OnFailure::Open => return pending.allow(reserved.keep()),
+                    OnFailure::Open => return (pending.allow(reserved.keep()), nothing),
                     OnFailure::Closed => Reason::LimitsUnavailable,
                     OnFailure::Local => match limiters.reserve(&self.part_of(&pending)) {
-                        Ok(_) => return pending.allow(reserved.keep()),
+                        Ok(_) => return (pending.allow(reserved.keep()), nothing),
                         Err(reached) => whole(reached, pending.demands()).into(),
                     },
                 }
             }
         };
         drop(reserved);
-        pending.deny(refused)
+        (pending.deny(refused), nothing)
+    }
+
+    /// Gives back what a request has not used, or takes what it has used beyond that.
+    async fn settle(&self, reserved: &SharedReservation, tokens: u32) {
+        let settled: Vec<_> = reserved.0.iter().map(|taken| Settled { used: tokens, ..*taken }).collect();
+        // Without the server the limits recover on their own.
+        let _ = self.limits.settle(&settled).await;
     }
 
     /// What a request takes from this replica's share of the limits.
@@ -121,6 +136,32 @@ impl SharedCounting {
         let rates = demands.rates().iter().zip(left);
         let rates = rates.map(|(demand, left)| demand.left(left.remaining, left.reset_after));
         rates.chain(limiters.quotas_left(demands)).collect()
+    }
+}
+
+/// What a request has taken from limits of tokens that several replicas share.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SharedReservation(Box<[Settled]>);
+
+impl SharedReservation {
+    fn of_tokens(demands: &Demands, recovers_from: &[ServerTime]) -> Self {
+        let taken = demands
+            .rates()
+            .iter()
+            .zip(recovers_from)
+            .filter(|(demand, _)| demand.rate().unit() == Unit::Tokens);
+        Self(
+            taken
+                .map(|(demand, from)| {
+                    let demand = translate(demand);
+                    Settled { demand, recovers_from: *from, used: demand.cost }
+                })
+                .collect(),
+        )
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -161,10 +202,23 @@ pub(crate) async fn admit(
     shared: Option<&SharedCounting>,
     limiters: &Limiters<SystemClock>,
     pending: Pending,
-) -> Decision {
+) -> (Decision, SharedReservation) {
     match shared {
         Some(shared) if !pending.demands().rates().is_empty() => shared.admit(limiters, pending).await,
-        _ => pending.admit(limiters),
+        _ => (pending.admit(limiters), SharedReservation::default()),
+    }
+}
+
+/// Corrects the limits of a request that has used so many tokens.
+pub(crate) async fn settle(
+    shared: Option<&SharedCounting>,
+    limiters: &Limiters<SystemClock>,
+    (reserved, in_shared): (&Reservation, &SharedReservation),
+    tokens: u32,
+) {
+    limiters.settle(reserved, Settlement::Tokens(tokens));
+    if let Some(shared) = shared.filter(|_| !in_shared.is_empty()) {
+        shared.settle(in_shared, tokens).await;
     }
 }
 

@@ -21,7 +21,8 @@ pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 /// The ids of a request.
 #[derive(Debug)]
 pub(crate) struct Identity<'r> {
-    /// A [`RequestId`].
+    request: RequestId,
+    /// The same, as text.
     own: String,
     /// The client's own id, if it is harmless.
     client: Option<&'r str>,
@@ -43,10 +44,15 @@ impl<'r> Identity<'r> {
     }
 
     fn of(request: RequestId, client: Option<&'r str>) -> Self {
-        Self { own: request.to_string(), client }
+        Self { request, own: request.to_string(), client }
     }
 
     /// The id that servers and Traefik's log know.
+    pub(crate) fn request(&self) -> RequestId {
+        self.request
+    }
+
+    /// The same, as text.
     pub(crate) fn own(&self) -> &str {
         &self.own
     }

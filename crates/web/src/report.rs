@@ -32,7 +32,7 @@ impl<'r> Report<'r> {
             consumer: Some(&grant.consumer.name),
             key: Some(&grant.key.name),
             model: grant.model.as_ref().map(ModelName::as_str),
-            tokens: grant.tokens,
+            tokens: grant.sum.map(|sum| sum.tokens()),
             ..self.decided(None)
         })
     }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -13,13 +13,14 @@ use arc_swap::{ArcSwap, Guard};
 use catalogue::Reader;
 use ipnet::IpNet;
 use limits::{Demands, Left, Limiters, SystemClock};
+use metering::Opener;
 use telemetry::Telemetry;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
     CertificateAuthority, Family, History, Polls, SharedCounting, connection::Peer, counting,
-    metrics::Sources, provider::RenderCache,
+    metered::Metered, metrics::Sources, provider::RenderCache,
 };
 
 /// The configuration for the handlers; replaced as a whole on reload.
@@ -54,6 +55,7 @@ pub struct Shared {
     settings: ArcSwap<Settings>,
     policy: ArcSwap<Policy>,
     shared_counting: Option<SharedCounting>,
+    metering: OnceLock<Opener<Metered>>,
     usage: Usage,
     settings_revision: watch::Sender<u64>,
     limiters: Limiters<SystemClock>,
@@ -106,6 +108,7 @@ impl Shared {
             settings: ArcSwap::from_pointee(settings),
             policy: ArcSwap::new(policy),
             shared_counting: None,
+            metering: OnceLock::new(),
             usage: Usage::default(),
             settings_revision: watch::Sender::new(0),
             limiters: Limiters::new(SystemClock::new()),
@@ -131,6 +134,16 @@ impl Shared {
     #[must_use]
     pub fn with_shared_counting(self, counting: SharedCounting) -> Self {
         Self { shared_counting: Some(counting), ..self }
+    }
+
+    /// Hands each admitted request over to the owner of the ledger from now on; later calls change nothing.
+    pub fn meter(&self, opener: Opener<Metered>) {
+        let _ = self.metering.set(opener);
+    }
+
+    /// Where admitted requests are handed over, if what becomes of them is told.
+    pub(crate) fn metering(&self) -> Option<&Opener<Metered>> {
+        self.metering.get()
     }
 
     /// Replaces the keys and limits. The limits' counts are kept.

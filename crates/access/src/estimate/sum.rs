@@ -18,3 +18,20 @@ impl Sum {
         u32::try_from(self.prompt.saturating_add(self.answer).max(1)).unwrap_or(u32::MAX)
     }
 }
+
+/// The answers that a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answers {
+    /// `n`: how many to each prompt, at least 1.
+    pub choices: u16,
+    /// How many prompts it has, at least 1.
+    pub prompts: u16,
+    /// Its field `stream`; `None` if it has none.
+    pub streams: Option<bool>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self { choices: 1, prompts: 1, streams: None }
+    }
+}
