@@ -54,7 +54,6 @@ pub(crate) fn record(request: u128, answer_bytes: u64) -> RecordReceipt {
         parent: None,
         trust: Trust::Proven,
         request: RequestId(request),
-        parent: None,
         status: 200,
         server_status: 200,
         request_bytes: 200,
