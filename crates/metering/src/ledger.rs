@@ -8,8 +8,9 @@
 //!
 //! What is expected is learned from what arrives (`sources.rs`): where only Traefik tells, nobody waits for spans.
 //!
-//! **Who is believed.** A span whose parent is the secret that `/auth` gave to the request, and a span or record whose sender
-//! has proven to be trusted. Clients know their request's id, so the id alone changes nothing.
+//! **Who is believed.** A span or record whose parent is the secret that `/auth` gave to the request. A span with another
+//! parent, and a record without any, needs a sender that has proven to be trusted. Clients know their request's id, so the id
+//! alone changes nothing.
 
 mod closed;
 mod early;
@@ -26,7 +27,8 @@ use heard::{Heard, NextStep};
 use sources::Sources;
 
 use crate::{
-    Calibration, Receipt, RequestId, RequestReservation, RequestSettlement, SpanId, Trust, UsageKind,
+    Calibration, Receipt, RecordReceipt, RequestId, RequestReservation, RequestSettlement, SpanId, Trust,
+    UsageKind,
 };
 
 /// How long the ledger waits, and how much it keeps.
@@ -190,10 +192,13 @@ impl<T> Ledger<T> {
 
     /// Tells the ledger what a server or Traefik has said.
     pub fn tell(&mut self, receipt: Receipt, now: Duration) -> Told {
-        if matches!(&receipt, Receipt::Record(record) if record.trust == Trust::Proven) {
+        let about = self.about(&receipt);
+        if let Receipt::Record(record) = &receipt
+            && (record.trust == Trust::Proven || matches!(about, About::Open(_) | About::Closed))
+        {
             self.sources.record_came(now);
         }
-        let told = match self.about(&receipt) {
+        let told = match about {
             About::Open(request) => self.add(request, receipt, now),
             About::Closed => Told::Late,
             About::Unproven => Told::Unproven,
@@ -233,12 +238,27 @@ impl<T> Ledger<T> {
         }
     }
 
+    /// A client may send the id of a request of its own that is still running, and be refused, or reach a router without
+    /// `/auth`: then Traefik, however trusted, tells of that id. So a record's parent must be the secret one, if it has any.
+    fn about_record(&self, record: &RecordReceipt) -> About {
+        let is_trusted = record.trust == Trust::Proven;
+        let is_proven = |secret| record.parent.map_or(is_trusted, |parent| parent == secret);
+        if let Some(entry) = self.open.get(&record.request) {
+            return match is_proven(entry.reservation.parent) {
+                true => About::Open(record.request),
+                false => About::Unproven,
+            };
+        }
+        match self.closed.get(record.request) {
+            Some(closed) if is_proven(closed.parent) => About::Closed,
+            None if is_trusted || record.parent.is_some() => About::Nobody,
+            Some(_) | None => About::Unproven,
+        }
+    }
+
     fn about(&mut self, receipt: &Receipt) -> About {
         match receipt {
-            Receipt::Record(record) if record.trust == Trust::None => About::Unproven,
-            Receipt::Record(record) if self.open.contains_key(&record.request) => About::Open(record.request),
-            Receipt::Record(record) if self.closed.contains(record.request) => About::Closed,
-            Receipt::Record(_) => About::Nobody,
+            Receipt::Record(record) => self.about_record(record),
             Receipt::Span(span) => {
                 if let Some(request) = span.parent.and_then(|parent| self.by_parent.get(&parent)) {
                     return About::Open(*request);

@@ -35,10 +35,6 @@ impl Closed {
         }
     }
 
-    pub(super) fn contains(&self, request: RequestId) -> bool {
-        self.known.contains_key(&request)
-    }
-
     pub(super) fn get(&self, request: RequestId) -> Option<&ClosedRequest> {
         self.known.get(&request)
     }

@@ -5,7 +5,7 @@ mod model;
 use super::*;
 use crate::{
     Ending, MeteredEndpoint, RecordReceipt, RequestShape, ReservedTokens, SpanReceipt, UsedTokens,
-    testing::{SHAPE, aborted, record, refused, reservation, span},
+    testing::{SHAPE, aborted, parent, record, refused, reservation, span},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -272,12 +272,30 @@ fn forged_guessed_and_foreign_receipts_change_nothing() {
         assert!(matches!(told, Told::Unproven | Told::Waits), "{told:?}");
     }
     assert_eq!(ledger.record(RecordReceipt { trust: Trust::None, ..refused(1, 503) }, at(1)), Told::Unproven);
+    // Traefik tells truly of a request that was refused, and had this id because its client sent it.
+    let other = Some(SpanId(0x1234));
+    assert_eq!(ledger.record(RecordReceipt { parent: other, ..refused(1, 401) }, at(1)), Told::Unproven);
     // Whoever runs a server may tell about the requests that it got, and about no others.
     let of_two = SpanReceipt { request: Some(RequestId(1)), ..span(2, 5, 10, 20) };
     assert_eq!(ledger.span(of_two, at(2)), Told::LedgerCounts);
     assert_eq!(ledger.only().held, 2);
     assert_eq!(ledger.span(SpanReceipt { parent: None, ..span(2, 6, 0, 0) }, at(3)), Told::Unproven);
     assert_eq!(ledger.settled_by(at(600)), [(1, UsageKind::Estimated, 10, 1_000)]);
+}
+
+#[test]
+fn a_record_with_the_secret_parent_needs_no_trusted_sender() {
+    let mut ledger = ledger();
+    let proven = RecordReceipt { trust: Trust::None, parent: Some(parent(1)), ..refused(1, 503) };
+    ledger.open(reservation(1), at(0));
+    assert_eq!(ledger.record(proven.clone(), at(1)), Told::LedgerCounts);
+    // It may come before its reservation.
+    assert_eq!(ledger.record(RecordReceipt { request: RequestId(2), ..proven.clone() }, at(2)), Told::Waits);
+    let early = RecordReceipt { request: RequestId(3), parent: Some(parent(3)), ..proven };
+    assert_eq!(ledger.record(early, at(2)), Told::Waits);
+    ledger.open(reservation(2), at(3));
+    ledger.open(reservation(3), at(3));
+    assert_eq!(ledger.settled_by(at(60)).iter().map(|settled| settled.0).collect::<Vec<_>>(), [1, 3]);
 }
 
 /// Traefik's own tracing puts a parent of its own in place of the secret.
