@@ -9,7 +9,7 @@
 //! What is expected is learned from what arrives (`sources.rs`): where only Traefik tells, nobody waits for spans.
 //!
 //! **Who is believed.** A span or record whose parent is the secret that `/auth` gave to the request. A span with another
-//! parent, and a record without any, needs a sender that has proven to be trusted. Clients know their request's id, so the id
+//! parent needs a sender that has proven to be trusted. Clients know their request's id, so the id
 //! alone changes nothing.
 
 mod closed;
@@ -239,10 +239,10 @@ impl<T> Ledger<T> {
     }
 
     /// A client may send the id of a request of its own that is still running, and be refused, or reach a router without
-    /// `/auth`: then Traefik, however trusted, tells of that id. So a record's parent must be the secret one, if it has any.
+    /// `/auth`: then Traefik, however trusted, tells of that id, with the status of the refusal. So a record's parent must be the
+    /// secret one.
     fn about_record(&self, record: &RecordReceipt) -> About {
-        let is_trusted = record.trust == Trust::Proven;
-        let is_proven = |secret| record.parent.map_or(is_trusted, |parent| parent == secret);
+        let is_proven = |secret| record.parent == Some(secret);
         if let Some(entry) = self.open.get(&record.request) {
             return match is_proven(entry.reservation.parent) {
                 true => About::Open(record.request),
@@ -251,7 +251,7 @@ impl<T> Ledger<T> {
         }
         match self.closed.get(record.request) {
             Some(closed) if is_proven(closed.parent) => About::Closed,
-            None if is_trusted || record.parent.is_some() => About::Nobody,
+            None if record.parent.is_some() => About::Nobody,
             Some(_) | None => About::Unproven,
         }
     }

@@ -51,7 +51,7 @@ pub(crate) fn span(request: u128, span: u64, prompt: u64, completion: u64) -> Sp
 /// The record of a request that was answered.
 pub(crate) fn record(request: u128, answer_bytes: u64) -> RecordReceipt {
     RecordReceipt {
-        parent: None,
+        parent: Some(parent(request)),
         trust: Trust::Proven,
         request: RequestId(request),
         status: 200,

@@ -72,7 +72,7 @@ impl One {
     fn receipts(&self) -> Vec<Receipt> {
         let status = if self.is_refused { 503 } else { 200 };
         let record = RecordReceipt {
-            parent: None,
+            parent: Some(self.parent),
             trust: Trust::Proven,
             request: self.id,
             status,
