@@ -13,7 +13,7 @@ use catalogue::{Catalogue, Credential, Kind, ModelName, RouteId, ServerRecord};
 use limits::{Clock, Demands, Limiters, Reservation, Unit};
 
 use crate::{
-    Consumer, Key, Mode, Policy, Reason, Request,
+    Consumer, Key, Mode, Policy, Reason, Request, Unreadable,
     estimate::{Answers, Sum},
     given::protocols_without_key,
 };
@@ -21,7 +21,7 @@ use demands::demands;
 pub use demands::limits_of;
 pub use names::{is_asked_by_post, model_in_path};
 pub use wanted::no_such_model;
-use wanted::{Question, Refused};
+use wanted::{Question, Refused, Wanted};
 
 /// The outcome for a request.
 #[derive(Debug)]
@@ -196,9 +196,11 @@ pub(crate) fn judge(
 ) -> Result<Pending, Box<Denial>> {
     let key = policy.authenticate(request.headers, request.from, request.now)?;
     trace.step(|| whose(&key));
-    let wanted = match (Question { key: &key, catalogue, request }).answer(trace) {
+    let answer = (Question { key: &key, catalogue, request }).answer(trace);
+    let wanted = match answer.and_then(|wanted| refuse_key_as_model(policy, request, wanted)) {
         Ok(wanted) => wanted,
-        Err(Refused { reason, model }) => {
+        Err(refused) => {
+            let Refused { reason, model } = refused.without_key(policy, request);
             let consumer = Some(Arc::clone(&key.consumer));
             return Err(Box::new(Denial {
                 reason,
@@ -240,6 +242,44 @@ pub(crate) fn judge(
         key,
     };
     Ok(Pending { demands, sum, grant })
+}
+
+/// Refuses a name that no server has and that is the request's key.
+fn refuse_key_as_model<'c>(
+    policy: &Policy,
+    request: &Request<'_>,
+    wanted: Wanted<'c>,
+) -> Result<Wanted<'c>, Refused> {
+    match &wanted.model {
+        Some(model) if wanted.pool.is_none() && holds_key(policy, request, model.as_str()) => {
+            Err(KEY_AS_MODEL.into())
+        }
+        _ => Ok(wanted),
+    }
+}
+
+impl Refused {
+    /// Without the model if that is the request's key: refusals and pages would show it.
+    fn without_key(self, policy: &Policy, request: &Request<'_>) -> Self {
+        match &self.model {
+            Some(model) if holds_key(policy, request, model) => KEY_AS_MODEL.into(),
+            _ => self,
+        }
+    }
+}
+
+const KEY_AS_MODEL: Unreadable = Unreadable::ModelInvalid("it is the request's API key");
+
+/// The length from which a key is searched for within a longer name. A shorter one may be part of a name by chance.
+const LONG_KEY: usize = 16;
+
+/// Whether a name is or holds the key that a request shows.
+fn holds_key(policy: &Policy, request: &Request<'_>, name: &str) -> bool {
+    let is_in = |key: &[u8]| {
+        name.as_bytes() == key
+            || key.len() >= LONG_KEY && memchr::memmem::find(name.as_bytes(), key).is_some()
+    };
+    policy.shown_key(request.headers, request.now).is_some_and(is_in)
 }
 
 /// Whether the client chose the model's name, rather than a router's owner.

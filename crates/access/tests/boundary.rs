@@ -351,3 +351,32 @@ proptest! {
         }
     }
 }
+
+/// Found by the fuzz target `auth`: a client with its key in place of the model's name was told that there is no such model, with the
+/// name, and so the key, in the answer and on the page with the latest decisions.
+#[test]
+fn a_key_in_place_of_a_model_is_not_told() {
+    let clear = "mg-alice-0123456789";
+    let alice = access::Key {
+        digest: access::KeyDigest::of(clear),
+        models: common::globs("*"),
+        ..key("alice", "*", None, None)
+    };
+    let world =
+        World::new(Policy::new(vec![alice], Vec::new()), vec![server("a", ServerState::Ready, &["cheap"])]);
+    let alice = || Call::new(clear);
+    let open = Mode::Gate { model: None, body_forwarded: true, single_model: false };
+    for call in [
+        Call::chat(clear, clear),
+        Call::chat(clear, &format!("org/{clear}")),
+        Call::chat(clear, clear).mode(open),
+        alice().uri(&format!("/models/{clear}/v1/chat/completions")).json("{}"),
+        alice().uri(&format!("/models/{clear}/v1/chat/completions")).json("{}").mode(open),
+        alice().header("x-model", clear),
+    ] {
+        let Decision::Deny(denial) = world.decide(&call) else { panic!("allowed: {call:?}") };
+        let told = format!("{:?} {:?} {}", denial.model, denial.reason, denial.reason);
+        assert!(!told.contains(clear), "{told}");
+        assert_eq!(denial.reason.code(), "model_invalid", "{told}");
+    }
+}

@@ -212,12 +212,14 @@ impl Findings {
 }
 
 impl Said {
-    /// The key as it is printed.
+    /// The message as it is printed: one line.
     pub(super) fn line(&self, without: &BTreeSet<String>) -> String {
         let what = match &self.holds {
             Some(restriction) if !without.contains(restriction) => "disabled",
             _ => "left out",
         };
-        format!("{what}: {}: {}", self.place, self.text)
+        let line = format!("{what}: {}: {}", self.place, self.text);
+        // Names in the file may hold anything, and a terminal obeys control characters.
+        line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
     }
 }

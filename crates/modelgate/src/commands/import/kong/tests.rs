@@ -346,3 +346,12 @@ fn what_is_no_configuration_of_kongs_is_refused() {
         assert!(refused.contains(why), "{text}: {refused}");
     }
 }
+
+/// Found by the fuzz target `import`: names were printed as the file has them, and a terminal obeys what it is sent.
+#[test]
+fn a_message_is_one_line_whatever_the_names_hold() {
+    let held = r#"consumers: [{ username: "ada\e[2J\t\nleft out: nobody", x: 1, keyauth_credentials: [{ key: a1 }] }]"#;
+    let said = file(held, &[]).said;
+    assert!(said.lines().any(|line| line.contains("ada") && line.contains("left out: nobody")), "{said:?}");
+    assert!(!said.chars().any(|c| c.is_control() && c != '\n'), "{said:?}");
+}
