@@ -15,6 +15,8 @@ mod token;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verified;
 
 use std::{
     collections::HashMap,

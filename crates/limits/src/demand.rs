@@ -216,3 +216,133 @@ impl QuotaDemand {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, time::SystemTime};
+
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::{quota::Calendar, rate::Per};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A limit of each kind: six rates and four quotas.
+    fn all_limits() -> Limits {
+        let units = [Unit::Requests, Unit::Tokens];
+        let rate = |per| units.map(|unit| Rate::new(60, unit, per, Some(5)).expect("a rate"));
+        let quota = |per| units.map(|unit| Quota::new(10, unit, per).expect("a quota"));
+        let rates = [Per::Second, Per::Minute, Per::Hour].map(rate).concat();
+        Limits::new(rates, [Calendar::Day, Calendar::Month].map(quota).concat())
+    }
+
+    fn demands(subject: Subject, limits: &Limits) -> Demands {
+        let mut demands = Demands::default();
+        let zone = TimeZone::UTC;
+        let now = Moment::new(SystemTime::UNIX_EPOCH, &zone);
+        demands.add(&Limited { scope: Scope::Key, subject, limits }, &now, |unit| match unit {
+            Unit::Requests => 1,
+            Unit::Tokens => 7,
+        });
+        demands
+    }
+
+    /// All limits that several Modelgates share could have been counted as one, and no test would have noticed.
+    #[test]
+    fn each_limit_of_each_subject_is_counted_on_its_own() {
+        let (limits, model) = (all_limits(), Subject::of_model("a"));
+        let of = [Subject::of(1), Subject::of(2), model, Subject::of(1).for_model(model)];
+        let all: Vec<Demands> = of.iter().map(|subject| demands(*subject, &limits)).collect();
+        let rates: HashSet<_> = all.iter().flat_map(Demands::rates).map(Demand::id).collect();
+        let quotas: HashSet<_> = all.iter().flat_map(Demands::quotas).map(|demand| demand.id).collect();
+        assert_eq!((rates.len(), quotas.len()), (4 * 6, 4 * 4));
+        assert!(rates.iter().filter(|id| id.who == 1 && id.model == 0).count() == 6);
+    }
+
+    #[test]
+    fn tokens_cost_what_they_are_and_a_request_is_one() {
+        let demands = demands(Subject::of(1), &all_limits());
+        for demand in demands.rates() {
+            assert_eq!(demand.cost(), if demand.rate().unit() == Unit::Tokens { 7 } else { 1 });
+            assert_eq!((demand.scope(), demand.rate().burst()), (Scope::Key, 5));
+        }
+        let quotas: Vec<_> =
+            demands.quotas().iter().map(|demand| (demand.quota().unit(), demand.cost())).collect();
+        assert_eq!(quotas, [(Unit::Requests, 1), (Unit::Tokens, 7)].repeat(2));
+        let intervals: Vec<u64> = demands.rates().iter().map(Demand::interval_ns).collect();
+        assert_eq!(
+            intervals,
+            [16_666_667, 16_666_667, 1_000_000_000, 1_000_000_000, 60_000_000_000, 60_000_000_000]
+        );
+        assert_eq!(demands.rates()[3].time(), 7_000_000_000);
+    }
+
+    /// One request a second, five at once.
+    #[test]
+    fn what_is_counted_elsewhere_is_told_alike() {
+        let rate = Rate::per_minute(60, Some(5)).expect("a rate");
+        let demand = Demand::new(Scope::Model, Subject::of_model("a"), rate, 2);
+        let reached = demand.reached(SECOND, 4 * SECOND);
+        assert_eq!(
+            (reached.scope, reached.limit, reached.cost, reached.remaining),
+            (Scope::Model, rate.into(), 2, 1)
+        );
+        assert_eq!((reached.retry_after, reached.reset_after), (SECOND, 4 * SECOND));
+        assert_eq!(demand.reached(SECOND, 9 * SECOND).remaining, 0);
+        let left = demand.left(3, 2 * SECOND);
+        assert_eq!(
+            (left.scope, left.limit, left.remaining, left.reset_after),
+            (Scope::Model, rate.into(), 3, 2 * SECOND)
+        );
+        assert_eq!(
+            [2, 3, 5].map(|after| demand.passes_after(after * SECOND)),
+            [Duration::ZERO, Duration::ZERO, 2 * SECOND]
+        );
+    }
+
+    /// Rates first, then quotas; of those that refuse, the one with the longest wait.
+    #[test]
+    fn of_what_is_left_the_longest_wait_refuses() {
+        let demands = demands(Subject::of(1), &all_limits());
+        let mut left: Vec<Left> =
+            demands.rates().iter().map(|demand| demand.left(7, Duration::ZERO)).collect();
+        left.extend(demands.quotas().iter().map(|demand| {
+            let (scope, limit) = (demand.scope(), demand.quota().into());
+            Left { scope, limit, remaining: 7, reset_after: 60 * SECOND }
+        }));
+        assert_eq!(demands.reached(&left), None, "there is enough of each");
+        let empty = |at: usize, reset_after| {
+            let mut left = left.clone();
+            (left[at].remaining, left[at].reset_after) = (0, reset_after);
+            demands.reached(&left)
+        };
+        let by_rate = empty(2, 5 * SECOND).expect("a refusal");
+        assert_eq!(
+            (by_rate.limit, by_rate.cost, by_rate.retry_after),
+            (demands.rates()[2].rate().into(), 1, SECOND)
+        );
+        let by_quota = empty(7, 60 * SECOND).expect("a refusal");
+        assert_eq!((by_quota.limit, by_quota.cost), (demands.quotas()[1].quota().into(), 7));
+        assert_eq!(by_quota.retry_after, 60 * SECOND);
+    }
+
+    #[test]
+    fn demands_can_be_chosen_and_shared() {
+        let all = demands(Subject::of(1), &all_limits());
+        assert!(!all.is_empty() && Demands::default().is_empty());
+        let only_quotas = Demands { rates: Vec::new(), ..all.clone() };
+        assert!(!only_quotas.is_empty() && only_quotas.clone().without_quotas().is_empty());
+        let rates = all.clone().without_quotas();
+        assert!(!rates.is_empty() && rates.quotas().is_empty() && rates.rates() == all.rates());
+        let mut none = all.clone();
+        none.retain(|scope| scope != Scope::Key);
+        assert!(none.is_empty());
+        let mut same = all.clone();
+        same.retain(|scope| scope == Scope::Key);
+        assert_eq!(same, all);
+        let share = all.clone().shared_by(NonZeroU32::new(2).expect("not 0"));
+        assert_eq!(share.rates().iter().map(|demand| demand.rate().burst()).collect::<Vec<_>>(), [2; 6]);
+        assert_eq!(share.quotas(), all.quotas(), "the store adds quotas up");
+    }
+}

@@ -107,7 +107,10 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::{quota::Calendar, rate::Unit};
+    use crate::{
+        quota::Calendar,
+        rate::{Per, Unit},
+    };
 
     /// The store and Redis hold these ids: changing them would lose all counts.
     #[test]
@@ -121,6 +124,16 @@ mod tests {
         assert_eq!(both.rate(&rate), LimitId { who: 1, model: llama, window: 2 });
         let id = both.quota(&quota, day);
         assert_eq!(id.subject(), format!("{:032x}{llama:032x}64", 1));
+        let quotas = [Calendar::Day, Calendar::Month].map(|per| {
+            [Unit::Requests, Unit::Tokens].map(|unit| Quota::new(1, unit, per).expect("a quota").window())
+        });
+        assert_eq!(quotas, [[100, 101], [102, 103]]);
+        let rates = [Per::Second, Per::Minute, Per::Hour].map(|per| {
+            [Unit::Requests, Unit::Tokens].map(|unit| Rate::new(1, unit, per, None).expect("a rate").window())
+        });
+        assert_eq!(rates, [[0, 1], [2, 3], [4, 5]]);
+        let address = Subject::of_address("192.0.2.1").rate(&rate);
+        assert_eq!((address.who >> 96, address.model, address.window), (0x1684_84ec, 0, 2));
     }
 
     #[test]

@@ -242,3 +242,65 @@ fn translate(demand: &Demand) -> shared_limits::Demand {
         cost: demand.cost(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::SystemTime};
+
+    use access::{Consumer, Key, KeyDigest, Mode, Policy, Request, prepare};
+    use axum::http::{HeaderMap, header::AUTHORIZATION};
+    use catalogue::Catalogue;
+    use limits::{Calendar, Limits, Quota, Rate, Unit};
+    use shared_limits::Options;
+
+    use super::*;
+
+    /// A request through a gate, of a key with two requests a day and many a minute.
+    fn pending() -> Pending {
+        let quota = Quota::new(2, Unit::Requests, Calendar::Day).expect("a quota");
+        let rate = Rate::per_minute(600, None).expect("a rate");
+        let limits = Limits::new(vec![rate], vec![quota]);
+        let key =
+            Key { limits, ..Key::new("key", Arc::new(Consumer::new("alice")), KeyDigest::of("mg-key")) };
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, "Bearer mg-key".parse().expect("a value"))]);
+        let request = Request {
+            method: "GET",
+            uri: "/v1/voices",
+            host: None,
+            headers: &headers,
+            body: b"",
+            mode: Mode::Gate { model: Some("mine"), body_forwarded: true, single_model: true },
+            trusted: false,
+            from: None,
+            now: SystemTime::UNIX_EPOCH,
+        };
+        let policy = Policy::new(vec![key], Vec::new());
+        prepare(&policy, &Catalogue::assemble([], Vec::new()), &request).expect("it may pass")
+    }
+
+    /// While the server is away each request would have taken two from a quota if the local rates were reserved with it.
+    #[tokio::test]
+    async fn a_quota_is_taken_once_while_the_server_is_away() {
+        for (on_failure, passing) in [(OnFailure::Open, 2), (OnFailure::Local, 2), (OnFailure::Closed, 0)] {
+            let nobody =
+                SharedLimits::connect("redis://127.0.0.1:1", Options::default()).await.expect("options");
+            let (counting, limiters) =
+                (SharedCounting::new(nobody, on_failure), Limiters::new(SystemClock::new()));
+            let mut passed = 0;
+            for _ in 0..3 {
+                match admit(Some(&counting), &limiters, pending()).await.0 {
+                    Decision::Allow(_) => passed += 1,
+                    Decision::Deny(denial) if passing == 0 => {
+                        assert_eq!(denial.reason, Reason::LimitsUnavailable);
+                        let left = limiters.quotas_left(pending().demands()).collect::<Vec<_>>();
+                        assert_eq!(left[0].remaining, 2, "a refused request takes nothing");
+                    }
+                    Decision::Deny(denial) => assert_eq!(denial.reason.code(), "quota_exceeded"),
+                }
+            }
+            assert_eq!(passed, passing, "{on_failure:?}");
+            let asked = if passing == 0 { 3 } else { 2 };
+            assert_eq!(counting.alone(), asked, "{on_failure:?}: what a quota refuses is not asked about");
+        }
+    }
+}

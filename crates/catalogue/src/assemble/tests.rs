@@ -57,6 +57,76 @@ fn an_unchanged_catalogue_is_not_published_again() {
     assert_eq!(reader.load().as_ref().expect("published").generation(), 2);
 }
 
+/// The servers are the same, but what operators are shown, or what is decided, is not.
+#[test]
+fn whatever_else_has_changed_is_published() {
+    let (mut publisher, reader) = crate::channel();
+    let servers = || [record("a", ServerState::Ready, 1)];
+    let problem = |count| Problem::server("a", SettingFinding::NotSingle { count });
+    let overrides = |text: &str| {
+        let mut given = GivenModelSettings::default();
+        let strategy = Setting::find("strategy").expect("a setting");
+        strategy.read(text, &mut ServerSettings::default(), &mut given).expect(text);
+        ModelOverrides::new(vec![(ModelGlobs::all(), given)])
+    };
+    let with = |problems, overrides| Catalogue::assemble_with(servers().map(Arc::new), problems, &overrides);
+    let none = ModelOverrides::default;
+    for (what, catalogue, again) in [
+        ("the first", with(vec![], none()), with(vec![], none())),
+        ("a problem", with(vec![problem(2)], none()), with(vec![problem(2)], none())),
+        ("another problem", with(vec![problem(3)], none()), with(vec![problem(3)], none())),
+        ("an override", with(vec![], overrides("p2c")), with(vec![], overrides("p2c"))),
+        ("another override", with(vec![], overrides("hrw")), with(vec![], overrides("hrw"))),
+    ] {
+        assert!(publisher.publish(catalogue), "{what}");
+        assert!(!publisher.publish(again), "{what}, a second time");
+    }
+    assert_eq!(reader.load().as_ref().expect("published").generation(), 5);
+}
+
+/// Any of the servers may get a request, so the smallest context counts; a server that tells none changes nothing.
+#[test]
+fn the_smallest_context_that_is_told_counts() {
+    let unknown = |name: &str| {
+        let mut server = record(name, ServerState::Ready, 0);
+        server.models[0].context_length = None;
+        server
+    };
+    let told = |name: &str, context| record(name, ServerState::Ready, context);
+    for (servers, expected) in [
+        (vec![told("a", 4096), told("b", 8192)], Some(4096)),
+        (vec![told("a", 8192), told("b", 4096)], Some(4096)),
+        (vec![unknown("a"), told("b", 8192)], Some(8192)),
+        (vec![told("a", 8192), unknown("b")], Some(8192)),
+        (vec![unknown("a"), unknown("b")], None),
+    ] {
+        let catalogue = Catalogue::assemble(servers, Vec::new());
+        assert_eq!(catalogue.pool("llama").expect("a pool").card.context_length, expected);
+    }
+}
+
+/// An alias for a model that its server lacks leads nowhere, even if another server has that model.
+#[test]
+fn an_alias_for_a_missing_model_is_told_and_is_no_name() {
+    let catalogue = Catalogue::assemble(
+        [server("a", &["llama"], &[("aliases", "fast=qwen")]), server("b", &["qwen"], &[])],
+        Vec::new(),
+    );
+    assert!(catalogue.pool("fast").is_none());
+    let [problem] = catalogue.problems() else { panic!("{:?}", catalogue.problems()) };
+    assert!(
+        matches!(&problem.finding, Finding::Setting(SettingFinding::AliasOfNothing { .. })),
+        "{:?}",
+        problem.finding
+    );
+    // Its models are not known yet, so nothing is wrong with it.
+    assert!(
+        Catalogue::assemble([server("a", &[], &[("aliases", "fast=qwen")])], Vec::new())
+            .problems()
+            .is_empty()
+    );
+}
+
 /// A server with models, and settings as labels give them.
 fn server(name: &str, models: &[&str], settings: &[(&str, &str)]) -> ServerRecord {
     let mut server = record(name, ServerState::Ready, 4096);
