@@ -194,7 +194,8 @@ impl<T> Ledger<T> {
     pub fn tell(&mut self, receipt: Receipt, now: Duration) -> Told {
         let about = self.about(&receipt);
         if let Receipt::Record(record) = &receipt
-            && (record.trust == Trust::Proven || matches!(about, About::Open(_) | About::Closed))
+            && !matches!(about, About::Unproven)
+            && (record.trust == Trust::Proven || !matches!(about, About::Nobody))
         {
             self.sources.record_came(now);
         }

@@ -124,8 +124,10 @@ impl Env {
 
     /// Refuses unknown variables with our prefix; they are probably misspelt.
     pub(super) fn refuse_unknown(&self, errors: &mut Vec<ConfigError>) {
-        let secrets = [API_KEY, API_KEY_FILE, ADMIN_TOKEN, ADMIN_TOKEN_FILE];
-        let known = || VARIABLES.iter().map(|v| v.0).chain(secrets).chain([CONFIG_FILE]);
+        let secrets =
+            || SECRETS.into_iter().flat_map(|(variable, file_variable, _)| [variable, file_variable]);
+        let others = [API_KEY, API_KEY_FILE, CONFIG_FILE];
+        let known = || VARIABLES.iter().map(|v| v.0).chain(secrets()).chain(others);
         for name in self.0.keys().filter(|name| name.starts_with(VARIABLE_PREFIX) && !name.starts_with(TEST))
         {
             if !known().any(|k| k == name) {
