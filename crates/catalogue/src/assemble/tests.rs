@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
-    CredentialHeader, Kind, LifecycleFinding, ServerSettings, ServerSpec, ServerUrl, Setting, Strategy,
+    CredentialHeader, Finding, Kind, LifecycleFinding, ServerSettings, ServerSpec, ServerUrl, Setting,
+    SettingFinding, Strategy,
 };
 
 fn record(name: &str, state: ServerState, context: u64) -> ServerRecord {
