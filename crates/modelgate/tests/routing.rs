@@ -374,7 +374,8 @@ async fn a_prefix_stands_in_place_of_v1() {
             ("/llm/v1/chat/completions", "/v1/chat/completions"),
             ("/v1/chat/completions", "/v1/chat/completions"),
         ] {
-            (sim.forget_requests(), root.forget_requests());
+            sim.forget_requests();
+            root.forget_requests();
             for _ in &servers {
                 let answer = send(stack.post(asked, &chat("llama"))).await;
                 assert_eq!(answer.status(), 200, "{version}: {asked}");
@@ -387,7 +388,8 @@ async fn a_prefix_stands_in_place_of_v1() {
             assert_eq!(list["data"][0]["id"], "llama", "{version}: {path}: {list}");
         }
         // Whatever the prefix is written like, the server gets what was decided about, or nothing.
-        (sim.forget_requests(), root.forget_requests());
+        sim.forget_requests();
+        root.forget_requests();
         for path in [
             "/llm/load_lora_adapter",
             "/llm//load_lora_adapter",

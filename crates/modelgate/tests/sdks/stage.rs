@@ -86,8 +86,9 @@ impl Stage {
         modelgate.wait_ready().await;
         let folder = tempfile::tempdir().expect("a folder");
         let traefik = Traefik::builder(traefik).endpoint(modelgate.provider_endpoint());
-        let traefik =
-            logging(&folder.path().join("access.log")).into_iter().fold(traefik, |t, arg| t.arg(arg));
+        let traefik = logging(&folder.path().join("access.log"))
+            .into_iter()
+            .fold(traefik, testkit::traefik::Builder::arg);
         let traefik = traefik.start().await;
         let stage = Self {
             traefik,
@@ -176,7 +177,7 @@ async fn llama(server: &Path, model: &Path, alias: &str, more: &[&str]) -> Progr
     let builder = ["--alias", alias, "--host", "127.0.0.1", "--port", &port]
         .iter()
         .chain(more)
-        .fold(builder, |b, arg| b.arg(arg));
+        .fold(builder, testkit::program::Builder::arg);
     builder.start().await
 }
 
