@@ -25,6 +25,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::value::RawValue;
 pub use sum::{Answers, Sum};
 
+use crate::read::resembles;
+
 /// Tokens of an image: about what a large one costs with OpenAI and Anthropic.
 pub const IMAGE: u64 = 1_000;
 /// Tokens of a file or a piece of sound.
@@ -133,8 +135,9 @@ pub(crate) struct Count {
     choices: u64,
     /// The number of prompts, each with answers of its own.
     prompts: u64,
-    /// The body's field `stream`.
+    /// The body's field `stream`, and how many fields some server takes for it.
     streams: Option<bool>,
+    stream_fields: u64,
 }
 
 /// The value of one of [`LENGTHS`].
@@ -185,7 +188,22 @@ impl Count {
     /// How many answers it asks for, and in what form.
     pub(crate) fn answers(&self) -> Answers {
         let number = |count: u64| u16::try_from(count.max(1)).unwrap_or(u16::MAX);
-        Answers { choices: number(self.choices), prompts: number(self.prompts), streams: self.streams }
+        // Readers differ about a field that is given twice, in another case, or is not a boolean.
+        let streams = match self.stream_fields {
+            0 => None,
+            1 => Some(self.streams.unwrap_or(false)),
+            _ => Some(false),
+        };
+        Answers { choices: number(self.choices), prompts: number(self.prompts), streams }
+    }
+
+    /// Called for the name of each field of the body.
+    fn is_stream(&mut self, name: &str) {
+        match name {
+            "stream" => self.stream_fields += 1,
+            _ if resembles(name, "stream") => self.stream_fields += 2,
+            _ => {}
+        }
     }
 
     /// Called after all fields of an object have been counted.
@@ -358,7 +376,10 @@ impl Node<'_> {
     fn said(self, text: &str) -> Word {
         const SHORT: usize = 64;
         match self.key {
-            Key::Length(..) | Key::Choices => self.number(text.trim().parse().unwrap_or(0.0)),
+            // As Pydantic reads numbers in text, which takes `1_0` for ten.
+            Key::Length(..) | Key::Choices => {
+                self.number(text.trim().replace('_', "").parse().unwrap_or(0.0))
+            }
             Key::Short | Key::Type if text.len() <= SHORT => {}
             Key::Image => self.count.images += 1,
             Key::File => self.count.files += 1,
@@ -571,6 +592,9 @@ impl Visitor<'_> for Name<'_> {
         if matches!(self.within, Key::Plain | Key::Input) {
             self.count.text(name);
         }
+        if self.within == Key::Body {
+            self.count.is_stream(name);
+        }
         Ok(self.within.within(name))
     }
 }
@@ -588,6 +612,7 @@ impl<'de> Visitor<'de> for BodyFields<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<Cow<'_, str>>()? {
             let value = map.next_value::<&RawValue>()?.get();
+            self.0.is_stream(&name);
             let node = Node { key: Key::of(&name), count: &mut *self.0 };
             if node.deserialize(&mut serde_json::Deserializer::from_str(value)).is_err() {
                 self.0.text(value);

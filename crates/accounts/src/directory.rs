@@ -300,7 +300,7 @@ mod tests {
         assert!(directory.key(key(None)).expect("a key").consumer.disabled);
         let error = directory.key(key(Some("gold"))).expect_err("no such plan");
         assert!(
-            error.to_string().starts_with("key \"alice\" is not in force: it has the plan \"gold\""),
+            error.to_string().starts_with("key \"alice\" is not in force: its plan \"gold\" does not exist"),
             "{error}"
         );
     }

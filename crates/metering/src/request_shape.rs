@@ -57,6 +57,11 @@ impl RequestShape {
         u64::from(choices.max(1)) * self.prompts()
     }
 
+    /// Whether a request says how many answers it wants. A list of texts to embed or to rank may have a span for each.
+    pub(crate) fn tells_its_answers(&self) -> bool {
+        self.endpoint != MeteredEndpoint::Other
+    }
+
     pub(crate) fn prompts(&self) -> u64 {
         u64::from(self.prompts.max(1))
     }

@@ -48,6 +48,8 @@ use crate::{
     wiring,
 };
 
+/// How long settling what is told may take at the end.
+const FINISH_METERING: Duration = Duration::from_secs(1);
 /// How long requests may go on after a signal to stop.
 const FINISH: Duration = Duration::from_secs(6);
 /// After so long the process ends, whatever is left to write: Docker kills it ten seconds after the signal
@@ -140,7 +142,8 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     // A poll may be held for seconds; Traefik does not mind if it breaks off.
     let ended = timeout(FINISH, serving).await.map_or(Ok(Ok(())), |ended| ended);
     if let Some(metering) = &mut metering {
-        metering.close().await;
+        // A slow Redis must not take the time in which counts are written.
+        let _ = timeout(FINISH_METERING, metering.close()).await;
     }
     // Whatever became of the requests, what they have counted is written.
     store_sync.last_flush(deadline).await;

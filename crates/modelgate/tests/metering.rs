@@ -359,7 +359,8 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
     };
     testkit::eventually(Duration::from_secs(30), || async {
         let asked = testkit::client().get(format!("{}/v1/limits", traefik.url())).bearer_auth(LIMITED);
-        let left = left(send(asked).await.json().await.expect("JSON"));
+        let limits: Value = send(asked).await.json().await.expect("JSON");
+        let left = left(limits);
         (left("day") == 1_000_000 - used && left("minute") + used >= 10_000).then_some(())
     })
     .await;

@@ -146,7 +146,7 @@ async fn what_depends_on_them_is_refused(
     for part in [
         "key \"bad\" is not in force: it cannot be read: the document: unknown key `colour`",
         "plan \"gold\" is not in force: it cannot be read: limit: unknown key `requests_per_fortnight`",
-        "key \"golden\" is not in force: it has the plan \"gold\"",
+        "key \"golden\" is not in force: its plan \"gold\" does not exist",
         "consumer \"sick\" is not in force: it cannot be read: the document contains another name",
     ] {
         let problems = store["problems"].as_array().expect("problems");

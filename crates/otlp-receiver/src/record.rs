@@ -64,8 +64,10 @@ impl Draft for RecordDraft {
     }
 
     fn finish(self) -> Option<Receipt> {
-        // Without a server, `/auth` or a rule has refused it, and the id is the one that the client sent.
-        let server = self.server?;
+        // Without a server and a parent, `/auth` or a rule has refused it, and the id is the one that the client sent.
+        if self.server.is_none() && self.parent.is_none() {
+            return None;
+        }
         Some(Receipt::Record(RecordReceipt {
             trust: Trust::None,
             request: self.request?,
@@ -77,7 +79,7 @@ impl Draft for RecordDraft {
             duration: self.duration?,
             server_duration: self.server_duration,
             retries: self.retries,
-            server: Some(server),
+            server: self.server,
             compute_tokens: self.compute_tokens,
         }))
     }

@@ -140,7 +140,12 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
             let sum = count_usage(shared, &grant, record, uri, body_is_known.then_some(&body));
             if let Some(opener) = shared.metering() {
                 let request = identity.request();
-                metered::open(opener, grant, Admitted { request, parent, uri, sum, shared: taken });
+                if !metered::open(opener, grant, Admitted { request, parent, uri, sum, shared: taken }) {
+                    debug!(
+                        request_id = identity.own(),
+                        "too many requests wait for the ledger: the estimate stands"
+                    );
+                }
             }
             response
         }

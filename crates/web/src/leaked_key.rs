@@ -153,13 +153,21 @@ mod tests {
             headers.append(name, value.parse().expect("a value"));
             find(uri, &headers, None, &policy, &further, NOW).map(|leak| format!("{leak:?}"))
         };
-        for name in ["x-hf-token", "x-my-token", "private-token", "x-passwd", "referer", "x-inferences"] {
+        for name in [
+            "x-hf-token",
+            "x-my-token",
+            "private-token",
+            "x-team-key-1",
+            "x-forwarded-key",
+            "referer",
+            "x-inferences",
+        ] {
             let found = leak_in("/v1/x", name, &format!("Token {KEY};"));
             assert_eq!(found, Some(format!("Header({name:?})")));
             assert_eq!(leak_in("/v1/x", name, "another"), None);
         }
         // Servers never get these headers, in any spelling; a cookie belongs to its application.
-        for name in ["x-api-key", "x_api_key", "x-goog-api-key", "x_team_key", "X-Team-Key-1", "cookie"] {
+        for name in ["x-api-key", "x_api_key", "x-goog-api-key", "x_team_key", "x-forwarded-for", "cookie"] {
             assert_eq!(leak_in("/v1/x", name, KEY), None, "{name}");
         }
         let mut headers = HeaderMap::new();

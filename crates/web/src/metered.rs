@@ -39,8 +39,8 @@ pub(crate) struct Admitted<'g> {
     pub(crate) shared: SharedReservation,
 }
 
-/// Hands a request over. If too many wait already, its estimate stands.
-pub(crate) fn open(opener: &Opener<Metered>, grant: Grant, admitted: Admitted<'_>) {
+/// Hands a request over. If too many wait already, its estimate stands; then this is `false`.
+pub(crate) fn open(opener: &Opener<Metered>, grant: Grant, admitted: Admitted<'_>) -> bool {
     let Admitted { request, parent, uri, sum, shared } = admitted;
     let model: Arc<str> = grant.known_model().unwrap_or_default().into();
     let tokens = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
@@ -62,7 +62,7 @@ pub(crate) fn open(opener: &Opener<Metered>, grant: Grant, admitted: Admitted<'_
             shared,
         },
     };
-    let _ = opener.open(reservation);
+    opener.open(reservation).is_ok()
 }
 
 fn shape(uri: &str, answers: Answers, traces: bool) -> RequestShape {
@@ -83,7 +83,7 @@ impl Shared {
         }
         let Metered { key, consumer, model, reservation, shared } = &settlement.held;
         let used = u32::try_from(settlement.used.total()).unwrap_or(u32::MAX);
-        counting::settle(self.shared_counting(), self.limiters(), (reservation, shared), used).await;
         self.usage().correct(&key.name, &consumer.name, model, difference);
+        counting::settle(self.shared_counting(), self.limiters(), (reservation, shared), used).await;
     }
 }

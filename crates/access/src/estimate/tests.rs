@@ -299,3 +299,25 @@ proptest! {
         }
     }
 }
+
+/// Readers differ about everything else, and a whole answer has more tokens in a byte.
+#[test]
+fn an_answer_streams_only_if_each_reader_says_so() {
+    let answers = |body: &str| Count::of(body.as_bytes()).expect("JSON").answers();
+    for (body, streams) in [
+        (r#"{"model":"m"}"#, None),
+        (r#"{"model":"m","stream":true}"#, Some(true)),
+        (r#"{"model":"m","stream":false}"#, Some(false)),
+        (r#"{"model":"m","stream":true,"stream":null}"#, Some(false)),
+        (r#"{"model":"m","stream":true,"stream":"false"}"#, Some(false)),
+        (r#"{"model":"m","stream":true,"stream":true}"#, Some(false)),
+        (r#"{"model":"m","stream":1}"#, Some(false)),
+        (r#"{"model":"m","Stream":false}"#, Some(false)),
+        ("{\"model\":\"m\",\"\u{17f}tream\":true}", Some(false)),
+        (r#"{"model":"m","metadata":{"stream":false},"stream":true}"#, Some(true)),
+    ] {
+        assert_eq!(answers(body).streams, streams, "{body}");
+    }
+    assert_eq!(answers(r#"{"n":"1_0"}"#).choices, 10);
+    assert_eq!(answers(r#"{"prompt":["a","b"],"n":2}"#), Answers { choices: 2, prompts: 2, streams: None });
+}

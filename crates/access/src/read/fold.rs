@@ -9,7 +9,7 @@
 ///
 /// So only letters and digits are compared, and those without their case. A name that resembles
 /// another by accident is refused as well; the names in question are few and rare.
-pub(super) fn resembles(given: &str, name: &str) -> bool {
+pub(crate) fn resembles(given: &str, name: &str) -> bool {
     let cut = || given.split_once('\0').is_some_and(|(before_nul, _)| same_letters(before_nul, name));
     same_letters(given, name) || cut()
 }

@@ -17,6 +17,7 @@ mod segment;
 mod target;
 mod unreadable;
 
+pub(crate) use fold::resembles;
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName};

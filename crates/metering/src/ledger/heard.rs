@@ -91,14 +91,15 @@ impl Heard {
         let Some(record) = &self.record else {
             return match (told >= all, expects_record) {
                 (false, _) => NextStep::WaitForWord,
-                (true, true) => NextStep::WaitForRest,
-                (true, false) => NextStep::Close,
+                (true, false) if shape.tells_its_answers() => NextStep::Close,
+                (true, _) => NextStep::WaitForRest,
             };
         };
         // Each time that Traefik has sent it, a server may have worked on it.
         let most = all.saturating_mul(u64::from(record.retries) + 1);
         let may_come = match () {
-            () if record.compute_tokens.is_some() || told >= most => false,
+            () if record.compute_tokens.is_some() => false,
+            () if told >= most => !shape.tells_its_answers(),
             () if is_refusal(record) => told > 0 || record.retries > 0,
             () => told > 0 || expects_span,
         };

@@ -28,9 +28,10 @@ impl Sources {
         self.set(model, MOST_WITHOUT_SPAN);
     }
 
-    /// Notes whether a request that was answered, as Traefik tells, had a span.
+    /// Notes whether a request that was answered, as Traefik tells, had a span. Endpoints that generate nothing never have one.
     pub(super) fn closed<T>(&mut self, reservation: &RequestReservation<T>, heard: &Heard) {
-        if heard.lacks_spans() {
+        let generates = reservation.shape.tells_its_answers() && reservation.reserved.completion > 0;
+        if generates && heard.lacks_spans() {
             let patience = self.patience(&reservation.model, reservation.shape);
             self.set(&reservation.model, patience.saturating_sub(1));
         }

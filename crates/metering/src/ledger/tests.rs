@@ -460,3 +460,44 @@ fn queues_stay_as_short_as_what_is_open() {
     assert!(ledger.waits.len() <= 1_100, "{}", ledger.waits.len());
     assert_eq!(ledger.take_settled().len(), 20_000);
 }
+
+/// A list of texts to embed has a span for each, and the request does not say how many it has.
+#[test]
+fn texts_that_are_embedded_are_waited_for() {
+    let embeddings = || RequestReservation {
+        shape: RequestShape { endpoint: MeteredEndpoint::Other, ..SHAPE },
+        reserved: ReservedTokens { prompt: 500, completion: 0, is_open: false },
+        ..reservation(1)
+    };
+    for record_first in [true, false] {
+        let mut ledger = ledger();
+        ledger.open(embeddings(), at(0));
+        if record_first {
+            ledger.record(record(1, 9_000), at(1));
+        }
+        for number in 1..=3 {
+            let told =
+                ledger.span(SpanReceipt { part: format!("-{number}"), ..span(1, number, 100, 0) }, at(2));
+            assert_eq!(told, Told::LedgerCounts, "{number}");
+        }
+        ledger.record(record(1, 9_000), at(3));
+        assert_eq!(ledger.settled_by(at(60)), [(1, UsageKind::Exact, 300, 0)]);
+    }
+}
+
+/// Counting tokens, say, never has a span: spans of other requests are waited for all the same.
+#[test]
+fn what_generates_nothing_does_not_tell_that_a_server_is_silent() {
+    let mut ledger = ledger();
+    let shape = RequestShape { endpoint: MeteredEndpoint::Other, ..SHAPE };
+    let reserved = ReservedTokens { prompt: 5, completion: 0, is_open: false };
+    for request in 1..=20 {
+        ledger.open(RequestReservation { shape, reserved, ..reservation(request) }, at(0));
+        ledger.record(record(request, 900), at(0));
+    }
+    ledger.settled_by(at(30));
+    ledger.open(reservation(21), at(31));
+    ledger.record(record(21, 900), at(32));
+    ledger.span(span(21, 99, 7, 70), at(33));
+    assert_eq!(ledger.settled_by(at(60)), [(21, UsageKind::Exact, 7, 70)]);
+}

@@ -2,6 +2,7 @@
 //! of open reservations, whose settlements correct limits and usage.
 
 use std::{
+    collections::VecDeque,
     future::pending,
     sync::{
         Arc,
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metering::{Ledger, LedgerCounts, LedgerOptions, Openings, Receipt, UsageKind};
+use metering::{Ledger, LedgerCounts, LedgerOptions, Openings, Receipt, RequestSettlement, UsageKind};
 use otlp_receiver::{Counts, Reception};
 use tokio::{
     net::TcpListener,
@@ -26,6 +27,8 @@ use crate::config::Listen;
 const RECEIPTS_CAPACITY: usize = 16 * 1024;
 /// Admitted requests that may wait for the ledger; those of a second at the highest speed that was measured.
 const OPENINGS_CAPACITY: usize = 8 * 1024;
+/// How long a request stays open without a word: longer than the longest answer takes, since what is told later is lost.
+const WAIT: Duration = Duration::from_secs(3_600);
 /// How often the ledger takes the requests that were admitted.
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -34,6 +37,8 @@ pub(super) struct Metering {
     receipts: mpsc::Receiver<Receipt>,
     openings: Openings<Metered>,
     ledger: Ledger<Metered>,
+    /// What is settled, and has not been applied yet.
+    settled: VecDeque<RequestSettlement<Metered>>,
     start: Instant,
     shared: Arc<Shared>,
     tokens: Arc<Tokens>,
@@ -59,8 +64,9 @@ impl Metering {
         });
         tokio::spawn(otlp_receiver::serve(listener, reception, stopped));
         shared.meter(opener);
-        let ledger = Ledger::new(LedgerOptions::default());
-        Self { receipts, openings, ledger, start: Instant::now(), shared: Arc::clone(shared), tokens }
+        let ledger = Ledger::new(LedgerOptions { wait: WAIT, ..LedgerOptions::default() });
+        let (settled, shared) = (VecDeque::new(), Arc::clone(shared));
+        Self { receipts, openings, ledger, settled, start: Instant::now(), shared, tokens }
     }
 
     /// Keeps the ledger; never returns.
@@ -102,8 +108,10 @@ impl Metering {
         debug!(?told, "a server or Traefik has told about a request");
     }
 
+    /// If this is dropped while it waits for Redis, only that one correction is lost.
     async fn settle(&mut self) {
-        for settlement in self.ledger.take_settled() {
+        self.settled.extend(self.ledger.take_settled());
+        while let Some(settlement) = self.settled.pop_front() {
             debug!(
                 request_id = %settlement.request,
                 kind = ?settlement.kind,
