@@ -378,7 +378,7 @@ impl Node<'_> {
         match self.key {
             // As Pydantic reads numbers in text, which takes `1_0` for ten.
             Key::Length(..) | Key::Choices => {
-                self.number(text.trim().replace('_', "").parse().unwrap_or(0.0))
+                self.number(text.trim().replace('_', "").parse().unwrap_or(0.0));
             }
             Key::Short | Key::Type if text.len() <= SHORT => {}
             Key::Image => self.count.images += 1,
