@@ -4,7 +4,7 @@ use std::{io::Read as _, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
     routing::post,
 };
@@ -14,7 +14,7 @@ use tracing::debug;
 
 use crate::{
     found::Found,
-    grpc, json, protobuf,
+    json, protobuf,
     reception::Reception,
     wire::{put_bytes, put_varint},
 };
@@ -46,13 +46,8 @@ enum Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Refused(StatusCode, &'static str);
 
-pub(crate) fn router(reception: Arc<Reception>) -> axum::Router {
-    axum::Router::new()
-        .route("/v1/traces", post(traces))
-        .route("/v1/logs", post(logs))
-        .merge(grpc::router())
-        .layer(DefaultBodyLimit::disable())
-        .with_state(reception)
+pub(crate) fn router() -> axum::Router<Arc<Reception>> {
+    axum::Router::new().route("/v1/traces", post(traces)).route("/v1/logs", post(logs))
 }
 
 async fn traces(State(reception): State<Arc<Reception>>, request: Request) -> Response<Body> {

@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 
 use crate::{
-    http::{MAX_BODY, MAX_MESSAGE, router},
+    http::{MAX_BODY, MAX_MESSAGE},
+    listener::router,
     reception::{Reception, TokenDigest},
     tests::{TRAEFIK, VLLM},
 };

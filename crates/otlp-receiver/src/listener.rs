@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::extract::DefaultBodyLimit;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -14,7 +15,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{http, reception::Reception};
+use crate::{grpc, http, reception::Reception};
 
 /// Connections at a time. Each exporter has one.
 const MAX_CONNECTIONS: usize = 512;
@@ -28,7 +29,7 @@ const MAX_HEADERS: usize = 16 * 1024;
 /// Serves until `shutdown` becomes true. What has been answered is in the queue by then; exporters send the rest again.
 pub async fn serve(listener: TcpListener, reception: Arc<Reception>, mut shutdown: watch::Receiver<bool>) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let router = http::router(reception);
+    let router = router(reception);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -53,6 +54,11 @@ pub async fn serve(listener: TcpListener, reception: Arc<Reception>, mut shutdow
             }
         }
     }
+}
+
+/// OTLP over HTTP and over gRPC. Each bounds its bodies itself.
+pub(crate) fn router(reception: Arc<Reception>) -> axum::Router {
+    http::router().merge(grpc::router()).layer(DefaultBodyLimit::disable()).with_state(reception)
 }
 
 async fn serve_one(stream: TcpStream, router: axum::Router) {

@@ -134,18 +134,12 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     match decision {
         Decision::Allow(grant) => {
             let record = report.allowed(&grant);
-            let parent = identity::secret_parent();
-            let traced = settings.traefik.traces.then_some((headers, parent));
-            let response = allow(&grant, &identity, traced);
+            let parent = settings.traefik.traces.then(identity::secret_parent);
+            let response = allow(&grant, &identity, parent.map(|parent| (headers, parent)));
             let sum = count_usage(shared, &grant, record, uri, body_is_known.then_some(&body));
-            if let Some(opener) = shared.metering() {
+            if let Some((opener, parent)) = shared.metering().zip(parent) {
                 let request = identity.request();
-                if !metered::open(opener, grant, Admitted { request, parent, uri, sum, shared: taken }) {
-                    debug!(
-                        request_id = identity.own(),
-                        "too many requests wait for the ledger: the estimate stands"
-                    );
-                }
+                metered::open(opener, grant, Admitted { request, parent, uri, sum, shared: taken });
             }
             response
         }
@@ -170,10 +164,7 @@ fn deny(shared: &Shared, report: Report<'_>, dialect: Dialect, mut denial: Denia
     report.denied(&denial);
     shared.usage().refused(&denial);
     let misaddressed = match denial.reason {
-        // Below /openai/ the same paths are right.
-        Reason::ClosedPath | Reason::Unreadable(Unreadable::ModelMissing(_))
-            if !report.uri.starts_with("/openai/") =>
-        {
+        Reason::ClosedPath | Reason::Unreadable(Unreadable::ModelMissing(_)) => {
             misaddressed::refusal(report.uri, dialect, &shared.settings().traefik.path_prefixes)
         }
         _ => None,

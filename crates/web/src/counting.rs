@@ -13,6 +13,9 @@ use limits::{
 };
 use shared_limits::{Outcome, ServerTime, Settled, SharedLimits};
 
+/// The corrections in one call of the server, which works on nothing else meanwhile.
+const SETTLED_AT_ONCE: usize = 128;
+
 /// Limits that several replicas share.
 #[derive(Debug)]
 pub struct SharedCounting {
@@ -111,11 +114,12 @@ impl SharedCounting {
         (pending.deny(refused), nothing)
     }
 
-    /// Gives back what a request has not used, or takes what it has used beyond that.
-    async fn settle(&self, reserved: &SharedReservation, tokens: u32) {
-        let settled: Vec<_> = reserved.0.iter().map(|taken| Settled { used: tokens, ..*taken }).collect();
-        // Without the server the limits recover on their own.
-        let _ = self.limits.settle(&settled).await;
+    /// Gives back what requests have not used, or takes what they have used beyond that. Without the server the limits recover
+    /// on their own.
+    pub(crate) async fn settle(&self, settled: &[Settled]) {
+        for batch in settled.chunks(SETTLED_AT_ONCE) {
+            let _ = self.limits.settle(batch).await;
+        }
     }
 
     /// What a request takes from this replica's share of the limits.
@@ -160,8 +164,9 @@ impl SharedReservation {
         )
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// What has come of it, if the request has used so many tokens.
+    pub(crate) fn used(&self, tokens: u32) -> impl Iterator<Item = Settled> {
+        self.0.iter().map(move |taken| Settled { used: tokens, ..*taken })
     }
 }
 
@@ -206,19 +211,6 @@ pub(crate) async fn admit(
     match shared {
         Some(shared) if !pending.demands().rates().is_empty() => shared.admit(limiters, pending).await,
         _ => (pending.admit(limiters), SharedReservation::default()),
-    }
-}
-
-/// Corrects the limits of a request that has used so many tokens.
-pub(crate) async fn settle(
-    shared: Option<&SharedCounting>,
-    limiters: &Limiters<SystemClock>,
-    (reserved, in_shared): (&Reservation, &SharedReservation),
-    tokens: u32,
-) {
-    limiters.settle(reserved, Settlement::Tokens(tokens));
-    if let Some(shared) = shared.filter(|_| !in_shared.is_empty()) {
-        shared.settle(in_shared, tokens).await;
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use access::{
-    Consumer, Grant, Key,
+    Grant, Key,
     estimate::{Answers, Sum},
 };
 use metering::{
@@ -14,18 +14,14 @@ use metering::{
     SpanId,
 };
 
-use crate::{
-    Shared,
-    counting::{self, SharedReservation},
-};
+use tracing::debug;
+
+use crate::{Shared, counting::SharedReservation};
 
 /// Whose request it was, and what it has taken from limits of tokens.
 #[derive(Debug)]
 pub struct Metered {
     key: Arc<Key>,
-    consumer: Arc<Consumer>,
-    /// The model under which its usage is counted; empty if the client may have invented it.
-    model: Arc<str>,
     reservation: limits::Reservation,
     shared: SharedReservation,
 }
@@ -39,30 +35,26 @@ pub(crate) struct Admitted<'g> {
     pub(crate) shared: SharedReservation,
 }
 
-/// Hands a request over. If too many wait already, its estimate stands; then this is `false`.
-pub(crate) fn open(opener: &Opener<Metered>, grant: Grant, admitted: Admitted<'_>) -> bool {
+/// Hands a request over. If too many wait already, its estimate stands.
+pub(crate) fn open(opener: &Opener<Metered>, grant: Grant, admitted: Admitted<'_>) {
     let Admitted { request, parent, uri, sum, shared } = admitted;
-    let model: Arc<str> = grant.known_model().unwrap_or_default().into();
     let tokens = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
     let reservation = RequestReservation {
         request,
         parent,
-        model: Arc::clone(&model),
+        // Empty if the client may have invented it, as in the usage.
+        model: grant.known_model().unwrap_or_default().into(),
         shape: shape(uri, grant.answers, grant.may_export_spans),
         reserved: ReservedTokens {
             prompt: tokens(sum.prompt),
             completion: tokens(sum.answer),
             is_open: sum.open.is_some(),
         },
-        held: Metered {
-            key: grant.key,
-            consumer: grant.consumer,
-            model,
-            reservation: grant.reservation.of_tokens(),
-            shared,
-        },
+        held: Metered { key: grant.key, reservation: grant.reservation.of_tokens(), shared },
     };
-    opener.open(reservation).is_ok()
+    if let Err(reservation) = opener.open(reservation) {
+        debug!(request_id = %reservation.request, "too many requests wait for the ledger: the estimate stands");
+    }
 }
 
 fn shape(uri: &str, answers: Answers, traces: bool) -> RequestShape {
@@ -75,15 +67,22 @@ fn shape(uri: &str, answers: Answers, traces: bool) -> RequestShape {
 }
 
 impl Shared {
-    /// Corrects limits and usage by what a request has really used.
-    pub async fn settle(&self, settlement: &RequestSettlement<Metered>) {
-        let difference = settlement.difference();
-        if difference == 0 {
-            return;
+    /// Corrects limits and usage by what requests have really used. Only limits that several replicas share are waited for.
+    pub async fn settle(&self, settlements: &[RequestSettlement<Metered>]) {
+        let mut in_shared = Vec::new();
+        for settlement in settlements {
+            let difference = settlement.difference();
+            if difference == 0 {
+                continue;
+            }
+            let Metered { key, reservation, shared } = &settlement.held;
+            let used = u32::try_from(settlement.used.total()).unwrap_or(u32::MAX);
+            self.usage().correct(&key.name, &key.consumer.name, &settlement.model, difference);
+            self.limiters().settle(reservation, limits::Settlement::Tokens(used));
+            in_shared.extend(shared.used(used));
         }
-        let Metered { key, consumer, model, reservation, shared } = &settlement.held;
-        let used = u32::try_from(settlement.used.total()).unwrap_or(u32::MAX);
-        self.usage().correct(&key.name, &consumer.name, model, difference);
-        counting::settle(self.shared_counting(), self.limiters(), (reservation, shared), used).await;
+        if let Some(counting) = self.shared_counting() {
+            counting.settle(&in_shared).await;
+        }
     }
 }

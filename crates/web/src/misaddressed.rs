@@ -8,6 +8,10 @@ use crate::refusal::{Dialect, Refusal};
 /// was looking for them, or they are not offered there.
 pub(crate) fn refusal(uri: &str, dialect: Dialect, prefixes: &[String]) -> Option<Refusal> {
     let path = uri.split('?').next().unwrap_or_default();
+    // Below it the same paths are right: Azure's.
+    if path.starts_with("/openai/") {
+        return None;
+    }
     let endpoint = match endpoint_meant(path)? {
         "" => "chat/completions",
         endpoint => endpoint,
@@ -75,6 +79,7 @@ mod tests {
     fn what_is_right_or_not_offered_is_not_called_wrong() {
         for (uri, prefix) in [
             ("/v1/chat/completions", "/v1"),
+            ("/openai/v1/v1/chat/completions", "/v1"),
             ("/v1/embeddings/", "/v1"),
             ("/embeddings", "/v1/chat"),
             ("/v1/files", "/v1"),

@@ -103,41 +103,41 @@ impl Shared {
     /// Builds the state from its parts.
     pub fn new(parts: Parts) -> Self {
         let Parts { catalogue, settings, policy, authority, requests_port, traefik_peers } = parts;
-        Self {
+        Self::fresh(
             catalogue,
-            settings: ArcSwap::from_pointee(settings),
-            policy: ArcSwap::new(policy),
-            shared_counting: None,
-            metering: OnceLock::new(),
-            usage: Usage::default(),
-            settings_revision: watch::Sender::new(0),
-            limiters: Limiters::new(SystemClock::new()),
-            authority: Arc::new(authority),
-            requests_port,
+            Arc::new(settings),
+            policy,
+            (Arc::new(authority), requests_port),
             traefik_peers,
-            render_cache: RenderCache::default(),
-            telemetry: Arc::default(),
-            polls: Polls::default(),
-            history: History::default(),
-            metrics: Sources::default(),
-            statuses: Statuses::default(),
-        }
+        )
     }
 
     /// A copy of the state with another policy, in which nothing has been counted, and whose own counts nobody sees.
     pub(crate) fn uncounted(&self, policy: Arc<Policy>) -> Self {
+        let (settings, unheard) = (self.settings.load_full(), watch::Sender::new(BTreeSet::new()));
+        let listener = (Arc::clone(&self.authority), self.requests_port);
+        Self::fresh(self.catalogue.clone(), settings, policy, listener, unheard)
+    }
+
+    fn fresh(
+        catalogue: Reader,
+        settings: Arc<Settings>,
+        policy: Arc<Policy>,
+        (authority, requests_port): (Arc<CertificateAuthority>, u16),
+        traefik_peers: watch::Sender<BTreeSet<IpAddr>>,
+    ) -> Self {
         Self {
-            catalogue: self.catalogue.clone(),
-            settings: ArcSwap::new(self.settings.load_full()),
+            catalogue,
+            settings: ArcSwap::new(settings),
             policy: ArcSwap::new(policy),
             shared_counting: None,
             metering: OnceLock::new(),
             usage: Usage::default(),
             settings_revision: watch::Sender::new(0),
             limiters: Limiters::new(SystemClock::new()),
-            authority: Arc::clone(&self.authority),
-            requests_port: self.requests_port,
-            traefik_peers: watch::Sender::new(BTreeSet::new()),
+            authority,
+            requests_port,
+            traefik_peers,
             render_cache: RenderCache::default(),
             telemetry: Arc::default(),
             polls: Polls::default(),

@@ -2,7 +2,6 @@
 //! of open reservations, whose settlements correct limits and usage.
 
 use std::{
-    collections::VecDeque,
     future::pending,
     sync::{
         Arc,
@@ -11,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metering::{Ledger, LedgerCounts, LedgerOptions, Openings, Receipt, RequestSettlement, UsageKind};
+use metering::{Ledger, LedgerCounts, LedgerOptions, Openings, Receipt, UsageKind};
 use otlp_receiver::{Counts, Reception};
 use tokio::{
     net::TcpListener,
@@ -37,8 +36,6 @@ pub(super) struct Metering {
     receipts: mpsc::Receiver<Receipt>,
     openings: Openings<Metered>,
     ledger: Ledger<Metered>,
-    /// What is settled, and has not been applied yet.
-    settled: VecDeque<RequestSettlement<Metered>>,
     start: Instant,
     shared: Arc<Shared>,
     tokens: Arc<Tokens>,
@@ -65,8 +62,7 @@ impl Metering {
         tokio::spawn(otlp_receiver::serve(listener, reception, stopped));
         shared.meter(opener);
         let ledger = Ledger::new(LedgerOptions { wait: WAIT, ..LedgerOptions::default() });
-        let (settled, shared) = (VecDeque::new(), Arc::clone(shared));
-        Self { receipts, openings, ledger, settled, start: Instant::now(), shared, tokens }
+        Self { receipts, openings, ledger, start: Instant::now(), shared: Arc::clone(shared), tokens }
     }
 
     /// Keeps the ledger; never returns.
@@ -108,10 +104,10 @@ impl Metering {
         debug!(?told, "a server or Traefik has told about a request");
     }
 
-    /// If this is dropped while it waits for Redis, only that one correction is lost.
+    /// If this is dropped while it waits for Redis, only limits in Redis are not corrected: they recover on their own.
     async fn settle(&mut self) {
-        self.settled.extend(self.ledger.take_settled());
-        while let Some(settlement) = self.settled.pop_front() {
+        let settlements = self.ledger.take_settled();
+        for settlement in &settlements {
             debug!(
                 request_id = %settlement.request,
                 kind = ?settlement.kind,
@@ -121,8 +117,8 @@ impl Metering {
                 "settled"
             );
             self.tokens.count(settlement.kind, settlement.used.prompt, settlement.used.completion);
-            self.shared.settle(&settlement).await;
         }
+        self.shared.settle(&settlements).await;
         self.tokens.note(self.ledger.counts());
     }
 }
