@@ -156,16 +156,6 @@ impl<T> Ledger<T> {
         LedgerCounts { unclaimed: self.early.unclaimed(), ..self.counts }
     }
 
-    /// What was learned about bytes and tokens.
-    pub fn calibration(&self) -> &Calibration {
-        &self.calibration
-    }
-
-    /// The same, for the books, which teach it what servers' counters say.
-    pub fn calibration_mut(&mut self) -> &mut Calibration {
-        &mut self.calibration
-    }
-
     /// The reservations that were closed since the last call.
     pub fn take_settled(&mut self) -> Vec<RequestSettlement<T>> {
         mem::take(&mut self.settled)
