@@ -84,8 +84,8 @@ impl<T> RequestSettlement<T> {
         signed(self.used_of_limits()) - signed(self.reserved.total())
     }
 
-    /// An estimate stands as it was taken: limits were asked for at least one token, and for 2³² - 1 at most.
-    fn used_of_limits(&self) -> u64 {
+    /// What limits count. An estimate stands as it was taken: limits were asked for at least one token, and for 2³² - 1 at most.
+    pub fn used_of_limits(&self) -> u64 {
         match self.kind {
             UsageKind::Estimated => self.used.total().clamp(1, u32::MAX.into()),
             UsageKind::Exact | UsageKind::Measured => self.used.total(),

@@ -49,7 +49,7 @@ use tokio::{net::TcpListener, sync::watch};
 pub use counting::{OnFailure, SharedCounting};
 pub use finding_json::finding_to_json;
 pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};
-pub use metered::Metered;
+pub use metered::{Corrections, Metered};
 pub use metrics::{Family, MetricKind, Sample};
 pub use models::limits_left;
 pub use polls::{Given, Instance, PollFinding, Polls};

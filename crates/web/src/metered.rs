@@ -1,7 +1,8 @@
 //! Hands admitted requests over to the ledger, and corrects limits and usage by what they have really used.
 //!
 //! A request has taken its tokens by an estimate. Once servers or Traefik have told what it has used, each of its limits gets
-//! the difference back, or owes it; usage is corrected by the same difference.
+//! the difference back, or owes it; usage is corrected by the same difference. Limits do not wait for the last word: a record
+//! of Traefik's comes seconds before a server's span, and what a key may use is gone until then.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use metering::{
     MeteredEndpoint, Opener, RequestId, RequestReservation, RequestSettlement, RequestShape, ReservedTokens,
     SpanId,
 };
-
+use shared_limits::Settled;
 use tracing::debug;
 
 use crate::{Shared, counting::SharedReservation};
@@ -24,6 +25,21 @@ pub struct Metered {
     key: Arc<Key>,
     reservation: limits::Reservation,
     shared: SharedReservation,
+    /// What limits have been told last.
+    taken: u32,
+}
+
+impl Metered {
+    fn new(key: Arc<Key>, reservation: limits::Reservation, shared: SharedReservation, taken: u32) -> Self {
+        key.open_requests.opened();
+        Self { key, reservation, shared, taken }
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.key.open_requests.closed();
+    }
 }
 
 /// An admitted request, as far as it must be known later.
@@ -39,18 +55,20 @@ pub(crate) struct Admitted<'g> {
 pub(crate) fn open(opener: &Opener<Metered>, grant: Grant, admitted: Admitted<'_>) {
     let Admitted { request, parent, uri, sum, shared } = admitted;
     let tokens = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    let reserved = ReservedTokens {
+        prompt: tokens(sum.prompt),
+        completion: tokens(sum.answer),
+        is_open: sum.open.is_some(),
+    };
+    let taken = tokens(reserved.total());
     let reservation = RequestReservation {
         request,
         parent,
         // Empty if the client may have invented it, as in the usage.
         model: grant.known_model().unwrap_or_default().into(),
         shape: shape(uri, grant.answers, grant.may_export_spans),
-        reserved: ReservedTokens {
-            prompt: tokens(sum.prompt),
-            completion: tokens(sum.answer),
-            is_open: sum.open.is_some(),
-        },
-        held: Metered { key: grant.key, reservation: grant.reservation.of_tokens(), shared },
+        reserved,
+        held: Metered::new(grant.key, grant.reservation.of_tokens(), shared, taken),
     };
     if let Err(reservation) = opener.open(reservation) {
         debug!(request_id = %reservation.request, "too many requests wait for the ledger: the estimate stands");
@@ -68,21 +86,38 @@ fn shape(uri: &str, answers: Answers, traces: bool) -> RequestShape {
 
 impl Shared {
     /// Corrects limits and usage by what requests have really used. Only limits that several replicas share are waited for.
-    pub async fn settle(&self, settlements: &[RequestSettlement<Metered>]) {
-        let mut in_shared = Vec::new();
-        for settlement in settlements {
-            let difference = settlement.difference();
-            if difference == 0 {
-                continue;
+    pub async fn settle(&self, settlements: Vec<RequestSettlement<Metered>>) {
+        let mut corrections = Corrections::default();
+        for mut settlement in settlements {
+            let (difference, used) = (settlement.difference(), settlement.used_of_limits());
+            self.correct(&mut settlement.held, used, &mut corrections);
+            if difference != 0 {
+                let Key { name, consumer, .. } = &*settlement.held.key;
+                self.usage().correct(name, &consumer.name, &settlement.model, difference);
             }
-            let Metered { key, reservation, shared } = &settlement.held;
-            let used = u32::try_from(settlement.used.total()).unwrap_or(u32::MAX);
-            self.usage().correct(&key.name, &key.consumer.name, &settlement.model, difference);
-            self.limiters().settle(reservation, limits::Settlement::Tokens(used));
-            in_shared.extend(shared.used(used));
         }
+        self.correct_shared(corrections).await;
+    }
+
+    /// Corrects the limits of a request by what is known of it so far. `corrections` are those of limits that several replicas
+    /// share, for [`correct_shared`](Self::correct_shared).
+    pub fn correct(&self, held: &mut Metered, used: u64, corrections: &mut Corrections) {
+        let used = u32::try_from(used).unwrap_or(u32::MAX);
+        if used != held.taken {
+            held.taken = used;
+            self.limiters().correct(&mut held.reservation, used);
+            corrections.0.extend(held.shared.correct(used));
+        }
+    }
+
+    /// Corrects the limits that several replicas share.
+    pub async fn correct_shared(&self, corrections: Corrections) {
         if let Some(counting) = self.shared_counting() {
-            counting.settle(&in_shared).await;
+            counting.settle(&corrections.0).await;
         }
     }
 }
+
+/// What limits that several replicas share get back, or are owed.
+#[derive(Debug, Default)]
+pub struct Corrections(Vec<Settled>);
