@@ -46,7 +46,8 @@ enum Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Refused(StatusCode, &'static str);
 
-pub(crate) fn router() -> axum::Router<Arc<Reception>> {
+/// OTLP over HTTP: `/v1/traces` and `/v1/logs`. The listener itself has it from [`serve`](crate::serve).
+pub fn router() -> axum::Router<Arc<Reception>> {
     axum::Router::new().route("/v1/traces", post(traces)).route("/v1/logs", post(logs))
 }
 
