@@ -140,6 +140,14 @@ impl Config {
         Self::read(yaml, env)
     }
 
+    /// Like [`load`](Self::load), with the text of a file.
+    ///
+    /// # Errors
+    /// All errors, in the order in which the documentation lists the keys.
+    pub(crate) fn of_text(text: &str, env: &Env) -> Result<Self, ConfigErrors> {
+        Self::read(parse_text(Path::new(DEFAULT_FILE), text)?, env)
+    }
+
     fn read(yaml: Value, env: &Env) -> Result<Self, ConfigErrors> {
         let mut root = match yaml {
             Value::Null => Mapping::new(),
@@ -287,7 +295,12 @@ impl Config {
 fn parse(path: &Path) -> Result<Value, ConfigErrors> {
     let fail = |message: String| ConfigErrors::one(path.display().to_string(), message);
     let text = fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
-    let mut yaml: Value = serde_yaml::from_str(&text).map_err(|e| fail(format!("is not YAML: {e}")))?;
+    parse_text(path, &text)
+}
+
+fn parse_text(path: &Path, text: &str) -> Result<Value, ConfigErrors> {
+    let fail = |message: String| ConfigErrors::one(path.display().to_string(), message);
+    let mut yaml: Value = serde_yaml::from_str(text).map_err(|e| fail(format!("is not YAML: {e}")))?;
     yaml.apply_merge().map_err(|e| fail(format!("is not YAML: {e}")))?;
     Ok(yaml)
 }

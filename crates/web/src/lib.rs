@@ -43,7 +43,6 @@ mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use requests::Requests;
 use tokio::{net::TcpListener, sync::watch};
 
 pub use counting::{OnFailure, SharedCounting};
@@ -55,6 +54,7 @@ pub use models::limits_left;
 pub use polls::{Given, Instance, PollFinding, Polls};
 pub use refusal::status_and_code;
 pub use rehearsal::{Rehearsal, Rehearsed, RequestOutcome, rehearse};
+pub use requests::Requests;
 pub use state::{Parts, Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};
 

@@ -7,15 +7,16 @@ use tower::ServiceExt as _;
 
 use crate::{Shared, auth, head, models, refused_by_traefik};
 
-/// The service of the listener.
+/// The service of the requests listener. The listener itself has it from [`serve`](crate::serve).
 #[derive(Debug)]
-pub(crate) struct Requests {
+pub struct Requests {
     shared: Arc<Shared>,
     others: Router,
 }
 
 impl Requests {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+    /// The service over a state.
+    pub fn new(shared: &Arc<Shared>) -> Self {
         let others = Router::new()
             .route("/refuse/{why}", any(refused_by_traefik::handle))
             .route("/refuse/{why}/{*path}", any(refused_by_traefik::handle))
@@ -24,7 +25,8 @@ impl Requests {
         Self { shared: Arc::clone(shared), others }
     }
 
-    pub(crate) async fn answer(&self, request: Request) -> Response<Body> {
+    /// Answers one request, which has come from Traefik.
+    pub async fn answer(&self, request: Request) -> Response<Body> {
         if let Some(refusal) = head::check(&self.shared, &request) {
             return refusal;
         }

@@ -6,11 +6,13 @@ use clap::{Args, ValueEnum};
 
 /// The gateway from which keys come.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Gateway {
+pub enum Gateway {
+    /// Kong, by its declarative configuration.
     #[value(
         help = "Kong's declarative configuration (YAML): kong.yml, what `deck gateway dump` prints, or `kong config db_export`"
     )]
     Kong,
+    /// LiteLLM, by the answers of its lists.
     #[value(
         help = "LiteLLM's answers (JSON) to GET /key/list?return_full_object=true&size=100, each page, or /key/info; and to \
                 /team/list, /user/list and /organization/list, without which keys of teams, users and organizations are \

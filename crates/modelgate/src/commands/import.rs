@@ -26,11 +26,38 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode, time::SystemTime};
 
-use crate::{arguments::import::Import, exit};
+use crate::{
+    arguments::import::{Gateway, Import},
+    exit,
+};
+use source::InputFile;
 
 pub(crate) use into_store::into_store;
+
+/// Imports from one file's text: lines for the configuration file, and the messages about the rest.
+///
+/// # Errors
+/// Why nothing can be imported.
+pub(crate) fn of_text(
+    gateway: Gateway,
+    text: &str,
+    written: SystemTime,
+) -> Result<(String, Vec<String>), ImportRefused> {
+    let file = InputFile { name: String::new(), text: text.to_owned(), written };
+    let refused = |why: String| ImportRefused(why);
+    let mut imported = reading::read_files(gateway, &[file]).map_err(refused)?;
+    let without = BTreeSet::new();
+    imported.disable_held(&without);
+    let messages = imported.said.iter().map(|said| said.line(&without)).collect();
+    Ok((serde_yaml::to_string(&imported).map_err(|e| refused(e.to_string()))?, messages))
+}
+
+/// Why nothing can be imported from a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ImportRefused(String);
 
 /// Prints what can be imported as lines for the configuration file.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's answer goes to its user")]

@@ -9,17 +9,11 @@ use crate::arguments::import::{Gateway, Import};
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 pub(super) fn read(wanted: &Import) -> Result<Imported, String> {
     let sources = wanted.files.iter().map(|file| source(wanted, file)).collect::<Result<Vec<_>, _>>()?;
-    let mut imported = match (wanted.from, sources.as_slice()) {
-        (Gateway::Kong, [source]) => kong::read(&source.text, source.written)
-            .map_err(|e| format!("{}: {e}", wanted.files[0].display()))?,
-        (Gateway::Kong, _) => {
-            return Err(
-                "several files of Kong's; import each on its own: their consumers are not the same".into()
-            );
-        }
-        (Gateway::Litellm, sources) => litellm::read(sources)?,
+    let in_file = |why: String| match (wanted.from, wanted.files.as_slice()) {
+        (Gateway::Kong, [file]) => format!("{}: {why}", file.display()),
+        _ => why,
     };
-    imported.take_each_once();
+    let mut imported = read_files(wanted.from, &sources).map_err(in_file)?;
     let without: BTreeSet<String> = wanted.without.iter().cloned().collect();
     let held = imported.disable_held(&without);
     for said in &imported.said {
@@ -41,6 +35,21 @@ pub(super) fn read(wanted: &Import) -> Result<Imported, String> {
              has requests: {{ key_headers: [{headers}] }}"
         );
     }
+    Ok(imported)
+}
+
+/// Combines what one gateway's files have.
+pub(super) fn read_files(gateway: Gateway, files: &[InputFile]) -> Result<Imported, String> {
+    let mut imported = match (gateway, files) {
+        (Gateway::Kong, [file]) => kong::read(&file.text, file.written)?,
+        (Gateway::Kong, _) => {
+            return Err(
+                "several files of Kong's; import each on its own: their consumers are not the same".into()
+            );
+        }
+        (Gateway::Litellm, files) => litellm::read(files)?,
+    };
+    imported.take_each_once();
     Ok(imported)
 }
 
