@@ -13,7 +13,7 @@ use access::{KeyDigest, NewKey};
 use accounts::{AccountKind, Accounts, KeySpec};
 use common::auth::{Auth, config, file_key};
 use serde_json::{Value, json};
-use store::{Actor, AuditFilter, Registry, Store, UsageFilter};
+use store::{Actor, AuditFilter, Registry, Store, UsageFilter, UsageRow};
 use testkit::{
     Stopwatch, eventually,
     modelgate::Modelgate,
@@ -397,11 +397,13 @@ async fn usage_and_some_refusals_are_written_down() {
     let store = registry.store().expect("a store");
     let usage = eventually(Duration::from_secs(60), || async {
         let rows = store.usage(&UsageFilter { limit: 10, ..UsageFilter::default() }).await.expect("rows");
-        rows.into_iter().find(|row| row.model == "llama" && row.requests == 5 && row.refused >= 26)
+        let is_it = |row: &UsageRow| row.counts.requests == 5 && row.counts.refused >= 26;
+        rows.into_iter().find(|row| row.model.as_deref() == Some("llama") && is_it(row))
     })
     .await;
     // Ten for the answer and two for the words of the request at least; five requests.
-    assert_eq!((usage.key.as_str(), usage.consumer.as_str(), usage.estimated_tokens), ("alice", "team", 50));
+    assert_eq!((usage.key.as_deref(), usage.consumer.as_deref()), (Some("alice"), Some("team")));
+    assert_eq!((usage.counts.tokens(), usage.counts.estimated), (50, 50));
     let refusals =
         AuditFilter { action: Some("request refused".into()), limit: 100, ..AuditFilter::default() };
     let entries = eventually(Duration::from_secs(60), || async {
@@ -418,7 +420,8 @@ async fn usage_and_some_refusals_are_written_down() {
     );
     eventually(Duration::from_secs(60), || async {
         let rows = store.usage(&UsageFilter { limit: 10, ..UsageFilter::default() }).await.expect("rows");
-        rows.into_iter().find(|row| row.key == "revoked" && (row.requests, row.refused) == (0, 1))
+        let is_it = |row: &UsageRow| (row.counts.requests, row.counts.refused) == (0, 1);
+        rows.into_iter().find(|row| row.key.as_deref() == Some("revoked") && is_it(row))
     })
     .await;
     let limited: Vec<_> =

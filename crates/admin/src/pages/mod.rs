@@ -11,6 +11,7 @@ pub(crate) mod requests;
 pub(crate) mod servers;
 pub(crate) mod traefik;
 pub(crate) mod try_it;
+pub(crate) mod usage;
 
 #[cfg(test)]
 mod tests;

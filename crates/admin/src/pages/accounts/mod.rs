@@ -69,7 +69,7 @@ fn link<A: Pages>(name: &str) -> String {
 }
 
 /// The status for an error of the registry.
-fn status(error: &RegistryError) -> StatusCode {
+pub(crate) fn status(error: &RegistryError) -> StatusCode {
     match error {
         RegistryError::Invalid(_) => StatusCode::BAD_REQUEST,
         RegistryError::Declared(..) | RegistryError::NoStore => StatusCode::CONFLICT,
@@ -80,7 +80,7 @@ fn status(error: &RegistryError) -> StatusCode {
 }
 
 /// The page with another status.
-fn with_status(status: StatusCode, mut response: Response) -> Response {
+pub(crate) fn with_status(status: StatusCode, mut response: Response) -> Response {
     *response.status_mut() = status;
     response
 }
