@@ -280,7 +280,7 @@ mod tests {
             estimated: 34,
             ..UsedCounts::default()
         };
-        let used = ["alice", "<b>bob"].map(|key| {
+        let used = ["carol", "<b>bob"].map(|key| {
             let [key, consumer, model] = [key, "team", "llama"].map(str::to_owned);
             UsedOn {
                 day: day_before(&dashboard.admin, Duration::ZERO),
@@ -309,10 +309,10 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part}: {page}");
         }
-        assert!(!page.contains("alice"), "by day");
-        let page = dashboard.page("/usage?by=hour,key&key=alice").await;
+        assert!(!page.contains("carol"), "by day");
+        let page = dashboard.page("/usage?by=hour,key&key=carol").await;
         for part in
-            ["<time datetime=", "<a href=\"/keys/alice\">alice</a>", "1,234", "1,200 exact, 34 estimated"]
+            ["<time datetime=", "<a href=\"/keys/carol\">carol</a>", "1,234", "1,200 exact, 34 estimated"]
         {
             assert!(page.contains(part), "{part}: {page}");
         }
@@ -330,17 +330,17 @@ mod tests {
             let answer = dashboard.ask(Some(token), request.header("accept", "text/html"), form).await;
             (answer.status(), text(answer).await)
         };
-        assert_eq!(send(READER, "kind=key&name=alice").await.0, StatusCode::FORBIDDEN);
-        assert_eq!(send(ADMIN, "kind=plan&name=alice").await.0, StatusCode::BAD_REQUEST);
+        assert_eq!(send(READER, "kind=key&name=carol").await.0, StatusCode::FORBIDDEN);
+        assert_eq!(send(ADMIN, "kind=plan&name=carol").await.0, StatusCode::BAD_REQUEST);
         assert_eq!(send(ADMIN, "kind=key&name=").await.0, StatusCode::BAD_REQUEST);
-        assert!(dashboard.page("/usage?by=key").await.contains("alice"));
-        let (status, page) = send(ADMIN, "kind=key&name=alice").await;
+        assert!(dashboard.page("/usage?by=key").await.contains("carol"));
+        let (status, page) = send(ADMIN, "kind=key&name=carol").await;
         assert!(
             status == StatusCode::OK && page.contains("erased from 2 rows of usage and 0 entries"),
             "{page}"
         );
         let page = dashboard.page("/usage?by=key").await;
-        assert!(page.contains("(erased)") && !page.contains("alice") && page.contains("2,468"), "{page}");
+        assert!(page.contains("(erased)") && !page.contains("carol") && page.contains("2,468"), "{page}");
         assert!(dashboard.page("/audit").await.contains("usage erased"));
     }
 

@@ -49,10 +49,9 @@ pub(crate) enum UsageCommand {
 
 /// Whose name to erase.
 #[derive(Debug, Clone, Args)]
-#[group(required = true, multiple = false)]
 pub(crate) struct Erase {
     /// The name of a key, and of its consumer if that is the same
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", required_unless_present = "consumer", conflicts_with = "consumer")]
     key: Option<String>,
     /// The name of a consumer, and those of its keys
     #[arg(long, value_name = "NAME")]
