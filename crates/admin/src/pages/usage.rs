@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use store::{Erased, Person, RegistryError, UsageBy, UsageFilter, UsageRow};
 
-use super::accounts::{status, with_status};
+use super::{status, with_status};
 use crate::{
     Admin, Operator, Refusal,
     api::is_day,
@@ -78,8 +78,8 @@ pub(crate) struct UsageQuery {
 pub(crate) struct UsageLine {
     /// When; nothing in a sum over all times.
     pub(crate) time: Option<UsageTime>,
-    /// Whose and of what, in the order of the columns: the name, and a link if the name has a page.
-    pub(crate) names: Vec<(String, Option<String>)>,
+    /// Whose and of what, in the order of the columns: the column, the name, and a link if the name has a page.
+    pub(crate) names: Vec<(&'static str, String, Option<String>)>,
     pub(crate) requests: String,
     /// What became of them, as far as it was not an answer.
     pub(crate) failed: String,
@@ -106,11 +106,11 @@ impl UsageLine {
             UsageTime::Hour(format::time(SystemTime::UNIX_EPOCH + seconds))
         });
         let date = day.as_ref().or(month.as_ref()).map(|date| UsageTime::Date(date.clone()));
-        let named = [("keys", key), ("consumers", consumer), ("models", model)];
-        let names = named.into_iter().filter_map(|(path, name)| {
+        let named = [("Key", "keys", key), ("Consumer", "consumers", consumer), ("Model", "models", model)];
+        let names = named.into_iter().filter_map(|(column, path, name)| {
             let name = name.as_ref()?;
             let has_page = !name.is_empty() && !name.starts_with('(');
-            Some((name.clone(), has_page.then(|| format!("/{path}/{}", encode(name)))))
+            Some((column, name.clone(), has_page.then(|| format!("/{path}/{}", encode(name)))))
         });
         Self { time: hour.or(date), names: names.collect(), ..Self::numbers(counts) }
     }

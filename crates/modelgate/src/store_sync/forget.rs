@@ -9,10 +9,12 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{WRITE, reading::late};
+use super::reading::late;
 
 /// The number of rows that are deleted at once.
 const ROWS: u32 = 500;
+/// How long a deletion may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two deletions.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,7 +52,7 @@ impl Drop for Forgetting {
 async fn forget(store: &Store, table: UsageTable, before: &str) -> Result<u64, StoreError> {
     let mut all = 0;
     loop {
-        let forgotten = timeout(WRITE, store.forget_usage_before(table, before, ROWS)).await;
+        let forgotten = timeout(PATIENCE, store.forget_usage_before(table, before, ROWS)).await;
         let rows = forgotten.unwrap_or_else(|_| Err(late()))?;
         all += rows;
         if rows < ROWS.into() {
