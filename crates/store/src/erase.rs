@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use sqlx::{AnyConnection, AssertSqlSafe, Row as _};
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _, query::Query};
 
 use crate::{
     Audit, Store, StoreError, StoreUrl,
@@ -81,8 +81,7 @@ impl Store {
         let mut transaction = self.begin().await?;
         for some in subjects.chunks(AT_ONCE) {
             let about = format!("SELECT id FROM audit WHERE subject IN ({})", parameters(1, some.len()));
-            let query =
-                some.iter().fold(sqlx::query(AssertSqlSafe(about)), |query, subject| query.bind(subject));
+            let query = some.iter().fold(sqlx::query(AssertSqlSafe(about)), Query::bind);
             for row in query.fetch_all(&mut *transaction).await? {
                 entries.insert(row.try_get(0)?);
             }
@@ -185,7 +184,7 @@ async fn erase_entries(connection: &mut AnyConnection, ids: &[String]) -> Result
          WHERE id IN ({})",
         parameters(1, ids.len())
     );
-    let query = ids.iter().fold(sqlx::query(AssertSqlSafe(statement)), |query, id| query.bind(id));
+    let query = ids.iter().fold(sqlx::query(AssertSqlSafe(statement)), Query::bind);
     Ok(query.execute(connection).await?.rows_affected())
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use access::{Used, UsedCounts};
-use sqlx::{AnyConnection, AssertSqlSafe, Row as _, any::AnyRow};
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _, any::AnyRow, query::Query};
 
 use crate::{
     Store, StoreError,
@@ -409,7 +409,7 @@ async fn add_rows(
                 UsageTable::Hours => query.bind(row.hour),
             };
             let query = query.bind(&row.key).bind(&row.consumer).bind(&row.model);
-            values(counts).into_iter().fold(query, |query, value| query.bind(value)).bind(*last_used)
+            values(counts).into_iter().fold(query, Query::bind).bind(*last_used)
         });
     query.execute(connection).await?;
     Ok(())

@@ -1,6 +1,6 @@
 //! `GET /v1/usage`: what the caller's own key has used. Servers' answers say it per request; this says it in sums.
 
-use std::{fmt, pin::Pin, sync::OnceLock, time::Duration};
+use std::{borrow::Cow, fmt, pin::Pin, sync::OnceLock, time::Duration};
 
 use access::Key;
 use percent_encoding::percent_decode_str;
@@ -106,7 +106,7 @@ fn refusal(why: NoOwnUsage) -> Refusal {
 fn parameters(query: &str) -> Result<Vec<(String, String)>, String> {
     let decoded = |text: &str| {
         let text = text.replace('+', " ");
-        percent_decode_str(&text).decode_utf8().map(|text| text.into_owned())
+        percent_decode_str(&text).decode_utf8().map(Cow::into_owned)
     };
     let mut parameters: Vec<(String, String)> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
