@@ -305,6 +305,8 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
     let telemetry = free_port();
     let sim = Sim::start_with(Options {
         spans: Some(Exporter { endpoint: format!("http://127.0.0.1:{telemetry}/v1/traces"), token: None }),
+        // So that a client can break off a streamed answer, however busy the machine is.
+        chunk_delay: Duration::from_millis(500),
         ..Options::named("sim", &["llama"])
     });
     let yaml = format!(
@@ -313,9 +315,10 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
         sim.url(),
         common::auth::file_key("limited", "tokens_per_minute: 10000, tokens_per_day: 1000000"),
     );
-    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &yaml);
+    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &yaml).keep_state();
+    let builder = builder.env("MODELGATE_LISTEN_TELEMETRY_TOKEN", TOKEN).env("MODELGATE_ADMIN_TOKEN", TOKEN);
     let builder = builder.env("MODELGATE_LOG_LEVEL", "debug");
-    let mut modelgate = builder.env("MODELGATE_LISTEN_TELEMETRY_TOKEN", TOKEN).start().await;
+    let mut modelgate = builder.start().await;
     modelgate.wait_ready().await;
     let to_modelgate = [
         format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs"),
@@ -326,13 +329,14 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
     traefik.wait_configured().await;
 
     let began = std::time::Instant::now();
-    let (mut used, mut reserved) = (0, 0);
+    let (mut prompt, mut completion, mut reserved) = (0, 0, 0);
     while reserved < 60_000 {
         let answer = send(post_as(&traefik, LIMITED, &common::chat("llama"))).await;
         match answer.status().as_u16() {
             200 => {
                 let answer: Value = answer.json().await.expect("JSON");
-                used += answer["usage"]["total_tokens"].as_u64().expect("usage");
+                prompt += answer["usage"]["prompt_tokens"].as_u64().expect("usage");
+                completion += answer["usage"]["completion_tokens"].as_u64().expect("usage");
                 reserved += 1_000;
             }
             429 => {
@@ -347,6 +351,7 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
+    let used = prompt + completion;
     // Without it 60,000 tokens take five minutes.
     assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
     let told = Told { key: &traefik, modelgate: &modelgate };
@@ -368,6 +373,7 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
     })
     .await;
     assert!(is_settled.is_some(), "{}\n{}", seen.into_inner().expect("no panic"), modelgate.log());
+    usage_says_what_the_answers_said(&modelgate, &traefik, prompt, completion).await;
 }
 
 struct Told<'t> {
@@ -396,6 +402,65 @@ fn value(metrics: &str, name: &str) -> u64 {
     let line = metrics.lines().find_map(|line| line.strip_prefix(name));
     let line = line.unwrap_or_else(|| panic!("{name}: {metrics}"));
     line.trim().parse::<f64>().expect("a number") as u64
+}
+
+/// The API, the command line and the caller's own list: to the token.
+async fn usage_says_what_the_answers_said(
+    modelgate: &Modelgate,
+    traefik: &Traefik,
+    prompt: u64,
+    completion: u64,
+) {
+    let client = testkit::client();
+    // One that is broken off is measured, and counted apart.
+    let mut body = common::chat("llama");
+    body["stream"] = json!(true);
+    let mut chunks = send(post_as(traefik, LIMITED, &body)).await.bytes_stream();
+    assert!(chunks.next().await.is_some_and(|chunk| chunk.is_ok()));
+    drop(chunks);
+    let api = format!("{}/api/v1/usage?key=limited", modelgate.admin_url());
+    let rows = async |query: &str| -> Value {
+        let answer: Value =
+            send(client.get(format!("{api}{query}")).bearer_auth(TOKEN)).await.json().await.expect("JSON");
+        answer["items"].clone()
+    };
+    let day = testkit::eventually(Duration::from_secs(30), || async {
+        let day = rows("").await[0].clone();
+        (day["aborted"] == 1 && day["estimated_tokens"] == 0).then_some(day)
+    })
+    .await;
+    assert_eq!((&day["exact_tokens"], &day["requests"]), (&json!(prompt + completion), &json!(61)), "{day}");
+    let number = |row: &Value, name: &str| row[name].as_u64().expect("a number");
+    let measured = number(&day, "measured_tokens");
+    let parts = number(&day, "prompt_tokens") + number(&day, "completion_tokens");
+    assert_eq!(
+        (parts, number(&day, "tokens")),
+        (prompt + completion + measured, prompt + completion + measured)
+    );
+    assert!(measured > 0 && number(&day, "prompt_tokens") > prompt && day["errors"] == 0, "{day}");
+    assert!(day["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{day}");
+    let by_hour = rows("&by=hour").await;
+    let of_hours: u64 = by_hour.as_array().expect("rows").iter().map(|row| number(row, "tokens")).sum();
+    assert_eq!(of_hours, number(&day, "tokens"), "{by_hour}");
+
+    let own = client.get(format!("{}/v1/usage?by=day", traefik.url())).bearer_auth(LIMITED);
+    let own: Value = send(own).await.json().await.expect("JSON");
+    assert_eq!((&own["object"], &own["key"]), (&json!("usage"), &json!("limited")));
+    for name in ["tokens", "exact_tokens", "prompt_tokens", "completion_tokens", "requests", "aborted"] {
+        assert_eq!(own["data"][0][name], day[name], "{name} of {own}");
+    }
+    let others = client.get(format!("{}/v1/usage?key=other", traefik.url())).bearer_auth(LIMITED);
+    let (status, body) = common::refusal(others).await;
+    assert_eq!((status, &body["error"]["code"]), (400, &json!("invalid_parameter")), "{body}");
+    let stranger = client.get(format!("{}/v1/usage", traefik.url()));
+    assert_eq!(send(stranger).await.status(), 401);
+
+    let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+    let command = command.current_dir(modelgate.folder()).env("MODELGATE_STATE_DIR", "state");
+    let printed =
+        command.args(["usage", "--by", "day,key,consumer,model", "--json"]).output().expect("it runs");
+    let printed: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
+    assert_eq!(printed[0], day);
 }
 
 fn post_as(traefik: &Traefik, key: &str, body: &Value) -> RequestBuilder {

@@ -5,6 +5,7 @@
 //! requests  TLS, HTTP/2  every request      head.rs                checks the head
 //!                        /auth              auth.rs                whether a request may pass, and its route
 //!                        GET /v1/models     models.rs              the models that a key may use
+//!                        GET /v1/usage      own_usage.rs           what a key has used
 //!                        /refuse/…          refused_by_traefik.rs  errors for requests that Traefik does not let pass
 //! admin     plain HTTP   /healthz /readyz   health.rs              for people and health checks
 //!                        /metrics           metrics.rs             for Prometheus
@@ -31,6 +32,7 @@ mod metrics;
 mod misaddressed;
 mod models;
 mod one_task;
+mod own_usage;
 mod polls;
 mod provider;
 mod refusal;
@@ -51,6 +53,7 @@ pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};
 pub use metered::{Corrections, Metered};
 pub use metrics::{Family, MetricKind, Sample};
 pub use models::limits_left;
+pub use own_usage::{NoOwnUsage, OwnUsage, OwnUsageQuestion};
 pub use polls::{Given, Instance, PollFinding, Polls};
 pub use refusal::status_and_code;
 pub use rehearsal::{Rehearsal, Rehearsed, RequestOutcome, rehearse};

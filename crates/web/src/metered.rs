@@ -7,22 +7,23 @@
 use std::sync::Arc;
 
 use access::{
-    Grant, Key,
+    Grant, Key, UsageHour, UsageOf, UsedCounts,
     estimate::{Answers, Sum},
 };
 use metering::{
-    MeteredEndpoint, Opener, RequestId, RequestReservation, RequestSettlement, RequestShape, ReservedTokens,
-    SpanId,
+    Ending, MeteredEndpoint, Opener, RequestId, RequestReservation, RequestSettlement, RequestShape,
+    ReservedTokens, SpanId, UsageKind,
 };
 use shared_limits::Settled;
 use tracing::debug;
 
 use crate::{Shared, counting::SharedReservation};
 
-/// Whose request it was, and what it has taken from limits of tokens.
+/// Whose request it was and when, and what it has taken from limits of tokens.
 #[derive(Debug)]
 pub struct Metered {
     key: Arc<Key>,
+    hour: UsageHour,
     reservation: limits::Reservation,
     shared: SharedReservation,
     /// What limits have been told last.
@@ -30,9 +31,14 @@ pub struct Metered {
 }
 
 impl Metered {
-    fn new(key: Arc<Key>, reservation: limits::Reservation, shared: SharedReservation, taken: u32) -> Self {
+    fn new(
+        key: Arc<Key>,
+        hour: UsageHour,
+        (reservation, shared): (limits::Reservation, SharedReservation),
+        taken: u32,
+    ) -> Self {
         key.open_requests.opened();
-        Self { key, reservation, shared, taken }
+        Self { key, hour, reservation, shared, taken }
     }
 }
 
@@ -47,20 +53,23 @@ pub(crate) struct Admitted<'g> {
     pub(crate) request: RequestId,
     pub(crate) parent: SpanId,
     pub(crate) uri: &'g str,
+    /// Where its usage was counted.
+    pub(crate) hour: UsageHour,
     pub(crate) sum: Sum,
     pub(crate) shared: SharedReservation,
 }
 
+/// The estimated tokens of a request: of the prompt and of the answer. Usage counts what the ledger settles later.
+pub(crate) fn estimated(sum: &Sum) -> [u32; 2] {
+    [sum.prompt, sum.answer].map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX))
+}
+
 /// Hands a request over. If too many wait already, its estimate stands.
 pub(crate) fn open(opener: &Opener<Metered>, grant: Grant, admitted: Admitted<'_>) {
-    let Admitted { request, parent, uri, sum, shared } = admitted;
-    let tokens = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-    let reserved = ReservedTokens {
-        prompt: tokens(sum.prompt),
-        completion: tokens(sum.answer),
-        is_open: sum.open.is_some(),
-    };
-    let taken = tokens(reserved.total());
+    let Admitted { request, parent, uri, hour, sum, shared } = admitted;
+    let [prompt, completion] = estimated(&sum);
+    let reserved = ReservedTokens { prompt, completion, is_open: sum.open.is_some() };
+    let taken = u32::try_from(reserved.total()).unwrap_or(u32::MAX);
     let reservation = RequestReservation {
         request,
         parent,
@@ -68,7 +77,7 @@ pub(crate) fn open(opener: &Opener<Metered>, grant: Grant, admitted: Admitted<'_
         model: grant.known_model().unwrap_or_default().into(),
         shape: shape(uri, grant.answers, grant.may_export_spans),
         reserved,
-        held: Metered::new(grant.key, grant.reservation.of_tokens(), shared, taken),
+        held: Metered::new(grant.key, hour, (grant.reservation.of_tokens(), shared), taken),
     };
     if let Err(reservation) = opener.open(reservation) {
         debug!(request_id = %reservation.request, "too many requests wait for the ledger: the estimate stands");
@@ -89,12 +98,11 @@ impl Shared {
     pub async fn settle(&self, settlements: Vec<RequestSettlement<Metered>>) {
         let mut corrections = Corrections::default();
         for mut settlement in settlements {
-            let (difference, used) = (settlement.difference(), settlement.used_of_limits());
+            let used = settlement.used_of_limits();
             self.correct(&mut settlement.held, used, &mut corrections);
-            if difference != 0 {
-                let Key { name, consumer, .. } = &*settlement.held.key;
-                self.usage().correct(name, &consumer.name, &settlement.model, difference);
-            }
+            let Metered { key, hour, .. } = &settlement.held;
+            let of = UsageOf { key: &key.name, consumer: &key.consumer.name, model: &settlement.model };
+            self.usage().settled(of, *hour, correction(&settlement));
         }
         self.correct_shared(corrections).await;
     }
@@ -121,3 +129,26 @@ impl Shared {
 /// What limits that several replicas share get back, or are owed.
 #[derive(Debug, Default)]
 pub struct Corrections(Vec<Settled>);
+
+/// What a settlement changes in the usage, which has counted the request and its estimate.
+fn correction<T>(settlement: &RequestSettlement<T>) -> UsedCounts {
+    let RequestSettlement { reserved, used, kind, ending, duration, .. } = settlement;
+    let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let (reserved, total) = ([reserved.prompt, reserved.completion].map(i64::from), signed(used.total()));
+    let mut counts = UsedCounts {
+        errors: i64::from(*ending == Ending::Refused),
+        aborted: i64::from(*ending == Ending::Aborted),
+        milliseconds: duration.map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
+        prompt: signed(used.prompt) - reserved[0],
+        cached: signed(used.cached.unwrap_or(0)),
+        completion: signed(used.completion) - reserved[1],
+        estimated: -reserved.iter().sum::<i64>(),
+        ..UsedCounts::default()
+    };
+    match kind {
+        UsageKind::Exact => counts.exact += total,
+        UsageKind::Measured => counts.measured += total,
+        UsageKind::Estimated => counts.estimated += total,
+    }
+    counts
+}

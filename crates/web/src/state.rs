@@ -19,8 +19,13 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    CertificateAuthority, Family, History, Polls, SharedCounting, connection::Peer, counting,
-    metered::Metered, metrics::Sources, provider::RenderCache,
+    CertificateAuthority, Family, History, Polls, SharedCounting,
+    connection::Peer,
+    counting,
+    metered::Metered,
+    metrics::Sources,
+    own_usage::{NoOwnUsage, OwnUsage, OwnUsageQuestion, OwnUsageSource},
+    provider::RenderCache,
 };
 
 /// The configuration for the handlers; replaced as a whole on reload.
@@ -57,6 +62,7 @@ pub struct Shared {
     shared_counting: Option<SharedCounting>,
     metering: OnceLock<Opener<Metered>>,
     usage: Usage,
+    pub(crate) own_usage: Arc<OwnUsageSource>,
     settings_revision: watch::Sender<u64>,
     limiters: Limiters<SystemClock>,
     authority: Arc<CertificateAuthority>,
@@ -116,7 +122,8 @@ impl Shared {
     pub(crate) fn uncounted(&self, policy: Arc<Policy>) -> Self {
         let (settings, unheard) = (self.settings.load_full(), watch::Sender::new(BTreeSet::new()));
         let listener = (Arc::clone(&self.authority), self.requests_port);
-        Self::fresh(self.catalogue.clone(), settings, policy, listener, unheard)
+        let own_usage = Arc::clone(&self.own_usage);
+        Self { own_usage, ..Self::fresh(self.catalogue.clone(), settings, policy, listener, unheard) }
     }
 
     fn fresh(
@@ -133,6 +140,7 @@ impl Shared {
             shared_counting: None,
             metering: OnceLock::new(),
             usage: Usage::default(),
+            own_usage: Arc::default(),
             settings_revision: watch::Sender::new(0),
             limiters: Limiters::new(SystemClock::new()),
             authority,
@@ -202,6 +210,14 @@ impl Shared {
     /// The usage of keys. Another task must take it regularly.
     pub fn usage(&self) -> &Usage {
         &self.usage
+    }
+
+    /// Looks up callers' own usage there from now on; later calls change nothing.
+    pub fn answer_own_usage<A>(&self, source: impl Fn(OwnUsageQuestion) -> A + Send + Sync + 'static)
+    where
+        A: Future<Output = Result<OwnUsage, NoOwnUsage>> + Send + 'static,
+    {
+        self.own_usage.set(source);
     }
 
     /// Notifies when the settings are replaced; the value counts the replacements.

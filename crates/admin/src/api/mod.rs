@@ -36,7 +36,7 @@ use crate::Admin;
 
 pub use keys::{InvalidGrace, read_grace};
 pub(crate) use problem::Problem;
-pub use records::{entry_to_json, is_day, usage_to_json};
+pub use records::{entry_to_json, erased_to_json, is_day, usage_to_json};
 pub use view::{Present, state_in_words};
 
 /// The path of the API.
@@ -70,6 +70,7 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ("/keys/{name}/rotate", post(keys::rotate)),
         ("/keys/{name}/limits", get(keys::limits)),
         ("/usage", get(records::usage)),
+        ("/usage/erase", post(records::erase)),
         ("/audit", get(records::audit)),
         ("/models", get(state::models)),
         ("/servers", get(state::servers)),

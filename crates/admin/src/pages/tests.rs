@@ -68,6 +68,7 @@ async fn what_others_have_named_shows_as_text_everywhere() {
         format!("/servers/{id}"),
         "/requests".into(),
         format!("/requests?model={encoded}&consumer={encoded}&key={encoded}&id={encoded}&reason={encoded}"),
+        format!("/usage?by={encoded}&key={encoded}&consumer={encoded}&model={encoded}&from={encoded}"),
         "/traefik".into(),
         "/about".into(),
     ];
