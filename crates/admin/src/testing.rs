@@ -86,6 +86,7 @@ fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>
         traefik: traefik_config::RenderOptions::default(),
         advertise: None,
         hold: std::time::Duration::from_secs(4),
+        telemetry: None,
     };
     let authority = web::CertificateAuthority::open(None, None).expect("a CA");
     let (traefik_peers, _) = watch::channel(BTreeSet::new());

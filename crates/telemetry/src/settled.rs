@@ -9,7 +9,7 @@ use metering::{Ending, RequestId, UsageKind, UsedTokens};
 pub struct SettledRequest {
     /// The request.
     pub request: RequestId,
-    /// Its model; empty if the client may have invented the name.
+    /// Its model by the model's own name, not an alias; empty if the client may have invented it.
     pub model: Arc<str>,
     /// The server that got it, if that is known.
     pub server: Option<AnsweringServer>,

@@ -31,6 +31,7 @@ mod metrics;
 mod misaddressed;
 mod models;
 mod one_task;
+mod outcomes;
 mod polls;
 mod provider;
 mod refusal;
@@ -38,6 +39,7 @@ mod refused_by_traefik;
 mod rehearsal;
 mod report;
 mod requests;
+mod server_metering;
 mod state;
 mod tls;
 
@@ -55,6 +57,7 @@ pub use models::limits_left;
 pub use polls::{Given, Instance, PollFinding, Polls};
 pub use refusal::status_and_code;
 pub use rehearsal::{Rehearsal, Rehearsed, RequestOutcome, rehearse};
+pub use server_metering::{BestMetering, MeteringState, ServerMetering, TelemetryListener};
 pub use state::{Parts, Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};
 

@@ -69,6 +69,7 @@ fn shape(uri: &str, answers: Answers, traces: bool) -> RequestShape {
 impl Shared {
     /// Corrects limits and usage by what requests have really used. Only limits that several replicas share are waited for.
     pub async fn settle(&self, settlements: &[RequestSettlement<Metered>]) {
+        self.note_outcomes(settlements);
         let mut in_shared = Vec::new();
         for settlement in settlements {
             let difference = settlement.difference();

@@ -19,8 +19,8 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    CertificateAuthority, Family, History, Polls, SharedCounting, connection::Peer, counting,
-    metered::Metered, metrics::Sources, provider::RenderCache,
+    CertificateAuthority, Family, History, Polls, SharedCounting, TelemetryListener, connection::Peer,
+    counting, metered::Metered, metrics::Sources, outcomes::ServersByUrl, provider::RenderCache,
 };
 
 /// The configuration for the handlers; replaced as a whole on reload.
@@ -34,6 +34,8 @@ pub struct Settings {
     pub advertise: Option<String>,
     /// How long a poll is held while nothing changes; shorter than Traefik's `pollTimeout`.
     pub hold: Duration,
+    /// Where servers and Traefik tell what they did; `None`: nowhere.
+    pub telemetry: Option<TelemetryListener>,
 }
 
 impl Settings {
@@ -56,6 +58,7 @@ pub struct Shared {
     policy: ArcSwap<Policy>,
     shared_counting: Option<SharedCounting>,
     metering: OnceLock<Opener<Metered>>,
+    pub(crate) servers_by_url: ServersByUrl,
     usage: Usage,
     settings_revision: watch::Sender<u64>,
     limiters: Limiters<SystemClock>,
@@ -132,6 +135,7 @@ impl Shared {
             policy: ArcSwap::new(policy),
             shared_counting: None,
             metering: OnceLock::new(),
+            servers_by_url: ServersByUrl::default(),
             usage: Usage::default(),
             settings_revision: watch::Sender::new(0),
             limiters: Limiters::new(SystemClock::new()),
@@ -299,6 +303,7 @@ impl Shared {
             traefik: Default::default(),
             advertise: None,
             hold: Duration::ZERO,
+            telemetry: None,
         };
         let authority = CertificateAuthority::open(None, None).expect("an authority");
         let traefik_peers = watch::channel(Default::default()).0;

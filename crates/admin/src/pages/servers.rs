@@ -17,7 +17,11 @@ use catalogue::{
 use serde::Deserialize;
 
 use self::health::ShownHealth;
-use super::{ListQuery, PageRequest, live_page};
+use super::{
+    ListQuery, PageRequest,
+    figures::{self, Figures},
+    live_page,
+};
 use crate::{
     Admin, Operator, Refusal,
     finding::IssueSeverity,
@@ -36,6 +40,7 @@ pub(crate) struct Servers {
     counts: [(&'static str, &'static str, usize); 6],
     issues: Vec<Issue>,
     rows: Vec<ServerRow>,
+    is_metered: bool,
     paging: Paging,
 }
 live_page!(Servers);
@@ -56,6 +61,7 @@ pub(crate) struct ServerRow {
     pub(crate) priority: u8,
     pub(crate) models: Vec<String>,
     pub(crate) more_models: usize,
+    pub(crate) figures: Figures,
 }
 
 /// How many models are named in a row.
@@ -83,6 +89,7 @@ impl ServerRow {
             priority: spec.settings.priority,
             models: names.take(MODELS).collect(),
             more_models: server.models.len().saturating_sub(MODELS),
+            figures: Figures::of_server(admin, server),
         }
     }
 }
@@ -137,7 +144,9 @@ pub(crate) fn list(asked: PageRequest<'_>) -> Servers {
         _ => Vec::new(),
     };
     let rows = paging.cut(found).into_iter().map(|server| ServerRow::new(admin, server)).collect();
-    Servers { frame: Frame::new("Servers", "/servers", asked.operator), query, counts, issues, rows, paging }
+    let is_metered = figures::is_metered(admin);
+    let frame = Frame::new("Servers", "/servers", asked.operator);
+    Servers { frame, query, counts, issues, rows, is_metered, paging }
 }
 
 /// How many issues are shown above the list.
@@ -164,6 +173,9 @@ pub(crate) struct ServerPage {
     settings: Vec<(String, String)>,
     has_model_settings: bool,
     models: Vec<(String, String)>,
+    /// How its requests have gone, and how well their tokens are known.
+    requests: Vec<(&'static str, String)>,
+    metering_todo: Option<String>,
     problems: Vec<Told>,
     can_cordon: bool,
     cordoned: bool,
@@ -218,6 +230,9 @@ pub(crate) fn one(asked: PageRequest<'_>, id: &str) -> Option<ServerPage> {
     if spec.credential.is_some() {
         facts.push(("Credential", "it demands one; it is given to nobody but Traefik".into()));
     }
+    let metering = admin.shared.metering_of(server);
+    let mut requests = Figures::of_server(admin, server).into_facts();
+    requests.push(("Tokens are", metering.to_string()));
     Some(ServerPage {
         frame: Frame::new(&spec.name, "/servers", asked.operator),
         todo: server.state.why().map(Finding::advice),
@@ -229,6 +244,8 @@ pub(crate) fn one(asked: PageRequest<'_>, id: &str) -> Option<ServerPage> {
             .iter()
             .map(|m| (m.name.to_string(), format!("/models/{}", encode(m.name.as_str()))))
             .collect(),
+        requests,
+        metering_todo: metering.advice(),
         problems: problems.map(|problem| Told::of_catalogue(&problem.finding)).collect(),
         can_cordon: !matches!(server.state, ServerState::Stopped(_)),
         cordoned: cordoned(admin, server).is_some(),
