@@ -100,7 +100,7 @@ fn settings(telemetry: Option<TelemetryListener>) -> web::Settings {
         trusted_networks: Vec::new(),
         traefik: traefik_config::RenderOptions::default(),
         advertise: None,
-        hold: std::time::Duration::from_secs(4),
+        hold: Duration::from_secs(4),
         telemetry,
     }
 }

@@ -448,6 +448,11 @@ async fn operators_see_what_became_of_each_request() {
     for model in ["llama", "qwen"] {
         wait_for(&seen.traefik, model).await;
     }
+    // From now on Traefik's records are waited for: without them only the spans tell, and those know no status.
+    testkit::eventually(Duration::from_secs(30), || async {
+        (seen.server("quiet").await.0 == "metering_measured").then_some(())
+    })
+    .await;
     let answer = seen.ask("whole", "llama", json!({})).await;
     let usage = answer.json::<Value>().await.expect("JSON")["usage"].clone();
     let whole = seen.outcome("whole").await;
@@ -470,6 +475,13 @@ async fn operators_see_what_became_of_each_request() {
         (&measured["tokens_are"], &measured["first_token_seconds"]),
         (&json!("measured"), &Value::Null)
     );
+
+    // The answer has 20 tokens. Nothing is known about this model but the bytes.
+    let streamed = seen.ask("streamed", "qwen", json!({ "stream": true })).await;
+    assert!(streamed.text().await.expect("a stream").contains("[DONE]"));
+    let streamed = seen.outcome("streamed").await;
+    let tokens = streamed["completion_tokens"].as_u64().expect("a number");
+    assert!(streamed["tokens_are"] == "measured" && (15..=25).contains(&tokens), "{streamed}");
 
     let mut chunks = seen.ask("broken-off", "llama", json!({ "stream": true })).await.bytes_stream();
     assert!(chunks.next().await.is_some_and(|chunk| chunk.is_ok()));

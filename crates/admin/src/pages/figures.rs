@@ -9,7 +9,7 @@ use crate::{Admin, format};
 
 /// The figures of the last minutes. Empty texts: there is nothing to tell.
 #[derive(Default)]
-pub(crate) struct Figures {
+pub(crate) struct RecentFigures {
     /// Generated tokens a second.
     pub(crate) tokens: String,
     /// Tokens of prompts a second.
@@ -28,7 +28,7 @@ pub(crate) fn is_metered(admin: &Admin) -> bool {
     admin.shared.settings().telemetry.is_some()
 }
 
-impl Figures {
+impl RecentFigures {
     /// Those of a model; all of its names count together.
     pub(crate) fn of_model(admin: &Admin, pool: &Pool) -> Self {
         Self::new(admin.shared.telemetry().of_model(pool.canonical.as_str(), Instant::now()))

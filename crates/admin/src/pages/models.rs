@@ -5,7 +5,7 @@ use catalogue::{Pool, Readiness, Source};
 
 use super::{
     ListQuery, PageRequest,
-    figures::{self, Figures},
+    figures::{self, RecentFigures},
     live_page,
     servers::ServerRow,
 };
@@ -39,7 +39,7 @@ struct ModelRow {
     waiting: usize,
     context: String,
     kind: String,
-    figures: Figures,
+    figures: RecentFigures,
 }
 
 #[derive(Template)]
@@ -120,7 +120,7 @@ fn row(admin: &Admin, pool: &Pool) -> ModelRow {
         waiting: pool.waiting.len(),
         context: pool.card.context_length.map_or_else(String::new, format::count),
         kind: pool.card.owned_by.clone().unwrap_or_default(),
-        figures: Figures::of_model(admin, pool),
+        figures: RecentFigures::of_model(admin, pool),
     }
 }
 
@@ -156,7 +156,7 @@ fn view(asked: &PageRequest<'_>, pool: &Pool) -> PoolView {
     fact("Route in Traefik", (!routes.is_empty()).then(|| routes.join(", ")));
     fact("Canary", pool.canary.as_ref().map(|b| format!("{} % to {}", b.percent, b.model)));
     fact("Mirror", pool.mirror.as_ref().map(|b| format!("{} % copied to {}", b.percent, b.model)));
-    facts.extend(Figures::of_model(asked.admin, pool).into_facts());
+    facts.extend(RecentFigures::of_model(asked.admin, pool).into_facts());
     let settings = settings(pool);
     let servers = pool.ready.iter().chain(&pool.waiting).map(|s| ServerRow::new(asked.admin, s)).collect();
     PoolView { class, state, facts, settings, servers }

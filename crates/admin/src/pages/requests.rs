@@ -49,7 +49,7 @@ struct RequestRow {
     key: String,
     model: String,
     request: String,
-    /// The estimated tokens.
+    /// The estimated tokens, until it is known what was used.
     tokens: String,
     latency: String,
     /// What became of it, if it was admitted.
@@ -144,7 +144,10 @@ fn row(record: &Record, is_metered: bool) -> RequestRow {
         key: text(record.key()),
         model: text(record.model()),
         request: format!("{} {}", record.method(), record.path()),
-        tokens: record.tokens.map_or_else(String::new, |tokens| format::counted(tokens as usize, "token")),
+        tokens: record
+            .tokens
+            .filter(|_| record.settled.is_none())
+            .map_or_else(String::new, |tokens| format::counted(tokens as usize, "token")),
         latency: format::latency(record.latency),
         outcome: (is_metered && record.refused.is_none()).then(|| shown(record.settled.as_deref())),
         id: record.request_id().to_owned(),

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use self::health::ShownHealth;
 use super::{
     ListQuery, PageRequest,
-    figures::{self, Figures},
+    figures::{self, RecentFigures},
     live_page,
 };
 use crate::{
@@ -61,7 +61,7 @@ pub(crate) struct ServerRow {
     pub(crate) priority: u8,
     pub(crate) models: Vec<String>,
     pub(crate) more_models: usize,
-    pub(crate) figures: Figures,
+    pub(crate) figures: RecentFigures,
 }
 
 /// How many models are named in a row.
@@ -89,7 +89,7 @@ impl ServerRow {
             priority: spec.settings.priority,
             models: names.take(MODELS).collect(),
             more_models: server.models.len().saturating_sub(MODELS),
-            figures: Figures::of_server(admin, server),
+            figures: RecentFigures::of_server(admin, server),
         }
     }
 }
@@ -231,7 +231,7 @@ pub(crate) fn one(asked: PageRequest<'_>, id: &str) -> Option<ServerPage> {
         facts.push(("Credential", "it demands one; it is given to nobody but Traefik".into()));
     }
     let metering = admin.shared.metering_of(server);
-    let mut requests = Figures::of_server(admin, server).into_facts();
+    let mut requests = RecentFigures::of_server(admin, server).into_facts();
     requests.push(("Tokens are", metering.to_string()));
     Some(ServerPage {
         frame: Frame::new(&spec.name, "/servers", asked.operator),

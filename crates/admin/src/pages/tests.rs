@@ -395,10 +395,10 @@ async fn what_became_of_requests_is_shown_where_somebody_tells() {
         "aborted</span> <span class=\"tag\">499</span>",
         "not known</span>",
         "no word yet</span>",
-        "1,200 + 34<div class=\"muted small\">exact, 1,000 cached</div>",
+        "1,200 + 34 in 1.5 s<div class=\"muted small\">exact, 1,000 cached</div>",
         "measured, 1,000 cached",
         "estimated, 1,000 cached",
-        "1.5 s<div class=\"muted small\">first token 200 ms</div>",
+        "<div class=\"muted small\">first token 200 ms</div>",
         "est. 1,002 tokens",
         ESCAPED,
     ] {
