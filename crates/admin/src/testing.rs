@@ -5,7 +5,7 @@ pub(crate) mod found;
 use std::{
     collections::BTreeSet,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use access::{KeyDigest, Policy};
@@ -20,7 +20,7 @@ use catalogue::{
 };
 use metering::{Ending, RequestId, UsageKind, UsedTokens};
 use store::{Registry, Store, StoreUrl};
-use telemetry::{AnsweringServer, SettledRequest};
+use telemetry::{AnsweringServer, Decided, SettledRequest};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 use web::TelemetryListener;
@@ -56,6 +56,28 @@ impl Dashboard {
         let store = Store::open(StoreUrl::in_folder(folder)).await.expect("a store");
         dashboard.admin.registry.set_store(store);
         dashboard
+    }
+
+    /// Admits requests of the key `alice` with the ids 1 to `count`.
+    pub(crate) fn admits(&self, count: u128) {
+        let telemetry = self.admin.shared.telemetry();
+        for id in 1..=count {
+            telemetry.decided(&Decided {
+                at: SystemTime::UNIX_EPOCH,
+                request_id: &RequestId(id).to_string(),
+                client_request_id: None,
+                consumer: Some("team"),
+                key: Some("alice"),
+                model: Some("llama"),
+                from: None,
+                method: "POST",
+                uri: "/v1/chat/completions",
+                refused: None,
+                tokens: Some(1_002),
+                latency: Some(Duration::from_micros(250)),
+            });
+        }
+        telemetry.collect(SystemTime::UNIX_EPOCH);
     }
 
     /// Turns `listen.telemetry` on, and tells what became of requests.

@@ -84,8 +84,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_told_of_requests_is_described() {
-        use metering::{Ending, RequestId};
-        use telemetry::Decided;
+        use metering::Ending;
         let gpu = server("gpu", catalogue::ServerState::Ready, &["llama"]);
         let dashboard = Dashboard::of(Catalogue::assemble([gpu], Vec::new()));
         let ask = async |path: &str| {
@@ -93,23 +92,7 @@ mod tests {
             assert_eq!(answer.status(), StatusCode::OK, "{path}");
             serde_json::from_str::<Value>(&text(answer).await).expect("JSON")
         };
-        for id in 1..=3 {
-            dashboard.admin.shared.telemetry().decided(&Decided {
-                at: std::time::SystemTime::UNIX_EPOCH,
-                request_id: &RequestId(id).to_string(),
-                client_request_id: None,
-                consumer: Some("team"),
-                key: Some("alice"),
-                model: Some("llama"),
-                from: None,
-                method: "POST",
-                uri: "/v1/chat/completions?secret",
-                refused: None,
-                tokens: Some(7),
-                latency: None,
-            });
-        }
-        dashboard.admin.shared.telemetry().collect(std::time::SystemTime::UNIX_EPOCH);
+        dashboard.admits(3);
         assert_eq!(ask("/models").await["items"][0]["last_minutes"], Value::Null);
         dashboard.told(vec![
             crate::testing::settled(1, Ending::Finished, Some(200)),

@@ -197,6 +197,34 @@ pub(crate) fn one(asked: PageRequest<'_>, id: &str) -> Option<ServerPage> {
     // The reason why it is not ready is shown above already.
     let is_new = |p: &&Problem| is_about(&p.subject) && Some(&p.finding) != server.state.why();
     let problems = catalogue.problems().iter().chain(catalogue.hints()).filter(is_new);
+    let facts = facts(server, &row);
+    let metering = admin.shared.metering_of(server);
+    let mut requests = RecentFigures::of_server(admin, server).into_facts();
+    requests.push(("Tokens are", metering.to_string()));
+    Some(ServerPage {
+        frame: Frame::new(&spec.name, "/servers", asked.operator),
+        todo: server.state.why().map(Finding::advice),
+        facts,
+        settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        has_model_settings: !spec.model_settings.is_empty(),
+        models: server
+            .models
+            .iter()
+            .map(|m| (m.name.to_string(), format!("/models/{}", encode(m.name.as_str()))))
+            .collect(),
+        requests,
+        metering_todo: metering.advice(),
+        problems: problems.map(|problem| Told::of_catalogue(&problem.finding)).collect(),
+        can_cordon: !matches!(server.state, ServerState::Stopped(_)),
+        cordoned: cordoned(admin, server).is_some(),
+        has_runs: spec.source != Source::File,
+        row,
+    })
+}
+
+/// What is known of a server besides its state.
+fn facts(server: &ServerRecord, row: &ServerRow) -> Vec<(&'static str, String)> {
+    let spec = &server.spec;
     let mut facts = vec![
         ("Address", spec.url.to_string()),
         ("API below", format!("{}/", spec.base_path.as_str())),
@@ -230,28 +258,7 @@ pub(crate) fn one(asked: PageRequest<'_>, id: &str) -> Option<ServerPage> {
     if spec.credential.is_some() {
         facts.push(("Credential", "it demands one; it is given to nobody but Traefik".into()));
     }
-    let metering = admin.shared.metering_of(server);
-    let mut requests = RecentFigures::of_server(admin, server).into_facts();
-    requests.push(("Tokens are", metering.to_string()));
-    Some(ServerPage {
-        frame: Frame::new(&spec.name, "/servers", asked.operator),
-        todo: server.state.why().map(Finding::advice),
-        facts,
-        settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-        has_model_settings: !spec.model_settings.is_empty(),
-        models: server
-            .models
-            .iter()
-            .map(|m| (m.name.to_string(), format!("/models/{}", encode(m.name.as_str()))))
-            .collect(),
-        requests,
-        metering_todo: metering.advice(),
-        problems: problems.map(|problem| Told::of_catalogue(&problem.finding)).collect(),
-        can_cordon: !matches!(server.state, ServerState::Stopped(_)),
-        cordoned: cordoned(admin, server).is_some(),
-        has_runs: spec.source != Source::File,
-        row,
-    })
+    facts
 }
 
 /// The form that the buttons send.

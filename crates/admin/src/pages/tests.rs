@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use axum::http::{Request, StatusCode};
 use catalogue::{Catalogue, CordonKind, DockerFinding, Problem, ServerState, Source};
 use http_body_util::BodyExt as _;
-use metering::{Ending, RequestId, UsageKind};
+use metering::{Ending, UsageKind};
 use telemetry::{AnsweringServer, Decided, Refused, SettledRequest};
 
 use crate::testing::{
@@ -336,33 +336,11 @@ async fn what_is_no_page_is_not_live_and_too_many_are_told_so() {
     assert_eq!(events(&dashboard, "%2Fmodels").await.status(), StatusCode::OK, "a place is free again");
 }
 
-/// Admits requests with the ids 1 to `count`.
-fn admitted(dashboard: &Dashboard, count: u128) {
-    let telemetry = dashboard.admin.shared.telemetry();
-    for id in 1..=count {
-        telemetry.decided(&Decided {
-            at: SystemTime::now(),
-            request_id: &RequestId(id).to_string(),
-            client_request_id: None,
-            consumer: None,
-            key: None,
-            model: Some("llama"),
-            from: None,
-            method: "POST",
-            uri: "/v1/chat/completions",
-            refused: None,
-            tokens: Some(1_002),
-            latency: Some(Duration::from_micros(250)),
-        });
-    }
-    telemetry.collect(SystemTime::now());
-}
-
 #[tokio::test]
 async fn what_became_of_requests_is_shown_where_somebody_tells() {
     let gpu = server("gpu", ServerState::Ready, &["llama"]);
     let dashboard = Dashboard::of(Catalogue::assemble([gpu], Vec::new()));
-    admitted(&dashboard, 5);
+    dashboard.admits(5);
     let page = dashboard.page("/requests").await;
     assert!(
         page.contains("allowed") && page.contains("est. 1,002 tokens") && !page.contains("no word yet"),
@@ -405,11 +383,19 @@ async fn what_became_of_requests_is_shown_where_somebody_tells() {
         assert!(page.contains(part), "{part}: {page}");
     }
     assert!(!page.contains("<img src=x"), "{page}");
+    filters(&dashboard).await;
+    figures(&dashboard).await;
+}
+
+async fn filters(dashboard: &Dashboard) {
     let rows = |page: &str| page.matches("<time datetime").count();
     for (filter, count) in [("allowed", 5), ("answered", 1), ("error", 1), ("aborted", 1), ("refused", 0)] {
         let page = dashboard.page(&format!("/requests?decision={filter}")).await;
         assert_eq!(rows(&page), count, "{filter}");
     }
+}
+
+async fn figures(dashboard: &Dashboard) {
     // In half a minute: 3 × 34 tokens of the model, 2 × 34 of the server; those that are only estimated do not count.
     let of_server = ["2.3<div class=\"muted small\">prompts 80</div>", "95 % 2", ">1</td>"];
     let of_model = [
