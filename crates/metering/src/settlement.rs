@@ -46,6 +46,17 @@ pub enum UsageKind {
     Estimated,
 }
 
+impl UsageKind {
+    /// The name, for programs and people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Measured => "measured",
+            Self::Estimated => "estimated",
+        }
+    }
+}
+
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ending {
@@ -57,6 +68,26 @@ pub enum Ending {
     Aborted,
     /// Nobody has told.
     Unknown,
+}
+
+impl Ending {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Finished, Self::Refused, Self::Aborted, Self::Unknown];
+
+    /// The name, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Finished => "answered",
+            Self::Refused => "refused",
+            Self::Aborted => "aborted",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The ending of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|ending| ending.name() == name)
+    }
 }
 
 /// The tokens of a request.

@@ -5,7 +5,7 @@ mod common;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use common::{KEY, NEWEST, config, send};
+use common::{KEY, NEWEST, config, send, telling};
 use futures_util::StreamExt as _;
 use metering::{Receipt, RecordReceipt, RequestId, SpanId, SpanReceipt};
 use otlp_receiver::Reception;
@@ -15,8 +15,8 @@ use testkit::{
     free_port,
     modelgate::Modelgate,
     need,
-    sim::{Exporter, Options, Received, Sim},
-    traefik::{Builder, Traefik, traefik_binary},
+    sim::{Exporter, FailureMode, Options, Received, Sim},
+    traefik::{Traefik, traefik_binary},
 };
 use tokio::{
     net::TcpListener,
@@ -73,20 +73,6 @@ fn ids(received: &Received) -> (RequestId, String, SpanId) {
     assert_eq!((version, flags), ("00", "01"));
     let parent = SpanId(u64::from_str_radix(parent, 16).expect("an id"));
     (header("x-request-id").parse().expect("an id"), trace.to_owned(), parent)
-}
-
-/// The options that make Traefik tell about requests.
-fn telling(builder: Builder, endpoint: &[String]) -> Builder {
-    [
-        "--experimental.otlplogs=true",
-        "--accesslog=true",
-        "--accesslog.fields.headers.names.X-Request-Id=keep",
-        "--accesslog.fields.headers.names.Traceparent=keep",
-    ]
-    .into_iter()
-    .map(str::to_owned)
-    .chain(endpoint.iter().cloned())
-    .fold(builder, Builder::arg)
 }
 
 struct Fleet {
@@ -465,4 +451,163 @@ async fn usage_says_what_the_answers_said(
 
 fn post_as(traefik: &Traefik, key: &str, body: &Value) -> RequestBuilder {
     testkit::client().post(format!("{}/v1/chat/completions", traefik.url())).bearer_auth(key).json(body)
+}
+
+const ADMIN: &str = "an-admin-token-of-the-tests";
+
+/// The answer of the admin API.
+async fn api(modelgate: &Modelgate, path: &str) -> Value {
+    let asked = testkit::client().get(format!("{}/api/v1{path}", modelgate.admin_url())).bearer_auth(ADMIN);
+    let answer = send(asked).await;
+    assert_eq!(answer.status(), 200, "{path}");
+    answer.json().await.expect("JSON")
+}
+
+/// A server that exports spans, and one that does not, behind a Traefik that tells about both.
+struct Seen {
+    told: Sim,
+    quiet: Sim,
+    modelgate: Modelgate,
+    traefik: Traefik,
+}
+
+impl Seen {
+    async fn start(binary: &std::path::Path) -> Self {
+        let telemetry = free_port();
+        let endpoint = format!("http://127.0.0.1:{telemetry}/v1/traces");
+        let of = |owner: &str, name: &str, model: &str| Options {
+            owned_by: owner.to_owned(),
+            chunks: 20,
+            ..Options::named(name, &[model])
+        };
+        let spans = Some(Exporter { endpoint, token: None });
+        let told = Sim::start_with(Options { spans, ..of("vllm", "told", "llama") });
+        let quiet = Sim::start_with(of("llamacpp", "quiet", "qwen"));
+        let more = format!("listen: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\n");
+        let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config(&[&told, &quiet], &more));
+        let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", ADMIN).start().await;
+        modelgate.wait_ready().await;
+        let endpoint = [format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs")];
+        let builder = Traefik::builder(binary).endpoint(modelgate.provider_endpoint());
+        let traefik = telling(builder, &endpoint).start().await;
+        traefik.wait_configured().await;
+        Self { told, quiet, modelgate, traefik }
+    }
+
+    /// Sends a request whose own id is `id`.
+    async fn ask(&self, id: &str, model: &str, more: Value) -> reqwest::Response {
+        let mut body = common::chat(model);
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        send(post(&self.traefik, "/v1/chat/completions", &body).header("x-request-id", id)).await
+    }
+
+    /// What became of a request, once that is known.
+    async fn outcome(&self, id: &str) -> Value {
+        testkit::eventually(Duration::from_secs(30), || async {
+            let listed = api(&self.modelgate, &format!("/requests?id={id}")).await;
+            assert_eq!(listed["items"][1], Value::Null, "one request has this id");
+            let outcome = listed["items"][0]["outcome"].clone();
+            (!outcome.is_null()).then_some(outcome)
+        })
+        .await
+    }
+
+    /// How well a server's tokens are known, and how its requests have gone.
+    async fn server(&self, name: &str) -> (Value, Value) {
+        let listed = api(&self.modelgate, "/servers").await;
+        let server = listed["items"].as_array().expect("a list").iter().find(|server| server["name"] == name);
+        let server = server.expect(name);
+        (server["metering"]["code"].clone(), server["last_minutes"].clone())
+    }
+}
+
+#[tokio::test]
+async fn operators_see_what_became_of_each_request() {
+    let Some(binary) = need(traefik_binary(NEWEST), "Traefik") else { return };
+    let seen = Seen::start(&binary).await;
+    assert_eq!(seen.server("told").await, (json!("metering_waiting"), Value::Null));
+    for model in ["llama", "qwen"] {
+        wait_for(&seen.traefik, model).await;
+    }
+    // From now on Traefik's records are waited for: without them only the spans tell, and those know no status.
+    testkit::eventually(Duration::from_secs(30), || async {
+        (seen.server("quiet").await.0 == "metering_measured").then_some(())
+    })
+    .await;
+    answered(&seen).await;
+    broken_off_and_failed(&seen).await;
+    figures(&seen).await;
+}
+
+/// What the answers themselves say is what the list shows.
+async fn answered(seen: &Seen) {
+    let answer = seen.ask("whole", "llama", json!({})).await;
+    let usage = answer.json::<Value>().await.expect("JSON")["usage"].clone();
+    let whole = seen.outcome("whole").await;
+    let [ending, status, server] = ["ending", "status", "server"].map(|name| &whole[name]);
+    assert_eq!((ending, status, server), (&json!("answered"), &json!(200), &json!("told")));
+    assert_eq!(whole["tokens_are"], "exact");
+    for tokens in ["prompt_tokens", "completion_tokens"] {
+        assert!(whole[tokens] == usage[tokens] && usage[tokens].as_u64() > Some(0), "{whole} {usage}");
+    }
+    let (first, all) = (whole["first_token_seconds"].as_f64(), whole["seconds"].as_f64());
+    assert!(first.is_some_and(|first| first >= 0.0) && all > first, "{whole}");
+
+    assert_eq!(seen.ask("measured", "qwen", json!({})).await.status(), 200);
+    let measured = seen.outcome("measured").await;
+    assert_eq!((&measured["ending"], &measured["server"]), (&json!("answered"), &json!("quiet")));
+    assert_eq!(
+        (&measured["tokens_are"], &measured["first_token_seconds"]),
+        (&json!("measured"), &Value::Null)
+    );
+
+    // The answer has 20 tokens. Nothing is known about this model but the bytes.
+    let streamed = seen.ask("streamed", "qwen", json!({ "stream": true })).await;
+    assert!(streamed.text().await.expect("a stream").contains("[DONE]"));
+    let streamed = seen.outcome("streamed").await;
+    let tokens = streamed["completion_tokens"].as_u64().expect("a number");
+    assert!(streamed["tokens_are"] == "measured" && (15..=25).contains(&tokens), "{streamed}");
+}
+
+async fn broken_off_and_failed(seen: &Seen) {
+    let mut chunks = seen.ask("broken-off", "llama", json!({ "stream": true })).await.bytes_stream();
+    assert!(chunks.next().await.is_some_and(|chunk| chunk.is_ok()));
+    drop(chunks);
+    let aborted = seen.outcome("broken-off").await;
+    assert_eq!((&aborted["ending"], &aborted["tokens_are"]), (&json!("aborted"), &json!("measured")));
+
+    seen.quiet.set_failure(FailureMode { status: Some(500), ..FailureMode::default() });
+    assert_eq!(seen.ask("failed", "qwen", json!({})).await.status(), 500);
+    let failed = seen.outcome("failed").await;
+    assert_eq!((&failed["ending"], &failed["status"]), (&json!("refused"), &json!(500)));
+    assert_eq!((&failed["prompt_tokens"], &failed["completion_tokens"]), (&json!(0), &json!(0)));
+    let listed = api(&seen.modelgate, "/requests?ending=aborted&limit=5").await;
+    assert_eq!(listed["items"].as_array().expect("a list").len(), 1);
+}
+
+/// Models, servers and metrics count each request once.
+async fn figures(seen: &Seen) {
+    let (code, told) = seen.server("told").await;
+    assert_eq!((&code, &told["aborted"], &told["failed"]), (&json!("metering_exact"), &json!(1), &json!(0)));
+    assert_eq!(told["answered"], seen.told.posts().len() - 1);
+    assert!(told["first_token_seconds_p95"].as_f64() > Some(0.0), "{told}");
+    assert!(told["completion_tokens_per_second"].as_f64() > Some(0.0), "{told}");
+    let (code, quiet) = seen.server("quiet").await;
+    assert_eq!(
+        (&code, &quiet["failed"], &quiet["aborted"]),
+        (&json!("metering_measured"), &json!(1), &json!(0))
+    );
+    let models = api(&seen.modelgate, "/models").await;
+    let models = models["items"].as_array().expect("a list");
+    let of = |name: &str| &models.iter().find(|model| model["name"] == name).expect(name)["last_minutes"];
+    assert_eq!((&of("llama")["answered"], &of("qwen")["failed"]), (&told["answered"], &json!(1)));
+    let metrics = testkit::client().get(format!("{}/metrics", seen.modelgate.admin_url()));
+    let metrics = send(metrics).await.text().await.expect("metrics");
+    for sample in [
+        "modelgate_model_requests_total{model=\"llama\",ending=\"aborted\"} 1.0",
+        "modelgate_server_requests_total{server=\"quiet\",ending=\"failed\"} 1.0",
+        "modelgate_server_first_token_seconds{server=\"told\",quantile=\"0.95\"}",
+    ] {
+        assert!(metrics.contains(sample), "{sample}: {metrics}");
+    }
 }

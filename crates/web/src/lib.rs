@@ -32,6 +32,7 @@ mod metrics;
 mod misaddressed;
 mod models;
 mod one_task;
+mod outcomes;
 mod own_usage;
 mod polls;
 mod provider;
@@ -40,6 +41,7 @@ mod refused_by_traefik;
 mod rehearsal;
 mod report;
 mod requests;
+mod server_metering;
 mod state;
 mod tls;
 
@@ -58,6 +60,7 @@ pub use polls::{Given, Instance, PollFinding, Polls};
 pub use refusal::status_and_code;
 pub use rehearsal::{Rehearsal, Rehearsed, RequestOutcome, rehearse};
 pub use requests::Requests;
+pub use server_metering::{BestMetering, MeteringState, ServerMetering, TelemetryListener};
 pub use state::{Parts, Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};
 

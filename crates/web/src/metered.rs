@@ -96,6 +96,7 @@ fn shape(uri: &str, answers: Answers, traces: bool) -> RequestShape {
 impl Shared {
     /// Corrects limits and usage by what requests have really used. Only limits that several replicas share are waited for.
     pub async fn settle(&self, settlements: Vec<RequestSettlement<Metered>>) {
+        self.note_outcomes(&settlements);
         let mut corrections = Corrections::default();
         for mut settlement in settlements {
             let used = settlement.used_of_limits();

@@ -19,11 +19,12 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    CertificateAuthority, Family, History, Polls, SharedCounting,
+    CertificateAuthority, Family, History, Polls, SharedCounting, TelemetryListener,
     connection::Peer,
     counting,
     metered::Metered,
     metrics::Sources,
+    outcomes::ServersByUrl,
     own_usage::{NoOwnUsage, OwnUsage, OwnUsageQuestion, OwnUsageSource},
     provider::RenderCache,
 };
@@ -39,6 +40,8 @@ pub struct Settings {
     pub advertise: Option<String>,
     /// How long a poll is held while nothing changes; shorter than Traefik's `pollTimeout`.
     pub hold: Duration,
+    /// Where servers and Traefik tell what they did; `None`: nowhere.
+    pub telemetry: Option<TelemetryListener>,
 }
 
 impl Settings {
@@ -61,6 +64,7 @@ pub struct Shared {
     policy: ArcSwap<Policy>,
     shared_counting: Option<SharedCounting>,
     metering: OnceLock<Opener<Metered>>,
+    pub(crate) servers_by_url: ServersByUrl,
     usage: Usage,
     pub(crate) own_usage: Arc<OwnUsageSource>,
     settings_revision: watch::Sender<u64>,
@@ -139,6 +143,7 @@ impl Shared {
             policy: ArcSwap::new(policy),
             shared_counting: None,
             metering: OnceLock::new(),
+            servers_by_url: ServersByUrl::default(),
             usage: Usage::default(),
             own_usage: Arc::default(),
             settings_revision: watch::Sender::new(0),
@@ -315,6 +320,7 @@ impl Shared {
             traefik: Default::default(),
             advertise: None,
             hold: Duration::ZERO,
+            telemetry: None,
         };
         let authority = CertificateAuthority::open(None, None).expect("an authority");
         let traefik_peers = watch::channel(Default::default()).0;

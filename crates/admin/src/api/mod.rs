@@ -4,6 +4,7 @@
 //! accounts.rs   plans, consumers, keys: list, create, put, patch, delete    through store::Registry
 //! keys.rs       operations on keys only: rotation, what is left of limits
 //! records.rs    usage and the audit log
+//! requests.rs   the latest requests, and what became of them
 //! state.rs      models, servers, status
 //! extract.rs    names, queries and documents of requests; nothing is guessed, unknown parameters are refused
 //! problem.rs    errors (RFC 9457)
@@ -16,6 +17,7 @@ mod keys;
 mod openapi;
 mod problem;
 mod records;
+mod requests;
 mod state;
 mod view;
 
@@ -72,6 +74,7 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ("/usage", get(records::usage)),
         ("/usage/erase", post(records::erase)),
         ("/audit", get(records::audit)),
+        ("/requests", get(requests::requests)),
         ("/models", get(state::models)),
         ("/servers", get(state::servers)),
         ("/status", get(state::status)),

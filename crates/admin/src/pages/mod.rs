@@ -4,6 +4,7 @@
 pub(crate) mod about;
 pub(crate) mod accounts;
 pub(crate) mod audit;
+mod figures;
 pub(crate) mod help;
 pub(crate) mod models;
 pub(crate) mod overview;
