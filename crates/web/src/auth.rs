@@ -56,7 +56,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     let (since, now) = (Instant::now(), SystemTime::now());
     let (parts, body) = question.into_parts();
     let headers = &parts.headers;
-    let identity = Identity::new(headers);
+    let identity = Identity::new(headers, &shared.policy());
     let settings = shared.settings();
     let from = client_address(headers, settings.traefik.ip_depth);
     let forwarded = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok());

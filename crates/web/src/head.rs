@@ -43,7 +43,7 @@ fn refuse(shared: &Shared, request: &Request, refusal: Refusal) -> Response<Body
         |name| headers.get(name).map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()));
     let method = forwarded(auth::FORWARDED_METHOD).unwrap_or(request.method().as_str().into());
     let uri = forwarded(auth::FORWARDED_URI).unwrap_or(request.uri().path().into());
-    let identity = Identity::new(headers);
+    let identity = Identity::new(headers, &shared.policy());
     let report = Report {
         telemetry: shared.telemetry(),
         since: None,

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 
+use access::Policy;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use metering::{RequestId, SpanId};
 
@@ -30,16 +31,16 @@ pub(crate) struct Identity<'r> {
 
 impl<'r> Identity<'r> {
     /// A new id for a request that `/auth` is asked about, or that Modelgate answers itself.
-    pub(crate) fn new(headers: &'r HeaderMap) -> Self {
-        Self::of(RequestId(rand::random()), harmless(headers, &REQUEST_ID))
+    pub(crate) fn new(headers: &'r HeaderMap, policy: &Policy) -> Self {
+        Self::of(RequestId(rand::random()), harmless(headers, &REQUEST_ID, policy))
     }
 
     /// The ids of a request that Traefik sends here to be refused. If `/auth` has let it pass, it has them already.
-    pub(crate) fn passed_on(headers: &'r HeaderMap) -> Self {
+    pub(crate) fn passed_on(headers: &'r HeaderMap, policy: &Policy) -> Self {
         let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()?.parse().ok());
         match given.filter(|_| headers.contains_key(CONSUMER)) {
-            Some(request) => Self::of(request, harmless(headers, &CLIENT_REQUEST_ID)),
-            None => Self::new(headers),
+            Some(request) => Self::of(request, harmless(headers, &CLIENT_REQUEST_ID, policy)),
+            None => Self::new(headers, policy),
         }
     }
 
@@ -81,10 +82,22 @@ pub(crate) fn secret_parent() -> SpanId {
 }
 
 /// An id that clients may find in logs and answers.
-fn harmless<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Option<&'r str> {
+fn harmless<'r>(headers: &'r HeaderMap, name: &HeaderName, policy: &Policy) -> Option<&'r str> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
     let id = headers.get(name)?.to_str().ok()?;
-    ((1..=128).contains(&id.len()) && id.bytes().all(plain)).then_some(id)
+    ((1..=128).contains(&id.len()) && id.bytes().all(plain) && !holds_key(headers, id, policy)).then_some(id)
+}
+
+/// Whether an id holds a key of the same request, or is a part of one. Keys are neither logged nor shown.
+fn holds_key(headers: &HeaderMap, id: &str, policy: &Policy) -> bool {
+    /// A shorter text may be part of a longer one by chance.
+    const UNMISTAKABLE: usize = 8;
+    let shares = |value: &HeaderValue| {
+        let value = value.to_str().unwrap_or_default();
+        let is_in_id = |word: &str| word.len() >= UNMISTAKABLE && id.contains(word);
+        id.len() >= UNMISTAKABLE && value.contains(id) || value.split([' ', ',']).any(is_in_id)
+    };
+    headers.iter().any(|(name, value)| policy.reads_keys_in(name) && shares(value))
 }
 
 /// The trace id of a valid `traceparent`. A version later than 00 may have more fields
@@ -124,17 +137,55 @@ mod tests {
         headers
     }
 
+    fn new(headers: &HeaderMap) -> Identity<'_> {
+        Identity::new(headers, &Policy::default())
+    }
+
+    /// Found by the fuzz target `auth`: a key that a client had put into `X-Request-Id` as well was in its refusals, in the log and
+    /// on the page with the latest decisions.
+    #[test]
+    fn a_key_in_place_of_an_id_is_not_told() {
+        let key = "mg-alice-0123456789abcdef";
+        let bearer = format!("Bearer {key}");
+        let protocols = format!("realtime, openai-insecure-api-key.{key}");
+        let longer = format!("trace.{key}");
+        for (name, value) in [
+            ("authorization", &*bearer),
+            ("x-api-key", key),
+            ("api-key", key),
+            ("sec-websocket-protocol", &*protocols),
+        ] {
+            for id in [key, &key[3..]] {
+                let sent = headers(&[("x-request-id", id), (name, value)]);
+                assert_eq!(new(&sent).client(), None, "{id} beside {name}");
+            }
+        }
+        let sent = headers(&[("x-request-id", &longer), ("authorization", &bearer)]);
+        assert_eq!(new(&sent).client(), None);
+        let other = headers(&[("x-request-id", "0123"), ("authorization", &bearer)]);
+        assert_eq!(new(&other).client(), Some("0123"), "too short to be a key");
+        // A header of the operator's own.
+        let policy = Policy::default().with_key_headers(vec![HeaderName::from_static("x-token")]);
+        let sent = headers(&[("x-request-id", key), ("x-token", key)]);
+        assert_eq!(Identity::new(&sent, &policy).client(), None);
+        let own = "00112233445566778899aabbccddeeff";
+        let ids = [("x-request-id", own), ("x-inference-client-request-id", key)];
+        let passed = headers(&[ids[0], ids[1], ("x-inference-consumer", "team"), ("authorization", &bearer)]);
+        let identity = Identity::passed_on(&passed, &policy);
+        assert_eq!((identity.own(), identity.client()), (own, None));
+    }
+
     #[test]
     fn each_request_has_an_id_of_its_own_whatever_its_client_sends() {
         let sent = headers(&[("x-request-id", "00112233445566778899aabbccddeeff")]);
-        let ids: BTreeSet<String> = (0..1_000).map(|_| Identity::new(&sent).own().to_owned()).collect();
+        let ids: BTreeSet<String> = (0..1_000).map(|_| new(&sent).own().to_owned()).collect();
         assert_eq!(ids.len(), 1_000);
         assert!(ids.iter().all(|id| id.parse::<RequestId>().is_ok()));
-        let identity = Identity::new(&sent);
+        let identity = new(&sent);
         assert_eq!(identity.answered(), "00112233445566778899aabbccddeeff");
         for bad in ["", "a b", "<b>", &"x".repeat(129)] {
             let sent = headers(&[("x-request-id", bad)]);
-            let identity = Identity::new(&sent);
+            let identity = new(&sent);
             assert_eq!((identity.client(), identity.answered()), (None, identity.own()), "{bad}");
         }
     }
@@ -144,10 +195,10 @@ mod tests {
         let own = "00112233445566778899aabbccddeeff";
         let ids = [("x-request-id", own), ("x-inference-client-request-id", "theirs")];
         let passed = headers(&[ids[0], ids[1], ("x-inference-consumer", "team")]);
-        let identity = Identity::passed_on(&passed);
+        let identity = Identity::passed_on(&passed, &Policy::default());
         assert_eq!((identity.own(), identity.answered()), (own, "theirs"));
         let not_passed = headers(&ids);
-        let identity = Identity::passed_on(&not_passed);
+        let identity = Identity::passed_on(&not_passed, &Policy::default());
         assert_ne!(identity.own(), own);
         assert_eq!(identity.answered(), own);
     }
@@ -158,7 +209,7 @@ mod tests {
         let told = |sent: &[&str]| {
             let given: Vec<_> = sent.iter().map(|value| ("traceparent", *value)).collect();
             let headers = headers(&given);
-            let identity = Identity::new(&headers);
+            let identity = new(&headers);
             let told = identity.traceparent(&headers, SpanId(0xab));
             assert!(told.ends_with("-00000000000000ab-01") && told.len() == 55, "{told}");
             (told[3..35].to_owned(), identity.own().to_owned())

@@ -36,7 +36,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     if is_sign_of_life(&shared, &parts.method, &parts.uri) {
         return Response::new(Body::from("Ollama is running"));
     }
-    let identity = Identity::new(&parts.headers);
+    let identity = Identity::new(&parts.headers, &shared.policy());
     let dialect = Dialect::of(&as_v1(parts.uri.path(), &shared.settings().traefik), &parts.headers);
     match answer(&shared, &parts.method, &parts.uri, &parts.headers, dialect).await {
         Ok(body) => {
