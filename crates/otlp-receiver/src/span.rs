@@ -60,7 +60,9 @@ impl Draft for SpanDraft {
         let is_ours = self.is_request && self.span != 0 && (self.parent.is_some() || self.request.is_some());
         let prompt_tokens = self.prompt.filter(|_| is_ours)?;
         let (request, part) = self.request.map_or((None, String::new()), |(id, part)| (Some(id), part));
-        let lasted = self.end.checked_sub(self.start).filter(|_| self.start > 0).map(Duration::from_nanos);
+        // A time beyond the year 2262 is none, as in JSON.
+        let are_times = self.start > 0 && i64::try_from(self.start.max(self.end)).is_ok();
+        let lasted = self.end.checked_sub(self.start).filter(|_| are_times).map(Duration::from_nanos);
         Some(Receipt::Span(SpanReceipt {
             trust: Trust::None,
             span: self.span,

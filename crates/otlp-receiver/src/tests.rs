@@ -198,6 +198,29 @@ fn numbers_that_cannot_be_are_no_numbers() {
     }
 }
 
+/// Found by the fuzz target `otlp_protobuf`: in protobuf a time of 2^63 and more made an answer last for centuries, in JSON it was
+/// no time.
+#[test]
+fn a_time_that_cannot_be_is_none_however_it_is_written() {
+    const MOST: u64 = i64::MAX as u64;
+    let mut message = ExportTraceServiceRequest::decode(VLLM).expect("spans");
+    for (start, end, expected) in [
+        (1, 2, Some(1)),
+        (MOST - 1, MOST, Some(1)),
+        (1, MOST + 1, None),
+        (MOST + 1, MOST + 2, None),
+        (2, 1, None),
+        (0, 1, None),
+    ] {
+        let span = &mut message.resource_spans[0].scope_spans[0].spans[0];
+        (span.start_time_unix_nano, span.end_time_unix_nano) = (start, end);
+        span.attributes.retain(|attribute| attribute.key != "gen_ai.latency.e2e");
+        let (spans, _) = spans(&message.encode_to_vec());
+        let lasted = spans[0].duration.map(|time| time.as_nanos());
+        assert_eq!(lasted, expected, "from {start} to {end}");
+    }
+}
+
 #[test]
 fn a_body_that_cannot_be_read_is_a_fault_at_whatever_byte_it_breaks_off() {
     let whole = protobuf::spans(VLLM).expect("spans");
