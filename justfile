@@ -24,6 +24,14 @@ screenshots:
 shipped:
     cargo xtask shipped --install
 
+# Search for inputs that TARGET reads wrongly, for SECONDS (`just fuzz list` prints the targets; docs/fuzzing.md)
+fuzz TARGET SECONDS="60":
+    cargo xtask fuzz {{ TARGET }} --seconds {{ SECONDS }}
+
+# Change the code of the core, or of CRATE, in small ways, and say which changes no test notices
+mutants *CRATE:
+    cargo xtask mutants {{ CRATE }}
+
 # Compile everything, quickly
 check:
     cargo check --workspace --all-targets

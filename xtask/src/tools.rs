@@ -5,6 +5,7 @@
 mod axe;
 mod clients;
 mod debian;
+mod go;
 mod llama;
 mod python;
 
@@ -201,6 +202,29 @@ pub(crate) fn for_comparisons() -> [Tool; 3] {
         })
         .told_by("MODELGATE_BENCHMARK_LITELLM"),
     ]
+}
+
+/// What the search for inputs that are read wrongly uses: a C++ compiler for libFuzzer, and the readers of other servers.
+pub(crate) fn for_fuzzing() -> Vec<Tool> {
+    let used_for = "comparing with servers' readers";
+    vec![
+        Tool::debian("c++", &["g++"], "libFuzzer"),
+        Tool::debian("go", &["golang-go", go::GJSON], used_for),
+        Tool::kept("readers in Go", "fuzz-go/readers", used_for, go::readers)
+            .listed_in(go::source(), "fuzz-go/readers.go")
+            .told_by("FUZZ_GO"),
+        Tool::kept("readers in Python", "fuzz-python/bin/python", used_for, |_, _| {
+            python::venv("fuzz-python", &["starlette==1.10.0", "python-multipart==0.0.34"])
+        })
+        .told_by("FUZZ_PYTHON"),
+    ]
+}
+
+/// The program that changes the code to see whether a test notices.
+pub(crate) fn for_mutants() -> Tool {
+    Tool::kept("cargo-mutants", "cargo-mutants/bin/cargo-mutants", "mutants", |_, _| {
+        install_crate("cargo-mutants", "27.1.0")
+    })
 }
 
 /// What the checks use: cargo-deny, cargo-machete and hadolint.
