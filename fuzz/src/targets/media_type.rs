@@ -34,7 +34,9 @@ pub(crate) fn run(data: &[u8]) {
     assert_eq!(json.is_some(), is_json, "{first:?}");
     assert!(forms_read == 0 || essence == "multipart/form-data" && boundaries.len() == 1, "{first:?}");
     let lower = first.to_ascii_lowercase();
-    for charset in lower.match_indices("charset").map(|(at, _)| &lower[at + 7..]) {
+    let is_parameter = |at: &usize| lower[..*at].matches('"').count() % 2 == 0;
+    let charsets = lower.match_indices("charset").map(|(at, _)| at).filter(is_parameter);
+    for charset in charsets.map(|at| &lower[at + 7..]) {
         let value = charset.trim_start_matches([' ', '\t', '*', '=', '"']);
         assert!(value.starts_with("utf-8") || value.starts_with("utf8"), "{first:?}");
     }
@@ -63,6 +65,11 @@ fn boundaries(header: &str) -> Vec<String> {
     let lower = header.to_ascii_lowercase();
     let mut found = Vec::new();
     for (at, _) in lower.match_indices("boundary") {
+        // In the middle of a word only readers that search for it take it for the parameter, and they take the first one.
+        let is_word = !lower[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+        if !is_word && !found.is_empty() {
+            continue;
+        }
         let rest = header[at + 8..].trim_start_matches([' ', '\t', '*', '0', '1']);
         let Some(value) = rest.strip_prefix('=').map(str::trim_start) else { continue };
         found.push(match value.strip_prefix('"') {
