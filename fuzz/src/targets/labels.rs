@@ -18,7 +18,7 @@ pub(crate) fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let labels: BTreeMap<String, String> =
         text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
-    let is_enabled = labels.get(OPT_IN).is_some_and(|value| TRUE.contains(&value.as_str()));
+    let is_enabled = labels.get(OPT_IN).is_some_and(|value| TRUE.contains(&value.trim()));
     let container = container(labels);
     let view = NetworkView::default();
     let (read, problems) = interpret(&container, &view);
