@@ -7,6 +7,10 @@ use std::process::{Child, Command};
 use crate::tools::{self, Tool};
 use crate::{Result, layout, run};
 
+/// What Cargo builds the program with. Whoever builds the optimised program first does it with this, too, for the same features of
+/// dependencies: they are compiled once.
+pub(crate) const WITH_TARGETS: &[&str] = &["--package", "fuzz", "--features", "fuzz/targets"];
+
 /// How many targets run side by side when all of them do.
 const SIDE_BY_SIDE: usize = 2;
 
@@ -43,6 +47,7 @@ pub(crate) fn fuzz(search: &Search) -> Result {
     };
     let tools = tools::for_fuzzing();
     if search.install {
+        tools::install(&tools::for_libfuzzer())?;
         tools::install(&tools)?;
     }
     let readers = readers(&tools, &wanted)?;
@@ -90,16 +95,7 @@ fn corpora() -> PathBuf {
 fn build() -> Result<PathBuf> {
     run::step("build fuzz", || {
         let mut cargo = run::cargo();
-        cargo.args([
-            "build",
-            "--package",
-            "fuzz",
-            "--features",
-            "targets",
-            "--profile",
-            "measured",
-            "--locked",
-        ]);
+        cargo.arg("build").args(WITH_TARGETS).args(["--profile", "measured", "--locked"]);
         run::shown(cargo.env("RUSTC_WORKSPACE_WRAPPER", layout::root().join("fuzz/instrumented")))
     })?;
     Ok(layout::target().join("measured/fuzz"))

@@ -204,11 +204,15 @@ pub(crate) fn for_comparisons() -> [Tool; 3] {
     ]
 }
 
-/// What the search for inputs that are read wrongly uses: a C++ compiler for libFuzzer, and the readers of other servers.
+/// What compiles libFuzzer.
+pub(crate) fn for_libfuzzer() -> [Tool; 1] {
+    [Tool::debian("c++", &["g++"], "libFuzzer")]
+}
+
+/// What the search for inputs that are read wrongly compares with: the readers of other servers.
 pub(crate) fn for_fuzzing() -> Vec<Tool> {
     let used_for = "comparing with servers' readers";
     vec![
-        Tool::debian("c++", &["g++"], "libFuzzer"),
         Tool::debian("go", &["golang-go", go::GJSON], used_for),
         Tool::kept("readers in Go", "fuzz-go/readers", used_for, go::readers)
             .listed_in(go::source(), "fuzz-go/readers.go")
