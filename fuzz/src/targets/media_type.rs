@@ -34,7 +34,7 @@ pub(crate) fn run(data: &[u8]) {
     assert_eq!(json.is_some(), is_json, "{first:?}");
     assert!(forms_read == 0 || essence == "multipart/form-data" && boundaries.len() == 1, "{first:?}");
     let lower = first.to_ascii_lowercase();
-    let is_parameter = |at: &usize| lower[..*at].matches('"').count() % 2 == 0;
+    let is_parameter = |at: &usize| lower[..*at].matches('"').count().is_multiple_of(2);
     let charsets = lower.match_indices("charset").map(|(at, _)| at).filter(is_parameter);
     for charset in charsets.map(|at| &lower[at + 7..]) {
         let value = charset.trim_start_matches([' ', '\t', '*', '=', '"']);

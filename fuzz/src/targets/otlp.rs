@@ -51,7 +51,7 @@ fn assert_bounded(found: &Option<(Vec<Receipt>, u64)>, body: &[u8]) {
     for receipt in receipts {
         match receipt {
             Receipt::Span(span) => {
-                assert!(span.part.len() <= MAX_TEXT && span.trust == metering::Trust::None)
+                assert!(span.part.len() <= MAX_TEXT && span.trust == metering::Trust::None);
             }
             Receipt::Record(record) => {
                 assert!(record.server.as_ref().is_none_or(|server| server.len() <= MAX_TEXT));
