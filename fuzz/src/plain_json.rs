@@ -3,7 +3,7 @@
 
 /// A field of an object.
 #[derive(Debug)]
-pub(crate) struct Field {
+pub(crate) struct PlainField {
     pub(crate) name: String,
     pub(crate) value: Plain,
 }
@@ -17,7 +17,7 @@ pub(crate) enum Plain {
 }
 
 /// The fields of the object at the top level; `None` if there is none.
-pub(crate) fn fields(body: &[u8]) -> Option<Vec<Field>> {
+pub(crate) fn fields(body: &[u8]) -> Option<Vec<PlainField>> {
     let mut cursor = Cursor { body, at: 0 };
     cursor.blanks();
     cursor.eat(b'{')?;
@@ -35,7 +35,7 @@ pub(crate) fn fields(body: &[u8]) -> Option<Vec<Field>> {
         cursor.blanks();
         cursor.eat(b':')?;
         cursor.blanks();
-        fields.push(Field { name, value: cursor.value()? });
+        fields.push(PlainField { name, value: cursor.value()? });
     }
     cursor.blanks();
     (cursor.at == body.len()).then_some(fields)

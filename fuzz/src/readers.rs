@@ -26,7 +26,7 @@ pub(crate) enum Part {
 }
 
 /// What one of a program's ways to read finds: the values in order, or `None` if it refuses.
-pub(crate) type Reading = Option<Vec<String>>;
+pub(crate) type ValuesRead = Option<Vec<String>>;
 
 /// Python's json, Starlette and python-multipart.
 pub(crate) static PYTHON: LazyLock<Mutex<Reader>> = LazyLock::new(|| {
@@ -51,7 +51,7 @@ impl Reader {
         Self { name, child, answers }
     }
 
-    fn ask(&mut self, part: Part, text: &[u8]) -> Vec<Reading> {
+    fn ask(&mut self, part: Part, text: &[u8]) -> Vec<ValuesRead> {
         let kind = match part {
             Part::Json => b'j',
             Part::Multipart => b'm',
@@ -70,6 +70,6 @@ impl Reader {
 }
 
 /// Asks a program.
-pub(crate) fn ask(reader: &LazyLock<Mutex<Reader>>, part: Part, text: &[u8]) -> Vec<Reading> {
+pub(crate) fn ask(reader: &LazyLock<Mutex<Reader>>, part: Part, text: &[u8]) -> Vec<ValuesRead> {
     reader.lock().unwrap_or_else(PoisonError::into_inner).ask(part, text)
 }

@@ -20,12 +20,12 @@ pub(crate) const ROOT: &str = "mg-root-0123456789abcdef";
 pub(crate) const NOW: u64 = 1_800_000_000;
 
 /// Policy and catalogue together.
-pub(crate) struct World {
+pub(crate) struct SmallWorld {
     pub(crate) policy: Policy,
     pub(crate) catalogue: Catalogue,
 }
 
-impl World {
+impl SmallWorld {
     /// A world in which Alice may use the models that match a pattern.
     pub(crate) fn new(alice_may: &str, servers: Vec<ServerRecord>) -> Self {
         let policy = Policy::new(vec![key("alice", ALICE, alice_may), key("root", ROOT, "*")], Vec::new());

@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: searches for inputs that are read wrongly (docs/fuzzing.md).
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use crate::tools::{self, Tool};

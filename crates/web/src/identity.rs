@@ -168,9 +168,11 @@ mod tests {
         let policy = Policy::default().with_key_headers(vec![HeaderName::from_static("x-token")]);
         let sent = headers(&[("x-request-id", key), ("x-token", key)]);
         assert_eq!(Identity::new(&sent, &policy).client(), None);
-        let passed =
-            [("x-request-id", "0"), ("x-inference-client-request-id", key), ("authorization", &*bearer)];
-        assert_eq!(Identity::passed_on(&headers(&passed), &policy).client(), None);
+        let own = "00112233445566778899aabbccddeeff";
+        let ids = [("x-request-id", own), ("x-inference-client-request-id", key)];
+        let passed = headers(&[ids[0], ids[1], ("x-inference-consumer", "team"), ("authorization", &bearer)]);
+        let identity = Identity::passed_on(&passed, &policy);
+        assert_eq!((identity.own(), identity.client()), (own, None));
     }
 
     #[test]

@@ -18,13 +18,13 @@ use crate::world::{ALICE, now, server};
 const QUESTIONS: [&str; 6] =
     ["/auth", "/auth?gate", "/auth?model=cheap", "/auth?key", "/auth?websocket", "/auth?gate&body=none"];
 
-struct Service {
+struct InMemory {
     runtime: Runtime,
     shared: Arc<Shared>,
     requests: Requests,
 }
 
-static SERVICE: LazyLock<Service> = LazyLock::new(|| {
+static SERVICE: LazyLock<InMemory> = LazyLock::new(|| {
     let models = ["cheap", "org/cheap", "dear"];
     let servers = vec![
         server("a", &models, &[("aliases", "budget=cheap,darling=dear")]),
@@ -47,7 +47,7 @@ static SERVICE: LazyLock<Service> = LazyLock::new(|| {
         traefik_peers: watch::channel(std::collections::BTreeSet::default()).0,
     }));
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
-    Service { runtime, requests: Requests::new(&shared), shared }
+    InMemory { runtime, requests: Requests::new(&shared), shared }
 });
 
 /// The first byte chooses the question, and whether it has Alice's key. Then lines: the method and the URI, headers, an empty line,

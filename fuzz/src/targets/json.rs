@@ -7,11 +7,11 @@ use access::estimate;
 use crate::{
     lenient::{OTHER_FIELDS, is_like},
     plain_json::{self, Plain},
-    world::{ALICE, Asked, World, server},
+    world::{ALICE, Asked, SmallWorld, server},
 };
 
-static WORLD: LazyLock<World> = LazyLock::new(|| {
-    World::new(
+static WORLD: LazyLock<SmallWorld> = LazyLock::new(|| {
+    SmallWorld::new(
         "[!d]*",
         vec![
             server("strict", &["cheap", "dear"], &[("kind", "vllm")]),
@@ -52,7 +52,7 @@ pub(crate) fn run(data: &[u8]) {
 /// Asserts that whatever reads a body finds this model in it, or none.
 pub(crate) fn assert_names_alone(body: &[u8], model: Option<&str>, name_matters: bool) {
     let fields = plain_json::fields(body).expect("an object");
-    let is_named = |field: &&plain_json::Field| {
+    let is_named = |field: &&plain_json::PlainField| {
         is_like(&field.name, "model") || name_matters && is_like(&field.name, "name")
     };
     let mut found = 0;

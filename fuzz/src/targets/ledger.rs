@@ -14,7 +14,7 @@ use metering::{
 
 /// What happens to the ledger.
 #[derive(Debug, Clone)]
-enum Event {
+enum LedgerEvent {
     Open(RequestReservation<u8>),
     Tell(Receipt),
     /// So many seconds pass.
@@ -40,7 +40,7 @@ pub(crate) fn run(data: &[u8]) {
     while !bytes.0.is_empty() && events.len() < 200 {
         let event = event(&mut bytes);
         // Ids are random, so none comes twice.
-        if !matches!(&event, Event::Open(reservation) if !opened.insert(reservation.held)) {
+        if !matches!(&event, LedgerEvent::Open(reservation) if !opened.insert(reservation.held)) {
             events.push(event);
         }
     }
@@ -52,7 +52,7 @@ pub(crate) fn run(data: &[u8]) {
         assert_told(one, &told);
     }
     // Without those who have proven nothing.
-    let proven: Vec<Event> = events.iter().filter(|event| proves(event)).cloned().collect();
+    let proven: Vec<LedgerEvent> = events.iter().filter(|event| proves(event)).cloned().collect();
     let (again, _) = play(&proven, capacity);
     assert_eq!(again, settled, "a stranger's word has changed something");
 }
@@ -79,15 +79,18 @@ fn assert_told(one: &RequestSettlement<u8>, told: &HashMap<RequestId, Vec<Receip
 }
 
 /// Returns all settlements, and what was told about each request by whom it could be.
-fn play(events: &[Event], capacity: usize) -> (Vec<RequestSettlement<u8>>, HashMap<RequestId, Vec<Receipt>>) {
+fn play(
+    events: &[LedgerEvent],
+    capacity: usize,
+) -> (Vec<RequestSettlement<u8>>, HashMap<RequestId, Vec<Receipt>>) {
     let second = Duration::from_secs(1);
     let (wait, grace, early_wait) = (30 * second, 5 * second, 10 * second);
     let mut ledger = Ledger::new(LedgerOptions { wait, grace, capacity, early_wait, early_capacity: 1_000 });
     let (mut now, mut settled, mut told) = (Duration::ZERO, Vec::new(), HashMap::new());
     for event in events {
         match event {
-            Event::Open(reservation) => ledger.open(reservation.clone(), now),
-            Event::Tell(receipt) => {
+            LedgerEvent::Open(reservation) => ledger.open(reservation.clone(), now),
+            LedgerEvent::Tell(receipt) => {
                 let about = match receipt {
                     Receipt::Span(span) => span.request,
                     Receipt::Record(record) => Some(record.request),
@@ -97,7 +100,7 @@ fn play(events: &[Event], capacity: usize) -> (Vec<RequestSettlement<u8>>, HashM
                 }
                 ledger.tell(receipt.clone(), now);
             }
-            Event::Pass(seconds) => now += u32::from(*seconds) * second,
+            LedgerEvent::Pass(seconds) => now += u32::from(*seconds) * second,
         }
         ledger.advance(now);
         assert!(ledger.len() <= capacity, "{} of {capacity}", ledger.len());
@@ -111,12 +114,12 @@ fn play(events: &[Event], capacity: usize) -> (Vec<RequestSettlement<u8>>, HashM
     (settled, told)
 }
 
-fn event(bytes: &mut Bytes<'_>) -> Event {
+fn event(bytes: &mut Bytes<'_>) -> LedgerEvent {
     match bytes.next() % 8 {
-        0 | 1 => Event::Open(reservation(bytes.next() % 32, bytes.next())),
-        2 => Event::Pass(bytes.next() % 40),
-        3..=5 => Event::Tell(Receipt::Span(span(bytes))),
-        _ => Event::Tell(Receipt::Record(record(bytes))),
+        0 | 1 => LedgerEvent::Open(reservation(bytes.next() % 32, bytes.next())),
+        2 => LedgerEvent::Pass(bytes.next() % 40),
+        3..=5 => LedgerEvent::Tell(Receipt::Span(span(bytes))),
+        _ => LedgerEvent::Tell(Receipt::Record(record(bytes))),
     }
 }
 
@@ -191,18 +194,18 @@ fn record(bytes: &mut Bytes<'_>) -> RecordReceipt {
 }
 
 /// Whether its speaker has proven something: who it is, or that it knows the secret of a request.
-fn proves(event: &Event) -> bool {
+fn proves(event: &LedgerEvent) -> bool {
     let is_secret = |id: RequestId, given: Option<SpanId>| {
         given.is_some_and(|given| u128::from(given.0) == id.0 - 1 + 0x5eed_0000)
     };
     match event {
-        Event::Tell(Receipt::Span(span)) => {
+        LedgerEvent::Tell(Receipt::Span(span)) => {
             span.trust == Trust::Proven || span.request.is_some_and(|id| is_secret(id, span.parent))
         }
         // Traefik's word about any request shows that it tells of requests.
-        Event::Tell(Receipt::Record(record)) => {
+        LedgerEvent::Tell(Receipt::Record(record)) => {
             record.trust == Trust::Proven || is_secret(record.request, record.parent)
         }
-        Event::Open(_) | Event::Pass(_) => true,
+        LedgerEvent::Open(_) | LedgerEvent::Pass(_) => true,
     }
 }

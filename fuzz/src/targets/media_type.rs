@@ -8,9 +8,9 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 
-use crate::world::{Asked, ROOT, World};
+use crate::world::{Asked, ROOT, SmallWorld};
 
-static WORLD: LazyLock<World> = LazyLock::new(|| World::new("*", Vec::new()));
+static WORLD: LazyLock<SmallWorld> = LazyLock::new(|| SmallWorld::new("*", Vec::new()));
 
 /// Each line is a `Content-Type`; one that begins with a blank is a `Content-Encoding`.
 pub(crate) fn run(data: &[u8]) {

@@ -4,10 +4,10 @@ use std::sync::LazyLock;
 
 use crate::{
     lenient::{is_like, percent_decode},
-    world::{Asked, ROOT, World},
+    world::{Asked, ROOT, SmallWorld},
 };
 
-static WORLD: LazyLock<World> = LazyLock::new(|| World::new("*", Vec::new()));
+static WORLD: LazyLock<SmallWorld> = LazyLock::new(|| SmallWorld::new("*", Vec::new()));
 
 const BOUNDARY: &[u8] = b"--xyz";
 

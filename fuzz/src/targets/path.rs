@@ -4,12 +4,12 @@ use std::sync::LazyLock;
 
 use crate::{
     lenient::percent_decode,
-    world::{ALICE, Asked, World, server},
+    world::{ALICE, Asked, SmallWorld, server},
 };
 
-static WORLD: LazyLock<World> = LazyLock::new(|| {
+static WORLD: LazyLock<SmallWorld> = LazyLock::new(|| {
     let models = ["cheap", "org/cheap", "org/cheap/v1", "/data/cheap", "dear", "org/dear"];
-    World::new("{cheap,org/cheap,org/cheap/v1,/data/cheap}", vec![server("a", &models, &[])])
+    SmallWorld::new("{cheap,org/cheap,org/cheap/v1,/data/cheap}", vec![server("a", &models, &[])])
 });
 
 /// What only a key with `manage` may ask a server for, and no route of any kind of server has in its path.

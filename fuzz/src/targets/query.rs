@@ -4,11 +4,11 @@ use std::sync::LazyLock;
 
 use crate::{
     lenient::{is_like, percent_decode},
-    world::{ALICE, Asked, World, server},
+    world::{ALICE, Asked, SmallWorld, server},
 };
 
-static WORLD: LazyLock<World> = LazyLock::new(|| {
-    World::new("{cheap,org/cheap}", vec![server("a", &["cheap", "org/cheap", "dear"], &[])])
+static WORLD: LazyLock<SmallWorld> = LazyLock::new(|| {
+    SmallWorld::new("{cheap,org/cheap}", vec![server("a", &["cheap", "org/cheap", "dear"], &[])])
 });
 
 pub(crate) fn run(data: &[u8]) {

@@ -4,20 +4,21 @@ use std::sync::LazyLock;
 
 use crate::{
     lenient::percent_decode,
-    readers::{GO, PYTHON, Part, Reading, ask},
-    world::{ALICE, Asked, ROOT, World, server},
+    readers::{GO, PYTHON, Part, ValuesRead, ask},
+    world::{ALICE, Asked, ROOT, SmallWorld, server},
 };
 
 /// Behind the gate any model may be named; Ollama's own endpoints read only bodies for its own models.
-static WORLD: LazyLock<World> =
-    LazyLock::new(|| World::new("*", vec![server("lenient", &["tiny", "dwarf"], &[("kind", "ollama")])]));
+static WORLD: LazyLock<SmallWorld> = LazyLock::new(|| {
+    SmallWorld::new("*", vec![server("lenient", &["tiny", "dwarf"], &[("kind", "ollama")])])
+});
 
-static IN_URI: LazyLock<World> = LazyLock::new(|| {
-    World::new("[!d]*", vec![server("a", &["cheap", "org/cheap", "/data/cheap", "dear"], &[])])
+static IN_URI: LazyLock<SmallWorld> = LazyLock::new(|| {
+    SmallWorld::new("[!d]*", vec![server("a", &["cheap", "org/cheap", "/data/cheap", "dear"], &[])])
 });
 
 /// Asserts that each reading finds this model and nothing else.
-fn assert_all_read(readings: &[Reading], model: Option<&str>, what: &str) {
+fn assert_all_read(readings: &[ValuesRead], model: Option<&str>, what: &str) {
     for (at, reading) in readings.iter().enumerate() {
         let Some(found) = reading else { continue };
         let found: Vec<&str> = found.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
