@@ -289,9 +289,13 @@ async fn what_was_used_and_who_did_what_is_told(place: TestStore) {
     what_else_is_known_is_told(&reader).await;
     let person = json!({ "key": "a" });
     assert_eq!(reader.post("/usage/erase", &person).await.problem(403).0, "read_only");
-    for wrong in
-        [json!({}), json!({ "key": "a", "consumer": "a" }), json!({ "plan": "a" }), json!({ "key": "" })]
-    {
+    for wrong in [
+        json!({}),
+        json!({ "key": "a", "consumer": "a" }),
+        json!({ "plan": "a" }),
+        json!({ "key": "" }),
+        json!({ "key": "a", "consumer": null }),
+    ] {
         assert_eq!(api.post("/usage/erase", &wrong).await.problem(422).0, "invalid", "{wrong}");
     }
     let erased = api.post("/usage/erase", &person).await.good(200);

@@ -308,7 +308,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// A Modelgate, and what it should have counted.
-struct World {
+struct Trial {
     store: Store,
     writer: Writer,
     number: i64,
@@ -318,7 +318,7 @@ struct World {
     expected: BTreeMap<(usize, UsageHour), UsedCounts>,
 }
 
-impl World {
+impl Trial {
     async fn new(place: &TestStore) -> Self {
         let (store, writer) = (place.open().await, Writer::new());
         let usage = access::Usage::default();
@@ -397,15 +397,15 @@ async fn whatever_happens_it_adds_up(place: TestStore) {
     let mut runner = TestRunner::deterministic();
     for case in 0..12 {
         let steps = steps().new_tree(&mut runner).expect("steps").current();
-        let mut world = World::new(&place).await;
+        let mut trial = Trial::new(&place).await;
         for step in steps {
-            world.step(case, step, &place).await;
+            trial.step(case, step, &place).await;
             if matches!(step, Step::Write { .. } | Step::Restart) {
-                world.check(case).await;
+                trial.check(case).await;
             }
         }
-        world.write(false).await;
-        world.check(case).await;
-        world.store.close().await;
+        trial.write(false).await;
+        trial.check(case).await;
+        trial.store.close().await;
     }
 }

@@ -47,11 +47,11 @@ pub enum NoOwnUsage {
     Unavailable,
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<OwnUsage, NoOwnUsage>> + Send>>;
+type LookedUp = Pin<Box<dyn Future<Output = Result<OwnUsage, NoOwnUsage>> + Send>>;
 
 /// Where usage is looked up.
 pub(crate) struct OwnUsageSource {
-    source: OnceLock<Box<dyn Fn(OwnUsageQuestion) -> Answer + Send + Sync>>,
+    source: OnceLock<Box<dyn Fn(OwnUsageQuestion) -> LookedUp + Send + Sync>>,
     places: Semaphore,
 }
 

@@ -92,7 +92,7 @@ pub(crate) async fn erase(
 
 fn person(json: &Value) -> Result<Person, ConfigErrors> {
     const ALLOWED: &str = "allowed here: key or consumer, one of both";
-    let mut given = json.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    let mut given = json.as_object().into_iter().flatten();
     let (one, others) = (given.next(), given.next());
     let name = one.and_then(|(key, value)| Some((key.as_str(), value.as_str()?.to_owned())));
     match (name, others) {
