@@ -543,15 +543,6 @@ impl FieldName {
     }
 }
 
-/// How much a field of the body counts as `stream`: 1 if each reader takes it for that, 2 if only some do.
-fn stream_fields(name: &str) -> u64 {
-    match name {
-        "stream" => 1,
-        _ if resembles(name, "stream") => 2,
-        _ => 0,
-    }
-}
-
 impl CountedField<'_> {
     /// Counts a text that has been read.
     pub(crate) fn text(self, text: &str) {
@@ -623,6 +614,15 @@ impl<'de> Visitor<'de> for BodyFields<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// For how many fields `stream` this one counts. One that some readers take for it makes it unclear.
+fn stream_fields(name: &str) -> u64 {
+    match name {
+        "stream" => 1,
+        _ if resembles(name, "stream") => 2,
+        _ => 0,
     }
 }
 

@@ -18,6 +18,7 @@
 mod api;
 mod assets;
 mod authentication;
+mod books;
 mod chart;
 mod client;
 mod connection;

@@ -14,6 +14,7 @@
 
 mod docker;
 mod inventory;
+pub mod metrics;
 mod probe;
 mod reconcile;
 mod told;

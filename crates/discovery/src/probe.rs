@@ -198,7 +198,7 @@ fn without_query(path: &str) -> Arc<str> {
 }
 
 /// A request with the server's credential; redirects, which could leak it, are not followed.
-fn get(client: &Client, path: &str, spec: &ServerSpec) -> RequestBuilder {
+pub(crate) fn get(client: &Client, path: &str, spec: &ServerSpec) -> RequestBuilder {
     let request = client.get(format!("{}{path}", spec.url));
     let Some(credential) = &spec.credential else { return request };
     let mut value = HeaderValue::from_str(credential.reveal()).expect("a credential is visible ASCII");

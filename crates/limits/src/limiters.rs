@@ -213,6 +213,14 @@ impl<C: Clock> Limiters<C> {
         }
     }
 
+    /// Corrects the quotas of a request that was settled before, by so many tokens more or less. Its rates have recovered since.
+    pub fn correct_quotas(&self, reserved: &Reservation, difference: i64) {
+        let tokens = reserved.quotas.iter().filter(|demand| demand.quota.unit() == Unit::Tokens);
+        for demand in tokens {
+            self.quotas.correct(&demand.id, difference);
+        }
+    }
+
     /// What is left of limits. Takes nothing.
     pub fn left(&self, demands: &Demands) -> Vec<Left> {
         demands.rates.iter().map(|demand| self.left_of(demand)).chain(self.quotas_left(demands)).collect()

@@ -55,13 +55,15 @@ struct Pace {
 const PROMPT: StraightLine = StraightLine { start: 0.0, slope: 1.0 };
 
 /// The answers' lines before anything is known, from what the servers' own programs send for ordinary words and names.
-fn answer_line(endpoint: MeteredEndpoint, streams: bool) -> StraightLine {
+/// Where each chunk repeats the model's name, its length counts.
+fn answer_line(model: &str, endpoint: MeteredEndpoint, streams: bool) -> StraightLine {
+    let name = real(u64::try_from(model.len()).unwrap_or(0));
     let bytes_per_token = match (endpoint, streams) {
-        (MeteredEndpoint::ChatCompletions, true) => 225.0,
-        (MeteredEndpoint::Completions, true) => 200.0,
+        (MeteredEndpoint::ChatCompletions, true) => 220.0 + name,
+        (MeteredEndpoint::Completions, true) => 195.0 + name,
         (MeteredEndpoint::Responses, true) => 250.0,
         (MeteredEndpoint::Messages, true) => 120.0,
-        (MeteredEndpoint::OllamaChat | MeteredEndpoint::OllamaGenerate, true) => 130.0,
+        (MeteredEndpoint::OllamaChat | MeteredEndpoint::OllamaGenerate, true) => 125.0 + name,
         (MeteredEndpoint::Generate | MeteredEndpoint::LlamaCpp, true) => 250.0,
         (MeteredEndpoint::Other, true) => 200.0,
         (_, false) => 4.5,
@@ -82,7 +84,7 @@ impl Calibration {
 
     /// The tokens of all answers together, which were this long.
     pub fn completion(&self, model: &Arc<str>, shape: RequestShape, bytes: u64) -> u64 {
-        let (line, bytes) = (answer_line(shape.endpoint, shape.streams), real(bytes));
+        let (line, bytes) = (answer_line(model, shape.endpoint, shape.streams), real(bytes));
         whole(self.of(model, shape).map_or(line.at(1.0, bytes), |known| known.answers.at(line, bytes)))
     }
 
@@ -113,7 +115,7 @@ impl Calibration {
         bytes: u64,
         tokens: u64,
     ) {
-        let line = answer_line(shape.endpoint, shape.streams);
+        let line = answer_line(model, shape.endpoint, shape.streams);
         self.known(model, shape).answers.learn(line, requests.into(), real(bytes), real(tokens));
     }
 
@@ -192,7 +194,12 @@ mod tests {
         let calibration = Calibration::default();
         let whole = RequestShape { streams: false, ..SHAPE };
         assert_eq!(calibration.prompt(&model("a"), SHAPE, 300), 300);
-        assert_eq!(calibration.completion(&model("a"), SHAPE, 22_950), 100);
+        assert_eq!(calibration.completion(&model("llama"), SHAPE, 22_950), 100);
+        assert_eq!(
+            calibration.completion(&model("meta-llama/llama-3b"), SHAPE, 24_378),
+            100,
+            "a longer name"
+        );
         assert_eq!(calibration.completion(&model("a"), whole, 900), 100);
         assert_eq!(calibration.completion(&model("a"), SHAPE, 0), 0);
         assert_eq!(calibration.generated_in(&model("a"), SHAPE, Duration::from_secs(1)), None);

@@ -161,6 +161,16 @@ impl<T> Ledger<T> {
         LedgerCounts { unclaimed: self.early.unclaimed(), ..self.counts }
     }
 
+    /// What was learned about bytes and tokens.
+    pub fn calibration(&self) -> &Calibration {
+        &self.calibration
+    }
+
+    /// The same, for the books, which teach it what servers' counters say.
+    pub fn calibration_mut(&mut self) -> &mut Calibration {
+        &mut self.calibration
+    }
+
     /// The reservations that were closed since the last call.
     pub fn take_settled(&mut self) -> Vec<RequestSettlement<T>> {
         mem::take(&mut self.settled)
@@ -224,6 +234,15 @@ impl<T> Ledger<T> {
             Told::Waits => {}
         }
         told
+    }
+
+    /// Tells what was told to another Modelgate, which does not know the request. It comes later than the reservation, so it does
+    /// not wait for one.
+    pub fn tell_passed_on(&mut self, receipt: Receipt, now: Duration) -> Told {
+        match self.about(&receipt) {
+            About::Nobody => Told::Waits,
+            About::Open(_) | About::Closed | About::Unproven => self.tell(receipt, now),
+        }
     }
 
     /// Closes what has waited long enough.

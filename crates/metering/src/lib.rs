@@ -7,12 +7,14 @@
 //! ```text
 //! /auth ─ RequestReservation ─▶ queue ─▶ Ledger ─ RequestSettlement ─┬▶ limits, quotas, usage
 //! servers, Traefik ─ Receipt ────────────▶ │                          ▼
-//!                                          └▶ Calibration
+//!                                          └▶ Calibration ◀─ Books ◀─ Counters (of servers)
 //! ```
 //!
 //! The [`Ledger`] closes each reservation once, with the best that was told: exact (spans), measured (bytes, by the
-//! [`Calibration`]) or estimated (the reservation stands). No I/O and no async runtime; time is passed in.
+//! [`Calibration`]) or estimated (the reservation stands). The [`Books`] compare what was settled with what the servers
+//! themselves have counted. No I/O and no async runtime; time is passed in.
 
+mod books;
 mod calibration;
 mod ledger;
 mod queue;
@@ -23,6 +25,7 @@ mod settlement;
 #[cfg(test)]
 mod testing;
 
+pub use books::{Balance, BookDifference, BookRow, Books, Counters, Hour, Terms, UsageCorrection};
 pub use calibration::Calibration;
 pub use ledger::{Ledger, LedgerCounts, LedgerOptions, Told};
 pub use queue::{Opener, Openings, queue};

@@ -53,6 +53,8 @@ use config_reader::{Report, Section};
 pub(crate) struct Config {
     /// Where to listen.
     pub(crate) listen: Listen,
+    /// How what requests have used is found out.
+    pub(crate) metering: MeteringConfig,
     /// What is rendered for Traefik.
     pub(crate) traefik: TraefikConfig,
     /// Limits on request bodies.
@@ -100,6 +102,13 @@ pub(crate) struct Listen {
     pub(crate) telemetry: Option<SocketAddr>,
     /// The bearer token that proves who tells it.
     pub(crate) telemetry_token: Option<TokenDigest>,
+}
+
+/// `metering:` in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MeteringConfig {
+    /// How often the counters of servers are read, with `listen.telemetry`.
+    pub(crate) scrape: Duration,
 }
 
 /// `log:` in the configuration.
@@ -181,6 +190,7 @@ impl Config {
         let key_variable = root.variable("keys");
         let mut config = Self {
             listen: listen(root.section("listen")),
+            metering: metering(root.section("metering")),
             traefik: traefik::read(root.section("traefik")),
             requests: requests::read(root.section("requests")),
             docker: docker::read(root.section("docker")),
@@ -284,6 +294,7 @@ impl Config {
             ("listen.admin", self.listen.admin != new.listen.admin),
             ("listen.telemetry", self.listen.telemetry != new.listen.telemetry),
             ("listen.telemetry_token", self.listen.telemetry_token != new.listen.telemetry_token),
+            ("metering.scrape", self.metering != new.metering),
             ("traefik.client_certificate.ca", self.traefik.client_ca != new.traefik.client_ca),
             ("docker", self.docker != new.docker),
             ("state_dir", self.state_dir != new.state_dir),
@@ -337,6 +348,12 @@ fn listen(mut section: Section<'_>) -> Listen {
     }
     section.finish();
     listen
+}
+
+fn metering(mut section: Section<'_>) -> MeteringConfig {
+    let scrape = section.duration("scrape", Duration::from_secs(1)..=Duration::from_secs(600));
+    section.finish();
+    MeteringConfig { scrape: scrape.unwrap_or(Duration::from_secs(15)) }
 }
 
 fn log(mut section: Section<'_>) -> LogConfig {

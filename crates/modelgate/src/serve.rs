@@ -4,7 +4,7 @@
 //! reload.rs           watches the configuration file
 //! admin_tokens.rs     the tokens with which operators sign in
 //! shared_counting.rs  limits that several replicas share
-//! metering.rs         what servers and Traefik tell about requests
+//! metering.rs         what servers and Traefik tell about requests, and what servers have counted
 //! own_usage.rs        what callers' own keys have used
 //! log.rs              the log
 //! ```
@@ -104,8 +104,8 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         None => shared,
     });
     shared_counting::report(&shared);
-    let mut metering = telemetry_listener
-        .map(|listener| Metering::start(listener, &config.listen, &shared, stopped.clone()));
+    let mut metering =
+        telemetry_listener.map(|listener| Metering::start(listener, &config, &shared, stopped.clone()));
     let registry = Arc::clone(&start.registry);
     own_usage::answer_from(&shared, &registry);
     let config = Arc::new(config);

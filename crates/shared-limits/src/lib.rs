@@ -9,7 +9,7 @@
 //!
 //! **Servers.** Redis 5 or later (which replicates scripts by their effects; otherwise they could not use the time), and
 //! Valkey. The user needs `+@connection +evalsha +eval +script|load +time +get +mget +set +del +zadd +zcard +zremrangebyscore
-//! +expire` and the keys of the [namespace](Options::namespace). Use the eviction policy `noeviction` or `volatile-ttl`: an
+//! +expire` (and `+xadd +xread` for [`SharedLimits::exchange`]) and the keys of the [namespace](Options::namespace). Use the eviction policy `noeviction` or `volatile-ttl`: an
 //! evicted limit counts as unused. So does one that a replica has not yet received when it becomes the primary.
 //!
 //! **Clusters.** The limits of one request belong to a key, a consumer and a model, in every combination; no partition would
@@ -21,6 +21,7 @@
 //! already. The caller decides what to do then. Reconnecting goes on in the background. A request that timed out may still be
 //! debited when a hanging server resumes: errors are always on the side of counting too much.
 
+mod exchange;
 mod link;
 mod script;
 
@@ -28,6 +29,8 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use limits::LimitId;
 use tokio::{sync::watch, task::AbortHandle};
+
+pub use exchange::{MAX_MESSAGE_BYTES, Place, Received};
 
 use crate::{
     link::{Link, Server},

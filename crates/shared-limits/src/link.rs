@@ -133,9 +133,7 @@ impl Link {
             health: watch::Sender::new(Health::Down("not connected yet".into())),
         });
         let node = server.info.clone();
-        // A random number, unlike those of the others.
-        let id = RandomState::new().build_hasher().finish() >> 11;
-        let (probe, announce) = (keys.probe(), keys.announce(id));
+        let (probe, announce) = (keys.probe(), keys.announce(random_id()));
         let (since, link_of_connector) = (Instant::now(), Arc::clone(&link));
         let mut connector = Connector { link: link_of_connector, lost, server, node, probe, announce, since };
         if connector.try_connect().await {
@@ -164,6 +162,11 @@ impl Link {
                 Err(Unavailable)
             }
         }
+    }
+
+    /// The connection, for what is not a decision: its errors do not mean that the server makes no decisions.
+    pub(crate) fn connection(&self) -> Option<MultiplexedConnection> {
+        self.connection.load_full().map(|connection| (*connection).clone())
     }
 
     pub(crate) fn count_failure(&self) {
@@ -324,6 +327,11 @@ fn elsewhere(at: &ConnectionInfo, node: &str) -> Option<ConnectionInfo> {
         _ => return None,
     }
     Some(at.clone().set_addr(addr))
+}
+
+/// A random number, unlike those of other Modelgates.
+pub(crate) fn random_id() -> u64 {
+    RandomState::new().build_hasher().finish() >> 11
 }
 
 async fn ask(connection: &MultiplexedConnection, call: &Call) -> Result<Vec<u64>, RedisError> {

@@ -86,6 +86,11 @@ impl Keys {
 pub(crate) const REPLICA_COUNTS: Duration = Duration::from_secs(5);
 
 impl Keys {
+    /// The stream of what Modelgates pass on.
+    pub(crate) fn exchange(&self) -> String {
+        format!("{}exchange", self.prefix)
+    }
+
     /// Announces a Modelgate; the answer is the number of them.
     pub(crate) fn announce(&self, id: u64) -> Call {
         Call {

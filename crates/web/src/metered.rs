@@ -4,7 +4,7 @@
 //! the difference back, or owes it; usage is corrected by the same difference. Limits do not wait for the last word: a record
 //! of Traefik's comes seconds before a server's span, and what a key may use is gone until then.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use access::{
     Grant, Key, UsageHour, UsageOf, UsedCounts,
@@ -12,7 +12,7 @@ use access::{
 };
 use metering::{
     Ending, MeteredEndpoint, Opener, RequestId, RequestReservation, RequestSettlement, RequestShape,
-    ReservedTokens, SpanId, UsageKind,
+    ReservedTokens, SpanId, UsageCorrection, UsageKind,
 };
 use shared_limits::Settled;
 use tracing::debug;
@@ -28,6 +28,7 @@ pub struct Metered {
     shared: SharedReservation,
     /// What limits have been told last.
     taken: u32,
+    is_open: bool,
 }
 
 impl Metered {
@@ -38,13 +39,20 @@ impl Metered {
         taken: u32,
     ) -> Self {
         key.open_requests.opened();
-        Self { key, hour, reservation, shared, taken }
+        Self { key, hour, reservation, shared, taken, is_open: true }
+    }
+
+    /// Its tokens are final. What is kept of it after that may only be corrected by its server's counters.
+    fn is_final(&mut self) {
+        if mem::take(&mut self.is_open) {
+            self.key.open_requests.closed();
+        }
     }
 }
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        self.key.open_requests.closed();
+        self.is_final();
     }
 }
 
@@ -95,15 +103,16 @@ fn shape(uri: &str, answers: Answers, traces: bool) -> RequestShape {
 
 impl Shared {
     /// Corrects limits and usage by what requests have really used. Only limits that several replicas share are waited for.
-    pub async fn settle(&self, settlements: Vec<RequestSettlement<Metered>>) {
-        self.note_outcomes(&settlements);
+    pub async fn settle(&self, settlements: &mut [RequestSettlement<Metered>]) {
+        self.note_outcomes(settlements);
         let mut corrections = Corrections::default();
-        for mut settlement in settlements {
+        for settlement in settlements {
             let used = settlement.used_of_limits();
             self.correct(&mut settlement.held, used, &mut corrections);
+            settlement.held.is_final();
             let Metered { key, hour, .. } = &settlement.held;
             let of = UsageOf { key: &key.name, consumer: &key.consumer.name, model: &settlement.model };
-            self.usage().settled(of, *hour, correction(&settlement));
+            self.usage().settled(of, *hour, correction(settlement));
         }
         self.correct_shared(corrections).await;
     }
@@ -123,6 +132,19 @@ impl Shared {
     pub async fn correct_shared(&self, corrections: Corrections) {
         if let Some(counting) = self.shared_counting() {
             counting.settle(&corrections.0).await;
+        }
+    }
+
+    /// Corrects quotas and usage of requests that were settled before, by what their server has counted.
+    pub fn correct_by_counters(&self, corrections: &[UsageCorrection<Metered>]) {
+        for correction in corrections {
+            let UsageCorrection { prompt, completion, .. } = *correction;
+            let Metered { key, hour, reservation, .. } = &correction.whose;
+            let measured = prompt.saturating_add(completion);
+            let of = UsageOf { key: &key.name, consumer: &key.consumer.name, model: &correction.model };
+            let counts = UsedCounts { prompt, completion, measured, ..UsedCounts::default() };
+            self.usage().settled(of, *hour, counts);
+            self.limiters().correct_quotas(reservation, measured);
         }
     }
 }

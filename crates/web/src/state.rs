@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    CertificateAuthority, Family, History, Polls, SharedCounting, TelemetryListener,
+    BooksOfServers, CertificateAuthority, Family, History, Polls, SharedCounting, TelemetryListener,
     connection::Peer,
     counting,
     metered::Metered,
@@ -65,6 +65,7 @@ pub struct Shared {
     shared_counting: Option<SharedCounting>,
     metering: OnceLock<Opener<Metered>>,
     pub(crate) servers_by_url: ServersByUrl,
+    books: BooksOfServers,
     usage: Usage,
     pub(crate) own_usage: Arc<OwnUsageSource>,
     settings_revision: watch::Sender<u64>,
@@ -144,6 +145,7 @@ impl Shared {
             shared_counting: None,
             metering: OnceLock::new(),
             servers_by_url: ServersByUrl::default(),
+            books: BooksOfServers::default(),
             usage: Usage::default(),
             own_usage: Arc::default(),
             settings_revision: watch::Sender::new(0),
@@ -180,6 +182,11 @@ impl Shared {
     /// Where admitted requests are handed over, if what becomes of them is told.
     pub(crate) fn metering(&self) -> Option<&Opener<Metered>> {
         self.metering.get()
+    }
+
+    /// What servers have counted beside what was settled.
+    pub fn books(&self) -> &BooksOfServers {
+        &self.books
     }
 
     /// Replaces the keys and limits. The limits' counts are kept.

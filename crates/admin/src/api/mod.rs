@@ -6,12 +6,14 @@
 //! records.rs    usage and the audit log
 //! requests.rs   the latest requests, and what became of them
 //! state.rs      models, servers, status
+//! books.rs      what servers have counted beside what was settled
 //! extract.rs    names, queries and documents of requests; nothing is guessed, unknown parameters are refused
 //! problem.rs    errors (RFC 9457)
 //! view.rs       the representation of accounts, on the command line too
 //! ```
 
 mod accounts;
+mod books;
 mod extract;
 mod keys;
 mod openapi;
@@ -77,6 +79,7 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ("/requests", get(requests::requests)),
         ("/models", get(state::models)),
         ("/servers", get(state::servers)),
+        ("/metering", get(books::metering)),
         ("/status", get(state::status)),
         ("/openapi.json", get(openapi::serve)),
     ]

@@ -10,7 +10,9 @@ use super::{
     servers::ServerRow,
 };
 use crate::{
-    Admin, format,
+    Admin,
+    books::{self, BookLine},
+    format,
     list::{Paging, contains, encode},
     page::Frame,
 };
@@ -59,6 +61,7 @@ struct PoolView {
     facts: Vec<(&'static str, String)>,
     settings: Vec<Setting>,
     servers: Vec<ServerRow>,
+    books: Vec<BookLine>,
 }
 
 /// A setting in force.
@@ -159,7 +162,8 @@ fn view(asked: &PageRequest<'_>, pool: &Pool) -> PoolView {
     facts.extend(RecentFigures::of_model(asked.admin, pool).into_facts());
     let settings = settings(pool);
     let servers = pool.ready.iter().chain(&pool.waiting).map(|s| ServerRow::new(asked.admin, s)).collect();
-    PoolView { class, state, facts, settings, servers }
+    let books = books::lines(asked.admin, pool.ready.iter().chain(&pool.waiting).map(|server| &**server));
+    PoolView { class, state, facts, settings, servers, books }
 }
 
 /// The settings in force for a pool. `models:` in the configuration takes precedence over servers.

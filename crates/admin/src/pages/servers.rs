@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     Admin, Operator, Refusal,
+    books::{self, BookLine},
     finding::IssueSeverity,
     format::{self, Time},
     issue::{self, Issue, Told},
@@ -180,6 +181,7 @@ pub(crate) struct ServerPage {
     can_cordon: bool,
     cordoned: bool,
     has_runs: bool,
+    books: Vec<BookLine>,
 }
 live_page!(ServerPage);
 
@@ -218,6 +220,7 @@ pub(crate) fn one(asked: PageRequest<'_>, id: &str) -> Option<ServerPage> {
         can_cordon: !matches!(server.state, ServerState::Stopped(_)),
         cordoned: cordoned(admin, server).is_some(),
         has_runs: spec.source != Source::File,
+        books: books::lines(admin, std::iter::once(&**server)),
         row,
     })
 }

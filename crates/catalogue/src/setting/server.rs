@@ -34,6 +34,8 @@ pub struct ServerSettings {
     pub select_others: bool,
     /// Whether it is sent the client's `Host`; by default if it is reached over plain HTTP.
     pub pass_host_header: Option<bool>,
+    /// Nobody uses it but through Modelgate, so what it has counted is what was used.
+    pub metering_exclusive: bool,
     /// All of these settings as they were written, by key.
     pub given: BTreeMap<&'static str, String>,
 }
@@ -288,6 +290,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         since: "",
         read: SettingParser::Server(|s, text| {
             s.pass_host_header = Some(parse::bool(text)?);
+            Some(())
+        }),
+    },
+    Setting {
+        key: "metering.exclusive",
+        meaning: "Nobody uses the server but through this Modelgate: tokens that are only measured are corrected, so that \
+                  together they are what the server has counted",
+        default: "false",
+        allowed: "true or false",
+        since: "",
+        read: SettingParser::Server(|s, text| {
+            s.metering_exclusive = parse::bool(text)?;
             Some(())
         }),
     },

@@ -1,5 +1,15 @@
 //! What servers and Traefik tell about requests after they have been answered (`listen.telemetry`): it is told to the ledger
-//! of open reservations, whose settlements correct limits and usage.
+//! of open reservations, whose settlements correct limits and usage. What servers have counted is kept beside it.
+//!
+//! ```text
+//! bookkeeper.rs  which server a request belongs to, when a server is idle, what comes of a balance
+//! exchange.rs    receipts that reach another Modelgate than the one that let the request pass
+//! wire.rs        the form in which they are passed on
+//! ```
+
+mod bookkeeper;
+mod exchange;
+mod wire;
 
 use std::{
     future::pending,
@@ -10,17 +20,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metering::{Ledger, LedgerCounts, LedgerOptions, Openings, Receipt, UsageKind};
+use bookkeeper::Bookkeeper;
+use discovery::metrics::{self, MetricsReading};
+use exchange::Exchange;
+use metering::{Ledger, LedgerCounts, LedgerOptions, Openings, Receipt, Told, UsageKind};
 use otlp_receiver::{Counts, Reception};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
-use tracing::debug;
+use tracing::{debug, error};
 use web::{Corrections, Family, Metered, Shared};
 
-use crate::config::Listen;
+use crate::config::Config;
 
 /// Receipts that may wait, each about 300 bytes.
 const RECEIPTS_CAPACITY: usize = 16 * 1024;
@@ -28,6 +41,10 @@ const RECEIPTS_CAPACITY: usize = 16 * 1024;
 const OPENINGS_CAPACITY: usize = 8 * 1024;
 /// How long a request stays open without a word: longer than the longest answer takes, since what is told later is lost.
 const WAIT: Duration = Duration::from_secs(3_600);
+/// Readings of servers' counters that may wait.
+const READINGS_CAPACITY: usize = 256;
+/// How often the books of servers that are gone are forgotten.
+const SWEEP: Duration = Duration::from_secs(60);
 /// How often the ledger takes the requests that were admitted.
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -35,7 +52,11 @@ const EVERY: Duration = Duration::from_millis(50);
 pub(super) struct Metering {
     receipts: mpsc::Receiver<Receipt>,
     openings: Openings<Metered>,
+    readings: mpsc::Receiver<MetricsReading>,
     ledger: Ledger<Metered>,
+    bookkeeper: Bookkeeper,
+    /// If limits are shared.
+    exchange: Option<Exchange>,
     start: Instant,
     shared: Arc<Shared>,
     tokens: Arc<Tokens>,
@@ -45,33 +66,52 @@ impl Metering {
     /// Starts to listen. From now on each admitted request is handed over.
     pub(super) fn start(
         listener: TcpListener,
-        config: &Listen,
+        config: &Config,
         shared: &Arc<Shared>,
         stopped: watch::Receiver<bool>,
     ) -> Self {
         let (sender, receipts) = mpsc::channel(RECEIPTS_CAPACITY);
         let (opener, openings) = metering::queue(OPENINGS_CAPACITY);
-        let reception = Reception::new(config.telemetry_token.clone(), sender);
+        let reception = Reception::new(config.listen.telemetry_token.clone(), sender);
         let (counted, tokens) = (Arc::clone(&reception), Arc::new(Tokens::default()));
-        let settled = Arc::clone(&tokens);
+        let bookkeeper = Bookkeeper::new(shared);
+        let (settled, balanced) = (Arc::clone(&tokens), bookkeeper.sums());
         shared.add_metrics(move || {
             let mut families = families(counted.counts());
             families.extend(settled.families());
+            families.extend(balanced.families());
             families
         });
         tokio::spawn(otlp_receiver::serve(listener, reception, stopped));
         shared.meter(opener);
         let ledger = Ledger::new(LedgerOptions { wait: WAIT, ..LedgerOptions::default() });
-        Self { receipts, openings, ledger, start: Instant::now(), shared: Arc::clone(shared), tokens }
+        let exchange = Exchange::start(shared);
+        if let Some(exchange) = &exchange {
+            shared.add_metrics(exchange.families());
+        }
+        let readings = read_counters(shared, config.metering.scrape);
+        let (start, shared) = (Instant::now(), Arc::clone(shared));
+        Self { receipts, openings, readings, ledger, bookkeeper, exchange, start, shared, tokens }
     }
 
     /// Keeps the ledger; never returns.
     async fn keep(&mut self) {
         let mut tick = interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sweep = interval(SWEEP);
         loop {
             tokio::select! {
                 Some(receipt) = self.receipts.recv() => self.tell(receipt),
+                Some(receipt) = passed_on(&mut self.exchange) => {
+                    self.open();
+                    let told = self.ledger.tell_passed_on(receipt, self.start.elapsed());
+                    debug!(?told, "another Modelgate has passed on what it was told");
+                }
+                Some(reading) = self.readings.recv() => {
+                    self.open();
+                    self.bookkeeper.read(&reading, self.ledger.calibration_mut());
+                }
+                _ = sweep.tick() => self.bookkeeper.sweep(),
                 _ = tick.tick() => {
                     self.open();
                     self.ledger.advance(self.start.elapsed());
@@ -95,13 +135,20 @@ impl Metering {
     fn open(&mut self) {
         let now = self.start.elapsed();
         while let Some(reservation) = self.openings.next() {
+            self.bookkeeper.opened(&reservation.model);
             self.ledger.open(reservation, now);
         }
     }
 
     fn tell(&mut self, receipt: Receipt) {
+        // So that a request which is not known then is another Modelgate's.
+        self.open();
+        let to_pass_on = self.exchange.as_ref().map(|_| receipt.clone());
         let told = self.ledger.tell(receipt, self.start.elapsed());
         debug!(?told, "a server or Traefik has told about a request");
+        if let (Told::Waits, Some(exchange), Some(receipt)) = (told, &self.exchange, to_pass_on) {
+            exchange.pass_on(receipt);
+        }
     }
 
     /// If this is dropped while it waits for Redis, only limits in Redis are not corrected: they recover on their own.
@@ -109,7 +156,7 @@ impl Metering {
         let mut corrections = Corrections::default();
         self.ledger.take_provisional(|held, used| self.shared.correct(held, used.total(), &mut corrections));
         self.shared.correct_shared(corrections).await;
-        let settlements = self.ledger.take_settled();
+        let mut settlements = self.ledger.take_settled();
         for settlement in &settlements {
             debug!(
                 request_id = %settlement.request,
@@ -121,9 +168,30 @@ impl Metering {
             );
             self.tokens.count(settlement.kind, settlement.used.prompt, settlement.used.completion);
         }
-        self.shared.settle(settlements).await;
+        self.shared.settle(&mut settlements).await;
+        self.bookkeeper.settled(settlements);
         self.tokens.note(self.ledger.counts());
     }
+}
+
+/// The next receipt of another Modelgate, if there may be one.
+async fn passed_on(exchange: &mut Option<Exchange>) -> Option<Receipt> {
+    match exchange {
+        Some(exchange) => exchange.next().await,
+        None => pending().await,
+    }
+}
+
+/// Reads the counters of servers from now on.
+fn read_counters(shared: &Shared, every: Duration) -> mpsc::Receiver<MetricsReading> {
+    let (sender, readings) = mpsc::channel(READINGS_CAPACITY);
+    let reading = metrics::read(shared.catalogue().clone(), every, sender);
+    tokio::spawn(async move {
+        if let Err(error) = reading.await {
+            error!(?error, "counters of servers cannot be read");
+        }
+    });
+    readings
 }
 
 /// Keeps the ledger, if there is one; never returns.

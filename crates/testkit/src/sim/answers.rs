@@ -41,18 +41,21 @@ pub(super) fn chat(state: &State, model: &str) -> Value {
     })
 }
 
+/// As long as a real one: chunks are told apart by their length.
+const STREAM_ID: &str = "chatcmpl-0af7651916cd43dd8448eb211c80319c";
+
 /// One chunk of a streamed chat.
 pub(super) fn chat_chunk(model: &str, delta: &Value, finish: Option<&str>) -> Value {
     json!({
-        "id": "chatcmpl-sim", "object": "chat.completion.chunk", "created": CREATED, "model": model,
-        "choices": [{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}],
+        "id": STREAM_ID, "object": "chat.completion.chunk", "created": CREATED, "model": model,
+        "choices": [{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish, "token_ids": null}],
     })
 }
 
 /// The last chunk of a stream whose client set `stream_options.include_usage`: no choices, only the usage.
 pub(super) fn usage_chunk(model: &str, object: &str, usage: &Value) -> Value {
     json!({
-        "id": "chatcmpl-sim", "object": object, "created": CREATED, "model": model, "choices": [], "usage": usage,
+        "id": STREAM_ID, "object": object, "created": CREATED, "model": model, "choices": [], "usage": usage,
     })
 }
 

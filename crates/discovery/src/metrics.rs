@@ -1,0 +1,184 @@
+//! Reads the metrics pages of servers, again and again: what each has counted, and how busy it is.
+//!
+//! ```text
+//! catalogue ─▶ read() ─ GET /metrics ─▶ page.rs ─▶ figures.rs ─▶ MetricsReading
+//! ```
+//!
+//! It is apart from the probes: a server whose page cannot be read is not worse for that. Such a page is asked for less and less
+//! often.
+
+mod figures;
+mod page;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use catalogue::{Catalogue, Kind, Reader, ServerRecord, ServerSpec, ServerState, ServerUrl};
+use reqwest::Client;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tracing::{debug, info};
+
+pub use figures::Figures;
+
+use crate::probe;
+
+/// The longest page, in bytes. vLLM's has some 50 KB.
+const MAX_PAGE_BYTES: usize = 1 << 20;
+/// The maximum number of pages that are read at once.
+const PARALLEL: usize = 16;
+/// After so many failures in a row, the page is asked for less often, each time half as often as before, …
+const PATIENCE: u32 = 3;
+/// … but at least this often.
+const RAREST: Duration = Duration::from_secs(300);
+
+/// What one server's page says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsReading {
+    /// The server.
+    pub url: ServerUrl,
+    /// What it says.
+    pub figures: Figures,
+}
+
+/// The pages that are read.
+#[derive(Debug, Default)]
+struct Pages(HashMap<ServerUrl, Page>);
+
+#[derive(Debug)]
+struct Page {
+    /// Of the server: a container that is started again may have a page.
+    incarnation: String,
+    failures: u32,
+    /// When to read it next; `None` while it is being read.
+    due: Option<Instant>,
+}
+
+/// Reads the pages of the servers in the catalogue until it is dropped; each is asked for `every` so often at most. Readings that
+/// nobody takes in time are dropped.
+///
+/// # Errors
+/// If the HTTP client cannot be made.
+pub async fn read(
+    catalogue: Reader,
+    every: Duration,
+    readings: mpsc::Sender<MetricsReading>,
+) -> Result<(), reqwest::Error> {
+    let client = probe::client()?;
+    let permits = Arc::new(Semaphore::new(PARALLEL));
+    let mut pages = Pages::default();
+    // A JoinSet ends its tasks when it is dropped.
+    let mut reading = JoinSet::new();
+    let mut tick = interval(every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            now = tick.tick() => {
+                let due = catalogue.load().as_deref().map_or_else(Vec::new, |known| pages.take_due(known, now));
+                for server in due {
+                    let (client, permits) = (client.clone(), Arc::clone(&permits));
+                    reading.spawn(async move {
+                        let _permit = permits.acquire_owned().await;
+                        let figures = read_one(&client, &server.spec).await;
+                        (server.spec.url.clone(), figures)
+                    });
+                }
+            }
+            Some(Ok((url, figures))) = reading.join_next() => {
+                pages.was_read(&url, figures.is_some(), Instant::now(), every);
+                if let Some(figures) = figures
+                    && readings.try_send(MetricsReading { url, figures }).is_err()
+                {
+                    debug!("what a server has counted is read too slowly, and dropped");
+                }
+            }
+        }
+    }
+}
+
+async fn read_one(client: &Client, spec: &ServerSpec) -> Option<Figures> {
+    let mut response = probe::get(client, &path(spec), spec).send().await.ok()?;
+    if !response.status().is_success() {
+        return None;
+    }
+    let mut page = Vec::new();
+    while let Some(chunk) = response.chunk().await.ok()? {
+        page.extend_from_slice(&chunk);
+        if page.len() > MAX_PAGE_BYTES {
+            return None;
+        }
+    }
+    Figures::read(&page)
+}
+
+/// Beside `/v1`, wherever a proxy has put that.
+fn path(spec: &ServerSpec) -> String {
+    let base = spec.base_path.as_str();
+    format!("{}/metrics", base.strip_suffix("/v1").unwrap_or_default())
+}
+
+/// Whether a program may have counters. A provider's account is not asked: it has none, and each request to it may cost.
+fn may_count(kind: Kind) -> bool {
+    match kind {
+        Kind::Vllm | Kind::Sglang | Kind::LlamaCpp | Kind::Other => true,
+        // In router mode each model's page must be asked for, and only while the model is loaded.
+        Kind::LlamaCppRouter | Kind::Ollama | Kind::Tei | Kind::LlamaSwap | Kind::Provider => false,
+    }
+}
+
+impl Pages {
+    /// The servers whose pages are to be read now.
+    fn take_due(&mut self, known: &Catalogue, now: Instant) -> Vec<Arc<ServerRecord>> {
+        let runs = |server: &&Arc<ServerRecord>| {
+            matches!(server.state, ServerState::Ready | ServerState::Draining(_)) && may_count(server.kind())
+        };
+        let servers: Vec<_> = known.servers().filter(runs).collect();
+        let urls: HashSet<&ServerUrl> = servers.iter().map(|server| &server.spec.url).collect();
+        self.0.retain(|url, _| urls.contains(url));
+        let is_due = |server: &&Arc<ServerRecord>| self.is_due(&server.spec, now);
+        servers.into_iter().filter(is_due).cloned().collect()
+    }
+
+    /// Whether a page is to be read now, which the caller then does.
+    fn is_due(&mut self, spec: &ServerSpec, now: Instant) -> bool {
+        let page = self.0.entry(spec.url.clone()).or_insert_with(|| Page::new(spec, now));
+        if page.incarnation != spec.incarnation {
+            *page = Page { due: page.due.map(|_| now), ..Page::new(spec, now) };
+        }
+        let is_due = page.due.is_some_and(|due| due <= now);
+        if is_due {
+            page.due = None;
+        }
+        is_due
+    }
+
+    fn was_read(&mut self, url: &ServerUrl, has_figures: bool, now: Instant, every: Duration) {
+        let Some(page) = self.0.get_mut(url) else { return };
+        if has_figures {
+            page.failures = 0;
+        } else {
+            page.failures = page.failures.saturating_add(1);
+            if page.failures == PATIENCE {
+                info!(server = %url, "no counters of tokens can be read at /metrics");
+            }
+        }
+        let doublings = page.failures.saturating_sub(PATIENCE).min(16);
+        let pause = every.saturating_mul(1 << doublings).min(RAREST.max(every));
+        // The tick at that time, and not the one after it.
+        page.due = Some(now + pause - every / 2);
+    }
+}
+
+impl Page {
+    fn new(spec: &ServerSpec, now: Instant) -> Self {
+        Self { incarnation: spec.incarnation.clone(), failures: 0, due: Some(now) }
+    }
+}

@@ -1,0 +1,283 @@
+use super::{
+    account::{MOST_HOURS, MOST_LINES},
+    *,
+};
+use crate::{
+    Ledger, LedgerOptions, Receipt, RequestReservation, RequestShape, ReservedTokens,
+    testing::{SHAPE, aborted, record, refused, reservation, span},
+};
+
+const EXCLUSIVE: Terms = Terms { exclusive: true, leaves_out_cached: false, repeats_prompts: false };
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(7_200 + seconds)
+}
+
+fn server() -> Arc<str> {
+    Arc::from("http://10.0.0.1:8000")
+}
+
+fn counters(prompt: u64, completion: u64) -> Counters {
+    Counters { prompt, cached: 0, completion }
+}
+
+/// The books of one server, with all that teaches them.
+struct Shop {
+    books: Books<u32>,
+    calibration: Calibration,
+    ledger: Ledger<u32>,
+}
+
+impl Shop {
+    /// The server was idle, and had counted this.
+    fn new(terms: Terms, before: Counters) -> Self {
+        let ledger = Ledger::new(LedgerOptions { grace: Duration::ZERO, ..LedgerOptions::default() });
+        let mut shop = Self { books: Books::new(), calibration: Calibration::default(), ledger };
+        assert_eq!(shop.read(before, terms), []);
+        shop
+    }
+
+    fn read(&mut self, counters: Counters, terms: Terms) -> Vec<UsageCorrection<u32>> {
+        self.read_at(counters, terms, true, 1)
+    }
+
+    fn read_at(
+        &mut self,
+        counters: Counters,
+        terms: Terms,
+        is_idle: bool,
+        seconds: u64,
+    ) -> Vec<UsageCorrection<u32>> {
+        let calibration = &mut self.calibration;
+        let balance = self.books.read(&server(), counters, terms, is_idle, calibration, at(seconds));
+        balance.map_or_else(Vec::new, |balance| balance.corrections)
+    }
+
+    /// Settles a request by what was told about it.
+    fn settle(&mut self, request: u128, receipt: Receipt) -> RequestSettlement<u32> {
+        let shape = RequestShape { traces: false, ..SHAPE };
+        self.settle_opened(RequestReservation { shape, ..reservation(request) }, receipt)
+    }
+
+    fn settle_opened(&mut self, opened: RequestReservation<u32>, receipt: Receipt) -> RequestSettlement<u32> {
+        self.ledger.open(opened, Duration::ZERO);
+        self.ledger.tell(receipt, Duration::ZERO);
+        self.ledger.advance(Duration::ZERO);
+        let one = self.ledger.take_settled().remove(0);
+        self.books.settled(&server(), one.clone());
+        one
+    }
+
+    fn measured(&mut self, request: u128, tokens: u64) -> RequestSettlement<u32> {
+        self.settle(request, Receipt::Record(record(request, 450 + 225 * tokens)))
+    }
+
+    fn row(&self) -> BookRow {
+        *self.books.rows(&server()).next().expect("a row").1
+    }
+}
+
+#[test]
+fn counters_start_anew_with_the_server() {
+    let mut shop = Shop::new(Terms::default(), counters(1_000, 2_000));
+    for (now, sum) in [((1_100, 2_050), (100, 50)), ((30, 7), (130, 57)), ((31, 9), (131, 59))] {
+        shop.read(counters(now.0, now.1), Terms::default());
+        assert_eq!(shop.row().counted, counters(sum.0, sum.1));
+    }
+}
+
+#[test]
+fn differences_are_named() {
+    let mut shop = Shop::new(Terms::default(), counters(0, 0));
+    shop.settle(1, Receipt::Span(span(1, 1, 10, 500)));
+    shop.read(counters(2_010, 500), Terms::default());
+    let row = shop.row();
+    assert_eq!((row.requests, row.settled), (1, counters(10, 500)));
+    assert_eq!(row.completion_difference(), BookDifference::None);
+    assert_eq!(row.prompt_difference(), BookDifference::NotOurs(2_000), "others use the server too");
+    shop.measured(2, 700);
+    shop.read(counters(2_020, 600), Terms::default());
+    assert_eq!(shop.row().completion_difference(), BookDifference::Missing(600));
+    let (hour, _) = shop.books.rows(&server()).next().expect("a row");
+    assert_eq!((hour, hour.start()), (Hour(2), at(0)));
+    shop.books.retain(|name| *name != *server());
+    assert_eq!(shop.books.rows(&server()).count(), 0);
+}
+
+#[test]
+fn receipts_of_an_exclusive_server_are_corrected_to_what_it_counted() {
+    let mut shop = Shop::new(EXCLUSIVE, counters(70, 80));
+    let exact = shop.settle(1, Receipt::Span(span(1, 1, 40, 300)));
+    shop.settle(2, Receipt::Record(refused(2, 503)));
+    let measured = [shop.measured(3, 100), shop.measured(4, 200)];
+    let cut = shop.settle(5, Receipt::Record(aborted(5, 450 + 225 * 50)));
+    let corrections = shop.read(counters(70 + 40 + 60, 80 + 300 + 385), EXCLUSIVE);
+    let by: Vec<_> = corrections.iter().map(|one| (one.whose, one.prompt, one.completion)).collect();
+    assert_eq!(by, [(3, 10, 10), (4, 10, 20), (5, 10, 5)], "in proportion; the exact one stays");
+    let settled: u64 = [&exact, &measured[0], &measured[1], &cut].iter().map(|one| one.used.completion).sum();
+    assert_eq!(i64::try_from(settled).expect("small") + 35, 300 + 385);
+    let row = shop.row();
+    assert_eq!((row.settled, row.counted), (counters(100, 685), counters(100, 685)));
+    assert_eq!(shop.read(counters(70 + 40 + 60, 80 + 300 + 385), EXCLUSIVE), [], "corrected once");
+}
+
+#[test]
+fn no_correction_goes_beyond_a_reservation() {
+    let mut shop = Shop::new(EXCLUSIVE, counters(0, 0));
+    shop.measured(1, 100);
+    let corrections = shop.read(counters(5_000, 5_000), EXCLUSIVE);
+    assert_eq!((corrections[0].completion, corrections[0].prompt), (900, 0), "1,000 and 10 were reserved");
+    assert_eq!(shop.row().completion_difference(), BookDifference::NotOurs(4_000));
+}
+
+#[test]
+fn prompts_that_a_counter_leaves_out_were_cached() {
+    let terms = Terms { leaves_out_cached: true, ..EXCLUSIVE };
+    let mut shop = Shop::new(terms, counters(0, 0));
+    shop.measured(1, 100);
+    shop.measured(2, 100);
+    let corrections = shop.read(counters(14, 200), terms);
+    let by: Vec<_> = corrections.iter().map(|one| (one.prompt, one.cached, one.completion)).collect();
+    assert_eq!(by, [(0, 3, 0), (0, 3, 0)]);
+    let row = shop.row();
+    assert_eq!((row.settled, row.counted), (Counters { cached: 6, ..counters(14, 200) }, counters(14, 200)));
+}
+
+#[test]
+fn cached_tokens_that_a_server_counts_are_shared_out() {
+    let mut shop = Shop::new(EXCLUSIVE, counters(0, 0));
+    shop.measured(1, 100);
+    shop.measured(2, 300);
+    let corrections = shop.read(Counters { cached: 15, ..counters(20, 400) }, EXCLUSIVE);
+    let by: Vec<_> = corrections.iter().map(|one| (one.prompt, one.cached, one.completion)).collect();
+    assert_eq!(by, [(0, 8, 0), (0, 7, 0)]);
+}
+
+/// vLLM counts the prompt of a request with `n: 2` twice; a span's settlement has it once.
+#[test]
+fn a_prompt_may_count_once_for_each_of_its_answers() {
+    let terms = Terms { repeats_prompts: true, ..EXCLUSIVE };
+    let mut shop = Shop::new(terms, counters(0, 0));
+    let shape = RequestShape { traces: false, choices: 2, ..SHAPE };
+    let two = RequestReservation { shape, ..reservation(1) };
+    shop.settle_opened(two, Receipt::Record(record(1, 450 + 225 * 100)));
+    let corrections = shop.read(counters(2 * 12, 90), terms);
+    assert_eq!((corrections[0].prompt, corrections[0].completion), (2, -10));
+    assert_eq!(shop.row().settled, counters(24, 90));
+}
+
+#[test]
+fn a_busy_server_is_balanced_when_it_is_idle_or_after_many_requests() {
+    let mut shop = Shop::new(EXCLUSIVE, counters(0, 0));
+    shop.measured(1, 100);
+    assert_eq!(shop.read_at(counters(10, 170), EXCLUSIVE, false, 1), []);
+    shop.measured(2, 100);
+    let corrections = shop.read(counters(20, 220), EXCLUSIVE);
+    assert_eq!(corrections.iter().map(|one| one.completion).collect::<Vec<_>>(), [10, 10]);
+    let mut all = counters(20, 220);
+    for request in 3..3 + 4_096 {
+        shop.measured(request, 10);
+        all.add(counters(10, 11));
+    }
+    // It works on another one, of which it has counted some already.
+    all.add(counters(10, 40));
+    let corrections = shop.read_at(all, EXCLUSIVE, false, 2);
+    let more: i64 = corrections.iter().map(|one| one.completion).sum();
+    assert_eq!(more, 4_096 + 40, "the difference evens out with the next balance");
+    shop.measured(5_000, 90);
+    all.add(counters(0, 50));
+    assert_eq!(shop.read_at(all, EXCLUSIVE, false, 3), []);
+    assert_eq!(shop.books.rows(&server()).count(), 1);
+    shop.read_at(all, EXCLUSIVE, false, 3_600);
+    assert_eq!(
+        shop.books.rows(&server()).count(),
+        2,
+        "each hour has its row, but so few requests are not corrected"
+    );
+}
+
+/// What a server had counted before it was killed is lost with it: nothing is made of the rest.
+#[test]
+fn a_restart_corrects_nothing() {
+    let mut shop = Shop::new(EXCLUSIVE, counters(500, 500));
+    shop.measured(1, 100);
+    assert_eq!(shop.read_at(counters(0, 3), EXCLUSIVE, false, 1), []);
+    shop.measured(2, 100);
+    assert_eq!(shop.read(counters(10, 110), EXCLUSIVE), []);
+    assert_eq!((shop.row().restarts, shop.row().requests), (1, 2));
+    shop.measured(3, 100);
+    assert_eq!(shop.read(counters(20, 230), EXCLUSIVE)[0].completion, 20, "known again");
+}
+
+/// Requests that ran when the server was first asked are on one side only.
+#[test]
+fn nothing_is_corrected_before_the_server_was_idle() {
+    let mut shop = Shop { books: Books::new(), ..Shop::new(EXCLUSIVE, counters(0, 0)) };
+    assert_eq!(shop.read_at(counters(100, 100), EXCLUSIVE, false, 0), []);
+    shop.measured(1, 100);
+    assert_eq!(shop.read(counters(100, 130), EXCLUSIVE), []);
+    shop.measured(2, 100);
+    assert_eq!(shop.read(counters(110, 240), EXCLUSIVE)[0].completion, 10);
+}
+
+/// A llama.cpp server with a template of 25 tokens, and chunks of 300 bytes. Others use it at times, which must not make our
+/// requests dearer; and at times it has a prompt in its cache.
+#[test]
+fn counters_teach_how_to_measure_and_others_use_does_not() {
+    let terms = Terms { leaves_out_cached: true, ..Terms::default() };
+    let mut shop = Shop::new(terms, counters(0, 0));
+    let (mut sum, mut request) = (counters(0, 0), 0_u64);
+    for round in 0..40 {
+        for _ in 0..3 {
+            request += 1;
+            let (text, tokens) = (30 + request * 17 % 200, 20 + request * 31 % 150);
+            sum.add(counters(25 + text * 3 / 2, tokens));
+            let reserved =
+                ReservedTokens { prompt: u32::try_from(text).expect("small"), ..reservation(1).reserved };
+            let id = u128::from(request);
+            let quiet = RequestShape { traces: false, ..SHAPE };
+            let opened = RequestReservation { shape: quiet, reserved, ..reservation(id) };
+            shop.settle_opened(opened, Receipt::Record(record(id, 600 + 300 * tokens)));
+        }
+        match round % 5 {
+            1 => sum.add(counters(9_000, 5_000)),
+            3 => sum.prompt -= 150,
+            _ => {}
+        }
+        shop.read(sum, terms);
+    }
+    let found = shop.calibration.completion(&Arc::from("llama"), SHAPE, 600 + 300 * 100);
+    assert!((97..=103).contains(&found), "{found} instead of 100");
+    let found = shop.calibration.prompt(&Arc::from("llama"), SHAPE, 100);
+    assert!((165..=180).contains(&found), "{found} instead of 175");
+}
+
+#[test]
+fn memory_is_bounded() {
+    let (mut books, mut calibration) = (Books::<u32>::new(), Calibration::default());
+    for number in 0..MOST_SERVERS + 10 {
+        let name = Arc::from(number.to_string());
+        books.read(&name, counters(0, 0), EXCLUSIVE, true, &mut calibration, at(0));
+    }
+    assert_eq!(books.servers.len(), MOST_SERVERS);
+    let mut shop = Shop::new(EXCLUSIVE, counters(0, 0));
+    for hour in 0..100 {
+        shop.read_at(counters(hour, 0), EXCLUSIVE, true, hour * 3_600);
+    }
+    assert_eq!(shop.books.rows(&server()).count(), MOST_HOURS);
+    let one = shop.measured(1, 10);
+    (0..5_000).for_each(|_| shop.books.settled(&server(), one.clone()));
+    assert_eq!((shop.books.lines, shop.books.servers[&server()].lines()), (MOST_LINES, MOST_LINES));
+    let ours = 5_001 * 10;
+    assert_eq!(shop.read(counters(99 + ours, 2 * ours), EXCLUSIVE), [], "not all are known");
+    assert_eq!((shop.row().requests, shop.books.lines), (5_001, 0));
+    for number in 0..20 {
+        for _ in 0..MOST_LINES {
+            books.settled(&number.to_string(), one.clone());
+        }
+    }
+    assert_eq!(books.lines, MOST_LINES_OF_ALL);
+    books.retain(|name| name == "1");
+    assert_eq!(books.lines, MOST_LINES);
+    books.settled("a server without counters", one);
+}
