@@ -24,6 +24,10 @@ screenshots:
 shipped:
     cargo xtask shipped --install
 
+# Search for inputs that TARGET reads wrongly, for SECONDS (`just fuzz list` prints the targets; docs/fuzzing.md)
+fuzz TARGET SECONDS="60":
+    cargo xtask fuzz {{ TARGET }} --seconds {{ SECONDS }}
+
 # Compile everything, quickly
 check:
     cargo check --workspace --all-targets

@@ -24,7 +24,7 @@ pub(crate) fn bench(install: bool, is_quick: bool) -> Result {
         let name = &missing.name;
         return Err(format!("{name} is missing; `cargo xtask bench --install` installs it").into());
     }
-    let optimised = test::build_optimised()?;
+    let optimised = test::build_optimised(&[])?;
     let result = layout::target().join("benchmark");
     fs::create_dir_all(&result)?;
     let mut command = run::cargo();

@@ -10,9 +10,9 @@ pub(crate) fn root() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// The folders of the crates: those in `crates`, and this one.
+/// The folders of the crates: those in `crates`, and the two beside them.
 pub(crate) fn crates() -> std::io::Result<Vec<PathBuf>> {
-    let mut crates = vec![root().join("xtask")];
+    let mut crates = vec![root().join("fuzz"), root().join("xtask")];
     for entry in std::fs::read_dir(root().join("crates"))? {
         crates.push(entry?.path());
     }

@@ -7,6 +7,7 @@
 mod bench;
 mod demo;
 mod engine;
+mod fuzz;
 mod http;
 mod layout;
 mod lint;
@@ -64,6 +65,8 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Searches for inputs that are read wrongly, with libFuzzer. See docs/fuzzing.md.
+    Fuzz(fuzz::Search),
     /// Builds the program as the image has it, and measures its size, start and memory.
     Shipped {
         /// First install what is missing into target/tools.
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Lint { install } => lint::lint(install),
         Command::Screenshots { install } => screenshots::screenshots(install),
         Command::Bench { install, quick } => bench::bench(install, quick),
+        Command::Fuzz(search) => fuzz::fuzz(&search),
         Command::Shipped { install } => shipped::shipped(install),
         Command::Demo { docker, once } => demo::demo(docker, once),
     };

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, process::Command};
 
 use crate::tools::{self, Tool};
-use crate::{Result, demo, engine, layout, run};
+use crate::{Result, demo, engine, fuzz, layout, run};
 
 /// For programs that run their own tests, as with `cargo test`. For nextest, `.config/nextest.toml` says how many tests run at
 /// the same time, and which must not.
@@ -22,6 +22,7 @@ pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
     let tools = tools::for_tests();
     if install {
         tools::install(&tools)?;
+        tools::install(&tools::for_libfuzzer())?;
     }
     print_table(&tools);
     let engine = if install { engine::ensure()? } else { None };
@@ -33,7 +34,7 @@ pub(crate) fn test(install: bool, only: Option<&str>) -> Result {
     // Programs that are measured are optimised, as users run them; the others are not, because that compiles faster.
     let mut environment = environment(&tools, install);
     if install {
-        environment.extend(build_optimised()?);
+        environment.extend(build_optimised(fuzz::WITH_TARGETS)?);
     }
     let outcome = run::step("test", || all_programs(&tools, environment, only));
     // Tests deploy/compose.yaml itself, with images made here instead of those from a registry.
@@ -95,11 +96,16 @@ fn all_programs(tools: &[Tool], environment: Vec<(OsString, OsString)>, only: Op
     outcome.and(documentation)
 }
 
-/// Builds the optimised programs that are measured, and returns their paths as variables.
-pub(crate) fn build_optimised() -> Result<Vec<(OsString, OsString)>> {
+/// Builds the optimised programs that are measured, and returns their paths as variables. `more` are further arguments: what is
+/// built in the same go has the same features, so that its dependencies are compiled once.
+pub(crate) fn build_optimised(more: &[&str]) -> Result<Vec<(OsString, OsString)>> {
     run::step("build modelgate and baseline, optimised", || {
         let packages = ["--package", "modelgate", "--package", "baseline"];
-        run::shown(run::cargo().arg("build").args(packages).args(["--profile", "measured", "--locked"]))
+        run::shown(run::cargo().arg("build").args(packages).args(more).args([
+            "--profile",
+            "measured",
+            "--locked",
+        ]))
     })?;
     let path = |program| layout::target().join("measured").join(program).into_os_string();
     Ok(vec![

@@ -5,6 +5,7 @@
 mod axe;
 mod clients;
 mod debian;
+mod go;
 mod llama;
 mod python;
 
@@ -200,6 +201,26 @@ pub(crate) fn for_comparisons() -> [Tool; 3] {
             python::venv("litellm", &["litellm[proxy]==1.108.7"])
         })
         .told_by("MODELGATE_BENCHMARK_LITELLM"),
+    ]
+}
+
+/// What compiles libFuzzer.
+pub(crate) fn for_libfuzzer() -> [Tool; 1] {
+    [Tool::debian("c++", &["g++"], "libFuzzer")]
+}
+
+/// What the search for inputs that are read wrongly compares with: the readers of other servers.
+pub(crate) fn for_fuzzing() -> Vec<Tool> {
+    let used_for = "comparing with servers' readers";
+    vec![
+        Tool::debian("go", &["golang-go", go::GJSON], used_for),
+        Tool::kept("readers in Go", "fuzz-go/readers", used_for, go::readers)
+            .listed_in(go::source(), "fuzz-go/readers.go")
+            .told_by("FUZZ_GO"),
+        Tool::kept("readers in Python", "fuzz-python/bin/python", used_for, |_, _| {
+            python::venv("fuzz-python", &["starlette==1.10.0", "python-multipart==0.0.34"])
+        })
+        .told_by("FUZZ_PYTHON"),
     ]
 }
 

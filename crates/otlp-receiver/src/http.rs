@@ -9,6 +9,7 @@ use axum::{
     routing::post,
 };
 use flate2::bufread::MultiGzDecoder;
+use metering::Receipt;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -29,25 +30,34 @@ const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf")
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What is exported.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Signal {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Spans, from inference servers.
     Traces,
+    /// Records of requests, from Traefik.
     Logs,
 }
 
 /// How it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
+pub enum Format {
+    /// `application/x-protobuf`.
     Protobuf,
+    /// `application/json`.
     Json,
+}
+
+/// The receipts of a body, and the number of items that tell nothing about a request; `None` if it cannot be read. What the
+/// listener does with each body, without the listener.
+pub fn receipts(body: &[u8], signal: Signal, format: Format) -> Option<(Vec<Receipt>, u64)> {
+    read(body, signal, format).ok().map(|found| (found.receipts, found.others))
 }
 
 /// Why an export is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Refused(StatusCode, &'static str);
 
-/// OTLP over HTTP: `/v1/traces` and `/v1/logs`. The listener itself has it from [`serve`](crate::serve).
-pub fn router() -> axum::Router<Arc<Reception>> {
+pub(crate) fn router() -> axum::Router<Arc<Reception>> {
     axum::Router::new().route("/v1/traces", post(traces)).route("/v1/logs", post(logs))
 }
 

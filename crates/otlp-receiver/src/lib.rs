@@ -30,6 +30,6 @@ mod http_tests;
 #[cfg(test)]
 mod tests;
 
-pub use self::http::router;
+pub use self::http::{Format, Signal, receipts};
 pub use listener::serve;
 pub use reception::{Counts, Reception, TokenDigest};
