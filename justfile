@@ -28,6 +28,10 @@ shipped:
 fuzz TARGET SECONDS="60":
     cargo xtask fuzz {{ TARGET }} --seconds {{ SECONDS }}
 
+# Change the code of the core, or of CRATE, in small ways, and say which changes no test notices
+mutants *CRATE:
+    cargo xtask mutants {{ CRATE }}
+
 # Compile everything, quickly
 check:
     cargo check --workspace --all-targets

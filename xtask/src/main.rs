@@ -11,6 +11,7 @@ mod fuzz;
 mod http;
 mod layout;
 mod lint;
+mod mutants;
 mod run;
 mod screenshots;
 mod service;
@@ -67,6 +68,8 @@ enum Command {
     },
     /// Searches for inputs that are read wrongly, with libFuzzer. See docs/fuzzing.md.
     Fuzz(fuzz::Search),
+    /// Changes the code in small ways, and says which changes no test notices. See docs/fuzzing.md.
+    Mutants(mutants::Mutate),
     /// Builds the program as the image has it, and measures its size, start and memory.
     Shipped {
         /// First install what is missing into target/tools.
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Command::Screenshots { install } => screenshots::screenshots(install),
         Command::Bench { install, quick } => bench::bench(install, quick),
         Command::Fuzz(search) => fuzz::fuzz(&search),
+        Command::Mutants(wanted) => mutants::mutants(&wanted),
         Command::Shipped { install } => shipped::shipped(install),
         Command::Demo { docker, once } => demo::demo(docker, once),
     };

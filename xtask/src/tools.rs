@@ -224,6 +224,13 @@ pub(crate) fn for_fuzzing() -> Vec<Tool> {
     ]
 }
 
+/// The program that changes the code to see whether a test notices.
+pub(crate) fn for_mutants() -> Tool {
+    Tool::kept("cargo-mutants", "cargo-mutants/bin/cargo-mutants", "mutants", |_, _| {
+        install_crate("cargo-mutants", "27.1.0")
+    })
+}
+
 /// What the checks use: cargo-deny, cargo-machete and hadolint.
 pub(crate) fn for_lints() -> [Tool; 3] {
     [
