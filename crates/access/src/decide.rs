@@ -9,7 +9,7 @@ mod wanted;
 
 use std::sync::Arc;
 
-use catalogue::{Catalogue, Credential, Kind, ModelName, RouteId, ServerRecord};
+use catalogue::{Catalogue, Credential, ModelName, RouteId, ServerRecord};
 use limits::{Clock, Demands, Limiters, Reservation, Unit};
 
 use crate::{
@@ -216,7 +216,7 @@ pub(crate) fn judge(
     let answer_tokens = wanted.pool.and_then(|pool| pool.settings.answer_tokens);
     let counted = || wanted.count.as_ref().map(|count| count.sum(request.uri, answer_tokens));
     let answers = wanted.count.as_ref().map(|count| count.answers()).unwrap_or_default();
-    let exports_spans = |server: &Arc<ServerRecord>| matches!(server.kind(), Kind::Vllm | Kind::Sglang);
+    let exports_spans = |server: &Arc<ServerRecord>| server.kind().may_export_spans();
     for demand in demands.rates() {
         trace.step(|| {
             format!("a limit of {} {}, of which this takes {}", demand.rate(), demand.scope(), demand.cost())

@@ -197,15 +197,6 @@ impl Count {
         Answers { choices: number(self.choices), prompts: number(self.prompts), streams }
     }
 
-    /// Called for the name of each field of the body.
-    fn is_stream(&mut self, name: &str) {
-        match name {
-            "stream" => self.stream_fields += 1,
-            _ if resembles(name, "stream") => self.stream_fields += 2,
-            _ => {}
-        }
-    }
-
     /// Called after all fields of an object have been counted.
     fn end_object(&mut self, is_document: bool) {
         let sources = mem::take(&mut self.sources);
@@ -528,7 +519,8 @@ pub(crate) struct CountedField<'c> {
 impl Counting {
     /// The value of the field with that name.
     pub(crate) fn field(&mut self, name: FieldName) -> CountedField<'_> {
-        CountedField { name: name.0, counting: self }
+        self.count.stream_fields += name.stream_fields;
+        CountedField { name: name.key, counting: self }
     }
 
     /// The finished count.
@@ -540,11 +532,23 @@ impl Counting {
 
 /// The meaning of a body's field for the count.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct FieldName(Key);
+pub(crate) struct FieldName {
+    key: Key,
+    stream_fields: u64,
+}
 
 impl FieldName {
     pub(crate) fn of(name: &str) -> Self {
-        Self(Key::of(name))
+        Self { key: Key::of(name), stream_fields: stream_fields(name) }
+    }
+}
+
+/// How much a field of the body counts as `stream`: 1 if each reader takes it for that, 2 if only some do.
+fn stream_fields(name: &str) -> u64 {
+    match name {
+        "stream" => 1,
+        _ if resembles(name, "stream") => 2,
+        _ => 0,
     }
 }
 
@@ -593,7 +597,7 @@ impl Visitor<'_> for Name<'_> {
             self.count.text(name);
         }
         if self.within == Key::Body {
-            self.count.is_stream(name);
+            self.count.stream_fields += stream_fields(name);
         }
         Ok(self.within.within(name))
     }
@@ -612,7 +616,7 @@ impl<'de> Visitor<'de> for BodyFields<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<Cow<'_, str>>()? {
             let value = map.next_value::<&RawValue>()?.get();
-            self.0.is_stream(&name);
+            self.0.stream_fields += stream_fields(&name);
             let node = Node { key: Key::of(&name), count: &mut *self.0 };
             if node.deserialize(&mut serde_json::Deserializer::from_str(value)).is_err() {
                 self.0.text(value);

@@ -1,6 +1,14 @@
 //! API keys. Only their SHA-256 digests are kept, so that the configuration reveals no key.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::SystemTime,
+};
 
 use catalogue::Pool;
 use ipnet::IpNet;
@@ -59,7 +67,45 @@ pub struct Key {
     pub networks: Vec<IpNet>,
     /// The number under which its counts are stored; rotation does not change it.
     pub id: u128,
+    /// Its requests whose tokens are not final yet.
+    pub open_requests: OpenRequests,
 }
+
+/// A count of requests whose tokens are not final yet: limits may get some of them back. It belongs to no policy, so a copy of
+/// a key starts at none, and it does not tell keys apart.
+#[derive(Debug, Default)]
+pub struct OpenRequests(AtomicU32);
+
+impl OpenRequests {
+    /// Counts a request that was admitted.
+    pub fn opened(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts its end.
+    pub fn closed(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether there is any.
+    pub fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Clone for OpenRequests {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for OpenRequests {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for OpenRequests {}
 
 /// Which parts of a key come from a plan, and change with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,6 +253,7 @@ impl Key {
             disabled: false,
             networks: Vec::new(),
             id,
+            open_requests: OpenRequests::default(),
         }
     }
 

@@ -39,11 +39,11 @@ pub use decide::{
 pub use explain::{Explanation, about_key, explain};
 pub use given::Conflict;
 pub use jwt::{Claimed, InvalidKeySet, Issuer, IssuerKeys, TokenFault, TokenPlan};
-pub use key::{InvalidDigest, Key, KeyDigest, NewKey, NoRandomness, PlanOfKey};
+pub use key::{InvalidDigest, Key, KeyDigest, NewKey, NoRandomness, OpenRequests, PlanOfKey};
 pub use name::{NAME, NoName, is_name, name_of_subject};
 pub use policy::{Edit, ModelLimit, Policy};
 pub use read::{Unreadable, Ways, Where};
 pub use reason::{Idle, Reason};
 pub use request::{Mode, Request};
 pub use routes::{Class, Route, listed, routes_of, source_of, speaks_ollama};
-pub use usage::{Usage, Used};
+pub use usage::{Usage, UsageHour, UsageOf, Used, UsedCounts};

@@ -91,9 +91,9 @@ fn a_key_that_does_not_work_is_named_to_operators() {
         assert_eq!((denial.reason.code(), names), (code, (Some("alice"), Some("team"))));
         // The usage counts the refusal, too.
         let usage = Usage::default();
-        usage.refused(&denial);
+        usage.refused(&denial, at(1_000));
         let used: Vec<_> =
-            usage.take().into_iter().map(|used| (used.key, used.model, used.refused)).collect();
+            usage.take().into_iter().map(|used| (used.key, used.model, used.counts.refused)).collect();
         assert_eq!(used, [("alice".to_owned(), String::new(), 1)]);
     }
 }

@@ -51,7 +51,9 @@ use chart::Charts;
 use live::Live;
 use since::Since;
 
-pub use api::{InvalidGrace, Present, entry_to_json, is_day, read_grace, state_in_words, usage_to_json};
+pub use api::{
+    InvalidGrace, Present, entry_to_json, erased_to_json, is_day, read_grace, state_in_words, usage_to_json,
+};
 pub use authentication::Authenticator;
 pub use finding::{ConfigurationFinding, Doubt};
 pub use operator::Operator;

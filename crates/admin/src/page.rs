@@ -44,7 +44,7 @@ impl Frame {
             NavigationEntry { path, name }
         }
         const ENTRIES: &[&[NavigationEntry]] = &[
-            &[entry("/", "Overview"), entry("/requests", "Requests")],
+            &[entry("/", "Overview"), entry("/requests", "Requests"), entry("/usage", "Usage")],
             &[entry("/models", "Models"), entry("/servers", "Servers"), entry("/traefik", "Traefik")],
             &[entry("/keys", "API keys"), entry("/consumers", "Consumers"), entry("/plans", "Plans")],
             &[entry("/audit", "Audit log"), entry("/help", "Common errors"), entry("/about", "About")],

@@ -9,7 +9,7 @@ use axum::{
 
 use crate::{
     Admin, Refusal, api, assets, authentication, live, page,
-    pages::{self, about, accounts, audit, help, servers, traefik, try_it},
+    pages::{self, about, accounts, audit, help, servers, traefik, try_it, usage},
     refusal::SIGN_IN,
     sign_in,
 };
@@ -26,6 +26,7 @@ pub(crate) fn routes() -> Vec<(String, MethodRouter<Admin>)> {
         ("/servers", get(pages::show)),
         ("/servers/{id}", get(pages::show).post(servers::act)),
         ("/requests", get(pages::show)),
+        ("/usage", get(usage::show).post(usage::erase)),
         ("/requests/try", get(try_it::show).post(try_it::submit)),
         ("/traefik", get(pages::show)),
         ("/traefik/revisions/{number}", get(traefik::revision)),

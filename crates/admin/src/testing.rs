@@ -2,7 +2,11 @@
 
 pub(crate) mod found;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use access::{KeyDigest, Policy};
 use accounts::Accounts;
@@ -14,9 +18,12 @@ use axum::{
 use catalogue::{
     Catalogue, ModelCard, ModelName, Publisher, Reader, ServerRecord, ServerSpec, ServerState, ServerUrl,
 };
+use metering::{Ending, RequestId, UsageKind, UsedTokens};
 use store::{Registry, Store, StoreUrl};
+use telemetry::{AnsweringServer, Decided, SettledRequest};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
+use web::TelemetryListener;
 
 use crate::{Admin, AdminToken, AdminTokens, Authenticator, Parts, Program, Role, router};
 
@@ -51,6 +58,36 @@ impl Dashboard {
         dashboard
     }
 
+    /// Admits requests of the key `alice` with the ids 1 to `count`.
+    pub(crate) fn admits(&self, count: u128) {
+        let telemetry = self.admin.shared.telemetry();
+        for id in 1..=count {
+            telemetry.decided(&Decided {
+                at: SystemTime::UNIX_EPOCH,
+                request_id: &RequestId(id).to_string(),
+                client_request_id: None,
+                consumer: Some("team"),
+                key: Some("alice"),
+                model: Some("llama"),
+                from: None,
+                method: "POST",
+                uri: "/v1/chat/completions",
+                refused: None,
+                tokens: Some(1_002),
+                latency: Some(Duration::from_micros(250)),
+            });
+        }
+        telemetry.collect(SystemTime::UNIX_EPOCH);
+    }
+
+    /// Turns `listen.telemetry` on, and tells what became of requests.
+    pub(crate) fn told(&self, requests: Vec<SettledRequest>) {
+        let listener = TelemetryListener { authority: "modelgate:8103".into(), has_token: false };
+        self.admin.shared.replace_settings(settings(Some(listener)));
+        let requests: Vec<_> = requests.into_iter().map(Arc::new).collect();
+        self.admin.shared.telemetry().settled(&requests, Instant::now());
+    }
+
     /// Signals shutdown, as the program does.
     pub(crate) fn stop(&self) {
         self.shutdown.send_replace(true);
@@ -80,13 +117,33 @@ pub(crate) async fn text(response: Response<Body>) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
-fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>) -> Admin {
-    let settings = web::Settings {
+fn settings(telemetry: Option<TelemetryListener>) -> web::Settings {
+    web::Settings {
         trusted_networks: Vec::new(),
         traefik: traefik_config::RenderOptions::default(),
         advertise: None,
-        hold: std::time::Duration::from_secs(4),
-    };
+        hold: Duration::from_secs(4),
+        telemetry,
+    }
+}
+
+/// What became of a request to the server `gpu`.
+pub(crate) fn settled(id: u128, ending: Ending, status: Option<u16>) -> SettledRequest {
+    SettledRequest {
+        request: RequestId(id),
+        model: "llama".into(),
+        server: Some(AnsweringServer { id: "file:gpu".into(), name: "gpu".into() }),
+        ending,
+        status,
+        time_to_first_token: Some(Duration::from_millis(200)),
+        duration: Some(Duration::from_millis(1_500)),
+        kind: UsageKind::Exact,
+        used: UsedTokens { prompt: 1_200, cached: Some(1_000), completion: 34 },
+    }
+}
+
+fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>) -> Admin {
+    let settings = settings(None);
     let authority = web::CertificateAuthority::open(None, None).expect("a CA");
     let (traefik_peers, _) = watch::channel(BTreeSet::new());
     let policy = Arc::new(Policy::default());

@@ -46,6 +46,14 @@ impl Kind {
         Self::Other,
     ];
 
+    /// Whether such a server can export a span for each request that it has answered, or one behind it can.
+    pub fn may_export_spans(self) -> bool {
+        match self {
+            Self::Vllm | Self::Sglang | Self::LlamaSwap | Self::Other => true,
+            Self::LlamaCpp | Self::LlamaCppRouter | Self::Ollama | Self::Tei | Self::Provider => false,
+        }
+    }
+
     /// The name in `inference.kind`.
     pub fn name(self) -> &'static str {
         match self {

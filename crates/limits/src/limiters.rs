@@ -198,6 +198,21 @@ impl<C: Clock> Limiters<C> {
         }
     }
 
+    /// Like [`settle`](Self::settle), but what was used may be corrected again: the reservation becomes one of these tokens.
+    pub fn correct(&self, reserved: &mut Reservation, tokens: u32) {
+        self.settle(reserved, Settlement::Tokens(tokens));
+        for (demand, _) in &mut reserved.rates {
+            if demand.rate.unit() == Unit::Tokens {
+                demand.cost = tokens;
+            }
+        }
+        for demand in &mut reserved.quotas {
+            if demand.quota.unit() == Unit::Tokens {
+                demand.cost = tokens;
+            }
+        }
+    }
+
     /// What is left of limits. Takes nothing.
     pub fn left(&self, demands: &Demands) -> Vec<Left> {
         demands.rates.iter().map(|demand| self.left_of(demand)).chain(self.quotas_left(demands)).collect()

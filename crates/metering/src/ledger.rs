@@ -6,6 +6,9 @@
 //! - after [`LedgerOptions::grace`], when a part of that was told;
 //! - after [`LedgerOptions::wait`], when nothing was told, or too little; or earlier if the ledger is full: the oldest first.
 //!
+//! Until then limits need not wait: as soon as a part is told, the tokens that it comes to are handed out
+//! ([`Ledger::take_provisional`]).
+//!
 //! What is expected is learned from what arrives (`sources.rs`): where only Traefik tells, nobody waits for spans.
 //!
 //! **Who is believed.** A span or record whose parent is the secret that `/auth` gave to the request. A span with another
@@ -28,7 +31,7 @@ use sources::Sources;
 
 use crate::{
     Calibration, Receipt, RecordReceipt, RequestId, RequestReservation, RequestSettlement, SpanId, Trust,
-    UsageKind,
+    UsageKind, UsedTokens,
 };
 
 /// How long the ledger waits, and how much it keeps.
@@ -104,6 +107,7 @@ pub struct Ledger<T> {
     closed: Closed,
     sources: Sources,
     calibration: Calibration,
+    provisional: Vec<RequestId>,
     settled: Vec<RequestSettlement<T>>,
     counts: LedgerCounts,
 }
@@ -136,6 +140,7 @@ impl<T> Ledger<T> {
             closed: Closed::default(),
             sources: Sources::default(),
             calibration: Calibration::default(),
+            provisional: Vec::new(),
             settled: Vec::new(),
             counts: LedgerCounts::default(),
         }
@@ -159,6 +164,19 @@ impl<T> Ledger<T> {
     /// The reservations that were closed since the last call.
     pub fn take_settled(&mut self) -> Vec<RequestSettlement<T>> {
         mem::take(&mut self.settled)
+    }
+
+    /// Calls `each` with the holder and the tokens of each open reservation about which something was told since the last
+    /// call. The last word, which may be another one, comes in its settlement.
+    pub fn take_provisional(&mut self, mut each: impl FnMut(&mut T, UsedTokens)) {
+        for request in self.provisional.drain(..) {
+            let Some(entry) = self.open.get_mut(&request) else { continue };
+            let Entry { reservation, heard: Some(heard) } = &mut **entry else { continue };
+            match heard.tokens(reservation, &self.calibration) {
+                (UsageKind::Estimated, _) => {}
+                (UsageKind::Exact | UsageKind::Measured, used) => each(&mut reservation.held, used),
+            }
+        }
     }
 
     /// Opens a reservation. A full ledger closes its oldest. An id that is open already, which cannot happen with random
@@ -290,7 +308,11 @@ impl<T> Ledger<T> {
             return Told::Repeated;
         }
         let expects_record = self.sources.expects_record(now);
-        match heard.next(shape, expects_record, self.sources.expects_span(model, shape)) {
+        let next = heard.next(shape, expects_record, self.sources.expects_span(model, shape));
+        if next == NextStep::WaitForRest {
+            self.provisional.push(request);
+        }
+        match next {
             NextStep::Close => {
                 self.close(request);
             }

@@ -46,6 +46,17 @@ pub enum UsageKind {
     Estimated,
 }
 
+impl UsageKind {
+    /// The name, for programs and people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Measured => "measured",
+            Self::Estimated => "estimated",
+        }
+    }
+}
+
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ending {
@@ -57,6 +68,26 @@ pub enum Ending {
     Aborted,
     /// Nobody has told.
     Unknown,
+}
+
+impl Ending {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Finished, Self::Refused, Self::Aborted, Self::Unknown];
+
+    /// The name, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Finished => "answered",
+            Self::Refused => "refused",
+            Self::Aborted => "aborted",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The ending of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|ending| ending.name() == name)
+    }
 }
 
 /// The tokens of a request.
@@ -84,8 +115,8 @@ impl<T> RequestSettlement<T> {
         signed(self.used_of_limits()) - signed(self.reserved.total())
     }
 
-    /// An estimate stands as it was taken: limits were asked for at least one token, and for 2³² - 1 at most.
-    fn used_of_limits(&self) -> u64 {
+    /// What limits count. An estimate stands as it was taken: limits were asked for at least one token, and for 2³² - 1 at most.
+    pub fn used_of_limits(&self) -> u64 {
         match self.kind {
             UsageKind::Estimated => self.used.total().clamp(1, u32::MAX.into()),
             UsageKind::Exact | UsageKind::Measured => self.used.total(),

@@ -68,7 +68,7 @@ pub(crate) enum Command {
     /// Work with plans, the limits that keys and consumers refer to
     #[command(subcommand)]
     Plans(Plans),
-    /// Print usage by day, key and model
+    /// Print usage, by day, key and model or otherwise; or erase a name from it
     Usage(Usage),
     /// Print the audit log: who changed what, and samples of refusals
     Audit(Audit),

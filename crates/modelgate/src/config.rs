@@ -43,7 +43,7 @@ pub(crate) use keys::{Accounts, JwtIssuer};
 pub(crate) use origin::{GivenSetting, named_by};
 pub(crate) use requests::{RequestsConfig, is_key_header};
 pub(crate) use servers::StaticServer;
-pub(crate) use store::{SharedLimitsConfig, SharedLimitsOptions, StoreConfig};
+pub(crate) use store::{SharedLimitsConfig, SharedLimitsOptions, StoreConfig, UsageConfig};
 pub(crate) use traefik::TraefikConfig;
 
 use config_reader::{Report, Section};
@@ -67,6 +67,8 @@ pub(crate) struct Config {
     pub(crate) models: Vec<(ModelGlobs, GivenModelSettings)>,
     /// Where accounts and counts are kept in addition to the file.
     pub(crate) store: StoreConfig,
+    /// How long usage is kept.
+    pub(crate) usage: UsageConfig,
     /// The server that counts limits for several replicas of Modelgate.
     pub(crate) shared_limits: Option<SharedLimitsConfig>,
     /// The time zone in which the days and months of quotas end.
@@ -191,6 +193,7 @@ impl Config {
             ),
             models: keys::read_models(root.sections("models")),
             store: StoreConfig { url: None, keep: Duration::ZERO },
+            usage: UsageConfig { keep: Duration::ZERO },
             shared_limits: store::read_shared(root.section("shared_limits"), root.has("shared_limits")),
             time_zone: root
                 .get("time_zone", TIME_ZONE, |name| TimeZone::get(name).ok())
@@ -203,6 +206,7 @@ impl Config {
             warnings: Vec::new(),
         };
         config.store = store::read(root.section("store"), config.state_dir.as_deref());
+        config.usage = store::read_usage(root.section("usage"), &config.store);
         config.refuse_unproven_credentials(&root);
         config.refuse_shared_host(&root);
         root.finish();

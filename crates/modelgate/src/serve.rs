@@ -4,13 +4,15 @@
 //! reload.rs           watches the configuration file
 //! admin_tokens.rs     the tokens with which operators sign in
 //! shared_counting.rs  limits that several replicas share
-//! receipts.rs         what servers and Traefik tell about requests
+//! metering.rs         what servers and Traefik tell about requests
+//! own_usage.rs        what callers' own keys have used
 //! log.rs              the log
 //! ```
 
 mod admin_tokens;
 mod log;
 mod metering;
+mod own_usage;
 mod reload;
 mod shared_counting;
 
@@ -105,6 +107,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     let mut metering = telemetry_listener
         .map(|listener| Metering::start(listener, &config.listen, &shared, stopped.clone()));
     let registry = Arc::clone(&start.registry);
+    own_usage::answer_from(&shared, &registry);
     let config = Arc::new(config);
     let (configs, config_changes) = watch::channel(Arc::clone(&config));
     let mut store_sync = StoreSync::new(start, Arc::clone(&shared), key_sets.clone(), config_changes.clone());

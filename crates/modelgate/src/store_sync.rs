@@ -8,6 +8,7 @@
 //! changes.rs  the stream of changes in the store
 //! reading.rs  reads accounts of the store, some or all
 //! counts.rs   writes counts to the store
+//! forget.rs   deletes usage that is old enough
 //! names.rs    the names of models, for the time after a restart
 //! samples.rs  samples refusals for the store's audit log
 //! report.rs   tells operators about the store
@@ -18,6 +19,7 @@
 
 mod changes;
 mod counts;
+mod forget;
 mod link;
 pub(crate) mod names;
 mod reading;
@@ -41,7 +43,8 @@ use web::Shared;
 
 use self::{
     changes::Changed,
-    counts::{Outbox, periods},
+    counts::{Outbox, offset, periods},
+    forget::Forgetting,
     link::{Attempt, Event, Link, RETRY},
     reading::{Cause, Reading, late, read_all, read_some},
     report::report,
@@ -56,6 +59,8 @@ const FLUSH: Duration = Duration::from_millis(500);
 const WRITE: Duration = Duration::from_secs(5);
 /// How often what is too old is deleted.
 const CLEAN: Duration = Duration::from_secs(3600);
+/// How long usage by hour is kept: that of a month, and of some days to look at the month.
+const KEEP_HOURS: Duration = Duration::from_secs(35 * 24 * 3600);
 
 /// Keeps file, store and `/auth` in step.
 pub(crate) struct StoreSync {
@@ -67,6 +72,7 @@ pub(crate) struct StoreSync {
     link: Link,
     samples: Samples,
     outbox: Outbox,
+    forgetting: Forgetting,
 }
 
 /// The next thing to do.
@@ -88,9 +94,11 @@ impl StoreSync {
     ) -> Self {
         let Start { registry, policy_source, store } = start;
         report::show(&shared, &registry);
-        let (link, samples, outbox) = (Link::Off, Samples::default(), Outbox::new());
+        shared.usage().align(offset(&config.borrow().time_zone, SystemTime::now()));
+        let (samples, outbox, forgetting) = (Samples::default(), Outbox::new(), Forgetting::default());
+        let link = Link::Off;
         let mut store_sync =
-            Self { shared, registry, key_sets, config, policy_source, link, samples, outbox };
+            Self { shared, registry, key_sets, config, policy_source, link, samples, outbox, forgetting };
         store_sync.link = match store {
             Reached::None => Link::Off,
             Reached::Down => Link::down(|pause| store_sync.attempt(pause)),
@@ -323,7 +331,7 @@ impl StoreSync {
         }
     }
 
-    async fn clean(&self) {
+    async fn clean(&mut self) {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         /// A replica that has written nothing for this long has no batch under way any more.
         const WRITER: Duration = Duration::from_secs(62 * 24 * 3600);
@@ -333,12 +341,12 @@ impl StoreSync {
         let Ok(store) = self.registry.store() else { return };
         let [day, month] = periods(&config.time_zone, yesterday - DAY).try_into().unwrap_or_default();
         let oldest = SystemTime::now() - config.store.keep;
-        let [oldest_day, _] = periods(&config.time_zone, oldest).try_into().unwrap_or_default();
+        let first = |kept: Duration| counts::day(&config.time_zone, SystemTime::now() - kept);
+        self.forgetting.start(&store, first(config.usage.keep), first(config.usage.keep.min(KEEP_HOURS)));
         let cleaned = async {
             store.forget_counts_before(&day, &month).await?;
             store.forget_writers_before(SystemTime::now() - WRITER).await?;
             store.forget_old_changes().await?;
-            store.forget_usage_before(&oldest_day).await?;
             store.forget_audit_before(oldest).await
         };
         if let Err(error) = timeout(WRITE, cleaned).await.unwrap_or_else(|_| Err(late())) {

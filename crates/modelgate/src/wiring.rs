@@ -60,7 +60,18 @@ pub(crate) fn settings(config: &Config) -> Settings {
         traefik: options(config),
         advertise: config.traefik.advertise.as_ref().map(|host| host.as_str().to_owned()),
         hold: config.traefik.poll_timeout.saturating_sub(POLL_MARGIN),
+        telemetry: telemetry_listener(config),
     }
+}
+
+/// Where servers and Traefik reach `listen.telemetry`. Its host is not configured: `modelgate` is its name in deploy/.
+pub(crate) fn telemetry_listener(config: &Config) -> Option<web::TelemetryListener> {
+    let port = config.listen.telemetry?.port();
+    let host = config.traefik.advertise.as_ref().map_or_else(|| "modelgate".into(), ToString::to_string);
+    Some(web::TelemetryListener {
+        authority: format!("{host}:{port}"),
+        has_token: config.listen.telemetry_token.is_some(),
+    })
 }
 
 /// What is rendered for Traefik besides models.

@@ -328,6 +328,38 @@ async fn what_was_used_and_who_did_what_is_printed(place: TestStore) {
         .then_some(())
     })
     .await;
+    a_name_is_erased(&place, &usage[0]);
+}
+
+fn a_name_is_erased(place: &TestStore, used: &Value) {
+    for (arguments, words) in [
+        (&["usage", "erase"][..], "--key"),
+        (&["usage", "erase", "--key", "k", "--consumer", "team"], "cannot be used with"),
+        (&["usage", "--by", "week"], "allowed: hour, day or month"),
+    ] {
+        let said = place.refused(arguments, 2);
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    let erased = place.json(&["usage", "erase", "--consumer", "team"]);
+    assert!(
+        erased["rows_of_usage"] == 2 && erased["entries"].as_u64() >= Some(2),
+        "by day and by hour: {erased}"
+    );
+    assert_eq!(place.json(&["usage", "--consumer", "team"]), json!([]));
+    let rows = place.json(&["usage"]);
+    let names = (&rows[0]["key"], &rows[0]["consumer"], &rows[0]["tokens"]);
+    assert_eq!(names, (&json!("(erased)"), &json!("(erased)"), &used["tokens"]));
+    assert_eq!(place.json(&["audit", "--subject", "key k"]), json!([]));
+    let who = place.json(&["audit", "--action", "usage erased"]);
+    assert_eq!(
+        (column(&who, "subject"), column(&who, "actor")),
+        (vec!["consumer (erased)"], vec!["command line (ada)"])
+    );
+    let table = place.good(&["usage", "--by", "month,consumer"]);
+    assert!(
+        table.starts_with("MONTH") && table.contains("(erased)") && table.contains(" ABORTED "),
+        "{table}"
+    );
 }
 
 fn who_did_what_is_printed(place: &TestStore) {

@@ -270,6 +270,11 @@ async fn what_was_used_and_who_did_what_is_told(place: TestStore) {
     assert_eq!(rows(format!("/usage?from={day}&to={day}")).await, 1);
     assert_eq!(rows("/usage?to=2020-01-01".into()).await, 0);
     assert_eq!(rows("/usage?key=b".into()).await, 0);
+    let by_hour = api.get("/usage?by=hour,consumer").await.good(200)["items"][0].clone();
+    let hour = humantime::parse_rfc3339(text(&by_hour["hour"])).expect("a time");
+    assert!(hour.elapsed().expect("before now") < Duration::from_secs(7_200), "{by_hour}");
+    assert_eq!((&by_hour["consumer"], by_hour.get("key"), by_hour.get("day")), (&json!("a"), None, None));
+    assert_eq!(by_hour["prompt_tokens"], row["prompt_tokens"]);
     let shown = api.get("/keys/a").await.good(200);
     let last = humantime::parse_rfc3339(text(&shown["last_used"])).expect("a time");
     assert!(last.elapsed().expect("before now") < Duration::from_secs(600), "{shown}");
@@ -282,6 +287,22 @@ async fn what_was_used_and_who_did_what_is_told(place: TestStore) {
     who_did_what_is_told_by_name_and_origin(&reader).await;
     the_log_comes_page_by_page_and_as_lines(&reader).await;
     what_else_is_known_is_told(&reader).await;
+    let person = json!({ "key": "a" });
+    assert_eq!(reader.post("/usage/erase", &person).await.problem(403).0, "read_only");
+    for wrong in [
+        json!({}),
+        json!({ "key": "a", "consumer": "a" }),
+        json!({ "plan": "a" }),
+        json!({ "key": "" }),
+        json!({ "key": "a", "consumer": null }),
+    ] {
+        assert_eq!(api.post("/usage/erase", &wrong).await.problem(422).0, "invalid", "{wrong}");
+    }
+    let erased = api.post("/usage/erase", &person).await.good(200);
+    assert!(erased["rows_of_usage"] == 2 && erased["entries"].as_u64() >= Some(2), "{erased}");
+    let nobody = api.get("/usage").await.good(200)["items"][0].clone();
+    assert_eq!((&nobody["key"], &nobody["consumer"]), (&json!("(erased)"), &json!("(erased)")));
+    assert_eq!((&nobody["tokens"], &nobody["requests"]), (&row["tokens"], &row["requests"]));
 }
 
 async fn who_did_what_is_told_by_name_and_origin(reader: &Api) {
@@ -523,6 +544,7 @@ async fn wrong_queries_and_names(api: &Api) {
         "/plans?consumer=a",
         "/usage?from=2026-13-01",
         "/usage?to=yesterday",
+        "/usage?by=week",
         "/audit?format=xml",
         "/status?verbose=1",
     ] {

@@ -132,6 +132,7 @@ async fn check_tells_what_is_wrong_with_servers() {
     let folder = Folder::with(&format!("  - {{ url: \"{}\", name: good }}\n", good.url()));
     let (status, text) = folder.run(&["check", "--servers"]).await;
     assert!(status == Some(0) && text.contains("server good: ready"), "{text}");
+    assert!(text.contains("tokens of good: estimated: listen.telemetry is not set [metering_off]"), "{text}");
     let bad = Sim::start_with(Options { owned_by: "vllm".into(), ..Options::named("bad", &["qwen"]) });
     let servers = format!(
         "  - {{ url: \"{}\", name: good, strategy: p2c, canary: {{ model: qwen }} }}\n  - {{ url: \"{}\", name: bad, \
@@ -139,11 +140,20 @@ async fn check_tells_what_is_wrong_with_servers() {
         good.url(),
         bad.url()
     );
+    let servers = format!(
+        "{servers}listen: {{ telemetry: \"127.0.0.1:8103\" }}\ntraefik: {{ advertise: gate.internal }}\n"
+    );
     let (status, text) = Folder::with(&servers).run(&["check", "--servers"]).await;
     assert_eq!(status, Some(1), "{text}");
-    for part in
-        ["server gone: starting", "canary.model", "does not answer to \"llama\"", "--served-model-name"]
-    {
+    for part in [
+        "server gone: starting",
+        "canary.model",
+        "does not answer to \"llama\"",
+        "--served-model-name",
+        "tokens of bad: exact, if the server exports its traces; else measured",
+        "--otlp-traces-endpoint http://gate.internal:8103/v1/traces",
+        ": measured at best: servers of this kind do not tell Modelgate their tokens",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

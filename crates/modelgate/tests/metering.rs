@@ -5,7 +5,7 @@ mod common;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use common::{KEY, NEWEST, config, send};
+use common::{KEY, NEWEST, config, send, telling};
 use futures_util::StreamExt as _;
 use metering::{Receipt, RecordReceipt, RequestId, SpanId, SpanReceipt};
 use otlp_receiver::Reception;
@@ -15,8 +15,8 @@ use testkit::{
     free_port,
     modelgate::Modelgate,
     need,
-    sim::{Exporter, Options, Received, Sim},
-    traefik::{Builder, Traefik, traefik_binary},
+    sim::{Exporter, FailureMode, Options, Received, Sim},
+    traefik::{Traefik, traefik_binary},
 };
 use tokio::{
     net::TcpListener,
@@ -73,20 +73,6 @@ fn ids(received: &Received) -> (RequestId, String, SpanId) {
     assert_eq!((version, flags), ("00", "01"));
     let parent = SpanId(u64::from_str_radix(parent, 16).expect("an id"));
     (header("x-request-id").parse().expect("an id"), trace.to_owned(), parent)
-}
-
-/// The options that make Traefik tell about requests.
-fn telling(builder: Builder, endpoint: &[String]) -> Builder {
-    [
-        "--experimental.otlplogs=true",
-        "--accesslog=true",
-        "--accesslog.fields.headers.names.X-Request-Id=keep",
-        "--accesslog.fields.headers.names.Traceparent=keep",
-    ]
-    .into_iter()
-    .map(str::to_owned)
-    .chain(endpoint.iter().cloned())
-    .fold(builder, Builder::arg)
 }
 
 struct Fleet {
@@ -182,6 +168,7 @@ async fn ask(traefik: &Traefik) -> Vec<(u64, u64)> {
     for (path, body) in requests {
         let request = post(traefik, path, &body)
             .header("x-request-id", "theirs")
+            .header("accept-encoding", "gzip, br")
             .header("traceparent", format!("00-{TRACE}-b7ad6b7169203331-00"))
             .header("tracestate", "vendor=1");
         let answer = send(request).await;
@@ -211,6 +198,7 @@ fn check_ids(fleet: &Fleet) {
     assert_eq!(given.len(), 8, "each request has an id of its own");
     for received in &fleet.told.posts()[1..7] {
         assert_eq!(received.header("x-inference-client-request-id"), Some("theirs"));
+        assert_eq!(received.header("accept-encoding"), Some("identity"), "it would be shorter than it is");
         assert_eq!((ids(received).1.as_str(), received.header("tracestate")), (TRACE, Some("vendor=1")));
     }
     for record in &fleet.receiver.records {
@@ -250,12 +238,8 @@ async fn proven_spans(fleet: &Fleet, traefik: &Traefik) -> u64 {
     testkit::eventually(Duration::from_secs(30), || async {
         let metrics = testkit::client().get(format!("{}/metrics", fleet.modelgate.admin_url()));
         let metrics = send(metrics).await.text().await.expect("metrics");
-        let line = |name: &str| {
-            let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect("the metric");
-            line.trim().parse::<f64>().expect("a number") as u64
-        };
-        assert_eq!(line("modelgate_exports_refused_total"), 0);
-        Some(line("modelgate_receipts_total{kind=\"span\"}")).filter(|count| *count > 0)
+        assert_eq!(value(&metrics, "modelgate_exports_refused_total"), 0);
+        Some(value(&metrics, "modelgate_receipts_total{kind=\"span\"}")).filter(|count| *count > 0)
     })
     .await
 }
@@ -307,6 +291,8 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
     let telemetry = free_port();
     let sim = Sim::start_with(Options {
         spans: Some(Exporter { endpoint: format!("http://127.0.0.1:{telemetry}/v1/traces"), token: None }),
+        // So that a client can break off a streamed answer, however busy the machine is.
+        chunk_delay: Duration::from_millis(500),
         ..Options::named("sim", &["llama"])
     });
     let yaml = format!(
@@ -315,8 +301,10 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
         sim.url(),
         common::auth::file_key("limited", "tokens_per_minute: 10000, tokens_per_day: 1000000"),
     );
-    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &yaml);
-    let mut modelgate = builder.env("MODELGATE_LISTEN_TELEMETRY_TOKEN", TOKEN).start().await;
+    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &yaml).keep_state();
+    let builder = builder.env("MODELGATE_LISTEN_TELEMETRY_TOKEN", TOKEN).env("MODELGATE_ADMIN_TOKEN", TOKEN);
+    let builder = builder.env("MODELGATE_LOG_LEVEL", "debug");
+    let mut modelgate = builder.start().await;
     modelgate.wait_ready().await;
     let to_modelgate = [
         format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs"),
@@ -327,19 +315,20 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
     traefik.wait_configured().await;
 
     let began = std::time::Instant::now();
-    let (mut used, mut reserved) = (0, 0);
+    let (mut prompt, mut completion, mut reserved) = (0, 0, 0);
     while reserved < 60_000 {
         let answer = send(post_as(&traefik, LIMITED, &common::chat("llama"))).await;
         match answer.status().as_u16() {
             200 => {
                 let answer: Value = answer.json().await.expect("JSON");
-                used += answer["usage"]["total_tokens"].as_u64().expect("usage");
+                prompt += answer["usage"]["prompt_tokens"].as_u64().expect("usage");
+                completion += answer["usage"]["completion_tokens"].as_u64().expect("usage");
                 reserved += 1_000;
             }
             429 => {
                 let wait = &answer.headers()["retry-after"];
                 assert!(
-                    wait.to_str().is_ok_and(|wait| wait.parse().is_ok_and(|wait: u64| wait <= 6)),
+                    wait.to_str().is_ok_and(|wait| wait.parse().is_ok_and(|wait: u64| wait <= 5)),
                     "{wait:?}"
                 );
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -348,37 +337,277 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
+    let used = prompt + completion;
     // Without it 60,000 tokens take five minutes.
     assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
-    let left = |limits: Value| {
-        move |per: &str| {
-            let all = limits["limits"].as_array().expect("limits").clone();
-            let limit = all.iter().find(|limit| limit["per"] == per).expect("a limit");
-            limit["remaining"].as_u64().expect("a number")
+    let told = Told { key: &traefik, modelgate: &modelgate };
+    let seen = std::sync::Mutex::new(String::new());
+    let is_settled = testkit::within(Duration::from_secs(30), || {
+        let (told, last) = (&told, &seen);
+        async move {
+            let (day, minute) = (told.left("day").await, told.left("minute").await);
+            let mut seen = told.metrics().await;
+            let tokens = |of| format!("modelgate_settled_tokens_total{{known=\"exact\",type=\"{of}\"}}");
+            let exact = value(&seen, &tokens("prompt")) + value(&seen, &tokens("completion"));
+            let requests = value(&seen, "modelgate_settled_requests_total{known=\"exact\"}");
+            let open = value(&seen, "modelgate_open_requests");
+            seen.push_str(&format!("\nleft: {day} a day, {minute} a minute; used: {used}"));
+            *last.lock().expect("no panic") = seen;
+            let is_all = (exact, requests, open) == (used, 60, 0);
+            (is_all && day == 1_000_000 - used && minute + used >= 10_000).then_some(())
         }
-    };
-    testkit::eventually(Duration::from_secs(30), || async {
-        let asked = testkit::client().get(format!("{}/v1/limits", traefik.url())).bearer_auth(LIMITED);
-        let limits: Value = send(asked).await.json().await.expect("JSON");
-        let left = left(limits);
-        (left("day") == 1_000_000 - used && left("minute") + used >= 10_000).then_some(())
     })
     .await;
-    let metrics = testkit::client().get(format!("{}/metrics", modelgate.admin_url()));
-    let metrics = send(metrics).await.text().await.expect("metrics");
-    let value = |name: &str| {
-        let line = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .unwrap_or_else(|| panic!("{name}: {metrics}"));
-        line.trim().parse::<f64>().expect("a number") as u64
+    assert!(is_settled.is_some(), "{}\n{}", seen.into_inner().expect("no panic"), modelgate.log());
+    usage_says_what_the_answers_said(&modelgate, &traefik, prompt, completion).await;
+}
+
+struct Told<'t> {
+    key: &'t Traefik,
+    modelgate: &'t Modelgate,
+}
+
+impl Told<'_> {
+    /// What is left of the key's limit of tokens, as the key is told.
+    async fn left(&self, per: &str) -> u64 {
+        let asked = testkit::client().get(format!("{}/v1/limits", self.key.url())).bearer_auth(LIMITED);
+        let limits: Value = send(asked).await.json().await.expect("JSON");
+        let all = limits["limits"].as_array().expect("limits");
+        let limit = all.iter().find(|limit| limit["per"] == per).expect("a limit");
+        limit["remaining"].as_u64().expect("a number")
+    }
+
+    async fn metrics(&self) -> String {
+        let metrics = testkit::client().get(format!("{}/metrics", self.modelgate.admin_url()));
+        send(metrics).await.text().await.expect("metrics")
+    }
+}
+
+/// A metric's value.
+fn value(metrics: &str, name: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.unwrap_or_else(|| panic!("{name}: {metrics}"));
+    line.trim().parse::<f64>().expect("a number") as u64
+}
+
+/// The API, the command line and the caller's own list: to the token.
+async fn usage_says_what_the_answers_said(
+    modelgate: &Modelgate,
+    traefik: &Traefik,
+    prompt: u64,
+    completion: u64,
+) {
+    let client = testkit::client();
+    // One that is broken off is measured, and counted apart.
+    let mut body = common::chat("llama");
+    body["stream"] = json!(true);
+    let mut chunks = send(post_as(traefik, LIMITED, &body)).await.bytes_stream();
+    assert!(chunks.next().await.is_some_and(|chunk| chunk.is_ok()));
+    drop(chunks);
+    let api = format!("{}/api/v1/usage?key=limited", modelgate.admin_url());
+    let rows = async |query: &str| -> Value {
+        let answer: Value =
+            send(client.get(format!("{api}{query}")).bearer_auth(TOKEN)).await.json().await.expect("JSON");
+        answer["items"].clone()
     };
-    let exact = |of: &str| value(&format!("modelgate_settled_tokens_total{{known=\"exact\",type=\"{of}\"}}"));
-    assert_eq!(exact("prompt") + exact("completion"), used, "{metrics}");
-    assert_eq!(value("modelgate_settled_requests_total{known=\"exact\"}"), 60);
-    assert_eq!(value("modelgate_open_requests"), 0);
+    let day = testkit::eventually(Duration::from_secs(30), || async {
+        let day = rows("").await[0].clone();
+        (day["aborted"] == 1 && day["estimated_tokens"] == 0).then_some(day)
+    })
+    .await;
+    assert_eq!((&day["exact_tokens"], &day["requests"]), (&json!(prompt + completion), &json!(61)), "{day}");
+    let number = |row: &Value, name: &str| row[name].as_u64().expect("a number");
+    let measured = number(&day, "measured_tokens");
+    let parts = number(&day, "prompt_tokens") + number(&day, "completion_tokens");
+    assert_eq!(
+        (parts, number(&day, "tokens")),
+        (prompt + completion + measured, prompt + completion + measured)
+    );
+    assert!(measured > 0 && number(&day, "prompt_tokens") > prompt && day["errors"] == 0, "{day}");
+    assert!(day["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{day}");
+    let by_hour = rows("&by=hour").await;
+    let of_hours: u64 = by_hour.as_array().expect("rows").iter().map(|row| number(row, "tokens")).sum();
+    assert_eq!(of_hours, number(&day, "tokens"), "{by_hour}");
+
+    let own = client.get(format!("{}/v1/usage?by=day", traefik.url())).bearer_auth(LIMITED);
+    let own: Value = send(own).await.json().await.expect("JSON");
+    assert_eq!((&own["object"], &own["key"]), (&json!("usage"), &json!("limited")));
+    for name in ["tokens", "exact_tokens", "prompt_tokens", "completion_tokens", "requests", "aborted"] {
+        assert_eq!(own["data"][0][name], day[name], "{name} of {own}");
+    }
+    let others = client.get(format!("{}/v1/usage?key=other", traefik.url())).bearer_auth(LIMITED);
+    let (status, body) = common::refusal(others).await;
+    assert_eq!((status, &body["error"]["code"]), (400, &json!("invalid_parameter")), "{body}");
+    let stranger = client.get(format!("{}/v1/usage", traefik.url()));
+    assert_eq!(send(stranger).await.status(), 401);
+
+    let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+    let command = command.current_dir(modelgate.folder()).env("MODELGATE_STATE_DIR", "state");
+    let printed =
+        command.args(["usage", "--by", "day,key,consumer,model", "--json"]).output().expect("it runs");
+    let printed: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
+    assert_eq!(printed[0], day);
 }
 
 fn post_as(traefik: &Traefik, key: &str, body: &Value) -> RequestBuilder {
     testkit::client().post(format!("{}/v1/chat/completions", traefik.url())).bearer_auth(key).json(body)
+}
+
+const ADMIN: &str = "an-admin-token-of-the-tests";
+
+/// The answer of the admin API.
+async fn api(modelgate: &Modelgate, path: &str) -> Value {
+    let asked = testkit::client().get(format!("{}/api/v1{path}", modelgate.admin_url())).bearer_auth(ADMIN);
+    let answer = send(asked).await;
+    assert_eq!(answer.status(), 200, "{path}");
+    answer.json().await.expect("JSON")
+}
+
+/// A server that exports spans, and one that does not, behind a Traefik that tells about both.
+struct Seen {
+    told: Sim,
+    quiet: Sim,
+    modelgate: Modelgate,
+    traefik: Traefik,
+}
+
+impl Seen {
+    async fn start(binary: &std::path::Path) -> Self {
+        let telemetry = free_port();
+        let endpoint = format!("http://127.0.0.1:{telemetry}/v1/traces");
+        let of = |owner: &str, name: &str, model: &str| Options {
+            owned_by: owner.to_owned(),
+            chunks: 20,
+            ..Options::named(name, &[model])
+        };
+        let spans = Some(Exporter { endpoint, token: None });
+        let told = Sim::start_with(Options { spans, ..of("vllm", "told", "llama") });
+        let quiet = Sim::start_with(of("llamacpp", "quiet", "qwen"));
+        let more = format!("listen: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\n");
+        let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config(&[&told, &quiet], &more));
+        let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", ADMIN).start().await;
+        modelgate.wait_ready().await;
+        let endpoint = [format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs")];
+        let builder = Traefik::builder(binary).endpoint(modelgate.provider_endpoint());
+        let traefik = telling(builder, &endpoint).start().await;
+        traefik.wait_configured().await;
+        Self { told, quiet, modelgate, traefik }
+    }
+
+    /// Sends a request whose own id is `id`.
+    async fn ask(&self, id: &str, model: &str, more: Value) -> reqwest::Response {
+        let mut body = common::chat(model);
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        send(post(&self.traefik, "/v1/chat/completions", &body).header("x-request-id", id)).await
+    }
+
+    /// What became of a request, once that is known.
+    async fn outcome(&self, id: &str) -> Value {
+        testkit::eventually(Duration::from_secs(30), || async {
+            let listed = api(&self.modelgate, &format!("/requests?id={id}")).await;
+            assert_eq!(listed["items"][1], Value::Null, "one request has this id");
+            let outcome = listed["items"][0]["outcome"].clone();
+            (!outcome.is_null()).then_some(outcome)
+        })
+        .await
+    }
+
+    /// How well a server's tokens are known, and how its requests have gone.
+    async fn server(&self, name: &str) -> (Value, Value) {
+        let listed = api(&self.modelgate, "/servers").await;
+        let server = listed["items"].as_array().expect("a list").iter().find(|server| server["name"] == name);
+        let server = server.expect(name);
+        (server["metering"]["code"].clone(), server["last_minutes"].clone())
+    }
+}
+
+#[tokio::test]
+async fn operators_see_what_became_of_each_request() {
+    let Some(binary) = need(traefik_binary(NEWEST), "Traefik") else { return };
+    let seen = Seen::start(&binary).await;
+    assert_eq!(seen.server("told").await, (json!("metering_waiting"), Value::Null));
+    for model in ["llama", "qwen"] {
+        wait_for(&seen.traefik, model).await;
+    }
+    // From now on Traefik's records are waited for: without them only the spans tell, and those know no status.
+    testkit::eventually(Duration::from_secs(30), || async {
+        (seen.server("quiet").await.0 == "metering_measured").then_some(())
+    })
+    .await;
+    answered(&seen).await;
+    broken_off_and_failed(&seen).await;
+    figures(&seen).await;
+}
+
+/// What the answers themselves say is what the list shows.
+async fn answered(seen: &Seen) {
+    let answer = seen.ask("whole", "llama", json!({})).await;
+    let usage = answer.json::<Value>().await.expect("JSON")["usage"].clone();
+    let whole = seen.outcome("whole").await;
+    let [ending, status, server] = ["ending", "status", "server"].map(|name| &whole[name]);
+    assert_eq!((ending, status, server), (&json!("answered"), &json!(200), &json!("told")));
+    assert_eq!(whole["tokens_are"], "exact");
+    for tokens in ["prompt_tokens", "completion_tokens"] {
+        assert!(whole[tokens] == usage[tokens] && usage[tokens].as_u64() > Some(0), "{whole} {usage}");
+    }
+    let (first, all) = (whole["first_token_seconds"].as_f64(), whole["seconds"].as_f64());
+    assert!(first.is_some_and(|first| first >= 0.0) && all > first, "{whole}");
+
+    assert_eq!(seen.ask("measured", "qwen", json!({})).await.status(), 200);
+    let measured = seen.outcome("measured").await;
+    assert_eq!((&measured["ending"], &measured["server"]), (&json!("answered"), &json!("quiet")));
+    assert_eq!(
+        (&measured["tokens_are"], &measured["first_token_seconds"]),
+        (&json!("measured"), &Value::Null)
+    );
+
+    // The answer has 20 tokens. Nothing is known about this model but the bytes.
+    let streamed = seen.ask("streamed", "qwen", json!({ "stream": true })).await;
+    assert!(streamed.text().await.expect("a stream").contains("[DONE]"));
+    let streamed = seen.outcome("streamed").await;
+    let tokens = streamed["completion_tokens"].as_u64().expect("a number");
+    assert!(streamed["tokens_are"] == "measured" && (15..=25).contains(&tokens), "{streamed}");
+}
+
+async fn broken_off_and_failed(seen: &Seen) {
+    let mut chunks = seen.ask("broken-off", "llama", json!({ "stream": true })).await.bytes_stream();
+    assert!(chunks.next().await.is_some_and(|chunk| chunk.is_ok()));
+    drop(chunks);
+    let aborted = seen.outcome("broken-off").await;
+    assert_eq!((&aborted["ending"], &aborted["tokens_are"]), (&json!("aborted"), &json!("measured")));
+
+    seen.quiet.set_failure(FailureMode { status: Some(500), ..FailureMode::default() });
+    assert_eq!(seen.ask("failed", "qwen", json!({})).await.status(), 500);
+    let failed = seen.outcome("failed").await;
+    assert_eq!((&failed["ending"], &failed["status"]), (&json!("refused"), &json!(500)));
+    assert_eq!((&failed["prompt_tokens"], &failed["completion_tokens"]), (&json!(0), &json!(0)));
+    let listed = api(&seen.modelgate, "/requests?ending=aborted&limit=5").await;
+    assert_eq!(listed["items"].as_array().expect("a list").len(), 1);
+}
+
+/// Models, servers and metrics count each request once.
+async fn figures(seen: &Seen) {
+    let (code, told) = seen.server("told").await;
+    assert_eq!((&code, &told["aborted"], &told["failed"]), (&json!("metering_exact"), &json!(1), &json!(0)));
+    assert_eq!(told["answered"], seen.told.posts().len() - 1);
+    assert!(told["first_token_seconds_p95"].as_f64() > Some(0.0), "{told}");
+    assert!(told["completion_tokens_per_second"].as_f64() > Some(0.0), "{told}");
+    let (code, quiet) = seen.server("quiet").await;
+    assert_eq!(
+        (&code, &quiet["failed"], &quiet["aborted"]),
+        (&json!("metering_measured"), &json!(1), &json!(0))
+    );
+    let models = api(&seen.modelgate, "/models").await;
+    let models = models["items"].as_array().expect("a list");
+    let of = |name: &str| &models.iter().find(|model| model["name"] == name).expect(name)["last_minutes"];
+    assert_eq!((&of("llama")["answered"], &of("qwen")["failed"]), (&told["answered"], &json!(1)));
+    let metrics = testkit::client().get(format!("{}/metrics", seen.modelgate.admin_url()));
+    let metrics = send(metrics).await.text().await.expect("metrics");
+    for sample in [
+        "modelgate_model_requests_total{model=\"llama\",ending=\"aborted\"} 1.0",
+        "modelgate_server_requests_total{server=\"quiet\",ending=\"failed\"} 1.0",
+        "modelgate_server_first_token_seconds{server=\"told\",quantile=\"0.95\"}",
+    ] {
+        assert!(metrics.contains(sample), "{sample}: {metrics}");
+    }
 }

@@ -151,6 +151,7 @@ impl Served {
             traefik: traefik_config::RenderOptions { version, ..Default::default() },
             advertise: None,
             hold: Duration::from_millis(4_500),
+            telemetry: None,
         };
         let bind = async || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let listeners = Listeners { provider: bind().await, requests: bind().await, admin: bind().await };

@@ -17,14 +17,15 @@ use std::{
 
 use common::{KEY, LLAMA_KEY, NEWEST, Stack, config_of, refusal, send};
 use dashboard::{TOKEN, sign_in};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use testkit::{
     browser::{Browser, ColorScheme, Programs, Scripts, axe_script, chromium},
-    eventually,
+    eventually, free_port,
     load::{ChatAnswer, Load, Until},
     modelgate::Modelgate,
     need,
-    sim::Sim,
+    sim::{Exporter, Options, Sim},
     traefik::{Traefik, traefik_binary},
 };
 
@@ -44,8 +45,13 @@ struct Fleet {
 
 impl Fleet {
     async fn start(traefik: &Path) -> Self {
+        let telemetry = free_port();
+        // One server exports its spans, as vLLM does; of the others only Traefik tells.
+        let endpoint = format!("http://127.0.0.1:{telemetry}/v1/traces");
+        let spans = Some(Exporter { endpoint, token: None });
+        let gpu1 = Options { spans, owned_by: "vllm".into(), ..Options::named("gpu-1", &["llama-3.1-8b"]) };
         let sims = vec![
-            Sim::start("gpu-1", &["llama-3.1-8b"]),
+            Sim::start_with(gpu1),
             Sim::start("gpu-2", &["llama-3.1-8b", "qwen2.5-7b"]),
             Sim::start("gpu-3", &["mistral-7b", HOSTILE]),
         ];
@@ -55,6 +61,7 @@ impl Fleet {
             "  - {{ url: \"http://127.0.0.1:9\", name: switched-off }}\n  \
              - {{ url: \"{}\", name: mislaid, base_path: /nowhere }}\n\
              traefik: {{ version: {NEWEST:?} }}\n\
+             listen: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\n\
              plans:\n  - {{ name: free, limit: {{ requests_per_minute: 20, burst: 20 }} }}\n\
              consumers:\n  - {{ name: bob, plan: free }}\n",
             sims[0].url()
@@ -63,7 +70,9 @@ impl Fleet {
         let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config);
         let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", TOKEN).keep_state().start().await;
         modelgate.wait_ready().await;
-        let traefik = Traefik::builder(traefik).endpoint(modelgate.provider_endpoint()).start().await;
+        let records = format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs");
+        let builder = Traefik::builder(traefik).endpoint(modelgate.provider_endpoint());
+        let traefik = common::telling(builder, &[records]).start().await;
         traefik.wait_configured().await;
         let stack = Stack { traefik, modelgate, client: testkit::client() };
         stack.wait_for("llama-3.1-8b").await;
@@ -116,6 +125,24 @@ impl Fleet {
             let request = self.stack.client.post(format!("{url}/v1/chat/completions")).bearer_auth(key);
             assert_eq!(send(request.json(&common::chat(model))).await.status(), expected, "{model}");
         }
+        self.break_off().await;
+    }
+
+    /// A client goes away in the middle of an answer, and the list shows that.
+    async fn break_off(&self) {
+        let url = format!("{}/v1/chat/completions", self.stack.traefik.url());
+        let mut body = common::chat("llama-3.1-8b");
+        body["stream"] = json!(true);
+        let mut chunks = send(self.stack.client.post(url).bearer_auth(KEY).json(&body)).await.bytes_stream();
+        assert!(chunks.next().await.is_some_and(|chunk| chunk.is_ok()));
+        drop(chunks);
+        let aborted = self.stack.client.get(self.url("/api/v1/requests?ending=aborted")).bearer_auth(TOKEN);
+        eventually(Duration::from_secs(60), || async {
+            let asked = aborted.try_clone().expect("no body");
+            let listed: Value = send(asked).await.json().await.expect("JSON");
+            (listed["items"].as_array().expect("a list").len() == 1).then_some(())
+        })
+        .await;
     }
 
     fn url(&self, path: &str) -> String {

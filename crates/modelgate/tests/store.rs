@@ -9,11 +9,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use access::{KeyDigest, NewKey};
+use access::{KeyDigest, NewKey, UsageHour, Used, UsedCounts};
 use accounts::{AccountKind, Accounts, KeySpec};
 use common::auth::{Auth, config, file_key};
 use serde_json::{Value, json};
-use store::{Actor, AuditFilter, Registry, Store, UsageFilter};
+use store::{Actor, AuditFilter, Batch, Registry, Store, UsageFilter, UsageRow, UsedOn, Writer};
 use testkit::{
     Stopwatch, eventually,
     modelgate::Modelgate,
@@ -397,11 +397,13 @@ async fn usage_and_some_refusals_are_written_down() {
     let store = registry.store().expect("a store");
     let usage = eventually(Duration::from_secs(60), || async {
         let rows = store.usage(&UsageFilter { limit: 10, ..UsageFilter::default() }).await.expect("rows");
-        rows.into_iter().find(|row| row.model == "llama" && row.requests == 5 && row.refused >= 26)
+        let is_it = |row: &UsageRow| row.counts.requests == 5 && row.counts.refused >= 26;
+        rows.into_iter().find(|row| row.model.as_deref() == Some("llama") && is_it(row))
     })
     .await;
     // Ten for the answer and two for the words of the request at least; five requests.
-    assert_eq!((usage.key.as_str(), usage.consumer.as_str(), usage.estimated_tokens), ("alice", "team", 50));
+    assert_eq!((usage.key.as_deref(), usage.consumer.as_deref()), (Some("alice"), Some("team")));
+    assert_eq!((usage.counts.tokens(), usage.counts.estimated), (50, 50));
     let refusals =
         AuditFilter { action: Some("request refused".into()), limit: 100, ..AuditFilter::default() };
     let entries = eventually(Duration::from_secs(60), || async {
@@ -418,7 +420,8 @@ async fn usage_and_some_refusals_are_written_down() {
     );
     eventually(Duration::from_secs(60), || async {
         let rows = store.usage(&UsageFilter { limit: 10, ..UsageFilter::default() }).await.expect("rows");
-        rows.into_iter().find(|row| row.key == "revoked" && (row.requests, row.refused) == (0, 1))
+        let is_it = |row: &UsageRow| (row.counts.requests, row.counts.refused) == (0, 1);
+        rows.into_iter().find(|row| row.key.as_deref() == Some("revoked") && is_it(row))
     })
     .await;
     let limited: Vec<_> =
@@ -429,6 +432,44 @@ async fn usage_and_some_refusals_are_written_down() {
         ("key alice", &Value::from("llama"))
     );
     assert!(!serde_json::to_string(&entries).expect("JSON").contains("mg-alice"));
+}
+
+/// By day as long as the configuration says, by hour for 35 days.
+#[tokio::test(flavor = "multi_thread")]
+async fn old_usage_is_deleted_in_the_background() {
+    let sim = Sim::start("a", &["llama"]);
+    let yaml = config(&sim, "usage: { keep: 2400h }\n");
+    let mut modelgate = Modelgate::builder(BINARY, &yaml).keep_state().start().await;
+    modelgate.wait_ready().await;
+    modelgate.stop().await;
+    let registry = registry(&sqlite_url(&modelgate)).await;
+    let store = registry.store().expect("a store");
+    let now = jiff::Timestamp::now().as_second();
+    let used = |days: i64, key: &str| {
+        let seconds = (now - days * 86_400) / 3_600 * 3_600;
+        let day = jiff::Timestamp::from_second(seconds).expect("a time").strftime("%Y-%m-%d").to_string();
+        let counts = UsedCounts { requests: 1, ..UsedCounts::default() };
+        let [key, consumer, model] = [key, "team", "llama"].map(str::to_owned);
+        let hour = UsageHour(u32::try_from(seconds).expect("after 1970"));
+        UsedOn { day, used: Used { hour, key, consumer, model, counts } }
+    };
+    let ages = [(500, 1_200), (102, 1), (98, 1), (37, 1), (33, 1)];
+    let all = ages.iter().flat_map(|(days, keys)| (0..*keys).map(move |key| (*days, key)));
+    let all: Vec<UsedOn> = all.map(|(days, key)| used(days, &format!("key-{key}"))).collect();
+    for (number, used) in (1..).zip(all.chunks(500)) {
+        let batch = Batch { number, counts: Vec::new(), used: used.into(), at: SystemTime::now() };
+        store.add(&Writer::new(), &batch).await.expect("added");
+    }
+    modelgate.restart().await;
+    for (by, left) in [("day", 3), ("hour", 1)] {
+        let filter =
+            UsageFilter { by: by.parse().expect("a column"), limit: 5_000, ..UsageFilter::default() };
+        eventually(Duration::from_secs(60), || async {
+            let rows = store.usage(&filter).await.expect("rows");
+            (rows.len() == left && rows.iter().all(|row| row.counts.requests == 1)).then_some(())
+        })
+        .await;
+    }
 }
 
 /// Status, `retry-after` and code of `/auth`'s answer about a model.

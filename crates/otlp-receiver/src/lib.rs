@@ -13,6 +13,7 @@
 //! An export is answered at once. If the queue is full, receipts are dropped and counted, and the answer says how many.
 
 mod admission;
+mod connections;
 mod found;
 mod grpc;
 mod http;

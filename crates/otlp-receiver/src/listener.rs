@@ -10,15 +10,13 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     time::sleep,
 };
 use tracing::{debug, warn};
 
-use crate::{grpc, http, reception::Reception};
+use crate::{connections::Connections, grpc, http, reception::Reception};
 
-/// Connections at a time. Each exporter has one.
-const MAX_CONNECTIONS: usize = 512;
 /// Exports at a time over one HTTP/2 connection.
 const MAX_STREAMS: u32 = 16;
 /// How long a connection may be silent before its next request.
@@ -28,26 +26,27 @@ const MAX_HEADERS: usize = 16 * 1024;
 
 /// Serves until `shutdown` becomes true. What has been answered is in the queue by then; exporters send the rest again.
 pub async fn serve(listener: TcpListener, reception: Arc<Reception>, mut shutdown: watch::Receiver<bool>) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = Connections::default();
     let router = router(reception);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = shutdown.wait_for(|stop| *stop) => return,
         };
-        match (accepted, Arc::clone(&connections).try_acquire_owned()) {
-            (Ok((stream, _)), Ok(permit)) => {
+        let accepted = accepted.map(|(stream, peer)| (stream, connections.take(peer.ip())));
+        match accepted {
+            Ok((stream, Some(place))) => {
                 let (router, mut shutdown) = (router.clone(), shutdown.clone());
                 tokio::spawn(async move {
                     tokio::select! {
                         () = serve_one(stream, router) => {}
                         _ = shutdown.wait_for(|stop| *stop) => {}
                     }
-                    drop(permit);
+                    drop(place);
                 });
             }
-            (Ok(_), Err(_)) => debug!("a connection of an exporter was closed: there are too many"),
-            (Err(error), _) => {
+            Ok((_, None)) => debug!("a connection of an exporter was closed: there are too many"),
+            Err(error) => {
                 // Most likely out of file descriptors; retrying at once would only burn CPU.
                 warn!(%error, "cannot accept a connection");
                 sleep(Duration::from_millis(100)).await;

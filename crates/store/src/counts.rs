@@ -1,54 +1,16 @@
-//! Quota counts and usage.
+//! Quota counts, and the batches by which they and usage are written.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use access::Used;
 use limits::QuotaId;
 use sqlx::{AnyConnection, Row, any::AnyRow};
 use tracing::warn;
 
 use crate::{
-    Store, StoreError,
-    database::{AT_ONCE, millis, parameters, rows},
+    Store, StoreError, UsedOn,
+    database::{AT_ONCE, millis, rows},
+    usage,
 };
-
-/// The usage of one model by one key on one day.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct UsageRow {
-    /// The day, in the time zone of quotas: `2026-11-21`; empty in a sum over days.
-    pub day: String,
-    /// The key's name.
-    pub key: String,
-    /// The key's consumer.
-    pub consumer: String,
-    /// The model; empty if the request named none.
-    pub model: String,
-    /// Requests that were allowed.
-    pub requests: i64,
-    /// Their tokens: what servers or Traefik have told, else as estimated at the time of the request.
-    pub estimated_tokens: i64,
-    /// Requests that were refused.
-    pub refused: i64,
-    /// When the last request came, in milliseconds since 1970, to the second.
-    pub last_used_ms: i64,
-}
-
-/// Which usage to list.
-#[derive(Debug, Clone, Default)]
-pub struct UsageFilter {
-    /// Only usage of this key.
-    pub key: Option<String>,
-    /// Only usage of this consumer.
-    pub consumer: Option<String>,
-    /// Only usage of this model.
-    pub model: Option<String>,
-    /// The first day.
-    pub from: Option<String>,
-    /// The last day, inclusive.
-    pub to: Option<String>,
-    /// The maximum number of rows.
-    pub limit: u32,
-}
 
 /// What one replica has counted since its last batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,10 +19,8 @@ pub struct Batch {
     pub number: i64,
     /// What was debited from quotas or refunded; each quota once.
     pub counts: Vec<(QuotaId, i64)>,
-    /// Usage; each key, consumer and model once.
-    pub used: Vec<Used>,
-    /// The day of the usage, in the time zone of quotas: `2026-11-21`.
-    pub day: String,
+    /// Usage; each hour, key, consumer and model once.
+    pub used: Vec<UsedOn>,
     /// When it was counted.
     pub at: SystemTime,
 }
@@ -104,8 +64,6 @@ impl Store {
         let mut counts = batch.counts.clone();
         // All replicas write in the same order, so that no two of them deadlock.
         counts.sort_by_cached_key(|(id, _)| (id.period(), id.subject()));
-        let mut used: Vec<&Used> = batch.used.iter().collect();
-        used.sort_by_key(|used| (&used.key, &used.model, &used.consumer));
         let mut transaction = self.begin().await?;
         // If the same batch is still being written over a lost connection, this statement waits until that has ended.
         let numbered = sqlx::query(
@@ -125,9 +83,7 @@ impl Store {
             }
             return Ok(Added { counts: stored, batch: None });
         }
-        for some in used.chunks(AT_ONCE) {
-            add_usage(&mut transaction, batch, some).await?;
-        }
+        usage::add(&mut transaction, &batch.used, batch.at).await?;
         // From here on other writers wait.
         let row = sqlx::query("UPDATE counting SET batch = batch + 1 WHERE only_row = 1 RETURNING batch")
             .fetch_one(&mut *transaction)
@@ -205,58 +161,6 @@ impl Store {
         .await?;
         Ok(done.rows_affected())
     }
-
-    /// Deletes the usage of days before this one.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub async fn forget_usage_before(&self, day: &str) -> Result<u64, StoreError> {
-        let done = sqlx::query("DELETE FROM usage WHERE day < $1").bind(day).execute(&self.pool).await?;
-        Ok(done.rows_affected())
-    }
-
-    /// Usage by day, key and model; the newest day first.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub async fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT day, key_name, consumer, model, requests, tokens, refused, last_used FROM usage
-             WHERE (CAST($1 AS TEXT) IS NULL OR key_name = $1) AND (CAST($2 AS TEXT) IS NULL OR consumer = $2)
-             AND (CAST($3 AS TEXT) IS NULL OR model = $3) AND (CAST($4 AS TEXT) IS NULL OR day >= $4)
-             AND (CAST($5 AS TEXT) IS NULL OR day <= $5) ORDER BY day DESC, key_name, model LIMIT $6",
-        )
-        .bind(filter.key.clone())
-        .bind(filter.consumer.clone())
-        .bind(filter.model.clone())
-        .bind(filter.from.clone())
-        .bind(filter.to.clone())
-        .bind(i64::from(filter.limit))
-        .fetch_all(&self.pool)
-        .await?;
-        rows.iter().map(usage_row).collect()
-    }
-
-    /// When each of these keys was last used, in milliseconds since 1970; keys that were never used are left out.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub async fn last_used(&self, keys: &[String]) -> Result<Vec<(String, i64)>, StoreError> {
-        let mut all = Vec::with_capacity(keys.len());
-        for some in keys.chunks(AT_ONCE) {
-            let statement = format!(
-                "SELECT key_name, max(last_used) FROM usage WHERE key_name IN ({}) GROUP BY key_name",
-                parameters(1, some.len())
-            );
-            let query = sqlx::query(sqlx::AssertSqlSafe(statement));
-            let rows =
-                some.iter().fold(query, |query, key| query.bind(key.clone())).fetch_all(&self.pool).await?;
-            for row in rows {
-                all.push((row.try_get(0)?, row.try_get(1)?));
-            }
-        }
-        Ok(all)
-    }
 }
 
 async fn add_counts(
@@ -300,35 +204,4 @@ fn count(row: &AnyRow) -> Result<Option<(QuotaId, u64)>, StoreError> {
             Ok(None)
         }
     }
-}
-
-async fn add_usage(connection: &mut AnyConnection, batch: &Batch, used: &[&Used]) -> Result<(), StoreError> {
-    let statement = format!(
-        "INSERT INTO usage (day, key_name, consumer, model, requests, tokens, refused, last_used) VALUES {}
-         ON CONFLICT (key_name, day, model, consumer) DO UPDATE SET requests = usage.requests + excluded.requests,
-         tokens = usage.tokens + excluded.tokens, refused = usage.refused + excluded.refused,
-         last_used = excluded.last_used",
-        rows(used.len(), 8)
-    );
-    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let at = millis(batch.at) / 1_000 * 1_000;
-    let query = used.iter().fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, used| {
-        let query = query.bind(&batch.day).bind(&used.key).bind(&used.consumer).bind(&used.model);
-        query.bind(number(used.requests)).bind(used.tokens).bind(number(used.refused)).bind(at)
-    });
-    query.execute(connection).await?;
-    Ok(())
-}
-
-fn usage_row(row: &AnyRow) -> Result<UsageRow, StoreError> {
-    Ok(UsageRow {
-        day: row.try_get(0)?,
-        key: row.try_get(1)?,
-        consumer: row.try_get(2)?,
-        model: row.try_get(3)?,
-        requests: row.try_get(4)?,
-        estimated_tokens: row.try_get(5)?,
-        refused: row.try_get(6)?,
-        last_used_ms: row.try_get(7)?,
-    })
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! command line, admin API ─ put, delete ─▶ accounts ─ changes ─▶ every replica's snapshot
-//! /auth's counts          ─ add         ─▶ quota_counts, usage, the batch's number
+//! /auth's counts          ─ add         ─▶ quota_counts, usage, usage_hours, the batch's number
 //! all of them             ─ record      ─▶ audit
 //! ```
 //!
@@ -15,17 +15,21 @@ mod account;
 mod audit;
 mod counts;
 mod database;
+mod erase;
 mod error;
 mod finding;
 mod follow;
 mod names;
 mod registry;
+mod usage;
 
 pub use account::{Filter, Page, Stored};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, Origin};
-pub use counts::{Added, Batch, UsageFilter, UsageRow, Writer};
+pub use counts::{Added, Batch, Writer};
 pub use database::{Store, StoreUrl};
+pub use erase::{Erased, Person};
 pub use error::{Conflict, InvalidUrl, NotReadable, StoreError, Unreadable};
 pub use finding::AccountFinding;
 pub use follow::{Change, Documents, Following};
 pub use registry::{AccountSource, Item, Listed, Registry, RegistryError, State};
+pub use usage::{InvalidUsageBy, UsageBy, UsageDimension, UsageFilter, UsageRow, UsageTable, UsedOn};

@@ -13,7 +13,9 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use config_reader::ConfigErrors;
 use serde_json::{Map, Value, json};
 
-use crate::{AccountFinding, Actor, Audit, Conflict, Filter, Store, StoreError, Stored, Unreadable};
+use crate::{
+    AccountFinding, Actor, Audit, Conflict, Erased, Filter, Person, Store, StoreError, Stored, Unreadable,
+};
 
 /// The accounts of the configuration file and of the store.
 #[derive(Debug)]
@@ -172,6 +174,20 @@ impl Registry {
             State::Down { why, .. } => StoreError::Unavailable(why.clone()).into(),
             _ => RegistryError::NoStore,
         })
+    }
+
+    /// Erases the name of a key or a consumer from usage and the audit log, and says there that this was done.
+    ///
+    /// # Errors
+    /// No name has such characters. There is no store, or it does not answer; then a part may be done, and it can be done again.
+    pub async fn erase(&self, person: &Person, actor: &Actor) -> Result<Erased, RegistryError> {
+        const LONGEST: usize = 256;
+        let name = person.name();
+        if !(1..=LONGEST).contains(&name.chars().count()) || name.contains(char::is_control) {
+            let message = format!("found {name:?}; allowed: 1 to {LONGEST} characters on one line");
+            return Err(RegistryError::Invalid(ConfigErrors::one(person.kind(), message)));
+        }
+        Ok(self.store()?.erase(person, Audit::new(actor, "usage erased")).await?)
     }
 
     /// Adds a plan or a consumer.

@@ -8,14 +8,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use access::{NewKey, Used};
+use access::{NewKey, UsedCounts};
 use accounts::{AccountKind, Accounts, ConsumerSpec, KeySpec, Plan, parse};
-use common::{TestStore, key};
+use common::{TestStore, key, used};
 use limits::QuotaId;
 use serde_json::{Value, json};
 use store::{
     AccountSource, Actor, Added, Audit, AuditFilter, Batch, Change, Conflict, Filter, Origin, Registry,
-    RegistryError, Store, StoreError, UsageFilter, Writer,
+    RegistryError, Store, StoreError, UsageFilter, UsedOn, Writer,
 };
 
 with_both! {
@@ -27,7 +27,6 @@ with_both! {
     a_batch_that_is_given_again_counts_once
     a_batch_may_be_large
     what_others_have_counted_is_heard_of
-    usage_adds_up_by_day_key_and_model
     writers_at_once_lose_nothing
     the_registry_checks_writes_and_audits
     entries_say_when_and_from_where_it_was_and_are_there_once
@@ -196,9 +195,9 @@ fn quota(who: char, period: &str) -> QuotaId {
     QuotaId::parse(&subject, period).expect("an id")
 }
 
-fn batch(number: i64, counts: &[(QuotaId, i64)], used: &[Used]) -> Batch {
+fn batch(number: i64, counts: &[(QuotaId, i64)], used: &[UsedOn]) -> Batch {
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_301_940_123);
-    Batch { number, counts: counts.into(), used: used.into(), day: "2026-11-21".into(), at }
+    Batch { number, counts: counts.into(), used: used.into(), at }
 }
 
 /// A store, and somebody who adds what was counted.
@@ -237,18 +236,12 @@ async fn a_batch_that_is_given_again_counts_once(place: TestStore) {
     let store = place.open().await;
     let (first, second) = (Writer::new(), Writer::new());
     let id = quota('4', "2026-11");
-    let used = Used {
-        key: "alice".into(),
-        consumer: "team".into(),
-        model: "llama".into(),
-        requests: 2,
-        tokens: 50,
-        refused: 1,
-    };
+    let used = used("alice", UsedCounts { requests: 2, refused: 1, ..UsedCounts::default() });
     let batch = |number| batch(number, &[(id, 5)], std::slice::from_ref(&used));
     let counted = async || {
         let usage = store.usage(&UsageFilter { limit: 10, ..UsageFilter::default() }).await.expect("usage");
-        (store.counts(&["2026-11".into()]).await.expect("counts")[0].1, usage[0].requests, usage[0].refused)
+        let UsedCounts { requests, refused, .. } = usage[0].counts;
+        (store.counts(&["2026-11".into()]).await.expect("counts")[0].1, requests, refused)
     };
     for _ in 0..3 {
         assert_eq!(store.add(&first, &batch(1)).await.expect("added").counts, [(id, 5)]);
@@ -298,16 +291,8 @@ async fn a_batch_may_be_large(place: TestStore) {
     let counts: Vec<(QuotaId, i64)> = (0..1_200)
         .map(|i| (QuotaId::parse(&format!("{i:064x}64"), "2026-11").expect("an id"), 1 + i))
         .collect();
-    let used: Vec<Used> = (0..1_200)
-        .map(|i| Used {
-            key: format!("key-{i}"),
-            consumer: "team".into(),
-            model: "llama".into(),
-            requests: 1,
-            tokens: 2,
-            refused: 3,
-        })
-        .collect();
+    let three = UsedCounts { requests: 1, refused: 3, ..UsedCounts::default() };
+    let used: Vec<UsedOn> = (0..1_200).map(|i| used(&format!("key-{i}"), three)).collect();
     let (writer, batch) = (Writer::new(), batch(1, &counts, &used));
     let sum = |stored: Vec<(QuotaId, u64)>| stored.iter().map(|(_, used)| used).sum::<u64>();
     for _ in 0..2 {
@@ -315,39 +300,7 @@ async fn a_batch_may_be_large(place: TestStore) {
     }
     assert_eq!(sum(store.counts(&["2026-11".into()]).await.expect("counts")), 1_200 * 1_201 / 2);
     let usage = store.usage(&UsageFilter { limit: 5_000, ..UsageFilter::default() }).await.expect("usage");
-    assert_eq!((usage.len(), usage.iter().map(|row| row.refused).sum::<i64>()), (1_200, 3_600));
-}
-
-async fn usage_adds_up_by_day_key_and_model(place: TestStore) {
-    let store = place.open().await;
-    let used = |key: &str, requests, tokens, refused| Used {
-        key: key.into(),
-        consumer: "team".into(),
-        model: "llama".into(),
-        requests,
-        tokens,
-        refused,
-    };
-    let writer = Writer::new();
-    let first = batch(1, &[], &[used("alice", 2, 100, 0), used("bob", 1, 9, 3)]);
-    store.add(&writer, &first).await.expect("added");
-    store.add(&writer, &batch(2, &[], &[used("alice", 1, 50, 1)])).await.expect("added");
-    let next_day = Batch { day: "2026-11-22".into(), ..batch(3, &[], &[used("alice", 1, 1, 0)]) };
-    store.add(&writer, &next_day).await.expect("added");
-    let of = async |filter: UsageFilter| store.usage(&filter).await.expect("an answer");
-    let alice = of(UsageFilter { key: Some("alice".into()), limit: 10, ..UsageFilter::default() }).await;
-    let numbers = |row: &store::UsageRow| (row.day.clone(), row.requests, row.estimated_tokens, row.refused);
-    assert_eq!(
-        alice.iter().map(numbers).collect::<Vec<_>>(),
-        [("2026-11-22".into(), 1, 1, 0), ("2026-11-21".into(), 3, 150, 1)]
-    );
-    let one_day =
-        of(UsageFilter { to: Some("2026-11-21".into()), limit: 10, ..UsageFilter::default() }).await;
-    assert_eq!(one_day.len(), 2);
-    assert_eq!(
-        store.last_used(&["alice".into(), "eve".into()]).await.expect("an answer"),
-        [("alice".to_owned(), 1_795_301_940_000)]
-    );
+    assert_eq!((usage.len(), usage.iter().map(|row| row.counts.refused).sum::<i64>()), (1_200, 3_600));
 }
 
 async fn writers_at_once_lose_nothing(place: TestStore) {

@@ -13,8 +13,9 @@ use std::{
 const FINE: u32 = 4;
 /// All times below 2^10 ns, about a microsecond, share one bucket.
 const LOWEST: u32 = 10;
-/// All times from 2^36 ns on, about 69 s, share one bucket: Traefik gives up after 30 s.
-const HIGHEST: u32 = 36;
+/// All times from 2^40 ns on, about 18 minutes, share one bucket. Decisions take 30 s at most, since Traefik then gives up;
+/// a first token may take longer.
+const HIGHEST: u32 = 40;
 /// The number of buckets: one at each end, and the fine ones in between.
 pub(crate) const BUCKETS: usize = ((HIGHEST - LOWEST) as usize) * (1 << FINE) + 2;
 
@@ -74,16 +75,9 @@ impl Latencies {
     }
 
     /// The time that `percent` of 100 of them do not exceed (nearest rank), rounded up to the bucket's border: at most a
-    /// sixteenth, or a microsecond, too large. Times of more than a minute are not told apart. `None` if there are none.
+    /// sixteenth, or a microsecond, too large. Times of more than 18 minutes are not told apart. `None` if there are none.
     pub fn percentile(&self, percent: f64) -> Option<Duration> {
-        let count = self.count();
-        let rank = ((percent / 100.0 * count as f64).ceil() as u64).clamp(1, count.max(1));
-        let mut below = 0;
-        let found = self.buckets.iter().position(|in_bucket| {
-            below += in_bucket;
-            below >= rank
-        });
-        found.map(|index| Duration::from_nanos(border(index)))
+        percentile(self.buckets.iter().copied().enumerate(), self.count(), percent)
     }
 
     /// Cumulative counts, for metrics: how many times are at most each of some rising limits. The last entry counts all, and its
@@ -109,8 +103,24 @@ impl Latencies {
     }
 }
 
-/// The bucket of a time.
-fn index(nanos: u64) -> usize {
+/// The time that `percent` of 100 do not exceed (nearest rank), rounded up to the border of its bucket. `buckets` are some
+/// buckets' indices, rising, and how many times each has; `count` times in all.
+pub(crate) fn percentile(
+    buckets: impl Iterator<Item = (usize, u64)>,
+    count: u64,
+    percent: f64,
+) -> Option<Duration> {
+    let rank = ((percent / 100.0 * count as f64).ceil() as u64).clamp(1, count.max(1));
+    let mut below = 0;
+    let mut reached = buckets.skip_while(|(_, in_bucket)| {
+        below += in_bucket;
+        below < rank
+    });
+    reached.next().map(|(index, _)| Duration::from_nanos(border(index)))
+}
+
+/// The bucket of a time, in nanoseconds.
+pub(crate) fn index(nanos: u64) -> usize {
     if nanos < 1 << LOWEST {
         return 0;
     }
@@ -157,8 +167,8 @@ mod tests {
     fn the_longest_are_one_bucket() {
         let histogram = Histogram::default();
         histogram.add(Duration::MAX);
-        let minute = histogram.read().percentile(99.0).expect("a value");
-        assert_eq!(minute.as_secs(), 68);
+        let longest = histogram.read().percentile(99.0).expect("a value");
+        assert_eq!(longest.as_secs(), 1_099);
     }
 
     #[test]
@@ -180,7 +190,7 @@ mod tests {
     proptest! {
         #[test]
         fn percentiles_are_those_of_the_sorted_values(
-            mut nanos in prop::collection::vec(0_u64..1 << 36, 1..300),
+            mut nanos in prop::collection::vec(0_u64..1 << HIGHEST, 1..300),
             percent in 0.0..=100.0_f64,
         ) {
             let histogram = Histogram::default();

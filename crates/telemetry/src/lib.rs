@@ -1,9 +1,11 @@
 //! Records what `/auth` has decided, for people and metrics: counters, latency histograms, the last hour and the latest
-//! decisions.
+//! decisions. With metering, also what became of the admitted requests.
 //!
 //! ```text
 //! /auth ─decided()─▶ counters, histogram ─┐
 //!            └─────▶ queue ───────────────┴─collect()─▶ the last hour, the last 1,000, subscribers
+//!                                                                          ▲
+//! the ledger ─settled()─▶ performance of models and servers ────────────────┘ outcomes
 //! ```
 //!
 //! Recording a decision takes no lock and does not block: [`Telemetry::decided`] increments a few atomic numbers and puts a
@@ -12,36 +14,43 @@
 //! here, and time is passed in.
 //!
 //! Memory is bounded: 1,000 records and a queue of 4,096, of at most 2 KiB each, and for the last hour 3,660 points of 96 bytes,
-//! plus 24 bytes for each reason that occurs in a point.
+//! plus 24 bytes for each reason that occurs in a point. For models and servers see `performance.rs`.
 
 mod counters;
 mod histogram;
+mod performance;
+mod recent;
 mod record;
 mod series;
+mod settled;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use counters::Counters;
 use crossbeam_queue::ArrayQueue;
 use histogram::Histogram;
+use metering::Ending;
+use performance::Performances;
+use recent::Recent;
 use series::{Series, Snapshot};
 use tokio::sync::broadcast;
 
 pub use histogram::Latencies;
+pub use performance::{MAX_SUBJECTS, Performance, RequestCounts};
+pub use recent::RECENT;
 pub use record::{Decided, Record, Refused};
 pub use series::Point;
+pub use settled::{AnsweringServer, SettledRequest};
 
 /// How often to call [`Telemetry::collect`].
 pub const COLLECT_EVERY: Duration = Duration::from_millis(100);
-/// How many of the latest decisions are kept.
-pub const RECENT: usize = 1000;
 /// How many decisions fit between two collections: 40,000 a second.
 const QUEUE: usize = 4096;
 /// How many collections a slow subscriber may lag behind: 6 s.
@@ -59,13 +68,14 @@ pub struct Telemetry {
     lost: AtomicU64,
     live: broadcast::Sender<Batch>,
     collected: Mutex<Collected>,
+    performances: Mutex<Performances>,
 }
 
 /// What readers see besides the counters.
 #[derive(Debug, Default)]
 struct Collected {
     series: Series,
-    recent: VecDeque<Arc<Record>>,
+    recent: Recent,
 }
 
 /// All decisions since the start.
@@ -86,6 +96,8 @@ pub struct Totals {
 pub struct Filter {
     /// Whether the request was allowed.
     pub allowed: Option<bool>,
+    /// How the request ended; this matches admitted requests only.
+    pub ending: Option<Ending>,
     /// The code of the reason.
     pub reason: Option<String>,
     /// The consumer.
@@ -105,6 +117,7 @@ impl Filter {
             wanted.as_deref().is_none_or(|wanted| Some(wanted) == found)
         };
         self.allowed.is_none_or(|allowed| allowed == record.refused.is_none())
+            && self.ending.is_none_or(|ending| record.ending() == Some(ending))
             && same(&self.reason, record.refused)
             && same(&self.consumer, record.consumer())
             && same(&self.key, record.key())
@@ -123,6 +136,7 @@ impl Default for Telemetry {
             lost: AtomicU64::new(0),
             live: broadcast::Sender::new(LAG),
             collected: Mutex::default(),
+            performances: Mutex::default(),
         }
     }
 }
@@ -164,10 +178,7 @@ impl Telemetry {
         if batch.is_empty() {
             return;
         }
-        let newest = &batch[batch.len().saturating_sub(RECENT)..];
-        let too_many = (collected.recent.len() + newest.len()).saturating_sub(RECENT);
-        collected.recent.drain(..too_many);
-        collected.recent.extend(newest.iter().cloned());
+        collected.recent.add(&batch);
         // The only error is that there are no subscribers.
         let _ = self.live.send(batch);
     }
@@ -202,7 +213,46 @@ impl Telemetry {
     /// The latest decisions that match a filter, newest first; at most `count` of the last [`RECENT`].
     pub fn recent(&self, filter: &Filter, count: usize) -> Vec<Arc<Record>> {
         let collected = self.collected();
-        collected.recent.iter().rev().filter(|record| filter.matches(record)).take(count).cloned().collect()
+        collected.recent.newest_first().filter(|record| filter.matches(record)).take(count).cloned().collect()
+    }
+
+    /// Notes what became of admitted requests. Takes locks that readers and [`collect`](Self::collect) take, so it is not for
+    /// `/auth`.
+    pub fn settled(&self, requests: &[Arc<SettledRequest>], now: Instant) {
+        let mut performances = self.performances();
+        requests.iter().for_each(|settled| performances.add(settled, now));
+        drop(performances);
+        let mut collected = self.collected();
+        requests.iter().for_each(|settled| collected.recent.settle(settled));
+    }
+
+    /// How the requests to a model have gone; `None` if none was settled.
+    pub fn of_model(&self, model: &str, now: Instant) -> Option<Performance> {
+        let performances = self.performances();
+        performances.of(&performances.models, model, now)
+    }
+
+    /// How the requests to a server have gone, by its id; `None` if none was settled.
+    pub fn of_server(&self, id: &str, now: Instant) -> Option<Performance> {
+        let performances = self.performances();
+        performances.of(&performances.servers, id, now)
+    }
+
+    /// How the requests to all models have gone, by name; at most [`MAX_SUBJECTS`].
+    pub fn of_models(&self, now: Instant) -> BTreeMap<Arc<str>, Performance> {
+        let performances = self.performances();
+        performances.all(&performances.models, now)
+    }
+
+    /// How the requests to all servers have gone, by id; at most [`MAX_SUBJECTS`].
+    pub fn of_servers(&self, now: Instant) -> BTreeMap<Arc<str>, Performance> {
+        let performances = self.performances();
+        performances.all(&performances.servers, now)
+    }
+
+    /// Whether Traefik has told about any request since the start.
+    pub fn does_traefik_tell(&self) -> bool {
+        self.performances().does_traefik_tell
     }
 
     /// Subscribes to decisions, in one batch for every collection that has any. A slow subscriber loses the oldest batches, and
@@ -213,6 +263,10 @@ impl Telemetry {
 
     fn snapshot(&self) -> Snapshot {
         Snapshot { counts: self.counters.read(), latencies: self.latencies.read() }
+    }
+
+    fn performances(&self) -> MutexGuard<'_, Performances> {
+        self.performances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn collected(&self) -> MutexGuard<'_, Collected> {

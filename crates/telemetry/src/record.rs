@@ -4,8 +4,13 @@ use std::{
     borrow::Cow,
     fmt::{self, Write as _},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
+
+use metering::Ending;
+
+use crate::SettledRequest;
 
 /// A decision of `/auth`, or a refusal of what Traefik has not asked about, at the moment when it is made. Holds no body, and no secret.
 #[derive(Clone, Copy)]
@@ -59,6 +64,8 @@ pub struct Record {
     pub tokens: Option<u32>,
     /// How long the decision took; `None` if Traefik did not ask.
     pub latency: Option<Duration>,
+    /// What became of the request, if it was allowed and that is known.
+    pub settled: Option<Arc<SettledRequest>>,
     /// All texts in one string, so that a record needs a single allocation.
     text: String,
     /// The end of each text.
@@ -128,7 +135,8 @@ impl Record {
         }
         end_of.next().into_iter().for_each(|end| *end = position(&text));
         let Decided { at, from, tokens, latency, .. } = *decided;
-        Self { at, refused: decided.refused.map(|refused| refused.code), from, tokens, latency, text, ends }
+        let refused = decided.refused.map(|refused| refused.code);
+        Self { at, refused, from, tokens, latency, settled: None, text, ends }
     }
 
     /// The id of the request that Modelgate has chosen, as servers and Traefik's log have it.
@@ -169,6 +177,11 @@ impl Record {
     /// The words that the client was told, if it was refused.
     pub fn words(&self) -> Option<&str> {
         self.given(Text::Words)
+    }
+
+    /// How the request ended, if it was allowed and that is known.
+    pub fn ending(&self) -> Option<Ending> {
+        self.settled.as_ref().map(|settled| settled.ending)
     }
 
     fn given(&self, which: Text) -> Option<&str> {

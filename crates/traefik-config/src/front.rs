@@ -130,7 +130,7 @@ impl<'a> Front<'a> {
         http.middlewares.insert(name.into(), refusal.middleware());
     }
 
-    /// The lists of models and limits of a key, which Modelgate answers.
+    /// The lists of models, limits and usage of a key, which Modelgate answers.
     pub(crate) fn add_lists(&self, http: &mut Http, rank: usize) {
         let mut paths = Vec::new();
         if self.options.apis.contains(&Api::OpenAi) {
@@ -138,6 +138,7 @@ impl<'a> Front<'a> {
                 paths.push(format!("Path(`{prefix}/models`)"));
                 paths.push(format!("PathPrefix(`{prefix}/models/`)"));
                 paths.push(format!("Path(`{prefix}/limits`)"));
+                paths.push(format!("Path(`{prefix}/usage`)"));
             }
         }
         if self.options.apis.contains(&Api::Ollama) {

@@ -8,10 +8,12 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, LazyLock},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use access::{Decision, Denial, Grant, Reason, Request, Unreadable, estimate::Sum, prepare};
+use access::{
+    Decision, Denial, Grant, Reason, Request, Unreadable, UsageHour, UsageOf, estimate::Sum, prepare,
+};
 use axum::{
     body::Body,
     extract::Request as HttpRequest,
@@ -20,7 +22,7 @@ use axum::{
         header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION},
     },
 };
-use limits::Rate;
+use limits::{Limit, Rate, Unit};
 use metering::SpanId;
 use telemetry::Record;
 use tracing::{debug, warn};
@@ -136,10 +138,10 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
             let record = report.allowed(&grant);
             let parent = settings.traefik.traces.then(identity::secret_parent);
             let response = allow(&grant, &identity, parent.map(|parent| (headers, parent)));
-            let sum = count_usage(shared, &grant, record, uri, body_is_known.then_some(&body));
+            let (sum, hour) = count_usage(shared, &grant, record, uri, body_is_known.then_some(&body));
             if let Some((opener, parent)) = shared.metering().zip(parent) {
                 let request = identity.request();
-                metered::open(opener, grant, Admitted { request, parent, uri, sum, shared: taken });
+                metered::open(opener, grant, Admitted { request, parent, uri, hour, sum, shared: taken });
             }
             response
         }
@@ -161,8 +163,9 @@ fn deny(shared: &Shared, report: Report<'_>, dialect: Dialect, mut denial: Denia
         "refused"
     );
     denial.reason = slowed(shared, report.from, denial.reason);
+    sooner(&mut denial);
     report.denied(&denial);
-    shared.usage().refused(&denial);
+    shared.usage().refused(&denial, report.at);
     let misaddressed = match denial.reason {
         Reason::ClosedPath | Reason::Unreadable(Unreadable::ModelMissing(_)) => {
             misaddressed::refusal(report.uri, dialect, &shared.settings().traefik.path_prefixes)
@@ -172,16 +175,34 @@ fn deny(shared: &Shared, report: Report<'_>, dialect: Dialect, mut denial: Denia
     misaddressed.unwrap_or_else(|| Refusal::of(&denial))
 }
 
-/// Counts the usage, and keeps the decision for people to look at. Returns the estimated tokens.
-fn count_usage(shared: &Shared, grant: &Grant, mut record: Record, uri: &str, body: Option<&[u8]>) -> Sum {
-    shared.usage().allowed(grant);
+/// A limit of tokens comes back sooner than by itself when requests end that have reserved more than they use. How soon, nobody
+/// knows; but it is worth asking again.
+fn sooner(denial: &mut Denial) {
+    const WHILE_REQUESTS_ARE_OPEN: Duration = Duration::from_secs(5);
+    if let Reason::LimitReached(reached) = &mut denial.reason
+        && denial.key.as_ref().is_some_and(|key| key.open_requests.any())
+        && matches!(reached.limit, Limit::Rate(rate) if rate.unit() == Unit::Tokens)
+        && !reached.never_passes()
+    {
+        reached.retry_after = reached.retry_after.min(WHILE_REQUESTS_ARE_OPEN);
+    }
+}
+
+/// Counts the usage, and keeps the decision for people to look at. Returns the estimated tokens, and the hour to which they
+/// belong.
+fn count_usage(
+    shared: &Shared,
+    grant: &Grant,
+    mut record: Record,
+    uri: &str,
+    body: Option<&[u8]>,
+) -> (Sum, UsageHour) {
     let sum = grant.sum.unwrap_or_else(|| access::estimate::sum(uri, body, grant.answer_tokens));
-    let tokens = sum.tokens();
-    let model = grant.known_model().unwrap_or_default();
-    shared.usage().tokens(&grant.key.name, &grant.consumer.name, model, tokens);
-    record.tokens = Some(tokens);
+    let [prompt, completion] = metered::estimated(&sum);
+    let hour = shared.usage().allowed(UsageOf::from(grant), record.at, prompt, completion);
+    record.tokens = Some(sum.tokens());
     shared.telemetry().keep(record);
-    sum
+    (sum, hour)
 }
 
 /// The client's address. The last one in the header is from Traefik itself: who has connected to it. Those before it are used
@@ -223,6 +244,8 @@ fn allow(grant: &Grant, identity: &Identity<'_>, traced: Option<(&HeaderMap, Spa
     }
     if let Some((headers, parent)) = traced {
         good &= set(TRACEPARENT, &identity.traceparent(headers, parent));
+        // Answers are measured by their bytes. Without this header Traefik itself would ask for gzip.
+        good &= set(header::ACCEPT_ENCODING, "identity");
     }
     if let Some(route) = &grant.route {
         good &= set(ROUTE, route.as_str());

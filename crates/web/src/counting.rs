@@ -164,9 +164,13 @@ impl SharedReservation {
         )
     }
 
-    /// What has come of it, if the request has used so many tokens.
-    pub(crate) fn used(&self, tokens: u32) -> impl Iterator<Item = Settled> {
-        self.0.iter().map(move |taken| Settled { used: tokens, ..*taken })
+    /// What has come of it, if the request has used so many tokens. From now on so many are taken.
+    pub(crate) fn correct(&mut self, tokens: u32) -> impl Iterator<Item = Settled> {
+        self.0.iter_mut().filter(move |taken| taken.demand.cost != tokens).map(move |taken| {
+            let settled = Settled { used: tokens, ..*taken };
+            taken.demand.cost = tokens;
+            settled
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 //! requests  TLS, HTTP/2  every request      head.rs                checks the head
 //!                        /auth              auth.rs                whether a request may pass, and its route
 //!                        GET /v1/models     models.rs              the models that a key may use
+//!                        GET /v1/usage      own_usage.rs           what a key has used
 //!                        /refuse/…          refused_by_traefik.rs  errors for requests that Traefik does not let pass
 //! admin     plain HTTP   /healthz /readyz   health.rs              for people and health checks
 //!                        /metrics           metrics.rs             for Prometheus
@@ -31,6 +32,8 @@ mod metrics;
 mod misaddressed;
 mod models;
 mod one_task;
+mod outcomes;
+mod own_usage;
 mod polls;
 mod provider;
 mod refusal;
@@ -38,6 +41,7 @@ mod refused_by_traefik;
 mod rehearsal;
 mod report;
 mod requests;
+mod server_metering;
 mod state;
 mod tls;
 
@@ -48,13 +52,15 @@ use tokio::{net::TcpListener, sync::watch};
 pub use counting::{OnFailure, SharedCounting};
 pub use finding_json::finding_to_json;
 pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};
-pub use metered::Metered;
+pub use metered::{Corrections, Metered};
 pub use metrics::{Family, MetricKind, Sample};
 pub use models::limits_left;
+pub use own_usage::{NoOwnUsage, OwnUsage, OwnUsageQuestion};
 pub use polls::{Given, Instance, PollFinding, Polls};
 pub use refusal::status_and_code;
 pub use rehearsal::{Rehearsal, Rehearsed, RequestOutcome, rehearse};
 pub use requests::Requests;
+pub use server_metering::{BestMetering, MeteringState, ServerMetering, TelemetryListener};
 pub use state::{Parts, Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};
 

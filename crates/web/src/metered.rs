@@ -1,29 +1,51 @@
 //! Hands admitted requests over to the ledger, and corrects limits and usage by what they have really used.
 //!
 //! A request has taken its tokens by an estimate. Once servers or Traefik have told what it has used, each of its limits gets
-//! the difference back, or owes it; usage is corrected by the same difference.
+//! the difference back, or owes it; usage is corrected by the same difference. Limits do not wait for the last word: a record
+//! of Traefik's comes seconds before a server's span, and what a key may use is gone until then.
 
 use std::sync::Arc;
 
 use access::{
-    Grant, Key,
+    Grant, Key, UsageHour, UsageOf, UsedCounts,
     estimate::{Answers, Sum},
 };
 use metering::{
-    MeteredEndpoint, Opener, RequestId, RequestReservation, RequestSettlement, RequestShape, ReservedTokens,
-    SpanId,
+    Ending, MeteredEndpoint, Opener, RequestId, RequestReservation, RequestSettlement, RequestShape,
+    ReservedTokens, SpanId, UsageKind,
 };
-
+use shared_limits::Settled;
 use tracing::debug;
 
 use crate::{Shared, counting::SharedReservation};
 
-/// Whose request it was, and what it has taken from limits of tokens.
+/// Whose request it was and when, and what it has taken from limits of tokens.
 #[derive(Debug)]
 pub struct Metered {
     key: Arc<Key>,
+    hour: UsageHour,
     reservation: limits::Reservation,
     shared: SharedReservation,
+    /// What limits have been told last.
+    taken: u32,
+}
+
+impl Metered {
+    fn new(
+        key: Arc<Key>,
+        hour: UsageHour,
+        (reservation, shared): (limits::Reservation, SharedReservation),
+        taken: u32,
+    ) -> Self {
+        key.open_requests.opened();
+        Self { key, hour, reservation, shared, taken }
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.key.open_requests.closed();
+    }
 }
 
 /// An admitted request, as far as it must be known later.
@@ -31,26 +53,31 @@ pub(crate) struct Admitted<'g> {
     pub(crate) request: RequestId,
     pub(crate) parent: SpanId,
     pub(crate) uri: &'g str,
+    /// Where its usage was counted.
+    pub(crate) hour: UsageHour,
     pub(crate) sum: Sum,
     pub(crate) shared: SharedReservation,
 }
 
+/// The estimated tokens of a request: of the prompt and of the answer. Usage counts what the ledger settles later.
+pub(crate) fn estimated(sum: &Sum) -> [u32; 2] {
+    [sum.prompt, sum.answer].map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX))
+}
+
 /// Hands a request over. If too many wait already, its estimate stands.
 pub(crate) fn open(opener: &Opener<Metered>, grant: Grant, admitted: Admitted<'_>) {
-    let Admitted { request, parent, uri, sum, shared } = admitted;
-    let tokens = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    let Admitted { request, parent, uri, hour, sum, shared } = admitted;
+    let [prompt, completion] = estimated(&sum);
+    let reserved = ReservedTokens { prompt, completion, is_open: sum.open.is_some() };
+    let taken = u32::try_from(reserved.total()).unwrap_or(u32::MAX);
     let reservation = RequestReservation {
         request,
         parent,
         // Empty if the client may have invented it, as in the usage.
         model: grant.known_model().unwrap_or_default().into(),
         shape: shape(uri, grant.answers, grant.may_export_spans),
-        reserved: ReservedTokens {
-            prompt: tokens(sum.prompt),
-            completion: tokens(sum.answer),
-            is_open: sum.open.is_some(),
-        },
-        held: Metered { key: grant.key, reservation: grant.reservation.of_tokens(), shared },
+        reserved,
+        held: Metered::new(grant.key, hour, (grant.reservation.of_tokens(), shared), taken),
     };
     if let Err(reservation) = opener.open(reservation) {
         debug!(request_id = %reservation.request, "too many requests wait for the ledger: the estimate stands");
@@ -68,21 +95,61 @@ fn shape(uri: &str, answers: Answers, traces: bool) -> RequestShape {
 
 impl Shared {
     /// Corrects limits and usage by what requests have really used. Only limits that several replicas share are waited for.
-    pub async fn settle(&self, settlements: &[RequestSettlement<Metered>]) {
-        let mut in_shared = Vec::new();
-        for settlement in settlements {
-            let difference = settlement.difference();
-            if difference == 0 {
-                continue;
-            }
-            let Metered { key, reservation, shared } = &settlement.held;
-            let used = u32::try_from(settlement.used.total()).unwrap_or(u32::MAX);
-            self.usage().correct(&key.name, &key.consumer.name, &settlement.model, difference);
-            self.limiters().settle(reservation, limits::Settlement::Tokens(used));
-            in_shared.extend(shared.used(used));
+    pub async fn settle(&self, settlements: Vec<RequestSettlement<Metered>>) {
+        self.note_outcomes(&settlements);
+        let mut corrections = Corrections::default();
+        for mut settlement in settlements {
+            let used = settlement.used_of_limits();
+            self.correct(&mut settlement.held, used, &mut corrections);
+            let Metered { key, hour, .. } = &settlement.held;
+            let of = UsageOf { key: &key.name, consumer: &key.consumer.name, model: &settlement.model };
+            self.usage().settled(of, *hour, correction(&settlement));
         }
-        if let Some(counting) = self.shared_counting() {
-            counting.settle(&in_shared).await;
+        self.correct_shared(corrections).await;
+    }
+
+    /// Corrects the limits of a request by what is known of it so far. `corrections` are those of limits that several replicas
+    /// share, for [`correct_shared`](Self::correct_shared).
+    pub fn correct(&self, held: &mut Metered, used: u64, corrections: &mut Corrections) {
+        let used = u32::try_from(used).unwrap_or(u32::MAX);
+        if used != held.taken {
+            held.taken = used;
+            self.limiters().correct(&mut held.reservation, used);
+            corrections.0.extend(held.shared.correct(used));
         }
     }
+
+    /// Corrects the limits that several replicas share.
+    pub async fn correct_shared(&self, corrections: Corrections) {
+        if let Some(counting) = self.shared_counting() {
+            counting.settle(&corrections.0).await;
+        }
+    }
+}
+
+/// What limits that several replicas share get back, or are owed.
+#[derive(Debug, Default)]
+pub struct Corrections(Vec<Settled>);
+
+/// What a settlement changes in the usage, which has counted the request and its estimate.
+fn correction<T>(settlement: &RequestSettlement<T>) -> UsedCounts {
+    let RequestSettlement { reserved, used, kind, ending, duration, .. } = settlement;
+    let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let (reserved, total) = ([reserved.prompt, reserved.completion].map(i64::from), signed(used.total()));
+    let mut counts = UsedCounts {
+        errors: i64::from(*ending == Ending::Refused),
+        aborted: i64::from(*ending == Ending::Aborted),
+        milliseconds: duration.map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
+        prompt: signed(used.prompt) - reserved[0],
+        cached: signed(used.cached.unwrap_or(0)),
+        completion: signed(used.completion) - reserved[1],
+        estimated: -reserved.iter().sum::<i64>(),
+        ..UsedCounts::default()
+    };
+    match kind {
+        UsageKind::Exact => counts.exact += total,
+        UsageKind::Measured => counts.measured += total,
+        UsageKind::Estimated => counts.estimated += total,
+    }
+    counts
 }

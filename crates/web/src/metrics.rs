@@ -5,9 +5,10 @@
 //! Nothing is stored for it: all values are read on request. Other parts of Modelgate add theirs with [`Shared::add_metrics`].
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -22,7 +23,7 @@ use prometheus_client::{
     metrics::MetricType,
     registry::Registry,
 };
-use telemetry::Latencies;
+use telemetry::{Latencies, Performance, RequestCounts};
 
 use crate::Shared;
 
@@ -124,6 +125,7 @@ fn exposition(shared: &Shared) -> String {
     families.extend(catalogue(shared.catalogue().load().as_deref()));
     families.push(polls(shared));
     families.push(not_shown(&totals));
+    families.extend(performance(shared));
     families.extend(shared.metrics.families());
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Figures { latencies: totals.latencies, families }));
@@ -148,6 +150,96 @@ fn requests(totals: &telemetry::Totals) -> Family {
 fn not_shown(totals: &telemetry::Totals) -> Family {
     let help = "Decisions that were counted, but were too many at once to be shown one by one";
     Family::counter("modelgate_decisions_not_shown", help).with(&[], totals.not_shown as f64)
+}
+
+/// What has become of admitted requests, by model and by server. Only models and servers of the catalogue have samples, at most
+/// [`telemetry::MAX_SUBJECTS`] each, and only with `listen.telemetry`.
+fn performance(shared: &Shared) -> Vec<Family> {
+    let (now, telemetry) = (Instant::now(), shared.telemetry());
+    let models = telemetry.of_models(now);
+    let servers = telemetry.of_servers(now);
+    let loaded = shared.catalogue().load();
+    let known = loaded.as_deref().map(unique_names).unwrap_or_default();
+    let mut families = Vec::new();
+    if !models.is_empty() {
+        families.extend(ENDED_MODELS.families(models.iter().map(|(name, of)| (&**name, of))));
+    }
+    if !servers.is_empty() {
+        let named = servers.iter().map(|(id, of)| (*known.get(&**id).unwrap_or(&&**id), of));
+        families.extend(ENDED_SERVERS.families(named));
+    }
+    families
+}
+
+/// The names of servers by id, without those names that several servers have. Other servers are named by their id: no two
+/// samples may have the same labels.
+fn unique_names(catalogue: &Catalogue) -> BTreeMap<&str, &str> {
+    let mut ids: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for server in catalogue.servers() {
+        ids.entry(&server.spec.name).or_default().push(server.spec.id.as_str());
+    }
+    let unique = ids.into_iter().filter_map(|(name, ids)| match ids[..] {
+        [id] => Some((id, name)),
+        _ => None,
+    });
+    unique.collect()
+}
+
+/// The names of the families about models, or about servers.
+struct Ended {
+    label: &'static str,
+    requests: &'static str,
+    tokens: &'static str,
+    first_token: &'static str,
+}
+
+const ENDED_MODELS: Ended = Ended {
+    label: "model",
+    requests: "modelgate_model_requests",
+    tokens: "modelgate_model_tokens",
+    first_token: "modelgate_model_first_token_seconds",
+};
+const ENDED_SERVERS: Ended = Ended {
+    label: "server",
+    requests: "modelgate_server_requests",
+    tokens: "modelgate_server_tokens",
+    first_token: "modelgate_server_first_token_seconds",
+};
+
+impl Ended {
+    fn families<'a>(&self, all: impl Iterator<Item = (&'a str, &'a Performance)>) -> [Family; 3] {
+        let mut requests = Family::counter(
+            self.requests,
+            "Requests that have ended: answered, refused by the server (4xx), failed (other errors), aborted, or unknown",
+        );
+        let mut tokens = Family::counter(self.tokens, "Tokens that are exact or measured");
+        let mut first_token =
+            Family::gauge(self.first_token, "Time to first token over the last five minutes");
+        for (name, performance) in all {
+            let RequestCounts { finished, refused, failed, aborted, unknown, .. } = performance.total;
+            for (ending, count) in [
+                ("answered", finished),
+                ("refused", refused),
+                ("failed", failed),
+                ("aborted", aborted),
+                ("unknown", unknown),
+            ] {
+                requests = requests.with(&[(self.label, name), ("ending", ending)], count as f64);
+            }
+            let RequestCounts { prompt_tokens, completion_tokens, .. } = performance.total;
+            for (kind, count) in [("prompt", prompt_tokens), ("completion", completion_tokens)] {
+                tokens = tokens.with(&[(self.label, name), ("type", kind)], count as f64);
+            }
+            let times = [("0.5", performance.first_token_p50), ("0.95", performance.first_token_p95)];
+            for (quantile, time) in times {
+                if let Some(time) = time {
+                    let labels = [(self.label, name), ("quantile", quantile)];
+                    first_token = first_token.with(&labels, time.as_secs_f64());
+                }
+            }
+        }
+        [requests, tokens, first_token]
+    }
 }
 
 /// Before the first survey the numbers are unknown.
@@ -311,6 +403,65 @@ mod tests {
         assert_eq!(times[3], "modelgate_decision_seconds_bucket{le=\"0.000065536\"} 3");
         assert_eq!(times.last().expect("buckets"), "modelgate_decision_seconds_bucket{le=\"+Inf\"} 3");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn what_became_of_requests_is_told_by_model_and_by_server() {
+        use metering::{Ending, RequestId, UsageKind, UsedTokens};
+        use telemetry::{AnsweringServer, SettledRequest};
+        let (mut publisher, reader) = catalogue::channel();
+        let servers = [("gpu", "a"), ("twin", "b"), ("twin", "c")].map(|(name, id)| {
+            let mut spec = catalogue::ServerSpec::configured(name, catalogue::ServerUrl::http(id, 8000));
+            spec.id = catalogue::ServerId::docker(id);
+            let state = catalogue::ServerState::Ready;
+            let listed_as = catalogue::Kind::Vllm;
+            catalogue::ServerRecord { spec, state, listed_as, has_others: false, models: Vec::new() }
+        });
+        publisher.publish(Catalogue::assemble(servers, Vec::new()));
+        let shared = Shared::with_catalogue(reader);
+        assert_eq!(samples(&exposition(&shared), "modelgate_model_"), Vec::<String>::new());
+        let settled = |id: &str, ending, status| {
+            let server = AnsweringServer { id: format!("docker:{id}").into(), name: "old".into() };
+            Arc::new(SettledRequest {
+                request: RequestId(1),
+                model: "llama".into(),
+                server: Some(server),
+                ending,
+                status: Some(status),
+                time_to_first_token: Some(Duration::from_millis(1)),
+                duration: None,
+                kind: UsageKind::Exact,
+                used: UsedTokens { prompt: 5, cached: None, completion: 7 },
+            })
+        };
+        let all = [
+            settled("a", Ending::Finished, 200),
+            settled("b", Ending::Refused, 400),
+            settled("c", Ending::Refused, 503),
+            settled("gone", Ending::Aborted, 499),
+        ];
+        shared.telemetry().settled(&all, Instant::now());
+        let text = exposition(&shared);
+        let is_counted = |sample: &String| !sample.ends_with(" 0.0");
+        let counted = |family| samples(&text, family).into_iter().filter(is_counted).collect::<Vec<_>>();
+        assert_eq!(
+            counted("modelgate_server_requests"),
+            [
+                "modelgate_server_requests_total{server=\"gpu\",ending=\"answered\"} 1.0",
+                "modelgate_server_requests_total{server=\"docker:b\",ending=\"refused\"} 1.0",
+                "modelgate_server_requests_total{server=\"docker:c\",ending=\"failed\"} 1.0",
+                "modelgate_server_requests_total{server=\"docker:gone\",ending=\"aborted\"} 1.0",
+            ]
+        );
+        assert_eq!(
+            counted("modelgate_model_tokens"),
+            [
+                "modelgate_model_tokens_total{model=\"llama\",type=\"prompt\"} 20.0",
+                "modelgate_model_tokens_total{model=\"llama\",type=\"completion\"} 28.0",
+            ]
+        );
+        let times = samples(&text, "modelgate_model_first_token_seconds");
+        assert!(times.len() == 2 && times[1].contains("quantile=\"0.95\"} 0.001015808"), "{times:?}");
     }
 
     #[test]

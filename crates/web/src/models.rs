@@ -1,4 +1,4 @@
-//! The model list, which shows what a key may use and can use now; and what is left of the key's limits.
+//! The model list, which shows what a key may use and can use now; what is left of the key's limits; and what it has used.
 //!
 //! Formats: OpenAI's <https://platform.openai.com/docs/api-reference/models> and, when `anthropic-version` is sent, Anthropic's
 //! <https://docs.anthropic.com/en/api/models-list>.
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Answers `GET {prefix}/models` and `GET {prefix}/models/{id}`, also below `/models/NAME`; Ollama's `GET /api/tags`,
-/// `/api/ps`, `/api/version` and `/`; and `GET {prefix}/limits`.
+/// `/api/ps`, `/api/version` and `/`; and `GET {prefix}/limits` and `{prefix}/usage`.
 pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
     if is_sign_of_life(&shared, &parts.method, &parts.uri) {
@@ -77,6 +77,9 @@ async fn answer(
     let list_of = below("/models");
     if method != Method::GET && method != Method::HEAD {
         return Err(Refusal::not_found());
+    }
+    if below("/usage") == Some("") {
+        return shared.own_usage.answer(&key, uri.query().unwrap_or_default()).await;
     }
     let loaded = shared.catalogue().load();
     let catalogue = loaded.as_deref().ok_or_else(Refusal::surveying)?;

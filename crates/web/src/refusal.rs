@@ -177,6 +177,21 @@ impl Refusal {
         Self::new(StatusCode::LENGTH_REQUIRED, "length_required", message)
     }
 
+    /// A parameter of the query is not allowed; the message says which.
+    pub(crate) fn parameter(message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_parameter", message)
+    }
+
+    pub(crate) fn usage_not_kept() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "usage_not_kept", "This gateway has no store, and keeps no usage.")
+    }
+
+    pub(crate) fn usage_unavailable() -> Self {
+        let message = "The gateway's store does not answer; requests go on. Try again in a moment.";
+        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "usage_unavailable", message);
+        Self { retry_after: Some(WHILE_STARTING), ..refusal }
+    }
+
     pub(crate) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this path.")
     }

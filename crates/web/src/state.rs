@@ -19,8 +19,14 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    CertificateAuthority, Family, History, Polls, SharedCounting, connection::Peer, counting,
-    metered::Metered, metrics::Sources, provider::RenderCache,
+    CertificateAuthority, Family, History, Polls, SharedCounting, TelemetryListener,
+    connection::Peer,
+    counting,
+    metered::Metered,
+    metrics::Sources,
+    outcomes::ServersByUrl,
+    own_usage::{NoOwnUsage, OwnUsage, OwnUsageQuestion, OwnUsageSource},
+    provider::RenderCache,
 };
 
 /// The configuration for the handlers; replaced as a whole on reload.
@@ -34,6 +40,8 @@ pub struct Settings {
     pub advertise: Option<String>,
     /// How long a poll is held while nothing changes; shorter than Traefik's `pollTimeout`.
     pub hold: Duration,
+    /// Where servers and Traefik tell what they did; `None`: nowhere.
+    pub telemetry: Option<TelemetryListener>,
 }
 
 impl Settings {
@@ -56,7 +64,9 @@ pub struct Shared {
     policy: ArcSwap<Policy>,
     shared_counting: Option<SharedCounting>,
     metering: OnceLock<Opener<Metered>>,
+    pub(crate) servers_by_url: ServersByUrl,
     usage: Usage,
+    pub(crate) own_usage: Arc<OwnUsageSource>,
     settings_revision: watch::Sender<u64>,
     limiters: Limiters<SystemClock>,
     authority: Arc<CertificateAuthority>,
@@ -116,7 +126,8 @@ impl Shared {
     pub(crate) fn uncounted(&self, policy: Arc<Policy>) -> Self {
         let (settings, unheard) = (self.settings.load_full(), watch::Sender::new(BTreeSet::new()));
         let listener = (Arc::clone(&self.authority), self.requests_port);
-        Self::fresh(self.catalogue.clone(), settings, policy, listener, unheard)
+        let own_usage = Arc::clone(&self.own_usage);
+        Self { own_usage, ..Self::fresh(self.catalogue.clone(), settings, policy, listener, unheard) }
     }
 
     fn fresh(
@@ -132,7 +143,9 @@ impl Shared {
             policy: ArcSwap::new(policy),
             shared_counting: None,
             metering: OnceLock::new(),
+            servers_by_url: ServersByUrl::default(),
             usage: Usage::default(),
+            own_usage: Arc::default(),
             settings_revision: watch::Sender::new(0),
             limiters: Limiters::new(SystemClock::new()),
             authority,
@@ -202,6 +215,14 @@ impl Shared {
     /// The usage of keys. Another task must take it regularly.
     pub fn usage(&self) -> &Usage {
         &self.usage
+    }
+
+    /// Looks up callers' own usage there from now on; later calls change nothing.
+    pub fn answer_own_usage<A>(&self, source: impl Fn(OwnUsageQuestion) -> A + Send + Sync + 'static)
+    where
+        A: Future<Output = Result<OwnUsage, NoOwnUsage>> + Send + 'static,
+    {
+        self.own_usage.set(source);
     }
 
     /// Notifies when the settings are replaced; the value counts the replacements.
@@ -299,6 +320,7 @@ impl Shared {
             traefik: Default::default(),
             advertise: None,
             hold: Duration::ZERO,
+            telemetry: None,
         };
         let authority = CertificateAuthority::open(None, None).expect("an authority");
         let traefik_peers = watch::channel(Default::default()).0;

@@ -317,6 +317,10 @@ fn an_answer_streams_only_if_each_reader_says_so() {
         (r#"{"model":"m","metadata":{"stream":false},"stream":true}"#, Some(true)),
     ] {
         assert_eq!(answers(body).streams, streams, "{body}");
+        // Regression: a body that was counted while its model was read said nothing about streaming, and each stream was
+        // measured as a whole answer, with forty times its tokens.
+        let read = crate::read::count(body.as_bytes()).expect("it can be counted while it is read");
+        assert_eq!(read.answers(), answers(body), "{body}");
     }
     assert_eq!(answers(r#"{"n":"1_0"}"#).choices, 10);
     assert_eq!(answers(r#"{"prompt":["a","b"],"n":2}"#), Answers { choices: 2, prompts: 2, streams: None });

@@ -186,10 +186,10 @@ fn check_object(object: &Map<String, Value>, place: &str, errors: &mut Vec<Confi
             ("models" | "networks", _) => (false, "a list of texts"),
             ("manage" | "stored_data" | "disabled", _) => (value.is_boolean(), "true or false"),
             (
-                "name" | "consumer" | "plan" | "note" | "sha256" | "until" | "expires" | "grace",
+                "name" | "key" | "consumer" | "plan" | "note" | "sha256" | "until" | "expires" | "grace",
                 Value::String(_),
             ) => (true, ""),
-            ("name" | "consumer" | "plan" | "note" | "sha256" | "until" | "expires" | "grace", _) => {
+            ("name" | "key" | "consumer" | "plan" | "note" | "sha256" | "until" | "expires" | "grace", _) => {
                 (false, "a text")
             }
             // Unknown fields are reported by the reader of the document.

@@ -4,6 +4,7 @@
 //! accounts.rs   plans, consumers, keys: list, create, put, patch, delete    through store::Registry
 //! keys.rs       operations on keys only: rotation, what is left of limits
 //! records.rs    usage and the audit log
+//! requests.rs   the latest requests, and what became of them
 //! state.rs      models, servers, status
 //! extract.rs    names, queries and documents of requests; nothing is guessed, unknown parameters are refused
 //! problem.rs    errors (RFC 9457)
@@ -16,6 +17,7 @@ mod keys;
 mod openapi;
 mod problem;
 mod records;
+mod requests;
 mod state;
 mod view;
 
@@ -36,7 +38,7 @@ use crate::Admin;
 
 pub use keys::{InvalidGrace, read_grace};
 pub(crate) use problem::Problem;
-pub use records::{entry_to_json, is_day, usage_to_json};
+pub use records::{entry_to_json, erased_to_json, is_day, usage_to_json};
 pub use view::{Present, state_in_words};
 
 /// The path of the API.
@@ -70,7 +72,9 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ("/keys/{name}/rotate", post(keys::rotate)),
         ("/keys/{name}/limits", get(keys::limits)),
         ("/usage", get(records::usage)),
+        ("/usage/erase", post(records::erase)),
         ("/audit", get(records::audit)),
+        ("/requests", get(requests::requests)),
         ("/models", get(state::models)),
         ("/servers", get(state::servers)),
         ("/status", get(state::status)),

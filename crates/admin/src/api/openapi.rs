@@ -82,6 +82,60 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn what_is_told_of_requests_is_described() {
+        use metering::Ending;
+        let gpu = server("gpu", catalogue::ServerState::Ready, &["llama"]);
+        let dashboard = Dashboard::of(Catalogue::assemble([gpu], Vec::new()));
+        let ask = async |path: &str| {
+            let answer = dashboard.ask(Some(ADMIN), Request::get(format!("{BASE}{path}")), "").await;
+            assert_eq!(answer.status(), StatusCode::OK, "{path}");
+            serde_json::from_str::<Value>(&text(answer).await).expect("JSON")
+        };
+        dashboard.admits(3);
+        assert_eq!(ask("/models").await["items"][0]["last_minutes"], Value::Null);
+        dashboard.told(vec![
+            crate::testing::settled(1, Ending::Finished, Some(200)),
+            crate::testing::settled(2, Ending::Aborted, Some(499)),
+        ]);
+        let (schemas, told) = (document()["components"]["schemas"].clone(), ask("/requests").await);
+        let [running, aborted, answered] = &told["items"].as_array().expect("a list")[..] else {
+            panic!("{told}")
+        };
+        assert_eq!((&running["outcome"], &aborted["outcome"]["ending"]), (&Value::Null, &json!("aborted")));
+        assert_eq!(
+            answered["outcome"],
+            json!({
+                "ending": "answered", "status": 200, "server": "gpu", "first_token_seconds": 0.2, "seconds": 1.5,
+                "tokens_are": "exact", "prompt_tokens": 1_200, "cached_tokens": 1_000, "completion_tokens": 34,
+            })
+        );
+        assert_eq!(ask("/requests?ending=aborted").await["items"], json!([aborted]));
+        assert_eq!(ask("/requests?limit=1&consumer=team").await["items"], json!([running]));
+        let (servers, models) = (ask("/servers").await, ask("/models").await);
+        let (gpu, llama) = (&servers["items"][0], &models["items"][0]);
+        assert_eq!(gpu["metering"]["code"], "metering_exact");
+        assert_eq!(
+            (&gpu["last_minutes"]["aborted"], &llama["last_minutes"]["answered"]),
+            (&json!(1), &json!(1))
+        );
+        for (told, schema) in [
+            (answered, &schemas["Request"]),
+            (&answered["outcome"], &schemas["Outcome"]),
+            (&gpu["last_minutes"], &schemas["LastMinutes"]["anyOf"][1]),
+            (&gpu["metering"], &schemas["Servers"]["properties"]["items"]["items"]["properties"]["metering"]),
+            (llama, &schemas["Models"]["properties"]["items"]["items"]),
+        ] {
+            assert_eq!(keys(told), keys(&schema["properties"]));
+            let required = schema["required"].as_array().expect("a list").iter();
+            assert_eq!(keys(told), required.map(|key| key.as_str().expect("a key").to_owned()).collect());
+        }
+        let answer =
+            dashboard.ask(Some(ADMIN), Request::get(format!("{BASE}/requests?ending=fine")), "").await;
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        assert!(text(answer).await.contains("allowed: answered, refused, aborted or unknown"));
+    }
+
     /// The keys that are allowed at a place, as the error for an unknown key lists them.
     fn allowed<A: Account>(document: &Value, place: &str) -> BTreeSet<String> {
         let Err(errors) = parse::<A>(document, None) else { panic!("{document} was accepted") };

@@ -9,16 +9,17 @@ use axum::{
     http::{HeaderMap, header::ACCEPT, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
+use config_reader::ConfigErrors;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
-use store::{AuditEntry, AuditFilter, Store, StoreError, UsageFilter, UsageRow};
+use store::{AuditEntry, AuditFilter, Erased, Person, Store, StoreError, UsageBy, UsageFilter, UsageRow};
 
 use super::{
     Problem,
-    extract::Query,
+    extract::{Document, Query},
     view::{millis, seconds, since_1970},
 };
-use crate::Admin;
+use crate::{Admin, Operator};
 
 const LINES: &str = "application/x-ndjson";
 /// The length of a list if the request does not give one.
@@ -30,11 +31,13 @@ const MAX_LISTED: u32 = 1_000;
 pub(crate) async fn usage(State(admin): State<Admin>, mut query: Query) -> Result<Json<Value>, Problem> {
     let mut day = |key| query.text(key, "a day such as 2026-11-21", is_day);
     let (from, to) = (day("from"), day("to"));
+    let by = query.text("by", UsageBy::ALLOWED, |text| text.parse::<UsageBy>().is_ok());
+    let by = by.and_then(|text| text.parse().ok()).unwrap_or_default();
     let limit = query.number("limit", 1..=MAX_LISTED).unwrap_or(MAX_LISTED);
     let (key, consumer, model) = (query.words("key"), query.words("consumer"), query.words("model"));
     query.finish()?;
     // One row more than fits shows whether there are more.
-    let filter = UsageFilter { key, consumer, model, from, to, limit: limit + 1 };
+    let filter = UsageFilter { key, consumer, model, from, to, by, limit: limit + 1 };
     let mut rows = admin.registry.store()?.usage(&filter).await?;
     let fit = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = rows.len() > fit;
@@ -43,18 +46,65 @@ pub(crate) async fn usage(State(admin): State<Admin>, mut query: Query) -> Resul
     Ok(Json(json!({ "items": items, "has_more": has_more })))
 }
 
-/// The representation of a row of usage.
+/// The representation of a row of usage: what it is about, and its numbers.
 pub fn usage_to_json(row: &UsageRow) -> Value {
-    json!({
-        "day": row.day,
-        "key": row.key,
-        "consumer": row.consumer,
-        "model": row.model,
-        "requests": row.requests,
-        "estimated_tokens": row.estimated_tokens,
-        "refused": row.refused,
+    let counts = &row.counts;
+    let mut json = json!({
+        "requests": counts.requests,
+        "refused": counts.refused,
+        "errors": counts.errors,
+        "aborted": counts.aborted,
+        "seconds": counts.milliseconds as f64 / 1e3,
+        "tokens": counts.tokens(),
+        "prompt_tokens": counts.prompt,
+        "cached_tokens": counts.cached,
+        "completion_tokens": counts.completion,
+        "exact_tokens": counts.exact,
+        "measured_tokens": counts.measured,
+        "estimated_tokens": counts.estimated,
         "last_used": seconds(since_1970(row.last_used_ms)),
-    })
+    });
+    if let Some(hour) = row.hour {
+        json["hour"] = seconds(since_1970(hour.saturating_mul(1_000))).into();
+    }
+    let UsageRow { day, month, key, consumer, model, .. } = row;
+    let names = [("day", day), ("month", month), ("key", key), ("consumer", consumer), ("model", model)];
+    for (name, value) in names {
+        if let Some(value) = value {
+            json[name] = value.as_str().into();
+        }
+    }
+    json
+}
+
+/// `POST /usage/erase`
+pub(crate) async fn erase(
+    State(admin): State<Admin>,
+    operator: Operator,
+    query: Query,
+    Document(json): Document,
+) -> Result<Json<Value>, Problem> {
+    query.finish()?;
+    let person = person(&json).map_err(Problem::invalid)?;
+    let erased = admin.registry.erase(&person, &operator.actor()).await?;
+    Ok(Json(erased_to_json(&erased)))
+}
+
+fn person(json: &Value) -> Result<Person, ConfigErrors> {
+    const ALLOWED: &str = "allowed here: key or consumer, one of both";
+    let mut given = json.as_object().into_iter().flatten();
+    let (one, others) = (given.next(), given.next());
+    let name = one.and_then(|(key, value)| Some((key.as_str(), value.as_str()?.to_owned())));
+    match (name, others) {
+        (Some(("key", name)), None) => Ok(Person::Key(name)),
+        (Some(("consumer", name)), None) => Ok(Person::Consumer(name)),
+        _ => Err(ConfigErrors::one("the document", ALLOWED)),
+    }
+}
+
+/// The representation of what was erased.
+pub fn erased_to_json(erased: &Erased) -> Value {
+    json!({ "rows_of_usage": erased.usage, "entries": erased.audit })
 }
 
 /// Whether a text is a calendar day written as in `2026-11-21`. jiff accepts other forms as well.

@@ -1,10 +1,11 @@
 //! Models, servers, and the state of Modelgate itself.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{Json, extract::State};
 use catalogue::{Catalogue, Finding, Pool, ProblemSubject, Readiness, ServerRecord, Source};
 use serde_json::{Value, json};
+use telemetry::Performance;
 
 use super::{Problem, extract::Query};
 use crate::Admin;
@@ -17,11 +18,11 @@ pub(crate) async fn models(State(admin): State<Admin>, query: Query) -> Result<J
     query.finish()?;
     let loaded = admin.shared.catalogue().load();
     let catalogue = loaded.as_deref().ok_or_else(|| Problem::unavailable(SURVEYING))?;
-    let items: Vec<Value> = catalogue.pools().map(|pool| model(pool)).collect();
+    let items: Vec<Value> = catalogue.pools().map(|pool| model(&admin, pool)).collect();
     Ok(Json(json!({ "items": items })))
 }
 
-fn model(pool: &Pool) -> Value {
+fn model(admin: &Admin, pool: &Pool) -> Value {
     let names =
         |servers: &[Arc<ServerRecord>]| servers.iter().map(|s| s.spec.name.clone()).collect::<Vec<_>>();
     json!({
@@ -38,6 +39,28 @@ fn model(pool: &Pool) -> Value {
         "waiting": names(&pool.waiting),
         "routes": pool.groups.iter().map(|group| group.route.as_str()).collect::<Vec<_>>(),
         "context_length": pool.card.context_length,
+        "last_minutes": admin
+            .shared
+            .telemetry()
+            .of_model(pool.canonical.as_str(), Instant::now())
+            .as_ref()
+            .map(last_minutes),
+    })
+}
+
+fn last_minutes(performance: &Performance) -> Value {
+    let recent = &performance.recent;
+    json!({
+        "seconds": performance.span.as_secs(),
+        "answered": recent.finished,
+        "refused": recent.refused,
+        "failed": recent.failed,
+        "aborted": recent.aborted,
+        "unknown": recent.unknown,
+        "prompt_tokens_per_second": performance.per_second(recent.prompt_tokens),
+        "completion_tokens_per_second": performance.per_second(recent.completion_tokens),
+        "first_token_seconds_p50": performance.first_token_p50.map(|time| time.as_secs_f64()),
+        "first_token_seconds_p95": performance.first_token_p95.map(|time| time.as_secs_f64()),
     })
 }
 
@@ -46,7 +69,7 @@ pub(crate) async fn servers(State(admin): State<Admin>, query: Query) -> Result<
     query.finish()?;
     let loaded = admin.shared.catalogue().load();
     let catalogue = loaded.as_deref().ok_or_else(|| Problem::unavailable(SURVEYING))?;
-    let items: Vec<Value> = catalogue.servers().map(|found| server(catalogue, found)).collect();
+    let items: Vec<Value> = catalogue.servers().map(|found| server(&admin, catalogue, found)).collect();
     let problem = |problem: &catalogue::Problem| {
         json!({
             "about": problem.subject.to_string(),
@@ -59,7 +82,9 @@ pub(crate) async fn servers(State(admin): State<Admin>, query: Query) -> Result<
     Ok(Json(json!({ "items": items, "problems": problems })))
 }
 
-fn server(catalogue: &Catalogue, server: &ServerRecord) -> Value {
+fn server(admin: &Admin, catalogue: &Catalogue, server: &ServerRecord) -> Value {
+    let metering = admin.shared.metering_of(server);
+    let performance = admin.shared.telemetry().of_server(server.spec.id.as_str(), Instant::now());
     let spec = &server.spec;
     let is_about = |subject: &ProblemSubject| matches!(subject, ProblemSubject::Container(n) | ProblemSubject::Server(n) if *n == spec.name);
     let problems = catalogue.problems().iter().chain(catalogue.hints());
@@ -74,6 +99,12 @@ fn server(catalogue: &Catalogue, server: &ServerRecord) -> Value {
         "code": server.state.why().map(Finding::code),
         "models": server.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(),
         "problems": problems.map(|problem| problem.finding.to_string()).collect::<Vec<_>>(),
+        "metering": {
+            "code": metering.code(),
+            "message": metering.to_string(),
+            "advice": metering.advice(),
+        },
+        "last_minutes": performance.as_ref().map(last_minutes),
     })
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod about;
 pub(crate) mod accounts;
 pub(crate) mod audit;
+mod figures;
 pub(crate) mod help;
 pub(crate) mod models;
 pub(crate) mod overview;
@@ -11,6 +12,7 @@ pub(crate) mod requests;
 pub(crate) mod servers;
 pub(crate) mod traefik;
 pub(crate) mod try_it;
+pub(crate) mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -19,12 +21,13 @@ use std::borrow::Cow;
 
 use axum::{
     extract::State,
-    http::{Uri, request::Parts},
+    http::{StatusCode, Uri, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use catalogue::{Catalogue, Pool};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
+use store::{RegistryError, StoreError};
 
 use crate::{Admin, Operator, Refusal, page};
 
@@ -110,4 +113,21 @@ pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, parts: 
         Some(found) => page::rendered(found.whole()),
         None => Refusal::not_found(&parts).into_response(),
     }
+}
+
+/// The status for an error of the registry.
+pub(crate) fn status(error: &RegistryError) -> StatusCode {
+    match error {
+        RegistryError::Invalid(_) => StatusCode::BAD_REQUEST,
+        RegistryError::Declared(..) | RegistryError::NoStore => StatusCode::CONFLICT,
+        RegistryError::Store(StoreError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+        RegistryError::Store(_) => StatusCode::CONFLICT,
+        RegistryError::NoRandomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The page with another status.
+pub(crate) fn with_status(status: StatusCode, mut response: Response) -> Response {
+    *response.status_mut() = status;
+    response
 }

@@ -3,9 +3,14 @@
 use askama::Template;
 use catalogue::{Pool, Readiness, Source};
 
-use super::{ListQuery, PageRequest, live_page, servers::ServerRow};
+use super::{
+    ListQuery, PageRequest,
+    figures::{self, RecentFigures},
+    live_page,
+    servers::ServerRow,
+};
 use crate::{
-    format,
+    Admin, format,
     list::{Paging, contains, encode},
     page::Frame,
 };
@@ -17,6 +22,7 @@ pub(crate) struct Models {
     query: ListQuery,
     counts: [(&'static str, &'static str, usize); 4],
     rows: Vec<ModelRow>,
+    is_metered: bool,
     paging: Paging,
 }
 live_page!(Models);
@@ -33,6 +39,7 @@ struct ModelRow {
     waiting: usize,
     context: String,
     kind: String,
+    figures: RecentFigures,
 }
 
 #[derive(Template)]
@@ -41,6 +48,7 @@ pub(crate) struct Model {
     frame: Frame,
     name: String,
     pools: Vec<PoolView>,
+    is_metered: bool,
 }
 live_page!(Model);
 
@@ -88,11 +96,13 @@ pub(crate) fn list(asked: PageRequest<'_>) -> Models {
     });
     let found: Vec<_> = found.collect();
     let paging = Paging::new(found.len(), query.page, &[("q", &query.q), ("state", &query.state)]);
-    let rows = paging.cut(found).into_iter().map(|pool| row(pool)).collect();
-    Models { frame: Frame::new("Models", "/models", asked.operator), query, counts, rows, paging }
+    let is_metered = figures::is_metered(asked.admin);
+    let rows = paging.cut(found).into_iter().map(|pool| row(asked.admin, pool)).collect();
+    let frame = Frame::new("Models", "/models", asked.operator);
+    Models { frame, query, counts, rows, is_metered, paging }
 }
 
-fn row(pool: &Pool) -> ModelRow {
+fn row(admin: &Admin, pool: &Pool) -> ModelRow {
     let (class, state) = state(pool.readiness());
     let mut notes = Vec::new();
     if pool.canonical != pool.model {
@@ -110,6 +120,7 @@ fn row(pool: &Pool) -> ModelRow {
         waiting: pool.waiting.len(),
         context: pool.card.context_length.map_or_else(String::new, format::count),
         kind: pool.card.owned_by.clone().unwrap_or_default(),
+        figures: RecentFigures::of_model(admin, pool),
     }
 }
 
@@ -125,7 +136,9 @@ pub(crate) fn one(asked: PageRequest<'_>, name: &str) -> Option<Model> {
     if pools.is_empty() {
         return None;
     }
-    Some(Model { frame: Frame::new(name, "/models", asked.operator), name: name.to_owned(), pools })
+    let is_metered = figures::is_metered(asked.admin);
+    let frame = Frame::new(name, "/models", asked.operator);
+    Some(Model { frame, name: name.to_owned(), pools, is_metered })
 }
 
 fn view(asked: &PageRequest<'_>, pool: &Pool) -> PoolView {
@@ -143,6 +156,7 @@ fn view(asked: &PageRequest<'_>, pool: &Pool) -> PoolView {
     fact("Route in Traefik", (!routes.is_empty()).then(|| routes.join(", ")));
     fact("Canary", pool.canary.as_ref().map(|b| format!("{} % to {}", b.percent, b.model)));
     fact("Mirror", pool.mirror.as_ref().map(|b| format!("{} % copied to {}", b.percent, b.model)));
+    facts.extend(RecentFigures::of_model(asked.admin, pool).into_facts());
     let settings = settings(pool);
     let servers = pool.ready.iter().chain(&pool.waiting).map(|s| ServerRow::new(asked.admin, s)).collect();
     PoolView { class, state, facts, settings, servers }

@@ -1,10 +1,11 @@
-//! The latest decisions, updated live.
+//! The latest decisions, and what became of the admitted requests; updated live.
 
 use askama::Template;
+use metering::Ending;
 use serde::Deserialize;
-use telemetry::{Filter, Record};
+use telemetry::{Filter, Record, SettledRequest};
 
-use super::{PageRequest, live_page};
+use super::{PageRequest, figures, live_page};
 use crate::{
     format::{self, Time},
     page::Frame,
@@ -20,6 +21,8 @@ pub(crate) struct Requests {
     query: Query,
     reasons: Vec<String>,
     rows: Vec<RequestRow>,
+    /// Whether servers and Traefik tell what became of requests.
+    is_metered: bool,
     not_shown: String,
 }
 live_page!(Requests);
@@ -46,11 +49,30 @@ struct RequestRow {
     key: String,
     model: String,
     request: String,
+    /// The estimated tokens, until it is known what was used.
     tokens: String,
     latency: String,
+    /// What became of it, if it was admitted.
+    outcome: Option<ShownOutcome>,
     id: String,
     /// The client's own id; empty if it has sent none.
     client_id: String,
+}
+
+/// What became of an admitted request.
+#[derive(Default)]
+struct ShownOutcome {
+    class: &'static str,
+    word: &'static str,
+    status: String,
+    server: String,
+    /// Prompt and completion.
+    tokens: String,
+    cached: String,
+    /// How well the tokens are known.
+    kind: &'static str,
+    duration: String,
+    first_token: String,
 }
 
 impl Query {
@@ -68,6 +90,7 @@ impl Query {
                 "refused" => Some(false),
                 _ => None,
             },
+            ending: ENDINGS.iter().find(|(value, _)| *value == self.decision).map(|(_, ending)| *ending),
             reason: given(&self.reason),
             consumer: given(&self.consumer),
             key: given(&self.key),
@@ -77,11 +100,21 @@ impl Query {
     }
 }
 
+/// How an admitted request may have ended, as the filter names it.
+const ENDINGS: [(&str, Ending); 4] = [
+    ("answered", Ending::Finished),
+    ("error", Ending::Refused),
+    ("aborted", Ending::Aborted),
+    ("not known", Ending::Unknown),
+];
+
 /// `GET /requests`
 pub(crate) fn page(asked: PageRequest<'_>) -> Requests {
     let query: Query = asked.query();
     let telemetry = asked.admin.shared.telemetry();
-    let rows = telemetry.recent(&query.filter(), ROWS).iter().map(|record| row(record)).collect();
+    let is_metered = figures::is_metered(asked.admin);
+    let records = telemetry.recent(&query.filter(), ROWS);
+    let rows = records.iter().map(|record| row(record, is_metered)).collect();
     let totals = telemetry.totals();
     let seen = totals.refused.into_iter().filter(|(_, count)| *count > 0);
     let mut reasons: Vec<String> = seen.map(|(code, _)| code.to_owned()).collect();
@@ -94,11 +127,12 @@ pub(crate) fn page(asked: PageRequest<'_>) -> Requests {
         query,
         reasons,
         rows,
+        is_metered,
         not_shown: if totals.not_shown > 0 { format::count(totals.not_shown) } else { String::new() },
     }
 }
 
-fn row(record: &Record) -> RequestRow {
+fn row(record: &Record, is_metered: bool) -> RequestRow {
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let (class, decision) = if record.refused.is_some() { ("bad", "refused") } else { ("good", "allowed") };
     RequestRow {
@@ -110,9 +144,38 @@ fn row(record: &Record) -> RequestRow {
         key: text(record.key()),
         model: text(record.model()),
         request: format!("{} {}", record.method(), record.path()),
-        tokens: record.tokens.map_or_else(String::new, |tokens| format::counted(tokens as usize, "token")),
+        tokens: record
+            .tokens
+            .filter(|_| record.settled.is_none())
+            .map_or_else(String::new, |tokens| format::counted(tokens as usize, "token")),
         latency: format::latency(record.latency),
+        outcome: (is_metered && record.refused.is_none()).then(|| shown(record.settled.as_deref())),
         id: record.request_id().to_owned(),
         client_id: text(record.client_request_id()),
+    }
+}
+
+fn shown(settled: Option<&SettledRequest>) -> ShownOutcome {
+    let Some(settled) = settled else {
+        return ShownOutcome { class: "off", word: "no word yet", ..ShownOutcome::default() };
+    };
+    let (class, word) = match settled.ending {
+        Ending::Finished => ("good", "answered"),
+        Ending::Refused => ("bad", "error"),
+        Ending::Aborted => ("warn", "aborted"),
+        Ending::Unknown => ("off", "not known"),
+    };
+    let time = |time: Option<_>| time.map_or_else(String::new, |time| format::latency(Some(time)));
+    let used = &settled.used;
+    ShownOutcome {
+        class,
+        word,
+        status: settled.status.map_or_else(String::new, |status| status.to_string()),
+        server: settled.server.as_ref().map_or_else(String::new, |server| server.name.to_string()),
+        tokens: format!("{} + {}", format::count(used.prompt), format::count(used.completion)),
+        cached: used.cached.filter(|cached| *cached > 0).map_or_else(String::new, format::count),
+        kind: settled.kind.name(),
+        duration: time(settled.duration),
+        first_token: time(settled.time_to_first_token),
     }
 }

@@ -17,7 +17,11 @@ use catalogue::{
 use serde::Deserialize;
 
 use self::health::ShownHealth;
-use super::{ListQuery, PageRequest, live_page};
+use super::{
+    ListQuery, PageRequest,
+    figures::{self, RecentFigures},
+    live_page,
+};
 use crate::{
     Admin, Operator, Refusal,
     finding::IssueSeverity,
@@ -36,6 +40,7 @@ pub(crate) struct Servers {
     counts: [(&'static str, &'static str, usize); 6],
     issues: Vec<Issue>,
     rows: Vec<ServerRow>,
+    is_metered: bool,
     paging: Paging,
 }
 live_page!(Servers);
@@ -56,6 +61,7 @@ pub(crate) struct ServerRow {
     pub(crate) priority: u8,
     pub(crate) models: Vec<String>,
     pub(crate) more_models: usize,
+    pub(crate) figures: RecentFigures,
 }
 
 /// How many models are named in a row.
@@ -83,6 +89,7 @@ impl ServerRow {
             priority: spec.settings.priority,
             models: names.take(MODELS).collect(),
             more_models: server.models.len().saturating_sub(MODELS),
+            figures: RecentFigures::of_server(admin, server),
         }
     }
 }
@@ -137,7 +144,9 @@ pub(crate) fn list(asked: PageRequest<'_>) -> Servers {
         _ => Vec::new(),
     };
     let rows = paging.cut(found).into_iter().map(|server| ServerRow::new(admin, server)).collect();
-    Servers { frame: Frame::new("Servers", "/servers", asked.operator), query, counts, issues, rows, paging }
+    let is_metered = figures::is_metered(admin);
+    let frame = Frame::new("Servers", "/servers", asked.operator);
+    Servers { frame, query, counts, issues, rows, is_metered, paging }
 }
 
 /// How many issues are shown above the list.
@@ -164,6 +173,9 @@ pub(crate) struct ServerPage {
     settings: Vec<(String, String)>,
     has_model_settings: bool,
     models: Vec<(String, String)>,
+    /// How its requests have gone, and how well their tokens are known.
+    requests: Vec<(&'static str, String)>,
+    metering_todo: Option<String>,
     problems: Vec<Told>,
     can_cordon: bool,
     cordoned: bool,
@@ -185,6 +197,34 @@ pub(crate) fn one(asked: PageRequest<'_>, id: &str) -> Option<ServerPage> {
     // The reason why it is not ready is shown above already.
     let is_new = |p: &&Problem| is_about(&p.subject) && Some(&p.finding) != server.state.why();
     let problems = catalogue.problems().iter().chain(catalogue.hints()).filter(is_new);
+    let facts = facts(server, &row);
+    let metering = admin.shared.metering_of(server);
+    let mut requests = RecentFigures::of_server(admin, server).into_facts();
+    requests.push(("Tokens are", metering.to_string()));
+    Some(ServerPage {
+        frame: Frame::new(&spec.name, "/servers", asked.operator),
+        todo: server.state.why().map(Finding::advice),
+        facts,
+        settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        has_model_settings: !spec.model_settings.is_empty(),
+        models: server
+            .models
+            .iter()
+            .map(|m| (m.name.to_string(), format!("/models/{}", encode(m.name.as_str()))))
+            .collect(),
+        requests,
+        metering_todo: metering.advice(),
+        problems: problems.map(|problem| Told::of_catalogue(&problem.finding)).collect(),
+        can_cordon: !matches!(server.state, ServerState::Stopped(_)),
+        cordoned: cordoned(admin, server).is_some(),
+        has_runs: spec.source != Source::File,
+        row,
+    })
+}
+
+/// What is known of a server besides its state.
+fn facts(server: &ServerRecord, row: &ServerRow) -> Vec<(&'static str, String)> {
+    let spec = &server.spec;
     let mut facts = vec![
         ("Address", spec.url.to_string()),
         ("API below", format!("{}/", spec.base_path.as_str())),
@@ -218,23 +258,7 @@ pub(crate) fn one(asked: PageRequest<'_>, id: &str) -> Option<ServerPage> {
     if spec.credential.is_some() {
         facts.push(("Credential", "it demands one; it is given to nobody but Traefik".into()));
     }
-    Some(ServerPage {
-        frame: Frame::new(&spec.name, "/servers", asked.operator),
-        todo: server.state.why().map(Finding::advice),
-        facts,
-        settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-        has_model_settings: !spec.model_settings.is_empty(),
-        models: server
-            .models
-            .iter()
-            .map(|m| (m.name.to_string(), format!("/models/{}", encode(m.name.as_str()))))
-            .collect(),
-        problems: problems.map(|problem| Told::of_catalogue(&problem.finding)).collect(),
-        can_cordon: !matches!(server.state, ServerState::Stopped(_)),
-        cordoned: cordoned(admin, server).is_some(),
-        has_runs: spec.source != Source::File,
-        row,
-    })
+    facts
 }
 
 /// The form that the buttons send.

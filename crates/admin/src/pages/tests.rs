@@ -5,12 +5,13 @@ use std::time::{Duration, SystemTime};
 use axum::http::{Request, StatusCode};
 use catalogue::{Catalogue, CordonKind, DockerFinding, Problem, ServerState, Source};
 use http_body_util::BodyExt as _;
-use telemetry::{Decided, Refused};
+use metering::{Ending, UsageKind};
+use telemetry::{AnsweringServer, Decided, Refused, SettledRequest};
 
 use crate::testing::{
     ADMIN, Dashboard, READER,
     found::{ChangingServer, Discovery, Does, container, pending, problems, unhealthy},
-    server, text,
+    server, settled, text,
 };
 
 /// A text that must be escaped wherever it is shown.
@@ -68,6 +69,7 @@ async fn what_others_have_named_shows_as_text_everywhere() {
         format!("/servers/{id}"),
         "/requests".into(),
         format!("/requests?model={encoded}&consumer={encoded}&key={encoded}&id={encoded}&reason={encoded}"),
+        format!("/usage?by={encoded}&key={encoded}&consumer={encoded}&model={encoded}&from={encoded}"),
         "/traefik".into(),
         "/about".into(),
     ];
@@ -333,4 +335,90 @@ async fn what_is_no_page_is_not_live_and_too_many_are_told_so() {
     assert_eq!(events(&dashboard, "%2Fmodels").await.status(), StatusCode::SERVICE_UNAVAILABLE);
     open.pop();
     assert_eq!(events(&dashboard, "%2Fmodels").await.status(), StatusCode::OK, "a place is free again");
+}
+
+#[tokio::test]
+async fn what_became_of_requests_is_shown_where_somebody_tells() {
+    let gpu = server("gpu", ServerState::Ready, &["llama"]);
+    let dashboard = Dashboard::of(Catalogue::assemble([gpu], Vec::new()));
+    dashboard.admits(5);
+    let page = dashboard.page("/requests").await;
+    assert!(
+        page.contains("allowed") && page.contains("est. 1,002 tokens") && !page.contains("no word yet"),
+        "{page}"
+    );
+    assert!(!dashboard.page("/models").await.contains("Tokens/s"));
+    let page = dashboard.page("/servers/file%3Agpu").await;
+    assert!(
+        page.contains("estimated: listen.telemetry is not set") && page.contains("docs/metering.md"),
+        "{page}"
+    );
+
+    let hostile = AnsweringServer { id: "file:x".into(), name: HOSTILE.into() };
+    let measured = UsageKind::Measured;
+    dashboard.told(vec![
+        settled(1, Ending::Finished, Some(200)),
+        SettledRequest { kind: measured, ..settled(2, Ending::Refused, Some(503)) },
+        SettledRequest { kind: measured, server: Some(hostile), ..settled(3, Ending::Aborted, Some(499)) },
+        SettledRequest {
+            kind: UsageKind::Estimated,
+            server: None,
+            duration: None,
+            ..settled(4, Ending::Unknown, None)
+        },
+    ]);
+    let page = dashboard.page("/requests").await;
+    for part in [
+        "answered</span> <span class=\"tag\">200</span>",
+        "error</span> <span class=\"tag\">503</span>",
+        "aborted</span> <span class=\"tag\">499</span>",
+        "not known</span>",
+        "no word yet</span>",
+        "1,200 + 34 in 1.5 s<div class=\"muted small\">exact, 1,000 cached</div>",
+        "measured, 1,000 cached",
+        "estimated, 1,000 cached",
+        "<div class=\"muted small\">first token 200 ms</div>",
+        "est. 1,002 tokens",
+        ESCAPED,
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("<img src=x"), "{page}");
+    filters(&dashboard).await;
+    figures(&dashboard).await;
+}
+
+async fn filters(dashboard: &Dashboard) {
+    let rows = |page: &str| page.matches("<time datetime").count();
+    for (filter, count) in [("allowed", 5), ("answered", 1), ("error", 1), ("aborted", 1), ("refused", 0)] {
+        let page = dashboard.page(&format!("/requests?decision={filter}")).await;
+        assert_eq!(rows(&page), count, "{filter}");
+    }
+}
+
+async fn figures(dashboard: &Dashboard) {
+    // In half a minute: 3 × 34 tokens of the model, 2 × 34 of the server; those that are only estimated do not count.
+    let of_server = ["2.3<div class=\"muted small\">prompts 80</div>", "95 % 2", ">1</td>"];
+    let of_model = [
+        "3.4<div class=\"muted small\">prompts 120</div>",
+        "95 % 2",
+        ">1<div class=\"muted small\">1 aborted",
+    ];
+    for (path, parts) in [("/models", of_model), ("/servers", of_server), ("/models/llama", of_server)] {
+        let page = dashboard.page(path).await;
+        for part in parts {
+            assert!(page.contains(part), "{path}: {part}: {page}");
+        }
+    }
+    let page = dashboard.page("/servers/file%3Agpu").await;
+    for part in [
+        "2 in the last 30 s: 1 answered, 1 failed",
+        "2.3 a second generated, 80 a second of prompts",
+        "for half of the requests",
+        "exact: the server tells the tokens of each answer",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let page = dashboard.page("/models/llama").await;
+    assert!(page.contains("4 in the last 30 s: 1 answered, 1 failed, 1 aborted, 1 not known"), "{page}");
 }

@@ -197,6 +197,34 @@ fn a_period_that_is_over_gets_back_its_own() {
 }
 
 #[test]
+fn the_last_correction_counts_whatever_was_said_before() {
+    for words in [[10, 40, 0], [40, 10, 90], [60, 0, 60], [0, 100, 30]] {
+        let (limiters, _) = limiters();
+        let quota = Quota::new(1_000, Unit::Tokens, Calendar::Day).expect("a quota");
+        let id = Subject::of(1).quota(&quota, "2026-11-21".parse().expect("a day"));
+        let mut demands = of_tokens((60, 100), 60);
+        demands.rates.push(demand(2, rate(60, 5)));
+        demands.quotas.push(QuotaDemand {
+            scope: Scope::Key,
+            id,
+            quota,
+            cost: 60,
+            ends_after: Duration::ZERO,
+        });
+        let mut reserved = limiters.reserve(&demands).expect("it fits");
+        for word in words {
+            limiters.correct(&mut reserved, word);
+            let owed = [0, 1].map(|which| debt(&limiters, demands.rates[which]) / MS / 1_000);
+            assert_eq!(
+                (owed, limiters.quotas().used(&id)),
+                ([u64::from(word), 1], u64::from(word)),
+                "{words:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn what_counts_requests_need_not_be_kept() {
     let (limiters, _) = limiters();
     let mut demands = of_tokens((60, 20), 5);
@@ -687,7 +715,10 @@ proptest! {
                 Overlapping::Settle { which, share } => {
                     let Some(one) = all.iter_mut().filter(|one| one.reserved.is_some()).nth(which) else { continue };
                     (one.used, one.settled) = (one.cost * share / 1_000, now);
-                    limiters.settle(&one.reserved.take().expect("it is open"), Settlement::Tokens(one.used));
+                    let mut reserved = one.reserved.take().expect("it is open");
+                    // Corrected twice: the first word was half right.
+                    limiters.correct(&mut reserved, (one.cost + one.used) / 2);
+                    limiters.correct(&mut reserved, one.used);
                 }
             }
         }

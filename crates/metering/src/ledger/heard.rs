@@ -194,7 +194,8 @@ pub(super) fn settle<T>(
 }
 
 impl Heard {
-    fn tokens<T>(
+    /// What was told so far comes to.
+    pub(super) fn tokens<T>(
         &self,
         reservation: &RequestReservation<T>,
         calibration: &Calibration,

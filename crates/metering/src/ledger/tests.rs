@@ -105,6 +105,41 @@ fn choices_repeat_the_prompt_and_prompts_add_up() {
     }
 }
 
+/// Limits would wait for seconds otherwise.
+#[test]
+fn what_is_told_first_is_handed_out_before_the_last_word() {
+    let provisional = |ledger: &mut Ledger<u32>| {
+        let mut all = Vec::new();
+        ledger.take_provisional(|held, used| all.push((*held, used.prompt, used.completion)));
+        all
+    };
+    let mut ledger = ledger();
+    ledger.open(reservation(1), at(0));
+    assert_eq!(provisional(&mut ledger), []);
+    ledger.record(record(1, 450 + 225 * 20), at(1));
+    assert_eq!(provisional(&mut ledger), [(1, 10, 20)], "by its bytes");
+    assert_eq!(provisional(&mut ledger), [], "once");
+    ledger.span(span(1, 7, 12, 34), at(3));
+    assert_eq!(
+        (provisional(&mut ledger), ledger.settled_by(at(3))),
+        (vec![], vec![(1, UsageKind::Exact, 12, 34)])
+    );
+    // Only the record is missing.
+    ledger.open(reservation(2), at(3));
+    ledger.span(span(2, 8, 12, 34), at(4));
+    assert_eq!((provisional(&mut ledger), ledger.settled_by(at(4))), (vec![(2, 12, 34)], vec![]));
+    // Half of the spans tell too little.
+    let shape = RequestShape { prompts: 2, ..SHAPE };
+    ledger.open(RequestReservation { shape, ..reservation(3) }, at(4));
+    ledger.span(span(3, 9, 12, 34), at(5));
+    assert_eq!(provisional(&mut ledger), []);
+    // What has become final meanwhile is not told as provisional.
+    ledger.open(reservation(4), at(5));
+    ledger.record(record(4, 450), at(6));
+    ledger.advance(at(12));
+    assert_eq!(provisional(&mut ledger), []);
+}
+
 /// The choice that comes second finds the prompt cached by the first one.
 #[test]
 fn cached_tokens_of_choices_are_those_of_the_first() {

@@ -1,12 +1,19 @@
 //! Filters for usage and for the audit log.
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use store::{Person, UsageBy};
 
 use super::output::Output;
 
 /// Which usage to print.
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Usage {
+    #[command(subcommand)]
+    pub(crate) command: Option<UsageCommand>,
+    /// What each line is about: hour (of the last 35 days), day or month, and any of key, consumer and model
+    #[arg(long, value_name = "COLUMNS", default_value_t = UsageBy::default(), value_parser = by)]
+    pub(crate) by: UsageBy,
     /// Only usage of this key
     #[arg(long, value_name = "NAME")]
     pub(crate) key: Option<String>,
@@ -27,6 +34,40 @@ pub(crate) struct Usage {
     pub(crate) limit: u32,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// The commands on usage.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum UsageCommand {
+    /// Take the name of a key or a consumer out of usage and the audit log; sums stay
+    ///
+    /// What was used under the name is then that of "(erased)". Entries of the audit log about it say what was done by which
+    /// operator and when, but no longer to whom. A key or consumer that still exists stays, and what it uses from now on is
+    /// kept under its name: delete it first. Logs and backups are not changed.
+    Erase(Erase),
+}
+
+/// Whose name to erase.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Erase {
+    /// The name of a key, and of its consumer if that is the same
+    #[arg(long, value_name = "NAME", required_unless_present = "consumer", conflicts_with = "consumer")]
+    key: Option<String>,
+    /// The name of a consumer, and those of its keys
+    #[arg(long, value_name = "NAME")]
+    consumer: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+impl Erase {
+    /// Whose name it is. The command line has one of both.
+    pub(crate) fn person(&self) -> Person {
+        match &self.key {
+            Some(key) => Person::Key(key.clone()),
+            None => Person::Consumer(self.consumer.clone().unwrap_or_default()),
+        }
+    }
 }
 
 /// Which part of the audit log to print.
@@ -55,4 +96,8 @@ pub(crate) struct Audit {
 /// A day of the calendar.
 fn day(text: &str) -> Result<String, String> {
     admin::is_day(text).then(|| text.to_owned()).ok_or_else(|| "allowed: a day such as 2026-11-21".to_owned())
+}
+
+fn by(text: &str) -> Result<UsageBy, String> {
+    text.parse().map_err(|error: store::InvalidUsageBy| format!("allowed: {error}"))
 }

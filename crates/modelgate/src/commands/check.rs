@@ -7,6 +7,7 @@ use std::{
 
 use catalogue::Catalogue;
 use traefik_config::Claim;
+use web::ServerMetering;
 
 use crate::{
     config::{self, Config, Env},
@@ -83,6 +84,7 @@ fn check_servers(config: &Config) -> ExitCode {
         let why = server.state.why().map(|why| format!(": {why}")).unwrap_or_default();
         println!("server {}: {}{why}", server.spec.name, server.state.name());
     }
+    say_metering(&catalogue, config);
     for problem in catalogue.problems() {
         println!("problem: {problem} [{}]", problem.finding.code());
     }
@@ -94,6 +96,27 @@ fn check_servers(config: &Config) -> ExitCode {
     }
     say_claim(&catalogue, config);
     if catalogue.problems().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// How well the tokens of requests will be known, and which line makes them exact: said once for all servers of which the same
+/// holds.
+#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
+fn say_metering(catalogue: &Catalogue, config: &Config) {
+    let listener = wiring::telemetry_listener(config);
+    let mut told: Vec<(ServerMetering, Vec<&str>)> = Vec::new();
+    for server in catalogue.servers() {
+        let metering = ServerMetering::expected(server, listener.as_ref());
+        match told.iter_mut().find(|(other, _)| other.to_string() == metering.to_string()) {
+            Some((_, names)) => names.push(&server.spec.name),
+            None => told.push((metering, vec![&server.spec.name])),
+        }
+    }
+    for (metering, names) in told {
+        println!("tokens of {}: {metering} [{}]", names.join(", "), metering.code());
+        if let Some(advice) = metering.advice() {
+            println!("  {advice}");
+        }
+    }
 }
 
 fn count(n: usize, thing: &str) -> String {

@@ -33,7 +33,10 @@ fn text(config: &Config, what: &Explain) -> io::Result<String> {
     // Containers and servers are surveyed only for questions about them.
     let catalogue = || survey::survey(config);
     match what {
-        Explain::Container { name } => container::explain(&*catalogue()?, name).map_err(io::Error::other),
+        Explain::Container { name } => {
+            let listener = wiring::telemetry_listener(config);
+            container::explain(&*catalogue()?, listener.as_ref(), name).map_err(io::Error::other)
+        }
         Explain::Model { name } => model::explain(&*catalogue()?, config, name).map_err(io::Error::other),
         Explain::Request(args) => request::explain(catalogue()?, config, args),
         Explain::Middleware { model } => Ok(middleware(config, model)),

@@ -3,26 +3,34 @@
 use std::io::{self, Write as _};
 
 use serde_json::Value;
-use store::{AuditFilter, Registry, UsageFilter};
+use store::{AuditFilter, Erased, Registry, UsageFilter};
 
 use super::{
-    registry::{CommandFailure, answer},
+    registry::{ACTOR, CommandFailure, answer},
     table::{self, cell},
 };
-use crate::arguments::records::{Audit, Usage};
+use crate::arguments::records::{Audit, Erase, Usage, UsageCommand};
 
 /// The number of entries that are read from the store at a time.
 const PAGE: u32 = 1_000;
 
 /// `modelgate usage`
-#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 pub(crate) async fn usage(registry: &Registry, wanted: &Usage) -> Result<(), CommandFailure> {
+    match &wanted.command {
+        Some(UsageCommand::Erase(person)) => erase(registry, person).await,
+        None => list_usage(registry, wanted).await,
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
+async fn list_usage(registry: &Registry, wanted: &Usage) -> Result<(), CommandFailure> {
     let filter = UsageFilter {
         key: wanted.key.clone(),
         consumer: wanted.consumer.clone(),
         model: wanted.model.clone(),
         from: wanted.from.clone(),
         to: wanted.to.clone(),
+        by: wanted.by.clone(),
         // One row more than fits shows whether there are more.
         limit: wanted.limit + 1,
     };
@@ -36,13 +44,42 @@ pub(crate) async fn usage(registry: &Registry, wanted: &Usage) -> Result<(), Com
     if wanted.output.json {
         return table::print_json(&rows.into());
     }
-    const COLUMNS: [&str; 8] =
-        ["day", "key", "consumer", "model", "requests", "estimated_tokens", "refused", "last_used"];
-    let rows: Vec<_> = rows.iter().map(|row| COLUMNS.map(|column| cell(row, column))).collect();
-    table::print(
-        ["DAY", "KEY", "CONSUMER", "MODEL", "REQUESTS", "ESTIMATED TOKENS", "REFUSED", "LAST USED"],
-        &rows,
-    )
+    const NUMBERS: [&str; 12] = [
+        "requests",
+        "refused",
+        "errors",
+        "aborted",
+        "seconds",
+        "prompt_tokens",
+        "cached_tokens",
+        "completion_tokens",
+        "exact_tokens",
+        "measured_tokens",
+        "estimated_tokens",
+        "last_used",
+    ];
+    let by = filter.by.dimensions().iter().map(|by| by.name());
+    let columns: Vec<&str> = by.chain(NUMBERS).collect();
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect()).collect();
+    let heading: Vec<String> = columns
+        .iter()
+        .map(|column| column.trim_end_matches("_tokens").replace('_', " ").to_uppercase())
+        .collect();
+    table::print(heading.iter().map(String::as_str).collect::<Vec<_>>(), &rows)
+}
+
+async fn erase(registry: &Registry, erase: &Erase) -> Result<(), CommandFailure> {
+    let erased = answer(registry.erase(&erase.person(), &ACTOR)).await?;
+    let Erased { usage, audit } = erased;
+    if erase.output.json {
+        return table::print_json(&admin::erased_to_json(&erased));
+    }
+    writeln!(
+        io::stdout().lock(),
+        "the name was erased from {usage} rows of usage and {audit} entries of the audit log; their sums stay"
+    )?;
+    Ok(())
 }
 
 /// `modelgate audit`
@@ -85,7 +122,7 @@ pub(crate) async fn audit(registry: &Registry, wanted: &Audit) -> Result<(), Com
                     ["at", "actor", "action", "subject", "details"].map(|column| cell(entry, column));
                 [at, actor, from, action, subject, details]
             };
-            let rows: Vec<_> = shown.iter().map(row).collect();
+            let rows: Vec<[String; 6]> = shown.iter().map(row).collect();
             table::print(["AT", "ACTOR", "FROM", "ACTION", "SUBJECT", "DETAILS"], &rows)
         }
     }

@@ -6,24 +6,29 @@ use serde_json::Value;
 
 use super::registry::CommandFailure;
 
-/// Prints rows under a heading; each column is as wide as its content.
-pub(super) fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result<(), CommandFailure> {
-    let mut widths = heading.map(str::len);
+/// Prints rows under a heading; each column is as wide as its content. All have as many cells.
+pub(super) fn print<'h>(
+    heading: impl AsRef<[&'h str]>,
+    rows: &[impl AsRef<[String]>],
+) -> Result<(), CommandFailure> {
+    let heading = heading.as_ref();
+    let mut widths: Vec<usize> = heading.iter().map(|name| name.len()).collect();
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |cells: [&str; N]| {
-        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
     let mut out = io::stdout().lock();
-    writeln!(out, "{}", line(heading))?;
+    writeln!(out, "{}", line(heading.iter().copied(), &widths))?;
     for row in rows {
-        writeln!(out, "{}", line(row.each_ref().map(String::as_str)))?;
+        writeln!(out, "{}", line(row.as_ref().iter().map(String::as_str), &widths))?;
     }
     Ok(())
+}
+
+fn line<'c>(cells: impl Iterator<Item = &'c str>, widths: &[usize]) -> String {
+    let padded = cells.zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+    padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 
 /// Prints one item; for people as YAML with the configuration file's keys.

@@ -1,5 +1,5 @@
-//! `store:` and `shared_limits:` — where accounts and counts are kept in addition to the file, and which server counts shared
-//! limits.
+//! `store:`, `usage:` and `shared_limits:` — where accounts and counts are kept in addition to the file, for how long, and which
+//! server counts shared limits.
 
 use std::{fmt, fs, io, path::Path, time::Duration};
 
@@ -12,7 +12,14 @@ use web::OnFailure;
 pub(crate) struct StoreConfig {
     /// The URL of the store; `None`: there is no store.
     pub(crate) url: Option<StoreUrl>,
-    /// How long usage and the audit log are kept.
+    /// How long the audit log is kept.
+    pub(crate) keep: Duration,
+}
+
+/// `usage:` in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UsageConfig {
+    /// How long usage by day is kept; usage by hour is kept no longer than that.
     pub(crate) keep: Duration,
 }
 
@@ -43,6 +50,13 @@ pub(super) fn read(mut section: Section<'_>, state_dir: Option<&Path>) -> StoreC
     let keep = section.duration("keep", DAY..=DAY * 3650);
     section.finish();
     StoreConfig { url: url.or_else(|| state_dir.map(StoreUrl::in_folder)), keep: keep.unwrap_or(DAY * 400) }
+}
+
+/// Reads `usage:`; `store.keep` is the default.
+pub(super) fn read_usage(mut section: Section<'_>, store: &StoreConfig) -> UsageConfig {
+    let keep = section.duration("keep", DAY..=DAY * 3650);
+    section.finish();
+    UsageConfig { keep: keep.unwrap_or(store.keep) }
 }
 
 /// Reads `shared_limits:`; `given` says whether the section is present.

@@ -18,7 +18,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tracing::debug;
-use web::{Family, Metered, Shared};
+use web::{Corrections, Family, Metered, Shared};
 
 use crate::config::Listen;
 
@@ -106,6 +106,9 @@ impl Metering {
 
     /// If this is dropped while it waits for Redis, only limits in Redis are not corrected: they recover on their own.
     async fn settle(&mut self) {
+        let mut corrections = Corrections::default();
+        self.ledger.take_provisional(|held, used| self.shared.correct(held, used.total(), &mut corrections));
+        self.shared.correct_shared(corrections).await;
         let settlements = self.ledger.take_settled();
         for settlement in &settlements {
             debug!(
@@ -118,7 +121,7 @@ impl Metering {
             );
             self.tokens.count(settlement.kind, settlement.used.prompt, settlement.used.completion);
         }
-        self.shared.settle(&settlements).await;
+        self.shared.settle(settlements).await;
         self.tokens.note(self.ledger.counts());
     }
 }

@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use access::Used;
+use access::UsageHour;
 use jiff::{Timestamp, tz::TimeZone};
 use limits::{Calendar, Period, QuotaId};
-use store::{Batch, Store, StoreError, Writer};
+use store::{Batch, Store, StoreError, UsedOn, Writer};
 use web::Shared;
 
 /// The maximum number of counts, and of usage rows, in a batch.
@@ -23,6 +23,18 @@ const ENOUGH: Duration = Duration::from_millis(250);
 pub(super) fn periods(zone: &TimeZone, now: SystemTime) -> Vec<String> {
     let now = Timestamp::try_from(now).unwrap_or_default().to_zoned(zone.clone());
     [Calendar::Day, Calendar::Month].map(|per| Period::of(per, &now).to_string()).into()
+}
+
+/// The day of a time.
+pub(super) fn day(zone: &TimeZone, at: SystemTime) -> String {
+    periods(zone, at).swap_remove(0)
+}
+
+/// How long after an hour of UTC an hour of the time zone begins, at this time.
+pub(super) fn offset(zone: &TimeZone, at: SystemTime) -> Duration {
+    const HOUR: i32 = 3_600;
+    let east = zone.to_offset(Timestamp::try_from(at).unwrap_or_default()).seconds();
+    Duration::from_secs((-east).rem_euclid(HOUR).unsigned_abs().into())
 }
 
 /// Counts that are not known to be in the store yet.
@@ -114,16 +126,19 @@ impl Outbox {
     fn take(&mut self, shared: &Shared, zone: &TimeZone) {
         let (counts, used) = (shared.limiters().quotas().take_unsaved(), shared.usage().take());
         let at = SystemTime::now();
-        let [day, _] = periods(zone, at).try_into().unwrap_or_default();
+        shared.usage().align(offset(zone, at));
+        let mut days = HashMap::new();
+        let mut day = |hour: UsageHour| days.entry(hour).or_insert_with(|| day(zone, hour.start())).clone();
+        let used: Vec<_> = used.into_iter().map(|used| UsedOn { day: day(used.hour), used }).collect();
         let (mut counts, mut used) = (counts.chunks(MAX_BATCH), used.chunks(MAX_BATCH));
         loop {
-            let (counts, used) = (counts.next().map(<[_]>::to_vec), used.next().map(<[Used]>::to_vec));
+            let (counts, used) = (counts.next().map(<[_]>::to_vec), used.next().map(<[UsedOn]>::to_vec));
             if counts.is_none() && used.is_none() {
                 return;
             }
             self.last += 1;
             let (counts, used) = (counts.unwrap_or_default(), used.unwrap_or_default());
-            self.batches.push_back(Batch { number: self.last, counts, used, day: day.clone(), at });
+            self.batches.push_back(Batch { number: self.last, counts, used, at });
         }
     }
 
@@ -141,5 +156,30 @@ impl Outbox {
             self.batches.pop_front();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_begin_as_the_time_zone_says() {
+        let at = |text: &str| SystemTime::from(text.parse::<Timestamp>().expect("a time"));
+        for (zone, time, minutes, of_day) in [
+            ("UTC", "2026-11-21T23:30:00Z", 0, "2026-11-21"),
+            ("Europe/Berlin", "2026-11-21T23:30:00Z", 0, "2026-11-22"),
+            ("Asia/Kolkata", "2026-11-21T18:30:00Z", 30, "2026-11-22"),
+            ("Asia/Kathmandu", "2026-11-21T18:14:00Z", 15, "2026-11-21"),
+            ("America/St_Johns", "2026-11-21T03:29:00Z", 30, "2026-11-20"),
+        ] {
+            let zone = TimeZone::get(zone).expect("a zone");
+            let usual = offset(&zone, at(time));
+            assert_eq!(
+                (usual.as_secs() / 60, day(&zone, at(time))),
+                (minutes, of_day.to_owned()),
+                "{zone:?}"
+            );
+        }
     }
 }

@@ -35,7 +35,10 @@ const AUTH_RESPONSE_HEADERS: [&str; 5] =
     ["Authorization", "X-Api-Key", "Api-Key", "X-Request-Id", "Sec-WebSocket-Protocol"];
 /// With [`RenderOptions::traces`](crate::RenderOptions::traces). A client's own is read by `/auth`, which continues its trace.
 /// Where Traefik's own tracing is on, servers get a span of Traefik's as parent instead.
-const TRACEPARENT: &str = "Traceparent";
+///
+/// A server's answer is measured by its bytes where the server does not tell its tokens. A client could make it cheap by asking
+/// for it compressed, so `/auth` asks for it as it is.
+const OF_TRACED: [&str; 2] = ["Traceparent", "Accept-Encoding"];
 /// Headers that `/auth` never sets, so they are deleted. Clients that try HTTP/2 over plain HTTP (RFC 7540, 3.2) send both.
 const UPGRADE_HEADERS: [&str; 2] = ["Upgrade", "HTTP2-Settings"];
 
@@ -124,7 +127,7 @@ impl Front<'_> {
     fn deleted_headers(&self, question: Question) -> Vec<&'static str> {
         let mut headers = AUTH_RESPONSE_HEADERS.to_vec();
         if self.options.traces {
-            headers.push(TRACEPARENT);
+            headers.extend(OF_TRACED);
         }
         headers.extend(UPGRADE_HEADERS.iter().filter(|name| !question.is_websocket || **name != "Upgrade"));
         if !question.is_websocket && !question.hides_origin {

@@ -15,16 +15,14 @@ mod tests;
 use std::time::SystemTime;
 
 use accounts::{Account, AccountKind, ConsumerSpec, KeySpec, Plan};
-use axum::{
-    http::StatusCode,
-    response::Response,
-    routing::{MethodRouter, get},
-};
-use store::RegistryError;
+use axum::routing::{MethodRouter, get};
 
 pub(crate) use meters::Meters;
 
-use crate::Admin;
+use crate::{
+    Admin,
+    pages::{status, with_status},
+};
 
 /// A kind of account that has pages.
 pub(crate) trait Pages: Account + Send + Sync + 'static {
@@ -66,23 +64,6 @@ fn new_path<A: Pages>() -> String {
 /// The page of one account.
 fn link<A: Pages>(name: &str) -> String {
     format!("{}/{}", A::PATH, crate::list::encode(name))
-}
-
-/// The status for an error of the registry.
-fn status(error: &RegistryError) -> StatusCode {
-    match error {
-        RegistryError::Invalid(_) => StatusCode::BAD_REQUEST,
-        RegistryError::Declared(..) | RegistryError::NoStore => StatusCode::CONFLICT,
-        RegistryError::Store(store::StoreError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
-        RegistryError::Store(_) => StatusCode::CONFLICT,
-        RegistryError::NoRandomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-/// The page with another status.
-fn with_status(status: StatusCode, mut response: Response) -> Response {
-    *response.status_mut() = status;
-    response
 }
 
 impl Pages for KeySpec {

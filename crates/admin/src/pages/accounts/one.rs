@@ -24,6 +24,7 @@ use crate::{
     Admin, Operator, Refusal,
     format::{self, Time},
     page::{Frame, html},
+    pages::usage::UsageLine,
 };
 
 #[derive(Template)]
@@ -47,7 +48,7 @@ struct AccountPage {
     plans: Vec<String>,
     /// What is left of its limits; a plan has no usage of its own.
     limits: Option<Limits>,
-    used: Vec<usage::UsageLine>,
+    used: Vec<UsageLine>,
     has_store: bool,
     error: Option<String>,
 }
@@ -111,7 +112,7 @@ async fn page<A: Pages>(
         groups: groups(A::KIND, FormOf::Existing, given.unwrap_or(&document)),
         plans: admin.registry.plan_names().await.unwrap_or_default(),
         limits,
-        used: used.iter().map(usage::row).collect(),
+        used: used.iter().map(UsageLine::of).collect(),
         has_store: !matches!(admin.registry.store(), Err(RegistryError::NoStore)),
         error,
         row,

@@ -3,10 +3,16 @@
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use catalogue::{Catalogue, Labelled, Outcome, Problem, ServerRecord, Severity};
+use web::{ServerMetering, TelemetryListener};
 
 use super::known::{self, is_about, list};
 
-pub(super) fn explain(catalogue: &Catalogue, name: &str) -> Result<String, String> {
+/// `listener` is `listen.telemetry`.
+pub(super) fn explain(
+    catalogue: &Catalogue,
+    listener: Option<&TelemetryListener>,
+    name: &str,
+) -> Result<String, String> {
     let labelled: Vec<&Labelled> = catalogue.containers().iter().filter(|c| c.is_called(name)).collect();
     let names: BTreeSet<&str> = labelled.iter().map(|c| c.name.as_str()).chain([name]).collect();
     let found: Vec<&ServerRecord> =
@@ -23,6 +29,7 @@ pub(super) fn explain(catalogue: &Catalogue, name: &str) -> Result<String, Strin
     let mut text = String::new();
     for server in &found {
         describe(&mut text, server, catalogue);
+        describe_metering(&mut text, server, listener);
     }
     for container in labelled.iter().filter(|c| !found.iter().any(|server| server.spec.name == c.name)) {
         describe_other(&mut text, container);
@@ -49,6 +56,15 @@ fn describe_other(text: &mut String, container: &Labelled) {
     let _ = writeln!(text, "{:<10} {state}", "state");
     if let Some(todo) = todo {
         let _ = writeln!(text, "  to do: {todo}");
+    }
+}
+
+/// How well the tokens of its requests are known, as far as its kind and the configuration tell.
+fn describe_metering(text: &mut String, server: &ServerRecord, listener: Option<&TelemetryListener>) {
+    let metering = ServerMetering::expected(server, listener);
+    let _ = writeln!(text, "{:<10} {metering} [{}]", "tokens", metering.code());
+    if let Some(advice) = metering.advice() {
+        let _ = writeln!(text, "  to do: {advice}");
     }
 }
 

@@ -60,14 +60,14 @@ fn composes_name_of_a_service_will_do() {
         ("old", ["ai-old-1", "stopped: it has stopped"]),
         ("db", ["ai-db-1", "inference.enable is false"]),
     ] {
-        let text = container(&stack(), name).expect(name);
+        let text = container(&stack(), None, name).expect(name);
         assert!(parts.iter().all(|part| text.contains(part)), "{name}: {text}");
     }
 }
 
 #[test]
 fn a_name_that_nothing_has_is_answered_with_all_that_there_is() {
-    let told = container(&stack(), "vlm").expect_err("nothing is called so");
+    let told = container(&stack(), None, "vlm").expect_err("nothing is called so");
     for line in [
         "ai-vllm-1 (service vllm): ready",
         "ai-big-1 (service big): starting: its HEALTHCHECK has not passed yet",

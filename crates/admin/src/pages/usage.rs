@@ -1,0 +1,361 @@
+//! What was used: in sums by time, key, consumer and model; and how well each sum is known.
+
+use std::time::{Duration, SystemTime};
+
+use access::UsedCounts;
+use askama::Template;
+use axum::{
+    Form,
+    extract::State,
+    http::{Uri, request::Parts},
+    response::{IntoResponse as _, Response},
+};
+use jiff::Timestamp;
+use serde::Deserialize;
+use store::{Erased, Person, RegistryError, UsageBy, UsageFilter, UsageRow};
+
+use super::{status, with_status};
+use crate::{
+    Admin, Operator, Refusal,
+    api::is_day,
+    format::{self, Time},
+    list::encode,
+    page::{Frame, html},
+};
+
+/// How many rows are shown; the API has all of them.
+const ROWS: u32 = 200;
+/// The first day that is shown, if none is chosen, is so long ago.
+const USUAL: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// What rows can be by, and how that is called.
+const CHOICES: [(&str, &str); 9] = [
+    ("day", "Day"),
+    ("hour", "Hour"),
+    ("month", "Month"),
+    ("day,model", "Day and model"),
+    ("day,key,consumer,model", "Day, key and model"),
+    ("month,consumer", "Month and consumer"),
+    ("key,consumer", "Key"),
+    ("consumer", "Consumer"),
+    ("model", "Model"),
+];
+
+#[derive(Template)]
+#[template(path = "usage.html")]
+struct UsagePage {
+    frame: Frame,
+    query: UsageQuery,
+    columns: Vec<&'static str>,
+    total: Option<UsageLine>,
+    rows: Vec<UsageLine>,
+    has_more: bool,
+    can_erase: bool,
+    /// What was done.
+    done: Option<String>,
+    error: Option<String>,
+}
+
+impl UsagePage {
+    /// Whether the rows are by something that is not among the choices.
+    fn is_of_its_own(&self) -> bool {
+        CHOICES.iter().all(|(value, _)| *value != self.query.by)
+    }
+}
+
+/// Which usage to show; an empty filter is ignored.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct UsageQuery {
+    by: String,
+    key: String,
+    consumer: String,
+    model: String,
+    from: String,
+    to: String,
+}
+
+/// A sum of usage, for people.
+pub(crate) struct UsageLine {
+    /// When; nothing in a sum over all times.
+    pub(crate) time: Option<UsageTime>,
+    /// Whose and of what, in the order of the columns: the column, the name, and a link if the name has a page.
+    pub(crate) names: Vec<(&'static str, String, Option<String>)>,
+    pub(crate) requests: String,
+    /// What became of them, as far as it was not an answer.
+    pub(crate) failed: String,
+    pub(crate) prompt: String,
+    /// Empty if none is known.
+    pub(crate) cached: String,
+    pub(crate) completion: String,
+    pub(crate) tokens: String,
+    /// How well they are known.
+    pub(crate) known: String,
+}
+
+/// An hour, or a day or month.
+pub(crate) enum UsageTime {
+    Hour(Time),
+    Date(String),
+}
+
+impl UsageLine {
+    pub(crate) fn of(row: &UsageRow) -> Self {
+        let UsageRow { hour, day, month, key, consumer, model, counts, .. } = row;
+        let hour = hour.map(|hour| {
+            let seconds = Duration::from_secs(u64::try_from(hour).unwrap_or(0));
+            UsageTime::Hour(format::time(SystemTime::UNIX_EPOCH + seconds))
+        });
+        let date = day.as_ref().or(month.as_ref()).map(|date| UsageTime::Date(date.clone()));
+        let named = [("Key", "keys", key), ("Consumer", "consumers", consumer), ("Model", "models", model)];
+        let names = named.into_iter().filter_map(|(column, path, name)| {
+            let name = name.as_ref()?;
+            let has_page = !name.is_empty() && !name.starts_with('(');
+            Some((column, name.clone(), has_page.then(|| format!("/{path}/{}", encode(name)))))
+        });
+        Self { time: hour.or(date), names: names.collect(), ..Self::numbers(counts) }
+    }
+
+    fn numbers(counts: &UsedCounts) -> Self {
+        let count = |number: i64| format::count(u64::try_from(number).unwrap_or(0));
+        let some = |words: &[(i64, &str)]| {
+            let words = words.iter().filter(|(number, _)| *number > 0);
+            words.map(|(number, word)| format!("{} {word}", count(*number))).collect::<Vec<_>>().join(", ")
+        };
+        let UsedCounts { exact, measured, estimated, .. } = *counts;
+        let known = match [(exact, "exact"), (measured, "measured"), (estimated, "estimated")] {
+            kinds if kinds.iter().filter(|(tokens, _)| *tokens > 0).count() > 1 => some(&kinds),
+            kinds => kinds.iter().find(|(tokens, _)| *tokens > 0).map_or("", |(_, kind)| kind).to_owned(),
+        };
+        Self {
+            time: None,
+            names: Vec::new(),
+            requests: count(counts.requests),
+            failed: some(&[
+                (counts.refused, "refused"),
+                (counts.errors, "errors"),
+                (counts.aborted, "aborted"),
+            ]),
+            prompt: count(counts.prompt),
+            cached: some(&[(counts.cached, "cached")]),
+            completion: count(counts.completion),
+            tokens: count(counts.tokens()),
+            known,
+        }
+    }
+}
+
+/// `GET /usage`
+pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, uri: Uri) -> Response {
+    html(&page(&admin, operator, super::query(&uri)).await)
+}
+
+async fn page(admin: &Admin, operator: Operator, mut query: UsageQuery) -> UsagePage {
+    let by = query.by.parse::<UsageBy>().ok();
+    query.by = by.as_ref().map_or_else(|| CHOICES[0].0.to_owned(), ToString::to_string);
+    let by = by.unwrap_or_else(|| UsageBy::of([store::UsageDimension::Day]));
+    for day in [&mut query.from, &mut query.to] {
+        if !is_day(day) {
+            day.clear();
+        }
+    }
+    if query.from.is_empty() && query.to.is_empty() {
+        query.from = day_before(admin, USUAL);
+    }
+    let given = |text: &str| Some(text.trim().replace('\0', "")).filter(|text| !text.is_empty());
+    let all = UsageFilter {
+        key: given(&query.key),
+        consumer: given(&query.consumer),
+        model: given(&query.model),
+        from: given(&query.from),
+        to: given(&query.to),
+        by: UsageBy::of([]),
+        limit: 1,
+    };
+    let rows = UsageFilter { by: by.clone(), limit: ROWS + 1, ..all.clone() };
+    let found = async {
+        let store = admin.registry.store()?;
+        Ok::<_, RegistryError>((store.usage(&all).await?, store.usage(&rows).await?))
+    };
+    let ((total, mut rows), error) = match found.await {
+        Ok(found) => (found, None),
+        Err(error) => (Default::default(), Some(error.to_string())),
+    };
+    let has_more = rows.len() > ROWS as usize;
+    rows.truncate(ROWS as usize);
+    UsagePage {
+        can_erase: operator.role.may_write() && error.is_none(),
+        frame: Frame::new("Usage", "/usage", operator),
+        query,
+        columns: by.dimensions().iter().map(|by| heading(by.name())).collect(),
+        total: total.first().map(UsageLine::of),
+        rows: rows.iter().map(UsageLine::of).collect(),
+        has_more,
+        done: None,
+        error,
+    }
+}
+
+fn heading(column: &str) -> &'static str {
+    match column {
+        "hour" => "Hour",
+        "day" => "Day",
+        "month" => "Month",
+        "key" => "Key",
+        "consumer" => "Consumer",
+        _ => "Model",
+    }
+}
+
+/// The day so long ago, in the time zone of quotas.
+fn day_before(admin: &Admin, ago: Duration) -> String {
+    let then = Timestamp::try_from(SystemTime::now() - ago).unwrap_or_default();
+    then.to_zoned(admin.shared.policy().time_zone().clone()).date().to_string()
+}
+
+/// The form by which a name is erased.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct EraseForm {
+    kind: String,
+    name: String,
+}
+
+/// `POST /usage`
+pub(crate) async fn erase(
+    State(admin): State<Admin>,
+    operator: Operator,
+    parts: Parts,
+    Form(EraseForm { kind, name }): Form<EraseForm>,
+) -> Response {
+    let name = name.trim().to_owned();
+    let person = match kind.as_str() {
+        "key" => Person::Key(name),
+        "consumer" => Person::Consumer(name),
+        _ => return Refusal::bad_request(&parts, "kind: allowed: key or consumer").into_response(),
+    };
+    let erased = admin.registry.erase(&person, &operator.actor()).await;
+    let mut page = page(&admin, operator, UsageQuery::default()).await;
+    match erased {
+        Ok(Erased { usage, audit }) => {
+            page.done = Some(format!(
+                "The name was erased from {} of usage and {} of the audit log. Sums stay.",
+                format::counted(usize::try_from(usage).unwrap_or(usize::MAX), "row"),
+                match audit {
+                    1 => "1 entry".to_owned(),
+                    many => format!("{} entries", format::count(many)),
+                }
+            ));
+            html(&page)
+        }
+        Err(error) => {
+            page.error = Some(error.to_string());
+            with_status(status(&error), html(&page))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use access::{UsageHour, Used};
+    use axum::http::{Request, StatusCode};
+    use store::{Batch, UsedOn, Writer};
+
+    use super::*;
+    use crate::testing::{ADMIN, Dashboard, READER, text};
+
+    /// A dashboard whose store has usage of today, of two keys.
+    async fn dashboard(folder: &tempfile::TempDir) -> Dashboard {
+        let dashboard = Dashboard::with_store(catalogue::Catalogue::default(), folder.path()).await;
+        let now = SystemTime::now();
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+        let hour = UsageHour(u32::try_from(seconds).expect("before 2106") / 3_600 * 3_600);
+        let counts = UsedCounts {
+            requests: 4,
+            refused: 2,
+            aborted: 1,
+            prompt: 1_000,
+            cached: 600,
+            completion: 234,
+            exact: 1_200,
+            estimated: 34,
+            ..UsedCounts::default()
+        };
+        let used = ["carol", "<b>bob"].map(|key| {
+            let [key, consumer, model] = [key, "team", "llama"].map(str::to_owned);
+            UsedOn {
+                day: day_before(&dashboard.admin, Duration::ZERO),
+                used: Used { hour, key, consumer, model, counts },
+            }
+        });
+        let batch = Batch { number: 1, counts: Vec::new(), used: used.into(), at: now };
+        let store = dashboard.admin.registry.store().expect("a store");
+        store.add(&Writer::new(), &batch).await.expect("added");
+        dashboard
+    }
+
+    #[tokio::test]
+    async fn sums_are_shown_by_what_is_asked_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dashboard = dashboard(&folder).await;
+        let page = dashboard.page("/usage").await;
+        for part in [
+            "All of it",
+            "2,000",
+            "1,200 cached",
+            "468",
+            "2,468",
+            "2,400 exact, 68 estimated",
+            "4 refused, 2 aborted",
+        ] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        assert!(!page.contains("carol"), "by day");
+        let page = dashboard.page("/usage?by=hour,key&key=carol").await;
+        for part in
+            ["<time datetime=", "<a href=\"/keys/carol\">carol</a>", "1,234", "1,200 exact, 34 estimated"]
+        {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        let page = dashboard.page("/usage?by=key").await;
+        assert!(page.contains("&#60;b&#62;bob") && !page.contains("<b>bob"), "{page}");
+        assert!(dashboard.page("/usage?to=2020-01-01").await.contains("Nothing was used in this time."));
+    }
+
+    #[tokio::test]
+    async fn a_name_is_erased_by_who_may_write() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dashboard = dashboard(&folder).await;
+        let send = async |token, form| {
+            let request = Request::post("/usage").header("content-type", "application/x-www-form-urlencoded");
+            let answer = dashboard.ask(Some(token), request.header("accept", "text/html"), form).await;
+            (answer.status(), text(answer).await)
+        };
+        assert_eq!(send(READER, "kind=key&name=carol").await.0, StatusCode::FORBIDDEN);
+        assert_eq!(send(ADMIN, "kind=plan&name=carol").await.0, StatusCode::BAD_REQUEST);
+        assert_eq!(send(ADMIN, "kind=key&name=").await.0, StatusCode::BAD_REQUEST);
+        assert!(dashboard.page("/usage?by=key").await.contains("carol"));
+        let (status, page) = send(ADMIN, "kind=key&name=carol").await;
+        assert!(
+            status == StatusCode::OK && page.contains("erased from 2 rows of usage and 0 entries"),
+            "{page}"
+        );
+        let page = dashboard.page("/usage?by=key").await;
+        assert!(page.contains("(erased)") && !page.contains("carol") && page.contains("2,468"), "{page}");
+        assert!(dashboard.page("/audit").await.contains("usage erased"));
+    }
+
+    #[test]
+    fn a_sum_says_how_well_it_is_known() {
+        let line = |exact, measured, estimated| {
+            UsageLine::numbers(&UsedCounts { exact, measured, estimated, ..UsedCounts::default() })
+        };
+        let said = |line: UsageLine| (line.tokens, line.known);
+        assert_eq!(said(line(0, 0, 0)), ("0".into(), String::new()));
+        assert_eq!(said(line(1_234, 0, 0)), ("1,234".into(), "exact".into()));
+        assert_eq!(said(line(0, 0, 5)), ("5".into(), "estimated".into()));
+        assert_eq!(said(line(1_000, 0, 5)), ("1,005".into(), "1,000 exact, 5 estimated".into()));
+        let failed = UsedCounts { refused: 3, aborted: 1, cached: 7, ..UsedCounts::default() };
+        let failed = UsageLine::numbers(&failed);
+        assert_eq!((&*failed.failed, &*failed.cached), ("3 refused, 1 aborted", "7 cached"));
+    }
+}

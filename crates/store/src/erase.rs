@@ -1,0 +1,194 @@
+//! Erases the name of a key or a consumer from usage and from the audit log. Sums stay: what was used under the name is then
+//! that of nobody in particular.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _, query::Query};
+
+use crate::{
+    Audit, Store, StoreError, StoreUrl,
+    database::{AT_ONCE, parameters},
+    usage::{ERASED, UsageTable, sums},
+};
+
+/// Whose name is erased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Person {
+    /// The key of this name, and its consumer if that has the same name.
+    Key(String),
+    /// The consumer of this name, and all of its keys.
+    Consumer(String),
+}
+
+/// What was erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Erased {
+    /// Rows of usage that had the name.
+    pub usage: u64,
+    /// Entries of the audit log that had it.
+    pub audit: u64,
+}
+
+impl Person {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Key(name) | Self::Consumer(name) => name,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Key(_) => "key",
+            Self::Consumer(_) => "consumer",
+        }
+    }
+
+    /// The column of usage that has the name.
+    fn column(&self) -> &'static str {
+        match self {
+            Self::Key(_) => "key_name",
+            Self::Consumer(_) => "consumer",
+        }
+    }
+}
+
+impl Store {
+    /// Replaces the name of a key or a consumer in usage and in the audit log. `audit` says who does it. If it fails in the
+    /// middle, it can be done again: sums are right at any time.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn erase(&self, person: &Person, audit: Audit) -> Result<Erased, StoreError> {
+        let mut erased = Erased::default();
+        if person.name() == ERASED {
+            return Ok(erased);
+        }
+        let mut keys = self.keys_of(person).await?;
+        for table in UsageTable::BOTH {
+            for day in self.days_of(table, person).await? {
+                erased.usage += self.fold(table, person, &day).await?;
+            }
+        }
+        let mentions = self.mentions(person).await?;
+        keys.extend(
+            mentions.iter().filter_map(|(_, subject)| Some(subject.strip_prefix("key ")?.to_owned())),
+        );
+        let mut subjects: Vec<String> = keys.iter().map(|key| format!("key {key}")).collect();
+        subjects.push(format!("{} {}", person.kind(), person.name()));
+        let mut entries: BTreeSet<String> = mentions.into_iter().map(|(id, _)| id).collect();
+        let mut transaction = self.begin().await?;
+        for some in subjects.chunks(AT_ONCE) {
+            let about = format!("SELECT id FROM audit WHERE subject IN ({})", parameters(1, some.len()));
+            let query = some.iter().fold(sqlx::query(AssertSqlSafe(about)), Query::bind);
+            for row in query.fetch_all(&mut *transaction).await? {
+                entries.insert(row.try_get(0)?);
+            }
+        }
+        let entries = Vec::from_iter(entries);
+        for some in entries.chunks(AT_ONCE) {
+            erased.audit += erase_entries(&mut transaction, some).await?;
+        }
+        let details = json!({ "entries": erased.audit, "rows_of_usage": erased.usage });
+        let audit = audit.about(format!("{} {ERASED}", person.kind())).with(details);
+        audit.insert(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(erased)
+    }
+
+    /// The names of a consumer's keys, those of which nobody else has used.
+    async fn keys_of(&self, person: &Person) -> Result<Vec<String>, StoreError> {
+        let Person::Consumer(name) = person else { return Ok(Vec::new()) };
+        let rows = sqlx::query(
+            "SELECT DISTINCT key_name FROM usage WHERE consumer = $1
+             AND key_name NOT IN (SELECT key_name FROM usage WHERE consumer <> $1)
+             UNION SELECT name FROM accounts WHERE kind = 'key' AND consumer = $1",
+        )
+        .bind(name)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    async fn days_of(&self, table: UsageTable, person: &Person) -> Result<Vec<String>, StoreError> {
+        let statement =
+            format!("SELECT DISTINCT day FROM {} WHERE {} = $1 ORDER BY day", table.name(), person.column());
+        let rows = sqlx::query(AssertSqlSafe(statement)).bind(person.name()).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Adds the usage of a day to that of nobody, and deletes it under its name. Returns how many rows that were.
+    async fn fold(&self, table: UsageTable, person: &Person, day: &str) -> Result<u64, StoreError> {
+        let (name, column) = (table.name(), person.column());
+        let times = table.times().join(", ");
+        let mut transaction = self.begin().await?;
+        if let StoreUrl::Postgres(_) = self.url {
+            // Nothing may be added to a row between its reading and its deletion; what is counted meanwhile waits.
+            let lock = format!("LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE");
+            sqlx::query(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
+        }
+        // A key of the same name as its consumer is the same person's.
+        let add = format!(
+            "{} SELECT {times}, '{ERASED}', nobody, model, {} FROM (SELECT *, CASE WHEN consumer = $1 THEN '{ERASED}'
+             ELSE consumer END AS nobody FROM {name} WHERE {column} = $1 AND day = $2) AS theirs
+             WHERE true GROUP BY {times}, nobody, model{}",
+            table.insert(),
+            sums(),
+            table.or_add()
+        );
+        sqlx::query(AssertSqlSafe(add)).bind(person.name()).bind(day).execute(&mut *transaction).await?;
+        let delete = format!("DELETE FROM {name} WHERE {column} = $1 AND day = $2");
+        let deleted = sqlx::query(AssertSqlSafe(delete))
+            .bind(person.name())
+            .bind(day)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(deleted.rows_affected())
+    }
+
+    /// The entries of the audit log whose details name a consumer: their ids and subjects.
+    async fn mentions(&self, person: &Person) -> Result<Vec<(String, String)>, StoreError> {
+        let Person::Consumer(name) = person else { return Ok(Vec::new()) };
+        let quoted = Value::from(name.as_str()).to_string();
+        let pattern: String = quoted
+            .chars()
+            .flat_map(|c| [Some('!').filter(|_| "!%_".contains(c)), Some(c)].into_iter().flatten())
+            .collect();
+        let rows = sqlx::query("SELECT id, subject, details FROM audit WHERE details LIKE $1 ESCAPE '!'")
+            .bind(format!("%{pattern}%"))
+            .fetch_all(&self.pool)
+            .await?;
+        let mut mentions = Vec::new();
+        for row in rows {
+            let details: String = row.try_get(2)?;
+            // LIKE takes upper case for lower case in SQLite.
+            if serde_json::from_str(&details)
+                .is_ok_and(|details: Value| is_consumer(&details["consumer"], name))
+            {
+                mentions.push((row.try_get(0)?, row.try_get(1)?));
+            }
+        }
+        Ok(mentions)
+    }
+}
+
+/// Takes the names and details out of entries of the audit log. Who did what and when stays.
+async fn erase_entries(connection: &mut AnyConnection, ids: &[String]) -> Result<u64, StoreError> {
+    // The address of a sampled refusal is the client's; any other is that of an operator.
+    let statement = format!(
+        "UPDATE audit SET details = '{{}}', address = CASE WHEN actor = '/auth' THEN NULL ELSE address END,
+         subject = CASE WHEN subject LIKE 'consumer %' THEN 'consumer {ERASED}'
+         WHEN subject LIKE 'key %' THEN 'key {ERASED}' ELSE subject END
+         WHERE id IN ({})",
+        parameters(1, ids.len())
+    );
+    let query = ids.iter().fold(sqlx::query(AssertSqlSafe(statement)), Query::bind);
+    Ok(query.execute(connection).await?.rows_affected())
+}
+
+/// Whether this is the name, or was before or after a change.
+fn is_consumer(value: &Value, name: &str) -> bool {
+    value == name || value["before"] == name || value["after"] == name
+}
