@@ -40,6 +40,7 @@ static SERVICE: LazyLock<InMemory> = LazyLock::new(|| {
             traefik: traefik_config::RenderOptions::default(),
             advertise: None,
             hold: std::time::Duration::ZERO,
+            telemetry: None,
         },
         policy: Arc::new(Policy::new(vec![alice], Vec::new())),
         authority: CertificateAuthority::open(None, None).expect("an authority"),
