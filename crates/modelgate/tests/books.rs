@@ -25,7 +25,7 @@ use testkit::{
     program::Program,
     redis::{Redis, redis_server},
     sim::{Exporter, Options, Sim},
-    traefik::{Traefik, traefik_binary},
+    traefik::{Builder, Traefik, traefik_binary},
 };
 
 const TOKEN: &str = "a-token-of-the-receiver";
@@ -95,7 +95,7 @@ impl Stage {
             format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{last}/v1/logs"),
             format!("--accesslog.otlp.http.headers.Authorization=Bearer {TOKEN}"),
         ];
-        let traefik = traefik.into_iter().fold(builder, |builder, arg| builder.arg(arg)).start().await;
+        let traefik = traefik.into_iter().fold(builder, Builder::arg).start().await;
         traefik.wait_configured().await;
         Some(Self { modelgates, traefik })
     }
@@ -385,7 +385,7 @@ async fn ask_llama_cpp(stage: &Stage, requests: Range<usize>) -> BTreeMap<usize,
             *truth.entry(answered.number).or_default() += answered.tokens.expect("usage");
         }
         next += 4;
-        if next % 12 == 0 {
+        if next.is_multiple_of(12) {
             stage.wait_quiet(next).await;
         }
     }

@@ -340,7 +340,7 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
     let used = prompt + completion;
     // Without it 60,000 tokens take five minutes.
     assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
-    let told = Told { key: &traefik, modelgate: &modelgate };
+    let told = MeteredKey { key: &traefik, modelgate: &modelgate };
     let seen = std::sync::Mutex::new(String::new());
     let is_settled = testkit::within(Duration::from_secs(30), || {
         let (told, last) = (&told, &seen);
@@ -362,12 +362,12 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
     usage_says_what_the_answers_said(&modelgate, &traefik, prompt, completion).await;
 }
 
-struct Told<'t> {
+struct MeteredKey<'t> {
     key: &'t Traefik,
     modelgate: &'t Modelgate,
 }
 
-impl Told<'_> {
+impl MeteredKey<'_> {
     /// What is left of the key's limit of tokens, as the key is told.
     async fn left(&self, per: &str) -> u64 {
         let asked = testkit::client().get(format!("{}/v1/limits", self.key.url())).bearer_auth(LIMITED);

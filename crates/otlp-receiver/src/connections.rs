@@ -19,14 +19,14 @@ pub(crate) struct Connections(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct HeldConnection {
     network: IpAddr,
     connections: Connections,
 }
 
 impl Connections {
     /// A place for a connection from this address; `None` if its network, or all together, have too many.
-    pub(crate) fn take(&self, address: IpAddr) -> Option<Place> {
+    pub(crate) fn take(&self, address: IpAddr) -> Option<HeldConnection> {
         let network = network_of(address);
         let mut held = self.lock();
         let all: usize = held.values().sum();
@@ -35,7 +35,7 @@ impl Connections {
             return None;
         }
         held.insert(network, own + 1);
-        Some(Place { network, connections: self.clone() })
+        Some(HeldConnection { network, connections: self.clone() })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -43,7 +43,7 @@ impl Connections {
     }
 }
 
-impl Drop for Place {
+impl Drop for HeldConnection {
     fn drop(&mut self) {
         let mut held = self.connections.lock();
         if let Some(own) = held.get_mut(&self.network) {
@@ -63,7 +63,7 @@ mod tests {
     fn one_network_leaves_places_to_others() {
         let connections = Connections::default();
         let take = |address: &str| connections.take(address.parse().expect("an address"));
-        let mut places: Vec<Place> = (0..MOST_OF_ONE).map_while(|_| take("192.0.2.1")).collect();
+        let mut places: Vec<HeldConnection> = (0..MOST_OF_ONE).map_while(|_| take("192.0.2.1")).collect();
         assert_eq!(places.len(), MOST_OF_ONE);
         assert!(take("192.0.2.1").is_none() && take("::ffff:192.0.2.1").is_none());
         let hosts = (0..).map_while(|host| take(&format!("2001:db8:1:2::{host:x}")));

@@ -27,7 +27,7 @@ impl<'p> Sample<'p> {
         let rest = rest.trim_start_matches([' ', '\t']);
         let (labels, rest) = match rest.strip_prefix('{') {
             Some(inside) => {
-                let end = Labels(inside).end()?;
+                let end = SampleLabels(inside).end()?;
                 (&inside[..end], &inside[end + 1..])
             }
             None => ("", rest),
@@ -39,15 +39,15 @@ impl<'p> Sample<'p> {
 
     /// The value of a label, as it is written: `\"`, `\\` and `\n` stand for what they escape.
     pub(super) fn label(&self, name: &str) -> Option<&'p str> {
-        Labels(self.labels).find(|(other, _)| *other == name).map(|(_, value)| value)
+        SampleLabels(self.labels).find(|(other, _)| *other == name).map(|(_, value)| value)
     }
 }
 
 /// `a="b",c="d"`, up to the closing brace or the end.
 #[derive(Clone, Copy)]
-struct Labels<'p>(&'p str);
+struct SampleLabels<'p>(&'p str);
 
-impl<'p> Labels<'p> {
+impl<'p> SampleLabels<'p> {
     /// Where the closing brace is.
     fn end(self) -> Option<usize> {
         let mut rest = self;
@@ -56,7 +56,7 @@ impl<'p> Labels<'p> {
     }
 }
 
-impl<'p> Iterator for Labels<'p> {
+impl<'p> Iterator for SampleLabels<'p> {
     type Item = (&'p str, &'p str);
 
     fn next(&mut self) -> Option<Self::Item> {
