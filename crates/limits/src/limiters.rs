@@ -213,7 +213,7 @@ impl<C: Clock> Limiters<C> {
         }
     }
 
-    /// Corrects the quotas of a request that was settled before, by so many tokens more or less. Its rates have recovered since.
+    /// Adds tokens to the quotas of a request that was settled before, or takes some away. Its rates have recovered since.
     pub fn correct_quotas(&self, reserved: &Reservation, difference: i64) {
         let tokens = reserved.quotas.iter().filter(|demand| demand.quota.unit() == Unit::Tokens);
         for demand in tokens {

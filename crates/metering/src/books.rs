@@ -25,7 +25,7 @@ use std::{
 use account::ServerAccount;
 pub use counters::{Counters, Terms};
 
-use crate::{Calibration, RequestId, RequestSettlement};
+use crate::{Calibration, RequestId, RequestSettlement, UsageKind};
 
 /// The number of servers that have books.
 const MOST_SERVERS: usize = 1_024;
@@ -54,7 +54,7 @@ pub struct BookRow {
     pub settled: Counters,
     /// Requests that were settled.
     pub requests: u64,
-    /// How often the server has started again: what it had counted since the last reading is lost then.
+    /// How often the server was started again. Each time it loses what it has counted since the last reading.
     pub restarts: u32,
 }
 
@@ -87,12 +87,23 @@ pub struct UsageCorrection<W> {
     pub whose: W,
     /// Its model.
     pub model: Arc<str>,
+    /// As what it was settled. Corrected, it is measured.
+    pub kind: UsageKind,
+    /// The tokens with which it was settled.
+    pub settled: u64,
     /// Tokens of the prompt.
     pub prompt: i64,
     /// Of those, cached ones.
     pub cached: i64,
     /// Tokens of the answers.
     pub completion: i64,
+}
+
+impl<W> UsageCorrection<W> {
+    /// Tokens in all.
+    pub fn difference(&self) -> i64 {
+        self.prompt.saturating_add(self.completion)
+    }
 }
 
 impl Hour {
@@ -157,6 +168,14 @@ impl<W> Books<W> {
         let before = account.lines();
         account.settled(settlement, has_room);
         self.lines += account.lines() - before;
+    }
+
+    /// Nobody has told which server has worked on a request. None of those that may have is corrected at the next balance: what it
+    /// has counted for this request would be taken from others.
+    pub fn settled_somewhere(&mut self, may_have: impl Fn(&str) -> bool) {
+        for (_, account) in self.servers.iter_mut().filter(|(server, _)| may_have(server)) {
+            account.misses_one();
+        }
     }
 
     /// Enters what a server's counters say now. `is_idle`: the server works on no request, and no reservation for it is open.

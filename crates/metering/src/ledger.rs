@@ -31,7 +31,7 @@ use sources::Sources;
 
 use crate::{
     Calibration, Receipt, RecordReceipt, RequestId, RequestReservation, RequestSettlement, SpanId, Trust,
-    UsageKind, UsedTokens,
+    UsageKind,
 };
 
 /// How long the ledger waits, and how much it keeps.
@@ -65,7 +65,7 @@ impl Default for LedgerOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Told {
     /// It counts.
-    LedgerCounts,
+    Counted,
     /// It was told before.
     Repeated,
     /// Its request is closed already.
@@ -177,14 +177,17 @@ impl<T> Ledger<T> {
     }
 
     /// Calls `each` with the holder and the tokens of each open reservation about which something was told since the last
-    /// call. The last word, which may be another one, comes in its settlement.
-    pub fn take_provisional(&mut self, mut each: impl FnMut(&mut T, UsedTokens)) {
+    /// call; at most the tokens that were reserved. The last word, which may be another one, comes in its settlement.
+    pub fn take_provisional(&mut self, mut each: impl FnMut(&mut T, u64)) {
         for request in self.provisional.drain(..) {
             let Some(entry) = self.open.get_mut(&request) else { continue };
             let Entry { reservation, heard: Some(heard) } = &mut **entry else { continue };
             match heard.tokens(reservation, &self.calibration) {
                 (UsageKind::Estimated, _) => {}
-                (UsageKind::Exact | UsageKind::Measured, used) => each(&mut reservation.held, used),
+                (UsageKind::Exact | UsageKind::Measured, used) => {
+                    let used = used.total().min(reservation.reserved.total());
+                    each(&mut reservation.held, used);
+                }
             }
         }
     }
@@ -227,7 +230,7 @@ impl<T> Ledger<T> {
             }
         };
         match told {
-            Told::LedgerCounts => self.counts.counted += 1,
+            Told::Counted => self.counts.counted += 1,
             Told::Repeated => self.counts.repeated += 1,
             Told::Late => self.counts.late += 1,
             Told::Unproven => self.counts.unproven += 1,
@@ -344,7 +347,7 @@ impl<T> Ledger<T> {
             }
             NextStep::WaitForRest | NextStep::WaitForWord => {}
         }
-        Told::LedgerCounts
+        Told::Counted
     }
 
     /// Closes a reservation as it stands; `false` if it is not open.

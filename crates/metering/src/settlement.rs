@@ -47,6 +47,9 @@ pub enum UsageKind {
 }
 
 impl UsageKind {
+    /// All kinds, the best first.
+    pub const ALL: [Self; 3] = [Self::Exact, Self::Measured, Self::Estimated];
+
     /// The name, for programs and people.
     pub fn name(self) -> &'static str {
         match self {

@@ -39,6 +39,8 @@ async fn a_real_llama_cpp_server_is_discovered_answers_and_streams() {
 
     let mut yaml = String::new();
     let _ = writeln!(yaml, "docker:\n  endpoint: {}", Engine::local().endpoint());
+    // llama.cpp closes some connections without a word after an answer. Traefik asks again where the document may tell it to.
+    let _ = writeln!(yaml, "traefik: {{ version: {NEWEST:?} }}");
     let Some(stack) = common::stack(NEWEST, &[], &yaml).await else { return };
     let up = testkit::within(Duration::from_secs(60), || async {
         (send(stack.get("/v1/models/tiny-cpp")).await.status() == 200).then_some(())
@@ -63,24 +65,15 @@ async fn a_real_llama_cpp_server_is_discovered_answers_and_streams() {
     let mut long = request.clone();
     long["max_tokens"] = json!(1_000);
     let ask = |request| stack.post("/v1/chat/completions", request).header("x-conversation-id", "1");
-    // It closes some connections without a word after an answer. What Traefik then sends over one gets 502, and clients send it
-    // again.
-    let mut answer = testkit::eventually(Duration::from_secs(10), || async {
-        Some(send(ask(&long)).await).filter(|answer| answer.status() != 502)
-    })
-    .await;
+    let mut answer = send(ask(&long)).await;
     let mut stream = answer.chunk().await.expect("a chunk").expect("a beginning").to_vec();
-    let other = testkit::eventually(Duration::from_secs(10), || async {
-        Some(send(ask(&request)).await).filter(|answer| answer.status() != 502)
-    })
-    .await;
-    let other = other.text().await.expect("a stream");
+    let other = send(ask(&request)).await.text().await.expect("a stream");
     assert!(other.trim_end().ends_with("data: [DONE]"), "{other}");
     while let Some(chunk) = answer.chunk().await.expect("a chunk") {
         stream.extend(chunk);
     }
     let stream = String::from_utf8_lossy(&stream);
-    assert!(stream.trim_end().ends_with("data: [DONE]"), "{stream:.500}");
+    assert!(stream.trim_end().ends_with("data: [DONE]"), "{} bytes: {stream:.300}", stream.len());
 }
 
 /// The paths that the installed program registers stand in it as text. One that our list does not know may be new, and open

@@ -225,7 +225,7 @@ async fn follow(events: reqwest::RequestBuilder, updates: Arc<AtomicU64>) {
 
 /// What a Modelgate may take on a small machine. docs/performance.md has what it takes on a quiet one.
 const START: Duration = Duration::from_millis(100);
-const RESIDENT: u64 = 35_000_000;
+const RESIDENT: u64 = 30_000_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_starts_at_once_and_stays_small() {

@@ -1,4 +1,4 @@
-//! Places for connections: so many in all, and so many for one network, so that nobody takes all of them.
+//! Places for connections. One network gets only a part of them, so that nobody takes all.
 
 use std::{
     collections::HashMap,

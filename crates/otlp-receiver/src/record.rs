@@ -58,7 +58,7 @@ impl Draft for RecordDraft {
             "Duration" => self.duration = nanoseconds(),
             "OriginDuration" => self.server_duration = nanoseconds().unwrap_or_default(),
             "RetryAttempts" => self.retries = value.count().and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
-            "ServiceURL" => self.server = value.text(LONGEST_URL).map(str::to_owned),
+            "ServiceURL" => self.server = value.text(LONGEST_URL).map(without_user),
             _ => self.header(key, value),
         }
     }
@@ -82,5 +82,33 @@ impl Draft for RecordDraft {
             server: self.server,
             compute_tokens: self.compute_tokens,
         }))
+    }
+}
+/// A URL without the user and the password before its host (RFC 3986, 3.2.1): nobody needs them here.
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    match authority.rsplit_once('@') {
+        Some((user, _)) => format!("{scheme}://{}", &rest[user.len() + 1..]),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_password_is_not_kept() {
+        for (url, kept) in [
+            ("http://10.0.0.1:8000/v1", "http://10.0.0.1:8000/v1"),
+            ("http://user:secret@10.0.0.1:8000/v1", "http://10.0.0.1:8000/v1"),
+            ("https://secret@host", "https://host"),
+            ("https://a:b@c@host/p@th?q=@", "https://host/p@th?q=@"),
+            ("http://host/p@th", "http://host/p@th"),
+            ("h2c://[::1]:80", "h2c://[::1]:80"),
+        ] {
+            assert_eq!(without_user(url), kept, "{url}");
+        }
     }
 }

@@ -17,8 +17,8 @@ pub const MAX_MESSAGE_BYTES: usize = 32 << 10;
 const MOST_KEPT: usize = 512;
 /// After so long without a new one, the server forgets all.
 const KEPT: Duration = Duration::from_secs(30);
-/// The number of messages that are read at once.
-const MOST_READ: usize = 64;
+/// The number of messages that are read at once: decisions wait for the same connection.
+const MOST_READ: usize = 8;
 /// How long the server may take. Nobody waits for it.
 const TIMEOUT: Duration = Duration::from_millis(500);
 

@@ -163,7 +163,9 @@ fn deny(shared: &Shared, report: Report<'_>, dialect: Dialect, mut denial: Denia
         "refused"
     );
     denial.reason = slowed(shared, report.from, denial.reason);
-    sooner(&mut denial);
+    if !shared.is_metering_silent() {
+        sooner(&mut denial);
+    }
     report.denied(&denial);
     shared.usage().refused(&denial, report.at);
     let misaddressed = match denial.reason {

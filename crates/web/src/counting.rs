@@ -164,7 +164,7 @@ impl SharedReservation {
         )
     }
 
-    /// What has come of it, if the request has used so many tokens. From now on so many are taken.
+    /// What has come of it, if the request has used these tokens. From now on they are what is taken.
     pub(crate) fn correct(&mut self, tokens: u32) -> impl Iterator<Item = Settled> {
         self.0.iter_mut().filter(move |taken| taken.demand.cost != tokens).map(move |taken| {
             let settled = Settled { used: tokens, ..*taken };

@@ -103,9 +103,9 @@ fn shape(uri: &str, answers: Answers, traces: bool) -> RequestShape {
 
 impl Shared {
     /// Corrects limits and usage by what requests have really used. Only limits that several replicas share are waited for.
-    pub async fn settle(&self, settlements: &mut [RequestSettlement<Metered>]) {
+    /// `corrections` are those that limits in Redis wait for already.
+    pub async fn settle(&self, settlements: &mut [RequestSettlement<Metered>], mut corrections: Corrections) {
         self.note_outcomes(settlements);
-        let mut corrections = Corrections::default();
         for settlement in settlements {
             let used = settlement.used_of_limits();
             self.correct(&mut settlement.held, used, &mut corrections);
@@ -118,7 +118,7 @@ impl Shared {
     }
 
     /// Corrects the limits of a request by what is known of it so far. `corrections` are those of limits that several replicas
-    /// share, for [`correct_shared`](Self::correct_shared).
+    /// share, for [`settle`](Self::settle).
     pub fn correct(&self, held: &mut Metered, used: u64, corrections: &mut Corrections) {
         let used = u32::try_from(used).unwrap_or(u32::MAX);
         if used != held.taken {
@@ -129,7 +129,7 @@ impl Shared {
     }
 
     /// Corrects the limits that several replicas share.
-    pub async fn correct_shared(&self, corrections: Corrections) {
+    async fn correct_shared(&self, corrections: Corrections) {
         if let Some(counting) = self.shared_counting() {
             counting.settle(&corrections.0).await;
         }
@@ -138,13 +138,10 @@ impl Shared {
     /// Corrects quotas and usage of requests that were settled before, by what their server has counted.
     pub fn correct_by_counters(&self, corrections: &[UsageCorrection<Metered>]) {
         for correction in corrections {
-            let UsageCorrection { prompt, completion, .. } = *correction;
             let Metered { key, hour, reservation, .. } = &correction.whose;
-            let measured = prompt.saturating_add(completion);
             let of = UsageOf { key: &key.name, consumer: &key.consumer.name, model: &correction.model };
-            let counts = UsedCounts { prompt, completion, measured, ..UsedCounts::default() };
-            self.usage().settled(of, *hour, counts);
-            self.limiters().correct_quotas(reservation, measured);
+            self.usage().settled(of, *hour, corrected(correction));
+            self.limiters().correct_quotas(reservation, correction.difference());
         }
     }
 }
@@ -152,6 +149,15 @@ impl Shared {
 /// What limits that several replicas share get back, or are owed.
 #[derive(Debug, Default)]
 pub struct Corrections(Vec<Settled>);
+
+/// What a correction changes in the usage. What was estimated is measured now: by the server's counters.
+fn corrected<T>(correction: &UsageCorrection<T>) -> UsedCounts {
+    let UsageCorrection { prompt, cached, completion, kind, settled, .. } = *correction;
+    let settled = i64::try_from(settled).unwrap_or(i64::MAX);
+    let estimated = if kind == UsageKind::Estimated { -settled } else { 0 };
+    let measured = correction.difference().saturating_sub(estimated);
+    UsedCounts { prompt, cached, completion, estimated, measured, ..UsedCounts::default() }
+}
 
 /// What a settlement changes in the usage, which has counted the request and its estimate.
 fn correction<T>(settlement: &RequestSettlement<T>) -> UsedCounts {
@@ -174,4 +180,30 @@ fn correction<T>(settlement: &RequestSettlement<T>) -> UsedCounts {
         UsageKind::Estimated => counts.estimated += total,
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_estimated_is_measured_once_it_is_corrected() {
+        let correction = |kind| UsageCorrection {
+            request: RequestId(1),
+            whose: (),
+            model: "llama".into(),
+            kind,
+            settled: 1_010,
+            prompt: -3,
+            cached: 2,
+            completion: -900,
+        };
+        let [estimated, measured] =
+            [UsageKind::Estimated, UsageKind::Measured].map(|kind| corrected(&correction(kind)));
+        assert_eq!((estimated.estimated, estimated.measured), (-1_010, 107));
+        assert_eq!((measured.estimated, measured.measured), (0, -903));
+        for counts in [estimated, measured] {
+            assert_eq!((counts.prompt, counts.cached, counts.completion), (-3, 2, -900));
+        }
+    }
 }

@@ -152,8 +152,8 @@ fn not_shown(totals: &telemetry::Totals) -> Family {
     Family::counter("modelgate_decisions_not_shown", help).with(&[], totals.not_shown as f64)
 }
 
-/// What has become of admitted requests, by model and by server. Only models and servers of the catalogue have samples, at most
-/// [`telemetry::MAX_SUBJECTS`] each, and only with `listen.telemetry`.
+/// What has become of admitted requests, by model and by server. At most [`telemetry::MAX_SUBJECTS`] of each have
+/// samples, also some that are gone, and only with `listen.telemetry`.
 fn performance(shared: &Shared) -> Vec<Family> {
     let (now, telemetry) = (Instant::now(), shared.telemetry());
     let models = telemetry.of_models(now);

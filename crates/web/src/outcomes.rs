@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use catalogue::{Catalogue, ServerRecord};
+use catalogue::{Catalogue, Pool, ServerRecord};
 use metering::{Ending, RequestSettlement};
 use telemetry::{AnsweringServer, SettledRequest};
 
@@ -23,7 +23,7 @@ struct OfCatalogue {
     by_url: HashMap<String, Vec<NamedServer>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct NamedServer {
     server: Arc<ServerRecord>,
     named: AnsweringServer,
@@ -57,25 +57,27 @@ impl OfCatalogue {
     }
 
     /// The server at a URL. Of several, one that has the model.
-    fn at(&self, url: &str, model: &str) -> Option<AnsweringServer> {
+    fn at(&self, url: &str, model: &str) -> Option<NamedServer> {
         let servers = self.by_url.get(url.trim_end_matches('/'))?;
         let has_model = |named: &&NamedServer| named.server.accepts(model);
-        servers.iter().find(has_model).or(servers.first()).map(|server| server.named.clone())
+        servers.iter().find(has_model).or(servers.first()).cloned()
     }
 }
 
 /// The only server of a model: then it is known without Traefik's word.
-fn only_server(catalogue: &Catalogue, model: &str) -> Option<AnsweringServer> {
-    let pool = catalogue.pool(model)?;
+fn only_server(catalogue: &Catalogue, model: &str) -> Option<NamedServer> {
+    let is_plain = |pool: &&Arc<Pool>| pool.canary.is_none() && pool.selector.is_none();
+    let pool = catalogue.pool(model).filter(is_plain)?;
     match (&pool.ready[..], &pool.waiting[..]) {
-        ([server], []) => Some(NamedServer::of(server).named),
+        ([server], []) => Some(NamedServer::of(server)),
         _ => None,
     }
 }
 
 impl Shared {
-    /// Notes what became of requests, for pages, the API and metrics. Not for `/auth`: it takes locks.
-    pub(crate) fn note_outcomes(&self, settlements: &[RequestSettlement<Metered>]) {
+    /// Notes what became of requests, for pages, the API and metrics. Not for `/auth`: it takes locks. From now on each has the
+    /// URL of its server in the catalogue, and none that only Traefik knows.
+    pub(crate) fn note_outcomes(&self, settlements: &mut [RequestSettlement<Metered>]) {
         if settlements.is_empty() {
             return;
         }
@@ -84,7 +86,7 @@ impl Shared {
         if let Some(catalogue) = loaded.as_deref() {
             servers.update(catalogue);
         }
-        let settled = settlements.iter().map(|settlement| {
+        let settled = settlements.iter_mut().map(|settlement| {
             let server = match &settlement.server {
                 Some(url) => servers.at(url, &settlement.model),
                 None if settlement.ending == Ending::Finished => {
@@ -92,10 +94,11 @@ impl Shared {
                 }
                 None => None,
             };
+            settlement.server = server.as_ref().map(|found| found.server.spec.url.as_str().into());
             let own_name =
                 |catalogue: &Catalogue| Some(catalogue.pool(&settlement.model)?.canonical.as_str().into());
             let model = loaded.as_deref().and_then(own_name).unwrap_or_else(|| Arc::clone(&settlement.model));
-            Arc::new(outcome(settlement, model, server))
+            Arc::new(outcome(settlement, model, server.map(|found| found.named)))
         });
         let settled: Vec<_> = settled.collect();
         drop(servers);
@@ -153,7 +156,8 @@ mod tests {
         let loaded = reader.load().clone().expect("published");
         servers.update(&loaded);
         let at = |servers: &OfCatalogue, url: &str, model: &str| {
-            servers.at(url, model).map(|server| (server.name.to_string(), server.id.to_string()))
+            let found = servers.at(url, model).map(|found| found.named);
+            found.map(|server| (server.name.to_string(), server.id.to_string()))
         };
         let found = |name: &str| Some((name.to_owned(), format!("file:{name}")));
         for (url, model, name) in [
@@ -169,8 +173,11 @@ mod tests {
         for url in ["", "http://10.0.0.1:9", "http://user:secret@10.0.0.1:8000"] {
             assert_eq!(at(&servers, url, "llama"), None, "{url}");
         }
-        assert_eq!(only_server(&loaded, "qwen").map(|server| server.name.to_string()), Some("two".into()));
-        assert_eq!((only_server(&loaded, "llama"), only_server(&loaded, "none")), (None, None));
+        assert_eq!(
+            only_server(&loaded, "qwen").map(|found| found.named.name.to_string()),
+            Some("two".into())
+        );
+        assert!(["llama", "none"].iter().all(|model| only_server(&loaded, model).is_none()));
 
         publish(&mut publisher, vec![server("three", 8000, "/v1", &["llama"])]);
         servers.update(reader.load().as_deref().expect("published"));

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeSet,
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -64,6 +67,8 @@ pub struct Shared {
     policy: ArcSwap<Policy>,
     shared_counting: Option<SharedCounting>,
     metering: OnceLock<Opener<Metered>>,
+    /// Requests are open, and nothing is told of them.
+    is_metering_silent: AtomicBool,
     pub(crate) servers_by_url: ServersByUrl,
     books: BooksOfServers,
     usage: Usage,
@@ -144,6 +149,7 @@ impl Shared {
             policy: ArcSwap::new(policy),
             shared_counting: None,
             metering: OnceLock::new(),
+            is_metering_silent: AtomicBool::new(false),
             servers_by_url: ServersByUrl::default(),
             books: BooksOfServers::default(),
             usage: Usage::default(),
@@ -177,6 +183,15 @@ impl Shared {
     /// Hands each admitted request over to the owner of the ledger from now on; later calls change nothing.
     pub fn meter(&self, opener: Opener<Metered>) {
         let _ = self.metering.set(opener);
+    }
+
+    /// Says whether requests are open of which nothing is told: then nothing of what they have reserved is likely to come back.
+    pub fn metering_is_silent(&self, is_silent: bool) {
+        self.is_metering_silent.store(is_silent, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_metering_silent(&self) -> bool {
+        self.is_metering_silent.load(Ordering::Relaxed)
     }
 
     /// Where admitted requests are handed over, if what becomes of them is told.

@@ -295,7 +295,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "metering.exclusive",
-        meaning: "Nobody uses the server but through this Modelgate: tokens that are only measured are corrected, so that \
+        meaning: "Nobody uses the server but through this Modelgate: tokens that are measured or estimated are corrected, so that \
                   together they are what the server has counted",
         default: "false",
         allowed: "true or false",

@@ -17,7 +17,7 @@ pub struct Figures {
     /// Tokens of answers since its start, those of answers that were broken off included.
     pub completion_tokens: u64,
     /// Requests that it works on.
-    pub running: u64,
+    pub running: Option<u64>,
     /// Requests that wait at the server.
     pub waiting: u64,
 }
@@ -117,15 +117,15 @@ impl Figures {
                 leaves_out_cached: names.leaves_out_cached && sums.cached_tokens.is_none(),
                 repeats_prompts: names.repeats_prompts,
                 completion_tokens: whole(sums.completion_tokens?),
-                running: whole(sums.running.unwrap_or(0.0)),
+                running: sums.running.map(whole),
                 waiting: whole(sums.waiting.unwrap_or(0.0)),
             })
         })
     }
 
-    /// Whether it has nothing to do.
+    /// Whether it is known to have nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.running + self.waiting == 0
+        self.running == Some(0) && self.waiting == 0
     }
 }
 
@@ -154,10 +154,10 @@ mod tests {
             (include_str!("testdata/vllm.txt"), Figures { repeats_prompts: true, ..figures(183, 541) }),
             (
                 include_str!("testdata/sglang.txt"),
-                Figures { running: 7, waiting: 2, ..figures(8_128_902, 7_557_572) },
+                Figures { running: Some(7), waiting: 2, ..figures(8_128_902, 7_557_572) },
             ),
             (include_str!("testdata/llamacpp.txt"), Figures { cached_tokens: 92, ..figures(120 + 92, 98) }),
-            (include_str!("testdata/tgi.txt"), Figures { running: 4, waiting: 3, ..figures(12_345, 50_000) }),
+            (include_str!("testdata/tgi.txt"), Figures { running: Some(4), waiting: 3, ..figures(12_345, 50_000) }),
         ] {
             assert_eq!(Figures::read(page.as_bytes()), Some(expected), "{page}");
         }

@@ -10,10 +10,11 @@ use super::{
 };
 use crate::{Calibration, RequestSettlement};
 
-/// The number of requests between two balances. A server that is never idle is balanced after so many; what it works on at that
-/// moment is then counted on one side only, and evens out with the next balance.
+/// The number of requests that are kept until a balance. A server that is never idle is balanced at the first reading after
+/// half of them; what it works on at that moment is then counted on one side only, and evens out with the next balance.
 pub(super) const MOST_LINES: usize = 4_096;
-/// With so many requests, what a busy server works on at the moment of a balance makes little difference.
+/// With this number of requests, what a busy server works on at the moment of a balance makes little difference. An exclusive
+/// server is balanced as soon as they are there.
 const ENOUGH_LINES: usize = 512;
 /// The number of hours that are kept for each.
 pub(super) const MOST_HOURS: usize = 48;
@@ -27,7 +28,9 @@ pub(super) struct ServerAccount<W> {
     lines: Vec<BookLine<W>>,
     /// The sums since then.
     since: BookRow,
-    /// It was idle at the last balance.
+    /// The hour of the last balance.
+    began: Hour,
+    /// It was idle then.
     began_idle: bool,
     /// All that the server has counted since then is known, because it did not start again; and all requests are among the lines.
     is_whole: bool,
@@ -42,6 +45,7 @@ impl<W> ServerAccount<W> {
             terms,
             lines: Vec::new(),
             since: BookRow::default(),
+            began: Hour(0),
             began_idle: false,
             is_whole: false,
             hours: BTreeMap::new(),
@@ -78,10 +82,11 @@ impl<W> ServerAccount<W> {
         now: SystemTime,
     ) -> Option<Balance<W>> {
         self.terms = terms;
+        let hour = Hour::of(now);
         match self.counted.since_last(counters) {
             Since::Unknown => {
-                // What was settled before is not on the other side.
-                self.begin(is_idle);
+                // Of what was settled before, it is not known what the server has counted.
+                self.begin(is_idle, hour);
                 return None;
             }
             Since::Last(more) => self.since.counted.add(more),
@@ -91,10 +96,14 @@ impl<W> ServerAccount<W> {
                 self.is_whole = false;
             }
         }
-        let hour = Hour::of(now);
-        let is_new_hour = self.hours.last_key_value().is_some_and(|(last, _)| *last != hour);
-        (is_idle || is_new_hour || self.lines.len() >= MOST_LINES)
-            .then(|| self.balance(is_idle, calibration, hour))
+        let enough = if terms.exclusive { ENOUGH_LINES } else { MOST_LINES / 2 };
+        let is_due = is_idle || hour != self.began || self.lines.len() >= enough;
+        is_due.then(|| self.balance(is_idle, calibration, hour))
+    }
+
+    /// A request that it may have worked on is not among the lines.
+    pub(super) fn misses_one(&mut self) {
+        self.is_whole = false;
     }
 
     fn balance(&mut self, is_idle: bool, calibration: &mut Calibration, hour: Hour) -> Balance<W> {
@@ -104,7 +113,8 @@ impl<W> ServerAccount<W> {
             self.factors.teach(&self.lines, row.counted, terms, calibration);
         }
         let is_corrected = terms.exclusive && (is_exact || self.is_whole && self.lines.len() >= ENOUGH_LINES);
-        let mut lines = self.begin(is_idle);
+        let began = self.began;
+        let mut lines = self.begin(is_idle, hour);
         let mut corrections = Vec::new();
         if is_corrected {
             line::correct(&mut lines, row.counted, terms);
@@ -112,13 +122,14 @@ impl<W> ServerAccount<W> {
             lines.iter().for_each(|line| row.settled.add(line.as_counted(terms)));
             corrections = lines.into_iter().filter_map(BookLine::correction).collect();
         }
-        self.enter(hour, row);
+        self.enter(began, row);
         Balance { row, corrections }
     }
 
     /// Begins the time until the next balance. Returns the lines of the last one.
-    fn begin(&mut self, is_idle: bool) -> Vec<BookLine<W>> {
+    fn begin(&mut self, is_idle: bool, hour: Hour) -> Vec<BookLine<W>> {
         self.since = BookRow::default();
+        self.began = hour;
         (self.began_idle, self.is_whole) = (is_idle, true);
         mem::take(&mut self.lines)
     }

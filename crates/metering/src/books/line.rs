@@ -51,7 +51,8 @@ impl<W> BookLine<W> {
 
     /// What was measured may already be more than what was reserved, if the request left its length open.
     fn most_completion(&self) -> u64 {
-        u64::from(self.reserved.completion).max(self.used.completion)
+        let left = self.reserved.total().saturating_sub(self.used.prompt);
+        left.min(self.reserved.completion.into()).max(self.used.completion)
     }
 
     fn most_prompt(&self, completion: u64) -> u64 {
@@ -103,6 +104,8 @@ impl<W> BookLine<W> {
             request: self.request,
             whose: self.whose,
             model: self.model,
+            kind: self.kind,
+            settled: before.total(),
             prompt: difference(after.prompt, before.prompt),
             cached: difference(after.cached.unwrap_or(0), before.cached.unwrap_or(0)),
             completion: difference(after.completion, before.completion),

@@ -54,9 +54,9 @@ fn a_span_and_a_record_close_a_request_at_once_in_either_order() {
         let span = Receipt::Span(SpanReceipt { cached_tokens: Some(4), ..span(1, 7, 12, 34) });
         let record = Receipt::Record(record(1, 7_000));
         let (first, second) = if span_first { (span, record) } else { (record, span) };
-        assert_eq!(ledger.tell(first, at(1)), Told::LedgerCounts);
+        assert_eq!(ledger.tell(first, at(1)), Told::Counted);
         assert_eq!(ledger.take_settled(), []);
-        assert_eq!(ledger.tell(second, at(2)), Told::LedgerCounts);
+        assert_eq!(ledger.tell(second, at(2)), Told::Counted);
         let settled = ledger.only();
         assert_eq!(settled.kind, UsageKind::Exact);
         assert_eq!(settled.used, UsedTokens { prompt: 12, cached: Some(4), completion: 34 });
@@ -110,14 +110,14 @@ fn choices_repeat_the_prompt_and_prompts_add_up() {
 fn what_is_told_first_is_handed_out_before_the_last_word() {
     let provisional = |ledger: &mut Ledger<u32>| {
         let mut all = Vec::new();
-        ledger.take_provisional(|held, used| all.push((*held, used.prompt, used.completion)));
+        ledger.take_provisional(|held, used| all.push((*held, used)));
         all
     };
     let mut ledger = ledger();
     ledger.open(reservation(1), at(0));
     assert_eq!(provisional(&mut ledger), []);
     ledger.record(record(1, 450 + 225 * 20), at(1));
-    assert_eq!(provisional(&mut ledger), [(1, 10, 20)], "by its bytes");
+    assert_eq!(provisional(&mut ledger), [(1, 30)], "by its bytes");
     assert_eq!(provisional(&mut ledger), [], "once");
     ledger.span(span(1, 7, 12, 34), at(3));
     assert_eq!(
@@ -127,12 +127,16 @@ fn what_is_told_first_is_handed_out_before_the_last_word() {
     // Only the record is missing.
     ledger.open(reservation(2), at(3));
     ledger.span(span(2, 8, 12, 34), at(4));
-    assert_eq!((provisional(&mut ledger), ledger.settled_by(at(4))), (vec![(2, 12, 34)], vec![]));
+    assert_eq!((provisional(&mut ledger), ledger.settled_by(at(4))), (vec![(2, 46)], vec![]));
     // Half of the spans tell too little.
     let shape = RequestShape { prompts: 2, ..SHAPE };
     ledger.open(RequestReservation { shape, ..reservation(3) }, at(4));
     ledger.span(span(3, 9, 12, 34), at(5));
     assert_eq!(provisional(&mut ledger), []);
+    // What was reserved is the most that limits owe until the last word.
+    ledger.open(reservation(5), at(5));
+    ledger.span(span(5, 11, 12, 5_000), at(5));
+    assert_eq!(provisional(&mut ledger), [(5, 1_010)]);
     // What has become final meanwhile is not told as provisional.
     ledger.open(reservation(4), at(5));
     ledger.record(record(4, 450), at(6));
@@ -278,9 +282,9 @@ fn nothing_counts_twice_and_what_is_late_changes_nothing() {
     let mut ledger = ledger();
     ledger.record(record(99, 0), at(0));
     ledger.open(reservation(1), at(0));
-    assert_eq!(ledger.span(span(1, 7, 12, 34), at(1)), Told::LedgerCounts);
+    assert_eq!(ledger.span(span(1, 7, 12, 34), at(1)), Told::Counted);
     assert_eq!(ledger.span(span(1, 7, 12, 34), at(1)), Told::Repeated);
-    assert_eq!(ledger.record(record(1, 900), at(1)), Told::LedgerCounts);
+    assert_eq!(ledger.record(record(1, 900), at(1)), Told::Counted);
     assert_eq!(ledger.span(span(1, 7, 12, 34), at(2)), Told::Late);
     assert_eq!(ledger.record(record(1, 900), at(3_600)), Told::Late);
     assert_eq!(ledger.settled_by(at(9_999)), [(1, UsageKind::Exact, 12, 34)]);
@@ -316,7 +320,7 @@ fn forged_guessed_and_foreign_receipts_change_nothing() {
     assert_eq!(ledger.record(RecordReceipt { parent: other, ..refused(1, 401) }, at(1)), Told::Unproven);
     // Whoever runs a server may tell about the requests that it got, and about no others.
     let of_two = SpanReceipt { request: Some(RequestId(1)), ..span(2, 5, 10, 20) };
-    assert_eq!(ledger.span(of_two, at(2)), Told::LedgerCounts);
+    assert_eq!(ledger.span(of_two, at(2)), Told::Counted);
     assert_eq!(ledger.only().held, 2);
     assert_eq!(ledger.span(SpanReceipt { parent: None, ..span(2, 6, 0, 0) }, at(3)), Told::Unproven);
     assert_eq!(ledger.settled_by(at(600)), [(1, UsageKind::Estimated, 10, 1_000)]);
@@ -327,7 +331,7 @@ fn a_record_with_the_secret_parent_needs_no_trusted_sender() {
     let mut ledger = ledger();
     let proven = RecordReceipt { trust: Trust::None, ..refused(1, 503) };
     ledger.open(reservation(1), at(0));
-    assert_eq!(ledger.record(proven.clone(), at(1)), Told::LedgerCounts);
+    assert_eq!(ledger.record(proven.clone(), at(1)), Told::Counted);
     // It may come before its reservation.
     assert_eq!(ledger.record(RecordReceipt { request: RequestId(2), ..proven.clone() }, at(2)), Told::Waits);
     let early = RecordReceipt { request: RequestId(3), parent: Some(parent(3)), ..proven };
@@ -343,9 +347,9 @@ fn a_trusted_sender_needs_no_parent_and_a_parent_needs_no_id() {
     let mut ledger = ledger();
     ledger.open(reservation(1), at(0));
     let trusted = SpanReceipt { trust: Trust::Proven, parent: Some(SpanId(5)), ..span(1, 1, 10, 20) };
-    assert_eq!(ledger.span(trusted, at(1)), Told::LedgerCounts);
+    assert_eq!(ledger.span(trusted, at(1)), Told::Counted);
     ledger.open(reservation(2), at(1));
-    assert_eq!(ledger.span(SpanReceipt { request: None, ..span(2, 1, 10, 20) }, at(1)), Told::LedgerCounts);
+    assert_eq!(ledger.span(SpanReceipt { request: None, ..span(2, 1, 10, 20) }, at(1)), Told::Counted);
     assert_eq!(ledger.take_settled().len(), 2);
 }
 
@@ -513,7 +517,7 @@ fn texts_that_are_embedded_are_waited_for() {
         for number in 1..=3 {
             let told =
                 ledger.span(SpanReceipt { part: format!("-{number}"), ..span(1, number, 100, 0) }, at(2));
-            assert_eq!(told, Told::LedgerCounts, "{number}");
+            assert_eq!(told, Told::Counted, "{number}");
         }
         ledger.record(record(1, 9_000), at(3));
         assert_eq!(ledger.settled_by(at(60)), [(1, UsageKind::Exact, 300, 0)]);

@@ -37,6 +37,8 @@ use crate::config::Config;
 
 /// Receipts that may wait, each about 300 bytes.
 const RECEIPTS_CAPACITY: usize = 16 * 1024;
+/// Receipts that are told to the ledger before limits in Redis are corrected, all in one call.
+const RECEIPTS_AT_ONCE: usize = 256;
 /// Admitted requests that may wait for the ledger; those of a second at the highest speed that was measured.
 const OPENINGS_CAPACITY: usize = 8 * 1024;
 /// How long a request stays open without a word: longer than the longest answer takes, since what is told later is lost.
@@ -45,6 +47,8 @@ const WAIT: Duration = Duration::from_secs(3_600);
 const READINGS_CAPACITY: usize = 256;
 /// How often the books of servers that are gone are forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
+/// After this time without a word about any open request nobody is expected to tell.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How often the ledger takes the requests that were admitted.
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -58,6 +62,8 @@ pub(super) struct Metering {
     /// If limits are shared.
     exchange: Option<Exchange>,
     start: Instant,
+    /// When something was told last, or nothing was open.
+    heard: Instant,
     shared: Arc<Shared>,
     tokens: Arc<Tokens>,
 }
@@ -90,8 +96,8 @@ impl Metering {
             shared.add_metrics(exchange.families());
         }
         let readings = read_counters(shared, config.metering.scrape);
-        let (start, shared) = (Instant::now(), Arc::clone(shared));
-        Self { receipts, openings, readings, ledger, bookkeeper, exchange, start, shared, tokens }
+        let (start, heard, shared) = (Instant::now(), Instant::now(), Arc::clone(shared));
+        Self { receipts, openings, readings, ledger, bookkeeper, exchange, start, heard, shared, tokens }
     }
 
     /// Keeps the ledger; never returns.
@@ -99,12 +105,18 @@ impl Metering {
         let mut tick = interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sweep = interval(SWEEP);
+        let mut receipts = Vec::with_capacity(RECEIPTS_AT_ONCE);
         loop {
             tokio::select! {
-                Some(receipt) = self.receipts.recv() => self.tell(receipt),
+                1.. = self.receipts.recv_many(&mut receipts, RECEIPTS_AT_ONCE) => {
+                    // So that a request which is not known then is another Modelgate's.
+                    self.open();
+                    receipts.drain(..).for_each(|receipt| self.tell(receipt));
+                }
                 Some(receipt) = passed_on(&mut self.exchange) => {
                     self.open();
                     let told = self.ledger.tell_passed_on(receipt, self.start.elapsed());
+                    self.note_word(told);
                     debug!(?told, "another Modelgate has passed on what it was told");
                 }
                 Some(reading) = self.readings.recv() => {
@@ -116,6 +128,10 @@ impl Metering {
                     self.open();
                     self.ledger.advance(self.start.elapsed());
                     self.tokens.open.store(self.ledger.len() as u64, Ordering::Relaxed);
+                    if self.ledger.is_empty() {
+                        self.heard = Instant::now();
+                    }
+                    self.shared.metering_is_silent(self.heard.elapsed() > SILENCE);
                 }
             }
             self.settle().await;
@@ -141,21 +157,25 @@ impl Metering {
     }
 
     fn tell(&mut self, receipt: Receipt) {
-        // So that a request which is not known then is another Modelgate's.
-        self.open();
         let to_pass_on = self.exchange.as_ref().map(|_| receipt.clone());
         let told = self.ledger.tell(receipt, self.start.elapsed());
+        self.note_word(told);
         debug!(?told, "a server or Traefik has told about a request");
         if let (Told::Waits, Some(exchange), Some(receipt)) = (told, &self.exchange, to_pass_on) {
             exchange.pass_on(receipt);
         }
     }
 
+    fn note_word(&mut self, told: Told) {
+        if told == Told::Counted {
+            self.heard = Instant::now();
+        }
+    }
+
     /// If this is dropped while it waits for Redis, only limits in Redis are not corrected: they recover on their own.
     async fn settle(&mut self) {
         let mut corrections = Corrections::default();
-        self.ledger.take_provisional(|held, used| self.shared.correct(held, used.total(), &mut corrections));
-        self.shared.correct_shared(corrections).await;
+        self.ledger.take_provisional(|held, used| self.shared.correct(held, used, &mut corrections));
         let mut settlements = self.ledger.take_settled();
         for settlement in &settlements {
             debug!(
@@ -168,7 +188,7 @@ impl Metering {
             );
             self.tokens.count(settlement.kind, settlement.used.prompt, settlement.used.completion);
         }
-        self.shared.settle(&mut settlements).await;
+        self.shared.settle(&mut settlements, corrections).await;
         self.bookkeeper.settled(settlements);
         self.tokens.note(self.ledger.counts());
     }
@@ -205,8 +225,8 @@ pub(super) async fn keep(metering: Option<&mut Metering>) {
 /// What was settled so far.
 #[derive(Debug, Default)]
 struct Tokens {
-    /// By kind, as in [`KINDS`].
-    settled: [Settled; KINDS.len()],
+    /// By kind, as in [`UsageKind::ALL`].
+    settled: [Settled; UsageKind::ALL.len()],
     open: AtomicU64,
     late: AtomicU64,
     unproven: AtomicU64,
@@ -219,12 +239,9 @@ struct Settled {
     completion: AtomicU64,
 }
 
-const KINDS: [(UsageKind, &str); 3] =
-    [(UsageKind::Exact, "exact"), (UsageKind::Measured, "measured"), (UsageKind::Estimated, "estimated")];
-
 impl Tokens {
     fn count(&self, kind: UsageKind, prompt: u64, completion: u64) {
-        for (settled, _) in self.settled.iter().zip(KINDS).filter(|(_, (other, _))| *other == kind) {
+        for (settled, _) in self.settled.iter().zip(UsageKind::ALL).filter(|(_, other)| *other == kind) {
             settled.requests.fetch_add(1, Ordering::Relaxed);
             settled.prompt.fetch_add(prompt, Ordering::Relaxed);
             settled.completion.fetch_add(completion, Ordering::Relaxed);
@@ -246,7 +263,8 @@ impl Tokens {
             "Tokens of admitted requests, by how well they are known.",
         );
         let value = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
-        for (settled, (_, known)) in self.settled.iter().zip(KINDS) {
+        for (settled, kind) in self.settled.iter().zip(UsageKind::ALL) {
+            let known = kind.name();
             requests = requests.with(&[("known", known)], value(&settled.requests));
             tokens = tokens
                 .with(&[("known", known), ("type", "prompt")], value(&settled.prompt))

@@ -11,7 +11,7 @@ use std::{
 
 use catalogue::{Catalogue, Pool, ServerRecord, ServerUrl};
 use discovery::metrics::MetricsReading;
-use metering::{BookRow, Books, Calibration, Counters, RequestSettlement, Terms};
+use metering::{BookRow, Books, Calibration, Counters, Ending, RequestSettlement, Terms};
 use tracing::debug;
 use web::{Family, Metered, Shared};
 
@@ -71,13 +71,13 @@ impl Bookkeeper {
         let mut books = lock(&self.books);
         for mut settlement in settlements {
             self.open.close(&settlement.model);
-            let told = settlement.server.take();
-            let server = match &told {
-                Some(server) => Some(&**server),
-                None => catalogue.as_deref().and_then(|known| only_server(known, &settlement.model)),
-            };
-            if let Some(server) = server {
-                books.settled(server, settlement);
+            match (settlement.server.take(), catalogue.as_deref()) {
+                (Some(server), _) => books.settled(&server, settlement),
+                (None, Some(catalogue)) if settlement.ending != Ending::Refused => {
+                    let model = [&*settlement.model];
+                    books.settled_somewhere(|url| may_reach(catalogue, |open| model.contains(&open), url));
+                }
+                (None, _) => {}
             }
         }
     }
@@ -96,7 +96,8 @@ impl Bookkeeper {
             completion: figures.completion_tokens,
         };
         let terms = Terms {
-            exclusive: server.spec.settings.metering_exclusive,
+            // Each of several Modelgates would correct its own requests up to what all have used.
+            exclusive: server.spec.settings.metering_exclusive && self.is_alone(),
             leaves_out_cached: figures.leaves_out_cached,
             repeats_prompts: figures.repeats_prompts,
         };
@@ -108,6 +109,10 @@ impl Bookkeeper {
             debug!(server = %url, row = ?balance.row, corrected = balance.corrections.len(), "balanced");
             self.shared.correct_by_counters(&balance.corrections);
         }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.shared.shared_counting().is_none_or(|counting| counting.limits().replicas() < 2)
     }
 
     /// Forgets what servers that are gone have counted.
@@ -123,12 +128,14 @@ fn lock(books: &Mutex<Books<Metered>>) -> MutexGuard<'_, Books<Metered>> {
     books.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The server of a request of which Traefik has told nothing, if the model has only one.
-fn only_server<'c>(catalogue: &'c Catalogue, model: &str) -> Option<&'c str> {
-    let pool = catalogue.pool(model).filter(|pool| pool.canary.is_none())?;
-    let mut servers = pool.ready.iter().chain(&pool.waiting);
-    let first = servers.next()?;
-    servers.next().is_none().then(|| first.spec.url.as_str())
+/// Whether a request to a model for which `is_open` is true may be at this server. Where the model is not known, it may be at any.
+fn may_reach(catalogue: &Catalogue, is_open: impl Fn(&str) -> bool, url: &str) -> bool {
+    let is_it = |server: &Arc<ServerRecord>| server.spec.url.as_str() == url;
+    let leads_there = |pool: &Pool| {
+        let canary = pool.canary.iter().flat_map(|branch| &branch.ready);
+        pool.ready.iter().chain(&pool.waiting).chain(canary).any(is_it)
+    };
+    is_open("") || catalogue.pools().any(|pool| is_open(pool.model.as_str()) && leads_there(pool))
 }
 
 impl OpenRequests {
@@ -141,15 +148,8 @@ impl OpenRequests {
         }
     }
 
-    /// Whether some open request may be at this server. Where the model is not known, it may be at any.
     fn may_reach(&self, catalogue: &Catalogue, url: &ServerUrl) -> bool {
-        let is_open = |model: &str| self.0.contains_key(model);
-        let is_it = |server: &Arc<ServerRecord>| server.spec.url == *url;
-        let leads_there = |pool: &Pool| {
-            let canary = pool.canary.iter().flat_map(|branch| &branch.ready);
-            pool.ready.iter().chain(&pool.waiting).chain(canary).any(is_it)
-        };
-        is_open("") || catalogue.pools().any(|pool| is_open(pool.model.as_str()) && leads_there(pool))
+        may_reach(catalogue, |model| self.0.contains_key(model), url.as_str())
     }
 }
 
@@ -220,7 +220,5 @@ mod tests {
             open.close(&model.into());
             assert_eq!(reached(&open), [false, false], "{model}");
         }
-        assert_eq!(only_server(&catalogue, "llama"), Some(first));
-        assert_eq!(only_server(&catalogue, "gone"), None);
     }
 }

@@ -99,20 +99,25 @@ async fn exchange(
     let mut place = Place::default();
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // What could not be sent is tried once more.
-    let mut again: Vec<Vec<u8>> = Vec::new();
+    // What could not be sent is tried once more: the number of receipts, and they.
+    let mut again: (usize, Vec<Vec<u8>>) = (0, Vec::new());
     while !received.is_closed() {
         tick.tick().await;
         let receipts = take(&mut to_send, &counts);
         if limits.replicas() < 2 {
-            again.clear();
+            again = (0, Vec::new());
             continue;
         }
-        counts.sent.fetch_add(u64::try_from(receipts.len()).unwrap_or(0), Ordering::Relaxed);
-        let new = pack(receipts);
-        let mut messages = std::mem::take(&mut again);
-        messages.extend_from_slice(&new);
-        if !once(limits, &mut place, &messages, &received, &counts).await {
+        let new = (receipts.len(), pack(receipts));
+        let messages = [&again.1[..], &new.1].concat();
+        let count = |counted: &AtomicU64, receipts: usize| {
+            counted.fetch_add(u64::try_from(receipts).unwrap_or(0), Ordering::Relaxed);
+        };
+        if once(limits, &mut place, &messages, &received, &counts).await {
+            count(&counts.sent, again.0 + new.0);
+            again = (0, Vec::new());
+        } else {
+            count(&counts.dropped, again.0);
             again = new;
         }
     }
