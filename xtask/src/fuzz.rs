@@ -22,11 +22,11 @@ pub(crate) struct Search {
     /// How many seconds each target runs
     #[arg(long, default_value_t = 10)]
     seconds: u32,
-    /// Stop after so many inputs instead
+    /// Stop after this number of inputs instead
     #[arg(long, value_name = "COUNT", conflicts_with = "seconds")]
     runs: Option<u64>,
     /// Try this input alone, and say what is wrong with it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "target")]
     input: Option<PathBuf>,
     /// First install what is missing into target/tools and, as root, Debian packages
     #[arg(long)]

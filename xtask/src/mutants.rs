@@ -91,12 +91,12 @@ fn change(output: &Path) -> Result<Option<PathBuf>> {
     let head = git(&["rev-parse", "HEAD"])?;
     let since = if landed.is_empty() || landed == head { "HEAD~1" } else { landed.as_str() };
     let folders = CORE.map(|name| format!("crates/{name}/src"));
-    let mut arguments = vec!["diff", since, "--"];
-    arguments.extend(folders.iter().map(String::as_str));
-    let diff = git(&arguments)?;
     let path = output.join("change.diff");
-    fs::write(&path, format!("{diff}\n"))?;
-    Ok((!diff.is_empty()).then_some(path))
+    let to = format!("--output={}", path.display());
+    let mut arguments = vec!["diff", &to, since, "--"];
+    arguments.extend(folders.iter().map(String::as_str));
+    git(&arguments)?;
+    Ok((fs::metadata(&path)?.len() > 0).then_some(path))
 }
 
 fn git(arguments: &[&str]) -> Result<String> {

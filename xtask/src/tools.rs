@@ -213,7 +213,9 @@ pub(crate) fn for_libfuzzer() -> [Tool; 1] {
 pub(crate) fn for_fuzzing() -> Vec<Tool> {
     let used_for = "comparing with servers' readers";
     vec![
-        Tool::debian("go", &["golang-go", go::GJSON], used_for),
+        Tool::debian("go", &["golang-go"], used_for),
+        // A machine may have Go, and not this.
+        Tool::kept("gjson", go::GJSON_SOURCE, used_for, |_, _| debian::install([go::GJSON].into())),
         Tool::kept("readers in Go", "fuzz-go/readers", used_for, go::readers)
             .listed_in(go::source(), "fuzz-go/readers.go")
             .told_by("FUZZ_GO"),

@@ -7,7 +7,7 @@ use sqlx::{AnyConnection, Row, any::AnyRow};
 use tracing::warn;
 
 use crate::{
-    Store, StoreError, UsedOn,
+    Store, StoreError, StoreUrl, UsedOn,
     database::{AT_ONCE, millis, rows},
     usage,
 };
@@ -82,6 +82,11 @@ impl Store {
                 stored.extend(counts_of(&mut transaction, some).await?);
             }
             return Ok(Added { counts: stored, batch: None });
+        }
+        if let StoreUrl::Postgres(_) = self.url {
+            // Before it is asked which rows are there: a name that is erased meanwhile would come back (`erase.rs`).
+            let lock = "LOCK TABLE usage, usage_hours IN ROW EXCLUSIVE MODE";
+            sqlx::query(lock).execute(&mut *transaction).await?;
         }
         usage::add(&mut transaction, &batch.used, batch.at).await?;
         // From here on other writers wait.

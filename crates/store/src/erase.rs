@@ -45,6 +45,15 @@ impl Person {
         }
     }
 
+    /// Whether the details of an entry name another consumer than this one.
+    fn is_another(&self, details: &str) -> bool {
+        let Self::Consumer(name) = self else { return false };
+        let Ok(details) = serde_json::from_str::<Value>(details) else { return false };
+        let consumer = &details["consumer"];
+        let named = [consumer, &consumer["before"], &consumer["after"]];
+        named.into_iter().filter_map(Value::as_str).any(|other| other != name)
+    }
+
     /// The column of usage that has the name.
     fn column(&self) -> &'static str {
         match self {
@@ -65,31 +74,14 @@ impl Store {
         if person.name() == ERASED {
             return Ok(erased);
         }
-        let mut keys = self.keys_of(person).await?;
+        // The log first: which keys were a consumer's is read from usage, too, and must be there if this is done again.
+        erased.audit = self.erase_from_log(person).await?;
         for table in UsageTable::BOTH {
             for day in self.days_of(table, person).await? {
                 erased.usage += self.fold(table, person, &day).await?;
             }
         }
-        let mentions = self.mentions(person).await?;
-        keys.extend(
-            mentions.iter().filter_map(|(_, subject)| Some(subject.strip_prefix("key ")?.to_owned())),
-        );
-        let mut subjects: Vec<String> = keys.iter().map(|key| format!("key {key}")).collect();
-        subjects.push(format!("{} {}", person.kind(), person.name()));
-        let mut entries: BTreeSet<String> = mentions.into_iter().map(|(id, _)| id).collect();
         let mut transaction = self.begin().await?;
-        for some in subjects.chunks(AT_ONCE) {
-            let about = format!("SELECT id FROM audit WHERE subject IN ({})", parameters(1, some.len()));
-            let query = some.iter().fold(sqlx::query(AssertSqlSafe(about)), Query::bind);
-            for row in query.fetch_all(&mut *transaction).await? {
-                entries.insert(row.try_get(0)?);
-            }
-        }
-        let entries = Vec::from_iter(entries);
-        for some in entries.chunks(AT_ONCE) {
-            erased.audit += erase_entries(&mut transaction, some).await?;
-        }
         let details = json!({ "entries": erased.audit, "rows_of_usage": erased.usage });
         let audit = audit.about(format!("{} {ERASED}", person.kind())).with(details);
         audit.insert(&mut transaction).await?;
@@ -97,15 +89,49 @@ impl Store {
         Ok(erased)
     }
 
-    /// The names of a consumer's keys, those of which nobody else has used.
+    /// Returns the number of entries.
+    async fn erase_from_log(&self, person: &Person) -> Result<u64, StoreError> {
+        let mentions = self.mentions(person).await?;
+        let of_mentions = mentions.iter().map(|(_, subject)| subject.clone());
+        let of_usage = self.keys_of(person).await?.into_iter().map(|key| format!("key {key}"));
+        let keys: BTreeSet<String> =
+            of_mentions.chain(of_usage).filter(|subject| subject.starts_with("key ")).collect();
+        let mut entries: BTreeSet<String> = mentions.into_iter().map(|(id, _)| id).collect();
+        let mut transaction = self.begin().await?;
+        let own = format!("{} {}", person.kind(), person.name());
+        for subject in keys.iter().chain([&own]) {
+            let about = sqlx::query("SELECT id, details FROM audit WHERE subject = $1").bind(subject);
+            let rows = about.fetch_all(&mut *transaction).await?;
+            let mut ids = Vec::with_capacity(rows.len());
+            let mut is_of_another = false;
+            for row in rows {
+                ids.push(row.try_get(0)?);
+                let details: String = row.try_get(1)?;
+                is_of_another |= person.is_another(&details);
+            }
+            // What others have done with a key that was theirs, too, stays.
+            if *subject == own || !is_of_another {
+                entries.extend(ids);
+            }
+        }
+        let (entries, mut erased) = (Vec::from_iter(entries), 0);
+        for some in entries.chunks(AT_ONCE) {
+            erased += erase_entries(&mut transaction, some).await?;
+        }
+        transaction.commit().await?;
+        Ok(erased)
+    }
+
+    /// The names of a consumer's keys, if nobody else has used them.
     async fn keys_of(&self, person: &Person) -> Result<Vec<String>, StoreError> {
         let Person::Consumer(name) = person else { return Ok(Vec::new()) };
         let rows = sqlx::query(
-            "SELECT DISTINCT key_name FROM usage WHERE consumer = $1
-             AND key_name NOT IN (SELECT key_name FROM usage WHERE consumer <> $1)
-             UNION SELECT name FROM accounts WHERE kind = 'key' AND consumer = $1",
+            "SELECT name FROM (SELECT key_name AS name FROM usage WHERE consumer = $1
+             UNION SELECT name FROM accounts WHERE kind = 'key' AND consumer = $1) AS theirs
+             WHERE name <> $2 AND name NOT IN (SELECT key_name FROM usage WHERE consumer <> $1)",
         )
         .bind(name)
+        .bind(ERASED)
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()

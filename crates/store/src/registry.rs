@@ -179,7 +179,8 @@ impl Registry {
     /// Erases the name of a key or a consumer from usage and the audit log, and says there that this was done.
     ///
     /// # Errors
-    /// No name has such characters. There is no store, or it does not answer; then a part may be done, and it can be done again.
+    /// The name has characters that no name may have; or there is no store, or it does not answer. Then a part may be done, and it
+    /// can be done again.
     pub async fn erase(&self, person: &Person, actor: &Actor) -> Result<Erased, RegistryError> {
         const LONGEST: usize = 256;
         let name = person.name();

@@ -75,6 +75,8 @@ pub struct UsageFilter {
     pub to: Option<String>,
     /// What each row is about.
     pub by: UsageBy,
+    /// The table that is summed up; `None`: the one that has what rows are by.
+    pub table: Option<UsageTable>,
     /// The maximum number of rows.
     pub limit: u32,
 }
@@ -298,6 +300,14 @@ impl RowKey {
         Self { key, day: day.clone(), hour, model, consumer }
     }
 
+    /// An hour is known without its day, which is another one if the time zone has changed.
+    fn without_day(&self, table: UsageTable) -> Self {
+        match table {
+            UsageTable::Days => self.clone(),
+            UsageTable::Hours => Self { day: String::new(), ..self.clone() },
+        }
+    }
+
     /// The rows that hold its requests if its own row does not: then the name of its key or consumer was erased.
     fn erased(&self) -> [Self; 2] {
         let key = || ERASED.to_owned();
@@ -340,7 +350,7 @@ fn last_use(used: &Used, at: SystemTime) -> i64 {
 }
 
 /// What is only settled has a row already, unless a name was erased meanwhile. Then it goes where its row went, so that the
-/// name does not come back.
+/// name does not come back. Without either row, it has one of its own.
 async fn past_erasure(
     connection: &mut AnyConnection,
     table: UsageTable,
@@ -348,15 +358,22 @@ async fn past_erasure(
 ) -> Result<BTreeMap<RowKey, More>, StoreError> {
     let (settled, mut kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
         more.into_iter().partition(|(_, (_, last_used))| *last_used == 0);
-    let candidates: Vec<RowKey> =
-        settled.keys().flat_map(|row| [row.clone(), row.erased()[0].clone()]).collect();
+    let candidates: Vec<RowKey> = settled
+        .keys()
+        .flat_map(|row| {
+            let [without_key, without_both] = row.erased();
+            [row.clone(), without_key, without_both]
+        })
+        .collect();
     let mut there = HashSet::new();
     for some in candidates.chunks(AT_ONCE) {
-        there.extend(existing(connection, table, some).await?);
+        there.extend(existing(connection, table, some).await?.into_iter().map(|row| row.without_day(table)));
     }
     for (row, (by, _)) in settled {
         let [without_key, without_both] = row.erased();
-        let row = [row, without_key].into_iter().find(|row| there.contains(row)).unwrap_or(without_both);
+        let is_there = |row: &RowKey| there.contains(&row.without_day(table));
+        let found = [&row, &without_key, &without_both].into_iter().find(|row| is_there(row)).cloned();
+        let row = found.unwrap_or(row);
         kept.entry(row).or_default().0 += by;
     }
     Ok(kept)
@@ -422,33 +439,42 @@ impl Store {
     /// The store does not answer.
     pub async fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError> {
         let by = filter.by.dimensions();
-        let table =
-            if by.contains(&UsageDimension::Hour) { UsageTable::Hours } else { UsageTable::Days }.name();
+        let is_by_hour = by.contains(&UsageDimension::Hour);
+        let usual = if is_by_hour { UsageTable::Hours } else { UsageTable::Days };
+        let table = filter.table.filter(|_| !is_by_hour).unwrap_or(usual).name();
         let columns: String = by.iter().map(|by| format!("{}, ", by.expression())).collect();
+        let given: Vec<_> = [
+            ("key_name =", &filter.key),
+            ("consumer =", &filter.consumer),
+            ("model =", &filter.model),
+            ("day >=", &filter.from),
+            ("day <=", &filter.to),
+        ]
+        .into_iter()
+        .filter_map(|(condition, value)| Some((condition, value.as_ref()?)))
+        .collect();
+        // Each condition on its own, so that the database can use its indices.
+        let conditions: Vec<_> =
+            (1..).zip(&given).map(|(number, (condition, _))| format!("{condition} ${number}")).collect();
+        let only =
+            if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
         let order = |by: &UsageDimension| match by.place() {
             0 => format!("{} DESC", by.expression()),
             _ => by.expression().to_owned(),
         };
-        let groups = match by.iter().map(order).collect::<Vec<_>>().join(", ") {
-            order if order.is_empty() => "HAVING count(*) > 0".to_owned(),
-            order => format!("GROUP BY {} ORDER BY {order}", columns.trim_end_matches(", ")),
+        let order = by.iter().map(order).collect::<Vec<_>>().join(", ");
+        // By a whole key each row is one of the table, and none need be read beyond the last one that is listed.
+        let is_row = by.len() == 4 && !by.contains(&UsageDimension::Month) && filter.table.is_none();
+        let (numbers, groups) = match () {
+            () if is_row => (format!("{}, last_used", NUMBERS.join(", ")), format!("ORDER BY {order}")),
+            () if by.is_empty() => (sums(), "HAVING count(*) > 0".to_owned()),
+            () => (sums(), format!("GROUP BY {} ORDER BY {order}", columns.trim_end_matches(", "))),
         };
-        let statement = format!(
-            "SELECT {columns}{} FROM {table}
-             WHERE (CAST($1 AS TEXT) IS NULL OR key_name = $1) AND (CAST($2 AS TEXT) IS NULL OR consumer = $2)
-             AND (CAST($3 AS TEXT) IS NULL OR model = $3) AND (CAST($4 AS TEXT) IS NULL OR day >= $4)
-             AND (CAST($5 AS TEXT) IS NULL OR day <= $5) {groups} LIMIT $6",
-            sums()
-        );
-        let rows = sqlx::query(AssertSqlSafe(statement))
-            .bind(filter.key.clone())
-            .bind(filter.consumer.clone())
-            .bind(filter.model.clone())
-            .bind(filter.from.clone())
-            .bind(filter.to.clone())
-            .bind(i64::from(filter.limit))
-            .fetch_all(&self.pool)
-            .await?;
+        let limit = given.len() + 1;
+        let statement = format!("SELECT {columns}{numbers} FROM {table} {only} {groups} LIMIT ${limit}");
+        let query =
+            given.iter().fold(sqlx::query(AssertSqlSafe(statement)), |query, (_, value)| query.bind(*value));
+        let rows = query.bind(i64::from(filter.limit)).fetch_all(&self.pool).await?;
         rows.iter().map(|row| read_row(row, by)).collect()
     }
 

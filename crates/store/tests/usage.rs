@@ -191,6 +191,7 @@ async fn a_name_is_erased_and_sums_stay(place: TestStore) {
         Audit::new(from, "request refused").about("key carol-phone").with(json!({ "consumer": "carol" }));
     let ann = store::Actor::at("ann", "192.0.2.8".parse().expect("an address"));
     let made = Audit::new(ann, "key created").about("key carol-phone").with(json!({ "consumer": "carol" }));
+    let moved = json!({ "before": "carol", "after": "team" });
     let entries = [
         seen,
         made,
@@ -198,6 +199,8 @@ async fn a_name_is_erased_and_sums_stay(place: TestStore) {
         entry("ann", "key created", "key unused", "carol"),
         entry("ann", "consumer changed", "consumer carol", ""),
         entry("ann", "key created", "key CAROL", "CAROL"),
+        Audit::new("ann", "key changed").about("key moved").with(json!({ "consumer": moved })),
+        Audit::new("ann", "key rotated").about("key moved").with(json!({ "consumer": "team" })),
     ];
     store.record(&entries).await.expect("written");
     let (days, hours) = (told(&store, "day,model").await, told(&store, "hour,model").await);
@@ -205,7 +208,7 @@ async fn a_name_is_erased_and_sums_stay(place: TestStore) {
     let registry = Registry::new(accounts::Accounts::default());
     registry.set_store(store.clone());
     let erased = registry.erase(&Person::Consumer("carol".into()), &"dpo".into()).await.expect("done");
-    assert_eq!((erased.usage, erased.audit), (8, 4));
+    assert_eq!((erased.usage, erased.audit), (8, 5));
     assert_eq!(
         sorted(told(&store, "key,consumer").await),
         ["(erased) (erased): 4 40", "bob team: 2 20", "carol team: 2 20"]
@@ -213,11 +216,13 @@ async fn a_name_is_erased_and_sums_stay(place: TestStore) {
     let mut expected = [
         "/auth request refused key (erased) - {}",
         "ann consumer changed consumer (erased) - {}",
+        "ann key changed key (erased) - {}",
+        "ann key rotated key moved - {\"consumer\":\"team\"}",
         "ann key changed key bob - {\"consumer\":\"team\",\"note\":\"O'Brien\"}",
         "ann key created key (erased) - {}",
         "ann key created key (erased) 192.0.2.8 {}",
         "ann key created key CAROL - {\"consumer\":\"CAROL\",\"note\":\"O'Brien\"}",
-        "dpo usage erased consumer (erased) - {\"entries\":4,\"rows_of_usage\":8}",
+        "dpo usage erased consumer (erased) - {\"entries\":5,\"rows_of_usage\":8}",
     ];
     expected.sort_unstable();
     assert_eq!(audited(&store).await, expected);

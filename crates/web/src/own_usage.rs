@@ -12,7 +12,7 @@ use crate::refusal::Refusal;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How many are looked up at once; others wait.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 1;
 
 /// A question of a caller about its own usage.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

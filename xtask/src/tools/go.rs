@@ -9,6 +9,8 @@ use crate::{Result, layout, run};
 
 /// The package of the library with which llama-swap reads JSON.
 pub(super) const GJSON: &str = "golang-github-tidwall-gjson-dev";
+/// A file of it.
+pub(super) const GJSON_SOURCE: &str = "/usr/share/gocode/src/github.com/tidwall/gjson/gjson.go";
 
 /// The source of the readers with which fuzz targets compare.
 pub(super) fn source() -> PathBuf {

@@ -12,7 +12,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde::Deserialize;
-use store::{Erased, Person, RegistryError, UsageBy, UsageFilter, UsageRow};
+use store::{Erased, Person, RegistryError, UsageBy, UsageDimension, UsageFilter, UsageRow, UsageTable};
 
 use super::{status, with_status};
 use crate::{
@@ -152,7 +152,7 @@ pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, uri: Ur
 async fn page(admin: &Admin, operator: Operator, mut query: UsageQuery) -> UsagePage {
     let by = query.by.parse::<UsageBy>().ok();
     query.by = by.as_ref().map_or_else(|| CHOICES[0].0.to_owned(), ToString::to_string);
-    let by = by.unwrap_or_else(|| UsageBy::of([store::UsageDimension::Day]));
+    let by = by.unwrap_or_else(|| UsageBy::of([UsageDimension::Day]));
     for day in [&mut query.from, &mut query.to] {
         if !is_day(day) {
             day.clear();
@@ -169,6 +169,7 @@ async fn page(admin: &Admin, operator: Operator, mut query: UsageQuery) -> Usage
         from: given(&query.from),
         to: given(&query.to),
         by: UsageBy::of([]),
+        table: by.dimensions().contains(&UsageDimension::Hour).then_some(UsageTable::Hours),
         limit: 1,
     };
     let rows = UsageFilter { by: by.clone(), limit: ROWS + 1, ..all.clone() };

@@ -148,6 +148,7 @@ mod tests {
         let figures = |prompt_tokens, completion_tokens| Figures {
             prompt_tokens,
             completion_tokens,
+            running: Some(0),
             ..Figures::default()
         };
         for (page, expected) in [
@@ -157,7 +158,10 @@ mod tests {
                 Figures { running: Some(7), waiting: 2, ..figures(8_128_902, 7_557_572) },
             ),
             (include_str!("testdata/llamacpp.txt"), Figures { cached_tokens: 92, ..figures(120 + 92, 98) }),
-            (include_str!("testdata/tgi.txt"), Figures { running: Some(4), waiting: 3, ..figures(12_345, 50_000) }),
+            (
+                include_str!("testdata/tgi.txt"),
+                Figures { running: Some(4), waiting: 3, ..figures(12_345, 50_000) },
+            ),
         ] {
             assert_eq!(Figures::read(page.as_bytes()), Some(expected), "{page}");
         }
@@ -174,7 +178,9 @@ mod tests {
         assert!(!figures.is_idle());
         let old = "llamacpp:prompt_tokens_total 5\nllamacpp:tokens_predicted_total 6\n";
         let figures = Figures::read(old.as_bytes()).expect("llama.cpp's");
-        assert!(figures.leaves_out_cached && figures.is_idle());
+        assert!(figures.leaves_out_cached && !figures.is_idle(), "nobody knows");
+        let idle = format!("{old}llamacpp:requests_processing 0\n");
+        assert!(Figures::read(idle.as_bytes()).is_some_and(|figures| figures.is_idle()));
         let ranks = "sglang:prompt_tokens_total{tp_rank=\"0\"} 3\nsglang:prompt_tokens_total{tp_rank=\"1\"} 3\n\
                      sglang:generation_tokens_total 4\n";
         assert_eq!(Figures::read(ranks.as_bytes()).map(|figures| figures.prompt_tokens), Some(3));

@@ -188,12 +188,44 @@ fn a_busy_server_is_balanced_when_it_is_idle_or_after_many_requests() {
     all.add(counters(0, 50));
     assert_eq!(shop.read_at(all, EXCLUSIVE, false, 3), []);
     assert_eq!(shop.books.rows(&server()).count(), 1);
-    shop.read_at(all, EXCLUSIVE, false, 3_600);
+    assert_eq!(shop.read_at(all, EXCLUSIVE, false, 3_600), [], "so few requests are not corrected");
     assert_eq!(
         shop.books.rows(&server()).count(),
-        2,
-        "each hour has its row, but so few requests are not corrected"
+        1,
+        "what was until then belongs to the hour that has ended"
     );
+    shop.measured(5_001, 90);
+    shop.read_at(all, EXCLUSIVE, false, 7_200);
+    assert_eq!(shop.books.rows(&server()).map(|(_, row)| row.requests).collect::<Vec<_>>(), [4_099, 1]);
+}
+
+/// Regression: only a reading of exactly 4,096 requests corrected a server that is never idle.
+#[test]
+fn a_busy_exclusive_server_is_corrected_at_any_reading_after_enough_requests() {
+    let mut shop = Shop { books: Books::new(), ..Shop::new(EXCLUSIVE, counters(0, 0)) };
+    let mut all = counters(7, 7);
+    assert_eq!(shop.read_at(all, EXCLUSIVE, false, 0), []);
+    for (requests, is_corrected) in [(511, false), (200, true), (3_000, true), (5_000, false)] {
+        for request in 0..requests {
+            shop.measured(request, 10);
+            all.add(counters(10, 11));
+        }
+        let corrections = shop.read_at(all, EXCLUSIVE, false, 1);
+        assert_eq!(!corrections.is_empty(), is_corrected, "{requests}");
+    }
+    assert_eq!(shop.row().requests, 8_711, "a server that was never idle has its rows, too");
+}
+
+/// What a server has counted for a request that nobody has placed would be taken from others.
+#[test]
+fn a_request_that_may_have_been_at_a_server_keeps_it_from_being_corrected() {
+    let mut shop = Shop::new(EXCLUSIVE, counters(0, 0));
+    shop.measured(1, 100);
+    shop.books.settled_somewhere(|name| *name == *server());
+    assert_eq!(shop.read(counters(20, 300), EXCLUSIVE), []);
+    shop.measured(2, 100);
+    shop.books.settled_somewhere(|name| *name != *server());
+    assert_eq!(shop.read(counters(30, 410), EXCLUSIVE)[0].completion, 10);
 }
 
 /// What a server had counted before it was killed is lost with it: nothing is made of the rest.
@@ -270,7 +302,8 @@ fn memory_is_bounded() {
     assert_eq!((shop.books.lines, shop.books.servers[&server()].lines()), (MOST_LINES, MOST_LINES));
     let ours = 5_001 * 10;
     assert_eq!(shop.read(counters(99 + ours, 2 * ours), EXCLUSIVE), [], "not all are known");
-    assert_eq!((shop.row().requests, shop.books.lines), (5_001, 0));
+    let (_, last) = shop.books.rows(&server()).last().expect("a row");
+    assert_eq!((last.requests, shop.books.lines), (5_001, 0));
     for number in 0..20 {
         for _ in 0..MOST_LINES {
             books.settled(&number.to_string(), one.clone());

@@ -31,6 +31,7 @@ async fn list_usage(registry: &Registry, wanted: &Usage) -> Result<(), CommandFa
         from: wanted.from.clone(),
         to: wanted.to.clone(),
         by: wanted.by.clone(),
+        table: None,
         // One row more than fits shows whether there are more.
         limit: wanted.limit + 1,
     };
@@ -77,7 +78,7 @@ async fn erase(registry: &Registry, erase: &Erase) -> Result<(), CommandFailure>
     }
     writeln!(
         io::stdout().lock(),
-        "the name was erased from {usage} rows of usage and {audit} entries of the audit log; their sums stay"
+        "the name was erased from {usage} rows of usage and {audit} entries of the audit log; sums of usage stay"
     )?;
     Ok(())
 }
