@@ -7,8 +7,8 @@
 //!
 //! A server's counters also count what others have asked it for, and the requests that it works on now. So the two are compared
 //! over spans of time that begin and end with an idle server. Only where Modelgate is the server's only user
-//! ([`Terms::exclusive`]) are receipts that are not exact corrected, so that their sum is what the server has counted; never
-//! above what was reserved for each.
+//! ([`Terms::exclusive`]) are receipts that are not exact corrected, so that their sum is what the server has counted; no
+//! answer beyond what was reserved for it, and no prompt beyond what then is left, if they were not measured to be longer.
 
 mod account;
 mod counters;

@@ -49,10 +49,10 @@ impl<W> BookLine<W> {
         if terms.repeats_prompts { self.shape.choices.max(1).into() } else { 1 }
     }
 
-    /// What was measured may already be more than what was reserved, if the request left its length open.
+    /// What was measured may already be more than what was reserved, if the request left its length open. A prompt that was
+    /// measured above its estimate takes nothing from the answer: how long that may be is known from the request.
     fn most_completion(&self) -> u64 {
-        let left = self.reserved.total().saturating_sub(self.used.prompt);
-        left.min(self.reserved.completion.into()).max(self.used.completion)
+        u64::from(self.reserved.completion).max(self.used.completion)
     }
 
     fn most_prompt(&self, completion: u64) -> u64 {

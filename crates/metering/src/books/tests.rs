@@ -130,6 +130,18 @@ fn no_correction_goes_beyond_a_reservation() {
     assert_eq!(shop.row().completion_difference(), BookDifference::NotOurs(4_000));
 }
 
+/// Regression: a prompt that was measured above its estimate was taken from the answer, so answers stayed below what was counted.
+#[test]
+fn a_prompt_above_its_estimate_takes_nothing_from_the_answer() {
+    let mut shop = Shop::new(EXCLUSIVE, counters(0, 0));
+    let shape = RequestShape { traces: false, ..SHAPE };
+    shop.ledger.calibration_mut().learn_prompt(&Arc::from("llama"), shape, 100, 1_000, 4_000);
+    let settled = shop.measured(1, 100);
+    assert!(settled.used.prompt > settled.reserved.prompt.into(), "{settled:?}");
+    let corrections = shop.read(counters(settled.used.prompt, 1_000), EXCLUSIVE);
+    assert_eq!((corrections[0].completion, corrections[0].prompt), (900, 0));
+}
+
 #[test]
 fn prompts_that_a_counter_leaves_out_were_cached() {
     let terms = Terms { leaves_out_cached: true, ..EXCLUSIVE };
