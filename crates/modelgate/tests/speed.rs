@@ -265,7 +265,7 @@ async fn cost_of_a_request(load: &Load, processes: &[u32]) -> f64 {
     let cpu = || processes.iter().map(|id| cpu_time(*id)).sum::<Duration>();
     let before = cpu();
     let report = load.clone().until(Until::Elapsed(ROUND)).run().await;
-    assert!(report.answered(200) > 100 && report.answered(200) == report.answers(), "{:?}", report.statuses);
+    assert!(report.answered(200) > 20 && report.answered(200) == report.answers(), "{:?}", report.statuses);
     (cpu() - before).as_secs_f64() * 1e6 / report.answers() as f64
 }
 
