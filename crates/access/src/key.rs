@@ -305,6 +305,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn open_requests_are_there_until_the_last_has_ended() {
+        let open = OpenRequests::default();
+        assert!(!open.any());
+        open.opened();
+        open.opened();
+        open.closed();
+        assert!(open.any() && !open.clone().any(), "another key has its own");
+        open.closed();
+        assert!(!open.any());
+    }
+
+    #[test]
     fn a_digest_survives_being_written_and_read() {
         // From `printf abc | sha256sum`.
         let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

@@ -2,7 +2,7 @@
 
 mod common;
 
-use access::{Mode, Policy};
+use access::{Key, Mode, Policy};
 use catalogue::ServerRecord;
 use common::{Call, World, key, rate, server_with};
 
@@ -112,4 +112,31 @@ fn a_name_in_a_path_may_have_seven_slashes() {
         &world,
         [(path(seven), "ok"), (path(eight), "model_not_found"), (Call::chat("mg-bob", eight), "ok")],
     );
+}
+
+/// What a server has stored for one client, another could have it answer with.
+#[test]
+fn a_body_refers_to_stored_data_only_by_a_key_that_may() {
+    let trusted = Key { stored_data: true, ..key("bob", "*", None, None) };
+    let world = World::new(
+        Policy::new(vec![key("alice", "*", None, None), trusted], Vec::new()),
+        vec![server_with("a", &["llama"], &[])],
+    );
+    let code = |name: &str, body: &str| {
+        world.code(&Call::new(&format!("mg-{name}")).uri("/v1/responses").json(body))
+    };
+    for (body, is_stored) in [
+        (r#"{"model":"llama","input":"x"}"#, false),
+        (r#"{"model":"llama","input":"x","prompt":"a text"}"#, false),
+        (r#"{"model":"llama","input":"x","prompt":{"id":"p"}}"#, true),
+        (r#"{"model":"llama","input":"x","previous_response_id":"r"}"#, true),
+        (r#"{"model":"llama","input":"x","conversation":"c"}"#, true),
+        (
+            r#"{"model":"llama","input":[{"role":"user","content":[{"type":"input_file","file_id":"f"}]}]}"#,
+            true,
+        ),
+    ] {
+        assert_eq!(code("alice", body), if is_stored { "field_not_accepted" } else { "ok" }, "{body}");
+        assert_eq!(code("bob", body), "ok", "{body}");
+    }
 }

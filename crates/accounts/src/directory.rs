@@ -270,9 +270,85 @@ mod tests {
         assert!(bob.consumer.limits.is_empty() && bob.may_use_all());
     }
 
+    fn limits(amount: u32) -> Limits {
+        Rate::per_minute(amount, None).expect("a rate").into()
+    }
+
+    /// Whatever an operator has written about a key must hold when it is used.
+    #[test]
+    fn a_key_has_all_that_was_written_about_it() {
+        use std::time::{Duration, SystemTime};
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        let spec = KeySpec {
+            previous: Some(crate::PreviousKey { sha256: KeyDigest::of("old"), until }),
+            models: Patterns::new(vec!["qwen".into()]).ok(),
+            limits: Some(limits(1)),
+            limits_per_model: Some(limits(2)),
+            manage: true,
+            stored_data: true,
+            expires: Some(until),
+            disabled: true,
+            networks: vec!["10.0.0.0/8".parse().expect("a network")],
+            ..key(None)
+        };
+        let mut directory = Directory::default();
+        let made = directory.key(spec.clone()).expect("a key");
+        assert_eq!((made.name.as_str(), made.digest), ("alice", KeyDigest::of("a")));
+        assert!(made.models.matches("qwen") && !made.models.matches("llama"));
+        assert_eq!((made.limits, made.limits_per_model), (limits(1), limits(2)));
+        assert_eq!(made.previous, Some((KeyDigest::of("old"), until)));
+        assert!(made.manage && made.stored_data && made.disabled && made.plan.is_none());
+        assert_eq!((made.expires, made.networks), (Some(until), spec.networks.clone()));
+        // With a plan, what it has itself stays its own, also when the plan changes.
+        let own = Plan { limits: Some(limits(8)), limits_per_model: Some(limits(9)), ..plan("gold") };
+        directory.add_plan(own).expect("new");
+        let with_plan = directory.key(KeySpec { plan: Some("gold".into()), ..spec }).expect("a key");
+        assert_eq!((with_plan.limits, with_plan.limits_per_model), (limits(1), limits(2)));
+        assert!(with_plan.models.matches("qwen") && !with_plan.models.matches("llama"));
+    }
+
+    /// A plan or a consumer is changed: its keys are linked again, and none is made anew.
+    #[test]
+    fn keys_follow_their_plan_and_their_consumer() {
+        let mut directory = Directory::default();
+        let gold = |amount| Plan {
+            limits: Some(limits(amount)),
+            limits_per_model: Some(limits(amount + 1)),
+            ..plan("gold")
+        };
+        assert!(!directory.replace_plan("gold", Some(gold(1))), "no key has waited for it");
+        directory.add_plan(plan("silver")).expect("new");
+        assert_eq!(directory.plan_names(), ["gold", "silver"]);
+        assert_eq!(directory.plans().count(), 2);
+        directory.add_consumer(consumer("team", Some("gold"))).expect("new");
+        directory.add_consumer(consumer("other", Some("silver"))).expect("new");
+        directory.add_consumer(consumer("free", None)).expect("new");
+        assert_eq!(directory.consumers_with("gold").collect::<Vec<_>>(), ["team"]);
+        let alice = directory.key(key(Some("gold"))).expect("a key");
+        directory.key(KeySpec { consumer: "nobody".into(), ..key(None) }).expect("a key");
+        let mut declared: Vec<_> = directory.consumers().map(|(name, _)| name.as_str()).collect();
+        declared.sort_unstable();
+        assert_eq!(declared, ["free", "other", "team"], "not those that only keys name");
+        assert_eq!((&alice.limits, &alice.limits_per_model), (&limits(1), &limits(2)));
+        assert_eq!(alice.plan.as_ref().map(|plan| &*plan.name), Some("gold"));
+
+        directory.replace_plan("gold", Some(gold(5)));
+        directory.resolve("team").expect("its plan is there");
+        let again = directory.relink(&alice).expect("its plan is there");
+        assert_eq!((&again.limits, &again.limits_per_model), (&limits(5), &limits(6)));
+        assert_eq!(again.consumer.limits, limits(5));
+        assert!(again.plan.is_some(), "it follows the next change as well");
+
+        assert!(!directory.replace_plan("gold", None));
+        directory.relink(&again).expect_err("no such plan");
+        assert!(directory.replace_plan("gold", Some(gold(7))), "a key was left out for want of it");
+        assert!(!directory.replace_plan("gold", Some(gold(7))), "once");
+        directory.replace_consumer("team", Some(consumer("team", None))).expect("no plan");
+        assert!(directory.relink(&again).expect("its plan is there").consumer.limits.is_empty());
+    }
+
     #[test]
     fn a_consumer_has_of_its_plan_what_it_does_not_have_itself() {
-        let limits = |amount| Rate::per_minute(amount, None).map(Limits::from).expect("a rate");
         let amounts = |limits: &Limits| limits.rates().first().map(Rate::amount);
         let plan = |own, per_model| Plan { limits: own, limits_per_model: per_model, ..plan("gold") };
         let with = |own: Option<u32>, per_model: Option<u32>, plan: Option<&Plan>| {

@@ -437,6 +437,47 @@ mod tests {
         assert!(parse_text::<Plan>("{", None).is_err());
     }
 
+    /// A name with an error beside it would be used without what was meant.
+    #[test]
+    fn an_account_with_an_error_is_not_used() {
+        let errors = errors::<Plan>(&json!({ "name": "gold", "limit": { "burst": 0 } }), None);
+        assert!(errors.iter().any(|error| error.contains("limit.burst")), "{errors:?}");
+        for note in ["x".repeat(501), "two\nlines".to_owned()] {
+            assert!(parse::<Plan>(&json!({ "name": "gold", "note": note }), None).is_err(), "{note}");
+        }
+        let longest = "é".repeat(500);
+        let plan = parse::<Plan>(&json!({ "name": "gold", "note": longest }), None).expect("a plan");
+        assert_eq!(plan.note, Some(longest));
+    }
+
+    /// An account's name, its plan and its consumer.
+    type Told<'a> = (&'a str, Option<&'a str>, Option<&'a str>);
+
+    /// Pages and the store treat all kinds alike.
+    #[test]
+    fn each_kind_knows_its_accounts() {
+        fn told<'a, A: Account + 'a>(accounts: &'a Accounts) -> Vec<Told<'a>> {
+            assert_eq!(AccountKind::of(A::KIND.as_str()), Some(A::KIND));
+            A::among(accounts).iter().map(|one| (one.name(), one.plan(), one.consumer())).collect()
+        }
+        let plan = parse(&json!({ "name": "gold" }), None).expect("a plan");
+        let team = parse(&json!({ "name": "team", "plan": "gold" }), None).expect("a consumer");
+        let free = parse(&json!({ "name": "free" }), None).expect("a consumer");
+        let key = KeySpec { plan: Some("gold".into()), ..KeySpec::new("alice", "team", KeyDigest::of("a")) };
+        let accounts = Accounts { plans: vec![plan], consumers: vec![team, free], keys: vec![key] };
+        assert_eq!(told::<Plan>(&accounts), [("gold", None, None)]);
+        assert_eq!(told::<ConsumerSpec>(&accounts), [("team", Some("gold"), None), ("free", None, None)]);
+        assert_eq!(told::<KeySpec>(&accounts), [("alice", Some("gold"), Some("team"))]);
+        assert_eq!(AccountKind::of("nobody"), None);
+    }
+
+    #[test]
+    fn patterns_are_the_same_if_their_texts_are() {
+        let of = |text: &str| Patterns::new(vec![text.to_owned()]).expect("a pattern");
+        assert_eq!((of("a*") == of("a*"), of("a*") == of("b*")), (true, false));
+        assert_eq!(of("a*").texts(), ["a*"]);
+    }
+
     #[test]
     fn a_rotated_key_remembers_what_it_was() {
         let (old, new) = (KeyDigest::of("old"), KeyDigest::of("new"));

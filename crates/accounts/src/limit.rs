@@ -46,3 +46,26 @@ pub fn limits_to_json(limits: &Limits) -> Value {
         fields.iter().map(|(field, number)| (field.name().to_owned(), number.into())),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_patch_that_takes_every_limit_away() {
+        for (patch, expected) in [
+            (json!({}), true),
+            (json!({ "burst": null }), true),
+            (json!({ "burst": null, "tokens_per_day": null }), true),
+            (json!({ "burst": null, "tokens_per_day": 5 }), false),
+            (json!({ "burst": 5 }), false),
+            (json!({ "bursts": null }), false),
+            (json!(null), false),
+            (json!(5), false),
+        ] {
+            assert_eq!(has_no_limits(&patch), expected, "{patch}");
+        }
+    }
+}

@@ -45,3 +45,26 @@ impl Pool {
         models.globs().clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use limits::Rate;
+
+    use super::*;
+
+    /// Equal values share memory, and the pool of all that were ever used stays small.
+    #[test]
+    fn equal_values_are_one_and_their_number_is_bounded() {
+        let mut pool = Pool::default();
+        for amount in 1..=u32::try_from(MAX_VALUES + 1).expect("it fits") {
+            pool.limits(Rate::per_minute(amount, None).expect("a rate").into());
+            pool.models(&Patterns::new(vec![format!("m{amount}")]).expect("a pattern"));
+            let kept = (amount as usize - 1) % MAX_VALUES + 1;
+            assert_eq!((pool.limits.len(), pool.models.len()), (kept, kept));
+        }
+        assert!(pool.limits(Limits::default()).is_empty());
+        let known = pool.models(&Patterns::new(vec!["m1001".into()]).expect("a pattern"));
+        assert!(known.matches("m1001") && !known.matches("m1"));
+        assert_eq!((pool.limits.len(), pool.models.len()), (1, 1));
+    }
+}

@@ -167,13 +167,14 @@ mod tests {
     fn counts_that_are_over_are_forgotten_once_they_are_saved() {
         let quotas = Quotas::default();
         quotas.take(&demand("a", 100, 3)).expect("passes");
+        assert!(!quotas.is_empty());
         let later = at("2026-11-23T00:00:00Z");
         quotas.forget_before(later, &TimeZone::UTC);
         assert_eq!(quotas.len(), 1, "it is not saved");
         quotas.take_unsaved();
         quotas.forget_before(at("2026-11-21T23:59:59Z"), &TimeZone::UTC);
         assert_eq!(quotas.len(), 1, "it is not over");
-        quotas.forget_before(later, &TimeZone::UTC);
+        quotas.forget_before(at("2026-11-22T00:00:00Z"), &TimeZone::UTC);
         assert!(quotas.is_empty());
     }
 

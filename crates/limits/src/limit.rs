@@ -122,7 +122,20 @@ impl fmt::Display for Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rate::Per;
+    use crate::{quota::Calendar, rate::Per};
+
+    #[test]
+    fn a_limit_is_a_set_of_one_and_is_told_by_its_amount() {
+        let rate = Rate::per_minute(60, Some(5)).expect("a rate");
+        let quota = Quota::new(9, Unit::Tokens, Calendar::Day).expect("a quota");
+        let (of_rate, of_quota) = (Limits::from(rate), Limits::from(quota));
+        assert_eq!((of_rate.rates(), of_rate.quotas()), ([rate].as_slice(), [].as_slice()));
+        assert_eq!((of_quota.rates(), of_quota.quotas()), ([].as_slice(), [quota].as_slice()));
+        assert!(!of_rate.is_empty() && !of_quota.is_empty() && Limits::default().is_empty());
+        let told = |limit: Limit| (limit.amount(), limit.at_once(), limit.unit(), limit.to_string());
+        assert_eq!(told(rate.into()), (60, 5, Unit::Requests, "60 requests a minute".to_owned()));
+        assert_eq!(told(quota.into()), (9, 9, Unit::Tokens, "9 tokens a day".to_owned()));
+    }
 
     #[test]
     fn of_two_limits_for_the_same_time_the_first_counts() {

@@ -150,6 +150,17 @@ mod tests {
         assert_eq!((hourly.interval(), hourly.to_string().as_str()), (360_000_000_000, "10 tokens an hour"));
     }
 
+    /// A replica on its own enforces its part of the amount and of the burst, and at least one.
+    #[test]
+    fn a_share_is_a_part_of_both_numbers() {
+        let rate = Rate::per_minute(90, Some(5)).expect("a rate");
+        for (replicas, amount, burst) in [(1, 90, 5), (2, 45, 2), (9, 10, 1), (100, 1, 1)] {
+            let share = rate.shared_by(NonZeroU32::new(replicas).expect("not 0"));
+            assert_eq!((share.amount(), share.burst()), (amount, burst), "{replicas}");
+            assert_eq!((share.per(), share.unit()), (rate.per(), rate.unit()));
+        }
+    }
+
     #[test]
     fn nonsense_is_refused() {
         assert_eq!(Rate::per_minute(0, None), Err(InvalidRate::Amount(0)));

@@ -88,3 +88,67 @@ impl fmt::Display for Scope {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        quota::{Calendar, Quota},
+        rate::{Per, Rate},
+    };
+
+    /// What a client reads, and whether it should wait.
+    #[test]
+    fn a_refusal_says_whose_limit_it_is_and_whether_waiting_helps() {
+        let requests = Rate::per_minute(60, Some(5)).expect("a rate");
+        let tokens = Rate::new(1000, Unit::Tokens, Per::Minute, None).expect("a rate");
+        let quota = Quota::new(10, Unit::Requests, Calendar::Day).expect("a quota");
+        let many = Quota::new(1000, Unit::Tokens, Calendar::Month).expect("a quota");
+        for (limit, scope, cost, lasting, words) in [
+            (
+                Limit::from(requests),
+                Scope::Key,
+                1,
+                false,
+                "the limit of 60 requests a minute for this API key is used up",
+            ),
+            (
+                tokens.into(),
+                Scope::Consumer,
+                1000,
+                false,
+                "the limit of 1000 tokens a minute for this consumer is used up but for 7; \
+                 this request is estimated at 1000 tokens",
+            ),
+            (
+                tokens.into(),
+                Scope::Model,
+                1001,
+                true,
+                "this request is estimated at 1001 tokens, and no more than 1000 at once are allowed for this model \
+                 (1000 tokens a minute)",
+            ),
+            (
+                quota.into(),
+                Scope::KeyAndModel,
+                1,
+                true,
+                "the quota of 10 requests a day for this API key and model is used up",
+            ),
+            (
+                many.into(),
+                Scope::ConsumerAndModel,
+                8,
+                true,
+                "the quota of 1000 tokens a month for this consumer and model is used up but for 7; \
+                 this request is estimated at 8 tokens",
+            ),
+        ] {
+            let (retry_after, reset_after) = (Duration::from_secs(1), Duration::from_secs(2));
+            let reached = LimitReached { scope, limit, cost, remaining: 7, retry_after, reset_after };
+            assert_eq!((reached.to_string().as_str(), reached.is_lasting()), (words, lasting));
+            assert_eq!(reached.never_passes(), cost == 1001);
+        }
+        assert_eq!(Scope::Address.to_string(), "of failed attempts from this address");
+    }
+}

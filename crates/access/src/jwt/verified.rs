@@ -290,6 +290,14 @@ fn a_key_that_looks_like_a_token_is_a_key() {
     assert_eq!(who(clear), "own");
     assert_eq!(who(&token(&claims(json!({})))), "jwt:alice");
     assert_eq!(who("eyJ.another.key"), "invalid_token");
+    let shows = |shown: &str| {
+        let value = format!("Bearer {shown}").parse().expect("a header value");
+        policy.shows_token(&http::HeaderMap::from_iter([(http::header::AUTHORIZATION, value)]))
+    };
+    assert!(shows("eyJ.another.key") && !shows(clear) && !shows("mg-abc"));
+    assert!(
+        Reason::UnknownKey.is_guess() && Reason::MistypedKey.is_guess() && !Reason::MissingKey.is_guess()
+    );
     assert_eq!(who("ey.no-token"), "invalid_api_key");
     // Longer than any key, but not than any token.
     let long = token(&claims(json!({ "pad": "x".repeat(600) })));

@@ -54,6 +54,60 @@ fn a_request_without_limits_passes_and_leaves_no_cell() {
     assert!(limiters.is_empty());
 }
 
+/// Of what was reserved only tokens are kept, and corrected; what is left says so, in the order of the demands.
+#[test]
+fn only_tokens_are_kept_and_what_is_left_follows() {
+    let (limiters, clock) = limiters();
+    let rates = [Unit::Requests, Unit::Tokens].map(|unit| {
+        Demand::new(Scope::Key, Subject::of(1), Rate::new(60, unit, Per::Minute, None).expect("a rate"), 4)
+    });
+    let zone = jiff::tz::TimeZone::UTC;
+    let quotas =
+        [Unit::Requests, Unit::Tokens].map(|unit| Quota::new(100, unit, Calendar::Day).expect("a quota"));
+    let mut demands = Demands::default();
+    let limits = crate::Limits::new(rates.map(|demand| demand.rate).to_vec(), quotas.to_vec());
+    let limited = crate::Limited { scope: Scope::Key, subject: Subject::of(1), limits: &limits };
+    demands.add(&limited, &crate::Moment::new(std::time::SystemTime::UNIX_EPOCH, &zone), |_| 4);
+    assert!(limiters.is_empty());
+    let reserved = limiters.reserve(&demands).expect("it passes");
+    assert!(!limiters.is_empty() && !reserved.is_empty() && Reservation::default().is_empty());
+    let remaining = || limiters.left(&demands).iter().map(|left| left.remaining).collect::<Vec<_>>();
+    assert_eq!(remaining(), [56, 56, 96, 96]);
+    let tokens = reserved.of_tokens();
+    assert_eq!((tokens.rates.len(), tokens.quotas.len()), (1, 1));
+    assert_eq!(tokens.rates[0].0.rate.unit(), Unit::Tokens);
+    assert_eq!(tokens.quotas[0].quota.unit(), Unit::Tokens);
+    for part in [
+        Reservation { rates: Vec::new(), ..tokens.clone() },
+        Reservation { quotas: Vec::new(), ..tokens.clone() },
+    ] {
+        assert!(!part.is_empty());
+    }
+    limiters.correct_quotas(&tokens, 30);
+    assert_eq!(remaining(), [56, 56, 96, 66], "its rates have recovered on their own");
+    limiters.correct_quotas(&tokens, -20);
+    assert_eq!(remaining(), [56, 56, 96, 86]);
+    let whole = limiters.reserve(&demands).expect("it passes");
+    limiters.correct_quotas(&whole, 10);
+    assert_eq!(remaining(), [52, 52, 92, 72], "requests are not corrected by tokens");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(remaining(), [53, 53, 92, 72]);
+    let left = limiters.left(&demands);
+    assert_eq!(left[0].reset_after, Duration::from_secs(7));
+    assert_eq!(left[2].reset_after, Duration::from_secs(24 * 3600));
+}
+
+/// A clock that stands still would never let a limit recover.
+#[test]
+fn the_systems_clock_runs() {
+    let clock = SystemClock::new();
+    let began = clock.now();
+    while clock.now() == began {
+        thread::yield_now();
+    }
+    assert!(clock.now() > began);
+}
+
 #[test]
 fn waiting_as_long_as_told_is_exactly_enough() {
     let (limiters, clock) = limiters();
