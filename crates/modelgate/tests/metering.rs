@@ -308,6 +308,7 @@ async fn what_nobody_tells_about_stands_as_estimated() {
 }
 
 const LIMITED: &str = "mg-limited";
+const PRICES: &str = "prices: { currency: EUR, models: [{ match: \"llama*\", prompt: 0.15, completion: 0.60, request: 0.001 }] }\n";
 
 /// A request reserves some thousand tokens and takes a few: without what servers and Traefik tell, ten a minute would pass.
 #[tokio::test]
@@ -321,7 +322,7 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
         ..Options::named("sim", &["llama"])
     });
     let yaml = format!(
-        "listen: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\ntime_zone: {}\nservers: [{{ url: \"{}\" }}]\n{}",
+        "listen: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\ntime_zone: {}\n{PRICES}servers: [{{ url: \"{}\" }}]\n{}",
         common::noon(),
         sim.url(),
         common::auth::file_key("limited", "tokens_per_minute: 10000, tokens_per_day: 1000000"),
@@ -450,6 +451,12 @@ async fn usage_says_what_the_answers_said(
     );
     assert!(measured > 0 && number(&day, "prompt_tokens") > prompt && day["errors"] == 0, "{day}");
     assert!(day["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{day}");
+    let billions = |requests: u64, prompt: u64, completion: u64| {
+        let cost = 1_000_000 * requests + 150 * prompt + 600 * completion;
+        format!("{}.{:09}", cost / 1_000_000_000, cost % 1_000_000_000).trim_end_matches('0').to_owned()
+    };
+    let cost = billions(61, number(&day, "prompt_tokens"), number(&day, "completion_tokens"));
+    assert_eq!((&day["cost"], &day["currency"]), (&json!(cost), &json!("EUR")), "{day}");
     let by_hour = rows("&by=hour").await;
     let of_hours: u64 = by_hour.as_array().expect("rows").iter().map(|row| number(row, "tokens")).sum();
     assert_eq!(of_hours, number(&day, "tokens"), "{by_hour}");
@@ -457,7 +464,9 @@ async fn usage_says_what_the_answers_said(
     let own = client.get(format!("{}/v1/usage?by=day", traefik.url())).bearer_auth(LIMITED);
     let own: Value = send(own).await.json().await.expect("JSON");
     assert_eq!((&own["object"], &own["key"]), (&json!("usage"), &json!("limited")));
-    for name in ["tokens", "exact_tokens", "prompt_tokens", "completion_tokens", "requests", "aborted"] {
+    for name in
+        ["tokens", "exact_tokens", "prompt_tokens", "completion_tokens", "requests", "aborted", "cost"]
+    {
         assert_eq!(own["data"][0][name], day[name], "{name} of {own}");
     }
     let others = client.get(format!("{}/v1/usage?key=other", traefik.url())).bearer_auth(LIMITED);
@@ -468,6 +477,8 @@ async fn usage_says_what_the_answers_said(
 
     let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
     let command = command.current_dir(modelgate.folder()).env("MODELGATE_STATE_DIR", "state");
+    std::fs::write(modelgate.folder().join("prices.yaml"), PRICES).expect("written");
+    let command = command.args(["--config", "prices.yaml"]);
     let printed =
         command.args(["usage", "--by", "day,key,consumer,model", "--json"]).output().expect("it runs");
     let printed: Value = serde_json::from_slice(&printed.stdout).expect("JSON");

@@ -103,7 +103,7 @@ pub enum UsageDimension {
 pub struct InvalidUsageBy;
 
 /// The columns with numbers, as in [`values`].
-const NUMBERS: [&str; 11] = [
+const NUMBERS: [&str; 12] = [
     "requests",
     "refused",
     "errors",
@@ -115,12 +115,31 @@ const NUMBERS: [&str; 11] = [
     "exact",
     "measured",
     "tokens",
+    COST,
 ];
+const COST: &str = "cost";
+/// No row costs more: 100 million of the currency. Otherwise clients who may have answers of any length could fill the column, and
+/// nothing would be written any more. Sums of 92 such rows still fit.
+const MOST_COST: i64 = 100_000_000_000_000_000;
 
 fn values(counts: &UsedCounts) -> [i64; NUMBERS.len()] {
     let UsedCounts { requests, refused, errors, aborted, milliseconds, .. } = *counts;
-    let UsedCounts { prompt, cached, completion, exact, measured, estimated, .. } = *counts;
-    [requests, refused, errors, aborted, milliseconds, prompt, cached, completion, exact, measured, estimated]
+    let UsedCounts { prompt, cached, completion, exact, measured, estimated, cost, .. } = *counts;
+    let cost = cost.clamp(-MOST_COST, MOST_COST);
+    [
+        requests,
+        refused,
+        errors,
+        aborted,
+        milliseconds,
+        prompt,
+        cached,
+        completion,
+        exact,
+        measured,
+        estimated,
+        cost,
+    ]
 }
 
 fn counts(values: [i64; NUMBERS.len()]) -> UsedCounts {
@@ -136,6 +155,7 @@ fn counts(values: [i64; NUMBERS.len()]) -> UsedCounts {
         exact,
         measured,
         estimated,
+        cost,
     ] = values;
     UsedCounts {
         requests,
@@ -149,6 +169,7 @@ fn counts(values: [i64; NUMBERS.len()]) -> UsedCounts {
         exact,
         measured,
         estimated,
+        cost,
     }
 }
 
@@ -265,8 +286,14 @@ impl UsageTable {
     /// The end of it.
     pub(crate) fn or_add(self) -> String {
         let (table, time) = (self.name(), self.time());
-        let sums: String =
-            NUMBERS.map(|name| format!("{name} = {table}.{name} + excluded.{name}, ")).concat();
+        let sum = |name| match (name, format!("{table}.{name} + excluded.{name}")) {
+            (COST, sum) => format!(
+                "{name} = CASE WHEN {sum} > {MOST_COST} THEN {MOST_COST} WHEN {sum} < -{MOST_COST} THEN -{MOST_COST} \
+                 ELSE {sum} END, "
+            ),
+            (_, sum) => format!("{name} = {sum}, "),
+        };
+        let sums: String = NUMBERS.map(sum).concat();
         format!(
             " ON CONFLICT (key_name, {time}, model, consumer) DO UPDATE SET {sums} last_used = CASE WHEN \
              excluded.last_used > {table}.last_used THEN excluded.last_used ELSE {table}.last_used END"

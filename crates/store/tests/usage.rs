@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use access::{UsageHour, Used, UsedCounts};
+use access::{UsageEstimate, UsageHour, Used, UsedCounts};
 use common::{HOUR, TestStore, used};
 use proptest::{collection::vec, prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use serde_json::json;
@@ -27,10 +27,16 @@ with_both! {
 
 const HOUR_LATER: UsageHour = UsageHour(HOUR.0 + 3_600);
 
+const ESTIMATE: UsageEstimate = UsageEstimate { prompt: 10, completion: 1_000, cost: PRICE * 1_010 };
+
+/// What a token costs.
+const PRICE: i64 = 150;
+
 /// So many requests that are estimated at so many tokens each.
 fn asked(requests: i64, prompt: i64, completion: i64) -> UsedCounts {
     let (prompt, completion) = (requests * prompt, requests * completion);
-    UsedCounts { requests, prompt, completion, estimated: prompt + completion, ..UsedCounts::default() }
+    let estimated = prompt + completion;
+    UsedCounts { requests, prompt, completion, estimated, cost: PRICE * estimated, ..UsedCounts::default() }
 }
 
 /// What an exact settlement of a request changes.
@@ -42,6 +48,7 @@ fn settled(estimated: [i64; 2], used: [i64; 2]) -> UsedCounts {
         completion: used[1] - estimated[1],
         exact: used[0] + used[1],
         estimated: -estimated[0] - estimated[1],
+        cost: PRICE * (used[0] + used[1] - estimated[0] - estimated[1]),
         ..UsedCounts::default()
     }
 }
@@ -120,8 +127,14 @@ async fn what_is_known_later_corrects_what_was_estimated(place: TestStore) {
     let by_day = async || list(&store, "day,key").await.remove(0);
     let before = by_day().await.last_used_ms;
     add(&store, &[used("alice", settled([12, 1_000], [14, 20]))]).await;
-    let aborted =
-        UsedCounts { aborted: 1, measured: 31, completion: -981, estimated: -1_012, ..UsedCounts::default() };
+    let aborted = UsedCounts {
+        aborted: 1,
+        measured: 31,
+        completion: -981,
+        estimated: -1_012,
+        cost: -981 * PRICE,
+        ..UsedCounts::default()
+    };
     add(&store, &[used("alice", aborted)]).await;
     let expected = UsedCounts {
         requests: 3,
@@ -133,6 +146,7 @@ async fn what_is_known_later_corrects_what_was_estimated(place: TestStore) {
         exact: 34,
         measured: 31,
         estimated: 1_012,
+        cost: (38 + 1_039) * PRICE,
         ..UsedCounts::default()
     };
     let row = by_day().await;
@@ -284,8 +298,18 @@ async fn older_usage_stays_as_estimated(place: TestStore) {
     add(&store, &[used("alice", asked(1, 12, 1_000)), used("alice", settled([12, 1_000], [12, 30]))]).await;
     place.execute(old).await;
     let counts = list(&store, "day,key,consumer,model").await.remove(0).counts;
-    let UsedCounts { requests, prompt, completion, exact, estimated, .. } = counts;
+    let UsedCounts { requests, prompt, completion, exact, estimated, cost, .. } = counts;
     assert_eq!((requests, prompt, completion, exact, estimated), (5, 12, 30, 42, 4_000));
+    assert_eq!(cost, 42 * PRICE, "older usage has cost nothing");
+    // What clients who ask for endless answers come to is written, too, and does not keep others' counts from being written.
+    for _ in 0..3 {
+        let endless = UsedCounts { cost: i64::MAX, ..asked(1, 1, 1) };
+        add(&store, &[used("eve", endless), used("bob", asked(1, 1, 1))]).await;
+    }
+    let costs =
+        list(&store, "key").await.into_iter().map(|row| (row.key.unwrap_or_default(), row.counts.cost));
+    let costs: BTreeMap<String, i64> = costs.collect();
+    assert_eq!((costs["bob"], costs["eve"]), (6 * PRICE, 100_000_000_000_000_000));
 }
 
 /// A step of what may happen.
@@ -349,7 +373,7 @@ impl Trial {
         match step {
             Step::Ask { key, later } => {
                 let at = if later { HOUR_LATER } else { HOUR }.start();
-                let hour = self.usage.allowed(of(key), at, 10, 1_000);
+                let hour = self.usage.allowed(of(key), at, ESTIMATE);
                 self.open.push((key, hour));
                 *self.expected.entry((key, hour)).or_default() += asked(1, 10, 1_000);
             }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 
+use prices::PriceList;
 use serde_json::Value;
 use store::{AuditFilter, Erased, Registry, UsageFilter};
 
@@ -15,15 +16,23 @@ use crate::arguments::records::{Audit, Erase, Usage, UsageCommand};
 const PAGE: u32 = 1_000;
 
 /// `modelgate usage`
-pub(crate) async fn usage(registry: &Registry, wanted: &Usage) -> Result<(), CommandFailure> {
+pub(crate) async fn usage(
+    registry: &Registry,
+    prices: &PriceList,
+    wanted: &Usage,
+) -> Result<(), CommandFailure> {
     match &wanted.command {
         Some(UsageCommand::Erase(person)) => erase(registry, person).await,
-        None => list_usage(registry, wanted).await,
+        None => list_usage(registry, prices.currency(), wanted).await,
     }
 }
 
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
-async fn list_usage(registry: &Registry, wanted: &Usage) -> Result<(), CommandFailure> {
+async fn list_usage(
+    registry: &Registry,
+    currency: Option<&str>,
+    wanted: &Usage,
+) -> Result<(), CommandFailure> {
     let filter = UsageFilter {
         key: wanted.key.clone(),
         consumer: wanted.consumer.clone(),
@@ -41,7 +50,7 @@ async fn list_usage(registry: &Registry, wanted: &Usage) -> Result<(), CommandFa
         rows.truncate(fit);
         eprintln!("there are more than {fit} lines; see --limit");
     }
-    let rows: Vec<Value> = rows.iter().map(admin::usage_to_json).collect();
+    let rows: Vec<Value> = rows.iter().map(|row| admin::usage_to_json(row, currency)).collect();
     if wanted.output.json {
         return table::print_json(&rows.into());
     }
@@ -60,7 +69,8 @@ async fn list_usage(registry: &Registry, wanted: &Usage) -> Result<(), CommandFa
         "last_used",
     ];
     let by = filter.by.dimensions().iter().map(|by| by.name());
-    let columns: Vec<&str> = by.chain(NUMBERS).collect();
+    let money = currency.into_iter().flat_map(|_| ["cost", "currency"]);
+    let columns: Vec<&str> = by.chain(NUMBERS).chain(money).collect();
     let rows: Vec<Vec<String>> =
         rows.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect()).collect();
     let heading: Vec<String> = columns
