@@ -43,7 +43,7 @@ pub(crate) use docker::{DockerConfig, Enabled};
 pub(crate) use env::Env;
 pub(crate) use keys::{Accounts, JwtIssuer};
 pub(crate) use origin::{GivenSetting, named_by};
-pub(crate) use prices::PRICE_KEYS;
+pub(crate) use prices::{PRICE_KEYS, day_begins};
 pub(crate) use requests::{RequestsConfig, is_key_header};
 pub(crate) use servers::StaticServer;
 pub(crate) use store::{SharedLimitsConfig, SharedLimitsOptions, StoreConfig, UsageConfig};

@@ -62,7 +62,7 @@ pub fn run() -> ExitCode {
             with_registry(&args, async |registry| accounts::plans(registry, what).await)
         }
         Some(Command::Usage(wanted)) => with_config(&args, |config| {
-            let prices = &config.prices;
+            let prices = (&config.prices, &config.time_zone);
             registry::with_registry(&config, async |registry| records::usage(registry, prices, wanted).await)
         }),
         Some(Command::Audit(wanted)) => {

@@ -475,14 +475,23 @@ async fn usage_says_what_the_answers_said(
     let stranger = client.get(format!("{}/v1/usage", traefik.url()));
     assert_eq!(send(stranger).await.status(), 401);
 
-    let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
-    let command = command.current_dir(modelgate.folder()).env("MODELGATE_STATE_DIR", "state");
-    std::fs::write(modelgate.folder().join("prices.yaml"), PRICES).expect("written");
-    let command = command.args(["--config", "prices.yaml"]);
-    let printed =
-        command.args(["usage", "--by", "day,key,consumer,model", "--json"]).output().expect("it runs");
-    let printed: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
-    assert_eq!(printed[0], day);
+    let run = |prices: &str, arguments: &[&str]| -> Value {
+        std::fs::write(modelgate.folder().join("prices.yaml"), prices).expect("written");
+        let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+        let command = command.current_dir(modelgate.folder()).env("MODELGATE_STATE_DIR", "state");
+        let command = command.args(["--config", "prices.yaml", "usage"]).args(arguments);
+        let printed = command.arg("--json").output().expect("it runs");
+        assert!(printed.status.success(), "{printed:?}");
+        serde_json::from_slice(&printed.stdout).expect("JSON")
+    };
+    let listed = ["--by", "day,key,consumer,model"];
+    assert_eq!(run(PRICES, &listed)[0], day);
+    let free = PRICES.replace("request: 0.001", "request: 0");
+    let cheaper = billions(0, number(&day, "prompt_tokens"), number(&day, "completion_tokens"));
+    let recosted = run(&free, &["recost", "--from", day["day"].as_str().expect("a day")]);
+    assert_eq!((&recosted["before"], &recosted["after"]), (&day["cost"], &json!(cheaper)));
+    assert_eq!(run(&free, &listed)[0]["cost"], json!(cheaper), "{recosted}");
+    assert_eq!(run(&free, &["recost", "--from", "2026-01-01"])["rows_of_usage"], 0, "it was done");
 }
 
 fn post_as(traefik: &Traefik, key: &str, body: &Value) -> RequestBuilder {

@@ -103,7 +103,7 @@ pub enum UsageDimension {
 pub struct InvalidUsageBy;
 
 /// The columns with numbers, as in [`values`].
-const NUMBERS: [&str; 12] = [
+pub(crate) const NUMBERS: [&str; 12] = [
     "requests",
     "refused",
     "errors",
@@ -120,7 +120,7 @@ const NUMBERS: [&str; 12] = [
 const COST: &str = "cost";
 /// No row costs more: 100 million of the currency. Otherwise clients who may have answers of any length could fill the column, and
 /// nothing would be written any more. Sums of 92 such rows still fit.
-const MOST_COST: i64 = 100_000_000_000_000_000;
+pub(crate) const MOST_COST: i64 = 100_000_000_000_000_000;
 
 fn values(counts: &UsedCounts) -> [i64; NUMBERS.len()] {
     let UsedCounts { requests, refused, errors, aborted, milliseconds, .. } = *counts;
@@ -262,7 +262,7 @@ impl UsageTable {
     }
 
     /// The column of its time.
-    fn time(self) -> &'static str {
+    pub(crate) fn time(self) -> &'static str {
         match self {
             Self::Days => "day",
             Self::Hours => "hour",
@@ -547,6 +547,15 @@ impl Store {
     }
 }
 
+/// The numbers of a row, from this column on.
+pub(crate) fn read_counts(row: &AnyRow, from: usize) -> Result<UsedCounts, StoreError> {
+    let mut numbers = [0; NUMBERS.len()];
+    for (i, number) in numbers.iter_mut().enumerate() {
+        *number = row.try_get(from + i)?;
+    }
+    Ok(counts(numbers))
+}
+
 fn read_row(row: &AnyRow, by: &[UsageDimension]) -> Result<UsageRow, StoreError> {
     let mut read = UsageRow::default();
     for (i, by) in by.iter().enumerate() {
@@ -559,11 +568,11 @@ fn read_row(row: &AnyRow, by: &[UsageDimension]) -> Result<UsageRow, StoreError>
             UsageDimension::Model => read.model = Some(row.try_get(i)?),
         }
     }
-    let mut numbers = [0; NUMBERS.len()];
-    for (i, number) in numbers.iter_mut().enumerate() {
-        *number = row.try_get(by.len() + i)?;
-    }
-    Ok(UsageRow { counts: counts(numbers), last_used_ms: row.try_get(by.len() + NUMBERS.len())?, ..read })
+    Ok(UsageRow {
+        counts: read_counts(row, by.len())?,
+        last_used_ms: row.try_get(by.len() + NUMBERS.len())?,
+        ..read
+    })
 }
 
 #[cfg(test)]

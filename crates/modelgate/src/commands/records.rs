@@ -1,16 +1,25 @@
 //! `modelgate usage` and `modelgate audit`.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    time::{Duration, SystemTime},
+};
 
-use prices::PriceList;
-use serde_json::Value;
-use store::{AuditFilter, Erased, Registry, UsageFilter};
+use access::UsedCounts;
+use jiff::tz::TimeZone;
+
+use prices::{Amount, Billed, PriceList};
+use serde_json::{Value, json};
+use store::{AuditFilter, Erased, RecostDays, Registry, UsageFilter, UsageRow};
 
 use super::{
     registry::{ACTOR, CommandFailure, answer},
     table::{self, cell},
 };
-use crate::arguments::records::{Audit, Erase, Usage, UsageCommand};
+use crate::{
+    arguments::records::{Audit, Erase, Recost, Usage, UsageCommand},
+    config::day_begins,
+};
 
 /// The number of entries that are read from the store at a time.
 const PAGE: u32 = 1_000;
@@ -18,11 +27,12 @@ const PAGE: u32 = 1_000;
 /// `modelgate usage`
 pub(crate) async fn usage(
     registry: &Registry,
-    prices: &PriceList,
+    (prices, zone): (&PriceList, &TimeZone),
     wanted: &Usage,
 ) -> Result<(), CommandFailure> {
     match &wanted.command {
         Some(UsageCommand::Erase(person)) => erase(registry, person).await,
+        Some(UsageCommand::Recost(wanted)) => recost(registry, (prices, zone), wanted).await,
         None => list_usage(registry, prices.currency(), wanted).await,
     }
 }
@@ -91,6 +101,42 @@ async fn erase(registry: &Registry, erase: &Erase) -> Result<(), CommandFailure>
         "the name was erased from {usage} rows of usage and {audit} entries of the audit log; sums of usage stay"
     )?;
     Ok(())
+}
+
+async fn recost(
+    registry: &Registry,
+    (prices, zone): (&PriceList, &TimeZone),
+    wanted: &Recost,
+) -> Result<(), CommandFailure> {
+    let Some(currency) = prices.currency() else {
+        return Err(CommandFailure::Configuration(
+            "there are no prices in the configuration: see `prices`".into(),
+        ));
+    };
+    let days = RecostDays { from: wanted.from.clone(), to: wanted.to.clone() };
+    let recosted = answer(registry.recost(&days, |row| cost(row, prices, zone), &ACTOR)).await?;
+    let (before, after) = (Amount(recosted.before), Amount(recosted.after));
+    if wanted.output.json {
+        return table::print_json(&json!({
+            "rows_of_usage": recosted.rows, "before": before.to_string(), "after": after.to_string(),
+            "currency": currency,
+        }));
+    }
+    writeln!(
+        io::stdout().lock(),
+        "the cost of {} rows of usage was changed; all usage of these days cost {before} {currency}, and costs {after} {currency} now",
+        recosted.rows
+    )?;
+    Ok(())
+}
+
+/// What a row of usage of a day costs by the prices of that day.
+fn cost(row: &UsageRow, prices: &PriceList, zone: &TimeZone) -> i64 {
+    let begins = row.day.as_deref().and_then(|day| day_begins(day, zone)).unwrap_or(0);
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(begins);
+    let UsedCounts { requests, errors, milliseconds, prompt, cached, completion, .. } = row.counts;
+    let billed = Billed { requests: requests - errors, prompt, cached, completion, milliseconds };
+    prices.at(row.model.as_deref().unwrap_or_default(), at).map_or(0, |price| price.of(billed).0)
 }
 
 /// `modelgate audit`

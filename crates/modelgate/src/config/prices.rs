@@ -78,7 +78,7 @@ fn read_entry(section: &mut Section<'_>, zone: &TimeZone) -> Option<PriceEntry> 
         accounts::glob(text).map(|models| (text.to_owned(), models))
     });
     section.require("match", accounts::GLOB);
-    let from = section.get("from", "a day such as 2026-12-01", |text| midnight(text, zone));
+    let from = section.get("from", "a day such as 2026-12-01", |text| day_begins(text, zone));
     let mut price = Price::default();
     for key in &PRICE_KEYS {
         if let Some(amount) = section.get(key.name, Amount::ALLOWED, |text| text.parse().ok()) {
@@ -95,7 +95,7 @@ fn read_entry(section: &mut Section<'_>, zone: &TimeZone) -> Option<PriceEntry> 
 }
 
 /// When a day begins, in seconds since 1970.
-fn midnight(text: &str, zone: &TimeZone) -> Option<u64> {
+pub(crate) fn day_begins(text: &str, zone: &TimeZone) -> Option<u64> {
     let date: Date = admin::is_day(text).then(|| text.parse().ok())??;
     let begins = date.to_zoned(zone.clone()).ok()?;
     u64::try_from(begins.timestamp().as_second()).ok()
@@ -117,7 +117,7 @@ mod tests {
             ("UTC", "1969-12-31", None),
         ] {
             let zone = TimeZone::get(zone).expect("a zone");
-            assert_eq!(midnight(day, &zone), seconds, "{day} {zone:?}");
+            assert_eq!(day_begins(day, &zone), seconds, "{day} {zone:?}");
         }
     }
 }
