@@ -319,7 +319,7 @@ async fn a_wrong_price_is_put_right(place: TestStore) {
     add(
         &store,
         &[
-            at(HOUR, "2026-11-20", used("alice", asked(1, 1, 1))),
+            at(UsageHour(HOUR.0 - 86_400), "2026-11-20", used("alice", asked(1, 1, 1))),
             used("alice", asked(2, 10, 40)),
             at(HOUR_LATER, "2026-11-21", used("bob", asked(1, 3, 4))),
             at(UsageHour(HOUR.0 + 86_400), "2026-11-22", used("alice", asked(1, 5, 5))),
