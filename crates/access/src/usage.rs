@@ -86,6 +86,19 @@ pub struct UsedCounts {
     pub measured: i64,
     /// Those that are as `/auth` has estimated them.
     pub estimated: i64,
+    /// What it costs, in units of 10⁻⁹ of the currency.
+    pub cost: i64,
+}
+
+/// What `/auth` takes a request for until more is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UsageEstimate {
+    /// Tokens of the prompt.
+    pub prompt: u32,
+    /// Tokens of the answer.
+    pub completion: u32,
+    /// What they cost, in units of 10⁻⁹ of the currency.
+    pub cost: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +123,7 @@ struct Count {
     refused: AtomicI64,
     prompt: AtomicI64,
     completion: AtomicI64,
+    cost: AtomicI64,
     /// The number of consecutive takes without a count.
     idle: AtomicU64,
 }
@@ -127,14 +141,17 @@ impl Usage {
         self.offset.store(seconds, Ordering::Relaxed);
     }
 
-    /// Counts an admitted request and its estimated tokens, of the prompt and of the answer. Returns the hour to which they
-    /// belong.
-    pub fn allowed(&self, of: UsageOf<'_>, at: SystemTime, prompt: u32, completion: u32) -> UsageHour {
+    /// Counts an admitted request by its estimate. Returns the hour to which it belongs.
+    pub fn allowed(&self, of: UsageOf<'_>, at: SystemTime, estimate: UsageEstimate) -> UsageHour {
+        let UsageEstimate { prompt, completion, cost } = estimate;
         let hour = self.hour(at);
         self.count(UsedByRef { hour, of }, |count| {
             count.requests.fetch_add(1, Ordering::Relaxed);
             count.prompt.fetch_add(prompt.into(), Ordering::Relaxed);
             count.completion.fetch_add(completion.into(), Ordering::Relaxed);
+            if cost != 0 {
+                count.cost.fetch_add(cost, Ordering::Relaxed);
+            }
         });
         hour
     }
@@ -215,11 +232,11 @@ impl UsageHour {
 
 impl Count {
     fn take(&self) -> UsedCounts {
-        let [requests, refused, prompt, completion] =
-            [&self.requests, &self.refused, &self.prompt, &self.completion]
+        let [requests, refused, prompt, completion, cost] =
+            [&self.requests, &self.refused, &self.prompt, &self.completion, &self.cost]
                 .map(|count| count.swap(0, Ordering::Relaxed));
         let estimated = prompt + completion;
-        UsedCounts { requests, refused, prompt, completion, estimated, ..UsedCounts::default() }
+        UsedCounts { requests, refused, prompt, completion, estimated, cost, ..UsedCounts::default() }
     }
 }
 
@@ -243,6 +260,8 @@ impl AddAssign for UsedCounts {
         self.exact += more.exact;
         self.measured += more.measured;
         self.estimated += more.estimated;
+        // Clients choose how long answers may be, so this may come to any amount.
+        self.cost = self.cost.saturating_add(more.cost);
     }
 }
 
@@ -298,11 +317,11 @@ mod tests {
     #[test]
     fn a_settlement_belongs_to_the_hour_of_its_request() {
         let usage = Usage::default();
-        let hour = usage.allowed(LLAMA, at(7_199), 12, 1_000);
+        let hour = usage.allowed(LLAMA, at(7_199), estimate(12, 1_000));
         assert_eq!(hour, UsageHour(3_600));
         let by = UsedCounts { completion: -990, exact: 22, estimated: -1_012, ..UsedCounts::default() };
         usage.settled(LLAMA, hour, by);
-        usage.allowed(LLAMA, at(7_200), 1, 1);
+        usage.allowed(LLAMA, at(7_200), estimate(1, 1));
         let mut taken = usage.take();
         taken.sort_by_key(|used| used.hour);
         let counts =
@@ -328,7 +347,7 @@ mod tests {
         let usage = Usage::default();
         for i in 0..MOST + 10 {
             let key = &*format!("key-{i}");
-            let hour = usage.allowed(UsageOf { key, ..LLAMA }, at(0), 1, 0);
+            let hour = usage.allowed(UsageOf { key, ..LLAMA }, at(0), estimate(1, 0));
             usage.settled(UsageOf { key, ..LLAMA }, hour, UsedCounts { errors: 1, ..UsedCounts::default() });
         }
         assert_eq!(usage.counts.len(), MOST + 1);
@@ -338,15 +357,25 @@ mod tests {
         assert_eq!((others.requests, others.tokens(), others.errors), (10, 10, 10));
     }
 
+    /// A token costs 3.
+    fn estimate(prompt: u32, completion: u32) -> UsageEstimate {
+        UsageEstimate { prompt, completion, cost: 3 * i64::from(prompt + completion) }
+    }
+
     /// Hours, tokens of the prompt and those of the answer.
     type Asked = (u64, u32, u32);
 
     fn ask_and_settle(usage: &Usage, requests: &[Asked]) {
         for (hour, prompt, used) in requests {
-            let hour = usage.allowed(LLAMA, at(hour * 3_600), *prompt, 1_000);
+            let hour = usage.allowed(LLAMA, at(hour * 3_600), estimate(*prompt, 1_000));
             let (exact, estimated) = (i64::from(prompt + used), -i64::from(prompt + 1_000));
             let completion = i64::from(*used) - 1_000;
-            usage.settled(LLAMA, hour, UsedCounts { completion, exact, estimated, ..UsedCounts::default() });
+            let cost = 3 * completion;
+            usage.settled(
+                LLAMA,
+                hour,
+                UsedCounts { completion, exact, estimated, cost, ..UsedCounts::default() },
+            );
         }
     }
 
@@ -364,10 +393,13 @@ mod tests {
                 while counting.iter().any(|thread| !thread.is_finished()) {
                     usage.take().into_iter().for_each(|used| sum += used.counts);
                     assert!(sum.estimated >= 0 && sum.prompt + sum.completion == sum.tokens(), "{sum:?}");
+                    // A settlement never comes without the cost of its estimate.
+                    assert!(sum.cost >= 0, "{sum:?}");
                 }
             });
             usage.take().into_iter().for_each(|used| sum += used.counts);
             let exact: i64 = requests.iter().map(|(_, prompt, used)| i64::from(prompt + used)).sum();
+            prop_assert_eq!(sum.cost, 3 * exact);
             prop_assert_eq!((sum.requests, sum.exact, sum.estimated), (requests.len() as i64, exact, 0));
         }
     }

@@ -19,6 +19,7 @@ use catalogue::{
     Catalogue, ModelCard, ModelName, Publisher, Reader, ServerRecord, ServerSpec, ServerState, ServerUrl,
 };
 use metering::{Ending, RequestId, UsageKind, UsedTokens};
+use prices::{Amount, Price, PriceEntry, PriceList};
 use store::{Registry, Store, StoreUrl};
 use telemetry::{AnsweringServer, Decided, SettledRequest};
 use tokio::sync::watch;
@@ -117,6 +118,17 @@ pub(crate) async fn text(response: Response<Body>) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
+/// All models have a price.
+fn prices() -> PriceList {
+    let entry = PriceEntry {
+        text: "*".into(),
+        models: catalogue::ModelGlobs::all(),
+        from: 0,
+        price: Price { prompt: Amount(150_000_000), ..Price::default() },
+    };
+    PriceList::new("EUR".into(), vec![entry])
+}
+
 fn settings(telemetry: Option<TelemetryListener>) -> web::Settings {
     web::Settings {
         trusted_networks: Vec::new(),
@@ -124,6 +136,7 @@ fn settings(telemetry: Option<TelemetryListener>) -> web::Settings {
         advertise: None,
         hold: Duration::from_secs(4),
         telemetry,
+        prices: prices(),
     }
 }
 

@@ -52,6 +52,11 @@ impl ModelGlobs {
         self.0.iter().any(|pattern| matches!(pattern, Pattern::StartsWith(start) if start.is_empty()))
     }
 
+    /// Whether this is the name of one model, without wildcards.
+    pub fn is_name(&self) -> bool {
+        matches!(&*self.0, [Pattern::Exactly(_)])
+    }
+
     /// Whether any of the patterns matches.
     pub fn matches(&self, model: &str) -> bool {
         self.0.iter().any(|pattern| match pattern {

@@ -17,6 +17,7 @@ use std::{
 };
 
 use ::admin::Doubt;
+use ::prices::PriceList;
 use catalogue::{GivenModelSettings, ModelGlobs};
 use jiff::tz::TimeZone;
 use limits::Limits;
@@ -29,6 +30,7 @@ mod env;
 mod host;
 mod keys;
 mod origin;
+mod prices;
 mod requests;
 mod servers;
 mod shown;
@@ -41,6 +43,7 @@ pub(crate) use docker::{DockerConfig, Enabled};
 pub(crate) use env::Env;
 pub(crate) use keys::{Accounts, JwtIssuer};
 pub(crate) use origin::{GivenSetting, named_by};
+pub(crate) use prices::{PRICE_KEYS, day_begins};
 pub(crate) use requests::{RequestsConfig, is_key_header};
 pub(crate) use servers::StaticServer;
 pub(crate) use store::{SharedLimitsConfig, SharedLimitsOptions, StoreConfig, UsageConfig};
@@ -67,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) accounts: Accounts,
     /// Settings of models by pattern. For each setting, the first matching pattern that has it applies.
     pub(crate) models: Vec<(ModelGlobs, GivenModelSettings)>,
+    /// What models cost.
+    pub(crate) prices: PriceList,
     /// Where accounts and counts are kept in addition to the file.
     pub(crate) store: StoreConfig,
     /// How long usage is kept.
@@ -204,6 +209,7 @@ impl Config {
                 root.sections("jwt"),
             ),
             models: keys::read_models(root.sections("models")),
+            prices: PriceList::default(),
             store: StoreConfig { url: None, keep: Duration::ZERO },
             usage: UsageConfig { keep: Duration::ZERO },
             shared_limits: store::read_shared(root.section("shared_limits"), root.has("shared_limits")),
@@ -217,6 +223,7 @@ impl Config {
             shown: String::new(),
             warnings: Vec::new(),
         };
+        config.prices = prices::read(root.section("prices"), &config.time_zone);
         config.store = store::read(root.section("store"), config.state_dir.as_deref());
         config.usage = store::read_usage(root.section("usage"), &config.store);
         config.refuse_unproven_credentials(&root);

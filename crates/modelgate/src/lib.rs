@@ -61,9 +61,10 @@ pub fn run() -> ExitCode {
         Some(Command::Plans(what)) => {
             with_registry(&args, async |registry| accounts::plans(registry, what).await)
         }
-        Some(Command::Usage(wanted)) => {
-            with_registry(&args, async |registry| records::usage(registry, wanted).await)
-        }
+        Some(Command::Usage(wanted)) => with_config(&args, |config| {
+            let prices = (&config.prices, &config.time_zone);
+            registry::with_registry(&config, async |registry| records::usage(registry, prices, wanted).await)
+        }),
         Some(Command::Audit(wanted)) => {
             with_registry(&args, async |registry| records::audit(registry, wanted).await)
         }

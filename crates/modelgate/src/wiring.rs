@@ -61,6 +61,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
         advertise: config.traefik.advertise.as_ref().map(|host| host.as_str().to_owned()),
         hold: config.traefik.poll_timeout.saturating_sub(POLL_MARGIN),
         telemetry: telemetry_listener(config),
+        prices: config.prices.clone(),
     }
 }
 

@@ -308,6 +308,7 @@ async fn what_nobody_tells_about_stands_as_estimated() {
 }
 
 const LIMITED: &str = "mg-limited";
+const PRICES: &str = "prices: { currency: EUR, models: [{ match: \"llama*\", prompt: 0.15, completion: 0.60, request: 0.001 }] }\n";
 
 /// A request reserves some thousand tokens and takes a few: without what servers and Traefik tell, ten a minute would pass.
 #[tokio::test]
@@ -321,7 +322,7 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
         ..Options::named("sim", &["llama"])
     });
     let yaml = format!(
-        "listen: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\ntime_zone: {}\nservers: [{{ url: \"{}\" }}]\n{}",
+        "listen: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\ntime_zone: {}\n{PRICES}servers: [{{ url: \"{}\" }}]\n{}",
         common::noon(),
         sim.url(),
         common::auth::file_key("limited", "tokens_per_minute: 10000, tokens_per_day: 1000000"),
@@ -450,6 +451,12 @@ async fn usage_says_what_the_answers_said(
     );
     assert!(measured > 0 && number(&day, "prompt_tokens") > prompt && day["errors"] == 0, "{day}");
     assert!(day["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{day}");
+    let billions = |requests: u64, prompt: u64, completion: u64| {
+        let cost = 1_000_000 * requests + 150 * prompt + 600 * completion;
+        format!("{}.{:09}", cost / 1_000_000_000, cost % 1_000_000_000).trim_end_matches('0').to_owned()
+    };
+    let cost = billions(61, number(&day, "prompt_tokens"), number(&day, "completion_tokens"));
+    assert_eq!((&day["cost"], &day["currency"]), (&json!(cost), &json!("EUR")), "{day}");
     let by_hour = rows("&by=hour").await;
     let of_hours: u64 = by_hour.as_array().expect("rows").iter().map(|row| number(row, "tokens")).sum();
     assert_eq!(of_hours, number(&day, "tokens"), "{by_hour}");
@@ -457,7 +464,9 @@ async fn usage_says_what_the_answers_said(
     let own = client.get(format!("{}/v1/usage?by=day", traefik.url())).bearer_auth(LIMITED);
     let own: Value = send(own).await.json().await.expect("JSON");
     assert_eq!((&own["object"], &own["key"]), (&json!("usage"), &json!("limited")));
-    for name in ["tokens", "exact_tokens", "prompt_tokens", "completion_tokens", "requests", "aborted"] {
+    for name in
+        ["tokens", "exact_tokens", "prompt_tokens", "completion_tokens", "requests", "aborted", "cost"]
+    {
         assert_eq!(own["data"][0][name], day[name], "{name} of {own}");
     }
     let others = client.get(format!("{}/v1/usage?key=other", traefik.url())).bearer_auth(LIMITED);
@@ -466,12 +475,23 @@ async fn usage_says_what_the_answers_said(
     let stranger = client.get(format!("{}/v1/usage", traefik.url()));
     assert_eq!(send(stranger).await.status(), 401);
 
-    let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
-    let command = command.current_dir(modelgate.folder()).env("MODELGATE_STATE_DIR", "state");
-    let printed =
-        command.args(["usage", "--by", "day,key,consumer,model", "--json"]).output().expect("it runs");
-    let printed: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
-    assert_eq!(printed[0], day);
+    let run = |prices: &str, arguments: &[&str]| -> Value {
+        std::fs::write(modelgate.folder().join("prices.yaml"), prices).expect("written");
+        let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+        let command = command.current_dir(modelgate.folder()).env("MODELGATE_STATE_DIR", "state");
+        let command = command.args(["--config", "prices.yaml", "usage"]).args(arguments);
+        let printed = command.arg("--json").output().expect("it runs");
+        assert!(printed.status.success(), "{printed:?}");
+        serde_json::from_slice(&printed.stdout).expect("JSON")
+    };
+    let listed = ["--by", "day,key,consumer,model"];
+    assert_eq!(run(PRICES, &listed)[0], day);
+    let free = PRICES.replace("request: 0.001", "request: 0");
+    let cheaper = billions(0, number(&day, "prompt_tokens"), number(&day, "completion_tokens"));
+    let recosted = run(&free, &["recost", "--from", day["day"].as_str().expect("a day")]);
+    assert_eq!((&recosted["before"], &recosted["after"]), (&day["cost"], &json!(cheaper)));
+    assert_eq!(run(&free, &listed)[0]["cost"], json!(cheaper), "{recosted}");
+    assert_eq!(run(&free, &["recost", "--from", "2026-01-01"])["rows_of_usage"], 0, "it was done");
 }
 
 fn post_as(traefik: &Traefik, key: &str, body: &Value) -> RequestBuilder {

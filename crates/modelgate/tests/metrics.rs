@@ -152,6 +152,7 @@ impl Served {
             advertise: None,
             hold: Duration::from_millis(4_500),
             telemetry: None,
+            prices: prices::PriceList::default(),
         };
         let bind = async || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let listeners = Listeners { provider: bind().await, requests: bind().await, admin: bind().await };

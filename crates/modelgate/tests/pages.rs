@@ -63,7 +63,8 @@ impl Fleet {
              traefik: {{ version: {NEWEST:?} }}\n\
              listen: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\n\
              plans:\n  - {{ name: free, limit: {{ requests_per_minute: 20, burst: 20 }} }}\n\
-             consumers:\n  - {{ name: bob, plan: free }}\n",
+             consumers:\n  - {{ name: bob, plan: free }}\n\
+             prices: {{ currency: EUR, models: [{{ match: \"llama*\", prompt: 0.15, completion: 0.60 }}] }}\n",
             sims[0].url()
         );
         let config = config_of(&servers, &more);

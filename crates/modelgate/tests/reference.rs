@@ -19,7 +19,9 @@ fn the_reference_is_what_the_program_prints() {
         read("deploy/reference.md") == printed,
         "make it anew: modelgate reference > deploy/reference.md"
     );
-    assert_eq!(printed.matches("\n| `").count(), catalogue::settings().count() + catalogue::LABELS.len());
+    let (settings, others) = printed.split_once("\n## What models cost\n").expect("the prices");
+    assert_eq!(others.matches("\n| `").count(), 5, "prompt, cached_prompt, completion, request, second");
+    assert_eq!(settings.matches("\n| `").count(), catalogue::settings().count() + catalogue::LABELS.len());
 }
 
 #[test]

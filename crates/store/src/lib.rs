@@ -20,6 +20,7 @@ mod error;
 mod finding;
 mod follow;
 mod names;
+mod recost;
 mod registry;
 mod usage;
 
@@ -31,5 +32,6 @@ pub use erase::{Erased, Person};
 pub use error::{Conflict, InvalidUrl, NotReadable, StoreError, Unreadable};
 pub use finding::AccountFinding;
 pub use follow::{Change, Documents, Following};
+pub use recost::{RecostDays, Recosted};
 pub use registry::{AccountSource, Item, Listed, Registry, RegistryError, State};
 pub use usage::{InvalidUsageBy, UsageBy, UsageDimension, UsageFilter, UsageRow, UsageTable, UsedOn};

@@ -14,7 +14,8 @@ use config_reader::ConfigErrors;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    AccountFinding, Actor, Audit, Conflict, Erased, Filter, Person, Store, StoreError, Stored, Unreadable,
+    AccountFinding, Actor, Audit, Conflict, Erased, Filter, Person, RecostDays, Recosted, Store, StoreError,
+    Stored, Unreadable, UsageRow,
 };
 
 /// The accounts of the configuration file and of the store.
@@ -189,6 +190,19 @@ impl Registry {
             return Err(RegistryError::Invalid(ConfigErrors::one(person.kind(), message)));
         }
         Ok(self.store()?.erase(person, Audit::new(actor, "usage erased")).await?)
+    }
+
+    /// Computes anew what usage has cost; `cost` says it for the counts of a day and a model.
+    ///
+    /// # Errors
+    /// The store does not answer, or there is none.
+    pub async fn recost(
+        &self,
+        days: &RecostDays,
+        cost: impl Fn(&UsageRow) -> i64,
+        actor: &Actor,
+    ) -> Result<Recosted, RegistryError> {
+        Ok(self.store()?.recost(days, cost, Audit::new(actor, "usage recosted")).await?)
     }
 
     /// Adds a plan or a consumer.

@@ -103,7 +103,7 @@ pub enum UsageDimension {
 pub struct InvalidUsageBy;
 
 /// The columns with numbers, as in [`values`].
-const NUMBERS: [&str; 11] = [
+pub(crate) const NUMBERS: [&str; 12] = [
     "requests",
     "refused",
     "errors",
@@ -115,12 +115,31 @@ const NUMBERS: [&str; 11] = [
     "exact",
     "measured",
     "tokens",
+    COST,
 ];
+const COST: &str = "cost";
+/// No row costs more: 100 million of the currency. Otherwise clients who may have answers of any length could fill the column, and
+/// nothing would be written any more. Sums of 92 such rows still fit.
+pub(crate) const MOST_COST: i64 = 100_000_000_000_000_000;
 
 fn values(counts: &UsedCounts) -> [i64; NUMBERS.len()] {
     let UsedCounts { requests, refused, errors, aborted, milliseconds, .. } = *counts;
-    let UsedCounts { prompt, cached, completion, exact, measured, estimated, .. } = *counts;
-    [requests, refused, errors, aborted, milliseconds, prompt, cached, completion, exact, measured, estimated]
+    let UsedCounts { prompt, cached, completion, exact, measured, estimated, cost, .. } = *counts;
+    let cost = cost.clamp(-MOST_COST, MOST_COST);
+    [
+        requests,
+        refused,
+        errors,
+        aborted,
+        milliseconds,
+        prompt,
+        cached,
+        completion,
+        exact,
+        measured,
+        estimated,
+        cost,
+    ]
 }
 
 fn counts(values: [i64; NUMBERS.len()]) -> UsedCounts {
@@ -136,6 +155,7 @@ fn counts(values: [i64; NUMBERS.len()]) -> UsedCounts {
         exact,
         measured,
         estimated,
+        cost,
     ] = values;
     UsedCounts {
         requests,
@@ -149,6 +169,7 @@ fn counts(values: [i64; NUMBERS.len()]) -> UsedCounts {
         exact,
         measured,
         estimated,
+        cost,
     }
 }
 
@@ -241,7 +262,7 @@ impl UsageTable {
     }
 
     /// The column of its time.
-    fn time(self) -> &'static str {
+    pub(crate) fn time(self) -> &'static str {
         match self {
             Self::Days => "day",
             Self::Hours => "hour",
@@ -265,8 +286,14 @@ impl UsageTable {
     /// The end of it.
     pub(crate) fn or_add(self) -> String {
         let (table, time) = (self.name(), self.time());
-        let sums: String =
-            NUMBERS.map(|name| format!("{name} = {table}.{name} + excluded.{name}, ")).concat();
+        let sum = |name| match (name, format!("{table}.{name} + excluded.{name}")) {
+            (COST, sum) => format!(
+                "{name} = CASE WHEN {sum} > {MOST_COST} THEN {MOST_COST} WHEN {sum} < -{MOST_COST} THEN -{MOST_COST} \
+                 ELSE {sum} END, "
+            ),
+            (_, sum) => format!("{name} = {sum}, "),
+        };
+        let sums: String = NUMBERS.map(sum).concat();
         format!(
             " ON CONFLICT (key_name, {time}, model, consumer) DO UPDATE SET {sums} last_used = CASE WHEN \
              excluded.last_used > {table}.last_used THEN excluded.last_used ELSE {table}.last_used END"
@@ -520,6 +547,15 @@ impl Store {
     }
 }
 
+/// The numbers of a row, from this column on.
+pub(crate) fn read_counts(row: &AnyRow, from: usize) -> Result<UsedCounts, StoreError> {
+    let mut numbers = [0; NUMBERS.len()];
+    for (i, number) in numbers.iter_mut().enumerate() {
+        *number = row.try_get(from + i)?;
+    }
+    Ok(counts(numbers))
+}
+
 fn read_row(row: &AnyRow, by: &[UsageDimension]) -> Result<UsageRow, StoreError> {
     let mut read = UsageRow::default();
     for (i, by) in by.iter().enumerate() {
@@ -532,11 +568,11 @@ fn read_row(row: &AnyRow, by: &[UsageDimension]) -> Result<UsageRow, StoreError>
             UsageDimension::Model => read.model = Some(row.try_get(i)?),
         }
     }
-    let mut numbers = [0; NUMBERS.len()];
-    for (i, number) in numbers.iter_mut().enumerate() {
-        *number = row.try_get(by.len() + i)?;
-    }
-    Ok(UsageRow { counts: counts(numbers), last_used_ms: row.try_get(by.len() + NUMBERS.len())?, ..read })
+    Ok(UsageRow {
+        counts: read_counts(row, by.len())?,
+        last_used_ms: row.try_get(by.len() + NUMBERS.len())?,
+        ..read
+    })
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use access::{UsageHour, Used, UsedCounts};
+use access::{UsageEstimate, UsageHour, Used, UsedCounts};
 use common::{HOUR, TestStore, used};
 use proptest::{collection::vec, prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use serde_json::json;
 use store::{
-    Audit, AuditFilter, Batch, Person, Registry, Store, UsageFilter, UsageRow, UsageTable, UsedOn, Writer,
+    Actor, Audit, AuditFilter, Batch, Person, RecostDays, Recosted, Registry, Store, UsageFilter, UsageRow,
+    UsageTable, UsedOn, Writer,
 };
 
 with_both! {
@@ -22,15 +23,22 @@ with_both! {
     a_name_is_erased_and_sums_stay
     a_name_that_was_erased_does_not_come_back
     older_usage_stays_as_estimated
+    a_wrong_price_is_put_right
     whatever_happens_it_adds_up
 }
 
 const HOUR_LATER: UsageHour = UsageHour(HOUR.0 + 3_600);
 
+const ESTIMATE: UsageEstimate = UsageEstimate { prompt: 10, completion: 1_000, cost: PRICE * 1_010 };
+
+/// What a token costs.
+const PRICE: i64 = 150;
+
 /// So many requests that are estimated at so many tokens each.
 fn asked(requests: i64, prompt: i64, completion: i64) -> UsedCounts {
     let (prompt, completion) = (requests * prompt, requests * completion);
-    UsedCounts { requests, prompt, completion, estimated: prompt + completion, ..UsedCounts::default() }
+    let estimated = prompt + completion;
+    UsedCounts { requests, prompt, completion, estimated, cost: PRICE * estimated, ..UsedCounts::default() }
 }
 
 /// What an exact settlement of a request changes.
@@ -42,6 +50,7 @@ fn settled(estimated: [i64; 2], used: [i64; 2]) -> UsedCounts {
         completion: used[1] - estimated[1],
         exact: used[0] + used[1],
         estimated: -estimated[0] - estimated[1],
+        cost: PRICE * (used[0] + used[1] - estimated[0] - estimated[1]),
         ..UsedCounts::default()
     }
 }
@@ -120,8 +129,14 @@ async fn what_is_known_later_corrects_what_was_estimated(place: TestStore) {
     let by_day = async || list(&store, "day,key").await.remove(0);
     let before = by_day().await.last_used_ms;
     add(&store, &[used("alice", settled([12, 1_000], [14, 20]))]).await;
-    let aborted =
-        UsedCounts { aborted: 1, measured: 31, completion: -981, estimated: -1_012, ..UsedCounts::default() };
+    let aborted = UsedCounts {
+        aborted: 1,
+        measured: 31,
+        completion: -981,
+        estimated: -1_012,
+        cost: -981 * PRICE,
+        ..UsedCounts::default()
+    };
     add(&store, &[used("alice", aborted)]).await;
     let expected = UsedCounts {
         requests: 3,
@@ -133,6 +148,7 @@ async fn what_is_known_later_corrects_what_was_estimated(place: TestStore) {
         exact: 34,
         measured: 31,
         estimated: 1_012,
+        cost: (38 + 1_039) * PRICE,
         ..UsedCounts::default()
     };
     let row = by_day().await;
@@ -186,10 +202,10 @@ async fn a_name_is_erased_and_sums_stay(place: TestStore) {
     for used in [&one, &later] {
         add(&store, &names.map(|(key, consumer)| of(key, consumer, used.clone()))).await;
     }
-    let from = store::Actor::at("/auth", "192.0.2.7".parse().expect("an address"));
+    let from = Actor::at("/auth", "192.0.2.7".parse().expect("an address"));
     let seen =
         Audit::new(from, "request refused").about("key carol-phone").with(json!({ "consumer": "carol" }));
-    let ann = store::Actor::at("ann", "192.0.2.8".parse().expect("an address"));
+    let ann = Actor::at("ann", "192.0.2.8".parse().expect("an address"));
     let made = Audit::new(ann, "key created").about("key carol-phone").with(json!({ "consumer": "carol" }));
     let moved = json!({ "before": "carol", "after": "team" });
     let entries = [
@@ -284,8 +300,58 @@ async fn older_usage_stays_as_estimated(place: TestStore) {
     add(&store, &[used("alice", asked(1, 12, 1_000)), used("alice", settled([12, 1_000], [12, 30]))]).await;
     place.execute(old).await;
     let counts = list(&store, "day,key,consumer,model").await.remove(0).counts;
-    let UsedCounts { requests, prompt, completion, exact, estimated, .. } = counts;
+    let UsedCounts { requests, prompt, completion, exact, estimated, cost, .. } = counts;
     assert_eq!((requests, prompt, completion, exact, estimated), (5, 12, 30, 42, 4_000));
+    assert_eq!(cost, 42 * PRICE, "older usage has cost nothing");
+    // What clients who ask for endless answers come to is written, too, and does not keep others' counts from being written.
+    for _ in 0..3 {
+        let endless = UsedCounts { cost: i64::MAX, ..asked(1, 1, 1) };
+        add(&store, &[used("eve", endless), used("bob", asked(1, 1, 1))]).await;
+    }
+    let costs =
+        list(&store, "key").await.into_iter().map(|row| (row.key.unwrap_or_default(), row.counts.cost));
+    let costs: BTreeMap<String, i64> = costs.collect();
+    assert_eq!((costs["bob"], costs["eve"]), (6 * PRICE, 100_000_000_000_000_000));
+}
+
+async fn a_wrong_price_is_put_right(place: TestStore) {
+    let store = place.open().await;
+    add(
+        &store,
+        &[
+            at(UsageHour(HOUR.0 - 86_400), "2026-11-20", used("alice", asked(1, 1, 1))),
+            used("alice", asked(2, 10, 40)),
+            at(HOUR_LATER, "2026-11-21", used("bob", asked(1, 3, 4))),
+            at(UsageHour(HOUR.0 + 86_400), "2026-11-22", used("alice", asked(1, 5, 5))),
+        ],
+    )
+    .await;
+    let costs =
+        async |by: &str| -> Vec<i64> { list(&store, by).await.iter().map(|row| row.counts.cost).collect() };
+    assert_eq!(costs("day").await, [10 * PRICE, 107 * PRICE, 2 * PRICE]);
+    let days = |from: &str, to: Option<&str>| RecostDays { from: from.into(), to: to.map(Into::into) };
+    let recost = async |days, price| {
+        let operator = Actor { name: "ada".into(), origin: None };
+        let audit = Audit::new(&operator, "usage recosted");
+        store.recost(&days, |row| price * row.counts.tokens(), audit).await.expect("recosted")
+    };
+    let only = days("2026-11-21", Some("2026-11-21"));
+    let expected = Recosted { rows: 2, before: 107 * PRICE, after: 107 * 7 };
+    assert_eq!(recost(only.clone(), 7).await, expected);
+    assert_eq!(costs("day").await, [10 * PRICE, 107 * 7, 2 * PRICE]);
+    assert_eq!(costs("hour").await.iter().sum::<i64>(), 12 * PRICE + 107 * 7);
+    assert_eq!(recost(only, 7).await, Recosted { rows: 0, before: 107 * 7, after: 107 * 7 }, "again");
+    recost(days("2026-11-20", None), 1).await;
+    assert_eq!(costs("day").await, [10, 107, 2]);
+    let filter = AuditFilter { action: Some("usage recosted".into()), limit: 10, ..AuditFilter::default() };
+    let entries = store.audit(&filter).await.expect("the log");
+    let oldest = entries.last().expect("three");
+    assert_eq!((entries.len(), &*oldest.actor, &*oldest.subject), (3, "ada", "usage"));
+    let details: serde_json::Value = serde_json::from_str(&oldest.details.to_string()).expect("JSON");
+    assert_eq!(
+        details["cost"],
+        json!({ "before_in_billionths": 107 * PRICE, "after_in_billionths": 107 * 7 })
+    );
 }
 
 /// A step of what may happen.
@@ -349,7 +415,7 @@ impl Trial {
         match step {
             Step::Ask { key, later } => {
                 let at = if later { HOUR_LATER } else { HOUR }.start();
-                let hour = self.usage.allowed(of(key), at, 10, 1_000);
+                let hour = self.usage.allowed(of(key), at, ESTIMATE);
                 self.open.push((key, hour));
                 *self.expected.entry((key, hour)).or_default() += asked(1, 10, 1_000);
             }

@@ -12,7 +12,8 @@ use std::{
 };
 
 use access::{
-    Decision, Denial, Grant, Reason, Request, Unreadable, UsageHour, UsageOf, estimate::Sum, prepare,
+    Decision, Denial, Grant, Reason, Request, Unreadable, UsageEstimate, UsageHour, UsageOf, estimate::Sum,
+    prepare,
 };
 use axum::{
     body::Body,
@@ -24,11 +25,12 @@ use axum::{
 };
 use limits::{Limit, Rate, Unit};
 use metering::SpanId;
+use prices::Charge;
 use telemetry::Record;
 use tracing::{debug, warn};
 
 use crate::{
-    Shared,
+    Settings, Shared,
     asked::Asked,
     connection::Peer,
     counting::{self, SharedReservation},
@@ -138,10 +140,15 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
             let record = report.allowed(&grant);
             let parent = settings.traefik.traces.then(identity::secret_parent);
             let response = allow(&grant, &identity, parent.map(|parent| (headers, parent)));
-            let (sum, hour) = count_usage(shared, &grant, record, uri, body_is_known.then_some(&body));
+            let body = body_is_known.then_some(&*body);
+            let (sum, hour, charge) = count_usage((shared, &settings), &grant, record, uri, body);
             if let Some((opener, parent)) = shared.metering().zip(parent) {
                 let request = identity.request();
-                metered::open(opener, grant, Admitted { request, parent, uri, hour, sum, shared: taken });
+                metered::open(
+                    opener,
+                    grant,
+                    Admitted { request, parent, uri, hour, sum, charge, shared: taken },
+                );
             }
             response
         }
@@ -190,21 +197,24 @@ fn sooner(denial: &mut Denial) {
     }
 }
 
-/// Counts the usage, and keeps the decision for people to look at. Returns the estimated tokens, and the hour to which they
-/// belong.
+/// Counts the usage, and keeps the decision for people to look at. Returns the estimated tokens, the hour to which they belong,
+/// and what they cost.
 fn count_usage(
-    shared: &Shared,
+    (shared, settings): (&Shared, &Settings),
     grant: &Grant,
     mut record: Record,
     uri: &str,
     body: Option<&[u8]>,
-) -> (Sum, UsageHour) {
+) -> (Sum, UsageHour, Charge) {
     let sum = grant.sum.unwrap_or_else(|| access::estimate::sum(uri, body, grant.answer_tokens));
     let [prompt, completion] = metered::estimated(&sum);
-    let hour = shared.usage().allowed(UsageOf::from(grant), record.at, prompt, completion);
+    let of = UsageOf::from(grant);
+    let charge = metered::charge(&settings.prices, of.model, record.at, [prompt, completion]);
+    let estimate = UsageEstimate { prompt, completion, cost: charge.amount().0 };
+    let hour = shared.usage().allowed(of, record.at, estimate);
     record.tokens = Some(sum.tokens());
     shared.telemetry().keep(record);
-    (sum, hour)
+    (sum, hour, charge)
 }
 
 /// The client's address. The last one in the header is from Traefik itself: who has connected to it. Those before it are used

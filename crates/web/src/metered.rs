@@ -4,7 +4,7 @@
 //! the difference back, or owes it; usage is corrected by the same difference. Limits do not wait for the last word: a record
 //! of Traefik's comes seconds before a server's span, and what a key may use is gone until then.
 
-use std::{mem, sync::Arc};
+use std::{mem, sync::Arc, time::SystemTime};
 
 use access::{
     Grant, Key, UsageHour, UsageOf, UsedCounts,
@@ -14,6 +14,7 @@ use metering::{
     Ending, MeteredEndpoint, Opener, RequestId, RequestReservation, RequestSettlement, RequestShape,
     ReservedTokens, SpanId, UsageCorrection, UsageKind,
 };
+use prices::{Billed, Charge, PriceList};
 use shared_limits::Settled;
 use tracing::debug;
 
@@ -28,6 +29,7 @@ pub struct Metered {
     shared: SharedReservation,
     /// What limits have been told last.
     taken: u32,
+    charge: Charge,
     is_open: bool,
 }
 
@@ -37,9 +39,10 @@ impl Metered {
         hour: UsageHour,
         (reservation, shared): (limits::Reservation, SharedReservation),
         taken: u32,
+        charge: Charge,
     ) -> Self {
         key.open_requests.opened();
-        Self { key, hour, reservation, shared, taken, is_open: true }
+        Self { key, hour, reservation, shared, taken, charge, is_open: true }
     }
 
     /// Its tokens are final. What is kept of it after that may only be corrected by its server's counters.
@@ -64,6 +67,8 @@ pub(crate) struct Admitted<'g> {
     /// Where its usage was counted.
     pub(crate) hour: UsageHour,
     pub(crate) sum: Sum,
+    /// What the usage has counted for it.
+    pub(crate) charge: Charge,
     pub(crate) shared: SharedReservation,
 }
 
@@ -72,9 +77,18 @@ pub(crate) fn estimated(sum: &Sum) -> [u32; 2] {
     [sum.prompt, sum.answer].map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX))
 }
 
+/// What a request costs that comes now, by its estimated tokens.
+pub(crate) fn charge(prices: &PriceList, model: &str, now: SystemTime, tokens: [u32; 2]) -> Charge {
+    let [prompt, completion] = tokens.map(i64::from);
+    Charge::new(
+        prices.at(model, now).cloned(),
+        Billed { requests: 1, prompt, completion, ..Billed::default() },
+    )
+}
+
 /// Hands a request over. If too many wait already, its estimate stands.
 pub(crate) fn open(opener: &Opener<Metered>, grant: Grant, admitted: Admitted<'_>) {
-    let Admitted { request, parent, uri, hour, sum, shared } = admitted;
+    let Admitted { request, parent, uri, hour, sum, charge, shared } = admitted;
     let [prompt, completion] = estimated(&sum);
     let reserved = ReservedTokens { prompt, completion, is_open: sum.open.is_some() };
     let taken = u32::try_from(reserved.total()).unwrap_or(u32::MAX);
@@ -85,7 +99,7 @@ pub(crate) fn open(opener: &Opener<Metered>, grant: Grant, admitted: Admitted<'_
         model: grant.known_model().unwrap_or_default().into(),
         shape: shape(uri, grant.answers, grant.may_export_spans),
         reserved,
-        held: Metered::new(grant.key, hour, (grant.reservation.of_tokens(), shared), taken),
+        held: Metered::new(grant.key, hour, (grant.reservation.of_tokens(), shared), taken, charge),
     };
     if let Err(reservation) = opener.open(reservation) {
         debug!(request_id = %reservation.request, "too many requests wait for the ledger: the estimate stands");
@@ -110,9 +124,11 @@ impl Shared {
             let used = settlement.used_of_limits();
             self.correct(&mut settlement.held, used, &mut corrections);
             settlement.held.is_final();
+            let cost = settlement.held.charge.replace(billed(settlement)).0;
+            let by = UsedCounts { cost, ..correction(settlement) };
             let Metered { key, hour, .. } = &settlement.held;
             let of = UsageOf { key: &key.name, consumer: &key.consumer.name, model: &settlement.model };
-            self.usage().settled(of, *hour, correction(settlement));
+            self.usage().settled(of, *hour, by);
         }
         self.correct_shared(corrections).await;
     }
@@ -138,9 +154,13 @@ impl Shared {
     /// Corrects quotas and usage of requests that were settled before, by what their server has counted.
     pub fn correct_by_counters(&self, corrections: &[UsageCorrection<Metered>]) {
         for correction in corrections {
-            let Metered { key, hour, reservation, .. } = &correction.whose;
+            let Metered { key, hour, reservation, charge, .. } = &correction.whose;
             let of = UsageOf { key: &key.name, consumer: &key.consumer.name, model: &correction.model };
-            self.usage().settled(of, *hour, corrected(correction));
+            let UsageCorrection { prompt, cached, completion, .. } = *correction;
+            let more = Billed { prompt, cached, completion, ..Billed::default() };
+            // A request is corrected once.
+            let cost = charge.clone().add(more).0;
+            self.usage().settled(of, *hour, UsedCounts { cost, ..corrected(correction) });
             self.limiters().correct_quotas(reservation, correction.difference());
         }
     }
@@ -157,6 +177,25 @@ fn corrected<T>(correction: &UsageCorrection<T>) -> UsedCounts {
     let estimated = if kind == UsageKind::Estimated { -settled } else { 0 };
     let measured = correction.difference().saturating_sub(estimated);
     UsedCounts { prompt, cached, completion, estimated, measured, ..UsedCounts::default() }
+}
+
+/// What is paid for a request. One that its server refused is paid only for the tokens that the server says it used.
+fn billed<T>(settlement: &RequestSettlement<T>) -> Billed {
+    let RequestSettlement { used, ending, duration, .. } = settlement;
+    let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let tokens = Billed {
+        prompt: signed(used.prompt),
+        cached: signed(used.cached.unwrap_or(0)),
+        completion: signed(used.completion),
+        ..Billed::default()
+    };
+    match ending {
+        Ending::Refused => tokens,
+        Ending::Finished | Ending::Aborted | Ending::Unknown => {
+            let milliseconds = duration.map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
+            Billed { requests: 1, milliseconds, ..tokens }
+        }
+    }
 }
 
 /// What a settlement changes in the usage, which has counted the request and its estimate.
@@ -184,7 +223,100 @@ fn correction<T>(settlement: &RequestSettlement<T>) -> UsedCounts {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use access::{Consumer, KeyDigest, ModelGlobs, UsageEstimate};
+    use metering::UsedTokens;
+    use prices::{Amount, Price, PriceEntry};
+
     use super::*;
+
+    /// A token of prompts costs 1,000 units of 10⁻⁹, and 2,000 from the second 7,200 on.
+    fn prices() -> PriceList {
+        let entry = |from, prompt: &str| PriceEntry {
+            text: "llama".into(),
+            models: ModelGlobs::parse(&["llama".into()]).expect("a name"),
+            from,
+            price: Price {
+                prompt: prompt.parse().expect("an amount"),
+                cached_prompt: Some(Amount(0)),
+                request: Amount(7),
+                second: Amount(1_000_000),
+                ..Price::default()
+            },
+        };
+        PriceList::new("EUR".into(), vec![entry(0, "1"), entry(7_200, "2")])
+    }
+
+    /// A request for 100 tokens at a time, as `/auth` counts it.
+    fn come(shared: &Shared, model: &str, seconds: u64) -> Metered {
+        let key = Arc::new(Key::new("key", Arc::new(Consumer::new("alice")), KeyDigest::of("mg-key")));
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let charge = charge(&prices(), model, at, [100, 0]);
+        let of = UsageOf { key: "key", consumer: "alice", model };
+        let estimate = UsageEstimate { prompt: 100, completion: 0, cost: charge.amount().0 };
+        let hour = shared.usage().allowed(of, at, estimate);
+        let reservation = (limits::Reservation::default(), SharedReservation::default());
+        Metered::new(key, hour, reservation, 100, charge)
+    }
+
+    fn settlement(held: Metered, model: &str, ending: Ending, prompt: u64) -> RequestSettlement<Metered> {
+        RequestSettlement {
+            request: RequestId(1),
+            model: model.into(),
+            shape: shape("/v1/chat/completions", Answers::default(), false),
+            reserved: ReservedTokens { prompt: 100, completion: 0, is_open: false },
+            held,
+            kind: UsageKind::Measured,
+            used: UsedTokens { prompt, cached: Some(10).filter(|cached| *cached <= prompt), completion: 0 },
+            ending,
+            status: None,
+            time_to_first_token: None,
+            duration: Some(Duration::from_millis(1_500)),
+            server: None,
+            answer_bytes: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_costs_what_it_used_by_the_price_of_the_moment_it_came() {
+        let shared = Shared::empty();
+        let sum = |shared: &Shared| -> (i64, i64) {
+            let used = shared.usage().take();
+            used.iter()
+                .fold((0, 0), |(cost, tokens), used| (cost + used.counts.cost, tokens + used.counts.tokens()))
+        };
+        let held = come(&shared, "llama", 7_199);
+        assert_eq!(sum(&shared), (100_007, 100), "the estimate");
+        // 20 tokens that were not cached, the request, and 1.5 seconds; by the price of when it came, whenever it is settled.
+        let mut settlements = [settlement(held, "llama", Ending::Finished, 30)];
+        shared.settle(&mut settlements, Corrections::default()).await;
+        assert_eq!(sum(&shared), (20_007 + 1_500_000 - 100_007, 30 - 100));
+        let [RequestSettlement { held, model, .. }] = settlements;
+        let correction = UsageCorrection {
+            request: RequestId(1),
+            whose: held,
+            model,
+            kind: UsageKind::Measured,
+            settled: 30,
+            prompt: 5,
+            cached: -1,
+            completion: 0,
+        };
+        shared.correct_by_counters(&[correction]);
+        assert_eq!(sum(&shared), (6_000, 5), "a server's counters");
+
+        let (dearer, refused, free) =
+            (come(&shared, "llama", 7_200), come(&shared, "llama", 7_200), come(&shared, "qwen", 7_200));
+        assert_eq!(sum(&shared), (2 * 200_007, 300));
+        let mut settlements = [
+            settlement(dearer, "llama", Ending::Aborted, 30),
+            settlement(refused, "llama", Ending::Refused, 0),
+            settlement(free, "qwen", Ending::Finished, 30),
+        ];
+        shared.settle(&mut settlements, Corrections::default()).await;
+        assert_eq!(sum(&shared), (40_007 + 1_500_000 - 2 * 200_007, 60 - 300));
+    }
 
     #[test]
     fn what_was_estimated_is_measured_once_it_is_corrected() {

@@ -79,7 +79,8 @@ async fn answer(
         return Err(Refusal::not_found());
     }
     if below("/usage") == Some("") {
-        return shared.own_usage.answer(&key, uri.query().unwrap_or_default()).await;
+        let currency = shared.settings().prices.currency().map(str::to_owned);
+        return shared.own_usage.answer(&key, currency, uri.query().unwrap_or_default()).await;
     }
     let loaded = shared.catalogue().load();
     let catalogue = loaded.as_deref().ok_or_else(Refusal::surveying)?;

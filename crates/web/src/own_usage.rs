@@ -21,6 +21,8 @@ pub struct OwnUsageQuestion {
     pub key: String,
     /// Its consumer.
     pub consumer: String,
+    /// In which usage is paid, if there are prices.
+    pub currency: Option<String>,
     /// The parameters of the query, decoded; each name once.
     pub parameters: Vec<(String, String)>,
 }
@@ -76,11 +78,16 @@ impl OwnUsageSource {
     }
 
     /// Answers a caller.
-    pub(crate) async fn answer(&self, key: &Key, query: &str) -> Result<Value, Refusal> {
+    pub(crate) async fn answer(
+        &self,
+        key: &Key,
+        currency: Option<String>,
+        query: &str,
+    ) -> Result<Value, Refusal> {
         let parameters = parameters(query).map_err(|unknown| refusal(NoOwnUsage::Parameter(unknown)))?;
         let source = self.source.get().ok_or_else(|| refusal(NoOwnUsage::NotKept))?;
-        let question =
-            OwnUsageQuestion { key: key.name.clone(), consumer: key.consumer.name.clone(), parameters };
+        let (key_name, consumer) = (key.name.clone(), key.consumer.name.clone());
+        let question = OwnUsageQuestion { key: key_name, consumer, currency, parameters };
         let looked_up = async {
             let _place = self.places.acquire().await.map_err(|_| NoOwnUsage::Unavailable)?;
             source(question).await

@@ -17,6 +17,7 @@ use catalogue::Reader;
 use ipnet::IpNet;
 use limits::{Demands, Left, Limiters, SystemClock};
 use metering::Opener;
+use prices::PriceList;
 use telemetry::Telemetry;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -45,6 +46,8 @@ pub struct Settings {
     pub hold: Duration,
     /// Where servers and Traefik tell what they did; `None`: nowhere.
     pub telemetry: Option<TelemetryListener>,
+    /// What models cost.
+    pub prices: PriceList,
 }
 
 impl Settings {
@@ -343,6 +346,7 @@ impl Shared {
             advertise: None,
             hold: Duration::ZERO,
             telemetry: None,
+            prices: PriceList::default(),
         };
         let authority = CertificateAuthority::open(None, None).expect("an authority");
         let traefik_peers = watch::channel(Default::default()).0;

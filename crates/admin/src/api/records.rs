@@ -11,6 +11,7 @@ use axum::{
 };
 use config_reader::ConfigErrors;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use prices::Amount;
 use serde_json::{Value, json};
 use store::{AuditEntry, AuditFilter, Erased, Person, Store, StoreError, UsageBy, UsageFilter, UsageRow};
 
@@ -42,12 +43,14 @@ pub(crate) async fn usage(State(admin): State<Admin>, mut query: Query) -> Resul
     let fit = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = rows.len() > fit;
     rows.truncate(fit);
-    let items: Vec<Value> = rows.iter().map(usage_to_json).collect();
+    let settings = admin.shared.settings();
+    let currency = settings.prices.currency();
+    let items: Vec<Value> = rows.iter().map(|row| usage_to_json(row, currency)).collect();
     Ok(Json(json!({ "items": items, "has_more": has_more })))
 }
 
-/// The representation of a row of usage: what it is about, and its numbers.
-pub fn usage_to_json(row: &UsageRow) -> Value {
+/// The representation of a row of usage: what it is about, its numbers, and what it costs, if there are prices.
+pub fn usage_to_json(row: &UsageRow, currency: Option<&str>) -> Value {
     let counts = &row.counts;
     let mut json = json!({
         "requests": counts.requests,
@@ -64,6 +67,11 @@ pub fn usage_to_json(row: &UsageRow) -> Value {
         "estimated_tokens": counts.estimated,
         "last_used": seconds(since_1970(row.last_used_ms)),
     });
+    if let Some(currency) = currency {
+        // As text: most programs read numbers as floats.
+        json["cost"] = Amount(counts.cost).to_string().into();
+        json["currency"] = currency.into();
+    }
     if let Some(hour) = row.hour {
         json["hour"] = seconds(since_1970(hour.saturating_mul(1_000))).into();
     }

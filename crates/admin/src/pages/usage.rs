@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use jiff::Timestamp;
+use prices::Amount;
 use serde::Deserialize;
 use store::{Erased, Person, RegistryError, UsageBy, UsageDimension, UsageFilter, UsageRow, UsageTable};
 
@@ -49,6 +50,8 @@ struct UsagePage {
     total: Option<UsageLine>,
     rows: Vec<UsageLine>,
     has_more: bool,
+    /// In which costs are; `None` if nothing has a price.
+    currency: Option<String>,
     can_erase: bool,
     /// What was done.
     done: Option<String>,
@@ -90,6 +93,8 @@ pub(crate) struct UsageLine {
     pub(crate) tokens: String,
     /// How well they are known.
     pub(crate) known: String,
+    /// What it costs: rounded, and to the last digit.
+    pub(crate) cost: [String; 2],
 }
 
 /// An hour, or a day or month.
@@ -140,6 +145,7 @@ impl UsageLine {
             completion: count(counts.completion),
             tokens: count(counts.tokens()),
             known,
+            cost: [Amount(counts.cost).rounded(), Amount(counts.cost).to_string()],
         }
     }
 }
@@ -191,9 +197,15 @@ async fn page(admin: &Admin, operator: Operator, mut query: UsageQuery) -> Usage
         total: total.first().map(UsageLine::of),
         rows: rows.iter().map(UsageLine::of).collect(),
         has_more,
+        currency: currency(admin),
         done: None,
         error,
     }
+}
+
+/// The currency of costs; `None` if nothing has a price.
+pub(crate) fn currency(admin: &Admin) -> Option<String> {
+    admin.shared.settings().prices.currency().map(str::to_owned)
 }
 
 fn heading(column: &str) -> &'static str {
@@ -279,6 +291,7 @@ mod tests {
             completion: 234,
             exact: 1_200,
             estimated: 34,
+            cost: 1_234_567_891_000,
             ..UsedCounts::default()
         };
         let used = ["carol", "<b>bob"].map(|key| {
@@ -307,6 +320,8 @@ mod tests {
             "2,468",
             "2,400 exact, 68 estimated",
             "4 refused, 2 aborted",
+            "Cost (EUR)",
+            "<data value=\"2469.135782\">2,469.14</data>",
         ] {
             assert!(page.contains(part), "{part}: {page}");
         }

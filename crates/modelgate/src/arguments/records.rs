@@ -45,6 +45,27 @@ pub(crate) enum UsageCommand {
     /// operator and when, but no longer to whom. A key or consumer that still exists stays, and what it uses from now on is
     /// kept under its name: delete it first. Logs and backups are not changed.
     Erase(Erase),
+    /// Compute anew what usage has cost, by the prices of the configuration
+    ///
+    /// For prices that were wrong. Put the right ones into the configuration first, so that a running Modelgate has them. What
+    /// usage has cost is replaced, for all keys, by what its sums of a day cost by that day's prices; the audit log says who
+    /// has done it, and what it came to before and after. Sums are rounded once and not for each request, so the last of nine
+    /// decimals may differ. Seconds of requests that their server refused are counted too, because they are in the sums.
+    /// Requests that are running meanwhile are corrected by their old price.
+    Recost(Recost),
+}
+
+/// Which usage to compute anew.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Recost {
+    /// The first day, such as 2026-11-21
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    pub(crate) from: String,
+    /// The last day, inclusive [default: today]
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    pub(crate) to: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// Whose name to erase.

@@ -1,29 +1,48 @@
 //! `modelgate usage` and `modelgate audit`.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    time::{Duration, SystemTime},
+};
 
-use serde_json::Value;
-use store::{AuditFilter, Erased, Registry, UsageFilter};
+use access::UsedCounts;
+use jiff::tz::TimeZone;
+
+use prices::{Amount, Billed, PriceList};
+use serde_json::{Value, json};
+use store::{AuditFilter, Erased, RecostDays, Registry, UsageFilter, UsageRow};
 
 use super::{
     registry::{ACTOR, CommandFailure, answer},
     table::{self, cell},
 };
-use crate::arguments::records::{Audit, Erase, Usage, UsageCommand};
+use crate::{
+    arguments::records::{Audit, Erase, Recost, Usage, UsageCommand},
+    config::day_begins,
+};
 
 /// The number of entries that are read from the store at a time.
 const PAGE: u32 = 1_000;
 
 /// `modelgate usage`
-pub(crate) async fn usage(registry: &Registry, wanted: &Usage) -> Result<(), CommandFailure> {
+pub(crate) async fn usage(
+    registry: &Registry,
+    (prices, zone): (&PriceList, &TimeZone),
+    wanted: &Usage,
+) -> Result<(), CommandFailure> {
     match &wanted.command {
         Some(UsageCommand::Erase(person)) => erase(registry, person).await,
-        None => list_usage(registry, wanted).await,
+        Some(UsageCommand::Recost(wanted)) => recost(registry, (prices, zone), wanted).await,
+        None => list_usage(registry, prices.currency(), wanted).await,
     }
 }
 
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
-async fn list_usage(registry: &Registry, wanted: &Usage) -> Result<(), CommandFailure> {
+async fn list_usage(
+    registry: &Registry,
+    currency: Option<&str>,
+    wanted: &Usage,
+) -> Result<(), CommandFailure> {
     let filter = UsageFilter {
         key: wanted.key.clone(),
         consumer: wanted.consumer.clone(),
@@ -41,7 +60,7 @@ async fn list_usage(registry: &Registry, wanted: &Usage) -> Result<(), CommandFa
         rows.truncate(fit);
         eprintln!("there are more than {fit} lines; see --limit");
     }
-    let rows: Vec<Value> = rows.iter().map(admin::usage_to_json).collect();
+    let rows: Vec<Value> = rows.iter().map(|row| admin::usage_to_json(row, currency)).collect();
     if wanted.output.json {
         return table::print_json(&rows.into());
     }
@@ -60,7 +79,8 @@ async fn list_usage(registry: &Registry, wanted: &Usage) -> Result<(), CommandFa
         "last_used",
     ];
     let by = filter.by.dimensions().iter().map(|by| by.name());
-    let columns: Vec<&str> = by.chain(NUMBERS).collect();
+    let money = currency.into_iter().flat_map(|_| ["cost", "currency"]);
+    let columns: Vec<&str> = by.chain(NUMBERS).chain(money).collect();
     let rows: Vec<Vec<String>> =
         rows.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect()).collect();
     let heading: Vec<String> = columns
@@ -81,6 +101,42 @@ async fn erase(registry: &Registry, erase: &Erase) -> Result<(), CommandFailure>
         "the name was erased from {usage} rows of usage and {audit} entries of the audit log; sums of usage stay"
     )?;
     Ok(())
+}
+
+async fn recost(
+    registry: &Registry,
+    (prices, zone): (&PriceList, &TimeZone),
+    wanted: &Recost,
+) -> Result<(), CommandFailure> {
+    let Some(currency) = prices.currency() else {
+        return Err(CommandFailure::Configuration(
+            "there are no prices in the configuration: see `prices`".into(),
+        ));
+    };
+    let days = RecostDays { from: wanted.from.clone(), to: wanted.to.clone() };
+    let recosted = answer(registry.recost(&days, |row| cost(row, prices, zone), &ACTOR)).await?;
+    let (before, after) = (Amount(recosted.before), Amount(recosted.after));
+    if wanted.output.json {
+        return table::print_json(&json!({
+            "rows_of_usage": recosted.rows, "before": before.to_string(), "after": after.to_string(),
+            "currency": currency,
+        }));
+    }
+    writeln!(
+        io::stdout().lock(),
+        "the cost of {} rows of usage was changed; all usage of these days cost {before} {currency}, and costs {after} {currency} now",
+        recosted.rows
+    )?;
+    Ok(())
+}
+
+/// What a row of usage of a day costs by the prices of that day.
+fn cost(row: &UsageRow, prices: &PriceList, zone: &TimeZone) -> i64 {
+    let begins = row.day.as_deref().and_then(|day| day_begins(day, zone)).unwrap_or(0);
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(begins);
+    let UsedCounts { requests, errors, milliseconds, prompt, cached, completion, .. } = row.counts;
+    let billed = Billed { requests: requests - errors, prompt, cached, completion, milliseconds };
+    prices.at(row.model.as_deref().unwrap_or_default(), at).map_or(0, |price| price.of(billed).0)
 }
 
 /// `modelgate audit`

@@ -6,6 +6,8 @@ use std::{fmt::Write as _, process::ExitCode};
 use access::{Class, routes_of, source_of};
 use catalogue::{Kind, LABELS, settings};
 
+use crate::config::PRICE_KEYS;
+
 const HEAD: &str = "\
 # Reference: labels and their equals in the configuration file
 
@@ -54,6 +56,30 @@ models:
 |---|---|---|---|---|
 ";
 
+const PRICES: &str = "
+## What models cost
+
+Only in the file, in `prices:`. The first `match` that fits the model and has a price by then counts; entries with the same
+`match` are one price over time, of which the latest `from` that has come counts. A model without a price is free. A request
+keeps the price of the moment at which it came.
+
+```yaml
+prices:
+  currency: EUR
+  models:
+    - match: \"llama*\"
+      prompt: 0.15
+      completion: 0.60
+    - match: \"llama*\"
+      from: 2026-12-01
+      prompt: 0.12
+      completion: 0.60
+```
+
+| key in `prices.models` | the price of | allowed |
+|---|---|---|
+";
+
 const KINDS: &str = "
 ## What is open of each kind of server
 
@@ -88,6 +114,10 @@ fn text() -> String {
         let since = if setting.since.is_empty() { "any" } else { setting.since };
         let cells = [&format!("`{}`", setting.key), setting.meaning, setting.default, setting.allowed, since];
         row(&mut text, &cells);
+    }
+    text.push_str(PRICES);
+    for key in &PRICE_KEYS {
+        row(&mut text, &[&format!("`{}`", key.name), key.meaning, prices::Amount::ALLOWED]);
     }
     text.push_str(KINDS);
     for kind in Kind::ALL {

@@ -17,6 +17,7 @@ pub(super) fn answer_from(shared: &Shared, registry: &Arc<Registry>) {
 }
 
 async fn look_up(registry: Arc<Registry>, question: OwnUsageQuestion) -> Result<OwnUsage, NoOwnUsage> {
+    let currency = question.currency.clone();
     let filter = filter(question).map_err(NoOwnUsage::Parameter)?;
     let store = registry.store().map_err(|error| match error {
         RegistryError::NoStore => NoOwnUsage::NotKept,
@@ -25,13 +26,13 @@ async fn look_up(registry: Arc<Registry>, question: OwnUsageQuestion) -> Result<
     let mut rows = store.usage(&filter).await.map_err(|_| NoOwnUsage::Unavailable)?;
     let has_more = rows.len() > MOST as usize;
     rows.truncate(MOST as usize);
-    let sums = rows.iter().map(admin::usage_to_json).collect();
+    let sums = rows.iter().map(|row| admin::usage_to_json(row, currency.as_deref())).collect();
     Ok(OwnUsage { by: filter.by.to_string(), sums, has_more })
 }
 
 /// What is asked for; or what is wrong with the question.
 fn filter(question: OwnUsageQuestion) -> Result<UsageFilter, String> {
-    let OwnUsageQuestion { key, consumer, parameters } = question;
+    let OwnUsageQuestion { key, consumer, parameters, .. } = question;
     let by = UsageBy::of([UsageDimension::Day, UsageDimension::Model]);
     let mut filter = UsageFilter {
         key: Some(key),
@@ -70,7 +71,8 @@ mod tests {
 
     fn asked(parameters: &[(&str, &str)]) -> Result<UsageFilter, String> {
         let parameters = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        filter(OwnUsageQuestion { key: "alice".into(), consumer: "team".into(), parameters })
+        let (key, consumer) = ("alice".into(), "team".into());
+        filter(OwnUsageQuestion { key, consumer, parameters, ..OwnUsageQuestion::default() })
     }
 
     #[test]

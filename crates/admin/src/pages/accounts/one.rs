@@ -24,7 +24,7 @@ use crate::{
     Admin, Operator, Refusal,
     format::{self, Time},
     page::{Frame, html},
-    pages::usage::UsageLine,
+    pages::usage::{self as usage_page, UsageLine},
 };
 
 #[derive(Template)]
@@ -49,6 +49,8 @@ struct AccountPage {
     /// What is left of its limits; a plan has no usage of its own.
     limits: Option<Limits>,
     used: Vec<UsageLine>,
+    /// In which it is paid; `None` if nothing has a price.
+    currency: Option<String>,
     has_store: bool,
     error: Option<String>,
 }
@@ -112,6 +114,7 @@ async fn page<A: Pages>(
         groups: groups(A::KIND, FormOf::Existing, given.unwrap_or(&document)),
         plans: admin.registry.plan_names().await.unwrap_or_default(),
         limits,
+        currency: usage_page::currency(admin),
         used: used.iter().map(UsageLine::of).collect(),
         has_store: !matches!(admin.registry.store(), Err(RegistryError::NoStore)),
         error,

@@ -1,0 +1,131 @@
+//! The price of a model, and what some usage costs by it.
+
+use std::sync::Arc;
+
+use crate::Amount;
+
+/// The price of a model. What has no price is free.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Price {
+    /// A million tokens of prompts.
+    pub prompt: Amount,
+    /// A million tokens of prompts that were cached; `None`: as much as others.
+    pub cached_prompt: Option<Amount>,
+    /// A million tokens of answers.
+    pub completion: Amount,
+    /// A request that was not refused by its server.
+    pub request: Amount,
+    /// A second from a request's arrival to the end of its answer.
+    pub second: Amount,
+}
+
+/// What is paid for. In what corrects an earlier count, numbers may be below zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Billed {
+    /// Requests that were not refused by their server.
+    pub requests: i64,
+    /// Tokens of prompts, cached ones included.
+    pub prompt: i64,
+    /// Those of them that were cached.
+    pub cached: i64,
+    /// Tokens of answers.
+    pub completion: i64,
+    /// How long it took.
+    pub milliseconds: i64,
+}
+
+/// What one request costs, and by which price: that of the moment at which it came.
+#[derive(Debug, Clone, Default)]
+pub struct Charge {
+    price: Option<Arc<Price>>,
+    /// Exactly, in units of 10⁻¹⁵: a price for a million tokens in units of 10⁻⁹ gives that for one.
+    exact: i128,
+}
+
+/// Units of [`Charge::exact`] in an [`Amount`]'s.
+const FINE: i128 = 1_000_000;
+/// No request, and no day of a key, costs more than a million or a hundred million: so no sum that anybody asks for leaves an i64,
+/// whatever lengths clients invent.
+const MOST_OF_REQUEST: i128 = 1_000_000_000_000_000;
+
+impl Price {
+    /// What usage costs, in units of 10⁻¹⁵. It is linear: the cost of a sum is the sum of costs.
+    fn exactly(&self, billed: Billed) -> i128 {
+        let Billed { requests, prompt, cached, completion, milliseconds } = billed;
+        let times = |number: i64, price: Amount| i128::from(number) * i128::from(price.0);
+        times(prompt - cached, self.prompt)
+            + times(cached, self.cached_prompt.unwrap_or(self.prompt))
+            + times(completion, self.completion)
+            + times(requests, self.request) * FINE
+            + times(milliseconds, self.second) * (FINE / 1_000)
+    }
+
+    /// What usage costs, rounded once.
+    pub fn of(&self, billed: Billed) -> Amount {
+        rounded(self.exactly(billed), i64::MAX.into())
+    }
+}
+
+impl Charge {
+    /// What a request costs so far.
+    pub fn new(price: Option<Arc<Price>>, billed: Billed) -> Self {
+        let exact = price.as_ref().map_or(0, |price| price.exactly(billed));
+        Self { price, exact }
+    }
+
+    /// The cost, rounded to 10⁻⁹.
+    pub fn amount(&self) -> Amount {
+        rounded(self.exact, MOST_OF_REQUEST)
+    }
+
+    /// Replaces what is paid for. Returns by how much the amount has changed.
+    pub fn replace(&mut self, billed: Billed) -> Amount {
+        let exact = self.price.as_ref().map_or(0, |price| price.exactly(billed));
+        self.change(exact)
+    }
+
+    /// Adds to what is paid for. Returns by how much the amount has changed.
+    pub fn add(&mut self, billed: Billed) -> Amount {
+        let exact = self.exact + self.price.as_ref().map_or(0, |price| price.exactly(billed));
+        self.change(exact)
+    }
+
+    fn change(&mut self, exact: i128) -> Amount {
+        let before = self.amount();
+        self.exact = exact;
+        Amount(self.amount().0 - before.0)
+    }
+}
+
+/// Half a unit is rounded up.
+fn rounded(exact: i128, most: i128) -> Amount {
+    let amount = (exact + FINE / 2).div_euclid(FINE).clamp(-most, most);
+    Amount(i64::try_from(amount).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_of_a_request_has_its_price() {
+        let amount = |text: &str| text.parse::<Amount>().expect(text);
+        let price = Price {
+            prompt: amount("0.15"),
+            cached_prompt: Some(amount("0.0375")),
+            completion: amount("0.60"),
+            request: amount("0.001"),
+            second: amount("0.0002"),
+        };
+        let billed = Billed { requests: 1, prompt: 1_000, cached: 600, completion: 200, milliseconds: 1_500 };
+        // 400 × 0.15 + 600 × 0.0375 + 200 × 0.6 of a million = 0.0002025; then 0.001 and 1.5 × 0.0002.
+        assert_eq!(price.of(billed).to_string(), "0.0015025");
+        let dearer = Price { cached_prompt: None, ..price.clone() };
+        assert_eq!(dearer.of(billed).to_string(), "0.00157", "cached tokens cost as much as others");
+        assert_eq!(Charge::new(None, billed).amount(), Amount(0), "without a price it is free");
+        let endless = Billed { completion: i64::MAX / 2, ..billed };
+        let mut charge = Charge::new(Some(Arc::new(price)), endless);
+        assert_eq!(charge.amount().to_string(), "1000000");
+        assert_eq!(charge.replace(billed).to_string(), "-999999.9984975");
+    }
+}
