@@ -1,0 +1,50 @@
+//! Inference servers in virtual time, for comparing the policies by which requests are sent to them.
+//!
+//! ```text
+//! load (who asks what, when) ─▶ run ─▶ policy (which server) ─▶ machine (prefill, answers, cache) ─▶ time to the first token
+//! ```
+//!
+//! An hour of 16 servers takes seconds. What is simulated, and what is left out, stands in `machine.rs`; a request reaches its
+//! server without delay, and policies know the lengths of prompts exactly.
+
+mod cache;
+mod load;
+mod machine;
+mod policy;
+mod random;
+mod run;
+
+pub use load::{Asked, Load, Start, TraceError, agents, chats, conversations, one_system_prompt};
+pub use machine::Machine;
+pub use policy::{
+    ByConversation, CacheAware, Greedy, LeastBusy, Ours, Policy, RoundRobin, SGLANG, Seen, TwoAtRandom, VLLM,
+};
+pub use random::Random;
+pub use run::{Fleet, Measured, run};
+
+/// Stretches a load so that prompts keep servers busy for this share of the time, if the policy that knows all caches sends them.
+pub fn at_load(load: &Load, fleet: &Fleet, share: f64) -> Load {
+    // What it is without any cache, to begin with.
+    let seconds = load.prompt_tokens() / 10_000.0 / fleet.servers as f64;
+    let mut factor = seconds / load.last_start() / share;
+    for _ in 0..4 {
+        let busy = run(&load.stretched(factor), fleet, &mut Greedy::default()).busy;
+        factor *= busy / share;
+    }
+    load.stretched(factor)
+}
+
+/// All policies that are compared, the one that knows everything first, then ours.
+pub fn policies(load: &Load, fleet: &Fleet, seed: u64) -> Vec<Box<dyn Policy>> {
+    let servers = fleet.servers;
+    vec![
+        Box::new(Greedy::default()),
+        Box::new(Ours::new(servers, fleet.cache_tokens, load.block_tokens)),
+        Box::new(LeastBusy::default()),
+        Box::new(TwoAtRandom(Random::new(seed))),
+        Box::new(RoundRobin::default()),
+        Box::new(ByConversation::new(servers)),
+        Box::new(CacheAware::new(VLLM, servers)),
+        Box::new(CacheAware::new(SGLANG, servers)),
+    ]
+}
