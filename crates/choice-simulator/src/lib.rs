@@ -22,16 +22,18 @@ pub use policy::{
 pub use random::Random;
 pub use run::{Fleet, Measured, run};
 
-/// Stretches a load so that prompts keep servers busy for this share of the time, if the policy that knows all caches sends them.
+/// Stretches a load so that servers have as much to do as they can for this share of the time, if the policy that knows everything
+/// sends it.
 pub fn at_load(load: &Load, fleet: &Fleet, share: f64) -> Load {
-    // What it is without any cache, to begin with.
-    let seconds = load.prompt_tokens() / 10_000.0 / fleet.servers as f64;
-    let mut factor = seconds / load.last_start() / share;
-    for _ in 0..4 {
+    // What it would be without any cache or answer.
+    let middle = load.prompt_tokens() / 10_000.0 / fleet.servers as f64 / load.last_start() / share;
+    let (mut low, mut high) = (middle / 20.0, middle * 20.0);
+    for _ in 0..10 {
+        let factor = (low * high).sqrt();
         let busy = run(&load.stretched(factor), fleet, &mut Greedy::default()).busy;
-        factor *= busy / share;
+        (low, high) = if busy > share { (factor, high) } else { (low, factor) };
     }
-    load.stretched(factor)
+    load.stretched(high)
 }
 
 /// All policies that are compared, the one that knows everything first, then ours.

@@ -42,8 +42,8 @@ pub struct Machine {
     steps: u64,
     now: Option<Steps>,
     counters: Totals,
-    /// The seconds of work on prompts, for measuring how busy it is.
-    pub work: f64,
+    /// In seconds.
+    full: f64,
 }
 
 #[derive(Debug)]
@@ -67,6 +67,8 @@ struct Steps {
     begun: f64,
     each: f64,
     count: u64,
+    /// The share of what it could do in such a step. It is 1 when requests wait, be it for memory.
+    fullness: f64,
     /// Requests whose prompts are read at the end, with the time since when.
     read: Vec<(usize, f64)>,
 }
@@ -110,7 +112,7 @@ impl Machine {
             steps: 0,
             now: None,
             counters: Totals::default(),
-            work: 0.0,
+            full: 0.0,
         }
     }
 
@@ -181,6 +183,11 @@ impl Machine {
         (self.counters.asked_tokens, self.counters.cached_tokens)
     }
 
+    /// The seconds in which it did all that it can; others count in part.
+    pub fn full(&self) -> f64 {
+        self.full
+    }
+
     /// Begins the next step, if there is anything to do.
     pub fn begin(&mut self, load: &[Asked], now: f64) {
         let mut left = STEP_TOKENS.saturating_sub(self.answers.len() as u32);
@@ -205,11 +212,12 @@ impl Machine {
         }
         self.counters.read_tokens += f64::from(tokens);
         let bare = self.bare_step();
-        self.work += seconds + bare * f64::from(tokens) / f64::from(STEP_TOKENS);
         // Without a prompt, nothing changes until an answer ends.
         let next_end = self.answers.peek().map_or(1, |Reverse((step, _))| step - self.steps);
         let count = if tokens == 0 { next_end.max(1) } else { 1 };
-        self.now = Some(Steps { begun: now, each: seconds + bare, count, read });
+        let most = STEP_TOKENS.saturating_sub(self.answers.len() as u32).max(1);
+        let fullness = if self.queue.is_empty() { f64::from(tokens) / f64::from(most) } else { 1.0 };
+        self.now = Some(Steps { begun: now, each: seconds + bare, count, fullness, read });
     }
 
     /// Takes the next request from the queue, if there are a seat and memory for it. `seated` more have been read in this step.
@@ -243,6 +251,7 @@ impl Machine {
         let Some(steps) = self.now.take() else { return happened };
         let answering = self.answers.len() as f64;
         self.steps += steps.count;
+        self.full += steps.fullness * steps.each * steps.count as f64;
         self.context += answering * steps.count as f64;
         self.counters.answer_tokens += answering * steps.count as f64;
         self.counters.answer_seconds += answering * steps.each * steps.count as f64;

@@ -9,30 +9,36 @@ use choice_simulator::{
 
 /// The default seed, with which the figures in docs/performance.md were made; `MODELGATE_BENCHMARK_SEED` overrides it.
 const SEED: u64 = 18;
-/// Requests of a generated load.
-const REQUESTS: usize = 12_000;
+/// Requests of a generated load for each server.
+const REQUESTS: usize = 3_000;
 /// The memory of a server, in tokens: that of its GPUs, and with main memory behind it.
 const CACHES: [(&str, usize); 2] = [("small", 500_000), ("large", 4_000_000)];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let seed = env::var("MODELGATE_BENCHMARK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
-    let mut loads = Vec::new();
-    match env::var_os("MODELGATE_BENCHMARK_TRACE") {
-        Some(file) => loads.push(conversations(&PathBuf::from(file), seed)?),
-        None => println!("without the conversation trace: MODELGATE_BENCHMARK_TRACE names its file"),
-    }
-    loads.extend([chats(REQUESTS, seed), agents(REQUESTS, seed), one_system_prompt(REQUESTS, seed)]);
+    let trace = match env::var_os("MODELGATE_BENCHMARK_TRACE") {
+        Some(file) => Some(conversations(&PathBuf::from(file), seed)?),
+        None => {
+            println!("without the conversation trace: MODELGATE_BENCHMARK_TRACE names its file");
+            None
+        }
+    };
+    let generated = [chats, agents, one_system_prompt];
+    let mut works: Vec<Work<'_>> = trace.iter().map(Work::Fixed).collect();
+    works.extend(generated.iter().map(|made| Work::Made(*made)));
     let mut table = format!(
         "Seed {seed}.\n\n| load | servers | busy | cache | policy | p50, s | p90, s | hit rate | p50 of greedy | p90 of greedy |\n\
          |---|---|---|---|---|---|---|---|---|---|\n"
     );
     let cases = cases();
-    for load in &loads {
+    for work in works.iter().take(env::var("ONLYW").map_or(9, |w| w.parse().unwrap())) {
         // As many at a time as there are processors.
         for pair in cases.chunks(thread::available_parallelism().map_or(1, usize::from)) {
             let rows: Vec<String> = thread::scope(|scope| {
-                let threads: Vec<_> =
-                    pair.iter().map(|case| scope.spawn(move || compare(load, case, seed))).collect();
+                let threads: Vec<_> = pair
+                    .iter()
+                    .map(|case| scope.spawn(move || compare(&work.load(case, seed), case, seed)))
+                    .collect();
                 threads.into_iter().map(|thread| thread.join().expect("no case fails")).collect()
             });
             for row in rows {
@@ -45,6 +51,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::write(folder.join("pick.md"), table)?;
     }
     Ok(())
+}
+
+/// A load that is what it is, or one that is made as long as the number of servers demands.
+enum Work<'l> {
+    Fixed(&'l Load),
+    Made(fn(usize, u64) -> Load),
+}
+
+impl Work<'_> {
+    fn load(&self, case: &Case, seed: u64) -> Load {
+        match self {
+            Self::Fixed(load) => (*load).clone(),
+            Self::Made(made) => made(REQUESTS * case.servers, seed),
+        }
+    }
 }
 
 struct Case {
@@ -71,6 +92,9 @@ fn compare(load: &Load, case: &Case, seed: u64) -> String {
     let mut greedy: Option<Measured> = None;
     let mut rows = String::new();
     for mut policy in policies(&load, &fleet, seed) {
+        if env::var("ONLYP").is_ok_and(|o| !o.split(',').any(|x| policy.name().starts_with(x))) {
+            continue;
+        }
         let measured = run(&load, &fleet, policy.as_mut());
         let greedy = greedy.get_or_insert_with(|| measured.clone());
         let of = |share: f64| measured.quantile(share) / greedy.quantile(share);

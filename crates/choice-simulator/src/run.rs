@@ -11,6 +11,9 @@ use crate::{
 /// Seconds between two looks at a server's `/metrics`.
 const SCRAPE: f64 = 1.0;
 
+/// The part of the time in which conversations begin that is measured: before it, caches are empty; after it, less and less is asked.
+const MEASURED: (f64, f64) = (0.2, 0.95);
+
 /// How many servers there are, and how large the memory of each is.
 #[derive(Debug, Clone, Copy)]
 pub struct Fleet {
@@ -23,11 +26,11 @@ pub struct Fleet {
 /// What came out.
 #[derive(Debug, Clone)]
 pub struct Measured {
-    /// Seconds to the first token of each request, sorted.
+    /// Seconds to the first token of each request that arrived in the measured part of the time, sorted.
     pub first_token: Vec<f64>,
     /// The share of the prompts' tokens that were in the servers' memory.
     pub hit_rate: f64,
-    /// The share of the time until the last request arrived that servers worked on prompts, were all equally busy.
+    /// The share of the time that servers had as much to do as they can.
     pub busy: f64,
 }
 
@@ -70,6 +73,14 @@ impl PartialOrd for Due {
     }
 }
 
+/// Sums over all servers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    asked: f64,
+    cached: f64,
+    full: f64,
+}
+
 struct World<'l> {
     requests: &'l [Asked],
     machines: Vec<Machine>,
@@ -80,7 +91,10 @@ struct World<'l> {
     next: Vec<Option<(usize, f64)>>,
     first_token: Vec<f64>,
     unanswered: usize,
-    last_arrival: f64,
+    /// The measured part of the time, in seconds.
+    measured: (f64, f64),
+    /// The sums of hits and fullness when it began, and when it ended.
+    sums: [Option<Sums>; 2],
     due: BinaryHeap<Due>,
     planned: u64,
 }
@@ -90,6 +104,7 @@ pub fn run(load: &Load, fleet: &Fleet, policy: &mut dyn Policy) -> Measured {
     let mut world = World::new(load, fleet);
     while world.unanswered > 0 {
         let Some(Due { at, what, .. }) = world.due.pop() else { break };
+        world.keep_sums(at);
         match what {
             What::Arrives(request) => world.arrives(request, at, policy),
             What::Steps(place) => world.steps(place, at),
@@ -116,7 +131,8 @@ impl<'l> World<'l> {
             next: vec![None; count],
             first_token: Vec::with_capacity(count),
             unanswered: count,
-            last_arrival: 0.0,
+            measured: (load.last_start() * MEASURED.0, load.last_start() * MEASURED.1),
+            sums: [None; 2],
             due: BinaryHeap::new(),
             planned: 0,
         };
@@ -133,6 +149,15 @@ impl<'l> World<'l> {
         world
     }
 
+    /// Remembers the sums when the measured part begins, and when it ends.
+    fn keep_sums(&mut self, now: f64) {
+        for (place, moment) in [self.measured.0, self.measured.1].into_iter().enumerate() {
+            if now >= moment && self.sums[place].is_none() {
+                self.sums[place] = Some(self.sum());
+            }
+        }
+    }
+
     fn plan(&mut self, at: f64, what: What) {
         self.planned += 1;
         self.due.push(Due { at, number: self.planned, what });
@@ -142,7 +167,6 @@ impl<'l> World<'l> {
         let asked = &self.requests[request];
         let place = policy.choose(asked, &Seen { now, open: &self.open, machines: &self.machines });
         self.arrived[request] = now;
-        self.last_arrival = now;
         self.server_of[request] = place;
         self.open[place] += 1;
         let machine = &mut self.machines[place];
@@ -166,7 +190,10 @@ impl<'l> World<'l> {
         }
         let happened = self.machines[place].end(self.requests, now);
         for request in happened.first {
-            self.first_token.push(now - self.arrived[request]);
+            let arrived = self.arrived[request];
+            if (self.measured.0..=self.measured.1).contains(&arrived) {
+                self.first_token.push(now - arrived);
+            }
         }
         for request in happened.ended {
             self.unanswered -= 1;
@@ -179,12 +206,21 @@ impl<'l> World<'l> {
         self.plan_end(place);
     }
 
+    fn sum(&self) -> Sums {
+        self.machines.iter().fold(Sums::default(), |sums, machine| {
+            let (asked, cached) = machine.hits();
+            Sums { asked: sums.asked + asked, cached: sums.cached + cached, full: sums.full + machine.full() }
+        })
+    }
+
     fn measured(mut self) -> Measured {
         self.first_token.sort_by(f64::total_cmp);
-        let sum = |of: fn(&Machine) -> f64| self.machines.iter().map(of).sum::<f64>();
+        let before = self.sums[0].unwrap_or_default();
+        let after = self.sums[1].unwrap_or_else(|| self.sum());
+        let seconds = self.machines.len() as f64 * (self.measured.1 - self.measured.0);
         Measured {
-            hit_rate: sum(|machine| machine.hits().1) / sum(|machine| machine.hits().0).max(1.0),
-            busy: sum(|machine| machine.work) / (self.machines.len() as f64 * self.last_arrival.max(1.0)),
+            hit_rate: (after.cached - before.cached) / (after.asked - before.asked).max(1.0),
+            busy: (after.full - before.full) / seconds,
             first_token: self.first_token,
         }
     }

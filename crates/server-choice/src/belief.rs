@@ -62,9 +62,15 @@ impl Belief {
         self.capacity.load(Relaxed)
     }
 
-    /// Sets it, to at most the size with which the belief was made. Whatever is then too much is forgotten with the next epoch.
+    /// The size with which the belief was made.
+    pub fn most(&self) -> u32 {
+        self.most
+    }
+
+    /// Sets it, to at most one and a half of the size with which the belief was made: what waits in the server's queue is not in
+    /// its cache yet, but will be, and comes on top. Whatever is then too much is forgotten with the next epoch.
     pub fn set_capacity(&self, blocks: u32) {
-        self.capacity.store(blocks.clamp(SHARES, self.most), Relaxed);
+        self.capacity.store(blocks.clamp(SHARES, self.most + self.most / 2), Relaxed);
     }
 
     /// The memory that it takes, in bytes.

@@ -2,10 +2,16 @@
 
 use std::{cmp::Ordering, time::Duration};
 
-use crate::{prompt::Prompt, server::Server};
+use crate::{
+    prompt::Prompt,
+    server::{Server, weighed},
+};
 
 /// The speed that is assumed while no server of the pool has been measured, in seconds per token.
 const UNMEASURED: f32 = 1.0 / 5_000.0;
+
+/// What is the longest queue, in requests, that counts.
+const LONGEST_QUEUE: f32 = 64.0;
 
 /// After this time a measured speed counts half, and the best of the pool the other half. So a server that was slow once is tried
 /// again.
@@ -52,16 +58,37 @@ where
     I::IntoIter: ExactSizeIterator,
 {
     let best_speed = best_speed(servers.clone(), now);
+    let weight = 1.0 + mean_queue(servers.clone(), best_speed, now);
     let servers = servers.into_iter();
     let count = servers.len();
     let first = turn.checked_rem(count)?;
     let order = |choice: &Choice| {
-        (choice.estimate.total(), choice.estimate.under_way, (choice.place + count - first) % count)
+        let Estimate { wait, read, steps, .. } = choice.estimate;
+        (
+            wait + steps + read.mul_f32(weight),
+            choice.estimate.under_way,
+            (choice.place + count - first) % count,
+        )
     };
     servers
         .enumerate()
         .map(|(place, server)| Choice { place, estimate: estimate(server, prompt, now, best_speed) })
         .min_by_key(order)
+}
+
+/// How many requests wait at a server of a pool, in the mean.
+fn mean_queue<'s, I>(servers: I, best_speed: Option<f32>, now: Duration) -> f32
+where
+    I: IntoIterator<Item = &'s Server>,
+    I::IntoIter: ExactSizeIterator,
+{
+    let servers = servers.into_iter();
+    let count = servers.len().max(1) as f32;
+    let speed = |server: &Server| {
+        server.speed(now).map(|own| own.seconds_per_token).or(best_speed).unwrap_or(UNMEASURED)
+    };
+    servers.map(|server| server.queue_length(speed(server), now)).sum::<f32>().min(count * LONGEST_QUEUE)
+        / count
 }
 
 /// The best measured speed of a pool, in seconds per token.
@@ -81,7 +108,7 @@ pub fn estimate(server: &Server, prompt: &Prompt<'_>, now: Duration, best_speed:
     let under_way = server.under_way();
     Estimate {
         wait: server.wait(now),
-        read: seconds(seconds_per_token * (prompt.tokens - cached_tokens) as f32),
+        read: seconds(seconds_per_token * weighed(cached_tokens, prompt.tokens - cached_tokens)),
         steps: seconds(server.seat() * under_way as f32),
         cached_tokens,
         under_way,

@@ -11,6 +11,10 @@ use crate::{belief::Belief, choose::Estimate, prompt::Prompt};
 /// How many blocks a server's belief has if nothing else is known: some 2 million tokens.
 pub const DEFAULT_BLOCKS: u32 = 16_384;
 
+/// The place in a prompt at which a token costs twice as much as the first, because attention looks at all tokens before it. For
+/// models whose layers are 4,096 to 16,384 wide, attention takes as many operations as all else after six times that width.
+const DOUBLED_AT: f32 = 100_000.0;
+
 /// What is remembered of the latest requests.
 const RECENT: usize = 256;
 
@@ -31,6 +35,9 @@ pub struct Server {
     known_besides: AtomicI64,
     /// Seconds per token that is read (as `f32`), and when this was measured, in s.
     speed: AtomicU64,
+    /// Tokens that were to be read, and the same by what they cost.
+    read_tokens: AtomicU64,
+    weighed_tokens: AtomicU64,
     /// What each request under way costs the next one, in seconds (as `f32`).
     seat: AtomicU32,
     /// Tokens of prompts that were sent here, and how many of them were believed to be in its cache.
@@ -56,6 +63,8 @@ impl Server {
             finished: AtomicU64::new(0),
             known_besides: AtomicI64::new(0),
             speed: AtomicU64::new(0),
+            read_tokens: AtomicU64::new(0),
+            weighed_tokens: AtomicU64::new(0),
             seat: AtomicU32::new(SEAT.to_bits()),
             asked_tokens: AtomicU64::new(0),
             believed_tokens: AtomicU64::new(0),
@@ -89,6 +98,9 @@ impl Server {
         let number = self.sent.fetch_add(1, Relaxed);
         self.costs[number as usize % RECENT].store(cost.min(u64::from(u32::MAX)) as u32, Relaxed);
         self.change_wait(now, |wait| wait + cost);
+        let read = prompt.tokens - expected.cached_tokens.min(prompt.tokens);
+        self.read_tokens.fetch_add(u64::from(read), Relaxed);
+        self.weighed_tokens.fetch_add(weighed(expected.cached_tokens, read) as u64, Relaxed);
         self.asked_tokens.fetch_add(u64::from(prompt.tokens), Relaxed);
         self.believed_tokens.fetch_add(u64::from(expected.cached_tokens), Relaxed);
         self.belief.used(prompt.blocks, (prompt.answer_tokens as f32 / prompt.block_tokens).round() as u32);
@@ -131,6 +143,18 @@ impl Server {
         self.speed.store(u64::from(seconds_per_token.to_bits()) << 32 | now.as_secs(), Relaxed);
     }
 
+    /// How much more the tokens that were sent here have cost than the first ones of a prompt do.
+    pub(crate) fn mean_weight(&self) -> f32 {
+        let read = self.read_tokens.load(Relaxed);
+        if read == 0 { 1.0 } else { self.weighed_tokens.load(Relaxed) as f32 / read as f32 }
+    }
+
+    /// How many requests wait there, if they are like those that were sent so far, and this is the price of a token.
+    pub(crate) fn queue_length(&self, seconds_per_token: f32, now: Duration) -> f32 {
+        let mean_weighed = self.weighed_tokens.load(Relaxed) as f32 / self.sent.load(Relaxed).max(1) as f32;
+        self.wait(now).as_secs_f32() / (mean_weighed * seconds_per_token).max(0.001)
+    }
+
     pub(crate) fn seat(&self) -> f32 {
         f32::from_bits(self.seat.load(Relaxed))
     }
@@ -143,6 +167,12 @@ impl Server {
     pub fn believed(&self) -> (u64, u64) {
         (self.asked_tokens.load(Relaxed), self.believed_tokens.load(Relaxed))
     }
+}
+
+/// So many tokens, of which there are `done` before the first, by what they cost: 1 is the first of a prompt.
+pub(crate) fn weighed(done: u32, tokens: u32) -> f32 {
+    let (done, tokens) = (done as f32, tokens as f32);
+    tokens * (1.0 + (done + tokens / 2.0) / DOUBLED_AT)
 }
 
 fn micros(time: Duration) -> u64 {

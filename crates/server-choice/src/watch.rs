@@ -39,8 +39,12 @@ const NEWEST: f32 = 0.3;
 #[derive(Debug)]
 pub struct Watch {
     last: Counters,
-    /// The tokens and seconds up to which the speed has been measured.
-    measured: Option<(f64, f64)>,
+    /// The counters at the last measurement of the speed.
+    measured: Option<(Counters, Duration)>,
+    /// What waits there has no room in its cache yet.
+    queued_blocks: u32,
+    /// The size of its cache as far as it is ours, in blocks.
+    capacity: Option<u32>,
     block_tokens: f32,
     /// The size of its cache in blocks, once it has said so.
     told_blocks: Option<u32>,
@@ -60,6 +64,8 @@ impl Watch {
         Self {
             last: Counters::default(),
             measured: None,
+            queued_blocks: 0,
+            capacity: None,
             block_tokens,
             told_blocks: None,
             compared: Compared::default(),
@@ -76,7 +82,7 @@ impl Watch {
             self.compared = Compared { counted: None, believed: server.believed() };
         }
         if let Some(waiting) = counters.waiting {
-            correct_wait(server, waiting, now);
+            self.correct_wait(server, waiting, now);
         }
         if let Some(running) = counters.running {
             server.set_under_way(running.saturating_add(counters.waiting.unwrap_or(0)));
@@ -95,66 +101,116 @@ impl Watch {
 
     fn measure_speed(&mut self, server: &Server, counters: &Counters, now: Duration) {
         let Some((tokens, seconds)) = counters.read_tokens.zip(counters.read_seconds) else { return };
-        let (tokens_before, seconds_before) = *self.measured.get_or_insert((tokens, seconds));
-        if tokens - tokens_before < ENOUGH_TOKENS {
+        let (before, since) = *self.measured.get_or_insert((*counters, now));
+        let tokens = tokens - before.read_tokens.unwrap_or(tokens);
+        if tokens < ENOUGH_TOKENS {
             return;
         }
-        self.measured = Some((tokens, seconds));
-        let newest = ((seconds - seconds_before) / (tokens - tokens_before)) as f32;
+        self.measured = Some((*counters, now));
+        let seconds = seconds - before.read_seconds.unwrap_or(seconds);
+        // Short prompts are read several at a time, and each counts the time of all.
+        let elapsed = now.saturating_sub(since).as_secs_f64();
+        let newest = (if elapsed > 0.0 { seconds.min(elapsed) } else { seconds } / tokens) as f32
+            / server.mean_weight();
         if newest > 0.0 {
             let before = server.speed(now).map_or(newest, |speed| speed.seconds_per_token);
             server.set_speed(before + (newest - before) * NEWEST, now);
         }
     }
 
+    /// How long a step takes, in seconds: the time from one token of an answer to the next.
+    fn step(&self, counters: &Counters) -> f64 {
+        let tokens = difference(counters.answer_tokens, self.last.answer_tokens);
+        if tokens > 0.0 {
+            difference(counters.answer_seconds, self.last.answer_seconds) / tokens
+        } else {
+            0.0
+        }
+    }
+
     /// One more request under way makes the steps of a server longer by about its share of a step.
     fn measure_seat(&self, server: &Server, counters: &Counters) {
-        let (Some(seconds), Some(tokens)) = (counters.answer_seconds, counters.answer_tokens) else { return };
-        let before = self.last.answer_seconds.zip(self.last.answer_tokens);
-        let (Some(running @ 1..), Some((seconds_before, tokens_before))) = (counters.running, before) else {
-            return;
-        };
-        if tokens > tokens_before {
-            let step = ((seconds - seconds_before) / (tokens - tokens_before)) as f32;
-            let seat = (step / running as f32).max(0.0);
-            server.set_seat(server.seat() + (seat - server.seat()) * NEWEST);
+        let step = self.step(counters) as f32;
+        if let (Some(running @ 1..), true) = (counters.running, step > 0.0) {
+            server.set_seat(server.seat() + (step / running as f32 - server.seat()) * NEWEST);
         }
+    }
+
+    /// What waits is read one after another, in the order in which it came. So of what was sent, the latest `waiting` are still to
+    /// be read as a whole, the one before them in part, and nothing else.
+    fn correct_wait(&mut self, server: &Server, waiting: u32, now: Duration) {
+        let mut costs = server.recent_costs();
+        let (mut queued, mut known) = (0, 0_u64);
+        for cost in costs.by_ref().take(waiting as usize) {
+            queued += cost;
+            known += 1;
+        }
+        // Others send there, too. Their requests take as long as ours.
+        let others = u64::from(waiting) - known;
+        let latest = || server.recent_costs().next().unwrap_or(0);
+        queued += others * queued.checked_div(known).unwrap_or_else(latest);
+        let being_read = costs.next().unwrap_or(0);
+        self.queued_blocks = self.blocks_of(server, queued, now);
+        server.change_wait(now, |wait| wait.clamp(queued, queued + being_read));
+    }
+
+    /// How many blocks are read in so many µs.
+    fn blocks_of(&self, server: &Server, micros: u64, now: Duration) -> u32 {
+        let speed = server.speed(now).map_or(f32::INFINITY, |speed| speed.seconds_per_token);
+        (micros as f32 / 1e6 / speed / self.block_tokens) as u32
     }
 
     /// The cache is as large as the server says. It holds less of what we send if others use it, too, and a server need not say
     /// anything: so where it finds less than we believe, we believe that it is smaller, and the other way round.
     fn learn_capacity(&mut self, server: &Server, counters: &Counters) {
-        let belief = server.belief();
+        let most = server.belief().most();
         if let Some(tokens) = counters.cache_tokens {
             let blocks = (tokens as f32 / self.block_tokens) as u32;
             if self.told_blocks != Some(blocks) {
                 self.told_blocks = Some(blocks);
-                belief.set_capacity(blocks);
+                self.capacity = Some(blocks);
             }
         }
-        let Some(counted) = counters.asked_tokens.zip(counters.cached_tokens) else { return };
-        let believed = server.believed();
-        let Some(before) = self.compared.counted else {
-            self.compared = Compared { counted: Some(counted), believed };
-            return;
+        let told = self.told_blocks.unwrap_or(most).min(most);
+        let capacity = self.capacity.unwrap_or(told).min(told);
+        let capacity = match self.compare(server, counters) {
+            Some(Found::Less) => (capacity - capacity / 10).max(told / 8),
+            Some(Found::More) => (capacity + capacity / 10 + 1).min(told),
+            None => capacity,
         };
+        self.capacity = Some(capacity);
+        server.belief().set_capacity(capacity.saturating_add(self.queued_blocks));
+    }
+
+    /// Compares what the server has found in its cache with what was believed to be there, every now and then.
+    fn compare(&mut self, server: &Server, counters: &Counters) -> Option<Found> {
+        let counted = counters.asked_tokens.zip(counters.cached_tokens)?;
+        let believed = server.believed();
+        let before = self.compared.counted.unwrap_or(counted);
         let asked = counted.0 - before.0;
         let asked_by_us = (believed.0 - self.compared.believed.0) as f64;
-        if asked < ENOUGH_ASKED || asked_by_us < ENOUGH_ASKED {
-            return;
+        if self.compared.counted.is_some() && (asked < ENOUGH_ASKED || asked_by_us < ENOUGH_ASKED) {
+            return None;
         }
-        let found = (counted.1 - before.1) / asked;
-        let expected = (believed.1 - self.compared.believed.1) as f64 / asked_by_us;
+        let found = (counted.1 - before.1) / asked.max(1.0);
+        let expected = (believed.1 - self.compared.believed.1) as f64 / asked_by_us.max(1.0);
+        let is_first = self.compared.counted.is_none();
         self.compared = Compared { counted: Some(counted), believed };
-        let most = self.told_blocks.unwrap_or(u32::MAX);
-        let capacity = belief.capacity();
-        // A tenth at a time, and not for differences that chance explains.
-        if expected > found + 0.05 {
-            belief.set_capacity((capacity - capacity / 10).max(most.min(1_024) / 4));
-        } else if found > expected + 0.05 {
-            belief.set_capacity(capacity.saturating_add(capacity / 10 + 1).min(most));
+        // What chance explains is left alone: that requests were believed to be there that only wait, for example.
+        if is_first {
+            None
+        } else if expected > 1.5 * found + 0.1 {
+            Some(Found::Less)
+        } else {
+            (found > expected + 0.05).then_some(Found::More)
         }
     }
+}
+
+/// What a server finds in its cache, against what we believe.
+enum Found {
+    Less,
+    More,
 }
 
 /// A sum that has become smaller begins anew.
@@ -166,18 +222,7 @@ fn has_restarted(before: &Counters, after: &Counters) -> bool {
         .any(|(before, after)| before.zip(after).is_some_and(|(before, after)| after < before))
 }
 
-/// What waits is read one after another, in the order in which it came. So of what was sent, the latest `waiting` are still to be
-/// read as a whole, the one before them in part, and nothing else.
-fn correct_wait(server: &Server, waiting: u32, now: Duration) {
-    let mut costs = server.recent_costs();
-    let (mut least, mut known) = (0, 0_u64);
-    for cost in costs.by_ref().take(waiting as usize) {
-        least += cost;
-        known += 1;
-    }
-    // Others send there, too. Their requests take as long as ours.
-    let others = u64::from(waiting) - known;
-    least += others * least.checked_div(known).unwrap_or_else(|| server.recent_costs().next().unwrap_or(0));
-    let being_read = costs.next().unwrap_or(0);
-    server.change_wait(now, |wait| wait.clamp(least, least + being_read));
+/// What was added to a sum; 0 if it was not known before.
+fn difference(after: Option<f64>, before: Option<f64>) -> f64 {
+    after.zip(before).map_or(0.0, |(after, before)| after - before)
 }

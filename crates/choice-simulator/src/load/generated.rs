@@ -20,7 +20,7 @@ struct Habit {
     pause: f64,
 }
 
-/// People who chat: short questions, long answers, half a minute between them, 20 assistants with system prompts of their own.
+/// People who chat: short questions, long answers, a quarter of a minute between them, 20 assistants with system prompts of their own.
 pub fn chats(requests: usize, seed: u64) -> Load {
     generate(
         requests,
@@ -29,10 +29,10 @@ pub fn chats(requests: usize, seed: u64) -> Load {
             name: "chats",
             systems: 20,
             system_tokens: 800.0,
-            turns: 6.0,
+            turns: 5.0,
             question_tokens: 150.0,
-            answer_tokens: 350.0,
-            pause: 30.0,
+            answer_tokens: 250.0,
+            pause: 15.0,
         },
     )
 }
