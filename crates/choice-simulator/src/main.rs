@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
          |---|---|---|---|---|---|---|---|---|---|\n"
     );
     let cases = cases();
-    for work in works.iter().take(env::var("ONLYW").map_or(9, |w| w.parse().unwrap())) {
+    for work in &works {
         // As many at a time as there are processors.
         for pair in cases.chunks(thread::available_parallelism().map_or(1, usize::from)) {
             let rows: Vec<String> = thread::scope(|scope| {
@@ -92,9 +92,6 @@ fn compare(load: &Load, case: &Case, seed: u64) -> String {
     let mut greedy: Option<Measured> = None;
     let mut rows = String::new();
     for mut policy in policies(&load, &fleet, seed) {
-        if env::var("ONLYP").is_ok_and(|o| !o.split(',').any(|x| policy.name().starts_with(x))) {
-            continue;
-        }
         let measured = run(&load, &fleet, policy.as_mut());
         let greedy = greedy.get_or_insert_with(|| measured.clone());
         let of = |share: f64| measured.quantile(share) / greedy.quantile(share);

@@ -58,7 +58,7 @@ where
     I::IntoIter: ExactSizeIterator,
 {
     let best_speed = best_speed(servers.clone(), now);
-    let weight = 1.0 + mean_queue(servers.clone(), best_speed, now);
+    let weight = 1.0 + shortest_queue(servers.clone(), best_speed, now);
     let servers = servers.into_iter();
     let count = servers.len();
     let first = turn.checked_rem(count)?;
@@ -76,19 +76,18 @@ where
         .min_by_key(order)
 }
 
-/// How many requests wait at a server of a pool, in the mean.
-fn mean_queue<'s, I>(servers: I, best_speed: Option<f32>, now: Duration) -> f32
-where
-    I: IntoIterator<Item = &'s Server>,
-    I::IntoIter: ExactSizeIterator,
-{
-    let servers = servers.into_iter();
-    let count = servers.len().max(1) as f32;
-    let speed = |server: &Server| {
-        server.speed(now).map(|own| own.seconds_per_token).or(best_speed).unwrap_or(UNMEASURED)
+/// How many requests wait at the server of a pool that has the fewest. Whoever comes next goes there, so it is only this queue that
+/// a pool cannot avoid.
+fn shortest_queue<'s>(
+    servers: impl IntoIterator<Item = &'s Server>,
+    best_speed: Option<f32>,
+    now: Duration,
+) -> f32 {
+    let queue = |server: &Server| {
+        let speed = server.speed(now).map(|own| own.seconds_per_token).or(best_speed);
+        server.queue_length(speed.unwrap_or(UNMEASURED), now)
     };
-    servers.map(|server| server.queue_length(speed(server), now)).sum::<f32>().min(count * LONGEST_QUEUE)
-        / count
+    servers.into_iter().map(queue).fold(LONGEST_QUEUE, f32::min)
 }
 
 /// The best measured speed of a pool, in seconds per token.
