@@ -48,7 +48,8 @@ pub struct Choice {
     pub estimate: Estimate,
 }
 
-/// Chooses the server from which the first token is expected soonest; of equals, the one with less under way; of these, the first
+/// Chooses the server from which the first token is expected soonest. Where all servers have a queue, the seconds of reading count
+/// once more for each request in the shortest queue, because those who come after wait for them as well. Of equals, the one with less under way; of these, the first
 /// from `turn` on (any number, best a random one). `None` only without servers.
 ///
 /// Nothing is changed: tell the chosen one with [`Server::sent`].
