@@ -42,6 +42,12 @@ fn send(pool: &[Server], prompt: &Prompt<'_>, now: Duration, turn: usize) -> Cho
     choice
 }
 
+/// To within 3 %: a token costs more, the more there are before it.
+fn assert_near(time: Duration, millis: u128) {
+    let found = time.as_millis();
+    assert!(found.abs_diff(millis) * 100 <= millis * 3, "{found} ms instead of {millis}");
+}
+
 #[test]
 fn without_servers_nothing_is_chosen() {
     assert_eq!(choose(&[] as &[Server], &prompt(&[]), Duration::ZERO, 3), None);
@@ -58,7 +64,7 @@ fn a_conversation_stays_until_waiting_takes_longer_than_reading() {
     let second = send(&pool, &prompt(&turns[1]), after, 0);
     assert_eq!((second.place, second.estimate.cached_tokens), (owner, 20 * 128));
     // 4 blocks of 128 tokens and 40 more, a thousandth of a second each.
-    assert_eq!(second.estimate.read.as_millis(), 552);
+    assert_near(second.estimate.read, 552);
     // Now 3 s wait there; the third turn reads for 0.81 s there, and for 3.88 s elsewhere. 4 s are too long.
     let other = blocks(2, 0, 19, 0);
     pool[owner].sent(&prompt(&other), &estimate(&pool[owner], &prompt(&other), after, None), after);
@@ -86,15 +92,12 @@ fn a_server_corrects_what_is_believed_of_it() {
         read_tokens: Some(read_tokens),
         ..Counters::default()
     };
-    assert_eq!(server.wait(now).as_millis(), 4 * 1_320 + 2_600);
+    assert_near(server.wait(now), 4 * 1_320 + 2_600);
     watch.heard(server, &said(2, 3, 90_000.0), now);
-    assert_eq!(server.wait(now).as_millis(), 2_600 + 2 * 1_320, "two wait, one is being read");
+    assert_near(server.wait(now), 2_600 + 2 * 1_320); // two wait, one is being read
     watch.heard(server, &said(0, 1, 90_000.0), now);
-    assert_eq!(
-        (server.wait(now).as_millis(), server.under_way()),
-        (2_600, 1),
-        "only the last may be being read"
-    );
+    assert_near(server.wait(now), 2_600); // only the last may be being read
+    assert_eq!(server.under_way(), 1);
     watch.heard(server, &said(9, 1, 90_000.0), now);
     assert!(
         server.wait(now) >= Duration::from_millis(4 * 1_320 + 2_600 + 4 * 1_000),
@@ -135,7 +138,7 @@ fn a_cache_that_finds_less_than_we_believe_is_smaller_than_we_believe() {
     (0..50).for_each(|_| {
         hear(0.1);
     });
-    assert_eq!(hear(0.1), 256, "and not ever smaller");
+    assert_eq!(hear(0.1), 1_500 / 8, "and not ever smaller");
 }
 
 proptest! {
@@ -183,7 +186,9 @@ proptest! {
             let most_under_way = pool.iter().map(Server::under_way).max().unwrap();
             let choice = send(&pool, &prompt, now, number);
             let whole = Duration::from_millis(u64::from(prompt.tokens) + u64::from(most_under_way) + 1);
-            prop_assert!(choice.estimate.wait <= least + whole);
+            // Reading counts once more for each request in the shortest queue; the shortest request takes 168 ms.
+            let weight = 1.1 * (1.0 + least.as_secs_f32() / 0.168);
+            prop_assert!(choice.estimate.wait <= least + whole.mul_f32(weight));
             served[choice.place] += 1;
             // Twice as much as a server could read if it had all the shared blocks.
             now += Duration::from_millis(u64::from(prompt.tokens) * 2 / 5 / servers as u64);
