@@ -25,6 +25,9 @@ pub(crate) struct Search {
     /// Stop after this number of inputs instead
     #[arg(long, value_name = "COUNT", conflicts_with = "seconds")]
     runs: Option<u64>,
+    /// Begin with this number, so that the same inputs are tried as before; without it chance decides
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u32>,
     /// Try this input alone, and say what is wrong with it
     #[arg(long, value_name = "FILE", requires = "target")]
     input: Option<PathBuf>,
@@ -119,6 +122,9 @@ fn command(program: &Program, target: &str, search: &Search) -> Result<Command> 
         Some(runs) => command.arg(format!("-runs={runs}")),
         None => command.arg(format!("-max_total_time={}", search.seconds)),
     };
+    if let Some(seed) = search.seed {
+        command.arg(format!("-seed={seed}"));
+    }
     if let Some(words) = dictionary(target) {
         command.arg(format!("-dict={}", words.display()));
     }

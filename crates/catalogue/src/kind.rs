@@ -139,6 +139,21 @@ impl Kind {
         self.ignores_names() || self == Self::Sglang
     }
 
+    /// Whether it may close a connection without a word soon after an answer, so that the next request over it fails. llama.cpp
+    /// does (cpp-httplib), as measured; uvicorn does so after 5 s without a request.
+    pub fn drops_connections(self) -> bool {
+        match self {
+            Self::LlamaCpp | Self::LlamaCppRouter => true,
+            Self::Vllm
+            | Self::Sglang
+            | Self::Ollama
+            | Self::LlamaSwap
+            | Self::Tei
+            | Self::Provider
+            | Self::Other => false,
+        }
+    }
+
     /// Whether its list is complete. Other kinds load models that they do not list, or take theirs from the operator's
     /// configuration.
     pub fn lists_all_it_runs(self) -> bool {

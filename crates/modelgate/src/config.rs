@@ -109,6 +109,8 @@ pub(crate) struct Listen {
 pub(crate) struct MeteringConfig {
     /// How often the counters of servers are read, with `listen.telemetry`.
     pub(crate) scrape: Duration,
+    /// How long a request stays open without a word.
+    pub(crate) wait: Duration,
 }
 
 /// `log:` in the configuration.
@@ -294,7 +296,8 @@ impl Config {
             ("listen.admin", self.listen.admin != new.listen.admin),
             ("listen.telemetry", self.listen.telemetry != new.listen.telemetry),
             ("listen.telemetry_token", self.listen.telemetry_token != new.listen.telemetry_token),
-            ("metering.scrape", self.metering != new.metering),
+            ("metering.scrape", self.metering.scrape != new.metering.scrape),
+            ("metering.wait", self.metering.wait != new.metering.wait),
             ("traefik.client_certificate.ca", self.traefik.client_ca != new.traefik.client_ca),
             ("docker", self.docker != new.docker),
             ("state_dir", self.state_dir != new.state_dir),
@@ -352,8 +355,12 @@ fn listen(mut section: Section<'_>) -> Listen {
 
 fn metering(mut section: Section<'_>) -> MeteringConfig {
     let scrape = section.duration("scrape", Duration::from_secs(1)..=Duration::from_secs(600));
+    let wait = section.duration("wait", Duration::from_secs(10)..=Duration::from_secs(86_400));
     section.finish();
-    MeteringConfig { scrape: scrape.unwrap_or(Duration::from_secs(15)) }
+    MeteringConfig {
+        scrape: scrape.unwrap_or(Duration::from_secs(15)),
+        wait: wait.unwrap_or(Duration::from_secs(3_600)),
+    }
 }
 
 fn log(mut section: Section<'_>) -> LogConfig {

@@ -39,8 +39,6 @@ async fn a_real_llama_cpp_server_is_discovered_answers_and_streams() {
 
     let mut yaml = String::new();
     let _ = writeln!(yaml, "docker:\n  endpoint: {}", Engine::local().endpoint());
-    // llama.cpp closes some connections without a word after an answer. Traefik asks again where the document may tell it to.
-    let _ = writeln!(yaml, "traefik: {{ version: {NEWEST:?} }}");
     let Some(stack) = common::stack(NEWEST, &[], &yaml).await else { return };
     let up = testkit::within(Duration::from_secs(60), || async {
         (send(stack.get("/v1/models/tiny-cpp")).await.status() == 200).then_some(())

@@ -3,7 +3,10 @@
 
 mod common;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use common::{KEY, NEWEST, config, send, telling};
 use futures_util::StreamExt as _;
@@ -282,6 +285,28 @@ async fn without_the_listener_a_clients_trace_is_left_alone() {
     assert_eq!(ids.len(), posts.len());
 }
 
+/// `metering.wait`.
+#[tokio::test]
+async fn what_nobody_tells_about_stands_as_estimated() {
+    let sim = Sim::start("a", &["llama"]);
+    let telemetry = free_port();
+    let yaml = format!("listen: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\nmetering: {{ wait: 10s }}\n");
+    let Some(stack) = common::stack(NEWEST, &[&sim], &yaml).await else { return };
+    stack.wait_for("llama").await;
+    let request = stack.post("/v1/chat/completions", &common::chat("llama"));
+    assert_eq!(send(request).await.status(), 200);
+    let start = Instant::now();
+    let settled = testkit::eventually(Duration::from_secs(60), || async {
+        let url = format!("{}/metrics", stack.modelgate.admin_url());
+        let metrics = send(testkit::client().get(url)).await.text().await.expect("text");
+        let settled = ["exact", "measured", "estimated"]
+            .map(|known| value(&metrics, &format!("modelgate_settled_requests_total{{known=\"{known}\"}}")));
+        (settled.iter().sum::<u64>() > 0).then_some(settled)
+    });
+    assert_eq!(settled.await[..2], [0, 0], "nobody has told");
+    assert!(start.elapsed() > Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
 const LIMITED: &str = "mg-limited";
 
 /// A request reserves some thousand tokens and takes a few: without what servers and Traefik tell, ten a minute would pass.
@@ -314,7 +339,7 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
     let traefik = telling(builder, &to_modelgate).start().await;
     traefik.wait_configured().await;
 
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let (mut prompt, mut completion, mut reserved) = (0, 0, 0);
     while reserved < 60_000 {
         let answer = send(post_as(&traefik, LIMITED, &common::chat("llama"))).await;

@@ -54,6 +54,7 @@ const VARIABLES: &[(&str, &[&str], VariableFormat)] = &[
     ("MODELGATE_LISTEN_ADMIN", &["listen", "admin"], VariableFormat::Scalar),
     ("MODELGATE_LISTEN_TELEMETRY", &["listen", "telemetry"], VariableFormat::Scalar),
     ("MODELGATE_METERING_SCRAPE", &["metering", "scrape"], VariableFormat::Scalar),
+    ("MODELGATE_METERING_WAIT", &["metering", "wait"], VariableFormat::Scalar),
     ("MODELGATE_TRAEFIK_VERSION", &["traefik", "version"], VariableFormat::Scalar),
     ("MODELGATE_TRAEFIK_ENTRY_POINTS", &["traefik", "entry_points"], VariableFormat::List),
     ("MODELGATE_TRAEFIK_HOSTS", &["traefik", "hosts"], VariableFormat::List),

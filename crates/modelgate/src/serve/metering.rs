@@ -41,8 +41,6 @@ const RECEIPTS_CAPACITY: usize = 16 * 1024;
 const RECEIPTS_AT_ONCE: usize = 256;
 /// Admitted requests that may wait for the ledger; those of a second at the highest speed that was measured.
 const OPENINGS_CAPACITY: usize = 8 * 1024;
-/// How long a request stays open without a word: longer than the longest answer takes, since what is told later is lost.
-const WAIT: Duration = Duration::from_secs(3_600);
 /// Readings of servers' counters that may wait.
 const READINGS_CAPACITY: usize = 256;
 /// How often the books of servers that are gone are forgotten.
@@ -90,7 +88,7 @@ impl Metering {
         });
         tokio::spawn(otlp_receiver::serve(listener, reception, stopped));
         shared.meter(opener);
-        let ledger = Ledger::new(LedgerOptions { wait: WAIT, ..LedgerOptions::default() });
+        let ledger = Ledger::new(LedgerOptions { wait: config.metering.wait, ..LedgerOptions::default() });
         let exchange = Exchange::start(shared);
         if let Some(exchange) = &exchange {
             shared.add_metrics(exchange.families());

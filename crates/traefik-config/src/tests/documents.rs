@@ -212,6 +212,29 @@ proptest! {
 }
 
 /// A Traefik that is older than `traefik.version` loses the document without a word to anybody but its own log.
+/// llama.cpp closes connections soon after an answer, and what is sent over a closed one is lost where it is not sent again.
+#[test]
+fn who_drops_connections_gets_a_new_one_for_each_request() {
+    let idle = |server: ServerRecord, setting: &[(&str, &str)]| {
+        let document = render_servers(vec![set(server, setting)], &RenderOptions::default());
+        let http = document.http;
+        let balancers = http.services.values().filter_map(|service| match service {
+            Service::LoadBalancer(balancer) if balancer.servers_transport.starts_with("inference") => {
+                Some(balancer)
+            }
+            _ => None,
+        });
+        let transports = balancers.map(|balancer| &http.servers_transports[&balancer.servers_transport]);
+        transports.map(|transport| transport.max_idle_conns_per_host).collect::<Vec<_>>()
+    };
+    for setting in [&[][..], &[("timeout.idle", "30s")]] {
+        for (kind, most) in [("llamacpp", -1), ("llamacpp-router", -1), ("vllm", 200), ("other", 200)] {
+            let found = idle(of_kind(server("a", "/v1", &["llama"]), kind), setting);
+            assert!(!found.is_empty() && found.iter().all(|found| *found == most), "{kind}: {found:?}");
+        }
+    }
+}
+
 #[test]
 fn an_older_traefik_than_told_is_named() {
     for (seen, told, is_named) in [

@@ -215,7 +215,7 @@ impl Spread<'_, '_> {
     fn shape(&mut self, server: &ServerRecord) -> BalancerSettings {
         let https = server.spec.url.is_https();
         BalancerSettings {
-            transport: self.transport(&server.spec.url),
+            transport: self.transport(&server.spec.url, server.kind()),
             // Ollama on a loopback address answers 403 to every `Host` but its own.
             pass_host_header: server
                 .spec
@@ -226,13 +226,15 @@ impl Spread<'_, '_> {
         }
     }
 
-    fn transport(&mut self, url: &ServerUrl) -> String {
+    fn transport(&mut self, url: &ServerUrl, kind: Kind) -> String {
         let (settings, https) = (self.settings, url.is_https());
         let time = |set: Option<Duration>, default: &str| set.map_or_else(|| default.to_owned(), go_duration);
         let transport = ServersTransport {
             root_cas: Vec::new(),
             disable_http2: false,
-            max_idle_conns_per_host: 200,
+            // A connection of its own for each request, where the next one over the same may find it closed. It costs a
+            // round trip to the server, and a request that failed so would not be sent again, being a POST.
+            max_idle_conns_per_host: if kind.drops_connections() { -1 } else { 200 },
             forwarding_timeouts: ForwardingTimeouts {
                 // A container that has gone leaves an address that does not even refuse connections. The retry makes up for
                 // connections that were given up too early. Remote servers take longer.
@@ -245,10 +247,10 @@ impl Spread<'_, '_> {
             },
         };
         let usual = settings.timeout_dial.or(settings.timeout_response_header).or(settings.timeout_idle);
-        let name = match (usual, https) {
-            (None, false) => TRANSPORT.to_owned(),
-            (None, true) => format!("{TRANSPORT}-https"),
-            (Some(_), _) => format!("{TRANSPORT}-{}", hash(&transport)),
+        let name = match (usual, https, kind.drops_connections()) {
+            (None, false, false) => TRANSPORT.to_owned(),
+            (None, true, false) => format!("{TRANSPORT}-https"),
+            _ => format!("{TRANSPORT}-{}", hash(&transport)),
         };
         self.upstream.http.servers_transports.entry(name.clone()).or_insert(transport);
         name

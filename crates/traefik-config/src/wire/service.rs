@@ -157,7 +157,8 @@ pub(crate) struct ServersTransport {
     pub(crate) root_cas: Vec<String>,
     #[serde(rename = "disableHTTP2", skip_serializing_if = "is_false")]
     pub(crate) disable_http2: bool,
-    pub(crate) max_idle_conns_per_host: u32,
+    /// -1: none.
+    pub(crate) max_idle_conns_per_host: i32,
     pub(crate) forwarding_timeouts: ForwardingTimeouts,
 }
 
