@@ -39,6 +39,18 @@ pub(crate) fn bench(install: bool, is_quick: bool) -> Result {
     Ok(())
 }
 
+/// Simulates servers, and compares the policies by which requests are sent to them.
+pub(crate) fn pick() -> Result {
+    let result = layout::target().join("benchmark");
+    fs::create_dir_all(&result)?;
+    let arguments = ["run", "--package", "choice-simulator", "--profile", "measured", "--locked"];
+    let mut command = run::cargo();
+    command.args(arguments).env("MODELGATE_BENCHMARK_RESULT", &result);
+    run::step("bench pick", || run::shown(&mut command))?;
+    println!("pick.md in {}", result.display());
+    Ok(())
+}
+
 /// The optimised server writes the streams that are measured.
 fn optimised_sim_server() -> Result<PathBuf> {
     run::step("build sim-server, optimised", || {

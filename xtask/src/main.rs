@@ -65,6 +65,8 @@ enum Command {
         /// Only Traefik alone, with a server that allows everything, and with Modelgate: three sizes, three turns.
         #[arg(long)]
         quick: bool,
+        /// `pick`: compares how requests are sent to servers instead, in a simulation. It needs nothing to be installed.
+        what: Option<Measurement>,
     },
     /// Searches for inputs that are read wrongly, with libFuzzer. See docs/fuzzing.md.
     Fuzz(fuzz::Search),
@@ -87,12 +89,19 @@ enum Command {
     },
 }
 
+/// What `bench` can measure besides the way of a request.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Measurement {
+    Pick,
+}
+
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Test { install, only } => test::test(install, only.as_deref()),
         Command::Lint { install } => lint::lint(install),
         Command::Screenshots { install } => screenshots::screenshots(install),
-        Command::Bench { install, quick } => bench::bench(install, quick),
+        Command::Bench { what: Some(Measurement::Pick), .. } => bench::pick(),
+        Command::Bench { install, quick, what: None } => bench::bench(install, quick),
         Command::Fuzz(search) => fuzz::fuzz(&search),
         Command::Mutants(wanted) => mutants::mutants(&wanted),
         Command::Shipped { install } => shipped::shipped(install),

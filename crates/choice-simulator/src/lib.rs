@@ -1,0 +1,52 @@
+//! Inference servers in virtual time, for comparing the policies by which requests are sent to them.
+//!
+//! ```text
+//! load (who asks what, when) ─▶ run ─▶ policy (which server) ─▶ machine (prefill, answers, cache) ─▶ time to the first token
+//! ```
+//!
+//! An hour of 16 servers takes seconds. What is simulated, and what is left out, stands in `machine.rs`; a request reaches its
+//! server without delay, and policies know the lengths of prompts exactly.
+
+mod cache;
+mod load;
+mod machine;
+mod policy;
+mod random;
+mod run;
+
+pub use load::{Asked, Load, Start, TraceError, agents, chats, conversations, one_system_prompt};
+pub use machine::Machine;
+pub use policy::{
+    ByConversation, CacheAware, Greedy, LeastBusy, Ours, Policy, RoundRobin, SGLANG, Seen, TwoAtRandom, VLLM,
+};
+pub use random::Random;
+pub use run::{Fleet, Measured, run};
+
+/// Stretches a load so that servers have as much to do as they can for this share of the time, if the policy that knows everything
+/// sends it.
+pub fn at_load(load: &Load, fleet: &Fleet, share: f64) -> Load {
+    // What it would be without any cache or answer.
+    let middle = load.prompt_tokens() / 10_000.0 / fleet.servers as f64 / load.last_start() / share;
+    let (mut low, mut high) = (middle / 20.0, middle * 20.0);
+    for _ in 0..10 {
+        let factor = (low * high).sqrt();
+        let busy = run(&load.stretched(factor), fleet, &mut Greedy::default()).busy;
+        (low, high) = if busy > share { (factor, high) } else { (low, factor) };
+    }
+    load.stretched(high)
+}
+
+/// All policies that are compared, the one that knows everything first, then ours.
+pub fn policies(load: &Load, fleet: &Fleet, seed: u64) -> Vec<Box<dyn Policy>> {
+    let servers = fleet.servers;
+    vec![
+        Box::new(Greedy::default()),
+        Box::new(Ours::new(servers, fleet.cache_tokens, load.block_tokens)),
+        Box::new(LeastBusy::default()),
+        Box::new(TwoAtRandom(Random::new(seed))),
+        Box::new(RoundRobin::default()),
+        Box::new(ByConversation::new(servers)),
+        Box::new(CacheAware::new(VLLM, servers)),
+        Box::new(CacheAware::new(SGLANG, servers)),
+    ]
+}

@@ -1,0 +1,82 @@
+//! Ours, and the one that it is measured against.
+
+use std::time::Duration;
+
+use server_choice::{Prompt, Server, Watch, choose};
+
+use super::{Policy, Seen};
+use crate::{load::Asked, machine::Machine};
+
+/// What is assumed of every answer, in tokens: nobody knows how long it will be.
+const ANSWER_TOKENS: u32 = 300;
+
+/// Ours: `server-choice`, which knows what it has sent and what the servers' `/metrics` say each second.
+#[derive(Debug)]
+pub struct Ours {
+    servers: Vec<Server>,
+    watches: Vec<Watch>,
+    block_tokens: f32,
+    cache_tokens: f64,
+    turn: usize,
+}
+
+impl Ours {
+    /// For so many servers, which say how large their caches are.
+    pub fn new(servers: usize, cache_tokens: usize, block_tokens: u32) -> Self {
+        let blocks = cache_tokens as u32 / block_tokens;
+        Self {
+            servers: (0..servers).map(|_| Server::new(blocks)).collect(),
+            watches: (0..servers).map(|_| Watch::new(block_tokens as f32)).collect(),
+            block_tokens: block_tokens as f32,
+            cache_tokens: cache_tokens as f64,
+            turn: 0,
+        }
+    }
+}
+
+impl Policy for Ours {
+    fn name(&self) -> &'static str {
+        "Modelgate"
+    }
+
+    fn choose(&mut self, asked: &Asked, seen: &Seen<'_>) -> usize {
+        self.turn += 1;
+        let now = Duration::from_secs_f64(seen.now);
+        let prompt = Prompt {
+            blocks: &asked.blocks,
+            tokens: asked.prompt_tokens,
+            block_tokens: self.block_tokens,
+            answer_tokens: ANSWER_TOKENS,
+        };
+        let choice = choose(&self.servers, &prompt, now, self.turn).expect("there are servers");
+        self.servers[choice.place].sent(&prompt, &choice.estimate, now);
+        choice.place
+    }
+
+    fn heard(&mut self, place: usize, machine: &Machine, now: f64) {
+        let counters = machine.counters(self.cache_tokens);
+        self.watches[place].heard(&self.servers[place], &counters, Duration::from_secs_f64(now));
+    }
+}
+
+/// The server that really has the first token soonest, as far as it can be known when a request arrives: with the true contents of
+/// caches and the true lengths of queues.
+#[derive(Debug, Default)]
+pub struct Greedy(usize);
+
+impl Policy for Greedy {
+    fn name(&self) -> &'static str {
+        "greedy, true caches"
+    }
+
+    fn choose(&mut self, asked: &Asked, seen: &Seen<'_>) -> usize {
+        self.0 += 1;
+        let count = seen.machines.len();
+        let total = |place: &usize| {
+            let machine = &seen.machines[*place];
+            machine.backlog() + machine.seconds_for(asked) + machine.bare_step()
+        };
+        let places = (0..count).map(|place| (self.0 + place) % count);
+        places.min_by(|a, b| total(a).total_cmp(&total(b))).unwrap_or(0)
+    }
+}

@@ -1,0 +1,43 @@
+//! Which server of a pool answers a request soonest.
+//!
+//! A server that has seen the beginning of a prompt before need not read it again: its prefix cache has it. A server with much to
+//! do lets a request wait. Both are time, so they are added up: for each server, the seconds until everything that was sent there
+//! is read, and the seconds in which it reads the part of this prompt that it does not have. The smallest sum wins. While there is a queue at every server, reading counts more than waiting: it delays all who come after.
+//! Hit rates are not maximised; they are not what a user waits for.
+//!
+//! ```text
+//! body ─▶ PromptHasher ─▶ hashes of blocks ─▶ choose ─▶ Server::sent      (per request, on any thread)
+//!                                               ▲            │
+//!            counters, each second ─▶ Watch ─▶ Server ◀──────┘            (one Watch per server, off the way of requests)
+//! ```
+//!
+//! - [`PromptHasher`]: hashes of the prompt's blocks, each of which includes everything before it.
+//! - [`Belief`]: which blocks a server is believed to have. It forgets the least recently used, as the server does.
+//! - [`Server`]: what is known of a server: belief, work under way, speed.
+//! - [`Watch`]: corrects this by what the server itself counts.
+//!
+//! # No lock
+//!
+//! Requests share no lock. All that is known of a server is atomics in its own [`Server`]; a pool is a list of `Arc<Server>` in
+//! whatever its owner publishes. Choosing only reads; [`Server::sent`] writes to the chosen server alone. Two requests that choose
+//! in the same microsecond do not see each other: the second may wait for the first. Both are in the books of the next.
+//!
+//! # Memory
+//!
+//! A [`Server`] has a fixed size, from its creation on: 16 bytes for each block that its belief may hold, rounded up to a power
+//! of two, and 6 KB ([`Server::bytes`]). With [`DEFAULT_BLOCKS`] that is 268 KB, and 17 MB for 64 servers. A request has 8 bytes
+//! for each block of its prompt, at most 32 KB ([`MAX_BLOCKS`]).
+//!
+//! No I/O, and no clock: `now` is the time since some fixed moment, the same for all calls.
+
+mod belief;
+mod choose;
+mod prompt;
+mod server;
+mod watch;
+
+pub use belief::Belief;
+pub use choose::{Choice, Estimate, choose, estimate};
+pub use prompt::{BLOCK_BYTES, MAX_BLOCKS, Prompt, PromptHasher};
+pub use server::{DEFAULT_BLOCKS, Server};
+pub use watch::{Counters, Watch};
