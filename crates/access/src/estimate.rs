@@ -138,6 +138,8 @@ pub(crate) struct Count {
     /// The body's field `stream`, and how many fields some server takes for it.
     streams: Option<bool>,
     stream_fields: u64,
+    /// See [`Answers::is_shaped`].
+    is_shaped: bool,
 }
 
 /// The value of one of [`LENGTHS`].
@@ -194,7 +196,12 @@ impl Count {
             1 => Some(self.streams.unwrap_or(false)),
             _ => Some(false),
         };
-        Answers { choices: number(self.choices), prompts: number(self.prompts), streams }
+        Answers {
+            choices: number(self.choices),
+            prompts: number(self.prompts),
+            streams,
+            is_shaped: self.is_shaped,
+        }
     }
 
     /// Called after all fields of an object have been counted.
@@ -359,8 +366,11 @@ impl Node<'_> {
     /// Servers accept 8.0 for 8, and some a number in quotes. A negative number or NaN counts as zero.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` stops at both ends")]
     fn number(self, number: f64) {
-        if matches!(self.key, Key::Length(..) | Key::Choices) {
-            self.whole(number.ceil() as u64);
+        match self.key {
+            Key::Length(..) | Key::Choices => self.whole(number.ceil() as u64),
+            // A token id: Pydantic takes 7.0 and true for whole numbers.
+            Key::Prompt | Key::OneOfPrompts | Key::Text => self.count.other += 1,
+            _ => {}
         }
     }
 
@@ -520,6 +530,7 @@ impl Counting {
     /// The value of the field with that name.
     pub(crate) fn field(&mut self, name: FieldName) -> CountedField<'_> {
         self.count.stream_fields += name.stream_fields;
+        self.count.is_shaped |= name.is_shaped;
         CountedField { name: name.key, counting: self }
     }
 
@@ -535,11 +546,12 @@ impl Counting {
 pub(crate) struct FieldName {
     key: Key,
     stream_fields: u64,
+    is_shaped: bool,
 }
 
 impl FieldName {
     pub(crate) fn of(name: &str) -> Self {
-        Self { key: Key::of(name), stream_fields: stream_fields(name) }
+        Self { key: Key::of(name), stream_fields: stream_fields(name), is_shaped: !leaves_bytes_alone(name) }
     }
 }
 
@@ -590,6 +602,9 @@ impl Visitor<'_> for Name<'_> {
         if self.within == Key::Body {
             self.count.stream_fields += stream_fields(name);
         }
+        if matches!(self.within, Key::Body | Key::Settings) {
+            self.count.is_shaped |= !leaves_bytes_alone(name);
+        }
         Ok(self.within.within(name))
     }
 }
@@ -608,6 +623,7 @@ impl<'de> Visitor<'de> for BodyFields<'_> {
         while let Some(name) = map.next_key::<Cow<'_, str>>()? {
             let value = map.next_value::<&RawValue>()?.get();
             self.0.stream_fields += stream_fields(&name);
+            self.0.is_shaped |= !leaves_bytes_alone(&name);
             let node = Node { key: Key::of(&name), count: &mut *self.0 };
             if node.deserialize(&mut serde_json::Deserializer::from_str(value)).is_err() {
                 self.0.text(value);
@@ -624,6 +640,36 @@ fn stream_fields(name: &str) -> u64 {
         _ if resembles(name, "stream") => 2,
         _ => 0,
     }
+}
+
+/// Whether a field of the body or of its settings is known not to change how many bytes of an answer a token takes. Others may:
+/// vLLM's `stream_interval` sends many tokens in one piece, llama.cpp's `response_fields` leaves most of an answer out, and
+/// `logprobs` makes it longer.
+fn leaves_bytes_alone(name: &str) -> bool {
+    matches!(
+        name,
+        // What the model reads.
+        "model" | "messages" | "prompt" | "input" | "system" | "instructions" | "suffix" | "images" | "tools" | "tool_choice"
+            | "functions" | "function_call" | "parallel_tool_calls" | "documents" | "template" | "context" | "input_prefix"
+            | "input_suffix" | "input_extra" | "previous_response_id" | "conversation" | "chat_template_kwargs"
+            // How long the answers are, and how many.
+            | "max_tokens" | "max_completion_tokens" | "max_output_tokens" | "num_predict" | "n_predict" | "max_new_tokens"
+            | "min_tokens" | "min_new_tokens" | "stop" | "stop_sequences" | "stop_token_ids" | "ignore_eos" | "n" | "best_of"
+            | "n_cmpl" | "truncation"
+            // How tokens are chosen.
+            | "temperature" | "top_p" | "top_k" | "min_p" | "typical_p" | "tfs_z" | "seed" | "frequency_penalty"
+            | "presence_penalty" | "repetition_penalty" | "repeat_penalty" | "repeat_last_n" | "mirostat" | "mirostat_tau"
+            | "mirostat_eta" | "logit_bias" | "samplers" | "do_sample" | "reasoning_effort" | "thinking" | "think"
+            | "reasoning" | "verbosity"
+            // Their form, of which the model is told, or by which its tokens are chosen.
+            | "response_format" | "format" | "json_schema" | "grammar" | "guided_json" | "guided_regex" | "guided_choice"
+            | "guided_grammar" | "structured_outputs" | "output_config"
+            // How the request is treated.
+            | "stream" | "stream_options" | "options" | "sampling_params" | "parameters" | "user" | "metadata" | "store"
+            | "service_tier" | "safety_identifier" | "prompt_cache_key" | "cache_prompt" | "cache_control" | "id_slot"
+            | "keep_alive" | "num_ctx" | "num_keep" | "num_batch" | "num_gpu" | "num_thread" | "priority" | "request_id"
+            | "anthropic_version"
+    )
 }
 
 /// Whether the whole text is base64 data (RFC 2397), which no model reads as text.

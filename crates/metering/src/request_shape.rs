@@ -9,6 +9,9 @@ pub struct RequestShape {
     pub streams: bool,
     /// Whether the server can export spans. It need not have been told to: the ledger finds out.
     pub traces: bool,
+    /// Whether it may have changed how many bytes of its answer a token takes (`stream_interval`, `logprobs`, …), so that they tell
+    /// nothing.
+    pub is_shaped: bool,
     /// `n`: how many answers to each prompt, at least 1.
     pub choices: u16,
     /// How many prompts the request has, at least 1.

@@ -11,6 +11,7 @@ pub(crate) const SHAPE: RequestShape = RequestShape {
     endpoint: MeteredEndpoint::ChatCompletions,
     streams: true,
     traces: true,
+    is_shaped: false,
     choices: 1,
     prompts: 1,
 };

@@ -31,6 +31,7 @@ fn a_hundred_thousand_open_reservations_take_less_than_50_mb() {
             endpoint: MeteredEndpoint::ChatCompletions,
             streams: true,
             traces: true,
+            is_shaped: false,
             choices: 1,
             prompts: 1,
         };

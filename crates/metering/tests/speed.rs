@@ -55,6 +55,7 @@ impl One {
             endpoint: MeteredEndpoint::ChatCompletions,
             streams: true,
             traces: true,
+            is_shaped: false,
             choices: self.choices,
             prompts: 1,
         };

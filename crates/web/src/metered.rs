@@ -111,8 +111,8 @@ fn shape(uri: &str, answers: Answers, traces: bool) -> RequestShape {
     // Ollama's own endpoints stream unless they are told not to
     // (<https://github.com/ollama/ollama/blob/main/docs/api.md#streaming-responses>).
     let usual = matches!(endpoint, MeteredEndpoint::OllamaChat | MeteredEndpoint::OllamaGenerate);
-    let Answers { choices, prompts, streams } = answers;
-    RequestShape { endpoint, streams: streams.unwrap_or(usual), traces, choices, prompts }
+    let Answers { choices, prompts, streams, is_shaped } = answers;
+    RequestShape { endpoint, streams: streams.unwrap_or(usual), traces, is_shaped, choices, prompts }
 }
 
 impl Shared {

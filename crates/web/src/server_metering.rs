@@ -34,7 +34,9 @@ pub enum BestMetering {
 pub enum MeteringState {
     /// There is no `listen.telemetry`.
     Off,
-    /// The listener is there. Nobody has told anything about the server's requests yet, or nobody looks (`check`).
+    /// The listener is there, and whoever asks cannot see what has come in: a command such as `check`.
+    Unseen,
+    /// The listener is there. Nobody has told anything about the server's requests yet.
     Waiting,
     /// The tokens of finished requests are exact.
     Exact,
@@ -52,6 +54,16 @@ pub struct ServerMetering {
     /// What is possible.
     pub best: BestMetering,
     listener: Option<TelemetryListener>,
+    no_correction: Option<NoCorrection>,
+}
+
+/// Why tokens of an exclusive server (`metering.exclusive`) are not corrected by its counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoCorrection {
+    /// They cannot be read.
+    NoCounters,
+    /// Other Modelgates may have asked it, too.
+    SharedLimits,
 }
 
 impl BestMetering {
@@ -74,8 +86,13 @@ impl BestMetering {
 impl ServerMetering {
     /// What can be said about a server without having seen its requests.
     pub fn expected(server: &ServerRecord, listener: Option<&TelemetryListener>) -> Self {
-        let state = if listener.is_some() { MeteringState::Waiting } else { MeteringState::Off };
-        Self { state, best: BestMetering::of(server.kind()), listener: listener.cloned() }
+        let state = if listener.is_some() { MeteringState::Unseen } else { MeteringState::Off };
+        Self {
+            state,
+            best: BestMetering::of(server.kind()),
+            listener: listener.cloned(),
+            no_correction: None,
+        }
     }
 
     /// With what has come in: the counts of the last minutes if there are any, else all since the start.
@@ -94,6 +111,7 @@ impl ServerMetering {
     pub fn code(&self) -> &'static str {
         match self.state {
             MeteringState::Off => "metering_off",
+            MeteringState::Unseen => "metering_unseen",
             MeteringState::Waiting => "metering_waiting",
             MeteringState::Exact => "metering_exact",
             MeteringState::Measured => "metering_measured",
@@ -101,8 +119,23 @@ impl ServerMetering {
         }
     }
 
-    /// What makes tokens exact, or known at all; `None` if nothing does.
+    /// What makes tokens exact, or known at all, and why they are not corrected; `None` if there is nothing to do.
     pub fn advice(&self) -> Option<String> {
+        let correction = self.no_correction.map(|no_correction| match no_correction {
+            NoCorrection::NoCounters => {
+                "metering.exclusive does nothing: the server's counters at /metrics cannot be read. llama.cpp has them with \
+                 --metrics, SGLang with --enable-metrics."
+            }
+            NoCorrection::SharedLimits => {
+                "metering.exclusive does nothing while several Modelgates share limits."
+            }
+        });
+        let parts: Vec<_> =
+            self.how_to_know_more().into_iter().chain(correction.map(str::to_owned)).collect();
+        (!parts.is_empty()).then(|| parts.join(" "))
+    }
+
+    fn how_to_know_more(&self) -> Option<String> {
         let lines = match (self.state, &self.listener) {
             (MeteringState::Exact, _) => return None,
             (MeteringState::Off, _) | (_, None) => {
@@ -112,8 +145,10 @@ impl ServerMetering {
         };
         let traefik = "Traefik must export its access log: docs/metering.md has the lines.";
         match (self.state, lines) {
-            (MeteringState::Waiting, Some(lines)) => Some(format!("{lines} {traefik}")),
-            (MeteringState::Waiting, None) => Some(traefik.into()),
+            (MeteringState::Waiting | MeteringState::Unseen, Some(lines)) => {
+                Some(format!("{lines} {traefik}"))
+            }
+            (MeteringState::Waiting | MeteringState::Unseen, None) => Some(traefik.into()),
             (_, lines) => lines,
         }
     }
@@ -151,6 +186,9 @@ impl fmt::Display for ServerMetering {
         };
         match (self.state, self.best) {
             (MeteringState::Off, _) => f.write_str("estimated: listen.telemetry is not set"),
+            (MeteringState::Unseen, _) => {
+                write!(f, "{at_best}. The server's page on the dashboard says what has come in")
+            }
             (MeteringState::Waiting, _) => write!(f, "{at_best}; nobody has told anything yet"),
             (MeteringState::Idle, _) => write!(f, "{at_best}; it has had no request yet"),
             (MeteringState::Exact, BestMetering::ComputeTokens) => {
@@ -183,7 +221,21 @@ impl Shared {
             _ => &performance.recent,
         });
         let expected = ServerMetering::expected(server, self.settings().telemetry.as_ref());
-        expected.seen(counts, telemetry.does_traefik_tell())
+        let seen = expected.seen(counts, telemetry.does_traefik_tell());
+        ServerMetering { no_correction: self.no_correction(server, seen.state), ..seen }
+    }
+
+    fn no_correction(&self, server: &ServerRecord, state: MeteringState) -> Option<NoCorrection> {
+        if !server.spec.settings.metering_exclusive || state == MeteringState::Off {
+            return None;
+        }
+        if self.shared_counting().is_some_and(|counting| counting.limits().replicas() > 1) {
+            return Some(NoCorrection::SharedLimits);
+        }
+        // Counters are read before the first request is told about, but for the first seconds.
+        let has_told = matches!(state, MeteringState::Measured | MeteringState::Exact);
+        let has_counters = !self.books().of(server.spec.url.as_str()).is_empty();
+        (has_told && !has_counters).then_some(NoCorrection::NoCounters)
     }
 }
 
@@ -209,7 +261,22 @@ mod tests {
 
     #[test]
     fn each_kind_is_told_what_makes_it_exact() {
+        let looked_at = ServerRecord {
+            spec: ServerSpec::configured("gpu", ServerUrl::http("gpu", 8000)),
+            state: ServerState::Ready,
+            listed_as: Kind::Vllm,
+            has_others: false,
+            models: Vec::new(),
+        };
+        let listener = TelemetryListener { authority: "modelgate:8103".into(), has_token: false };
+        let unseen = ServerMetering::expected(&looked_at, Some(&listener));
+        assert_eq!(unseen.code(), "metering_unseen");
+        assert!(
+            !unseen.to_string().contains("nobody has told"),
+            "a command does not see what came in: {unseen}"
+        );
         let vllm = told(Kind::Vllm, Some(false), None, false);
+        assert_eq!(vllm.advice(), unseen.advice());
         assert_eq!(vllm.code(), "metering_waiting");
         let advice = vllm.advice().expect("a line");
         for part in [

@@ -41,6 +41,7 @@ static SERVICE: LazyLock<InMemory> = LazyLock::new(|| {
             advertise: None,
             hold: std::time::Duration::ZERO,
             telemetry: None,
+            prices: prices::PriceList::default(),
         },
         policy: Arc::new(Policy::new(vec![alice], Vec::new())),
         authority: CertificateAuthority::open(None, None).expect("an authority"),

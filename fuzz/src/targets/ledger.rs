@@ -139,7 +139,14 @@ fn reservation(number: u8, shape: u8) -> RequestReservation<u8> {
         request: request(number),
         parent: parent(number),
         model: Arc::from(if shape & 8 == 0 { "llama" } else { "mistral" }),
-        shape: RequestShape { endpoint, streams: shape & 16 == 0, traces: shape & 32 == 0, choices, prompts },
+        shape: RequestShape {
+            endpoint,
+            streams: shape & 16 == 0,
+            traces: shape & 32 == 0,
+            is_shaped: shape & 128 != 0,
+            choices,
+            prompts,
+        },
         reserved: ReservedTokens { prompt: 10, completion: 1_000, is_open: shape & 64 == 0 },
         held: number,
     }

@@ -28,10 +28,12 @@ pub struct Answers {
     pub prompts: u16,
     /// Its field `stream`; `None` if it has none.
     pub streams: Option<bool>,
+    /// It has a field that may change how many bytes of an answer a token takes, or one that is not known.
+    pub is_shaped: bool,
 }
 
 impl Default for Answers {
     fn default() -> Self {
-        Self { choices: 1, prompts: 1, streams: None }
+        Self { choices: 1, prompts: 1, streams: None, is_shaped: false }
     }
 }

@@ -323,5 +323,49 @@ fn an_answer_streams_only_if_each_reader_says_so() {
         assert_eq!(read.answers(), answers(body), "{body}");
     }
     assert_eq!(answers(r#"{"n":"1_0"}"#).choices, 10);
-    assert_eq!(answers(r#"{"prompt":["a","b"],"n":2}"#), Answers { choices: 2, prompts: 2, streams: None });
+    assert_eq!(
+        answers(r#"{"prompt":["a","b"],"n":2}"#),
+        Answers { choices: 2, prompts: 2, ..Answers::default() }
+    );
+}
+
+/// Bytes of an answer tell its tokens only if no field has changed how many bytes a token takes.
+#[test]
+fn a_field_that_is_not_known_to_leave_bytes_alone_shapes_the_answer() {
+    let is_shaped = |body: &str| {
+        let counted = Count::of(body.as_bytes()).expect("JSON").answers();
+        let read = crate::read::count(body.as_bytes()).expect("it can be counted while it is read");
+        assert_eq!(read.answers(), counted, "{body}");
+        counted.is_shaped
+    };
+    for plain in [
+        r#"{"model":"m","messages":[{"role":"user","content":"a","logprobs":1}],"max_tokens":5,"stream":true}"#,
+        r#"{"model":"m","prompt":"a","options":{"num_predict":5,"temperature":0.5}}"#,
+        r#"{"model":"m","metadata":{"stream_interval":9},"tools":[{"logprobs":true}]}"#,
+    ] {
+        assert!(!is_shaped(plain), "{plain}");
+    }
+    for shaped in [
+        r#"{"model":"m","prompt":"a","stream_interval":1000}"#,
+        r#"{"model":"m","prompt":"a","response_fields":["content"]}"#,
+        r#"{"model":"m","prompt":"a","logprobs":20}"#,
+        r#"{"model":"m","prompt":"a","Model":"m"}"#,
+        r#"{"model":"m","text":"a","sampling_params":{"stream_interval":1000}}"#,
+        r#"{"model":"m","prompt":"a","a field of tomorrow":null}"#,
+        r#"{"model":"m","prompt":"a","x":"\ud800"}"#,
+    ] {
+        assert!(Count::of(shaped.as_bytes()).expect("JSON").answers().is_shaped, "{shaped}");
+    }
+}
+
+/// Regression: vLLM takes 7.0 and true for token ids, and a prompt of 500 counted as one token.
+#[test]
+fn token_ids_count_however_they_are_written() {
+    for ids in ["7", "7.0", "true", "-7", "7e0"] {
+        let list = [ids; 500].join(",");
+        for body in [format!(r#"{{"prompt":[{list}]}}"#), format!(r#"{{"prompt":[[{list}]]}}"#)] {
+            let sum = sum("/v1/completions", Some(body.as_bytes()), Some(5));
+            assert_eq!(sum.prompt, 500, "{ids}");
+        }
+    }
 }

@@ -212,6 +212,12 @@ impl Heard {
             ),
             // What a server has told it has done, even if the client got an error in the end.
             _ if is_refusal(record) => (UsageKind::Measured, self.used(shape)),
+            _ if shape.is_shaped => {
+                // No less than by its bytes, which say nothing good about it.
+                let used = self.measured(record, reservation, calibration);
+                let completion = used.completion.max(reserved.completion.into());
+                (UsageKind::Estimated, UsedTokens { completion, ..used })
+            }
             _ => (UsageKind::Measured, self.measured(record, reservation, calibration)),
         }
     }
@@ -232,7 +238,7 @@ impl Heard {
         let RequestReservation { model, shape, reserved, .. } = reservation;
         let by_bytes = || match ending_of(record) {
             // A whole answer that nobody waited for has no bytes that tell anything.
-            Ending::Aborted if !shape.streams => {
+            Ending::Aborted if !shape.streams || record.status == GAVE_UP => {
                 calibration.generated_in(model, *shape, record.duration).unwrap_or(reserved.completion.into())
             }
             _ if record.answer_bytes == 0 => 0,
@@ -267,11 +273,14 @@ fn is_refusal(record: &RecordReceipt) -> bool {
     ending_of(record) == Ending::Refused
 }
 
+/// Nobody waited for the answer any longer (RFC 9110, 15.6.5): the server may have worked on it until then.
+const GAVE_UP: u16 = 504;
+
 /// Traefik writes 499 for a client that went away before any answer; in a stream, the answer's own status, and none of a
 /// server.
 fn ending_of(record: &RecordReceipt) -> Ending {
     match (record.status, record.server_status) {
-        (499, _) => Ending::Aborted,
+        (499 | GAVE_UP, _) => Ending::Aborted,
         (400.., _) | (_, 400..) => Ending::Refused,
         (200..300, 0) => Ending::Aborted,
         _ => Ending::Finished,
