@@ -40,8 +40,10 @@ fn show(token: &str, config: &Config) {
         Some(_) => "It is shown this once",
         None => "Without state_dir there will be another one at the next start",
     };
-    println!(
-        "No admin token is configured, so one was made. {kept}:\n\n  {token}\n\nSign in with it at http://{}/\n",
-        config.listen.admin
-    );
+    let address = match &config.admin.host {
+        // Through Traefik, which may be the only way there.
+        Some(host) => host.to_string(),
+        None => config.listen.admin.to_string(),
+    };
+    println!("No admin token is configured, so one was made. {kept}:\n\n  {token}\n\nSign in with it at http://{address}/\n");
 }
