@@ -45,5 +45,7 @@ fn show(token: &str, config: &Config) {
         Some(host) => host.to_string(),
         None => config.listen.admin.to_string(),
     };
-    println!("No admin token is configured, so one was made. {kept}:\n\n  {token}\n\nSign in with it at http://{address}/\n");
+    println!(
+        "No admin token is configured, so one was made. {kept}:\n\n  {token}\n\nSign in with it at http://{address}/\n"
+    );
 }
