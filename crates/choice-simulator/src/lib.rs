@@ -14,17 +14,17 @@ mod policy;
 mod random;
 mod run;
 
-pub use load::{Asked, Load, Start, TraceError, agents, chats, conversations, one_system_prompt};
+pub use load::{Load, SimulatedRequest, Start, TraceError, agents, chats, conversations, one_system_prompt};
 pub use machine::Machine;
 pub use policy::{
     ByConversation, CacheAware, Greedy, LeastBusy, Ours, Policy, RoundRobin, SGLANG, Seen, TwoAtRandom, VLLM,
 };
 pub use random::Random;
-pub use run::{Fleet, Measured, run};
+pub use run::{Measured, SimulatedPool, run};
 
 /// Stretches a load so that servers have as much to do as they can for this share of the time, if the policy that knows everything
 /// sends it.
-pub fn at_load(load: &Load, fleet: &Fleet, share: f64) -> Load {
+pub fn at_load(load: &Load, fleet: &SimulatedPool, share: f64) -> Load {
     // What it would be without any cache or answer.
     let middle = load.prompt_tokens() / 10_000.0 / fleet.servers as f64 / load.last_start() / share;
     let (mut low, mut high) = (middle / 20.0, middle * 20.0);
@@ -37,7 +37,7 @@ pub fn at_load(load: &Load, fleet: &Fleet, share: f64) -> Load {
 }
 
 /// All policies that are compared, the one that knows everything first, then ours.
-pub fn policies(load: &Load, fleet: &Fleet, seed: u64) -> Vec<Box<dyn Policy>> {
+pub fn policies(load: &Load, fleet: &SimulatedPool, seed: u64) -> Vec<Box<dyn Policy>> {
     let servers = fleet.servers;
     vec![
         Box::new(Greedy::default()),

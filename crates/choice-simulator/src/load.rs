@@ -14,12 +14,12 @@ pub struct Load {
     /// The tokens of a block, for servers' caches and policies alike.
     pub block_tokens: u32,
     /// In the order of their arrival, as far as it is known beforehand.
-    pub requests: Vec<Asked>,
+    pub requests: Vec<SimulatedRequest>,
 }
 
 /// One request.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct SimulatedRequest {
     /// When it arrives.
     pub start: Start,
     /// Hashes of the whole blocks of its prompt.

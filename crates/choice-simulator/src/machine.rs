@@ -10,7 +10,7 @@ use std::{
 
 use server_choice::Counters;
 
-use crate::{cache::PrefixCache, load::Asked};
+use crate::{cache::PrefixCache, load::SimulatedRequest};
 
 /// Tokens of a step, and answers under way at a time (vLLM: `max_num_batched_tokens`, `max_num_seqs`).
 const STEP_TOKENS: u32 = 2_048;
@@ -34,7 +34,7 @@ pub struct Machine {
     queue: VecDeque<Waiting>,
     /// The seconds that reading all of the queue takes.
     queued_seconds: f64,
-    reading: Option<Reading>,
+    reading: Option<Prefill>,
     /// By the number of the step in which they end.
     answers: BinaryHeap<Reverse<(u64, usize)>>,
     /// The tokens that all answers under way have before them.
@@ -54,7 +54,7 @@ struct Waiting {
 
 /// A prompt that is being read.
 #[derive(Debug)]
-struct Reading {
+struct Prefill {
     request: usize,
     since: f64,
     done: u32,
@@ -117,7 +117,7 @@ impl Machine {
     }
 
     /// A request arrives. Where steps that are all alike are under way, only the one that has begun is finished.
-    pub fn ask(&mut self, request: usize, asked: &Asked, now: f64) {
+    pub fn ask(&mut self, request: usize, asked: &SimulatedRequest, now: f64) {
         let seconds = self.seconds_for(asked);
         self.queued_seconds += seconds;
         self.cache.promise(&asked.blocks);
@@ -129,7 +129,7 @@ impl Machine {
     }
 
     /// How long it reads this prompt, of which it need not read what is in its memory, or will be by then.
-    pub fn seconds_for(&self, asked: &Asked) -> f64 {
+    pub fn seconds_for(&self, asked: &SimulatedRequest) -> f64 {
         let cached = self.cache.promised(&asked.blocks) as u32 * self.block_tokens;
         self.with_steps(cached, asked.prompt_tokens.saturating_sub(cached).max(1))
     }
@@ -189,7 +189,7 @@ impl Machine {
     }
 
     /// Begins the next step, if there is anything to do.
-    pub fn begin(&mut self, load: &[Asked], now: f64) {
+    pub fn begin(&mut self, load: &[SimulatedRequest], now: f64) {
         let mut left = STEP_TOKENS.saturating_sub(self.answers.len() as u32);
         let mut seconds = 0.0;
         let mut tokens = 0;
@@ -221,7 +221,7 @@ impl Machine {
     }
 
     /// Takes the next request from the queue, if there are a seat and memory for it. `seated` more have been read in this step.
-    fn admit(&mut self, load: &[Asked], now: f64, seated: usize) -> bool {
+    fn admit(&mut self, load: &[SimulatedRequest], now: f64, seated: usize) -> bool {
         if self.answers.len() + seated >= SEATS {
             return false;
         }
@@ -235,18 +235,18 @@ impl Machine {
         self.counters.asked_tokens += f64::from(asked.prompt_tokens);
         self.counters.cached_tokens += f64::from(cached);
         self.reading =
-            Some(Reading { request, since: now, done: cached, left: asked.prompt_tokens - cached });
+            Some(Prefill { request, since: now, done: cached, left: asked.prompt_tokens - cached });
         true
     }
 
     /// The blocks that a request needs besides those that others can use.
-    fn private(&self, asked: &Asked) -> usize {
+    fn private(&self, asked: &SimulatedRequest) -> usize {
         let all = (asked.prompt_tokens + asked.answer_tokens).div_ceil(self.block_tokens) as usize;
         all.saturating_sub(asked.blocks.len())
     }
 
     /// Ends the step that is under way.
-    pub fn end(&mut self, load: &[Asked], now: f64) -> Happened {
+    pub fn end(&mut self, load: &[SimulatedRequest], now: f64) -> Happened {
         let mut happened = Happened::default();
         let Some(steps) = self.now.take() else { return happened };
         let answering = self.answers.len() as f64;

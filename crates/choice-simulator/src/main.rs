@@ -4,7 +4,7 @@
 use std::{env, error::Error, fs, path::PathBuf, thread};
 
 use choice_simulator::{
-    Fleet, Load, Measured, agents, at_load, chats, conversations, one_system_prompt, policies, run,
+    Load, Measured, SimulatedPool, agents, at_load, chats, conversations, one_system_prompt, policies, run,
 };
 
 /// The default seed, with which the figures in docs/performance.md were made; `MODELGATE_BENCHMARK_SEED` overrides it.
@@ -87,7 +87,7 @@ fn cases() -> Vec<Case> {
 
 /// The rows of one case.
 fn compare(load: &Load, case: &Case, seed: u64) -> String {
-    let fleet = Fleet { servers: case.servers, cache_tokens: case.cache_tokens };
+    let fleet = SimulatedPool { servers: case.servers, cache_tokens: case.cache_tokens };
     let load = at_load(load, &fleet, case.busy);
     let mut greedy: Option<Measured> = None;
     let mut rows = String::new();

@@ -9,7 +9,7 @@ pub use cache_aware::{CacheAware, SGLANG, VLLM};
 pub use known::{Greedy, Ours};
 pub use simple::{ByConversation, LeastBusy, RoundRobin, TwoAtRandom};
 
-use crate::{load::Asked, machine::Machine};
+use crate::{load::SimulatedRequest, machine::Machine};
 
 /// Chooses a server for each request.
 pub trait Policy {
@@ -17,7 +17,7 @@ pub trait Policy {
     fn name(&self) -> &'static str;
 
     /// The place of the server that gets a request.
-    fn choose(&mut self, asked: &Asked, seen: &Seen<'_>) -> usize;
+    fn choose(&mut self, asked: &SimulatedRequest, seen: &Seen<'_>) -> usize;
 
     /// A server's `/metrics` have been read; each second.
     fn heard(&mut self, place: usize, machine: &Machine, now: f64) {

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, collections::BinaryHeap};
 
 use crate::{
-    load::{Asked, Load, Start},
+    load::{Load, SimulatedRequest, Start},
     machine::Machine,
     policy::{Policy, Seen},
 };
@@ -16,7 +16,7 @@ const MEASURED: (f64, f64) = (0.2, 0.95);
 
 /// How many servers there are, and how large the memory of each is.
 #[derive(Debug, Clone, Copy)]
-pub struct Fleet {
+pub struct SimulatedPool {
     /// The number of servers.
     pub servers: usize,
     /// Tokens.
@@ -81,8 +81,8 @@ struct Sums {
     full: f64,
 }
 
-struct World<'l> {
-    requests: &'l [Asked],
+struct Simulation<'l> {
+    requests: &'l [SimulatedRequest],
     machines: Vec<Machine>,
     open: Vec<u32>,
     server_of: Vec<usize>,
@@ -100,8 +100,8 @@ struct World<'l> {
 }
 
 /// Sends a load to servers by a policy.
-pub fn run(load: &Load, fleet: &Fleet, policy: &mut dyn Policy) -> Measured {
-    let mut world = World::new(load, fleet);
+pub fn run(load: &Load, fleet: &SimulatedPool, policy: &mut dyn Policy) -> Measured {
+    let mut world = Simulation::new(load, fleet);
     while world.unanswered > 0 {
         let Some(Due { at, what, .. }) = world.due.pop() else { break };
         world.keep_sums(at);
@@ -117,8 +117,8 @@ pub fn run(load: &Load, fleet: &Fleet, policy: &mut dyn Policy) -> Measured {
     world.measured()
 }
 
-impl<'l> World<'l> {
-    fn new(load: &'l Load, fleet: &Fleet) -> Self {
+impl<'l> Simulation<'l> {
+    fn new(load: &'l Load, fleet: &SimulatedPool) -> Self {
         let count = load.requests.len();
         let mut world = Self {
             requests: &load.requests,

@@ -1,10 +1,10 @@
 //! The main finding, on a cut of a generated load: who counts both the wait and the cache answers sooner than who counts one of them.
 
-use choice_simulator::{ByConversation, Fleet, LeastBusy, Ours, RoundRobin, agents, run};
+use choice_simulator::{ByConversation, LeastBusy, Ours, RoundRobin, SimulatedPool, agents, run};
 
 #[test]
 fn wait_and_cache_together_answer_sooner_than_either() {
-    let fleet = Fleet { servers: 4, cache_tokens: 1_000_000 };
+    let fleet = SimulatedPool { servers: 4, cache_tokens: 1_000_000 };
     let load = agents(1_500, 18).stretched(2.0);
     let p90 = |policy: &mut dyn choice_simulator::Policy| run(&load, &fleet, policy).quantile(0.9);
     let ours = p90(&mut Ours::new(fleet.servers, fleet.cache_tokens, load.block_tokens));

@@ -3,6 +3,7 @@
 use std::{cmp::Ordering, time::Duration};
 
 use crate::{
+    estimate::Estimate,
     prompt::Prompt,
     server::{Server, weighed},
 };
@@ -17,28 +18,6 @@ const LONGEST_QUEUE: f32 = 64.0;
 /// again.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
-/// What is expected of a server for one prompt. The first token comes after `wait + read + steps`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Estimate {
-    /// Until it begins to read.
-    pub wait: Duration,
-    /// Reading what it does not have in its cache.
-    pub read: Duration,
-    /// What the answers under way add to that.
-    pub steps: Duration,
-    /// The tokens of the prompt that it is believed to have in its cache.
-    pub cached_tokens: u32,
-    /// The requests that wait or are being answered there.
-    pub under_way: u32,
-}
-
-impl Estimate {
-    /// The expected time to the first token.
-    pub fn total(&self) -> Duration {
-        self.wait + self.read + self.steps
-    }
-}
-
 /// The server that was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
@@ -49,8 +28,8 @@ pub struct Choice {
 }
 
 /// Chooses the server from which the first token is expected soonest. Where all servers have a queue, the seconds of reading count
-/// once more for each request in the shortest queue, because those who come after wait for them as well. Of equals, the one with less under way; of these, the first
-/// from `turn` on (any number, best a random one). `None` only without servers.
+/// once more for each request in the shortest queue, because those who come after wait for them as well. Of equals, the one with
+/// less under way; of these, the first from `turn` on (any number, best a random one). `None` only without servers.
 ///
 /// Nothing is changed: tell the chosen one with [`Server::sent`].
 pub fn choose<'s, I>(servers: I, prompt: &Prompt<'_>, now: Duration, turn: usize) -> Option<Choice>

@@ -32,12 +32,14 @@
 
 mod belief;
 mod choose;
+mod estimate;
 mod prompt;
 mod server;
 mod watch;
 
 pub use belief::Belief;
-pub use choose::{Choice, Estimate, choose, estimate};
+pub use choose::{Choice, choose, estimate};
+pub use estimate::Estimate;
 pub use prompt::{BLOCK_BYTES, MAX_BLOCKS, Prompt, PromptHasher};
 pub use server::{DEFAULT_BLOCKS, Server};
 pub use watch::{Counters, Watch};

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{belief::Belief, choose::Estimate, prompt::Prompt};
+use crate::{belief::Belief, estimate::Estimate, prompt::Prompt};
 
 /// How many blocks a server's belief has if nothing else is known: some 2 million tokens.
 pub const DEFAULT_BLOCKS: u32 = 16_384;

@@ -174,8 +174,8 @@ impl Watch {
         let told = self.told_blocks.unwrap_or(most).min(most);
         let capacity = self.capacity.unwrap_or(told).min(told);
         let capacity = match self.compare(server, counters) {
-            Some(Found::Less) => (capacity - capacity / 10).max(told / 8),
-            Some(Found::More) => (capacity + capacity / 10 + 1).min(told),
+            Some(CacheSize::Less) => (capacity - capacity / 10).max(told / 8),
+            Some(CacheSize::More) => (capacity + capacity / 10 + 1).min(told),
             None => capacity,
         };
         self.capacity = Some(capacity);
@@ -183,7 +183,7 @@ impl Watch {
     }
 
     /// Compares what the server has found in its cache with what was believed to be there, every now and then.
-    fn compare(&mut self, server: &Server, counters: &Counters) -> Option<Found> {
+    fn compare(&mut self, server: &Server, counters: &Counters) -> Option<CacheSize> {
         let counted = counters.asked_tokens.zip(counters.cached_tokens)?;
         let believed = server.believed();
         let before = self.compared.counted.unwrap_or(counted);
@@ -200,15 +200,15 @@ impl Watch {
         if is_first {
             None
         } else if expected > 1.5 * found + 0.1 {
-            Some(Found::Less)
+            Some(CacheSize::Less)
         } else {
-            (found > expected + 0.05).then_some(Found::More)
+            (found > expected + 0.05).then_some(CacheSize::More)
         }
     }
 }
 
 /// What a server finds in its cache, against what we believe.
-enum Found {
+enum CacheSize {
     Less,
     More,
 }

@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{Asked, Load, Start};
+use super::{Load, SimulatedRequest, Start};
 use crate::random::Random;
 
 /// The tokens of a block.
@@ -116,7 +116,7 @@ fn converse(load: &mut Load, habit: &Habit, random: &mut Random, conversation: &
         let answer_tokens = length(random, habit.answer_tokens);
         let (whole, answered) = (tokens / BLOCK, (tokens + answer_tokens) / BLOCK);
         start = {
-            load.requests.push(Asked {
+            load.requests.push(SimulatedRequest {
                 start,
                 blocks: (0..whole).map(block).collect(),
                 prompt_tokens: tokens,

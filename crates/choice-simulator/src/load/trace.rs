@@ -6,7 +6,7 @@ use std::{fs, io, path::Path};
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{Asked, Load, Start};
+use super::{Load, SimulatedRequest, Start};
 use crate::random::Random;
 
 /// Why the trace cannot be used.
@@ -62,13 +62,13 @@ pub fn conversations(file: &Path, seed: u64) -> Result<Load, TraceError> {
     Ok(Load { name: "conversation trace", block_tokens: 512, requests })
 }
 
-fn asked(line: &Line, at: f64) -> Asked {
+fn asked(line: &Line, at: f64) -> SimulatedRequest {
     // The last one is not full, and no cache has it.
     let whole = (line.input_length / 512) as usize;
     // Numbers as they stand in the file are no hashes.
     let blocks: Vec<u64> =
         line.hash_ids.iter().take(whole).map(|id| xxh3_64_with_seed(&id.to_le_bytes(), 512)).collect();
-    Asked {
+    SimulatedRequest {
         start: Start::At(at),
         prompt_tokens: line.input_length.max(1),
         answer_tokens: line.output_length.max(1),
@@ -79,6 +79,6 @@ fn asked(line: &Line, at: f64) -> Asked {
     }
 }
 
-fn seconds(asked: &Asked) -> f64 {
+fn seconds(asked: &SimulatedRequest) -> f64 {
     if let Start::At(second) = asked.start { second } else { f64::MAX }
 }

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use super::{Policy, Seen};
-use crate::load::Asked;
+use crate::load::SimulatedRequest;
 
 /// The settings of one of the two.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +85,7 @@ impl CacheAware {
         }
     }
 
-    fn place(&self, asked: &Asked, seen: &Seen<'_>) -> usize {
+    fn place(&self, asked: &SimulatedRequest, seen: &Seen<'_>) -> usize {
         let turn = self.turn as usize;
         let most = seen.open.iter().copied().max().unwrap_or(0);
         let least = seen.open.iter().copied().min().unwrap_or(0);
@@ -115,7 +115,7 @@ impl Policy for CacheAware {
         self.settings.name
     }
 
-    fn choose(&mut self, asked: &Asked, seen: &Seen<'_>) -> usize {
+    fn choose(&mut self, asked: &SimulatedRequest, seen: &Seen<'_>) -> usize {
         self.evict(seen.now);
         self.turn += 1;
         let place = self.place(asked, seen);

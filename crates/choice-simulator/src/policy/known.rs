@@ -5,7 +5,7 @@ use std::time::Duration;
 use server_choice::{Prompt, Server, Watch, choose};
 
 use super::{Policy, Seen};
-use crate::{load::Asked, machine::Machine};
+use crate::{load::SimulatedRequest, machine::Machine};
 
 /// What is assumed of every answer, in tokens: nobody knows how long it will be.
 const ANSWER_TOKENS: u32 = 300;
@@ -39,7 +39,7 @@ impl Policy for Ours {
         "Modelgate"
     }
 
-    fn choose(&mut self, asked: &Asked, seen: &Seen<'_>) -> usize {
+    fn choose(&mut self, asked: &SimulatedRequest, seen: &Seen<'_>) -> usize {
         self.turn += 1;
         let now = Duration::from_secs_f64(seen.now);
         let prompt = Prompt {
@@ -69,7 +69,7 @@ impl Policy for Greedy {
         "greedy, true caches"
     }
 
-    fn choose(&mut self, asked: &Asked, seen: &Seen<'_>) -> usize {
+    fn choose(&mut self, asked: &SimulatedRequest, seen: &Seen<'_>) -> usize {
         self.0 += 1;
         let count = seen.machines.len();
         let total = |place: &usize| {

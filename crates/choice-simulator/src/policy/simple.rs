@@ -3,7 +3,7 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Policy, Seen};
-use crate::{load::Asked, random::Random};
+use crate::{load::SimulatedRequest, random::Random};
 
 /// One after another: what Traefik does.
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ impl Policy for RoundRobin {
         "round robin"
     }
 
-    fn choose(&mut self, _asked: &Asked, seen: &Seen<'_>) -> usize {
+    fn choose(&mut self, _asked: &SimulatedRequest, seen: &Seen<'_>) -> usize {
         self.0 += 1;
         self.0 % seen.open.len()
     }
@@ -29,7 +29,7 @@ impl Policy for TwoAtRandom {
         "p2c"
     }
 
-    fn choose(&mut self, _asked: &Asked, seen: &Seen<'_>) -> usize {
+    fn choose(&mut self, _asked: &SimulatedRequest, seen: &Seen<'_>) -> usize {
         let count = seen.open.len();
         let first = self.0.below(count);
         let second = (first + 1 + self.0.below(count - 1)) % count;
@@ -46,7 +46,7 @@ impl Policy for LeastBusy {
         "least busy"
     }
 
-    fn choose(&mut self, _asked: &Asked, seen: &Seen<'_>) -> usize {
+    fn choose(&mut self, _asked: &SimulatedRequest, seen: &Seen<'_>) -> usize {
         self.0 += 1;
         seen.least_open(self.0)
     }
@@ -76,7 +76,7 @@ impl Policy for ByConversation {
         "consistent hashing"
     }
 
-    fn choose(&mut self, asked: &Asked, _seen: &Seen<'_>) -> usize {
+    fn choose(&mut self, asked: &SimulatedRequest, _seen: &Seen<'_>) -> usize {
         let hash = xxh3_64_with_seed(&asked.conversation.to_le_bytes(), 0);
         let after = self.ring.partition_point(|(place, _)| *place < hash);
         self.ring[after % self.ring.len()].1
