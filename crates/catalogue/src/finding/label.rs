@@ -111,7 +111,7 @@ impl fmt::Display for LabelFinding {
             Self::Unknown { label: found } => {
                 write!(f, "label {} is not known and has no effect", found.escape_debug())?;
                 if let Some(meant) = label::meant(found) {
-                    write!(f, " (did you mean {meant}?)")?;
+                    return write!(f, " (did you mean {meant}?)");
                 }
                 match self.choices() {
                     Some(known) if !f.alternate() => write!(f, "; known are {known}"),

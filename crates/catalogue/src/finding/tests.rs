@@ -286,6 +286,8 @@ fn a_list_of_all_labels_can_be_left_out() {
     let unknown = Finding::from(LabelFinding::Unknown { label: "inference.prot".into() });
     let words = "label inference.prot is not known and has no effect (did you mean inference.port?)";
     assert_eq!(format!("{unknown:#}"), words);
+    assert_eq!(unknown.to_string(), words, "who is told what was meant needs no list");
+    let unknown = Finding::from(LabelFinding::Unknown { label: "inference.zzzzzzzz".into() });
     let choices = unknown.choices().expect("all labels");
     assert_eq!(unknown.to_string(), format!("{unknown:#}; known are {choices}"));
     assert!(choices.contains("inference.port"), "{choices}");

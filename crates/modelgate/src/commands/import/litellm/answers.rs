@@ -60,8 +60,12 @@ impl Answers {
         let mut answers = Self::default();
         for source in sources {
             let whose = |error: String| format!("{}{error}", source.name);
-            let value =
-                serde_json::from_str(&source.text).map_err(|e| whose(format!("it is not JSON: {e}")))?;
+            let value = serde_json::from_str(&source.text).map_err(|error| {
+                whose(format!(
+                    "it is not JSON: {error}; allowed are answers of LiteLLM's API, such as GET /key/list?return_full_object=true \
+                     (its configuration file has no keys)"
+                ))
+            })?;
             answers.add(value, &source.name).map_err(whose)?;
         }
         if answers.has_keys { Ok(answers) } else { Err("it has no list of keys".into()) }
