@@ -54,13 +54,18 @@ fn dispositions(head: &str) -> String {
     for line in head.split(['\r', '\n']).filter(|line| !line.is_empty()) {
         let is_folded = line.starts_with([' ', '\t']);
         let name = line.split(':').next().unwrap_or_default();
-        goes_on = is_folded && goes_on
-            || name.trim_matches(|c: char| !c.is_ascii_alphanumeric()) == "content-disposition";
+        goes_on =
+            is_folded && goes_on || name.trim_matches(|c: char| !is_in_tokens(c)) == "content-disposition";
         if goes_on {
             found = found + line + ";";
         }
     }
     found
+}
+
+/// Whether a header's name may hold it (RFC 9110, 5.6.2). `^Content-Disposition` is another header, to every reader.
+fn is_in_tokens(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
 }
 
 /// The values of each `name` parameter in a part's head, which is in lower case.
