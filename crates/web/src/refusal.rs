@@ -114,8 +114,13 @@ impl Refusal {
 
     /// Traefik removes only the headers that are known to hold keys.
     pub(crate) fn key_in_header(name: &HeaderName) -> Self {
+        // A long name, or one with digits, may hold the key itself.
+        let shows_no_key = |name: &&str| name.len() <= 32 && !name.bytes().any(|b| b.is_ascii_digit());
+        let header = Some(name.as_str())
+            .filter(shows_no_key)
+            .map_or_else(|| "A header".to_owned(), |name| format!("The header {name:?}"));
         let message = format!(
-            "The header {name:?} holds the API key, too, and the model's server would see it. Send the key in \
+            "{header} holds the API key, too, and the model's server would see it. Send the key in \
              \"Authorization: Bearer ...\" alone."
         );
         Self::new(StatusCode::BAD_REQUEST, "api_key_in_header", message)
