@@ -259,6 +259,8 @@ enum Key {
     Body,
     /// An object of settings in it.
     Settings,
+    /// What a stream tells besides the answer.
+    StreamOptions,
     /// Text, even if it looks like a `data:` URL.
     Text,
     /// A tool, its arguments, or a schema: all of it is text, whatever its fields are called.
@@ -296,6 +298,7 @@ impl Key {
             "options" | "sampling_params" | "parameters" => Self::Settings,
             "prompt" | "text" | "input_ids" | "prompt_embeds" => Self::Prompt,
             "stream" => Self::Stream,
+            "stream_options" => Self::StreamOptions,
             _ => Self::of_setting(Top, name).unwrap_or_else(|| Self::anywhere(name)),
         }
     }
@@ -602,7 +605,7 @@ impl Visitor<'_> for Name<'_> {
         if self.within == Key::Body {
             self.count.stream_fields += stream_fields(name);
         }
-        if matches!(self.within, Key::Body | Key::Settings) {
+        if matches!(self.within, Key::Body | Key::Settings | Key::StreamOptions) {
             self.count.is_shaped |= !leaves_bytes_alone(name);
         }
         Ok(self.within.within(name))
@@ -659,13 +662,12 @@ fn leaves_bytes_alone(name: &str) -> bool {
             // How tokens are chosen.
             | "temperature" | "top_p" | "top_k" | "min_p" | "typical_p" | "tfs_z" | "seed" | "frequency_penalty"
             | "presence_penalty" | "repetition_penalty" | "repeat_penalty" | "repeat_last_n" | "mirostat" | "mirostat_tau"
-            | "mirostat_eta" | "logit_bias" | "samplers" | "do_sample" | "reasoning_effort" | "thinking" | "think"
-            | "reasoning" | "verbosity"
+            | "mirostat_eta" | "logit_bias" | "samplers" | "do_sample" | "reasoning_effort" | "think" | "verbosity"
             // Their form, of which the model is told, or by which its tokens are chosen.
             | "response_format" | "format" | "json_schema" | "grammar" | "guided_json" | "guided_regex" | "guided_choice"
             | "guided_grammar" | "structured_outputs" | "output_config"
             // How the request is treated.
-            | "stream" | "stream_options" | "options" | "sampling_params" | "parameters" | "user" | "metadata" | "store"
+            | "stream" | "stream_options" | "include_usage" | "options" | "sampling_params" | "parameters" | "user" | "metadata" | "store"
             | "service_tier" | "safety_identifier" | "prompt_cache_key" | "cache_prompt" | "cache_control" | "id_slot"
             | "keep_alive" | "num_ctx" | "num_keep" | "num_batch" | "num_gpu" | "num_thread" | "priority" | "request_id"
             | "anthropic_version"

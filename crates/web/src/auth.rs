@@ -128,6 +128,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
         let refusal = match leak {
             Leak::Url => Refusal::key_in_url(),
             Leak::Header(name) => Refusal::key_in_header(name),
+            Leak::HeaderName => Refusal::key_in_header_name(),
         };
         return report.refused(refusal).answer(dialect, identity.answered());
     }

@@ -27,6 +27,7 @@ const UNMISTAKABLE: usize = 16;
 pub(crate) enum Leak<'r> {
     Url,
     Header(&'r HeaderName),
+    HeaderName,
 }
 
 /// The place where an admitted request holds a key that its server would see. `protocols` are the WebSocket protocols that the
@@ -45,6 +46,9 @@ pub(crate) fn find<'r>(
     }
     if protocols.is_some_and(|protocols| shown.is_in(protocols.as_bytes())) {
         return Some(Leak::Header(&header::SEC_WEBSOCKET_PROTOCOL));
+    }
+    if headers.keys().any(|name| shown.is_in_name(name.as_str())) {
+        return Some(Leak::HeaderName);
     }
     let mut holders = headers.iter().filter(|(_, value)| shown.is_in(value.as_bytes())).map(|(name, _)| name);
     let leak = holders.find(|name| {
@@ -93,6 +97,13 @@ impl<'k> Shown<'k> {
             _ => text.trim_ascii() == self.key,
         }
     }
+
+    /// The name of a header has lost its capital letters on the way.
+    fn is_in_name(&self, name: &str) -> bool {
+        // Hardly any name is as long as a key.
+        (UNMISTAKABLE..=name.len()).contains(&self.key.len())
+            && name.as_bytes().windows(self.key.len()).any(|part| part.eq_ignore_ascii_case(self.key))
+    }
 }
 
 /// Whether the query of a URL holds a key of `policy`.
@@ -138,6 +149,30 @@ mod tests {
             let none = HeaderMap::new();
             assert_eq!(find(uri, &none, None, &policy, &[], NOW), found.then_some(Leak::Url), "{uri}");
         }
+    }
+
+    /// Regression: a refusal repeated the name, and where no value held the key nothing was refused.
+    #[test]
+    fn a_key_in_a_headers_name_is_found_whatever_its_case() {
+        const KEY: &str = "mg-AliceAndNobody0123";
+        let key = Key::new("alice", Arc::new(Consumer::new("alice")), KeyDigest::of(KEY));
+        let policy = Policy::new(vec![key], Vec::new());
+        let leak_in = |name: &str, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, format!("Bearer {KEY}").parse().expect("a value"));
+            headers.insert(name.parse::<HeaderName>().expect("a name"), value.parse().expect("a value"));
+            find("/v1/x", &headers, None, &policy, &[], NOW) == Some(Leak::HeaderName)
+        };
+        for (name, found) in [
+            (KEY.to_owned(), true),
+            (format!("x-{KEY}-y"), true),
+            (format!("cookie-{}", KEY.to_ascii_uppercase()), true),
+            (KEY[1..].to_owned(), false),
+            ("x-a-header-with-a-name-longer-than-the-key".to_owned(), false),
+        ] {
+            assert_eq!(leak_in(&name, "a value"), found, "{name}");
+        }
+        assert!(leak_in(&format!("x-{KEY}"), KEY), "its name is not told");
     }
 
     #[test]

@@ -114,15 +114,17 @@ impl Refusal {
 
     /// Traefik removes only the headers that are known to hold keys.
     pub(crate) fn key_in_header(name: &HeaderName) -> Self {
-        // A long name, or one with digits, may hold the key itself.
-        let shows_no_key = |name: &&str| name.len() <= 32 && !name.bytes().any(|b| b.is_ascii_digit());
-        let header = Some(name.as_str())
-            .filter(shows_no_key)
-            .map_or_else(|| "A header".to_owned(), |name| format!("The header {name:?}"));
         let message = format!(
-            "{header} holds the API key, too, and the model's server would see it. Send the key in \
+            "The header {name:?} holds the API key, too, and the model's server would see it. Send the key in \
              \"Authorization: Bearer ...\" alone."
         );
+        Self::new(StatusCode::BAD_REQUEST, "api_key_in_header", message)
+    }
+
+    /// Without the header's name, which holds the key.
+    pub(crate) fn key_in_header_name() -> Self {
+        let message = "The name of a header holds the API key, and the model's server would see it. Send the key in \
+                       \"Authorization: Bearer ...\" alone.";
         Self::new(StatusCode::BAD_REQUEST, "api_key_in_header", message)
     }
 

@@ -341,6 +341,7 @@ fn a_field_that_is_not_known_to_leave_bytes_alone_shapes_the_answer() {
     for plain in [
         r#"{"model":"m","messages":[{"role":"user","content":"a","logprobs":1}],"max_tokens":5,"stream":true}"#,
         r#"{"model":"m","prompt":"a","options":{"num_predict":5,"temperature":0.5}}"#,
+        r#"{"model":"m","prompt":"a","stream":true,"stream_options":{"include_usage":true}}"#,
         r#"{"model":"m","metadata":{"stream_interval":9},"tools":[{"logprobs":true}]}"#,
     ] {
         assert!(!is_shaped(plain), "{plain}");
@@ -349,6 +350,8 @@ fn a_field_that_is_not_known_to_leave_bytes_alone_shapes_the_answer() {
         r#"{"model":"m","prompt":"a","stream_interval":1000}"#,
         r#"{"model":"m","prompt":"a","response_fields":["content"]}"#,
         r#"{"model":"m","prompt":"a","logprobs":20}"#,
+        r#"{"model":"m","prompt":"a","stream_options":{"include_usage":true,"continuous_usage_stats":true}}"#,
+        r#"{"model":"m","prompt":"a","thinking":{"type":"enabled","display":"omitted"}}"#,
         r#"{"model":"m","prompt":"a","Model":"m"}"#,
         r#"{"model":"m","text":"a","sampling_params":{"stream_interval":1000}}"#,
         r#"{"model":"m","prompt":"a","a field of tomorrow":null}"#,
