@@ -140,7 +140,7 @@ impl Kind {
     }
 
     /// Whether it may close a connection without a word soon after an answer, so that the next request over it fails. llama.cpp
-    /// does (cpp-httplib), as measured; uvicorn does so after 5 s without a request.
+    /// does (cpp-httplib), as tests have seen; uvicorn does so after 5 s without a request.
     pub fn drops_connections(self) -> bool {
         match self {
             Self::LlamaCpp | Self::LlamaCppRouter => true,

@@ -264,9 +264,17 @@ async fn it_starts_at_once_and_stays_small() {
 async fn cost_of_a_request(load: &Load, processes: &[u32]) -> f64 {
     let cpu = || processes.iter().map(|id| cpu_time(*id)).sum::<Duration>();
     let before = cpu();
-    let report = load.clone().until(Until::Elapsed(ROUND)).run().await;
-    assert!(report.answered(200) > 20 && report.answered(200) == report.answers(), "{:?}", report.statuses);
-    (cpu() - before).as_secs_f64() * 1e6 / report.answers() as f64
+    let mut answers = 0;
+    // A machine that others use answers less in a round, and what it answers costs the same.
+    for _ in 0..5 {
+        let report = load.clone().until(Until::Elapsed(ROUND)).run().await;
+        assert_eq!(report.answered(200), report.answers(), "{:?}", report.statuses);
+        answers += report.answers();
+        if answers > 100 {
+            return (cpu() - before).as_secs_f64() * 1e6 / answers as f64;
+        }
+    }
+    panic!("{answers} answers in five rounds");
 }
 
 /// Three numbers in the document once cost two thirds of the speed, and nothing but a stopwatch could tell: by

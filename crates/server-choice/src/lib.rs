@@ -2,7 +2,8 @@
 //!
 //! A server that has seen the beginning of a prompt before need not read it again: its prefix cache has it. A server with much to
 //! do lets a request wait. Both are time, so they are added up: for each server, the seconds until everything that was sent there
-//! is read, and the seconds in which it reads the part of this prompt that it does not have. The smallest sum wins. While there is a queue at every server, reading counts more than waiting: it delays all who come after.
+//! is read, and the seconds in which it reads the part of this prompt that it does not have. The smallest
+//! sum wins. While there is a queue at every server, reading counts more than waiting: it delays all who come after.
 //! Hit rates are not maximised; they are not what a user waits for.
 //!
 //! ```text

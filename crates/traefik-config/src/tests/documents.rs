@@ -214,9 +214,9 @@ proptest! {
 /// A Traefik that is older than `traefik.version` loses the document without a word to anybody but its own log.
 /// llama.cpp closes connections soon after an answer, and what is sent over a closed one is lost where it is not sent again.
 #[test]
-fn who_drops_connections_gets_a_new_one_for_each_request() {
-    let idle = |server: ServerRecord, setting: &[(&str, &str)]| {
-        let document = render_servers(vec![set(server, setting)], &RenderOptions::default());
+fn who_drops_connections_gets_new_ones_where_nothing_is_sent_again() {
+    let idle = |server: ServerRecord, traefik: &str| {
+        let document = render_servers(vec![server], &options(traefik));
         let http = document.http;
         let balancers = http.services.values().filter_map(|service| match service {
             Service::LoadBalancer(balancer) if balancer.servers_transport.starts_with("inference") => {
@@ -227,10 +227,18 @@ fn who_drops_connections_gets_a_new_one_for_each_request() {
         let transports = balancers.map(|balancer| &http.servers_transports[&balancer.servers_transport]);
         transports.map(|transport| transport.max_idle_conns_per_host).collect::<Vec<_>>()
     };
-    for setting in [&[][..], &[("timeout.idle", "30s")]] {
-        for (kind, most) in [("llamacpp", -1), ("llamacpp-router", -1), ("vllm", 200), ("other", 200)] {
-            let found = idle(of_kind(server("a", "/v1", &["llama"]), kind), setting);
-            assert!(!found.is_empty() && found.iter().all(|found| *found == most), "{kind}: {found:?}");
+    for (traefik, setting, most) in [
+        ("3.6.2", None, -1),
+        ("3.3.6", None, -1),
+        ("3.6.2", Some(("timeout.idle", "30s")), -1),
+        ("3.7.0", None, 200),
+        ("3.7.0", Some(("timeout.idle", "30s")), 200),
+        ("3.7.0", Some(("retry.attempts", "1")), -1),
+    ] {
+        for (kind, most) in [("llamacpp", most), ("llamacpp-router", most), ("vllm", 200), ("other", 200)] {
+            let found = idle(set(of_kind(server("a", "/v1", &["llama"]), kind), setting.as_slice()), traefik);
+            let as_expected = !found.is_empty() && found.iter().all(|found| *found == most);
+            assert!(as_expected, "{kind}, {traefik}, {setting:?}: {found:?}");
         }
     }
 }
