@@ -49,6 +49,8 @@ pub enum UsageTable {
     Months,
     /// Sums of [`UsageTable::Days`] by day and model, of all keys together.
     Models,
+    /// The same by month.
+    ModelMonths,
 }
 
 /// What a sum of usage is about. A column that it is not by is `None`.
@@ -281,7 +283,8 @@ impl UsageDimension {
 
 impl UsageTable {
     /// In the order in which they are written.
-    pub(crate) const ALL: [Self; 4] = [Self::Days, Self::Hours, Self::Months, Self::Models];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Days, Self::Hours, Self::Months, Self::Models, Self::ModelMonths];
     /// Those whose rows have the names of keys and consumers.
     pub(crate) const NAMED: [Self; 3] = [Self::Days, Self::Hours, Self::Months];
 
@@ -291,6 +294,7 @@ impl UsageTable {
             Self::Hours => "usage_hours",
             Self::Months => "usage_months",
             Self::Models => "usage_models",
+            Self::ModelMonths => "usage_model_months",
         }
     }
 
@@ -299,7 +303,7 @@ impl UsageTable {
         match self {
             Self::Days | Self::Models => "day",
             Self::Hours => "hour",
-            Self::Months => "month",
+            Self::Months | Self::ModelMonths => "month",
         }
     }
 
@@ -308,7 +312,7 @@ impl UsageTable {
         match self {
             Self::Days | Self::Models => &["day"],
             Self::Hours => &["day", "hour"],
-            Self::Months => &["month"],
+            Self::Months | Self::ModelMonths => &["month"],
         }
     }
 
@@ -320,7 +324,7 @@ impl UsageTable {
     /// The period that a day belongs to.
     pub(crate) fn period_of(self, day: &str) -> &str {
         match self {
-            Self::Months => day.get(..7).unwrap_or(day),
+            Self::Months | Self::ModelMonths => day.get(..7).unwrap_or(day),
             Self::Days | Self::Hours | Self::Models => day,
         }
     }
@@ -369,7 +373,7 @@ impl RowKey {
     fn of(table: UsageTable, UsedOn { day, used }: &UsedOn) -> Self {
         let hour = if table == UsageTable::Hours { used.hour.0.into() } else { 0 };
         let Used { mut key, mut consumer, model, .. } = used.clone();
-        if table == UsageTable::Models {
+        if matches!(table, UsageTable::Models | UsageTable::ModelMonths) {
             (key, consumer) = Default::default();
         }
         Self { key, day: table.period_of(day).to_owned(), hour, model, consumer }
@@ -379,7 +383,7 @@ impl RowKey {
     fn without_day(&self, table: UsageTable) -> Self {
         match table {
             UsageTable::Hours => Self { day: String::new(), ..self.clone() },
-            UsageTable::Days | UsageTable::Months | UsageTable::Models => self.clone(),
+            _ => self.clone(),
         }
     }
 
@@ -471,7 +475,7 @@ async fn existing(
         let query = query.bind(&row.key);
         let query = match table {
             UsageTable::Hours => query.bind(row.hour),
-            UsageTable::Days | UsageTable::Months | UsageTable::Models => query.bind(&row.day),
+            _ => query.bind(&row.day),
         };
         query.bind(&row.model).bind(&row.consumer)
     });

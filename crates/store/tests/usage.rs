@@ -236,6 +236,7 @@ async fn what_is_old_is_deleted_some_at_a_time(place: TestStore) {
         (UsageTable::Models, "2026-11-22", 1),
         (UsageTable::Months, "2026-11-30", 0),
         (UsageTable::Months, "2026-12-01", 25),
+        (UsageTable::ModelMonths, "2026-12-01", 1),
     ] {
         assert_eq!(store.forget_usage_before(table, before, 100).await.expect("done"), deleted, "{table:?}");
     }

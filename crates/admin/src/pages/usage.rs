@@ -32,6 +32,8 @@ use crate::{
 
 /// How many rows are shown; the API has all of them.
 const ROWS: u32 = 200;
+/// How many names are compared, for those that have the most.
+const NAMES: u32 = 2_000;
 /// So many days by hour are kept at least.
 const HOURS_KEPT: i64 = 30;
 /// The first day that is shown, if none is chosen, is so long ago.
@@ -259,31 +261,40 @@ async fn found(
 ) -> Result<Found, RegistryError> {
     let store = admin.registry.store()?;
     let is_by = |wanted: &[UsageDimension]| by.dimensions().iter().any(|by| wanted.contains(by));
-    let order = match currency {
-        _ if is_by(&[UsageDimension::Hour, UsageDimension::Day, UsageDimension::Month]) => UsageOrder::Newest,
-        Some(_) => UsageOrder::Cost,
-        None => UsageOrder::Tokens,
-    };
+    let most = if currency.is_some() { UsageOrder::Cost } else { UsageOrder::Tokens };
+    let is_by_time = is_by(&[UsageDimension::Hour, UsageDimension::Day, UsageDimension::Month]);
+    let order = if is_by_time { UsageOrder::Newest } else { most };
+    let of = [UsageDimension::Key, UsageDimension::Consumer].into_iter().find(|of| is_by(&[*of]));
+    let of = of.unwrap_or(UsageDimension::Model);
+    // One list serves for the sum and for the charts.
+    let by_name = UsageFilter { by: UsageBy::of([of]), order: most, limit: NAMES, ..all.clone() };
+    let by_name = store.usage(&by_name).await?;
+    let is_whole = by_name.len() < NAMES as usize;
     let rows = UsageFilter { by: by.clone(), order, limit: ROWS + 1, ..all.clone() };
-    let mut found =
-        Found { total: store.usage(all).await?.pop(), rows: store.usage(&rows).await?, ..Found::default() };
+    let mut found = Found {
+        total: if is_whole { sum(&by_name) } else { store.usage(all).await?.pop() },
+        rows: match by.dimensions() {
+            [only] if *only == of => by_name.iter().take(ROWS as usize + 1).cloned().collect(),
+            _ => store.usage(&rows).await?,
+        },
+        ..Found::default()
+    };
     let day = |text: &Option<String>| text.as_ref().and_then(|day| day.parse::<Date>().ok());
     let today = day(&Some(day_before(admin, Duration::ZERO))).unwrap_or_default();
     let last = day(&all.to).unwrap_or(today);
-    if let Some(first) = day(&all.from).filter(|first| *first <= last) {
-        let days = (i64::from((last - first).get_days()) + 1).days();
-        let [from, to] = [first.saturating_sub(days), first.saturating_sub(1.day())];
-        let [from, to] = [from, to].map(|day| Some(day.to_string()));
-        let before = UsageFilter { from, to, table: None, ..all.clone() };
-        found.before = Some(store.usage(&before).await?.pop().unwrap_or_default());
-    }
-    let dimensions = [UsageDimension::Key, UsageDimension::Consumer];
-    let of = dimensions.into_iter().find(|of| is_by(&[*of])).unwrap_or(UsageDimension::Model);
-    let zone = admin.shared.policy().time_zone().clone();
     let first = match day(&all.from) {
-        Some(first) => first,
+        Some(first) if first <= last => {
+            let days = (i64::from((last - first).get_days()) + 1).days();
+            let [from, to] = [first.saturating_sub(days), first.saturating_sub(1.day())];
+            let [from, to] = [from, to].map(|day| Some(day.to_string()));
+            let before = UsageFilter { from, to, table: None, ..all.clone() };
+            found.before = Some(store.usage(&before).await?.pop().unwrap_or_default());
+            first
+        }
+        Some(_) => last,
         None => oldest(&store, all).await?.unwrap_or(last),
     };
+    let zone = admin.shared.policy().time_zone().clone();
     let charted = charts::Charted {
         filter: &UsageFilter { table: None, ..all.clone() },
         days: [first.min(last), last],
@@ -292,8 +303,19 @@ async fn found(
         currency,
         of,
     };
-    found.charts = charts::charts(&store, &charted).await?;
+    found.charts = charts::charts(&store, &charted, &by_name).await?;
     Ok(found)
+}
+
+/// The sum of rows; `None` if there are none.
+fn sum(rows: &[UsageRow]) -> Option<UsageRow> {
+    let (first, others) = rows.split_first()?;
+    let mut sum = UsageRow { key: None, consumer: None, model: None, ..first.clone() };
+    for row in others {
+        sum.counts += row.counts;
+        sum.last_used_ms = sum.last_used_ms.max(row.last_used_ms);
+    }
+    Some(sum)
 }
 
 /// The first month of which there is something.

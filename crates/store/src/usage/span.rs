@@ -159,10 +159,16 @@ impl Store {
             && filter.table.is_none()
             && filter.only.is_none()
             && filter.order == UsageOrder::Newest;
-        let can_be_by_month =
-            table == UsageTable::Days && filter.table.is_none() && !filter.is_by(UsageDimension::Day);
-        if can_be_by_month && let Some(months) = self.whole_months(filter).await? {
-            return Ok(months_and_days(filter, &months));
+        let by_month = match table {
+            UsageTable::Days => Some(UsageTable::Months),
+            UsageTable::Models => Some(UsageTable::ModelMonths),
+            _ => None,
+        };
+        let by_month = by_month.filter(|_| filter.table.is_none() && !filter.is_by(UsageDimension::Day));
+        if let Some(by_month) = by_month
+            && let Some(months) = self.whole_months(filter).await?
+        {
+            return Ok(months_and_days(filter, &months, [by_month, table]));
         }
         let mut conditions = Conditions::default();
         conditions.names(filter);
@@ -186,15 +192,19 @@ impl Store {
     }
 }
 
-/// Sums of months, and the days before and after them.
-fn months_and_days(filter: &UsageFilter, months: &WholeMonths) -> Source {
+/// Sums of months, and the days before and after them: from these two tables.
+fn months_and_days(
+    filter: &UsageFilter,
+    months: &WholeMonths,
+    [by_month, by_day]: [UsageTable; 2],
+) -> Source {
+    let [by_month, by_day] = [by_month, by_day].map(UsageTable::name);
     let columns = format!("key_name, consumer, model, {}, last_used", NUMBERS.join(", "));
     let mut conditions = Conditions::default();
     conditions.add("month >=", &months.first);
     conditions.add("month <=", &months.last);
     conditions.names(filter);
-    let by_month =
-        format!("SELECT month || '-01' AS day, {columns} FROM usage_months {}", conditions.text(0));
+    let whole = format!("SELECT month || '-01' AS day, {columns} FROM {by_month} {}", conditions.text(0));
     let mut part = |of: &[(&str, &str)]| {
         let from = conditions.texts.len();
         for (condition, value) in of {
@@ -202,12 +212,12 @@ fn months_and_days(filter: &UsageFilter, months: &WholeMonths) -> Source {
         }
         conditions.names(filter);
         conditions.days(filter);
-        format!(" UNION ALL SELECT day, {columns} FROM usage {}", conditions.text(from))
+        format!(" UNION ALL SELECT day, {columns} FROM {by_day} {}", conditions.text(from))
     };
     let before = part(&[("day <", &format!("{}-01", months.first))]);
     let after = part(&[("day >", &format!("{}-31", months.last))]);
     Source {
-        from: format!("({by_month}{before}{after}) AS usage"),
+        from: format!("({whole}{before}{after}) AS usage"),
         values: conditions.values,
         is_of_rows: false,
     }
