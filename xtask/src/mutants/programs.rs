@@ -140,8 +140,7 @@ impl Runner {
         run::as_from_a_shell(command);
         command.current_dir(&self.folder).envs(self.environment.iter().cloned());
         // As Cargo does it. What changed code gets wrong is not to be kept.
-        command.env("CARGO_MANIFEST_DIR", &self.folder).env("INSTA_UPDATE", "no");
-        command.env("PROPTEST_FAILURE_PERSISTENCE", "off")
+        command.env("CARGO_MANIFEST_DIR", &self.folder).env("INSTA_UPDATE", "no")
     }
 }
 
