@@ -315,6 +315,8 @@ fn only_what_traefik_takes_for_a_check_is_one() {
     assert_eq!(one(Exposable { ports: BTreeSet::new(), ..server(&url) }, &on(true)), None);
     let udp = [("traefik.udp.services.a.loadbalancer.server.port", "53")];
     assert_eq!(one(server(&udp), &on(true)), None, "no router for HTTP beside it");
+    let tcp = [("traefik.tcp.services.a.loadbalancer.server.port", "8000")];
+    assert_eq!(one(server(&tcp), &on(true)), None, "nor here");
     let two = [
         ("traefik.tcp.routers.raw.rule", "HostSNI(`*`)"),
         ("traefik.tcp.routers.raw.service", "raw"),
