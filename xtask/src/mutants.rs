@@ -118,3 +118,29 @@ fn git(arguments: &[&str]) -> Result<String> {
     let answer = run::output(Command::new("git").args(arguments).current_dir(layout::root()))?;
     Ok(answer.trim_end().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_is_told_in_a_line() {
+        let names = |count: usize| vec!["a".to_owned(); count];
+        let score = |noticed, missed, untried| Score {
+            noticed,
+            missed: names(missed),
+            uncompiled: 2,
+            untried: names(untried),
+        };
+        for (score, line) in [
+            (score(0, 0, 0), "0 of 0 changes noticed; 2 did not compile"),
+            (score(2, 1, 0), "2 of 3 changes noticed (66.6 %); 2 did not compile"),
+            (
+                score(1, 0, 1),
+                "1 of 1 changes noticed (100.0 %); 2 did not compile; there was no time for 1:\na",
+            ),
+        ] {
+            assert_eq!(told(&score), line);
+        }
+    }
+}

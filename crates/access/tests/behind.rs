@@ -172,3 +172,27 @@ fn a_gates_owner_says_which_model_and_not_which_adapter() {
         assert_eq!(codes(&world, call), expected, "{mode:?} {body}");
     }
 }
+
+/// A form names files and adapters as a JSON body does.
+#[test]
+fn the_parts_of_a_form_are_read_like_fields() {
+    let world = world();
+    let no = "field_not_accepted";
+    for (name, value, expected) in [
+        ("file_ids", "f", [no, "ok", "ok", no]),
+        ("lora_path", "x", all(no)),
+        ("language", "en", all("ok")),
+        // A text that is no reference: the words that a transcription begins with.
+        ("prompt", "words", all("ok")),
+    ] {
+        let part = |name: &str, value: &str| {
+            format!("--xyz\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        };
+        let form = |call: Call| {
+            let body = format!("{}{}--xyz--\r\n", part("model", "lone"), part(name, value));
+            let call = call.header("content-type", "multipart/form-data; boundary=xyz");
+            call.uri("/v1/audio/transcriptions").body(body)
+        };
+        assert_eq!(codes(&world, form), expected, "{name}");
+    }
+}

@@ -27,6 +27,9 @@ async fn each_message_reaches_each_other_modelgate_once() {
     let longest = vec![7; MAX_MESSAGE_BYTES];
     let sent = [b"a".to_vec(), vec![7; MAX_MESSAGE_BYTES + 1], longest.clone()];
     assert_eq!(one.exchange(&mut of_one, &sent).await, nothing(), "its own");
+    // What nobody takes is gone after half a minute.
+    let keeps: i32 = redis.ask("TTL {modelgate}:exchange").await[1..].parse().expect("seconds");
+    assert!((1..=30).contains(&keeps), "{keeps}");
     assert_eq!(other.exchange(&mut of_other, &[b"b".to_vec()]).await, Ok(received(&[b"a", &longest], false)));
     assert_eq!(other.exchange(&mut of_other, &[]).await, nothing(), "once");
     assert_eq!(one.exchange(&mut of_one, &[]).await, Ok(received(&[b"b"], false)));
@@ -39,10 +42,6 @@ async fn each_message_reaches_each_other_modelgate_once() {
     assert_eq!((first.messages.len(), first.is_full), (8, true));
     let rest = other.exchange(&mut late, &[]).await.expect("an answer");
     assert_eq!((rest.messages.last(), rest.messages.len(), rest.is_full), (Some(&vec![7]), 3, false));
-
-    // What nobody has taken is gone after half a minute.
-    let keeps: u32 = redis.ask("TTL {modelgate}:exchange").await[1..].parse().expect("seconds");
-    assert!((1..=30).contains(&keeps), "{keeps}");
 }
 
 /// Limits are not affected, and nobody waits.

@@ -122,3 +122,31 @@ impl Compiled {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn programs_and_places_of_errors_are_read_from_cargos_messages() {
+        let mut compiled = Compiled {
+            programs: Vec::new(),
+            errors: HashSet::new(),
+            words: String::new(),
+            is_complete: false,
+        };
+        let span = |line: u8, is_primary: bool| json!({"file_name": "a.rs", "line_start": line, "is_primary": is_primary});
+        for message in [
+            json!({"reason": "compiler-artifact", "executable": "/t/a-1"}),
+            json!({"reason": "compiler-artifact", "executable": null}),
+            json!({"message": {"level": "warning", "rendered": "w", "spans": [span(1, true)]}}),
+            json!({"message": {"level": "error", "rendered": "e", "spans": [span(2, true), span(3, false), span(4, true)]}}),
+        ] {
+            compiled.add(&message);
+        }
+        assert_eq!((compiled.programs, compiled.words.as_str()), (vec![PathBuf::from("/t/a-1")], "e"));
+        assert_eq!(compiled.errors, HashSet::from([("a.rs".to_owned(), 2), ("a.rs".to_owned(), 4)]));
+    }
+}
