@@ -247,7 +247,8 @@ mod tests {
     /// the server reads otherwise. One too few refuses what clients send every day.
     #[test]
     fn what_each_program_does_is_known() {
-        let rows: [(fn(Kind) -> bool, &str); 9] = [
+        type Row = (fn(Kind) -> bool, &'static str);
+        let rows: [Row; 9] = [
             (Kind::ignores_names, "llamacpp tei"),
             (Kind::answers_to_any_name, "sglang llamacpp tei"),
             (Kind::reads_json_of_any_type, "ollama"),

@@ -240,7 +240,7 @@ mod tests {
     /// A list of a thousand odd entries would hide everything else that operators are told.
     #[test]
     fn ten_entries_that_are_left_out_are_named() {
-        let entries = vec![r#"{"id":7}"#; 12].join(",");
+        let entries = [r#"{"id":7}"#; 12].join(",");
         let listing = parse_listing(format!(r#"{{"data":[{entries}]}}"#).as_bytes()).expect("a listing");
         assert_eq!(listing.left_out, vec![ListingFinding::EntryWithoutId; 10]);
     }

@@ -398,7 +398,7 @@ fn an_operator_hears_what_is_wrong_with_a_token() {
         match operator {
             None => assert_eq!(told, None),
             Some(part) => {
-                assert!(told.as_deref().is_some_and(|told| told.contains(part)), "{told:?}, not {part}")
+                assert!(told.as_deref().is_some_and(|told| told.contains(part)), "{told:?}, not {part}");
             }
         }
         let hears = reason.map(|reason| reason.to_string()).unwrap_or_default();
