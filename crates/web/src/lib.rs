@@ -36,6 +36,7 @@ mod one_task;
 mod outcomes;
 mod own_usage;
 mod polls;
+mod pricing;
 mod provider;
 mod refusal;
 mod refused_by_traefik;

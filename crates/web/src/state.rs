@@ -48,6 +48,8 @@ pub struct Settings {
     pub telemetry: Option<TelemetryListener>,
     /// What models cost.
     pub prices: PriceList,
+    /// Hard budgets can be kept without a Redis: no other Modelgate counts in the same store.
+    pub keeps_hard_budgets: bool,
 }
 
 impl Settings {
@@ -347,6 +349,7 @@ impl Shared {
             hold: Duration::ZERO,
             telemetry: None,
             prices: PriceList::default(),
+            keeps_hard_budgets: true,
         };
         let authority = CertificateAuthority::open(None, None).expect("an authority");
         let traefik_peers = watch::channel(Default::default()).0;
