@@ -21,7 +21,8 @@ pub fn limits(section: &mut Section<'_>, key: &'static str) -> Option<Limits> {
         ),
         Err(Lone::TokensBurst) => limit.error("tokens_burst", "is given without tokens_per_minute"),
         Err(Lone::BudgetKind) => {
-            limit.error("budget_kind", "is given without a budget; allowed: with budget_per_month or another");
+            limit
+                .error("budget_kind", "is given without a budget; allowed: with budget_per_month or another");
         }
         Ok(()) => {}
     }
