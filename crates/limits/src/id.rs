@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     period::Period,
-    quota::{ADDED, BUDGETS, FORGIVEN, Quota},
+    quota::{ADDED, BUDGETS, Calendar, FORGIVEN, Quota},
     rate::Rate,
 };
 
@@ -64,6 +64,12 @@ impl Subject {
     /// The id of its limit at this rate.
     pub(crate) fn rate(self, rate: &Rate) -> LimitId {
         LimitId { who: self.who, model: self.model, window: rate.window() }
+    }
+
+    /// The id of its count for a budget in this period.
+    #[must_use]
+    pub fn budget(self, per: Calendar, period: Period) -> QuotaId {
+        QuotaId { id: LimitId { who: self.who, model: self.model, window: BUDGETS + per as u8 }, period }
     }
 
     /// The id of its count for a quota in this period.
@@ -126,10 +132,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::{
-        quota::Calendar,
-        rate::{Per, Unit},
-    };
+    use crate::rate::{Per, Unit};
 
     /// The store and Redis hold these ids: changing them would lose all counts.
     #[test]
@@ -149,6 +152,7 @@ mod tests {
         assert_eq!(quotas, [[100, 101], [102, 103]]);
         let budgets = Calendar::ALL.map(|per| {
             let id = both.quota(&Quota::new(1, Unit::Money, per).expect("a budget"), day);
+            assert_eq!(id, both.budget(per, day));
             let window = |id: Option<QuotaId>| id.map(|id| id.id.window);
             (id.id.window, window(id.added()), window(id.forgiven()))
         });

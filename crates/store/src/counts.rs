@@ -171,7 +171,7 @@ impl Store {
     }
 }
 
-async fn add_counts(
+pub(crate) async fn add_counts(
     connection: &mut AnyConnection,
     batch: i64,
     counts: &[(QuotaId, i64)],
@@ -188,7 +188,7 @@ async fn add_counts(
     query.fetch_all(connection).await?.iter().filter_map(|row| count(row).transpose()).collect()
 }
 
-async fn counts_of(
+pub(crate) async fn counts_of(
     connection: &mut AnyConnection,
     counts: &[(QuotaId, i64)],
 ) -> Result<Vec<(QuotaId, u64)>, StoreError> {

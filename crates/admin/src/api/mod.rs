@@ -6,6 +6,7 @@
 //! records.rs    usage and the audit log
 //! requests.rs   the latest requests, and what became of them
 //! state.rs      models, servers, status
+//! budgets.rs    what is added to budgets, and their resets
 //! books.rs      what servers have counted beside what was settled
 //! extract.rs    names, queries and documents of requests; nothing is guessed, unknown parameters are refused
 //! problem.rs    errors (RFC 9457)
@@ -14,6 +15,7 @@
 
 mod accounts;
 mod books;
+mod budgets;
 mod extract;
 mod keys;
 mod openapi;
@@ -38,6 +40,7 @@ use tokio::time::timeout;
 
 use crate::Admin;
 
+pub use budgets::budget_to_json;
 pub use keys::{InvalidGrace, read_grace};
 pub(crate) use problem::Problem;
 pub use records::{entry_to_json, erased_to_json, is_day, usage_to_json};
@@ -73,6 +76,8 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ),
         ("/keys/{name}/rotate", post(keys::rotate)),
         ("/keys/{name}/limits", get(keys::limits)),
+        ("/budgets/top-up", post(budgets::top_up)),
+        ("/budgets/reset", post(budgets::reset)),
         ("/usage", get(records::usage)),
         ("/usage/erase", post(records::erase)),
         ("/audit", get(records::audit)),
