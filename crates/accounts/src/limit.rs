@@ -47,12 +47,13 @@ pub fn has_no_limits(limits: &Value) -> bool {
 pub fn limits_to_json(limits: &Limits) -> Value {
     let fields = LimitSpec::from(limits);
     Value::Object(Map::from_iter(
-        fields.iter().map(|(field, number)| (field.name().to_owned(), json(field, number))),
+        fields.iter().map(|(field, number)| (field.name().to_owned(), limit_to_json(field, number))),
     ))
 }
 
-/// Amounts have at most 15 digits, so they are the same as floats; whole ones are written without decimals.
-fn json(field: Field, number: u64) -> Value {
+/// The value of a field of limits. Amounts have at most 15 digits, so they are the same as floats; whole ones are written without
+/// decimals.
+pub fn limit_to_json(field: Field, number: u64) -> Value {
     let text = field.write(number);
     let whole = text.parse::<u64>().ok().map(Value::from);
     let decimal = || text.parse::<f64>().ok().filter(|_| field.is_number()).map(Value::from);

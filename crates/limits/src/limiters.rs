@@ -276,6 +276,11 @@ impl<C: Clock> Limiters<C> {
         demands.quotas.iter().map(|demand| self.quotas.left(demand))
     }
 
+    /// What is left of a quota, and of what was added to it.
+    pub fn left_of_quota(&self, demand: &QuotaDemand) -> Left {
+        self.quotas.left(demand)
+    }
+
     fn left_of(&self, demand: &Demand) -> Left {
         let cells = self.cells.pin();
         let now = self.now();

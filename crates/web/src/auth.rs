@@ -201,6 +201,9 @@ fn deny(shared: &Shared, report: Report<'_>, dialect: Dialect, mut denial: Denia
     }
     report.denied(&denial);
     shared.usage().refused(&denial, report.at);
+    if let Some(events) = shared.budget_events() {
+        events.refused(&denial);
+    }
     let misaddressed = match denial.reason {
         Reason::ClosedPath | Reason::Unreadable(Unreadable::ModelMissing(_)) => {
             misaddressed::refusal(report.uri, dialect, &shared.settings().traefik.path_prefixes)

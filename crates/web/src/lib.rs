@@ -17,6 +17,7 @@ mod advice;
 mod asked;
 mod auth;
 mod books;
+mod budget_events;
 mod changes;
 mod connection;
 mod counting;
@@ -52,6 +53,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, sync::watch};
 
 pub use books::BooksOfServers;
+pub use budget_events::BudgetEvent;
 pub use counting::{OnFailure, SharedCounting};
 pub use finding_json::finding_to_json;
 pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};

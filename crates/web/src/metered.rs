@@ -125,7 +125,7 @@ impl Shared {
             let cost = settlement.held.charge.replace(billed(settlement)).0;
             let by = UsedCounts { cost, ..correction(settlement) };
             let is_known = settlement.kind != UsageKind::Estimated || settlement.ending == Ending::Refused;
-            self.spend(&mut settlement.held, is_known, &mut corrections);
+            self.spend(&mut settlement.held, &settlement.model, is_known, &mut corrections);
             let Metered { key, hour, .. } = &settlement.held;
             let of = UsageOf { key: &key.name, consumer: &key.consumer.name, model: &settlement.model };
             self.usage().settled(of, *hour, by);
@@ -146,13 +146,16 @@ impl Shared {
 
     /// Corrects the budgets of a request by what it costs. Where nobody knows what it has used, hard budgets keep the most that it
     /// can have cost.
-    fn spend(&self, held: &mut Metered, is_known: bool, corrections: &mut Corrections) {
+    fn spend(&self, held: &mut Metered, model: &str, is_known: bool, corrections: &mut Corrections) {
         let cost = cost(held.charge.amount());
         let changed = self.limiters().spend(&mut held.reservation, |reserve| match reserve {
             Reserve::Usual => Some(cost),
             Reserve::Hard => is_known.then_some(cost),
         });
         corrections.spent.extend(held.shared.spend(changed));
+        if let Some(events) = self.budget_events() {
+            events.settled(held.reservation.budgets(), self.limiters(), (&held.key, model));
+        }
     }
 
     /// Corrects the limits that several replicas share.
@@ -171,7 +174,7 @@ impl Shared {
             let UsageCorrection { prompt, cached, completion, ref model, ref mut whose, .. } = *correction;
             let more = Billed { prompt, cached, completion, ..Billed::default() };
             let cost = whose.charge.add(more).0;
-            self.spend(whose, true, &mut shared);
+            self.spend(whose, model, true, &mut shared);
             let Metered { key, hour, reservation, .. } = &*whose;
             let of = UsageOf { key: &key.name, consumer: &key.consumer.name, model };
             self.usage().settled(of, *hour, UsedCounts { cost, ..by });
