@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{KEY, NEWEST, refusal, send, telling};
+use common::{
+    KEY, NEWEST,
+    auth::{self, Auth, file_key},
+    refusal, send, telling,
+};
 use futures_util::future::join_all;
 use limits::{read_money, write_money};
 use serde_json::{Value, json};
@@ -201,4 +205,79 @@ async fn two_that_share_a_hard_budget_never_exceed_it() {
         return;
     };
     is_spent_and_never_exceeded(&[one, other]).await;
+}
+
+/// Each request is estimated at 10 tokens of an answer, which cost 0.001; nothing is told of it later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_is_topped_up_and_reset_by_operators() {
+    const ADMIN: &str = "token-of-alice-who-may-do-everything";
+    let sim = Sim::start("sim", &["llama"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = folder.path().join("state").display().to_string();
+    let more = format!(
+        "prices: {{ currency: EUR, models: [{{ match: llama, completion: 100 }}] }}\n\
+         admin: {{ tokens: [{{ name: alice, sha256: \"{}\" }}] }}\n{}",
+        access::KeyDigest::of(ADMIN).to_hex(),
+        file_key("alice", "budget_total: 0.0025")
+    );
+    let yaml = auth::config(&sim, &more);
+    std::fs::write(folder.path().join("modelgate.yaml"), &yaml).expect("written");
+    let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &yaml);
+    let mut modelgate = builder.env("MODELGATE_STATE_DIR", &state).start().await;
+    modelgate.wait_ready().await;
+    let run = |arguments: &[&str]| {
+        let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+        command.env("MODELGATE_STATE_DIR", &state).current_dir(folder.path()).args(arguments);
+        let output = command.output().expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let auth = Auth::of(&modelgate);
+    // The first waits until the model is there.
+    auth.until("mg-alice", 200).await;
+    let passes = async || {
+        let answer = auth.ask("mg-alice").await;
+        assert!(answer.status == 200 || answer.code == "budget_exceeded", "{answer:?}");
+        answer.status == 200
+    };
+    assert!(passes().await && !passes().await, "0.0005 is left");
+    let budget = ["--key", "alice", "--per", "ever"];
+    testkit::eventually(Duration::from_secs(10), || async {
+        let (_, said, _) = run(&[&["budgets", "show"], &budget[..]].concat());
+        (said == "key alice: 0.002 of 0.0025 EUR spent or reserved in ever; it never begins anew\n")
+            .then_some(())
+    })
+    .await;
+    let (code, said, _) = run(&[&["budgets", "top-up", "0.001", "--json"], &budget[..]].concat());
+    let added: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(
+        (code, &added["added"], &added["remaining"]),
+        (Some(0), &"0.001".into(), &"0.0015".into()),
+        "{said}"
+    );
+    // It is in force within a second, and one more passes.
+    auth.until("mg-alice", 200).await;
+    assert!(!passes().await, "0.0005 is left");
+    let reset = testkit::client().post(format!("{}/api/v1/budgets/reset", modelgate.admin_url()));
+    let reset = reset.bearer_auth(ADMIN).json(&json!({ "key": "alice", "per": "ever" }));
+    let (status, body) = refusal(reset).await;
+    assert_eq!((status, &body["budget"], &body["added"]), (200, &"0.0025".into(), &"0.001".into()), "{body}");
+    auth.until("mg-alice", 200).await;
+    assert!(passes().await && passes().await && !passes().await, "0.0035 less three");
+    let left = auth.limits("mg-alice").await;
+    assert_eq!(
+        (&left["limits"][0]["amount"], &left["limits"][0]["reset_ms"]),
+        (&"0.0035".into(), &Value::Null)
+    );
+    let (_, audit, _) = run(&["audit", "--action", "budget", "--json"]);
+    assert!(audit.contains("budget topped up") && audit.contains("budget reset"), "{audit}");
+    for (arguments, code, words) in [
+        (&["budgets", "show", "--key", "alice", "--per", "month"][..], 64, "has no limit.budget_per_month"),
+        (&["budgets", "reset", "--key", "bob", "--per", "ever"], 1, "bob"),
+        (&["budgets", "top-up", "0", "--key", "alice", "--per", "ever"], 2, "above 0"),
+    ] {
+        let (found, _, said) = run(arguments);
+        assert!(said.contains(words), "{arguments:?}: {said}");
+        assert_eq!(found, Some(code), "{arguments:?}: {said}");
+    }
 }

@@ -115,8 +115,7 @@ impl BudgetEvents {
 mod tests {
     use std::{sync::Arc, time::SystemTime};
 
-    use access::{Consumer, KeyDigest};
-    use jiff::tz::TimeZone;
+    use access::{Consumer, KeyDigest, Policy};
     use limits::{Calendar, Demands, Limited, Limits, Moment, Reserve, Subject};
 
     use super::*;
@@ -128,9 +127,9 @@ mod tests {
         let key = Key::new("key", Arc::new(Consumer::new("team")), KeyDigest::of("mg-key"));
         let budget = Quota::budget(100, Calendar::Ever, Reserve::Usual).expect("a budget");
         let limits = Limits::from(budget);
-        let mut demands = Demands::default();
+        let (mut demands, policy) = (Demands::default(), Policy::default());
         let limited = Limited { scope: Scope::Key, subject: Subject::of(1), limits: &limits };
-        demands.add(&limited, &Moment::new(SystemTime::UNIX_EPOCH, &TimeZone::UTC), |_| 1);
+        demands.add(&limited, &Moment::new(SystemTime::UNIX_EPOCH, policy.time_zone()), |_| 1);
         let mut spend = |cost| {
             demands.price(|_| cost);
             let _ = limiters.reserve(&demands).expect("it is left");
