@@ -153,8 +153,7 @@ impl Registry {
         found.ok_or_else(|| {
             let limit = if of.model.is_some() { "limit_per_model" } else { "limit" };
             let field = limits::Field::budget(of.per).name();
-            let message = format!("the {} has no {limit}.{field}, neither itself nor by its plan", of.whose);
-            RegistryError::Invalid(ConfigErrors::one("per", message))
+            RegistryError::NoBudget(of.whose.clone(), format!("{limit}.{field}"))
         })
     }
 }

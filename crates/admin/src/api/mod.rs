@@ -4,6 +4,7 @@
 //! accounts.rs   plans, consumers, keys: list, create, put, patch, delete    through store::Registry
 //! keys.rs       operations on keys only: rotation, what is left of limits
 //! records.rs    usage and the audit log
+//! csv.rs        usage for spreadsheets
 //! requests.rs   the latest requests, and what became of them
 //! state.rs      models, servers, status
 //! budgets.rs    what is added to budgets, and their resets
@@ -16,6 +17,7 @@
 mod accounts;
 mod books;
 mod budgets;
+mod csv;
 mod extract;
 mod keys;
 mod openapi;
@@ -41,6 +43,7 @@ use tokio::time::timeout;
 use crate::Admin;
 
 pub use budgets::budget_to_json;
+pub(crate) use csv::usage_csv;
 pub use keys::{InvalidGrace, read_grace};
 pub(crate) use problem::Problem;
 pub use records::{entry_to_json, erased_to_json, is_day, usage_to_json};
