@@ -91,7 +91,7 @@ impl Zone {
 
 /// What happens, after the time has passed.
 #[derive(Debug, Clone)]
-enum Event {
+enum BudgetStep {
     /// A request that costs this comes to one of two replicas.
     Request(usize, u64),
     /// The oldest open request of a replica has cost this.
@@ -105,7 +105,7 @@ struct Replica {
     open: Vec<(Reservation, [(usize, i64); 4], u64)>,
 }
 
-struct World {
+struct BudgetWorld {
     zone: Zone,
     replicas: [Replica; 2],
     store: HashMap<QuotaId, u64>,
@@ -122,7 +122,7 @@ fn time(at: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(at).expect("after 1970"))
 }
 
-impl World {
+impl BudgetWorld {
     fn new(zone: Zone) -> Self {
         let replica = || Replica { limiters: Limiters::new(ManualClock::default()), open: Vec::new() };
         Self { zone, replicas: [replica(), replica()], store: HashMap::new(), spent: HashMap::new() }
@@ -136,11 +136,11 @@ impl World {
         demands
     }
 
-    fn happens(&mut self, at: i64, event: &Event) -> Result<(), TestCaseError> {
+    fn happens(&mut self, at: i64, event: &BudgetStep) -> Result<(), TestCaseError> {
         match *event {
-            Event::Request(which, cost) => self.request(at, which, cost)?,
-            Event::Settle(which, cost) => self.settle(which, cost),
-            Event::Restart(which) => self.restart(at, which),
+            BudgetStep::Request(which, cost) => self.request(at, which, cost)?,
+            BudgetStep::Settle(which, cost) => self.settle(which, cost),
+            BudgetStep::Restart(which) => self.restart(at, which),
         }
         self.exchange();
         Ok(())
@@ -233,12 +233,12 @@ fn eves() -> Vec<i64> {
     days.map(|(year, month, day)| (first_of(year, month) + day - 1) * DAY + 20 * HOUR).to_vec()
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn event() -> impl Strategy<Value = BudgetStep> {
     let which = 0..2_usize;
     prop_oneof![
-        8 => (which.clone(), 1..40_u64).prop_map(|(which, cost)| Event::Request(which, cost)),
-        4 => (which.clone(), 0..45_u64).prop_map(|(which, cost)| Event::Settle(which, cost)),
-        1 => which.prop_map(Event::Restart),
+        8 => (which.clone(), 1..40_u64).prop_map(|(which, cost)| BudgetStep::Request(which, cost)),
+        4 => (which.clone(), 0..45_u64).prop_map(|(which, cost)| BudgetStep::Settle(which, cost)),
+        1 => which.prop_map(BudgetStep::Restart),
     ]
 }
 
@@ -256,7 +256,7 @@ proptest! {
         eve in select(eves()),
         steps in vec((pause(), event()), 1..60),
     ) {
-        let (mut world, mut at) = (World::new(zone), eve);
+        let (mut world, mut at) = (BudgetWorld::new(zone), eve);
         for (pause, event) in &steps {
             at += pause;
             world.happens(at, event)?;
