@@ -10,6 +10,7 @@
 //! ```
 
 mod admin_tokens;
+mod budget_log;
 mod log;
 mod metering;
 mod own_usage;
@@ -104,6 +105,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         None => shared,
     });
     shared_counting::report(&shared);
+    budget_log::write(&shared);
     let mut metering =
         telemetry_listener.map(|listener| Metering::start(listener, &config, &shared, stopped.clone()));
     let registry = Arc::clone(&start.registry);
