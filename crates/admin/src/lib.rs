@@ -57,6 +57,7 @@ pub use api::{
 };
 pub use authentication::Authenticator;
 pub use finding::{ConfigurationFinding, Doubt};
+pub use issue::Attention;
 pub use operator::Operator;
 pub use refusal::Refusal;
 pub use routes::router;

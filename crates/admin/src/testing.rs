@@ -144,6 +144,7 @@ fn settings(telemetry: Option<TelemetryListener>) -> web::Settings {
 pub(crate) fn settled(id: u128, ending: Ending, status: Option<u16>) -> SettledRequest {
     SettledRequest {
         request: RequestId(id),
+        consumer: "team".into(),
         model: "llama".into(),
         server: Some(AnsweringServer { id: "file:gpu".into(), name: "gpu".into() }),
         ending,
@@ -152,6 +153,7 @@ pub(crate) fn settled(id: u128, ending: Ending, status: Option<u16>) -> SettledR
         duration: Some(Duration::from_millis(1_500)),
         kind: UsageKind::Exact,
         used: UsedTokens { prompt: 1_200, cached: Some(1_000), completion: 34 },
+        cost: 0,
     }
 }
 

@@ -23,6 +23,7 @@ use jiff::tz::TimeZone;
 use limits::Limits;
 use otlp_receiver::TokenDigest;
 use serde_yaml::{Mapping, Value};
+use telemetry::{MOST_TALLIES, TallyBounds};
 
 mod admin;
 mod docker;
@@ -58,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) listen: Listen,
     /// How what requests have used is found out.
     pub(crate) metering: MeteringConfig,
+    /// How many consumers, models and servers have series of their own in `/metrics`.
+    pub(crate) metrics: TallyBounds,
     /// What is rendered for Traefik.
     pub(crate) traefik: TraefikConfig,
     /// Limits on request bodies.
@@ -198,6 +201,7 @@ impl Config {
         let mut config = Self {
             listen: listen(root.section("listen")),
             metering: metering(root.section("metering")),
+            metrics: metrics(root.section("metrics")),
             traefik: traefik::read(root.section("traefik")),
             requests: requests::read(root.section("requests")),
             docker: docker::read(root.section("docker")),
@@ -368,6 +372,20 @@ fn metering(mut section: Section<'_>) -> MeteringConfig {
         scrape: scrape.unwrap_or(Duration::from_secs(15)),
         wait: wait.unwrap_or(Duration::from_secs(3_600)),
     }
+}
+
+fn metrics(mut section: Section<'_>) -> TallyBounds {
+    let mut bound = |key, default: usize| {
+        section.number(key, 0..=MOST_TALLIES).map_or(default, |bound| usize::try_from(bound).unwrap_or(default))
+    };
+    let usual = TallyBounds::default();
+    let bounds = TallyBounds {
+        consumers: bound("consumers", usual.consumers),
+        models: bound("models", usual.models),
+        servers: bound("servers", usual.servers),
+    };
+    section.finish();
+    bounds
 }
 
 fn log(mut section: Section<'_>) -> LogConfig {

@@ -104,6 +104,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         None => shared,
     });
     shared_counting::report(&shared);
+    shared.telemetry().bound_tallies(config.metrics);
     let mut metering =
         telemetry_listener.map(|listener| Metering::start(listener, &config, &shared, stopped.clone()));
     let registry = Arc::clone(&start.registry);
@@ -123,6 +124,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         program,
         shutdown: stopped.clone(),
     });
+    admin.count_issues();
     let pages = admin::router(admin.clone());
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
     let (started, running) = (Arc::clone(&config), config);

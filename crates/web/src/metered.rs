@@ -45,6 +45,11 @@ impl Metered {
         Self { key, hour, reservation, shared, taken, charge, is_open: true }
     }
 
+    /// Whose request it was.
+    pub(crate) fn consumer(&self) -> &str {
+        &self.key.consumer.name
+    }
+
     /// Its tokens are final. What is kept of it after that may only be corrected by its server's counters.
     fn is_final(&mut self) {
         if mem::take(&mut self.is_open) {
@@ -177,6 +182,13 @@ fn corrected<T>(correction: &UsageCorrection<T>) -> UsedCounts {
     let estimated = if kind == UsageKind::Estimated { -settled } else { 0 };
     let measured = correction.difference().saturating_sub(estimated);
     UsedCounts { prompt, cached, completion, estimated, measured, ..UsedCounts::default() }
+}
+
+/// What a settled request costs, in units of 10⁻⁹ of the currency.
+pub(crate) fn cost(settlement: &RequestSettlement<Metered>) -> u64 {
+    let mut charge = settlement.held.charge.clone();
+    charge.replace(billed(settlement));
+    u64::try_from(charge.amount().0).unwrap_or(0)
 }
 
 /// What is paid for a request. One that its server refused is paid only for the tokens that the server says it used.

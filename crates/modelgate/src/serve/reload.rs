@@ -121,6 +121,7 @@ impl Reload {
         self.reviews.send_replace(review);
         self.servers.send_replace(wiring::configured(&config));
         self.shared.replace_settings(wiring::settings(&config));
+        self.shared.telemetry().bound_tallies(config.metrics);
         self.configs.send_replace(Arc::clone(&config));
         admin_tokens::renew(&self.authenticator, &config, &self.running);
         let (keys, servers) = (config.accounts.declared.keys.len(), config.servers.len());
