@@ -178,7 +178,7 @@ fn polls(shared: &Shared) -> Family {
         Family::gauge("modelgate_traefik_last_poll_seconds", help),
         |family, instance| {
             let at: Duration = now.saturating_sub(instance.silent_for);
-            family.with(&[("instance", &instance.address.to_string())], at.as_secs_f64())
+            family.with(&[("address", &instance.address.to_string())], at.as_secs_f64())
         },
     )
 }
