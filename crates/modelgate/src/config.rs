@@ -26,6 +26,7 @@ use serde_yaml::{Mapping, Value};
 use telemetry::{MOST_TALLIES, TallyBounds};
 
 mod admin;
+mod alerts;
 mod docker;
 mod env;
 mod host;
@@ -39,6 +40,7 @@ mod store;
 mod traefik;
 
 pub(crate) use admin::AdminConfig;
+pub(crate) use alerts::AlertsConfig;
 pub(crate) use config_reader::ConfigErrors;
 pub(crate) use docker::{DockerConfig, Enabled};
 pub(crate) use env::Env;
@@ -61,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) metering: MeteringConfig,
     /// How many consumers, models and servers have series of their own in `/metrics`.
     pub(crate) metrics: TallyBounds,
+    /// Who is told when something needs attention.
+    pub(crate) alerts: AlertsConfig,
     /// What is rendered for Traefik.
     pub(crate) traefik: TraefikConfig,
     /// Limits on request bodies.
@@ -202,6 +206,7 @@ impl Config {
             listen: listen(root.section("listen")),
             metering: metering(root.section("metering")),
             metrics: metrics(root.section("metrics")),
+            alerts: alerts::read(root.section("alerts")),
             traefik: traefik::read(root.section("traefik")),
             requests: requests::read(root.section("requests")),
             docker: docker::read(root.section("docker")),

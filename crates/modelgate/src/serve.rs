@@ -6,10 +6,12 @@
 //! shared_counting.rs  limits that several replicas share
 //! metering.rs         what servers and Traefik tell about requests, and what servers have counted
 //! own_usage.rs        what callers' own keys have used
+//! alerts.rs           what webhooks are told
 //! log.rs              the log
 //! ```
 
 mod admin_tokens;
+pub(crate) mod alerts;
 mod log;
 mod metering;
 mod own_usage;
@@ -139,6 +141,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         ended = &mut serving => return ended.map_err(io::Error::other)?,
         () = background => {}
         () = admin.watch() => {}
+        () = alerts::keep(&admin, &shared, config_changes) => {}
         () = metering::keep(metering.as_mut()) => {}
         signal = stop_signal() => info!(signal = signal?, "stopping"),
     }
