@@ -213,7 +213,8 @@ impl Usage {
     fn count_refusal(&self, by: RefusedByRef<'_>) {
         let refusals = self.refusals.pin();
         let counted = refusals.get(&by).or_else(|| {
-            let by = if refusals.len() < MOST { by } else { RefusedByRef { consumer: OTHERS, model: "", ..by } };
+            let by =
+                if refusals.len() < MOST { by } else { RefusedByRef { consumer: OTHERS, model: "", ..by } };
             Some(refusals.get_or_insert_with(by.to_owned(), RefusalsCount::default))
         });
         if let Some(counted) = counted {

@@ -150,9 +150,12 @@ fn counted(issues: &[Attention]) -> web::Family {
         *counts.entry((issue.code, severity)).or_default() += 1;
     }
     let help = "What needs an operator's attention, as the overview lists it, by the finding's code";
-    counts.into_iter().fold(web::Family::gauge("modelgate_issues", help), |family, ((code, severity), count)| {
-        family.with(&[("code", code), ("severity", severity)], f64::from(count))
-    })
+    counts.into_iter().fold(
+        web::Family::gauge("modelgate_issues", help),
+        |family, ((code, severity), count)| {
+            family.with(&[("code", code), ("severity", severity)], f64::from(count))
+        },
+    )
 }
 
 /// Models for which no server can answer.

@@ -189,19 +189,28 @@ mod tests {
         let of = |kind, form| formed(&message(kind), form, dashboard);
         let standard: Value =
             serde_json::from_str(&of(MessageKind::Firing, Form::Standard).body).expect("JSON");
-        assert_eq!((&standard["type"], &standard["timestamp"]), (&json!("alert.firing"), &json!("2025-11-28T08:00:00Z")));
+        assert_eq!(
+            (&standard["type"], &standard["timestamp"]),
+            (&json!("alert.firing"), &json!("2025-11-28T08:00:00Z"))
+        );
         assert_eq!(standard["data"]["alerts"][0]["link"], "https://admin.example.com/models/a");
-        assert_eq!((&standard["data"]["alerts"][0]["severity"], &standard["data"]["more"]), (&json!("bad"), &json!(2)));
+        assert_eq!(
+            (&standard["data"]["alerts"][0]["severity"], &standard["data"]["more"]),
+            (&json!("bad"), &json!(2))
+        );
 
         let text = "Modelgate: 3 things need attention\nmodel &lt;!channel&gt; &amp; co [2J: no server is ready (model_lost). Look at \
                     its page. https://admin.example.com/models/a\n… and 2 more";
         let slack: Value = serde_json::from_str(&of(MessageKind::Firing, Form::Slack).body).expect("JSON");
         assert_eq!(slack["text"], text);
-        let discord: Value = serde_json::from_str(&of(MessageKind::Resolved, Form::Discord).body).expect("JSON");
+        let discord: Value =
+            serde_json::from_str(&of(MessageKind::Resolved, Form::Discord).body).expect("JSON");
         assert_eq!(discord["allowed_mentions"], json!({ "parse": [] }));
         assert!(discord["content"].as_str().is_some_and(|text| text.contains("no longer (model_lost)")));
         let ntfy = of(MessageKind::Firing, Form::Ntfy);
-        assert!(ntfy.headers.contains(&("priority", "high".into())) && ntfy.body.starts_with("model <!channel>"));
+        assert!(
+            ntfy.headers.contains(&("priority", "high".into())) && ntfy.body.starts_with("model <!channel>")
+        );
         assert!(ntfy.headers.iter().all(|(_, value)| value.is_ascii()));
     }
 

@@ -60,7 +60,11 @@ mod tests {
             ("2026-07-28T10:30:00Z", false, true),
         ] {
             let at = at(time);
-            assert_eq!((night.contains(at, &berlin), noon.contains(at, &berlin)), (in_night, in_noon), "{time}");
+            assert_eq!(
+                (night.contains(at, &berlin), noon.contains(at, &berlin)),
+                (in_night, in_noon),
+                "{time}"
+            );
         }
         for bad in ["", "22:00", "22-7", "24:00-07:00", "22:60-07:00", "07:00-07:00", "22:0-07:00", "a-b"] {
             assert_eq!(bad.parse::<QuietHours>(), Err(QUIET), "{bad}");

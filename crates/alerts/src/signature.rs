@@ -14,7 +14,8 @@ pub struct Secret {
 }
 
 /// What is allowed.
-pub const SECRET: &str = "whsec_ and 24 to 64 bytes as base64, such as the output of: echo whsec_$(openssl rand -base64 32)";
+pub const SECRET: &str =
+    "whsec_ and 24 to 64 bytes as base64, such as the output of: echo whsec_$(openssl rand -base64 32)";
 
 /// A text that is not such a secret. The error does not repeat it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

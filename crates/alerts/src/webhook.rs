@@ -158,7 +158,8 @@ impl Webhooks {
             request = request.header("webhook-signature", signatures);
         }
         let answer = request.body(formed.body).send().await.map_err(|error| no_answer(&error))?;
-        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let retry_after =
+            answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let retry_after = retry_after.map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
         DeliveryError::of(answer.status(), retry_after).map_or(Ok(()), Err)
     }
@@ -174,7 +175,11 @@ fn no_answer(error: &reqwest::Error) -> DeliveryError {
         cause = inner;
     }
     let is_outermost = std::ptr::addr_eq(std::ptr::from_ref(cause), std::ptr::from_ref(error));
-    DeliveryError::NoAnswer(if is_outermost { "the request cannot be made".into() } else { cause.to_string() })
+    DeliveryError::NoAnswer(if is_outermost {
+        "the request cannot be made".into()
+    } else {
+        cause.to_string()
+    })
 }
 
 #[cfg(test)]
@@ -184,7 +189,8 @@ mod tests {
     #[test]
     fn what_is_tried_again_and_what_is_not() {
         let is_final = |status: u16| {
-            DeliveryError::of(StatusCode::from_u16(status).expect("a status"), None).map(|error| error.is_final())
+            DeliveryError::of(StatusCode::from_u16(status).expect("a status"), None)
+                .map(|error| error.is_final())
         };
         for status in [200, 202, 204] {
             assert_eq!(is_final(status), None, "{status}");
@@ -201,7 +207,14 @@ mod tests {
     fn only_web_addresses_are_allowed_and_none_is_shown() {
         let url: WebhookUrl = "https://hooks.example.com/services/T0/secret".parse().expect("a URL");
         assert_eq!(format!("{url:?}"), "WebhookUrl");
-        for bad in ["", "hooks.example.com/a", "file:///etc/passwd", "ftp://a/b", "http://", "unix:///run/docker.sock"] {
+        for bad in [
+            "",
+            "hooks.example.com/a",
+            "file:///etc/passwd",
+            "ftp://a/b",
+            "http://",
+            "unix:///run/docker.sock",
+        ] {
             assert_eq!(bad.parse::<WebhookUrl>(), Err(InvalidUrl), "{bad}");
         }
     }

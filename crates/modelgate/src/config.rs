@@ -319,7 +319,6 @@ impl Config {
             ("state_dir", self.state_dir != new.state_dir),
             ("store", self.store != new.store),
             ("shared_limits", self.shared_limits != new.shared_limits),
-            ("log.level", self.log.level != new.log.level),
             ("log.format", self.log.format != new.log.format),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
@@ -381,7 +380,9 @@ fn metering(mut section: Section<'_>) -> MeteringConfig {
 
 fn metrics(mut section: Section<'_>) -> TallyBounds {
     let mut bound = |key, default: usize| {
-        section.number(key, 0..=MOST_TALLIES).map_or(default, |bound| usize::try_from(bound).unwrap_or(default))
+        section
+            .number(key, 0..=MOST_TALLIES)
+            .map_or(default, |bound| usize::try_from(bound).unwrap_or(default))
     };
     let usual = TallyBounds::default();
     let bounds = TallyBounds {

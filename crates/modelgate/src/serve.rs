@@ -40,6 +40,7 @@ use tracing::{info, warn};
 use web::{CertificateAuthority, Listeners, Shared};
 
 use self::{
+    log::LogLevel,
     metering::Metering,
     reload::{Reload, Review},
 };
@@ -64,14 +65,14 @@ const SWEEP: Duration = Duration::from_secs(60);
 
 /// Serves until it is told to stop; `named` is the configuration file that the command line names.
 pub(crate) fn serve(named: Option<&Path>, config: Config) -> ExitCode {
-    log::start(&config.log);
+    let log_level = log::start(&config.log);
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    exit::of(runtime::new().and_then(|runtime| runtime.block_on(run(named, config))))
+    exit::of(runtime::new().and_then(|runtime| runtime.block_on(run(named, config, log_level))))
 }
 
-async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
+async fn run(named: Option<&Path>, config: Config, log_level: LogLevel) -> io::Result<()> {
     let file = config::locate(named, &Env::of_this_process());
     let seen = file.as_ref().and_then(|path| std::fs::read(path).ok());
     let authority =
@@ -131,8 +132,18 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
     let (started, running) = (Arc::clone(&config), config);
     let for_reload = Arc::clone(&shared);
-    let reload =
-        Reload { file, seen, started, running, shared: for_reload, servers, authenticator, configs, reviews };
+    let reload = Reload {
+        file,
+        seen,
+        started,
+        running,
+        shared: for_reload,
+        servers,
+        authenticator,
+        configs,
+        reviews,
+        log_level,
+    };
     let background = background(Arc::clone(&shared), reload, key_sets, names, &mut store_sync);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {
@@ -182,7 +193,8 @@ async fn background(
         }
     };
     let names = names.keep(shared.catalogue());
-    tokio::join!(sweep, collect, reload.watch(), key_sets.keep_fresh(), names, store_sync.run());
+    let refusals = log::refusals(shared.telemetry().subscribe());
+    tokio::join!(sweep, collect, reload.watch(), key_sets.keep_fresh(), names, store_sync.run(), refusals);
 }
 
 async fn stop_signal() -> io::Result<&'static str> {
@@ -216,9 +228,15 @@ fn program(
 ) -> Program {
     let hosts = if config.docker.is_wanted() { &config.docker.hosts[..] } else { &[] };
     let host = |host: &discovery::DockerOptions| (host.name.clone(), host.endpoint.to_string());
+    let (of_webhooks, of_tests) = (changes.clone(), changes.clone());
     Program {
         docker: hosts.iter().map(host).collect(),
         configuration: Box::new(move || changes.borrow().shown.clone()),
         problems: Box::new(move || reviews.borrow().problems.clone()),
+        webhooks: Box::new(move || alerts::rows(&of_webhooks.borrow().alerts)),
+        test_webhooks: Box::new(move || {
+            let config = Arc::clone(&of_tests.borrow());
+            Box::pin(async move { alerts::test_all(&config.alerts).await })
+        }),
     }
 }

@@ -58,7 +58,8 @@ impl Came {
 
     /// Whether a signature of Standard Webhooks by this secret is among its own.
     fn is_signed_by(&self, secret: &[u8]) -> bool {
-        let signed = format!("{}.{}.{}", self.header("webhook-id"), self.header("webhook-timestamp"), self.body);
+        let signed =
+            format!("{}.{}.{}", self.header("webhook-id"), self.header("webhook-timestamp"), self.body);
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
         let expected = format!("v1,{}", BASE64_STANDARD.encode(tag));
         self.header("webhook-signature").split(' ').any(|signature| signature == expected)
@@ -83,7 +84,8 @@ impl Sink {
     async fn start(answers: &[Answer]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let at = listener.local_addr().expect("an address");
-        let inbox = Arc::new(Mutex::new(Inbox { came: Vec::new(), answers: answers.iter().cloned().collect() }));
+        let inbox =
+            Arc::new(Mutex::new(Inbox { came: Vec::new(), answers: answers.iter().cloned().collect() }));
         let router = Router::new().fallback(take).with_state(Arc::clone(&inbox));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { at, inbox }
@@ -99,7 +101,8 @@ impl Sink {
 
     /// Waits until so many messages have come.
     async fn wait(&self, count: usize) -> Vec<Came> {
-        eventually(Duration::from_secs(60), || async { Some(self.came()).filter(|came| came.len() >= count) }).await
+        eventually(Duration::from_secs(60), || async { Some(self.came()).filter(|came| came.len() >= count) })
+            .await
     }
 }
 
@@ -176,12 +179,20 @@ async fn a_lost_model_is_told_once_to_each_webhook_and_then_that_it_is_over() {
     sim.stop().await;
     // Good, Slack, ntfy and Discord.
     let came = good.wait(4).await;
-    let of = |path: &str| came.iter().find(|came| came.path == path).unwrap_or_else(|| panic!("{path}: {came:?}"));
+    let of =
+        |path: &str| came.iter().find(|came| came.path == path).unwrap_or_else(|| panic!("{path}: {came:?}"));
     let hook = of("/hook");
-    assert!(told(hook).iter().any(|(kind, alert)| kind == "alert.firing" && alert.ends_with("server gpu-1")), "{hook:?}");
+    assert!(
+        told(hook).iter().any(|(kind, alert)| kind == "alert.firing" && alert.ends_with("server gpu-1")),
+        "{hook:?}"
+    );
     assert!(hook.is_signed_by(&[1; 32]) && hook.is_signed_by(&[2; 32]) && !hook.is_signed_by(&[3; 32]));
     assert_eq!(hook.header("content-type"), "application/json");
-    assert!(hook.json()["data"]["alerts"][0]["link"].as_str().is_some_and(|link| link.starts_with("https://admin.example.com/")));
+    assert!(
+        hook.json()["data"]["alerts"][0]["link"]
+            .as_str()
+            .is_some_and(|link| link.starts_with("https://admin.example.com/"))
+    );
     assert!(of("/slack").json()["text"].as_str().is_some_and(|text| text.contains("gpu-1")));
     assert_eq!(of("/discord").json()["allowed_mentions"], json!({ "parse": [] }));
     assert_eq!((of("/ntfy").header("priority"), of("/ntfy").header("webhook-signature")), ("high", ""));
@@ -200,10 +211,11 @@ async fn a_lost_model_is_told_once_to_each_webhook_and_then_that_it_is_over() {
         let told: Vec<_> = sink.came().iter().flat_map(told).collect();
         assert!(sink.came().len() <= count + 1, "{told:?}");
     }
-    let metrics = send(testkit::client().get(format!("{}/metrics", modelgate.admin_url())).header(
-        "accept",
-        "application/openmetrics-text",
-    ));
+    let metrics = send(
+        testkit::client()
+            .get(format!("{}/metrics", modelgate.admin_url()))
+            .header("accept", "application/openmetrics-text"),
+    );
     let metrics = Exposition::parse(&metrics.await.text().await.expect("text")).expect("metrics");
     let count = |webhook, outcome| {
         metrics.value("modelgate_alerts", "_total", &[("webhook", webhook), ("outcome", outcome)])
@@ -211,7 +223,10 @@ async fn a_lost_model_is_told_once_to_each_webhook_and_then_that_it_is_over() {
     assert!(count("good", "delivered") >= 1.0 && count("failing", "failed") == 2.0);
     assert!(count("redirecting", "given_up") >= 1.0 && count("redirecting", "delivered") == 0.0);
     let log = modelgate.log();
-    assert!(log.contains("a redirect, which is not followed") && !log.contains("/hook"), "no URL is logged: {log}");
+    assert!(
+        log.contains("a redirect, which is not followed") && !log.contains("/hook"),
+        "no URL is logged: {log}"
+    );
 }
 
 #[tokio::test]
@@ -219,18 +234,23 @@ async fn what_is_over_and_what_is_revoked_is_told() {
     let sim = Sim::start("gpu-1", &["llama"]);
     let sink = Sink::start(&[]).await;
     let digest = access::KeyDigest::of("mg-revoked").to_hex();
-    let revoked = format!("consumers: [{{ name: gone, disabled: true }}]\nkeys: [{{ name: old, consumer: gone, sha256: \"{digest}\" }}]\n");
+    let revoked = format!(
+        "consumers: [{{ name: gone, disabled: true }}]\nkeys: [{{ name: old, consumer: gone, sha256: \"{digest}\" }}]\n"
+    );
     let servers = format!("servers: [{{ url: {:?}, name: gpu-1 }}]\n", sim.url());
-    let alerts = format!("alerts: {{ after: 0s, webhooks: [{{ name: ops, url: {:?} }}] }}\n", sink.url("/hook"));
+    let alerts =
+        format!("alerts: {{ after: 0s, webhooks: [{{ name: ops, url: {:?} }}] }}\n", sink.url("/hook"));
     let mut modelgate = Modelgate::start_with(BINARY, &format!("{revoked}{servers}{alerts}")).await;
     modelgate.wait_ready().await;
     let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
     let question = client.post(format!("{}/auth", modelgate.requests_url())).bearer_auth("mg-revoked");
-    let question = question.header("x-forwarded-method", "POST").header("x-forwarded-uri", "/v1/chat/completions");
+    let question =
+        question.header("x-forwarded-method", "POST").header("x-forwarded-uri", "/v1/chat/completions");
     assert_eq!(send(question.json(&common::chat("llama"))).await.status(), 401);
     let all = async |wanted: &str| {
         eventually(Duration::from_secs(60), || async {
-            let all: Vec<_> = sink.came().iter().flat_map(told).map(|(kind, alert)| format!("{kind} {alert}")).collect();
+            let all: Vec<_> =
+                sink.came().iter().flat_map(told).map(|(kind, alert)| format!("{kind} {alert}")).collect();
             all.iter().any(|told| told == wanted).then_some(all)
         })
         .await
@@ -270,7 +290,10 @@ async fn a_test_says_what_came_of_each_message() {
     let output = test(&alerts, &[]).await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("good: it has arrived\nrefusing: it answers 404 Not Found\ngone: "), "{said}{error}");
+    assert!(
+        said.contains("good: it has arrived\nrefusing: it answers 404 Not Found\ngone: "),
+        "{said}{error}"
+    );
     assert!(!output.status.success() && error.contains("2 webhooks were not reached"), "{error}");
     assert!(!said.contains("/secret") && !error.contains("/secret"), "{said}{error}");
     assert_eq!(told(&good.came()[0])[0], ("alert.test".into(), "test Modelgate".into()));

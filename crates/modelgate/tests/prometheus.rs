@@ -39,7 +39,8 @@ fn each_rule_fires_in_a_test_of_promtool() {
     let tests = deploy("prometheus/rules_test.yml");
     let tests = tests.to_str().expect("text");
     for arguments in [["check", "rules", "--lint=all", "--lint-fatal"].as_slice(), &["test", "rules"]] {
-        let path = if arguments[0] == "check" { tests.replace("rules_test", "rules") } else { tests.to_owned() };
+        let path =
+            if arguments[0] == "check" { tests.replace("rules_test", "rules") } else { tests.to_owned() };
         let arguments: Vec<&str> = arguments.iter().copied().chain([path.as_str()]).collect();
         if let Err(why) = programs.promtool(&arguments, b"") {
             panic!("{arguments:?}: {why}");
@@ -142,8 +143,11 @@ async fn every_panel_shows_what_prometheus_has_scraped_and_rules_fire() {
     let mut told = told(traefik, redis).await;
     let rules = told.modelgate.folder().join("rules.yml");
     // Without their patience.
-    let text: String =
-        read("prometheus/rules.yml").lines().filter(|line| !line.trim().starts_with("for: ")).map(|line| format!("{line}\n")).collect();
+    let text: String = read("prometheus/rules.yml")
+        .lines()
+        .filter(|line| !line.trim().starts_with("for: "))
+        .map(|line| format!("{line}\n"))
+        .collect();
     fs::write(&rules, text).expect("a file in a folder of the test's own");
     let admin = told.modelgate.admin_url();
     let target = admin.strip_prefix("http://").expect("plain HTTP");

@@ -204,7 +204,9 @@ async fn metrics_of_a_thousand_consumers_and_two_hundred_models_are_few_and_soon
         (all == 4_000.0).then_some(text)
     })
     .await;
-    assert!(counted.contains("modelgate_consumer_decisions_total{consumer=\"(others)\",decision=\"allowed\""));
+    assert!(
+        counted.contains("modelgate_consumer_decisions_total{consumer=\"(others)\",decision=\"allowed\"")
+    );
     let series = counted.lines().filter(|line| !line.starts_with('#')).count();
     let mut times = Vec::new();
     for _ in 0..9 {

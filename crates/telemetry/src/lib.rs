@@ -52,8 +52,8 @@ pub use record::{Decided, Record, Refused};
 pub use series::Point;
 pub use settled::{AnsweringServer, SettledRequest};
 pub use tally::{
-    Allowed, MAX_REASONS, MOST_TALLIES, OTHER_REASON, OTHERS, Tallies, TalliesOf, Tally, TallyBounds, TimeTally, TokenTally,
-    UNKNOWN,
+    Allowed, MAX_REASONS, MOST_TALLIES, OTHER_REASON, OTHERS, Tallies, TalliesOf, Tally, TallyBounds,
+    TimeTally, TokenTally, UNKNOWN,
 };
 
 /// How often to call [`Telemetry::collect`].
@@ -250,14 +250,7 @@ impl Telemetry {
 
     /// Counts requests of a consumer that were refused since the last time; `model` only if it is known to exist. Not for
     /// `/auth`.
-    pub fn refused(
-        &self,
-        consumer: &str,
-        model: Option<&str>,
-        code: &'static str,
-        count: u64,
-        now: Instant,
-    ) {
+    pub fn refused(&self, consumer: &str, model: Option<&str>, code: &'static str, count: u64, now: Instant) {
         self.tallies_mut().refuse(consumer, model, code, count, now);
     }
 

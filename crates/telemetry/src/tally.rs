@@ -275,9 +275,8 @@ impl TalliesOf {
         let is_due = self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP);
         if self.known.len() >= self.most && is_due {
             self.swept = Some(now);
-            let is_busy = |last: &Option<Instant>| {
-                last.is_some_and(|last| now.saturating_duration_since(last) < IDLE)
-            };
+            let is_busy =
+                |last: &Option<Instant>| last.is_some_and(|last| now.saturating_duration_since(last) < IDLE);
             self.known.retain(|_, (_, last)| is_busy(last));
         }
         self.known.len() < self.most

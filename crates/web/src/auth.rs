@@ -27,7 +27,7 @@ use limits::{Limit, Rate, Unit};
 use metering::SpanId;
 use prices::Charge;
 use telemetry::Record;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::{
     Settings, Shared,
@@ -142,7 +142,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
             let parent = settings.traefik.traces.then(identity::secret_parent);
             let response = allow(&grant, &identity, parent.map(|parent| (headers, parent)));
             let body = body_is_known.then_some(&*body);
-            let (sum, hour, charge) = count_usage((shared, &settings), &grant, record, uri, body);
+            let (sum, hour, charge) = count_usage((shared, &settings), &grant, (report, record), body);
             if let Some((opener, parent)) = shared.metering().zip(parent) {
                 let request = identity.request();
                 metered::open(
@@ -159,17 +159,10 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
 
 /// Notes that a request is refused, and says how.
 fn deny(shared: &Shared, report: Report<'_>, dialect: Dialect, mut denial: Denial) -> Refusal {
-    let (request_id, client_request_id) = (report.identity.own(), report.identity.client());
     if denial.reason == Reason::UntrustedPeer {
+        let request_id = report.identity.own();
         warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
     }
-    debug!(
-        request_id,
-        client_request_id,
-        reason = denial.reason.code(),
-        consumer = denial.consumer.as_ref().map(|c| c.name.as_str()),
-        "refused"
-    );
     denial.reason = slowed(shared, report.from, denial.reason);
     if !shared.is_metering_silent() {
         sooner(&mut denial);
@@ -203,18 +196,17 @@ fn sooner(denial: &mut Denial) {
 fn count_usage(
     (shared, settings): (&Shared, &Settings),
     grant: &Grant,
-    mut record: Record,
-    uri: &str,
+    (report, mut record): (Report<'_>, Record),
     body: Option<&[u8]>,
 ) -> (Sum, UsageHour, Charge) {
-    let sum = grant.sum.unwrap_or_else(|| access::estimate::sum(uri, body, grant.answer_tokens));
+    let sum = grant.sum.unwrap_or_else(|| access::estimate::sum(report.uri, body, grant.answer_tokens));
     let [prompt, completion] = metered::estimated(&sum);
     let of = UsageOf::from(grant);
     let charge = metered::charge(&settings.prices, of.model, record.at, [prompt, completion]);
     let estimate = UsageEstimate { prompt, completion, cost: charge.amount().0 };
     let hour = shared.usage().allowed(of, record.at, estimate);
     record.tokens = Some(sum.tokens());
-    shared.telemetry().keep(record);
+    report.keep(record);
     (sum, hour, charge)
 }
 

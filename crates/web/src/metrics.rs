@@ -36,8 +36,8 @@ use prometheus_client::{
 };
 use telemetry::Latencies;
 
-use self::family::{HistogramFamily, HistogramSample};
 pub use self::family::{Family, MetricKind, Sample};
+use self::family::{HistogramFamily, HistogramSample};
 use crate::Shared;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -334,7 +334,8 @@ mod tests {
         shared.replace_settings(crate::Settings { prices, ..Shared::usual_settings() });
         let cost = exposition(&shared);
         let cost: Vec<_> = samples(&cost, "modelgate_consumer_cost").into_iter().filter(is_counted).collect();
-        let expected = "modelgate_consumer_cost_total{consumer=\"team\",currency=\"EUR\",known=\"exact\"} 6.0";
+        let expected =
+            "modelgate_consumer_cost_total{consumer=\"team\",currency=\"EUR\",known=\"exact\"} 6.0";
         assert_eq!(cost, [expected]);
     }
 
@@ -368,8 +369,11 @@ mod tests {
             let all = samples(&text, family).into_iter().filter(|line| line.contains("decision=\"allowed\""));
             all.map(|line| line.rsplit_once(' ').expect("a value").1.parse::<f64>().expect("a number")).sum()
         };
-        let named = |family: &str| samples(&text, family).iter().filter(|line| line.contains("\"allowed\"")).count();
-        for (family, bound) in [("modelgate_consumer_decisions", consumers), ("modelgate_model_decisions", models)] {
+        let named =
+            |family: &str| samples(&text, family).iter().filter(|line| line.contains("\"allowed\"")).count();
+        for (family, bound) in
+            [("modelgate_consumer_decisions", consumers), ("modelgate_model_decisions", models)]
+        {
             assert_eq!((of(family), named(family)), (200_000.0, bound + 1), "{family}: nothing is lost");
         }
         assert!(text.contains(&format!("consumer=\"{OTHERS}\",decision=\"refused\",reason=\"other\"")));

@@ -2,12 +2,7 @@
 
 use std::{io, process::ExitCode};
 
-use crate::{
-    arguments::Alerts,
-    config::Config,
-    exit, runtime,
-    serve::alerts::send_tests,
-};
+use crate::{arguments::Alerts, config::Config, exit, runtime, serve::alerts::send_tests};
 
 /// Sends the messages, and prints what came of each.
 pub(crate) fn alerts(config: &Config, what: &Alerts) -> ExitCode {
@@ -27,12 +22,9 @@ fn test(config: &Config, name: Option<&str>) -> io::Result<()> {
         }));
     }
     let results = runtime::new()?.block_on(send_tests(&config.alerts, &chosen));
-    let failed = results.iter().filter(|(_, result)| result.is_err()).count();
-    for (name, result) in results {
-        match result {
-            Ok(()) => println!("{name}: it has arrived"),
-            Err(error) => println!("{name}: {error}"),
-        }
+    let failed = results.iter().filter(|tested| tested.fault.is_some()).count();
+    for tested in results {
+        println!("{}: {}", tested.name, tested.fault.as_deref().unwrap_or("it has arrived"));
     }
     match failed {
         0 => Ok(()),

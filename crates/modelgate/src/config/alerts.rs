@@ -53,7 +53,10 @@ fn webhooks(sections: Vec<Section<'_>>) -> Vec<Webhook> {
     for mut section in sections {
         if let Some(webhook) = webhook(&mut section) {
             if webhooks.iter().any(|other| other.name == webhook.name) {
-                section.error("name", format!("another webhook is called {:?}; allowed: a name of its own", webhook.name));
+                section.error(
+                    "name",
+                    format!("another webhook is called {:?}; allowed: a name of its own", webhook.name),
+                );
             } else {
                 webhooks.push(webhook);
             }
@@ -73,7 +76,10 @@ fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
     let in_clear = section.secret("url", URL, |text| text.parse::<WebhookUrl>().ok());
     let kept = kept(section, "url_from", URL, |text| text.parse::<WebhookUrl>().ok());
     if section.has("url") == section.has("url_from") {
-        section.error("url", format!("needs exactly one of url, {URL}, and url_from, which says where that is kept"));
+        section.error(
+            "url",
+            format!("needs exactly one of url, {URL}, and url_from, which says where that is kept"),
+        );
     }
     let secret = |text: &str| text.parse::<Secret>().ok();
     let current = self::kept(section, "secret", SECRET, secret);
@@ -108,7 +114,10 @@ fn kept<T>(
         Err(error) => Err(error.to_string()),
     });
     if is_given && section.has("env") == section.has("file") {
-        section.error("env", format!("{key} needs exactly one of env, an environment variable, and file, a path"));
+        section.error(
+            "env",
+            format!("{key} needs exactly one of env, an environment variable, and file, a path"),
+        );
     }
     section.finish();
     from_env.or(from_file)

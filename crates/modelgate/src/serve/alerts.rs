@@ -21,8 +21,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use admin::Admin;
-use alerts::{Condition, ConditionId, DeliveryError, Message, MessageKind, Teller, Webhook, Webhooks};
+use admin::{Admin, TestedWebhook, WebhookRow};
+use alerts::{Condition, ConditionId, DeliveryError, Form, Message, Teller, Webhook, Webhooks};
 use tokio::{
     sync::{broadcast::error::RecvError, watch},
     task::JoinSet,
@@ -48,14 +48,14 @@ pub(super) async fn keep(admin: &Admin, shared: &Arc<Shared>, mut configs: watch
     loop {
         let config = Arc::clone(&configs.borrow_and_update());
         let tells = async {
-            if config.alerts.webhooks.is_empty() && alerts.is_none() {
+            if config.alerts.webhooks.is_empty() {
                 return pending().await;
             }
             let alerts = alerts.get_or_insert_with(|| Alerts::new(admin, shared));
             if let Err(error) = alerts.tell(&config).await {
                 error!(%error, "alerts cannot be sent");
             }
-            pending().await
+            pending::<()>().await;
         };
         tokio::select! {
             changed = configs.changed() => if changed.is_err() { return pending().await },
@@ -226,33 +226,72 @@ impl DeliveryCounts {
         if counts.is_empty() {
             return Vec::new();
         }
-        let help = "Attempts to send an alert: delivered, given up because the receiver does not want it, or failed";
-        let family = counts.iter().fold(Family::counter("modelgate_alerts", help), |family, (name, counts)| {
-            Self::OUTCOMES.iter().zip(counts).fold(family, |family, (outcome, count)| {
-                family.with(&[("webhook", name), ("outcome", outcome)], count.load(Ordering::Relaxed) as f64)
-            })
-        });
+        let help =
+            "Attempts to send an alert: delivered, given up because the receiver does not want it, or failed";
+        let family =
+            counts.iter().fold(Family::counter("modelgate_alerts", help), |family, (name, counts)| {
+                Self::OUTCOMES.iter().zip(counts).fold(family, |family, (outcome, count)| {
+                    family.with(
+                        &[("webhook", name), ("outcome", outcome)],
+                        count.load(Ordering::Relaxed) as f64,
+                    )
+                })
+            });
         vec![family]
     }
 }
 
-/// Sends a test message to each of some webhooks, one after the other.
-pub(crate) async fn send_tests(
-    config: &AlertsConfig,
-    chosen: &[&Webhook],
-) -> Vec<(String, Result<(), DeliveryError>)> {
+/// Sends a test message to each of some webhooks, all at once.
+pub(crate) async fn send_tests(config: &AlertsConfig, chosen: &[&Webhook]) -> Vec<TestedWebhook> {
+    let fault = |error: DeliveryError| Some(error.to_string());
     let webhooks = match Webhooks::new() {
         Ok(webhooks) => webhooks,
-        Err(error) => return chosen.iter().map(|webhook| (webhook.name.clone(), Err(error.clone()))).collect(),
+        Err(error) => {
+            let failed = |webhook: &&Webhook| TestedWebhook {
+                name: webhook.name.clone(),
+                fault: fault(error.clone()),
+            };
+            return chosen.iter().map(failed).collect();
+        }
     };
-    let mut results = Vec::with_capacity(chosen.len());
-    for webhook in chosen {
-        let message = Message::test(SystemTime::now());
-        debug_assert_eq!(message.kind, MessageKind::Test);
-        let result = webhooks.send(webhook, &message, config.dashboard.as_deref()).await;
-        results.push((webhook.name.clone(), result));
+    let send = |webhook: &&Webhook| {
+        let (webhooks, webhook, dashboard) = (webhooks.clone(), (*webhook).clone(), config.dashboard.clone());
+        tokio::spawn(async move {
+            let message = Message::test(SystemTime::now());
+            webhooks.send(&webhook, &message, dashboard.as_deref()).await
+        })
+    };
+    let sending: Vec<_> = chosen.iter().map(send).collect();
+    let mut tested = Vec::with_capacity(chosen.len());
+    for (webhook, sent) in chosen.iter().zip(sending) {
+        let fault = match sent.await {
+            Ok(result) => result.err().and_then(fault),
+            Err(error) => Some(error.to_string()),
+        };
+        tested.push(TestedWebhook { name: webhook.name.clone(), fault });
     }
-    results
+    tested
+}
+
+/// Sends a test message to each webhook.
+pub(super) async fn test_all(config: &AlertsConfig) -> Vec<TestedWebhook> {
+    send_tests(config, &config.webhooks.iter().collect::<Vec<_>>()).await
+}
+
+/// The webhooks, as the dashboard shows them.
+pub(super) fn rows(config: &AlertsConfig) -> Vec<WebhookRow> {
+    let row = |webhook: &Webhook| {
+        let form = Form::WORDS.iter().find(|(_, form)| *form == webhook.form).map_or("", |(word, _)| word);
+        let what = if webhook.wants_warnings { "what is bad, and warnings" } else { "what is bad" };
+        let signed = match webhook.secrets.len() {
+            0 => "not signed",
+            1 => "signed",
+            _ => "signed by two secrets",
+        };
+        let quiet = if webhook.quiet.is_some() { "; not in quiet hours" } else { "" };
+        WebhookRow { name: webhook.name.clone(), note: format!("{form}, {signed}: {what}{quiet}") }
+    };
+    config.webhooks.iter().map(row).collect()
 }
 
 #[cfg(test)]

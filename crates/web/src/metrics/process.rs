@@ -65,7 +65,8 @@ mod tests {
     fn a_process_knows_itself() {
         let families = families();
         let value = |name: &str| {
-            let family = families.iter().find(|family| family.name == name).unwrap_or_else(|| panic!("{name}"));
+            let family =
+                families.iter().find(|family| family.name == name).unwrap_or_else(|| panic!("{name}"));
             family.samples[0].value
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();

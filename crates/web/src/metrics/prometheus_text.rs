@@ -9,7 +9,8 @@ pub(super) fn of(open_metrics: &str) -> String {
     for line in open_metrics.lines() {
         if let Some(of_family) = line.strip_prefix("# HELP ") {
             help = Some(of_family);
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
             let (end, kind) = match kind {
                 "counter" => ("_total", "counter"),
                 "info" => ("_info", "gauge"),

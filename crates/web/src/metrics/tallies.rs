@@ -90,7 +90,8 @@ pub(super) fn all(shared: &Shared, catalogue: Option<&Catalogue>) -> TallyFamili
         families.extend(of.cost.and_then(|name| of.cost(name, rows, prices)));
         if is_metered {
             families.extend(of.ended.map(|name| of.ended(name, rows)));
-            histograms.extend(of.first_token.map(|name| of.times(name, FIRST_TOKEN, rows, |of| &of.first_token)));
+            histograms
+                .extend(of.first_token.map(|name| of.times(name, FIRST_TOKEN, rows, |of| &of.first_token)));
             histograms.extend(of.duration.map(|name| of.times(name, DURATION, rows, |of| &of.duration)));
         }
     }
@@ -158,12 +159,10 @@ const SERVERS: About = About {
 
 const DECISIONS: &str = "Requests by decision and, if refused, by reason; only those whose key is known, and of models only \
                          refusals by a limit. `(others)` are all without a series of their own";
-const TOKENS: &str =
-    "Tokens by how well they are known. Without listen.telemetry they are counted as estimated when a request comes";
+const TOKENS: &str = "Tokens by how well they are known. Without listen.telemetry they are counted as estimated when a request comes";
 const CACHED: &str = "Tokens of prompts, of which a server has told that they were cached";
 const COST: &str = "What requests cost, by how well their tokens are known";
-const ENDED: &str =
-    "Requests that have ended: answered, refused by the server (4xx), failed (other errors), aborted, or unknown";
+const ENDED: &str = "Requests that have ended: answered, refused by the server (4xx), failed (other errors), aborted, or unknown";
 const FIRST_TOKEN: &str = "Time to first token, as far as servers tell it";
 const DURATION: &str = "How long requests took, in Traefik or else at the server";
 
@@ -242,7 +241,8 @@ impl About {
     ) -> HistogramFamily {
         let sample = |(name, tally): &(&str, &Tally)| {
             let times = times(tally);
-            let limit = |limit: Option<std::time::Duration>| limit.map_or(f64::INFINITY, |limit| limit.as_secs_f64());
+            let limit =
+                |limit: Option<std::time::Duration>| limit.map_or(f64::INFINITY, |limit| limit.as_secs_f64());
             HistogramSample {
                 label: Some((self.label, (*name).to_owned())),
                 sum: times.sum().as_secs_f64(),
@@ -277,10 +277,10 @@ fn ready_servers(catalogue: &Catalogue, names: &BTreeMap<&str, &str>, most: usiz
             (names.get(id).copied().unwrap_or(id), server.state == ServerState::Ready)
         })
         .collect();
-    let help = "Whether each server gets requests, of as many servers as have series; modelgate_servers counts all";
+    let help =
+        "Whether each server gets requests, of as many servers as have series; modelgate_servers counts all";
     let family = Family::gauge("modelgate_server_ready", help);
-    servers
-        .into_iter()
-        .take(most)
-        .fold(family, |family, (server, is_ready)| family.with(&[("server", server)], f64::from(u8::from(is_ready))))
+    servers.into_iter().take(most).fold(family, |family, (server, is_ready)| {
+        family.with(&[("server", server)], f64::from(u8::from(is_ready)))
+    })
 }

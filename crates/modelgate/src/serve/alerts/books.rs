@@ -22,7 +22,9 @@ pub(super) fn conditions(shared: &Shared, percent: u32, at: SystemTime) -> Vec<C
             id: ConditionId { code: "books_differ", about: format!("server {}", server.spec.name) },
             is_bad: true,
             what,
-            advice: Some("Does somebody use it without Modelgate, or is a part of what it does not told?".into()),
+            advice: Some(
+                "Does somebody use it without Modelgate, or is a part of what it does not told?".into(),
+            ),
             page: Some("/servers".into()),
         })
     });
@@ -42,7 +44,9 @@ fn differs(row: &BookRow, percent: u32) -> Option<String> {
             larger >= LEAST_TOKENS
                 && u128::from(counted.abs_diff(*settled)) * 100 > u128::from(larger) * u128::from(percent)
         })
-        .map(|(what, counted, settled)| format!("it has counted {counted} tokens of {what}, and {settled} were settled"))
+        .map(|(what, counted, settled)| {
+            format!("it has counted {counted} tokens of {what}, and {settled} were settled")
+        })
         .collect();
     (!told.is_empty()).then(|| format!("{} in this hour and the one before", told.join("; ")))
 }
@@ -61,7 +65,10 @@ mod tests {
         assert_eq!(differs(&row(9_999, 0), 5), None, "too few");
         assert_eq!(differs(&row(10_000, 9_500), 5), None);
         let told = differs(&row(10_000, 9_499), 5).expect("too much");
-        assert_eq!(told, "it has counted 10000 tokens of answers, and 9499 were settled in this hour and the one before");
+        assert_eq!(
+            told,
+            "it has counted 10000 tokens of answers, and 9499 were settled in this hour and the one before"
+        );
         assert!(differs(&row(9_499, 10_000), 5).is_some(), "either way");
         assert_eq!(differs(&row(10_000, 9_499), 6), None);
     }

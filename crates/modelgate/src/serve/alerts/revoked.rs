@@ -101,7 +101,10 @@ mod tests {
         revoked.note(&batches.try_recv().expect("a batch"), now);
         let told = revoked.conditions(now);
         assert_eq!((told.len(), &*told[0].id.about), (1, "key alice"));
-        assert!(told[0].what.starts_with("it is disabled, and was used 2 times, last from 192.0.2.1"), "{told:?}");
+        assert!(
+            told[0].what.starts_with("it is disabled, and was used 2 times, last from 192.0.2.1"),
+            "{told:?}"
+        );
         assert_eq!(revoked.conditions(now + LASTS), []);
     }
 }
