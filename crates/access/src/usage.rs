@@ -453,9 +453,9 @@ mod tests {
 
     /// What is counted as `consumer/model`, with a reason if it was refused.
     #[derive(Debug, Clone, Default)]
-    struct Seen(std::sync::Arc<Mutex<std::collections::BTreeMap<String, i64>>>);
+    struct WatchedUsage(std::sync::Arc<Mutex<std::collections::BTreeMap<String, i64>>>);
 
-    impl UsageWatcher for Seen {
+    impl UsageWatcher for WatchedUsage {
         fn allowed(&self, of: UsageOf<'_>, counts: &UsedCounts) {
             let mut seen = self.0.lock().expect("no panic");
             *seen.entry(format!("{}/{}", of.consumer, of.model)).or_default() += counts.requests;
@@ -469,7 +469,7 @@ mod tests {
 
     #[test]
     fn a_watcher_sees_each_count_once_however_often_it_is_gathered_and_taken() {
-        let (usage, seen) = (Usage::default(), Seen::default());
+        let (usage, seen) = (Usage::default(), WatchedUsage::default());
         usage.watch(seen.clone());
         let consumer = std::sync::Arc::new(crate::Consumer::new("team"));
         let key = crate::Key::new("alice", std::sync::Arc::clone(&consumer), crate::KeyDigest::of("mg-1"));

@@ -31,6 +31,23 @@ fn documented() -> BTreeSet<String> {
     rows.flat_map(names).collect()
 }
 
+fn field(line: &Value, name: &str) -> Value {
+    line["fields"][name].clone()
+}
+
+/// What is told of refusals at info.
+fn sampled(logged: &[Value]) {
+    for (reason, key, model) in
+        [("invalid_api_key", Value::Null, Value::Null), ("model_not_found", "alice".into(), "nothing".into())]
+    {
+        let line = logged.iter().find(|line| field(line, "reason") == reason).expect(reason);
+        assert_eq!((line["level"].clone(), field(line, "message")), ("INFO".into(), "refused".into()));
+        assert_eq!((field(line, "key"), field(line, "model")), (key, model), "{line}");
+        assert_eq!((field(line, "trace_id"), field(line, "from")), (TRACE.into(), "192.0.2.7".into()));
+        assert_eq!((field(line, "path"), field(line, "more")), ("/v1/chat/completions".into(), 0.into()));
+    }
+}
+
 #[tokio::test]
 async fn each_decision_is_a_line_at_debug_and_the_level_changes_while_it_runs() {
     let sim = Sim::start("gpu-1", &["llama"]);
@@ -58,17 +75,7 @@ async fn each_decision_is_a_line_at_debug_and_the_level_changes_while_it_runs() 
     .await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(decisions(&modelgate.log()).len(), 2, "{logged:?}");
-    let field = |line: &Value, name: &str| line["fields"][name].clone();
-    for (reason, key, model) in
-        [("invalid_api_key", Value::Null, Value::Null), ("model_not_found", "alice".into(), "nothing".into())]
-    {
-        let line = logged.iter().find(|line| field(line, "reason") == reason).expect(reason);
-        assert_eq!((line["level"].clone(), field(line, "message")), ("INFO".into(), "refused".into()));
-        assert_eq!((field(line, "key"), field(line, "model")), (key, model), "{line}");
-        assert_eq!((field(line, "trace_id"), field(line, "from")), (TRACE.into(), "192.0.2.7".into()));
-        assert_eq!((field(line, "path"), field(line, "more")), ("/v1/chat/completions".into(), 0.into()));
-    }
-
+    sampled(&logged);
     modelgate.write_config(&at("info,decision=debug"));
     let debug = eventually(Duration::from_secs(60), || async {
         ask(KEY, "llama", "debugged").await;
@@ -98,7 +105,6 @@ async fn each_decision_is_a_line_at_debug_and_the_level_changes_while_it_runs() 
     for secret in [KEY, WRONG, "hidden"] {
         assert!(!modelgate.log().contains(secret), "{secret}");
     }
-    let before = decisions(&modelgate.log()).len();
     modelgate.write_config(&at("warn"));
     eventually(Duration::from_secs(60), || async {
         let before = decisions(&modelgate.log()).len();
@@ -106,5 +112,4 @@ async fn each_decision_is_a_line_at_debug_and_the_level_changes_while_it_runs() 
         (decisions(&modelgate.log()).len() == before).then_some(())
     })
     .await;
-    assert!(decisions(&modelgate.log()).len() >= before);
 }

@@ -56,14 +56,14 @@ fn each_rule_fires_in_a_test_of_promtool() {
 
 /// What is needed for every family of metrics: a store, shared limits, prices, servers and a Traefik that tell, a server that
 /// is not there, and one that demands a key.
-struct Told {
+struct Scraped {
     _sims: [Sim; 3],
     _redis: Redis,
     modelgate: Modelgate,
     traefik: Traefik,
 }
 
-async fn told(traefik: PathBuf, redis: &str) -> Told {
+async fn start(traefik: PathBuf, redis: &str) -> Scraped {
     let redis = Redis::start(redis).await;
     let telemetry = free_port();
     let of = |owner: &str, name: &str, model: &str| Options {
@@ -92,10 +92,10 @@ async fn told(traefik: PathBuf, redis: &str) -> Told {
     let builder = Traefik::builder(traefik).endpoint(modelgate.provider_endpoint());
     let traefik = telling(builder, &endpoint).start().await;
     traefik.wait_configured().await;
-    Told { _sims: sims, _redis: redis, modelgate, traefik }
+    Scraped { _sims: sims, _redis: redis, modelgate, traefik }
 }
 
-impl Told {
+impl Scraped {
     /// Requests that are answered, and some that are refused.
     async fn ask(&self) {
         let url = format!("{}/v1/chat/completions", self.traefik.url());
@@ -140,8 +140,8 @@ async fn every_panel_shows_what_prometheus_has_scraped_and_rules_fire() {
     let Some(traefik) = need(traefik_binary(NEWEST), "Traefik") else { return };
     let Some(programs) = need(prometheus(), "Prometheus") else { return };
     let Some(redis) = need(redis_server(), "Redis") else { return };
-    let mut told = told(traefik, redis).await;
-    let rules = told.modelgate.folder().join("rules.yml");
+    let mut scraped = start(traefik, redis).await;
+    let rules = scraped.modelgate.folder().join("rules.yml");
     // Without their patience.
     let text: String = read("prometheus/rules.yml")
         .lines()
@@ -149,7 +149,7 @@ async fn every_panel_shows_what_prometheus_has_scraped_and_rules_fire() {
         .map(|line| format!("{line}\n"))
         .collect();
     fs::write(&rules, text).expect("a file in a folder of the test's own");
-    let admin = told.modelgate.admin_url();
+    let admin = scraped.modelgate.admin_url();
     let target = admin.strip_prefix("http://").expect("plain HTTP");
     let prometheus = programs.start(target, &rules).await;
 
@@ -157,7 +157,7 @@ async fn every_panel_shows_what_prometheus_has_scraped_and_rules_fire() {
     assert!(missing.len() > 25, "{}", missing.len());
     let stopwatch = testkit::Stopwatch::start();
     while !missing.is_empty() {
-        told.ask().await;
+        scraped.ask().await;
         let mut still = Vec::new();
         for (title, query) in missing {
             if !has_value(&prometheus, &query).await {
@@ -178,7 +178,7 @@ async fn every_panel_shows_what_prometheus_has_scraped_and_rules_fire() {
         (true, ["ModelgateDown"].as_slice()),
     ] {
         if stopped {
-            told.modelgate.stop().await;
+            scraped.modelgate.stop().await;
         }
         eventually(Duration::from_secs(60), || async {
             let firing = prometheus.firing().await;

@@ -261,8 +261,8 @@ mod tests {
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
-    #[test]
-    fn what_became_of_requests_is_told_by_model_and_by_server() {
+    /// A server called `gpu`, two of the same name, and one request to each of them and to one that is gone.
+    fn with_settled_requests() -> Arc<Shared> {
         use metering::{Ending, RequestId, UsageKind, UsedTokens};
         use telemetry::{AnsweringServer, SettledRequest};
         let (mut publisher, reader) = catalogue::channel();
@@ -277,7 +277,6 @@ mod tests {
         let shared = Shared::with_catalogue(reader);
         let (opener, _openings) = metering::queue(1);
         shared.meter(opener);
-        assert_eq!(samples(&exposition(&shared), "modelgate_model_requests"), Vec::<String>::new());
         let settled = |id: &str, ending, status| {
             let server = AnsweringServer { id: format!("docker:{id}").into(), name: "old".into() };
             Arc::new(SettledRequest {
@@ -301,42 +300,48 @@ mod tests {
             settled("gone", Ending::Aborted, 499),
         ];
         shared.telemetry().settled(&all, Instant::now());
+        shared
+    }
+
+    #[test]
+    fn what_became_of_requests_is_told_by_consumer_model_and_server() {
+        let shared = with_settled_requests();
+        let prices = prices::PriceList::new("EUR".into(), Vec::new());
+        assert_eq!(samples(&exposition(&shared), "modelgate_consumer_cost"), [""; 0], "nothing has a price");
+        shared.replace_settings(crate::Settings { prices, ..Shared::usual_settings() });
         let text = exposition(&shared);
-        let is_counted = |sample: &String| !sample.ends_with(" 0.0");
-        let counted = |family| samples(&text, family).into_iter().filter(is_counted).collect::<Vec<_>>();
-        assert_eq!(
-            counted("modelgate_server_requests"),
-            [
-                "modelgate_server_requests_total{server=\"docker:b\",ending=\"refused\"} 1.0",
-                "modelgate_server_requests_total{server=\"docker:c\",ending=\"failed\"} 1.0",
-                "modelgate_server_requests_total{server=\"docker:gone\",ending=\"aborted\"} 1.0",
-                "modelgate_server_requests_total{server=\"gpu\",ending=\"answered\"} 1.0",
-            ]
-        );
-        assert_eq!(
-            counted("modelgate_model_tokens"),
-            [
-                "modelgate_model_tokens_total{model=\"llama\",type=\"prompt\",known=\"exact\"} 20.0",
-                "modelgate_model_tokens_total{model=\"llama\",type=\"completion\",known=\"exact\"} 28.0",
-            ]
-        );
-        assert_eq!(
-            counted("modelgate_consumer_cached_tokens"),
-            ["modelgate_consumer_cached_tokens_total{consumer=\"team\"} 16.0"]
-        );
-        assert_eq!(samples(&text, "modelgate_consumer_cost"), Vec::<String>::new(), "nothing has a price");
+        let counted = |family| {
+            let is_counted = |sample: &String| !sample.ends_with(" 0.0");
+            samples(&text, family).into_iter().filter(is_counted).collect::<Vec<_>>()
+        };
+        for (family, expected) in [
+            (
+                "modelgate_server_requests",
+                &[
+                    "_total{server=\"docker:b\",ending=\"refused\"} 1.0",
+                    "_total{server=\"docker:c\",ending=\"failed\"} 1.0",
+                    "_total{server=\"docker:gone\",ending=\"aborted\"} 1.0",
+                    "_total{server=\"gpu\",ending=\"answered\"} 1.0",
+                ][..],
+            ),
+            (
+                "modelgate_model_tokens",
+                &[
+                    "_total{model=\"llama\",type=\"prompt\",known=\"exact\"} 20.0",
+                    "_total{model=\"llama\",type=\"completion\",known=\"exact\"} 28.0",
+                ],
+            ),
+            ("modelgate_consumer_cached_tokens", &["_total{consumer=\"team\"} 16.0"]),
+            ("modelgate_consumer_cost", &["_total{consumer=\"team\",currency=\"EUR\",known=\"exact\"} 6.0"]),
+        ] {
+            let expected: Vec<String> = expected.iter().map(|end| format!("{family}{end}")).collect();
+            assert_eq!(counted(family), expected);
+        }
         let times = samples(&text, "modelgate_model_first_token_seconds");
         assert_eq!(times.len(), 14);
         assert_eq!(times[0], "modelgate_model_first_token_seconds_sum{model=\"llama\"} 0.004");
         assert_eq!(times[2], "modelgate_model_first_token_seconds_bucket{le=\"0.025\",model=\"llama\"} 4");
         assert_eq!(samples(&text, "modelgate_server_ready").len(), 3);
-        let prices = prices::PriceList::new("EUR".into(), Vec::new());
-        shared.replace_settings(crate::Settings { prices, ..Shared::usual_settings() });
-        let cost = exposition(&shared);
-        let cost: Vec<_> = samples(&cost, "modelgate_consumer_cost").into_iter().filter(is_counted).collect();
-        let expected =
-            "modelgate_consumer_cost_total{consumer=\"team\",currency=\"EUR\",known=\"exact\"} 6.0";
-        assert_eq!(cost, [expected]);
     }
 
     /// Beyond the bounds everything is counted under one name, so that no number of consumers, models or servers makes
