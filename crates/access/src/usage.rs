@@ -240,8 +240,13 @@ impl Usage {
 
     /// Returns and resets the counts. Each settlement is in it as a whole.
     pub fn take(&self) -> Vec<Used> {
+        self.take_and_forget(IDLE)
+    }
+
+    /// The same; forgets counts that have been idle at this number of takes before.
+    fn take_and_forget(&self, idle: u64) -> Vec<Used> {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        self.gather_into(&mut gathered);
+        self.gather_into(&mut gathered, idle);
         let taken = mem::take(&mut *gathered);
         drop(gathered);
         let used = |(by, counts): (UsedBy, UsedCounts)| {
@@ -254,10 +259,10 @@ impl Usage {
     /// Shows the watcher what was counted. The next [`take`](Self::take) returns it.
     pub fn gather(&self) {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        self.gather_into(&mut gathered);
+        self.gather_into(&mut gathered, IDLE);
     }
 
-    fn gather_into(&self, gathered: &mut HashMap<UsedBy, UsedCounts>) {
+    fn gather_into(&self, gathered: &mut HashMap<UsedBy, UsedCounts>, idle: u64) {
         let mut add = |by: UsedBy, counts| {
             // One more than in each source: what did not fit there.
             let is_full = gathered.len() > MOST && !gathered.contains_key(&by);
@@ -276,7 +281,7 @@ impl Usage {
                     watcher.allowed(by.of(), &fresh);
                 }
                 add(by.clone(), fresh);
-            } else if count.idle.fetch_add(1, Ordering::Relaxed) >= IDLE {
+            } else if count.idle.fetch_add(1, Ordering::Relaxed) >= idle {
                 // A count made at this very moment, after minutes of idleness, is lost.
                 counts.remove(by);
             }
@@ -511,6 +516,54 @@ mod tests {
         }
     }
 
+    /// Names come and go, and memory is not to grow with all that ever were.
+    #[test]
+    fn what_is_idle_for_long_is_forgotten_and_counted_anew() {
+        let usage = Usage::default();
+        for _ in 0..2 {
+            usage.allowed(LLAMA, at(0), estimate(1, 2));
+            let counts: Vec<_> = usage.take_and_forget(2).into_iter().map(|used| used.counts).collect();
+            assert_eq!(
+                counts,
+                [UsedCounts {
+                    requests: 1,
+                    prompt: 1,
+                    completion: 2,
+                    estimated: 3,
+                    cost: 9,
+                    ..UsedCounts::default()
+                }]
+            );
+            for still_there in [1, 1, 0] {
+                assert_eq!(usage.take_and_forget(2), []);
+                assert_eq!(usage.counts.len(), still_there);
+            }
+        }
+    }
+
+    #[test]
+    fn each_figure_is_added_to_its_own() {
+        let counts = |n: i64| UsedCounts {
+            requests: n,
+            refused: 2 * n,
+            errors: 3 * n,
+            aborted: 4 * n,
+            milliseconds: 5 * n,
+            prompt: 6 * n,
+            cached: 7 * n,
+            completion: 8 * n,
+            exact: 9 * n,
+            measured: 10 * n,
+            estimated: 11 * n,
+            cost: 12 * n,
+        };
+        let mut sum = counts(3);
+        sum += counts(4);
+        assert_eq!((sum, sum.tokens()), (counts(7), 7 * 30));
+        sum += UsedCounts { cost: i64::MAX, ..UsedCounts::default() };
+        assert_eq!(sum.cost, i64::MAX, "a client chooses how long answers may be");
+    }
+
     #[test]
     fn its_memory_is_bounded() {
         let usage = Usage::default();
@@ -560,7 +613,9 @@ mod tests {
                     scope.spawn(move || ask_and_settle(usage, half))
                 });
                 while counting.iter().any(|thread| !thread.is_finished()) {
-                    usage.take().into_iter().for_each(|used| sum += used.counts);
+                    // Here ten minutes' worth of takes come within a millisecond, so nothing may count as idle: on a busy machine a
+                    // count was forgotten between the look-up and the addition of a thread that had to wait.
+                    usage.take_and_forget(u64::MAX).into_iter().for_each(|used| sum += used.counts);
                     assert!(sum.estimated >= 0 && sum.prompt + sum.completion == sum.tokens(), "{sum:?}");
                     // A settlement never comes without the cost of its estimate.
                     assert!(sum.cost >= 0, "{sum:?}");
