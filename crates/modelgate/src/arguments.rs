@@ -75,8 +75,21 @@ pub(crate) enum Command {
     Budgets(Budgets),
     /// Print usage, by day, key and model or otherwise; or erase a name from it
     Usage(Usage),
+    /// Work with alerts, which tell webhooks what needs attention
+    #[command(subcommand)]
+    Alerts(Alerts),
     /// Print the audit log: who changed what, and samples of refusals
     Audit(Audit),
+}
+
+/// The commands on alerts.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Alerts {
+    /// Send a test message to each webhook of the configuration, and say what came of it
+    Test {
+        /// Only to this webhook
+        name: Option<String>,
+    },
 }
 
 /// The commands on API keys.

@@ -24,8 +24,10 @@ use jiff::tz::TimeZone;
 use limits::{Limits, Reserve, Unit};
 use otlp_receiver::TokenDigest;
 use serde_yaml::{Mapping, Value};
+use telemetry::{MOST_TALLIES, TallyBounds};
 
 mod admin;
+mod alerts;
 mod docker;
 mod env;
 mod host;
@@ -39,6 +41,7 @@ mod store;
 mod traefik;
 
 pub(crate) use admin::AdminConfig;
+pub(crate) use alerts::AlertsConfig;
 pub(crate) use config_reader::ConfigErrors;
 pub(crate) use docker::{DockerConfig, Enabled};
 pub(crate) use env::Env;
@@ -59,6 +62,10 @@ pub(crate) struct Config {
     pub(crate) listen: Listen,
     /// How what requests have used is found out.
     pub(crate) metering: MeteringConfig,
+    /// How many consumers, models and servers have series of their own in `/metrics`.
+    pub(crate) metrics: TallyBounds,
+    /// Who is told when something needs attention.
+    pub(crate) alerts: AlertsConfig,
     /// What is rendered for Traefik.
     pub(crate) traefik: TraefikConfig,
     /// Limits on request bodies.
@@ -199,6 +206,8 @@ impl Config {
         let mut config = Self {
             listen: listen(root.section("listen")),
             metering: metering(root.section("metering")),
+            metrics: metrics(root.section("metrics")),
+            alerts: alerts::read(root.section("alerts")),
             traefik: traefik::read(root.section("traefik")),
             requests: requests::read(root.section("requests")),
             docker: docker::read(root.section("docker")),
@@ -343,7 +352,6 @@ impl Config {
             ("state_dir", self.state_dir != new.state_dir),
             ("store", self.store != new.store),
             ("shared_limits", self.shared_limits != new.shared_limits),
-            ("log.level", self.log.level != new.log.level),
             ("log.format", self.log.format != new.log.format),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
@@ -401,6 +409,22 @@ fn metering(mut section: Section<'_>) -> MeteringConfig {
         scrape: scrape.unwrap_or(Duration::from_secs(15)),
         wait: wait.unwrap_or(Duration::from_secs(3_600)),
     }
+}
+
+fn metrics(mut section: Section<'_>) -> TallyBounds {
+    let mut bound = |key, default: usize| {
+        section
+            .number(key, 0..=MOST_TALLIES)
+            .map_or(default, |bound| usize::try_from(bound).unwrap_or(default))
+    };
+    let usual = TallyBounds::default();
+    let bounds = TallyBounds {
+        consumers: bound("consumers", usual.consumers),
+        models: bound("models", usual.models),
+        servers: bound("servers", usual.servers),
+    };
+    section.finish();
+    bounds
 }
 
 fn log(mut section: Section<'_>) -> LogConfig {

@@ -16,7 +16,7 @@ use store::Registry;
 
 use arguments::{Args, Command, Keys};
 use commands::{
-    accounts, budgets, check, explain, generate, healthcheck, import, records, reference, registry,
+    accounts, alerts, budgets, check, explain, generate, healthcheck, import, records, reference, registry,
     registry::CommandFailure, render,
 };
 use config::{Config, Env};
@@ -69,6 +69,7 @@ pub fn run() -> ExitCode {
             let prices = (&config.prices, &config.time_zone);
             registry::with_registry(&config, async |registry| records::usage(registry, prices, wanted).await)
         }),
+        Some(Command::Alerts(what)) => with_config(&args, |config| alerts::alerts(&config, what)),
         Some(Command::Audit(wanted)) => {
             with_registry(&args, async |registry| records::audit(registry, wanted).await)
         }

@@ -298,7 +298,7 @@ impl StoreSync {
                 self.samples.done();
                 return;
             }
-            Link::Down(_) => return,
+            Link::Down(_) => return self.shared.usage().gather(),
             Link::Up(_) => {}
         }
         let Ok(store) = self.registry.store() else { return };

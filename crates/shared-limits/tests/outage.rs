@@ -203,18 +203,18 @@ async fn one_late_answer_is_no_loss_and_three_are() {
     let mut health = limits.health();
     health.borrow_and_update();
     redis.freeze();
-    let late = limits.admit(&[plenty(1)]).await;
+    let late = limits.admit(&[plenty(1)], &[]).await;
     redis.thaw();
     assert_eq!(late, Outcome::Unavailable);
-    let answers = || async { is_admitted(&limits.admit(&[plenty(1)]).await).then_some(()) };
+    let answers = || async { is_admitted(&limits.admit(&[plenty(1)], &[]).await).then_some(()) };
     testkit::eventually(Duration::from_secs(60), answers).await;
     assert!(!health.has_changed().expect("it lives"), "{limits:?}");
     redis.freeze();
     for _ in 0..3 {
-        assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
+        assert_eq!(limits.admit(&[plenty(1)], &[]).await, Outcome::Unavailable);
     }
     let stopwatch = Stopwatch::start();
-    assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
+    assert_eq!(limits.admit(&[plenty(1)], &[]).await, Outcome::Unavailable);
     assert!(stopwatch.elapsed() < 20 * MS, "{:?}", stopwatch.elapsed());
 }
 

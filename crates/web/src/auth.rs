@@ -27,7 +27,7 @@ use limits::{Limit, Rate, Unit};
 use metering::SpanId;
 use prices::{Charge, Price};
 use telemetry::Record;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::{
     Shared,
@@ -160,7 +160,7 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
             let record = report.allowed(&grant);
             let parent = settings.traefik.traces.then(identity::secret_parent);
             let response = allow(&grant, &identity, parent.map(|parent| (headers, parent)));
-            let (sum, hour, charge) = count_usage((shared, price), &grant, record, uri, body);
+            let (sum, hour, charge) = count_usage((shared, price), &grant, (report, record), body);
             if let Some((opener, parent)) = shared.metering().zip(parent) {
                 let request = identity.request();
                 metered::open(
@@ -177,24 +177,19 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
 
 /// Notes that a request is refused, and says how.
 fn deny(shared: &Shared, report: Report<'_>, dialect: Dialect, mut denial: Denial) -> Refusal {
-    let (request_id, client_request_id) = (report.identity.own(), report.identity.client());
     if denial.reason == Reason::UntrustedPeer {
+        let request_id = report.identity.own();
         warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
     }
     if denial.reason == Reason::HardBudgetUnkept {
+        let request_id = report.identity.own();
+        let consumer = denial.consumer.as_ref().map(|c| c.name.as_str());
         warn!(
             request_id,
-            consumer = denial.consumer.as_ref().map(|c| c.name.as_str()),
+            consumer,
             "a hard budget cannot be kept while other Modelgates may count in the same store: set shared_limits.url, or the budget's kind to usual"
         );
     }
-    debug!(
-        request_id,
-        client_request_id,
-        reason = denial.reason.code(),
-        consumer = denial.consumer.as_ref().map(|c| c.name.as_str()),
-        "refused"
-    );
     denial.reason = slowed(shared, report.from, denial.reason);
     if !shared.is_metering_silent() {
         sooner(&mut denial);
@@ -231,18 +226,17 @@ fn sooner(denial: &mut Denial) {
 fn count_usage(
     (shared, price): (&Shared, Option<Arc<Price>>),
     grant: &Grant,
-    mut record: Record,
-    uri: &str,
+    (report, mut record): (Report<'_>, Record),
     body: Option<&[u8]>,
 ) -> (Sum, UsageHour, Charge) {
-    let sum = grant.sum.unwrap_or_else(|| access::estimate::sum(uri, body, grant.answer_tokens));
+    let sum = grant.sum.unwrap_or_else(|| access::estimate::sum(report.uri, body, grant.answer_tokens));
     let [prompt, completion] = metered::estimated(&sum);
     let of = UsageOf::from(grant);
     let charge = metered::charge(price, [prompt, completion]);
     let estimate = UsageEstimate { prompt, completion, cost: charge.amount().0 };
     let hour = shared.usage().allowed(of, record.at, estimate);
     record.tokens = Some(sum.tokens());
-    shared.telemetry().keep(record);
+    report.keep(record);
     (sum, hour, charge)
 }
 

@@ -64,6 +64,7 @@ pub use own_usage::{NoOwnUsage, OwnUsage, OwnUsageQuestion};
 pub use polls::{Given, Instance, PollFinding, Polls};
 pub use refusal::status_and_code;
 pub use rehearsal::{Rehearsal, Rehearsed, RequestOutcome, rehearse};
+pub use report::DECISION;
 pub use requests::Requests;
 pub use server_metering::{BestMetering, MeteringState, ServerMetering, TelemetryListener};
 pub use state::{Parts, Settings, Shared};

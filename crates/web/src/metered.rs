@@ -46,6 +46,11 @@ impl Metered {
         Self { key, hour, reservation, shared, taken, charge, is_open: true }
     }
 
+    /// Whose request it was.
+    pub(crate) fn consumer(&self) -> &str {
+        &self.key.consumer.name
+    }
+
     /// Its tokens are final. What is kept of it after that may only be corrected by its server's counters.
     fn is_final(&mut self) {
         if mem::take(&mut self.is_open) {
@@ -147,7 +152,7 @@ impl Shared {
     /// Corrects the budgets of a request by what it costs. Where nobody knows what it has used, hard budgets keep the most that it
     /// can have cost.
     fn spend(&self, held: &mut Metered, model: &str, is_known: bool, corrections: &mut Corrections) {
-        let cost = cost(held.charge.amount());
+        let cost = never_below_zero(held.charge.amount());
         let changed = self.limiters().spend(&mut held.reservation, |reserve| match reserve {
             Reserve::Usual => Some(cost),
             Reserve::Hard => is_known.then_some(cost),
@@ -191,8 +196,8 @@ pub struct Corrections {
     spent: Vec<Spent>,
 }
 
-/// What a request takes from budgets for what it costs, in units of 10⁻⁹ of the currency.
-fn cost(amount: Amount) -> u64 {
+/// What a request takes from budgets and adds to metrics for what it costs, in units of 10⁻⁹ of the currency.
+fn never_below_zero(amount: Amount) -> u64 {
     u64::try_from(amount.0).unwrap_or(0)
 }
 
@@ -203,6 +208,13 @@ fn corrected<T>(correction: &UsageCorrection<T>) -> UsedCounts {
     let estimated = if kind == UsageKind::Estimated { -settled } else { 0 };
     let measured = correction.difference().saturating_sub(estimated);
     UsedCounts { prompt, cached, completion, estimated, measured, ..UsedCounts::default() }
+}
+
+/// What a settled request costs, in units of 10⁻⁹ of the currency.
+pub(crate) fn cost(settlement: &RequestSettlement<Metered>) -> u64 {
+    let mut charge = settlement.held.charge.clone();
+    charge.replace(billed(settlement));
+    never_below_zero(charge.amount())
 }
 
 /// What is paid for a request. One that its server refused is paid only for the tokens that the server says it used.

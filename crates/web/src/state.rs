@@ -28,7 +28,7 @@ use crate::{
     connection::Peer,
     counting,
     metered::Metered,
-    metrics::Sources,
+    metrics::{Sources, tallies::UsageTally},
     outcomes::ServersByUrl,
     own_usage::{NoOwnUsage, OwnUsage, OwnUsageQuestion, OwnUsageSource},
     provider::RenderCache,
@@ -79,6 +79,8 @@ pub struct Shared {
     pub(crate) servers_by_url: ServersByUrl,
     books: BooksOfServers,
     usage: Usage,
+    /// What requests have really used is counted once it is told.
+    is_metered: Arc<AtomicBool>,
     pub(crate) own_usage: Arc<OwnUsageSource>,
     settings_revision: watch::Sender<u64>,
     limiters: Limiters<SystemClock>,
@@ -150,6 +152,13 @@ impl Shared {
         (authority, requests_port): (Arc<CertificateAuthority>, u16),
         traefik_peers: watch::Sender<BTreeSet<IpAddr>>,
     ) -> Self {
+        let (telemetry, is_metered) = (Arc::<Telemetry>::default(), Arc::<AtomicBool>::default());
+        let usage = Usage::default();
+        usage.watch(UsageTally {
+            catalogue: catalogue.clone(),
+            telemetry: Arc::clone(&telemetry),
+            is_metered: Arc::clone(&is_metered),
+        });
         Self {
             catalogue,
             settings: ArcSwap::new(settings),
@@ -160,7 +169,8 @@ impl Shared {
             is_metering_silent: AtomicBool::new(false),
             servers_by_url: ServersByUrl::default(),
             books: BooksOfServers::default(),
-            usage: Usage::default(),
+            usage,
+            is_metered,
             own_usage: Arc::default(),
             settings_revision: watch::Sender::new(0),
             limiters: Limiters::new(SystemClock::new()),
@@ -168,7 +178,7 @@ impl Shared {
             requests_port,
             traefik_peers,
             render_cache: RenderCache::default(),
-            telemetry: Arc::default(),
+            telemetry,
             polls: Polls::default(),
             history: History::default(),
             metrics: Sources::default(),
@@ -191,6 +201,7 @@ impl Shared {
     /// Hands each admitted request over to the owner of the ledger from now on; later calls change nothing.
     pub fn meter(&self, opener: Opener<Metered>) {
         let _ = self.metering.set(opener);
+        self.is_metered.store(true, Ordering::Relaxed);
     }
 
     /// Tells of budgets that are spent to a level from now on; later calls change nothing.
@@ -354,7 +365,22 @@ impl Shared {
 
     /// Like [`empty`](Self::empty), with a catalogue.
     pub(crate) fn with_catalogue(catalogue: Reader) -> Arc<Self> {
-        let settings = Settings {
+        let authority = CertificateAuthority::open(None, None).expect("an authority");
+        let traefik_peers = watch::channel(Default::default()).0;
+        let policy = Arc::default();
+        Arc::new(Self::new(Parts {
+            catalogue,
+            settings: Self::usual_settings(),
+            policy,
+            authority,
+            requests_port: 8101,
+            traefik_peers,
+        }))
+    }
+
+    /// The settings of the states for tests.
+    pub(crate) fn usual_settings() -> Settings {
+        Settings {
             trusted_networks: Vec::new(),
             traefik: Default::default(),
             advertise: None,
@@ -362,17 +388,6 @@ impl Shared {
             telemetry: None,
             prices: PriceList::default(),
             keeps_hard_budgets: true,
-        };
-        let authority = CertificateAuthority::open(None, None).expect("an authority");
-        let traefik_peers = watch::channel(Default::default()).0;
-        let policy = Arc::default();
-        Arc::new(Self::new(Parts {
-            catalogue,
-            settings,
-            policy,
-            authority,
-            requests_port: 8101,
-            traefik_peers,
-        }))
+        }
     }
 }
