@@ -6,10 +6,12 @@
 //! shared_counting.rs  limits that several replicas share
 //! metering.rs         what servers and Traefik tell about requests, and what servers have counted
 //! own_usage.rs        what callers' own keys have used
+//! listeners.rs        the sockets: bound here, or handed over by systemd
 //! log.rs              the log
 //! ```
 
 mod admin_tokens;
+mod listeners;
 mod log;
 mod metering;
 mod own_usage;
@@ -18,7 +20,6 @@ mod shared_counting;
 
 use std::{
     io,
-    net::SocketAddr,
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -27,15 +28,15 @@ use std::{
 
 use admin::{Admin, Authenticator, Program};
 use catalogue::Cordons;
+use listenfd::ListenFd;
 use telemetry::COLLECT_EVERY;
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tracing::{info, warn};
-use web::{CertificateAuthority, Listeners, Shared};
+use web::{CertificateAuthority, Shared};
 
 use self::{
     metering::Metering,
@@ -62,25 +63,22 @@ const SWEEP: Duration = Duration::from_secs(60);
 
 /// Serves until it is told to stop; `named` is the configuration file that the command line names.
 pub(crate) fn serve(named: Option<&Path>, config: Config) -> ExitCode {
+    let handed_over = listeners::handed_over();
     log::start(&config.log);
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    exit::of(runtime::new().and_then(|runtime| runtime.block_on(run(named, config))))
+    exit::of(runtime::new().and_then(|runtime| runtime.block_on(run(named, config, handed_over))))
 }
 
-async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
+async fn run(named: Option<&Path>, config: Config, handed_over: ListenFd) -> io::Result<()> {
     let file = config::locate(named, &Env::of_this_process());
     let seen = file.as_ref().and_then(|path| std::fs::read(path).ok());
     let authority =
         CertificateAuthority::open(config.state_dir.as_deref(), config.traefik.client_ca.as_deref())
             .map_err(io::Error::other)?;
-    let listeners = bind(&config).await?;
-    let telemetry_listener = match config.listen.telemetry {
-        Some(address) => Some(bind_one("telemetry", address).await?),
-        None => None,
-    };
-    let requests_port = listeners.requests.local_addr()?.port();
+    let (listeners, telemetry_listener) = listeners::open(&config.listen, handed_over).await?;
+    let requests_port = listeners.requests.socket.local_addr()?.port();
     let (stop, stopped) = watch::channel(false);
     let (publisher, reader) = catalogue::channel();
     let (cordons, cordoned) = watch::channel(Cordons::default());
@@ -142,7 +140,6 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
     }
     let deadline = Instant::now() + STOP;
     stop.send_replace(true);
-    // A poll may be held for seconds; Traefik does not mind if it breaks off.
     let ended = timeout(FINISH, serving).await.map_or(Ok(Ok(())), |ended| ended);
     if let Some(metering) = &mut metering {
         // A slow Redis must not take the time in which counts are written.
@@ -186,21 +183,6 @@ async fn stop_signal() -> io::Result<&'static str> {
         _ = terminate.recv() => Ok("SIGTERM"),
         _ = interrupt.recv() => Ok("SIGINT"),
     }
-}
-
-async fn bind(config: &Config) -> io::Result<Listeners> {
-    Ok(Listeners {
-        provider: bind_one("provider", config.listen.provider).await?,
-        requests: bind_one("requests", config.listen.requests).await?,
-        admin: bind_one("admin", config.listen.admin).await?,
-    })
-}
-
-async fn bind_one(name: &str, address: SocketAddr) -> io::Result<TcpListener> {
-    let failed = |e| io::Error::other(format!("listen.{name}: cannot listen on {address}: {e}"));
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    info!(listener = name, address = %listener.local_addr()?, "listening");
-    Ok(listener)
 }
 
 /// What the dashboard shows and only the program knows.
