@@ -85,7 +85,7 @@ async fn run(named: Option<&Path>, config: Config, handed_over: ListenFd) -> io:
     let key_sets = KeySets::default();
     let start = Start::new(&config, &key_sets).await?;
     let (names, remembered) = KnownNames::read(Arc::clone(&start.registry)).await;
-    let (servers, peers, sources) = wiring::sources(&config, cordoned, remembered);
+    let (servers, peers, sources) = wiring::sources(&config, cordoned, remembered, wiring::kept(&config));
     let policy = Arc::clone(&start.policy_source.policy);
     let shared = Shared::new(web::Parts {
         catalogue: reader,

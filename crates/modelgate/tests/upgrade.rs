@@ -56,6 +56,34 @@ async fn nothing_fails_while_modelgate_restarts_on_sockets_that_are_kept_or_is_u
     assert!(*slowest < Duration::from_secs(10), "a request waited for {slowest:?}");
 }
 
+/// A Docker host that refuses keeps a first start waiting for four seconds; what was known before does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_answers_at_once_with_what_was_known_before_and_believes_it_no_longer_than_the_server_does() {
+    let sim = Sim::start("gpu", &["llama"]);
+    let docker = format!("docker: {{ endpoint: \"tcp://127.0.0.1:{}\" }}\n", testkit::free_port());
+    let builder = Modelgate::builder(BINARY, &config(&[&sim], &docker)).keep_state();
+    let mut modelgate = builder.start().await;
+    modelgate.wait_ready().await;
+    let file = modelgate.folder().join("state/servers.json");
+    testkit::eventually(Duration::from_secs(60), || async { file.exists().then_some(()) }).await;
+    for is_killed in [false, true] {
+        if is_killed {
+            modelgate.kill();
+        }
+        let since = testkit::Stopwatch::start();
+        modelgate.restart().await;
+        modelgate.wait_ready().await;
+        assert!(since.elapsed() < Duration::from_secs(3), "{:?}\n{}", since.elapsed(), modelgate.log());
+        assert_eq!(modelgate.readyz().await["models"][0]["ready"], true);
+    }
+    modelgate.stop().await;
+    sim.stop().await;
+    modelgate.restart().await;
+    let is_withdrawn = || async { (modelgate.readyz().await["models"][0]["ready"] == false).then_some(()) };
+    testkit::eventually(Duration::from_secs(60), is_withdrawn).await;
+    assert_eq!(modelgate.readyz().await["servers"][0]["state"], "starting");
+}
+
 /// Two Modelgates with the same ports and the same state, at two addresses of the name `modelgate`.
 struct Two {
     first: Modelgate,
