@@ -72,6 +72,19 @@ pub(crate) enum Command {
     Usage(Usage),
     /// Print the audit log: who changed what, and samples of refusals
     Audit(Audit),
+    /// Copy everything in the store (keys, consumers, plans, usage, counts, the audit log) to a new file, while Modelgate runs
+    Backup {
+        /// The new file, an SQLite database that only its owner may read
+        file: PathBuf,
+    },
+    /// Put everything from a backup into the store, while Modelgate runs; also from SQLite into PostgreSQL, and back
+    Restore {
+        /// The file that `modelgate backup` has made
+        file: PathBuf,
+        /// Replace what the store holds; without this it must be empty
+        #[arg(long)]
+        replace: bool,
+    },
 }
 
 /// The commands on API keys.

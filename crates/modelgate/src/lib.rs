@@ -16,7 +16,7 @@ use store::Registry;
 
 use arguments::{Args, Command, Keys};
 use commands::{
-    accounts, check, explain, generate, healthcheck, import, records, reference, registry,
+    accounts, backup, check, explain, generate, healthcheck, import, records, reference, registry,
     registry::CommandFailure, render,
 };
 use config::{Config, Env};
@@ -67,6 +67,12 @@ pub fn run() -> ExitCode {
         }),
         Some(Command::Audit(wanted)) => {
             with_registry(&args, async |registry| records::audit(registry, wanted).await)
+        }
+        Some(Command::Backup { file }) => {
+            with_registry(&args, async |registry| backup::backup(registry, file).await)
+        }
+        Some(Command::Restore { file, replace }) => {
+            with_registry(&args, async |registry| backup::restore(registry, file, *replace).await)
         }
     }
 }

@@ -18,6 +18,7 @@ with_both! {
     what_was_used_and_who_did_what_is_printed
     keys_of_other_gateways_go_into_the_store
     keys_without_names_come_page_by_page
+    a_backup_is_made_and_restored_while_the_server_runs
 }
 
 impl TestStore {
@@ -57,6 +58,31 @@ fn column<'a>(rows: &'a Value, name: &str) -> Vec<&'a str> {
 fn api_key(printed: &str) -> String {
     let line = printed.lines().map(str::trim).find(|line| line.starts_with("mg-"));
     line.unwrap_or_else(|| panic!("a key: {printed}")).to_owned()
+}
+
+async fn a_backup_is_made_and_restored_while_the_server_runs(place: TestStore) {
+    let sim = Sim::start("sim", &["llama"]);
+    let modelgate = place.start(&sim).await;
+    let auth = Auth::of(&modelgate);
+    let created = place.json(&["keys", "create", "kept"]);
+    let kept = text(&created["api_key"]);
+    auth.until(kept, 200).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("backup.db").display().to_string();
+    let (_, _, said) = place.run(&["backup", &file]);
+    assert!(said.contains("accounts 1, audit "), "{said}");
+    place.good(&["keys", "delete", "kept"]);
+    let later = place.json(&["keys", "create", "later"]);
+    let later = text(&later["api_key"]);
+    auth.until(kept, 401).await;
+    auth.until(later, 200).await;
+    let refused = place.refused(&["restore", &file], 1);
+    assert!(refused.contains("the store is not empty: it holds 1 accounts"), "{refused}");
+    assert!(refused.contains("--replace"), "{refused}");
+    place.good(&["restore", &file, "--replace"]);
+    auth.until(kept, 200).await;
+    auth.until(later, 401).await;
+    assert!(place.good(&["audit"]).contains("store restored"));
 }
 
 async fn a_key_is_made_changed_rotated_disabled_and_deleted(place: TestStore) {

@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How often PostgreSQL is polled, in case a notification was lost.
 const RELISTEN: Duration = Duration::from_millis(900);
 /// Beyond this number of changes a full reload is required.
-const MAX_CHANGES: i64 = 2_000;
+pub(crate) const MAX_CHANGES: i64 = 2_000;
 
 /// A stream of changes, whoever makes them.
 pub struct Following {

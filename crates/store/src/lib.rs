@@ -13,6 +13,7 @@
 
 mod account;
 mod audit;
+mod backup;
 mod counts;
 mod database;
 mod erase;
@@ -26,6 +27,7 @@ mod usage;
 
 pub use account::{Filter, Page, Stored};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, Origin};
+pub use backup::{Copied, Present};
 pub use counts::{Added, Batch, Writer};
 pub use database::{Store, StoreUrl};
 pub use erase::{Erased, Person};
