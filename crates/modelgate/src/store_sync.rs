@@ -342,7 +342,10 @@ impl StoreSync {
         let [day, month] = periods(&config.time_zone, yesterday - DAY).try_into().unwrap_or_default();
         let oldest = SystemTime::now() - config.store.keep;
         let first = |kept: Duration| counts::day(&config.time_zone, SystemTime::now() - kept);
-        self.forgetting.start(&store, first(config.usage.keep), first(config.usage.keep.min(KEEP_HOURS)));
+        let kept = [config.usage.keep, config.usage.keep.min(KEEP_HOURS)].map(first);
+        // This month, and the one before until it is over for four weeks.
+        let months = [28 * DAY, Duration::ZERO].map(first).map(|day| day.chars().take(7).collect());
+        self.forgetting.start(&store, kept, months);
         let cleaned = async {
             store.forget_counts_before(&day, &month).await?;
             store.forget_writers_before(SystemTime::now() - WRITER).await?;

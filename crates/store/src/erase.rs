@@ -76,9 +76,11 @@ impl Store {
         }
         // The log first: which keys were a consumer's is read from usage, too, and must be there if this is done again.
         erased.audit = self.erase_from_log(person).await?;
-        for table in UsageTable::BOTH {
+        for table in UsageTable::NAMED {
             for day in self.days_of(table, person).await? {
-                erased.usage += self.fold(table, person, &day).await?;
+                let rows = self.fold(table, person, &day).await?;
+                // Sums are of the same rows.
+                erased.usage += if table == UsageTable::Months { 0 } else { rows };
             }
         }
         let mut transaction = self.begin().await?;
@@ -138,15 +140,15 @@ impl Store {
     }
 
     async fn days_of(&self, table: UsageTable, person: &Person) -> Result<Vec<String>, StoreError> {
-        let statement =
-            format!("SELECT DISTINCT day FROM {} WHERE {} = $1 ORDER BY day", table.name(), person.column());
+        let (name, column, period) = (table.name(), person.column(), table.period());
+        let statement = format!("SELECT DISTINCT {period} FROM {name} WHERE {column} = $1 ORDER BY {period}");
         let rows = sqlx::query(AssertSqlSafe(statement)).bind(person.name()).fetch_all(&self.pool).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
-    /// Adds the usage of a day to that of nobody, and deletes it under its name. Returns how many rows that were.
+    /// Adds the usage of a day, or of a month, to that of nobody, and deletes it under its name. Returns how many rows that were.
     async fn fold(&self, table: UsageTable, person: &Person, day: &str) -> Result<u64, StoreError> {
-        let (name, column) = (table.name(), person.column());
+        let (name, column, period) = (table.name(), person.column(), table.period());
         let times = table.times().join(", ");
         let mut transaction = self.begin().await?;
         if let StoreUrl::Postgres(_) = self.url {
@@ -157,14 +159,14 @@ impl Store {
         // A key of the same name as its consumer is the same person's.
         let add = format!(
             "{} SELECT {times}, '{ERASED}', nobody, model, {} FROM (SELECT *, CASE WHEN consumer = $1 THEN '{ERASED}'
-             ELSE consumer END AS nobody FROM {name} WHERE {column} = $1 AND day = $2) AS theirs
+             ELSE consumer END AS nobody FROM {name} WHERE {column} = $1 AND {period} = $2) AS theirs
              WHERE true GROUP BY {times}, nobody, model{}",
             table.insert(),
             sums(),
             table.or_add()
         );
         sqlx::query(AssertSqlSafe(add)).bind(person.name()).bind(day).execute(&mut *transaction).await?;
-        let delete = format!("DELETE FROM {name} WHERE {column} = $1 AND day = $2");
+        let delete = format!("DELETE FROM {name} WHERE {column} = $1 AND {period} = $2");
         let deleted = sqlx::query(AssertSqlSafe(delete))
             .bind(person.name())
             .bind(day)

@@ -36,4 +36,6 @@ pub use finding::AccountFinding;
 pub use follow::{Change, Documents, Following};
 pub use recost::{RecostDays, Recosted};
 pub use registry::{AccountSource, Item, Listed, Registry, RegistryError, State};
-pub use usage::{InvalidUsageBy, UsageBy, UsageDimension, UsageFilter, UsageRow, UsageTable, UsedOn};
+pub use usage::{
+    InvalidUsageBy, UsageBy, UsageDimension, UsageFilter, UsageOrder, UsageRow, UsageTable, UsedOn,
+};

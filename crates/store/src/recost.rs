@@ -1,7 +1,7 @@
 //! Computes anew what usage has cost, for those who got a price wrong.
 
 use serde_json::json;
-use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _, any::AnyRow};
 
 use crate::{
     Audit, Store, StoreError, StoreUrl, UsageRow,
@@ -41,7 +41,7 @@ impl Store {
         audit: Audit,
     ) -> Result<Recosted, StoreError> {
         let mut recosted = Recosted::default();
-        for table in UsageTable::BOTH {
+        for table in [UsageTable::Days, UsageTable::Hours] {
             for day in self.days_between(table, days).await? {
                 let of_day = self.recost_day(table, &day, &cost).await?;
                 if table == UsageTable::Days {
@@ -101,6 +101,7 @@ impl Store {
             recosted.after = recosted.after.saturating_add(after);
             if before != after {
                 recosted.rows += 1;
+                let sums_of = read.clone();
                 let query = sqlx::query(AssertSqlSafe(update.clone())).bind(after);
                 let query = query.bind(read.key).bind(read.consumer).bind(read.model);
                 let query = match read.hour {
@@ -108,6 +109,9 @@ impl Store {
                     None => query.bind(day),
                 };
                 query.execute(&mut *transaction).await?;
+                if table == UsageTable::Days {
+                    add_to_sums(&mut transaction, &sums_of, after.saturating_sub(before)).await?;
+                }
             }
         }
         transaction.commit().await?;
@@ -115,10 +119,29 @@ impl Store {
     }
 }
 
+/// Adds to the cost of the month that a row by day belongs to, and to that of its model's day.
+async fn add_to_sums(connection: &mut AnyConnection, row: &UsageRow, more: i64) -> Result<(), StoreError> {
+    let of = |value: &Option<String>| value.clone().unwrap_or_default();
+    let (day, key, consumer, model) = (of(&row.day), of(&row.key), of(&row.consumer), of(&row.model));
+    let month = UsageTable::Months.period_of(&day).to_owned();
+    let sums =
+        [(UsageTable::Months, month, key, consumer), (UsageTable::Models, day, String::new(), String::new())];
+    for (table, period, key, consumer) in sums {
+        let statement = format!(
+            "UPDATE {} SET cost = cost + $1 WHERE key_name = $2 AND {} = $3 AND model = $4 AND consumer = $5",
+            table.name(),
+            table.period()
+        );
+        let query = sqlx::query(AssertSqlSafe(statement)).bind(more).bind(key);
+        query.bind(period).bind(&model).bind(consumer).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
 fn read_row(row: &AnyRow, table: UsageTable, day: &str) -> Result<UsageRow, StoreError> {
     let name = |place: usize| row.try_get(NUMBERS.len() + place);
     let hour = match table {
-        UsageTable::Days => None,
+        UsageTable::Days | UsageTable::Months | UsageTable::Models => None,
         UsageTable::Hours => Some(row.try_get(NUMBERS.len() + 3)?),
     };
     Ok(UsageRow {

@@ -1,7 +1,15 @@
 //! What was used: by day, and for some weeks by hour.
 //!
-//! Both tables get each batch, in the same transaction. A request's row has its estimated tokens from the beginning; what it
+//! ```text
+//! span.rs    which tables have what a list of usage asks for, so that as few rows as possible are summed up
+//! sums.rs    sums by month, and of all keys together: summed up anew once a day
+//! ```
+//!
+//! All tables get each batch, in the same transaction. A request's row has its estimated tokens from the beginning; what it
 //! has really used is added later, and its estimate subtracted, in the day and hour in which it came.
+
+mod span;
+mod sums;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -30,13 +38,17 @@ pub struct UsedOn {
     pub used: Used,
 }
 
-/// One of the two tables.
+/// One of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UsageTable {
     /// Usage by day.
     Days,
     /// Usage by hour.
     Hours,
+    /// Sums of [`UsageTable::Days`] by month.
+    Months,
+    /// Sums of [`UsageTable::Days`] by day and model, of all keys together.
+    Models,
 }
 
 /// What a sum of usage is about. A column that it is not by is `None`.
@@ -75,10 +87,26 @@ pub struct UsageFilter {
     pub to: Option<String>,
     /// What each row is about.
     pub by: UsageBy,
-    /// The table that is summed up; `None`: the one that has what rows are by.
+    /// The table that is summed up; `None`: the one that has what rows are by with the fewest rows.
     pub table: Option<UsageTable>,
+    /// The names that have rows of their own; all others of their kind have one together, whose name is `None`.
+    pub only: Option<(UsageDimension, Vec<String>)>,
+    /// Which rows come first.
+    pub order: UsageOrder,
     /// The maximum number of rows.
     pub limit: u32,
+}
+
+/// Which rows of a list of usage come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UsageOrder {
+    /// The newest time, then by name.
+    #[default]
+    Newest,
+    /// The most tokens.
+    Tokens,
+    /// The highest cost, then the most tokens.
+    Cost,
 }
 
 /// What the rows of a list of usage are by: a time, names, or both.
@@ -242,7 +270,7 @@ impl UsageDimension {
         }
     }
 
-    fn expression(self) -> &'static str {
+    pub(crate) fn expression(self) -> &'static str {
         match self {
             Self::Month => "substr(day, 1, 7)",
             Self::Key => "key_name",
@@ -252,28 +280,48 @@ impl UsageDimension {
 }
 
 impl UsageTable {
-    pub(crate) const BOTH: [Self; 2] = [Self::Days, Self::Hours];
+    /// In the order in which they are written.
+    pub(crate) const ALL: [Self; 4] = [Self::Days, Self::Hours, Self::Months, Self::Models];
+    /// Those whose rows have the names of keys and consumers.
+    pub(crate) const NAMED: [Self; 3] = [Self::Days, Self::Hours, Self::Months];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Days => "usage",
             Self::Hours => "usage_hours",
+            Self::Months => "usage_months",
+            Self::Models => "usage_models",
         }
     }
 
     /// The column of its time.
     pub(crate) fn time(self) -> &'static str {
         match self {
-            Self::Days => "day",
+            Self::Days | Self::Models => "day",
             Self::Hours => "hour",
+            Self::Months => "month",
         }
     }
 
     /// The columns of its times.
     pub(crate) fn times(self) -> &'static [&'static str] {
         match self {
-            Self::Days => &["day"],
+            Self::Days | Self::Models => &["day"],
             Self::Hours => &["day", "hour"],
+            Self::Months => &["month"],
+        }
+    }
+
+    /// The column of the day or month that a row belongs to.
+    pub(crate) fn period(self) -> &'static str {
+        self.times()[0]
+    }
+
+    /// The period that a day belongs to.
+    pub(crate) fn period_of(self, day: &str) -> &str {
+        match self {
+            Self::Months => day.get(..7).unwrap_or(day),
+            Self::Days | Self::Hours | Self::Models => day,
         }
     }
 
@@ -319,19 +367,19 @@ struct RowKey {
 
 impl RowKey {
     fn of(table: UsageTable, UsedOn { day, used }: &UsedOn) -> Self {
-        let hour = match table {
-            UsageTable::Days => 0,
-            UsageTable::Hours => used.hour.0.into(),
-        };
-        let Used { key, consumer, model, .. } = used.clone();
-        Self { key, day: day.clone(), hour, model, consumer }
+        let hour = if table == UsageTable::Hours { used.hour.0.into() } else { 0 };
+        let Used { mut key, mut consumer, model, .. } = used.clone();
+        if table == UsageTable::Models {
+            (key, consumer) = Default::default();
+        }
+        Self { key, day: table.period_of(day).to_owned(), hour, model, consumer }
     }
 
     /// An hour is known without its day, which is another one if the time zone has changed.
     fn without_day(&self, table: UsageTable) -> Self {
         match table {
-            UsageTable::Days => self.clone(),
             UsageTable::Hours => Self { day: String::new(), ..self.clone() },
+            UsageTable::Days | UsageTable::Months | UsageTable::Models => self.clone(),
         }
     }
 
@@ -351,7 +399,7 @@ pub(crate) async fn add(
     used: &[UsedOn],
     at: SystemTime,
 ) -> Result<(), StoreError> {
-    for table in UsageTable::BOTH {
+    for table in UsageTable::ALL {
         let mut more: BTreeMap<RowKey, More> = BTreeMap::new();
         for one in used {
             let (counts, last_used) = more.entry(RowKey::of(table, one)).or_default();
@@ -413,7 +461,8 @@ async fn existing(
 ) -> Result<Vec<RowKey>, StoreError> {
     let hour = if table == UsageTable::Hours { "hour" } else { "CAST(0 AS BIGINT)" };
     let statement = format!(
-        "SELECT key_name, day, {hour}, model, consumer FROM {} WHERE (key_name, {}, model, consumer) IN (VALUES {})",
+        "SELECT key_name, {}, {hour}, model, consumer FROM {} WHERE (key_name, {}, model, consumer) IN (VALUES {})",
+        table.period(),
         table.name(),
         table.time(),
         rows(wanted.len(), 4)
@@ -421,8 +470,8 @@ async fn existing(
     let query = wanted.iter().fold(sqlx::query(AssertSqlSafe(statement)), |query, row| {
         let query = query.bind(&row.key);
         let query = match table {
-            UsageTable::Days => query.bind(&row.day),
             UsageTable::Hours => query.bind(row.hour),
+            UsageTable::Days | UsageTable::Months | UsageTable::Models => query.bind(&row.day),
         };
         query.bind(&row.model).bind(&row.consumer)
     });
@@ -448,10 +497,7 @@ async fn add_rows(
     let query =
         some.iter().fold(sqlx::query(AssertSqlSafe(statement)), |query, (row, (counts, last_used))| {
             let query = query.bind(&row.day);
-            let query = match table {
-                UsageTable::Days => query,
-                UsageTable::Hours => query.bind(row.hour),
-            };
+            let query = if table == UsageTable::Hours { query.bind(row.hour) } else { query };
             let query = query.bind(&row.key).bind(&row.consumer).bind(&row.model);
             values(counts).into_iter().fold(query, Query::bind).bind(*last_used)
         });
@@ -460,47 +506,32 @@ async fn add_rows(
 }
 
 impl Store {
-    /// Usage, the newest time first.
+    /// Usage, in the order that the filter says.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError> {
+        let source = self.usage_source(filter).await?;
+        let only = filter.only.as_ref().map_or(&[][..], |(_, names)| names);
         let by = filter.by.dimensions();
-        let is_by_hour = by.contains(&UsageDimension::Hour);
-        let usual = if is_by_hour { UsageTable::Hours } else { UsageTable::Days };
-        let table = filter.table.filter(|_| !is_by_hour).unwrap_or(usual).name();
-        let columns: String = by.iter().map(|by| format!("{}, ", by.expression())).collect();
-        let given: Vec<_> = [
-            ("key_name =", &filter.key),
-            ("consumer =", &filter.consumer),
-            ("model =", &filter.model),
-            ("day >=", &filter.from),
-            ("day <=", &filter.to),
-        ]
-        .into_iter()
-        .filter_map(|(condition, value)| Some((condition, value.as_ref()?)))
-        .collect();
-        // Each condition on its own, so that the database can use its indices.
-        let conditions: Vec<_> =
-            (1..).zip(&given).map(|(number, (condition, _))| format!("{condition} ${number}")).collect();
-        let only =
-            if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
-        let order = |by: &UsageDimension| match by.place() {
-            0 => format!("{} DESC", by.expression()),
-            _ => by.expression().to_owned(),
-        };
-        let order = by.iter().map(order).collect::<Vec<_>>().join(", ");
-        // By a whole key each row is one of the table, and none need be read beyond the last one that is listed.
-        let is_row = by.len() == 4 && !by.contains(&UsageDimension::Month) && filter.table.is_none();
+        let columns: Vec<_> = by.iter().map(|by| filter.column(*by, source.values.len())).collect();
+        let order = filter.order_of(&columns);
+        let listed: String = columns.iter().map(|column| format!("{column}, ")).collect();
         let (numbers, groups) = match () {
-            () if is_row => (format!("{}, last_used", NUMBERS.join(", ")), format!("ORDER BY {order}")),
+            () if source.is_of_rows => {
+                (format!("{}, last_used", NUMBERS.join(", ")), format!("ORDER BY {order}"))
+            }
             () if by.is_empty() => (sums(), "HAVING count(*) > 0".to_owned()),
-            () => (sums(), format!("GROUP BY {} ORDER BY {order}", columns.trim_end_matches(", "))),
+            // By their places, because the parameters of an expression that is written twice are not the same to PostgreSQL.
+            () => {
+                let places: Vec<_> = (1..=by.len()).map(|place| place.to_string()).collect();
+                (sums(), format!("GROUP BY {} ORDER BY {order}", places.join(", ")))
+            }
         };
-        let limit = given.len() + 1;
-        let statement = format!("SELECT {columns}{numbers} FROM {table} {only} {groups} LIMIT ${limit}");
-        let query =
-            given.iter().fold(sqlx::query(AssertSqlSafe(statement)), |query, (_, value)| query.bind(*value));
+        let limit = source.values.len() + only.len() + 1;
+        let statement = format!("SELECT {listed}{numbers} FROM {} {groups} LIMIT ${limit}", source.from);
+        let query = source.values.iter().fold(sqlx::query(AssertSqlSafe(statement)), Query::bind);
+        let query = only.iter().fold(query, Query::bind);
         let rows = query.bind(i64::from(filter.limit)).fetch_all(&self.pool).await?;
         rows.iter().map(|row| read_row(row, by)).collect()
     }
@@ -537,12 +568,12 @@ impl Store {
         day: &str,
         most: u32,
     ) -> Result<u64, StoreError> {
-        let (name, time) = (table.name(), table.time());
+        let (name, time, period) = (table.name(), table.time(), table.period());
         let statement = format!(
             "DELETE FROM {name} WHERE (key_name, {time}, model, consumer) IN
-             (SELECT key_name, {time}, model, consumer FROM {name} WHERE day < $1 LIMIT $2)"
+             (SELECT key_name, {time}, model, consumer FROM {name} WHERE {period} < $1 LIMIT $2)"
         );
-        let query = sqlx::query(AssertSqlSafe(statement)).bind(day).bind(i64::from(most));
+        let query = sqlx::query(AssertSqlSafe(statement)).bind(table.period_of(day)).bind(i64::from(most));
         Ok(query.execute(&self.pool).await?.rows_affected())
     }
 }
@@ -563,9 +594,9 @@ fn read_row(row: &AnyRow, by: &[UsageDimension]) -> Result<UsageRow, StoreError>
             UsageDimension::Hour => read.hour = Some(row.try_get(i)?),
             UsageDimension::Day => read.day = Some(row.try_get(i)?),
             UsageDimension::Month => read.month = Some(row.try_get(i)?),
-            UsageDimension::Key => read.key = Some(row.try_get(i)?),
-            UsageDimension::Consumer => read.consumer = Some(row.try_get(i)?),
-            UsageDimension::Model => read.model = Some(row.try_get(i)?),
+            UsageDimension::Key => read.key = row.try_get(i)?,
+            UsageDimension::Consumer => read.consumer = row.try_get(i)?,
+            UsageDimension::Model => read.model = row.try_get(i)?,
         }
     }
     Ok(UsageRow {

@@ -12,12 +12,13 @@ use common::{HOUR, TestStore, used};
 use proptest::{collection::vec, prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use serde_json::json;
 use store::{
-    Actor, Audit, AuditFilter, Batch, Person, RecostDays, Recosted, Registry, Store, UsageFilter, UsageRow,
-    UsageTable, UsedOn, Writer,
+    Actor, Audit, AuditFilter, Batch, Person, RecostDays, Recosted, Registry, Store, UsageFilter, UsageOrder,
+    UsageRow, UsageTable, UsedOn, Writer,
 };
 
 with_both! {
     usage_adds_up_by_time_and_name
+    the_most_come_first_and_others_are_one
     what_is_known_later_corrects_what_was_estimated
     what_is_old_is_deleted_some_at_a_time
     a_name_is_erased_and_sums_stay
@@ -65,6 +66,36 @@ async fn list(store: &Store, by: &str) -> Vec<UsageRow> {
     let by = by.parse().expect("columns");
     let filter = UsageFilter { by, limit: 10_000, ..UsageFilter::default() };
     store.usage(&filter).await.expect("usage")
+}
+
+/// Sums by month and of all keys are those of the days.
+async fn sums_agree(store: &Store) {
+    let old = at(UsageHour(HOUR.0 - 60 * 86_400), "2026-09-22", used("old", asked(1, 1, 1)));
+    if told(store, "month,key").await.iter().all(|row| !row.starts_with("2026-09 old")) {
+        // Of the month of the oldest day no sum is used.
+        add(store, &[old]).await;
+    }
+    for by in [
+        "day",
+        "day,model",
+        "month",
+        "month,key",
+        "month,consumer,model",
+        "key,consumer,model",
+        "consumer",
+        "model",
+    ] {
+        for (from, to) in [(None, None), (Some("2026-10-15"), None), (Some("2026-09-22"), Some("2026-11-21"))]
+        {
+            let of = async |table| {
+                let [from, to] = [from, to].map(|day: Option<&str>| day.map(Into::into));
+                let by = by.parse().expect("columns");
+                let filter = UsageFilter { by, from, to, table, limit: 10_000, ..UsageFilter::default() };
+                store.usage(&filter).await.expect("usage")
+            };
+            assert_eq!(of(None).await, of(Some(UsageTable::Days)).await, "{by} {from:?} {to:?}");
+        }
+    }
 }
 
 /// Databases sort names in ways of their own.
@@ -123,6 +154,38 @@ async fn usage_adds_up_by_time_and_name(place: TestStore) {
     );
 }
 
+async fn the_most_come_first_and_others_are_one(place: TestStore) {
+    let store = place.open().await;
+    let of = |model: &str, counts| {
+        let one = used("alice", counts);
+        UsedOn { used: Used { model: model.into(), ..one.used }, ..one }
+    };
+    let dear = UsedCounts { cost: 1_000_000, ..asked(1, 1, 1) };
+    add(
+        &store,
+        &[of("a", asked(1, 5, 5)), of("b", dear), of("c", asked(1, 90, 10)), of("d", asked(1, 2, 2))],
+    )
+    .await;
+    let of = async |by: &str, order, only: Option<&[&str]>| {
+        let only = only
+            .map(|names| (store::UsageDimension::Model, names.iter().map(|name| (*name).into()).collect()));
+        let by = by.parse().expect("columns");
+        let filter = UsageFilter { by, order, only, limit: 10, ..UsageFilter::default() };
+        let rows = store.usage(&filter).await.expect("usage");
+        let name =
+            |row: UsageRow| format!("{} {}", row.model.unwrap_or("others".into()), row.counts.tokens());
+        rows.into_iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(of("model", UsageOrder::Tokens, None).await, ["c 100", "a 10", "d 4", "b 2"]);
+    assert_eq!(of("model", UsageOrder::Cost, None).await, ["b 2", "c 100", "a 10", "d 4"]);
+    assert_eq!(
+        sorted(of("day,model", UsageOrder::Newest, Some(&["c", "b"])).await),
+        ["b 2", "c 100", "others 14"]
+    );
+    assert_eq!(sorted(of("month,key,model", UsageOrder::Newest, Some(&["c"])).await), ["c 100", "others 16"]);
+    assert_eq!(of("hour,model", UsageOrder::Newest, Some(&[])).await, ["others 116"]);
+}
+
 async fn what_is_known_later_corrects_what_was_estimated(place: TestStore) {
     let store = place.open().await;
     add(&store, &[used("alice", asked(3, 12, 1_000))]).await;
@@ -162,12 +225,21 @@ async fn what_is_old_is_deleted_some_at_a_time(place: TestStore) {
     let many: Vec<UsedOn> = (0..25).map(|i| used(&format!("key-{i}"), asked(1, 1, 0))).collect();
     add(&store, &many).await;
     add(&store, &[at(HOUR_LATER, "2026-11-22", used("key-1", asked(1, 1, 0)))]).await;
-    for (table, by) in [(UsageTable::Days, "day"), (UsageTable::Hours, "hour")] {
+    for (table, by) in [(UsageTable::Days, "day,key"), (UsageTable::Hours, "hour")] {
         for (most, deleted) in [(10, 10), (10, 10), (10, 5), (10, 0)] {
             assert_eq!(store.forget_usage_before(table, "2026-11-22", most).await.expect("done"), deleted);
         }
         assert_eq!(list(&store, by).await.len(), 1, "{table:?}");
     }
+    assert_eq!(list(&store, "day").await.len(), 2, "of all keys");
+    for (table, before, deleted) in [
+        (UsageTable::Models, "2026-11-22", 1),
+        (UsageTable::Months, "2026-11-30", 0),
+        (UsageTable::Months, "2026-12-01", 25),
+    ] {
+        assert_eq!(store.forget_usage_before(table, before, 100).await.expect("done"), deleted, "{table:?}");
+    }
+    assert_eq!(list(&store, "day").await.len(), 1);
 }
 
 fn entry(actor: &str, action: &str, subject: &str, consumer: &str) -> Audit {
@@ -260,6 +332,7 @@ async fn a_name_is_erased_and_sums_stay(place: TestStore) {
         (0, without.map(str::to_owned).to_vec())
     );
     assert_eq!((told(&store, "day,model").await, told(&store, "hour,model").await), (days, hours));
+    sums_agree(&store).await;
 }
 
 /// What was open when its key was erased is settled later.
@@ -312,6 +385,13 @@ async fn older_usage_stays_as_estimated(place: TestStore) {
         list(&store, "key").await.into_iter().map(|row| (row.key.unwrap_or_default(), row.counts.cost));
     let costs: BTreeMap<String, i64> = costs.collect();
     assert_eq!((costs["bob"], costs["eve"]), (6 * PRICE, 100_000_000_000_000_000));
+    // What the older Modelgate has counted comes into sums when they are made anew.
+    add(&store, &[at(UsageHour(HOUR.0 - 60 * 86_400), "2026-09-22", used("old", asked(1, 1, 1)))]).await;
+    assert_eq!(told(&store, "consumer").await, ["team: 8 56"]);
+    store.sum_up("2026-11").await.expect("summed up");
+    assert_eq!(told(&store, "consumer").await, ["team: 12 4056"]);
+    sums_agree(&store).await;
+    store.sum_up("2026-09").await.expect("left as it is");
 }
 
 async fn a_wrong_price_is_put_right(place: TestStore) {
@@ -343,6 +423,7 @@ async fn a_wrong_price_is_put_right(place: TestStore) {
     assert_eq!(recost(only, 7).await, Recosted { rows: 0, before: 107 * 7, after: 107 * 7 }, "again");
     recost(days("2026-11-20", None), 1).await;
     assert_eq!(costs("day").await, [10, 107, 2]);
+    sums_agree(&store).await;
     let filter = AuditFilter { action: Some("usage recosted".into()), limit: 10, ..AuditFilter::default() };
     let entries = store.audit(&filter).await.expect("the log");
     let oldest = entries.last().expect("three");
@@ -477,6 +558,7 @@ async fn whatever_happens_it_adds_up(place: TestStore) {
         }
         trial.write(false).await;
         trial.check(case).await;
+        sums_agree(&trial.store).await;
         trial.store.close().await;
     }
 }

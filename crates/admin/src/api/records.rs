@@ -38,7 +38,8 @@ pub(crate) async fn usage(State(admin): State<Admin>, mut query: Query) -> Resul
     let (key, consumer, model) = (query.words("key"), query.words("consumer"), query.words("model"));
     query.finish()?;
     // One row more than fits shows whether there are more.
-    let filter = UsageFilter { key, consumer, model, from, to, by, table: None, limit: limit + 1 };
+    let filter =
+        UsageFilter { key, consumer, model, from, to, by, limit: limit + 1, ..UsageFilter::default() };
     let mut rows = admin.registry.store()?.usage(&filter).await?;
     let fit = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = rows.len() > fit;

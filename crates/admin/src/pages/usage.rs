@@ -177,6 +177,7 @@ async fn page(admin: &Admin, operator: Operator, mut query: UsageQuery) -> Usage
         by: UsageBy::of([]),
         table: by.dimensions().contains(&UsageDimension::Hour).then_some(UsageTable::Hours),
         limit: 1,
+        ..UsageFilter::default()
     };
     let rows = UsageFilter { by: by.clone(), limit: ROWS + 1, ..all.clone() };
     let found = async {

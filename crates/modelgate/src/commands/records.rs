@@ -50,9 +50,9 @@ async fn list_usage(
         from: wanted.from.clone(),
         to: wanted.to.clone(),
         by: wanted.by.clone(),
-        table: None,
         // One row more than fits shows whether there are more.
         limit: wanted.limit + 1,
+        ..UsageFilter::default()
     };
     let mut rows = answer(registry.store()?.usage(&filter)).await?;
     let fit = usize::try_from(wanted.limit).unwrap_or(usize::MAX);

@@ -1,4 +1,5 @@
-//! Deletes usage that is old enough, beside everything else: some rows at a time, so that whoever writes hardly waits.
+//! Deletes usage that is old enough, beside everything else: some rows at a time, so that whoever writes hardly waits. Then the
+//! latest months are summed up anew.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,18 +24,30 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Forgetting(Option<JoinHandle<()>>);
 
 impl Forgetting {
-    /// Deletes the usage of days and of hours before these days, unless that is still under way.
-    pub(super) fn start(&mut self, store: &Arc<Store>, days_before: String, hours_before: String) {
+    /// Deletes the usage of days and of hours before these days, unless that is still under way, and sums up these months.
+    pub(super) fn start(
+        &mut self,
+        store: &Arc<Store>,
+        [days_before, hours_before]: [String; 2],
+        months: [String; 2],
+    ) {
         if self.0.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
         let store = Arc::clone(store);
         self.0 = Some(tokio::spawn(async move {
-            for (table, day) in [(UsageTable::Hours, hours_before), (UsageTable::Days, days_before)] {
-                match forget(&store, table, &day).await {
+            let of_days =
+                [UsageTable::Days, UsageTable::Models, UsageTable::Months].map(|table| (table, &days_before));
+            for (table, day) in [(UsageTable::Hours, &hours_before)].into_iter().chain(of_days) {
+                match forget(&store, table, day).await {
                     Ok(0) => {}
                     Ok(rows) => info!(rows, before = day, ?table, "old usage was deleted"),
                     Err(error) => warn!(%error, "old usage cannot be deleted"),
+                }
+            }
+            for month in months {
+                if let Err(error) = store.sum_up(&month).await {
+                    warn!(%error, month, "usage cannot be summed up");
                 }
             }
         }));
