@@ -72,6 +72,9 @@ pub(crate) enum Command {
     Usage(Usage),
     /// Print the audit log: who changed what, and samples of refusals
     Audit(Audit),
+    /// Work with the token with which operators sign in to the dashboard
+    #[command(subcommand)]
+    Admin(AdminCommand),
     /// Copy everything in the store (keys, consumers, plans, usage, counts, the audit log) to a new file, while Modelgate runs
     Backup {
         /// The new file, an SQLite database that only its owner may read
@@ -84,6 +87,17 @@ pub(crate) enum Command {
         /// Replace what the store holds; without this it must be empty
         #[arg(long)]
         replace: bool,
+    },
+}
+
+/// The commands on the admin token.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum AdminCommand {
+    /// Make a new token in place of the one that Modelgate made at its first start, and print it
+    Token {
+        /// Make a new one: the old one cannot be shown, since only its digest is kept
+        #[arg(long, required = true)]
+        new: bool,
     },
 }
 
@@ -115,7 +129,8 @@ pub(crate) enum KeyAccounts {
     Enable(Named),
     /// Refuse a key until it is enabled again
     Disable(Named),
-    /// Remove a key; a missing one is not an error
+    /// Remove a key, which then is refused for good; a missing one is not an error
+    #[command(visible_alias = "revoke")]
     Delete(Named),
 }
 

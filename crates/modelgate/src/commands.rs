@@ -9,6 +9,7 @@
 //! generate.rs     makes a key for the configuration file
 //! import.rs       imports another gateway's keys, as lines for the file or into the store
 //! accounts.rs     works on the keys, consumers and plans of the file and the store
+//! admin.rs        makes another admin token
 //! backup.rs       copies the store to a file, and back
 //! records.rs      prints usage and the audit log
 //! registry.rs     opens the file and the store for the last four, and reports failures
@@ -16,6 +17,7 @@
 //! ```
 
 pub(crate) mod accounts;
+pub(crate) mod admin;
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod explain;

@@ -14,9 +14,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use store::Registry;
 
-use arguments::{Args, Command, Keys};
+use arguments::{AdminCommand, Args, Command, Keys};
 use commands::{
-    accounts, backup, check, explain, generate, healthcheck, import, records, reference, registry,
+    accounts, admin, backup, check, explain, generate, healthcheck, import, records, reference, registry,
     registry::CommandFailure, render,
 };
 use config::{Config, Env};
@@ -68,6 +68,9 @@ pub fn run() -> ExitCode {
         Some(Command::Audit(wanted)) => {
             with_registry(&args, async |registry| records::audit(registry, wanted).await)
         }
+        Some(Command::Admin(AdminCommand::Token { .. })) => with_config(&args, |config| {
+            registry::with_registry(&config, async |registry| admin::new_token(&config, registry).await)
+        }),
         Some(Command::Backup { file }) => {
             with_registry(&args, async |registry| backup::backup(registry, file).await)
         }

@@ -125,8 +125,10 @@ async fn run(named: Option<&Path>, config: Config, handed_over: ListenFd) -> io:
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
     let (started, running) = (Arc::clone(&config), config);
     let for_reload = Arc::clone(&shared);
+    let admin_token_of = Arc::clone(&authenticator);
     let reload =
         Reload { file, seen, started, running, shared: for_reload, servers, authenticator, configs, reviews };
+    let token = admin_tokens::keep_fresh(&admin_token_of, config_changes.clone());
     let background = background(Arc::clone(&shared), reload, key_sets, names, &mut store_sync);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {
@@ -135,6 +137,7 @@ async fn run(named: Option<&Path>, config: Config, handed_over: ListenFd) -> io:
         ended = &mut serving => return ended.map_err(io::Error::other)?,
         () = background => {}
         () = admin.watch() => {}
+        () = token => {}
         () = metering::keep(metering.as_mut()) => {}
         signal = stop_signal() => info!(signal = signal?, "stopping"),
     }

@@ -2,14 +2,14 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use common::{
     auth::Auth,
-    both::{FILE_KEY, TestStore},
+    both::{self, FILE_KEY, TestStore},
 };
 use serde_json::{Value, json};
-use testkit::{eventually, sim::Sim};
+use testkit::{eventually, modelgate::Modelgate, sim::Sim};
 
 with_both! {
     a_key_is_made_changed_rotated_disabled_and_deleted
@@ -58,6 +58,68 @@ fn column<'a>(rows: &'a Value, name: &str) -> Vec<&'a str> {
 fn api_key(printed: &str) -> String {
     let line = printed.lines().map(str::trim).find(|line| line.starts_with("mg-"));
     line.unwrap_or_else(|| panic!("a key: {printed}")).to_owned()
+}
+
+/// Who begins with nothing is shown a key once, and never again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_key_is_made_and_shown_once() {
+    let sim = Sim::start("sim", &["llama"]);
+    let config = format!("servers: [{{ url: \"{}\" }}]\n", sim.url());
+    let builder = Modelgate::builder(both::BINARY, &config).keep_state();
+    let mut modelgate = builder.env("MODELGATE_STORE_FIRST_KEY", "true").start().await;
+    modelgate.wait_ready().await;
+    let shown = modelgate.take_log();
+    assert!(!shown.contains('\u{1b}'), "no colours without a terminal: {shown}");
+    let key = api_key(&shown);
+    Auth::of(&modelgate).until(&key, 200).await;
+    let state = modelgate.folder().join("state");
+    let run = |arguments: &[&str]| {
+        let mut command = testkit::modelgate::command(both::BINARY);
+        let command = command.env("MODELGATE_STATE_DIR", &state).current_dir(modelgate.folder());
+        let output = command.args(arguments).output().expect("it runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    run(&["keys", "revoke", "first"]);
+    Auth::of(&modelgate).until(&key, 401).await;
+    modelgate.restart().await;
+    modelgate.wait_ready().await;
+    assert!(!modelgate.log().contains("first one was made"), "somebody has used this store");
+}
+
+/// The token that was shown at the first start is gone with the container's log; another one can be had.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_token_can_be_had_again() {
+    let mut modelgate = Modelgate::builder(both::BINARY, "").keep_state().start().await;
+    modelgate.wait_ready().await;
+    let token = |text: &str| -> String {
+        let line = text.lines().map(str::trim).find(|line| line.starts_with("mgadmin-"));
+        line.unwrap_or_else(|| panic!("a token: {text}")).to_owned()
+    };
+    let shown = modelgate.log();
+    assert!(shown.contains("modelgate admin token --new"), "{shown}");
+    let first = token(&shown);
+    let url = format!("{}/api/v1/audit", modelgate.admin_url());
+    let status = async |token: &str| {
+        let answer = testkit::client().get(&url).bearer_auth(token).send().await.expect("an answer");
+        answer.status().as_u16()
+    };
+    assert_eq!(status(&first).await, 200);
+    let state = modelgate.folder().join("state");
+    let new = |state: &Path, more: &[(&str, &str)]| {
+        let mut command = testkit::modelgate::command(both::BINARY);
+        command.env("MODELGATE_STATE_DIR", state).envs(more.iter().copied()).current_dir(modelgate.folder());
+        command.args(["admin", "token", "--new"]).output().expect("it runs")
+    };
+    let printed = String::from_utf8(new(&state, &[]).stdout).expect("text");
+    let second = token(&printed);
+    eventually(Duration::from_secs(60), || async { (status(&second).await == 200).then_some(()) }).await;
+    assert_eq!(status(&first).await, 401, "the old one is over");
+    assert!(!new(&state, &[]).stdout.is_empty(), "and again");
+    let refused = new(&state, &[("MODELGATE_ADMIN_TOKEN", "a-token-of-the-configuration")]);
+    assert_eq!(refused.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("would not be used"));
+    modelgate.stop().await;
 }
 
 async fn a_backup_is_made_and_restored_while_the_server_runs(place: TestStore) {

@@ -68,6 +68,14 @@ impl Store {
         Ok(Following { store: self.clone(), revision: self.revision().await?, wake })
     }
 
+    /// Whether no account has ever been written.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn is_untouched(&self) -> Result<bool, StoreError> {
+        Ok(self.revision().await? == 0)
+    }
+
     async fn revision(&self) -> Result<i64, StoreError> {
         let row = sqlx::query("SELECT value FROM revision WHERE only_row = 1").fetch_one(&self.pool).await?;
         Ok(row.try_get(0)?)

@@ -221,6 +221,17 @@ impl Modelgate {
         read_log(&self.folder.path().join("modelgate.log"))
     }
 
+    /// Its output so far, which is then forgotten: for tests in which it shows its user a key, as no log may.
+    ///
+    /// # Panics
+    /// If the file cannot be emptied.
+    #[must_use]
+    pub fn take_log(&self) -> String {
+        let log = self.log();
+        fs::write(self.folder.path().join("modelgate.log"), "").expect("the output is forgotten");
+        log
+    }
+
     /// Replaces the configuration file; a running Modelgate notices the change.
     ///
     /// # Panics
