@@ -19,6 +19,7 @@ with_both! {
     keys_of_other_gateways_go_into_the_store
     keys_without_names_come_page_by_page
     a_backup_is_made_and_restored_while_the_server_runs
+    a_file_says_which_accounts_there_are
 }
 
 impl TestStore {
@@ -120,6 +121,58 @@ async fn the_admin_token_can_be_had_again() {
     assert_eq!(refused.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("would not be used"));
     modelgate.stop().await;
+}
+
+async fn a_file_says_which_accounts_there_are(place: TestStore) {
+    let sim = Sim::start("sim", &["llama"]);
+    let modelgate = place.start(&sim).await;
+    let auth = Auth::of(&modelgate);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("accounts.yaml");
+    let file = path.display().to_string();
+    let apply = ["apply", "-f", &file];
+    let write = |text: &str| std::fs::write(&path, text).expect("written");
+    let digest = access::KeyDigest::of("mg-known").to_hex();
+    write(&format!(
+        "plans: [{{ name: free, limit: {{ requests_per_minute: 60 }} }}]\n\
+         consumers: [{{ name: team, plan: free }}]\n\
+         keys:\n  - {{ name: made, plan: free }}\n  - {{ name: known, consumer: team, sha256: \"{digest}\" }}\n"
+    ));
+    let dry = place.good(&[&apply[..], &["--dry-run"]].concat());
+    let planned = "+ plan free\n+ consumer team\n+ key made\n+ key known\n4 changed, 0 as they were (--dry-run: nothing was changed)\n";
+    assert_eq!(dry, planned);
+    assert!(!place.good(&["keys", "list"]).contains("made"), "nothing was changed");
+    let made = api_key(&place.good(&apply).replace("  (shown this once)", ""));
+    auth.until(&made, 200).await;
+    auth.until("mg-known", 200).await;
+    assert_eq!(
+        place.good(&apply),
+        "0 changed, 4 as they were\n",
+        "again, and without a digest the key stays"
+    );
+    let exported = place.good(&["export"]);
+    write(&exported);
+    assert_eq!(place.good(&[&apply[..], &["--prune"]].concat()), "0 changed, 4 as they were\n", "{exported}");
+    write(
+        "plans: [{ name: free, limit: { requests_per_minute: 30 } }]\nkeys: [{ name: made, plan: free, models: [\"llama*\"] }]\n",
+    );
+    let changed = place.good(&[&apply[..], &["--prune"]].concat());
+    let expected = "~ plan free: limit: {\"requests_per_minute\":60} → {\"requests_per_minute\":30}\n\
+                    ~ key made: models: not set → [\"llama*\"]\n- key known\n- consumer team\n4 changed, 0 as they were\n";
+    assert_eq!(changed, expected);
+    auth.until("mg-known", 401).await;
+    auth.until(&made, 200).await;
+    write(
+        "keys:\n  - { name: a, modles: [] }\n  - { name: ok, plan: free }\n  - { name: b, plan: none }\n  - { name: b }\n",
+    );
+    let refused = place.refused(&apply, 1);
+    for part in
+        ["keys[0] a: unknown key `modles`", "keys[3] b: another one has this name", "nothing was changed"]
+    {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    write("kyes: []\n");
+    assert!(place.refused(&apply, 1).contains("unknown key `kyes`; allowed: plans, consumers, keys"));
 }
 
 async fn a_backup_is_made_and_restored_while_the_server_runs(place: TestStore) {
