@@ -1,4 +1,5 @@
-//! Charts of the last hour, drawn by the server, so that they work without scripts and nothing has to be loaded for them.
+//! Charts, drawn by the server, so that they work without scripts and nothing has to be loaded for them: those of the last hour, and
+//! stacked ones of any time.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -45,7 +46,7 @@ impl Charts {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Chart {
     /// What the chart shows, for the heading.
-    pub(crate) title: &'static str,
+    pub(crate) title: String,
     /// What the chart shows in a sentence, for people who cannot see it.
     pub(crate) summary: String,
     pub(crate) legend: Vec<Series>,
@@ -88,21 +89,21 @@ pub(crate) struct Label {
     pub(crate) text: String,
 }
 
-/// A time of day below the chart. Scripts write it in the reader's own time zone.
+/// A time below the chart. Scripts write a time of day in the reader's own time zone.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Clock {
     pub(crate) at: String,
-    /// RFC 3339.
+    /// RFC 3339; empty if it is a day or a month.
     pub(crate) machine: String,
     pub(crate) text: String,
 }
 
-/// The tooltip of a minute.
+/// The tooltip of a minute, or of another span of time.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Column {
     pub(crate) x: String,
     pub(crate) width: String,
-    /// The start of the minute, in RFC 3339.
+    /// Its start, in RFC 3339; empty if it is a day or a month.
     pub(crate) machine: String,
     /// The lines of the tooltip, the time of day first.
     pub(crate) tells: String,
@@ -117,7 +118,7 @@ pub(crate) fn requests(points: &[Point]) -> Chart {
     let others = reasons.split_off(coloured(reasons.len()));
     let class = |code: &str| reasons.iter().position(|(r, _)| *r == code).map_or("s5", |at| CLASSES[at + 1]);
     let top = nice(points.iter().map(|p| p.per_second(p.allowed + p.refused_in_all())).fold(0.0, f64::max));
-    let mut chart = Chart { title: "Requests per second, last hour", ..frame(points, top) };
+    let mut chart = Chart { title: "Requests per second, last hour".to_owned(), ..frame(points, top) };
     for (i, point) in points.iter().enumerate() {
         let mut below = 0.0;
         let mut stack = |class, count| {
@@ -159,7 +160,7 @@ pub(crate) fn requests(points: &[Point]) -> Chart {
 pub(crate) fn latencies(points: &[Point]) -> Chart {
     let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
     let top = nice(points.iter().filter_map(|p| millis(p.p99)).fold(0.0, f64::max));
-    let mut chart = Chart { title: "/auth in milliseconds, last hour", ..frame(points, top) };
+    let mut chart = Chart { title: "/auth in milliseconds, last hour".to_owned(), ..frame(points, top) };
     for (class, name, of) in [("s3", "p50", (|p| p.p50) as fn(&Point) -> _), ("s2", "p99", |p| p.p99)] {
         chart.lines.push(Line { class, path: path(points, |p| millis(of(p)), top) });
         chart.legend.push(Series { class, name: name.into(), total: String::new() });
@@ -175,6 +176,72 @@ pub(crate) fn latencies(points: &[Point]) -> Chart {
     }
     let worst = points.iter().filter_map(|p| p.p99).max();
     chart.summary = format!("The highest p99 of a minute in the last hour was {}.", format::latency(worst));
+    chart
+}
+
+/// A span of time in a stacked chart.
+#[derive(Debug, Default)]
+pub(crate) struct Stack {
+    /// How it is called.
+    pub(crate) name: String,
+    /// Its start in RFC 3339, if it is shorter than a day.
+    pub(crate) machine: String,
+    /// Its values, from the ground up, in the order of the legend.
+    pub(crate) values: Vec<i64>,
+}
+
+/// What the values of stacks are.
+pub(crate) struct Measure<F> {
+    /// How many of them are one on the scale.
+    pub(crate) unit: f64,
+    /// Writes one.
+    pub(crate) show: F,
+}
+
+/// Values of spans of time, stacked; `names` are those of the values. The last of six names may stand for all that have no colour of
+/// their own.
+pub(crate) fn stacked(
+    title: String,
+    names: &[String],
+    stacks: &[Stack],
+    Measure { unit, show }: Measure<impl Fn(i64) -> String>,
+) -> Chart {
+    const LABELS: usize = 6;
+    let class = |series: usize| CLASSES[series.min(CLASSES.len() - 1)];
+    // What was corrected later than its hour may be below zero there.
+    let height = |stack: &Stack| stack.values.iter().map(|value| (*value).max(0) as f64 / unit).sum::<f64>();
+    let top = nice(stacks.iter().map(height).fold(0.0, f64::max));
+    let scale = [0.0, 0.5, 1.0].map(|part| Label { at: number(y(part)), text: figure(top * part) });
+    let mut chart = Chart { title, scale: scale.into(), ..Chart::default() };
+    let every = stacks.len().div_ceil(LABELS).max(1);
+    for (i, stack) in stacks.iter().enumerate() {
+        let mut below = 0.0;
+        let mut told = Vec::new();
+        for (series, value) in stack.values.iter().enumerate().filter(|(_, value)| **value > 0) {
+            let part = *value as f64 / unit / top;
+            chart.bars.push(bar(stacks.len(), i, below, part, class(series)));
+            below += part;
+            told.push(format!("{} {}", names[series], show(*value)));
+        }
+        let told = if told.is_empty() { "nothing".to_owned() } else { told.join(", ") };
+        chart.columns.push(Column {
+            x: number(x(stacks.len(), i)),
+            width: number(step(stacks.len())),
+            machine: stack.machine.clone(),
+            tells: format!("{}: {told}", stack.name),
+        });
+        if i % every == 0 && i + every / 3 < stacks.len() {
+            let at = number(x(stacks.len(), i));
+            chart.times.push(Clock { at, machine: stack.machine.clone(), text: stack.name.clone() });
+        }
+    }
+    for (series, name) in names.iter().enumerate() {
+        let total = stacks
+            .iter()
+            .filter_map(|stack| stack.values.get(series))
+            .fold(0_i64, |sum, value| sum.saturating_add(*value));
+        chart.legend.push(Series { class: class(series), name: name.clone(), total: show(total) });
+    }
     chart
 }
 
@@ -329,6 +396,37 @@ mod tests {
             chart.legend.last().map(|s| (s.class, s.name.as_str())),
             Some(("s5", "a")),
             "as many as there are"
+        );
+    }
+
+    #[test]
+    fn spans_of_time_are_stacked_whatever_they_are() {
+        let names = ["llama", "qwen", "others"].map(str::to_owned);
+        let stack = |name: &str, values: [i64; 3]| Stack {
+            name: name.into(),
+            machine: String::new(),
+            values: values.into(),
+        };
+        let stacks = [stack("11-01", [300, 100, 50]), stack("11-02", [0, -5, 0])];
+        let chart = stacked(
+            "Tokens".into(),
+            &names,
+            &stacks,
+            Measure { unit: 1.0, show: |value| format!("{value}") },
+        );
+        assert_eq!(chart.scale.iter().map(|label| &*label.text).collect::<Vec<_>>(), ["0", "250", "500"]);
+        assert_eq!(chart.bars.iter().map(|bar| bar.class).collect::<Vec<_>>(), ["s0", "s1", "s2"]);
+        let tells: Vec<_> = chart.columns.iter().map(|column| &*column.tells).collect();
+        assert_eq!(tells, ["11-01: llama 300, qwen 100, others 50", "11-02: nothing"]);
+        let totals: Vec<_> =
+            chart.legend.iter().map(|series| format!("{} {}", series.name, series.total)).collect();
+        assert_eq!(totals, ["llama 300", "qwen 95", "others 50"]);
+        assert_eq!(chart.times.len(), 2);
+        let year: Vec<_> = (0..365).map(|day| stack(&day.to_string(), [1, 0, 0])).collect();
+        let chart = stacked(String::new(), &names, &year, Measure { unit: 1.0, show: |_| String::new() });
+        assert!((5..=6).contains(&chart.times.len()), "{:?}", chart.times);
+        assert!(
+            stacked(String::new(), &[], &[], Measure { unit: 1.0, show: |_| String::new() }).bars.is_empty()
         );
     }
 

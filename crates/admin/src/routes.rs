@@ -27,6 +27,7 @@ pub(crate) fn routes() -> Vec<(String, MethodRouter<Admin>)> {
         ("/servers/{id}", get(pages::show).post(servers::act)),
         ("/requests", get(pages::show)),
         ("/usage", get(usage::show).post(usage::erase)),
+        ("/usage.csv", get(usage::csv)),
         ("/requests/try", get(try_it::show).post(try_it::submit)),
         ("/traefik", get(pages::show)),
         ("/traefik/revisions/{number}", get(traefik::revision)),

@@ -4,6 +4,7 @@
 //! accounts.rs   plans, consumers, keys: list, create, put, patch, delete    through store::Registry
 //! keys.rs       operations on keys only: rotation, what is left of limits
 //! records.rs    usage and the audit log
+//! csv.rs        usage for spreadsheets
 //! requests.rs   the latest requests, and what became of them
 //! state.rs      models, servers, status
 //! books.rs      what servers have counted beside what was settled
@@ -14,6 +15,7 @@
 
 mod accounts;
 mod books;
+mod csv;
 mod extract;
 mod keys;
 mod openapi;
@@ -38,6 +40,7 @@ use tokio::time::timeout;
 
 use crate::Admin;
 
+pub(crate) use csv::usage_csv;
 pub use keys::{InvalidGrace, read_grace};
 pub(crate) use problem::Problem;
 pub use records::{entry_to_json, erased_to_json, is_day, usage_to_json};

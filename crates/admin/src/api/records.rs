@@ -17,37 +17,60 @@ use store::{AuditEntry, AuditFilter, Erased, Person, Store, StoreError, UsageBy,
 
 use super::{
     Problem,
+    csv::usage_csv,
     extract::{Document, Query},
     view::{millis, seconds, since_1970},
 };
 use crate::{Admin, Operator};
 
 const LINES: &str = "application/x-ndjson";
+const CSV: &str = "text/csv";
 /// The length of a list if the request does not give one.
 const DEFAULT_LISTED: u32 = 100;
 /// The longest list, and the number of rows that are read from the store at a time.
 const MAX_LISTED: u32 = 1_000;
 
 /// `GET /usage`
-pub(crate) async fn usage(State(admin): State<Admin>, mut query: Query) -> Result<Json<Value>, Problem> {
+pub(crate) async fn usage(
+    State(admin): State<Admin>,
+    headers: HeaderMap,
+    mut query: Query,
+) -> Result<Response, Problem> {
+    let format = query.text("format", "json or csv", |text| matches!(text, "json" | "csv"));
+    let is_csv = match format.as_deref() {
+        Some(format) => format == "csv",
+        None => accepts(&headers, CSV),
+    };
     let mut day = |key| query.text(key, "a day such as 2026-11-21", is_day);
     let (from, to) = (day("from"), day("to"));
     let by = query.text("by", UsageBy::ALLOWED, |text| text.parse::<UsageBy>().is_ok());
     let by = by.and_then(|text| text.parse().ok()).unwrap_or_default();
-    let limit = query.number("limit", 1..=MAX_LISTED).unwrap_or(MAX_LISTED);
+    // CSV has all of it.
+    let limit = if is_csv { None } else { query.number("limit", 1..=MAX_LISTED) }.unwrap_or(MAX_LISTED);
     let (key, consumer, model) = (query.words("key"), query.words("consumer"), query.words("model"));
     query.finish()?;
     // One row more than fits shows whether there are more.
     let filter =
         UsageFilter { key, consumer, model, from, to, by, limit: limit + 1, ..UsageFilter::default() };
-    let mut rows = admin.registry.store()?.usage(&filter).await?;
+    let store = admin.registry.store()?;
+    let settings = admin.shared.settings();
+    let currency = settings.prices.currency();
+    if is_csv {
+        return Ok(usage_csv(store, filter, currency.map(str::to_owned)).await?);
+    }
+    let mut rows = store.usage(&filter).await?;
     let fit = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = rows.len() > fit;
     rows.truncate(fit);
-    let settings = admin.shared.settings();
-    let currency = settings.prices.currency();
     let items: Vec<Value> = rows.iter().map(|row| usage_to_json(row, currency)).collect();
-    Ok(Json(json!({ "items": items, "has_more": has_more })))
+    Ok(Json(json!({ "items": items, "has_more": has_more })).into_response())
+}
+
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    headers
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains(media_type))
 }
 
 /// The representation of a row of usage: what it is about, its numbers, and what it costs, if there are prices.
@@ -138,10 +161,9 @@ pub(crate) async fn audit(
     };
     query.finish()?;
     let store = admin.registry.store()?;
-    let accepts = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let are_lines = match format.as_deref() {
         Some(format) => format == "jsonl",
-        None => accepts.is_some_and(|accept| accept.contains(LINES)),
+        None => accepts(&headers, LINES),
     };
     if are_lines {
         return lines(store, filter, limit).await;

@@ -1,5 +1,7 @@
 //! What was used: in sums by time, key, consumer and model; and how well each sum is known.
 
+mod charts;
+
 use std::time::{Duration, SystemTime};
 
 use access::UsedCounts;
@@ -10,15 +12,19 @@ use axum::{
     http::{Uri, request::Parts},
     response::{IntoResponse as _, Response},
 };
-use jiff::Timestamp;
+use jiff::{Timestamp, ToSpan as _, civil::Date};
 use prices::Amount;
 use serde::Deserialize;
-use store::{Erased, Person, RegistryError, UsageBy, UsageDimension, UsageFilter, UsageRow, UsageTable};
+use store::{
+    Erased, Person, RegistryError, Store, StoreError, UsageBy, UsageDimension, UsageFilter, UsageOrder,
+    UsageRow, UsageTable,
+};
 
 use super::{status, with_status};
 use crate::{
     Admin, Operator, Refusal,
-    api::is_day,
+    api::{Problem, is_day, usage_csv},
+    chart::Chart,
     format::{self, Time},
     list::encode,
     page::{Frame, html},
@@ -26,6 +32,8 @@ use crate::{
 
 /// How many rows are shown; the API has all of them.
 const ROWS: u32 = 200;
+/// So many days by hour are kept at least.
+const HOURS_KEPT: i64 = 30;
 /// The first day that is shown, if none is chosen, is so long ago.
 const USUAL: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// What rows can be by, and how that is called.
@@ -47,7 +55,10 @@ struct UsagePage {
     frame: Frame,
     query: UsageQuery,
     columns: Vec<&'static str>,
+    charts: Vec<Chart>,
     total: Option<UsageLine>,
+    /// How much more or less that is than in the time before.
+    compared: Option<String>,
     rows: Vec<UsageLine>,
     has_more: bool,
     /// In which costs are; `None` if nothing has a price.
@@ -62,6 +73,16 @@ impl UsagePage {
     /// Whether the rows are by something that is not among the choices.
     fn is_of_its_own(&self) -> bool {
         CHOICES.iter().all(|(value, _)| *value != self.query.by)
+    }
+
+    /// Where all of it is, for spreadsheets.
+    fn csv(&self) -> String {
+        let UsageQuery { by, key, consumer, model, from, to } = &self.query;
+        let given =
+            [("by", by), ("key", key), ("consumer", consumer), ("model", model), ("from", from), ("to", to)];
+        let given = given.into_iter().filter(|(_, value)| !value.is_empty());
+        let query: Vec<_> = given.map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        format!("/usage.csv?{}", query.join("&"))
     }
 }
 
@@ -155,7 +176,45 @@ pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, uri: Ur
     html(&page(&admin, operator, super::query(&uri)).await)
 }
 
+/// `GET /usage.csv`
+pub(crate) async fn csv(State(admin): State<Admin>, uri: Uri, parts: Parts) -> Response {
+    let (by, all) = asked(&admin, &mut super::query(&uri));
+    let currency = currency(&admin);
+    let Ok(store) = admin.registry.store() else { return Refusal::not_found(&parts).into_response() };
+    let written = usage_csv(store, UsageFilter { by, table: None, ..all }, currency).await;
+    written.unwrap_or_else(|error| Problem::from(error).into_response())
+}
+
 async fn page(admin: &Admin, operator: Operator, mut query: UsageQuery) -> UsagePage {
+    let (by, all) = asked(admin, &mut query);
+    let currency = currency(admin);
+    let found = found(admin, &by, &all, currency.as_deref()).await;
+    let (found, error) = match found {
+        Ok(found) => (found, None),
+        Err(error) => (Found::default(), Some(error.to_string())),
+    };
+    let Found { total, mut rows, before, charts } = found;
+    let has_more = rows.len() > ROWS as usize;
+    rows.truncate(ROWS as usize);
+    let compared = total.as_ref().zip(before.as_ref());
+    UsagePage {
+        can_erase: operator.role.may_write() && error.is_none(),
+        frame: Frame::new("Usage", "/usage", operator),
+        columns: by.dimensions().iter().map(|by| heading(by.name())).collect(),
+        charts: if total.is_some() { charts } else { Vec::new() },
+        compared: compared.map(|(now, before)| compared_with(before, now, currency.as_deref())),
+        total: total.as_ref().map(UsageLine::of),
+        rows: rows.iter().map(UsageLine::of).collect(),
+        has_more,
+        currency,
+        query,
+        done: None,
+        error,
+    }
+}
+
+/// What rows are by, and the filter of all of them. What the query leaves out or has wrong becomes what is usual.
+fn asked(admin: &Admin, query: &mut UsageQuery) -> (UsageBy, UsageFilter) {
     let by = query.by.parse::<UsageBy>().ok();
     query.by = by.as_ref().map_or_else(|| CHOICES[0].0.to_owned(), ToString::to_string);
     let by = by.unwrap_or_else(|| UsageBy::of([UsageDimension::Day]));
@@ -179,29 +238,99 @@ async fn page(admin: &Admin, operator: Operator, mut query: UsageQuery) -> Usage
         limit: 1,
         ..UsageFilter::default()
     };
-    let rows = UsageFilter { by: by.clone(), limit: ROWS + 1, ..all.clone() };
-    let found = async {
-        let store = admin.registry.store()?;
-        Ok::<_, RegistryError>((store.usage(&all).await?, store.usage(&rows).await?))
+    (by, all)
+}
+
+/// What the store has of it.
+#[derive(Default)]
+struct Found {
+    total: Option<UsageRow>,
+    rows: Vec<UsageRow>,
+    /// All of as many days before.
+    before: Option<UsageRow>,
+    charts: Vec<Chart>,
+}
+
+async fn found(
+    admin: &Admin,
+    by: &UsageBy,
+    all: &UsageFilter,
+    currency: Option<&str>,
+) -> Result<Found, RegistryError> {
+    let store = admin.registry.store()?;
+    let is_by = |wanted: &[UsageDimension]| by.dimensions().iter().any(|by| wanted.contains(by));
+    let order = match currency {
+        _ if is_by(&[UsageDimension::Hour, UsageDimension::Day, UsageDimension::Month]) => UsageOrder::Newest,
+        Some(_) => UsageOrder::Cost,
+        None => UsageOrder::Tokens,
     };
-    let ((total, mut rows), error) = match found.await {
-        Ok(found) => (found, None),
-        Err(error) => (Default::default(), Some(error.to_string())),
-    };
-    let has_more = rows.len() > ROWS as usize;
-    rows.truncate(ROWS as usize);
-    UsagePage {
-        can_erase: operator.role.may_write() && error.is_none(),
-        frame: Frame::new("Usage", "/usage", operator),
-        query,
-        columns: by.dimensions().iter().map(|by| heading(by.name())).collect(),
-        total: total.first().map(UsageLine::of),
-        rows: rows.iter().map(UsageLine::of).collect(),
-        has_more,
-        currency: currency(admin),
-        done: None,
-        error,
+    let rows = UsageFilter { by: by.clone(), order, limit: ROWS + 1, ..all.clone() };
+    let mut found =
+        Found { total: store.usage(all).await?.pop(), rows: store.usage(&rows).await?, ..Found::default() };
+    let day = |text: &Option<String>| text.as_ref().and_then(|day| day.parse::<Date>().ok());
+    let today = day(&Some(day_before(admin, Duration::ZERO))).unwrap_or_default();
+    let last = day(&all.to).unwrap_or(today);
+    if let Some(first) = day(&all.from).filter(|first| *first <= last) {
+        let days = (i64::from((last - first).get_days()) + 1).days();
+        let [from, to] = [first.saturating_sub(days), first.saturating_sub(1.day())];
+        let [from, to] = [from, to].map(|day| Some(day.to_string()));
+        let before = UsageFilter { from, to, table: None, ..all.clone() };
+        found.before = Some(store.usage(&before).await?.pop().unwrap_or_default());
     }
+    let dimensions = [UsageDimension::Key, UsageDimension::Consumer];
+    let of = dimensions.into_iter().find(|of| is_by(&[*of])).unwrap_or(UsageDimension::Model);
+    let zone = admin.shared.policy().time_zone().clone();
+    let first = match day(&all.from) {
+        Some(first) => first,
+        None => oldest(&store, all).await?.unwrap_or(last),
+    };
+    let charted = charts::Charted {
+        filter: &UsageFilter { table: None, ..all.clone() },
+        days: [first.min(last), last],
+        zone: &zone,
+        hours_from: today.saturating_sub(HOURS_KEPT.days()),
+        currency,
+        of,
+    };
+    found.charts = charts::charts(&store, &charted).await?;
+    Ok(found)
+}
+
+/// The first month of which there is something.
+async fn oldest(store: &Store, all: &UsageFilter) -> Result<Option<Date>, StoreError> {
+    let by = UsageBy::of([UsageDimension::Month]);
+    let months = store.usage(&UsageFilter { by, table: None, limit: u32::MAX, ..all.clone() }).await?;
+    let first = months.last().and_then(|row| row.month.as_ref());
+    Ok(first.and_then(|month| format!("{month}-01").parse().ok()))
+}
+
+/// `12 % more tokens and 3 % less cost than in as many days before.`
+fn compared_with(before: &UsageRow, now: &UsageRow, currency: Option<&str>) -> String {
+    let change = |what: &str, before: i64, now: i64| match (before, now) {
+        (..=0, _) => None,
+        (before, now) => {
+            let percent = ((now - before) as f64 / before as f64 * 100.0).round();
+            Some(match percent {
+                0.0 => format!("as much {what}").replace("much tokens", "many tokens"),
+                percent if percent > 0.0 => format!("{} % more {what}", format::count(percent as u64)),
+                percent => format!("{} % less {what}", format::count(-percent as u64))
+                    .replace("less tokens", "fewer tokens"),
+            })
+        }
+    };
+    let tokens = change("tokens", before.counts.tokens(), now.counts.tokens());
+    let cost = currency.and_then(|_| change("cost", before.counts.cost, now.counts.cost));
+    let changes: Vec<_> = tokens.into_iter().chain(cost).collect();
+    if changes.is_empty() {
+        return "Nothing was used in as many days before.".to_owned();
+    }
+    let spent = currency.map(|currency| format!(", {} {currency}", Amount(before.counts.cost).rounded()));
+    format!(
+        "{} than in as many days before ({} tokens{}).",
+        changes.join(" and "),
+        format::count(before.counts.tokens()),
+        spent.unwrap_or_default()
+    )
 }
 
 /// The currency of costs; `None` if nothing has a price.
@@ -327,6 +456,24 @@ mod tests {
             assert!(page.contains(part), "{part}: {page}");
         }
         assert!(!page.contains("carol"), "by day");
+        for part in [
+            "Tokens by day",
+            "Cost (EUR) by day",
+            "In all: llama 2,468.",
+            "Nothing was used in as many days before.",
+        ] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        let page = dashboard.page("/usage?by=consumer&to=2199-12-31").await;
+        assert!(page.contains("Tokens by month") && page.contains("In all: team 2,468."), "{page}");
+        let csv = dashboard.page("/usage.csv?by=day,key").await;
+        let lines: Vec<_> = csv.lines().collect();
+        assert!(lines[0].starts_with("day,key,requests,refused,errors,aborted,seconds,tokens,"), "{csv}");
+        let is_row = |line: &str, key: &str| {
+            line.contains(&format!(",{key},4,2,0,1,0.0,1234,1000,600,234,1200,0,34,"))
+                && line.ends_with(",1234.567891,EUR")
+        };
+        assert!(lines.len() == 3 && is_row(lines[1], "<b>bob") && is_row(lines[2], "carol"), "{csv}");
         let page = dashboard.page("/usage?by=hour,key&key=carol").await;
         for part in
             ["<time datetime=", "<a href=\"/keys/carol\">carol</a>", "1,234", "1,200 exact, 34 estimated"]

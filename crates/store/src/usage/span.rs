@@ -159,10 +159,10 @@ impl Store {
             && filter.table.is_none()
             && filter.only.is_none()
             && filter.order == UsageOrder::Newest;
-        if table == UsageTable::Days && filter.table.is_none() && !filter.is_by(UsageDimension::Day) {
-            if let Some(months) = self.whole_months(filter).await? {
-                return Ok(months_and_days(filter, &months));
-            }
+        let can_be_by_month =
+            table == UsageTable::Days && filter.table.is_none() && !filter.is_by(UsageDimension::Day);
+        if can_be_by_month && let Some(months) = self.whole_months(filter).await? {
+            return Ok(months_and_days(filter, &months));
         }
         let mut conditions = Conditions::default();
         conditions.names(filter);
