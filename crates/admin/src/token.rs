@@ -3,7 +3,7 @@
 use std::{
     fmt, fs,
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown},
     path::Path,
     sync::Arc,
 };
@@ -104,10 +104,16 @@ impl AdminTokens {
                 Err(error) => return Err(failed(&error.to_string())),
             }
         }
-        let token = match state_dir {
-            Some(folder) => Self::renewed(folder)?,
-            None => NewAdminToken::generate()?,
-        };
+        let token = NewAdminToken::generate()?;
+        if let (Some(path), Some(folder)) = (&path, state_dir)
+            && let Err(error) = token.keep(folder, |partial| fs::hard_link(partial, path))
+        {
+            // Another Modelgate with the same folder has just made one.
+            return match (error.kind(), Self::kept(folder)) {
+                (io::ErrorKind::AlreadyExists, Some(digest)) => Ok((one(digest), None)),
+                _ => Err(error),
+            };
+        }
         Ok((one(KeyDigest::of(token.reveal())), Some(token)))
     }
 
@@ -126,30 +132,9 @@ impl AdminTokens {
     /// # Errors
     /// The digest cannot be written, or the system provides no random bytes.
     pub fn renewed(state_dir: &Path) -> io::Result<NewAdminToken> {
-        let path = state_dir.join(FILE);
-        let failed = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let token = NewAdminToken::generate()?;
-        fs::create_dir_all(state_dir).map_err(failed)?;
-        // In its place at once: a running Modelgate looks at it.
-        let partial = state_dir.join(format!("{FILE}.{}", random_hex::<8>()?));
-        let write = || {
-            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-            writeln!(file, "{}", KeyDigest::of(token.reveal()).to_hex())?;
-            // If root does it for the user that Modelgate runs as, that user must be able to read it.
-            let folder = fs::metadata(state_dir)?;
-            let own = file.metadata()?;
-            if (own.uid(), own.gid()) != (folder.uid(), folder.gid()) {
-                std::os::unix::fs::chown(&partial, Some(folder.uid()), Some(folder.gid()))?;
-            }
-            fs::rename(&partial, &path)
-        };
-        match write() {
-            Ok(()) => Ok(token),
-            Err(error) => {
-                let _ = fs::remove_file(&partial);
-                Err(failed(error))
-            }
-        }
+        token.keep(state_dir, |partial| fs::rename(partial, state_dir.join(FILE)))?;
+        Ok(token)
     }
 }
 
@@ -157,6 +142,29 @@ impl NewAdminToken {
     /// Generates a token of 160 random bits.
     fn generate() -> io::Result<Self> {
         Ok(Self(format!("mgadmin-{}", random_hex::<20>()?)))
+    }
+
+    /// Writes its digest, which `place` puts in its place at once: a running Modelgate looks at it.
+    fn keep(&self, state_dir: &Path, place: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+        let failed = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", state_dir.join(FILE).display()))
+        };
+        fs::create_dir_all(state_dir).map_err(failed)?;
+        let partial = state_dir.join(format!("{FILE}.{}", random_hex::<8>()?));
+        let write = || {
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+            writeln!(file, "{}", KeyDigest::of(self.reveal()).to_hex())?;
+            // If root does it for the user that Modelgate runs as, that user must be able to read it.
+            let (folder, own) = (fs::metadata(state_dir)?, file.metadata()?);
+            if (own.uid(), own.gid()) != (folder.uid(), folder.gid()) {
+                chown(&partial, Some(folder.uid()), Some(folder.gid()))?;
+            }
+            place(&partial)
+        };
+        let written = write();
+        // Renamed, it is gone already.
+        let _ = fs::remove_file(&partial);
+        written.map_err(failed)
     }
 
     /// The token in clear.

@@ -21,8 +21,8 @@ use crate::{
     docker::{HostName, Survey, Withdrawal, given_name, source_name},
     probe::Answers,
 };
+use entry::DockerRecord;
 use entry::Entry;
-use entry::Seen;
 pub(crate) use kept::KeptServer;
 
 /// How long requests for the models of a vanished server are answered with 503 (come back later) instead of 404 (unknown model).
@@ -66,7 +66,7 @@ struct HostReport {
     network_view: Option<NetworkView>,
 }
 
-impl Seen {
+impl DockerRecord {
     /// Reads the record: which server it is, and what Modelgate makes of it.
     fn read(&self, network_view: &NetworkView) -> (ServerId, Labelled, Interpretation, Vec<Problem>) {
         match self {
@@ -107,7 +107,10 @@ impl Inventory {
         let mut found = problems;
         let mut seen: HashSet<ServerId> = unread.iter().map(|id| ServerId::docker(id)).collect();
         let (mut elsewhere, mut labelled) = (None, Vec::new());
-        let seen_now = containers.into_iter().map(Seen::Container).chain(tasks.into_iter().map(Seen::Task));
+        let seen_now = containers
+            .into_iter()
+            .map(DockerRecord::Container)
+            .chain(tasks.into_iter().map(DockerRecord::Task));
         for record in seen_now {
             let (id, label, what, problems) = record.read(&network_view);
             if let Some(other) = self.is_of_another(&id, host) {
@@ -151,7 +154,14 @@ impl Inventory {
         entry.host.clone().filter(|other| other != host)
     }
 
-    fn up(&mut self, host: &HostName, spec: ServerSpec, state: ServerState, seen: Seen, now: Instant) {
+    fn up(
+        &mut self,
+        host: &HostName,
+        spec: ServerSpec,
+        state: ServerState,
+        seen: DockerRecord,
+        now: Instant,
+    ) {
         let new = || Entry::new(spec.clone(), Some(host.clone()), state.clone(), now);
         let entry = self.entries.entry(spec.id.clone()).or_insert_with(new);
         entry.host = Some(host.clone());

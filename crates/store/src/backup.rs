@@ -5,9 +5,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, OpenOptions},
+    fmt::Display,
+    fs::{self, DirBuilder},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +18,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Row, any::AnyRow};
 
 use crate::{
     Audit, Store, StoreError, StoreUrl,
-    database::{Copies, rows},
+    database::{Copies, private, rows},
     follow::MAX_CHANGES,
 };
 
@@ -60,19 +61,19 @@ impl Store {
     /// The file exists or cannot be written, or the store does not answer.
     pub async fn back_up(&self, file: &Path) -> Result<Copied, StoreError> {
         if file.exists() {
-            return Err(of_file(file, "it exists already, and a backup overwrites nothing"));
+            return Err(of_file(file, &"it exists already, and a backup overwrites nothing"));
         }
         // Until it is whole it has another name.
         let partial = PathBuf::from(format!("{}.partial", file.display()));
         private(&partial).map_err(|error| {
-            of_file(&partial, format!("{error} (if another backup has broken off, remove it)"))
+            of_file(&partial, &format!("{error} (if another backup has broken off, remove it)"))
         })?;
         let copied = match &self.url {
             StoreUrl::Sqlite(_) => self.vacuum_into(&partial).await,
             StoreUrl::Postgres(_) => self.copy_into(&partial).await,
         };
         let done = match copied {
-            Ok(copied) => fs::rename(&partial, file).map(|()| copied).map_err(|error| of_file(file, error)),
+            Ok(copied) => fs::rename(&partial, file).map(|()| copied).map_err(|error| of_file(file, &error)),
             Err(error) => Err(error),
         };
         if done.is_err() {
@@ -127,12 +128,12 @@ impl Store {
         present: Present,
         audit: Audit,
     ) -> Result<Copied, StoreError> {
-        fs::copy(file, copy).map_err(|error| of_file(file, error))?;
+        fs::copy(file, copy).map_err(|error| of_file(file, &error))?;
         check_is_backup(file, copy).await?;
         let backup =
             Self::open_as(StoreUrl::Sqlite(copy.into()), Copies::None).await.map_err(
                 |error| match error {
-                    StoreError::Migration(why) => of_file(file, why),
+                    StoreError::Migration(why) => of_file(file, &why),
                     error => error,
                 },
             )?;
@@ -222,18 +223,13 @@ impl Store {
                 Err(error) => last = error,
             }
         }
-        Err(of_file(backup, format!("no copy of it can be made to read it: {last}")))
+        Err(of_file(backup, &format!("no copy of it can be made to read it: {last}")))
     }
 }
 
 /// Something is wrong with a backup's file.
-fn of_file(file: &Path, why: impl ToString) -> StoreError {
+fn of_file(file: &Path, why: &dyn Display) -> StoreError {
     StoreError::Backup { file: file.to_owned(), why: why.to_string() }
-}
-
-/// A new file that only its owner may read.
-pub(crate) fn private(path: &Path) -> io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(|_| ())
 }
 
 /// Anything else would become an empty store by its migrations.
@@ -250,11 +246,11 @@ async fn check_is_backup(file: &Path, copy: &Path) -> Result<(), StoreError> {
     match count.await {
         Ok(3) => Ok(()),
         Ok(_) => {
-            Err(of_file(file, "it is not a backup that `modelgate backup` has made: it has other tables"))
+            Err(of_file(file, &"it is not a backup that `modelgate backup` has made: it has other tables"))
         }
         Err(error) => {
             let why = StoreError::from(error).to_string();
-            Err(of_file(file, format!("it is not a backup that `modelgate backup` has made ({why})")))
+            Err(of_file(file, &format!("it is not a backup that `modelgate backup` has made ({why})")))
         }
     }
 }

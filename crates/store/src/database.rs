@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use tracing::info;
 
-use crate::{InvalidUrl, StoreError, backup::private};
+use crate::{InvalidUrl, StoreError};
 
 /// How long opening a connection may take.
 const ACQUIRE: Duration = Duration::from_secs(3);
@@ -244,6 +244,12 @@ impl From<sqlx::Error> for StoreError {
             other => other.to_string(),
         })
     }
+}
+
+/// A new file that only its owner may read.
+pub(crate) fn private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(|_| ())
 }
 
 /// Only the owner may read digests of keys. SQLite gives its other files the same permissions.

@@ -43,7 +43,7 @@ pub(super) struct Entry {
     /// Since when it does not answer at all, if it has not answered anything in this run.
     silent_since: Option<Instant>,
     /// What Docker says of it; `None` if it is from the configuration file.
-    pub(super) seen: Option<Seen>,
+    pub(super) seen: Option<DockerRecord>,
     /// It is known from before Modelgate's start, and its source has not been surveyed since: until when it stays without that.
     pub(super) kept_until: Option<Instant>,
     /// Its last answers are from before Modelgate's start.
@@ -56,7 +56,7 @@ pub(super) struct Entry {
 
 /// A record of Docker's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Seen {
+pub(crate) enum DockerRecord {
     Container(ContainerRecord),
     Task(TaskRecord),
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use catalogue::{Interpretation, Kind, Listing, ModelCard, ModelName, ServerId, ServerState};
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, HostName, Inventory, NetworkView, Seen, state};
+use super::{DockerRecord, Entry, HostName, Inventory, NetworkView, state};
 
 /// How long servers from before Modelgate's start get requests while their Docker host does not answer.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(600);
@@ -21,7 +21,7 @@ pub(crate) struct KeptServer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum From {
     /// On a Docker host; with what Docker said, which is read anew.
-    Docker { host: String, network_view: NetworkView, seen: Seen },
+    Docker { host: String, network_view: NetworkView, seen: Box<DockerRecord> },
     /// In the configuration, which has everything else about it.
     Configuration { name: String },
 }
@@ -68,10 +68,10 @@ impl Inventory {
                 let network_view = self.hosts.get(host)?.network_view.clone()?;
                 let mut seen = seen.clone();
                 match &mut seen {
-                    Seen::Container(record) => record.labels.retain(|label, _| is_needed(label)),
-                    Seen::Task(record) => record.labels.retain(|label, _| is_needed(label)),
+                    DockerRecord::Container(record) => record.labels.retain(|label, _| is_needed(label)),
+                    DockerRecord::Task(record) => record.labels.retain(|label, _| is_needed(label)),
                 }
-                From::Docker { host: host.to_string(), network_view, seen }
+                From::Docker { host: host.to_string(), network_view, seen: Box::new(seen) }
             }
             _ => From::Configuration { name: entry.spec.name.clone() },
         };
@@ -115,7 +115,7 @@ impl Inventory {
                 let Interpretation::Server(spec, ServerState::Ready) = what else { return None };
                 let host = HostName::from(host.as_str());
                 let mut entry = Entry::new(*spec, Some(host.clone()), ServerState::Ready, now);
-                entry.seen = Some(seen.clone());
+                entry.seen = Some(DockerRecord::clone(seen));
                 entry.kept_until = Some(now + KEPT_FOR);
                 Some((Some((host, network_view.clone(), entry)), id, listing))
             }

@@ -26,7 +26,7 @@ const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000
 
 /// What is to be done about one account.
 #[derive(Debug)]
-struct Step {
+struct PlannedChange {
     kind: AccountKind,
     name: String,
     action: Action,
@@ -41,9 +41,9 @@ enum Action {
 
 /// All that is to be done, and what is wrong with the file.
 #[derive(Debug, Default)]
-struct Steps {
-    writes: Vec<Step>,
-    removals: Vec<Step>,
+struct PlannedChanges {
+    writes: Vec<PlannedChange>,
+    removals: Vec<PlannedChange>,
     unchanged: usize,
     faults: Vec<String>,
     /// The plans that there will be.
@@ -57,7 +57,7 @@ pub(crate) async fn apply(registry: &Registry, wanted: &Apply) -> Result<(), Com
     registry.store()?;
     let document = read(&wanted.file)?;
     let plans = plan_names(registry, document.get("plans"), wanted.prune).await?;
-    let mut steps = Steps { plans, prune: wanted.prune, ..Steps::default() };
+    let mut steps = PlannedChanges { plans, prune: wanted.prune, ..PlannedChanges::default() };
     steps.compare_all::<Plan>(registry, "plans", document.get("plans")).await?;
     steps.compare_all::<ConsumerSpec>(registry, "consumers", document.get("consumers")).await?;
     steps.compare_all::<KeySpec>(registry, "keys", document.get("keys")).await?;
@@ -67,7 +67,7 @@ pub(crate) async fn apply(registry: &Registry, wanted: &Apply) -> Result<(), Com
     }
     let mut out = io::stdout().lock();
     let removals = std::mem::take(&mut steps.removals).into_iter().rev();
-    let all: Vec<Step> = std::mem::take(&mut steps.writes).into_iter().chain(removals).collect();
+    let all: Vec<PlannedChange> = std::mem::take(&mut steps.writes).into_iter().chain(removals).collect();
     for step in &all {
         writeln!(out, "{step}")?;
         if !wanted.dry_run
@@ -150,7 +150,7 @@ async fn plan_names(
     Ok(names)
 }
 
-impl Steps {
+impl PlannedChanges {
     /// Compares a section of the file with the store.
     async fn compare_all<A: Account>(
         &mut self,
@@ -194,7 +194,7 @@ impl Steps {
         }
         if self.prune {
             let gone = stored.iter().filter(|account| !names.contains(account.name()));
-            self.removals.extend(gone.map(|account| Step {
+            self.removals.extend(gone.map(|account| PlannedChange {
                 kind: A::KIND,
                 name: account.name().to_owned(),
                 action: Action::Remove,
@@ -216,7 +216,7 @@ impl Steps {
             Some(before) if before == after => return self.unchanged += 1,
             Some(before) => Action::Change(document, differences(&before, &after)),
         };
-        self.writes.push(Step { kind, name, action });
+        self.writes.push(PlannedChange { kind, name, action });
     }
 }
 
@@ -263,7 +263,7 @@ fn differences(before: &Value, after: &Value) -> Vec<String> {
         .collect()
 }
 
-impl Step {
+impl PlannedChange {
     /// Does it; returns the key that was made.
     async fn take(&self, registry: &Registry) -> Result<Option<NewKey>, CommandFailure> {
         let Self { kind, name, action } = self;
@@ -281,7 +281,7 @@ impl Step {
     }
 }
 
-impl std::fmt::Display for Step {
+impl std::fmt::Display for PlannedChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { kind, name, action } = self;
         match action {

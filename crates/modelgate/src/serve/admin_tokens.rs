@@ -46,7 +46,7 @@ pub(crate) async fn keep_fresh(authenticator: &Authenticator, configs: watch::Re
             if let (Some(now), Some(before)) = (&now, &seen)
                 && now != before
             {
-                authenticator.replace_tokens(AdminTokens::of_generated(now.clone()));
+                authenticator.replace_tokens(AdminTokens::of_generated(*now));
                 info!("the admin token was made anew");
             }
             seen = now.or(seen);
