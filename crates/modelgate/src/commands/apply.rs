@@ -163,7 +163,8 @@ impl PlannedChanges {
             None | Some(Value::Null) => &[][..],
             Some(Value::Array(entries)) => entries,
             Some(_) => {
-                return Ok(self.faults.push(format!("{section}: found something else; allowed: a list")));
+                self.faults.push(format!("{section}: found something else; allowed: a list"));
+                return Ok(());
             }
         };
         let declared = registry.declared();
