@@ -1,9 +1,9 @@
 //! Why a request is refused. A reason is a value; HTTP statuses are chosen elsewhere.
 
 use catalogue::Readiness;
-use limits::{Limit, LimitReached, Scope};
+use limits::{Limit, LimitReached, Scope, Unit};
 
-use crate::{Conflict, TokenFault, Unreadable};
+use crate::{Conflict, TokenFault, Unreadable, estimate::Unbounded};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +89,12 @@ pub enum Reason {
     /// A limit is used up.
     #[error(transparent)]
     LimitReached(#[from] LimitReached),
+    /// There is a hard budget, and nobody knows the most that the request can cost.
+    #[error("its budget is hard, so the most that a request can cost must be known, but {0}")]
+    Unbounded(#[from] Unbounded),
+    /// There is a hard budget, and other Modelgates could spend it at the same time.
+    #[error("its hard budget cannot be kept here; the operator's log says why")]
+    HardBudgetUnkept,
     /// The server of shared limits does not answer, and the operator has chosen to refuse requests then.
     #[error("the limits of this request cannot be checked at the moment; try again later")]
     LimitsUnavailable,
@@ -161,7 +167,14 @@ impl Reason {
             Self::NotReady { idle: Idle::Stopped, .. } => "model_stopped",
             Self::LimitReached(LimitReached { scope: Scope::Address, .. }) => "too_many_failures",
             Self::LimitReached(LimitReached { limit: Limit::Rate(_), .. }) => "rate_limit_exceeded",
+            Self::LimitReached(LimitReached { limit: Limit::Quota(quota), .. })
+                if quota.unit() == Unit::Money =>
+            {
+                "budget_exceeded"
+            }
             Self::LimitReached(LimitReached { limit: Limit::Quota(_), .. }) => "quota_exceeded",
+            Self::Unbounded(_) => "cost_unbounded",
+            Self::HardBudgetUnkept => "hard_budget_unkept",
             Self::LimitsUnavailable => "limits_unavailable",
         }
     }
@@ -170,5 +183,47 @@ impl Reason {
 impl From<TokenFault> for Reason {
     fn from(fault: TokenFault) -> Self {
         Self::BadToken(Box::new(fault))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An address that guesses is slowed; a client whose key is known, or that shows none, is not.
+    #[test]
+    fn only_what_could_be_a_guess_counts_as_one() {
+        for (reason, is_guess) in [
+            (Reason::UnknownKey, true),
+            (Reason::MistypedKey, true),
+            (TokenFault::Unreadable.into(), true),
+            (TokenFault::NoExpiry.into(), false),
+            (Reason::MissingKey, false),
+            (Reason::KeysUnavailable, false),
+            (Reason::ExpiredKey, false),
+            (Reason::ModelNotFound { model: "x".into() }, false),
+        ] {
+            assert_eq!(reason.is_guess(), is_guess, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_is_not_ready_is_told_why() {
+        for (readiness, words) in [
+            (Readiness::Ready, None),
+            (Readiness::Starting, Some("the model \"a\" is starting; try again later")),
+            (
+                Readiness::Draining,
+                Some("no server of the model \"a\" can take requests at the moment; try again later"),
+            ),
+            (
+                Readiness::Stopped,
+                Some("no server of the model \"a\" is running at the moment; try again later"),
+            ),
+        ] {
+            let told =
+                Idle::of(readiness).map(|idle| Reason::NotReady { model: "a".into(), idle }.to_string());
+            assert_eq!(told.as_deref(), words);
+        }
     }
 }

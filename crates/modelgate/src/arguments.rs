@@ -12,6 +12,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod apply;
+pub(crate) mod budgets;
 pub(crate) mod explain;
 pub(crate) mod fields;
 pub(crate) mod import;
@@ -26,6 +27,7 @@ use clap_complete::Shell;
 use self::{
     accounts::{CreateKey, ListConsumers, ListKeys, ListPlans, Named, Rotate, SetConsumer, SetKey, SetPlan},
     apply::Apply,
+    budgets::Budgets,
     explain::Explain,
     import::Import,
     records::{Audit, Usage},
@@ -92,6 +94,9 @@ pub(crate) enum Command {
     /// Work with plans, the limits that keys and consumers refer to
     #[command(subcommand)]
     Plans(Plans),
+    /// Show what is spent of a budget, add to it, or reset it
+    #[command(subcommand)]
+    Budgets(Budgets),
     /// Print usage, by day, key and model or otherwise; or erase a name from it
     Usage(Usage),
     /// Print the audit log: who changed what, and samples of refusals

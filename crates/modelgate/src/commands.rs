@@ -22,6 +22,7 @@ pub(crate) mod accounts;
 pub(crate) mod admin;
 pub(crate) mod apply;
 pub(crate) mod backup;
+pub(crate) mod budgets;
 pub(crate) mod check;
 pub(crate) mod explain;
 pub(crate) mod generate;

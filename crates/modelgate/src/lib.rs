@@ -16,8 +16,8 @@ use store::Registry;
 
 use arguments::{AdminCommand, Args, Command, Keys};
 use commands::{
-    accounts, admin, apply, backup, check, explain, generate, healthcheck, import, records, reference,
-    registry, registry::CommandFailure, render, shell,
+    accounts, admin, apply, backup, budgets, check, explain, generate, healthcheck, import, records,
+    reference, registry, registry::CommandFailure, render, shell,
 };
 use config::{Config, Env};
 
@@ -63,6 +63,10 @@ pub fn run() -> ExitCode {
         Some(Command::Plans(what)) => {
             with_registry(&args, async |registry| accounts::plans(registry, what).await)
         }
+        Some(Command::Budgets(what)) => with_config(&args, |config| {
+            let money = (config.prices.currency(), &config.time_zone);
+            registry::with_registry(&config, async |registry| budgets::budgets(registry, money, what).await)
+        }),
         Some(Command::Usage(wanted)) => with_config(&args, |config| {
             let prices = (&config.prices, &config.time_zone);
             registry::with_registry(&config, async |registry| records::usage(registry, prices, wanted).await)

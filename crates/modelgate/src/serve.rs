@@ -11,6 +11,7 @@
 //! ```
 
 mod admin_tokens;
+mod budget_log;
 mod listeners;
 mod log;
 mod metering;
@@ -102,6 +103,7 @@ async fn run(named: Option<&Path>, config: Config, handed_over: ListenFd) -> io:
         None => shared,
     });
     shared_counting::report(&shared);
+    budget_log::write(&shared);
     let mut metering =
         telemetry_listener.map(|listener| Metering::start(listener, &config, &shared, stopped.clone()));
     let registry = Arc::clone(&start.registry);

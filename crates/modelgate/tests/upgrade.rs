@@ -95,7 +95,7 @@ impl Two {
     async fn start(traefik: &Path, config: &str, state: &Path) -> Self {
         let one = |address: [u8; 4], ports: Option<Ports>| {
             let builder = Modelgate::builder(BINARY, config).bind(address).env("MODELGATE_STATE_DIR", state);
-            ports.into_iter().fold(builder, |builder, ports| builder.ports(ports)).start()
+            ports.into_iter().fold(builder, testkit::modelgate::Builder::ports).start()
         };
         let mut first = one([127, 0, 0, 1], None).await;
         let ports = Ports { admin: testkit::free_port(), ..first.ports() };

@@ -119,13 +119,17 @@ impl Store {
     }
 }
 
-/// Adds to the cost of the month that a row by day belongs to, and to that of its model's day.
+/// Adds to the costs of the sums that a row by day is part of.
 async fn add_to_sums(connection: &mut AnyConnection, row: &UsageRow, more: i64) -> Result<(), StoreError> {
     let of = |value: &Option<String>| value.clone().unwrap_or_default();
     let (day, key, consumer, model) = (of(&row.day), of(&row.key), of(&row.consumer), of(&row.model));
     let month = UsageTable::Months.period_of(&day).to_owned();
-    let sums =
-        [(UsageTable::Months, month, key, consumer), (UsageTable::Models, day, String::new(), String::new())];
+    let nobody = String::new;
+    let sums = [
+        (UsageTable::Months, month.clone(), key, consumer),
+        (UsageTable::Models, day, nobody(), nobody()),
+        (UsageTable::ModelMonths, month, nobody(), nobody()),
+    ];
     for (table, period, key, consumer) in sums {
         let statement = format!(
             "UPDATE {} SET cost = cost + $1 WHERE key_name = $2 AND {} = $3 AND model = $4 AND consumer = $5",
@@ -141,8 +145,8 @@ async fn add_to_sums(connection: &mut AnyConnection, row: &UsageRow, more: i64) 
 fn read_row(row: &AnyRow, table: UsageTable, day: &str) -> Result<UsageRow, StoreError> {
     let name = |place: usize| row.try_get(NUMBERS.len() + place);
     let hour = match table {
-        UsageTable::Days | UsageTable::Months | UsageTable::Models => None,
         UsageTable::Hours => Some(row.try_get(NUMBERS.len() + 3)?),
+        _ => None,
     };
     Ok(UsageRow {
         hour,

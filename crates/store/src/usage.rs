@@ -49,6 +49,8 @@ pub enum UsageTable {
     Months,
     /// Sums of [`UsageTable::Days`] by day and model, of all keys together.
     Models,
+    /// The same by month.
+    ModelMonths,
 }
 
 /// What a sum of usage is about. A column that it is not by is `None`.
@@ -89,7 +91,7 @@ pub struct UsageFilter {
     pub by: UsageBy,
     /// The table that is summed up; `None`: the one that has what rows are by with the fewest rows.
     pub table: Option<UsageTable>,
-    /// The names that have rows of their own; all others of their kind have one together, whose name is `None`.
+    /// Only usage of these names of a key, a consumer or a model.
     pub only: Option<(UsageDimension, Vec<String>)>,
     /// Which rows come first.
     pub order: UsageOrder,
@@ -281,7 +283,8 @@ impl UsageDimension {
 
 impl UsageTable {
     /// In the order in which they are written.
-    pub(crate) const ALL: [Self; 4] = [Self::Days, Self::Hours, Self::Months, Self::Models];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Days, Self::Hours, Self::Months, Self::Models, Self::ModelMonths];
     /// Those whose rows have the names of keys and consumers.
     pub(crate) const NAMED: [Self; 3] = [Self::Days, Self::Hours, Self::Months];
 
@@ -291,6 +294,7 @@ impl UsageTable {
             Self::Hours => "usage_hours",
             Self::Months => "usage_months",
             Self::Models => "usage_models",
+            Self::ModelMonths => "usage_model_months",
         }
     }
 
@@ -299,7 +303,7 @@ impl UsageTable {
         match self {
             Self::Days | Self::Models => "day",
             Self::Hours => "hour",
-            Self::Months => "month",
+            Self::Months | Self::ModelMonths => "month",
         }
     }
 
@@ -308,7 +312,7 @@ impl UsageTable {
         match self {
             Self::Days | Self::Models => &["day"],
             Self::Hours => &["day", "hour"],
-            Self::Months => &["month"],
+            Self::Months | Self::ModelMonths => &["month"],
         }
     }
 
@@ -320,7 +324,7 @@ impl UsageTable {
     /// The period that a day belongs to.
     pub(crate) fn period_of(self, day: &str) -> &str {
         match self {
-            Self::Months => day.get(..7).unwrap_or(day),
+            Self::Months | Self::ModelMonths => day.get(..7).unwrap_or(day),
             Self::Days | Self::Hours | Self::Models => day,
         }
     }
@@ -369,7 +373,7 @@ impl RowKey {
     fn of(table: UsageTable, UsedOn { day, used }: &UsedOn) -> Self {
         let hour = if table == UsageTable::Hours { used.hour.0.into() } else { 0 };
         let Used { mut key, mut consumer, model, .. } = used.clone();
-        if table == UsageTable::Models {
+        if matches!(table, UsageTable::Models | UsageTable::ModelMonths) {
             (key, consumer) = Default::default();
         }
         Self { key, day: table.period_of(day).to_owned(), hour, model, consumer }
@@ -379,7 +383,7 @@ impl RowKey {
     fn without_day(&self, table: UsageTable) -> Self {
         match table {
             UsageTable::Hours => Self { day: String::new(), ..self.clone() },
-            UsageTable::Days | UsageTable::Months | UsageTable::Models => self.clone(),
+            _ => self.clone(),
         }
     }
 
@@ -471,7 +475,7 @@ async fn existing(
         let query = query.bind(&row.key);
         let query = match table {
             UsageTable::Hours => query.bind(row.hour),
-            UsageTable::Days | UsageTable::Months | UsageTable::Models => query.bind(&row.day),
+            _ => query.bind(&row.day),
         };
         query.bind(&row.model).bind(&row.consumer)
     });
@@ -512,26 +516,20 @@ impl Store {
     /// The store does not answer.
     pub async fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError> {
         let source = self.usage_source(filter).await?;
-        let only = filter.only.as_ref().map_or(&[][..], |(_, names)| names);
         let by = filter.by.dimensions();
-        let columns: Vec<_> = by.iter().map(|by| filter.column(*by, source.values.len())).collect();
-        let order = filter.order_of(&columns);
+        let columns: Vec<_> = by.iter().map(|by| by.expression()).collect();
+        let order = filter.order();
         let listed: String = columns.iter().map(|column| format!("{column}, ")).collect();
         let (numbers, groups) = match () {
             () if source.is_of_rows => {
                 (format!("{}, last_used", NUMBERS.join(", ")), format!("ORDER BY {order}"))
             }
             () if by.is_empty() => (sums(), "HAVING count(*) > 0".to_owned()),
-            // By their places, because the parameters of an expression that is written twice are not the same to PostgreSQL.
-            () => {
-                let places: Vec<_> = (1..=by.len()).map(|place| place.to_string()).collect();
-                (sums(), format!("GROUP BY {} ORDER BY {order}", places.join(", ")))
-            }
+            () => (sums(), format!("GROUP BY {} ORDER BY {order}", columns.join(", "))),
         };
-        let limit = source.values.len() + only.len() + 1;
+        let limit = source.values.len() + 1;
         let statement = format!("SELECT {listed}{numbers} FROM {} {groups} LIMIT ${limit}", source.from);
         let query = source.values.iter().fold(sqlx::query(AssertSqlSafe(statement)), Query::bind);
-        let query = only.iter().fold(query, Query::bind);
         let rows = query.bind(i64::from(filter.limit)).fetch_all(&self.pool).await?;
         rows.iter().map(|row| read_row(row, by)).collect()
     }
@@ -594,9 +592,9 @@ fn read_row(row: &AnyRow, by: &[UsageDimension]) -> Result<UsageRow, StoreError>
             UsageDimension::Hour => read.hour = Some(row.try_get(i)?),
             UsageDimension::Day => read.day = Some(row.try_get(i)?),
             UsageDimension::Month => read.month = Some(row.try_get(i)?),
-            UsageDimension::Key => read.key = row.try_get(i)?,
-            UsageDimension::Consumer => read.consumer = row.try_get(i)?,
-            UsageDimension::Model => read.model = row.try_get(i)?,
+            UsageDimension::Key => read.key = Some(row.try_get(i)?),
+            UsageDimension::Consumer => read.consumer = Some(row.try_get(i)?),
+            UsageDimension::Model => read.model = Some(row.try_get(i)?),
         }
     }
     Ok(UsageRow {

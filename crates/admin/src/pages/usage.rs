@@ -2,7 +2,10 @@
 
 mod charts;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::{Duration, SystemTime},
+};
 
 use access::UsedCounts;
 use askama::Template;
@@ -32,6 +35,8 @@ use crate::{
 
 /// How many rows are shown; the API has all of them.
 const ROWS: u32 = 200;
+/// How many names are compared, for those that have the most.
+const NAMES: u32 = 2_000;
 /// So many days by hour are kept at least.
 const HOURS_KEPT: i64 = 30;
 /// The first day that is shown, if none is chosen, is so long ago.
@@ -203,7 +208,7 @@ async fn page(admin: &Admin, operator: Operator, mut query: UsageQuery) -> Usage
         columns: by.dimensions().iter().map(|by| heading(by.name())).collect(),
         charts: if total.is_some() { charts } else { Vec::new() },
         compared: compared.map(|(now, before)| compared_with(before, now, currency.as_deref())),
-        total: total.as_ref().map(UsageLine::of),
+        total: total.as_ref().map(|total| UsageLine::numbers(&total.counts)),
         rows: rows.iter().map(UsageLine::of).collect(),
         has_more,
         currency,
@@ -259,31 +264,45 @@ async fn found(
 ) -> Result<Found, RegistryError> {
     let store = admin.registry.store()?;
     let is_by = |wanted: &[UsageDimension]| by.dimensions().iter().any(|by| wanted.contains(by));
-    let order = match currency {
-        _ if is_by(&[UsageDimension::Hour, UsageDimension::Day, UsageDimension::Month]) => UsageOrder::Newest,
-        Some(_) => UsageOrder::Cost,
-        None => UsageOrder::Tokens,
+    let most = if currency.is_some() { UsageOrder::Cost } else { UsageOrder::Tokens };
+    let is_by_time = is_by(&[UsageDimension::Hour, UsageDimension::Day, UsageDimension::Month]);
+    let of = [UsageDimension::Key, UsageDimension::Consumer].into_iter().find(|of| is_by(&[*of]));
+    let of = of.unwrap_or(UsageDimension::Model);
+    // One list serves for the sum and for the charts, and without times for the rows, too.
+    let listed = if is_by_time { UsageBy::of([of]) } else { by.clone() };
+    let listed = UsageFilter { by: listed, order: most, limit: NAMES, ..all.clone() };
+    let listed = store.usage(&listed).await?;
+    let is_whole = listed.len() < NAMES as usize;
+    let rows = UsageFilter { by: by.clone(), order: UsageOrder::Newest, limit: ROWS + 1, ..all.clone() };
+    let mut found = Found {
+        total: if is_whole { sums(&listed, |_| ()).pop() } else { store.usage(all).await?.pop() },
+        rows: match is_by_time {
+            true => store.usage(&rows).await?,
+            false => listed.iter().take(ROWS as usize + 1).cloned().collect(),
+        },
+        ..Found::default()
     };
-    let rows = UsageFilter { by: by.clone(), order, limit: ROWS + 1, ..all.clone() };
-    let mut found =
-        Found { total: store.usage(all).await?.pop(), rows: store.usage(&rows).await?, ..Found::default() };
+    let by_name = match of {
+        UsageDimension::Key => sums(&listed, |row| row.key.clone()),
+        UsageDimension::Consumer => sums(&listed, |row| row.consumer.clone()),
+        _ => sums(&listed, |row| row.model.clone()),
+    };
     let day = |text: &Option<String>| text.as_ref().and_then(|day| day.parse::<Date>().ok());
     let today = day(&Some(day_before(admin, Duration::ZERO))).unwrap_or_default();
     let last = day(&all.to).unwrap_or(today);
-    if let Some(first) = day(&all.from).filter(|first| *first <= last) {
-        let days = (i64::from((last - first).get_days()) + 1).days();
-        let [from, to] = [first.saturating_sub(days), first.saturating_sub(1.day())];
-        let [from, to] = [from, to].map(|day| Some(day.to_string()));
-        let before = UsageFilter { from, to, table: None, ..all.clone() };
-        found.before = Some(store.usage(&before).await?.pop().unwrap_or_default());
-    }
-    let dimensions = [UsageDimension::Key, UsageDimension::Consumer];
-    let of = dimensions.into_iter().find(|of| is_by(&[*of])).unwrap_or(UsageDimension::Model);
-    let zone = admin.shared.policy().time_zone().clone();
     let first = match day(&all.from) {
-        Some(first) => first,
+        Some(first) if first <= last => {
+            let days = (i64::from((last - first).get_days()) + 1).days();
+            let [from, to] = [first.saturating_sub(days), first.saturating_sub(1.day())];
+            let [from, to] = [from, to].map(|day| Some(day.to_string()));
+            let before = UsageFilter { from, to, table: None, ..all.clone() };
+            found.before = Some(store.usage(&before).await?.pop().unwrap_or_default());
+            first
+        }
+        Some(_) => last,
         None => oldest(&store, all).await?.unwrap_or(last),
     };
+    let zone = admin.shared.policy().time_zone().clone();
     let charted = charts::Charted {
         filter: &UsageFilter { table: None, ..all.clone() },
         days: [first.min(last), last],
@@ -292,8 +311,22 @@ async fn found(
         currency,
         of,
     };
-    found.charts = charts::charts(&store, &charted).await?;
+    found.charts = charts::charts(&store, &charted, &by_name).await?;
     Ok(found)
+}
+
+/// The sums of rows that are of the same name.
+fn sums<N: Ord>(rows: &[UsageRow], name: impl Fn(&UsageRow) -> N) -> Vec<UsageRow> {
+    let mut sums: BTreeMap<N, UsageRow> = BTreeMap::new();
+    for row in rows {
+        match sums.entry(name(row)) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(row.clone());
+            }
+            Entry::Occupied(sum) => sum.into_mut().counts += row.counts,
+        }
+    }
+    sums.into_values().collect()
 }
 
 /// The first month of which there is something.

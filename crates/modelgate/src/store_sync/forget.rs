@@ -36,8 +36,8 @@ impl Forgetting {
         }
         let store = Arc::clone(store);
         self.0 = Some(tokio::spawn(async move {
-            let of_days =
-                [UsageTable::Days, UsageTable::Models, UsageTable::Months].map(|table| (table, &days_before));
+            let of_days = [UsageTable::Days, UsageTable::Months, UsageTable::Models, UsageTable::ModelMonths];
+            let of_days = of_days.map(|table| (table, &days_before));
             for (table, day) in [(UsageTable::Hours, &hours_before)].into_iter().chain(of_days) {
                 match forget(&store, table, day).await {
                     Ok(0) => {}

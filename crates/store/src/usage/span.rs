@@ -74,6 +74,15 @@ impl Conditions {
                 self.add(condition, value);
             }
         }
+        if let Some((of, names)) = &filter.only {
+            let first = self.values.len() + 1;
+            self.values.extend(names.iter().cloned());
+            let places: Vec<_> = (first..=self.values.len()).map(|place| format!("${place}")).collect();
+            self.texts.push(match places.is_empty() {
+                true => "1 = 0".to_owned(),
+                false => format!("{} IN ({})", of.expression(), places.join(", ")),
+            });
+        }
     }
 
     fn days(&mut self, filter: &UsageFilter) {
@@ -113,34 +122,14 @@ impl UsageFilter {
         }
     }
 
-    /// The expression of a column; the parameters of [`UsageFilter::only`] come after so many others.
-    pub(super) fn column(&self, by: UsageDimension, parameters: usize) -> String {
-        let expression = by.expression();
-        match &self.only {
-            Some((of, names)) if *of == by => {
-                let places: Vec<_> =
-                    (1..=names.len()).map(|place| format!("${}", parameters + place)).collect();
-                match places.is_empty() {
-                    true => "CAST(NULL AS TEXT)".to_owned(),
-                    false => {
-                        format!("CASE WHEN {expression} IN ({}) THEN {expression} END", places.join(", "))
-                    }
-                }
-            }
-            _ => expression.to_owned(),
-        }
-    }
-
-    pub(super) fn order_of(&self, columns: &[String]) -> String {
+    /// Which rows come first.
+    pub(super) fn order(&self) -> String {
         const TOKENS: &str = "sum(exact + measured + tokens) DESC";
-        let by = self.by.dimensions().iter().enumerate();
-        let newest = by.map(|(at, by)| match (by, self.only.is_some()) {
-            (UsageDimension::Hour | UsageDimension::Day | UsageDimension::Month, _) => {
-                format!("{} DESC", columns[at])
+        let newest = self.by.dimensions().iter().map(|by| match by {
+            UsageDimension::Hour | UsageDimension::Day | UsageDimension::Month => {
+                format!("{} DESC", by.expression())
             }
-            // A name that stands for all others has parameters, which may not be written twice.
-            (_, true) => (at + 1).to_string(),
-            (_, false) => columns[at].clone(),
+            _ => by.expression().to_owned(),
         });
         let first = match self.order {
             UsageOrder::Newest => None,
@@ -157,12 +146,17 @@ impl Store {
         let is_of_rows = filter.by.dimensions().len() == 4
             && !filter.is_by(UsageDimension::Month)
             && filter.table.is_none()
-            && filter.only.is_none()
             && filter.order == UsageOrder::Newest;
-        let can_be_by_month =
-            table == UsageTable::Days && filter.table.is_none() && !filter.is_by(UsageDimension::Day);
-        if can_be_by_month && let Some(months) = self.whole_months(filter).await? {
-            return Ok(months_and_days(filter, &months));
+        let by_month = match table {
+            UsageTable::Days => Some(UsageTable::Months),
+            UsageTable::Models => Some(UsageTable::ModelMonths),
+            _ => None,
+        };
+        let by_month = by_month.filter(|_| filter.table.is_none() && !filter.is_by(UsageDimension::Day));
+        if let Some(by_month) = by_month
+            && let Some(months) = self.whole_months(filter).await?
+        {
+            return Ok(months_and_days(filter, &months, [by_month, table]));
         }
         let mut conditions = Conditions::default();
         conditions.names(filter);
@@ -186,15 +180,19 @@ impl Store {
     }
 }
 
-/// Sums of months, and the days before and after them.
-fn months_and_days(filter: &UsageFilter, months: &WholeMonths) -> Source {
+/// Sums of months, and the days before and after them: from these two tables.
+fn months_and_days(
+    filter: &UsageFilter,
+    months: &WholeMonths,
+    [by_month, by_day]: [UsageTable; 2],
+) -> Source {
+    let [by_month, by_day] = [by_month, by_day].map(UsageTable::name);
     let columns = format!("key_name, consumer, model, {}, last_used", NUMBERS.join(", "));
     let mut conditions = Conditions::default();
     conditions.add("month >=", &months.first);
     conditions.add("month <=", &months.last);
     conditions.names(filter);
-    let by_month =
-        format!("SELECT month || '-01' AS day, {columns} FROM usage_months {}", conditions.text(0));
+    let whole = format!("SELECT month || '-01' AS day, {columns} FROM {by_month} {}", conditions.text(0));
     let mut part = |of: &[(&str, &str)]| {
         let from = conditions.texts.len();
         for (condition, value) in of {
@@ -202,12 +200,12 @@ fn months_and_days(filter: &UsageFilter, months: &WholeMonths) -> Source {
         }
         conditions.names(filter);
         conditions.days(filter);
-        format!(" UNION ALL SELECT day, {columns} FROM usage {}", conditions.text(from))
+        format!(" UNION ALL SELECT day, {columns} FROM {by_day} {}", conditions.text(from))
     };
     let before = part(&[("day <", &format!("{}-01", months.first))]);
     let after = part(&[("day >", &format!("{}-31", months.last))]);
     Source {
-        from: format!("({by_month}{before}{after}) AS usage"),
+        from: format!("({whole}{before}{after}) AS usage"),
         values: conditions.values,
         is_of_rows: false,
     }

@@ -18,31 +18,31 @@ impl Store {
             Some(oldest) if UsageTable::Months.period_of(&oldest) < month => {}
             _ => return Ok(()),
         }
-        let days = "FROM usage WHERE day >= $1 AND day <= $2 GROUP BY";
-        let models = UsageTable::Models;
-        let months = UsageTable::Months;
-        let statements = [
-            (
-                format!("DELETE FROM {} WHERE month || '-01' >= $1 AND month || '-01' <= $2", months.name()),
-                format!(
-                    "{} SELECT substr(day, 1, 7), key_name, consumer, model, {} {days} substr(day, 1, 7), key_name, \
-                     consumer, model",
-                    months.insert(),
-                    sums()
-                ),
-            ),
-            (
-                format!("DELETE FROM {} WHERE day >= $1 AND day <= $2", models.name()),
-                format!("{} SELECT day, '', '', model, {} {days} day, model", models.insert(), sums()),
-            ),
+        let month_of = "substr(day, 1, 7)";
+        let tables = [
+            (UsageTable::Months, month_of, "key_name, consumer"),
+            (UsageTable::Models, "day", "'', ''"),
+            (UsageTable::ModelMonths, month_of, "'', ''"),
         ];
+        let statements = tables.map(|(table, time, names)| {
+            let period = table.period();
+            // A month is the beginning of each of its days.
+            let delete = format!("DELETE FROM {} WHERE {period} >= substr($1, 1, 7) AND {period} <= $2", table.name());
+            let groups = if table == UsageTable::Months { "key_name, consumer, model" } else { "model" };
+            let insert = format!(
+                "{} SELECT {time}, {names}, model, {} FROM usage WHERE day >= $1 AND day <= $2 GROUP BY {time}, {groups}",
+                table.insert(),
+                sums()
+            );
+            [delete, insert]
+        });
         let mut transaction = self.begin().await?;
         if let StoreUrl::Postgres(_) = self.url {
             // Nothing may be added to a day while it is summed up; what is counted meanwhile waits.
             sqlx::query("LOCK TABLE usage IN SHARE ROW EXCLUSIVE MODE").execute(&mut *transaction).await?;
         }
         let (first, last) = (format!("{month}-01"), format!("{month}-31"));
-        for statement in statements.into_iter().flat_map(|(delete, insert)| [delete, insert]) {
+        for statement in statements.into_iter().flatten() {
             sqlx::query(AssertSqlSafe(statement)).bind(&first).bind(&last).execute(&mut *transaction).await?;
         }
         transaction.commit().await?;

@@ -1,6 +1,7 @@
 //! Charts of usage: tokens and costs by time, stacked by the names that have the most of them.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     time::{Duration, SystemTime},
 };
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// How many names have a colour of their own.
-const NAMES: u32 = 5;
+const NAMES: usize = 5;
 /// Longer times than so many hours are drawn by day.
 const MOST_HOURS: i32 = 3 * 24;
 /// Longer times than so many days are drawn by month: of models, and of keys and consumers, of which there may be many.
@@ -37,29 +38,42 @@ pub(super) struct Charted<'a> {
     pub(super) of: UsageDimension,
 }
 
-/// A chart of tokens and, if there are prices, one of costs.
-pub(super) async fn charts(store: &Store, charted: &Charted<'_>) -> Result<Vec<Chart>, StoreError> {
+/// A chart of tokens and, if there are prices, one of costs. `all` has a row for each name.
+pub(super) async fn charts(
+    store: &Store,
+    charted: &Charted<'_>,
+    all: &[UsageRow],
+) -> Result<Vec<Chart>, StoreError> {
     let step = step(charted);
     let spans = spans(charted, step);
     let of_tokens = (UsageOrder::Tokens, "Tokens".to_owned());
     let of_costs = charted.currency.map(|currency| (UsageOrder::Cost, format!("Cost ({currency})")));
-    let mut charts = Vec::new();
-    for (order, what) in [of_tokens].into_iter().chain(of_costs) {
-        let filter = charted.filter.clone();
-        let top = UsageFilter { by: UsageBy::of([charted.of]), order, limit: NAMES, ..filter.clone() };
-        let names: Vec<String> = store
-            .usage(&top)
-            .await?
-            .into_iter()
-            .map(|row| name_of(charted.of, row).unwrap_or_default())
-            .collect();
-        let limit = u32::try_from(spans.len()).unwrap_or(u32::MAX).saturating_mul(NAMES + 1);
-        let by = UsageBy::of([step, charted.of]);
-        let rows = UsageFilter { by, only: Some((charted.of, names.clone())), limit, ..filter };
-        let rows = store.usage(&rows).await?;
-        charts.push(drawn(format!("{what} by {}", step.name()), order, names, &spans, rows, charted.of));
+    let wanted: Vec<_> = [of_tokens].into_iter().chain(of_costs).collect();
+    let top = |order| {
+        let mut all: Vec<_> = all.iter().filter(|row| value(row, order) > 0).collect();
+        all.sort_by_key(|row| Reverse(value(row, order)));
+        all.into_iter().take(NAMES).filter_map(|row| name_of(charted.of, row)).collect::<Vec<_>>()
+    };
+    let mut names: Vec<_> = wanted.iter().flat_map(|(order, _)| top(*order)).collect();
+    names.sort_unstable();
+    names.dedup();
+    let filter = UsageFilter { limit: u32::MAX, ..charted.filter.clone() };
+    // What is not of these names is the difference, so that nobody sums up what is of all others.
+    let whole = UsageFilter { by: UsageBy::of([step]), ..filter.clone() };
+    let rows = UsageFilter { by: UsageBy::of([step, charted.of]), only: Some((charted.of, names)), ..filter };
+    let mut rows = store.usage(&rows).await?;
+    rows.extend(store.usage(&whole).await?);
+    let drawn = |(order, what): (UsageOrder, String)| {
+        drawn(format!("{what} by {}", step.name()), order, top(order), &spans, &rows, charted.of)
+    };
+    Ok(wanted.into_iter().map(drawn).collect())
+}
+
+fn value(row: &UsageRow, order: UsageOrder) -> i64 {
+    match order {
+        UsageOrder::Cost => row.counts.cost,
+        UsageOrder::Tokens | UsageOrder::Newest => row.counts.tokens(),
     }
-    Ok(charts)
 }
 
 /// What the columns of a chart are.
@@ -104,11 +118,11 @@ fn spans(charted: &Charted<'_>, step: UsageDimension) -> Vec<(String, String, St
     }
 }
 
-fn name_of(of: UsageDimension, row: UsageRow) -> Option<String> {
+fn name_of(of: UsageDimension, row: &UsageRow) -> Option<String> {
     match of {
-        UsageDimension::Key => row.key,
-        UsageDimension::Consumer => row.consumer,
-        _ => row.model,
+        UsageDimension::Key => row.key.clone(),
+        UsageDimension::Consumer => row.consumer.clone(),
+        _ => row.model.clone(),
     }
 }
 
@@ -117,23 +131,30 @@ fn drawn(
     order: UsageOrder,
     names: Vec<String>,
     spans: &[(String, String, String)],
-    rows: Vec<UsageRow>,
+    rows: &[UsageRow],
     of: UsageDimension,
 ) -> Chart {
-    let value = |row: &UsageRow| match order {
-        UsageOrder::Cost => row.counts.cost,
-        _ => row.counts.tokens(),
-    };
-    let has_others = rows.iter().any(|row| name_of(of, row.clone()).is_none());
     let mut values: BTreeMap<(String, usize), i64> = BTreeMap::new();
+    let others = names.len();
     for row in rows {
-        let time = row.hour.map(|hour| hour.to_string()).or(row.day.clone()).or(row.month.clone());
-        let value = value(&row);
-        let name = name_of(of, row);
-        let series =
-            name.map_or(names.len(), |name| names.iter().position(|one| *one == name).unwrap_or(names.len()));
-        *values.entry((time.unwrap_or_default(), series)).or_default() += value;
+        let time = row
+            .hour
+            .map(|hour| hour.to_string())
+            .or(row.day.clone())
+            .or(row.month.clone())
+            .unwrap_or_default();
+        let value = value(row, order);
+        match name_of(of, row).map(|name| names.iter().position(|one| *one == name)) {
+            Some(Some(series)) => {
+                *values.entry((time.clone(), series)).or_default() += value;
+                *values.entry((time, others)).or_default() -= value;
+            }
+            // It is among the others of this chart.
+            Some(None) => {}
+            None => *values.entry((time, others)).or_default() += value,
+        }
     }
+    let has_others = values.iter().any(|((_, series), value)| *series == others && *value > 0);
     let shown: Vec<String> = names
         .into_iter()
         .map(|name| if name.is_empty() { "no name".to_owned() } else { name })
