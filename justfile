@@ -24,6 +24,10 @@ screenshots:
 shipped:
     cargo xtask shipped --install
 
+# Make a Debian package of PROGRAM, which `just shipped` has built, and check it
+package PROGRAM:
+    cargo xtask package --install --program {{ PROGRAM }}
+
 # Search for inputs that TARGET reads wrongly, for SECONDS (`just fuzz list` prints the targets; docs/fuzzing.md)
 fuzz TARGET SECONDS="60":
     cargo xtask fuzz {{ TARGET }} --seconds {{ SECONDS }}

@@ -12,6 +12,7 @@ mod http;
 mod layout;
 mod lint;
 mod mutants;
+mod package;
 mod run;
 mod screenshots;
 mod service;
@@ -20,6 +21,7 @@ mod source;
 mod test;
 mod tools;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -79,6 +81,15 @@ enum Command {
         #[arg(long)]
         install: bool,
     },
+    /// Makes a Debian package of a program that is built already, unpacks it and runs what is in it.
+    Package {
+        /// First install what is missing into target/tools.
+        #[arg(long)]
+        install: bool,
+        /// The program: what `cargo xtask shipped` has built, or any other.
+        #[arg(long, value_name = "FILE")]
+        program: PathBuf,
+    },
     /// Starts Traefik, Modelgate and two simulated inference servers, and asks them something.
     Demo {
         /// In containers on the local Docker Engine, from deploy/compose.yaml.
@@ -106,6 +117,7 @@ fn main() -> ExitCode {
         Command::Fuzz(search) => fuzz::fuzz(&search),
         Command::Mutants(wanted) => mutants::mutants(&wanted),
         Command::Shipped { install } => shipped::shipped(install),
+        Command::Package { install, program } => package::package(install, &program),
         Command::Demo { docker, once } => demo::demo(docker, once),
     };
     match outcome {

@@ -255,6 +255,13 @@ pub(crate) fn for_lints() -> [Tool; 3] {
     ]
 }
 
+/// The program that makes Debian packages.
+pub(crate) fn for_packages() -> Tool {
+    Tool::kept("cargo-deb", "cargo-deb/bin/cargo-deb", "Debian packages", |_, _| {
+        install_crate("cargo-deb", "3.8.0")
+    })
+}
+
 /// Compiles a program from crates.io; unoptimised, because it runs only for a second.
 fn install_crate(name: &str, version: &str) -> Result {
     let mut command = run::cargo();

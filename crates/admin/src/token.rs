@@ -3,7 +3,7 @@
 use std::{
     fmt, fs,
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown},
     path::Path,
     sync::Arc,
 };
@@ -91,7 +91,7 @@ impl AdminTokens {
     /// The digest cannot be read or written, or the system provides no random bytes.
     pub fn generated(state_dir: Option<&Path>) -> io::Result<(Self, Option<NewAdminToken>)> {
         let path = state_dir.map(|folder| folder.join(FILE));
-        let one = |digest| Self(vec![AdminToken { name: "generated".into(), digest, role: Role::Admin }]);
+        let one = Self::of_generated;
         if let Some(path) = &path {
             let failed = |what: &str| io::Error::other(format!("{}: {what}", path.display()));
             match fs::read_to_string(path) {
@@ -105,13 +105,36 @@ impl AdminTokens {
             }
         }
         let token = NewAdminToken::generate()?;
-        let digest = KeyDigest::of(token.reveal());
-        if let (Some(path), Some(folder)) = (&path, state_dir) {
-            fs::create_dir_all(folder)?;
-            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-            writeln!(file, "{}", digest.to_hex())?;
+        if let (Some(path), Some(folder)) = (&path, state_dir)
+            && let Err(error) = token.keep(folder, |partial| fs::hard_link(partial, path))
+        {
+            // Another Modelgate with the same folder has just made one.
+            return match (error.kind(), Self::kept(folder)) {
+                (io::ErrorKind::AlreadyExists, Some(digest)) => Ok((one(digest), None)),
+                _ => Err(error),
+            };
         }
-        Ok((one(digest), Some(token)))
+        Ok((one(KeyDigest::of(token.reveal())), Some(token)))
+    }
+
+    /// The digest of the generated token, if there is one that can be read.
+    pub fn kept(state_dir: &Path) -> Option<KeyDigest> {
+        KeyDigest::parse_hex(fs::read_to_string(state_dir.join(FILE)).ok()?.trim()).ok()
+    }
+
+    /// The generated token alone, by its digest.
+    pub fn of_generated(digest: KeyDigest) -> Self {
+        Self(vec![AdminToken { name: "generated".into(), digest, role: Role::Admin }])
+    }
+
+    /// Makes a new token in place of the generated one, and keeps its digest in the state folder.
+    ///
+    /// # Errors
+    /// The digest cannot be written, or the system provides no random bytes.
+    pub fn renewed(state_dir: &Path) -> io::Result<NewAdminToken> {
+        let token = NewAdminToken::generate()?;
+        token.keep(state_dir, |partial| fs::rename(partial, state_dir.join(FILE)))?;
+        Ok(token)
     }
 }
 
@@ -119,6 +142,29 @@ impl NewAdminToken {
     /// Generates a token of 160 random bits.
     fn generate() -> io::Result<Self> {
         Ok(Self(format!("mgadmin-{}", random_hex::<20>()?)))
+    }
+
+    /// Writes its digest, which `place` puts in its place at once: a running Modelgate looks at it.
+    fn keep(&self, state_dir: &Path, place: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+        let failed = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", state_dir.join(FILE).display()))
+        };
+        fs::create_dir_all(state_dir).map_err(failed)?;
+        let partial = state_dir.join(format!("{FILE}.{}", random_hex::<8>()?));
+        let write = || {
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+            writeln!(file, "{}", KeyDigest::of(self.reveal()).to_hex())?;
+            // If root does it for the user that Modelgate runs as, that user must be able to read it.
+            let (folder, own) = (fs::metadata(state_dir)?, file.metadata()?);
+            if (own.uid(), own.gid()) != (folder.uid(), folder.gid()) {
+                chown(&partial, Some(folder.uid()), Some(folder.gid()))?;
+            }
+            place(&partial)
+        };
+        let written = write();
+        // Renamed, it is gone already.
+        let _ = fs::remove_file(&partial);
+        written.map_err(failed)
     }
 
     /// The token in clear.

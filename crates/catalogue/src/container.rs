@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     AddressFinding, AskedFor, DockerHost, DoorFinding, Finding, HealthMode, LabelFinding, LifecycleFinding,
     Problem, ServerId, ServerSpec, ServerState, ServerUrl, Source,
@@ -12,7 +14,7 @@ use crate::{
 const DEFAULT_PORT: u16 = 8000;
 
 /// A container's status in Docker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerStatus {
     /// Created, never started.
     Created,
@@ -27,7 +29,7 @@ pub enum ContainerStatus {
 }
 
 /// The state of the container's HEALTHCHECK.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerHealth {
     /// It has not passed yet.
     Starting,
@@ -38,7 +40,7 @@ pub enum ContainerHealth {
 }
 
 /// A container port that the Docker host publishes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedPort {
     /// The port inside the container.
     pub container_port: u16,
@@ -49,7 +51,7 @@ pub struct PublishedPort {
 }
 
 /// A container as Docker's list and inspect describe it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerRecord {
     /// Its full id.
     pub id: String,
@@ -76,7 +78,7 @@ pub struct ContainerRecord {
 }
 
 /// The point from which servers must be reachable. Modelgate probes a server at the same address to which Traefik sends requests.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkView {
     /// The Docker host's name in `docker.hosts`; `None` for the one that `docker` itself describes.
     pub host: Option<String>,

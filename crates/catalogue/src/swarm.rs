@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     AddressFinding, ContainerHealth, ContainerRecord, ContainerStatus, DockerFinding, Finding, HealthMode,
     Interpretation, NetworkView, Problem, PublishedPort, ServerId, ServerSpec, ServerState, ServerUrl,
@@ -15,7 +17,7 @@ use crate::{
 };
 
 /// The progress of a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskStatus {
     /// On its way to a node, or being started there. With a HEALTHCHECK this lasts until it passes.
     Starting,
@@ -26,7 +28,7 @@ pub enum TaskStatus {
 }
 
 /// A task as Swarm's list describes it, with what its service says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRecord {
     /// The task's id.
     pub id: String,

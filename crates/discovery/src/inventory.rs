@@ -3,6 +3,7 @@
 //! No I/O: the reconcile loop reports changes to it and asks what is due. Time is passed in.
 
 mod entry;
+mod kept;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -12,15 +13,17 @@ use std::{
 
 use catalogue::{
     Blind, Catalogue, Configured, Cordons, DockerFinding, DockerHost, DoorFinding, Interpretation, Labelled,
-    LifecycleFinding, ModelOverrides, OwnRouter, Problem, ServerId, ServerSpec, ServerState, TraefikSeen,
-    interpret, interpret_task,
+    LifecycleFinding, ModelOverrides, NetworkView, OwnRouter, Problem, ServerId, ServerSpec, ServerState,
+    TraefikSeen, interpret, interpret_task,
 };
 
 use crate::{
     docker::{HostName, Survey, Withdrawal, given_name, source_name},
     probe::Answers,
 };
+use entry::DockerRecord;
 use entry::Entry;
+pub(crate) use kept::KeptServer;
 
 /// How long requests for the models of a vanished server are answered with 503 (come back later) instead of 404 (unknown model).
 const LINGER: Duration = Duration::from_secs(60);
@@ -41,6 +44,8 @@ pub(crate) struct Inventory {
     is_returning: bool,
     entries: BTreeMap<ServerId, Entry>,
     hosts: BTreeMap<HostName, HostReport>,
+    /// Servers are known from before Modelgate's start.
+    has_adopted: bool,
     /// Something has happened since the last catalogue that may have changed it.
     has_news: bool,
 }
@@ -57,6 +62,24 @@ struct HostReport {
     blind: Option<Blind>,
     routers: Vec<OwnRouter>,
     traefiks: Vec<TraefikSeen>,
+    /// From where its servers are reached; `None` until it has been surveyed.
+    network_view: Option<NetworkView>,
+}
+
+impl DockerRecord {
+    /// Reads the record: which server it is, and what Modelgate makes of it.
+    fn read(&self, network_view: &NetworkView) -> (ServerId, Labelled, Interpretation, Vec<Problem>) {
+        match self {
+            Self::Container(c) => {
+                let (what, problems) = interpret(c, network_view);
+                (ServerId::docker(&c.id), Labelled::container(c, &what), what, problems)
+            }
+            Self::Task(t) => {
+                let (what, problems) = interpret_task(t, network_view);
+                (ServerId::docker(&t.id), Labelled::task(t, &what), what, problems)
+            }
+        }
+    }
 }
 
 impl Inventory {
@@ -84,15 +107,12 @@ impl Inventory {
         let mut found = problems;
         let mut seen: HashSet<ServerId> = unread.iter().map(|id| ServerId::docker(id)).collect();
         let (mut elsewhere, mut labelled) = (None, Vec::new());
-        let containers = containers.iter().map(|c| {
-            let (what, problems) = interpret(c, &network_view);
-            (ServerId::docker(&c.id), Labelled::container(c, &what), what, problems)
-        });
-        let tasks = tasks.iter().map(|t| {
-            let (what, problems) = interpret_task(t, &network_view);
-            (ServerId::docker(&t.id), Labelled::task(t, &what), what, problems)
-        });
-        for (id, label, what, problems) in containers.chain(tasks) {
+        let seen_now = containers
+            .into_iter()
+            .map(DockerRecord::Container)
+            .chain(tasks.into_iter().map(DockerRecord::Task));
+        for record in seen_now {
+            let (id, label, what, problems) = record.read(&network_view);
             if let Some(other) = self.is_of_another(&id, host) {
                 elsewhere = Some(other);
                 continue;
@@ -102,7 +122,7 @@ impl Inventory {
             match what {
                 Interpretation::NotEnabled | Interpretation::Rejected => continue,
                 Interpretation::Down(state) => self.down(&id, state, now),
-                Interpretation::Server(spec, state) => self.up(host, *spec, state, now),
+                Interpretation::Server(spec, state) => self.up(host, *spec, state, record, now),
             }
             seen.insert(id);
         }
@@ -115,7 +135,16 @@ impl Inventory {
         for withdrawal in withdrawn_meanwhile {
             self.withdraw(withdrawal);
         }
-        let report = HostReport { unreachable: None, found, labelled, undecided, blind, routers, traefiks };
+        let report = HostReport {
+            unreachable: None,
+            found,
+            labelled,
+            undecided,
+            blind,
+            routers,
+            traefiks,
+            network_view: Some(network_view),
+        };
         self.hosts.insert(host.clone(), report);
     }
 
@@ -125,16 +154,19 @@ impl Inventory {
         entry.host.clone().filter(|other| other != host)
     }
 
-    fn up(&mut self, host: &HostName, spec: ServerSpec, state: ServerState, now: Instant) {
-        match self.entries.get_mut(&spec.id) {
-            Some(entry) => {
-                entry.host = Some(host.clone());
-                entry.update(spec, state, now);
-            }
-            None => {
-                self.entries.insert(spec.id.clone(), Entry::new(spec, Some(host.clone()), state, now));
-            }
-        }
+    fn up(
+        &mut self,
+        host: &HostName,
+        spec: ServerSpec,
+        state: ServerState,
+        seen: DockerRecord,
+        now: Instant,
+    ) {
+        let new = || Entry::new(spec.clone(), Some(host.clone()), state.clone(), now);
+        let entry = self.entries.entry(spec.id.clone()).or_insert_with(new);
+        entry.host = Some(host.clone());
+        entry.update(spec, state, now);
+        entry.seen = Some(seen);
     }
 
     fn down(&mut self, id: &ServerId, state: ServerState, now: Instant) {
@@ -246,6 +278,10 @@ impl Inventory {
         let before = self.entries.len();
         self.entries.retain(|_, e| e.gone_since.is_none_or(|since| now < since + LINGER));
         self.has_news |= self.entries.len() != before;
+        for entry in self.entries.values_mut().filter(|e| e.kept_until.is_some_and(|until| until <= now)) {
+            entry.gone(ServerState::Stopped(LifecycleFinding::Gone.into()), now);
+            self.has_news = true;
+        }
         if self.is_returning && self.returning_until().is_none_or(|until| until <= now) {
             (self.is_returning, self.has_news) = (false, true);
         }
@@ -256,12 +292,22 @@ impl Inventory {
         let probe = |e: &Entry| (e.can_be_asked() && !e.probe.under_way).then_some(e.probe.due);
         let linger = |e: &Entry| e.gone_since.map(|since| since + LINGER);
         let returning = self.returning_until().filter(|_| self.is_returning);
-        self.entries.values().flat_map(|e| [probe(e), linger(e)]).flatten().chain(returning).min()
+        self.entries
+            .values()
+            .flat_map(|e| [probe(e), linger(e), e.kept_until])
+            .flatten()
+            .chain(returning)
+            .min()
     }
 
     /// Whether every server that can be probed has been probed at least once.
     pub(crate) fn all_asked(&self) -> bool {
         self.entries.values().all(|e| !e.can_be_asked() || e.probe.asked)
+    }
+
+    /// Whether it has servers that are known from before Modelgate's start.
+    pub(crate) fn has_adopted(&self) -> bool {
+        self.has_adopted
     }
 
     /// Whether a model has a server that is ready.
@@ -287,6 +333,7 @@ impl Inventory {
         let of_hosts = self.hosts.values().flat_map(|h| h.unreachable.iter().chain(&h.found));
         problems.extend(of_hosts.cloned());
         problems.extend(self.blind_spot());
+        problems.extend(self.unsurveyed());
         let record = |entry: &mut Entry| entry.record(state(&self.cordons, entry));
         let catalogue =
             Catalogue::assemble_with(self.entries.values_mut().map(record), problems, &self.models);
@@ -303,6 +350,18 @@ impl Inventory {
     /// The Docker hosts that do not answer.
     pub(crate) fn unreachable_hosts(&self) -> Vec<Problem> {
         self.hosts.values().filter_map(|host| host.unreachable.clone()).collect()
+    }
+
+    /// Hints about the hosts of which only what was known before Modelgate's start is known.
+    fn unsurveyed(&self) -> Vec<Problem> {
+        let mut kept: BTreeMap<&HostName, usize> = BTreeMap::new();
+        for host in self.entries.values().filter(|e| e.kept_until.is_some()).filter_map(|e| e.host.as_ref()) {
+            *kept.entry(host).or_default() += 1;
+        }
+        let hint = |(host, servers): (&HostName, usize)| {
+            Problem::source(&source_name(host), DockerFinding::Kept { servers })
+        };
+        kept.into_iter().map(hint).collect()
     }
 
     /// The hint, given once for all hosts, that Traefik's default routers cannot be seen.

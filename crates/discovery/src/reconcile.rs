@@ -15,9 +15,10 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    DockerOptions,
+    DockerOptions, Kept,
     docker::{self, DockerUpdate, HostName},
     inventory::Inventory,
+    kept::Keeper,
     probe::{self, Answers},
     told::Told,
 };
@@ -43,6 +44,8 @@ pub struct Sources {
     pub remembered: watch::Receiver<Arc<BTreeSet<String>>>,
     /// The addresses from which Traefik polls, which tell its networks.
     pub traefik_peers: watch::Receiver<BTreeSet<IpAddr>>,
+    /// Where what is known is kept over a restart; `None`: nowhere.
+    pub kept: Option<Kept>,
 }
 
 /// The Docker hosts and their progress.
@@ -120,7 +123,8 @@ impl Hosts {
 
 /// Discovers servers and publishes catalogues, until it is dropped.
 ///
-/// The first catalogue is published when every source has been surveyed and every server that can be probed has been probed: an
+/// If what was known before a restart is kept, that is published at once, and each part of it stays until its source has been
+/// surveyed, or for ten minutes. Otherwise the first catalogue is published when every source has been surveyed and every server that can be probed has been probed: an
 /// incomplete catalogue would remove routes that Traefik still has from before Modelgate's restart. The servers of other
 /// sources wait 4 s for a Docker host that cannot be reached, and 10 s for one that does not answer; while no server is ready,
 /// nothing is published, and the publisher's readers are told what it waits for.
@@ -134,14 +138,18 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
     let (docker_tx, mut docker_rx) = mpsc::channel(256);
     // A JoinSet ends its tasks when it is dropped, so nothing outlives this function.
     let mut watchers = JoinSet::new();
+    let mut inventory = Inventory::default();
+    inventory.configured(&sources.configured.borrow_and_update(), Instant::now());
+    inventory.remember(sources.remembered.borrow_and_update().clone());
+    let mut keeper = sources
+        .kept
+        .take()
+        .map(|kept| Keeper::new(kept, &sources.docker, &sources.configured.borrow(), &mut inventory));
     for options in sources.docker.drain(..) {
         watchers.spawn(docker::watch(options, sources.traefik_peers.clone(), docker_tx.clone()));
     }
     drop(docker_tx);
     let mut probes = JoinSet::new();
-    let mut inventory = Inventory::default();
-    inventory.configured(&sources.configured.borrow_and_update(), Instant::now());
-    inventory.remember(sources.remembered.borrow_and_update().clone());
     let mut published = false;
     let mut told = Told::default();
     loop {
@@ -155,18 +163,26 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
                 (spec, answers)
             });
         }
-        if published {
-            if inventory.has_news() {
-                publish(&mut publisher, inventory.catalogue(), &mut told);
+        let suffices = || inventory.all_asked() && hosts.suffice(now, || inventory.serves_something());
+        if published && inventory.has_news() || !published && (inventory.has_adopted() || suffices()) {
+            if publish(&mut publisher, inventory.catalogue(), &mut told) {
+                keeper.iter_mut().for_each(|keeper| keeper.changed(now));
             }
-        } else if inventory.all_asked() && hosts.suffice(now, || inventory.serves_something()) {
-            publish(&mut publisher, inventory.catalogue(), &mut told);
             published = true;
-        } else {
+        } else if !published {
             publisher.waits_for(inventory.unreachable_hosts());
         }
+        if published && let Some(keeper) = &mut keeper {
+            let (configured, peers) = (sources.configured.borrow(), sources.traefik_peers.borrow());
+            keeper.keep(&inventory, &configured, &peers, now);
+        }
         let waiting = hosts.wait_until().filter(|until| !published && now < *until);
-        let next_due = inventory.next_due().into_iter().chain(waiting).min();
+        let next_due = inventory
+            .next_due()
+            .into_iter()
+            .chain(waiting)
+            .chain(keeper.iter().filter(|_| published).map(Keeper::due))
+            .min();
         tokio::select! {
             Some((host, update)) = docker_rx.recv() => hear(&mut inventory, &mut hosts, &host, update),
             Some(ended) = watchers.join_next() => warn!(?ended, "a Docker watcher has ended"),
@@ -212,13 +228,16 @@ fn answered(inventory: &mut Inventory, done: Result<(ServerSpec, Answers), JoinE
     }
 }
 
-fn publish(publisher: &mut Publisher, catalogue: Catalogue, told: &mut Told) {
+/// Returns whether it was published.
+fn publish(publisher: &mut Publisher, catalogue: Catalogue, told: &mut Told) -> bool {
     let (servers, models) = (catalogue.servers().count(), catalogue.pools().count());
     let problems = catalogue.problems().len();
     told.tell(&catalogue);
-    if publisher.publish(catalogue) {
+    let is_new = publisher.publish(catalogue);
+    if is_new {
         info!(servers, models, problems, "catalogue published");
     }
+    is_new
 }
 
 #[cfg(test)]

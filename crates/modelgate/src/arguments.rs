@@ -1,6 +1,7 @@
 //! The command line as types. What each command does is in `commands/` and `serve.rs`.
 //!
 //! ```text
+//! apply.rs      accounts as a file
 //! accounts.rs   keys, consumers and plans: how to name one, what to change
 //! fields.rs     the fields given for one, as a document with the configuration file's keys
 //! records.rs    usage and the audit log
@@ -10,6 +11,7 @@
 //! ```
 
 pub(crate) mod accounts;
+pub(crate) mod apply;
 pub(crate) mod budgets;
 pub(crate) mod explain;
 pub(crate) mod fields;
@@ -17,12 +19,14 @@ pub(crate) mod import;
 pub(crate) mod output;
 pub(crate) mod records;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::LazyLock};
 
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 
 use self::{
     accounts::{CreateKey, ListConsumers, ListKeys, ListPlans, Named, Rotate, SetConsumer, SetKey, SetPlan},
+    apply::Apply,
     budgets::Budgets,
     explain::Explain,
     import::Import,
@@ -31,7 +35,7 @@ use self::{
 
 /// One OpenAI- and Anthropic-compatible endpoint over all your inference servers, beside Traefik.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(version = version(), propagate_version = true)]
 pub(crate) struct Args {
     /// The configuration file [default: $MODELGATE_CONFIG, or modelgate.yaml if it is here]
     #[arg(long, global = true, value_name = "FILE")]
@@ -39,6 +43,16 @@ pub(crate) struct Args {
     /// What to do [default: serve]
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+}
+
+/// The version, and the commit from which the program was built, if that is known.
+fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let version = env!("CARGO_PKG_VERSION");
+        option_env!("MODELGATE_BUILT_FROM")
+            .map_or_else(|| version.to_owned(), |commit| format!("{version} ({commit})"))
+    });
+    &VERSION
 }
 
 /// The commands.
@@ -61,6 +75,16 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Print all labels, with the corresponding keys of the configuration file, as Markdown
     Reference,
+    /// Print what a shell needs to complete this command line
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write a manual page for each command
+    Man {
+        /// The folder for them
+        folder: PathBuf,
+    },
     /// Work with API keys
     #[command(subcommand)]
     Keys(Keys),
@@ -80,6 +104,37 @@ pub(crate) enum Command {
     Alerts(Alerts),
     /// Print the audit log: who changed what, and samples of refusals
     Audit(Audit),
+    /// Work with the token with which operators sign in to the dashboard
+    #[command(subcommand)]
+    Admin(AdminCommand),
+    /// Make the store's plans, consumers and keys those of a file, and print what changes
+    Apply(Apply),
+    /// Print the store's plans, consumers and keys as a file for `apply`
+    Export,
+    /// Copy everything in the store (keys, consumers, plans, usage, counts, the audit log) to a new file, while Modelgate runs
+    Backup {
+        /// The new file, an SQLite database that only its owner may read
+        file: PathBuf,
+    },
+    /// Put everything from a backup into the store, while Modelgate runs; also from SQLite into PostgreSQL, and back
+    Restore {
+        /// The file that `modelgate backup` has made
+        file: PathBuf,
+        /// Replace what the store holds; without this it must be empty
+        #[arg(long)]
+        replace: bool,
+    },
+}
+
+/// The commands on the admin token.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum AdminCommand {
+    /// Make a new token in place of the one that Modelgate made at its first start, and print it
+    Token {
+        /// Make a new one: the old one cannot be shown, since only its digest is kept
+        #[arg(long, required = true)]
+        new: bool,
+    },
 }
 
 /// The commands on alerts.
@@ -120,7 +175,8 @@ pub(crate) enum KeyAccounts {
     Enable(Named),
     /// Refuse a key until it is enabled again
     Disable(Named),
-    /// Remove a key; a missing one is not an error
+    /// Remove a key, which then is refused for good; a missing one is not an error
+    #[command(visible_alias = "revoke")]
     Delete(Named),
 }
 

@@ -9,14 +9,21 @@
 //! generate.rs     makes a key for the configuration file
 //! import.rs       imports another gateway's keys, as lines for the file or into the store
 //! accounts.rs     works on the keys, consumers and plans of the file and the store
+//! admin.rs        makes another admin token
 //! alerts.rs       sends test messages to webhooks
+//! apply.rs        makes the store's accounts those of a file, and prints such a file
+//! backup.rs       copies the store to a file, and back
 //! records.rs      prints usage and the audit log
-//! registry.rs     opens the file and the store for the last three, and reports failures
+//! registry.rs     opens the file and the store for the last four, and reports failures
+//! shell.rs        completions and manual pages
 //! table.rs        tables for people; every command can print JSON instead
 //! ```
 
 pub(crate) mod accounts;
+pub(crate) mod admin;
 pub(crate) mod alerts;
+pub(crate) mod apply;
+pub(crate) mod backup;
 pub(crate) mod budgets;
 pub(crate) mod check;
 pub(crate) mod explain;
@@ -27,4 +34,5 @@ pub(crate) mod records;
 pub(crate) mod reference;
 pub(crate) mod registry;
 pub(crate) mod render;
+pub(crate) mod shell;
 mod table;

@@ -30,6 +30,7 @@ mod admin;
 mod alerts;
 mod docker;
 mod env;
+mod files;
 mod host;
 mod keys;
 mod origin;
@@ -220,7 +221,7 @@ impl Config {
             ),
             models: keys::read_models(root.sections("models")),
             prices: PriceList::default(),
-            store: StoreConfig { url: None, keep: Duration::ZERO },
+            store: StoreConfig { url: None, keep: Duration::ZERO, first_key: false },
             usage: UsageConfig { keep: Duration::ZERO },
             shared_limits: store::read_shared(root.section("shared_limits"), root.has("shared_limits")),
             time_zone: root

@@ -14,10 +14,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use store::Registry;
 
-use arguments::{Args, Command, Keys};
+use arguments::{AdminCommand, Args, Command, Keys};
 use commands::{
-    accounts, alerts, budgets, check, explain, generate, healthcheck, import, records, reference, registry,
-    registry::CommandFailure, render,
+    accounts, admin, alerts, apply, backup, budgets, check, explain, generate, healthcheck, import, records,
+    reference, registry, registry::CommandFailure, render, shell,
 };
 use config::{Config, Env};
 
@@ -46,6 +46,8 @@ pub fn run() -> ExitCode {
         }
         Some(Command::Explain(what)) => with_config(&args, |config| explain::explain(&config, what)),
         Some(Command::Reference) => reference::print(),
+        Some(Command::Completions { shell }) => shell::completions(*shell),
+        Some(Command::Man { folder }) => shell::man(folder),
         Some(Command::Healthcheck) => with_config(&args, |config| healthcheck::healthcheck(&config)),
         Some(Command::Keys(Keys::Generate(wanted))) => generate::generate(wanted),
         Some(Command::Keys(Keys::Import(wanted))) if !wanted.store => import::print(wanted),
@@ -72,6 +74,19 @@ pub fn run() -> ExitCode {
         Some(Command::Alerts(what)) => with_config(&args, |config| alerts::alerts(&config, what)),
         Some(Command::Audit(wanted)) => {
             with_registry(&args, async |registry| records::audit(registry, wanted).await)
+        }
+        Some(Command::Admin(AdminCommand::Token { .. })) => with_config(&args, |config| {
+            registry::with_registry(&config, async |registry| admin::new_token(&config, registry).await)
+        }),
+        Some(Command::Apply(wanted)) => {
+            with_registry(&args, async |registry| apply::apply(registry, wanted).await)
+        }
+        Some(Command::Export) => with_registry(&args, apply::export),
+        Some(Command::Backup { file }) => {
+            with_registry(&args, async |registry| backup::backup(registry, file).await)
+        }
+        Some(Command::Restore { file, replace }) => {
+            with_registry(&args, async |registry| backup::restore(registry, file, *replace).await)
         }
     }
 }

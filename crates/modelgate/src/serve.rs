@@ -7,12 +7,14 @@
 //! metering.rs         what servers and Traefik tell about requests, and what servers have counted
 //! own_usage.rs        what callers' own keys have used
 //! alerts.rs           what webhooks are told
+//! listeners.rs        the sockets: bound here, or handed over by systemd
 //! log.rs              the log
 //! ```
 
 mod admin_tokens;
 pub(crate) mod alerts;
 mod budget_log;
+mod listeners;
 mod log;
 mod metering;
 mod own_usage;
@@ -21,7 +23,6 @@ mod shared_counting;
 
 use std::{
     io,
-    net::SocketAddr,
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -30,15 +31,15 @@ use std::{
 
 use admin::{Admin, Authenticator, Program};
 use catalogue::Cordons;
+use listenfd::ListenFd;
 use telemetry::COLLECT_EVERY;
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tracing::{info, warn};
-use web::{CertificateAuthority, Listeners, Shared};
+use web::{CertificateAuthority, Shared};
 
 use self::{
     log::LogLevel,
@@ -66,32 +67,34 @@ const SWEEP: Duration = Duration::from_secs(60);
 
 /// Serves until it is told to stop; `named` is the configuration file that the command line names.
 pub(crate) fn serve(named: Option<&Path>, config: Config) -> ExitCode {
+    let handed_over = listeners::handed_over();
     let log_level = log::start(&config.log);
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    exit::of(runtime::new().and_then(|runtime| runtime.block_on(run(named, config, log_level))))
+    exit::of(runtime::new().and_then(|runtime| runtime.block_on(run(named, config, log_level, handed_over))))
 }
 
-async fn run(named: Option<&Path>, config: Config, log_level: LogLevel) -> io::Result<()> {
+async fn run(
+    named: Option<&Path>,
+    config: Config,
+    log_level: LogLevel,
+    handed_over: ListenFd,
+) -> io::Result<()> {
     let file = config::locate(named, &Env::of_this_process());
     let seen = file.as_ref().and_then(|path| std::fs::read(path).ok());
     let authority =
         CertificateAuthority::open(config.state_dir.as_deref(), config.traefik.client_ca.as_deref())
             .map_err(io::Error::other)?;
-    let listeners = bind(&config).await?;
-    let telemetry_listener = match config.listen.telemetry {
-        Some(address) => Some(bind_one("telemetry", address).await?),
-        None => None,
-    };
-    let requests_port = listeners.requests.local_addr()?.port();
+    let (listeners, telemetry_listener) = listeners::open(&config.listen, handed_over).await?;
+    let requests_port = listeners.requests.socket.local_addr()?.port();
     let (stop, stopped) = watch::channel(false);
     let (publisher, reader) = catalogue::channel();
     let (cordons, cordoned) = watch::channel(Cordons::default());
     let key_sets = KeySets::default();
     let start = Start::new(&config, &key_sets).await?;
     let (names, remembered) = KnownNames::read(Arc::clone(&start.registry)).await;
-    let (servers, peers, sources) = wiring::sources(&config, cordoned, remembered);
+    let (servers, peers, sources) = wiring::sources(&config, cordoned, remembered, wiring::kept(&config));
     let policy = Arc::clone(&start.policy_source.policy);
     let shared = Shared::new(web::Parts {
         catalogue: reader,
@@ -134,6 +137,7 @@ async fn run(named: Option<&Path>, config: Config, log_level: LogLevel) -> io::R
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
     let (started, running) = (Arc::clone(&config), config);
     let for_reload = Arc::clone(&shared);
+    let admin_token_of = Arc::clone(&authenticator);
     let reload = Reload {
         file,
         seen,
@@ -146,6 +150,7 @@ async fn run(named: Option<&Path>, config: Config, log_level: LogLevel) -> io::R
         reviews,
         log_level,
     };
+    let token = admin_tokens::keep_fresh(&admin_token_of, config_changes.clone());
     let background = background(Arc::clone(&shared), reload, key_sets, names, &mut store_sync);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {
@@ -155,12 +160,12 @@ async fn run(named: Option<&Path>, config: Config, log_level: LogLevel) -> io::R
         () = background => {}
         () = admin.watch() => {}
         () = alerts::keep(&admin, &shared, config_changes) => {}
+        () = token => {}
         () = metering::keep(metering.as_mut()) => {}
         signal = stop_signal() => info!(signal = signal?, "stopping"),
     }
     let deadline = Instant::now() + STOP;
     stop.send_replace(true);
-    // A poll may be held for seconds; Traefik does not mind if it breaks off.
     let ended = timeout(FINISH, serving).await.map_or(Ok(Ok(())), |ended| ended);
     if let Some(metering) = &mut metering {
         // A slow Redis must not take the time in which counts are written.
@@ -205,21 +210,6 @@ async fn stop_signal() -> io::Result<&'static str> {
         _ = terminate.recv() => Ok("SIGTERM"),
         _ = interrupt.recv() => Ok("SIGINT"),
     }
-}
-
-async fn bind(config: &Config) -> io::Result<Listeners> {
-    Ok(Listeners {
-        provider: bind_one("provider", config.listen.provider).await?,
-        requests: bind_one("requests", config.listen.requests).await?,
-        admin: bind_one("admin", config.listen.admin).await?,
-    })
-}
-
-async fn bind_one(name: &str, address: SocketAddr) -> io::Result<TcpListener> {
-    let failed = |e| io::Error::other(format!("listen.{name}: cannot listen on {address}: {e}"));
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    info!(listener = name, address = %listener.local_addr()?, "listening");
-    Ok(listener)
 }
 
 /// What the dashboard shows and only the program knows.

@@ -19,6 +19,7 @@
 
 mod changes;
 mod counts;
+mod first_key;
 mod forget;
 mod link;
 pub(crate) mod names;

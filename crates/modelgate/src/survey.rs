@@ -20,7 +20,7 @@ pub(crate) fn survey(config: &Config) -> io::Result<Arc<Catalogue>> {
         let (publisher, reader) = catalogue::channel();
         let (_holds, none) = watch::channel(Cordons::default());
         let (_names, nothing) = watch::channel(Arc::default());
-        let (_servers, _peers, sources) = wiring::sources(config, none, nothing);
+        let (_servers, _peers, sources) = wiring::sources(config, none, nothing, None);
         let survey = discovery::run(sources, publisher);
         tokio::select! {
             ended = survey => Err(io::Error::other(format!("discovery has ended: {ended:?}"))),

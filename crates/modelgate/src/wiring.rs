@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use catalogue::{Configured, Cordons, ModelOverrides, ServerSpec};
-use discovery::Sources;
+use discovery::{Kept, Sources};
 use tokio::sync::watch;
 use tracing::info;
 use traefik_config::{Dashboard, RenderOptions};
@@ -17,14 +17,23 @@ const POLL_MARGIN: Duration = Duration::from_millis(500);
 /// What discovery is told later: the servers of a new configuration, and the addresses from which Traefik polls.
 pub(crate) type Feeds = (watch::Sender<Configured>, watch::Sender<BTreeSet<IpAddr>>, Sources);
 
+/// The file in the state folder in which discovery keeps what it knows.
+const KEPT_FILE: &str = "servers.json";
+
+/// What the Modelgate before this one knew, and where it is kept.
+pub(crate) fn kept(config: &Config) -> Option<Kept> {
+    config.state_dir.as_ref().map(|folder| Kept::open(folder.join(KEPT_FILE)))
+}
+
 /// Where discovery looks for servers.
 pub(crate) fn sources(
     config: &Config,
     cordons: watch::Receiver<Cordons>,
     remembered: watch::Receiver<Arc<BTreeSet<String>>>,
+    kept: Option<Kept>,
 ) -> Feeds {
     let (sender, configured) = watch::channel(configured(config));
-    let (peers, traefik_peers) = watch::channel(BTreeSet::new());
+    let (peers, traefik_peers) = watch::channel(kept.as_ref().map(Kept::peers).unwrap_or_default());
     let mut docker = if config.docker.is_wanted() { config.docker.hosts.clone() } else { Vec::new() };
     for host in &mut docker {
         host.own_ports = [config.listen.provider, config.listen.requests].map(|at| at.port()).into();
@@ -32,7 +41,7 @@ pub(crate) fn sources(
     if docker.is_empty() {
         info!("no Docker host: only the servers of the configuration are used");
     }
-    (sender, peers, Sources { docker, configured, cordons, remembered, traefik_peers })
+    (sender, peers, Sources { docker, configured, cordons, remembered, traefik_peers, kept })
 }
 
 /// The servers and models of the configuration, in discovery's types.

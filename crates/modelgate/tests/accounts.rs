@@ -2,14 +2,14 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use common::{
     auth::Auth,
-    both::{FILE_KEY, TestStore},
+    both::{self, FILE_KEY, TestStore},
 };
 use serde_json::{Value, json};
-use testkit::{eventually, sim::Sim};
+use testkit::{eventually, modelgate::Modelgate, sim::Sim};
 
 with_both! {
     a_key_is_made_changed_rotated_disabled_and_deleted
@@ -18,6 +18,8 @@ with_both! {
     what_was_used_and_who_did_what_is_printed
     keys_of_other_gateways_go_into_the_store
     keys_without_names_come_page_by_page
+    a_backup_is_made_and_restored_while_the_server_runs
+    a_file_says_which_accounts_there_are
 }
 
 impl TestStore {
@@ -57,6 +59,145 @@ fn column<'a>(rows: &'a Value, name: &str) -> Vec<&'a str> {
 fn api_key(printed: &str) -> String {
     let line = printed.lines().map(str::trim).find(|line| line.starts_with("mg-"));
     line.unwrap_or_else(|| panic!("a key: {printed}")).to_owned()
+}
+
+/// Who begins with nothing is shown a key once, and never again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_key_is_made_and_shown_once() {
+    let sim = Sim::start("sim", &["llama"]);
+    let config = format!("servers: [{{ url: \"{}\" }}]\n", sim.url());
+    let builder = Modelgate::builder(both::BINARY, &config).keep_state();
+    let mut modelgate = builder.env("MODELGATE_STORE_FIRST_KEY", "true").start().await;
+    modelgate.wait_ready().await;
+    let shown = modelgate.take_log();
+    assert!(!shown.contains('\u{1b}'), "no colours without a terminal: {shown}");
+    let key = api_key(&shown);
+    Auth::of(&modelgate).until(&key, 200).await;
+    let state = modelgate.folder().join("state");
+    let run = |arguments: &[&str]| {
+        let mut command = testkit::modelgate::command(both::BINARY);
+        let command = command.env("MODELGATE_STATE_DIR", &state).current_dir(modelgate.folder());
+        let output = command.args(arguments).output().expect("it runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    run(&["keys", "revoke", "first"]);
+    Auth::of(&modelgate).until(&key, 401).await;
+    modelgate.restart().await;
+    modelgate.wait_ready().await;
+    assert!(!modelgate.log().contains("first one was made"), "somebody has used this store");
+}
+
+/// The token that was shown at the first start is gone with the container's log; another one can be had.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_token_can_be_had_again() {
+    let mut modelgate = Modelgate::builder(both::BINARY, "").keep_state().start().await;
+    modelgate.wait_ready().await;
+    let token = |text: &str| -> String {
+        let line = text.lines().map(str::trim).find(|line| line.starts_with("mgadmin-"));
+        line.unwrap_or_else(|| panic!("a token: {text}")).to_owned()
+    };
+    let shown = modelgate.log();
+    assert!(shown.contains("modelgate admin token --new"), "{shown}");
+    let first = token(&shown);
+    let url = format!("{}/api/v1/audit", modelgate.admin_url());
+    let status = async |token: &str| {
+        let answer = testkit::client().get(&url).bearer_auth(token).send().await.expect("an answer");
+        answer.status().as_u16()
+    };
+    assert_eq!(status(&first).await, 200);
+    let state = modelgate.folder().join("state");
+    let new = |state: &Path, more: &[(&str, &str)]| {
+        let mut command = testkit::modelgate::command(both::BINARY);
+        command.env("MODELGATE_STATE_DIR", state).envs(more.iter().copied()).current_dir(modelgate.folder());
+        command.args(["admin", "token", "--new"]).output().expect("it runs")
+    };
+    let printed = String::from_utf8(new(&state, &[]).stdout).expect("text");
+    let second = token(&printed);
+    eventually(Duration::from_secs(60), || async { (status(&second).await == 200).then_some(()) }).await;
+    assert_eq!(status(&first).await, 401, "the old one is over");
+    assert!(!new(&state, &[]).stdout.is_empty(), "and again");
+    let refused = new(&state, &[("MODELGATE_ADMIN_TOKEN", "a-token-of-the-configuration")]);
+    assert_eq!(refused.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("would not be used"));
+    modelgate.stop().await;
+}
+
+async fn a_file_says_which_accounts_there_are(place: TestStore) {
+    let sim = Sim::start("sim", &["llama"]);
+    let modelgate = place.start(&sim).await;
+    let auth = Auth::of(&modelgate);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("accounts.yaml");
+    let file = path.display().to_string();
+    let apply = ["apply", "-f", &file];
+    let write = |text: &str| std::fs::write(&path, text).expect("written");
+    let digest = access::KeyDigest::of("mg-known").to_hex();
+    write(&format!(
+        "plans: [{{ name: free, limit: {{ requests_per_minute: 60 }} }}]\n\
+         consumers: [{{ name: team, plan: free }}]\n\
+         keys:\n  - {{ name: made, plan: free }}\n  - {{ name: known, consumer: team, sha256: \"{digest}\" }}\n"
+    ));
+    let dry = place.good(&[&apply[..], &["--dry-run"]].concat());
+    let planned = "+ plan free\n+ consumer team\n+ key made\n+ key known\n4 changed, 0 as they were (--dry-run: nothing was changed)\n";
+    assert_eq!(dry, planned);
+    assert!(!place.good(&["keys", "list"]).contains("made"), "nothing was changed");
+    let made = api_key(&place.good(&apply).replace("  (shown this once)", ""));
+    auth.until(&made, 200).await;
+    auth.until("mg-known", 200).await;
+    assert_eq!(
+        place.good(&apply),
+        "0 changed, 4 as they were\n",
+        "again, and without a digest the key stays"
+    );
+    let exported = place.good(&["export"]);
+    write(&exported);
+    assert_eq!(place.good(&[&apply[..], &["--prune"]].concat()), "0 changed, 4 as they were\n", "{exported}");
+    write(
+        "plans: [{ name: free, limit: { requests_per_minute: 30 } }]\nkeys: [{ name: made, plan: free, models: [\"llama*\"] }]\n",
+    );
+    let changed = place.good(&[&apply[..], &["--prune"]].concat());
+    let expected = "~ plan free: limit: {\"requests_per_minute\":60} → {\"requests_per_minute\":30}\n\
+                    ~ key made: models: not set → [\"llama*\"]\n- key known\n- consumer team\n4 changed, 0 as they were\n";
+    assert_eq!(changed, expected);
+    auth.until("mg-known", 401).await;
+    auth.until(&made, 200).await;
+    write(
+        "keys:\n  - { name: a, modles: [] }\n  - { name: ok, plan: free }\n  - { name: b, plan: none }\n  - { name: b }\n",
+    );
+    let refused = place.refused(&apply, 1);
+    for part in
+        ["keys[0] a: unknown key `modles`", "keys[3] b: another one has this name", "nothing was changed"]
+    {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    write("kyes: []\n");
+    assert!(place.refused(&apply, 1).contains("unknown key `kyes`; allowed: plans, consumers, keys"));
+}
+
+async fn a_backup_is_made_and_restored_while_the_server_runs(place: TestStore) {
+    let sim = Sim::start("sim", &["llama"]);
+    let modelgate = place.start(&sim).await;
+    let auth = Auth::of(&modelgate);
+    let created = place.json(&["keys", "create", "kept"]);
+    let kept = text(&created["api_key"]);
+    auth.until(kept, 200).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("backup.db").display().to_string();
+    let (_, _, said) = place.run(&["backup", &file]);
+    assert!(said.contains("accounts 1, audit "), "{said}");
+    place.good(&["keys", "delete", "kept"]);
+    let later = place.json(&["keys", "create", "later"]);
+    let later = text(&later["api_key"]);
+    auth.until(kept, 401).await;
+    auth.until(later, 200).await;
+    let refused = place.refused(&["restore", &file], 1);
+    assert!(refused.contains("the store is not empty: it holds 1 accounts"), "{refused}");
+    assert!(refused.contains("--replace"), "{refused}");
+    place.good(&["restore", &file, "--replace"]);
+    auth.until(kept, 200).await;
+    auth.until(later, 401).await;
+    assert!(place.good(&["audit"]).contains("store restored"));
 }
 
 async fn a_key_is_made_changed_rotated_disabled_and_deleted(place: TestStore) {

@@ -20,7 +20,7 @@ use testkit::{
     traefik::{Traefik, traefik_binary},
 };
 use tokio::{net::TcpListener, sync::watch};
-use web::{CertificateAuthority, Listeners, Settings, Shared};
+use web::{CertificateAuthority, Listener, Listeners, Settings, Shared};
 
 #[test]
 fn the_strict_reader_refuses_what_scrapers_may_refuse() {
@@ -155,9 +155,12 @@ impl Served {
             prices: prices::PriceList::default(),
             keeps_hard_budgets: true,
         };
-        let bind = async || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let bind = async || {
+            let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+            Listener { socket, is_inherited: false }
+        };
         let listeners = Listeners { provider: bind().await, requests: bind().await, admin: bind().await };
-        let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
+        let port = |listener: &Listener| listener.socket.local_addr().expect("an address").port();
         let endpoint = format!("http://127.0.0.1:{}/traefik", port(&listeners.provider));
         let authority = CertificateAuthority::open(None, None).expect("an authority");
         let (peers, _) = watch::channel(BTreeSet::new());

@@ -57,3 +57,50 @@ fn every_label_that_is_written_anywhere_exists() {
     }
     assert!(found > 40, "{found}");
 }
+
+/// A text of a Compose file with its variables replaced, by their defaults or by a word.
+fn substituted(text: &str) -> String {
+    let mut parts = text.split("${");
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (inside, after) = part.split_once('}').expect("a closing brace");
+        whole.push_str(inside.split_once(":-").map_or("a-long-enough-word", |(_, default)| default));
+        whole.push_str(after);
+    }
+    whole
+}
+
+/// A variable that Modelgate does not know, or a value that it does not allow, would stop it at the start.
+#[test]
+fn what_compose_files_tell_modelgate_is_what_it_takes() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../");
+    let examples = fs::read_dir(format!("{root}examples")).expect("the examples").flatten();
+    let mut files: Vec<_> = examples.map(|entry| entry.path().join("compose.yaml")).collect();
+    files.extend(
+        ["deploy/compose.yaml", "deploy/two-modelgates.yaml", "examples/gateway.yaml"]
+            .map(|file| root.to_owned() + file)
+            .map(Into::into),
+    );
+    let mut checked = 0;
+    for file in files.iter().filter(|file| file.is_file()) {
+        // `!override` and the like are for Compose.
+        let text = fs::read_to_string(file).expect("a file").replace("!override", "").replace("!reset", "");
+        let yaml: serde_yaml::Value = serde_yaml::from_str(&text).expect("YAML");
+        let Some(environment) = yaml["services"]["modelgate"]["environment"].as_mapping() else { continue };
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+        for (name, value) in environment {
+            let name = name.as_str().expect("a name");
+            let value =
+                value.as_str().map_or_else(|| serde_yaml::to_string(value).expect("a value"), substituted);
+            // Files are those of the container.
+            if !name.ends_with("_FILE") && name != "MODELGATE_CONFIG" {
+                command.env(name, value.trim());
+            }
+        }
+        let output = command.arg("check").current_dir(folder.path()).output().expect("it runs");
+        assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+        checked += 1;
+    }
+    assert!(checked >= 3, "only {checked} files have a Modelgate");
+}

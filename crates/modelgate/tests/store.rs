@@ -537,6 +537,8 @@ async fn a_model_that_was_there_before_a_restart_is_waited_for_and_no_other() {
         // Its server does not answer yet. It may have any model, for a while.
         modelgate.restart().await;
         modelgate.wait_ready().await;
+        // It was ready before, and counts as ready until it has been asked.
+        until_told(&modelgate, "fast", 503).await;
         let (status, retry_after, code) = told(&modelgate, "mg-alice", "fast").await;
         assert_eq!((status, code.as_str()), (503, "model_not_ready"));
         assert!(retry_after.is_some_and(|seconds| seconds.parse::<u32>().is_ok()));

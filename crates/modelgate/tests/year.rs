@@ -100,6 +100,7 @@ fn sums() -> &'static str {
     &SUMS[SUMS.find("INSERT INTO usage_months").expect("it sums up")..]
 }
 
+#[expect(clippy::print_stdout, reason = "figures for whoever reads the test's output")]
 async fn opens_within(modelgate: &Modelgate, most: Duration, database: &str) {
     let today = jiff::Timestamp::try_from(SystemTime::now())
         .expect("a time")

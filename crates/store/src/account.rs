@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::SystemTime};
 
-use accounts::{Account, AccountKind, KeySpec};
+use accounts::{Account, AccountKind};
 use serde_json::Value;
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
@@ -277,26 +277,32 @@ impl Store {
         Ok(Page { items, total: u64::try_from(total).unwrap_or(0) })
     }
 
-    /// Writes many keys at once, for imports. Keys whose name or digest exists already are not written, and are returned.
+    /// Writes many accounts at once, for imports. Those whose name or digest exists already are not written, and are returned.
     ///
     /// # Errors
     /// The store does not answer; then nothing was written.
-    pub async fn create_keys(&self, keys: &[KeySpec], audit: &Audit) -> Result<Vec<Conflict>, StoreError> {
+    pub async fn create_all<A: Account>(
+        &self,
+        accounts: &[A],
+        audit: &Audit,
+    ) -> Result<Vec<Conflict>, StoreError> {
         let mut transaction = self.begin().await?;
         // Locks out other writers before anything else is touched. All writers take this lock first.
         next_revision(&mut transaction).await?;
         let mut conflicts = Vec::new();
-        for some in keys.chunks(AT_ONCE) {
-            let written = insert_keys(&mut transaction, some, audit.at).await?;
+        for some in accounts.chunks(AT_ONCE) {
+            let written = insert_all(&mut transaction, some, audit.at).await?;
             // Two of the same name: the first is written.
             let mut left = written.clone();
-            let is_there = |key: &&KeySpec| !left.remove(&key.name);
-            let there =
-                some.iter().filter(is_there).map(|key| Conflict::Exists(AccountKind::Key, key.name.clone()));
+            let is_there = |account: &&A| !left.remove(account.name());
+            let there = some
+                .iter()
+                .filter(is_there)
+                .map(|account| Conflict::Exists(A::KIND, account.name().to_owned()));
             conflicts.extend(there);
             let names: Vec<&str> = written.iter().map(String::as_str).collect();
-            note_new_keys(&mut transaction, &names).await?;
-            audit.insert_all(&mut transaction, AccountKind::Key, &names).await?;
+            note_new(&mut transaction, A::KIND, &names).await?;
+            audit.insert_all(&mut transaction, A::KIND, &names).await?;
         }
         self.commit(transaction).await?;
         Ok(conflicts)
@@ -311,7 +317,10 @@ impl Store {
         Ok(self.pool.begin_with(statement).await?)
     }
 
-    async fn commit(&self, mut transaction: sqlx::Transaction<'static, sqlx::Any>) -> Result<(), StoreError> {
+    pub(crate) async fn commit(
+        &self,
+        mut transaction: sqlx::Transaction<'static, sqlx::Any>,
+    ) -> Result<(), StoreError> {
         if matches!(self.url, StoreUrl::Postgres(_)) {
             sqlx::query("SELECT pg_notify('modelgate', '')").execute(&mut *transaction).await?;
         }
@@ -339,28 +348,35 @@ async fn find(
     row.map(known).transpose()
 }
 
-/// Writes keys in one statement; those whose name or digest exists are left out. Returns the names that were written.
-async fn insert_keys(
+/// Writes accounts in one statement; those whose name or digest exists are left out. Returns the names that were written.
+async fn insert_all<A: Account>(
     connection: &mut AnyConnection,
-    keys: &[KeySpec],
+    accounts: &[A],
     now: SystemTime,
 ) -> Result<BTreeSet<String>, StoreError> {
     let statement = format!(
         "INSERT INTO accounts (kind, name, document, consumer, sha256, plan, created, changed) VALUES {}
          ON CONFLICT DO NOTHING RETURNING name",
-        rows(keys.len(), 8)
+        rows(accounts.len(), 8)
     );
-    let query = keys.iter().fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, key| {
-        let query = query.bind(AccountKind::Key.as_str()).bind(&key.name).bind(key.to_json().to_string());
-        let query = query.bind(&key.consumer).bind(key.sha256.to_hex()).bind(key.plan.clone());
+    let query = accounts.iter().fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, account| {
+        let document = account.to_json();
+        let text = |key: &str| document.get(key).and_then(Value::as_str).map(str::to_owned);
+        let consumer = text("consumer").filter(|_| A::KIND == AccountKind::Key);
+        let query = query.bind(A::KIND.as_str()).bind(account.name().to_owned()).bind(document.to_string());
+        let query = query.bind(consumer).bind(text("sha256")).bind(text("plan"));
         query.bind(millis(now)).bind(millis(now))
     });
     let written = query.fetch_all(connection).await?;
     written.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Records new keys as numbered changes.
-async fn note_new_keys(connection: &mut AnyConnection, names: &[&str]) -> Result<(), StoreError> {
+/// Records new accounts as numbered changes.
+async fn note_new(
+    connection: &mut AnyConnection,
+    kind: AccountKind,
+    names: &[&str],
+) -> Result<(), StoreError> {
     if names.is_empty() {
         return Ok(());
     }
@@ -376,7 +392,7 @@ async fn note_new_keys(connection: &mut AnyConnection, names: &[&str]) -> Result
         .iter()
         .zip(revisions)
         .fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, (name, revision)| {
-            query.bind(revision).bind(AccountKind::Key.as_str()).bind(*name)
+            query.bind(revision).bind(kind.as_str()).bind(*name)
         });
     query.execute(connection).await?;
     Ok(())

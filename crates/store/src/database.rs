@@ -9,11 +9,13 @@ use std::{
 };
 
 use sqlx::{
-    AnyConnection, AnyPool, Connection as _, Executor as _,
+    AnyConnection, AnyPool, Connection as _, Executor as _, Row as _,
     any::{AnyPoolOptions, install_default_drivers},
     migrate::MigrateError,
 };
 use tokio::time::timeout;
+
+use tracing::info;
 
 use crate::{InvalidUrl, StoreError};
 
@@ -62,7 +64,7 @@ impl StoreUrl {
         }
     }
 
-    fn as_url(&self) -> String {
+    pub(crate) fn as_url(&self) -> String {
         match self {
             // `?` and `#` would end the path.
             Self::Sqlite(path) => {
@@ -108,11 +110,16 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store and migrates its tables. A missing SQLite file is created.
+    /// Opens the store and migrates its tables. A missing SQLite file is created. Of one whose tables are older a copy is kept beside
+    /// it, `modelgate.db.before-8` for the migration 8.
     ///
     /// # Errors
     /// The database does not answer, or its tables are those of a newer Modelgate.
     pub async fn open(url: StoreUrl) -> Result<Self, StoreError> {
+        Self::open_as(url, Copies::BeforeMigration).await
+    }
+
+    pub(crate) async fn open_as(url: StoreUrl, copies: Copies) -> Result<Self, StoreError> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(install_default_drivers);
         if let StoreUrl::Sqlite(path) = &url {
@@ -141,7 +148,11 @@ impl Store {
         let options = AnyPoolOptions::new().max_connections(at_once).acquire_timeout(ACQUIRE);
         let options = options.after_connect(move |connection, _| Box::pin(prepare(connection, database)));
         let pool = options.connect(&url.as_url()).await?;
-        sqlx::migrate!().run(&pool).await.map_err(|error| match error {
+        let migrations = sqlx::migrate!();
+        if let (StoreUrl::Sqlite(path), Copies::BeforeMigration) = (&url, copies) {
+            keep_copy(&pool, path, migrations.iter().map(|m| m.version).max().unwrap_or_default()).await?;
+        }
+        migrations.run(&pool).await.map_err(|error| match error {
             MigrateError::VersionMissing(number) => {
                 StoreError::Migration(format!("a newer one has made them, by its migration {number}"))
             }
@@ -158,6 +169,49 @@ impl Store {
     /// Closes the connections; everything that was written is kept.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// Whether a copy of a file with older tables is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copies {
+    BeforeMigration,
+    /// The file is a copy itself.
+    None,
+}
+
+/// Keeps a copy of a file that an older Modelgate has made, before its tables are changed. A copy that is there already is older still.
+async fn keep_copy(pool: &AnyPool, path: &Path, newest: i64) -> Result<(), StoreError> {
+    let is_there = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
+    let is_there: i64 = sqlx::query(is_there).fetch_one(pool).await?.try_get(0)?;
+    if is_there == 0 {
+        return Ok(());
+    }
+    let last = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+    let last: i64 = sqlx::query(last).fetch_one(pool).await?.try_get(0)?;
+    let copy = PathBuf::from(format!("{}.before-{newest}", path.display()));
+    if last == 0 || last >= newest || copy.exists() {
+        return Ok(());
+    }
+    let kept = match private(&copy) {
+        Ok(()) => {
+            let text = copy.display().to_string();
+            sqlx::query("VACUUM INTO $1").bind(text).execute(pool).await.map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    match kept {
+        Ok(_) => {
+            info!(copy = %copy.display(), "the store is of an older Modelgate and is migrated; a copy is kept");
+            Ok(())
+        }
+        Err(why) => {
+            let _ = std::fs::remove_file(&copy);
+            Err(StoreError::Migration(format!(
+                "they are older, and are not changed because no copy of them can be kept at {}: {why}",
+                copy.display()
+            )))
+        }
     }
 }
 
@@ -190,6 +244,12 @@ impl From<sqlx::Error> for StoreError {
             other => other.to_string(),
         })
     }
+}
+
+/// A new file that only its owner may read.
+pub(crate) fn private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(|_| ())
 }
 
 /// Only the owner may read digests of keys. SQLite gives its other files the same permissions.

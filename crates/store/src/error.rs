@@ -1,6 +1,6 @@
 //! The store's errors.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use accounts::{Account, AccountKind};
 use config_reader::ConfigErrors;
@@ -14,6 +14,17 @@ pub enum StoreError {
     /// The tables were made by a newer Modelgate, or changed by somebody else.
     #[error("the store's tables are not those of this Modelgate: {0}")]
     Migration(String),
+    /// A backup's file cannot be written or read.
+    #[error("{}: {why}", file.display())]
+    Backup {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// The store that a backup is to be restored into holds something.
+    #[error("the store is not empty: it holds {0}")]
+    NotEmpty(String),
     /// An account cannot be read.
     #[error("{0}; if no newer Modelgate has written it, delete it and make it anew")]
     Unreadable(#[from] Unreadable),

@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How often PostgreSQL is polled, in case a notification was lost.
 const RELISTEN: Duration = Duration::from_millis(900);
 /// Beyond this number of changes a full reload is required.
-const MAX_CHANGES: i64 = 2_000;
+pub(crate) const MAX_CHANGES: i64 = 2_000;
 
 /// A stream of changes, whoever makes them.
 pub struct Following {
@@ -66,6 +66,14 @@ impl Store {
             }
         };
         Ok(Following { store: self.clone(), revision: self.revision().await?, wake })
+    }
+
+    /// Whether no account has ever been written.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn is_untouched(&self) -> Result<bool, StoreError> {
+        Ok(self.revision().await? == 0)
     }
 
     async fn revision(&self) -> Result<i64, StoreError> {

@@ -13,6 +13,7 @@
 
 mod account;
 mod audit;
+mod backup;
 mod budget;
 mod counts;
 mod database;
@@ -27,6 +28,7 @@ mod usage;
 
 pub use account::{Filter, Page, Stored};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, Origin};
+pub use backup::{Copied, Present};
 pub use budget::{BudgetChange, BudgetOf, BudgetOwner, BudgetState};
 pub use counts::{Added, Batch, Writer};
 pub use database::{Store, StoreUrl};

@@ -91,10 +91,10 @@ async fn accounts_are_written_once_and_read_as_they_were(place: TestStore) {
 async fn pages_follow_each_other_and_a_search_is_not_a_pattern(place: TestStore) {
     let store = place.open().await;
     let keys: Vec<KeySpec> = (0..25).map(|i| key(&format!("key-{i:02}"))).collect();
-    assert_eq!(store.create_keys(&keys, &audit()).await.expect("written"), []);
+    assert_eq!(store.create_all(&keys, &audit()).await.expect("written"), []);
     let other = KeySpec { consumer: "Sales".into(), ..key("under_score") };
     let again = [key("key-03"), other, KeySpec { name: "twin".into(), ..key("key-04") }];
-    let left = store.create_keys(&again, &audit()).await.expect("written");
+    let left = store.create_all(&again, &audit()).await.expect("written");
     assert_eq!(
         left,
         [
@@ -183,7 +183,7 @@ async fn a_replica_hears_of_every_change_within_a_second(place: TestStore) {
     let expected = ["key-1", "key-2"].map(|name| (AccountKind::Key, name.to_owned()));
     assert_eq!(heard, HashSet::from(expected));
     let many: Vec<KeySpec> = (0..2_500).map(|i| key(&format!("many-{i}"))).collect();
-    writer.create_keys(&many, &audit()).await.expect("written");
+    writer.create_all(&many, &audit()).await.expect("written");
     let change = following.changed(Duration::from_secs(60)).await.expect("an answer");
     assert_eq!(change, Some(Change::All), "too many to name");
     let (all, unreadable) = reader.all::<KeySpec>().await.expect("an answer");
@@ -578,7 +578,7 @@ async fn changes_at_once_undo_nothing(place: TestStore) {
 async fn old_changes_are_forgotten(place: TestStore) {
     let store = place.open().await;
     let many: Vec<KeySpec> = (0..2_010).map(|i| key(&format!("many-{i}"))).collect();
-    store.create_keys(&many, &audit()).await.expect("written");
+    store.create_all(&many, &audit()).await.expect("written");
     assert!((10..=12).contains(&store.forget_old_changes().await.expect("forgotten")));
     assert_eq!(store.forget_old_changes().await.expect("nothing more"), 0);
 }

@@ -13,15 +13,17 @@ use reqwest::{
     Client, StatusCode,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 /// When the load ends. Requests in flight at that moment are finished and counted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Until {
     /// After this time.
     Elapsed(Duration),
     /// After this many requests over all connections.
     Sent(usize),
+    /// When this becomes true.
+    Told(watch::Receiver<bool>),
 }
 
 /// How the answer to a chat request comes.
@@ -154,9 +156,10 @@ impl Load {
         let mut report = Report::default();
         loop {
             let number = sent.fetch_add(1, Ordering::Relaxed);
-            let is_over = match self.until {
-                Until::Elapsed(duration) => started.elapsed() >= duration,
-                Until::Sent(count) => number >= count,
+            let is_over = match &self.until {
+                Until::Elapsed(duration) => started.elapsed() >= *duration,
+                Until::Sent(count) => number >= *count,
+                Until::Told(end) => *end.borrow(),
             };
             if is_over {
                 return report;

@@ -4,9 +4,10 @@ use std::{
     env,
     ffi::OsString,
     fs,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,6 +30,8 @@ pub struct Builder {
     config: String,
     bind: IpAddr,
     keeps_state: bool,
+    hands_over: bool,
+    ports: Option<Ports>,
     env: Vec<(String, OsString)>,
 }
 
@@ -98,14 +101,36 @@ impl Builder {
         self
     }
 
+    /// Listens on these ports; free ones unless told otherwise.
+    #[must_use]
+    pub fn ports(mut self, ports: Ports) -> Self {
+        self.ports = Some(ports);
+        self
+    }
+
+    /// Opens the listening sockets here, keeps them, and hands them over at each start, as systemd does.
+    #[must_use]
+    pub fn hand_over_sockets(mut self) -> Self {
+        self.hands_over = true;
+        self
+    }
+
     /// Starts it and waits until it is alive (`/healthz`); see [`Modelgate::wait_ready`] for its first survey.
     ///
     /// # Panics
     /// If it does not start; the message has its log.
     pub async fn start(self) -> Modelgate {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let ports = Ports { provider: free_port(), requests: free_port(), admin: free_port() };
-        let launch = self.launch(folder.path(), ports);
+        let ports = self.ports.unwrap_or_else(|| Ports {
+            provider: free_port(),
+            requests: free_port(),
+            admin: free_port(),
+        });
+        let mut launch = self.launch(folder.path(), ports);
+        if self.hands_over {
+            let open = |port| Arc::new(TcpListener::bind((self.bind, port)).expect("a free port"));
+            launch = launch.sockets(&[ports.admin, ports.provider, ports.requests].map(open));
+        }
         let mut modelgate = Modelgate { launch, ports, process: None, folder };
         modelgate.write_config(&self.config);
         modelgate.start().await;
@@ -140,6 +165,8 @@ impl Modelgate {
             config: config.to_owned(),
             bind: Ipv4Addr::LOCALHOST.into(),
             keeps_state: false,
+            hands_over: false,
+            ports: None,
             env: Vec::new(),
         }
     }
@@ -192,6 +219,17 @@ impl Modelgate {
     #[must_use]
     pub fn log(&self) -> String {
         read_log(&self.folder.path().join("modelgate.log"))
+    }
+
+    /// Its output so far, which is then forgotten: for tests in which it shows its user a key, as no log may.
+    ///
+    /// # Panics
+    /// If the file cannot be emptied.
+    #[must_use]
+    pub fn take_log(&self) -> String {
+        let log = self.log();
+        fs::write(self.folder.path().join("modelgate.log"), "").expect("the output is forgotten");
+        log
     }
 
     /// Replaces the configuration file; a running Modelgate notices the change.
@@ -252,6 +290,18 @@ impl Modelgate {
             self.stop().await;
         }
         self.start().await;
+    }
+
+    /// Starts another one with the same configuration and the same sockets, beside the running one, which is stopped once the new
+    /// one is ready. Only with [`Builder::hand_over_sockets`].
+    ///
+    /// # Panics
+    /// If the new one does not start, or the old one does not stop.
+    pub async fn upgrade(&mut self) {
+        let mut old = self.process.take().expect("Modelgate runs");
+        self.start().await;
+        self.wait_ready().await;
+        old.stop(STOP_TIMEOUT).await;
     }
 
     async fn start(&mut self) {

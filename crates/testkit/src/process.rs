@@ -7,16 +7,19 @@ use std::{
     ffi::{OsStr, OsString},
     fs::OpenOptions,
     io,
+    net::TcpListener,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Mutex, OnceLock,
+        Arc, Mutex, OnceLock,
         mpsc::{Sender, SyncSender, channel, sync_channel},
     },
     thread,
     time::Duration,
 };
+
+use command_fds::{CommandFdExt as _, FdMapping};
 
 use crate::{Failure, client, within};
 
@@ -26,11 +29,16 @@ pub(crate) struct Launch {
     program: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, Option<OsString>)>,
+    /// Handed over as systemd does: <https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html>.
+    sockets: Vec<Arc<TcpListener>>,
 }
+
+/// The first file descriptor that systemd hands over.
+const FIRST_SOCKET: i32 = 3;
 
 impl Launch {
     pub(crate) fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), args: Vec::new(), env: Vec::new() }
+        Self { program: program.into(), args: Vec::new(), env: Vec::new(), sockets: Vec::new() }
     }
 
     pub(crate) fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -48,6 +56,11 @@ impl Launch {
         self
     }
 
+    pub(crate) fn sockets(mut self, sockets: &[Arc<TcpListener>]) -> Self {
+        self.sockets = sockets.to_vec();
+        self
+    }
+
     pub(crate) fn env_remove(mut self, name: impl Into<OsString>) -> Self {
         self.env.push((name.into(), None));
         self
@@ -62,6 +75,9 @@ impl Launch {
         } else {
             Command::new(&self.program)
         };
+        if !self.sockets.is_empty() {
+            command = self.handing_over(&command);
+        }
         command.args(&self.args);
         for (name, value) in &self.env {
             match value {
@@ -71,6 +87,21 @@ impl Launch {
         }
         command.process_group(0).stdin(Stdio::null());
         command
+    }
+
+    /// A shell that becomes the program, and so can tell it its own process id.
+    fn handing_over(&self, command: &Command) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"]);
+        shell.arg(command.get_program()).args(command.get_args());
+        shell.env("LISTEN_FDS", self.sockets.len().to_string());
+        let mapping = |(child_fd, socket): (i32, &Arc<TcpListener>)| FdMapping {
+            parent_fd: socket.try_clone().expect("a second handle of a socket").into(),
+            child_fd,
+        };
+        let mappings = (FIRST_SOCKET..).zip(&self.sockets).map(mapping).collect();
+        shell.fd_mappings(mappings).expect("each has a number of its own");
+        shell
     }
 }
 

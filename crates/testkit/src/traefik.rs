@@ -50,6 +50,7 @@ pub struct Builder {
     read_timeout: String,
     entry_points: Vec<EntryPoint>,
     dynamic: Option<String>,
+    hosts: Option<String>,
     args: Vec<String>,
 }
 
@@ -105,6 +106,13 @@ impl Builder {
     #[must_use]
     pub fn dynamic(mut self, yaml: impl Into<String>) -> Self {
         self.dynamic = Some(yaml.into());
+        self
+    }
+
+    /// Its `/etc/hosts`, in a mount namespace of its own: one name may have several addresses there.
+    #[must_use]
+    pub fn hosts(mut self, hosts: impl Into<String>) -> Self {
+        self.hosts = Some(hosts.into());
         self
     }
 
@@ -170,11 +178,21 @@ impl Builder {
             args.extend(self.provider_args.clone());
         }
         args.extend(self.args.clone());
+        let launch = match &self.hosts {
+            None => Launch::new(&self.binary),
+            Some(hosts) => {
+                let file = folder.join("hosts");
+                fs::write(&file, hosts).expect("a hosts file");
+                let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+                let unshare = Launch::new("unshare").args(["--map-root-user", "--mount", "sh", "-c", script]);
+                unshare.arg(file).arg(&self.binary)
+            }
+        };
         // Traefik reads its options from TRAEFIK_* variables as well.
         env::vars_os()
             .map(|(name, _)| name)
             .filter(|name| name.to_string_lossy().starts_with("TRAEFIK_"))
-            .fold(Launch::new(&self.binary).args(args), Launch::env_remove)
+            .fold(launch.args(args), Launch::env_remove)
     }
 }
 
@@ -213,6 +231,7 @@ impl Traefik {
             read_timeout: "10m".to_owned(),
             entry_points: vec![EntryPoint::new("web", false)],
             dynamic: None,
+            hosts: None,
             args: Vec::new(),
         }
     }

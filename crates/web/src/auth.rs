@@ -107,6 +107,9 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
     let Ok(body) = axum::body::to_bytes(body, limit).await else {
         return report.refused(Refusal::too_large(max_body)).answer(dialect, identity.answered());
     };
+    if shared.catalogue().load().is_none() && shared.policy().authenticate(headers, from, now).is_ok() {
+        shared.first_catalogue().await;
+    }
     let (prepared, body_is_known) = match &*shared.catalogue().load() {
         None => match shared.policy().authenticate(headers, from, now) {
             Ok(_) => return report.refused(Refusal::surveying()).answer(dialect, identity.answered()),

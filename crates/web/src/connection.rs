@@ -9,7 +9,7 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{
@@ -33,21 +33,24 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     runtime::Handle,
     sync::{mpsc, watch},
-    time::{Instant, interval, sleep, timeout},
+    time::{Instant, interval, sleep, sleep_until, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-use crate::{lanes::Lanes, one_task, requests::Requests};
+use crate::{Listener, lanes::Lanes, one_task, requests::Requests};
 
 /// A connection without a request for this long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long requests may continue after the listener has closed.
 const FINISH: Duration = Duration::from_secs(5);
+/// How long a new connection is left alone at the end: its first request is on its way. hyper closes a connection on which nothing
+/// has come without a word, and Traefik does not send a request with a body again.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// The maximum number of concurrent streams: Traefik sends all requests over one connection.
 const MAX_STREAMS: u32 = 4096;
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -89,38 +92,43 @@ struct Serving {
 }
 
 /// Serves until `shutdown` becomes true.
+///
+/// First the listener closes, and only then are clients told to leave (GOAWAY), so that they find another Modelgate at once.
 pub(crate) async fn serve_tls(
-    listener: TcpListener,
+    listener: Listener,
     requests: Arc<Requests>,
     acceptor: TlsAcceptor,
     shutdown: watch::Receiver<bool>,
 ) {
+    let Listener { socket: listener, is_inherited } = listener;
     let lanes = match Lanes::new() {
         Ok(lanes) => lanes,
         Err(error) => return tracing::error!(%error, "no thread can be started to answer requests"),
     };
     // Each connection holds a sender; once all senders are dropped, all connections have ended.
     let (open, mut all_closed) = mpsc::channel::<Infallible>(1);
-    let mut stop = pin!(wait_for(shutdown.clone()));
-    let serving = Serving { requests, pool: Handle::current(), acceptor, shutdown };
+    let mut stop = pin!(wait_for(shutdown));
+    let (leave, left) = watch::channel(false);
+    let serving = Serving { requests, pool: Handle::current(), acceptor, shutdown: left };
+    let serve = |(stream, peer): (TcpStream, SocketAddr)| {
+        let (serving, open, address) = (serving.clone(), open.clone(), peer.ip().to_canonical());
+        // The stream moves to another thread's runtime, which must register it.
+        let stream = stream.into_std();
+        lanes.spawn(async move {
+            match stream.and_then(TcpStream::from_std) {
+                Ok(stream) => serve_one(stream, address, serving).await,
+                Err(error) => warn!(%error, "cannot take over a connection"),
+            }
+            drop(open);
+        });
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let (serving, open, address) = (serving.clone(), open.clone(), peer.ip().to_canonical());
-                // The stream moves to another thread's runtime, which must register it.
-                let stream = stream.into_std();
-                lanes.spawn(async move {
-                    match stream.and_then(TcpStream::from_std) {
-                        Ok(stream) => serve_one(stream, address, serving).await,
-                        Err(error) => warn!(%error, "cannot take over a connection"),
-                    }
-                    drop(open);
-                });
-            }
+            Ok(accepted) => serve(accepted),
             Err(error) => {
                 // Most likely out of file descriptors; retrying at once would only burn CPU.
                 warn!(%error, "cannot accept a connection");
@@ -128,7 +136,12 @@ pub(crate) async fn serve_tls(
             }
         }
     }
+    // The kernel has accepted these, and would reset them. With a socket that somebody else keeps, the next Modelgate has them.
+    while !is_inherited && let Some(Ok(accepted)) = listener.accept().now_or_never() {
+        serve(accepted);
+    }
     drop((listener, open));
+    leave.send_replace(true);
     if timeout(FINISH, all_closed.recv()).await.is_err() {
         warn!("some requests did not finish in time");
     }
@@ -148,7 +161,7 @@ async fn serve_one(stream: TcpStream, address: IpAddr, serving: Serving) {
     };
     let has_certificate = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
     let peer = Peer { address, has_certificate };
-    let activity = Arc::new(Activity::new());
+    let (activity, since) = (Arc::new(Activity::new()), Instant::now());
     let seen = Arc::clone(&activity);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer);
@@ -160,7 +173,7 @@ async fn serve_one(stream: TcpStream, address: IpAddr, serving: Serving) {
     let enough = async {
         tokio::select! {
             () = activity.idle_for(IDLE) => {}
-            () = wait_for(shutdown) => {}
+            () = wait_for(shutdown) => sleep_until(since + FIRST_REQUEST).await,
         }
     };
     // A request may be on its way right now: GOAWAY tells the client to send it again elsewhere.

@@ -32,6 +32,9 @@ async fn ready(
 ) -> Response {
     // A proxy on this machine may forward anybody's request.
     let is_local = peer.ip().to_canonical().is_loopback() && !headers.contains_key("x-forwarded-for");
+    if *shared.stopping().borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stopping" }))).into_response();
+    }
     let loaded = shared.catalogue().load();
     let Some(catalogue) = loaded.as_deref() else {
         let mut body = json!({ "status": "starting", "reason": "the first survey is not finished" });

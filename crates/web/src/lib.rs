@@ -70,19 +70,30 @@ pub use server_metering::{BestMetering, MeteringState, ServerMetering, Telemetry
 pub use state::{Parts, Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};
 
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// Somebody else keeps it open when Modelgate stops (systemd): connections that have not been accepted wait for the next
+    /// Modelgate.
+    pub is_inherited: bool,
+}
+
 /// The three listeners, already bound.
 #[derive(Debug)]
 pub struct Listeners {
     /// For Traefik's poll. It has a listener of its own: over plain HTTP Traefik polls from the connection pool that other
     /// middlewares use, and the long poll remembers what each connection was sent.
-    pub provider: TcpListener,
+    pub provider: Listener,
     /// For requests.
-    pub requests: TcpListener,
+    pub requests: Listener,
     /// For administration.
-    pub admin: TcpListener,
+    pub admin: Listener,
 }
 
-/// Serves until `shutdown` becomes true, then lets requests finish. `pages` is the dashboard, including its gate.
+/// Serves until `shutdown` becomes true. Then `/readyz` says so, polls are answered at once, no connection is accepted any more,
+/// and requests under way finish. `pages` is the dashboard, including its gate.
 ///
 /// # Errors
 /// If a listener breaks.
@@ -92,17 +103,22 @@ pub async fn serve(
     pages: axum::Router,
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let stopped = |mut shutdown: watch::Receiver<bool>| async move {
-        let _ = shutdown.wait_for(|stop| *stop).await;
+    let stopped = |mut shutdown: watch::Receiver<bool>| {
+        let shared = Arc::clone(&shared);
+        async move {
+            let _ = shutdown.wait_for(|stop| *stop).await;
+            shared.stop();
+        }
     };
     let provider = axum::serve(
-        listeners.provider,
+        listeners.provider.socket,
         provider::router(Arc::clone(&shared)).into_make_service_with_connect_info::<provider::Connection>(),
     )
     .with_graceful_shutdown(stopped(shutdown.clone()));
     let admin = health::router(Arc::clone(&shared)).merge(pages);
-    let admin = axum::serve(listeners.admin, admin.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(stopped(shutdown.clone()));
+    let admin =
+        axum::serve(listeners.admin.socket, admin.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(stopped(shutdown.clone()));
     let requests =
         connection::serve_tls(listeners.requests, Arc::new(Requests::new(&shared)), shared.tls(), shutdown);
     let (provider, admin, ()) = tokio::join!(provider, admin, requests);

@@ -82,6 +82,7 @@ async fn answer(
         let currency = shared.settings().prices.currency().map(str::to_owned);
         return shared.own_usage.answer(&key, currency, uri.query().unwrap_or_default()).await;
     }
+    shared.first_catalogue().await;
     let loaded = shared.catalogue().load();
     let catalogue = loaded.as_deref().ok_or_else(Refusal::surveying)?;
     if below("/limits") == Some("") {

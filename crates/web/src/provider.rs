@@ -83,6 +83,7 @@ async fn poll(
         headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let poll = shared.polls().begin(peer, user_agent, version.unwrap_or(shared.settings().traefik.version));
     let mut settings_revision = shared.settings_revision();
+    let mut stopping = shared.stopping();
     let deadline = Instant::now() + shared.settings().hold;
     loop {
         // Marked as seen before the settings are read, so that no change is missed in between.
@@ -105,11 +106,17 @@ async fn poll(
             _ = shared.catalogue().changed_since(generation) => {}
             // `shared` holds the sender, so this cannot fail.
             _ = settings_revision.changed() => {}
-            () = sleep_until(deadline) => return match &document {
-                Some(document) => send(&connection, &poll, document),
-                None => (StatusCode::SERVICE_UNAVAILABLE, "the first survey is not finished\n").into_response(),
-            },
+            () = sleep_until(deadline) => {}
+            // Traefik polls again at once, and finds the next Modelgate.
+            _ = stopping.wait_for(|stops| *stops) => {}
         }
+        if Instant::now() < deadline && !*stopping.borrow() {
+            continue;
+        }
+        return match &document {
+            Some(document) => send(&connection, &poll, document),
+            None => (StatusCode::SERVICE_UNAVAILABLE, "the first survey is not finished\n").into_response(),
+        };
     }
 }
 

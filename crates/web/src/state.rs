@@ -19,7 +19,10 @@ use limits::{Demands, Left, Limiters, SystemClock};
 use metering::Opener;
 use prices::PriceList;
 use telemetry::Telemetry;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -33,6 +36,9 @@ use crate::{
     own_usage::{NoOwnUsage, OwnUsage, OwnUsageQuestion, OwnUsageSource},
     provider::RenderCache,
 };
+
+/// How long after the start requests wait for the first catalogue. A client waits longer than that, and so does Traefik (30 s).
+const FIRST_CATALOGUE: Duration = Duration::from_secs(5);
 
 /// The configuration for the handlers; replaced as a whole on reload.
 #[derive(Debug)]
@@ -93,6 +99,8 @@ pub struct Shared {
     history: History,
     pub(crate) metrics: Sources,
     statuses: Statuses,
+    stopping: watch::Sender<bool>,
+    started: Instant,
 }
 
 type Status = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
@@ -183,6 +191,26 @@ impl Shared {
             history: History::default(),
             metrics: Sources::default(),
             statuses: Statuses::default(),
+            stopping: watch::Sender::new(false),
+            started: Instant::now(),
+        }
+    }
+
+    /// Ends polls that are held, and makes `/readyz` say that Modelgate stops.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Becomes true when Modelgate stops.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// Waits for the first catalogue, for some seconds after the start: until then a request that waits gets an answer, and one
+    /// that does not gets 503.
+    pub(crate) async fn first_catalogue(&self) {
+        if self.catalogue.load().is_none() {
+            let _ = timeout_at(self.started + FIRST_CATALOGUE, self.catalogue.changed_since(0)).await;
         }
     }
 

@@ -31,6 +31,8 @@ const MAX_NAMES: usize = 64;
 
 const CERTIFICATE_FILE: &str = "ca.pem";
 const KEY_FILE: &str = "ca-key.pem";
+/// Held while the others are looked at and made.
+const LOCK_FILE: &str = "ca.lock";
 
 /// An error about certificates.
 #[derive(Debug, thiserror::Error)]
@@ -185,6 +187,11 @@ fn kept(dir: &Path) -> Result<(KeyPair, String), TlsError> {
         let path = at(file).display().to_string();
         move |source| TlsError::File { path, source }
     };
+    // Two Modelgates may have one folder, and start at the same moment: both must have the same authority.
+    fs::create_dir_all(dir).map_err(failed(""))?;
+    // Where nothing can be written, nothing can be made twice.
+    let lock = private_file().truncate(false).open(at(LOCK_FILE));
+    let _held = lock.and_then(|lock| lock.lock().map(|()| lock));
     match (fs::read_to_string(at(KEY_FILE)), fs::read_to_string(at(CERTIFICATE_FILE))) {
         (Ok(key), Ok(certificate)) => return Ok((KeyPair::from_pem(&key)?, certificate)),
         (Err(e), _) if e.kind() != io::ErrorKind::NotFound => return Err(failed(KEY_FILE)(e)),
@@ -192,7 +199,6 @@ fn kept(dir: &Path) -> Result<(KeyPair, String), TlsError> {
         _ => {}
     }
     let (key, certificate) = made()?;
-    fs::create_dir_all(dir).map_err(failed(""))?;
     write_private(&at(KEY_FILE), &key.serialize_pem()).map_err(failed(KEY_FILE))?;
     fs::write(at(CERTIFICATE_FILE), &certificate).map_err(failed(CERTIFICATE_FILE))?;
     Ok((key, certificate))
@@ -200,11 +206,14 @@ fn kept(dir: &Path) -> Result<(KeyPair, String), TlsError> {
 
 /// Writes a file that is readable only by its owner, from the first byte on.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    private_file().truncate(true).open(path)?.write_all(text.as_bytes())
+}
+
+fn private_file() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
+    options.write(true).create(true);
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)?.write_all(text.as_bytes())
+    options
 }
 
 fn addresses(of: &BTreeSet<IpAddr>) -> Vec<SanType> {
@@ -249,5 +258,17 @@ mod tests {
         CertificateAuthority::open(Some(dir.path()), None).expect("made");
         fs::write(dir.path().join(KEY_FILE), "nonsense").expect("written");
         assert!(CertificateAuthority::open(Some(dir.path()), None).is_err());
+    }
+
+    #[test]
+    fn modelgates_that_start_at_once_with_one_folder_have_one_authority() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open =
+            || CertificateAuthority::open(Some(folder.path()), None).expect("an authority").certificate_pem;
+        let all: BTreeSet<String> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        });
+        assert_eq!(all.len(), 1);
     }
 }

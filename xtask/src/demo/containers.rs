@@ -35,13 +35,12 @@ pub(super) fn start(folder: &Path) -> Result<Stack> {
         return Err("the Docker Engine is not running; start it, as root: dockerd".into());
     }
     let key = GeneratedKey::generate()?;
-    let key_file = folder.join("api-key.txt");
-    fs::write(&key_file, &key.clear)?;
-
     let web = http::free_address(8080)?;
+    let dashboard = http::free_address(8102)?;
     let mut settings = vec![
-        ("API_KEY_FILE", key_file.display().to_string()),
+        ("API_KEY", key.clear.clone()),
         ("HTTP_PORT", web.to_string()),
+        ("DASHBOARD_PORT", dashboard.port().to_string()),
         ("MODEL", "llama-3.1-8b".to_owned()),
     ];
     for stand_in in stand_ins(&traefik.path().ok_or("Traefik is missing")?)? {

@@ -116,7 +116,10 @@ impl From<StoreError> for Problem {
             StoreError::Unreadable(_) => {
                 Self::new(StatusCode::CONFLICT, "unreadable_account", error.to_string())
             }
-            StoreError::Unavailable(_) | StoreError::Migration(_) => Self::unavailable(error.to_string()),
+            StoreError::Unavailable(_)
+            | StoreError::Migration(_)
+            | StoreError::Backup { .. }
+            | StoreError::NotEmpty(_) => Self::unavailable(error.to_string()),
         }
     }
 }

@@ -214,6 +214,7 @@ impl Discovery {
             cordons: held,
             remembered: watch::channel(Arc::default()).1,
             traefik_peers,
+            kept: None,
         };
         let task = tokio::spawn(async move {
             let ended = discovery::run(sources, publisher).await;

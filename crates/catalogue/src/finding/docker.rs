@@ -16,6 +16,11 @@ pub enum DockerFinding {
         /// The client's error.
         error: String,
     },
+    /// It has not been surveyed since Modelgate's start; what was known of it before is still in use.
+    Kept {
+        /// How many servers that is.
+        servers: usize,
+    },
     /// Another source already shows the same containers.
     SameEngine {
         /// That source's name.
@@ -66,6 +71,7 @@ impl DockerFinding {
     pub(super) fn facts(&self) -> Facts {
         match self {
             Self::Silent { .. } => Facts::fault("docker_silent"),
+            Self::Kept { .. } => Facts::hint("docker_kept"),
             Self::SameEngine { .. } => Facts::fault("docker_host_twice"),
             Self::NodesUnknown { .. } => Facts::fault("swarm_nodes_unknown"),
             Self::ContainerUnreadable { .. } => Facts::fault("container_unreadable"),
@@ -84,6 +90,11 @@ impl DockerFinding {
                 host.key("endpoint")
             )
             .into(),
+            Self::Kept { .. } => {
+                "Nothing: it is surveyed as soon as it answers. Until then those servers are asked whether they are ready, for ten \
+                 minutes at most."
+                    .into()
+            }
             Self::SameEngine { .. } => "Leave one of the two Docker hosts out of the configuration.".into(),
             Self::NodesUnknown { .. } => {
                 "A proxy before the Docker socket must let GET /nodes through, as deploy/docker-socket-proxy.cfg shows.".into()
@@ -115,6 +126,10 @@ impl fmt::Display for DockerFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silent { endpoint, error, .. } => write!(f, "{endpoint} does not answer: {error}"),
+            Self::Kept { servers } => {
+                let which = if *servers == 1 { "one server is" } else { "its servers are" };
+                write!(f, "it has not been surveyed since the start; {which} known from before ({servers})")
+            }
             Self::SameEngine { other } => write!(
                 f,
                 "it shows containers or tasks that are known from {other} already, and they are taken from there: both lead to \

@@ -65,6 +65,7 @@ fn of_docker() -> Vec<Finding> {
     let text = || String::from("as told");
     [
         DockerFinding::Silent { host: DockerHost::default(), endpoint: text(), error: text() },
+        DockerFinding::Kept { servers: 2 },
         DockerFinding::SameEngine { other: text() },
         DockerFinding::NodesUnknown { error: text() },
         DockerFinding::ContainerUnreadable { why: text() },

@@ -22,7 +22,11 @@ const PARALLEL: usize = 8;
 const TIME: Duration = Duration::from_secs(5);
 
 pub(super) async fn look(api: &Api, options: &DockerOptions, all: &[Listed]) -> Result<Survey, ApiError> {
-    let ours: Vec<Listed> = all.iter().filter(|it| it.labels.contains_key(OPT_IN)).cloned().collect();
+    let ours: Vec<Listed> = all
+        .iter()
+        .filter(|it| it.labels.contains_key(OPT_IN) && options.takes(&it.labels))
+        .cloned()
+        .collect();
     let inspected: Vec<(Listed, Result<Inspected, ApiError>)> = stream::iter(ours)
         .map(|listed| async move {
             let inspected = inspect(api, &listed.id).await;
@@ -61,7 +65,8 @@ pub(super) async fn look(api: &Api, options: &DockerOptions, all: &[Listed]) -> 
 
 /// Problems of running containers whose label is probably a misspelt opt-in.
 fn misspelt(options: &DockerOptions, all: &[Listed]) -> Vec<Problem> {
-    let found = all.iter().filter(|listed| may_run(listed)).filter_map(|listed| {
+    let ours = |listed: &&Listed| may_run(listed) && options.takes(&listed.labels);
+    let found = all.iter().filter(ours).filter_map(|listed| {
         let finding = misspelt_opt_in(&listed.labels)?;
         Some(Problem::container(&options.full_name(listed.name()), finding))
     });

@@ -16,7 +16,11 @@ mod swarm;
 mod watch;
 mod wire;
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 pub(crate) use event::Withdrawal;
 pub(crate) use survey::Survey;
@@ -57,6 +61,8 @@ pub struct DockerOptions {
     pub host_address: Option<String>,
     /// Use only published ports: the host is remote.
     pub published: bool,
+    /// Only containers of this Compose project, or services of this stack; `None`: all.
+    pub project: Option<String>,
     /// It is a manager of a Swarm, whose tasks are the servers.
     pub swarm: bool,
     /// The ports of Modelgate's own container that are for Traefik alone.
@@ -78,9 +84,19 @@ impl DockerOptions {
             network: None,
             host_address: None,
             published: false,
+            project: None,
             swarm: false,
             own_ports: BTreeSet::new(),
         }
+    }
+
+    /// Whether a container or service with these labels is looked at.
+    fn takes(&self, labels: &BTreeMap<String, String>) -> bool {
+        /// What Compose sets on containers, and `docker stack deploy` on services.
+        const PROJECTS: [&str; 2] = ["com.docker.compose.project", "com.docker.stack.namespace"];
+        self.project.as_ref().is_none_or(|project| {
+            PROJECTS.iter().any(|label| labels.get(*label).is_some_and(|found| found == project))
+        })
     }
 
     /// The name, unless it is the default one.
@@ -115,6 +131,30 @@ impl std::fmt::Display for DockerEndpoint {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp(address) | Self::Tls(address, _) => f.write_str(address),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_leaves_out_the_containers_of_others() {
+        let mut options = DockerOptions::new("docker", DockerEndpoint::Unix("/run/docker.sock".into()));
+        let labels = |label: &str, project: &str| BTreeMap::from([(label.to_owned(), project.to_owned())]);
+        let [compose, stack] = ["com.docker.compose.project", "com.docker.stack.namespace"];
+        assert!(options.takes(&BTreeMap::new()) && options.takes(&labels(compose, "other")));
+        options.project = Some("ai".into());
+        for (found, taken) in [
+            (labels(compose, "ai"), true),
+            (labels(stack, "ai"), true),
+            (labels(compose, "AI"), false),
+            (labels(compose, "ai2"), false),
+            (labels("project", "ai"), false),
+            (BTreeMap::new(), false),
+        ] {
+            assert_eq!(options.takes(&found), taken, "{found:?}");
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn look(
     let odd = odd_services.iter().filter(|(item, _)| may_be_ours(item)).chain(&odd_tasks);
     survey.problems.extend(odd.map(|(item, why)| unreadable(item, why, options)));
     let mut ours: HashMap<&str, &ServiceSpec> = HashMap::new();
-    for service in &services {
+    for service in services.iter().filter(|service| options.takes(&service.spec.labels)) {
         match service.spec.labels.contains_key(OPT_IN) {
             true => _ = ours.insert(&service.id, &service.spec),
             false => survey.problems.extend(mislabelled(&service.spec, options)),

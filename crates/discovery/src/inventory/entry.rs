@@ -7,9 +7,10 @@ use std::{
 };
 
 use catalogue::{
-    Finding, HealthMode, LifecycleFinding, Listing, ListingFinding, ModelCard, Origin, Problem, ServerRecord,
-    ServerSpec, ServerState,
+    ContainerRecord, Finding, HealthMode, LifecycleFinding, Listing, ListingFinding, ModelCard, Origin,
+    Problem, ServerRecord, ServerSpec, ServerState, TaskRecord,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     docker::{HostName, Withdrawal},
@@ -41,10 +42,23 @@ pub(super) struct Entry {
     pub(super) probe: Probe,
     /// Since when it does not answer at all, if it has not answered anything in this run.
     silent_since: Option<Instant>,
+    /// What Docker says of it; `None` if it is from the configuration file.
+    pub(super) seen: Option<DockerRecord>,
+    /// It is known from before Modelgate's start, and its source has not been surveyed since: until when it stays without that.
+    pub(super) kept_until: Option<Instant>,
+    /// Its last answers are from before Modelgate's start.
+    has_kept_answers: bool,
     /// When it stopped or vanished; its models are remembered for a while after that.
     pub(super) gone_since: Option<Instant>,
     /// The record in the last catalogue, unless it has changed since.
     told: Option<Arc<ServerRecord>>,
+}
+
+/// A record of Docker's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum DockerRecord {
+    Container(ContainerRecord),
+    Task(TaskRecord),
 }
 
 /// The probes of one run of a server.
@@ -134,9 +148,24 @@ impl Entry {
             listing,
             probe,
             silent_since: None,
+            seen: None,
+            kept_until: None,
+            has_kept_answers: false,
             gone_since: None,
             told: None,
         }
+    }
+
+    /// Takes over what it was known to serve before Modelgate's start. It is probed at once.
+    pub(super) fn adopt(&mut self, listing: Listing) {
+        self.listing = listing;
+        (self.probe.models.answered, self.probe.ready.answered) = (true, true);
+        self.has_kept_answers = true;
+    }
+
+    /// Its list of models.
+    pub(super) fn listing(&self) -> &Listing {
+        &self.listing
     }
 
     /// Applies the source's new report.
@@ -157,11 +186,13 @@ impl Entry {
         self.spec = spec;
         self.reported = reported;
         self.gone_since = None;
+        self.kept_until = None;
     }
 
     /// Discards its answers so far.
     pub(super) fn ask_anew(&mut self, now: Instant) {
         let under_way = self.probe.under_way;
+        self.has_kept_answers = false;
         self.probe = Probe { under_way, ..Probe::new(now) };
         self.silent_since = None;
     }
@@ -237,6 +268,11 @@ impl Entry {
     fn take(&mut self, answers: Answers, now: Instant) {
         self.probe.under_way = false;
         self.probe.asked = true;
+        let fails = answers.models.is_err() || answers.ready.as_ref().is_some_and(Result::is_err);
+        if std::mem::take(&mut self.has_kept_answers) && fails {
+            // What it answered before Modelgate's start counts only if it still does.
+            (self.probe.models, self.probe.ready) = Default::default();
+        }
         let models = match answers.models {
             Ok(mut listing) => {
                 self.probe.models.succeeded();
@@ -262,6 +298,7 @@ impl Entry {
 
     pub(super) fn gone(&mut self, state: ServerState, now: Instant) {
         self.reported = state;
+        self.kept_until = None;
         self.gone_since.get_or_insert(now);
     }
 

@@ -684,3 +684,76 @@ fn labelled_containers_are_known_whatever_became_of_them() {
     assert_eq!((vllm.name.as_str(), &vllm.outcome), ("vllm", &Outcome::Server));
     assert!(old.is_called("llm") && matches!(old.outcome, Outcome::Down(ServerState::Stopped(_))), "{old:?}");
 }
+
+/// The inventory of a Modelgate that has been started anew, with what the one before it kept, as it stands in the file.
+fn started_anew(before: &Inventory, now: Instant) -> Scene {
+    let file = serde_json::to_string(&before.kept()).expect("JSON");
+    assert!(!file.contains("not Modelgate's"), "{file}");
+    let kept: Vec<KeptServer> = serde_json::from_str(&file).expect("what was written");
+    let mut scene = Scene { inventory: Inventory::default(), now };
+    let configured = Configured { servers: vec![file_spec()], ..Configured::default() };
+    scene.inventory.configured(&configured, now);
+    scene.inventory.adopt(&kept, now);
+    scene
+}
+
+#[test]
+fn what_was_ready_before_a_restart_is_ready_at_once_until_its_source_or_it_itself_says_otherwise() {
+    let mut scene = Scene::new();
+    let mut labelled = healthy("t0");
+    labelled.labels.insert("com.example.token".into(), "not Modelgate's".into());
+    let mut loading = container("t0", Some(ContainerHealth::Starting));
+    loading.id = "c2".into();
+    scene.survey(vec![labelled, loading]);
+    scene
+        .inventory
+        .configured(&Configured { servers: vec![file_spec()], ..Configured::default() }, scene.now);
+    assert_eq!(scene.answer(&llama()), 2);
+    let before = scene.inventory;
+    assert_eq!(before.kept().len(), 2, "what loads is not kept");
+    let servers =
+        |scene: &mut Scene| scene.inventory.catalogue().pool("llama").map_or(0, |pool| pool.ready.len());
+    let hints = |scene: &mut Scene| -> Vec<String> {
+        scene.inventory.catalogue().hints().iter().map(ToString::to_string).collect()
+    };
+    let anew = || started_anew(&before, Instant::now());
+
+    let mut same = anew();
+    assert!(same.inventory.has_adopted() && same.inventory.is_unsurveyed());
+    assert_eq!(servers(&mut same), 2);
+    assert!(hints(&mut same).iter().any(|hint| hint.contains("it has not been surveyed since the start")));
+    assert_eq!(same.answer(&llama()), 2, "all are asked at once");
+    same.survey(vec![healthy("t0")]);
+    assert_eq!((servers(&mut same), hints(&mut same).len()), (2, 0));
+    assert!(!same.inventory.is_unsurveyed());
+    same.pass(Duration::from_secs(3600));
+    assert_eq!(servers(&mut same), 2, "it was surveyed");
+
+    let mut silent = anew();
+    silent.answer(&refused());
+    assert_eq!(
+        silent.llama(),
+        Some(Readiness::Starting),
+        "one answer is enough, whatever its HEALTHCHECK said"
+    );
+
+    let mut restarted = anew();
+    restarted.survey(vec![healthy("t1")]);
+    assert_eq!(servers(&mut restarted), 1, "another run must be asked anew");
+
+    let mut gone = anew();
+    gone.survey(Vec::new());
+    assert_eq!(servers(&mut gone), 1, "and the configuration's stays");
+
+    let mut unsurveyed = anew();
+    unsurveyed.pass(kept::KEPT_FOR - Duration::from_secs(1));
+    assert_eq!(servers(&mut unsurveyed), 2);
+    unsurveyed.pass(Duration::from_secs(1));
+    assert_eq!(servers(&mut unsurveyed), 1, "Docker has not said for too long that it runs");
+
+    // Servers that the configuration has no more are not there; then all is surveyed first.
+    let mut other = Inventory::default();
+    other.adopt(&before.kept(), Instant::now());
+    assert!(!other.has_adopted());
+    assert_eq!(other.catalogue().servers().count(), 0);
+}

@@ -64,7 +64,7 @@ async fn what_servers_have_counted_is_read_again_and_again() {
     let (_cordons, cordons) = watch::channel(Cordons::default());
     let (_remembered, remembered) = watch::channel(Arc::default());
     let (_peers, traefik_peers) = watch::channel(Default::default());
-    let sources = Sources { docker: Vec::new(), configured, cordons, remembered, traefik_peers };
+    let sources = Sources { docker: Vec::new(), configured, cordons, remembered, traefik_peers, kept: None };
     tokio::spawn(crate::run(sources, publisher));
     let (sender, mut readings) = mpsc::channel(16);
     tokio::spawn(read(catalogue, Duration::from_millis(100), sender));

@@ -33,6 +33,7 @@ impl Discovery {
             cordons: cordoned,
             remembered: watch::channel(Arc::default()).1,
             traefik_peers,
+            kept: None,
         };
         let task = tokio::spawn(async move {
             let _peers = peers;

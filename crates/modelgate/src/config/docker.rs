@@ -12,7 +12,7 @@ use discovery::{DockerEndpoint, DockerOptions, DockerTls};
 
 use config_reader::Section;
 
-use super::host::Host;
+use super::{files, host::Host};
 
 /// `docker:` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,8 +104,9 @@ fn host_of(authority: &str) -> Option<Host> {
 }
 
 /// The keys that describe one host.
-const KEYS_OF_A_HOST: [&str; 6] = ["endpoint", "tls", "network", "host_address", "reach", "swarm"];
+const KEYS_OF_A_HOST: [&str; 7] = ["endpoint", "tls", "network", "host_address", "reach", "project", "swarm"];
 const DOCKER_HOST: &str = "DOCKER_HOST";
+const PROJECT: &str = "the name of a Compose project, or of a stack in a Swarm";
 const NAME: &str = "1 to 64 letters, digits and ._-";
 
 pub(super) fn read(mut section: Section<'_>) -> DockerConfig {
@@ -178,6 +179,7 @@ fn read_host(section: &mut Section<'_>, place: &str, name: &str, skip_endpoint: 
     let host_address =
         section.get("host_address", Host::ALLOWED, Host::parse).or_else(|| endpoint.host.clone());
     let published = section.one_of("reach", &[("network", false), ("published", true)]).unwrap_or(false);
+    let project = section.get("project", PROJECT, network_name);
     let swarm = section.bool("swarm").unwrap_or(false);
     // In a Swarm the nodes know their own addresses.
     if published && !swarm && host_address.is_none() && !section.has("host_address") {
@@ -198,6 +200,7 @@ fn read_host(section: &mut Section<'_>, place: &str, name: &str, skip_endpoint: 
         network,
         host_address: host_address.map(|host| host.as_str().into()),
         published,
+        project,
         swarm,
         ..DockerOptions::new(name, endpoint)
     }
@@ -243,7 +246,7 @@ fn network_name(text: &str) -> Option<String> {
 /// The file must be readable now, so that a mistake is reported at start and not at the first connection.
 fn readable_file(path: &str) -> Result<PathBuf, io::Error> {
     let path = Path::new(path);
-    match fs::File::open(path)?.metadata()?.is_file() {
+    match fs::File::open(path).map_err(|error| files::explained(error, path))?.metadata()?.is_file() {
         true => Ok(path.into()),
         false => Err(io::Error::other("it is not a file")),
     }

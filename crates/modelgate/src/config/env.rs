@@ -3,14 +3,14 @@
 //! The variables are put into the parsed file before it is read, so that a value is checked in one place, wherever it came from.
 //! [`Origins`] remembers which key came from which variable.
 
-use std::{collections::BTreeMap, fmt, fs};
+use std::{collections::BTreeMap, fmt};
 
 use serde_yaml::{Mapping, Value};
 
 use catalogue::closest;
 use config_reader::{ConfigError, Origins};
 
-use super::keys;
+use super::{files, keys};
 
 /// The environment variables that concern Modelgate. Their values may be secret, so the `Debug` output has only the names.
 #[derive(Clone, Default)]
@@ -101,10 +101,12 @@ const VARIABLES: &[(&str, &[&str], VariableFormat)] = &[
     ("MODELGATE_DOCKER_NETWORK", &["docker", "network"], VariableFormat::Scalar),
     ("MODELGATE_DOCKER_HOST_ADDRESS", &["docker", "host_address"], VariableFormat::Scalar),
     ("MODELGATE_DOCKER_REACH", &["docker", "reach"], VariableFormat::Scalar),
+    ("MODELGATE_DOCKER_PROJECT", &["docker", "project"], VariableFormat::Scalar),
     ("MODELGATE_DOCKER_SWARM", &["docker", "swarm"], VariableFormat::Scalar),
     ("MODELGATE_SERVERS", &["servers"], VariableFormat::Servers),
     ("MODELGATE_ADMIN_HOST", &["admin", "host"], VariableFormat::Scalar),
     ("MODELGATE_STORE_URL", &["store", "url"], VariableFormat::Scalar),
+    ("MODELGATE_STORE_FIRST_KEY", &["store", "first_key"], VariableFormat::Scalar),
     ("MODELGATE_SHARED_LIMITS_URL", &["shared_limits", "url"], VariableFormat::Scalar),
     ("MODELGATE_SHARED_LIMITS_FAIL", &["shared_limits", "fail"], VariableFormat::Scalar),
     ("MODELGATE_TIME_ZONE", &["time_zone"], VariableFormat::Scalar),
@@ -194,7 +196,7 @@ impl Env {
                 Err(fault(variable, format!("{file_variable} is given too; only one of the two is allowed")))
             }
             (Some(text), None) => Ok(Some((variable, text.to_owned()))),
-            (None, Some(path)) => match fs::read_to_string(path) {
+            (None, Some(path)) => match files::read_text(path) {
                 Ok(text) => Ok(Some((file_variable, text.trim_end_matches(['\r', '\n']).to_owned()))),
                 Err(error) => Err(fault(file_variable, format!("cannot read {path:?}: {error}"))),
             },

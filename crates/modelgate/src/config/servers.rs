@@ -1,12 +1,14 @@
 //! `servers:` — servers that are configured here and not by a container's labels.
 
-use std::{env, fs};
+use std::env;
 
 use catalogue::{
     BasePath, Credential, CredentialHeader, GivenModelSettings, ModelName, ServerSettings, ServerUrl,
 };
 
 use config_reader::Section;
+
+use super::files;
 
 /// One entry of `servers:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +96,7 @@ fn credential(server: &mut Section<'_>) -> Option<Credential> {
             Ok(secret) => read(&secret).ok_or_else(|| format!("its value is not allowed: {SECRET}")),
             Err(_) => Err("this variable is not set, or is not UTF-8".into()),
         });
-    let from_file = section.try_get("file", "the path of a file", |path| match fs::read_to_string(path) {
+    let from_file = section.try_get("file", "the path of a file", |path| match files::read_text(path) {
         Ok(secret) => read(secret.trim_end_matches(['\r', '\n']))
             .ok_or_else(|| format!("its content is not allowed: {SECRET}")),
         Err(error) => Err(error.to_string()),

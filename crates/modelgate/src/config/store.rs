@@ -1,11 +1,13 @@
 //! `store:`, `usage:` and `shared_limits:` — where accounts and counts are kept in addition to the file, for how long, and which
 //! server counts shared limits.
 
-use std::{fmt, fs, io, path::Path, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
 use config_reader::Section;
 use store::StoreUrl;
 use web::OnFailure;
+
+use super::files;
 
 /// `store:` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub(crate) struct StoreConfig {
     pub(crate) url: Option<StoreUrl>,
     /// How long the audit log is kept.
     pub(crate) keep: Duration,
+    /// Whether the first start makes an API key, if there is none.
+    pub(crate) first_key: bool,
 }
 
 /// `usage:` in the configuration.
@@ -48,8 +52,10 @@ pub(super) fn read(mut section: Section<'_>, state_dir: Option<&Path>) -> StoreC
     const URL: &str = "sqlite:///path/of/file or postgres://user:password@host[:port]/database";
     let url = section.secret("url", URL, |text| text.parse::<StoreUrl>().ok());
     let keep = section.duration("keep", DAY..=DAY * 3650);
+    let first_key = section.bool("first_key").unwrap_or(false);
     section.finish();
-    StoreConfig { url: url.or_else(|| state_dir.map(StoreUrl::in_folder)), keep: keep.unwrap_or(DAY * 400) }
+    let url = url.or_else(|| state_dir.map(StoreUrl::in_folder));
+    StoreConfig { url, keep: keep.unwrap_or(DAY * 400), first_key }
 }
 
 /// Reads `usage:`; `store.keep` is the default.
@@ -79,7 +85,7 @@ pub(super) fn read_shared(mut section: Section<'_>, given: bool) -> Option<Share
     let namespace = section.get("namespace", NAMESPACE, |text| {
         ((1..=64).contains(&text.len()) && text.chars().all(is_plain)).then(|| text.to_owned())
     });
-    let authorities = section.try_get("ca", "the path of a PEM file", |path| fs::read(path) as io::Result<_>);
+    let authorities = section.try_get("ca", "the path of a PEM file", |path| files::read(path));
     section.finish();
     let options = SharedLimitsOptions {
         timeout: timeout.unwrap_or(Duration::from_millis(40)),

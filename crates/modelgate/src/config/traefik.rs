@@ -1,6 +1,6 @@
 //! `traefik:` — what is rendered for Traefik, and how it is reached.
 
-use std::{collections::BTreeSet, fs, io, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, io, path::PathBuf, time::Duration};
 
 use catalogue::Api;
 use ipnet::IpNet;
@@ -8,7 +8,10 @@ use traefik_config::{ClientCertificate, Cors, Hsts, Tls, TraefikVersion};
 
 use config_reader::{NETWORK, Section, network};
 
-use super::host::{Host, dns_name, plain_name};
+use super::{
+    files,
+    host::{Host, dns_name, plain_name},
+};
 
 /// `traefik:` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,7 +195,7 @@ fn header_name(text: &str) -> Option<String> {
 fn client_certificate(mut section: Section<'_>) -> (Option<PathBuf>, Option<ClientCertificate>) {
     const OURS: &str = "the path of a PEM file here: who signed Traefik's certificate";
     const THEIRS: &str = "the path of a PEM file where Traefik runs";
-    let ca = section.try_get("ca", OURS, |path| match fs::read(path) {
+    let ca = section.try_get("ca", OURS, |path| match files::read(path) {
         Ok(_) => Ok(PathBuf::from(path)),
         Err(error) => Err::<_, io::Error>(error),
     });

@@ -1,11 +1,14 @@
 //! The tokens with which operators sign in: those of the configuration, or a generated one.
 
-use std::io;
+use std::{io, sync::Arc, time::Duration};
 
 use admin::{AdminTokens, Authenticator};
-use tracing::error;
+use tokio::{sync::watch, time::sleep};
+use tracing::{error, info};
 
 use crate::config::Config;
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The tokens of the configuration; if there are none, the generated one. There is no default password.
 ///
@@ -33,6 +36,25 @@ pub(crate) fn renew(authenticator: &Authenticator, config: &Config, running: &Co
     }
 }
 
+/// Takes a token that `modelgate admin token --new` has made; never returns.
+pub(crate) async fn keep_fresh(authenticator: &Authenticator, configs: watch::Receiver<Arc<Config>>) {
+    let mut seen = None;
+    loop {
+        let config = Arc::clone(&configs.borrow());
+        if let (true, Some(folder)) = (config.admin.tokens.is_empty(), &config.state_dir) {
+            let now = AdminTokens::kept(folder);
+            if let (Some(now), Some(before)) = (&now, &seen)
+                && now != before
+            {
+                authenticator.replace_tokens(AdminTokens::of_generated(*now));
+                info!("the admin token was made anew");
+            }
+            seen = now.or(seen);
+        }
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
 /// Prints a generated token once, and not to the log: logs may be kept and read by others.
 #[expect(clippy::print_stdout, reason = "the log must not hold it")]
 fn show(token: &str, config: &Config) {
@@ -43,9 +65,14 @@ fn show(token: &str, config: &Config) {
     let address = match &config.admin.host {
         // Through Traefik, which may be the only way there.
         Some(host) => host.to_string(),
+        // In a container that is an address of its own, and a port of the host leads there.
+        None if config.listen.admin.ip().is_unspecified() => {
+            format!("localhost:{}", config.listen.admin.port())
+        }
         None => config.listen.admin.to_string(),
     };
     println!(
-        "No admin token is configured, so one was made. {kept}:\n\n  {token}\n\nSign in with it at http://{address}/\n"
+        "No admin token is configured, so one was made. {kept}:\n\n  {token}\n\nSign in with it at http://{address}/\n\
+         If it is lost, `modelgate admin token --new` makes another one.\n"
     );
 }

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::{
     counts::Counted,
+    first_key,
     reading::{late, read_all},
     report::report,
 };
@@ -92,6 +93,7 @@ pub(super) async fn open(
         }
         (Err(_), None) => return Err(StoreError::Unavailable("there is none".into())),
     };
+    first_key::make_if_wanted(config, registry, &store).await?;
     // Following starts first, so that changes during the reading are not missed.
     let following = store.follow().await?;
     let policy_source = read_all(config, key_sets, &store, known).await?;

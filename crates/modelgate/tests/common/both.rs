@@ -10,7 +10,7 @@ use testkit::{
     sim::Sim,
 };
 
-const BINARY: &str = env!("CARGO_BIN_EXE_modelgate");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_modelgate");
 /// The token of alice, who may do everything.
 pub(crate) const ADMIN: &str = "token-of-alice-who-may-do-everything";
 /// The token of bob, who may only read.

@@ -6,7 +6,7 @@ use access::KeyDigest;
 use accounts::{Account, ConsumerSpec, KeySpec};
 use config_reader::ConfigErrors;
 use serde_json::json;
-use store::{AccountSource, Audit, Filter, Item, Registry, RegistryError, StoreError};
+use store::{AccountSource, Audit, Conflict, Filter, Item, Registry};
 
 use super::{
     found::{Consumer, Imported, ImportedKey},
@@ -17,6 +17,9 @@ use crate::{
     arguments::import::Import,
     commands::registry::{ACTOR, CommandFailure, answer},
 };
+
+/// How many accounts are written in one transaction. Other writers wait for at most this many.
+const AT_ONCE: usize = 500;
 
 /// The existing keys, in the configuration file and in the store.
 #[derive(Debug, Default)]
@@ -39,19 +42,17 @@ struct New {
 /// The file cannot be read, or the store does not answer; keys before that have been written.
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 pub(crate) async fn into_store(wanted: &Import, registry: &Registry) -> Result<(), CommandFailure> {
-    /// How many keys are written in one transaction. Other writers wait for at most this many.
-    const AT_ONCE: usize = 500;
     let store = registry.store()?;
     let Imported { consumers, mut keys, .. } = reading::read(wanted).map_err(CommandFailure::Failed)?;
-    let others = write_consumers(registry, consumers).await?;
+    let others = write_consumers(registry, consumers, &audit(wanted, "consumer created")).await?;
     for key in keys.iter_mut().filter(|key| others.contains(&key.consumer)) {
         key.disabled = true;
     }
     let New { keys, there } = new_keys(keys, &ExistingKeys::read(registry).await?);
-    let audit = Audit::new(&*ACTOR, "key created").with(json!({ "imported_from": wanted.from.name() }));
+    let audit = audit(wanted, "key created");
     let mut written = 0;
     for some in keys.chunks(AT_ONCE) {
-        let conflicts = answer(store.create_keys(some, &audit)).await?;
+        let conflicts = answer(store.create_all(some, &audit)).await?;
         written += some.len() - conflicts.len();
         // The name and the API key were both unused a moment ago.
         for conflict in conflicts {
@@ -64,15 +65,20 @@ pub(crate) async fn into_store(wanted: &Import, registry: &Registry) -> Result<(
     Ok(())
 }
 
+fn audit(wanted: &Import, action: &str) -> Audit {
+    Audit::new(&*ACTOR, action).with(json!({ "imported_from": wanted.from.name() }))
+}
+
 /// Writes the consumers that do not exist yet. Returns those that exist and differ: they may be different consumers of the same
 /// name, or may have been changed since. New keys for them might get more rights than they had.
 #[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 async fn write_consumers(
     registry: &Registry,
     consumers: Vec<Consumer>,
+    audit: &Audit,
 ) -> Result<BTreeSet<String>, CommandFailure> {
     let there: HashMap<String, Item<ConsumerSpec>> = all::<ConsumerSpec>(registry).await?.0;
-    let (mut written, mut others) = (0, BTreeSet::new());
+    let (mut new, mut others) = (Vec::new(), BTreeSet::new());
     for consumer in consumers {
         let document = serde_json::to_value(&consumer)?;
         let wanted = match accounts::parse::<ConsumerSpec>(&document, None) {
@@ -84,13 +90,7 @@ async fn write_consumers(
             }
         };
         match there.get(&consumer.name) {
-            None => match answer(created(registry, &document)).await? {
-                None => written += 1,
-                Some(why) => {
-                    eprintln!("disabled: new keys of consumer {}: {why}", consumer.name);
-                    others.insert(consumer.name);
-                }
-            },
+            None => new.push(wanted),
             Some(Item { account, .. })
                 if account.limits == wanted.limits && account.disabled == wanted.disabled =>
             {
@@ -111,17 +111,20 @@ async fn write_consumers(
             }
         }
     }
+    let mut written = 0;
+    for some in new.chunks(AT_ONCE) {
+        let conflicts = answer(registry.store()?.create_all(some, audit)).await?;
+        written += some.len() - conflicts.len();
+        // Somebody else has just created it, or the one that is there cannot be read.
+        for conflict in conflicts {
+            if let Conflict::Exists(_, name) = conflict {
+                eprintln!("disabled: new keys of consumer {name}: there is a consumer of this name already");
+                others.insert(name);
+            }
+        }
+    }
     eprintln!("consumers written: {written}");
     Ok(others)
-}
-
-/// Writes one consumer. Returns why it was not written, if somebody else has just created it or the existing one cannot be read.
-async fn created(registry: &Registry, document: &serde_json::Value) -> Result<Option<String>, RegistryError> {
-    match registry.create::<ConsumerSpec>(document, &ACTOR).await {
-        Ok(_) => Ok(None),
-        Err(RegistryError::Store(StoreError::Conflict(conflict))) => Ok(Some(conflict.to_string())),
-        Err(error) => Err(error),
-    }
 }
 
 /// All accounts of a kind by name, and the names of the unreadable ones.

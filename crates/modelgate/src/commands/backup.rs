@@ -1,0 +1,60 @@
+//! `modelgate backup` and `modelgate restore`.
+
+use std::{path::Path, time::Duration};
+
+use store::{Audit, Copied, Present, Registry, RegistryError, StoreError};
+use tokio::time::{error::Elapsed, timeout};
+
+use super::registry::{ACTOR, CommandFailure};
+
+/// Years of usage and audit entries take minutes.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// `modelgate backup FILE`
+pub(crate) async fn backup(registry: &Registry, file: &Path) -> Result<(), CommandFailure> {
+    let store = registry.store().map_err(no_store)?;
+    let copied = timeout(PATIENCE, store.back_up(file)).await.map_err(late)??;
+    say(&format!("written to {}: {}", file.display(), in_words(&copied)));
+    Ok(())
+}
+
+/// `modelgate restore FILE`
+pub(crate) async fn restore(registry: &Registry, file: &Path, replace: bool) -> Result<(), CommandFailure> {
+    let store = registry.store().map_err(no_store)?;
+    let present = if replace { Present::Replaced } else { Present::Refused };
+    let audit = Audit::new(&*ACTOR, "store restored").about("all accounts, usage and counts");
+    match timeout(PATIENCE, store.restore(file, present, audit)).await.map_err(late)? {
+        Err(error @ StoreError::NotEmpty(_)) => Err(CommandFailure::Failed(format!(
+            "{error}; nothing was changed. `--replace` replaces all of it: keep it first with `modelgate backup FILE`"
+        ))),
+        restored => {
+            say(&format!("restored: {}", in_words(&restored?)));
+            Ok(())
+        }
+    }
+}
+
+fn late(_: Elapsed) -> StoreError {
+    StoreError::Unavailable(format!("it took longer than {PATIENCE:?}"))
+}
+
+fn no_store(error: RegistryError) -> CommandFailure {
+    match error {
+        RegistryError::NoStore => CommandFailure::Configuration(
+            "no store is configured: set state_dir (or MODELGATE_STATE_DIR) for a file of SQLite's in that folder, or store.url \
+             (or MODELGATE_STORE_URL) for PostgreSQL"
+                .into(),
+        ),
+        other => other.into(),
+    }
+}
+
+fn in_words(Copied(tables): &Copied) -> String {
+    let name = |table: &str| table.replace('_', " ");
+    tables.iter().map(|(table, rows)| format!("{} {rows}", name(table))).collect::<Vec<_>>().join(", ")
+}
+
+#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
+fn say(words: &str) {
+    eprintln!("{words}");
+}
