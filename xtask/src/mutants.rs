@@ -9,7 +9,7 @@ mod programs;
 mod switch;
 mod trial;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -56,6 +56,11 @@ pub(crate) fn mutants(wanted: &Mutate) -> Result {
     let start = Instant::now();
     let output = layout::target().join("mutants");
     fs::create_dir_all(&output)?;
+    // It ends with this program.
+    let lock = File::create(output.join("lock"))?;
+    if lock.try_lock().is_err() {
+        return Err(format!("another run is at work in {}", output.display()).into());
+    }
     let diff = if wanted.of_change { change(&output)? } else { None };
     if wanted.of_change && diff.is_none() {
         println!("no line of the core has changed");

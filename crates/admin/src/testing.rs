@@ -140,6 +140,7 @@ fn settings(telemetry: Option<TelemetryListener>) -> web::Settings {
         hold: Duration::from_secs(4),
         telemetry,
         prices: prices(),
+        keeps_hard_budgets: true,
     }
 }
 

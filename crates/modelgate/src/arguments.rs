@@ -10,6 +10,7 @@
 //! ```
 
 pub(crate) mod accounts;
+pub(crate) mod budgets;
 pub(crate) mod explain;
 pub(crate) mod fields;
 pub(crate) mod import;
@@ -22,6 +23,7 @@ use clap::{Parser, Subcommand};
 
 use self::{
     accounts::{CreateKey, ListConsumers, ListKeys, ListPlans, Named, Rotate, SetConsumer, SetKey, SetPlan},
+    budgets::Budgets,
     explain::Explain,
     import::Import,
     records::{Audit, Usage},
@@ -68,6 +70,9 @@ pub(crate) enum Command {
     /// Work with plans, the limits that keys and consumers refer to
     #[command(subcommand)]
     Plans(Plans),
+    /// Show what is spent of a budget, add to it, or reset it
+    #[command(subcommand)]
+    Budgets(Budgets),
     /// Print usage, by day, key and model or otherwise; or erase a name from it
     Usage(Usage),
     /// Work with alerts, which tell webhooks what needs attention

@@ -17,6 +17,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod alerts;
+pub(crate) mod budgets;
 pub(crate) mod check;
 pub(crate) mod explain;
 pub(crate) mod generate;

@@ -18,9 +18,10 @@ use std::{
 
 use ::admin::Doubt;
 use ::prices::PriceList;
+use ::store::StoreUrl;
 use catalogue::{GivenModelSettings, ModelGlobs};
 use jiff::tz::TimeZone;
-use limits::Limits;
+use limits::{Limits, Reserve, Unit};
 use otlp_receiver::TokenDigest;
 use serde_yaml::{Mapping, Value};
 use telemetry::{MOST_TALLIES, TallyBounds};
@@ -237,6 +238,7 @@ impl Config {
         config.usage = store::read_usage(root.section("usage"), &config.store);
         config.refuse_unproven_credentials(&root);
         config.refuse_shared_host(&root);
+        config.refuse_unkept_budgets(&root);
         root.finish();
         config.warn(key_variable.filter(|_| keys_in_file > 0));
         config
@@ -255,6 +257,24 @@ impl Config {
                      traefik.client_certificate (ca, cert, key) or traefik.trusted_addresses",
                     server.name
                 ),
+            );
+        }
+    }
+
+    /// Whether hard budgets are kept exactly: no other Modelgate can count in the store, or all of them count in one server.
+    pub(crate) fn keeps_hard_budgets(&self) -> bool {
+        self.shared_limits.is_some() || !matches!(self.store.url, Some(StoreUrl::Postgres(_)))
+    }
+
+    /// Replicas tell each other twice a second over the store what they have counted, and meanwhile spend the same money.
+    fn refuse_unkept_budgets(&self, root: &Section<'_>) {
+        let is_hard =
+            |limits: &Limits| limits.quotas().iter().any(|quota| quota.reserve() == Some(Reserve::Hard));
+        if !self.keeps_hard_budgets() && self.limits().any(|limits| is_hard(&limits)) {
+            root.error(
+                "shared_limits",
+                "is missing, and there is a budget with `budget_kind: hard`: Modelgates that share a PostgreSQL store could \
+                 spend it at the same time; allowed: shared_limits.url with a Redis, or `budget_kind: usual`",
             );
         }
     }
@@ -282,6 +302,9 @@ impl Config {
         if self.store.url.is_none() && self.has_quotas() {
             self.warnings.push(Doubt::QuotasWithoutStore);
         }
+        if self.has_idle_budgets() {
+            self.warnings.push(Doubt::BudgetsWithoutPrices);
+        }
         // If both listeners are on loopback addresses, Traefik runs on this machine, too.
         let is_reached = [self.listen.provider, self.listen.requests].iter().any(|at| !at.ip().is_loopback());
         if self.admin.host.is_some() && self.listen.admin.ip().is_loopback() && is_reached {
@@ -294,14 +317,24 @@ impl Config {
 
     /// Whether the file has limits per day or month.
     fn has_quotas(&self) -> bool {
+        self.limits().any(|limits| !limits.quotas().is_empty())
+    }
+
+    /// Whether the file has a budget, and nothing has a price.
+    fn has_idle_budgets(&self) -> bool {
+        let has_budget = |limits: Limits| limits.quotas().iter().any(|quota| quota.unit() == Unit::Money);
+        self.prices.currency().is_none() && self.limits().any(has_budget)
+    }
+
+    /// All limits in the file.
+    fn limits(&self) -> impl Iterator<Item = Limits> {
         let declared = &self.accounts.declared;
         let plans = declared.plans.iter().flat_map(|plan| [&plan.limits, &plan.limits_per_model]);
         let consumers =
             declared.consumers.iter().flat_map(|consumer| [&consumer.limits, &consumer.limits_per_model]);
         let keys = declared.keys.iter().flat_map(|key| [&key.limits, &key.limits_per_model]);
-        let has_some = |limits: &Limits| !limits.quotas().is_empty();
-        plans.chain(consumers).chain(keys).flatten().any(has_some)
-            || self.models.iter().any(|(_, given)| has_some(&given.resolve().limits))
+        let of_models = self.models.iter().map(|(_, given)| given.resolve().limits);
+        plans.chain(consumers).chain(keys).flatten().cloned().chain(of_models)
     }
 
     /// The changed parts that need a restart; all others are reloaded.

@@ -12,6 +12,7 @@
 
 mod admin_tokens;
 pub(crate) mod alerts;
+mod budget_log;
 mod log;
 mod metering;
 mod own_usage;
@@ -108,6 +109,7 @@ async fn run(named: Option<&Path>, config: Config, log_level: LogLevel) -> io::R
     });
     shared_counting::report(&shared);
     shared.telemetry().bound_tallies(config.metrics);
+    budget_log::write(&shared);
     let mut metering =
         telemetry_listener.map(|listener| Metering::start(listener, &config, &shared, stopped.clone()));
     let registry = Arc::clone(&start.registry);

@@ -153,6 +153,7 @@ impl Served {
             hold: Duration::from_millis(4_500),
             telemetry: None,
             prices: prices::PriceList::default(),
+            keeps_hard_budgets: true,
         };
         let bind = async || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let listeners = Listeners { provider: bind().await, requests: bind().await, admin: bind().await };

@@ -19,11 +19,12 @@ use limits::{Demands, Left, Limiters, SystemClock};
 use metering::Opener;
 use prices::PriceList;
 use telemetry::Telemetry;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
     BooksOfServers, CertificateAuthority, Family, History, Polls, SharedCounting, TelemetryListener,
+    budget_events::{BudgetEvent, BudgetEvents},
     connection::Peer,
     counting,
     metered::Metered,
@@ -48,6 +49,8 @@ pub struct Settings {
     pub telemetry: Option<TelemetryListener>,
     /// What models cost.
     pub prices: PriceList,
+    /// Hard budgets can be kept without a Redis: no other Modelgate counts in the same store.
+    pub keeps_hard_budgets: bool,
 }
 
 impl Settings {
@@ -70,6 +73,7 @@ pub struct Shared {
     policy: ArcSwap<Policy>,
     shared_counting: Option<SharedCounting>,
     metering: OnceLock<Opener<Metered>>,
+    budget_events: OnceLock<BudgetEvents>,
     /// Requests are open, and nothing is told of them.
     is_metering_silent: AtomicBool,
     pub(crate) servers_by_url: ServersByUrl,
@@ -161,6 +165,7 @@ impl Shared {
             policy: ArcSwap::new(policy),
             shared_counting: None,
             metering: OnceLock::new(),
+            budget_events: OnceLock::new(),
             is_metering_silent: AtomicBool::new(false),
             servers_by_url: ServersByUrl::default(),
             books: BooksOfServers::default(),
@@ -197,6 +202,15 @@ impl Shared {
     pub fn meter(&self, opener: Opener<Metered>) {
         let _ = self.metering.set(opener);
         self.is_metered.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells of budgets that are spent to a level from now on; later calls change nothing.
+    pub fn tell_of_budgets(&self, sender: mpsc::Sender<BudgetEvent>) {
+        let _ = self.budget_events.set(BudgetEvents::new(sender));
+    }
+
+    pub(crate) fn budget_events(&self) -> Option<&BudgetEvents> {
+        self.budget_events.get()
     }
 
     /// Says whether requests are open of which nothing is told: then nothing of what they have reserved is likely to come back.
@@ -373,6 +387,7 @@ impl Shared {
             hold: Duration::ZERO,
             telemetry: None,
             prices: PriceList::default(),
+            keeps_hard_budgets: true,
         }
     }
 }
