@@ -211,7 +211,7 @@ fn corrected<T>(correction: &UsageCorrection<T>) -> UsedCounts {
 }
 
 /// What a settled request costs, in units of 10⁻⁹ of the currency.
-pub(crate) fn cost(settlement: &RequestSettlement<Metered>) -> u64 {
+pub(crate) fn settled_cost(settlement: &RequestSettlement<Metered>) -> u64 {
     let mut charge = settlement.held.charge.clone();
     charge.replace(billed(settlement));
     never_below_zero(charge.amount())

@@ -113,7 +113,7 @@ fn outcome(
     server: Option<AnsweringServer>,
 ) -> SettledRequest {
     let consumer = settlement.held.consumer().into();
-    let cost = metered::cost(settlement);
+    let cost = metered::settled_cost(settlement);
     let RequestSettlement { request, ending, status, time_to_first_token, duration, kind, used, .. } =
         *settlement;
     SettledRequest {
