@@ -108,6 +108,7 @@ pub(crate) fn for_tests() -> Vec<Tool> {
     tools.extend(for_stores());
     tools.extend(for_pages());
     tools.push(for_counting());
+    tools.extend(for_metrics());
     tools.push(
         Tool::kept("schemathesis", "openapi/bin/python", "tests of the admin API", |_, _| {
             python::venv("openapi", &["schemathesis==4.32.5", "openapi-spec-validator==0.9.0"])
@@ -140,6 +141,12 @@ fn for_stores() -> [Tool; 2] {
 /// The tool that counts instructions.
 fn for_counting() -> Tool {
     Tool::debian("valgrind", &["valgrind"], "the test of how much a decision takes")
+}
+
+/// What reads the metrics as operators do; one package has both.
+fn for_metrics() -> [Tool; 2] {
+    let used_for = "tests of metrics, deploy/grafana and deploy/prometheus";
+    ["prometheus", "promtool"].map(|program| Tool::debian(program, &["prometheus"], used_for))
 }
 
 /// The tools for looking at the dashboard.

@@ -9,12 +9,12 @@ mod wanted;
 
 use std::sync::Arc;
 
-use catalogue::{Catalogue, Credential, ModelName, RouteId, ServerRecord};
-use limits::{Clock, Demands, Limiters, Reservation, Unit};
+use catalogue::{Catalogue, Credential, ModelCard, ModelName, Pool, RouteId, ServerRecord};
+use limits::{Clock, Demands, Limiters, Reservation, Reserve, Unit};
 
 use crate::{
     Consumer, Key, Mode, Policy, Reason, Request, Unreadable,
-    estimate::{Answers, Sum},
+    estimate::{self, Answers, Bound, Sum, Unbounded},
     given::protocols_without_key,
 };
 use demands::demands;
@@ -116,6 +116,8 @@ pub struct Pending {
     demands: Demands,
     /// What its tokens are made of, if a limit counts them.
     sum: Option<Sum>,
+    /// The longest context of the servers that may answer it, if there is a hard budget and all of them tell theirs.
+    context: Option<u64>,
     grant: Grant,
 }
 
@@ -128,6 +130,50 @@ impl Pending {
     /// The `Sec-WebSocket-Protocol` that the server would see.
     pub fn websocket_protocols(&self) -> Option<&str> {
         self.grant.websocket_protocols.as_deref()
+    }
+
+    /// The model, unless the client may have invented it.
+    pub fn known_model(&self) -> Option<&str> {
+        self.grant.known_model()
+    }
+
+    /// Whether it takes from budgets.
+    pub fn has_budget(&self) -> bool {
+        self.has_usual_budget() || self.has_hard_budget()
+    }
+
+    /// Whether it takes its estimated cost from a budget.
+    pub fn has_usual_budget(&self) -> bool {
+        self.demands.has_budget(Reserve::Usual)
+    }
+
+    /// Whether it takes from a budget the most that it can cost.
+    pub fn has_hard_budget(&self) -> bool {
+        self.demands.has_budget(Reserve::Hard)
+    }
+
+    /// Takes it out of all budgets: it is free.
+    pub fn drop_budgets(&mut self) {
+        self.demands.drop_budgets();
+    }
+
+    /// Sets what it takes from budgets, in units of 10⁻⁹ of the currency.
+    pub fn price(&mut self, cost: impl Fn(Reserve) -> u64) {
+        self.demands.price(cost);
+    }
+
+    /// Its estimated tokens.
+    pub fn estimate(&mut self, uri: &str, body: Option<&[u8]>) -> Sum {
+        let answer_tokens = self.grant.answer_tokens;
+        *self.grant.sum.get_or_insert_with(|| estimate::sum(uri, body, answer_tokens))
+    }
+
+    /// The most tokens that it can use.
+    ///
+    /// # Errors
+    /// Nobody knows.
+    pub fn most(&self, uri: &str, body: Option<&[u8]>) -> Result<Bound, Unbounded> {
+        estimate::bound(uri, body, self.context)
     }
 
     /// Allows it, after its limits were debited or if they need not be.
@@ -223,10 +269,22 @@ pub(crate) fn judge(
         });
     }
     for demand in demands.quotas() {
-        trace.step(|| {
-            format!("a quota of {} {}, of which this takes {}", demand.quota(), demand.scope(), demand.cost())
+        trace.step(|| match demand.quota().unit() {
+            Unit::Money => {
+                format!("a budget of {} {}, of which this takes its price", demand.quota(), demand.scope())
+            }
+            Unit::Requests | Unit::Tokens => format!(
+                "a quota of {} {}, of which this takes {}",
+                demand.quota(),
+                demand.scope(),
+                demand.cost()
+            ),
         });
     }
+    let context = match demands.has_budget(Reserve::Hard) {
+        true => wanted.pool.and_then(longest_context),
+        false => None,
+    };
     let grant = Grant {
         route: wanted.group.map(|group| group.route.clone()),
         credential: wanted.group.and_then(|group| group.credential.clone()),
@@ -241,7 +299,29 @@ pub(crate) fn judge(
         reservation: Reservation::default(),
         key,
     };
-    Ok(Pending { demands, sum, grant })
+    Ok(Pending { demands, sum, context, grant })
+}
+
+/// The longest context of the servers that may answer a pool's requests, in tokens; `None` if one of them does not tell it.
+fn longest_context(pool: &Pool) -> Option<u64> {
+    let of_pool = pool.ready.iter().map(|server| {
+        let is_it = |card: &&ModelCard| {
+            [&pool.model, &pool.canonical]
+                .into_iter()
+                .any(|name| card.name == *name || card.aliases.contains(name))
+        };
+        let of = server.models.iter().filter(is_it).filter_map(|card| card.context_length).max();
+        of.or_else(|| longest_of(server))
+    });
+    let of_canary = pool.canary.iter().flat_map(|canary| &canary.ready).map(longest_of);
+    of_pool
+        .chain(of_canary)
+        .try_fold(0, |longest, own| Some(own?.max(longest)))
+        .filter(|longest| *longest > 0)
+}
+
+fn longest_of(server: &Arc<ServerRecord>) -> Option<u64> {
+    server.models.iter().filter_map(|card| card.context_length).max()
 }
 
 /// Refuses a name that no server has and that is the request's key.

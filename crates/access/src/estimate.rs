@@ -17,10 +17,12 @@
 //! - a body that is not JSON counts as a file, or, where only JSON is to be expected, as text of so many bytes: servers
 //!   read encodings that are not read here. One that Traefik could not hand over counts as a file.
 
+mod bound;
 mod sum;
 
 use std::{borrow::Cow, fmt, mem};
 
+pub use bound::{Bound, MOST_OF_FILE, MOST_OF_IMAGE, TEMPLATE, Unbounded, bound};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 pub use sum::{Answers, Sum};

@@ -46,4 +46,4 @@ pub use read::{Unreadable, Ways, Where};
 pub use reason::{Idle, Reason};
 pub use request::{Mode, Request};
 pub use routes::{Class, Route, listed, routes_of, source_of, speaks_ollama};
-pub use usage::{Usage, UsageEstimate, UsageHour, UsageOf, Used, UsedCounts};
+pub use usage::{Usage, UsageEstimate, UsageHour, UsageOf, UsageWatcher, Used, UsedCounts};

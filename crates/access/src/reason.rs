@@ -1,9 +1,9 @@
 //! Why a request is refused. A reason is a value; HTTP statuses are chosen elsewhere.
 
 use catalogue::Readiness;
-use limits::{Limit, LimitReached, Scope};
+use limits::{Limit, LimitReached, Scope, Unit};
 
-use crate::{Conflict, TokenFault, Unreadable};
+use crate::{Conflict, TokenFault, Unreadable, estimate::Unbounded};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +89,12 @@ pub enum Reason {
     /// A limit is used up.
     #[error(transparent)]
     LimitReached(#[from] LimitReached),
+    /// There is a hard budget, and nobody knows the most that the request can cost.
+    #[error("its budget is hard, so the most that a request can cost must be known, but {0}")]
+    Unbounded(#[from] Unbounded),
+    /// There is a hard budget, and other Modelgates could spend it at the same time.
+    #[error("its hard budget cannot be kept here; the operator's log says why")]
+    HardBudgetUnkept,
     /// The server of shared limits does not answer, and the operator has chosen to refuse requests then.
     #[error("the limits of this request cannot be checked at the moment; try again later")]
     LimitsUnavailable,
@@ -161,7 +167,14 @@ impl Reason {
             Self::NotReady { idle: Idle::Stopped, .. } => "model_stopped",
             Self::LimitReached(LimitReached { scope: Scope::Address, .. }) => "too_many_failures",
             Self::LimitReached(LimitReached { limit: Limit::Rate(_), .. }) => "rate_limit_exceeded",
+            Self::LimitReached(LimitReached { limit: Limit::Quota(quota), .. })
+                if quota.unit() == Unit::Money =>
+            {
+                "budget_exceeded"
+            }
             Self::LimitReached(LimitReached { limit: Limit::Quota(_), .. }) => "quota_exceeded",
+            Self::Unbounded(_) => "cost_unbounded",
+            Self::HardBudgetUnkept => "hard_budget_unkept",
             Self::LimitsUnavailable => "limits_unavailable",
         }
     }

@@ -1,17 +1,19 @@
 //! Counts usage by hour, key and model: for people to look at, not for limits.
 //!
 //! ```text
-//! /auth      ─ allowed, refused ─▶ counts, which are atomic ─┬─ take ─▶ the store
-//! the ledger ─ settled          ─▶ corrections, behind a lock ┘
+//! /auth      ─ allowed, refused ─▶ counts, which are atomic ─┬─ gather ─▶ the watcher, for metrics
+//!                                                            ▼
+//! the ledger ─ settled ─▶ corrections, behind a lock ──▶ gathered ─ take ─▶ the store
 //! ```
 
 use std::{
     collections::HashMap,
+    fmt,
     hash::{Hash, Hasher},
     mem,
     ops::AddAssign,
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -25,6 +27,11 @@ use crate::{Denial, Grant, Reason};
 #[derive(Debug, Default)]
 pub struct Usage {
     counts: papaya::HashMap<UsedBy, Count>,
+    /// Refusals by reason, for the watcher alone.
+    refusals: papaya::HashMap<RefusedBy, RefusalsCount>,
+    watcher: OnceLock<Box<dyn UsageWatcher>>,
+    /// What was gathered and nobody has taken yet.
+    gathered: Mutex<HashMap<UsedBy, UsedCounts>>,
     /// What was settled since the last take. `/auth` never comes here.
     settled: Mutex<HashMap<UsedBy, UsedCounts>>,
     /// How long after an hour of UTC an hour of the time zone begins, in seconds.
@@ -44,6 +51,14 @@ pub struct Used {
     pub model: String,
     /// What was counted since the last take.
     pub counts: UsedCounts,
+}
+
+/// Sees what is counted, whether or not anybody takes it.
+pub trait UsageWatcher: fmt::Debug + Send + Sync {
+    /// Requests were allowed: how many, and their estimates.
+    fn allowed(&self, of: UsageOf<'_>, counts: &UsedCounts);
+    /// Requests were refused for a reason. The model is empty unless it is known to exist; so is the key.
+    fn refused(&self, of: UsageOf<'_>, code: &'static str, count: u64);
 }
 
 /// Whose usage of what it is.
@@ -101,6 +116,28 @@ pub struct UsageEstimate {
     pub cost: i64,
 }
 
+/// Who was refused for which reason.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct RefusedBy {
+    consumer: Box<str>,
+    model: Box<str>,
+    code: &'static str,
+}
+
+/// Borrowed, so that a look-up allocates nothing.
+#[derive(Clone, Copy, Hash)]
+struct RefusedByRef<'a> {
+    consumer: &'a str,
+    model: &'a str,
+    code: &'static str,
+}
+
+#[derive(Debug, Default)]
+struct RefusalsCount {
+    count: AtomicU64,
+    idle: AtomicU64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct UsedBy {
     hour: UsageHour,
@@ -130,7 +167,8 @@ struct Count {
 
 /// A count is forgotten after this many consecutive idle takes: ten minutes at two takes a second.
 const IDLE: u64 = 1_200;
-/// The maximum number of counts, which bounds the memory to some 50 MB, and likewise that of corrections.
+/// The maximum number of counts, which bounds the memory to some 50 MB, and likewise that of corrections and of what was
+/// gathered.
 const MOST: usize = 200_000;
 const HOUR: u32 = 3_600;
 
@@ -166,6 +204,27 @@ impl Usage {
         self.count(UsedByRef { hour: self.hour(at), of }, |count| {
             count.refused.fetch_add(1, Ordering::Relaxed);
         });
+        if self.watcher.get().is_some() {
+            let by = RefusedByRef { consumer: of.consumer, model, code: denial.reason.code() };
+            self.count_refusal(by);
+        }
+    }
+
+    fn count_refusal(&self, by: RefusedByRef<'_>) {
+        let refusals = self.refusals.pin();
+        let counted = refusals.get(&by).or_else(|| {
+            let by =
+                if refusals.len() < MOST { by } else { RefusedByRef { consumer: OTHERS, model: "", ..by } };
+            Some(refusals.get_or_insert_with(by.to_owned(), RefusalsCount::default))
+        });
+        if let Some(counted) = counted {
+            counted.count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells what is counted from now on; later calls change nothing.
+    pub fn watch(&self, watcher: impl UsageWatcher + 'static) {
+        let _ = self.watcher.set(Box::new(watcher));
     }
 
     /// Corrects the count of an admitted request, in the hour that [`allowed`](Self::allowed) has returned.
@@ -186,24 +245,62 @@ impl Usage {
 
     /// The same; forgets counts that have been idle at this number of takes before.
     fn take_and_forget(&self, idle: u64) -> Vec<Used> {
-        // The settlements first: then the estimates that they replace are among the counts, or were taken before.
-        let mut taken = mem::take(&mut *self.settled.lock().unwrap_or_else(PoisonError::into_inner));
-        let counts = self.counts.pin();
-        for (by, count) in &counts {
-            let fresh = count.take();
-            if fresh != UsedCounts::default() {
-                count.idle.store(0, Ordering::Relaxed);
-                *taken.entry(by.clone()).or_default() += fresh;
-            } else if count.idle.fetch_add(1, Ordering::Relaxed) >= idle {
-                // A count made at this very moment, after minutes of idleness, is lost.
-                counts.remove(by);
-            }
-        }
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gather_into(&mut gathered, idle);
+        let taken = mem::take(&mut *gathered);
+        drop(gathered);
         let used = |(by, counts): (UsedBy, UsedCounts)| {
             let UsedBy { hour, key, consumer, model } = by;
             Used { hour, key: key.into(), consumer: consumer.into(), model: model.into(), counts }
         };
         taken.into_iter().map(used).collect()
+    }
+
+    /// Shows the watcher what was counted. The next [`take`](Self::take) returns it.
+    pub fn gather(&self) {
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gather_into(&mut gathered, IDLE);
+    }
+
+    fn gather_into(&self, gathered: &mut HashMap<UsedBy, UsedCounts>, idle: u64) {
+        let mut add = |by: UsedBy, counts| {
+            // One more than in each source: what did not fit there.
+            let is_full = gathered.len() > MOST && !gathered.contains_key(&by);
+            let by = if is_full { others(by.hour).to_owned() } else { by };
+            *gathered.entry(by).or_default() += counts;
+        };
+        // The settlements first: then the estimates that they replace are among the counts, or were gathered before.
+        let settled = mem::take(&mut *self.settled.lock().unwrap_or_else(PoisonError::into_inner));
+        settled.into_iter().for_each(|(by, counts)| add(by, counts));
+        let (counts, watcher) = (self.counts.pin(), self.watcher.get());
+        for (by, count) in &counts {
+            let fresh = count.take();
+            if fresh != UsedCounts::default() {
+                count.idle.store(0, Ordering::Relaxed);
+                if let Some(watcher) = watcher.filter(|_| fresh.requests != 0) {
+                    watcher.allowed(by.of(), &fresh);
+                }
+                add(by.clone(), fresh);
+            } else if count.idle.fetch_add(1, Ordering::Relaxed) >= idle {
+                // A count made at this very moment, after minutes of idleness, is lost.
+                counts.remove(by);
+            }
+        }
+        watcher.into_iter().for_each(|watcher| self.show_refusals(&**watcher));
+    }
+
+    fn show_refusals(&self, watcher: &dyn UsageWatcher) {
+        let refusals = self.refusals.pin();
+        for (by, counted) in &refusals {
+            let fresh = counted.count.swap(0, Ordering::Relaxed);
+            if fresh > 0 {
+                counted.idle.store(0, Ordering::Relaxed);
+                let of = UsageOf { key: "", consumer: &by.consumer, model: &by.model };
+                watcher.refused(of, by.code, fresh);
+            } else if counted.idle.fetch_add(1, Ordering::Relaxed) >= IDLE {
+                refusals.remove(by);
+            }
+        }
     }
 
     fn hour(&self, at: SystemTime) -> UsageHour {
@@ -223,9 +320,12 @@ impl Usage {
     }
 }
 
+/// The key and the consumer of what does not fit.
+const OTHERS: &str = "(others)";
+
 /// What does not fit.
 fn others(hour: UsageHour) -> UsedByRef<'static> {
-    UsedByRef { hour, of: UsageOf { key: "(others)", consumer: "(others)", model: "" } }
+    UsedByRef { hour, of: UsageOf { key: OTHERS, consumer: OTHERS, model: "" } }
 }
 
 impl UsageHour {
@@ -274,6 +374,24 @@ impl<'a> From<&'a Grant> for UsageOf<'a> {
     fn from(grant: &'a Grant) -> Self {
         let model = grant.known_model().unwrap_or_default();
         Self { key: &grant.key.name, consumer: &grant.consumer.name, model }
+    }
+}
+
+impl UsedBy {
+    fn of(&self) -> UsageOf<'_> {
+        UsageOf { key: &self.key, consumer: &self.consumer, model: &self.model }
+    }
+}
+
+impl RefusedByRef<'_> {
+    fn to_owned(self) -> RefusedBy {
+        RefusedBy { consumer: self.consumer.into(), model: self.model.into(), code: self.code }
+    }
+}
+
+impl Equivalent<RefusedBy> for RefusedByRef<'_> {
+    fn equivalent(&self, other: &RefusedBy) -> bool {
+        self.consumer == &*other.consumer && self.model == &*other.model && self.code == other.code
     }
 }
 
@@ -336,6 +454,57 @@ mod tests {
         assert_eq!(usage.take(), []);
         usage.settled(LLAMA, hour, UsedCounts { aborted: 1, ..UsedCounts::default() });
         assert_eq!(usage.take()[0].counts, UsedCounts { aborted: 1, ..UsedCounts::default() });
+    }
+
+    /// What is counted as `consumer/model`, with a reason if it was refused.
+    #[derive(Debug, Clone, Default)]
+    struct WatchedUsage(std::sync::Arc<Mutex<std::collections::BTreeMap<String, i64>>>);
+
+    impl UsageWatcher for WatchedUsage {
+        fn allowed(&self, of: UsageOf<'_>, counts: &UsedCounts) {
+            let mut seen = self.0.lock().expect("no panic");
+            *seen.entry(format!("{}/{}", of.consumer, of.model)).or_default() += counts.requests;
+        }
+
+        fn refused(&self, of: UsageOf<'_>, code: &'static str, count: u64) {
+            let mut seen = self.0.lock().expect("no panic");
+            *seen.entry(format!("{}/{} {code}", of.consumer, of.model)).or_default() += count as i64;
+        }
+    }
+
+    #[test]
+    fn a_watcher_sees_each_count_once_however_often_it_is_gathered_and_taken() {
+        let (usage, seen) = (Usage::default(), WatchedUsage::default());
+        usage.watch(seen.clone());
+        let consumer = std::sync::Arc::new(crate::Consumer::new("team"));
+        let key = crate::Key::new("alice", std::sync::Arc::clone(&consumer), crate::KeyDigest::of("mg-1"));
+        let key = std::sync::Arc::new(key);
+        let denial = |reason| Denial {
+            reason,
+            consumer: Some(std::sync::Arc::clone(&consumer)),
+            key: Some(std::sync::Arc::clone(&key)),
+            tokens: None,
+            sum: None,
+            model: Some("invented".into()),
+        };
+        let hour = usage.allowed(LLAMA, at(0), estimate(1, 1));
+        usage.refused(&denial(Reason::ExpiredKey), at(0));
+        usage.gather();
+        usage.gather();
+        usage.allowed(LLAMA, at(0), estimate(1, 1));
+        usage.settled(LLAMA, hour, UsedCounts { aborted: 1, ..UsedCounts::default() });
+        for reason in [Reason::ExpiredKey, Reason::LimitsUnavailable] {
+            usage.refused(&denial(reason), at(0));
+        }
+        let taken: i64 = usage.take().iter().map(|used| used.counts.requests + used.counts.refused).sum();
+        assert_eq!(taken, 5, "what was gathered is taken");
+        let seen: Vec<_> = seen.0.lock().expect("no panic").clone().into_iter().collect();
+        let expected = [
+            ("team/ expired_api_key".to_owned(), 2),
+            ("team/invented limits_unavailable".to_owned(), 1),
+            ("team/llama".to_owned(), 2),
+        ];
+        assert_eq!(seen, expected);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub use access::NAME;
 pub use directory::{Directory, Unfit, Unusable};
 pub use document::{Accounts, ConsumerSpec, KeySpec, Patterns, Plan, PreviousKey, plan};
 pub use kind::{Account, AccountKind, PlanNames, parse, parse_text};
-pub use limit::{has_no_limits, limits, limits_to_json};
+pub use limit::{has_no_limits, limit_to_json, limits, limits_to_json};
 
 /// What is allowed as the name of models.
 pub const GLOB: &str = "the name of a model, or a pattern with * and ? such as \"llama*\"";

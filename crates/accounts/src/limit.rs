@@ -1,7 +1,7 @@
 //! Reads `limit:` and `limit_per_model:` of an account. The fields below them are read by [`Field`], as for all limits.
 
 use config_reader::Section;
-use limits::{Field, LimitSpec, Limits, LoneBurst};
+use limits::{Field, LimitSpec, Limits, Lone};
 use serde_json::{Map, Value};
 
 /// Reads limits, if present.
@@ -15,18 +15,22 @@ pub fn limits(section: &mut Section<'_>, key: &'static str) -> Option<Limits> {
     let mut number = |field: Field| limit.get(field.name(), field.allowed(), |text| field.read(text));
     let spec: LimitSpec = Field::ALL.into_iter().filter_map(|field| Some((field, number(field)?))).collect();
     match spec.check() {
-        Err(LoneBurst::Requests) => limit.error(
+        Err(Lone::Burst) => limit.error(
             "burst",
             "is given without a number of requests; allowed: with requests_per_minute or another",
         ),
-        Err(LoneBurst::Tokens) => limit.error("tokens_burst", "is given without tokens_per_minute"),
+        Err(Lone::TokensBurst) => limit.error("tokens_burst", "is given without tokens_per_minute"),
+        Err(Lone::BudgetKind) => {
+            limit
+                .error("budget_kind", "is given without a budget; allowed: with budget_per_month or another");
+        }
         Ok(()) => {}
     }
     if limit.is_empty() {
         limit.error(
             "requests_per_minute",
-            "is missing; allowed: at least one of requests or tokens per second, minute, hour, day or month; without any \
-             limit leave the key out",
+            "is missing; allowed: at least one of requests or tokens per second, minute, hour, day or month, or a budget; \
+             without any limit leave the key out",
         );
     }
     limit.finish();
@@ -43,8 +47,17 @@ pub fn has_no_limits(limits: &Value) -> bool {
 pub fn limits_to_json(limits: &Limits) -> Value {
     let fields = LimitSpec::from(limits);
     Value::Object(Map::from_iter(
-        fields.iter().map(|(field, number)| (field.name().to_owned(), number.into())),
+        fields.iter().map(|(field, number)| (field.name().to_owned(), limit_to_json(field, number))),
     ))
+}
+
+/// The value of a field of limits. Amounts have at most 15 digits, so they are the same as floats; whole ones are written without
+/// decimals.
+pub fn limit_to_json(field: Field, number: u64) -> Value {
+    let text = field.write(number);
+    let whole = text.parse::<u64>().ok().map(Value::from);
+    let decimal = || text.parse::<f64>().ok().filter(|_| field.is_number()).map(Value::from);
+    whole.or_else(decimal).unwrap_or(Value::String(text))
 }
 
 #[cfg(test)]
@@ -52,6 +65,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn budgets_are_written_as_they_are_read() {
+        let mut spec = Vec::new();
+        let fields = json!({ "budget_per_day": 0.000_000_001, "budget_total": 1_000_000.123_456_78, "budget_per_month": 50, "budget_kind": "hard" });
+        for (name, value) in fields.as_object().expect("an object") {
+            let field = Field::find(name).expect("a field");
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            spec.push((field, field.read(&text).expect("a value")));
+        }
+        assert_eq!(limits_to_json(&LimitSpec::from_iter(spec).limits()), fields);
+    }
 
     #[test]
     fn a_patch_that_takes_every_limit_away() {

@@ -90,6 +90,8 @@ pub enum Doubt {
     NoKeys,
     /// Quotas are counted in memory only.
     QuotasWithoutStore,
+    /// Nothing has a price, so budgets are never spent.
+    BudgetsWithoutPrices,
     /// A Traefik on another machine cannot reach the dashboard.
     DashboardOutOfReach {
         /// Where the dashboard listens.
@@ -266,6 +268,7 @@ impl Doubt {
             Self::KeysReplaced { .. } => "keys_of_file_not_used",
             Self::NoKeys => "no_keys",
             Self::QuotasWithoutStore => "quotas_without_store",
+            Self::BudgetsWithoutPrices => "budgets_without_prices",
             Self::DashboardOutOfReach { .. } => "dashboard_out_of_reach",
             Self::NoServers => "no_source_of_servers",
         }
@@ -282,8 +285,11 @@ impl fmt::Display for Doubt {
                 "there are no keys, so every request will be refused; `modelgate keys generate` makes one",
             ),
             Self::QuotasWithoutStore => f.write_str(
-                "there are limits per day or month, and no store, so a restart forgets what they have counted; \
+                "there are limits per day or month, or budgets, and no store, so a restart forgets what they have counted; \
                  set state_dir or store.url",
+            ),
+            Self::BudgetsWithoutPrices => f.write_str(
+                "there are budgets, and no model has a price, so everything is free and no budget is ever spent; set prices",
             ),
             Self::DashboardOutOfReach { listen } => write!(
                 f,
@@ -329,6 +335,7 @@ mod tests {
             doubtful(Doubt::KeysReplaced { variable: "MODELGATE_KEYS".into() }),
             doubtful(Doubt::NoKeys),
             doubtful(Doubt::QuotasWithoutStore),
+            doubtful(Doubt::BudgetsWithoutPrices),
             doubtful(Doubt::DashboardOutOfReach { listen: ([127, 0, 0, 1], 8102).into() }),
             doubtful(Doubt::NoServers),
         ];

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::SystemTime,
 };
 
@@ -100,6 +100,62 @@ pub(crate) fn all(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<
     issues.sort();
     issues.dedup();
     issues
+}
+
+/// What needs an operator's attention, for other parts than the pages: alerts and metrics. Never contains a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attention {
+    /// The finding's code, such as `model_lost`.
+    pub code: &'static str,
+    /// Whether requests fail or a server is lost; otherwise something is only not as intended.
+    pub is_bad: bool,
+    /// What it is about, such as `model llama`.
+    pub about: String,
+    /// What is wrong, in words that may change while it lasts.
+    pub what: String,
+    /// What to do about it, unless the words say it.
+    pub advice: Option<Cow<'static, str>>,
+    /// The path of the dashboard's page about it.
+    pub page: String,
+}
+
+impl Admin {
+    /// What needs an operator's attention now, the worst first. Before the first survey it is not known.
+    pub fn attention(&self, now: SystemTime) -> Vec<Attention> {
+        let loaded = self.shared.catalogue().load();
+        let issues = loaded.as_deref().map(|catalogue| all(self, catalogue, now)).unwrap_or_default();
+        let of = |Issue { severity, about, link, told }: Issue| Attention {
+            code: told.code,
+            is_bad: severity == IssueSeverity::Bad,
+            about,
+            what: told.what,
+            advice: told.todo,
+            page: link,
+        };
+        issues.into_iter().map(of).collect()
+    }
+
+    /// Adds the number of issues by code to the metrics.
+    pub fn count_issues(&self) {
+        let admin = self.clone();
+        // The state holds this, and this holds the state: both live as long as the process.
+        self.shared.add_metrics(move || vec![counted(&admin.attention(SystemTime::now()))]);
+    }
+}
+
+fn counted(issues: &[Attention]) -> web::Family {
+    let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    for issue in issues {
+        let severity = if issue.is_bad { "bad" } else { "warn" };
+        *counts.entry((issue.code, severity)).or_default() += 1;
+    }
+    let help = "What needs an operator's attention, as the overview lists it, by the finding's code";
+    counts.into_iter().fold(
+        web::Family::gauge("modelgate_issues", help),
+        |family, ((code, severity), count)| {
+            family.with(&[("code", code), ("severity", severity)], f64::from(count))
+        },
+    )
 }
 
 /// Models for which no server can answer.

@@ -41,7 +41,7 @@ mod token;
 #[cfg(test)]
 mod testing;
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use axum::extract::FromRef;
 use catalogue::Cordons;
@@ -53,10 +53,12 @@ use live::Live;
 use since::Since;
 
 pub use api::{
-    InvalidGrace, Present, entry_to_json, erased_to_json, is_day, read_grace, state_in_words, usage_to_json,
+    InvalidGrace, Present, budget_to_json, entry_to_json, erased_to_json, is_day, read_grace, state_in_words,
+    usage_to_json,
 };
 pub use authentication::Authenticator;
 pub use finding::{ConfigurationFinding, Doubt};
+pub use issue::Attention;
 pub use operator::Operator;
 pub use refusal::Refusal;
 pub use routes::router;
@@ -87,7 +89,32 @@ pub struct Program {
     pub configuration: Box<dyn Fn() -> String + Send + Sync>,
     /// What is wrong with the configuration, or not in force.
     pub problems: Box<dyn Fn() -> Vec<ConfigurationFinding> + Send + Sync>,
+    /// The webhooks that are told of alerts.
+    pub webhooks: Box<dyn Fn() -> Vec<WebhookRow> + Send + Sync>,
+    /// Sends a test message to each of them.
+    pub test_webhooks: Box<dyn Fn() -> TestedWebhooks + Send + Sync>,
 }
+
+/// A webhook, as the page shows it. Its URL is a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookRow {
+    /// Its name.
+    pub name: String,
+    /// What is told and when, in words.
+    pub note: String,
+}
+
+/// What came of a test message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestedWebhook {
+    /// The webhook's name.
+    pub name: String,
+    /// Why the message did not arrive, if it did not.
+    pub fault: Option<String>,
+}
+
+/// What comes of test messages.
+pub type TestedWebhooks = Pin<Box<dyn Future<Output = Vec<TestedWebhook>> + Send>>;
 
 impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -33,7 +33,7 @@ pub(crate) fn routes() -> Vec<(String, MethodRouter<Admin>)> {
         ("/traefik/revisions/{number}", get(traefik::revision)),
         ("/traefik/revisions/{number}/document", get(traefik::json)),
         ("/help", get(help::show)),
-        ("/about", get(about::show)),
+        ("/about", get(about::show).post(about::test_webhooks)),
         ("/audit", get(audit::show)),
         ("/events", get(live::events)),
     ];

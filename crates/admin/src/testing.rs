@@ -4,6 +4,7 @@ pub(crate) mod found;
 
 use std::{
     collections::BTreeSet,
+    future::ready,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -26,7 +27,9 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 use web::TelemetryListener;
 
-use crate::{Admin, AdminToken, AdminTokens, Authenticator, Parts, Program, Role, router};
+use crate::{
+    Admin, AdminToken, AdminTokens, Authenticator, Parts, Program, Role, TestedWebhook, WebhookRow, router,
+};
 
 /// The token of an admin.
 pub(crate) const ADMIN: &str = "token-of-alice-the-admin";
@@ -137,6 +140,7 @@ fn settings(telemetry: Option<TelemetryListener>) -> web::Settings {
         hold: Duration::from_secs(4),
         telemetry,
         prices: prices(),
+        keeps_hard_budgets: true,
     }
 }
 
@@ -144,6 +148,7 @@ fn settings(telemetry: Option<TelemetryListener>) -> web::Settings {
 pub(crate) fn settled(id: u128, ending: Ending, status: Option<u16>) -> SettledRequest {
     SettledRequest {
         request: RequestId(id),
+        consumer: "team".into(),
         model: "llama".into(),
         server: Some(AnsweringServer { id: "file:gpu".into(), name: "gpu".into() }),
         ending,
@@ -152,6 +157,7 @@ pub(crate) fn settled(id: u128, ending: Ending, status: Option<u16>) -> SettledR
         duration: Some(Duration::from_millis(1_500)),
         kind: UsageKind::Exact,
         used: UsedTokens { prompt: 1_200, cached: Some(1_000), completion: 34 },
+        cost: 0,
     }
 }
 
@@ -172,6 +178,14 @@ fn admin(reader: Reader, registry: Arc<Registry>, stopped: watch::Receiver<bool>
         docker,
         configuration: Box::new(|| "listen: {}\n# <b>bold</b>\n".into()),
         problems: Box::new(Vec::new),
+        webhooks: Box::new(|| {
+            ["chat", "pager"].map(|name| WebhookRow { name: name.into(), note: "slack".into() }).into()
+        }),
+        test_webhooks: Box::new(|| {
+            let fault = Some("it answers 404 Not Found".to_owned());
+            let tested = [("chat", None), ("pager", fault)];
+            Box::pin(ready(tested.map(|(name, fault)| TestedWebhook { name: name.into(), fault }).into()))
+        }),
     };
     let cordons = watch::Sender::default();
     Admin::new(Parts { authenticator, shared, registry, cordons, program, shutdown: stopped })

@@ -13,7 +13,7 @@ mod server;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use limits::{Field, LimitSpec, LoneBurst};
+use limits::{Field, LimitSpec, Lone};
 
 pub use model::{ModelSettings, SameSite, Strategy};
 pub(crate) use parse::bool as parse_bool;
@@ -143,8 +143,9 @@ impl GivenModelSettings {
             ),
         ];
         self.limits().check().map_err(|lone| match lone {
-            LoneBurst::Requests => "limit.burst is given without limit.requests_per_minute or another time",
-            LoneBurst::Tokens => "limit.tokens_burst is given without limit.tokens_per_minute",
+            Lone::Burst => "limit.burst is given without limit.requests_per_minute or another time",
+            Lone::TokensBurst => "limit.tokens_burst is given without limit.tokens_per_minute",
+            Lone::BudgetKind => "limit.budget_kind is given without limit.budget_per_month or another budget",
         })?;
         let has = |key: &str| match key {
             "concurrency" => ["max", "per_key", "per_consumer"]

@@ -13,12 +13,26 @@ use std::{
 use jiff::tz::TimeZone;
 use papaya::HashMap;
 
-use crate::{demand::QuotaDemand, id::QuotaId, reached::LimitReached};
+use crate::{
+    demand::{Left, QuotaDemand},
+    id::QuotaId,
+    rate::Unit,
+    reached::LimitReached,
+};
 
 /// The counts so far.
 #[derive(Debug, Default)]
 pub struct Quotas {
     counts: HashMap<QuotaId, Count>,
+}
+
+/// What operators have given on top of a budget, in units of 10⁻⁹ of the currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Granted {
+    /// What was added to it for its period.
+    pub added: u64,
+    /// What was spent of it and does not count any more.
+    pub forgiven: u64,
 }
 
 #[derive(Debug, Default)]
@@ -47,26 +61,55 @@ impl Quotas {
         self.counts.pin().get(id).map_or(0, |count| count.used.load(Ordering::Acquire))
     }
 
+    /// What was added to a budget for its period, and what was spent of it and does not count any more.
+    pub fn granted(&self, id: &QuotaId) -> Granted {
+        let used = |id: Option<QuotaId>| id.map_or(0, |id| self.used(&id));
+        Granted { added: used(id.added()), forgiven: used(id.forgiven()) }
+    }
+
+    /// What may be taken in all, and what of that is hidden, because it is forgiven.
+    fn allowed(&self, demand: &QuotaDemand) -> (u64, u64) {
+        let Granted { added, forgiven } = match demand.quota.unit() {
+            Unit::Money => self.granted(&demand.id),
+            Unit::Requests | Unit::Tokens => Granted::default(),
+        };
+        (demand.quota.amount().saturating_add(added).saturating_add(forgiven), forgiven)
+    }
+
     /// Whether a request would pass.
     pub(crate) fn peek(&self, demand: &QuotaDemand) -> Result<(), LimitReached> {
         let used = self.used(&demand.id);
-        match used + u64::from(demand.cost) <= demand.quota.amount() {
+        let (allowed, _) = self.allowed(demand);
+        match used.saturating_add(demand.cost) <= allowed {
             true => Ok(()),
-            false => Err(demand.reached(used)),
+            false => Err(demand.reached(allowed.saturating_sub(used))),
         }
     }
 
     pub(crate) fn take(&self, demand: &QuotaDemand) -> Result<(), LimitReached> {
         let counts = self.counts.pin();
         let count = counts.get_or_insert_with(demand.id, Count::default);
-        let cost = u64::from(demand.cost);
-        let more = |used: u64| (used + cost <= demand.quota.amount()).then_some(used + cost);
+        let (allowed, _) = self.allowed(demand);
+        let more = |used: u64| used.checked_add(demand.cost).filter(|sum| *sum <= allowed);
         match count.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
             Ok(_) => {
-                count.unsaved.fetch_add(i64::from(demand.cost), Ordering::AcqRel);
+                count.unsaved.fetch_add(signed(demand.cost), Ordering::AcqRel);
                 Ok(())
             }
-            Err(used) => Err(demand.reached(used)),
+            Err(used) => Err(demand.reached(allowed.saturating_sub(used))),
+        }
+    }
+
+    /// What is left of a quota, and what was taken of it.
+    pub(crate) fn left(&self, demand: &QuotaDemand) -> Left {
+        let used = self.used(&demand.id);
+        let (allowed, forgiven) = self.allowed(demand);
+        Left {
+            scope: demand.scope,
+            limit: demand.quota.into(),
+            allowed: allowed.saturating_sub(forgiven),
+            remaining: allowed.saturating_sub(used),
+            reset_after: demand.ends_after,
         }
     }
 
@@ -101,8 +144,14 @@ impl Quotas {
     /// before midnight keeps its count.
     pub fn forget_before(&self, over: SystemTime, zone: &TimeZone) {
         let counts = self.counts.pin();
-        counts.retain(|id, count| id.period().end(zone) > over || count.unsaved.load(Ordering::Acquire) != 0);
+        let is_over = |id: &QuotaId| id.period().end(zone).is_some_and(|end| end <= over);
+        counts.retain(|id, count| !is_over(id) || count.unsaved.load(Ordering::Acquire) != 0);
     }
+}
+
+/// Amounts are checked to fit (`Quota::MAX_BUDGET`).
+pub(crate) fn signed(amount: u64) -> i64 {
+    i64::try_from(amount).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -128,7 +177,7 @@ mod tests {
         Subject::of_model(key).quota(&quota, "2026-11-21".parse().expect("a day"))
     }
 
-    fn demand(key: &str, amount: u64, cost: u32) -> QuotaDemand {
+    fn demand(key: &str, amount: u64, cost: u64) -> QuotaDemand {
         let quota = Quota::new(amount, Unit::Requests, Calendar::Day).expect("a quota");
         QuotaDemand { scope: Scope::Key, id: id(key), quota, cost, ends_after: Duration::from_secs(60) }
     }

@@ -6,7 +6,7 @@ use crate::{
     id::{LimitId, QuotaId, Subject},
     limit::{Limit, Limits},
     period::Moment,
-    quota::Quota,
+    quota::{Quota, Reserve},
     rate::{Rate, Unit},
     reached::{LimitReached, Scope, longest},
 };
@@ -45,8 +45,9 @@ pub struct QuotaDemand {
     pub(crate) scope: Scope,
     pub(crate) id: QuotaId,
     pub(crate) quota: Quota,
-    pub(crate) cost: u32,
-    /// The time left of the period.
+    /// The amount taken: 1 for a request, its tokens, or what it costs in units of 10⁻⁹ of the currency.
+    pub(crate) cost: u64,
+    /// The time left of the period; [`Duration::MAX`] if it never ends.
     pub(crate) ends_after: Duration,
 }
 
@@ -57,9 +58,11 @@ pub struct Left {
     pub scope: Scope,
     /// The limit.
     pub limit: Limit,
+    /// How much passes at once if nothing has been used; for a budget, together with what was added to it.
+    pub allowed: u64,
     /// How much would pass at once now.
     pub remaining: u64,
-    /// The time until a full burst passes again; for a quota, until its period ends.
+    /// The time until a full burst passes again; for a quota, until its period ends: [`Duration::MAX`] if it never does.
     pub reset_after: Duration,
 }
 
@@ -109,18 +112,20 @@ impl Demand {
     pub fn reached(&self, retry_after: Duration, reset_after: Duration) -> LimitReached {
         let busy = u64::try_from(reset_after.as_nanos()).unwrap_or(u64::MAX);
         let remaining = self.rate.burst_time().saturating_sub(busy) / self.rate.interval();
-        let (scope, limit, cost) = (self.scope, self.rate.into(), self.cost);
+        let (scope, limit, cost) = (self.scope, self.rate.into(), self.cost.into());
         LimitReached { scope, limit, cost, remaining, retry_after, reset_after }
     }
 
     /// The remainder, for a limit that is counted elsewhere.
     pub fn left(&self, remaining: u32, reset_after: Duration) -> Left {
-        Left { scope: self.scope, limit: self.rate.into(), remaining: remaining.into(), reset_after }
+        let allowed = self.rate.burst().into();
+        Left { scope: self.scope, limit: self.rate.into(), allowed, remaining: remaining.into(), reset_after }
     }
 }
 
 impl Demands {
-    /// Adds what a request takes from limits, now; `cost` gives the amount per unit.
+    /// Adds what a request takes from limits, now; `cost` gives the amount per unit. Budgets take nothing until
+    /// [`price`](Self::price) says what.
     pub fn add(&mut self, limited: &Limited<'_>, now: &Moment<'_>, mut cost: impl FnMut(Unit) -> u32) {
         let Limited { scope, subject, limits } = *limited;
         for rate in limits.rates() {
@@ -128,9 +133,32 @@ impl Demands {
         }
         for quota in limits.quotas() {
             let (period, ends_after) = now.period(quota.per());
-            let (id, cost) = (subject.quota(quota, period), cost(quota.unit()));
+            let cost = match quota.unit() {
+                Unit::Money => 0,
+                unit => cost(unit).into(),
+            };
+            let (id, ends_after) = (subject.quota(quota, period), ends_after.unwrap_or(Duration::MAX));
             self.quotas.push(QuotaDemand { scope, id, quota: *quota, cost, ends_after });
         }
+    }
+
+    /// Whether a request takes from a budget, or from a hard one.
+    pub fn has_budget(&self, reserve: Reserve) -> bool {
+        self.quotas.iter().any(|demand| demand.quota.reserve() == Some(reserve))
+    }
+
+    /// Sets what a request takes from budgets, in units of 10⁻⁹ of the currency.
+    pub fn price(&mut self, cost: impl Fn(Reserve) -> u64) {
+        for demand in &mut self.quotas {
+            if let Some(reserve) = demand.quota.reserve() {
+                demand.cost = cost(reserve).min(Quota::MAX_BUDGET);
+            }
+        }
+    }
+
+    /// Drops what a request takes from budgets: it is free.
+    pub fn drop_budgets(&mut self) {
+        self.quotas.retain(|demand| demand.quota.unit() != Unit::Money);
     }
 
     /// The demands on rates.
@@ -146,9 +174,9 @@ impl Demands {
     /// The limit that refuses the request, given what is left of each, in this order: rates, then quotas. If several refuse,
     /// the one that [`Limiters::reserve`](crate::Limiters::reserve) would return.
     pub fn reached(&self, left: &[Left]) -> Option<LimitReached> {
-        let rates = self.rates.iter().map(|demand| (demand.cost, Some(demand)));
+        let rates = self.rates.iter().map(|demand| (u64::from(demand.cost), Some(demand)));
         let all: Vec<_> = rates.chain(self.quotas.iter().map(|demand| (demand.cost, None))).collect();
-        let refusing = all.iter().zip(left).filter(|((cost, _), left)| u64::from(*cost) > left.remaining);
+        let refusing = all.iter().zip(left).filter(|((cost, _), left)| *cost > left.remaining);
         longest(refusing.map(|((cost, rate), left)| LimitReached {
             scope: left.scope,
             limit: left.limit,
@@ -179,6 +207,25 @@ impl Demands {
         self
     }
 
+    /// The demands on budgets.
+    pub fn budgets(&self) -> impl Iterator<Item = &QuotaDemand> {
+        self.quotas.iter().filter(|demand| demand.quota.unit() == Unit::Money)
+    }
+
+    /// The demands on budgets only.
+    #[must_use]
+    pub fn only_budgets(&self) -> Self {
+        Self { rates: Vec::new(), quotas: self.budgets().cloned().collect() }
+    }
+
+    /// All demands but those on budgets.
+    #[must_use]
+    pub fn without_budgets(&self) -> Self {
+        let mut others = self.clone();
+        others.drop_budgets();
+        others
+    }
+
     /// The demands on rates only.
     #[must_use]
     pub fn without_quotas(self) -> Self {
@@ -197,20 +244,29 @@ impl QuotaDemand {
         self.quota
     }
 
-    /// The amount taken from the quota.
-    pub fn cost(&self) -> u32 {
+    /// The id of its count.
+    pub fn id(&self) -> QuotaId {
+        self.id
+    }
+
+    /// The time left of the period; [`Duration::MAX`] if it never ends.
+    pub fn ends_after(&self) -> Duration {
+        self.ends_after
+    }
+
+    /// The amount taken from the quota; of a budget in units of 10⁻⁹ of the currency.
+    pub fn cost(&self) -> u64 {
         self.cost
     }
 
-    /// The refusal, if this much has been used.
-    pub(crate) fn reached(&self, used: u64) -> LimitReached {
-        let cost = u64::from(self.cost);
-        debug_assert!(used + cost > self.quota.amount());
+    /// The refusal, if no more is left than this.
+    pub fn reached(&self, remaining: u64) -> LimitReached {
+        debug_assert!(self.cost > remaining);
         LimitReached {
             scope: self.scope,
             limit: self.quota.into(),
             cost: self.cost,
-            remaining: self.quota.amount().saturating_sub(used),
+            remaining,
             retry_after: self.ends_after,
             reset_after: self.ends_after,
         }
@@ -244,6 +300,7 @@ mod tests {
         demands.add(&Limited { scope: Scope::Key, subject, limits }, &now, |unit| match unit {
             Unit::Requests => 1,
             Unit::Tokens => 7,
+            Unit::Money => panic!("budgets are priced later"),
         });
         demands
     }
@@ -309,7 +366,7 @@ mod tests {
             demands.rates().iter().map(|demand| demand.left(7, Duration::ZERO)).collect();
         left.extend(demands.quotas().iter().map(|demand| {
             let (scope, limit) = (demand.scope(), demand.quota().into());
-            Left { scope, limit, remaining: 7, reset_after: 60 * SECOND }
+            Left { scope, limit, allowed: 10, remaining: 7, reset_after: 60 * SECOND }
         }));
         assert_eq!(demands.reached(&left), None, "there is enough of each");
         let empty = |at: usize, reset_after| {

@@ -2,7 +2,11 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::{period::Period, quota::Quota, rate::Rate};
+use crate::{
+    period::Period,
+    quota::{ADDED, BUDGETS, Calendar, FORGIVEN, Quota},
+    rate::Rate,
+};
 
 /// The subject of limits: a key or a consumer, a model, or both together. Halves of SHA-256 digests, so that a look-up
 /// allocates nothing; an absent half is zero.
@@ -62,6 +66,12 @@ impl Subject {
         LimitId { who: self.who, model: self.model, window: rate.window() }
     }
 
+    /// The id of its count for a budget in this period.
+    #[must_use]
+    pub fn budget(self, per: Calendar, period: Period) -> QuotaId {
+        QuotaId { id: LimitId { who: self.who, model: self.model, window: BUDGETS + per as u8 }, period }
+    }
+
     /// The id of its count for a quota in this period.
     pub(crate) fn quota(self, quota: &Quota, period: Period) -> QuotaId {
         QuotaId { id: LimitId { who: self.who, model: self.model, window: quota.window() }, period }
@@ -74,9 +84,24 @@ fn half_of_digest(text: &str) -> u128 {
 }
 
 impl QuotaId {
-    /// Its day or month.
+    /// Its day, week or month.
     pub fn period(&self) -> Period {
         self.period
+    }
+
+    /// The count of what was added to a budget for this period; `None` if it is not the count of a budget.
+    pub fn added(&self) -> Option<Self> {
+        self.beside(ADDED)
+    }
+
+    /// The count of what was spent of a budget and does not count any more; `None` if it is not the count of a budget.
+    pub fn forgiven(&self) -> Option<Self> {
+        self.beside(FORGIVEN)
+    }
+
+    fn beside(&self, windows: u8) -> Option<Self> {
+        let per = self.id.window.checked_sub(BUDGETS).filter(|per| *per < ADDED - BUDGETS)?;
+        Some(Self { id: LimitId { window: windows + per, ..self.id }, ..*self })
     }
 
     /// Its name without the period, of letters and digits only.
@@ -107,10 +132,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::{
-        quota::Calendar,
-        rate::{Per, Unit},
-    };
+    use crate::rate::{Per, Unit};
 
     /// The store and Redis hold these ids: changing them would lose all counts.
     #[test]
@@ -128,6 +150,14 @@ mod tests {
             [Unit::Requests, Unit::Tokens].map(|unit| Quota::new(1, unit, per).expect("a quota").window())
         });
         assert_eq!(quotas, [[100, 101], [102, 103]]);
+        let budgets = Calendar::ALL.map(|per| {
+            let id = both.quota(&Quota::new(1, Unit::Money, per).expect("a budget"), day);
+            assert_eq!(id, both.budget(per, day));
+            let window = |id: Option<QuotaId>| id.map(|id| id.id.window);
+            (id.id.window, window(id.added()), window(id.forgiven()))
+        });
+        let expected = [0, 1, 2, 3].map(|per| (120 + per, Some(130 + per), Some(140 + per)));
+        assert_eq!((budgets, id.added(), id.forgiven()), (expected, None, None), "day, month, week, ever");
         let rates = [Per::Second, Per::Minute, Per::Hour].map(|per| {
             [Unit::Requests, Unit::Tokens].map(|unit| Rate::new(1, unit, per, None).expect("a rate").window())
         });

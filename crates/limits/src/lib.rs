@@ -4,7 +4,8 @@
 //! limit: ─ LimitSpec ─▶ Limits ─(whose, how much)─▶ Demands ─ Limiters ─▶ Reservation, or LimitReached
 //! ```
 //!
-//! A [`Rate`] recovers continuously and has a burst; a [`Quota`] starts from zero each day or month. A request's [`Demands`]
+//! A [`Rate`] recovers continuously and has a burst; a [`Quota`] starts from zero each day, week or month, or never. A quota of
+//! money is a budget. A request's [`Demands`]
 //! are what it takes from both: all of them, or nothing. This crate knows no keys, consumers or models: a [`Subject`] stands
 //! for each.
 
@@ -15,6 +16,7 @@ mod demand;
 mod id;
 mod limit;
 mod limiters;
+mod money;
 mod network;
 mod period;
 mod quota;
@@ -23,14 +25,15 @@ mod reached;
 mod spec;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use counts::Quotas;
+pub use counts::{Granted, Quotas};
 pub use demand::{Demand, Demands, Left, Limited, QuotaDemand};
 pub use id::{InvalidQuotaId, LimitId, QuotaId, Subject};
 pub use limit::{Limit, Limits};
 pub use limiters::{Limiters, Reservation, Settlement};
+pub use money::{MONEY_ALLOWED, read_money, write_money};
 pub use network::network_of;
 pub use period::{InvalidPeriod, Moment, Period};
-pub use quota::{Calendar, InvalidQuota, Quota};
+pub use quota::{Calendar, InvalidQuota, Quota, Reserve};
 pub use rate::{InvalidRate, Per, Rate, Unit};
 pub use reached::{LimitReached, Scope};
-pub use spec::{Field, LimitSpec, LoneBurst};
+pub use spec::{Field, LimitSpec, Lone};

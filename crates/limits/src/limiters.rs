@@ -15,10 +15,11 @@ use papaya::HashMap;
 use crate::{
     cell::{Cell, DEAD, LAST, Taken},
     clock::{Clock, SystemClock},
-    counts::Quotas,
+    counts::{Quotas, signed},
     demand::{Demand, Demands, Left, QuotaDemand},
     id::{LimitId, Subject},
     network::network_of,
+    quota::Reserve,
     rate::{Rate, Unit},
     reached::{LimitReached, Scope, longest},
 };
@@ -43,13 +44,24 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Only what counts tokens, which is what usage settles; the rest need not be kept until then.
-    pub fn of_tokens(mut self) -> Self {
+    /// Only what counts tokens or money, which is what usage settles; the rest need not be kept until then.
+    pub fn of_usage(mut self) -> Self {
         self.rates.retain(|(demand, _)| demand.rate.unit() == Unit::Tokens);
-        self.quotas.retain(|demand| demand.quota.unit() == Unit::Tokens);
+        self.quotas.retain(|demand| demand.quota.unit() != Unit::Requests);
         self.rates.shrink_to_fit();
         self.quotas.shrink_to_fit();
         self
+    }
+
+    /// Adds what was taken besides.
+    pub fn add(&mut self, other: Self) {
+        self.rates.extend(other.rates);
+        self.quotas.extend(other.quotas);
+    }
+
+    /// What was taken from budgets.
+    pub fn budgets(&self) -> impl Iterator<Item = &QuotaDemand> {
+        self.quotas.iter().filter(|demand| demand.quota.unit() == Unit::Money)
     }
 
     /// Whether nothing was taken.
@@ -167,6 +179,15 @@ impl<C: Clock> Limiters<C> {
         }
     }
 
+    /// Records what was taken from budgets that are counted elsewhere, whatever is left of them.
+    pub fn note_budgets(&self, demands: &Demands) -> Reservation {
+        let quotas: Vec<QuotaDemand> = demands.budgets().cloned().collect();
+        for demand in &quotas {
+            self.quotas.correct(&demand.id, signed(demand.cost));
+        }
+        Reservation { rates: Vec::new(), quotas }
+    }
+
     /// Corrects what was taken by an estimate. Whoever used more than estimated owes the difference: the limit recovers that
     /// much later. A rate forgets debt beyond one full burst; a quota does not. A quota of a period that is over is corrected
     /// in that period, which no request asks for any more.
@@ -175,17 +196,21 @@ impl<C: Clock> Limiters<C> {
     /// fresh anyway (`give_back`). So in any time no more is used than a burst, what recovers, and what requests that were
     /// open at its beginning get back.
     pub fn settle(&self, reserved: &Reservation, settlement: Settlement) {
-        let used = |unit: Unit, cost: u32| match (settlement, unit) {
-            (Settlement::Cancelled, _) => 0,
-            (Settlement::Tokens(_), Unit::Requests) => cost,
-            (Settlement::Tokens(tokens), Unit::Tokens) => tokens,
-        };
         for demand in &reserved.quotas {
-            let used = used(demand.quota.unit(), demand.cost);
-            self.quotas.correct(&demand.id, i64::from(used) - i64::from(demand.cost));
+            let used = match (settlement, demand.quota.unit()) {
+                (Settlement::Cancelled, _) => 0,
+                // What it has cost is known later.
+                (Settlement::Tokens(_), Unit::Requests | Unit::Money) => continue,
+                (Settlement::Tokens(tokens), Unit::Tokens) => tokens.into(),
+            };
+            self.quotas.correct(&demand.id, signed(used) - signed(demand.cost));
         }
         for (demand, from) in &reserved.rates {
-            let used = used(demand.rate.unit(), demand.cost);
+            let used = match (settlement, demand.rate.unit()) {
+                (Settlement::Cancelled, _) => 0,
+                (Settlement::Tokens(_), Unit::Requests | Unit::Money) => continue,
+                (Settlement::Tokens(tokens), Unit::Tokens) => tokens,
+            };
             match used.cmp(&demand.cost) {
                 std::cmp::Ordering::Less => {
                     // What was used recovers before what was not.
@@ -208,9 +233,29 @@ impl<C: Clock> Limiters<C> {
         }
         for demand in &mut reserved.quotas {
             if demand.quota.unit() == Unit::Tokens {
-                demand.cost = tokens;
+                demand.cost = tokens.into();
             }
         }
+    }
+
+    /// What was taken from budgets becomes what the request has cost, in units of 10⁻⁹ of the currency. `None` leaves what was
+    /// taken from budgets of that kind. Returns what has changed of which budget.
+    pub fn spend(
+        &self,
+        reserved: &mut Reservation,
+        cost: impl Fn(Reserve) -> Option<u64>,
+    ) -> Vec<(QuotaDemand, i64)> {
+        let mut changed = Vec::new();
+        for demand in &mut reserved.quotas {
+            let Some(cost) = demand.quota.reserve().and_then(&cost) else { continue };
+            let by = signed(cost) - signed(demand.cost);
+            demand.cost = cost;
+            if by != 0 {
+                self.quotas.correct(&demand.id, by);
+                changed.push((demand.clone(), by));
+            }
+        }
+        changed
     }
 
     /// Adds tokens to the quotas of a request that was settled before, or takes some away. Its rates have recovered since.
@@ -228,12 +273,12 @@ impl<C: Clock> Limiters<C> {
 
     /// Like [`left`](Self::left), for quotas only.
     pub fn quotas_left(&self, demands: &Demands) -> impl Iterator<Item = Left> {
-        demands.quotas.iter().map(|demand| Left {
-            scope: demand.scope,
-            limit: demand.quota.into(),
-            remaining: demand.quota.amount().saturating_sub(self.quotas.used(&demand.id)),
-            reset_after: demand.ends_after,
-        })
+        demands.quotas.iter().map(|demand| self.quotas.left(demand))
+    }
+
+    /// What is left of a quota, and of what was added to it.
+    pub fn left_of_quota(&self, demand: &QuotaDemand) -> Left {
+        self.quotas.left(demand)
     }
 
     fn left_of(&self, demand: &Demand) -> Left {
@@ -246,6 +291,7 @@ impl<C: Clock> Limiters<C> {
         Left {
             scope: demand.scope,
             limit: demand.rate.into(),
+            allowed: demand.rate.burst().into(),
             remaining,
             reset_after: Duration::from_nanos(busy),
         }

@@ -27,6 +27,8 @@ pub enum Unit {
     Requests,
     /// Tokens, as estimated when a request is admitted.
     Tokens,
+    /// What requests cost, in units of 10⁻⁹ of the currency. Only quotas count money.
+    Money,
 }
 
 /// A rate that cannot be used.
@@ -38,6 +40,9 @@ pub enum InvalidRate {
     /// The burst is out of range.
     #[error("burst is {0}; it must be from 1 to {max}", max = Rate::MAX)]
     Burst(u32),
+    /// Money is spent by the day, week or month, not at a rate.
+    #[error("money has no rate; it has a budget")]
+    Money,
 }
 
 impl Rate {
@@ -47,8 +52,11 @@ impl Rate {
     /// An amount per unit of time; without a `burst`, the whole amount may come at once.
     ///
     /// # Errors
-    /// If either number is 0 or larger than [`Self::MAX`].
+    /// If either number is 0 or larger than [`Self::MAX`], or the unit is money.
     pub fn new(amount: u32, unit: Unit, per: Per, burst: Option<u32>) -> Result<Self, InvalidRate> {
+        if unit == Unit::Money {
+            return Err(InvalidRate::Money);
+        }
         let checked = |number: u32| NonZeroU32::new(number).filter(|number| number.get() <= Self::MAX);
         let given = amount;
         let amount = checked(amount).ok_or(InvalidRate::Amount(given))?;
@@ -121,6 +129,7 @@ impl fmt::Display for Unit {
         f.write_str(match self {
             Self::Requests => "requests",
             Self::Tokens => "tokens",
+            Self::Money => "money",
         })
     }
 }

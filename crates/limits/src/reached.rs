@@ -2,7 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{limit::Limit, rate::Unit};
+use crate::{
+    limit::Limit,
+    money::write_money,
+    quota::{Calendar, Quota, Reserve},
+    rate::Unit,
+};
 
 /// The kind of subject that a limit is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,7 +35,7 @@ pub struct LimitReached {
     /// The limit.
     pub limit: Limit,
     /// The amount that the request would have taken.
-    pub cost: u32,
+    pub cost: u64,
     /// The amount left, which is less than `cost`.
     pub remaining: u64,
     /// The time until this request would pass; for a quota, until its period ends.
@@ -42,7 +47,8 @@ pub struct LimitReached {
 impl LimitReached {
     /// Whether waiting does not help: the request is larger than the burst.
     pub fn never_passes(&self) -> bool {
-        u64::from(self.cost) > self.limit.at_once()
+        // A budget can be added to.
+        self.limit.unit() != Unit::Money && self.cost > self.limit.at_once()
     }
 
     /// Whether a client should not simply wait: it would have to wait for hours, or for ever.
@@ -50,8 +56,18 @@ impl LimitReached {
         self.never_passes() || matches!(self.limit, Limit::Quota(_))
     }
 
+    /// Whether the limit never starts again: a budget in all.
+    pub fn never_resets(&self) -> bool {
+        matches!(self.limit, Limit::Quota(quota) if quota.per() == Calendar::Ever)
+    }
+
     fn words(&self) -> String {
         let Self { limit, scope, cost, remaining, .. } = self;
+        if let Limit::Quota(quota) = limit
+            && let Some(reserve) = quota.reserve()
+        {
+            return self.words_of_budget(quota, reserve);
+        }
         let what = match limit {
             Limit::Rate(_) => "limit",
             Limit::Quota(_) => "quota",
@@ -64,8 +80,21 @@ impl LimitReached {
             (false, Unit::Tokens) => format!(
                 "the {what} of {limit} {scope} is used up but for {remaining}; this request is estimated at {cost} tokens"
             ),
-            (false, Unit::Requests) => format!("the {what} of {limit} {scope} is used up"),
+            (false, Unit::Requests | Unit::Money) => format!("the {what} of {limit} {scope} is used up"),
         }
+    }
+
+    fn words_of_budget(&self, quota: &Quota, reserve: Reserve) -> String {
+        let Self { scope, cost, remaining, .. } = self;
+        let may = match reserve {
+            Reserve::Usual => "is estimated to cost",
+            Reserve::Hard => "may cost",
+        };
+        format!(
+            "the budget of {quota} {scope} is spent but for {}; this request {may} {}",
+            write_money(*remaining),
+            write_money(*cost)
+        )
     }
 }
 

@@ -6,7 +6,8 @@
 
 use crate::{
     limit::Limits,
-    quota::{Calendar, Quota},
+    money::{read_money, write_money},
+    quota::{Calendar, Quota, Reserve},
     rate::{Per, Rate, Unit},
 };
 
@@ -26,19 +27,29 @@ pub enum Field {
     RequestsPerMonth,
     TokensPerDay,
     TokensPerMonth,
+    /// Money, as in all budgets.
+    BudgetPerDay,
+    BudgetPerWeek,
+    BudgetPerMonth,
+    /// A budget that never starts again.
+    BudgetTotal,
+    /// What requests take from the budgets until it is known what they have cost.
+    BudgetKind,
 }
 
 /// Allowed numbers for [`Field`]s, not yet checked for whether they fit together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LimitSpec([Option<u64>; Field::ALL.len()]);
 
-/// A burst without the rate that it belongs to.
+/// A field without the one that it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoneBurst {
+pub enum Lone {
     /// [`Field::Burst`] without requests per second, minute or hour.
-    Requests,
+    Burst,
     /// [`Field::TokensBurst`] without [`Field::TokensPerMinute`].
-    Tokens,
+    TokensBurst,
+    /// [`Field::BudgetKind`] without a budget.
+    BudgetKind,
 }
 
 /// What a field sets.
@@ -46,11 +57,15 @@ enum Meaning {
     Rate(Unit, Per),
     Burst,
     Quota(Unit, Calendar),
+    BudgetKind,
 }
+
+const USUAL: u64 = 0;
+const HARD: u64 = 1;
 
 impl Field {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::Burst,
         Self::RequestsPerSecond,
         Self::RequestsPerMinute,
@@ -61,6 +76,11 @@ impl Field {
         Self::RequestsPerMonth,
         Self::TokensPerDay,
         Self::TokensPerMonth,
+        Self::BudgetPerDay,
+        Self::BudgetPerWeek,
+        Self::BudgetPerMonth,
+        Self::BudgetTotal,
+        Self::BudgetKind,
     ];
 
     /// Finds a field by its name.
@@ -83,6 +103,11 @@ impl Field {
             Self::RequestsPerMonth => "requests_per_month",
             Self::TokensPerDay => "tokens_per_day",
             Self::TokensPerMonth => "tokens_per_month",
+            Self::BudgetPerDay => "budget_per_day",
+            Self::BudgetPerWeek => "budget_per_week",
+            Self::BudgetPerMonth => "budget_per_month",
+            Self::BudgetTotal => "budget_total",
+            Self::BudgetKind => "budget_kind",
         }
     }
 
@@ -91,20 +116,53 @@ impl Field {
     pub const fn allowed(self) -> &'static str {
         match self.meaning() {
             Meaning::Rate(..) | Meaning::Burst => "a whole number from 1 to 60000000",
+            Meaning::Quota(Unit::Money, _) => {
+                "an amount such as 49.50, above 0 and up to 1000000000, with at most 9 decimals and 15 digits"
+            }
             Meaning::Quota(..) => "a whole number from 1 to 1000000000000000",
+            Meaning::BudgetKind => "usual or hard",
         }
     }
 
-    /// Parses a value of digits only.
+    /// Parses a value: digits only, but for money, which may have decimals, and the kind of budgets.
     #[must_use]
     pub fn read(self, text: &str) -> Option<u64> {
+        match self.meaning() {
+            Meaning::Quota(Unit::Money, _) => return read_money(text).filter(|amount| *amount > 0),
+            Meaning::BudgetKind => {
+                return match text {
+                    "usual" => Some(USUAL),
+                    "hard" => Some(HARD),
+                    _ => None,
+                };
+            }
+            _ => {}
+        }
         let is_plain = text.bytes().all(|b| b.is_ascii_digit());
         let number: u64 = text.parse().ok().filter(|_| is_plain)?;
         (1..=self.most()).contains(&number).then_some(number)
     }
 
+    /// A value as [`read`](Self::read) parses it.
+    #[must_use]
+    pub fn write(self, number: u64) -> String {
+        match self.meaning() {
+            Meaning::Quota(Unit::Money, _) => write_money(number),
+            Meaning::BudgetKind => if number == HARD { "hard" } else { "usual" }.to_owned(),
+            Meaning::Rate(..) | Meaning::Burst | Meaning::Quota(..) => number.to_string(),
+        }
+    }
+
+    /// Whether its values are numbers.
+    #[must_use]
+    pub const fn is_number(self) -> bool {
+        !matches!(self, Self::BudgetKind)
+    }
+
     const fn most(self) -> u64 {
         match self.meaning() {
+            Meaning::Quota(Unit::Money, _) => Quota::MAX_BUDGET,
+            Meaning::BudgetKind => HARD,
             Meaning::Rate(..) | Meaning::Burst => Rate::MAX as u64,
             Meaning::Quota(..) => Quota::MAX,
         }
@@ -121,14 +179,30 @@ impl Field {
             Self::RequestsPerMonth => Meaning::Quota(Unit::Requests, Calendar::Month),
             Self::TokensPerDay => Meaning::Quota(Unit::Tokens, Calendar::Day),
             Self::TokensPerMonth => Meaning::Quota(Unit::Tokens, Calendar::Month),
+            Self::BudgetPerDay => Meaning::Quota(Unit::Money, Calendar::Day),
+            Self::BudgetPerWeek => Meaning::Quota(Unit::Money, Calendar::Week),
+            Self::BudgetPerMonth => Meaning::Quota(Unit::Money, Calendar::Month),
+            Self::BudgetTotal => Meaning::Quota(Unit::Money, Calendar::Ever),
+            Self::BudgetKind => Meaning::BudgetKind,
         }
     }
 
     /// The burst field of a unit.
     fn burst_of(unit: Unit) -> Self {
         match unit {
-            Unit::Requests => Self::Burst,
+            Unit::Requests | Unit::Money => Self::Burst,
             Unit::Tokens => Self::TokensBurst,
+        }
+    }
+
+    /// The budget of a period.
+    #[must_use]
+    pub const fn budget(per: Calendar) -> Self {
+        match per {
+            Calendar::Day => Self::BudgetPerDay,
+            Calendar::Week => Self::BudgetPerWeek,
+            Calendar::Month => Self::BudgetPerMonth,
+            Calendar::Ever => Self::BudgetTotal,
         }
     }
 }
@@ -153,16 +227,19 @@ impl LimitSpec {
     /// Checks that the fields fit together.
     ///
     /// # Errors
-    /// A burst has no rate; if both bursts lack one, that of requests is named.
-    pub fn check(&self) -> Result<(), LoneBurst> {
+    /// A field lacks the one that it belongs to; of several the first is named.
+    pub fn check(&self) -> Result<(), Lone> {
         let is_of = |field: Field, unit| matches!(field.meaning(), Meaning::Rate(of, _) if of == unit);
         let is_lone = |unit: Unit| {
             self.0[Field::burst_of(unit) as usize].is_some()
                 && !self.iter().any(|(field, _)| is_of(field, unit))
         };
+        let has_budget =
+            || self.iter().any(|(field, _)| matches!(field.meaning(), Meaning::Quota(Unit::Money, _)));
         match (is_lone(Unit::Requests), is_lone(Unit::Tokens)) {
-            (true, _) => Err(LoneBurst::Requests),
-            (_, true) => Err(LoneBurst::Tokens),
+            (true, _) => Err(Lone::Burst),
+            (_, true) => Err(Lone::TokensBurst),
+            _ if self.0[Field::BudgetKind as usize].is_some() && !has_budget() => Err(Lone::BudgetKind),
             _ => Ok(()),
         }
     }
@@ -171,10 +248,15 @@ impl LimitSpec {
     #[must_use]
     pub fn limits(&self) -> Limits {
         let (mut rates, mut quotas) = (Vec::new(), Vec::new());
+        let reserve = match self.0[Field::BudgetKind as usize] {
+            Some(HARD) => Reserve::Hard,
+            _ => Reserve::Usual,
+        };
         for (field, number) in self.iter() {
             match field.meaning() {
-                Meaning::Burst => {}
+                Meaning::Burst | Meaning::BudgetKind => {}
                 Meaning::Rate(unit, per) => rates.extend(self.rate(number, unit, per, &rates)),
+                Meaning::Quota(Unit::Money, per) => quotas.extend(Quota::budget(number, per, reserve).ok()),
                 Meaning::Quota(unit, per) => quotas.extend(Quota::new(number, unit, per).ok()),
             }
         }
@@ -191,7 +273,7 @@ impl LimitSpec {
 }
 
 impl From<&Limits> for LimitSpec {
-    /// The inverse of [`limits`](Self::limits). A burst equal to the amount is left out.
+    /// The inverse of [`limits`](Self::limits). A burst equal to the amount is left out, and so is the usual kind of budget.
     fn from(limits: &Limits) -> Self {
         let field =
             |meant: &dyn Fn(Meaning) -> bool| Field::ALL.into_iter().find(|field| meant(field.meaning()));
@@ -205,7 +287,10 @@ impl From<&Limits> for LimitSpec {
             let is_it = |meaning| matches!(meaning, Meaning::Quota(unit, per) if (unit, per) == (quota.unit(), quota.per()));
             field(&is_it).map(|field| (field, quota.amount()))
         };
-        limits.rates().iter().flat_map(rate).chain(limits.quotas().iter().filter_map(quota)).collect()
+        let is_hard = limits.quotas().iter().any(|quota| quota.reserve() == Some(Reserve::Hard));
+        let kind = is_hard.then_some((Field::BudgetKind, HARD));
+        let quotas = limits.quotas().iter().filter_map(quota);
+        limits.rates().iter().flat_map(rate).chain(quotas).chain(kind).collect()
     }
 }
 
@@ -227,6 +312,13 @@ mod tests {
     fn each_field_reads_what_it_says_is_allowed() {
         for (place, field) in Field::ALL.into_iter().enumerate() {
             assert_eq!((field as usize, Field::find(field.name())), (place, Some(field)));
+            let is_whole = matches!(
+                field.meaning(),
+                Meaning::Rate(..) | Meaning::Burst | Meaning::Quota(Unit::Requests | Unit::Tokens, _)
+            );
+            if !is_whole {
+                continue;
+            }
             assert_eq!(field.allowed(), format!("a whole number from 1 to {}", field.most()));
             let most = field.most();
             for (text, number) in [
@@ -244,6 +336,23 @@ mod tests {
             ] {
                 assert_eq!(field.read(text), number, "{field:?} {text:?}");
             }
+        }
+        for (field, text, number) in [
+            (Field::BudgetPerDay, "49.50", Some(49_500_000_000)),
+            (Field::BudgetPerWeek, "1e-9", Some(1)),
+            (Field::BudgetTotal, "1000000000", Some(Quota::MAX_BUDGET)),
+            (Field::BudgetTotal, "1000000001", None),
+            (Field::BudgetPerMonth, "0", None),
+            (Field::BudgetPerMonth, "0.00", None),
+            (Field::BudgetPerMonth, "-5", None),
+            (Field::BudgetPerMonth, "50 EUR", None),
+            (Field::BudgetKind, "usual", Some(USUAL)),
+            (Field::BudgetKind, "hard", Some(HARD)),
+            (Field::BudgetKind, "Hard", None),
+            (Field::BudgetKind, "1", None),
+        ] {
+            assert_eq!(field.read(text), number, "{field:?} {text:?}");
+            assert_eq!(number.map(|number| field.read(&field.write(number))), number.map(Some));
         }
         assert_eq!(Field::find("tokens_per_second"), None);
     }
@@ -270,21 +379,30 @@ mod tests {
     #[test]
     fn a_burst_of_nothing_is_named() {
         let both = [("burst", "1"), ("tokens_burst", "1")];
-        assert_eq!(spec(&both).check(), Err(LoneBurst::Requests));
-        assert_eq!(spec(&[both[0], both[1], ("requests_per_hour", "5")]).check(), Err(LoneBurst::Tokens));
+        assert_eq!(spec(&both).check(), Err(Lone::Burst));
+        assert_eq!(spec(&[both[0], both[1], ("requests_per_hour", "5")]).check(), Err(Lone::TokensBurst));
         assert_eq!(
             spec(&[both[0], ("tokens_per_minute", "5"), ("requests_per_day", "5")]).check(),
-            Err(LoneBurst::Requests)
+            Err(Lone::Burst)
         );
-        assert_eq!(spec(&[both[1], ("tokens_per_day", "5")]).check(), Err(LoneBurst::Tokens));
+        assert_eq!(spec(&[both[1], ("tokens_per_day", "5")]).check(), Err(Lone::TokensBurst));
         assert_eq!(spec(&[both[1], ("tokens_per_minute", "5")]).check(), Ok(()));
         assert!(spec(&both).limits().is_empty());
+        assert_eq!(spec(&[("budget_kind", "hard"), ("tokens_per_day", "5")]).check(), Err(Lone::BudgetKind));
+        let budget = spec(&[("budget_kind", "hard"), ("budget_per_week", "5")]);
+        assert_eq!(
+            (budget.check(), budget.limits().quotas()),
+            (
+                Ok(()),
+                [Quota::budget(5_000_000_000, Calendar::Week, Reserve::Hard).expect("a budget")].as_slice()
+            )
+        );
         assert_eq!(LimitSpec::default().check(), Ok(()));
     }
 
     proptest! {
         #[test]
-        fn limits_are_written_as_they_are_read(numbers in prop::array::uniform10(prop::option::of(1..=60_000_000_u64))) {
+        fn limits_are_written_as_they_are_read(numbers in prop::array::uniform15(prop::option::of(1..=60_000_000_u64))) {
             let limits = LimitSpec(numbers).limits();
             prop_assert_eq!(LimitSpec::from(&limits).limits(), limits);
         }

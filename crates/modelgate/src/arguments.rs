@@ -10,6 +10,7 @@
 //! ```
 
 pub(crate) mod accounts;
+pub(crate) mod budgets;
 pub(crate) mod explain;
 pub(crate) mod fields;
 pub(crate) mod import;
@@ -22,6 +23,7 @@ use clap::{Parser, Subcommand};
 
 use self::{
     accounts::{CreateKey, ListConsumers, ListKeys, ListPlans, Named, Rotate, SetConsumer, SetKey, SetPlan},
+    budgets::Budgets,
     explain::Explain,
     import::Import,
     records::{Audit, Usage},
@@ -68,10 +70,26 @@ pub(crate) enum Command {
     /// Work with plans, the limits that keys and consumers refer to
     #[command(subcommand)]
     Plans(Plans),
+    /// Show what is spent of a budget, add to it, or reset it
+    #[command(subcommand)]
+    Budgets(Budgets),
     /// Print usage, by day, key and model or otherwise; or erase a name from it
     Usage(Usage),
+    /// Work with alerts, which tell webhooks what needs attention
+    #[command(subcommand)]
+    Alerts(Alerts),
     /// Print the audit log: who changed what, and samples of refusals
     Audit(Audit),
+}
+
+/// The commands on alerts.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Alerts {
+    /// Send a test message to each webhook of the configuration, and say what came of it
+    Test {
+        /// Only to this webhook
+        name: Option<String>,
+    },
 }
 
 /// The commands on API keys.

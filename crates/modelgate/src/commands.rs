@@ -9,12 +9,15 @@
 //! generate.rs     makes a key for the configuration file
 //! import.rs       imports another gateway's keys, as lines for the file or into the store
 //! accounts.rs     works on the keys, consumers and plans of the file and the store
+//! alerts.rs       sends test messages to webhooks
 //! records.rs      prints usage and the audit log
 //! registry.rs     opens the file and the store for the last three, and reports failures
 //! table.rs        tables for people; every command can print JSON instead
 //! ```
 
 pub(crate) mod accounts;
+pub(crate) mod alerts;
+pub(crate) mod budgets;
 pub(crate) mod check;
 pub(crate) mod explain;
 pub(crate) mod generate;

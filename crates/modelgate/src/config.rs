@@ -18,13 +18,16 @@ use std::{
 
 use ::admin::Doubt;
 use ::prices::PriceList;
+use ::store::StoreUrl;
 use catalogue::{GivenModelSettings, ModelGlobs};
 use jiff::tz::TimeZone;
-use limits::Limits;
+use limits::{Limits, Reserve, Unit};
 use otlp_receiver::TokenDigest;
 use serde_yaml::{Mapping, Value};
+use telemetry::{MOST_TALLIES, TallyBounds};
 
 mod admin;
+mod alerts;
 mod docker;
 mod env;
 mod host;
@@ -38,6 +41,7 @@ mod store;
 mod traefik;
 
 pub(crate) use admin::AdminConfig;
+pub(crate) use alerts::AlertsConfig;
 pub(crate) use config_reader::ConfigErrors;
 pub(crate) use docker::{DockerConfig, Enabled};
 pub(crate) use env::Env;
@@ -58,6 +62,10 @@ pub(crate) struct Config {
     pub(crate) listen: Listen,
     /// How what requests have used is found out.
     pub(crate) metering: MeteringConfig,
+    /// How many consumers, models and servers have series of their own in `/metrics`.
+    pub(crate) metrics: TallyBounds,
+    /// Who is told when something needs attention.
+    pub(crate) alerts: AlertsConfig,
     /// What is rendered for Traefik.
     pub(crate) traefik: TraefikConfig,
     /// Limits on request bodies.
@@ -198,6 +206,8 @@ impl Config {
         let mut config = Self {
             listen: listen(root.section("listen")),
             metering: metering(root.section("metering")),
+            metrics: metrics(root.section("metrics")),
+            alerts: alerts::read(root.section("alerts")),
             traefik: traefik::read(root.section("traefik")),
             requests: requests::read(root.section("requests")),
             docker: docker::read(root.section("docker")),
@@ -228,6 +238,7 @@ impl Config {
         config.usage = store::read_usage(root.section("usage"), &config.store);
         config.refuse_unproven_credentials(&root);
         config.refuse_shared_host(&root);
+        config.refuse_unkept_budgets(&root);
         root.finish();
         config.warn(key_variable.filter(|_| keys_in_file > 0));
         config
@@ -246,6 +257,24 @@ impl Config {
                      traefik.client_certificate (ca, cert, key) or traefik.trusted_addresses",
                     server.name
                 ),
+            );
+        }
+    }
+
+    /// Whether hard budgets are kept exactly: no other Modelgate can count in the store, or all of them count in one server.
+    pub(crate) fn keeps_hard_budgets(&self) -> bool {
+        self.shared_limits.is_some() || !matches!(self.store.url, Some(StoreUrl::Postgres(_)))
+    }
+
+    /// Replicas tell each other twice a second over the store what they have counted, and meanwhile spend the same money.
+    fn refuse_unkept_budgets(&self, root: &Section<'_>) {
+        let is_hard =
+            |limits: &Limits| limits.quotas().iter().any(|quota| quota.reserve() == Some(Reserve::Hard));
+        if !self.keeps_hard_budgets() && self.limits().any(|limits| is_hard(&limits)) {
+            root.error(
+                "shared_limits",
+                "is missing, and there is a budget with `budget_kind: hard`: Modelgates that share a PostgreSQL store could \
+                 spend it at the same time; allowed: shared_limits.url with a Redis, or `budget_kind: usual`",
             );
         }
     }
@@ -273,6 +302,9 @@ impl Config {
         if self.store.url.is_none() && self.has_quotas() {
             self.warnings.push(Doubt::QuotasWithoutStore);
         }
+        if self.has_idle_budgets() {
+            self.warnings.push(Doubt::BudgetsWithoutPrices);
+        }
         // If both listeners are on loopback addresses, Traefik runs on this machine, too.
         let is_reached = [self.listen.provider, self.listen.requests].iter().any(|at| !at.ip().is_loopback());
         if self.admin.host.is_some() && self.listen.admin.ip().is_loopback() && is_reached {
@@ -285,14 +317,24 @@ impl Config {
 
     /// Whether the file has limits per day or month.
     fn has_quotas(&self) -> bool {
+        self.limits().any(|limits| !limits.quotas().is_empty())
+    }
+
+    /// Whether the file has a budget, and nothing has a price.
+    fn has_idle_budgets(&self) -> bool {
+        let has_budget = |limits: Limits| limits.quotas().iter().any(|quota| quota.unit() == Unit::Money);
+        self.prices.currency().is_none() && self.limits().any(has_budget)
+    }
+
+    /// All limits in the file.
+    fn limits(&self) -> impl Iterator<Item = Limits> {
         let declared = &self.accounts.declared;
         let plans = declared.plans.iter().flat_map(|plan| [&plan.limits, &plan.limits_per_model]);
         let consumers =
             declared.consumers.iter().flat_map(|consumer| [&consumer.limits, &consumer.limits_per_model]);
         let keys = declared.keys.iter().flat_map(|key| [&key.limits, &key.limits_per_model]);
-        let has_some = |limits: &Limits| !limits.quotas().is_empty();
-        plans.chain(consumers).chain(keys).flatten().any(has_some)
-            || self.models.iter().any(|(_, given)| has_some(&given.resolve().limits))
+        let of_models = self.models.iter().map(|(_, given)| given.resolve().limits);
+        plans.chain(consumers).chain(keys).flatten().cloned().chain(of_models)
     }
 
     /// The changed parts that need a restart; all others are reloaded.
@@ -310,7 +352,6 @@ impl Config {
             ("state_dir", self.state_dir != new.state_dir),
             ("store", self.store != new.store),
             ("shared_limits", self.shared_limits != new.shared_limits),
-            ("log.level", self.log.level != new.log.level),
             ("log.format", self.log.format != new.log.format),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
@@ -368,6 +409,22 @@ fn metering(mut section: Section<'_>) -> MeteringConfig {
         scrape: scrape.unwrap_or(Duration::from_secs(15)),
         wait: wait.unwrap_or(Duration::from_secs(3_600)),
     }
+}
+
+fn metrics(mut section: Section<'_>) -> TallyBounds {
+    let mut bound = |key, default: usize| {
+        section
+            .number(key, 0..=MOST_TALLIES)
+            .map_or(default, |bound| usize::try_from(bound).unwrap_or(default))
+    };
+    let usual = TallyBounds::default();
+    let bounds = TallyBounds {
+        consumers: bound("consumers", usual.consumers),
+        models: bound("models", usual.models),
+        servers: bound("servers", usual.servers),
+    };
+    section.finish();
+    bounds
 }
 
 fn log(mut section: Section<'_>) -> LogConfig {

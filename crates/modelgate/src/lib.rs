@@ -16,7 +16,7 @@ use store::Registry;
 
 use arguments::{Args, Command, Keys};
 use commands::{
-    accounts, check, explain, generate, healthcheck, import, records, reference, registry,
+    accounts, alerts, budgets, check, explain, generate, healthcheck, import, records, reference, registry,
     registry::CommandFailure, render,
 };
 use config::{Config, Env};
@@ -61,10 +61,15 @@ pub fn run() -> ExitCode {
         Some(Command::Plans(what)) => {
             with_registry(&args, async |registry| accounts::plans(registry, what).await)
         }
+        Some(Command::Budgets(what)) => with_config(&args, |config| {
+            let money = (config.prices.currency(), &config.time_zone);
+            registry::with_registry(&config, async |registry| budgets::budgets(registry, money, what).await)
+        }),
         Some(Command::Usage(wanted)) => with_config(&args, |config| {
             let prices = (&config.prices, &config.time_zone);
             registry::with_registry(&config, async |registry| records::usage(registry, prices, wanted).await)
         }),
+        Some(Command::Alerts(what)) => with_config(&args, |config| alerts::alerts(&config, what)),
         Some(Command::Audit(wanted)) => {
             with_registry(&args, async |registry| records::audit(registry, wanted).await)
         }

@@ -6,10 +6,13 @@
 //! shared_counting.rs  limits that several replicas share
 //! metering.rs         what servers and Traefik tell about requests, and what servers have counted
 //! own_usage.rs        what callers' own keys have used
+//! alerts.rs           what webhooks are told
 //! log.rs              the log
 //! ```
 
 mod admin_tokens;
+pub(crate) mod alerts;
+mod budget_log;
 mod log;
 mod metering;
 mod own_usage;
@@ -38,6 +41,7 @@ use tracing::{info, warn};
 use web::{CertificateAuthority, Listeners, Shared};
 
 use self::{
+    log::LogLevel,
     metering::Metering,
     reload::{Reload, Review},
 };
@@ -62,14 +66,14 @@ const SWEEP: Duration = Duration::from_secs(60);
 
 /// Serves until it is told to stop; `named` is the configuration file that the command line names.
 pub(crate) fn serve(named: Option<&Path>, config: Config) -> ExitCode {
-    log::start(&config.log);
+    let log_level = log::start(&config.log);
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    exit::of(runtime::new().and_then(|runtime| runtime.block_on(run(named, config))))
+    exit::of(runtime::new().and_then(|runtime| runtime.block_on(run(named, config, log_level))))
 }
 
-async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
+async fn run(named: Option<&Path>, config: Config, log_level: LogLevel) -> io::Result<()> {
     let file = config::locate(named, &Env::of_this_process());
     let seen = file.as_ref().and_then(|path| std::fs::read(path).ok());
     let authority =
@@ -104,6 +108,8 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         None => shared,
     });
     shared_counting::report(&shared);
+    budget_log::write(&shared);
+    shared.telemetry().bound_tallies(config.metrics);
     let mut metering =
         telemetry_listener.map(|listener| Metering::start(listener, &config, &shared, stopped.clone()));
     let registry = Arc::clone(&start.registry);
@@ -123,12 +129,23 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         program,
         shutdown: stopped.clone(),
     });
+    admin.count_issues();
     let pages = admin::router(admin.clone());
     let mut serving = tokio::spawn(web::serve(listeners, Arc::clone(&shared), pages, stopped));
     let (started, running) = (Arc::clone(&config), config);
     let for_reload = Arc::clone(&shared);
-    let reload =
-        Reload { file, seen, started, running, shared: for_reload, servers, authenticator, configs, reviews };
+    let reload = Reload {
+        file,
+        seen,
+        started,
+        running,
+        shared: for_reload,
+        servers,
+        authenticator,
+        configs,
+        reviews,
+        log_level,
+    };
     let background = background(Arc::clone(&shared), reload, key_sets, names, &mut store_sync);
     tokio::select! {
         ended = discovery::run(sources, publisher) => {
@@ -137,6 +154,7 @@ async fn run(named: Option<&Path>, config: Config) -> io::Result<()> {
         ended = &mut serving => return ended.map_err(io::Error::other)?,
         () = background => {}
         () = admin.watch() => {}
+        () = alerts::keep(&admin, &shared, config_changes) => {}
         () = metering::keep(metering.as_mut()) => {}
         signal = stop_signal() => info!(signal = signal?, "stopping"),
     }
@@ -177,7 +195,8 @@ async fn background(
         }
     };
     let names = names.keep(shared.catalogue());
-    tokio::join!(sweep, collect, reload.watch(), key_sets.keep_fresh(), names, store_sync.run());
+    let refusals = log::refusals(shared.telemetry().subscribe());
+    tokio::join!(sweep, collect, reload.watch(), key_sets.keep_fresh(), names, store_sync.run(), refusals);
 }
 
 async fn stop_signal() -> io::Result<&'static str> {
@@ -211,9 +230,15 @@ fn program(
 ) -> Program {
     let hosts = if config.docker.is_wanted() { &config.docker.hosts[..] } else { &[] };
     let host = |host: &discovery::DockerOptions| (host.name.clone(), host.endpoint.to_string());
+    let (of_webhooks, of_tests) = (changes.clone(), changes.clone());
     Program {
         docker: hosts.iter().map(host).collect(),
         configuration: Box::new(move || changes.borrow().shown.clone()),
         problems: Box::new(move || reviews.borrow().problems.clone()),
+        webhooks: Box::new(move || alerts::rows(&of_webhooks.borrow().alerts)),
+        test_webhooks: Box::new(move || {
+            let config = Arc::clone(&of_tests.borrow());
+            Box::pin(async move { alerts::test_all(&config.alerts).await })
+        }),
     }
 }

@@ -298,7 +298,7 @@ impl StoreSync {
                 self.samples.done();
                 return;
             }
-            Link::Down(_) => return,
+            Link::Down(_) => return self.shared.usage().gather(),
             Link::Up(_) => {}
         }
         let Ok(store) = self.registry.store() else { return };
@@ -339,7 +339,7 @@ impl StoreSync {
         let yesterday = SystemTime::now() - DAY;
         self.shared.limiters().quotas().forget_before(yesterday, &config.time_zone);
         let Ok(store) = self.registry.store() else { return };
-        let [day, month] = periods(&config.time_zone, yesterday - DAY).try_into().unwrap_or_default();
+        let earliest = periods(&config.time_zone, yesterday - DAY);
         let oldest = SystemTime::now() - config.store.keep;
         let first = |kept: Duration| counts::day(&config.time_zone, SystemTime::now() - kept);
         let kept = [config.usage.keep, config.usage.keep.min(KEEP_HOURS)].map(first);
@@ -347,7 +347,7 @@ impl StoreSync {
         let months = [28 * DAY, Duration::ZERO].map(first).map(|day| day.chars().take(7).collect());
         self.forgetting.start(&store, kept, months);
         let cleaned = async {
-            store.forget_counts_before(&day, &month).await?;
+            store.forget_counts_before(&earliest).await?;
             store.forget_writers_before(SystemTime::now() - WRITER).await?;
             store.forget_old_changes().await?;
             store.forget_audit_before(oldest).await

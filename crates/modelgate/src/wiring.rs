@@ -62,6 +62,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
         hold: config.traefik.poll_timeout.saturating_sub(POLL_MARGIN),
         telemetry: telemetry_listener(config),
         prices: config.prices.clone(),
+        keeps_hard_budgets: config.keeps_hard_budgets(),
     }
 }
 

@@ -97,7 +97,7 @@ fn litellms_list() -> serde_json::Value {
         { "token": hash("sk-one"), "key_name": "sk-...-one", "key_alias": "one", "team_id": "research", "models": ["llama*"],
           "rpm_limit": 60, "tpm_limit": 20000, "expires": "2099-01-01T00:00:00+00:00", "blocked": null, "spend": 0.5 },
         { "token": hash("sk-two"), "key_alias": null, "user_id": "default_user_id", "models": ["all-proxy-models"],
-          "max_budget": 10.0 },
+          "max_budget": 10.0, "budget_duration": "90d" },
         { "token": hash("sk-three"), "key_alias": "one", "team_id": "research", "models": ["qwen"], "blocked": true },
         { "token": "sk-in-clear", "key_alias": "broken" },
         { "key_alias": "tokenless" },
@@ -144,7 +144,7 @@ fn litellms_keys() {
         assert!(yaml.contains(part), "{part}: {yaml}");
     }
     for part in [
-        "disabled: keys.json: keys[1] default_user_id: its max_budget: a budget",
+        "disabled: keys.json: keys[1] default_user_id: its max_budget begins anew every 90d",
         "left out: keys.json: keys[3]: its token is not a SHA-256 digest",
         "keys[4]: it has no token",
         "keys[5]: its expiry",

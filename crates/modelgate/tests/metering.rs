@@ -651,7 +651,8 @@ async fn figures(seen: &Seen) {
     for sample in [
         "modelgate_model_requests_total{model=\"llama\",ending=\"aborted\"} 1.0",
         "modelgate_server_requests_total{server=\"quiet\",ending=\"failed\"} 1.0",
-        "modelgate_server_first_token_seconds{server=\"told\",quantile=\"0.95\"}",
+        "modelgate_server_first_token_seconds_bucket{le=\"+Inf\",server=\"told\"}",
+        "modelgate_consumer_tokens_total{consumer=\"alice\",type=\"prompt\",known=\"exact\"}",
     ] {
         assert!(metrics.contains(sample), "{sample}: {metrics}");
     }

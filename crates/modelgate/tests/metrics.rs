@@ -114,7 +114,7 @@ async fn requests_are_counted_by_decision_and_reason() {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     assert_eq!(after.value("modelgate_build", "_info", &version), 1.0);
     // A poll is held for five seconds.
-    let polled = after.value("modelgate_traefik_last_poll_seconds", "", &[("instance", "127.0.0.1")]);
+    let polled = after.value("modelgate_traefik_last_poll_seconds", "", &[("address", "127.0.0.1")]);
     let age = now - polled - stopwatch.held_up().as_secs_f64();
     assert!((-1.0..6.0).contains(&age), "polled {age} s ago");
     for private in [KEY, "mg-", "alice", "a-secret-project"] {
@@ -153,6 +153,7 @@ impl Served {
             hold: Duration::from_millis(4_500),
             telemetry: None,
             prices: prices::PriceList::default(),
+            keeps_hard_budgets: true,
         };
         let bind = async || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let listeners = Listeners { provider: bind().await, requests: bind().await, admin: bind().await };

@@ -310,10 +310,10 @@ async fn a_good_configuration_takes_effect_and_a_bad_one_does_not() {
     assert_eq!(finding["code"], "configuration_refused", "{finding}");
     assert_eq!(stack.chat("qwen").await.status(), 200, "the old configuration stays");
     // A good one again, of which a part waits for the next start, however often the file changes.
-    for more in ["log: { level: debug }\n", "log: { level: debug }\ntime_zone: Europe/Paris\n"] {
+    for more in ["log: { format: json }\n", "log: { format: json }\ntime_zone: Europe/Paris\n"] {
         stack.modelgate.write_config(&common::config(&[&a, &b], more));
         let metrics =
-            told("in force", "log.level has changed, which takes effect only after a restart").await;
+            told("in force", "log.format has changed, which takes effect only after a restart").await;
         assert!(metrics.contains("modelgate_config_last_reload_successful 1.0\n"), "{metrics}");
     }
     stack.modelgate.write_config(&common::config(&[&a, &b], ""));

@@ -22,6 +22,7 @@ use testkit::{
     need,
     sim::Sim,
 };
+use tokio::task::JoinSet;
 
 /// Keys `mg-0`, `mg-1`, … put into SQLite by its own library: a hundred thousand commands would take minutes. Half of them
 /// have their limits of a plan.
@@ -153,4 +154,67 @@ async fn many_cost_no_speed(ids: [u32; 2], auths: &[Auth; 2], keys: [&str; 2]) {
         cost_ratio(&rounds)
     );
     assert!(cost_ratio(&rounds) >= 0.9, "{:.3}: {rounds:?}", cost_ratio(&rounds));
+}
+
+/// 1,000 consumers, each with a key `mg-0`, `mg-1`, …
+fn consumers() -> String {
+    let key = |i| {
+        let digest = KeyDigest::of(&format!("mg-{i}")).to_hex();
+        format!("  - {{ name: key-{i}, consumer: team-{i}, sha256: \"{digest}\" }}\n")
+    };
+    let keys: String = (0..1_000).map(key).collect();
+    format!("keys:\n{keys}")
+}
+
+/// With the usual bounds (`metrics.consumers`, `models`, `servers`); what does not depend on them is below 200 series.
+const MOST_SERIES: usize = 28 * 201 + 62 * 101 + 41 * 101 + 200;
+const SCRAPE: Duration = Duration::from_millis(50);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_a_thousand_consumers_and_two_hundred_models_are_few_and_soon_read() {
+    let Some(binary) = need(optimised(), "the optimised program") else { return };
+    let names: Vec<String> = (0..200).map(|model| format!("model-{model:03}")).collect();
+    let sim = Sim::start("a", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let telemetry = format!("listen: {{ telemetry: \"127.0.0.1:{}\" }}\n", testkit::free_port());
+    let config = config(&sim, &format!("{}{telemetry}", consumers()));
+    let mut modelgate = Modelgate::builder(&binary, &config).keep_state().start().await;
+    modelgate.wait_ready().await;
+    let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
+    // Each consumer asks for four models, so each model is asked for by twenty consumers.
+    let mut asking = JoinSet::new();
+    for worker in 0..20 {
+        let (client, url) = (client.clone(), format!("{}/auth", modelgate.requests_url()));
+        asking.spawn(async move {
+            for request in (worker..4_000).step_by(20) {
+                let (consumer, model) = (request / 4, (request * 53) % 200);
+                let question = client.post(&url).bearer_auth(format!("mg-{consumer}"));
+                let question = question.header("x-forwarded-method", "POST");
+                let question = question.header("x-forwarded-uri", "/v1/chat/completions");
+                let body = common::chat(&format!("model-{model:03}"));
+                assert_eq!(common::send(question.json(&body)).await.status(), 200);
+            }
+        });
+    }
+    asking.join_all().await;
+    let url = format!("{}/metrics", modelgate.admin_url());
+    let counted = eventually(Duration::from_secs(60), || async {
+        let text = common::send(client.get(&url)).await.text().await.expect("text");
+        let of = text.lines().filter(|line| line.starts_with("modelgate_consumer_decisions_total"));
+        let all: f64 = of.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum();
+        (all == 4_000.0).then_some(text)
+    })
+    .await;
+    assert!(
+        counted.contains("modelgate_consumer_decisions_total{consumer=\"(others)\",decision=\"allowed\"")
+    );
+    let series = counted.lines().filter(|line| !line.starts_with('#')).count();
+    let mut times = Vec::new();
+    for _ in 0..9 {
+        let start = Stopwatch::start();
+        common::send(client.get(&url)).await.text().await.expect("text");
+        times.push(start.elapsed());
+    }
+    println!("{series} series of at most {MOST_SERIES}, {} bytes, read in {times:?}", counted.len());
+    assert!((5_000..MOST_SERIES).contains(&series), "{series}");
+    assert!(testkit::median(&times) < SCRAPE, "{times:?}");
 }

@@ -13,15 +13,9 @@ pub struct InvalidAmount;
 
 const DECIMALS: usize = 9;
 const UNIT: u64 = 1_000_000_000;
-/// More digits could not pass through YAML unchanged, which reads plain numbers as floats of 53 bits.
-const DIGITS: usize = 15;
-/// The largest amount that may be written, in the currency.
-const MOST: u64 = 1_000_000_000;
-
 impl Amount {
     /// What may be written.
-    pub const ALLOWED: &str =
-        "an amount such as 0.15, from 0 to 1000000000, with at most 9 decimals and 15 digits";
+    pub const ALLOWED: &str = limits::MONEY_ALLOWED;
 
     /// For people: four decimals, or two from 100 on. What is not zero does not look like it.
     pub fn rounded(self) -> String {
@@ -56,26 +50,7 @@ impl FromStr for Amount {
     type Err = InvalidAmount;
 
     fn from_str(text: &str) -> Result<Self, InvalidAmount> {
-        let (mantissa, exponent) = match text.split_once("e-") {
-            Some((mantissa, exponent)) => (mantissa, exponent.parse::<u8>().map_err(|_| InvalidAmount)?),
-            None => (text, 0),
-        };
-        let (whole, decimals) = match mantissa.split_once('.') {
-            Some((_, "")) => return Err(InvalidAmount),
-            Some((whole, decimals)) => (whole, decimals.trim_end_matches('0')),
-            None => (mantissa, ""),
-        };
-        let digits = format!("{whole}{decimals}");
-        let significant = digits.trim_start_matches('0');
-        let places = decimals.len() + usize::from(exponent);
-        let is_number = !whole.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_number || significant.len() > DIGITS || (places > DECIMALS && !significant.is_empty()) {
-            return Err(InvalidAmount);
-        }
-        let missing = u32::try_from(DECIMALS.saturating_sub(places)).unwrap_or(0);
-        let number = if significant.is_empty() { Ok(0) } else { significant.parse::<u64>() };
-        let amount = number.ok().and_then(|number| number.checked_mul(10_u64.pow(missing)));
-        let amount = amount.filter(|amount| *amount <= MOST * UNIT).ok_or(InvalidAmount)?;
+        let amount = limits::read_money(text).ok_or(InvalidAmount)?;
         i64::try_from(amount).map(Self).map_err(|_| InvalidAmount)
     }
 }
@@ -83,12 +58,8 @@ impl FromStr for Amount {
 /// All digits that there are.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (amount, sign) = (self.0.unsigned_abs(), if self.0 < 0 { "-" } else { "" });
-        let decimals = format!("{:09}", amount % UNIT);
-        match decimals.trim_end_matches('0') {
-            "" => write!(f, "{sign}{}", amount / UNIT),
-            decimals => write!(f, "{sign}{}.{decimals}", amount / UNIT),
-        }
+        let sign = if self.0 < 0 { "-" } else { "" };
+        write!(f, "{sign}{}", limits::write_money(self.0.unsigned_abs()))
     }
 }
 

@@ -15,4 +15,4 @@ mod price;
 
 pub use amount::{Amount, InvalidAmount};
 pub use list::{PriceEntry, PriceList};
-pub use price::{Billed, Charge, Price};
+pub use price::{Billed, Charge, MOST_SECONDS, Price};

@@ -48,7 +48,26 @@ const FINE: i128 = 1_000_000;
 /// whatever lengths clients invent.
 const MOST_OF_REQUEST: i128 = 1_000_000_000_000_000;
 
+/// The seconds that a request may take, where the most that it can cost must be known. One that takes longer costs more.
+pub const MOST_SECONDS: u64 = 3_600;
+
 impl Price {
+    /// Whether nothing costs anything.
+    pub fn is_free(&self) -> bool {
+        let Self { prompt, cached_prompt, completion, request, second } = self;
+        [*prompt, cached_prompt.unwrap_or_default(), *completion, *request, *second] == [Amount(0); 5]
+    }
+
+    /// The most that one request costs which uses no more than these tokens, and takes no longer than [`MOST_SECONDS`].
+    pub fn at_most(&self, prompt: u64, completion: u64) -> Amount {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let prompt = signed(prompt);
+        // Nobody knows how much of it is cached, so all of it costs what is dearer.
+        let cached = if self.cached_prompt > Some(self.prompt) { prompt } else { 0 };
+        let (completion, milliseconds) = (signed(completion), signed(MOST_SECONDS * 1_000));
+        self.of(Billed { requests: 1, prompt, cached, completion, milliseconds })
+    }
+
     /// What usage costs, in units of 10⁻¹⁵. It is linear: the cost of a sum is the sum of costs.
     fn exactly(&self, billed: Billed) -> i128 {
         let Billed { requests, prompt, cached, completion, milliseconds } = billed;
@@ -123,6 +142,10 @@ mod tests {
         let dearer = Price { cached_prompt: None, ..price.clone() };
         assert_eq!(dearer.of(billed).to_string(), "0.00157", "cached tokens cost as much as others");
         assert_eq!(Charge::new(None, billed).amount(), Amount(0), "without a price it is free");
+        assert_eq!(price.at_most(1_000, 200).to_string(), "0.72127", "none of it cached, and an hour long");
+        let odd = Price { cached_prompt: Some(amount("1")), second: Amount(0), ..price.clone() };
+        assert_eq!(odd.at_most(1_000, 200).to_string(), "0.00212", "cached tokens are dearer");
+        assert!(Price::default().is_free() && !price.is_free());
         let endless = Billed { completion: i64::MAX / 2, ..billed };
         let mut charge = Charge::new(Some(Arc::new(price)), endless);
         assert_eq!(charge.amount().to_string(), "1000000");

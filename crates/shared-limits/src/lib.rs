@@ -27,7 +27,7 @@ mod script;
 
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
-use limits::LimitId;
+use limits::{LimitId, QuotaId};
 use tokio::{sync::watch, task::AbortHandle};
 
 pub use exchange::{MAX_MESSAGE_BYTES, Place, Received};
@@ -70,6 +70,32 @@ pub struct Demand {
     pub cost: u32,
 }
 
+/// One request's demand on a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BudgetDemand {
+    /// The id of its count.
+    pub id: QuotaId,
+    /// What may be spent in all, in units of 10⁻⁹ of the currency.
+    pub allowed: u64,
+    /// What the request takes. A demand that costs 0 passes.
+    pub cost: u64,
+    /// What was taken before, as far as is known here: in case that the server does not know it.
+    pub used: u64,
+    /// The time left of its period; `None` if it never ends.
+    pub ends_after: Option<Duration>,
+}
+
+/// A correction of what was taken of a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spent {
+    /// The id of its count.
+    pub id: QuotaId,
+    /// What is added to it, in units of 10⁻⁹ of the currency.
+    pub by: i64,
+    /// The time left of its period; `None` if it never ends.
+    pub ends_after: Option<Duration>,
+}
+
 /// What a request has really used of a limit, after it was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {
@@ -101,6 +127,13 @@ pub enum Outcome {
         retry_after: Duration,
         /// The time until a full burst passes again.
         reset_after: Duration,
+    },
+    /// It costs more than is left of a budget. Nothing is debited.
+    Overspent {
+        /// The index of the demand among those on budgets.
+        index: usize,
+        /// What is left of the budget.
+        remaining: u64,
     },
     /// The server does not answer, or not in time.
     Unavailable,
@@ -184,12 +217,12 @@ impl SharedLimits {
     }
 
     /// Takes from all limits, or from none.
-    pub async fn admit(&self, demands: &[Demand]) -> Outcome {
-        if demands.is_empty() {
+    pub async fn admit(&self, demands: &[Demand], budgets: &[BudgetDemand]) -> Outcome {
+        if demands.is_empty() && budgets.is_empty() {
             return Outcome::Admitted { at: ServerTime(0), recovers_from: Vec::new() };
         }
-        let answer = self.link.run(&script::admit(&self.keys, demands)).await;
-        let outcome = answer.ok().and_then(|answer| script::outcome(&answer, demands.len()));
+        let answer = self.link.run(&script::admit(&self.keys, demands, budgets)).await;
+        let outcome = answer.ok().and_then(|answer| script::outcome(&answer, (demands.len(), budgets.len())));
         outcome.unwrap_or_else(|| {
             self.link.count_failure();
             Outcome::Unavailable
@@ -208,6 +241,31 @@ impl SharedLimits {
         }
         let answer = self.link.run(&script::settle(&self.keys, settled)).await;
         answer.map(|_| ()).inspect_err(|_| self.link.count_failure())
+    }
+
+    /// Corrects what was taken of budgets.
+    ///
+    /// # Errors
+    /// The server does not answer. What was to be given back stays taken until the period ends.
+    pub async fn spend(&self, spent: &[Spent]) -> Result<(), Unavailable> {
+        if spent.is_empty() {
+            return Ok(());
+        }
+        let answer = self.link.run(&script::spend(&self.keys, spent)).await;
+        answer.map(|_| ()).inspect_err(|_| self.link.count_failure())
+    }
+
+    /// What was taken of each budget; `None` if the server does not know.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn spent(&self, budgets: &[QuotaId]) -> Result<Vec<Option<u64>>, Unavailable> {
+        if budgets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answer = self.link.run(&script::spent(&self.keys, budgets)).await;
+        let spent = answer.and_then(|answer| script::amounts(&answer, budgets.len()).ok_or(Unavailable));
+        spent.inspect_err(|_| self.link.count_failure())
     }
 
     /// What is left of each limit; the demands' costs do not matter. Takes nothing.

@@ -7,9 +7,9 @@ use std::{fmt::Write, sync::LazyLock, time::Duration};
 
 use redis::{Cmd, Script};
 
-use limits::LimitId;
+use limits::{LimitId, QuotaId};
 
-use crate::{Demand, InvalidOptions, Left, Outcome, ServerTime, Settled};
+use crate::{BudgetDemand, Demand, InvalidOptions, Left, Outcome, ServerTime, Settled, Spent};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -17,11 +17,15 @@ const ADMIT_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("l
 const SETTLE_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/settle.lua"));
 const ANNOUNCE_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/announce.lua"));
 const LEFT_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/left.lua"));
+const SPEND_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/spend.lua"));
+const SPENT_TEXT: &str = concat!(include_str!("lua/common.lua"), include_str!("lua/spent.lua"));
 
 static ADMIT: LazyLock<Text> = LazyLock::new(|| Text::new(ADMIT_TEXT));
 static SETTLE: LazyLock<Text> = LazyLock::new(|| Text::new(SETTLE_TEXT));
 static ANNOUNCE: LazyLock<Text> = LazyLock::new(|| Text::new(ANNOUNCE_TEXT));
 static LEFT: LazyLock<Text> = LazyLock::new(|| Text::new(LEFT_TEXT));
+static SPEND: LazyLock<Text> = LazyLock::new(|| Text::new(SPEND_TEXT));
+static SPENT: LazyLock<Text> = LazyLock::new(|| Text::new(SPENT_TEXT));
 
 /// A script, and its SHA-1.
 #[derive(Debug)]
@@ -70,6 +74,10 @@ impl Keys {
         key
     }
 
+    fn of_budget(&self, id: &QuotaId) -> String {
+        format!("{}budget:{}:{}", self.prefix, id.subject(), id.period())
+    }
+
     fn of_all(&self, demands: &[Demand]) -> Vec<String> {
         demands.iter().map(|demand| self.of(&demand.id)).collect()
     }
@@ -77,7 +85,7 @@ impl Keys {
     /// An admission that tests whether the server makes decisions: it must run scripts, have the time and write. Its key
     /// expires after some milliseconds.
     pub(crate) fn probe(&self) -> Call {
-        let times = split(1).into_iter().chain(split(SECOND)).collect();
+        let times = split(1).into_iter().chain(split(SECOND)).chain([0]).collect();
         Call { text: &ADMIT, keys: vec![format!("{}probe", self.prefix)], times }
     }
 }
@@ -122,15 +130,42 @@ impl Call {
 /// The commands that load the scripts into a server.
 pub(crate) fn load_all() -> redis::Pipeline {
     let mut load = redis::pipe();
-    for text in [&ADMIT, &ANNOUNCE, &SETTLE, &LEFT] {
+    for text in [&ADMIT, &ANNOUNCE, &SETTLE, &LEFT, &SPEND, &SPENT] {
         load.cmd("SCRIPT").arg("LOAD").arg(text.code);
     }
     load
 }
 
-pub(crate) fn admit(keys: &Keys, demands: &[Demand]) -> Call {
+pub(crate) fn admit(keys: &Keys, demands: &[Demand], budgets: &[BudgetDemand]) -> Call {
     let times = demands.iter().flat_map(|demand| [demand.time(), demand.burst_time()]).flat_map(split);
-    Call { text: &ADMIT, keys: keys.of_all(demands), times: times.collect() }
+    let amounts = budgets.iter().flat_map(|budget| {
+        let BudgetDemand { allowed, cost, used, ends_after, .. } = *budget;
+        [allowed, cost, used, life_ms(ends_after)]
+    });
+    let times = times.chain(amounts).chain([budgets.len() as u64]).collect();
+    let names = budgets.iter().map(|budget| keys.of_budget(&budget.id));
+    Call { text: &ADMIT, keys: keys.of_all(demands).into_iter().chain(names).collect(), times }
+}
+
+pub(crate) fn spend(keys: &Keys, spent: &[Spent]) -> Call {
+    let times = spent.iter().flat_map(|one| {
+        let by = one.by.unsigned_abs();
+        let (more, less) = if one.by < 0 { (0, by) } else { (by, 0) };
+        [more, less, life_ms(one.ends_after)]
+    });
+    let keys = spent.iter().map(|one| keys.of_budget(&one.id)).collect();
+    Call { text: &SPEND, keys, times: times.collect() }
+}
+
+pub(crate) fn spent(keys: &Keys, budgets: &[QuotaId]) -> Call {
+    Call { text: &SPENT, keys: budgets.iter().map(|id| keys.of_budget(id)).collect(), times: Vec::new() }
+}
+
+/// How long the count of a budget is kept, in milliseconds; 0: for ever. A request that began before midnight is settled the next
+/// day.
+fn life_ms(ends_after: Option<Duration>) -> u64 {
+    const DAY: Duration = Duration::from_secs(86_400);
+    ends_after.map_or(0, |left| u64::try_from((left + DAY).as_millis()).unwrap_or(u64::MAX))
 }
 
 pub(crate) fn settle(keys: &Keys, settled: &[Settled]) -> Call {
@@ -150,9 +185,19 @@ pub(crate) fn left(keys: &Keys, demands: &[Demand]) -> Call {
     Call { text: &LEFT, keys: keys.of_all(demands), times: times.collect() }
 }
 
-/// The result of an admission; `None` if the answer is invalid.
-pub(crate) fn outcome(answer: &[u64], demands: usize) -> Option<Outcome> {
+pub(crate) fn amounts(answer: &[u64], budgets: usize) -> Option<Vec<Option<u64>>> {
+    let (spent, rest) = answer.as_chunks::<2>();
+    let is_whole = spent.len() == budgets && rest.is_empty();
+    is_whole.then(|| spent.iter().map(|[is_known, amount]| (*is_known == 1).then_some(*amount)).collect())
+}
+
+/// The result of an admission with demands on so many rates and budgets; `None` if the answer is invalid.
+pub(crate) fn outcome(answer: &[u64], (demands, budgets): (usize, usize)) -> Option<Outcome> {
     match *answer {
+        [number, remaining] => {
+            let index = usize::try_from(number).ok()?.checked_sub(demands + 1)?;
+            (index < budgets).then_some(Outcome::Overspent { index, remaining })
+        }
         [0, ref times @ ..] => {
             let (times, []) = times.as_chunks::<2>() else { return None };
             let times: Option<Vec<_>> = times.iter().map(|&[s, ns]| time(s, ns)).collect();

@@ -56,7 +56,7 @@ async fn the_slot_is_followed_through_a_cluster() {
     until_up(&limits).await;
     let demands = [demand(1, HOUR, 2), plenty(2), plenty(3)];
     let short = demand(4, Duration::from_millis(1), 100);
-    assert!(is_admitted(&limits.admit(&[short]).await));
+    assert!(is_admitted(&limits.admit(&[short], &[]).await));
     assert_eq!(limits.failures(), 0);
 
     // A slot can move only while it is empty; the probe's key exists for some milliseconds.
@@ -70,13 +70,13 @@ async fn the_slot_is_followed_through_a_cluster() {
     assert_eq!(a.ask(&give).await, "+OK");
     until_known([&a, &b], &a).await;
     eventually(Duration::from_secs(60), || async {
-        is_admitted(&limits.admit(&demands[1..]).await).then_some(())
+        is_admitted(&limits.admit(&demands[1..], &[]).await).then_some(())
     })
     .await;
     for _ in 0..2 {
-        assert!(is_admitted(&limits.admit(&demands).await));
+        assert!(is_admitted(&limits.admit(&demands, &[]).await));
     }
-    assert!(!is_admitted(&limits.admit(&demands).await), "two are the burst");
+    assert!(!is_admitted(&limits.admit(&demands, &[]).await), "two are the burst");
 }
 
 #[tokio::test]
@@ -104,9 +104,9 @@ async fn a_server_with_tls_is_trusted_by_its_authority() {
     };
     let limits = connect(Some(authority.pem().as_bytes().to_vec())).await;
     until_up(&limits).await;
-    assert!(is_admitted(&limits.admit(&[plenty(1)]).await), "{limits:?}");
+    assert!(is_admitted(&limits.admit(&[plenty(1)], &[]).await), "{limits:?}");
     for other in [None, Some(Authority::new().pem().as_bytes().to_vec())] {
         let limits = connect(other).await;
-        assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable, "{limits:?}");
+        assert_eq!(limits.admit(&[plenty(1)], &[]).await, Outcome::Unavailable, "{limits:?}");
     }
 }

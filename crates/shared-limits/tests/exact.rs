@@ -25,17 +25,17 @@ async fn a_limit_recovers_by_the_servers_clock_and_leaves_nothing_behind() {
     let one = demand(1, 5_000 * MS, 3);
     let began = Instant::now();
     for _ in 0..3 {
-        assert!(is_admitted(&limits.admit(&[one]).await));
+        assert!(is_admitted(&limits.admit(&[one], &[]).await));
     }
-    let Outcome::Refused { index: 0, retry_after, reset_after } = limits.admit(&[one]).await else {
+    let Outcome::Refused { index: 0, retry_after, reset_after } = limits.admit(&[one], &[]).await else {
         panic!("the burst is used up")
     };
     // Recovery begins with the first request.
     assert!(retry_after <= 5_000 * MS && retry_after + began.elapsed() >= 5_000 * MS, "{retry_after:?}");
     assert_eq!(reset_after, retry_after + 10_000 * MS, "of three, two more than one");
     sleep(retry_after).await;
-    assert!(is_admitted(&limits.admit(&[one]).await), "whoever waits as long as told passes");
-    assert!(!is_admitted(&limits.admit(&[one]).await));
+    assert!(is_admitted(&limits.admit(&[one], &[]).await), "whoever waits as long as told passes");
+    assert!(!is_admitted(&limits.admit(&[one], &[]).await));
 
     let left = limits.left(&[one]).await.expect("an answer")[0];
     assert!(left.remaining == 0 && left.reset_after > 10_000 * MS, "{left:?}");
@@ -52,8 +52,8 @@ async fn all_limits_are_debited_or_none() {
     let hour = Duration::from_secs(3600);
     let (key, consumer, model) = (demand(1, hour, 5), demand(2, hour, 2), demand(3, hour, 100));
     let tokens = |cost| Demand { cost, ..model };
-    assert!(is_admitted(&a.admit(&[key, consumer, tokens(60)]).await));
-    let recovers_from = match b.admit(&[key, consumer, tokens(30)]).await {
+    assert!(is_admitted(&a.admit(&[key, consumer, tokens(60)], &[]).await));
+    let recovers_from = match b.admit(&[key, consumer, tokens(30)], &[]).await {
         Outcome::Admitted { recovers_from, .. } => recovers_from[2],
         other => panic!("{other:?}"),
     };
@@ -64,9 +64,9 @@ async fn all_limits_are_debited_or_none() {
     assert_eq!(remaining(&a).await, [3, 0, 10]);
     // The consumer has to wait for one hour, the tokens for ten.
     for limits in [&a, &b] {
-        let refused = limits.admit(&[key, consumer, tokens(20)]).await;
+        let refused = limits.admit(&[key, consumer, tokens(20)], &[]).await;
         assert!(matches!(refused, Outcome::Refused { index: 2, .. }), "{refused:?}");
-        let refused = limits.admit(&[key, consumer, tokens(10)]).await;
+        let refused = limits.admit(&[key, consumer, tokens(10)], &[]).await;
         assert!(matches!(refused, Outcome::Refused { index: 1, .. }), "{refused:?}");
     }
     assert_eq!(remaining(&b).await, [3, 0, 10], "nothing was debited");
@@ -76,9 +76,9 @@ async fn all_limits_are_debited_or_none() {
     assert_eq!(remaining(&b).await, [3, 0, 28]);
     a.settle(&[Settled { demand: tokens(1_000), recovers_from, used: 0 }]).await.expect("an answer");
     assert_eq!(remaining(&b).await, [3, 0, 100], "never more than all fresh");
-    assert!(!is_admitted(&b.admit(&[tokens(101)]).await));
+    assert!(!is_admitted(&b.admit(&[tokens(101)], &[]).await));
 
-    assert!(is_admitted(&a.admit(&[]).await), "no limits");
+    assert!(is_admitted(&a.admit(&[], &[]).await), "no limits");
     assert_eq!(a.left(&[]).await, Ok(vec![]));
     assert_eq!((a.failures(), b.failures()), (0, 0));
 }
@@ -90,7 +90,7 @@ async fn a_server_that_forgets_its_scripts_gets_them_again() {
     let limits = connected(&redis).await;
     for _ in 0..2 {
         assert_eq!(redis.ask("SCRIPT FLUSH").await, "+OK");
-        let Outcome::Admitted { at, .. } = limits.admit(&[plenty(1)]).await else { panic!("admitted") };
+        let Outcome::Admitted { at, .. } = limits.admit(&[plenty(1)], &[]).await else { panic!("admitted") };
         assert_eq!(redis.ask("SCRIPT FLUSH").await, "+OK");
         assert_eq!(limits.left(&[plenty(1)]).await.map(|left| left.len()), Ok(1));
         assert_eq!(limits.settle(&[Settled { demand: plenty(1), recovers_from: at, used: 0 }]).await, Ok(()));
@@ -109,13 +109,13 @@ struct Tally {
 async fn hammer(limits: Arc<SharedLimits>, demands: Vec<Demand>, until: Instant) -> Tally {
     let mut tally = Tally::default();
     while Instant::now() < until {
-        match limits.admit(&demands).await {
+        match limits.admit(&demands, &[]).await {
             Outcome::Admitted { at, .. } => tally.admitted.push(at),
             Outcome::Refused { retry_after, .. } => {
                 tally.refused += 1;
                 sleep(retry_after.clamp(MS, 5 * MS)).await;
             }
-            Outcome::Unavailable => tally.unavailable += 1,
+            Outcome::Overspent { .. } | Outcome::Unavailable => tally.unavailable += 1,
         }
     }
     tally
@@ -177,7 +177,7 @@ async fn a_decision_takes_one_short_round_trip() {
     let mut times = Vec::new();
     for _ in 0..3_000 {
         let start = Stopwatch::start();
-        assert!(is_admitted(&limits.admit(&demands).await));
+        assert!(is_admitted(&limits.admit(&demands, &[]).await));
         times.push(start.elapsed());
     }
     let calls = calls_of(&redis).await - before;

@@ -33,7 +33,7 @@ async fn call_all_the_time(limits: Arc<SharedLimits>, who: u128, until: Instant)
     let mut calls = Vec::new();
     while Instant::now() < until {
         let (began, stopwatch) = (Instant::now(), Stopwatch::start());
-        let outcome = limits.admit(&[plenty(who), plenty(0)]).await;
+        let outcome = limits.admit(&[plenty(who), plenty(0)], &[]).await;
         let took = stopwatch.elapsed();
         calls.push(TimedCall { began, took, is_answered: outcome != Outcome::Unavailable });
         sleep(MS).await;
@@ -184,12 +184,12 @@ async fn a_server_that_comes_later_is_found() {
     let limits = connect(&redis.url()).await;
     let one = plenty(1);
     assert!(matches!(&*limits.health().borrow(), Health::Down(why) if !why.is_empty()), "{limits:?}");
-    assert_eq!(limits.admit(&[one]).await, Outcome::Unavailable);
+    assert_eq!(limits.admit(&[one], &[]).await, Outcome::Unavailable);
     assert_eq!(limits.left(&[one]).await, Err(Unavailable));
     assert_eq!(limits.failures(), 2);
     redis.restart().await;
     until_up(&limits).await;
-    assert!(is_admitted(&limits.admit(&[one]).await));
+    assert!(is_admitted(&limits.admit(&[one], &[]).await));
     assert_eq!(limits.failures(), 2);
 }
 
@@ -203,18 +203,18 @@ async fn one_late_answer_is_no_loss_and_three_are() {
     let mut health = limits.health();
     health.borrow_and_update();
     redis.freeze();
-    let late = limits.admit(&[plenty(1)]).await;
+    let late = limits.admit(&[plenty(1)], &[]).await;
     redis.thaw();
     assert_eq!(late, Outcome::Unavailable);
-    let answers = || async { is_admitted(&limits.admit(&[plenty(1)]).await).then_some(()) };
+    let answers = || async { is_admitted(&limits.admit(&[plenty(1)], &[]).await).then_some(()) };
     testkit::eventually(Duration::from_secs(60), answers).await;
     assert!(!health.has_changed().expect("it lives"), "{limits:?}");
     redis.freeze();
     for _ in 0..3 {
-        assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
+        assert_eq!(limits.admit(&[plenty(1)], &[]).await, Outcome::Unavailable);
     }
     let stopwatch = Stopwatch::start();
-    assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
+    assert_eq!(limits.admit(&[plenty(1)], &[]).await, Outcome::Unavailable);
     assert!(stopwatch.elapsed() < 20 * MS, "{:?}", stopwatch.elapsed());
 }
 
@@ -238,16 +238,16 @@ async fn a_primary_that_becomes_a_replica_is_given_up() {
     let Some(program) = need(redis_server(), "Redis") else { return };
     let redis = Redis::start(program).await;
     let limits = connected(&redis).await;
-    assert!(is_admitted(&limits.admit(&[plenty(1)]).await));
+    assert!(is_admitted(&limits.admit(&[plenty(1)], &[]).await));
     assert_eq!(redis.ask("REPLICAOF 127.0.0.1 1").await, "+OK");
-    assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
+    assert_eq!(limits.admit(&[plenty(1)], &[]).await, Outcome::Unavailable);
     let mut health = limits.health();
     let is_told = |health: &Health| matches!(health, Health::Down(why) if why.contains("read only replica"));
     let told = tokio::time::timeout(Duration::from_secs(60), health.wait_for(is_told)).await.is_ok();
     assert!(told, "{limits:?}");
     assert_eq!(redis.ask("REPLICAOF NO ONE").await, "+OK");
     until_up(&limits).await;
-    assert!(is_admitted(&limits.admit(&[plenty(1)]).await));
+    assert!(is_admitted(&limits.admit(&[plenty(1)], &[]).await));
 }
 
 #[tokio::test]
@@ -257,9 +257,9 @@ async fn a_password_lets_in_and_is_never_told() {
     let url = |password: &str| redis.url().replace("//", &format!("//:{password}@"));
     let limits = connect(&url("right-secret")).await;
     until_up(&limits).await;
-    assert!(is_admitted(&limits.admit(&[plenty(1)]).await), "{limits:?}");
+    assert!(is_admitted(&limits.admit(&[plenty(1)], &[]).await), "{limits:?}");
     let limits = connect(&url("wrong-secret")).await;
-    assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
+    assert_eq!(limits.admit(&[plenty(1)], &[]).await, Outcome::Unavailable);
     let mut health = limits.health();
     let is_told = |health: &Health| matches!(health, Health::Down(why) if why.contains("assword"));
     let told = tokio::time::timeout(Duration::from_secs(60), health.wait_for(is_told)).await.is_ok();
@@ -276,7 +276,7 @@ async fn a_password_lets_in_and_is_never_told() {
     user.exec(&mut admin).expect("a user");
     let limits = connect(&redis.url().replace("//", "//gate:gate-secret@")).await;
     until_up(&limits).await;
-    let Outcome::Admitted { at, .. } = limits.admit(&[plenty(1)]).await else {
+    let Outcome::Admitted { at, .. } = limits.admit(&[plenty(1)], &[]).await else {
         panic!("rights suffice: {limits:?}")
     };
     assert_eq!(limits.left(&[plenty(1)]).await.map(|left| left.len()), Ok(1));
@@ -358,12 +358,12 @@ async fn a_server_without_memory_is_given_up_until_it_has_some() {
     let limits = connected(&redis).await;
     assert_eq!(redis.ask("CONFIG SET maxmemory-policy noeviction").await, "+OK");
     assert_eq!(redis.ask("CONFIG SET maxmemory 1").await, "+OK");
-    assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
+    assert_eq!(limits.admit(&[plenty(1)], &[]).await, Outcome::Unavailable);
     let mut health = limits.health();
     let is_told = |health: &Health| matches!(health, Health::Down(why) if why.contains("maxmemory"));
     let told = tokio::time::timeout(Duration::from_secs(60), health.wait_for(is_told)).await.is_ok();
     assert!(told, "{limits:?}");
     assert_eq!(redis.ask("CONFIG SET maxmemory 0").await, "+OK");
     until_up(&limits).await;
-    assert!(is_admitted(&limits.admit(&[plenty(1)]).await));
+    assert!(is_admitted(&limits.admit(&[plenty(1)], &[]).await));
 }

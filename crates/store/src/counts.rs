@@ -134,7 +134,7 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// The counts of these periods (days and months).
+    /// The counts of these periods.
     ///
     /// # Errors
     /// The store does not answer.
@@ -152,23 +152,26 @@ impl Store {
         Ok(counts)
     }
 
-    /// Deletes the counts of days before this day, and of months before this month.
+    /// Deletes the counts of periods before these: of days before a day, of weeks before a week, of months before a month. Their
+    /// names have different lengths, and sort by time. What never ends is kept.
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn forget_counts_before(&self, day: &str, month: &str) -> Result<u64, StoreError> {
-        let done = sqlx::query(
-            "DELETE FROM quota_counts WHERE (length(period) = 10 AND period < $1) OR (length(period) = 7 AND period < $2)",
-        )
-        .bind(day)
-        .bind(month)
-        .execute(&self.pool)
-        .await?;
-        Ok(done.rows_affected())
+    pub async fn forget_counts_before(&self, earliest: &[String]) -> Result<u64, StoreError> {
+        let mut deleted = 0;
+        for period in earliest {
+            let done =
+                sqlx::query("DELETE FROM quota_counts WHERE length(period) = length($1) AND period < $1")
+                    .bind(period)
+                    .execute(&self.pool)
+                    .await?;
+            deleted += done.rows_affected();
+        }
+        Ok(deleted)
     }
 }
 
-async fn add_counts(
+pub(crate) async fn add_counts(
     connection: &mut AnyConnection,
     batch: i64,
     counts: &[(QuotaId, i64)],
@@ -185,7 +188,7 @@ async fn add_counts(
     query.fetch_all(connection).await?.iter().filter_map(|row| count(row).transpose()).collect()
 }
 
-async fn counts_of(
+pub(crate) async fn counts_of(
     connection: &mut AnyConnection,
     counts: &[(QuotaId, i64)],
 ) -> Result<Vec<(QuotaId, u64)>, StoreError> {

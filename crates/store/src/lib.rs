@@ -13,6 +13,7 @@
 
 mod account;
 mod audit;
+mod budget;
 mod counts;
 mod database;
 mod erase;
@@ -26,6 +27,7 @@ mod usage;
 
 pub use account::{Filter, Page, Stored};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, Origin};
+pub use budget::{BudgetChange, BudgetOf, BudgetOwner, BudgetState};
 pub use counts::{Added, Batch, Writer};
 pub use database::{Store, StoreUrl};
 pub use erase::{Erased, Person};

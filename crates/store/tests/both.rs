@@ -227,8 +227,12 @@ async fn counts_of_two_replicas_add_up(place: TestStore) {
     let (a, b) = (a.0, b.0);
     let of_day = b.counts(&["2026-11-21".into()]).await.expect("an answer");
     assert_eq!(HashSet::from_iter(of_day), HashSet::from([(day, 6), (quota('2', "2026-11-21"), 1)]));
-    assert_eq!(a.forget_counts_before("2026-11-22", "2026-11").await.expect("forgotten"), 2);
-    assert_eq!(b.counts(&["2026-11-21".into(), "2026-11".into()]).await.expect("an answer"), [(month, 7)]);
+    let (week, ever) = (quota('1', "2026-W47"), quota('1', "ever"));
+    a.add(&Writer::new(), &batch(1, &[(week, 8), (ever, 9)], &[])).await.expect("added");
+    let earliest = ["2026-11-22", "2026-11", "2026-W48", "ever"].map(str::to_owned);
+    assert_eq!(a.forget_counts_before(&earliest).await.expect("forgotten"), 3);
+    let kept = b.counts(&["2026-11-21", "2026-11", "2026-W47", "ever"].map(str::to_owned)).await;
+    assert_eq!(kept.expect("an answer"), [(month, 7), (ever, 9)]);
 }
 
 /// An answer may be lost, and then one does not know whether the batch has arrived.

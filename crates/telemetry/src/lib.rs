@@ -6,6 +6,7 @@
 //!            └─────▶ queue ───────────────┴─collect()─▶ the last hour, the last 1,000, subscribers
 //!                                                                          ▲
 //! the ledger ─settled()─▶ performance of models and servers ────────────────┘ outcomes
+//!            └───────────▶ tallies of consumers, models and servers, for metrics ◀─allowed(), refused()─ usage
 //! ```
 //!
 //! Recording a decision takes no lock and does not block: [`Telemetry::decided`] increments a few atomic numbers and puts a
@@ -14,7 +15,8 @@
 //! here, and time is passed in.
 //!
 //! Memory is bounded: 1,000 records and a queue of 4,096, of at most 2 KiB each, and for the last hour 3,660 points of 96 bytes,
-//! plus 24 bytes for each reason that occurs in a point. For models and servers see `performance.rs`.
+//! plus 24 bytes for each reason that occurs in a point. For models and
+//! servers see `performance.rs` and `tally.rs`.
 
 mod counters;
 mod histogram;
@@ -23,6 +25,7 @@ mod recent;
 mod record;
 mod series;
 mod settled;
+mod tally;
 
 use std::{
     collections::BTreeMap,
@@ -48,6 +51,10 @@ pub use recent::RECENT;
 pub use record::{Decided, Record, Refused};
 pub use series::Point;
 pub use settled::{AnsweringServer, SettledRequest};
+pub use tally::{
+    Allowed, MAX_REASONS, MOST_TALLIES, OTHER_REASON, OTHERS, Tallies, TalliesOf, Tally, TallyBounds,
+    TimeTally, TokenTally, UNKNOWN,
+};
 
 /// How often to call [`Telemetry::collect`].
 pub const COLLECT_EVERY: Duration = Duration::from_millis(100);
@@ -69,6 +76,7 @@ pub struct Telemetry {
     live: broadcast::Sender<Batch>,
     collected: Mutex<Collected>,
     performances: Mutex<Performances>,
+    tallies: Mutex<Tallies>,
 }
 
 /// What readers see besides the counters.
@@ -137,6 +145,7 @@ impl Default for Telemetry {
             live: broadcast::Sender::new(LAG),
             collected: Mutex::default(),
             performances: Mutex::default(),
+            tallies: Mutex::default(),
         }
     }
 }
@@ -222,8 +231,32 @@ impl Telemetry {
         let mut performances = self.performances();
         requests.iter().for_each(|settled| performances.add(settled, now));
         drop(performances);
+        let mut tallies = self.tallies_mut();
+        requests.iter().for_each(|settled| tallies.settle(settled, now));
+        drop(tallies);
         let mut collected = self.collected();
         requests.iter().for_each(|settled| collected.recent.settle(settled));
+    }
+
+    /// Sets how many consumers, models and servers have counts of their own in [`tallies`](Self::tallies).
+    pub fn bound_tallies(&self, bounds: TallyBounds) {
+        self.tallies_mut().bound(bounds);
+    }
+
+    /// Counts requests of a consumer to a model that were allowed since the last time. Not for `/auth`.
+    pub fn allowed(&self, consumer: &str, model: &str, allowed: &Allowed, now: Instant) {
+        self.tallies_mut().allow(consumer, model, allowed, now);
+    }
+
+    /// Counts requests of a consumer that were refused since the last time; `model` only if it is known to exist. Not for
+    /// `/auth`.
+    pub fn refused(&self, consumer: &str, model: Option<&str>, code: &'static str, count: u64, now: Instant) {
+        self.tallies_mut().refuse(consumer, model, code, count, now);
+    }
+
+    /// What was counted for each consumer, model and server.
+    pub fn tallies(&self) -> Tallies {
+        self.tallies_mut().clone()
     }
 
     /// How the requests to a model have gone; `None` if none was settled.
@@ -267,6 +300,10 @@ impl Telemetry {
 
     fn performances(&self) -> MutexGuard<'_, Performances> {
         self.performances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tallies_mut(&self) -> MutexGuard<'_, Tallies> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn collected(&self) -> MutexGuard<'_, Collected> {

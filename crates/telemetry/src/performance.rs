@@ -70,7 +70,7 @@ impl Performance {
 }
 
 impl RequestCounts {
-    fn add_request(&mut self, settled: &SettledRequest) {
+    pub(crate) fn add_request(&mut self, settled: &SettledRequest) {
         match (settled.ending, settled.status) {
             (Ending::Finished, _) => self.finished += 1,
             (Ending::Refused, Some(400..500)) => self.refused += 1,

@@ -105,6 +105,7 @@ mod tests {
     fn settle(telemetry: &Telemetry, id: u128, ending: Ending) {
         let settled = SettledRequest {
             request: RequestId(id),
+            consumer: "team".into(),
             model: "llama".into(),
             server: None,
             ending,
@@ -113,6 +114,7 @@ mod tests {
             duration: None,
             kind: UsageKind::Exact,
             used: UsedTokens { prompt: id as u64, cached: None, completion: 1 },
+            cost: 0,
         };
         telemetry.settled(&[Arc::new(settled)], Instant::now());
     }

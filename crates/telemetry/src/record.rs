@@ -64,6 +64,8 @@ pub struct Record {
     pub tokens: Option<u32>,
     /// How long the decision took; `None` if Traefik did not ask.
     pub latency: Option<Duration>,
+    /// The id of its trace, if whoever keeps the record has looked for it.
+    pub trace: Option<u128>,
     /// What became of the request, if it was allowed and that is known.
     pub settled: Option<Arc<SettledRequest>>,
     /// All texts in one string, so that a record needs a single allocation.
@@ -136,7 +138,7 @@ impl Record {
         end_of.next().into_iter().for_each(|end| *end = position(&text));
         let Decided { at, from, tokens, latency, .. } = *decided;
         let refused = decided.refused.map(|refused| refused.code);
-        Self { at, refused, from, tokens, latency, settled: None, text, ends }
+        Self { at, refused, from, tokens, latency, trace: None, settled: None, text, ends }
     }
 
     /// The id of the request that Modelgate has chosen, as servers and Traefik's log have it.

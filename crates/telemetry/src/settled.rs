@@ -9,6 +9,8 @@ use metering::{Ending, RequestId, UsageKind, UsedTokens};
 pub struct SettledRequest {
     /// The request.
     pub request: RequestId,
+    /// Whose it was.
+    pub consumer: Arc<str>,
     /// Its model by the model's own name, not an alias; empty if the client may have invented it.
     pub model: Arc<str>,
     /// The server that got it, if that is known.
@@ -25,6 +27,8 @@ pub struct SettledRequest {
     pub kind: UsageKind,
     /// The tokens.
     pub used: UsedTokens,
+    /// What it costs, in units of 10⁻⁹ of the currency.
+    pub cost: u64,
 }
 
 /// The server that got a request.

@@ -26,6 +26,7 @@ pub mod load;
 pub mod modelgate;
 pub mod postgres;
 pub mod program;
+pub mod prometheus;
 pub mod redis;
 pub mod secrets;
 pub mod sim;

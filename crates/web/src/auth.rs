@@ -25,12 +25,12 @@ use axum::{
 };
 use limits::{Limit, Rate, Unit};
 use metering::SpanId;
-use prices::Charge;
+use prices::{Charge, Price};
 use telemetry::Record;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::{
-    Settings, Shared,
+    Shared,
     asked::Asked,
     connection::Peer,
     counting::{self, SharedReservation},
@@ -38,6 +38,7 @@ use crate::{
     leaked_key::{self, Leak},
     metered::{self, Admitted},
     misaddressed,
+    pricing::Priced,
     refusal::{Dialect, Refusal},
     report::Report,
 };
@@ -132,17 +133,34 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
         };
         return report.refused(refusal).answer(dialect, identity.answered());
     }
-    let (decision, taken) = match prepared {
-        Ok(pending) => counting::admit(shared.shared_counting(), shared.limiters(), pending).await,
-        Err(denial) => (Decision::Deny(*denial), SharedReservation::default()),
+    let body = body_is_known.then_some(&*body);
+    let (decision, taken, price) = match prepared {
+        Ok(mut pending) => {
+            let priced = Priced {
+                prices: &settings.prices,
+                uri,
+                body,
+                is_websocket: asked.is_websocket(),
+                keeps_hard_budgets: settings.keeps_hard_budgets || shared.shared_counting().is_some(),
+                now,
+            };
+            match priced.price(&mut pending) {
+                Ok(price) => {
+                    let (decision, taken) =
+                        counting::admit(shared.shared_counting(), shared.limiters(), pending).await;
+                    (decision, taken, price)
+                }
+                Err(reason) => (pending.deny(reason), SharedReservation::default(), None),
+            }
+        }
+        Err(denial) => (Decision::Deny(*denial), SharedReservation::default(), None),
     };
     match decision {
         Decision::Allow(grant) => {
             let record = report.allowed(&grant);
             let parent = settings.traefik.traces.then(identity::secret_parent);
             let response = allow(&grant, &identity, parent.map(|parent| (headers, parent)));
-            let body = body_is_known.then_some(&*body);
-            let (sum, hour, charge) = count_usage((shared, &settings), &grant, record, uri, body);
+            let (sum, hour, charge) = count_usage((shared, price), &grant, (report, record), body);
             if let Some((opener, parent)) = shared.metering().zip(parent) {
                 let request = identity.request();
                 metered::open(
@@ -159,23 +177,28 @@ pub(crate) async fn handle(shared: &Arc<Shared>, question: HttpRequest) -> Respo
 
 /// Notes that a request is refused, and says how.
 fn deny(shared: &Shared, report: Report<'_>, dialect: Dialect, mut denial: Denial) -> Refusal {
-    let (request_id, client_request_id) = (report.identity.own(), report.identity.client());
     if denial.reason == Reason::UntrustedPeer {
+        let request_id = report.identity.own();
         warn!(request_id, model = ?denial.model, "the model's servers demand a credential, and whoever asks has not proven to be Traefik: see traefik.client_certificate and traefik.trusted_addresses");
     }
-    debug!(
-        request_id,
-        client_request_id,
-        reason = denial.reason.code(),
-        consumer = denial.consumer.as_ref().map(|c| c.name.as_str()),
-        "refused"
-    );
+    if denial.reason == Reason::HardBudgetUnkept {
+        let request_id = report.identity.own();
+        let consumer = denial.consumer.as_ref().map(|c| c.name.as_str());
+        warn!(
+            request_id,
+            consumer,
+            "a hard budget cannot be kept while other Modelgates may count in the same store: set shared_limits.url, or the budget's kind to usual"
+        );
+    }
     denial.reason = slowed(shared, report.from, denial.reason);
     if !shared.is_metering_silent() {
         sooner(&mut denial);
     }
     report.denied(&denial);
     shared.usage().refused(&denial, report.at);
+    if let Some(events) = shared.budget_events() {
+        events.refused(&denial);
+    }
     let misaddressed = match denial.reason {
         Reason::ClosedPath | Reason::Unreadable(Unreadable::ModelMissing(_)) => {
             misaddressed::refusal(report.uri, dialect, &shared.settings().traefik.path_prefixes)
@@ -201,20 +224,19 @@ fn sooner(denial: &mut Denial) {
 /// Counts the usage, and keeps the decision for people to look at. Returns the estimated tokens, the hour to which they belong,
 /// and what they cost.
 fn count_usage(
-    (shared, settings): (&Shared, &Settings),
+    (shared, price): (&Shared, Option<Arc<Price>>),
     grant: &Grant,
-    mut record: Record,
-    uri: &str,
+    (report, mut record): (Report<'_>, Record),
     body: Option<&[u8]>,
 ) -> (Sum, UsageHour, Charge) {
-    let sum = grant.sum.unwrap_or_else(|| access::estimate::sum(uri, body, grant.answer_tokens));
+    let sum = grant.sum.unwrap_or_else(|| access::estimate::sum(report.uri, body, grant.answer_tokens));
     let [prompt, completion] = metered::estimated(&sum);
     let of = UsageOf::from(grant);
-    let charge = metered::charge(&settings.prices, of.model, record.at, [prompt, completion]);
+    let charge = metered::charge(price, [prompt, completion]);
     let estimate = UsageEstimate { prompt, completion, cost: charge.amount().0 };
     let hour = shared.usage().allowed(of, record.at, estimate);
     record.tokens = Some(sum.tokens());
-    shared.telemetry().keep(record);
+    report.keep(record);
     (sum, hour, charge)
 }
 

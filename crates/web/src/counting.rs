@@ -1,17 +1,20 @@
-//! Where admitted requests are counted for rates: in this Modelgate alone, or in a Redis that several replicas share.
+//! Where admitted requests are counted for rates and budgets: in this Modelgate alone, or in a Redis that several replicas share.
 //!
-//! Quotas are always counted in this process; the store adds the replicas' counts up.
+//! All other quotas are counted in this process; the store adds the replicas' counts up. What requests take from budgets in Redis is
+//! counted here as well: for the store, and in case that Redis loses it.
 
 use std::{
     num::NonZeroU32,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use access::{Decision, Pending, Reason};
 use limits::{
-    Demand, Demands, Left, Limit, LimitReached, Limiters, Reservation, Settlement, SystemClock, Unit,
+    Demand, Demands, Granted, Left, Limit, LimitReached, Limiters, QuotaDemand, Reservation, Reserve,
+    Settlement, SystemClock, Unit,
 };
-use shared_limits::{Outcome, ServerTime, Settled, SharedLimits};
+use shared_limits::{BudgetDemand, Outcome, ServerTime, Settled, SharedLimits, Spent};
 
 /// The corrections in one call of the server, which works on nothing else meanwhile.
 const SETTLED_AT_ONCE: usize = 128;
@@ -81,16 +84,22 @@ impl SharedCounting {
     ) -> (Decision, SharedReservation) {
         let nothing = SharedReservation::default();
         // Quotas first: they need no round trip, and can be given back.
-        let reserved = match limiters.reserve_quotas(pending.demands()) {
+        let mut reserved = match limiters.reserve_quotas(&pending.demands().without_budgets()) {
             Ok(reserved) => Reserved { limiters, reserved: Some(reserved) },
             Err(reached) => return (pending.deny(reached.into()), nothing),
         };
         let demands: Vec<_> = pending.demands().rates().iter().map(translate).collect();
-        let refused = match self.limits.admit(&demands).await {
+        let budgets: Vec<_> = pending.demands().budgets().map(|demand| asked_of(demand, limiters)).collect();
+        let refused = match self.limits.admit(&demands, &budgets).await {
             Outcome::Admitted { recovers_from, .. } => {
                 limiters.note(&self.part_of(&pending));
+                reserved.spent(limiters.note_budgets(pending.demands()));
                 let taken = SharedReservation::of_tokens(pending.demands(), &recovers_from);
                 return (pending.allow(reserved.keep()), taken);
+            }
+            Outcome::Overspent { index, remaining } => {
+                let demand = pending.demands().budgets().nth(index);
+                demand.map_or(Reason::LimitsUnavailable, |demand| demand.reached(remaining).into())
             }
             Outcome::Refused { index, retry_after, reset_after } => {
                 let demand = pending.demands().rates().get(index);
@@ -100,13 +109,13 @@ impl SharedCounting {
             }
             Outcome::Unavailable => {
                 self.alone.fetch_add(1, Ordering::Relaxed);
-                match self.on_failure {
-                    OnFailure::Open => return (pending.allow(reserved.keep()), nothing),
-                    OnFailure::Closed => Reason::LimitsUnavailable,
-                    OnFailure::Local => match limiters.reserve(&self.part_of(&pending)) {
-                        Ok(_) => return (pending.allow(reserved.keep()), nothing),
-                        Err(reached) => whole(reached, pending.demands()).into(),
-                    },
+                match self.decide_alone(limiters, &pending) {
+                    Ok(spent) => {
+                        reserved.spent(spent);
+                        let taken = SharedReservation { has_spent: false, ..nothing };
+                        return (pending.allow(reserved.keep()), taken);
+                    }
+                    Err(reason) => reason,
                 }
             }
         };
@@ -114,11 +123,36 @@ impl SharedCounting {
         (pending.deny(refused), nothing)
     }
 
+    /// Decides without the server. Returns what was taken from budgets, of which only this Modelgate and the store know then.
+    /// Nobody knows what other replicas take from a hard budget meanwhile.
+    fn decide_alone(
+        &self,
+        limiters: &Limiters<SystemClock>,
+        pending: &Pending,
+    ) -> Result<Reservation, Reason> {
+        if self.on_failure == OnFailure::Closed || pending.demands().has_budget(Reserve::Hard) {
+            return Err(Reason::LimitsUnavailable);
+        }
+        let spent = Reserved {
+            limiters,
+            reserved: Some(limiters.reserve_quotas(&pending.demands().only_budgets())?),
+        };
+        if self.on_failure == OnFailure::Local {
+            let taken = limiters.reserve(&self.part_of(pending));
+            // The rates recover on their own.
+            drop(taken.map_err(|reached| whole(reached, pending.demands()))?);
+        }
+        Ok(spent.keep())
+    }
+
     /// Gives back what requests have not used, or takes what they have used beyond that. Without the server the limits recover
-    /// on their own.
-    pub(crate) async fn settle(&self, settled: &[Settled]) {
+    /// on their own, and budgets keep what was reserved.
+    pub(crate) async fn settle(&self, settled: &[Settled], spent: &[Spent]) {
         for batch in settled.chunks(SETTLED_AT_ONCE) {
             let _ = self.limits.settle(batch).await;
+        }
+        for batch in spent.chunks(SETTLED_AT_ONCE) {
+            let _ = self.limits.spend(batch).await;
         }
     }
 
@@ -138,14 +172,35 @@ impl SharedCounting {
             return left;
         };
         let rates = demands.rates().iter().zip(left);
-        let rates = rates.map(|(demand, left)| demand.left(left.remaining, left.reset_after));
-        rates.chain(limiters.quotas_left(demands)).collect()
+        let rates: Vec<_> =
+            rates.map(|(demand, left)| demand.left(left.remaining, left.reset_after)).collect();
+        let ids: Vec<_> = demands.budgets().map(QuotaDemand::id).collect();
+        let spent = self.limits.spent(&ids).await.unwrap_or_default();
+        let mut spent = spent.into_iter();
+        let quotas = demands.quotas().iter().zip(limiters.quotas_left(demands)).map(|(demand, left)| {
+            let is_budget = demand.quota().unit() == Unit::Money;
+            match is_budget.then(|| spent.next()).flatten().flatten() {
+                Some(spent) => Left { remaining: allowed(demand, limiters).saturating_sub(spent), ..left },
+                None => left,
+            }
+        });
+        rates.into_iter().chain(quotas).collect()
     }
 }
 
-/// What a request has taken from limits of tokens that several replicas share.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SharedReservation(Box<[Settled]>);
+/// What a request has taken from limits of tokens and from budgets that several replicas share.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedReservation {
+    tokens: Box<[Settled]>,
+    /// The server knows what was taken from budgets.
+    has_spent: bool,
+}
+
+impl Default for SharedReservation {
+    fn default() -> Self {
+        Self { tokens: Box::default(), has_spent: true }
+    }
+}
 
 impl SharedReservation {
     fn of_tokens(demands: &Demands, recovers_from: &[ServerTime]) -> Self {
@@ -154,19 +209,26 @@ impl SharedReservation {
             .iter()
             .zip(recovers_from)
             .filter(|(demand, _)| demand.rate().unit() == Unit::Tokens);
-        Self(
-            taken
-                .map(|(demand, from)| {
-                    let demand = translate(demand);
-                    Settled { demand, recovers_from: *from, used: demand.cost }
-                })
-                .collect(),
-        )
+        let tokens = taken.map(|(demand, from)| {
+            let demand = translate(demand);
+            Settled { demand, recovers_from: *from, used: demand.cost }
+        });
+        Self { tokens: tokens.collect(), has_spent: true }
+    }
+
+    /// What the server is to add to budgets that were changed in this process.
+    pub(crate) fn spend(&mut self, changed: Vec<(QuotaDemand, i64)>) -> impl Iterator<Item = Spent> + use<> {
+        let has_spent = self.has_spent;
+        self.has_spent |= !changed.is_empty();
+        changed.into_iter().map(move |(demand, by)| {
+            let all = i64::try_from(demand.cost()).unwrap_or(i64::MAX);
+            Spent { id: demand.id(), by: if has_spent { by } else { all }, ends_after: ends_after(&demand) }
+        })
     }
 
     /// What has come of it, if the request has used these tokens. From now on they are what is taken.
     pub(crate) fn correct(&mut self, tokens: u32) -> impl Iterator<Item = Settled> {
-        self.0.iter_mut().filter(move |taken| taken.demand.cost != tokens).map(move |taken| {
+        self.tokens.iter_mut().filter(move |taken| taken.demand.cost != tokens).map(move |taken| {
             let settled = Settled { used: tokens, ..*taken };
             taken.demand.cost = tokens;
             settled
@@ -181,6 +243,13 @@ struct Reserved<'l> {
 }
 
 impl Reserved<'_> {
+    /// Adds what was taken from budgets.
+    fn spent(&mut self, spent: Reservation) {
+        if let Some(reserved) = &mut self.reserved {
+            reserved.add(spent);
+        }
+    }
+
     fn keep(mut self) -> Reservation {
         self.reserved.take().unwrap_or_default()
     }
@@ -213,7 +282,7 @@ pub(crate) async fn admit(
     pending: Pending,
 ) -> (Decision, SharedReservation) {
     match shared {
-        Some(shared) if !pending.demands().rates().is_empty() => shared.admit(limiters, pending).await,
+        Some(shared) if has_shared(pending.demands()) => shared.admit(limiters, pending).await,
         _ => (pending.admit(limiters), SharedReservation::default()),
     }
 }
@@ -225,9 +294,30 @@ pub(crate) async fn left(
     demands: &Demands,
 ) -> Vec<Left> {
     match shared {
-        Some(shared) if !demands.rates().is_empty() => shared.left(limiters, demands).await,
+        Some(shared) if has_shared(demands) => shared.left(limiters, demands).await,
         _ => limiters.left(demands),
     }
+}
+
+/// Whether some demand is on a limit that replicas share in Redis.
+fn has_shared(demands: &Demands) -> bool {
+    !demands.rates().is_empty() || demands.budgets().next().is_some()
+}
+
+fn asked_of(demand: &QuotaDemand, limiters: &Limiters<SystemClock>) -> BudgetDemand {
+    let id = demand.id();
+    let (allowed, used) = (allowed(demand, limiters), limiters.quotas().used(&id));
+    BudgetDemand { id, allowed, cost: demand.cost(), used, ends_after: ends_after(demand) }
+}
+
+/// What may be taken from a budget in all, together with what operators have given.
+fn allowed(demand: &QuotaDemand, limiters: &Limiters<SystemClock>) -> u64 {
+    let Granted { added, forgiven } = limiters.quotas().granted(&demand.id());
+    demand.quota().amount().saturating_add(added).saturating_add(forgiven)
+}
+
+fn ends_after(demand: &QuotaDemand) -> Option<Duration> {
+    Some(demand.ends_after()).filter(|after| *after != Duration::MAX)
 }
 
 fn translate(demand: &Demand) -> shared_limits::Demand {

@@ -27,25 +27,39 @@ pub(crate) struct Identity<'r> {
     own: String,
     /// The client's own id, if it is harmless.
     client: Option<&'r str>,
+    /// The trace that the client has begun, if its id is harmless.
+    trace: Option<u128>,
 }
 
 impl<'r> Identity<'r> {
     /// A new id for a request that `/auth` is asked about, or that Modelgate answers itself.
     pub(crate) fn new(headers: &'r HeaderMap, policy: &Policy) -> Self {
-        Self::of(RequestId(rand::random()), harmless(headers, &REQUEST_ID, policy))
+        Self::of(
+            RequestId(rand::random()),
+            harmless(headers, &REQUEST_ID, policy),
+            harmless_trace(headers, policy),
+        )
     }
 
     /// The ids of a request that Traefik sends here to be refused. If `/auth` has let it pass, it has them already.
     pub(crate) fn passed_on(headers: &'r HeaderMap, policy: &Policy) -> Self {
         let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()?.parse().ok());
         match given.filter(|_| headers.contains_key(CONSUMER)) {
-            Some(request) => Self::of(request, harmless(headers, &CLIENT_REQUEST_ID, policy)),
+            Some(request) => {
+                let client = harmless(headers, &CLIENT_REQUEST_ID, policy);
+                Self::of(request, client, harmless_trace(headers, policy))
+            }
             None => Self::new(headers, policy),
         }
     }
 
-    fn of(request: RequestId, client: Option<&'r str>) -> Self {
-        Self { request, own: request.to_string(), client }
+    fn of(request: RequestId, client: Option<&'r str>, trace: Option<u128>) -> Self {
+        Self { request, own: request.to_string(), client, trace }
+    }
+
+    /// The id of the request's trace: the client's, or else the request's own id, which is the trace's where servers tell.
+    pub(crate) fn trace(&self) -> u128 {
+        self.trace.unwrap_or(self.request.0)
     }
 
     /// The id that servers and Traefik's log know.
@@ -86,6 +100,12 @@ fn harmless<'r>(headers: &'r HeaderMap, name: &HeaderName, policy: &Policy) -> O
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
     let id = headers.get(name)?.to_str().ok()?;
     ((1..=128).contains(&id.len()) && id.bytes().all(plain) && !holds_key(headers, id, policy)).then_some(id)
+}
+
+/// The id of the client's trace, for logs; a key may be hexadecimal, too.
+fn harmless_trace(headers: &HeaderMap, policy: &Policy) -> Option<u128> {
+    let trace = client_trace(headers).filter(|trace| !holds_key(headers, trace, policy))?;
+    u128::from_str_radix(&trace, 16).ok()
 }
 
 /// Whether an id holds a key of the same request, or is a part of one. Keys are neither logged nor shown.
@@ -173,6 +193,19 @@ mod tests {
         let passed = headers(&[ids[0], ids[1], ("x-inference-consumer", "team"), ("authorization", &bearer)]);
         let identity = Identity::passed_on(&passed, &policy);
         assert_eq!((identity.own(), identity.client()), (own, None));
+    }
+
+    #[test]
+    fn the_trace_is_the_clients_unless_it_holds_a_key() {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let parent = format!("00-{trace}-b7ad6b7169203331-01");
+        let sent = headers(&[("traceparent", &parent), ("authorization", "Bearer mg-alice")]);
+        assert_eq!(format!("{:032x}", new(&sent).trace()), trace);
+        let key = headers(&[("traceparent", &parent), ("authorization", &format!("Bearer {trace}"))]);
+        for other in [key, headers(&[("traceparent", "00-abc")]), headers(&[])] {
+            let identity = new(&other);
+            assert_eq!(format!("{:032x}", identity.trace()), identity.own());
+        }
     }
 
     #[test]

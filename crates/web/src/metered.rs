@@ -4,18 +4,19 @@
 //! the difference back, or owes it; usage is corrected by the same difference. Limits do not wait for the last word: a record
 //! of Traefik's comes seconds before a server's span, and what a key may use is gone until then.
 
-use std::{mem, sync::Arc, time::SystemTime};
+use std::{mem, sync::Arc};
 
 use access::{
     Grant, Key, UsageHour, UsageOf, UsedCounts,
     estimate::{Answers, Sum},
 };
+use limits::Reserve;
 use metering::{
     Ending, MeteredEndpoint, Opener, RequestId, RequestReservation, RequestSettlement, RequestShape,
     ReservedTokens, SpanId, UsageCorrection, UsageKind,
 };
-use prices::{Billed, Charge, PriceList};
-use shared_limits::Settled;
+use prices::{Amount, Billed, Charge, Price};
+use shared_limits::{Settled, Spent};
 use tracing::debug;
 
 use crate::{Shared, counting::SharedReservation};
@@ -43,6 +44,11 @@ impl Metered {
     ) -> Self {
         key.open_requests.opened();
         Self { key, hour, reservation, shared, taken, charge, is_open: true }
+    }
+
+    /// Whose request it was.
+    pub(crate) fn consumer(&self) -> &str {
+        &self.key.consumer.name
     }
 
     /// Its tokens are final. What is kept of it after that may only be corrected by its server's counters.
@@ -77,13 +83,10 @@ pub(crate) fn estimated(sum: &Sum) -> [u32; 2] {
     [sum.prompt, sum.answer].map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX))
 }
 
-/// What a request costs that comes now, by its estimated tokens.
-pub(crate) fn charge(prices: &PriceList, model: &str, now: SystemTime, tokens: [u32; 2]) -> Charge {
+/// What a request costs by a price and its estimated tokens.
+pub(crate) fn charge(price: Option<Arc<Price>>, tokens: [u32; 2]) -> Charge {
     let [prompt, completion] = tokens.map(i64::from);
-    Charge::new(
-        prices.at(model, now).cloned(),
-        Billed { requests: 1, prompt, completion, ..Billed::default() },
-    )
+    Charge::new(price, Billed { requests: 1, prompt, completion, ..Billed::default() })
 }
 
 /// Hands a request over. If too many wait already, its estimate stands.
@@ -99,7 +102,7 @@ pub(crate) fn open(opener: &Opener<Metered>, grant: Grant, admitted: Admitted<'_
         model: grant.known_model().unwrap_or_default().into(),
         shape: shape(uri, grant.answers, grant.may_export_spans),
         reserved,
-        held: Metered::new(grant.key, hour, (grant.reservation.of_tokens(), shared), taken, charge),
+        held: Metered::new(grant.key, hour, (grant.reservation.of_usage(), shared), taken, charge),
     };
     if let Err(reservation) = opener.open(reservation) {
         debug!(request_id = %reservation.request, "too many requests wait for the ledger: the estimate stands");
@@ -126,6 +129,8 @@ impl Shared {
             settlement.held.is_final();
             let cost = settlement.held.charge.replace(billed(settlement)).0;
             let by = UsedCounts { cost, ..correction(settlement) };
+            let is_known = settlement.kind != UsageKind::Estimated || settlement.ending == Ending::Refused;
+            self.spend(&mut settlement.held, &settlement.model, is_known, &mut corrections);
             let Metered { key, hour, .. } = &settlement.held;
             let of = UsageOf { key: &key.name, consumer: &key.consumer.name, model: &settlement.model };
             self.usage().settled(of, *hour, by);
@@ -140,35 +145,61 @@ impl Shared {
         if used != held.taken {
             held.taken = used;
             self.limiters().correct(&mut held.reservation, used);
-            corrections.0.extend(held.shared.correct(used));
+            corrections.tokens.extend(held.shared.correct(used));
+        }
+    }
+
+    /// Corrects the budgets of a request by what it costs. Where nobody knows what it has used, hard budgets keep the most that it
+    /// can have cost.
+    fn spend(&self, held: &mut Metered, model: &str, is_known: bool, corrections: &mut Corrections) {
+        let cost = never_below_zero(held.charge.amount());
+        let changed = self.limiters().spend(&mut held.reservation, |reserve| match reserve {
+            Reserve::Usual => Some(cost),
+            Reserve::Hard => is_known.then_some(cost),
+        });
+        corrections.spent.extend(held.shared.spend(changed));
+        if let Some(events) = self.budget_events() {
+            events.settled(held.reservation.budgets(), self.limiters(), (&held.key, model));
         }
     }
 
     /// Corrects the limits that several replicas share.
     async fn correct_shared(&self, corrections: Corrections) {
         if let Some(counting) = self.shared_counting() {
-            counting.settle(&corrections.0).await;
+            counting.settle(&corrections.tokens, &corrections.spent).await;
         }
     }
 
     /// Corrects quotas and usage of requests that were settled before, by what their server has counted.
-    pub fn correct_by_counters(&self, corrections: &[UsageCorrection<Metered>]) {
+    pub async fn correct_by_counters(&self, corrections: &mut [UsageCorrection<Metered>]) {
+        let mut shared = Corrections::default();
         for correction in corrections {
-            let Metered { key, hour, reservation, charge, .. } = &correction.whose;
-            let of = UsageOf { key: &key.name, consumer: &key.consumer.name, model: &correction.model };
-            let UsageCorrection { prompt, cached, completion, .. } = *correction;
+            let by = corrected(correction);
+            let difference = correction.difference();
+            let UsageCorrection { prompt, cached, completion, ref model, ref mut whose, .. } = *correction;
             let more = Billed { prompt, cached, completion, ..Billed::default() };
-            // A request is corrected once.
-            let cost = charge.clone().add(more).0;
-            self.usage().settled(of, *hour, UsedCounts { cost, ..corrected(correction) });
-            self.limiters().correct_quotas(reservation, correction.difference());
+            let cost = whose.charge.add(more).0;
+            self.spend(whose, model, true, &mut shared);
+            let Metered { key, hour, reservation, .. } = &*whose;
+            let of = UsageOf { key: &key.name, consumer: &key.consumer.name, model };
+            self.usage().settled(of, *hour, UsedCounts { cost, ..by });
+            self.limiters().correct_quotas(reservation, difference);
         }
+        self.correct_shared(shared).await;
     }
 }
 
 /// What limits that several replicas share get back, or are owed.
 #[derive(Debug, Default)]
-pub struct Corrections(Vec<Settled>);
+pub struct Corrections {
+    tokens: Vec<Settled>,
+    spent: Vec<Spent>,
+}
+
+/// What a request takes from budgets and adds to metrics for what it costs, in units of 10⁻⁹ of the currency.
+fn never_below_zero(amount: Amount) -> u64 {
+    u64::try_from(amount.0).unwrap_or(0)
+}
 
 /// What a correction changes in the usage. What was estimated is measured now: by the server's counters.
 fn corrected<T>(correction: &UsageCorrection<T>) -> UsedCounts {
@@ -177,6 +208,13 @@ fn corrected<T>(correction: &UsageCorrection<T>) -> UsedCounts {
     let estimated = if kind == UsageKind::Estimated { -settled } else { 0 };
     let measured = correction.difference().saturating_sub(estimated);
     UsedCounts { prompt, cached, completion, estimated, measured, ..UsedCounts::default() }
+}
+
+/// What a settled request costs, in units of 10⁻⁹ of the currency.
+pub(crate) fn cost(settlement: &RequestSettlement<Metered>) -> u64 {
+    let mut charge = settlement.held.charge.clone();
+    charge.replace(billed(settlement));
+    never_below_zero(charge.amount())
 }
 
 /// What is paid for a request. One that its server refused is paid only for the tokens that the server says it used.
@@ -223,11 +261,11 @@ fn correction<T>(settlement: &RequestSettlement<T>) -> UsedCounts {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use access::{Consumer, KeyDigest, ModelGlobs, UsageEstimate};
     use metering::UsedTokens;
-    use prices::{Amount, Price, PriceEntry};
+    use prices::{Amount, Price, PriceEntry, PriceList};
 
     use super::*;
 
@@ -252,7 +290,7 @@ mod tests {
     fn come(shared: &Shared, model: &str, seconds: u64) -> Metered {
         let key = Arc::new(Key::new("key", Arc::new(Consumer::new("alice")), KeyDigest::of("mg-key")));
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let charge = charge(&prices(), model, at, [100, 0]);
+        let charge = charge(prices().at(model, at).cloned(), [100, 0]);
         let of = UsageOf { key: "key", consumer: "alice", model };
         let estimate = UsageEstimate { prompt: 100, completion: 0, cost: charge.amount().0 };
         let hour = shared.usage().allowed(of, at, estimate);
@@ -303,7 +341,7 @@ mod tests {
             cached: -1,
             completion: 0,
         };
-        shared.correct_by_counters(&[correction]);
+        shared.correct_by_counters(&mut [correction]).await;
         assert_eq!(sum(&shared), (6_000, 5), "a server's counters");
 
         let (dearer, refused, free) =

@@ -2,13 +2,24 @@
 //! (<https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md>), which Prometheus and parsers of its
 //! older text format can read.
 //!
-//! Nothing is stored for it: all values are read on request. Other parts of Modelgate add theirs with [`Shared::add_metrics`].
+//! All values are read on request. Other parts of Modelgate add theirs with [`Shared::add_metrics`].
+//!
+//! ```text
+//! family.rs           families of samples and of histograms
+//! tallies.rs          consumers, models and servers, of which a bounded number have series
+//! process.rs          this process, as all Prometheus clients report themselves
+//! prometheus_text.rs  the older text format
+//! ```
+
+mod family;
+mod process;
+mod prometheus_text;
+pub(crate) mod tallies;
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -19,67 +30,18 @@ use axum::{
 use catalogue::{Catalogue, Readiness};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, NoLabelSet, text},
+    encoding::{DescriptorEncoder, text},
     metrics::MetricType,
     registry::Registry,
 };
-use telemetry::{Latencies, Performance, RequestCounts};
+use telemetry::Latencies;
 
+pub use self::family::{Family, MetricKind, Sample};
+use self::family::{HistogramFamily, HistogramSample};
 use crate::Shared;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// A metric family: one name, and a sample for each set of labels.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Family {
-    /// Letters and underscores, beginning with `modelgate_`; a counter's name without `_total`.
-    pub name: &'static str,
-    /// The help text, in one line.
-    pub help: &'static str,
-    /// Counter or gauge.
-    pub kind: MetricKind,
-    /// The samples; all have the same label names.
-    pub samples: Vec<Sample>,
-}
-
-/// The type of a family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricKind {
-    /// The values only grow.
-    Counter,
-    /// The values go up and down.
-    Gauge,
-}
-
-/// One value.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
-    /// Labels with their values, which may be anything except secrets.
-    pub labels: Vec<(&'static str, String)>,
-    /// The value.
-    pub value: f64,
-}
-
-impl Family {
-    /// A gauge without samples.
-    pub fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, kind: MetricKind::Gauge, samples: Vec::new() }
-    }
-
-    /// A counter without samples.
-    pub fn counter(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, kind: MetricKind::Counter, samples: Vec::new() }
-    }
-
-    /// Adds a sample.
-    #[must_use]
-    pub fn with(mut self, labels: &[(&'static str, &str)], value: f64) -> Self {
-        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        self.samples.push(Sample { labels, value });
-        self
-    }
-}
 
 type FamilySource = Box<dyn Fn() -> Vec<Family> + Send + Sync>;
 
@@ -116,23 +78,50 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, headers: HeaderMap
         .flat_map(|accept| accept.split(','))
         .any(|kind| kind.trim().starts_with("application/openmetrics-text"));
     let content_type = if open_metrics { OPEN_METRICS } else { PROMETHEUS };
-    ([(header::CONTENT_TYPE, content_type)], exposition(&shared)).into_response()
+    let text = exposition(&shared);
+    let text = if open_metrics { text } else { prometheus_text::of(&text) };
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }
 
 fn exposition(shared: &Shared) -> String {
     let totals = shared.telemetry().totals();
+    let loaded = shared.catalogue().load();
     let mut families = vec![requests(&totals)];
-    families.extend(catalogue(shared.catalogue().load().as_deref()));
+    families.extend(catalogue(loaded.as_deref()));
     families.push(polls(shared));
     families.push(not_shown(&totals));
-    families.extend(performance(shared));
+    let tallies = tallies::all(shared, loaded.as_deref());
+    families.extend(tallies.families);
+    families.extend(process::families());
     families.extend(shared.metrics.families());
+    let mut histograms = vec![decision_time(&totals.latencies)];
+    histograms.extend(tallies.histograms);
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Figures { latencies: totals.latencies, families }));
+    registry.register_collector(Box::new(Figures { histograms, families }));
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = text::encode(&mut text, &registry);
     text
+}
+
+fn decision_time(latencies: &Latencies) -> HistogramFamily {
+    let mut below = 0;
+    let bucket = |(limit, up_to): (Option<Duration>, u64)| {
+        let within = up_to - below;
+        below = up_to;
+        (limit.map_or(f64::INFINITY, |limit| limit.as_secs_f64()), within)
+    };
+    let sample = HistogramSample {
+        label: None,
+        sum: latencies.sum().as_secs_f64(),
+        count: latencies.count(),
+        buckets: latencies.up_to().map(bucket).collect(),
+    };
+    HistogramFamily {
+        name: "modelgate_decision_seconds",
+        help: "How long decisions took, from the question to the answer",
+        samples: vec![sample],
+    }
 }
 
 fn requests(totals: &telemetry::Totals) -> Family {
@@ -150,96 +139,6 @@ fn requests(totals: &telemetry::Totals) -> Family {
 fn not_shown(totals: &telemetry::Totals) -> Family {
     let help = "Decisions that were counted, but were too many at once to be shown one by one";
     Family::counter("modelgate_decisions_not_shown", help).with(&[], totals.not_shown as f64)
-}
-
-/// What has become of admitted requests, by model and by server. At most [`telemetry::MAX_SUBJECTS`] of each have
-/// samples, also some that are gone, and only with `listen.telemetry`.
-fn performance(shared: &Shared) -> Vec<Family> {
-    let (now, telemetry) = (Instant::now(), shared.telemetry());
-    let models = telemetry.of_models(now);
-    let servers = telemetry.of_servers(now);
-    let loaded = shared.catalogue().load();
-    let known = loaded.as_deref().map(unique_names).unwrap_or_default();
-    let mut families = Vec::new();
-    if !models.is_empty() {
-        families.extend(ENDED_MODELS.families(models.iter().map(|(name, of)| (&**name, of))));
-    }
-    if !servers.is_empty() {
-        let named = servers.iter().map(|(id, of)| (*known.get(&**id).unwrap_or(&&**id), of));
-        families.extend(ENDED_SERVERS.families(named));
-    }
-    families
-}
-
-/// The names of servers by id, without those names that several servers have. Other servers are named by their id: no two
-/// samples may have the same labels.
-fn unique_names(catalogue: &Catalogue) -> BTreeMap<&str, &str> {
-    let mut ids: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for server in catalogue.servers() {
-        ids.entry(&server.spec.name).or_default().push(server.spec.id.as_str());
-    }
-    let unique = ids.into_iter().filter_map(|(name, ids)| match ids[..] {
-        [id] => Some((id, name)),
-        _ => None,
-    });
-    unique.collect()
-}
-
-/// The names of the families about models, or about servers.
-struct Ended {
-    label: &'static str,
-    requests: &'static str,
-    tokens: &'static str,
-    first_token: &'static str,
-}
-
-const ENDED_MODELS: Ended = Ended {
-    label: "model",
-    requests: "modelgate_model_requests",
-    tokens: "modelgate_model_tokens",
-    first_token: "modelgate_model_first_token_seconds",
-};
-const ENDED_SERVERS: Ended = Ended {
-    label: "server",
-    requests: "modelgate_server_requests",
-    tokens: "modelgate_server_tokens",
-    first_token: "modelgate_server_first_token_seconds",
-};
-
-impl Ended {
-    fn families<'a>(&self, all: impl Iterator<Item = (&'a str, &'a Performance)>) -> [Family; 3] {
-        let mut requests = Family::counter(
-            self.requests,
-            "Requests that have ended: answered, refused by the server (4xx), failed (other errors), aborted, or unknown",
-        );
-        let mut tokens = Family::counter(self.tokens, "Tokens that are exact or measured");
-        let mut first_token =
-            Family::gauge(self.first_token, "Time to first token over the last five minutes");
-        for (name, performance) in all {
-            let RequestCounts { finished, refused, failed, aborted, unknown, .. } = performance.total;
-            for (ending, count) in [
-                ("answered", finished),
-                ("refused", refused),
-                ("failed", failed),
-                ("aborted", aborted),
-                ("unknown", unknown),
-            ] {
-                requests = requests.with(&[(self.label, name), ("ending", ending)], count as f64);
-            }
-            let RequestCounts { prompt_tokens, completion_tokens, .. } = performance.total;
-            for (kind, count) in [("prompt", prompt_tokens), ("completion", completion_tokens)] {
-                tokens = tokens.with(&[(self.label, name), ("type", kind)], count as f64);
-            }
-            let times = [("0.5", performance.first_token_p50), ("0.95", performance.first_token_p95)];
-            for (quantile, time) in times {
-                if let Some(time) = time {
-                    let labels = [(self.label, name), ("quantile", quantile)];
-                    first_token = first_token.with(&labels, time.as_secs_f64());
-                }
-            }
-        }
-        [requests, tokens, first_token]
-    }
 }
 
 /// Before the first survey the numbers are unknown.
@@ -279,7 +178,7 @@ fn polls(shared: &Shared) -> Family {
         Family::gauge("modelgate_traefik_last_poll_seconds", help),
         |family, instance| {
             let at: Duration = now.saturating_sub(instance.silent_for);
-            family.with(&[("instance", &instance.address.to_string())], at.as_secs_f64())
+            family.with(&[("address", &instance.address.to_string())], at.as_secs_f64())
         },
     )
 }
@@ -287,16 +186,14 @@ fn polls(shared: &Shared) -> Family {
 /// All metrics of one answer.
 #[derive(Debug)]
 struct Figures {
-    latencies: Latencies,
+    histograms: Vec<HistogramFamily>,
     families: Vec<Family>,
 }
 
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in &self.families {
-            family.encode(&mut encoder)?;
-        }
-        self.encode_latencies(&mut encoder)?;
+        self.families.iter().try_for_each(|family| family.encode(&mut encoder))?;
+        self.histograms.iter().try_for_each(|family| family.encode(&mut encoder))?;
         let mut build = encoder.encode_descriptor(
             "modelgate_build",
             "Which Modelgate this is",
@@ -307,52 +204,11 @@ impl Collector for Figures {
     }
 }
 
-impl Figures {
-    fn encode_latencies(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "How long decisions took, from the question to the answer";
-        let mut below = 0;
-        let buckets: Vec<(f64, u64)> = self
-            .latencies
-            .up_to()
-            .map(|(limit, up_to)| {
-                let within = up_to - below;
-                below = up_to;
-                (limit.map_or(f64::INFINITY, |limit| limit.as_secs_f64()), within)
-            })
-            .collect();
-        let (sum, count) = (self.latencies.sum().as_secs_f64(), self.latencies.count());
-        encoder
-            .encode_descriptor("modelgate_decision_seconds", help, None, MetricType::Histogram)?
-            .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-    }
-}
-
-impl Family {
-    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            MetricKind::Counter => MetricType::Counter,
-            MetricKind::Gauge => MetricType::Gauge,
-        };
-        let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
-        for Sample { labels, value } in &self.samples {
-            let labels: Vec<(&str, &str)> =
-                labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            match (labels.as_slice(), self.kind) {
-                ([], MetricKind::Counter) => metric.encode_counter::<NoLabelSet, _, f64>(value, None)?,
-                ([], MetricKind::Gauge) => metric.encode_gauge(value)?,
-                (labels, MetricKind::Counter) => {
-                    metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(value, None)?;
-                }
-                (labels, MetricKind::Gauge) => metric.encode_family(&labels)?.encode_gauge(value)?,
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use telemetry::{Decided, Refused};
+    use std::time::Instant;
+
+    use telemetry::{Allowed, Decided, MAX_REASONS, OTHERS, Refused, TallyBounds};
 
     use super::*;
 
@@ -405,8 +261,8 @@ mod tests {
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
-    #[test]
-    fn what_became_of_requests_is_told_by_model_and_by_server() {
+    /// A server called `gpu`, two of the same name, and one request to each of them and to one that is gone.
+    fn with_settled_requests() -> Arc<Shared> {
         use metering::{Ending, RequestId, UsageKind, UsedTokens};
         use telemetry::{AnsweringServer, SettledRequest};
         let (mut publisher, reader) = catalogue::channel();
@@ -419,11 +275,13 @@ mod tests {
         });
         publisher.publish(Catalogue::assemble(servers, Vec::new()));
         let shared = Shared::with_catalogue(reader);
-        assert_eq!(samples(&exposition(&shared), "modelgate_model_"), Vec::<String>::new());
+        let (opener, _openings) = metering::queue(1);
+        shared.meter(opener);
         let settled = |id: &str, ending, status| {
             let server = AnsweringServer { id: format!("docker:{id}").into(), name: "old".into() };
             Arc::new(SettledRequest {
                 request: RequestId(1),
+                consumer: "team".into(),
                 model: "llama".into(),
                 server: Some(server),
                 ending,
@@ -431,7 +289,8 @@ mod tests {
                 time_to_first_token: Some(Duration::from_millis(1)),
                 duration: None,
                 kind: UsageKind::Exact,
-                used: UsedTokens { prompt: 5, cached: None, completion: 7 },
+                used: UsedTokens { prompt: 5, cached: Some(4), completion: 7 },
+                cost: 1_500_000_000,
             })
         };
         let all = [
@@ -441,27 +300,88 @@ mod tests {
             settled("gone", Ending::Aborted, 499),
         ];
         shared.telemetry().settled(&all, Instant::now());
+        shared
+    }
+
+    #[test]
+    fn what_became_of_requests_is_told_by_consumer_model_and_server() {
+        let shared = with_settled_requests();
+        let prices = prices::PriceList::new("EUR".into(), Vec::new());
+        assert_eq!(samples(&exposition(&shared), "modelgate_consumer_cost"), [""; 0], "nothing has a price");
+        shared.replace_settings(crate::Settings { prices, ..Shared::usual_settings() });
         let text = exposition(&shared);
-        let is_counted = |sample: &String| !sample.ends_with(" 0.0");
-        let counted = |family| samples(&text, family).into_iter().filter(is_counted).collect::<Vec<_>>();
-        assert_eq!(
-            counted("modelgate_server_requests"),
-            [
-                "modelgate_server_requests_total{server=\"gpu\",ending=\"answered\"} 1.0",
-                "modelgate_server_requests_total{server=\"docker:b\",ending=\"refused\"} 1.0",
-                "modelgate_server_requests_total{server=\"docker:c\",ending=\"failed\"} 1.0",
-                "modelgate_server_requests_total{server=\"docker:gone\",ending=\"aborted\"} 1.0",
-            ]
-        );
-        assert_eq!(
-            counted("modelgate_model_tokens"),
-            [
-                "modelgate_model_tokens_total{model=\"llama\",type=\"prompt\"} 20.0",
-                "modelgate_model_tokens_total{model=\"llama\",type=\"completion\"} 28.0",
-            ]
-        );
+        let counted = |family| {
+            let is_counted = |sample: &String| !sample.ends_with(" 0.0");
+            samples(&text, family).into_iter().filter(is_counted).collect::<Vec<_>>()
+        };
+        for (family, expected) in [
+            (
+                "modelgate_server_requests",
+                &[
+                    "_total{server=\"docker:b\",ending=\"refused\"} 1.0",
+                    "_total{server=\"docker:c\",ending=\"failed\"} 1.0",
+                    "_total{server=\"docker:gone\",ending=\"aborted\"} 1.0",
+                    "_total{server=\"gpu\",ending=\"answered\"} 1.0",
+                ][..],
+            ),
+            (
+                "modelgate_model_tokens",
+                &[
+                    "_total{model=\"llama\",type=\"prompt\",known=\"exact\"} 20.0",
+                    "_total{model=\"llama\",type=\"completion\",known=\"exact\"} 28.0",
+                ],
+            ),
+            ("modelgate_consumer_cached_tokens", &["_total{consumer=\"team\"} 16.0"]),
+            ("modelgate_consumer_cost", &["_total{consumer=\"team\",currency=\"EUR\",known=\"exact\"} 6.0"]),
+        ] {
+            let expected: Vec<String> = expected.iter().map(|end| format!("{family}{end}")).collect();
+            assert_eq!(counted(family), expected);
+        }
         let times = samples(&text, "modelgate_model_first_token_seconds");
-        assert!(times.len() == 2 && times[1].contains("quantile=\"0.95\"} 0.001015808"), "{times:?}");
+        assert_eq!(times.len(), 14);
+        assert_eq!(times[0], "modelgate_model_first_token_seconds_sum{model=\"llama\"} 0.004");
+        assert_eq!(times[2], "modelgate_model_first_token_seconds_bucket{le=\"0.025\",model=\"llama\"} 4");
+        assert_eq!(samples(&text, "modelgate_server_ready").len(), 3);
+    }
+
+    /// Beyond the bounds everything is counted under one name, so that no number of consumers, models or servers makes
+    /// Prometheus pay for it.
+    #[test]
+    fn a_thousand_consumers_and_two_hundred_models_have_a_bounded_number_of_series() {
+        let shared = Shared::empty();
+        let (opener, _openings) = metering::queue(1);
+        shared.meter(opener);
+        let now = Instant::now();
+        let telemetry = shared.telemetry();
+        let allowed = Allowed { requests: 1, ..Allowed::default() };
+        for consumer in 0..1_000 {
+            for model in 0..200 {
+                telemetry.allowed(&format!("team-{consumer}"), &format!("model-{model}"), &allowed, now);
+            }
+            for reason in 0..2 * MAX_REASONS {
+                let (consumer, model) = (format!("team-{consumer}"), format!("model-{}", consumer % 200));
+                let reason = format!("reason_{reason}").leak();
+                telemetry.refused(&consumer, Some(&model), reason, 1, now);
+            }
+        }
+        let TallyBounds { consumers, models, servers } = TallyBounds::default();
+        // As `tallies.rs` says, and what does not depend on them.
+        let most = 28 * (consumers + 1) + 62 * (models + 1) + 41 * (servers + 1) + 200;
+        let text = exposition(&shared);
+        let series: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert!(series.len() <= most, "{} of {most}", series.len());
+        let of = |family: &str| -> f64 {
+            let all = samples(&text, family).into_iter().filter(|line| line.contains("decision=\"allowed\""));
+            all.map(|line| line.rsplit_once(' ').expect("a value").1.parse::<f64>().expect("a number")).sum()
+        };
+        let named =
+            |family: &str| samples(&text, family).iter().filter(|line| line.contains("\"allowed\"")).count();
+        for (family, bound) in
+            [("modelgate_consumer_decisions", consumers), ("modelgate_model_decisions", models)]
+        {
+            assert_eq!((of(family), named(family)), (200_000.0, bound + 1), "{family}: nothing is lost");
+        }
+        assert!(text.contains(&format!("consumer=\"{OTHERS}\",decision=\"refused\",reason=\"other\"")));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use axum::{
     response::IntoResponse,
 };
 use catalogue::{Api, Catalogue, Pool, Readiness, Selection};
-use limits::{Calendar, Left, Limit, Per, Scope, Unit};
+use limits::{Left, Limit, Per, Scope, Unit};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use traefik_config::as_v1;
@@ -159,12 +159,16 @@ pub async fn limits_left(
                 };
                 (per, Some(rate.burst()))
             }
-            Limit::Quota(quota) => match quota.per() {
-                Calendar::Day => ("day", None),
-                Calendar::Month => ("month", None),
-            },
+            Limit::Quota(quota) => (quota.per().name(), None),
         };
-        json!({
+        let is_money = left.limit.unit() == Unit::Money;
+        let amount = |amount: u64| match is_money {
+            true => Value::from(limits::write_money(amount)),
+            false => amount.into(),
+        };
+        let resets = (left.reset_after != Duration::MAX)
+            .then(|| u64::try_from(left.reset_after.as_millis()).unwrap_or(u64::MAX));
+        let mut limit = json!({
             "scope": match left.scope {
                 Scope::Key => "key",
                 Scope::KeyAndModel => "key_and_model",
@@ -172,13 +176,21 @@ pub async fn limits_left(
                 Scope::ConsumerAndModel => "consumer_and_model",
                 Scope::Model | Scope::Address => "model",
             },
-            "unit": match left.limit.unit() { Unit::Requests => "requests", Unit::Tokens => "estimated_tokens" },
-            "amount": left.limit.amount(),
+            "unit": match left.limit.unit() {
+                Unit::Requests => "requests",
+                Unit::Tokens => "estimated_tokens",
+                Unit::Money => "money",
+            },
+            "amount": amount(if is_money { left.allowed } else { left.limit.amount() }),
             "per": per,
             "burst": burst,
-            "remaining": left.remaining,
-            "reset_ms": u64::try_from(left.reset_after.as_millis()).unwrap_or(u64::MAX),
-        })
+            "remaining": amount(left.remaining),
+            "reset_ms": resets,
+        });
+        if let (true, Some(currency)) = (is_money, shared.settings().prices.currency()) {
+            limit["currency"] = currency.into();
+        }
+        limit
     };
     let limits: Vec<Value> = left.iter().map(describe).collect();
     Some(json!({

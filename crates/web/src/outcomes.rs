@@ -10,7 +10,7 @@ use catalogue::{Catalogue, Pool, ServerRecord};
 use metering::{Ending, RequestSettlement};
 use telemetry::{AnsweringServer, SettledRequest};
 
-use crate::{Metered, Shared};
+use crate::{Metered, Shared, metered};
 
 /// The servers of the catalogue by URL, for the owner of the ledger.
 #[derive(Debug, Default)]
@@ -107,14 +107,28 @@ impl Shared {
 }
 
 /// `model` is the model's own name, whatever alias the request had.
-fn outcome<T>(
-    settlement: &RequestSettlement<T>,
+fn outcome(
+    settlement: &RequestSettlement<Metered>,
     model: Arc<str>,
     server: Option<AnsweringServer>,
 ) -> SettledRequest {
+    let consumer = settlement.held.consumer().into();
+    let cost = metered::cost(settlement);
     let RequestSettlement { request, ending, status, time_to_first_token, duration, kind, used, .. } =
         *settlement;
-    SettledRequest { request, model, server, ending, status, time_to_first_token, duration, kind, used }
+    SettledRequest {
+        request,
+        consumer,
+        model,
+        server,
+        ending,
+        status,
+        time_to_first_token,
+        duration,
+        kind,
+        used,
+        cost,
+    }
 }
 
 #[cfg(test)]

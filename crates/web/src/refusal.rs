@@ -215,6 +215,7 @@ impl Refusal {
                 Some(limited) if limited.limit.unit() == Unit::Tokens => "tokens",
                 _ => "requests",
             },
+            StatusCode::PAYMENT_REQUIRED => "insufficient_quota",
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
         }
@@ -223,6 +224,8 @@ impl Refusal {
     fn kind_anthropic(&self) -> &'static str {
         match self.status {
             StatusCode::UNAUTHORIZED => "authentication_error",
+            // <https://docs.anthropic.com/en/api/errors>.
+            StatusCode::PAYMENT_REQUIRED => "billing_error",
             StatusCode::FORBIDDEN => "permission_error",
             StatusCode::NOT_FOUND => "not_found_error",
             StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
@@ -242,15 +245,19 @@ impl Refusal {
     }
 
     fn limit_reached(limited: &LimitReached, sum: Option<Sum>) -> Self {
-        let code = match limited.limit {
-            Limit::Rate(_) => "rate_limit_exceeded",
+        let (status, code) = match limited.limit {
+            Limit::Rate(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
+            // OpenAI's SDKs do not repeat a request at this status.
+            Limit::Quota(quota) if quota.unit() == Unit::Money => {
+                (StatusCode::PAYMENT_REQUIRED, "budget_exceeded")
+            }
             // OpenAI's word.
-            Limit::Quota(_) => "insufficient_quota",
+            Limit::Quota(_) => (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota"),
         };
         let mut message = sentence(&limited.to_string());
         message.extend(comes_back(limited));
         message.extend(sum.map(estimated));
-        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
+        let refusal = Self::new(status, code, message);
         // Without `Retry-After` clients that know nothing of `x-should-retry` do not wait for hours (Codex, Qwen Code).
         let waits = !limited.is_lasting() && limited.retry_after <= LONGEST_WAIT;
         let retry_after = waits.then_some(limited.retry_after);
@@ -301,12 +308,14 @@ impl Refusal {
         }
         if let Some(limited) = &self.limited {
             let unit = limited.limit.unit();
-            let [limit, remaining, reset] = names_of_openai(unit);
-            set(limit, limited.limit.amount().to_string());
-            set(remaining, limited.remaining.to_string());
-            set(reset, format!("{}ms", round_up(limited.reset_after, 1_000_000)));
-            if dialect == Dialect::Anthropic {
-                let [limit, remaining, reset] = names_of_anthropic(unit);
+            if let Some([limit, remaining, reset]) = names_of_openai(unit) {
+                set(limit, limited.limit.amount().to_string());
+                set(remaining, limited.remaining.to_string());
+                set(reset, format!("{}ms", round_up(limited.reset_after, 1_000_000)));
+            }
+            if dialect == Dialect::Anthropic
+                && let Some([limit, remaining, reset]) = names_of_anthropic(unit)
+            {
                 set(limit, limited.limit.amount().to_string());
                 set(remaining, limited.remaining.to_string());
                 if let Some(at) = moment(SystemTime::now(), limited.reset_after) {
@@ -321,29 +330,34 @@ impl Refusal {
     }
 }
 
-fn names_of_openai(unit: Unit) -> [&'static str; 3] {
+/// Neither has headers for money.
+fn names_of_openai(unit: Unit) -> Option<[&'static str; 3]> {
     match unit {
-        Unit::Requests => {
-            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]
-        }
+        Unit::Requests => Some([
+            "x-ratelimit-limit-requests",
+            "x-ratelimit-remaining-requests",
+            "x-ratelimit-reset-requests",
+        ]),
         Unit::Tokens => {
-            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]
+            Some(["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"])
         }
+        Unit::Money => None,
     }
 }
 
-fn names_of_anthropic(unit: Unit) -> [&'static str; 3] {
+fn names_of_anthropic(unit: Unit) -> Option<[&'static str; 3]> {
     match unit {
-        Unit::Requests => [
+        Unit::Requests => Some([
             "anthropic-ratelimit-requests-limit",
             "anthropic-ratelimit-requests-remaining",
             "anthropic-ratelimit-requests-reset",
-        ],
-        Unit::Tokens => [
+        ]),
+        Unit::Tokens => Some([
             "anthropic-ratelimit-tokens-limit",
             "anthropic-ratelimit-tokens-remaining",
             "anthropic-ratelimit-tokens-reset",
-        ],
+        ]),
+        Unit::Money => None,
     }
 }
 
@@ -419,6 +433,11 @@ impl From<&Reason> for Refusal {
                 Self { param: Some("model"), retry_after: Some(wait), ..refusal }
             }
             Reason::LimitReached(limited) => Self::limit_reached(limited, None),
+            Reason::Unbounded(unbounded) => Self {
+                param: unbounded.param(),
+                ..Self::new(StatusCode::BAD_REQUEST, reason.code(), message)
+            },
+            Reason::HardBudgetUnkept => Self::new(StatusCode::SERVICE_UNAVAILABLE, reason.code(), message),
             Reason::LimitsUnavailable | Reason::KeysUnavailable | Reason::TokenKeysUnavailable => {
                 let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, reason.code(), message);
                 Self { retry_after: Some(WHILE_UNCOUNTED), ..refusal }
@@ -432,7 +451,9 @@ fn comes_back(limited: &LimitReached) -> Option<String> {
     let what = match limited.limit {
         // A request that is larger than the whole limit never passes, however long it waits.
         _ if limited.never_passes() => return None,
+        _ if limited.never_resets() => return Some(" Ask the gateway's operator to add to it.".into()),
         Limit::Rate(_) => "Try again",
+        Limit::Quota(quota) if quota.unit() == Unit::Money => "The budget begins anew",
         Limit::Quota(_) => "The quota begins anew",
     };
     let seconds = u64::try_from(round_up(limited.retry_after, 1_000_000_000)).unwrap_or(u64::MAX);

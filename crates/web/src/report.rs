@@ -8,8 +8,33 @@ use std::{
 use access::{Denial, Grant};
 use catalogue::ModelName;
 use telemetry::{Decided, Record, Refused, Telemetry};
+use tracing::{Level, debug, enabled};
 
 use crate::{identity::Identity, refusal::Refusal};
+
+/// The target of the log's lines about decisions.
+pub const DECISION: &str = "decision";
+
+/// One line. docs/monitoring.md says what each field is.
+fn log(record: &Record) {
+    debug!(
+        target: DECISION,
+        request_id = record.request_id(),
+        client_request_id = record.client_request_id(),
+        trace_id = record.trace.map(|trace| format!("{trace:032x}")),
+        reason = record.refused,
+        consumer = record.consumer(),
+        key = record.key(),
+        model = record.model(),
+        method = record.method(),
+        path = record.path(),
+        from = record.from.map(tracing::field::display),
+        tokens = record.tokens,
+        microseconds = record.latency.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+        "{}",
+        if record.refused.is_some() { "refused" } else { "allowed" }
+    );
+}
 
 /// A ForwardAuth request that is being answered, or a request that Traefik has sent here to be refused.
 #[derive(Clone, Copy)]
@@ -37,21 +62,35 @@ impl<'r> Report<'r> {
         })
     }
 
-    /// It does not.
+    /// Records a refused request.
     pub(crate) fn denied(&self, denial: &Denial) {
-        self.telemetry.decided(&Decided {
+        self.keep(self.telemetry.count(&Decided {
             consumer: denial.consumer.as_ref().map(|consumer| consumer.name.as_str()),
             key: denial.key.as_ref().map(|key| key.name.as_str()),
             model: denial.model.as_deref(),
             tokens: denial.tokens,
             ..self.decided(Some(Refused { code: denial.reason.code(), words: &denial.reason }))
-        });
+        }));
     }
 
     /// Records a request that was refused before its key was checked.
     pub(crate) fn refused(&self, refusal: Refusal) -> Refusal {
-        self.telemetry.decided(&self.decided(Some(Refused { code: refusal.code, words: &refusal.message })));
+        let refused = Some(Refused { code: refusal.code, words: &refusal.message });
+        self.keep(self.telemetry.count(&self.decided(refused)));
         refusal
+    }
+
+    /// Logs a decision, and keeps it for people to look at.
+    pub(crate) fn keep(&self, mut record: Record) {
+        let is_logged = enabled!(target: DECISION, Level::DEBUG);
+        // Of refusals some are logged later.
+        if is_logged || record.refused.is_some() {
+            record.trace = Some(self.identity.trace());
+        }
+        if is_logged {
+            log(&record);
+        }
+        self.telemetry.keep(record);
     }
 
     fn decided<'d>(&'d self, refused: Option<Refused<'d>>) -> Decided<'d> {

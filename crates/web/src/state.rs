@@ -19,15 +19,16 @@ use limits::{Demands, Left, Limiters, SystemClock};
 use metering::Opener;
 use prices::PriceList;
 use telemetry::Telemetry;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
     BooksOfServers, CertificateAuthority, Family, History, Polls, SharedCounting, TelemetryListener,
+    budget_events::{BudgetEvent, BudgetEvents},
     connection::Peer,
     counting,
     metered::Metered,
-    metrics::Sources,
+    metrics::{Sources, tallies::UsageTally},
     outcomes::ServersByUrl,
     own_usage::{NoOwnUsage, OwnUsage, OwnUsageQuestion, OwnUsageSource},
     provider::RenderCache,
@@ -48,6 +49,8 @@ pub struct Settings {
     pub telemetry: Option<TelemetryListener>,
     /// What models cost.
     pub prices: PriceList,
+    /// Hard budgets can be kept without a Redis: no other Modelgate counts in the same store.
+    pub keeps_hard_budgets: bool,
 }
 
 impl Settings {
@@ -70,11 +73,14 @@ pub struct Shared {
     policy: ArcSwap<Policy>,
     shared_counting: Option<SharedCounting>,
     metering: OnceLock<Opener<Metered>>,
+    budget_events: OnceLock<BudgetEvents>,
     /// Requests are open, and nothing is told of them.
     is_metering_silent: AtomicBool,
     pub(crate) servers_by_url: ServersByUrl,
     books: BooksOfServers,
     usage: Usage,
+    /// What requests have really used is counted once it is told.
+    is_metered: Arc<AtomicBool>,
     pub(crate) own_usage: Arc<OwnUsageSource>,
     settings_revision: watch::Sender<u64>,
     limiters: Limiters<SystemClock>,
@@ -146,16 +152,25 @@ impl Shared {
         (authority, requests_port): (Arc<CertificateAuthority>, u16),
         traefik_peers: watch::Sender<BTreeSet<IpAddr>>,
     ) -> Self {
+        let (telemetry, is_metered) = (Arc::<Telemetry>::default(), Arc::<AtomicBool>::default());
+        let usage = Usage::default();
+        usage.watch(UsageTally {
+            catalogue: catalogue.clone(),
+            telemetry: Arc::clone(&telemetry),
+            is_metered: Arc::clone(&is_metered),
+        });
         Self {
             catalogue,
             settings: ArcSwap::new(settings),
             policy: ArcSwap::new(policy),
             shared_counting: None,
             metering: OnceLock::new(),
+            budget_events: OnceLock::new(),
             is_metering_silent: AtomicBool::new(false),
             servers_by_url: ServersByUrl::default(),
             books: BooksOfServers::default(),
-            usage: Usage::default(),
+            usage,
+            is_metered,
             own_usage: Arc::default(),
             settings_revision: watch::Sender::new(0),
             limiters: Limiters::new(SystemClock::new()),
@@ -163,7 +178,7 @@ impl Shared {
             requests_port,
             traefik_peers,
             render_cache: RenderCache::default(),
-            telemetry: Arc::default(),
+            telemetry,
             polls: Polls::default(),
             history: History::default(),
             metrics: Sources::default(),
@@ -186,6 +201,16 @@ impl Shared {
     /// Hands each admitted request over to the owner of the ledger from now on; later calls change nothing.
     pub fn meter(&self, opener: Opener<Metered>) {
         let _ = self.metering.set(opener);
+        self.is_metered.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells of budgets that are spent to a level from now on; later calls change nothing.
+    pub fn tell_of_budgets(&self, sender: mpsc::Sender<BudgetEvent>) {
+        let _ = self.budget_events.set(BudgetEvents::new(sender));
+    }
+
+    pub(crate) fn budget_events(&self) -> Option<&BudgetEvents> {
+        self.budget_events.get()
     }
 
     /// Says whether requests are open of which nothing is told: then nothing of what they have reserved is likely to come back.
@@ -340,24 +365,29 @@ impl Shared {
 
     /// Like [`empty`](Self::empty), with a catalogue.
     pub(crate) fn with_catalogue(catalogue: Reader) -> Arc<Self> {
-        let settings = Settings {
+        let authority = CertificateAuthority::open(None, None).expect("an authority");
+        let traefik_peers = watch::channel(Default::default()).0;
+        let policy = Arc::default();
+        Arc::new(Self::new(Parts {
+            catalogue,
+            settings: Self::usual_settings(),
+            policy,
+            authority,
+            requests_port: 8101,
+            traefik_peers,
+        }))
+    }
+
+    /// The settings of the states for tests.
+    pub(crate) fn usual_settings() -> Settings {
+        Settings {
             trusted_networks: Vec::new(),
             traefik: Default::default(),
             advertise: None,
             hold: Duration::ZERO,
             telemetry: None,
             prices: PriceList::default(),
-        };
-        let authority = CertificateAuthority::open(None, None).expect("an authority");
-        let traefik_peers = watch::channel(Default::default()).0;
-        let policy = Arc::default();
-        Arc::new(Self::new(Parts {
-            catalogue,
-            settings,
-            policy,
-            authority,
-            requests_port: 8101,
-            traefik_peers,
-        }))
+            keeps_hard_budgets: true,
+        }
     }
 }

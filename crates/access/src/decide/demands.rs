@@ -26,7 +26,8 @@ pub(super) fn demands(
     // Tokens are estimated once, and only if a limit counts them.
     let mut sum = None;
     let mut cost = |unit| match unit {
-        Unit::Requests => 1,
+        // What it costs is said later, by whoever knows prices.
+        Unit::Requests | Unit::Money => 1,
         Unit::Tokens => sum.get_or_insert_with(estimate).tokens(),
     };
     let now = Moment::new(request.now, policy.time_zone());

@@ -7,6 +7,7 @@
 //! csv.rs        usage for spreadsheets
 //! requests.rs   the latest requests, and what became of them
 //! state.rs      models, servers, status
+//! budgets.rs    what is added to budgets, and their resets
 //! books.rs      what servers have counted beside what was settled
 //! extract.rs    names, queries and documents of requests; nothing is guessed, unknown parameters are refused
 //! problem.rs    errors (RFC 9457)
@@ -15,6 +16,7 @@
 
 mod accounts;
 mod books;
+mod budgets;
 mod csv;
 mod extract;
 mod keys;
@@ -40,6 +42,7 @@ use tokio::time::timeout;
 
 use crate::Admin;
 
+pub use budgets::budget_to_json;
 pub(crate) use csv::usage_csv;
 pub use keys::{InvalidGrace, read_grace};
 pub(crate) use problem::Problem;
@@ -76,6 +79,8 @@ pub(crate) fn routes() -> Vec<(&'static str, MethodRouter<Admin>)> {
         ),
         ("/keys/{name}/rotate", post(keys::rotate)),
         ("/keys/{name}/limits", get(keys::limits)),
+        ("/budgets/top-up", post(budgets::top_up)),
+        ("/budgets/reset", post(budgets::reset)),
         ("/usage", get(records::usage)),
         ("/usage/erase", post(records::erase)),
         ("/audit", get(records::audit)),

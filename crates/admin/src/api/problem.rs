@@ -100,6 +100,7 @@ impl From<RegistryError> for Problem {
         match error {
             RegistryError::Invalid(errors) => Self::invalid(errors),
             RegistryError::Declared(..) => Self::new(StatusCode::CONFLICT, "in_configuration_file", detail),
+            RegistryError::NoBudget(..) => Self::not_found(detail),
             RegistryError::NoStore => Self::new(StatusCode::CONFLICT, "no_store", detail),
             RegistryError::Store(error) => error.into(),
             RegistryError::NoRandomness(_) => Self::unavailable(detail),

@@ -122,6 +122,7 @@ pub(crate) fn status(error: &RegistryError) -> StatusCode {
         RegistryError::Declared(..) | RegistryError::NoStore => StatusCode::CONFLICT,
         RegistryError::Store(StoreError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
         RegistryError::Store(_) => StatusCode::CONFLICT,
+        RegistryError::NoBudget(..) => StatusCode::NOT_FOUND,
         RegistryError::NoRandomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -94,6 +94,21 @@ fn post(path: &str) -> axum::http::request::Builder {
 }
 
 #[tokio::test]
+async fn webhooks_are_listed_and_tried_by_those_who_may_write() {
+    let dashboard = Dashboard::of(Catalogue::default());
+    let page = dashboard.page("/about").await;
+    assert!(page.contains("<h3>pager</h3>") && page.contains("Send a test message"), "{page}");
+    let tried = text(dashboard.ask(Some(ADMIN), post("/about"), "").await).await;
+    assert!(
+        tried.contains("arrived</span> chat")
+            && tried.contains("failed</span> pager: it answers 404 Not Found"),
+        "{tried}"
+    );
+    let read = text(dashboard.ask(Some(READER), Request::get("/about"), "").await).await;
+    assert!(read.contains("<h3>pager</h3>") && !read.contains("Send a test message"));
+}
+
+#[tokio::test]
 async fn a_problem_is_told_with_what_to_do() {
     let found = problems(&container("vllm", 8000, &[("inference.port", "abc")]));
     let dashboard = Dashboard::of(Catalogue::assemble([], found));

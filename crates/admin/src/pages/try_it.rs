@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::InvalidUri},
     response::Response,
 };
-use limits::{Left, Limit, LimitReached};
+use limits::{Left, Limit, LimitReached, Unit, write_money};
 use serde::Deserialize;
 use web::{Rehearsal, Rehearsed};
 
@@ -207,10 +207,11 @@ fn capitalised(text: &str) -> String {
 
 /// Says which limit refuses the request now, and until when.
 fn refused_now(reached: LimitReached) -> String {
-    let (reason, after) = (Reason::LimitReached(reached), format::span(reached.retry_after));
+    let reason = Reason::LimitReached(reached);
     let until = match reached.limit {
-        Limit::Rate(_) => format!("this request passes again in {after}"),
-        Limit::Quota(_) => format!("it begins anew in {after}"),
+        _ if reached.never_resets() => "it never begins anew".to_owned(),
+        Limit::Rate(_) => format!("this request passes again in {}", format::span(reached.retry_after)),
+        Limit::Quota(_) => format!("it begins anew in {}", format::span(reached.retry_after)),
     };
     format!("Refused now ({}): {reason}; {until}", web::status_and_code(&reason))
 }
@@ -218,7 +219,12 @@ fn refused_now(reached: LimitReached) -> String {
 /// Says what is left of a limit.
 fn left_now(left: &Left) -> String {
     let Left { limit, scope, remaining, .. } = left;
-    format!("left now of {limit} {scope}: {}", format::count(*remaining))
+    match limit.unit() {
+        Unit::Money => format!("left now of the budget of {limit} {scope}: {}", write_money(*remaining)),
+        Unit::Requests | Unit::Tokens => {
+            format!("left now of {limit} {scope}: {}", format::count(*remaining))
+        }
+    }
 }
 
 /// Whether a header's line may contain a key.

@@ -405,6 +405,36 @@ pub(super) const SETTINGS: &[Setting] = &[
         "How many tokens in each month of time_zone, over all keys, as estimated when a request comes",
         "no limit",
     ),
+    limit(
+        "limit.budget_per_day",
+        Field::BudgetPerDay,
+        "How much may be spent in each day of time_zone, over all keys, by prices",
+        "no limit",
+    ),
+    limit(
+        "limit.budget_per_week",
+        Field::BudgetPerWeek,
+        "How much may be spent in each week of time_zone, over all keys, by prices; weeks begin on Monday",
+        "no limit",
+    ),
+    limit(
+        "limit.budget_per_month",
+        Field::BudgetPerMonth,
+        "How much may be spent in each month of time_zone, over all keys, by prices",
+        "no limit",
+    ),
+    limit(
+        "limit.budget_total",
+        Field::BudgetTotal,
+        "How much may be spent in all, over all keys, by prices",
+        "no limit",
+    ),
+    limit(
+        "limit.budget_kind",
+        Field::BudgetKind,
+        "hard: a request is admitted only if the most that it can cost is left; usual: if its estimated cost is left",
+        "usual",
+    ),
     setting!(
         "answer_tokens",
         "",

@@ -85,9 +85,14 @@ fn limits_are_those_that_are_read_everywhere() {
     for field in Field::ALL {
         let key = format!("limit.{}", field.name());
         assert_eq!(Setting::find(&key).expect(&key).allowed, field.allowed());
-        let with = expected.iter().chain([(field, 7)]).collect::<LimitSpec>().limits();
-        assert_ne!(with, expected.limits(), "{key}");
-        assert_eq!(resolved(&[some[0], some[1], (&key, "7")]), (Ok(()), with), "{key}");
+        let text = if field.is_number() { "7" } else { "hard" };
+        let budget = ("limit.budget_total", "8");
+        let read = |field: Field, text| (field, field.read(text).expect("a value"));
+        let given = [read(Field::BudgetTotal, budget.1), read(field, text)];
+        let with = expected.iter().chain(given).collect::<LimitSpec>().limits();
+        assert_ne!(with, expected.iter().chain([given[0]]).collect::<LimitSpec>().limits(), "{key}");
+        let pairs = [some[0], some[1], budget, (&key, text)];
+        assert_eq!(resolved(&pairs), (Ok(()), with), "{key}");
     }
     assert_eq!(settings().filter(|setting| setting.key.starts_with("limit.")).count(), Field::ALL.len());
     let lone = |key| resolved(&[(key, "7")]);

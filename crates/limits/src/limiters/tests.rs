@@ -73,7 +73,7 @@ fn only_tokens_are_kept_and_what_is_left_follows() {
     assert!(!limiters.is_empty() && !reserved.is_empty() && Reservation::default().is_empty());
     let remaining = || limiters.left(&demands).iter().map(|left| left.remaining).collect::<Vec<_>>();
     assert_eq!(remaining(), [56, 56, 96, 96]);
-    let tokens = reserved.of_tokens();
+    let tokens = reserved.of_usage();
     assert_eq!((tokens.rates.len(), tokens.quotas.len()), (1, 1));
     assert_eq!(tokens.rates[0].0.rate.unit(), Unit::Tokens);
     assert_eq!(tokens.quotas[0].quota.unit(), Unit::Tokens);
@@ -283,11 +283,11 @@ fn what_counts_requests_need_not_be_kept() {
     let (limiters, _) = limiters();
     let mut demands = of_tokens((60, 20), 5);
     demands.rates.push(demand(2, rate(60, 5)));
-    let kept = limiters.reserve(&demands).expect("fresh").of_tokens();
+    let kept = limiters.reserve(&demands).expect("fresh").of_usage();
     limiters.settle(&kept, Settlement::Tokens(0));
     assert_eq!([0, 1].map(|which| debt(&limiters, demands.rates[which]) / MS), [0, 1_000]);
     demands.rates.remove(0);
-    assert!(limiters.reserve(&demands).expect("fresh").of_tokens().is_empty());
+    assert!(limiters.reserve(&demands).expect("fresh").of_usage().is_empty());
 }
 
 #[test]
@@ -687,7 +687,7 @@ proptest! {
                 Later::Ask { cost, of_both } => {
                     let subject = Subject::of(1);
                     let period: Period = format!("2026-11-{day:02}").parse().expect("a day");
-                    let of_quota = QuotaDemand { scope: Scope::Key, id: subject.quota(&quota, period), quota, cost, ends_after: Duration::ZERO };
+                    let of_quota = QuotaDemand { scope: Scope::Key, id: subject.quota(&quota, period), quota, cost: cost.into(), ends_after: Duration::ZERO };
                     let of_rate = Demand::new(Scope::Consumer, subject, rate, cost);
                     let demands = Demands { rates: of_both.then_some(of_rate).into_iter().collect(), quotas: vec![of_quota] };
                     let time = rate.interval() * u64::from(cost);

@@ -22,11 +22,27 @@ pub(super) fn shown(root: &Mapping) -> String {
 fn mapping(given: &Mapping) -> Mapping {
     let pair = |(key, value): (&Value, &Value)| {
         let is_secret = key.as_str().is_some_and(|key| SECRET.contains(&key)) && !value.is_null();
+        // The path of a webhook's URL often is a secret.
+        if key.as_str() == Some("webhooks") {
+            return (key.clone(), webhooks(value));
+        }
         // Mappings such as `limit: { tokens_per_minute }` are no secrets; a secret is a scalar.
         let value = if is_secret && !value.is_mapping() { HIDDEN.into() } else { self::value(value) };
         (key.clone(), value)
     };
     given.iter().map(pair).collect()
+}
+
+fn webhooks(given: &Value) -> Value {
+    let Value::Sequence(items) = value(given) else { return HIDDEN.into() };
+    let without_url = |item| match item {
+        Value::Mapping(mut item) => {
+            item.get_mut("url").into_iter().for_each(|url| *url = HIDDEN.into());
+            Value::Mapping(item)
+        }
+        other => other,
+    };
+    Value::Sequence(items.into_iter().map(without_url).collect())
 }
 
 fn value(given: &Value) -> Value {
@@ -73,10 +89,11 @@ admin: { token: a-token-in-clear-0123, tokens: [{ name: bob, sha256: '0123' }] }
 store: { url: 'postgres://user:pass@db.example.com/modelgate?sslpassword=hush' }
 shared_limits: { url: 'rediss://:p@ss@redis:6379' }
 traefik: { hosts: [llm.example.com] }
+alerts: { webhooks: [{ name: ops, url: 'https://hooks.example.com/services/T0/B0/whisper', secret: { env: OPS_SECRET } }] }
 ";
         let Value::Mapping(root) = serde_yaml::from_str(yaml).expect("YAML") else { panic!("a mapping") };
         let text = shown(&root);
-        for secret in ["abcdef", "fedcba", "a-token", "0123'", "pass", "p@ss", "hush", "user"] {
+        for secret in ["abcdef", "fedcba", "a-token", "0123'", "pass", "p@ss", "hush", "user", "whisper"] {
             assert!(!text.contains(secret), "{secret}: {text}");
         }
         for part in [

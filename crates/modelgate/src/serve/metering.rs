@@ -119,7 +119,7 @@ impl Metering {
                 }
                 Some(reading) = self.readings.recv() => {
                     self.open();
-                    self.bookkeeper.read(&reading, self.ledger.calibration_mut());
+                    self.bookkeeper.read(&reading, self.ledger.calibration_mut()).await;
                 }
                 _ = sweep.tick() => self.bookkeeper.sweep(),
                 _ = tick.tick() => {

@@ -17,7 +17,7 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{error, info, warn};
 use web::{Family, Shared};
 
-use super::admin_tokens;
+use super::{admin_tokens, log::LogLevel};
 use crate::{
     config::{Config, ConfigErrors, Env},
     wiring,
@@ -89,6 +89,7 @@ pub(crate) struct Reload {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) configs: watch::Sender<Arc<Config>>,
     pub(crate) reviews: watch::Sender<Review>,
+    pub(crate) log_level: LogLevel,
 }
 
 impl Reload {
@@ -121,6 +122,10 @@ impl Reload {
         self.reviews.send_replace(review);
         self.servers.send_replace(wiring::configured(&config));
         self.shared.replace_settings(wiring::settings(&config));
+        self.shared.telemetry().bound_tallies(config.metrics);
+        if config.log.level != self.running.log.level {
+            self.log_level.set(&config.log);
+        }
         self.configs.send_replace(Arc::clone(&config));
         admin_tokens::renew(&self.authenticator, &config, &self.running);
         let (keys, servers) = (config.accounts.declared.keys.len(), config.servers.len());

@@ -22,12 +22,13 @@ const ENOUGH: Duration = Duration::from_millis(250);
 /// The names of the current periods.
 pub(super) fn periods(zone: &TimeZone, now: SystemTime) -> Vec<String> {
     let now = Timestamp::try_from(now).unwrap_or_default().to_zoned(zone.clone());
-    [Calendar::Day, Calendar::Month].map(|per| Period::of(per, &now).to_string()).into()
+    Calendar::ALL.map(|per| Period::of(per, &now).to_string()).into()
 }
 
 /// The day of a time.
 pub(super) fn day(zone: &TimeZone, at: SystemTime) -> String {
-    periods(zone, at).swap_remove(0)
+    let at = Timestamp::try_from(at).unwrap_or_default().to_zoned(zone.clone());
+    Period::of(Calendar::Day, &at).to_string()
 }
 
 /// How long after an hour of UTC an hour of the time zone begins, at this time.

@@ -38,6 +38,7 @@ await run({
   too_large: () => message({ messages: large }),
   rate: () => twice('hour'),
   quota: () => twice('day'),
+  budget: () => message({ key: 'budget' }),
   wait: () => twice('minute'),
   loading: () => message({ model: 'slow' }),
 });

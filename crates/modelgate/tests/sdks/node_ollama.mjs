@@ -35,5 +35,6 @@ await run({
   rate: () => twice('hour'),
   minute: () => twice('minute'),
   quota: () => twice('day'),
+  budget: () => chat({ key: 'budget' }),
   loading: () => chat({ model: 'slow3' }),
 });

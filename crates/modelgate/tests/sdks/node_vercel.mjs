@@ -63,6 +63,7 @@ await run({
   too_large: () => chat({ messages: large }),
   rate: () => twice('hour'),
   quota: () => twice('day'),
+  budget: () => chat({ key: 'budget' }),
   wait: () => twice('minute'),
   loading: () => chat({ model: 'slow' }),
 });

@@ -44,6 +44,7 @@ run({
     "too_large": lambda: message(messages=large),
     "rate": lambda: [message("hour").text, message("hour")],
     "quota": lambda: [message("day").text, message("day")],
+    "budget": lambda: message("budget"),
     "wait": lambda: [message("minute").text, message("minute").text],
     "loading": lambda: message(model="slow"),
 })

@@ -19,6 +19,7 @@ run(
         "too_large": lambda: claude.shows("too_large", large=True),
         "rate": lambda: limited("hour"),
         "quota": lambda: limited("day"),
+        "budget": lambda: claude.shows("budget", "budget", "llama-sim"),
         "wait": lambda: limited("minute"),
         # By itself it tries for three minutes.
         "loading": lambda: claude.shows("loading", model="slow", more="export CLAUDE_CODE_MAX_RETRIES=1"),

@@ -19,6 +19,7 @@ run(
         "too_large": lambda: codex.shows("too_large", large=True),
         "rate": lambda: limited("hour"),
         "quota": lambda: limited("day"),
+        "budget": lambda: codex.shows("budget", "budget"),
         # By itself it tries for two and a half minutes.
         "loading": lambda: codex.shows("loading", model="slow", more="request_max_retries = 0\nstream_max_retries = 1\n"),
     },

@@ -39,6 +39,8 @@ run({
     "rate": lambda: [openai("hour").invoke(hello).content, openai("hour").invoke(hello)],
     "quota": lambda: [openai("day").invoke(hello).content, openai("day").invoke(hello)],
     "quota_messages": lambda: anthropic("day").invoke(hello),
+    "budget": lambda: openai("budget").invoke(hello),
+    "budget_messages": lambda: anthropic("budget").invoke(hello),
     "wait": lambda: [openai("minute").invoke(hello).content, openai("minute").invoke(hello).content],
     "loading": lambda: openai(model="slow").invoke(hello),
 })

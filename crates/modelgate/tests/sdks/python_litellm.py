@@ -48,6 +48,8 @@ run({
     "rate": lambda: [chat("hour").content, chat("hour")],
     "quota": lambda: [chat("day").content, chat("day")],
     "quota_messages": lambda: message("day"),
+    "budget": lambda: chat("budget"),
+    "budget_messages": lambda: message("budget"),
     "wait": lambda: [chat("minute").content, chat("minute").content],
     "loading": lambda: chat(model="slow"),
 })

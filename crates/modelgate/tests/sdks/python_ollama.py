@@ -43,5 +43,6 @@ run({
     "rate": lambda: [chat("hour").content, chat("hour")],
     "minute": lambda: [chat("minute").content, chat("minute")],
     "quota": lambda: [chat("day").content, chat("day")],
+    "budget": lambda: chat("budget"),
     "loading": lambda: chat(model="slow3"),
 })

@@ -51,6 +51,7 @@ run({
     "too_large": lambda: chat(messages=large),
     "rate": lambda: [chat("hour").content, chat("hour")],
     "quota": lambda: [chat("day").content, chat("day")],
+    "budget": lambda: chat("budget"),
     "wait": lambda: [chat("minute").content, chat("minute").content],
     "loading": lambda: chat(model="slow"),
 })

@@ -29,12 +29,14 @@ use crate::{
 };
 
 /// The keys of each client, by what the scripts call them, with their limits. `unknown` is in no configuration.
-const KEYS: [(&str, &str); 6] = [
+const KEYS: [(&str, &str); 7] = [
     ("any", ""),
     ("unknown", ""),
     ("llama", "models: [\"llama*\"]"),
     ("hour", "limit: { requests_per_hour: 1 }"),
     ("day", "limit: { requests_per_day: 1 }"),
+    // Less than any request costs.
+    ("budget", "limit: { budget_total: 0.000001 }"),
     // One in two seconds.
     ("minute", "limit: { requests_per_minute: 30, burst: 1 }"),
 ];
@@ -184,7 +186,8 @@ async fn llama(server: &Path, model: &Path, alias: &str, more: &[&str]) -> Progr
 fn config(clients: &[&Client], llama: &[Program; 2], sims: &[Sim]) -> String {
     let mut yaml = format!(
         "traefik: {{ version: {NEWEST:?}, apis: [openai, models, azure, ollama] }}\n\
-         requests: {{ max_body: 512KiB, max_chunked_body: 512KiB }}\nkeys:\n"
+         requests: {{ max_body: 512KiB, max_chunked_body: 512KiB }}\n\
+         prices: {{ currency: EUR, models: [{{ match: \"llama*\", completion: 1 }}] }}\nkeys:\n"
     );
     let digest = access::KeyDigest::of(OWN_KEY).to_hex();
     let _ = writeln!(yaml, "  - {{ name: stage, consumer: stage, sha256: \"{digest}\" }}");

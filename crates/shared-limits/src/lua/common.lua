@@ -49,3 +49,13 @@ local function keep(key, s, ns)
   local life = left_s * 1000 + math.floor(left_ns / 1e6) + 2
   redis.call('SET', key, string.format('%.0f %.0f', s, ns), 'PX', string.format('%.0f', life))
 end
+
+-- Keeps what was taken of a budget, for so many milliseconds (0: for ever).
+local function count_as(key, used, life)
+  local text = string.format('%.0f', math.max(0, used))
+  if life == '0' then
+    redis.call('SET', key, text)
+  else
+    redis.call('SET', key, text, 'PX', life)
+  end
+end

@@ -23,7 +23,7 @@ struct Bench {
     _redis: Redis,
     connection: RefCell<Connection>,
     keys: Keys,
-    texts: [(&'static str, Text); 3],
+    texts: [(&'static str, Text); 5],
 }
 
 impl Bench {
@@ -33,20 +33,20 @@ impl Bench {
         let redis = runtime.block_on(Redis::start(program));
         let client = redis::Client::open(redis.url()).expect("its URL");
         let connection = RefCell::new(client.get_connection().expect("a connection"));
-        let texts = [ADMIT_TEXT, SETTLE_TEXT, LEFT_TEXT].map(|code| (code, Text::new(with_time(code))));
+        let texts = [ADMIT_TEXT, SETTLE_TEXT, LEFT_TEXT, SPEND_TEXT, SPENT_TEXT]
+            .map(|code| (code, Text::new(with_time(code))));
         Some(Self { _redis: redis, connection, keys: Keys::new("test").expect("a namespace"), texts })
     }
 
     fn run(&self, call: &Call, now: u64) -> Vec<u64> {
-        let (_, text) =
-            self.texts.iter().find(|(code, _)| *code == call.text.code).expect("one of the three");
+        let (_, text) = self.texts.iter().find(|(code, _)| *code == call.text.code).expect("one of them");
         let mut cmd = call.with("EVAL", text.code);
         cmd.arg(&split(now));
         cmd.query(&mut *self.connection.borrow_mut()).expect("an answer")
     }
 
     fn admit(&self, demands: &[Demand], now: u64) -> Outcome {
-        outcome(&self.run(&admit(&self.keys, demands), now), demands.len()).expect("it makes sense")
+        outcome(&self.run(&admit(&self.keys, demands, &[]), now), (demands.len(), 0)).expect("it makes sense")
     }
 
     fn settle(&self, settled: &[Settled], now: u64) {
@@ -497,6 +497,52 @@ fn a_value_that_is_none_is_fresh() {
     }
 }
 
+/// Of 100, with one request that is counted by a rate, too.
+#[test]
+fn a_budget_is_taken_with_the_rates_or_not_at_all() {
+    let Some(bench) = Bench::start() else { return };
+    let window = |n: u8| QuotaId::parse(&format!("{:064x}{n:02x}", 7), "2026-11").expect("an id");
+    let day = Some(Duration::from_secs(60));
+    let of = |n, cost, used| BudgetDemand { id: window(n), allowed: 100, cost, used, ends_after: day };
+    let rate =
+        |who| Demand { id: LimitId { who, model: 0, window: 0 }, interval_ns: SECOND, burst: 1, cost: 1 };
+    let run = |demands: &[Demand], budgets: &[BudgetDemand]| {
+        let answer = bench.run(&admit(&bench.keys, demands, budgets), START);
+        outcome(&answer, (demands.len(), budgets.len())).expect("it makes sense")
+    };
+    let spent = |ids: &[u8]| {
+        let ids: Vec<_> = ids.iter().map(|n| window(*n)).collect();
+        amounts(&bench.run(&spent(&bench.keys, &ids), START), ids.len()).expect("it makes sense")
+    };
+    assert_eq!(spent(&[122]), [None]);
+    // What was spent before is told by the first that asks, and by no other.
+    assert!(matches!(run(&[], &[of(122, 30, 20)]), Outcome::Admitted { .. }));
+    assert!(matches!(run(&[rate(1)], &[of(122, 30, 0), of(120, 5, 0)]), Outcome::Admitted { .. }));
+    assert_eq!(spent(&[122, 120, 121]), [Some(80), Some(5), None]);
+    assert_eq!(run(&[], &[of(120, 5, 0), of(122, 21, 0)]), Outcome::Overspent { index: 1, remaining: 20 });
+    assert!(matches!(run(&[rate(1)], &[of(122, 1, 0)]), Outcome::Refused { index: 0, .. }), "by the rate");
+    // The same budget twice in one request.
+    assert_eq!(run(&[], &[of(122, 15, 0), of(122, 15, 0)]), Outcome::Overspent { index: 1, remaining: 5 });
+    assert_eq!(run(&[rate(2)], &[of(122, 21, 0)]), Outcome::Overspent { index: 0, remaining: 20 });
+    assert!(matches!(run(&[rate(2)], &[of(122, 0, 0)]), Outcome::Admitted { .. }), "nothing was taken");
+    assert_eq!(spent(&[122, 120]), [Some(80), Some(5)]);
+    let by = |n, by, ends_after| Spent { id: window(n), by, ends_after };
+    bench.run(&spend(&bench.keys, &[by(122, -50, day), by(120, -9, None), by(121, 7, day)]), START);
+    assert_eq!(spent(&[122, 120, 121]), [Some(30), Some(0), None], "not below zero, and nothing is made up");
+    let life = |n| match bench.command(&["PTTL", &bench.keys.of_budget(&window(n))]) {
+        redis::Value::Int(life) => life,
+        other => panic!("{other:?}"),
+    };
+    assert!((86_400_000..86_460_001).contains(&life(122)), "a day more than its period");
+    assert_eq!(life(120), -1, "for ever");
+    // Beyond what a double holds exactly, it is refused a little early, and never late.
+    let most = 1_000_000_000_000_000_000;
+    let huge =
+        |cost| BudgetDemand { id: window(123), allowed: most, cost, used: most - 2_000, ends_after: None };
+    assert!(matches!(run(&[], &[huge(2_000)]), Outcome::Overspent { .. }));
+    assert!(matches!(run(&[], &[huge(1_000)]), Outcome::Admitted { .. }));
+}
+
 #[test]
 fn keys_are_distinct_and_in_one_slot() {
     let keys = Keys::new("modelgate").expect("a namespace");
@@ -521,8 +567,10 @@ fn answers_without_sense_are_none() {
         &[3, 0, 0, 0, 0],
         &[1, 0, SECOND, 0, 0],
         &[1, 2, 3],
+        &[2, 5],
+        &[4, 5],
     ] {
-        assert_eq!(outcome(answer, 2), None, "{answer:?}");
+        assert_eq!(outcome(answer, (2, 1)), None, "{answer:?}");
     }
     assert_eq!(lefts(&[1, 2, 3], &[]), None);
     let one = || [Demand { id: LimitId { who: 1, model: 0, window: 0 }, interval_ns: 1, burst: 1, cost: 1 }];

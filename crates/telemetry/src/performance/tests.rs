@@ -7,6 +7,7 @@ use crate::{AnsweringServer, Telemetry};
 fn settled(ending: Ending, status: Option<u16>, kind: UsageKind) -> SettledRequest {
     SettledRequest {
         request: RequestId(1),
+        consumer: "team".into(),
         model: "llama".into(),
         server: Some(AnsweringServer { id: "file:gpu".into(), name: "gpu".into() }),
         ending,
@@ -15,6 +16,7 @@ fn settled(ending: Ending, status: Option<u16>, kind: UsageKind) -> SettledReque
         duration: None,
         kind,
         used: UsedTokens { prompt: 100, cached: None, completion: 20 },
+        cost: 0,
     }
 }
 

@@ -1,12 +1,17 @@
 //! What is left of the limits of a key or a consumer, updated while the page is open.
 
-use std::{collections::HashSet, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use access::{Consumer, Key, KeyDigest, Policy};
 use accounts::{Account, AccountKind, ConsumerSpec, Plan};
 use askama::Template;
 use catalogue::{Catalogue, Pool};
-use limits::{Left, Scope};
+use limits::{Left, Scope, Unit};
+use prices::Amount;
 use telemetry::{Filter, RECENT};
 
 use super::usage;
@@ -186,6 +191,18 @@ async fn consumer(admin: &Admin, name: &str) -> Option<Arc<Consumer>> {
 }
 
 fn limit(left: &Left, model: Option<&str>) -> Limit {
+    let scope = match model {
+        Some(model) => format!("{} ({model})", left.scope),
+        None => left.scope.to_string(),
+    };
+    let resets = match left.reset_after {
+        Duration::ZERO => "now".into(),
+        Duration::MAX => "never".into(),
+        after => format!("in {}", format::span(after)),
+    };
+    if left.limit.unit() == Unit::Money {
+        return budget(left, scope, resets);
+    }
     let (amount, at_once) = (left.limit.amount(), left.limit.at_once());
     // Usage is debited from the burst, which may be smaller or larger than the amount.
     let used = at_once.saturating_sub(left.remaining);
@@ -194,28 +211,39 @@ fn limit(left: &Left, model: Option<&str>) -> Limit {
         text.push_str(&format!(", {} at once", format::count(at_once)));
     }
     Limit {
-        scope: match model {
-            Some(model) => format!("{} ({model})", left.scope),
-            None => left.scope.to_string(),
-        },
+        scope,
         limit: text,
         used,
         used_of: format!("{} of {}", format::count(used), format::count(at_once)),
         at_once,
         remaining: format::count(left.remaining),
-        resets: if left.reset_after.is_zero() {
-            "now".into()
-        } else {
-            format!("in {}", format::span(left.reset_after))
-        },
+        resets,
+    }
+}
+
+/// A budget: what is spent or reserved of it, and of what was added to it.
+fn budget(left: &Left, scope: String, resets: String) -> Limit {
+    let money = |amount: u64| Amount(i64::try_from(amount).unwrap_or(i64::MAX)).rounded();
+    let used = left.allowed.saturating_sub(left.remaining);
+    let added = left.allowed.saturating_sub(left.limit.amount());
+    let mut text = format!("budget of {}", left.limit);
+    if added > 0 {
+        text.push_str(&format!(", and {} added", money(added)));
+    }
+    Limit {
+        scope,
+        limit: text,
+        used,
+        used_of: format!("{} of {}", money(used), money(left.allowed)),
+        at_once: left.allowed,
+        remaining: money(left.remaining),
+        resets,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use limits::Rate;
+    use limits::{Calendar, Quota, Rate, Reserve};
 
     use super::*;
 
@@ -228,10 +256,30 @@ mod tests {
             (Some(100), 60, "40 of 100"),
         ] {
             let rate = Rate::per_minute(60, burst).expect("a rate");
-            let left = Left { scope: Scope::Key, limit: rate.into(), remaining, reset_after: Duration::ZERO };
+            let allowed = rate.burst().into();
+            let left = Left {
+                scope: Scope::Key,
+                limit: rate.into(),
+                allowed,
+                remaining,
+                reset_after: Duration::ZERO,
+            };
             let shown = limit(&left, None);
             assert_eq!(shown.used_of, used_of);
             assert_eq!(shown.limit.contains("at once"), burst.is_some(), "{}", shown.limit);
         }
+    }
+
+    #[test]
+    fn a_budget_is_shown_as_money() {
+        let quota = Quota::budget(49_500_000_000, Calendar::Ever, Reserve::Hard).expect("a budget");
+        let (allowed, remaining) = (59_500_000_000, 20_250_000_000);
+        let left =
+            Left { scope: Scope::Key, limit: quota.into(), allowed, remaining, reset_after: Duration::MAX };
+        let Limit { limit, used_of, remaining, resets, .. } = limit(&left, None);
+        assert_eq!(
+            [limit, used_of, remaining, resets].map(|text| text.replace("0000", "")),
+            ["budget of 49.5 in all, and 10. added", "39.2500 of 59.5000", "20.2500", "never"]
+        );
     }
 }

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use limits::{Quota, Rate};
-use serde::Serialize;
+use limits::{Field, Quota, Rate};
+use serde::{Serialize, Serializer};
 
 use super::names::UniqueNames;
 
@@ -68,7 +68,7 @@ pub(super) struct ImportedKey {
 }
 
 /// Limits, with the configuration file's keys.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Limit(BTreeMap<Per, u64>);
 
 /// What is limited, and over which time.
@@ -83,6 +83,11 @@ pub(super) enum Per {
     TokensPerMinute,
     TokensPerDay,
     TokensPerMonth,
+    /// In units of 10⁻⁹ of the currency, as all budgets.
+    BudgetPerDay,
+    BudgetPerWeek,
+    BudgetPerMonth,
+    BudgetTotal,
 }
 
 /// A message for stderr.
@@ -165,7 +170,22 @@ impl Consumer {
     }
 }
 
+impl Serialize for Limit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let value = |per: Per, amount| match per.budget() {
+            Some(field) => accounts::limit_to_json(field, amount),
+            None => amount.into(),
+        };
+        serializer.collect_map(self.0.iter().map(|(per, amount)| (per, value(*per, *amount))))
+    }
+}
+
 impl Limit {
+    /// Whether anything but money is limited.
+    pub(super) fn has_more_than_budgets(&self) -> bool {
+        self.0.keys().any(|per| per.budget().is_none())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -192,7 +212,21 @@ impl Per {
             Self::RequestsPerDay | Self::RequestsPerMonth | Self::TokensPerDay | Self::TokensPerMonth => {
                 Quota::MAX
             }
+            Self::BudgetPerDay | Self::BudgetPerWeek | Self::BudgetPerMonth | Self::BudgetTotal => {
+                Quota::MAX_BUDGET
+            }
             _ => u64::from(Rate::MAX),
+        }
+    }
+
+    /// The field of a budget.
+    fn budget(self) -> Option<Field> {
+        match self {
+            Self::BudgetPerDay => Some(Field::BudgetPerDay),
+            Self::BudgetPerWeek => Some(Field::BudgetPerWeek),
+            Self::BudgetPerMonth => Some(Field::BudgetPerMonth),
+            Self::BudgetTotal => Some(Field::BudgetTotal),
+            _ => None,
         }
     }
 }

@@ -10,11 +10,13 @@
 //! models.rs     lists of models
 //! key_models.rs the models of a key, from those of itself, its team, its user and its organization
 //! limits.rs     limits
+//! budgets.rs    budgets
 //! routes.rs     permitted paths
 //! values.rs     values of a row
 //! ```
 
 mod answers;
+mod budgets;
 mod fields;
 mod key_models;
 mod limits;

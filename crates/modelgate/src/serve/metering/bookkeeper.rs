@@ -83,7 +83,7 @@ impl Bookkeeper {
     }
 
     /// Enters what a server has counted, and corrects what a balance says. All openings until now must have been entered.
-    pub(super) fn read(&mut self, reading: &MetricsReading, calibration: &mut Calibration) {
+    pub(super) async fn read(&mut self, reading: &MetricsReading, calibration: &mut Calibration) {
         let catalogue = self.shared.catalogue().load();
         let Some(catalogue) = catalogue.as_deref() else { return };
         let Some(server) = catalogue.servers().find(|server| server.spec.url == reading.url) else {
@@ -104,10 +104,10 @@ impl Bookkeeper {
         let is_idle = figures.is_idle() && !self.open.may_reach(catalogue, &reading.url);
         let url = Arc::from(reading.url.as_str());
         let balance = lock(&self.books).read(&url, counters, terms, is_idle, calibration, SystemTime::now());
-        if let Some(balance) = balance {
+        if let Some(mut balance) = balance {
             self.sums.add(&balance.row);
             debug!(server = %url, row = ?balance.row, corrected = balance.corrections.len(), "balanced");
-            self.shared.correct_by_counters(&balance.corrections);
+            self.shared.correct_by_counters(&mut balance.corrections).await;
         }
     }
 

@@ -8,7 +8,7 @@ use crate::commands::import::{
     found::Findings,
 };
 
-const BUDGET: &str = "a budget; Modelgate limits requests and tokens in a time";
+const BUDGET: &str = "a budget that is not taken over";
 const PER_MODEL: &str = "limits of single models; limit_per_model is the same for each model";
 const SPENT: &str = "what has been spent; it counts where there is a budget, which is named";
 const WHEN: &str = "who made or changed it, and when";
@@ -24,8 +24,8 @@ const COMMON: &[UnimportedField] = &[
     harmless("budget_limits_usage", SPENT),
     harmless("soft_budget", "it warns and refuses nobody"),
     harmless("soft_budget_cooldown", "it warns and refuses nobody"),
-    harmless("budget_duration", "when a budget begins anew, which is named"),
-    harmless("budget_reset_at", "when a budget begins anew, which is named"),
+    harmless("budget_duration", "when a budget begins anew"),
+    harmless("budget_reset_at", "when a budget begins anew"),
     harmless("budget_fallbacks", "which model is used when a budget is spent, which is named"),
     harmless("temp_budget_increase", "how much more than a budget may be spent, which is named"),
     harmless("temp_budget_expiry", "how much more than a budget may be spent, which is named"),
@@ -237,6 +237,7 @@ impl RowKind {
     fn understood(self) -> &'static [&'static str] {
         match self {
             Self::Key => &[
+                "max_budget",
                 "token",
                 "key_alias",
                 "team_id",
@@ -268,6 +269,7 @@ impl RowKind {
                 "object_permission",
             ],
             Self::Team => &[
+                "max_budget",
                 "team_id",
                 "team_alias",
                 "organization_id",
@@ -282,6 +284,7 @@ impl RowKind {
                 "team_memberships",
             ],
             Self::User => &[
+                "max_budget",
                 "user_id",
                 "user_alias",
                 "organization_id",
@@ -352,7 +355,7 @@ impl RowKind {
             let Some(part_of_it) = object(row, part)? else { continue };
             // Limits in an organization's budget are over several teams, so they are reported; those of a key's budget are read.
             let read: &[&str] = match (self, part) {
-                (Self::Key, "litellm_budget_table") => &["rpm_limit", "tpm_limit", "tpd_limit"],
+                (Self::Key, "litellm_budget_table") => &["rpm_limit", "tpm_limit", "tpd_limit", "max_budget"],
                 _ => &[],
             };
             place(whose, read, tables, unknown).look(&part_of_it, findings);

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::values::{number, object};
+use super::{
+    budgets,
+    values::{number, object},
+};
 use crate::commands::import::found::{Findings, Limit, Per};
 
 /// The limits of a row and of its budget; the smaller ones apply.
@@ -24,5 +27,7 @@ pub(super) fn of_row(row: &Map<String, Value>, findings: &mut Findings) -> Resul
             }
         }
     }
+    budgets::add(&mut limit, ("", row), row, findings)?;
+    budgets::add(&mut limit, ("budget's ", &budget), row, findings)?;
     Ok(limit)
 }

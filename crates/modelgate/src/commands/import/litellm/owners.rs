@@ -182,7 +182,7 @@ impl Owner {
         let is_user_of_team = self.kind == RowKind::User.name() && team.is_some();
         let counts = |name: &&String| !is_user_of_team || !OF_KEYS_WITHOUT_TEAM.contains(&name.as_str());
         findings.holds.extend(self.holds.iter().filter(counts).cloned());
-        if is_user_of_team && !self.limit.is_empty() {
+        if is_user_of_team && self.limit.has_more_than_budgets() {
             findings.hold(
                 "user_limit",
                 "limits of its user over keys of several teams; here the team is the consumer",

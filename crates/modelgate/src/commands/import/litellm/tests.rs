@@ -186,10 +186,10 @@ fn an_owner_that_is_restricted_or_not_known_holds_a_key() {
             json!({ "team_id": "zero", "models": ["gpt"] }),
             Held("team_id", "its team \"zero\" is not in the files"),
         ),
-        (json!({ "team_id": "rich" }), Held("max_budget", "team rich: its max_budget: a budget")),
+        (json!({ "team_id": "rich" }), Works(json!({}), "")),
         (json!({ "team_id": "guarded" }), Held("guardrails", "team guarded: its metadata's guardrails")),
         (json!({ "team_id": "new" }), Held("colour", "team new: its colour: Modelgate does not know it")),
-        (json!({ "user_id": "bob" }), Held("max_budget", "user bob: its max_budget")),
+        (json!({ "user_id": "bob" }), Works(json!({}), "")),
         (json!({ "user_id": "bob", "team_id": "open" }), Works(json!({}), "")),
         (
             json!({ "user_id": "ada", "team_id": "open" }),
@@ -207,12 +207,30 @@ fn an_owner_that_is_restricted_or_not_known_holds_a_key() {
 #[test]
 fn what_restricts_a_key_itself_holds_it() {
     check(vec![
-        (json!({ "max_budget": 10.0 }), Held("max_budget", "keys[0] x: its max_budget: a budget")),
-        (json!({ "max_budget": 0 }), Held("max_budget", "its max_budget")),
+        (json!({ "max_budget": 10.0 }), Works(json!({ "limit": { "budget_total": 10 } }), "")),
+        (
+            json!({ "max_budget": 0.25, "budget_duration": "30d", "spend": 0.1, "budget_reset_at": "2026-12-01T00:00:00Z" }),
+            Works(
+                json!({ "limit": { "budget_per_month": 0.25 } }),
+                "its max_budget is taken over, but 0.1 of it is spent there, and nothing here; it begins anew at \
+                 2026-12-01T00:00:00Z there, and with the calendar of time_zone here",
+            ),
+        ),
+        (
+            json!({ "max_budget": 3, "litellm_budget_table": { "max_budget": 2.5, "budget_duration": "7d" } }),
+            Works(json!({ "limit": { "budget_per_week": 2.5, "budget_total": 3 } }), ""),
+        ),
+        (json!({ "max_budget": 0 }), Held("max_budget", "its max_budget is 0, so nothing may be spent")),
+        (json!({ "max_budget": -1.0 }), Held("max_budget", "its max_budget (-1.0) is no amount from 0")),
+        (
+            json!({ "max_budget": 5, "budget_duration": "90d" }),
+            Held("max_budget", "its max_budget begins anew every 90d; here a budget is of a day"),
+        ),
+        (json!({ "team_max_budget": 5 }), Held("team_max_budget", "a budget that is not taken over")),
         (json!({ "model_max_budget": { "gpt": 1 } }), Held("model_max_budget", "its model_max_budget")),
         (
-            json!({ "litellm_budget_table": { "max_budget": 2.5 } }),
-            Held("max_budget", "its budget's max_budget"),
+            json!({ "litellm_budget_table": { "max_budget": 2.5, "budget_duration": "2mo" } }),
+            Held("max_budget", "its budget's max_budget begins anew every 2mo"),
         ),
         (
             json!({ "litellm_budget_table": { "max_parallel_requests": 2 } }),
@@ -445,7 +463,7 @@ fn what_is_none_of_litellms_answers_is_refused() {
 /// If two answers contain the same API key, the narrower values apply.
 #[test]
 fn a_key_that_comes_twice_is_blocked_if_one_says_so() {
-    let rows = json!({ "keys": [{ "token": token() }, { "token": token(), "blocked": true }, { "token": token(), "max_budget": 1 }] });
-    let made = made(read(&[source(&rows)]).expect("an answer"), &["max_budget"]);
+    let rows = json!({ "keys": [{ "token": token() }, { "token": token(), "blocked": true }, { "token": token(), "model_max_budget": { "a": 1 } }] });
+    let made = made(read(&[source(&rows)]).expect("an answer"), &["model_max_budget"]);
     assert_eq!(made.keys, [json!({ "consumer": "litellm", "disabled": true })], "{}", made.said);
 }

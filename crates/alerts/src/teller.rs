@@ -1,0 +1,290 @@
+//! What one webhook has been told, and what it is to be told next.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
+
+use crate::{Condition, ConditionId};
+
+/// How many conditions one message lists; further ones are counted.
+pub const MAX_ITEMS: usize = 20;
+
+/// How soon and how often something is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// A condition is told once it has held for so long, and that it is over once it has been away for so long.
+    pub after: Duration,
+    /// What lasts is told again after so long; `None`: never.
+    pub repeat: Option<Duration>,
+}
+
+/// What a message says about its conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageKind {
+    /// They hold.
+    Firing,
+    /// They are over.
+    Resolved,
+    /// Nothing; somebody tries whether messages arrive.
+    Test,
+}
+
+impl MessageKind {
+    /// In one word, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Resolved => "resolved",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// One message. When it is sent again, it is the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Unique; receivers may use it to recognise a message that was sent again.
+    pub id: String,
+    /// When it was made.
+    pub at: SystemTime,
+    /// What it says.
+    pub kind: MessageKind,
+    /// The first conditions, the bad ones first.
+    pub items: Vec<Condition>,
+    /// All of its conditions, which may be more.
+    pub ids: Vec<ConditionId>,
+}
+
+impl Message {
+    fn new(kind: MessageKind, mut conditions: Vec<Condition>, at: SystemTime) -> Self {
+        conditions.sort_by(|a, b| b.is_bad.cmp(&a.is_bad).then_with(|| a.id.cmp(&b.id)));
+        let ids = conditions.iter().map(|condition| condition.id.clone()).collect();
+        conditions.truncate(MAX_ITEMS);
+        // 128 random bits, as in the ids of requests.
+        let id = format!("msg_{:032x}", rand::random::<u128>());
+        Self { id, at, kind, items: conditions, ids }
+    }
+
+    /// A message with which an operator tries whether messages arrive.
+    pub fn test(at: SystemTime) -> Self {
+        Self::new(MessageKind::Test, vec![Condition::test()], at)
+    }
+
+    /// How many conditions are not listed.
+    pub fn more(&self) -> usize {
+        self.ids.len() - self.items.len()
+    }
+}
+
+/// What is known of one condition.
+#[derive(Debug)]
+struct Known {
+    condition: Condition,
+    since: Instant,
+    /// Since when it does not hold any more.
+    gone: Option<Instant>,
+    /// When the webhook was told that it holds, if it was.
+    told: Option<Instant>,
+    /// A message about it was sent, and may have arrived although that is not known.
+    is_tried: bool,
+}
+
+/// The memory of one webhook.
+#[derive(Debug, Default)]
+pub struct Teller {
+    known: BTreeMap<ConditionId, Known>,
+    /// The message that is being sent.
+    pending: Option<Message>,
+}
+
+impl Teller {
+    /// Notes what holds now.
+    pub fn see(&mut self, conditions: &[Condition], now: Instant) {
+        for known in self.known.values_mut() {
+            known.gone = known.gone.or(Some(now));
+        }
+        for condition in conditions {
+            let known = self.known.entry(condition.id.clone()).or_insert_with(|| Known {
+                condition: condition.clone(),
+                since: now,
+                gone: None,
+                told: None,
+                is_tried: false,
+            });
+            known.gone = None;
+            known.condition.clone_from(condition);
+        }
+        self.known.retain(|_, known| known.gone.is_none() || known.is_tried);
+        if self.pending.as_ref().is_some_and(|pending| !self.is_true(pending)) {
+            self.pending = None;
+        }
+    }
+
+    /// Whether a message still says something that is so.
+    fn is_true(&self, message: &Message) -> bool {
+        let known = message.ids.iter().filter_map(|id| self.known.get(id));
+        match message.kind {
+            MessageKind::Firing => known.into_iter().any(|known| known.gone.is_none()),
+            MessageKind::Resolved => known.into_iter().any(|known| known.gone.is_some()),
+            MessageKind::Test => true,
+        }
+    }
+
+    /// The message to send now, if any. Until [`done`](Self::done) is called it stays the same, as long as it is true.
+    pub fn next(&mut self, patience: Patience, now: Instant, at: SystemTime) -> Option<Message> {
+        if self.pending.is_none() {
+            self.pending = self.make(patience, now, at);
+        }
+        let pending = self.pending.clone()?;
+        for id in &pending.ids {
+            self.known.get_mut(id).into_iter().for_each(|known| known.is_tried = true);
+        }
+        Some(pending)
+    }
+
+    fn make(&self, patience: Patience, now: Instant, at: SystemTime) -> Option<Message> {
+        let passed = |since: Instant, time: Duration| now.saturating_duration_since(since) >= time;
+        let is_due = |known: &&Known| match (known.gone, known.told) {
+            (Some(_), _) => false,
+            (None, None) => passed(known.since, patience.after),
+            (None, Some(told)) => patience.repeat.is_some_and(|repeat| passed(told, repeat)),
+        };
+        let is_over = |known: &&Known| known.gone.is_some_and(|gone| passed(gone, patience.after));
+        let conditions = |which: &dyn Fn(&&Known) -> bool| -> Vec<Condition> {
+            self.known.values().filter(which).map(|known| known.condition.clone()).collect()
+        };
+        let (due, over) = (conditions(&is_due), conditions(&is_over));
+        match (due.is_empty(), over.is_empty()) {
+            (false, _) => Some(Message::new(MessageKind::Firing, due, at)),
+            (true, false) => Some(Message::new(MessageKind::Resolved, over, at)),
+            (true, true) => None,
+        }
+    }
+
+    /// The message has arrived, or its receiver does not want it.
+    pub fn done(&mut self, now: Instant) {
+        let Some(pending) = self.pending.take() else { return };
+        for id in pending.ids {
+            match pending.kind {
+                MessageKind::Firing => {
+                    self.known.get_mut(&id).into_iter().for_each(|known| known.told = Some(now));
+                }
+                // It may hold again by now.
+                MessageKind::Resolved if self.known.get(&id).is_some_and(|known| known.gone.is_some()) => {
+                    self.known.remove(&id);
+                }
+                MessageKind::Resolved | MessageKind::Test => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience =
+        Patience { after: Duration::from_secs(30), repeat: Some(Duration::from_secs(3600)) };
+
+    fn condition(about: &str) -> Condition {
+        let id = ConditionId { code: "model_lost", about: about.into() };
+        Condition { id, is_bad: about != "minor", ..Condition::test() }
+    }
+
+    struct Story {
+        teller: Teller,
+        start: Instant,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            Self { teller: Teller::default(), start: Instant::now() }
+        }
+
+        fn at(&self, second: u64) -> Instant {
+            self.start + Duration::from_secs(second)
+        }
+
+        fn see(&mut self, second: u64, about: &[&str]) {
+            let conditions: Vec<_> = about.iter().map(|about| condition(about)).collect();
+            self.teller.see(&conditions, self.at(second));
+        }
+
+        fn next(&mut self, second: u64) -> Option<Message> {
+            self.teller.next(PATIENCE, self.at(second), SystemTime::UNIX_EPOCH)
+        }
+
+        /// What is sent, and arrives.
+        fn sent(&mut self, second: u64) -> Vec<String> {
+            let Some(message) = self.next(second) else { return Vec::new() };
+            self.teller.done(self.at(second));
+            let about = message.ids.iter().map(|id| id.about.clone());
+            [message.kind.name().to_owned()].into_iter().chain(about).collect()
+        }
+    }
+
+    #[test]
+    fn a_condition_is_told_once_and_then_that_it_is_over() {
+        let mut story = Story::new();
+        story.see(0, &["minor", "llama"]);
+        assert_eq!(story.sent(29), Vec::<String>::new(), "it may pass");
+        assert_eq!(story.sent(30), ["firing", "llama", "minor"], "the bad ones first");
+        story.see(60, &["minor", "llama", "qwen"]);
+        assert_eq!(story.sent(60), Vec::<String>::new());
+        assert_eq!(story.sent(90), ["firing", "qwen"]);
+        story.see(100, &["llama"]);
+        assert_eq!(story.sent(129), Vec::<String>::new(), "it may come back");
+        assert_eq!(story.sent(130), ["resolved", "qwen", "minor"]);
+        story.see(140, &["llama"]);
+        assert_eq!(story.sent(3_629), Vec::<String>::new());
+        assert_eq!(story.sent(3_630), ["firing", "llama"], "it lasts");
+        story.see(3_640, &[]);
+        assert_eq!(story.sent(3_670), ["resolved", "llama"]);
+        assert!(story.teller.known.is_empty());
+    }
+
+    #[test]
+    fn what_flaps_is_not_told_twice_and_what_passes_is_not_told() {
+        let mut story = Story::new();
+        story.see(0, &["llama"]);
+        story.see(10, &[]);
+        story.see(20, &["llama"]);
+        assert_eq!(story.sent(49), Vec::<String>::new(), "it began at 20");
+        assert_eq!(story.sent(50), ["firing", "llama"]);
+        for second in (60..600).step_by(20) {
+            story.see(second, &[]);
+            assert_eq!(story.sent(second), Vec::<String>::new());
+            story.see(second + 10, &["llama"]);
+            assert_eq!(story.sent(second + 10), Vec::<String>::new());
+        }
+    }
+
+    /// A message that fails is the same when it is sent again. Whether it arrived is not known, so that it is over is told.
+    #[test]
+    fn a_message_that_fails_is_sent_again_as_long_as_it_is_true() {
+        let mut story = Story::new();
+        story.see(0, &["llama"]);
+        let first = story.next(30).expect("a message");
+        story.see(40, &["llama", "qwen"]);
+        assert_eq!(story.next(80).expect("a message"), first);
+        story.see(90, &["qwen"]);
+        assert_eq!(story.sent(91), ["firing", "qwen"], "another one, since the first is not true any more");
+        assert_eq!(story.sent(120), ["resolved", "llama"]);
+        // Nothing was ever sent about this one.
+        story.see(130, &["qwen", "late"]);
+        story.see(140, &["qwen"]);
+        assert_eq!(story.sent(1_000), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_message_lists_some_and_counts_all() {
+        let mut story = Story::new();
+        let names: Vec<String> = (0..100).map(|i| format!("model {i:03}")).collect();
+        story.see(0, &names.iter().map(String::as_str).collect::<Vec<_>>());
+        let message = story.next(30).expect("a message");
+        assert_eq!((message.items.len(), message.more()), (MAX_ITEMS, 80));
+        story.teller.done(story.at(30));
+        assert_eq!(story.next(31), None);
+    }
+}

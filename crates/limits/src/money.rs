@@ -1,0 +1,46 @@
+//! Amounts of money in text: whole numbers of 10⁻⁹ of a currency. Which currency it is, nobody needs to know here.
+
+const DECIMALS: usize = 9;
+const UNIT: u64 = 1_000_000_000;
+/// More digits could not pass through YAML unchanged, which reads plain numbers as floats of 53 bits.
+const DIGITS: usize = 15;
+/// The largest amount that may be written, in the currency.
+const MOST: u64 = 1_000_000_000;
+
+/// What may be written.
+pub const MONEY_ALLOWED: &str =
+    "an amount such as 0.15, from 0 to 1000000000, with at most 9 decimals and 15 digits";
+
+/// Reads an amount: decimal digits, at most one point, and the exponent with which YAML's numbers may come (`1e-6`).
+#[must_use]
+pub fn read_money(text: &str) -> Option<u64> {
+    let (mantissa, exponent) = match text.split_once("e-") {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<u8>().ok()?),
+        None => (text, 0),
+    };
+    let (whole, decimals) = match mantissa.split_once('.') {
+        Some((_, "")) => return None,
+        Some((whole, decimals)) => (whole, decimals.trim_end_matches('0')),
+        None => (mantissa, ""),
+    };
+    let digits = format!("{whole}{decimals}");
+    let significant = digits.trim_start_matches('0');
+    let places = decimals.len() + usize::from(exponent);
+    let is_number = !whole.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number || significant.len() > DIGITS || (places > DECIMALS && !significant.is_empty()) {
+        return None;
+    }
+    let missing = u32::try_from(DECIMALS.saturating_sub(places)).unwrap_or(0);
+    let number = if significant.is_empty() { 0 } else { significant.parse::<u64>().ok()? };
+    number.checked_mul(10_u64.pow(missing)).filter(|amount| *amount <= MOST * UNIT)
+}
+
+/// Writes an amount, with all digits that there are.
+#[must_use]
+pub fn write_money(amount: u64) -> String {
+    let decimals = format!("{:09}", amount % UNIT);
+    match decimals.trim_end_matches('0') {
+        "" => (amount / UNIT).to_string(),
+        decimals => format!("{}.{decimals}", amount / UNIT),
+    }
+}

@@ -1,0 +1,54 @@
+//! `modelgate budgets`.
+
+use std::{
+    io::{self, Write as _},
+    time::SystemTime,
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+use limits::{Period, write_money};
+use store::{BudgetChange, Registry};
+
+use super::{
+    registry::{ACTOR, CommandFailure, answer},
+    table,
+};
+use crate::arguments::budgets::Budgets;
+
+/// Shows or changes a budget.
+pub(crate) async fn budgets(
+    registry: &Registry,
+    (currency, zone): (Option<&str>, &TimeZone),
+    what: &Budgets,
+) -> Result<(), CommandFailure> {
+    let (budget, change) = match what {
+        Budgets::Show(budget) => (budget, None),
+        Budgets::TopUp { amount, budget } => (budget, Some(BudgetChange::TopUp(*amount))),
+        Budgets::Reset(budget) => (budget, Some(BudgetChange::Reset)),
+    };
+    let of = budget.of();
+    let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default().to_zoned(zone.clone());
+    let period = Period::of(of.per, &now);
+    let state = match change {
+        None => answer(registry.budget(&of, period)).await?,
+        Some(change) => answer(registry.change_budget(&of, period, change, &ACTOR)).await?,
+    };
+    if budget.output.json {
+        return table::print_json(&admin::budget_to_json(&of, &state, currency, zone));
+    }
+    let of_model = of.model.as_ref().map(|model| format!(" for {model}")).unwrap_or_default();
+    let resets = match state.period.end(zone).map(Timestamp::try_from) {
+        Some(Ok(end)) => format!("begins anew at {}", end.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M")),
+        _ => "never begins anew".to_owned(),
+    };
+    writeln!(
+        io::stdout().lock(),
+        "{}{of_model}: {} of {} {} spent or reserved in {}; it {resets}",
+        of.whose,
+        write_money(state.spent),
+        write_money(state.allowed()),
+        currency.unwrap_or("(no currency)"),
+        state.period,
+    )?;
+    Ok(())
+}
