@@ -141,6 +141,9 @@ fn an_unread_body_reaches_one_model_and_nothing_stored() {
         };
         assert_eq!(codes(&world, png), expected, "{model}");
     }
+    // A body without a name gets the server's default model, which nobody knows.
+    let silent = |call: Call| call.uri("/v1/embeddings").json(r#"{"input":"x"}"#).header("x-model", "gpt");
+    assert_eq!(codes(&world, silent), all("model_missing"));
     // Traefik before 3.3 hands over no body.
     let missing = "model_missing";
     for (model, expected) in [
@@ -171,6 +174,16 @@ fn a_gates_owner_says_which_model_and_not_which_adapter() {
         let call = |call: Call| call.uri("/mine").json(body).mode(mode);
         assert_eq!(codes(&world, call), expected, "{mode:?} {body}");
     }
+}
+
+/// The list of a server behind a router of the operator's own shows what other keys use.
+#[test]
+fn a_gate_shows_no_list_of_models() {
+    let world = world();
+    let mode = Mode::Gate { model: None, body_forwarded: true, single_model: false };
+    let list =
+        |call: Call| Call { method: "GET", ..call.uri("/v1/models").header("x-model", "mine") }.mode(mode);
+    assert_eq!(codes(&world, list), ["ok", "ok", "closed_path", "ok"]);
 }
 
 /// A form names files and adapters as a JSON body does.

@@ -247,8 +247,8 @@ mod tests {
     /// the server reads otherwise. One too few refuses what clients send every day.
     #[test]
     fn what_each_program_does_is_known() {
-        type Row = (fn(Kind) -> bool, &'static str);
-        let rows: [Row; 9] = [
+        type Known = (fn(Kind) -> bool, &'static str);
+        let rows: [Known; 9] = [
             (Kind::ignores_names, "llamacpp tei"),
             (Kind::answers_to_any_name, "sglang llamacpp tei"),
             (Kind::reads_json_of_any_type, "ollama"),
