@@ -28,9 +28,9 @@ shipped:
 fuzz TARGET SECONDS="60":
     cargo xtask fuzz {{ TARGET }} --seconds {{ SECONDS }}
 
-# Change the code of the core, or of CRATE, in small ways, and say which changes no test notices
-mutants *CRATE:
-    cargo xtask mutants {{ CRATE }}
+# Change the code of the core, or of CRATE, in small ways, and say which changes no test notices (docs/fuzzing.md)
+mutants CRATE="":
+    cargo xtask mutants --install {{ CRATE }}
 
 # Compile everything, quickly
 check:

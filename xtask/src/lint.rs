@@ -3,7 +3,6 @@
 mod circles;
 mod module;
 mod names;
-mod source;
 
 use std::process::Command;
 

@@ -1,7 +1,7 @@
 //! The project's own commands: run the tests against the real programs, check the source, measure, show the demo.
 //!
 //! Run as `cargo xtask …` (see <https://github.com/matklad/cargo-xtask> for the idea). Nothing here is part of Modelgate.
-//! It builds first on a fresh machine, so clap is its only dependency.
+//! It builds first on a fresh machine, so it has few dependencies.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is for the person who runs it")]
 
 mod bench;
@@ -16,6 +16,7 @@ mod run;
 mod screenshots;
 mod service;
 mod shipped;
+mod source;
 mod test;
 mod tools;
 

@@ -1,14 +1,27 @@
-//! `cargo xtask mutants`: changes the code in small ways, one after another, and says which changes no test notices
-//! (<https://mutants.rs/>; docs/fuzzing.md).
+//! `cargo xtask mutants`: changes the code in small ways, and says which changes no test notices (docs/fuzzing.md).
+//!
+//! cargo-mutants (<https://mutants.rs/>) says what to change. It would compile the crate for each change; here all changes of a crate
+//! are in one program, and a variable switches one of them on.
 
-use std::fs;
+mod copy;
+mod list;
+mod programs;
+mod switch;
+mod trial;
+
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use trial::Score;
 
 use crate::{Result, layout, run, tools};
 
-/// How long the mutants of a change may take, in seconds. Those that are left are not tried.
-const BOUND: &str = "300";
+/// How long the changes on the lines of a change may take, compiling included. Those that are left are not tried.
+const BOUND: Duration = Duration::from_secs(300);
+/// Longer than all changes of a crate take.
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
 /// What `timeout` returns if the time was up.
 const TIME_IS_UP: i32 = 124;
 
@@ -30,11 +43,8 @@ const CORE: [&str; 8] = [
 pub(crate) struct Mutate {
     /// The crate; without one, all of the core
     name: Option<String>,
-    /// Every Nth change only, and of those the Kth (from 0)
-    #[arg(long, value_name = "K/N")]
-    shard: Option<String>,
     /// Only lines that differ from what has landed (the branch `origin/HEAD`), or from the last commit; at most five minutes
-    #[arg(long, conflicts_with = "shard")]
+    #[arg(long)]
     of_change: bool,
     /// First install what is missing into target/tools
     #[arg(long)]
@@ -43,46 +53,56 @@ pub(crate) struct Mutate {
 
 /// Tries the changes; fails if no test has noticed one of them.
 pub(crate) fn mutants(wanted: &Mutate) -> Result {
+    let start = Instant::now();
+    let output = layout::target().join("mutants");
+    fs::create_dir_all(&output)?;
+    // It ends with this program.
+    let lock = File::create(output.join("lock"))?;
+    if lock.try_lock().is_err() {
+        return Err(format!("another run is at work in {}", output.display()).into());
+    }
+    let diff = if wanted.of_change { change(&output)? } else { None };
+    if wanted.of_change && diff.is_none() {
+        println!("no line of the core has changed");
+        return Ok(());
+    }
     let tools = [tools::for_mutants()];
     if wanted.install {
         tools::install(&tools)?;
     }
-    let program = tools[0].path().ok_or("cargo-mutants is missing; --install installs it")?;
-    let output = layout::target().join("mutants");
-    fs::create_dir_all(&output)?;
-    let mut command = Command::new("timeout");
-    // An interrupt, after which it still writes what it has found.
-    let bound = if wanted.of_change { BOUND } else { "infinity" };
-    command
-        .args(["--signal=INT", bound])
-        .arg(program)
-        .args(["mutants", "--no-shuffle", "--output"])
-        .arg(&output);
-    for name in CORE.iter().filter(|name| wanted.name.as_deref().is_none_or(|one| one == **name)) {
-        command.args(["--package", name]);
+    let tool = tools[0].path().ok_or("cargo-mutants is missing; --install installs it")?;
+    let deadline = start + if wanted.of_change { BOUND } else { A_DAY };
+    let names = wanted.name.as_deref().map_or(CORE.to_vec(), |name| vec![name]);
+    let mut missed = 0;
+    for name in names {
+        let score = run::step(name, || trial::run(&tool, name, diff.as_deref(), deadline))?;
+        println!("{name}: {}", told(&score));
+        missed += score.missed.len();
     }
-    if let Some(name) = wanted.name.as_deref().filter(|name| !CORE.contains(name)) {
-        command.args(["--package", name]);
+    if missed == 0 {
+        Ok(())
+    } else {
+        Err(format!("no test has noticed {missed} changes; see MISSED above").into())
     }
-    command.args(wanted.shard.iter().flat_map(|shard| ["--shard", shard]));
-    if wanted.of_change {
-        let Some(diff) = change(&output)? else {
-            println!("no line of the core has changed");
-            return Ok(());
-        };
-        // Tests pass without a change: they have just been run.
-        command.arg("--in-diff").arg(diff).args(["--baseline", "skip", "--timeout", "60"]);
+}
+
+/// What was found, in a line. A change that hangs a test is noticed.
+fn told(score: &Score) -> String {
+    let tried = score.noticed + score.missed.len();
+    let tenths = score.noticed * 1000 / tried.max(1);
+    let mut told = format!("{} of {tried} changes noticed", score.noticed);
+    if tried > 0 {
+        told.push_str(&format!(" ({}.{} %)", tenths / 10, tenths % 10));
     }
-    command.current_dir(layout::root());
-    run::as_from_a_shell(&mut command);
-    let _ = fs::remove_dir_all(output.join("mutants.out"));
-    let status = run::step("mutants", || Ok(command.status()?))?;
-    let missed = summary(&output.join("mutants.out"))?;
-    match status.code() {
-        _ if missed > 0 => Err(format!("no test has noticed {missed} changes; they are listed above").into()),
-        Some(0 | TIME_IS_UP | 3) => Ok(()),
-        _ => Err(format!("cargo-mutants: {status}").into()),
+    told.push_str(&format!("; {} did not compile", score.uncompiled));
+    if !score.untried.is_empty() {
+        told.push_str(&format!(
+            "; there was no time for {}:\n{}",
+            score.untried.len(),
+            score.untried.join("\n")
+        ));
     }
+    told
 }
 
 /// What has changed in the core since the last landing, as a file; `None` if nothing has.
@@ -104,21 +124,28 @@ fn git(arguments: &[&str]) -> Result<String> {
     Ok(answer.trim_end().to_owned())
 }
 
-/// Prints what was found, and returns how many changes were missed. One that hangs a test is noticed.
-fn summary(found: &Path) -> Result<usize> {
-    let lines = |name: &str| -> Vec<String> {
-        let text = fs::read_to_string(found.join(name)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    };
-    let (caught, hung, missed) = (lines("caught.txt"), lines("timeout.txt"), lines("missed.txt"));
-    let (noticed, tried) = (caught.len() + hung.len(), caught.len() + hung.len() + missed.len());
-    for change in &missed {
-        println!("MISSED {change}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_is_told_in_a_line() {
+        let names = |count: usize| vec!["a".to_owned(); count];
+        let score = |noticed, missed, untried| Score {
+            noticed,
+            missed: names(missed),
+            uncompiled: 2,
+            untried: names(untried),
+        };
+        for (score, line) in [
+            (score(0, 0, 0), "0 of 0 changes noticed; 2 did not compile"),
+            (score(2, 1, 0), "2 of 3 changes noticed (66.6 %); 2 did not compile"),
+            (
+                score(1, 0, 1),
+                "1 of 1 changes noticed (100.0 %); 2 did not compile; there was no time for 1:\na",
+            ),
+        ] {
+            assert_eq!(told(&score), line);
+        }
     }
-    let percent = noticed * 100 / tried.max(1);
-    println!(
-        "{noticed} of {tried} changes noticed ({percent} %); {} did not compile",
-        lines("unviable.txt").len()
-    );
-    Ok(missed.len())
 }

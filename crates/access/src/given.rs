@@ -149,6 +149,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_conflict_names_its_headers() {
+        let between = |one: HeaderName, other: HeaderName| Conflict::Between(one, other).to_string();
+        assert_eq!(
+            between(AUTHORIZATION, X_API_KEY.clone()),
+            "one in the header authorization, another in x-api-key"
+        );
+        assert_eq!(
+            between(SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_PROTOCOL),
+            "two of them in sec-websocket-protocol"
+        );
+        assert_eq!(Conflict::Repeated(API_KEY.clone()).to_string(), "the header api-key is there twice");
+    }
+
+    #[test]
     fn a_server_sees_the_protocols_without_the_key() {
         let seen = |protocols: &'static str| {
             let headers =

@@ -304,6 +304,42 @@ mod tests {
 
     use super::*;
 
+    /// Limits wait for the tokens of open requests; a copy of a key has none, and is the same key all the same.
+    #[test]
+    fn open_requests_are_counted_and_belong_to_no_copy() {
+        let open = OpenRequests::default();
+        assert!(!open.any());
+        open.opened();
+        open.opened();
+        open.closed();
+        let copy = open.clone();
+        assert!(open.any() && !copy.any() && copy == open);
+        open.closed();
+        assert!(!open.any());
+    }
+
+    /// Only what has the form of a new key can be mistyped: an older key, or one of another program, is unknown.
+    #[test]
+    fn what_has_the_form_of_a_key_and_another_checksum_is_mistyped() {
+        let key = NewKey::generate().expect("randomness").secret;
+        let (whole, cut) = (key.as_bytes(), &key.as_bytes()[..key.len() - 1]);
+        let with = |more: &str| [whole, more.as_bytes()].concat();
+        for (text, is_mistyped) in [
+            (whole.to_vec(), false),
+            (cut.to_vec(), true),
+            (whole[..key.len() - 3].to_vec(), true),
+            (whole[..key.len() - 4].to_vec(), false),
+            (whole[..key.len() - 6].to_vec(), false),
+            (with("x"), true),
+            (with("xyz"), true),
+            (with("xyzw"), false),
+            ([cut, b"-"].concat(), false),
+            (key.replacen("mg-", "sk-", 1).into_bytes(), false),
+        ] {
+            assert_eq!(NewKey::is_mistyped(&text), is_mistyped, "{} letters", text.len());
+        }
+    }
+
     #[test]
     fn open_requests_are_there_until_the_last_has_ended() {
         let open = OpenRequests::default();

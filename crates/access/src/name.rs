@@ -127,6 +127,39 @@ mod tests {
         }
     }
 
+    /// What is refused here could end a header or a line of the log, or be taken for another name.
+    #[test]
+    fn an_accounts_name_is_short_and_plain() {
+        for (text, is_one) in [
+            ("a", true),
+            ("team-7/ci@x", true),
+            ("", false),
+            ("a b", false),
+            ("a,b", false),
+            ("a\nb", false),
+            ("\u{e9}", false),
+            (&*"a".repeat(LONGEST), true),
+            (&*"a".repeat(LONGEST + 1), false),
+        ] {
+            assert_eq!(is_name(text), is_one, "{text:?}");
+        }
+    }
+
+    /// Half of an encoded character would stand for another one.
+    #[test]
+    fn an_encoded_character_is_not_cut_apart() {
+        let kept = LONGEST_OF_TOKEN - DIGITS - 1;
+        for before in kept - 4..=kept {
+            let long = name(&format!("{}{}", "a".repeat(before), " ".repeat(60)));
+            let (start, digits) = long.rsplit_once('~').expect("a digest");
+            let spaces = (kept - before) / 3;
+            assert_eq!(
+                (start, digits.len()),
+                (&*format!("{}{}", "a".repeat(before), "%20".repeat(spaces)), DIGITS)
+            );
+        }
+    }
+
     #[test]
     fn a_long_one_ends_in_its_digest_and_no_other_has_its_name() {
         let subject = format!("system:serviceaccount:{}:{}", "n".repeat(63), "s".repeat(253));

@@ -589,6 +589,63 @@ mod tests {
         assert_eq!([shared, own].map(|digest| owner(&policy, digest)), [None, None]);
     }
 
+    /// The keys of the file and of the store are put together again and again: a key met a second time is not in its own way.
+    #[test]
+    fn a_key_that_is_added_again_is_not_contested() {
+        let key = Arc::new(Key::new("alice", Arc::new(Consumer::new("team")), KeyDigest::of("a")));
+        let mut policy = Policy::default();
+        policy.add_keys([Arc::clone(&key), Arc::clone(&key)]);
+        assert!(!policy.has_contested() && !policy.is_contested(&key));
+        let twin = Arc::new(Key::clone(&key));
+        policy.add_keys([Arc::clone(&twin)]);
+        assert!(policy.has_contested() && policy.is_contested(&twin));
+        let other = Key::new("bob", Arc::new(Consumer::new("team")), KeyDigest::of("b"));
+        assert!(!policy.is_contested(&other));
+    }
+
+    /// While the store has not answered, a client must not hear that its key is wrong: it would stop asking.
+    #[test]
+    fn an_unknown_key_may_become_known_while_keys_are_missing() {
+        let code = |policy: &Policy, key: &str| {
+            let headers = HeaderMap::from_iter([(
+                HeaderName::from_static("x-api-key"),
+                HeaderValue::from_str(key).expect("a value"),
+            )]);
+            let found = policy.authenticate(&headers, None, SystemTime::UNIX_EPOCH);
+            found.map_or_else(|denial| denial.reason.code(), |_| "ok")
+        };
+        let new = NewKey::generate().expect("randomness");
+        let mistyped = &new.reveal()[..new.reveal().len() - 1];
+        let long = "x".repeat(MAX_KEY_LEN + 1);
+        let (whole, part) = (policy(), policy().incomplete());
+        assert!(!whole.is_incomplete() && part.is_incomplete());
+        for (key, expected, while_incomplete) in [
+            ("mg-alice", "ok", "ok"),
+            (new.reveal(), "invalid_api_key", "api_keys_unavailable"),
+            (mistyped, "mistyped_api_key", "mistyped_api_key"),
+            (&long, "invalid_api_key", "invalid_api_key"),
+        ] {
+            assert_eq!((code(&whole, key), code(&part, key)), (expected, while_incomplete), "{key}");
+        }
+    }
+
+    /// A header with a key goes to no server, so these are the headers that are taken away.
+    #[test]
+    fn the_headers_that_hold_keys() {
+        let policy = policy().with_key_headers(vec![HeaderName::from_static("apikey")]);
+        for (name, is_read) in [
+            ("authorization", true),
+            ("x-api-key", true),
+            ("api-key", true),
+            ("sec-websocket-protocol", true),
+            ("apikey", true),
+            ("x-litellm-api-key", false),
+            ("content-type", false),
+        ] {
+            assert_eq!(policy.reads_keys_in(&HeaderName::from_static(name)), is_read, "{name}");
+        }
+    }
+
     #[test]
     fn the_longest_key_is_still_looked_up() {
         let long = "x".repeat(MAX_KEY_LEN);

@@ -185,3 +185,45 @@ impl From<TokenFault> for Reason {
         Self::BadToken(Box::new(fault))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An address that guesses is slowed; a client whose key is known, or that shows none, is not.
+    #[test]
+    fn only_what_could_be_a_guess_counts_as_one() {
+        for (reason, is_guess) in [
+            (Reason::UnknownKey, true),
+            (Reason::MistypedKey, true),
+            (TokenFault::Unreadable.into(), true),
+            (TokenFault::NoExpiry.into(), false),
+            (Reason::MissingKey, false),
+            (Reason::KeysUnavailable, false),
+            (Reason::ExpiredKey, false),
+            (Reason::ModelNotFound { model: "x".into() }, false),
+        ] {
+            assert_eq!(reason.is_guess(), is_guess, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_is_not_ready_is_told_why() {
+        for (readiness, words) in [
+            (Readiness::Ready, None),
+            (Readiness::Starting, Some("the model \"a\" is starting; try again later")),
+            (
+                Readiness::Draining,
+                Some("no server of the model \"a\" can take requests at the moment; try again later"),
+            ),
+            (
+                Readiness::Stopped,
+                Some("no server of the model \"a\" is running at the moment; try again later"),
+            ),
+        ] {
+            let told =
+                Idle::of(readiness).map(|idle| Reason::NotReady { model: "a".into(), idle }.to_string());
+            assert_eq!(told.as_deref(), words);
+        }
+    }
+}

@@ -181,6 +181,11 @@ impl Usage {
 
     /// Returns and resets the counts. Each settlement is in it as a whole.
     pub fn take(&self) -> Vec<Used> {
+        self.take_and_forget(IDLE)
+    }
+
+    /// The same; forgets counts that have been idle at this number of takes before.
+    fn take_and_forget(&self, idle: u64) -> Vec<Used> {
         // The settlements first: then the estimates that they replace are among the counts, or were taken before.
         let mut taken = mem::take(&mut *self.settled.lock().unwrap_or_else(PoisonError::into_inner));
         let counts = self.counts.pin();
@@ -189,7 +194,7 @@ impl Usage {
             if fresh != UsedCounts::default() {
                 count.idle.store(0, Ordering::Relaxed);
                 *taken.entry(by.clone()).or_default() += fresh;
-            } else if count.idle.fetch_add(1, Ordering::Relaxed) >= IDLE {
+            } else if count.idle.fetch_add(1, Ordering::Relaxed) >= idle {
                 // A count made at this very moment, after minutes of idleness, is lost.
                 counts.remove(by);
             }
@@ -342,6 +347,54 @@ mod tests {
         }
     }
 
+    /// Names come and go, and memory is not to grow with all that ever were.
+    #[test]
+    fn what_is_idle_for_long_is_forgotten_and_counted_anew() {
+        let usage = Usage::default();
+        for _ in 0..2 {
+            usage.allowed(LLAMA, at(0), estimate(1, 2));
+            let counts: Vec<_> = usage.take_and_forget(2).into_iter().map(|used| used.counts).collect();
+            assert_eq!(
+                counts,
+                [UsedCounts {
+                    requests: 1,
+                    prompt: 1,
+                    completion: 2,
+                    estimated: 3,
+                    cost: 9,
+                    ..UsedCounts::default()
+                }]
+            );
+            for still_there in [1, 1, 0] {
+                assert_eq!(usage.take_and_forget(2), []);
+                assert_eq!(usage.counts.len(), still_there);
+            }
+        }
+    }
+
+    #[test]
+    fn each_figure_is_added_to_its_own() {
+        let counts = |n: i64| UsedCounts {
+            requests: n,
+            refused: 2 * n,
+            errors: 3 * n,
+            aborted: 4 * n,
+            milliseconds: 5 * n,
+            prompt: 6 * n,
+            cached: 7 * n,
+            completion: 8 * n,
+            exact: 9 * n,
+            measured: 10 * n,
+            estimated: 11 * n,
+            cost: 12 * n,
+        };
+        let mut sum = counts(3);
+        sum += counts(4);
+        assert_eq!((sum, sum.tokens()), (counts(7), 7 * 30));
+        sum += UsedCounts { cost: i64::MAX, ..UsedCounts::default() };
+        assert_eq!(sum.cost, i64::MAX, "a client chooses how long answers may be");
+    }
+
     #[test]
     fn its_memory_is_bounded() {
         let usage = Usage::default();
@@ -391,7 +444,9 @@ mod tests {
                     scope.spawn(move || ask_and_settle(usage, half))
                 });
                 while counting.iter().any(|thread| !thread.is_finished()) {
-                    usage.take().into_iter().for_each(|used| sum += used.counts);
+                    // Here ten minutes' worth of takes come within a millisecond, so nothing may count as idle: on a busy machine a
+                    // count was forgotten between the look-up and the addition of a thread that had to wait.
+                    usage.take_and_forget(u64::MAX).into_iter().for_each(|used| sum += used.counts);
                     assert!(sum.estimated >= 0 && sum.prompt + sum.completion == sum.tokens(), "{sum:?}");
                     // A settlement never comes without the cost of its estimate.
                     assert!(sum.cost >= 0, "{sum:?}");

@@ -265,6 +265,25 @@ fn a_websocket_key_is_kept_from_the_server() {
     let call = Call { headers: Vec::new(), ..alice() }.uri("/v1/realtime?model=org/lone");
     let call = call.header("sec-websocket-protocol", "realtime, openai-insecure-api-key.mg-alice");
     assert_eq!(grant(&usual(), &call).websocket_protocols.as_deref(), Some("realtime"));
+    // The same before its limits are asked elsewhere.
+    let (world, headers) = (usual(), call.headers());
+    let pending = access::prepare(&world.policy, &world.catalogue, &call.asked_with(&headers));
+    assert_eq!(pending.expect("allowed").websocket_protocols(), Some("realtime"));
+}
+
+/// A name that a client has invented is on no page and in no metric of models: there would be no end of them.
+#[test]
+fn a_grant_names_only_models_that_servers_or_operators_have_named() {
+    let world = usual();
+    let gate = |model| Mode::Gate { model, body_forwarded: true, single_model: false };
+    for (call, known) in [
+        (chat("cheap"), Some("cheap")),
+        (chat("invented").mode(gate(None)), None),
+        (alice().json("{}").mode(gate(Some("embeddings"))), Some("embeddings")),
+        (Call::new("mg-operator").json("{}").mode(gate(None)), None),
+    ] {
+        assert_eq!(grant(&world, &call).known_model(), known, "{call:?}");
+    }
 }
 
 #[test]
@@ -282,4 +301,12 @@ fn an_explanation_decides_the_same_and_says_how() {
         assert!(explanation.steps[0].contains("\"alice\""), "{:?}", explanation.steps);
         assert!(explanation.steps.iter().all(|step| !step.contains("mg-alice")), "no key in it");
     }
+    // Only the servers of its own route may answer it.
+    let mut cloud = server_with("cloud", &["llama"], &[("priority", "1")]);
+    cloud.spec.credential = Credential::new(CredentialHeader::Bearer, "sk-1").map(Arc::new);
+    let both = self::world(vec![cloud, server_with("local", &["llama"], &[])]);
+    let (call, headers) = (chat("llama"), chat("llama").headers());
+    let steps = access::explain(&both.policy, &both.catalogue, &call.asked_with(&headers)).steps;
+    let may_answer: Vec<_> = steps.iter().filter(|step| step.ends_with("may answer it")).collect();
+    assert_eq!(may_answer, ["local at http://local:8000 may answer it"]);
 }

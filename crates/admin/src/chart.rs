@@ -211,7 +211,7 @@ pub(crate) fn stacked(
     // What was corrected later than its hour may be below zero there.
     let height = |stack: &Stack| stack.values.iter().map(|value| (*value).max(0) as f64 / unit).sum::<f64>();
     let top = nice(stacks.iter().map(height).fold(0.0, f64::max));
-    let scale = [0.0, 0.5, 1.0].map(|part| Label { at: number(y(part)), text: figure(top * part) });
+    let scale = [0.0, 0.5, 1.0].map(|part| Label { at: number(y(part)), text: short(top * part) });
     let mut chart = Chart { title, scale: scale.into(), ..Chart::default() };
     let every = stacks.len().div_ceil(LABELS).max(1);
     for (i, stack) in stacks.iter().enumerate() {
@@ -347,6 +347,16 @@ fn figure(value: f64) -> String {
     if value >= 10.0 { format::count(value.round() as u64) } else { trimmed(&format!("{value:.4}")) }
 }
 
+/// A figure of a scale that may be of any size: `500 k`, `10 M`.
+fn short(value: f64) -> String {
+    match value {
+        value if value >= 1e9 => format!("{} G", figure(value / 1e9)),
+        value if value >= 1e6 => format!("{} M", figure(value / 1e6)),
+        value if value >= 1e4 => format!("{} k", figure(value / 1e3)),
+        value => figure(value),
+    }
+}
+
 fn trimmed(text: &str) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
@@ -422,6 +432,8 @@ mod tests {
             chart.legend.iter().map(|series| format!("{} {}", series.name, series.total)).collect();
         assert_eq!(totals, ["llama 300", "qwen 95", "others 50"]);
         assert_eq!(chart.times.len(), 2);
+        let sizes = [0.5, 9_999.0, 10_000.0, 2_500_000.0, 5e10].map(short);
+        assert_eq!(sizes, ["0.5", "9,999", "10 k", "2.5 M", "50 G"]);
         let year: Vec<_> = (0..365).map(|day| stack(&day.to_string(), [1, 0, 0])).collect();
         let chart = stacked(String::new(), &names, &year, Measure { unit: 1.0, show: |_| String::new() });
         assert!((5..=6).contains(&chart.times.len()), "{:?}", chart.times);

@@ -88,3 +88,24 @@ impl Api {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::Api;
+
+    /// Each path that is offered here is routed to servers for everybody: an API must not bring those of management.
+    #[test]
+    fn each_api_has_a_name_and_only_paths_that_answer_prompts() {
+        let names: BTreeSet<&str> = Api::ALL.into_iter().map(Api::name).collect();
+        assert!(names.len() == Api::ALL.len() && names.contains("vllm") && !names.contains(""), "{names:?}");
+        let counts = Api::ALL.map(|api| api.paths().len());
+        assert_eq!(counts, [0, 0, 0, 0, 11, 3, 6, 9]);
+        for path in Api::ALL.into_iter().flat_map(Api::paths) {
+            let manages =
+                ["load", "sleep", "slots", "adapter", "metrics"].iter().any(|word| path.contains(word));
+            assert!(path.starts_with('/') && path.len() > 1 && !manages, "{path}");
+        }
+    }
+}

@@ -91,3 +91,41 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+    use crate::LifecycleFinding;
+
+    /// `/traefik` waits for the next catalogue this way: Traefik would hear of a server late, or again and again of the same.
+    #[test]
+    fn a_reader_waits_for_another_generation() {
+        let (mut publisher, reader) = channel();
+        let waker = &mut Context::from_waker(Waker::noop());
+        let (mut first, mut second) = (pin!(reader.changed_since(0)), pin!(reader.changed_since(1)));
+        assert!(first.as_mut().poll(waker).is_pending(), "none yet");
+        publisher.publish(Catalogue::assemble([], Vec::new()));
+        assert!(matches!(first.poll(waker), Poll::Ready(catalogue) if catalogue.generation() == 1));
+        assert!(second.as_mut().poll(waker).is_pending(), "known already");
+        publisher.publish(Catalogue::assemble([], vec![problem("a")]));
+        assert!(matches!(second.poll(waker), Poll::Ready(catalogue) if catalogue.generation() == 2));
+    }
+
+    #[test]
+    fn what_the_first_catalogue_waits_for_is_told() {
+        let (publisher, reader) = channel();
+        for obstacles in [Vec::new(), vec![problem("a")], vec![problem("a"), problem("b")], Vec::new()] {
+            publisher.waits_for(obstacles.clone());
+            assert_eq!(*reader.obstacles(), obstacles);
+        }
+    }
+
+    fn problem(server: &str) -> Problem {
+        Problem::server(server, LifecycleFinding::Frozen)
+    }
+}

@@ -422,6 +422,32 @@ mod tests {
         assert_eq!(url_of(&c, &network_view), "http://gpu2:32768");
     }
 
+    /// Anybody in the network asks such a server without a key; a finding where there is none teaches operators to look away.
+    #[test]
+    fn a_port_that_everybody_reaches_is_told() {
+        let port = |container_port, address: &str| PublishedPort {
+            container_port,
+            host_port: 32768,
+            address: address.into(),
+        };
+        let published =
+            NetworkView { published: true, host_address: Some("gpu2".into()), ..NetworkView::default() };
+        for (ports, network_view, is_told) in [
+            (vec![port(8000, "0.0.0.0")], NetworkView::default(), true),
+            (vec![port(8000, "::")], NetworkView::default(), true),
+            (vec![port(8000, "")], NetworkView::default(), true),
+            (vec![port(8000, "127.0.0.1")], NetworkView::default(), false),
+            (vec![port(9000, "0.0.0.0")], NetworkView::default(), false),
+            (vec![port(8000, "0.0.0.0")], published, false),
+            (vec![], NetworkView::default(), false),
+        ] {
+            let container = ContainerRecord { published_ports: ports.clone(), ..container(&[]) };
+            let (_, problems) = interpret(&container, &network_view);
+            let expected = is_told.then(|| open_port("vllm", 32768, 8000));
+            assert_eq!(problems, Vec::from_iter(expected), "{ports:?}");
+        }
+    }
+
     #[test]
     fn who_decides_about_health() {
         let state = |labels: &[(&str, &str)], health| {

@@ -70,3 +70,43 @@ impl Cordons {
         self.0.retain(|id, cordon| known.get(id).is_some_and(|spec| cordon.applies_to(spec)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ServerUrl;
+
+    fn run(name: &str, incarnation: &str) -> ServerSpec {
+        ServerSpec {
+            incarnation: incarnation.into(),
+            ..ServerSpec::configured(name, ServerUrl::http(name, 8000))
+        }
+    }
+
+    /// A drain that outlived its run would keep an upgraded server from requests for ever; a pause that did not would send
+    /// requests to a server that its operator took out.
+    #[test]
+    fn a_drain_ends_with_its_run_and_a_pause_does_not() {
+        let drain = || CordonKind::Drain { incarnation: "1".into() };
+        for (kind, second, code) in
+            [(drain(), false, "drained_by_operator"), (CordonKind::Pause, true, "paused_by_operator")]
+        {
+            let (first, restarted, other) = (run("a", "1"), run("a", "2"), run("b", "1"));
+            let mut cordons = Cordons::default();
+            cordons.cordon(first.id.clone(), Cordon { kind, by: "alice".into() });
+            assert_eq!(cordons.of(&first).map(|cordon| cordon.finding().code()), Some(code));
+            assert_eq!(cordons.of(&restarted).is_some(), second, "{code}");
+            assert_eq!(cordons.of(&other), None);
+            let mut later = cordons.clone();
+            later.retain([&first, &other]);
+            assert_eq!(later, cordons, "its run is still there");
+            later.retain([&restarted]);
+            assert_eq!(later == cordons, second, "{code}");
+            let mut gone = cordons.clone();
+            gone.retain([&other]);
+            assert_eq!(gone, Cordons::default(), "no cordon is kept for a server that is gone");
+            assert!(cordons.resume(&first.id) && !cordons.resume(&first.id));
+            assert_eq!(cordons.of(&first), None);
+        }
+    }
+}

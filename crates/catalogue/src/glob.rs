@@ -148,9 +148,39 @@ mod tests {
         assert!(ModelGlobs::all().matches("org/anything:at-all"));
     }
 
+    /// A key for everything is treated otherwise than one for much, and a limit for one name otherwise than one for several.
+    #[test]
+    fn all_and_one_are_told_from_many() {
+        for (patterns, is_all, is_one) in [
+            (&["*"][..], true, false),
+            (&["a", "*"], true, false),
+            (&["a*"], false, false),
+            (&["a"], false, true),
+            (&["a", "b"], false, false),
+            (&["**"], false, false),
+            (&["a?"], false, false),
+            (&[], false, false),
+        ] {
+            let globs = globs(patterns);
+            assert_eq!((globs.match_all(), globs.is_name()), (is_all, is_one), "{patterns:?}");
+        }
+    }
+
+    /// Whether a reloaded configuration has changed a key is found by comparing.
+    #[test]
+    fn patterns_are_equal_if_their_text_is() {
+        let all = [&["a"][..], &["b"], &["a*"], &["b*"], &["a?"], &["b?"], &["a", "b"], &[]];
+        for (i, one) in all.iter().enumerate() {
+            for (j, other) in all.iter().enumerate() {
+                assert_eq!(globs(one) == globs(other), i == j, "{one:?} {other:?}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_not_a_pattern_is_refused_with_a_reason() {
         let long = "x".repeat(513);
+        assert!(globs(&[&long[1..]]).matches(&long[1..]), "the longest");
         for (pattern, reason) in [
             ("", "it is empty"),
             (long.as_str(), "longer than 512 bytes"),

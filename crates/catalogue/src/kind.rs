@@ -217,7 +217,9 @@ mod tests {
             (&["llamacpp"], Kind::LlamaCpp),
             (&["mannix", "library"], Kind::Ollama),
             (&["llama-swap"], Kind::LlamaSwap),
-            (&["system", "openai-internal", "my-team"], Kind::Provider),
+            (&["openai", "my-team"], Kind::Provider),
+            (&["system", "my-team"], Kind::Provider),
+            (&["openai-internal", "my-team"], Kind::Provider),
             // One known `owned_by` does not vouch for the other entries.
             (&["vllm", "somebody"], Kind::Other),
             (&["vLLM"], Kind::Other),
@@ -237,5 +239,32 @@ mod tests {
             assert_eq!(Kind::named(kind.name()), Some(kind));
         }
         assert_eq!(Kind::named("vLLM"), None);
+        let titles: std::collections::BTreeSet<&str> = Kind::ALL.into_iter().map(Kind::title).collect();
+        assert!(titles.len() == Kind::ALL.len() && !titles.contains(""), "{titles:?}");
+    }
+
+    /// A kind too many in one of the first five rows lets a request reach a model that its key may not use, or a body pass that
+    /// the server reads otherwise. One too few refuses what clients send every day.
+    #[test]
+    fn what_each_program_does_is_known() {
+        type Row = (fn(Kind) -> bool, &'static str);
+        let rows: [Row; 9] = [
+            (Kind::ignores_names, "llamacpp tei"),
+            (Kind::answers_to_any_name, "sglang llamacpp tei"),
+            (Kind::reads_json_of_any_type, "ollama"),
+            (Kind::ignores_empty_name, "ollama"),
+            (Kind::takes_null_for_no_model, "vllm sglang llamacpp llamacpp-router ollama tei llama-swap"),
+            (Kind::names_choose, "llamacpp-router ollama llama-swap"),
+            (Kind::lists_all_it_runs, "vllm sglang llamacpp tei"),
+            // Of these a 429 that Traefik has seen is Traefik's own.
+            (Kind::never_answers_429, "vllm sglang llamacpp llamacpp-router ollama"),
+            (Kind::may_export_spans, "vllm sglang llama-swap other"),
+        ];
+        for (does, kinds) in rows {
+            let found: Vec<&str> = Kind::ALL.into_iter().filter(|kind| does(*kind)).map(Kind::name).collect();
+            assert_eq!(found.join(" "), kinds);
+        }
+        let drop: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.drops_connections()).collect();
+        assert_eq!(drop, [Kind::LlamaCpp, Kind::LlamaCppRouter]);
     }
 }

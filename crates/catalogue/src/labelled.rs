@@ -58,3 +58,27 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `modelgate explain` finds a container by what the operator types.
+    #[test]
+    fn a_container_is_called_by_its_name_or_its_service() {
+        let labelled = |service: Option<&str>| Labelled {
+            name: "ai-vllm-1".into(),
+            service: service.map(str::to_owned),
+            outcome: Outcome::Server,
+        };
+        for (service, typed, is_it) in [
+            (Some("vllm"), "ai-vllm-1", true),
+            (Some("vllm"), "vllm", true),
+            (Some("vllm"), "ai", false),
+            (None, "ai-vllm-1", true),
+            (None, "vllm", false),
+        ] {
+            assert_eq!(labelled(service).is_called(typed), is_it, "{service:?} {typed}");
+        }
+    }
+}

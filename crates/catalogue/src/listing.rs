@@ -211,12 +211,38 @@ mod tests {
             r#"{"id":"host:8000/llama","owned_by":"me"}"#,
             r#"{"id":"llama:7b"}"#,
             r#"{"id":"llama:7b","owned_by":"me","max_model_len":8192}"#,
+            r#"{"id":"llama:7b","owned_by":"me","root":"llama"}"#,
+            r#"{"id":"llama:7b","owned_by":"me","parent":"llama"}"#,
+            r#"{"id":"llama:7b","owned_by":"me","aliases":["b"]}"#,
             r#"{"id":"llama3:latest","owned_by":"library"}"#,
         ] {
             assert_eq!(may_be(other), Ok(false), "{other}");
             assert_ne!(may_be(&format!("{hf},{other}")), Ok(true), "{other}");
         }
         assert_eq!(may_be(""), Ok(false));
+    }
+
+    /// Each of these is a name under which clients may ask; a context of 0 would tell them that nothing fits.
+    #[test]
+    fn aliases_and_lengths_are_read_as_far_as_they_can_be() {
+        let long = "x".repeat(MAX_TEXT + 1);
+        let body = format!(
+            r#"{{"data":[{{"id":"a","aliases":["b","",7,"c"],"max_model_len":0,"context_window":4096,
+                "root":"{long}","parent":"{}","owned_by":"me\u0007"}}]}}"#,
+            &long[1..]
+        );
+        let cards = parse_listing(body.as_bytes()).expect("a listing").cards;
+        assert_eq!(cards[0].aliases.iter().map(ModelName::as_str).collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!((cards[0].context_length, &cards[0].root, &cards[0].owned_by), (Some(4096), &None, &None));
+        assert_eq!(cards[0].parent.as_deref(), Some(&long[1..]), "the longest text");
+    }
+
+    /// A list of a thousand odd entries would hide everything else that operators are told.
+    #[test]
+    fn ten_entries_that_are_left_out_are_named() {
+        let entries = [r#"{"id":7}"#; 12].join(",");
+        let listing = parse_listing(format!(r#"{{"data":[{entries}]}}"#).as_bytes()).expect("a listing");
+        assert_eq!(listing.left_out, vec![ListingFinding::EntryWithoutId; 10]);
     }
 
     #[test]
@@ -239,6 +265,7 @@ mod tests {
             (r#"{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1}"#, r#"it has "a", "b", "c", "d", "e" and more"#),
             (r#"{"object":"list","data":{}}"#, r#"its "data" is an object"#),
             (r#"{"code":500,"data":null,"msg":"no"}"#, r#"its "data" is null"#),
+            (r#"{"a":1,"b":1,"c":1,"d":1,"e":1}"#, r#"it has "a", "b", "c", "d", "e""#),
             ("{}", "it is an empty object"),
             ("7", "it is a number"),
             ("null", "it is null"),

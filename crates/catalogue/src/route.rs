@@ -84,6 +84,11 @@ mod tests {
     fn a_route_id_reads_like_the_model() {
         assert_eq!(id("meta-llama/Llama-3.1"), "meta-llama-llama-3-1-97d7c1e8");
         assert_eq!(id("`"), "8d33f520");
+        // Traefik sends the text, which is looked up as it is.
+        let route = RouteId::of(&ModelName::new("llama").expect("a name"));
+        let by_id = std::collections::HashMap::from([(route.clone(), 7)]);
+        assert_eq!(by_id.get(route.to_string().as_str()), Some(&7));
+        assert_eq!(route.as_str(), route.to_string());
     }
 
     #[test]

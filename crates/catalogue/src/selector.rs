@@ -290,4 +290,22 @@ mod tests {
         let (a, b) = (query("a=b").expect("one"), host("x").expect("another"));
         assert_eq!(Selector::new(vec![a.clone(), b.clone()]), Selector::new(vec![b, a.clone(), a]));
     }
+
+    /// Two expressions that were taken for one would send the requests of one selection to the servers of the other.
+    #[test]
+    fn selectors_with_other_expressions_are_others_and_say_so() {
+        let one = |text: &str| header_regexp(text).expect(text);
+        let conditions =
+            [one("X-Model: b"), one("X-Model: a"), query("q=1").expect("one"), one("X-Model: a")];
+        let all = Selector::new(conditions.into());
+        assert_eq!(all.to_string(), "header x-model matching a and header x-model matching b and query q=1");
+        assert_eq!(all.conditions().len(), 3);
+        assert!(all.conditions()[0] < all.conditions()[1] && all.conditions()[1] > all.conditions()[0]);
+        assert_ne!(Selector::new(vec![one("X-Model: a")]), Selector::new(vec![one("X-Model: b")]));
+        let others = [header("X-Size: 8b"), host("Code.example")].map(|c| c.expect("one"));
+        let names: Vec<_> =
+            all.conditions().iter().chain(&others).filter_map(Condition::header_name).collect();
+        assert_eq!(names, ["x-model", "x-model", "x-size"]);
+        assert_eq!(Selector::new(others.into()).to_string(), "header x-size: 8b and host code.example");
+    }
 }

@@ -399,6 +399,7 @@ mod tests {
             ("http://u:p@vllm", "it holds a user name or password"),
             ("http://vllm:8000/v1", "it has a path, a query or a fragment (the path goes into base_path)"),
             ("http://vllm:99999", "its port is not a number from 1 to 65535"),
+            ("http://vllm:0", "its port is not a number from 1 to 65535"),
             ("http://", "its host is not a name or an address"),
             ("http://a b", "its host is not a name or an address"),
             ("http://[zz]:1", "what stands in brackets is not an IPv6 address"),
@@ -413,6 +414,127 @@ mod tests {
         assert_eq!(BasePath::parse("/").expect("root").as_str(), "");
         for bad in ["", "v1", "//", "/a/../b", "/a?b", "/a b", "/`"] {
             assert!(BasePath::parse(bad).is_err(), "{bad}");
+        }
+        let longest = format!("/{}", "a".repeat(256));
+        assert_eq!(BasePath::parse(&longest).expect("the longest").as_str(), longest);
+        assert!(BasePath::parse(&format!("{longest}a")).is_err(), "one more");
+        assert!(BasePath::default().is_default() && !BasePath::parse("/").expect("root").is_default());
+    }
+
+    #[test]
+    fn ids_and_urls_as_text() {
+        let ids = [ServerId::docker("4f"), ServerId::file("gpu")];
+        assert_eq!(ids.map(|id| (id.to_string(), id.as_str().to_owned())), {
+            ["docker:4f", "file:gpu"].map(|id| (id.to_owned(), id.to_owned()))
+        });
+        let is_https = ["http://a", "https://a"].map(|url| ServerUrl::parse(url).expect(url).is_https());
+        assert_eq!(is_https, [false, true]);
+    }
+
+    fn server(kind: Kind, models: &[&str]) -> ServerRecord {
+        let name = |model: &&str| ModelName::new(model).expect("a name");
+        ServerRecord {
+            spec: ServerSpec::configured("a", ServerUrl::http("a", 1)),
+            state: ServerState::Ready,
+            listed_as: kind,
+            has_others: false,
+            models: models.iter().map(|model| ModelCard::named(name(model))).collect(),
+        }
+    }
+
+    fn with(mut server: ServerRecord, settings: &[(&str, &str)]) -> ServerRecord {
+        for (key, value) in settings {
+            let ServerSpec { settings, model_settings, .. } = &mut server.spec;
+            crate::Setting::find(key).expect(key).read(value, settings, model_settings).expect(value);
+        }
+        server
+    }
+
+    /// A body passes unread only where it can choose nothing: one step more freedom than the program has opens other models.
+    #[test]
+    fn a_program_and_its_models_decide_what_a_request_could_choose() {
+        let by_hand = |kind| {
+            let mut server = server(kind, &["a"]);
+            server.spec.models = vec![server.models[0].name.clone()];
+            server
+        };
+        for (server, choice) in [
+            (server(Kind::Vllm, &["a"]), Choice::Sole),
+            (server(Kind::Vllm, &["a", "b"]), Choice::Several),
+            (server(Kind::Vllm, &[]), Choice::Several),
+            (by_hand(Kind::Vllm), Choice::Unknown),
+            (server(Kind::Ollama, &["a"]), Choice::Unknown),
+            (server(Kind::Other, &["a"]), Choice::Unknown),
+            (server(Kind::LlamaCpp, &["a"]), Choice::Nothing),
+            (by_hand(Kind::LlamaCpp), Choice::Nothing),
+            (with(server(Kind::Other, &["a"]), &[("single_model", "true")]), Choice::Nothing),
+            (with(server(Kind::Vllm, &["a", "b"]), &[("single_model", "true")]), Choice::Several),
+            // The operator names one of several.
+            (ServerRecord { has_others: true, ..server(Kind::LlamaCpp, &["a"]) }, Choice::Several),
+        ] {
+            assert_eq!(server.choice(), choice, "{server:?}");
+        }
+    }
+
+    /// A canary sends a model's requests on with their name: a server that refuses it would answer each with an error.
+    #[test]
+    fn which_names_a_server_accepts() {
+        let sglang = || server(Kind::Sglang, &["a"]);
+        let vllm = || server(Kind::Vllm, &["a"]);
+        for (server, accepted) in [
+            (vllm(), "a"),
+            (with(vllm(), &[("aliases", "b")]), "a b"),
+            (with(vllm(), &[("accepts", "any")]), "a b b:c"),
+            (sglang(), "a b"),
+            (with(sglang(), &[("accepts", "listed")]), "a"),
+            (server(Kind::LlamaCpp, &["a"]), "a b b:c"),
+            (server(Kind::LlamaCpp, &[]), ""),
+            (server(Kind::Ollama, &["a"]), "a"),
+        ] {
+            let found: Vec<&str> =
+                ["a", "b", "b:c"].into_iter().filter(|name| server.accepts(name)).collect();
+            assert_eq!(found.join(" "), accepted, "{server:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_program_with_a_credential_is_an_account() {
+        let credential = Credential::new(crate::CredentialHeader::Bearer, "sk-1").map(Arc::new);
+        let secret = |mut server: ServerRecord| {
+            server.spec.credential.clone_from(&credential);
+            server.kind()
+        };
+        assert_eq!(secret(server(Kind::Other, &[])), Kind::Provider);
+        assert_eq!(secret(server(Kind::Vllm, &[])), Kind::Vllm);
+        assert_eq!(secret(with(server(Kind::Other, &[]), &[("kind", "other")])), Kind::Other);
+        assert_eq!(server(Kind::Other, &[]).kind(), Kind::Other);
+    }
+
+    /// While this holds, a client that asks for an unknown model is told to come again.
+    #[test]
+    fn a_server_may_have_any_model_only_while_it_loads_and_nobody_has_named_one() {
+        use crate::{LifecycleFinding, ProbeFault, ProbeFinding, ProbedServer};
+        let by_hand = || {
+            let mut server = server(Kind::Other, &[]);
+            server.spec.models = vec![ModelName::new("a").expect("a name")];
+            server
+        };
+        let of = |fault| ProbeFinding { asked: ProbedServer::of(&by_hand().spec), fault }.into();
+        let loads = || ServerState::Starting(of(ProbeFault::CannotConnect { cause: "refused".into() }));
+        let fault = || ProbeFault::NoModelList { path: "/v1/models".into(), status: 404 };
+        let stopped = || ServerState::Stopped(LifecycleFinding::Stopped.into());
+        for (server, state, any, unread) in [
+            (server(Kind::Other, &[]), loads(), true, true),
+            (server(Kind::Other, &["a"]), loads(), false, false),
+            (by_hand(), loads(), false, false),
+            (server(Kind::Other, &[]), ServerState::Starting(of(fault())), false, true),
+            (server(Kind::Other, &[]), stopped(), false, true),
+            (server(Kind::Other, &["a"]), stopped(), false, false),
+            (by_hand(), stopped(), false, false),
+            (server(Kind::Other, &[]), ServerState::Ready, false, false),
+        ] {
+            let server = ServerRecord { state, ..server };
+            assert_eq!((server.may_have_any_model(), server.is_unread()), (any, unread), "{server:?}");
         }
     }
 }

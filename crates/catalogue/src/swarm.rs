@@ -252,6 +252,11 @@ mod tests {
         let port = PublishedPort { container_port: 8000, host_port: 30001, address: String::new() };
         let task = TaskRecord { published_ports: vec![port], ..task(&[]) };
         assert_eq!(spec(&task, &published).url.as_str(), "http://192.0.2.7:30001");
+        // Where Traefik does not need it, it is a way past Modelgate.
+        let told = |task: &TaskRecord| interpret_task(task, &NetworkView::default()).1;
+        assert_eq!(told(&task), [container::open_port("vllm.1", 30001, 8000)]);
+        let other = PublishedPort { container_port: 9000, host_port: 30001, address: String::new() };
+        assert_eq!(told(&TaskRecord { published_ports: vec![other], ..task }), []);
     }
 
     #[test]

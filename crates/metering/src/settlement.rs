@@ -126,3 +126,17 @@ impl<T> RequestSettlement<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They stand in metrics, in the API and in the store: a name that changes makes old rows unreadable.
+    #[test]
+    fn names_stay() {
+        assert_eq!(UsageKind::ALL.map(UsageKind::name), ["exact", "measured", "estimated"]);
+        assert_eq!(Ending::ALL.map(Ending::name), ["answered", "refused", "aborted", "unknown"]);
+        assert_eq!(Ending::ALL.map(|ending| Ending::named(ending.name())), Ending::ALL.map(Some));
+        assert_eq!(Ending::named("finished"), None);
+    }
+}

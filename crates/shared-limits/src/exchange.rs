@@ -137,6 +137,12 @@ mod tests {
         let messages = vec![b"a".to_vec(), b"b".to_vec()];
         assert_eq!(place.take(&answer), Received { messages, is_full: false });
         assert_eq!(place.last, "4-0");
+        let simple = |text: &str| Value::SimpleString(text.to_owned());
+        let odd = vec![simple("from"), simple("7"), simple("message"), simple("c")];
+        let answer =
+            Value::Array(vec![Value::Array(vec![text("key"), Value::Array(vec![entry("5-0", odd)])])]);
+        assert_eq!(place.take(&answer).messages, [b"c"], "a proxy may send texts in this form");
+        place.last = "4-0".to_owned();
         for nothing in [Value::Nil, Value::Array(Vec::new()), Value::Array(vec![Value::Nil])] {
             assert_eq!(place.take(&nothing), Received::default());
         }

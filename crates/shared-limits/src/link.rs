@@ -344,3 +344,35 @@ async fn ask(connection: &MultiplexedConnection, call: &Call) -> Result<Vec<u64>
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node of a cluster that sends a client on may leave out its own host. Credentials go with it.
+    #[test]
+    fn another_node_is_found_where_the_server_says() {
+        let at = |url: &str| url.into_connection_info().expect(url);
+        for (from, node, to) in [
+            ("redis://:pw@a:6379", "b:7000", Some("b:7000")),
+            ("redis://:pw@a:6379", ":7000", Some("a:7000")),
+            ("rediss://:pw@a:6379", "b:7000", Some("b:7000")),
+            ("redis://a", "b", None),
+            ("redis://a", "b:x", None),
+            ("unix:///run/redis.sock", "b:7000", None),
+        ] {
+            let from = at(from);
+            let found = elsewhere(&from, node);
+            assert_eq!(found.as_ref().map(|found| found.addr().to_string()).as_deref(), to, "{node}");
+            assert!(found.is_none_or(|found| found.redis_settings().password() == from.redis_settings().password()));
+        }
+    }
+
+    /// Lua's numbers hold 53 bits: two Modelgates whose numbers are rounded could be counted as one.
+    #[test]
+    fn a_random_number_fits_into_a_double() {
+        let numbers: Vec<u64> = (0..100).map(|_| random_id()).collect();
+        assert!(numbers.iter().all(|number| *number < 1 << 53), "{numbers:?}");
+        assert_ne!(numbers[0], numbers[1]);
+    }
+}

@@ -193,6 +193,31 @@ async fn a_server_that_comes_later_is_found() {
     assert_eq!(limits.failures(), 2);
 }
 
+/// A pause of the server's, as when it saves its data, is no outage: the limits of all would be off for it. A server that stays late
+/// is not waited for.
+#[tokio::test]
+async fn one_late_answer_is_no_loss_and_three_are() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    let limits = connected_as_in_use(&redis).await;
+    let mut health = limits.health();
+    health.borrow_and_update();
+    redis.freeze();
+    let late = limits.admit(&[plenty(1)]).await;
+    redis.thaw();
+    assert_eq!(late, Outcome::Unavailable);
+    let answers = || async { is_admitted(&limits.admit(&[plenty(1)]).await).then_some(()) };
+    testkit::eventually(Duration::from_secs(60), answers).await;
+    assert!(!health.has_changed().expect("it lives"), "{limits:?}");
+    redis.freeze();
+    for _ in 0..3 {
+        assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
+    }
+    let stopwatch = Stopwatch::start();
+    assert_eq!(limits.admit(&[plenty(1)]).await, Outcome::Unavailable);
+    assert!(stopwatch.elapsed() < 20 * MS, "{:?}", stopwatch.elapsed());
+}
+
 /// Also without requests, so that the dashboard shows it.
 #[tokio::test]
 async fn a_loss_without_requests_is_noticed() {

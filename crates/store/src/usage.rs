@@ -91,7 +91,7 @@ pub struct UsageFilter {
     pub by: UsageBy,
     /// The table that is summed up; `None`: the one that has what rows are by with the fewest rows.
     pub table: Option<UsageTable>,
-    /// The names that have rows of their own; all others of their kind have one together, whose name is `None`.
+    /// Only usage of these names of a key, a consumer or a model.
     pub only: Option<(UsageDimension, Vec<String>)>,
     /// Which rows come first.
     pub order: UsageOrder,
@@ -516,26 +516,20 @@ impl Store {
     /// The store does not answer.
     pub async fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, StoreError> {
         let source = self.usage_source(filter).await?;
-        let only = filter.only.as_ref().map_or(&[][..], |(_, names)| names);
         let by = filter.by.dimensions();
-        let columns: Vec<_> = by.iter().map(|by| filter.column(*by, source.values.len())).collect();
-        let order = filter.order_of(&columns);
+        let columns: Vec<_> = by.iter().map(|by| by.expression()).collect();
+        let order = filter.order();
         let listed: String = columns.iter().map(|column| format!("{column}, ")).collect();
         let (numbers, groups) = match () {
             () if source.is_of_rows => {
                 (format!("{}, last_used", NUMBERS.join(", ")), format!("ORDER BY {order}"))
             }
             () if by.is_empty() => (sums(), "HAVING count(*) > 0".to_owned()),
-            // By their places, because the parameters of an expression that is written twice are not the same to PostgreSQL.
-            () => {
-                let places: Vec<_> = (1..=by.len()).map(|place| place.to_string()).collect();
-                (sums(), format!("GROUP BY {} ORDER BY {order}", places.join(", ")))
-            }
+            () => (sums(), format!("GROUP BY {} ORDER BY {order}", columns.join(", "))),
         };
-        let limit = source.values.len() + only.len() + 1;
+        let limit = source.values.len() + 1;
         let statement = format!("SELECT {listed}{numbers} FROM {} {groups} LIMIT ${limit}", source.from);
         let query = source.values.iter().fold(sqlx::query(AssertSqlSafe(statement)), Query::bind);
-        let query = only.iter().fold(query, Query::bind);
         let rows = query.bind(i64::from(filter.limit)).fetch_all(&self.pool).await?;
         rows.iter().map(|row| read_row(row, by)).collect()
     }
@@ -598,9 +592,9 @@ fn read_row(row: &AnyRow, by: &[UsageDimension]) -> Result<UsageRow, StoreError>
             UsageDimension::Hour => read.hour = Some(row.try_get(i)?),
             UsageDimension::Day => read.day = Some(row.try_get(i)?),
             UsageDimension::Month => read.month = Some(row.try_get(i)?),
-            UsageDimension::Key => read.key = row.try_get(i)?,
-            UsageDimension::Consumer => read.consumer = row.try_get(i)?,
-            UsageDimension::Model => read.model = row.try_get(i)?,
+            UsageDimension::Key => read.key = Some(row.try_get(i)?),
+            UsageDimension::Consumer => read.consumer = Some(row.try_get(i)?),
+            UsageDimension::Model => read.model = Some(row.try_get(i)?),
         }
     }
     Ok(UsageRow {

@@ -9,11 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    module::Module,
+use super::module::Module;
+use crate::{
+    Result,
     source::{files, tokens, without_tests},
 };
-use crate::Result;
 
 /// Crates whose modules still import each other in circles. Take one from the list once it has none; add none.
 const WITH_CIRCLES: [&str; 4] = ["access", "accounts", "catalogue", "web"];
@@ -160,8 +160,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::Modules;
-    use crate::lint::{
-        module::Module,
+    use crate::{
+        lint::module::Module,
         source::{tokens, without_tests},
     };
 

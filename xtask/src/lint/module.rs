@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::source::is_word;
+use crate::source::is_word;
 
 /// The words of a module.
 #[derive(Default)]

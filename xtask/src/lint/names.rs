@@ -3,8 +3,10 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use super::source::{files, is_word, tokens};
-use crate::Result;
+use crate::{
+    Result,
+    source::{files, is_word, tokens},
+};
 
 /// How many types may share a name.
 const MAX: usize = 3;

@@ -372,3 +372,55 @@ fn token_ids_count_however_they_are_written() {
         }
     }
 }
+
+/// What is not counted is free; what is counted twice is refused too early.
+#[test]
+fn each_character_is_counted_once() {
+    for (body, expected) in [
+        // Four ASCII characters are a token, and each other one.
+        ("{\"prompt\":\"\u{e9}\u{e8}1234\",\"max_tokens\":1}", 4),
+        ("{\"messages\":[{\"content\":\"\u{e9}1234\"},{\"content\":\"\u{e8}1234\"}],\"max_tokens\":1}", 5),
+        (
+            "{\"messages\":[{\"content\":[{\"type\":\"document\",\"source\":{\"type\":\"text\",\"data\":\"\u{e9}1234\"}},\
+             {\"type\":\"document\",\"source\":{\"type\":\"text\",\"data\":\"\u{e8}1234\"}}]}],\"max_tokens\":1}",
+            5,
+        ),
+        // A short word beside the prompt is nothing that the model reads, nor is a number there; a long text may be one.
+        (r#"{"prompt":"1234","user":"u","seed":7,"max_tokens":1}"#, 2),
+        (r#"{"prompt":"1234","messages":[{"role":7}],"max_tokens":1}"#, 2),
+        (&*format!(r#"{{"prompt":"1234","user":"{}","max_tokens":1}}"#, "u".repeat(64)), 2),
+        (&*format!(r#"{{"prompt":"1234","user":"{}","max_tokens":1}}"#, "u".repeat(68)), 19),
+        (&*format!(r#"{{"prompt":"1234","messages":[{{"role":"{}"}}],"max_tokens":1}}"#, "u".repeat(68)), 19),
+    ] {
+        assert_eq!(chat(body), expected, "{body}");
+    }
+}
+
+/// The whole body may be a document, wherever its type stands in it.
+#[test]
+fn a_body_is_a_document_only_by_its_type() {
+    let source = r#""source":{"type":"base64","data":"AAAA"}"#;
+    for (fields, expected) in [
+        (format!(r#""type":"document",{source}"#), FILE),
+        (format!(r#"{source},"type":"document","user":"document""#), FILE),
+        (format!(r#"{source},"user":"document""#), IMAGE),
+        (format!(r#"{source},"type":"image""#), IMAGE),
+        (format!(r#""type":"document",{source},"seed":1"#), FILE),
+    ] {
+        assert_eq!(u64::from(chat(&format!("{{{fields},\"max_tokens\":1}}"))), expected + 1, "{fields}");
+    }
+}
+
+/// Of JSON that only some servers accept, the rest counts and streams as in any other body.
+#[test]
+fn odd_json_streams_and_is_shaped_as_it_says() {
+    let answers = |fields: &str| {
+        let body = format!(r#"{{"model":"m","prompt":"a","odd":1e999{fields}}}"#);
+        Count::of(body.as_bytes()).expect("an object").answers()
+    };
+    assert_eq!(answers("").streams, None);
+    assert_eq!(answers(r#","stream":true"#).streams, Some(true));
+    assert_eq!(answers(r#","stream":true,"stream":true"#).streams, Some(false));
+    let plain = Count::of(br#"{"model":"m","prompt":"\ud83d"}"#).expect("an object").answers();
+    assert!(!plain.is_shaped && answers("").is_shaped, "a field that nobody knows");
+}

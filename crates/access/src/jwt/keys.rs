@@ -334,4 +334,39 @@ mod tests {
         }
         assert_eq!(check(&short.jwk, &short.token), Signature::NoSuchKey);
     }
+
+    /// A key that its issuer has made for something else, or for another method, signs no token.
+    #[test]
+    fn a_key_signs_only_what_it_is_for() {
+        let Signed { jwk, token, .. } =
+            made().signed.into_iter().find(|signed| signed.alg == "RS256").expect("one");
+        let with = |more: Value| {
+            let mut jwk = jwk.clone();
+            for part in ["use", "key_ops", "alg"] {
+                jwk.as_object_mut().expect("an object").remove(part);
+            }
+            jwk.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            check(&jwk, &token)
+        };
+        for (more, expected) in [
+            (json!({}), Signature::Right),
+            (json!({ "use": "sig" }), Signature::Right),
+            (json!({ "use": "enc" }), Signature::NoSuchKey),
+            (json!({ "key_ops": ["verify"] }), Signature::Right),
+            (json!({ "key_ops": ["encrypt"] }), Signature::NoSuchKey),
+            (json!({ "alg": "RS256" }), Signature::Right),
+            (json!({ "alg": "RS512" }), Signature::NoSuchKey),
+            (json!({ "alg": "PS256" }), Signature::NoSuchKey),
+        ] {
+            assert_eq!(with(more.clone()), expected, "{more}");
+        }
+    }
+
+    /// Two configurations of an issuer are equal only if they share what was fetched.
+    #[test]
+    fn key_sets_are_equal_if_they_are_the_same() {
+        let keys = IssuerKeys::default();
+        assert_eq!(keys, keys.clone());
+        assert_ne!(keys, IssuerKeys::default());
+    }
 }

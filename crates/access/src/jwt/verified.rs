@@ -313,3 +313,102 @@ fn parts_of_a_token_are_objects_in_base64() {
         assert_eq!(read.is_ok(), is_read, "{claims:?}");
     }
 }
+
+/// The consumer that the operator has named has its own limits, whichever token it shows; another's are not touched.
+#[test]
+fn a_tokens_consumer_is_the_configured_one() {
+    let mut team = Consumer::new("alice");
+    team.limits = Rate::per_minute(7, None).expect("a rate").into();
+    let team = Arc::new(team);
+    let policy = Policy::default()
+        .with_issuers(vec![issuer(1)], HashMap::from([("alice".to_owned(), Arc::clone(&team))]));
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
+    let of = |subject: &str| {
+        let bearer = format!("Bearer {}", token(&claims(json!({ "sub": subject }))));
+        let headers =
+            http::HeaderMap::from_iter([(http::header::AUTHORIZATION, bearer.parse().expect("a value"))]);
+        policy.authenticate(&headers, None, at).expect("a key")
+    };
+    assert!(Arc::ptr_eq(&of("alice").consumer, &team));
+    assert!(of("bob").consumer.limits.is_empty() && of("bob").consumer.name == "bob");
+}
+
+/// Of several credentials the known one counts where the operator says so: a token is known by its signature.
+#[test]
+fn a_token_beside_a_foreign_key_is_the_known_one() {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
+    let policy = |issuers| Policy::default().with_issuers(issuers, HashMap::new()).ignoring_foreign(true);
+    let good = token(&claims(json!({})));
+    let forged = signed(2, &json!({ "alg": "EdDSA", "kid": "1" }), &claims(json!({})));
+    for (shown, issuers, is_known) in
+        [(&good, vec![issuer(1)], true), (&forged, vec![issuer(1)], false), (&good, Vec::new(), false)]
+    {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("authorization", "Bearer sk-other".parse().expect("a value"));
+        headers.insert("x-api-key", shown.parse().expect("a value"));
+        let policy = policy(issuers);
+        assert_eq!(policy.authenticate(&headers, None, at).is_ok(), is_known);
+        assert_eq!(policy.takes_tokens(), !std::ptr::eq(shown, &good) || is_known);
+    }
+}
+
+/// What an operator hears, and the bearer does not.
+#[test]
+fn an_operator_hears_what_is_wrong_with_a_token() {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
+    let unfetched = Issuer { keys: IssuerKeys::default(), ..issuer(1) };
+    let planned = || Issuer { plan_claim: Some("plan".into()), plan_required: true, ..issuer(1) };
+    let good = || claims(json!({}));
+    for (issuers, claims, operator) in [
+        (vec![], good(), Some("it has the form of an identity provider's token, and jwt names none")),
+        (vec![unfetched], good(), Some("the keys of its issuer could not be fetched so far")),
+        (vec![issuer(1)], good(), None),
+        (vec![issuer(1)], claims(json!({ "exp": NOW - 100 })), Some("; that was 100 s ago")),
+        (vec![issuer(1)], claims(json!({ "nbf": NOW + 100 })), Some("; it will be in 100 s")),
+        (
+            vec![issuer(1)],
+            claims(json!({ "aud": "x" })),
+            Some("; its aud is \"x\", and jwt.audience is \"modelgate\""),
+        ),
+        (
+            vec![issuer(1)],
+            claims(json!({ "aud": null })),
+            Some("; jwt.audience is \"modelgate\", and the token has the claims \"exp\""),
+        ),
+        (
+            vec![issuer(1), issuer(2)],
+            claims(json!({ "iss": "https://2.example" })),
+            Some("; its iss is \"https://2.example\", and a key of \"https://1.example\" has signed it"),
+        ),
+        (vec![planned()], good(), Some("; jwt.plan_claim is \"plan\", and the token has the claims \"aud\"")),
+        (
+            vec![planned()],
+            claims(json!({ "plan": "x" })),
+            Some("; its claim \"plan\" is \"x\", and no plan is called so"),
+        ),
+    ] {
+        let policy = Policy::default().with_issuers(issuers, HashMap::new());
+        let shown = signed(1, &json!({ "alg": "EdDSA" }), &claims);
+        let headers = http::HeaderMap::from_iter([(
+            http::header::AUTHORIZATION,
+            format!("Bearer {shown}").parse().expect("a value"),
+        )]);
+        let reason = policy.authenticate(&headers, None, at).err().map(|denial| denial.reason);
+        let told = reason.as_ref().and_then(|reason| crate::about_key(&policy, &headers, reason));
+        match operator {
+            None => assert_eq!(told, None),
+            Some(part) => {
+                assert!(told.as_deref().is_some_and(|told| told.contains(part)), "{told:?}, not {part}");
+            }
+        }
+        let hears = reason.map(|reason| reason.to_string()).unwrap_or_default();
+        assert!(!hears.contains("example") && !hears.contains(" s ago"), "{hears}");
+    }
+    // A key that is unknown has nothing to do with tokens.
+    let headers = http::HeaderMap::from_iter([(
+        http::HeaderName::from_static("x-api-key"),
+        "mg-x".parse().expect("a value"),
+    )]);
+    assert_eq!(crate::about_key(&Policy::default(), &headers, &Reason::UnknownKey), None);
+    assert_eq!(crate::about_key(&Policy::default(), &headers, &Reason::MissingKey), None);
+}

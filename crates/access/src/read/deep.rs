@@ -235,9 +235,25 @@ mod tests {
         }
     }
 
+    /// A body that is taken for suspicious is read a second time: of millions that are not, each would cost twice.
+    #[test]
+    fn only_a_second_model_or_another_sign_is_suspicious() {
+        for (body, suspicious) in [
+            (r#"{"model":"a","messages":[{"role":"user","content":"hi"}]}"#, false),
+            (r#"{"messages":[]}"#, false),
+            (r#"{"model":"a","tools":[{"model":"b"}]}"#, true),
+            (r#"{"model":"a","input":[{"file_id":"f"}]}"#, true),
+        ] {
+            assert_eq!(is_suspicious(body.as_bytes()), suspicious, "{body}");
+        }
+    }
+
     #[test]
     fn what_stands_deeper_is_found_where_apis_have_it() {
         for (body, found) in [
+            (r#"{"messages":[{"content":[{"type":"item_reference"}]}]}"#, "item_reference"),
+            (r#"{"tools":[{"tools":[{"model":"b"}]}]}"#, "nothing"),
+            (r#"{"messages":[{"tools":[{"model":"b"}]}],"model":"a"}"#, "tools[].model"),
             (
                 r#"{"input":[{"role":"user","content":[{"type":"input_file","file_id":"file-1"}]}]}"#,
                 "file_id",

@@ -176,6 +176,29 @@ impl OtherField {
 mod tests {
     use super::*;
 
+    /// One too few and a key reads what another has stored; one too many and a plain prompt is refused.
+    #[test]
+    fn a_value_refers_to_something_stored_by_its_shape() {
+        for (name, json, refers) in [
+            ("prompt", r#""a text""#, false),
+            ("prompt", r#" {"id":"p"}"#, true),
+            ("conversation", r#""c""#, true),
+            ("conversation", "null", false),
+            ("container", r#""c""#, true),
+            ("container", r#"{"id":"c"}"#, true),
+            ("container", r#"{"other":"c"}"#, false),
+            ("container", "7", false),
+            ("file_ids", "[]", true),
+            ("file_ids", " null ", false),
+        ] {
+            assert_eq!(StoredField::find(name).expect(name).refers(json), refers, "{name}: {json}");
+        }
+        assert!(StoredField::find("messages").is_none());
+        // In a form each value is a text: an id there, but never an object.
+        let in_forms = ["container", "file_ids", "prompt"].map(|name| StoredField::find(name).expect(name));
+        assert_eq!(in_forms.map(StoredField::counts_in_forms), [true, true, false]);
+    }
+
     #[test]
     fn names_that_matter_must_be_exact() {
         assert!(matches!(Field::of("model", Where::Json), Ok(Field::Model)));

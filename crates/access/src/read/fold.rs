@@ -65,5 +65,19 @@ mod tests {
         assert!(resembles("\u{17f}\u{212a}\u{130}ll\u{17f}", "skills"));
         assert!(resembles("LoraPath", "lora_path"));
         assert!(resembles("lora-path", "lora_path"));
+        // In a name of its own each: one that is overlooked hides a field from us alone.
+        for given in ["to\u{212a}en", "TO\u{212a}EN", "T\u{d6}\u{212a}"] {
+            assert_eq!(resembles(given, "token"), !given.contains('\u{d6}'), "{given}");
+        }
+        for (given, folded) in [
+            ('K', 'k'),
+            ('\u{212a}', 'k'),
+            ('\u{17f}', 's'),
+            ('\u{131}', 'i'),
+            ('\u{130}', 'i'),
+            ('\u{c4}', '\u{e4}'),
+        ] {
+            assert_eq!(fold(given), folded, "{given}");
+        }
     }
 }

@@ -90,6 +90,15 @@ mod tests {
         }
     }
 
+    /// A reader that separates at `;` would see a second `model`, whichever of the two is first.
+    #[test]
+    fn a_semicolon_beside_the_model_is_refused_on_either_side() {
+        for query in ["x;model=a", "model=a;x", "x;model=a;y", "b=1&x;model=a"] {
+            assert!(matches!(model(Some(query)), Err(Unreadable::Uri(_))), "{query}");
+        }
+        assert!(matches!(model(Some("x;y&model=a")), Ok(Some(name)) if name == "a"));
+    }
+
     #[test]
     fn whatever_can_be_read_differently_is_refused() {
         for (query, code) in [

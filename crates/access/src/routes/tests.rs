@@ -206,3 +206,67 @@ fn what_apis_offer_is_open() {
         }
     }
 }
+
+/// An Ollama client is told of a model's capabilities only where each server answers in Ollama's API.
+#[test]
+fn a_group_speaks_ollama_if_each_of_its_servers_does() {
+    let speaks_so = |kinds: &[Kind]| {
+        let records = kinds.iter().enumerate().map(|(i, kind)| catalogue::ServerRecord {
+            spec: catalogue::ServerSpec::configured(&format!("s{i}"), catalogue::ServerUrl::http("a", 1)),
+            state: catalogue::ServerState::Ready,
+            listed_as: *kind,
+            has_others: false,
+            models: vec![catalogue::ModelCard::named(catalogue::ModelName::new("m").expect("a name"))],
+        });
+        let catalogue = catalogue::Catalogue::assemble(records, Vec::new());
+        speaks_ollama(catalogue.pool("m").and_then(|pool| pool.group()).expect("a group"))
+    };
+    for (kinds, speaks) in [
+        (&[Kind::Ollama][..], true),
+        (&[Kind::Vllm], false),
+        (&[Kind::Ollama, Kind::Vllm], false),
+        (&[Kind::Ollama, Kind::Ollama], true),
+    ] {
+        assert_eq!(speaks_so(kinds), speaks, "{kinds:?}");
+    }
+}
+
+/// An application's own `/files` is its own; below an API's prefix it is what everybody's files are.
+#[test]
+fn a_path_of_an_unknown_server_is_an_apis_only_below_its_prefix() {
+    for (path, class) in [
+        ("/files/a", Class::Open),
+        ("/batches", Class::Open),
+        ("/v1/files/a", Class::Stored),
+        ("/api/v1/batches", Class::Jobs),
+        ("/responses/r", Class::Stored),
+        ("/conversations/c", Class::Stored),
+        ("/predict", Class::Open),
+        ("/v1/files/", Class::Stored),
+        ("/v1/files//a", Class::Open),
+    ] {
+        assert_eq!(class_of_unknown("GET", path), class, "{path}");
+    }
+}
+
+#[test]
+fn a_class_and_a_list_say_what_they_are() {
+    let classes = [Class::Open, Class::Stored, Class::Jobs, Class::Manage, Class::Never];
+    let meanings: BTreeSet<&str> = classes.into_iter().map(Class::meaning).collect();
+    assert!(meanings.len() == classes.len() && meanings.contains("open") && !meanings.contains(""));
+    assert!(source_of(Kind::Vllm).starts_with("vLLM "), "{}", source_of(Kind::Vllm));
+}
+
+/// Behind another base path, `/v1` becomes it; behind `/v1` nothing changes.
+#[test]
+fn a_path_is_judged_as_the_server_sees_it() {
+    for (base, seen, at_server) in [
+        ("/v1", "/v1/models", "/v1/models"),
+        ("/", "/v1/models", "/models"),
+        ("/openai/v1", "/v1/models", "/openai/v1/models"),
+        ("/openai/v1", "/health", "/health"),
+        ("/openai/v1", "/v1", "/v1"),
+    ] {
+        assert_eq!(path_at(seen, &BasePath::parse(base).expect(base)), at_server, "{base} {seen}");
+    }
+}

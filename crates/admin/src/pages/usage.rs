@@ -2,7 +2,10 @@
 
 mod charts;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::{Duration, SystemTime},
+};
 
 use access::UsedCounts;
 use askama::Template;
@@ -205,7 +208,7 @@ async fn page(admin: &Admin, operator: Operator, mut query: UsageQuery) -> Usage
         columns: by.dimensions().iter().map(|by| heading(by.name())).collect(),
         charts: if total.is_some() { charts } else { Vec::new() },
         compared: compared.map(|(now, before)| compared_with(before, now, currency.as_deref())),
-        total: total.as_ref().map(UsageLine::of),
+        total: total.as_ref().map(|total| UsageLine::numbers(&total.counts)),
         rows: rows.iter().map(UsageLine::of).collect(),
         has_more,
         currency,
@@ -263,21 +266,26 @@ async fn found(
     let is_by = |wanted: &[UsageDimension]| by.dimensions().iter().any(|by| wanted.contains(by));
     let most = if currency.is_some() { UsageOrder::Cost } else { UsageOrder::Tokens };
     let is_by_time = is_by(&[UsageDimension::Hour, UsageDimension::Day, UsageDimension::Month]);
-    let order = if is_by_time { UsageOrder::Newest } else { most };
     let of = [UsageDimension::Key, UsageDimension::Consumer].into_iter().find(|of| is_by(&[*of]));
     let of = of.unwrap_or(UsageDimension::Model);
-    // One list serves for the sum and for the charts.
-    let by_name = UsageFilter { by: UsageBy::of([of]), order: most, limit: NAMES, ..all.clone() };
-    let by_name = store.usage(&by_name).await?;
-    let is_whole = by_name.len() < NAMES as usize;
-    let rows = UsageFilter { by: by.clone(), order, limit: ROWS + 1, ..all.clone() };
+    // One list serves for the sum and for the charts, and without times for the rows, too.
+    let listed = if is_by_time { UsageBy::of([of]) } else { by.clone() };
+    let listed = UsageFilter { by: listed, order: most, limit: NAMES, ..all.clone() };
+    let listed = store.usage(&listed).await?;
+    let is_whole = listed.len() < NAMES as usize;
+    let rows = UsageFilter { by: by.clone(), order: UsageOrder::Newest, limit: ROWS + 1, ..all.clone() };
     let mut found = Found {
-        total: if is_whole { sum(&by_name) } else { store.usage(all).await?.pop() },
-        rows: match by.dimensions() {
-            [only] if *only == of => by_name.iter().take(ROWS as usize + 1).cloned().collect(),
-            _ => store.usage(&rows).await?,
+        total: if is_whole { sums(&listed, |_| ()).pop() } else { store.usage(all).await?.pop() },
+        rows: match is_by_time {
+            true => store.usage(&rows).await?,
+            false => listed.iter().take(ROWS as usize + 1).cloned().collect(),
         },
         ..Found::default()
+    };
+    let by_name = match of {
+        UsageDimension::Key => sums(&listed, |row| row.key.clone()),
+        UsageDimension::Consumer => sums(&listed, |row| row.consumer.clone()),
+        _ => sums(&listed, |row| row.model.clone()),
     };
     let day = |text: &Option<String>| text.as_ref().and_then(|day| day.parse::<Date>().ok());
     let today = day(&Some(day_before(admin, Duration::ZERO))).unwrap_or_default();
@@ -307,15 +315,18 @@ async fn found(
     Ok(found)
 }
 
-/// The sum of rows; `None` if there are none.
-fn sum(rows: &[UsageRow]) -> Option<UsageRow> {
-    let (first, others) = rows.split_first()?;
-    let mut sum = UsageRow { key: None, consumer: None, model: None, ..first.clone() };
-    for row in others {
-        sum.counts += row.counts;
-        sum.last_used_ms = sum.last_used_ms.max(row.last_used_ms);
+/// The sums of rows that are of the same name.
+fn sums<N: Ord>(rows: &[UsageRow], name: impl Fn(&UsageRow) -> N) -> Vec<UsageRow> {
+    let mut sums: BTreeMap<N, UsageRow> = BTreeMap::new();
+    for row in rows {
+        match sums.entry(name(row)) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(row.clone());
+            }
+            Entry::Occupied(sum) => sum.into_mut().counts += row.counts,
+        }
     }
-    Some(sum)
+    sums.into_values().collect()
 }
 
 /// The first month of which there is something.

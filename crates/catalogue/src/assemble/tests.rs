@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
-    CredentialHeader, Finding, Kind, LifecycleFinding, ServerSettings, ServerSpec, ServerUrl, Setting,
-    SettingFinding, Strategy,
+    BranchFault, CredentialHeader, Finding, Kind, LifecycleFinding, ServerSettings, ServerSpec, ServerUrl,
+    Setting, SettingFinding, Strategy,
 };
 
 fn record(name: &str, state: ServerState, context: u64) -> ServerRecord {
@@ -368,4 +368,156 @@ fn a_canary_must_accept_the_name_and_says_so() {
         assert!(catalogue.pool("llama").expect("a pool").canary.is_none());
         assert!(problems(&catalogue)[0].contains(message), "{:?}", catalogue.problems());
     }
+}
+
+/// What is shown beside the servers, and what a name that is not there yet is told.
+#[test]
+fn a_catalogue_holds_what_it_was_given() {
+    let hint = crate::open_port("a", 8000, 80);
+    let catalogue = Catalogue::assemble([server("a", &["llama"], &[])], vec![hint.clone()]);
+    assert_eq!((catalogue.hints(), catalogue.problems()), (&[hint][..], &[][..]));
+    assert_eq!(catalogue.servers().map(|server| server.spec.name.as_str()).collect::<Vec<_>>(), ["a"]);
+    let route = catalogue.pool("llama").and_then(|pool| pool.group()).expect("ready").route.to_string();
+    assert_eq!(catalogue.pool_of_route(&route).map(|pool| pool.model.as_str()), Some("llama"));
+    assert!(catalogue.pool_of_route("llama").is_none());
+    let container = Labelled { name: "c".into(), service: None, outcome: crate::Outcome::Rejected };
+    let router = OwnRouter {
+        container: "c".into(),
+        name: "r".into(),
+        rule: "Host(`x`)".into(),
+        priority: None,
+        has_tls: false,
+        middlewares: Vec::new(),
+        asks: Vec::new(),
+        is_doubtful: false,
+    };
+    let traefik = TraefikSeen { container: "t".into(), version: "v3.7.15".into() };
+    let shown = catalogue
+        .with_containers(vec![container.clone()])
+        .with_own_routers(vec![router.clone()])
+        .with_traefiks(vec![traefik.clone()]);
+    assert_eq!(
+        (shown.containers(), shown.own_routers(), shown.traefiks()),
+        (&[container][..], &[router][..], &[traefik][..])
+    );
+    assert!(shown.knows("llama"), "and nothing else is lost");
+}
+
+/// After a restart a name that was there is told to come again, and any other that there is none.
+#[test]
+fn a_name_that_was_there_may_return_while_servers_are_missing() {
+    let remembered = || Arc::new(BTreeSet::from(["gone".to_owned()]));
+    let stopped = ServerState::Stopped(LifecycleFinding::Stopped.into());
+    let unread = || ServerRecord { state: stopped.clone(), ..server("b", &[], &[]) };
+    let (plain, with_unread) =
+        (vec![server("a", &["llama"], &[])], vec![server("a", &["llama"], &[]), unread()]);
+    for (servers, is_returning, may_return) in
+        [(plain.clone(), true, true), (plain, false, false), (with_unread, false, true)]
+    {
+        let catalogue = Catalogue::assemble(servers, Vec::new()).with_remembered(remembered(), is_returning);
+        assert_eq!(catalogue.may_return("gone"), may_return, "{is_returning}");
+        assert!(!catalogue.may_return("other") && catalogue.knows("llama") && !catalogue.knows("gone"));
+    }
+}
+
+/// Whether a client that asks for an unknown name is told to come again depends on where its request could go.
+#[test]
+fn a_server_that_loads_may_have_any_model_where_requests_reach_it() {
+    let asked = crate::ProbedServer::of(&server("x", &[], &[]).spec);
+    let fault = crate::ProbeFault::CannotConnect { cause: "refused".into() };
+    let loading = ServerState::Starting(crate::ProbeFinding { asked, fault }.into());
+    for (settings, for_all, for_those) in [
+        (&[][..], true, None),
+        (&[("select.query", "fast=true")], false, Some(true)),
+        (&[("select.query", "fast=true"), ("select.others", "true")], true, Some(true)),
+    ] {
+        let loading = ServerRecord { state: loading.clone(), ..server("x", &[], settings) };
+        let catalogue = Catalogue::assemble([loading], Vec::new());
+        let selection = catalogue.selections().first().map(Selection::may_have_any_model);
+        assert_eq!((catalogue.may_have_any_model(), selection), (for_all, for_those), "{settings:?}");
+    }
+    let ready = Catalogue::assemble([server("x", &["tiny"], &[("select.query", "fast=true")])], Vec::new());
+    assert!(!ready.may_have_any_model() && !ready.selections()[0].may_have_any_model());
+    assert!(ready.knows("tiny") && ready.pool("tiny").is_none(), "known to those who choose it");
+}
+
+/// What a request meets behind its route decides what it may do there.
+#[test]
+fn the_doors_of_a_route_are_those_of_all_servers_and_branches() {
+    let main =
+        server("a", &["llama"], &[("kind", "vllm"), ("mirror.model", "next"), ("mirror.percent", "5")]);
+    let twin =
+        server("b", &["llama"], &[("kind", "vllm"), ("mirror.model", "next"), ("mirror.percent", "5")]);
+    let next = server("c", &["next"], &[("kind", "tei"), ("accepts", "any")]);
+    let catalogue = Catalogue::assemble([main, twin, next], Vec::new());
+    let group = catalogue.pool("llama").and_then(|pool| pool.group()).expect("ready");
+    assert_eq!(group.doors.iter().map(|door| door.kind).collect::<Vec<_>>(), [Kind::Vllm, Kind::Tei]);
+}
+
+/// A canary or mirror that cannot work is told, and one that is off or would send requests to itself is none.
+#[test]
+fn a_branch_that_cannot_work_is_told() {
+    let main = |percent: &'static str, target: &'static str| {
+        server("a", &["llama"], &[("canary.model", target), ("canary.percent", percent)])
+    };
+    let any = |name: &str, models: &[&str], more: &[(&str, &str)]| {
+        server(name, models, &[&[("accepts", "any")], more].concat())
+    };
+    let secret = |mut server: ServerRecord| {
+        server.spec.credential = Credential::new(CredentialHeader::Bearer, "sk-1").map(Arc::new);
+        server
+    };
+    for (records, fault) in [
+        (vec![main("0", "next"), server("b", &["next"], &[])], None),
+        (vec![main("20", "llama")], None),
+        (
+            vec![ServerRecord {
+                state: ServerState::Stopped(LifecycleFinding::Stopped.into()),
+                ..main("20", "next")
+            }],
+            None,
+        ),
+        (vec![main("20", "next"), any("b", &["next"], &[])], None),
+        (vec![main("20", "next"), any("b", &["next", "llama"], &[("kind", "ollama")])], Some("has_both")),
+        (vec![main("20", "next"), any("b", &["next", "other"], &[("kind", "ollama")])], None),
+        (vec![main("20", "next"), any("b", &["next", "llama"], &[("kind", "vllm")])], None),
+        (vec![main("20", "next"), secret(any("b", &["next"], &[]))], Some("credential")),
+    ] {
+        let catalogue = Catalogue::assemble(records, Vec::new());
+        let found = catalogue.problems().iter().find_map(|problem| match &problem.finding {
+            Finding::Setting(SettingFinding::Branch { fault: BranchFault::HasBoth { .. }, .. }) => {
+                Some("has_both")
+            }
+            Finding::Setting(SettingFinding::Branch { fault: BranchFault::Credential, .. }) => {
+                Some("credential")
+            }
+            Finding::Setting(SettingFinding::Branch { .. }) => Some("another"),
+            _ => None,
+        });
+        assert_eq!(found, fault, "{:?}", problems(&catalogue));
+    }
+    // It is told of the server that asks for it, not of the first one of the model.
+    let catalogue = Catalogue::assemble([server("0", &["llama"], &[]), main("20", "nothing")], Vec::new());
+    assert!(problems(&catalogue)[0].starts_with("server a:"), "{:?}", problems(&catalogue));
+}
+
+#[test]
+fn a_server_that_says_it_has_one_model_and_has_more_is_told() {
+    let told = |models: &[&str]| {
+        problems(&Catalogue::assemble([server("a", models, &[("single_model", "true")])], Vec::new())).len()
+    };
+    assert_eq!([told(&[]), told(&["a"]), told(&["a", "b"])], [0, 0, 1]);
+}
+
+/// A model's own name wins over a server's alias for another.
+#[test]
+fn an_alias_does_not_take_the_name_of_a_listed_model() {
+    let mut listed = server("a", &["llama", "qwen"], &[("aliases", "qwen=llama")]);
+    listed.models[0].aliases = vec![model("qwen"), model("l")];
+    let catalogue = Catalogue::assemble([listed], Vec::new());
+    let canonical = |name: &str| catalogue.pool(name).map(|pool| pool.canonical.to_string());
+    assert_eq!(canonical("qwen").as_deref(), Some("qwen"));
+    assert_eq!(canonical("l").as_deref(), Some("llama"));
+    let card = &catalogue.pool("l").expect("a pool").card;
+    assert_eq!(card.name.as_str(), "l", "the list shows each name as its own");
 }

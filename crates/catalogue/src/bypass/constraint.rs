@@ -108,9 +108,17 @@ mod tests {
             ("Label(`team`,`ml`) &&", None),
             ("Label(`team`,`ml`) Label(`a`,`b`)", None),
             ("", None),
+            // An escape that is not understood: nothing is said, rather than something wrong.
+            (r#"Label("team","m\\u006c")"#, None),
+            (r"Label(`team`,`m\u006c`)", Some(false)),
         ] {
             assert_eq!(matches(expression, &labels), expected, "{expression}");
         }
         assert_eq!(matches(&"(".repeat(100_000), &labels), None);
+        let nested = |depth: usize| format!("{}Label(`team`,`ml`)", "!".repeat(depth));
+        assert_eq!((matches(&nested(30), &labels), matches(&nested(31), &labels)), (Some(true), Some(false)));
+        assert_eq!(matches(&nested(32), &labels), None, "too deep");
+        let side_by_side = vec!["!!Label(`team`,`ml`)"; 40].join(" && ");
+        assert_eq!(matches(&side_by_side, &labels), Some(true), "long is not deep");
     }
 }

@@ -243,3 +243,102 @@ fn modelgate_is_not_to_be_exposed_either() {
     assert!(one(modelgate(&[rule]), &on(true)).is_some(), "Traefik takes the lowest");
     assert_eq!(one(modelgate(&[("traefik.enable", "false")]), &on(true)), None);
 }
+
+/// Routers of their own are compared with the document, so that an operator sees which one Traefik would take.
+#[test]
+fn the_routers_of_labels_are_listed_as_traefik_reads_them() {
+    let edge = thing(
+        "edge",
+        Role::Other,
+        &[
+            ("traefik.http.routers.a.rule", " Host(`a`) "),
+            ("traefik.http.routers.a.priority", "7"),
+            ("traefik.http.routers.a.middlewares", "all,check@docker,check@file,sso,none"),
+            ("traefik.http.middlewares.all.chain.middlewares[0]", "check"),
+            ("traefik.http.middlewares.all.chain.middlewares[1]", "strip"),
+            ("traefik.http.middlewares.check.forwardauth.address", "http://modelgate:8101/auth?model=llama"),
+            ("traefik.http.middlewares.none.forwardauth.address", "http://modelgate:8101/auth"),
+            ("traefik.http.middlewares.sso.forwardauth.address", "http://sso/verify?x"),
+            ("traefik.http.middlewares.strip.stripprefix.prefixes", "/a"),
+            ("traefik.http.routers.b.rule", "Host(`b`)"),
+            ("traefik.http.routers.b.priority", "0"),
+            ("traefik.http.routers.b.tls", "true"),
+            ("traefik.http.routers.c.rule", "Host(`c`)"),
+            ("traefik.http.routers.c.tls", "false"),
+            ("traefik.http.routers.c.middlewares", "loop"),
+            ("traefik.http.middlewares.loop.chain.middlewares", "loop,check"),
+            ("traefik.http.routers.d.rule", "Host(`d`)"),
+            ("traefik.http.routers.d.tls.certresolver", "le"),
+            ("traefik.http.routers.without.service", "x"),
+            ("traefik.tcp.routers.raw.rule", "HostSNI(`*`)"),
+        ],
+    );
+    let found = doors(std::slice::from_ref(&edge), &on(true)).routers;
+    let read: Vec<_> =
+        found.iter().map(|r| (&*r.name, &*r.rule, r.priority, r.has_tls, r.asks.len())).collect();
+    assert_eq!(
+        read,
+        [
+            ("a", "Host(`a`)", Some(7), false, 3),
+            ("b", "Host(`b`)", None, true, 0),
+            // A chain that names itself is followed eight times.
+            ("c", "Host(`c`)", None, false, 8),
+            ("d", "Host(`d`)", None, true, 0),
+        ]
+    );
+    assert_eq!(found[0].asks, ["model=llama", "model=llama", ""]);
+    assert!(found.iter().all(|router| router.container == "edge" && !router.is_doubtful));
+    assert!(doors(&[edge], &[]).routers.iter().all(|router| router.is_doubtful));
+}
+
+/// A redirection that is none, and a list that is none, keep nobody out.
+#[test]
+fn only_what_traefik_takes_for_a_check_is_one() {
+    for (open, is_open) in [
+        (&[RULE, (MIDDLEWARES, "x"), ("traefik.http.middlewares.x.redirectscheme.scheme", "http")][..], true),
+        (&[RULE, (MIDDLEWARES, "x"), ("traefik.http.middlewares.x.chain.other", "modelgate@http")], true),
+        (&[RULE, ("traefik.http.routers.llm.other", "modelgate@http")], true),
+        (
+            &[
+                RULE,
+                ("traefik.http.routers.llm.tls", "false"),
+                (MIDDLEWARES, "x"),
+                ("traefik.http.middlewares.x.redirectscheme.scheme", "https"),
+            ],
+            false,
+        ),
+    ] {
+        assert_eq!(one(server(open), &on(true)).is_some(), is_open, "{open:?}");
+    }
+    // A label of another kind of address leaves the port as it is.
+    let url = [("traefik.http.services.a.loadbalancer.server.url", "8000")];
+    assert_eq!(one(Exposable { ports: BTreeSet::new(), ..server(&url) }, &on(true)), None);
+    let udp = [("traefik.udp.services.a.loadbalancer.server.port", "53")];
+    assert_eq!(one(server(&udp), &on(true)), None, "no router for HTTP beside it");
+    let tcp = [("traefik.tcp.services.a.loadbalancer.server.port", "8000")];
+    assert_eq!(one(server(&tcp), &on(true)), None, "nor here");
+    let two = [
+        ("traefik.tcp.routers.raw.rule", "HostSNI(`*`)"),
+        ("traefik.tcp.routers.raw.service", "raw"),
+        ("traefik.tcp.services.raw.loadbalancer.server.port", "8000"),
+        ("traefik.tcp.services.raw.loadbalancer.server.scheme", "x"),
+    ];
+    assert!(one(server(&two), &on(true)).is_some());
+}
+
+/// Two Compose services of one name in two hosts' projects have names of their own in Traefik; a router names one of them.
+#[test]
+fn a_router_leads_where_traefiks_name_does() {
+    let edge = thing(
+        "edge",
+        Role::Other,
+        &[("traefik.http.routers.x.rule", "Host(`x`)"), ("traefik.http.routers.x.service", "vllm")],
+    );
+    let quiet = [
+        ("traefik.http.routers.own.rule", "Host(`y`)"),
+        ("traefik.http.routers.own.middlewares", "modelgate@http"),
+    ];
+    let named = |name: &str| Exposable { docker_name: name.into(), ..server(&quiet) };
+    assert_eq!(told(&[edge.clone(), named("vllm")], &on(true)).len(), 1);
+    assert_eq!(told(&[edge, named("other")], &on(true)), [], "it leads to another container");
+}

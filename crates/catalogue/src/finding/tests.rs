@@ -8,16 +8,7 @@ use crate::{
 };
 
 /// The files that define the findings.
-const FILES: [&str; 8] = [
-    include_str!("address.rs"),
-    include_str!("docker.rs"),
-    include_str!("door.rs"),
-    include_str!("label.rs"),
-    include_str!("lifecycle.rs"),
-    include_str!("listing.rs"),
-    include_str!("probe.rs"),
-    include_str!("setting.rs"),
-];
+const FILES: [&str; 8] = ["address", "docker", "door", "label", "lifecycle", "listing", "probe", "setting"];
 
 fn model(name: &str) -> ModelName {
     ModelName::new(name).expect("a name")
@@ -213,12 +204,13 @@ fn all() -> Vec<Finding> {
 }
 
 /// The codes as the files have them.
-fn written() -> Vec<&'static str> {
-    let codes = |file: &'static str| {
+fn written() -> Vec<String> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/finding");
+    let codes = |name: &str| -> Vec<String> {
+        let file = std::fs::read_to_string(folder.join(name).with_extension("rs")).expect(name);
         let begins = ["Facts::hint(\"", "Facts::fault(\"", "Facts::danger(\""];
-        begins.into_iter().flat_map(move |begin| {
-            file.split(begin).skip(1).map(|rest| rest.split('"').next().unwrap_or_default())
-        })
+        let rests = begins.iter().flat_map(|begin| file.split(begin).skip(1));
+        rests.map(|rest| rest.split('"').next().unwrap_or_default().to_owned()).collect()
     };
     FILES.into_iter().flat_map(codes).collect()
 }
@@ -226,7 +218,7 @@ fn written() -> Vec<&'static str> {
 #[test]
 fn each_finding_has_a_code_of_its_own_words_and_advice() {
     let codes = written();
-    let unique: BTreeSet<&str> = codes.iter().copied().collect();
+    let unique: BTreeSet<&str> = codes.iter().map(String::as_str).collect();
     assert_eq!(unique.len(), codes.len(), "one code stands for two findings: {codes:?}");
     assert_eq!(
         all().iter().map(Finding::code).collect::<BTreeSet<_>>(),
@@ -291,4 +283,176 @@ fn a_list_of_all_labels_can_be_left_out() {
     let choices = unknown.choices().expect("all labels");
     assert_eq!(unknown.to_string(), format!("{unknown:#}; known are {choices}"));
     assert!(choices.contains("inference.port"), "{choices}");
+}
+
+/// A server that loads is waited for, and clients are told to come again. What somebody must mend is not waited for; nor is a
+/// server whose HEALTHCHECK passes, or that has been silent for too long.
+#[test]
+fn what_passes_by_itself_is_told_from_what_must_be_mended() {
+    let path = || std::sync::Arc::from("/v1/models");
+    let cause = || std::sync::Arc::from("reset");
+    let (loading, always, never) = ("loading", "always", "never");
+    for (fault, code, passes, is_silence) in [
+        (ProbeFault::CannotConnect { cause: cause() }, "cannot_connect", loading, true),
+        (ProbeFault::TimedOut { after: std::time::Duration::ZERO }, "timed_out", loading, true),
+        (ProbeFault::BrokeOff { cause: cause() }, "connection_broke_off", loading, true),
+        (ProbeFault::AnswerBrokeOff { path: path() }, "answer_broke_off", loading, false),
+        (ProbeFault::Untrusted { cause: cause() }, "certificate_untrusted", never, false),
+        (ProbeFault::AnswerTooLong { path: path() }, "answer_too_long", never, false),
+        (ProbeFault::Status { path: path(), status: 503 }, "models_status", always, false),
+        (ProbeFault::Status { path: path(), status: 500 }, "models_status", never, false),
+        (ProbeFault::Fails { status: 503 }, "server_error", always, false),
+        (ProbeFault::NotReady { path: path(), status: 404 }, "not_ready_status", never, false),
+        (
+            ProbeFault::LacksText { path: path(), status: 200, wanted: cause() },
+            "not_ready_text",
+            always,
+            false,
+        ),
+    ] {
+        for (is_healthy, is_lost) in [(false, false), (true, false), (false, true), (true, true)] {
+            let Finding::Probe(found) = probe(fault.clone(), Origin::File, false) else { unreachable!() };
+            let finding =
+                ProbeFinding { asked: ProbedServer { is_healthy, is_lost, ..found.asked }, ..found };
+            assert_eq!(finding.is_silence(), is_silence, "{finding:?}");
+            let finding = Finding::from(finding);
+            let expected = passes == always || passes == loading && !is_healthy && !is_lost;
+            assert_eq!((finding.code(), finding.may_pass_by_itself()), (code, expected), "{finding:?}");
+        }
+    }
+}
+
+/// Operators look for the keys that are named, in the place that is named.
+#[test]
+fn a_probe_is_told_in_the_words_of_its_servers_place() {
+    let path = || std::sync::Arc::from("/v1/models");
+    let status = |status| ProbeFault::Status { path: path(), status };
+    let refused = || ProbeFault::CannotConnect { cause: "refused".into() };
+    for (fault, origin, is_healthy, words, advice) in [
+        (
+            refused(),
+            Origin::Docker,
+            false,
+            "cannot connect to http://10.0.0.1:8000: refused (is inference.port right?)",
+            "The container runs,",
+        ),
+        (
+            refused(),
+            Origin::Docker,
+            true,
+            "healthy, but cannot connect",
+            "Its HEALTHCHECK passes within the container,",
+        ),
+        (
+            refused(),
+            Origin::File,
+            false,
+            "cannot connect to http://10.0.0.1:8000: refused (is url right?)",
+            "Is the server running,",
+        ),
+        (
+            ProbeFault::TimedOut { after: std::time::Duration::from_secs(3) },
+            Origin::Docker,
+            false,
+            "http://10.0.0.1:8000 does not answer within 3 s",
+            "It may be loading its model, be overloaded, or hang; or something between here and there drops what is sent. Look at its \
+             log: docker logs NAME.",
+        ),
+        (
+            ProbeFault::TimedOut { after: std::time::Duration::from_secs(3) },
+            Origin::File,
+            true,
+            "healthy, but http://10.0.0.1:8000 does not answer",
+            "Its HEALTHCHECK, which asks from within the container, passes.",
+        ),
+        (
+            status(302),
+            Origin::File,
+            false,
+            "GET http://10.0.0.1:8000/v1/models answers 302",
+            "Modelgate follows no redirects. Set url and base_path to where its API is.",
+        ),
+        (
+            status(302),
+            Origin::Docker,
+            true,
+            "healthy, but /v1/models answers 302",
+            "Modelgate follows no redirects. Set inference.port and inference.api.base_path to where its API is.",
+        ),
+        (status(429), Origin::File, false, "GET", "Modelgate's probes, one every few seconds,"),
+        (status(500), Origin::File, false, "GET", "The server fails by itself; look at its log."),
+        (status(599), Origin::File, false, "GET", "The server fails by itself;"),
+        (status(418), Origin::File, false, "GET", "Modelgate expects 200 there."),
+        (
+            ProbeFault::NoModelList { path: path(), status: 404 },
+            Origin::File,
+            false,
+            "GET http://10.0.0.1:8000/v1/models answers 404: set models if it has no model list, or base_path if",
+            "The server has no model list there. Name its models with the key models of its entry in servers",
+        ),
+        (
+            ProbeFault::NoModelList { path: path(), status: 404 },
+            Origin::Docker,
+            false,
+            "GET http://10.0.0.1:8000/v1/models answers 404: set inference.models if it has no model list, or inference.api.base_path",
+            "The server has no model list there. Name its models with the label inference.models",
+        ),
+    ] {
+        let Finding::Probe(found) = probe(fault, origin, false) else { unreachable!() };
+        let finding: Finding =
+            ProbeFinding { asked: ProbedServer { is_healthy, ..found.asked }, ..found }.into();
+        assert!(finding.to_string().starts_with(words), "{finding}");
+        assert!(finding.advice().starts_with(advice), "{finding}: {}", finding.advice());
+    }
+}
+
+#[test]
+fn a_branch_is_called_as_in_the_settings() {
+    for (kind, name, key) in
+        [(BranchKind::Canary, "canary", "canary.model"), (BranchKind::Mirror, "mirror", "mirror.model")]
+    {
+        let (one, target) = (model("llama"), model("next"));
+        let finding = Finding::from(SettingFinding::Branch {
+            kind,
+            model: one,
+            target,
+            fault: BranchFault::NoSuchModel,
+        });
+        let told = format!("{finding} {}", finding.advice());
+        assert!(kind.key() == key && told.contains(&format!("the {name} begins by itself")), "{told}");
+    }
+}
+
+/// Programs filter by these words.
+#[test]
+fn a_severity_has_a_word() {
+    let words = [Severity::Hint, Severity::Fault, Severity::Danger].map(Severity::name);
+    assert_eq!(words, ["hint", "fault", "danger"]);
+}
+
+/// A server that has ended is forgotten after a while, and the end of a run ends its drain.
+#[test]
+fn a_run_that_is_over_is_told_from_one_that_rests() {
+    let over = lifecycle()
+        .into_iter()
+        .filter(|finding| matches!(finding, Finding::Lifecycle(finding) if finding.has_ended()));
+    assert_eq!(
+        over.map(|finding| finding.to_string()).collect::<Vec<_>>(),
+        ["it has stopped", "it has been removed", "it has gone"]
+    );
+}
+
+#[test]
+fn the_servers_that_may_be_exposed_are_counted() {
+    let told = |more| {
+        let names = vec!["a".into(), "b".into()];
+        Finding::from(DoorFinding::TraefikUnseen { why: Blind::Hidden("edge".into()), names, more })
+            .to_string()
+    };
+    assert!(
+        told(0).contains("of edge does not stand") && told(0).contains("lead to a, b. The"),
+        "{}",
+        told(0)
+    );
+    assert!(told(1).contains("lead to a, b and 1 more. The"), "{}", told(1));
 }

@@ -76,8 +76,8 @@ impl OpenPath {
         };
         let fits =
             path.len() <= 256 && path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_segment));
-        (fits || path.is_empty() && and_below || path == "/")
-            .then(|| Self { path: path.to_owned(), and_below })
+        let is_root = if and_below { path.is_empty() } else { path == "/" };
+        (fits || is_root).then(|| Self { path: path.to_owned(), and_below })
     }
 
     /// Whether `path` is this path, or is below it and that is open.

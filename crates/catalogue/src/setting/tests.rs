@@ -144,6 +144,7 @@ fn the_ends_of_ranges() {
         ("timeout.response_header", "0s", true),
         ("timeout.response_header", "120", false),
         ("timeout.dial", "1us", false),
+        ("timeout.dial", "1000h", false),
         ("healthcheck.path", "health", false),
         ("healthcheck.path", "/a`b", false),
         ("healthcheck.path", "off", true),
@@ -169,4 +170,97 @@ fn what_was_said_first_stays_and_the_difference_is_told() {
     let settings = first.resolve();
     assert_eq!(settings.strategy, Some(Strategy::P2c));
     assert_eq!(settings.timeout_dial, Some(std::time::Duration::from_secs(1)));
+}
+
+/// A path more than was meant opens what manages the server; one less refuses what clients need.
+#[test]
+fn the_paths_that_an_operator_opens() {
+    let opened = |text: &str| read("paths", text).map(|(server, _)| server.paths);
+    for (text, opens, closed) in [
+        ("/predict", &["/predict"][..], &["/predict/", "/predict/a", "/predictor", "/", ""][..]),
+        ("/predict/*", &["/predict/", "/predict/a/b"], &["/predict", "/predictor/a", "/a/predict/b"]),
+        ("/*", &["/", "/a/b", ""], &["a"]),
+        ("/", &["/"], &["/a", ""]),
+    ] {
+        let paths = opened(text).expect(text);
+        assert_eq!(paths.iter().map(ToString::to_string).collect::<Vec<_>>(), [text], "as it was written");
+        for path in opens {
+            assert!(paths[0].opens(path), "{text} opens {path:?}");
+        }
+        for path in closed {
+            assert!(!paths[0].opens(path), "{text} does not open {path:?}");
+        }
+    }
+    let longest = format!("/{}", "a".repeat(255));
+    assert!(opened(&longest).is_ok() && opened(&format!("{longest}a")).is_err());
+    for bad in ["predict", "/a//b", "/a/", "/./a", "/../a", "/a%2fb", "/a?b", "/a b", "*", "/a*", "//*"] {
+        assert!(opened(bad).is_err(), "{bad}");
+    }
+}
+
+/// An error shows where a value is wrong, but not what may be a secret in it.
+#[test]
+fn a_value_is_shown_as_far_as_it_holds_no_secret() {
+    for (key, value, shown) in [
+        ("select.header", "X-Token: s3cret", "X-Token:…"),
+        ("select.header_regexp", "X-Token: ^s3cret", "X-Token:…"),
+        ("select.header", "s3cret without a colon", "s3cret without a colon"),
+        ("ready.path", "/ready?token=s3cret", "/ready…"),
+        ("healthcheck.path", "/ready#s3cret", "/ready…"),
+        ("ready.path", "ready", "ready"),
+        ("ready.contains", "a?b", "a?b"),
+        ("strategy", "random: #1", "random: #1"),
+    ] {
+        assert_eq!(Setting::find(key).expect(key).told(value), shown, "{key}");
+    }
+}
+
+#[test]
+fn settings_that_need_another_say_so() {
+    let check = |pairs: &[(&str, &str)]| {
+        let (mut server, mut model) = (ServerSettings::default(), GivenModelSettings::default());
+        assert!(model.is_empty());
+        for (key, text) in pairs {
+            let setting = Setting::find(key).expect(key);
+            setting.read(text, &mut server, &mut model).expect(text);
+            assert_eq!(setting.is_of_model(), key != &"ready.contains" && key != &"ready.path", "{key}");
+        }
+        let of_model = pairs.iter().filter(|(key, _)| !key.starts_with("ready.")).count();
+        assert_eq!((model.is_empty(), model.iter().count()), (of_model == 0, of_model));
+        (server.check().err(), model.check().err())
+    };
+    for (key, text, needed, value) in [
+        ("canary.percent", "5", "canary.model", "next"),
+        ("mirror.percent", "5", "mirror.model", "next"),
+        ("sticky.max_age", "1h", "sticky.cookie", "c"),
+        ("passive_healthcheck.failure_window", "30s", "passive_healthcheck.max_failed_attempts", "3"),
+        ("concurrency.native", "true", "concurrency.per_key", "2"),
+    ] {
+        let told = check(&[(key, text)]).1.expect(key);
+        assert!(told.starts_with(&format!("{key} is given without")), "{told}");
+        assert_eq!(check(&[(key, text), (needed, value)]), (None, None), "{key}");
+    }
+    assert!(check(&[("ready.contains", "x")]).0.is_some_and(|told| told.contains("without ready.path")));
+    assert_eq!(check(&[("ready.contains", "x"), ("ready.path", "/ready")]), (None, None));
+    assert_eq!(check(&[("ready.path", "/ready")]), (None, None));
+}
+
+/// Traefik refuses a whole document for one word that it does not know.
+#[test]
+fn words_are_traefiks() {
+    use super::model::SameSite;
+    let strategies = ["wrr", "p2c", "hrw", "leasttime"];
+    let read_back =
+        strategies.map(|word| read("strategy", word).expect(word).1.strategy.map(Strategy::as_str));
+    assert_eq!(read_back, strategies.map(Some));
+    assert_eq!(
+        [SameSite::None, SameSite::Lax, SameSite::Strict].map(SameSite::as_str),
+        ["none", "lax", "strict"]
+    );
+    assert_eq!(read("weight", "7").map(|(server, _)| server.weight()), Ok(7));
+    assert_eq!(ServerSettings::default().weight(), 1);
+    for (text, accepts) in [("any", Some(Accepts::Any)), ("listed", Some(Accepts::Listed))] {
+        assert_eq!(read("accepts", text).expect(text).0.accepts, accepts);
+    }
+    assert!(read("ready.contains", "a\u{1}").is_err());
 }

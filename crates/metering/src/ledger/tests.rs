@@ -578,3 +578,220 @@ fn what_generates_nothing_does_not_tell_that_a_server_is_silent() {
     ledger.span(span(21, 99, 7, 70), at(33));
     assert_eq!(ledger.settled_by(at(60)), [(21, UsageKind::Exact, 7, 70)]);
 }
+
+/// Ids are random: all of their bits count, or one request's end settles another.
+#[test]
+fn the_whole_of_an_id_is_kept_until_it_is_due() {
+    let mut ledger = ledger();
+    let ids = [1, 1 << 64, 0xdead_beef_u128 << 96 | 7, u128::MAX];
+    for (held, id) in (1..).zip(ids) {
+        let parent = SpanId(id as u64 ^ (id >> 64) as u64 ^ 0x5eed);
+        ledger.open(RequestReservation { request: RequestId(id), parent, ..reservation(held) }, at(0));
+    }
+    let held: Vec<u32> = ledger.settled_by(at(600)).into_iter().map(|settled| settled.0).collect();
+    assert_eq!((held, ledger.len()), (vec![1, 2, 3, 4], 0));
+}
+
+/// What proves nothing must not make Modelgate wait for more of it, nor wait itself for a reservation.
+#[test]
+fn what_proves_nothing_is_counted_and_forgotten() {
+    let mut ledger = ledger();
+    ledger.open(reservation(1), at(0));
+    ledger.record(refused(1, 503), at(0));
+    let no_parent = SpanReceipt { parent: None, ..span(2, 1, 0, 0) };
+    for (told, expected) in [
+        // A closed request, with another's secret and without any.
+        (ledger.record(RecordReceipt { parent: Some(SpanId(5)), ..refused(1, 401) }, at(1)), Told::Unproven),
+        (ledger.record(RecordReceipt { parent: None, ..refused(1, 401) }, at(1)), Told::Unproven),
+        (ledger.record(refused(1, 503), at(1)), Told::Late),
+        // One that nobody knows.
+        (ledger.record(RecordReceipt { parent: None, ..record(2, 9) }, at(1)), Told::Unproven),
+        (ledger.span(no_parent.clone(), at(1)), Told::Unproven),
+        (ledger.span(SpanReceipt { request: None, ..no_parent.clone() }, at(1)), Told::Unproven),
+        // A trusted sender may know one that comes later, but this one could not be found again.
+        (ledger.span(SpanReceipt { trust: Trust::Proven, ..no_parent.clone() }, at(1)), Told::Waits),
+        (
+            ledger.span(SpanReceipt { trust: Trust::Proven, request: None, ..no_parent.clone() }, at(1)),
+            Told::Waits,
+        ),
+        (ledger.span(SpanReceipt { trust: Trust::Proven, request: None, ..no_parent }, at(1)), Told::Waits),
+    ] {
+        assert_eq!(told, expected);
+    }
+    let counts = ledger.counts();
+    assert_eq!((counts.unproven, counts.late, counts.unclaimed, counts.measured), (5, 1, 2, 1));
+    ledger.open(reservation(3), at(2));
+    ledger.open(reservation(4), at(2));
+    ledger.close_all();
+    assert_eq!(ledger.counts().estimated, 2);
+}
+
+/// A sender whose records count is waited for; anybody else could make each request wait.
+#[test]
+fn records_are_waited_for_once_one_has_counted() {
+    for (record, waits) in [
+        (record(99, 0), true),
+        (RecordReceipt { trust: Trust::None, ..record(2, 900) }, true),
+        (RecordReceipt { trust: Trust::None, ..record(99, 0) }, false),
+        (RecordReceipt { parent: None, ..record(2, 900) }, false),
+    ] {
+        let mut ledger = ledger();
+        ledger.open(reservation(1), at(0));
+        ledger.open(reservation(2), at(0));
+        ledger.record(record.clone(), at(1));
+        ledger.span(span(1, 7, 12, 34), at(2));
+        let is_open = ledger.take_settled().iter().all(|settled| settled.held != 1);
+        assert_eq!(is_open, waits, "{record:?}");
+    }
+}
+
+/// A request that is told about after a quarter of an hour comes late; only the latest can be told so.
+#[test]
+fn the_requests_that_were_closed_last_are_known() {
+    let mut ledger = ledger();
+    for request in 0..=16_384 {
+        ledger.open(reservation(request), at(0));
+        ledger.record(refused(request, 503), at(0));
+    }
+    assert_eq!(ledger.record(refused(0, 503), at(1)), Told::Waits, "forgotten");
+    assert_eq!(ledger.record(refused(1, 503), at(1)), Told::Late);
+}
+
+/// A refusal says nothing about a server's spans, nor does a client that goes away.
+#[test]
+fn only_answers_without_a_span_tell_that_a_server_is_silent() {
+    let answered = |request| RecordReceipt { compute_tokens: Some(5), ..record(request, 900) };
+    for end in [|request| refused(request, 503), |request| aborted(request, 900), answered] {
+        let mut ledger = ledger();
+        for request in 1..=20 {
+            ledger.open(reservation(request), at(0));
+            ledger.record(end(request), at(0));
+            ledger.advance(at(9));
+        }
+        ledger.take_settled();
+        ledger.open(reservation(21), at(31));
+        ledger.record(record(21, 900), at(32));
+        ledger.span(span(21, 99, 7, 70), at(33));
+        assert_eq!(ledger.settled_by(at(60)), [(21, UsageKind::Exact, 7, 70)]);
+    }
+}
+
+/// Nor does a request that could generate nothing, or whose answers are not known.
+#[test]
+fn only_what_generates_tells_that_a_server_is_silent() {
+    for (endpoint, completion) in [(MeteredEndpoint::ChatCompletions, 0), (MeteredEndpoint::Other, 1_000)] {
+        let mut ledger = ledger();
+        let shape = RequestShape { endpoint, ..SHAPE };
+        let reserved = ReservedTokens { prompt: 5, completion, is_open: false };
+        for request in 1..=20 {
+            ledger.open(RequestReservation { shape, reserved, ..reservation(request) }, at(0));
+            ledger.record(record(request, 900), at(0));
+            ledger.advance(at(9));
+        }
+        ledger.take_settled();
+        ledger.open(reservation(21), at(31));
+        ledger.record(record(21, 900), at(32));
+        ledger.span(span(21, 99, 7, 70), at(33));
+        assert_eq!(ledger.settled_by(at(60)), [(21, UsageKind::Exact, 7, 70)], "{endpoint:?}");
+    }
+}
+
+/// Clients may invent names at a gate: memory is bounded, and a model too many is settled without waiting.
+#[test]
+fn models_are_told_apart_up_to_a_number() {
+    let mut ledger = ledger();
+    let of = |model: u32, request| RequestReservation {
+        model: format!("m{model}").into(),
+        ..reservation(request)
+    };
+    for model in 0..4_096 {
+        ledger.open(of(model, model.into()), at(0));
+        ledger.span(span(model.into(), 1, 1, 1), at(0));
+    }
+    ledger.take_settled();
+    let waits = |ledger: &mut Ledger<u32>, model, request| {
+        ledger.open(of(model, request), at(0));
+        ledger.record(record(request, 900), at(0));
+        ledger.take_settled().is_empty()
+    };
+    assert!(waits(&mut ledger, 4_095, 10_001));
+    assert!(!waits(&mut ledger, 4_096, 10_002), "one too many");
+    ledger.open(of(4_096, 10_003), at(0));
+    ledger.span(span(10_003, 1, 1, 1), at(0));
+    assert!(!waits(&mut ledger, 4_096, 10_004), "and so it stays");
+}
+
+/// Some spans of several were told when the end comes: the others may follow, refused or not.
+#[test]
+fn the_rest_of_several_spans_is_waited_for() {
+    let shape = RequestShape { prompts: 4, traces: false, ..SHAPE };
+    for end in [record(1, 9_000), refused(1, 502)] {
+        let mut ledger = ledger();
+        ledger.open(RequestReservation { shape, ..reservation(1) }, at(0));
+        ledger.span(span(1, 1, 10, 30), at(1));
+        ledger.record(end, at(2));
+        assert_eq!(ledger.take_settled(), []);
+        for number in 2..=4 {
+            ledger.span(span(1, number, 10, 30), at(3));
+        }
+        assert_eq!(ledger.settled_by(at(60)), [(1, UsageKind::Exact, 40, 120)]);
+    }
+    // Without an end, three quarters of the reservation stand.
+    let mut ledger = ledger();
+    ledger.open(RequestReservation { shape, ..reservation(1) }, at(0));
+    ledger.span(span(1, 1, 10, 30), at(1));
+    ledger.close_all();
+    let settled = ledger.only();
+    assert_eq!(
+        (settled.kind, settled.used, settled.ending),
+        (UsageKind::Estimated, used(40, 780), Ending::Unknown)
+    );
+}
+
+/// With several choices of several prompts nobody says which choice was first: each has its share.
+#[test]
+fn cached_tokens_of_choices_of_several_prompts_are_shared() {
+    let mut ledger = ledger();
+    let shape = RequestShape { choices: 2, prompts: 2, ..SHAPE };
+    ledger.open(RequestReservation { shape, ..reservation(1) }, at(0));
+    for (number, cached) in [(1, 8), (2, 8), (3, 6), (4, 7)] {
+        let span = SpanReceipt { cached_tokens: Some(cached), choices: Some(2), ..span(1, number, 20, 5) };
+        ledger.span(span, at(1));
+    }
+    assert_eq!(ledger.only().used, UsedTokens { prompt: 40, cached: Some(14), completion: 20 });
+}
+
+#[test]
+fn an_end_is_told_by_both_statuses() {
+    for (status, server_status, ending) in [
+        (200, 200, Ending::Finished),
+        (200, 0, Ending::Aborted),
+        (299, 0, Ending::Aborted),
+        (304, 0, Ending::Finished),
+        (200, 500, Ending::Refused),
+        (502, 0, Ending::Refused),
+        (499, 0, Ending::Aborted),
+        (504, 0, Ending::Aborted),
+    ] {
+        let mut ledger = ledger();
+        ledger.open(reservation(1), at(0));
+        ledger.record(RecordReceipt { status, server_status, ..record(1, 900) }, at(1));
+        ledger.advance(at(60));
+        assert_eq!(ledger.only().ending, ending, "{status} {server_status}");
+    }
+}
+
+/// The page of a model shows whether its tokens are measured by what its own requests have taught.
+#[test]
+fn what_was_learned_is_there_to_be_shown() {
+    let mut ledger = ledger();
+    assert!(ledger.calibration().is_empty());
+    ledger.open(reservation(1), at(0));
+    ledger.span(span(1, 7, 12, 34), at(1));
+    ledger.record(record(1, 9_000), at(1));
+    assert!(ledger.calibration().is_empty(), "closed before Traefik's word, so without its bytes");
+    ledger.open(reservation(2), at(1));
+    ledger.record(record(2, 9_000), at(1));
+    ledger.span(span(2, 7, 12, 34), at(1));
+    assert!(!ledger.calibration().is_empty());
+}

@@ -573,4 +573,9 @@ fn answers_without_sense_are_none() {
         assert_eq!(outcome(answer, (2, 1)), None, "{answer:?}");
     }
     assert_eq!(lefts(&[1, 2, 3], &[]), None);
+    let one = || [Demand { id: LimitId { who: 1, model: 0, window: 0 }, interval_ns: 1, burst: 1, cost: 1 }];
+    for answer in [&[][..], &[0], &[0, 0, 0], &[0, 0, 0, 0], &[0, SECOND]] {
+        assert_eq!(lefts(answer, &one()), None, "{answer:?}");
+    }
+    assert!(lefts(&[0, 0], &one()).is_some());
 }

@@ -74,6 +74,15 @@ impl Conditions {
                 self.add(condition, value);
             }
         }
+        if let Some((of, names)) = &filter.only {
+            let first = self.values.len() + 1;
+            self.values.extend(names.iter().cloned());
+            let places: Vec<_> = (first..=self.values.len()).map(|place| format!("${place}")).collect();
+            self.texts.push(match places.is_empty() {
+                true => "1 = 0".to_owned(),
+                false => format!("{} IN ({})", of.expression(), places.join(", ")),
+            });
+        }
     }
 
     fn days(&mut self, filter: &UsageFilter) {
@@ -113,34 +122,14 @@ impl UsageFilter {
         }
     }
 
-    /// The expression of a column; the parameters of [`UsageFilter::only`] come after so many others.
-    pub(super) fn column(&self, by: UsageDimension, parameters: usize) -> String {
-        let expression = by.expression();
-        match &self.only {
-            Some((of, names)) if *of == by => {
-                let places: Vec<_> =
-                    (1..=names.len()).map(|place| format!("${}", parameters + place)).collect();
-                match places.is_empty() {
-                    true => "CAST(NULL AS TEXT)".to_owned(),
-                    false => {
-                        format!("CASE WHEN {expression} IN ({}) THEN {expression} END", places.join(", "))
-                    }
-                }
-            }
-            _ => expression.to_owned(),
-        }
-    }
-
-    pub(super) fn order_of(&self, columns: &[String]) -> String {
+    /// Which rows come first.
+    pub(super) fn order(&self) -> String {
         const TOKENS: &str = "sum(exact + measured + tokens) DESC";
-        let by = self.by.dimensions().iter().enumerate();
-        let newest = by.map(|(at, by)| match (by, self.only.is_some()) {
-            (UsageDimension::Hour | UsageDimension::Day | UsageDimension::Month, _) => {
-                format!("{} DESC", columns[at])
+        let newest = self.by.dimensions().iter().map(|by| match by {
+            UsageDimension::Hour | UsageDimension::Day | UsageDimension::Month => {
+                format!("{} DESC", by.expression())
             }
-            // A name that stands for all others has parameters, which may not be written twice.
-            (_, true) => (at + 1).to_string(),
-            (_, false) => columns[at].clone(),
+            _ => by.expression().to_owned(),
         });
         let first = match self.order {
             UsageOrder::Newest => None,
@@ -157,7 +146,6 @@ impl Store {
         let is_of_rows = filter.by.dimensions().len() == 4
             && !filter.is_by(UsageDimension::Month)
             && filter.table.is_none()
-            && filter.only.is_none()
             && filter.order == UsageOrder::Newest;
         let by_month = match table {
             UsageTable::Days => Some(UsageTable::Months),

@@ -57,10 +57,12 @@ pub(super) async fn charts(
     let mut names: Vec<_> = wanted.iter().flat_map(|(order, _)| top(*order)).collect();
     names.sort_unstable();
     names.dedup();
-    let by = UsageBy::of([step, charted.of]);
-    let limit = u32::try_from(spans.len() * (names.len() + 1)).unwrap_or(u32::MAX);
-    let rows = UsageFilter { by, only: Some((charted.of, names)), limit, ..charted.filter.clone() };
-    let rows = store.usage(&rows).await?;
+    let filter = UsageFilter { limit: u32::MAX, ..charted.filter.clone() };
+    // What is not of these names is the difference, so that nobody sums up what is of all others.
+    let whole = UsageFilter { by: UsageBy::of([step]), ..filter.clone() };
+    let rows = UsageFilter { by: UsageBy::of([step, charted.of]), only: Some((charted.of, names)), ..filter };
+    let mut rows = store.usage(&rows).await?;
+    rows.extend(store.usage(&whole).await?);
     let drawn = |(order, what): (UsageOrder, String)| {
         drawn(format!("{what} by {}", step.name()), order, top(order), &spans, &rows, charted.of)
     };
@@ -133,14 +135,26 @@ fn drawn(
     of: UsageDimension,
 ) -> Chart {
     let mut values: BTreeMap<(String, usize), i64> = BTreeMap::new();
-    let mut has_others = false;
+    let others = names.len();
     for row in rows {
-        let time = row.hour.map(|hour| hour.to_string()).or(row.day.clone()).or(row.month.clone());
-        let known = name_of(of, row).and_then(|name| names.iter().position(|one| *one == name));
-        has_others |= known.is_none() && value(row, order) > 0;
-        *values.entry((time.unwrap_or_default(), known.unwrap_or(names.len()))).or_default() +=
-            value(row, order);
+        let time = row
+            .hour
+            .map(|hour| hour.to_string())
+            .or(row.day.clone())
+            .or(row.month.clone())
+            .unwrap_or_default();
+        let value = value(row, order);
+        match name_of(of, row).map(|name| names.iter().position(|one| *one == name)) {
+            Some(Some(series)) => {
+                *values.entry((time.clone(), series)).or_default() += value;
+                *values.entry((time, others)).or_default() -= value;
+            }
+            // It is among the others of this chart.
+            Some(None) => {}
+            None => *values.entry((time, others)).or_default() += value,
+        }
     }
+    let has_others = values.iter().any(|((_, series), value)| *series == others && *value > 0);
     let shown: Vec<String> = names
         .into_iter()
         .map(|name| if name.is_empty() { "no name".to_owned() } else { name })

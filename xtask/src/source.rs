@@ -1,4 +1,4 @@
-//! Rust source as far as the lints need it: a list of words and signs, without comments and the contents of texts.
+//! Rust source as far as this program needs it: a list of words and signs, without comments and the contents of texts.
 
 use std::{
     fs, io,
@@ -6,7 +6,7 @@ use std::{
 };
 
 /// All Rust files below a folder, except those that Cargo has built, in the order of their paths.
-pub(super) fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -21,7 +21,12 @@ pub(super) fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The tokens of a source: words, `::`, and single characters. What is in quotes is `""`.
-pub(super) fn tokens(source: &str) -> Vec<&str> {
+pub(crate) fn tokens(source: &str) -> Vec<&str> {
+    placed_tokens(source).into_iter().map(|(_, token)| token).collect()
+}
+
+/// The tokens, each with the byte at which it begins.
+pub(crate) fn placed_tokens(source: &str) -> Vec<(usize, &str)> {
     let mut tokens = Vec::new();
     let mut rest = source.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -36,14 +41,14 @@ pub(super) fn tokens(source: &str) -> Vec<&str> {
             ':' if rest.starts_with("::") => (Some("::"), 2),
             _ => (Some(&rest[..first.len_utf8()]), first.len_utf8()),
         };
-        tokens.extend(token);
+        tokens.extend(token.map(|token| (source.len() - rest.len(), token)));
         rest = rest[length..].trim_start();
     }
     tokens
 }
 
 /// The tokens without the tests, which stand at the end of a file.
-pub(super) fn without_tests<'s, 't>(tokens: &'t [&'s str]) -> &'t [&'s str] {
+pub(crate) fn without_tests<'s, 't>(tokens: &'t [&'s str]) -> &'t [&'s str] {
     const TESTS: [&str; 8] = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
     let is_module = |at: usize| tokens.get(at + TESTS.len() + 1) == Some(&"{");
     let start =
@@ -51,7 +56,7 @@ pub(super) fn without_tests<'s, 't>(tokens: &'t [&'s str]) -> &'t [&'s str] {
     &tokens[..start.map_or(tokens.len(), |(at, _)| at)]
 }
 
-pub(super) fn is_word(token: &str) -> bool {
+pub(crate) fn is_word(token: &str) -> bool {
     token.starts_with(is_of_word)
 }
 
