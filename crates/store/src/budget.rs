@@ -153,7 +153,7 @@ impl Registry {
         found.ok_or_else(|| {
             let limit = if of.model.is_some() { "limit_per_model" } else { "limit" };
             let field = limits::Field::budget(of.per).name();
-            RegistryError::NoBudget(of.whose.clone(), format!("{limit}.{field}"))
+            RegistryError::NoBudget(of.whose.to_string(), format!("{limit}.{field}"))
         })
     }
 }

@@ -14,8 +14,8 @@ use config_reader::ConfigErrors;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    AccountFinding, Actor, Audit, BudgetOwner, Conflict, Erased, Filter, Person, RecostDays, Recosted, Store,
-    StoreError, Stored, Unreadable, UsageRow,
+    AccountFinding, Actor, Audit, Conflict, Erased, Filter, Person, RecostDays, Recosted, Store, StoreError,
+    Stored, Unreadable, UsageRow,
 };
 
 /// The accounts of the configuration file and of the store.
@@ -90,7 +90,7 @@ pub enum RegistryError {
     Declared(AccountKind, String),
     /// A key or a consumer has no budget of a period.
     #[error("the {0} has no {1}, neither itself nor by its plan")]
-    NoBudget(BudgetOwner, String),
+    NoBudget(String, String),
     /// No store is configured.
     #[error("there is no store; set state_dir or store.url")]
     NoStore,

@@ -84,7 +84,8 @@ impl SharedCounting {
     ) -> (Decision, SharedReservation) {
         let nothing = SharedReservation::default();
         // Quotas first: they need no round trip, and can be given back.
-        let mut reserved = match limiters.reserve_quotas(&pending.demands().without_budgets()) {
+        let others = pending.demands().budgets().next().map(|_| pending.demands().without_budgets());
+        let mut reserved = match limiters.reserve_quotas(others.as_ref().unwrap_or(pending.demands())) {
             Ok(reserved) => Reserved { limiters, reserved: Some(reserved) },
             Err(reached) => return (pending.deny(reached.into()), nothing),
         };
