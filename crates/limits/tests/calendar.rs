@@ -100,9 +100,12 @@ enum BudgetStep {
     Restart(usize),
 }
 
+/// A request that is open, the rows of the plain model that it counts in, and what was reserved for it.
+type Open = (Reservation, [(usize, i64); 4], u64);
+
 struct Replica {
     limiters: Limiters<ManualClock>,
-    open: Vec<(Reservation, [(usize, i64); 4], u64)>,
+    open: Vec<Open>,
 }
 
 struct BudgetWorld {
