@@ -181,7 +181,7 @@ pub(crate) fn latencies(points: &[Point]) -> Chart {
 
 /// A span of time in a stacked chart.
 #[derive(Debug, Default)]
-pub(crate) struct Stack {
+pub(crate) struct StackedSpan {
     /// How it is called.
     pub(crate) name: String,
     /// Its start in RFC 3339, if it is shorter than a day.
@@ -203,13 +203,14 @@ pub(crate) struct Measure<F> {
 pub(crate) fn stacked(
     title: String,
     names: &[String],
-    stacks: &[Stack],
+    stacks: &[StackedSpan],
     Measure { unit, show }: Measure<impl Fn(i64) -> String>,
 ) -> Chart {
     const LABELS: usize = 6;
     let class = |series: usize| CLASSES[series.min(CLASSES.len() - 1)];
     // What was corrected later than its hour may be below zero there.
-    let height = |stack: &Stack| stack.values.iter().map(|value| (*value).max(0) as f64 / unit).sum::<f64>();
+    let height =
+        |stack: &StackedSpan| stack.values.iter().map(|value| (*value).max(0) as f64 / unit).sum::<f64>();
     let top = nice(stacks.iter().map(height).fold(0.0, f64::max));
     let scale = [0.0, 0.5, 1.0].map(|part| Label { at: number(y(part)), text: short(top * part) });
     let mut chart = Chart { title, scale: scale.into(), ..Chart::default() };
@@ -412,7 +413,7 @@ mod tests {
     #[test]
     fn spans_of_time_are_stacked_whatever_they_are() {
         let names = ["llama", "qwen", "others"].map(str::to_owned);
-        let stack = |name: &str, values: [i64; 3]| Stack {
+        let stack = |name: &str, values: [i64; 3]| StackedSpan {
             name: name.into(),
             machine: String::new(),
             values: values.into(),

@@ -13,7 +13,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 use store::{Store, StoreError, UsageBy, UsageDimension, UsageFilter, UsageRow, UsageTable};
 
-use super::records::usage_to_json;
+use super::view::usage_to_json;
 
 /// The columns of numbers, in the order in which they are written.
 const NUMBERS: [&str; 13] = [
@@ -32,7 +32,7 @@ const NUMBERS: [&str; 13] = [
     "last_used",
 ];
 
-/// Usage as CSV, with a line of headings.
+/// Usage as CSV, with a line of headings. With a limit only so many rows, which are read at once.
 ///
 /// # Errors
 /// The store does not answer. Once a part has been sent, an error ends the answer instead.
@@ -74,13 +74,14 @@ pub(crate) async fn usage_csv(
 
 /// Filters that have all rows one after another, the newest first.
 async fn parts_of(store: &Store, filter: &UsageFilter) -> Result<Vec<UsageFilter>, StoreError> {
-    let whole = UsageFilter { limit: u32::MAX, ..filter.clone() };
+    let whole = filter.clone();
     let time = filter
         .by
         .dimensions()
         .iter()
         .find(|by| matches!(by, UsageDimension::Hour | UsageDimension::Day | UsageDimension::Month));
     let (times, table) = match time {
+        _ if whole.limit < u32::MAX => return Ok(vec![whole]),
         None => return Ok(vec![whole]),
         Some(UsageDimension::Hour) => (UsageDimension::Day, Some(UsageTable::Hours)),
         Some(time) => (*time, None),

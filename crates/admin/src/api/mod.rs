@@ -11,7 +11,7 @@
 //! books.rs      what servers have counted beside what was settled
 //! extract.rs    names, queries and documents of requests; nothing is guessed, unknown parameters are refused
 //! problem.rs    errors (RFC 9457)
-//! view.rs       the representation of accounts, on the command line too
+//! view.rs       the representation of accounts and usage, on the command line too
 //! ```
 
 mod accounts;
@@ -46,8 +46,8 @@ pub use budgets::budget_to_json;
 pub(crate) use csv::usage_csv;
 pub use keys::{InvalidGrace, read_grace};
 pub(crate) use problem::Problem;
-pub use records::{entry_to_json, erased_to_json, is_day, usage_to_json};
-pub use view::{Present, state_in_words};
+pub use records::{entry_to_json, erased_to_json, is_day};
+pub use view::{Present, state_in_words, usage_to_json};
 
 /// The path of the API.
 pub(crate) const BASE: &str = "/api/v1";

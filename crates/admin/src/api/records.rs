@@ -11,15 +11,14 @@ use axum::{
 };
 use config_reader::ConfigErrors;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use prices::Amount;
 use serde_json::{Value, json};
-use store::{AuditEntry, AuditFilter, Erased, Person, Store, StoreError, UsageBy, UsageFilter, UsageRow};
+use store::{AuditEntry, AuditFilter, Erased, Person, Store, StoreError, UsageBy, UsageFilter};
 
 use super::{
     Problem,
     csv::usage_csv,
     extract::{Document, Query},
-    view::{millis, seconds, since_1970},
+    view::{millis, usage_to_json},
 };
 use crate::{Admin, Operator};
 
@@ -45,8 +44,8 @@ pub(crate) async fn usage(
     let (from, to) = (day("from"), day("to"));
     let by = query.text("by", UsageBy::ALLOWED, |text| text.parse::<UsageBy>().is_ok());
     let by = by.and_then(|text| text.parse().ok()).unwrap_or_default();
-    // CSV has all of it.
-    let limit = if is_csv { None } else { query.number("limit", 1..=MAX_LISTED) }.unwrap_or(MAX_LISTED);
+    let wanted = query.number("limit", 1..=MAX_LISTED);
+    let limit = wanted.unwrap_or(MAX_LISTED);
     let (key, consumer, model) = (query.words("key"), query.words("consumer"), query.words("model"));
     query.finish()?;
     // One row more than fits shows whether there are more.
@@ -56,6 +55,8 @@ pub(crate) async fn usage(
     let settings = admin.shared.settings();
     let currency = settings.prices.currency();
     if is_csv {
+        // All of it, if no limit is given.
+        let filter = UsageFilter { limit: wanted.unwrap_or(u32::MAX), ..filter };
         return Ok(usage_csv(store, filter, currency.map(str::to_owned)).await?);
     }
     let mut rows = store.usage(&filter).await?;
@@ -71,42 +72,6 @@ fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
         .get(ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains(media_type))
-}
-
-/// The representation of a row of usage: what it is about, its numbers, and what it costs, if there are prices.
-pub fn usage_to_json(row: &UsageRow, currency: Option<&str>) -> Value {
-    let counts = &row.counts;
-    let mut json = json!({
-        "requests": counts.requests,
-        "refused": counts.refused,
-        "errors": counts.errors,
-        "aborted": counts.aborted,
-        "seconds": counts.milliseconds as f64 / 1e3,
-        "tokens": counts.tokens(),
-        "prompt_tokens": counts.prompt,
-        "cached_tokens": counts.cached,
-        "completion_tokens": counts.completion,
-        "exact_tokens": counts.exact,
-        "measured_tokens": counts.measured,
-        "estimated_tokens": counts.estimated,
-        "last_used": seconds(since_1970(row.last_used_ms)),
-    });
-    if let Some(currency) = currency {
-        // As text: most programs read numbers as floats.
-        json["cost"] = Amount(counts.cost).to_string().into();
-        json["currency"] = currency.into();
-    }
-    if let Some(hour) = row.hour {
-        json["hour"] = seconds(since_1970(hour.saturating_mul(1_000))).into();
-    }
-    let UsageRow { day, month, key, consumer, model, .. } = row;
-    let names = [("day", day), ("month", month), ("key", key), ("consumer", consumer), ("model", model)];
-    for (name, value) in names {
-        if let Some(value) = value {
-            json[name] = value.as_str().into();
-        }
-    }
-    json
 }
 
 /// `POST /usage/erase`

@@ -1,4 +1,4 @@
-//! The representation of accounts: with the configuration file's keys, without digests, and with their source.
+//! The representation of accounts: with the configuration file's keys, without digests, and with their source; and that of usage.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,8 +7,9 @@ use std::{
 };
 
 use accounts::{Account, ConsumerSpec, KeySpec, Plan};
-use serde_json::{Map, Value};
-use store::{AccountSource, Item, Registry, RegistryError};
+use prices::Amount;
+use serde_json::{Map, Value, json};
+use store::{AccountSource, Item, Registry, RegistryError, UsageRow};
 
 /// Accounts that have a representation.
 pub trait Present: Account + Send + Sync + 'static {
@@ -134,4 +135,40 @@ pub(crate) fn millis(time: SystemTime) -> String {
 /// A time given in milliseconds since 1970.
 pub(crate) fn since_1970(millis: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+/// The representation of a row of usage: what it is about, its numbers, and what it costs, if there are prices.
+pub fn usage_to_json(row: &UsageRow, currency: Option<&str>) -> Value {
+    let counts = &row.counts;
+    let mut json = json!({
+        "requests": counts.requests,
+        "refused": counts.refused,
+        "errors": counts.errors,
+        "aborted": counts.aborted,
+        "seconds": counts.milliseconds as f64 / 1e3,
+        "tokens": counts.tokens(),
+        "prompt_tokens": counts.prompt,
+        "cached_tokens": counts.cached,
+        "completion_tokens": counts.completion,
+        "exact_tokens": counts.exact,
+        "measured_tokens": counts.measured,
+        "estimated_tokens": counts.estimated,
+        "last_used": seconds(since_1970(row.last_used_ms)),
+    });
+    if let Some(currency) = currency {
+        // As text: most programs read numbers as floats.
+        json["cost"] = Amount(counts.cost).to_string().into();
+        json["currency"] = currency.into();
+    }
+    if let Some(hour) = row.hour {
+        json["hour"] = seconds(since_1970(hour.saturating_mul(1_000))).into();
+    }
+    let UsageRow { day, month, key, consumer, model, .. } = row;
+    let names = [("day", day), ("month", month), ("key", key), ("consumer", consumer), ("model", model)];
+    for (name, value) in names {
+        if let Some(value) = value {
+            json[name] = value.as_str().into();
+        }
+    }
+    json
 }

@@ -186,7 +186,7 @@ pub(crate) async fn csv(State(admin): State<Admin>, uri: Uri, parts: Parts) -> R
     let (by, all) = asked(&admin, &mut super::query(&uri));
     let currency = currency(&admin);
     let Ok(store) = admin.registry.store() else { return Refusal::not_found(&parts).into_response() };
-    let written = usage_csv(store, UsageFilter { by, table: None, ..all }, currency).await;
+    let written = usage_csv(store, UsageFilter { by, table: None, limit: u32::MAX, ..all }, currency).await;
     written.unwrap_or_else(|error| Problem::from(error).into_response())
 }
 
@@ -196,9 +196,9 @@ async fn page(admin: &Admin, operator: Operator, mut query: UsageQuery) -> Usage
     let found = found(admin, &by, &all, currency.as_deref()).await;
     let (found, error) = match found {
         Ok(found) => (found, None),
-        Err(error) => (Found::default(), Some(error.to_string())),
+        Err(error) => (UsageShown::default(), Some(error.to_string())),
     };
-    let Found { total, mut rows, before, charts } = found;
+    let UsageShown { total, mut rows, before, charts } = found;
     let has_more = rows.len() > ROWS as usize;
     rows.truncate(ROWS as usize);
     let compared = total.as_ref().zip(before.as_ref());
@@ -248,7 +248,7 @@ fn asked(admin: &Admin, query: &mut UsageQuery) -> (UsageBy, UsageFilter) {
 
 /// What the store has of it.
 #[derive(Default)]
-struct Found {
+struct UsageShown {
     total: Option<UsageRow>,
     rows: Vec<UsageRow>,
     /// All of as many days before.
@@ -261,7 +261,7 @@ async fn found(
     by: &UsageBy,
     all: &UsageFilter,
     currency: Option<&str>,
-) -> Result<Found, RegistryError> {
+) -> Result<UsageShown, RegistryError> {
     let store = admin.registry.store()?;
     let is_by = |wanted: &[UsageDimension]| by.dimensions().iter().any(|by| wanted.contains(by));
     let most = if currency.is_some() { UsageOrder::Cost } else { UsageOrder::Tokens };
@@ -274,13 +274,13 @@ async fn found(
     let listed = store.usage(&listed).await?;
     let is_whole = listed.len() < NAMES as usize;
     let rows = UsageFilter { by: by.clone(), order: UsageOrder::Newest, limit: ROWS + 1, ..all.clone() };
-    let mut found = Found {
+    let mut found = UsageShown {
         total: if is_whole { sums(&listed, |_| ()).pop() } else { store.usage(all).await?.pop() },
         rows: match is_by_time {
             true => store.usage(&rows).await?,
             false => listed.iter().take(ROWS as usize + 1).cloned().collect(),
         },
-        ..Found::default()
+        ..UsageShown::default()
     };
     let by_name = match of {
         UsageDimension::Key => sums(&listed, |row| row.key.clone()),

@@ -11,7 +11,7 @@ use prices::Amount;
 use store::{Store, StoreError, UsageBy, UsageDimension, UsageFilter, UsageOrder, UsageRow};
 
 use crate::{
-    chart::{Chart, Measure, Stack, stacked},
+    chart::{Chart, Measure, StackedSpan, stacked},
     format,
 };
 
@@ -160,11 +160,11 @@ fn drawn(
         .map(|name| if name.is_empty() { "no name".to_owned() } else { name })
         .chain(has_others.then(|| "others".to_owned()))
         .collect();
-    let stacks: Vec<Stack> = spans
+    let stacks: Vec<StackedSpan> = spans
         .iter()
         .map(|(time, name, machine)| {
             let value = |series| values.get(&(time.clone(), series)).copied().unwrap_or(0);
-            Stack {
+            StackedSpan {
                 name: name.clone(),
                 machine: machine.clone(),
                 values: (0..shown.len()).map(value).collect(),
