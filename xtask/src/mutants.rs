@@ -51,7 +51,7 @@ pub(crate) struct Mutate {
     install: bool,
 }
 
-/// Tries the changes; fails if no test has noticed one of them.
+/// Tries the changes. Fails if no test has noticed one of them; on the lines of a change, if that is so of many.
 pub(crate) fn mutants(wanted: &Mutate) -> Result {
     let start = Instant::now();
     let output = layout::target().join("mutants");
@@ -63,7 +63,7 @@ pub(crate) fn mutants(wanted: &Mutate) -> Result {
     }
     let diff = if wanted.of_change { change(&output)? } else { None };
     if wanted.of_change && diff.is_none() {
-        println!("no line of the core has changed");
+        println!("no line of the core has changed, or there is no history that says so");
         return Ok(());
     }
     let tools = [tools::for_mutants()];
@@ -73,17 +73,24 @@ pub(crate) fn mutants(wanted: &Mutate) -> Result {
     let tool = tools[0].path().ok_or("cargo-mutants is missing; --install installs it")?;
     let deadline = start + if wanted.of_change { BOUND } else { A_DAY };
     let names = wanted.name.as_deref().map_or(CORE.to_vec(), |name| vec![name]);
-    let mut missed = 0;
+    let (mut tried, mut missed) = (0, 0);
     for name in names {
         let score = run::step(name, || trial::run(&tool, name, diff.as_deref(), deadline))?;
         println!("{name}: {}", told(&score));
         missed += score.missed.len();
+        tried += score.noticed + score.missed.len();
     }
-    if missed == 0 {
+    if is_good(tried, missed, wanted.of_change) {
         Ok(())
     } else {
-        Err(format!("no test has noticed {missed} changes; see MISSED above").into())
+        Err(format!("no test has noticed {missed} of {tried} changes; see MISSED above").into())
     }
+}
+
+/// Whether enough was noticed. Which of a change's lines are tried within its time depends on the machine, and some changes are
+/// equivalent, which only their author can tell. So of those one in ten may be missed, and two of a few.
+fn is_good(tried: usize, missed: usize, is_of_change: bool) -> bool {
+    missed == 0 || is_of_change && (missed <= 2 || missed * 10 <= tried)
 }
 
 /// What was found, in a line. A change that hangs a test is noticed.
@@ -105,11 +112,14 @@ fn told(score: &Score) -> String {
     told
 }
 
-/// What has changed in the core since the last landing, as a file; `None` if nothing has.
+/// What has changed in the core since the last landing, as a file; `None` if nothing has, or without a history.
 fn change(output: &Path) -> Result<Option<PathBuf>> {
+    let Ok(head) = git(&["rev-parse", "HEAD"]) else { return Ok(None) };
     let landed = git(&["merge-base", "HEAD", "origin/HEAD"]).unwrap_or_default();
-    let head = git(&["rev-parse", "HEAD"])?;
     let since = if landed.is_empty() || landed == head { "HEAD~1" } else { landed.as_str() };
+    if git(&["rev-parse", "--verify", "--quiet", since]).is_err() {
+        return Ok(None);
+    }
     let folders = CORE.map(|name| format!("crates/{name}/src"));
     let path = output.join("change.diff");
     let to = format!("--output={}", path.display());
@@ -127,6 +137,20 @@ fn git(arguments: &[&str]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_change_one_in_ten_may_be_missed() {
+        for (tried, missed, is_of_change, expected) in [
+            (100, 0, false, true),
+            (100, 1, false, false),
+            (3, 2, true, true),
+            (20, 3, true, false),
+            (30, 3, true, true),
+            (100, 11, true, false),
+        ] {
+            assert_eq!(is_good(tried, missed, is_of_change), expected, "{missed} of {tried}");
+        }
+    }
 
     #[test]
     fn what_was_found_is_told_in_a_line() {
