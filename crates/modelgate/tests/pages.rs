@@ -160,7 +160,7 @@ fn kind(path: &str) -> String {
 
 /// The dashboard's paths, some of each kind, from the links that lead to them.
 async fn find_pages(browser: &Browser, fleet: &Fleet) -> Vec<String> {
-    let links = "JSON.stringify([...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href')))";
+    let links = "JSON.stringify([...document.querySelectorAll('a[href]:not([download])')].map(a => a.getAttribute('href')))";
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     let mut pages = vec!["/".to_owned()];
     let mut next = 0;

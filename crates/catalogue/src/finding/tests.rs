@@ -243,7 +243,9 @@ fn each_finding_has_a_code_of_its_own_words_and_advice() {
 fn only_ways_past_modelgate_are_a_danger() {
     for finding in all() {
         let is_door = matches!(finding, Finding::Door(_));
-        assert!(is_door || finding.severity() == Severity::Fault, "{finding:?}");
+        // What is kept of a Docker host may well be right.
+        let other = if finding.code() == "docker_kept" { Severity::Hint } else { Severity::Fault };
+        assert!(is_door || finding.severity() == other, "{finding:?}");
         assert!(!is_door || finding.severity() != Severity::Fault, "{finding:?}");
     }
 }
