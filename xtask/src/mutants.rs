@@ -19,7 +19,7 @@ use trial::Score;
 use crate::{Result, layout, run, tools};
 
 /// How long the changes on the lines of a change may take, compiling included. Those that are left are not tried.
-const BOUND: Duration = Duration::from_secs(300);
+const BOUND: Duration = Duration::from_secs(180);
 /// Longer than all changes of a crate take.
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
 /// What `timeout` returns if the time was up.
@@ -43,7 +43,7 @@ const CORE: [&str; 8] = [
 pub(crate) struct Mutate {
     /// The crate; without one, all of the core
     name: Option<String>,
-    /// Only lines that differ from what has landed (the branch `origin/HEAD`), or from the last commit; at most five minutes
+    /// Only lines that differ from what has landed (the branch `origin/HEAD`), or from the last commit; at most three minutes
     #[arg(long)]
     of_change: bool,
     /// First install what is missing into target/tools
