@@ -53,8 +53,8 @@ use live::Live;
 use since::Since;
 
 pub use api::{
-    InvalidGrace, Present, budget_to_json, entry_to_json, erased_to_json, is_day, read_grace, state_in_words,
-    usage_to_json,
+    InvalidGrace, Present, USAGE_NUMBERS, budget_to_json, entry_to_json, erased_to_json, is_day, read_grace,
+    state_in_words, usage_to_json,
 };
 pub use authentication::Authenticator;
 pub use finding::{ConfigurationFinding, Doubt};

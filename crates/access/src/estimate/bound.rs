@@ -155,6 +155,9 @@ mod tests {
         assert_eq!(of(CHAT, &open, Some(4_096)).map(|(_, completion)| completion), Ok(3 * 4_096));
         assert_eq!(of("/v1/embeddings", &open, None), Ok((open.len() as u64 + TEMPLATE, 0)));
         assert_eq!(bound(CHAT, None, None), Err(Unbounded::Body));
+        let params =
+            [Unbounded::Answer("n_predict"), Unbounded::History("conversation"), Unbounded::WebSocket];
+        assert_eq!(params.map(Unbounded::param), [Some("n_predict"), Some("conversation"), None]);
         assert_eq!(of(CHAT, "max_tokens=5", None), Err(Unbounded::Unread));
         assert_eq!(of("/v1/audio/transcriptions", "a form", None), Ok((6 + TEMPLATE, 0)));
         assert_eq!(bound(CHAT, Some(b""), None), Ok(Bound { prompt: 0, completion: 0 }));
@@ -174,6 +177,14 @@ mod tests {
         );
         let (prompt, _) = of(CHAT, &image, None).expect("a bound");
         assert!((MOST_OF_IMAGE..MOST_OF_IMAGE + 2_000).contains(&prompt), "{prompt}");
+        let text = |text: &str| {
+            let part = r#"{"type":"text","text":"TEXT"},{"type":"image_url""#.replace("TEXT", text);
+            of(CHAT, &image.replacen(r#"{"type":"image_url""#, &part, 1), None).expect("a bound").0
+        };
+        let empty = text("");
+        assert_eq!(empty, prompt + OBJECT, "one object more");
+        assert_eq!(text(&"a".repeat(100)), empty + 100, "a character of ASCII is a byte");
+        assert_eq!(text(&"漢".repeat(100)), empty + 400, "another one is four at most");
         let rerank = r#"{"query":"why","documents":["a","b","c"]}"#;
         assert_eq!(of("/v1/rerank", rerank, None), Ok((3 * rerank.len() as u64 + TEMPLATE, 0)));
     }

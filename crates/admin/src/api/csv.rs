@@ -15,8 +15,8 @@ use store::{Store, StoreError, UsageBy, UsageDimension, UsageFilter, UsageRow, U
 
 use super::view::usage_to_json;
 
-/// The columns of numbers, in the order in which they are written.
-const NUMBERS: [&str; 13] = [
+/// The columns of a table of usage that are numbers, in their order.
+pub const USAGE_NUMBERS: [&str; 13] = [
     "requests",
     "refused",
     "errors",
@@ -43,7 +43,7 @@ pub(crate) async fn usage_csv(
 ) -> Result<Response, StoreError> {
     let by = filter.by.dimensions().iter().map(|by| by.name());
     let money: &[&str] = if currency.is_some() { &["cost", "currency"] } else { &[] };
-    let columns: Vec<&'static str> = by.chain(NUMBERS).chain(money.iter().copied()).collect();
+    let columns: Vec<&'static str> = by.chain(USAGE_NUMBERS).chain(money.iter().copied()).collect();
     let heading = columns.join(",") + "\r\n";
     let mut parts = parts_of(&store, &filter).await?.into_iter();
     // The first part is read before anything is sent, so that an error still gets a status.

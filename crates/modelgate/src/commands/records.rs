@@ -64,23 +64,11 @@ async fn list_usage(
     if wanted.output.json {
         return table::print_json(&rows.into());
     }
-    const NUMBERS: [&str; 12] = [
-        "requests",
-        "refused",
-        "errors",
-        "aborted",
-        "seconds",
-        "prompt_tokens",
-        "cached_tokens",
-        "completion_tokens",
-        "exact_tokens",
-        "measured_tokens",
-        "estimated_tokens",
-        "last_used",
-    ];
     let by = filter.by.dimensions().iter().map(|by| by.name());
     let money = currency.into_iter().flat_map(|_| ["cost", "currency"]);
-    let columns: Vec<&str> = by.chain(NUMBERS).chain(money).collect();
+    // They add up to that of all tokens.
+    let numbers = admin::USAGE_NUMBERS.into_iter().filter(|column| *column != "tokens");
+    let columns: Vec<&str> = by.chain(numbers).chain(money).collect();
     let rows: Vec<Vec<String>> =
         rows.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect()).collect();
     let heading: Vec<String> = columns

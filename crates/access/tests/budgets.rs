@@ -1,0 +1,97 @@
+//! What a request takes from budgets, and the most that it can use.
+
+mod common;
+
+use access::{
+    Decision, Pending, Policy,
+    estimate::{TEMPLATE, Unbounded},
+    prepare,
+};
+use catalogue::ServerRecord;
+use common::{Call, World, key, server_with};
+use limits::{Calendar, Limits, Quota, Reserve};
+
+const BODY: &str = r#"{"model":"llama","messages":[]}"#;
+
+/// Alice has a budget of each kind, bob none, and eve only a usual one.
+fn world(servers: Vec<ServerRecord>) -> World {
+    let budget = |per, reserve| Quota::budget(1_000, per, reserve).expect("a budget");
+    let of = |name, budgets: &[(Calendar, Reserve)]| {
+        let budgets = budgets.iter().map(|(per, reserve)| budget(*per, *reserve)).collect();
+        access::Key { limits: Limits::new(Vec::new(), budgets), ..key(name, "*", None, None) }
+    };
+    let (usual, hard) = ((Calendar::Day, Reserve::Usual), (Calendar::Ever, Reserve::Hard));
+    World::new(
+        Policy::new(vec![of("alice", &[usual, hard]), of("bob", &[]), of("eve", &[usual])], Vec::new()),
+        servers,
+    )
+}
+
+/// A server of these models, of which each tells its context.
+fn server(name: &str, models: &[(&str, Option<u64>)]) -> ServerRecord {
+    let names: Vec<_> = models.iter().map(|(name, _)| *name).collect();
+    let mut server = server_with(name, &names, &[]);
+    for (card, (_, context)) in server.models.iter_mut().zip(models) {
+        card.context_length = *context;
+    }
+    server
+}
+
+fn pending(world: &World, name: &str) -> Pending {
+    let call = Call::chat(&format!("mg-{name}"), "llama").body(BODY);
+    let headers = call.headers();
+    prepare(&world.policy, &world.catalogue, &call.asked_with(&headers)).expect("it is allowed")
+}
+
+#[test]
+fn each_budget_gets_the_amount_of_its_kind_and_a_free_request_none() {
+    let world = world(vec![server("a", &[("llama", None)])]);
+    let kinds = |name| {
+        let pending = pending(&world, name);
+        (pending.has_budget(), pending.has_usual_budget(), pending.has_hard_budget())
+    };
+    assert_eq!(kinds("alice"), (true, true, true));
+    assert_eq!(kinds("bob"), (false, false, false));
+    assert_eq!(kinds("eve"), (true, true, false));
+
+    let priced = |usual, hard| {
+        let mut pending = pending(&world, "alice");
+        assert_eq!(pending.known_model(), Some("llama"));
+        pending.price(|reserve| if reserve == Reserve::Hard { hard } else { usual });
+        pending
+    };
+    let costs: Vec<_> = priced(300, 900).demands().budgets().map(limits::QuotaDemand::cost).collect();
+    assert_eq!(costs, [300, 900]);
+    let passes = |pending: Pending| matches!(pending.admit(&world.limiters), Decision::Allow(_));
+    assert!(passes(priced(300, 900)));
+    assert!(!passes(priced(300, 200)), "of the hard budget 100 are left");
+    assert!(passes(priced(700, 100)), "what was refused has taken nothing of the other budget");
+    assert!(!passes(priced(1, 0)), "the usual budget is spent");
+    let mut free = priced(1, 1);
+    free.drop_budgets();
+    assert!(!free.has_budget() && passes(free));
+}
+
+#[test]
+fn an_answer_of_any_length_is_bounded_by_the_longest_context_if_all_servers_tell_theirs() {
+    let most = |servers: Vec<ServerRecord>| {
+        let world = world(servers);
+        let pending = pending(&world, "alice");
+        pending
+            .most("/v1/chat/completions", Some(BODY.as_bytes()))
+            .map(|bound| (bound.prompt, bound.completion))
+    };
+    let prompt = BODY.len() as u64 + TEMPLATE;
+    let told = |context| server("a", &[("llama", Some(context))]);
+    assert_eq!(most(vec![told(8_192)]), Ok((prompt, 8_192)));
+    assert_eq!(most(vec![told(4_096), server("b", &[("llama", Some(8_192))])]), Ok((prompt, 8_192)));
+    assert_eq!(most(vec![told(8_192), server("b", &[("llama", Some(4_096))])]), Ok((prompt, 8_192)));
+    let other = server("a", &[("llama", Some(4_096)), ("other", Some(16_384))]);
+    assert_eq!(most(vec![other]), Ok((prompt, 4_096)), "that of the model");
+    let silent = server("a", &[("llama", None), ("other", Some(16_384))]);
+    assert_eq!(most(vec![silent]), Ok((prompt, 16_384)), "that of the server's other models");
+    let unknown = Err(Unbounded::Answer("max_tokens"));
+    assert_eq!(most(vec![server("a", &[("llama", None)])]), unknown);
+    assert_eq!(most(vec![told(8_192), server("b", &[("llama", None)])]), unknown);
+    assert_eq!(most(vec![server("a", &[("llama", Some(0))])]), unknown);
+}
