@@ -98,9 +98,13 @@ async fn a_second() {
 
 /// Sixteen callers for four seconds; after half a second there is an outage of one second.
 #[expect(clippy::print_stderr, reason = "the measure is the result")]
-async fn outage<F: Future<Output = Redis>>(what: &str, outage: impl FnOnce(Redis) -> F) {
+async fn outage<F: Future<Output = Redis>>(
+    what: &str,
+    strike: impl FnOnce(&mut Redis),
+    mend: impl FnOnce(Redis) -> F,
+) {
     let Some(program) = need(redis_server(), "Redis") else { return };
-    let redis = Redis::start(program).await;
+    let mut redis = Redis::start(program).await;
     let limits = Arc::new(connected_as_in_use(&redis).await);
     let mut health = limits.health();
     let start = Instant::now();
@@ -112,8 +116,12 @@ async fn outage<F: Future<Output = Redis>>(what: &str, outage: impl FnOnce(Redis
     let is_up = tokio::time::timeout(Duration::from_secs(60), health.wait_for(Health::is_up)).await.is_ok();
     assert!(is_up, "{limits:?}");
     let began = Instant::now();
-    let redis = outage(redis).await;
-    let (ended, stopwatch) = (Instant::now(), Stopwatch::start());
+    strike(&mut redis);
+    a_second().await;
+    // Before it is mended: whoever is asking at that moment may be answered.
+    let ended = Instant::now();
+    let redis = mend(redis).await;
+    let stopwatch = Stopwatch::start();
     assert!(health.has_changed().expect("it lives"), "{limits:?}");
     until_up(&limits).await;
     let (recovery, recovered) = (stopwatch.elapsed(), Instant::now());
@@ -156,9 +164,7 @@ async fn outage<F: Future<Output = Redis>>(what: &str, outage: impl FnOnce(Redis
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed() {
-    outage("killed", |mut redis| async move {
-        redis.kill();
-        a_second().await;
+    outage("killed", Redis::kill, |mut redis| async move {
         redis.restart().await;
         redis
     })
@@ -167,12 +173,14 @@ async fn killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen() {
-    outage("frozen", |redis| async move {
-        redis.freeze();
-        a_second().await;
-        redis.thaw();
-        redis
-    })
+    outage(
+        "frozen",
+        |redis| redis.freeze(),
+        |redis| async move {
+            redis.thaw();
+            redis
+        },
+    )
     .await;
 }
 
