@@ -20,6 +20,10 @@ demo *OPTIONS:
 screenshots:
     cargo xtask screenshots --install
 
+# Build the book into target/book/html, and check its links
+book:
+    cargo xtask book --install
+
 # Build the program as it is shipped (ten minutes), and measure its size, start and memory
 shipped:
     cargo xtask shipped --install
@@ -40,7 +44,7 @@ mutants CRATE="":
 check:
     cargo check --workspace --all-targets
 
-# Formatting, lints, names, imports, documentation, dependencies, Dockerfile
+# Formatting, lints, names, imports, documentation, the book, dependencies, Dockerfile
 lint:
     cargo xtask lint --install
 
