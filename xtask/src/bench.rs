@@ -51,6 +51,34 @@ pub(crate) fn pick() -> Result {
     Ok(())
 }
 
+/// Compares who gets a request with the routers of vLLM and SGLang, with real processes.
+pub(crate) fn routers(install: bool) -> Result {
+    let mut tools = vec![tools::traefik(TRAEFIK_NEWEST)];
+    tools.extend(tools::for_routers());
+    if install {
+        tools::install(&tools)?;
+    }
+    let optimised = test::build_optimised(&[])?;
+    let result = layout::target().join("benchmark");
+    fs::create_dir_all(&result)?;
+    let mut command = run::cargo();
+    command.args([
+        "run",
+        "--quiet",
+        "--package",
+        "benchmark",
+        "--profile",
+        "measured",
+        "--locked",
+        "--",
+        "--routers",
+    ]);
+    command.envs(test::environment(&tools, true)).envs(optimised).envs(OF_TRAEFIK);
+    run::step("bench routers", || run::shown(command.env("MODELGATE_BENCHMARK_RESULT", &result)))?;
+    println!("routers.md in {}", result.display());
+    Ok(())
+}
+
 /// The optimised server writes the streams that are measured.
 fn optimised_sim_server() -> Result<PathBuf> {
     run::step("build sim-server, optimised", || {

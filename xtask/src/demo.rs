@@ -61,7 +61,8 @@ pub(crate) fn demo(docker: bool, once: bool) -> Result {
     talk::streamed_answer(&stack)?;
     talk::who_answers(&stack)?;
     if once {
-        return Ok(());
+        drop(stack);
+        return if docker { containers::others(&folder) } else { Ok(()) };
     }
     talk::instructions(&stack);
     loop {

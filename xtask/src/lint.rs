@@ -6,7 +6,7 @@ mod names;
 
 use std::process::Command;
 
-use crate::{Result, layout, run, tools};
+use crate::{Result, book, layout, run, tools};
 
 /// Runs every check; each must pass.
 pub(crate) fn lint(install: bool) -> Result {
@@ -36,6 +36,7 @@ pub(crate) fn lint(install: bool) -> Result {
         let command = ["doc", "--workspace", "--no-deps", "--locked"];
         run::shown(run::cargo().args(command).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
+    run::step("book", || book::book(install))?;
     // Without `advisories`: that check fetches a database that not every network can reach. Run it where it can.
     run::step("dependencies", || {
         let command = ["--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];

@@ -5,18 +5,23 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is for the person who runs it")]
 
 mod bench;
+mod book;
 mod demo;
 mod engine;
 mod fuzz;
 mod http;
+mod image;
 mod layout;
 mod lint;
 mod mutants;
 mod package;
+mod reproducible;
 mod run;
+mod sbom;
 mod screenshots;
 mod service;
 mod shipped;
+mod soak;
 mod source;
 mod test;
 mod tools;
@@ -48,9 +53,15 @@ enum Command {
         #[arg(long, value_name = "PATTERN")]
         only: Option<String>,
     },
-    /// Checks formatting, lints, names, imports, documentation, dependencies and the Dockerfile.
+    /// Checks formatting, lints, names, imports, documentation, the book, dependencies and the Dockerfile.
     Lint {
         /// First install what is missing into target/tools.
+        #[arg(long)]
+        install: bool,
+    },
+    /// Builds the book from docs/, and checks its links.
+    Book {
+        /// First install mdBook into target/tools.
         #[arg(long)]
         install: bool,
     },
@@ -68,7 +79,8 @@ enum Command {
         /// Only Traefik alone, with a server that allows everything, and with Modelgate: three sizes, three turns.
         #[arg(long)]
         quick: bool,
-        /// `pick`: compares how requests are sent to servers instead, in a simulation. It needs nothing to be installed.
+        /// `pick`: compares how requests are sent to servers instead, in a simulation. It needs nothing to be installed. `routers`:
+        /// the same with real processes, against the routers of vLLM and SGLang.
         what: Option<Measurement>,
     },
     /// Searches for inputs that are read wrongly, with libFuzzer. See docs/fuzzing.md.
@@ -81,7 +93,24 @@ enum Command {
         #[arg(long)]
         install: bool,
     },
-    /// Makes a Debian package of a program that is built already, unpacks it and runs what is in it.
+    /// Builds what is committed in two different folders, as it is shipped, and fails unless the bytes are the same.
+    Reproducible {
+        /// Not optimised, in a tenth of the time.
+        #[arg(long)]
+        debug: bool,
+    },
+    /// A long run at half of what the machine can take, with changes all the while; fails if anything fails or grows.
+    Soak {
+        /// First install what is missing into target/tools.
+        #[arg(long)]
+        install: bool,
+        /// How long, at least 3.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
+        minutes: u32,
+    },
+    /// Writes what the program is made of, as CycloneDX, to target/modelgate.cdx.json.
+    Sbom,
+    /// Makes a Debian package of a program that is built already, unpacks it, installs it (as root) and runs what is in it.
     Package {
         /// First install what is missing into target/tools.
         #[arg(long)]
@@ -92,7 +121,7 @@ enum Command {
     },
     /// Starts Traefik, Modelgate and two simulated inference servers, and asks them something.
     Demo {
-        /// In containers on the local Docker Engine, from deploy/compose.yaml.
+        /// In containers on the local Docker Engine, from deploy/compose.yaml. With --once, the other files of deploy/ after it.
         #[arg(long)]
         docker: bool,
         /// Stop after the answer, rather than at Ctrl-C.
@@ -105,18 +134,24 @@ enum Command {
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Measurement {
     Pick,
+    Routers,
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Test { install, only } => test::test(install, only.as_deref()),
         Command::Lint { install } => lint::lint(install),
+        Command::Book { install } => book::book(install),
         Command::Screenshots { install } => screenshots::screenshots(install),
         Command::Bench { what: Some(Measurement::Pick), .. } => bench::pick(),
+        Command::Bench { what: Some(Measurement::Routers), install, .. } => bench::routers(install),
         Command::Bench { install, quick, what: None } => bench::bench(install, quick),
         Command::Fuzz(search) => fuzz::fuzz(&search),
         Command::Mutants(wanted) => mutants::mutants(&wanted),
+        Command::Reproducible { debug } => reproducible::reproducible(debug),
         Command::Shipped { install } => shipped::shipped(install),
+        Command::Soak { install, minutes } => soak::soak(install, minutes),
+        Command::Sbom => sbom::sbom(),
         Command::Package { install, program } => package::package(install, &program),
         Command::Demo { docker, once } => demo::demo(docker, once),
     };

@@ -43,7 +43,8 @@ const CORE: [&str; 8] = [
 pub(crate) struct Mutate {
     /// The crate; without one, all of the core
     name: Option<String>,
-    /// Only lines that differ from what has landed (the branch `origin/HEAD`), or from the last commit; at most three minutes
+    /// Only lines that differ from what has landed (the branch `origin/HEAD`), or without one, from the last commit of an earlier day
+    /// in UTC; at most three minutes
     #[arg(long)]
     of_change: bool,
     /// First install what is missing into target/tools
@@ -62,7 +63,7 @@ pub(crate) fn mutants(wanted: &Mutate) -> Result {
     }
     let diff = if wanted.of_change { change(&output)? } else { None };
     if wanted.of_change && diff.is_none() {
-        println!("no line of the core has changed, or there is no history that says so");
+        println!("no line of the core has changed");
         return Ok(());
     }
     let tools = [tools::for_mutants()];
@@ -112,31 +113,76 @@ fn told(score: &Score) -> String {
     told
 }
 
-/// What has changed in the core since the last landing, as a file; `None` if nothing has, or without a history.
+/// What has changed in the core since the last landing, as a file; `None` if nothing has.
 fn change(output: &Path) -> Result<Option<PathBuf>> {
-    let Ok(head) = git(&["rev-parse", "HEAD"]) else { return Ok(None) };
-    let landed = git(&["merge-base", "HEAD", "origin/HEAD"]).unwrap_or_default();
-    let since = if landed.is_empty() || landed == head { "HEAD~1" } else { landed.as_str() };
-    if git(&["rev-parse", "--verify", "--quiet", since]).is_err() {
-        return Ok(None);
-    }
+    let root = layout::root();
+    let since = landed(root)?;
+    println!("compared with {since}");
     let folders = CORE.map(|name| format!("crates/{name}/src"));
     let path = output.join("change.diff");
     let to = format!("--output={}", path.display());
-    let mut arguments = vec!["diff", &to, since, "--"];
+    let mut arguments = vec!["diff", &to, &since, "--"];
     arguments.extend(folders.iter().map(String::as_str));
-    git(&arguments)?;
+    git(root, &arguments)?;
     Ok((fs::metadata(&path)?.len() > 0).then_some(path))
 }
 
-fn git(arguments: &[&str]) -> Result<String> {
-    let answer = run::output(Command::new("git").args(arguments).current_dir(layout::root()))?;
+/// The commit with which the last one is compared. It is another one, or an error.
+fn landed(repository: &Path) -> Result<String> {
+    const DAY: u64 = 24 * 3600;
+    let head = git(repository, &["rev-parse", "HEAD"])?;
+    if let Ok(landed) = git(repository, &["merge-base", "HEAD", "origin/HEAD"])
+        && landed != head
+    {
+        return Ok(landed);
+    }
+    let committed: u64 = git(repository, &["log", "-1", "--format=%ct"])?.parse()?;
+    let before_its_day = format!("--min-age={}", (committed - committed % DAY).saturating_sub(1));
+    match git(repository, &["rev-list", "--max-count=1", &before_its_day, "HEAD"])? {
+        none if none.is_empty() => Err("there is no commit to compare with: neither an origin/HEAD from which this differs, nor a \
+             commit before the day (in UTC) of the last one; if this is a shallow clone, `git fetch --unshallow` gets the others"
+            .into()),
+        earlier => Ok(earlier),
+    }
+}
+
+fn git(repository: &Path, arguments: &[&str]) -> Result<String> {
+    let answer = run::output(Command::new("git").args(arguments).current_dir(repository))?;
     Ok(answer.trim_end().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Regressions: the day was that of the committer's zone, and a clone without a history passed.
+    #[test]
+    fn a_change_is_compared_with_the_last_commit_of_an_earlier_day_in_utc() {
+        let repository = std::env::temp_dir().join(format!("modelgate-landed-{}", std::process::id()));
+        fs::create_dir_all(&repository).unwrap();
+        git(&repository, &["init", "--quiet"]).unwrap();
+        let commit = |at: &str| {
+            let mut command = Command::new("git");
+            // Not by the settings of whoever runs this.
+            for setting in
+                ["user.name=a", "user.email=a@b.c", "commit.gpgsign=false", "core.hooksPath=/dev/null"]
+            {
+                command.args(["-c", setting]);
+            }
+            command.args(["commit", "--quiet", "--allow-empty"]);
+            command.args(["-m", at]).current_dir(&repository).env("GIT_COMMITTER_DATE", at);
+            run::output(&mut command).unwrap();
+            git(&repository, &["rev-parse", "HEAD"]).unwrap()
+        };
+        let earlier = commit("2026-11-27T23:59:59+0000");
+        let told = landed(&repository).unwrap_err().to_string();
+        assert!(told.contains("no commit to compare with") && told.contains("shallow"), "{told}");
+        // Yesterday's and tomorrow's, where they were made.
+        commit("2026-11-27T19:00:00-0500");
+        commit("2026-11-29T10:00:00+1400");
+        assert_eq!(landed(&repository).unwrap(), earlier);
+        fs::remove_dir_all(&repository).unwrap();
+    }
 
     #[test]
     fn of_a_change_one_in_ten_may_be_missed() {

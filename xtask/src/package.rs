@@ -6,16 +6,18 @@ use std::path::Path;
 use std::process::Command;
 use std::slice;
 
-use crate::{Result, layout, run, tools};
+use crate::{Result, layout, run, sbom, tools};
 
 /// What a package must hold, besides what Cargo.toml lists by name: cargo-deb takes a pattern that fits nothing for an empty list.
-const MUST_HOLD: [&str; 6] = [
+const MUST_HOLD: [&str; 8] = [
     "usr/bin/modelgate",
     "usr/lib/systemd/system/modelgate.service",
     "usr/lib/systemd/system/modelgate.socket",
     "usr/share/man/man1/modelgate-keys-create.1.gz",
     "usr/share/bash-completion/completions/modelgate",
     "usr/share/doc/modelgate/docs/running.md",
+    "usr/share/doc/modelgate/modelgate.cdx.json",
+    "usr/share/doc/modelgate/modelgate.schema.json",
 ];
 /// A larger program is a debug build, which is not worth the time that good compression takes.
 const UNOPTIMISED: u64 = 30_000_000;
@@ -44,7 +46,21 @@ pub(crate) fn package(install: bool, program: &Path) -> Result {
         }
         run::shown(command.current_dir(layout::root()))
     })?;
-    run::step("unpack and run it", || check(&deb, &folder.join("root")))
+    run::step("unpack and run it", || check(&deb, &folder.join("root")))?;
+    if !is_root()? {
+        println!("It is not installed as a check: that needs root.");
+        return Ok(());
+    }
+    run::step("install, run, upgrade and remove it", || {
+        let script = layout::root().join("xtask/src/package/installed.sh");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "sh"]).arg(script).arg(&deb);
+        run::logged("installed", &mut command)
+    })
+}
+
+fn is_root() -> Result<bool> {
+    Ok(run::output(Command::new("id").arg("-u"))?.trim() == "0")
 }
 
 /// The program without symbols, and what it prints about itself.
@@ -52,6 +68,7 @@ fn put_together(program: &Path, folder: &Path) -> Result {
     let stripped = folder.join("modelgate");
     run::shown(Command::new("strip").arg("-o").arg(&stripped).arg(program))?;
     run::shown(Command::new(&stripped).arg("man").arg(folder.join("man")))?;
+    sbom::write(&folder.join("modelgate.cdx.json"))?;
     for (shell, file) in [("bash", "modelgate.bash"), ("zsh", "_modelgate"), ("fish", "modelgate.fish")] {
         let script = run::output(Command::new(&stripped).args(["completions", shell]))?;
         fs::write(folder.join(file), script)?;

